@@ -1,0 +1,54 @@
+"""What export-mobile can emit: one module per format, listed in `FORMATS`.
+
+To add one, write a module with the four names of `Format` and add a line to the table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from exporter.formats import coreml, executorch, onnx, torchscript
+from exporter.records import Captured, Emission, Runner, Sample, Structure, Variant
+
+
+class Format(Protocol):
+    """A module that makes, reads and runs one kind of file. Frameworks are imported inside functions."""
+
+    VARIANTS: tuple[Variant, ...]
+
+    def emit(
+        self, captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path
+    ) -> Emission:
+        """Write the artifact as `directory / (variant.name + variant.suffix)`.
+
+        Raises:
+            LoweringError: The framework cannot express this model; the cause in its words.
+        """
+        ...
+
+    def load(self, path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+        """Load the written file in its own runtime; returns the runner and "runtime version".
+
+        Raises:
+            CannotRunHere: No runtime for it on this machine, and why.
+        """
+        ...
+
+    def structure(self, path: Path, variant: Variant) -> Structure:
+        """Read the file without running it.
+
+        Raises:
+            LoweringError: It is not a whole, well-formed file of this format.
+        """
+        ...
+
+
+FORMATS: dict[str, Format] = {
+    "executorch": executorch,
+    "torchscript": torchscript,
+    "onnx": onnx,
+    "coreml": coreml,
+}
+
+VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v in module.VARIANTS}

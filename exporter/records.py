@@ -1,0 +1,245 @@
+"""The frozen records that flow from stage to stage, in the order they are made.
+
+Request -> Checkpoint -> Model -> Captured -> Emission -> Structure, Verdict, Latency -> Artifact -> Report
+
+Nothing here imports a framework. Shapes are tuples of ints, dtypes are NumPy's names ("float32").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Sample = tuple[Array, ...]
+    """One call of the model: an array per input, in the model's own order, shaped as its inputs."""
+    Runner = Callable[[Sample], tuple[Array, ...]]
+    """Runs an artifact once in its real runtime; outputs in the model's own order."""
+
+Status = Literal["passed", "failed", "not_run", "error"]
+Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
+FormatName = Literal["executorch", "torchscript", "onnx", "coreml"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the model's input.
+
+    The shorter side is resized to `resize` pixels (both sides when `squash`), the centre `crop` (height,
+    width) is cut, values are scaled to 0..1 (unless `scale` is 255), then `(x - mean) / std` per channel.
+    """
+
+    resize: int = 256
+    crop: tuple[int, int] = (224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    squash: bool = False
+    scale: float = 1.0
+    """The value white has before normalisation: 1.0, or 255.0 for models trained on raw bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file holds, read without running anything in it.
+
+    Exactly one of `tensors` (weights only) and `module` (weights and network in one) is set.
+    """
+
+    path: Path
+    sha256: str
+    kind: str
+    """state_dict, container, lightning, safetensors, torchscript, exported_program or pickled_module."""
+    tensors: Mapping[str, torch.Tensor] | None
+    module: torch.nn.Module | None = None
+    """For self-contained kinds: runs under eager PyTorch (a ScriptModule, a GraphModule, or a module)."""
+    example: tuple[torch.Tensor, ...] | None = None
+    """Example inputs, where the file carries them (`torch.export`)."""
+    notes: tuple[str, ...] = ()
+    """What was found, chosen and left out, a sentence each: shown to the user."""
+    contents: tuple[tuple[str, str], ...] = ()
+    """Everything at the top of the file, (key, short description), for `inspect`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its trained weights, in eval mode, float32, on the CPU."""
+
+    module: torch.nn.Module
+    architecture: str
+    """"torchvision/mobilenet_v2", "mypkg.nets:make_net", or the self-contained kind's own name."""
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    """None when the inputs are not photos, or nobody said how they are made."""
+    parameters: int
+    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A model made ready for the formats. Lives inside one worker process."""
+
+    module: torch.nn.Module
+    """Eval, float32. Called with `example`, returns a tensor or a tuple of tensors."""
+    program: torch.export.ExportedProgram | None
+    """The same network as a graph; None when it has control flow that `torch.export` cannot keep."""
+    program_error: str
+    """Why `program` is None, in torch's words with the user's source line; else empty."""
+    example: tuple[torch.Tensor, ...]
+    """Contiguous example inputs, taken from real data where there is some."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One artifact that a format can make."""
+
+    name: str
+    """Unique, used for files and on the command line: "executorch-xnnpack-int8"."""
+    format: FormatName
+    backend: str
+    """Who executes it: xnnpack, vulkan, lite, onnxruntime, onnxruntime-mobile, coreml."""
+    precision: Precision
+    suffix: str
+    group: str
+    """Variants of one group share work and are made one after the other by one worker."""
+    cost_s: float
+    """Rough build seconds for MobileNetV2: only orders the work (longest first)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Emission:
+    """What `emit` made. Lives inside the worker that made it."""
+
+    path: Path
+    notes: tuple[str, ...] = ()
+    quantized_program: Runner | None = None
+    """For quantised variants: the program before lowering, so that lowering bugs show apart from
+    quantisation loss. Called once per verification sample."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What can be read from an artifact without running it.
+
+    Raises nothing: a file that cannot be parsed raises `LoweringError` in the reader.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+    """Operator name -> count, delegated ones included where the delegate's format can be read."""
+    weight_bytes: int
+    weight_elements: Mapping[str, int]
+    """Storage type ("float32", "float16", "int8", "uint8", "int4", …) -> number of weight elements.
+    Biases and quantisation parameters are not weights: only tensors of two or more dimensions count."""
+    delegated_fraction: float | None = None
+    """Share of the compute (multiply-accumulates) that the backend executes; None where there is no delegate."""
+
+    @property
+    def quantized_weight_fraction(self) -> float:
+        """Share of weight elements stored in 8 bits or fewer."""
+        total = sum(self.weight_elements.values())
+        small = sum(count for dtype, count in self.weight_elements.items() if dtype in NARROW_DTYPES)
+        return small / total if total else 0.0
+
+
+NARROW_DTYPES = frozenset({"int8", "uint8", "int4", "uint4", "int2", "uint2", "int1", "uint1"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an artifact counts as equal. Change with `--limits key=value,…`.
+
+    fp32: `max_error <= max(fp32_max_error, fp32_floor_factor * floor)`, floor being eager float32's own error.
+    fp16: SQNR and agreement. int8, mixed, w8, w4: SQNR or agreement, one suffices.
+    """
+
+    fp32_max_error: float = 1e-5
+    fp32_floor_factor: float = 10.0
+    fp16_min_sqnr_db: float = 35.0
+    fp16_min_agreement: float = 0.95
+    int8_min_sqnr_db: float = 20.0
+    int8_min_agreement: float = 0.95
+    lowering_min_sqnr_db: float = 30.0
+    """A quantised artifact against its own quantised program: rounding ties only."""
+    min_quantized_weights: float = 0.9
+    min_delegated: float = 0.8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far outputs are from the float64 reference, worst output of the model first.
+
+    `max_error` is max|a-y| / max|y|; `sqnr_db` is 10 log10(sum y² / sum (a-y)²); `agreement` is the share
+    of equal argmax over axis 1 (None where there are no classes).
+    """
+
+    samples: int
+    max_error: float
+    sqnr_db: float
+    agreement: float | None
+    problem: str = ""
+    """Why the figures mean nothing (NaN, constant output, wrong shape, …); empty when they do."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One artifact, judged."""
+
+    status: Status
+    reason: str | None
+    runtime: str
+    comparison: Comparison | None
+    """Real (or synthetic) samples against float64."""
+    edge: Comparison | None = None
+    """Zeros, saturated and tiny inputs against float64."""
+    lowering: Comparison | None = None
+    """Quantised artifact against its own quantised program."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The limits that were applied, by name, as resolved."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds on this host: never a phone's."""
+
+    p50_ms: float
+    p90_ms: float
+    samples: int
+    threads: int
+    samples_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A row of the manifest."""
+
+    variant: Variant
+    file: str | None
+    size_bytes: int | None
+    sha256: str | None
+    status: Status
+    reason: str | None
+    notes: tuple[str, ...] = ()
+    source_line: str | None = None
+    structure: Structure | None = None
+    verdict: Verdict | None = None
+    latency: Latency | None = None
+    build_seconds: float = 0.0

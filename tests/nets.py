@@ -1,0 +1,137 @@
+"""Small networks, trained for a second on scikit-learn's digits, that every format must carry.
+
+Random weights prove nothing: their outputs are nearly constant, so any comparison passes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from exporter.records import Captured, Sample, TensorSpec
+
+
+class TinyCnn(nn.Module):
+    """Convolution, batch norm, depthwise convolution, residual add, pooling: a mobile network in small."""
+
+    def __init__(self, width: int = 16, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU6()
+        )
+        self.pointwise = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        x = x + self.pointwise(self.depthwise(x))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class TwoInTwoOut(nn.Module):
+    """An MLP that reads the two halves of a digit and says which digit, and whether it is odd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top = nn.Linear(32, 24)
+        self.bottom = nn.Linear(32, 24)
+        self.digit = nn.Linear(48, 10)
+        self.odd = nn.Linear(48, 2)
+
+    def forward(self, top: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([self.top(top), self.bottom(bottom)], dim=1).relu()
+        return self.digit(x), self.odd(x)
+
+
+class TinyAttention(nn.Module):
+    """One pre-norm attention block over the rows of a digit."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.position = nn.Parameter(torch.zeros(1, 8, width))
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        x = self.embed(rows) + self.position
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        weights = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)
+        x = x + self.out(weights @ v)
+        return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+
+def _image(digits: np.ndarray) -> Sample:
+    return (digits.reshape(-1, 1, 8, 8),)
+
+
+def _halves(digits: np.ndarray) -> Sample:
+    return (digits[:, :32].copy(), digits[:, 32:].copy())
+
+
+def _rows(digits: np.ndarray) -> Sample:
+    return (digits.reshape(-1, 8, 8),)
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[np.ndarray], Sample], tuple[str, ...], tuple[str, ...]]] = {
+    "cnn": (TinyCnn, _image, ("image",), ("logits",)),
+    "two_in_two_out": (TwoInTwoOut, _halves, ("top", "bottom"), ("digit", "odd")),
+    "attention": (TinyAttention, _rows, ("rows",), ("logits",)),
+}
+
+
+@functools.cache
+def trained(name: str) -> nn.Module:
+    """Train the named network for a second; seeded, so every run gives the same weights."""
+    make, arrange, _, _ = NETS[name]
+    digits = load_digits()
+    inputs = [torch.from_numpy(a) for a in arrange((digits.data / 16).astype(np.float32))]
+    target = torch.from_numpy(digits.target)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = make()
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+        for _ in range(60):
+            batch = torch.randint(0, 1400, (256,))
+            outputs = net(*(i[batch] for i in inputs))
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            targets = (target[batch], target[batch] % 2)
+            loss = sum(nn.functional.cross_entropy(o, t) for o, t in zip(outputs, targets, strict=False))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[union-attr]
+            optimizer.step()
+    return net.eval()
+
+
+@functools.cache
+def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
+    """`count` real digits from number `first` on, one model call (batch 1) each; train on < 1400, test on the rest."""
+    arrange = NETS[name][1]
+    digits = (load_digits().data[first : first + count] / 16).astype(np.float32)
+    return tuple(arrange(row[None]) for row in digits)
+
+
+@functools.cache
+def captured(name: str) -> Captured:
+    """The trained network as the formats get it."""
+    _, _, input_names, output_names = NETS[name]
+    net = trained(name)
+    example = tuple(torch.from_numpy(a).contiguous() for a in samples(name, 0, 1)[0])
+    outputs = net(*example)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return Captured(
+        module=net,
+        program=torch.export.export(net, example),
+        program_error="",
+        example=example,
+        inputs=tuple(TensorSpec(n, tuple(t.shape)) for n, t in zip(input_names, example, strict=True)),
+        outputs=tuple(TensorSpec(n, tuple(t.shape)) for n, t in zip(output_names, outputs, strict=True)),
+    )
