@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    Array = NDArray[Any]
-    Sample = tuple[Array, ...]
-    """One call of the model: an array per input, in the model's own order, shaped as its inputs."""
-    Runner = Callable[[Sample], tuple[Array, ...]]
-    """Runs an artifact once in its real runtime; outputs in the model's own order."""
+Array: TypeAlias = "NDArray[Any]"
+Sample: TypeAlias = "tuple[Array, ...]"
+"""One call of the model: an array per input, in the model's own order, shaped as its inputs (batch 1)."""
+Runner: TypeAlias = "Callable[[Sample], tuple[Array, ...]]"
+"""Runs an artifact once in its real runtime; outputs in the model's own order."""
 
 Status = Literal["passed", "failed", "not_run", "error"]
 Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
