@@ -99,7 +99,7 @@ def trained(name: str) -> nn.Module:
         torch.manual_seed(0)
         net = make()
         optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-        for _ in range(60):
+        for _ in range(250):
             batch = torch.randint(0, 1400, (256,))
             outputs = net(*(i[batch] for i in inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
