@@ -242,3 +242,49 @@ class Artifact:
     verdict: Verdict | None = None
     latency: Latency | None = None
     build_seconds: float = 0.0
+
+
+DataKind = Literal["photos", "arrays", "synthetic", "none"]
+BudgetVerdict = Literal["pass", "fail", "inconclusive", "not_measured"]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything one run found out: what `manifest.json`, `report.html` and the terminal show."""
+
+    source_file: str
+    """The checkpoint's file name, without its folder."""
+    source_sha256: str
+    source_kind: str
+    architecture: str
+    parameters: int
+    flops: int | None
+    """Of one call at the declared input shape; None where they could not be counted."""
+    target_name: str
+    target_soc: str
+    budget_ms: float
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    calibration_kind: DataKind
+    calibration_count: int
+    verification_kind: DataKind
+    verification_count: int
+    floor: float
+    """Eager float32's own `max_error` against float64."""
+    artifacts: tuple[Artifact, ...]
+    selected: str | None
+    """The chosen artifact's variant name; None when nothing may be shipped."""
+    selection_reason: str
+    numerics: Status
+    budget: BudgetVerdict
+    tools: Mapping[str, str]
+    """Package -> version, "export_mobile" first."""
+    notes: tuple[str, ...]
+    """Everything that was inferred or chosen, a sentence each."""
+    warnings: tuple[str, ...]
+    not_offered: Mapping[str, str]
+    """Variant or format -> why the target cannot use it."""
+    seconds: float
+    stage_seconds: Mapping[str, float]
+    labels: tuple[str, ...] = ()
