@@ -1,0 +1,256 @@
+"""Runs jobs in processes of their own, so that a framework that crashes takes down one job and not the export.
+
+Each slot is a server process that imports frameworks once and forks a child for every job: children start at
+once, cannot disturb each other, and give their memory back. The servers never compute, because OpenMP's threads
+do not survive a fork. What frameworks print goes to the log file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ExportError, WorkerError
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One function call in a worker. `function` must be importable; arguments and result must pickle."""
+
+    label: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    preload: tuple[str, ...] = ()
+    """Modules the server imports before forking, so that the next job finds them imported."""
+    cost_s: float = 1.0
+    """Rough seconds; longer jobs start first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    job: Job
+    value: Any = None
+    error: Exception | None = None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Workers:
+    """A pool of `count` slots. Use as a context manager; leaving it kills whatever still runs."""
+
+    def __init__(self, count: int, log: Path) -> None:
+        self._slots = [_Slot(log) for _ in range(count)]
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self._slots:
+            slot.close()
+
+    def warm(self, modules: Sequence[str]) -> None:
+        """Import modules in every slot but the first, while the first one is busy with a lone job."""
+        for slot in self._slots[1:]:
+            slot.warm(tuple(modules))
+
+    def run(self, jobs: Sequence[Job], on_event: Callable[[str, Job], None] | None = None) -> list[Outcome]:
+        """Run all jobs and return their outcomes in the order given.
+
+        Args:
+            jobs: A job that raises or dies is an outcome with `error`; the others go on.
+            on_event: Called with "start" and "end" from worker threads.
+        """
+        queue, lock = _Queue(jobs), threading.Lock()
+        outcomes: dict[Job, Outcome] = {}
+
+        def serve(slot: _Slot) -> None:
+            while (job := queue.take(slot.warmed)) is not None:
+                if on_event:
+                    on_event("start", job)
+                outcome = slot.run(job)
+                with lock:
+                    outcomes[job] = outcome
+                if on_event:
+                    on_event("end", job)
+
+        threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in self._slots]
+        for thread in threads[: len(jobs)]:
+            thread.start()
+        for thread in threads[: len(jobs)]:
+            while thread.is_alive():  # a bare join() would not be interrupted by Ctrl-C
+                thread.join(0.1)
+        return [outcomes[job] for job in jobs]
+
+
+@dataclass(eq=False)
+class _Queue:
+    waiting: Sequence[Job]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.waiting = list(self.waiting)
+
+    def take(self, warmed: set[str]) -> Job | None:
+        """The longest job whose modules this slot has already imported; failing that, the longest."""
+        with self._lock:
+            if not self.waiting:
+                return None
+            best = max(self.waiting, key=lambda job: (warmed.issuperset(job.preload), job.cost_s))
+            self.waiting = [job for job in self.waiting if job is not best]
+            return best
+
+
+class _Slot:
+    """The caller's end of one server process, started when first needed and again if it dies."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: connection.Connection | None = None
+        self._lock = threading.Lock()
+        self.warmed: set[str] = set()
+
+    def warm(self, modules: tuple[str, ...]) -> None:
+        with self._lock:
+            self._connect().send_bytes(pickle.dumps((modules, None, ())))
+            self.warmed.update(modules)
+
+    def run(self, job: Job) -> Outcome:
+        with self._lock:
+            try:
+                pipe = self._connect()
+                pipe.send_bytes(pickle.dumps((job.preload, job.function, job.arguments)))
+                self.warmed.update(job.preload)
+                value = pickle.loads(pipe.recv_bytes())
+            except (EOFError, OSError):
+                self.close()
+                return Outcome(job, error=WorkerError(f"The worker for {job.label} died.", "See export.log."))
+        if isinstance(value, Exception):
+            return Outcome(job, error=value)
+        return Outcome(job, value)
+
+    def _connect(self) -> connection.Connection:
+        if self._pipe is None:
+            ours, theirs = socket.socketpair()
+            with self._log.open("ab") as log, theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C reaches the caller alone, who then closes the slots
+                )
+            self._pipe = connection.Connection(ours.detach())
+        return self._pipe
+
+    def close(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+        self.warmed = set()
+
+
+_SERVER = "import sys; from exporter.workers import serve; serve(int(sys.argv[1]))"
+
+
+def serve(descriptor: int) -> None:
+    """The server's loop: import what a job asks for, fork, let the child run the job, pass its answer on."""
+    pipe = connection.Connection(descriptor)
+    while True:
+        try:
+            modules, function, arguments = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        _preload(modules)
+        if function is not None:
+            pipe.send_bytes(_in_child(pipe, function, arguments))
+
+
+def _preload(modules: Sequence[str]) -> None:
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a broken framework is the job's to report, in its own words
+            print(f"preload of {name} failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _in_child(pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _child(writer, function, arguments)
+    os.close(writer)
+    answer = bytearray()
+    while True:
+        ready = connection.wait([reader, pipe])
+        if pipe in ready:  # nothing is sent to a busy server: the caller is gone
+            os.kill(child, signal.SIGKILL)
+            os._exit(1)
+        chunk = os.read(reader, 1 << 20)
+        if not chunk:
+            break
+        answer += chunk
+    os.close(reader)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return bytes(answer) if status == 0 else pickle.dumps(_death(status))
+
+
+def _child(writer: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        try:
+            answer = pickle.dumps(function(*arguments))
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()  # to the log
+            answer = _pickled_error(error)
+        with os.fdopen(writer, "wb") as stream:
+            stream.write(answer)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    finally:  # never return into the server's loop
+        os._exit(1)
+
+
+def _pickled_error(error: Exception) -> bytes:
+    """The error itself where it survives pickling, otherwise its text."""
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+    except Exception:
+        return pickle.dumps(ExportError(f"{type(error).__name__}: {error}", "See export.log."))
+    return data
+
+
+def _death(status: int) -> WorkerError:
+    if status == -signal.SIGKILL:
+        return WorkerError(
+            "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
+        )
+    what = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
+    return WorkerError(f"The worker crashed with {what}.", "See export.log.")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import CheckpointError, WorkerError
+from exporter.workers import Job, Workers, _Queue
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def refuse() -> None:
+    raise CheckpointError("saw this", "try that")
+
+
+class LocalError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def refuse_unpicklably() -> None:
+    raise LocalError("odd", "error")
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def chatter() -> None:
+    os.system("echo from a native library")
+
+
+def parallel_sum() -> float:
+    import torch
+
+    torch.set_num_threads(2)
+    return float(torch.ones(4_000_000).sum())
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "export.log"
+
+
+def test_outcomes_come_in_the_order_given(log: Path) -> None:
+    """Results belong to their jobs whatever order they ran in."""
+    with Workers(2, log) as workers:
+        outcomes = workers.run([Job(str(i), double, (i,), cost_s=i) for i in range(5)])
+    assert [o.result() for o in outcomes] == [0, 2, 4, 6, 8]
+
+
+def test_each_job_has_a_process_of_its_own(log: Path) -> None:
+    """A job cannot leave anything behind for the next."""
+    with Workers(1, log) as workers:
+        outcomes = workers.run([Job("a", process_id), Job("b", process_id)])
+    assert len({o.result() for o in outcomes} | {os.getpid()}) == 3
+
+
+def test_an_error_arrives_whole(log: Path) -> None:
+    """A job's own error type, message and hint reach the caller."""
+    with Workers(1, log) as workers:
+        (outcome,) = workers.run([Job("a", refuse)])
+    assert isinstance(outcome.error, CheckpointError)
+    assert (outcome.error.message, outcome.error.hint) == ("saw this", "try that")
+
+
+def test_an_error_that_cannot_be_pickled_arrives_as_text(log: Path) -> None:
+    """Frameworks raise exceptions whose constructors pickle cannot call."""
+    with Workers(1, log) as workers:
+        (outcome,) = workers.run([Job("a", refuse_unpicklably)])
+    assert "odd error" in str(outcome.error)
+
+
+def test_a_crash_costs_one_job(log: Path) -> None:
+    """A segmentation fault in native code is that job's outcome; the next job runs."""
+    with Workers(1, log) as workers:
+        outcomes = workers.run([Job("bad", crash, cost_s=2), Job("good", double, (4,))])
+    assert isinstance(outcomes[0].error, WorkerError)
+    assert "SIGSEGV" in str(outcomes[0].error)
+    assert outcomes[1].result() == 8
+
+
+def test_what_native_code_prints_goes_to_the_log(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The terminal stays the user's."""
+    with Workers(1, log) as workers:
+        workers.run([Job("a", chatter)])
+    assert "from a native library" in log.read_text()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_children_can_use_torchs_threads(log: Path) -> None:
+    """OpenMP hangs in a child whose parent has computed: the servers never do."""
+    with Workers(1, log) as workers:
+        outcomes = workers.run([Job(str(i), parallel_sum, preload=("torch",)) for i in range(2)])
+    assert [o.result() for o in outcomes] == [4e6, 4e6]
+
+
+def test_a_slot_prefers_jobs_whose_modules_it_has_imported() -> None:
+    """Imports take seconds: work goes where they are done, longest first."""
+    cold, warm, warm_short = (
+        Job("cold", double, preload=("x",), cost_s=9),
+        Job("warm", double, preload=("y",), cost_s=3),
+        Job("short", double, cost_s=1),
+    )
+    queue = _Queue([cold, warm_short, warm])
+    assert [queue.take({"y"}) for _ in range(4)] == [warm, warm_short, cold, None]
+
+
+def test_workers_die_with_their_caller(tmp_path: Path) -> None:
+    """A caller killed outright leaves no process behind."""
+    mark = tmp_path / "alive"
+    script = (
+        "import sys, pathlib; sys.path.insert(0, '.')\n"
+        "from exporter.workers import Job, Workers\n"
+        "from tests.test_workers import write_for_ever\n"
+        f"Workers(1, pathlib.Path({str(tmp_path / 'log')!r})).run([Job('a', write_for_ever, ({str(mark)!r},))])"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", script])
+    _wait_for(mark.exists)
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    time.sleep(0.5)
+    before = mark.stat().st_size
+    time.sleep(0.5)
+    assert mark.stat().st_size == before
+
+
+def write_for_ever(path: str) -> None:
+    with Path(path).open("a") as stream:
+        while True:
+            stream.write("x")
+            stream.flush()
+            time.sleep(0.02)
+
+
+def _wait_for(condition: object, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
