@@ -1,0 +1,96 @@
+"""A framework's exception, made into one sentence and the line of the user's model that caused it."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_CAUSE_CHARACTERS = 300
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Where frameworks stop saying what went wrong and start giving general advice or their own stack.
+_ADVICE = re.compile(
+    r"Traceback \(most recent|Original traceback|[Ff]rom user code|[Ww]hile executing|Stack trace|Next steps:"
+    r"|There are a few things to try|For more (?:information|debugging)|For extended logs|For C\+\+ stack"
+    r"|Exception raised from|The following call raised|The error above occurred|consider using data-dependent"
+    r"|See the stack trace|\(Refer to the full stack|\n⬆|\(https?://"
+)
+_NOT_USER_CODE = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
+
+
+def lowering_error(
+    error: BaseException, program: torch.export.ExportedProgram | None = None
+) -> LoweringError:
+    """Say in one sentence why a framework gave up, and where in the user's model.
+
+    Args:
+        error: What the framework raised. Its explicit causes (`raise … from …`) are followed to the first.
+        program: The network being lowered: where the message only names an operator, the operator's first use
+            in the program tells the line.
+
+    Returns:
+        The error to raise `from` the original. A `LoweringError` is returned as it is.
+    """
+    if isinstance(error, LoweringError):
+        return error
+    chain = list(_causes(error))
+    texts = [_COLOUR.sub("", str(e)) for e in chain]
+    sources = [source_in_text(text) for text in reversed(texts)]
+    sources += [_source_in_traceback(e) for e in reversed(chain)]
+    if program is not None:
+        sources += [_source_of_operator(text, program) for text in reversed(texts)]
+    return LoweringError(shorten(chain[-1]), next((s for s in sources if s), None))
+
+
+def shorten(error: BaseException) -> str:
+    """Cut a framework's message down to what was wrong: one line, no advice, no stack."""
+    text = _COLOUR.sub("", str(error)).strip()
+    first = _ADVICE.split(text, maxsplit=1)[0] or text
+    line = " ".join(first.split()).rstrip(' ."')
+    if not line:
+        return type(error).__name__
+    if len(line) > MAX_CAUSE_CHARACTERS:
+        line = line[: MAX_CAUSE_CHARACTERS - 1] + "…"
+    # A bare KeyError('x') says nothing without its class.
+    return f"{type(error).__name__}: {line}" if len(line.split()) < 3 else line
+
+
+def source_in_text(text: str) -> str | None:
+    """The innermost `file:line` of the user's own code in a stack trace printed as text, if there is one."""
+    frames = [(file, line) for file, line in _FRAME.findall(text) if _is_user_code(file)]
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _is_user_code(file: str) -> bool:
+    installed = "site-packages" in file or "dist-packages" in file
+    return not (installed or file.startswith(("<", *_NOT_USER_CODE)))
+
+
+def _source_in_traceback(error: BaseException) -> str | None:
+    return source_in_text("".join(traceback.format_tb(error.__traceback__)))
+
+
+def _source_of_operator(text: str, program: torch.export.ExportedProgram) -> str | None:
+    for node in program.graph.nodes:
+        # Decomposition renames `linalg_svd` to `_linalg_svd`: the leading underscores don't count.
+        name = getattr(node.target, "_opname", "").lstrip("_")
+        if name and re.search(rf"(?:\.|::|\bnode |\bop )_*{re.escape(name)}\b", text):
+            return source_in_text(node.stack_trace or "")
+    return None
