@@ -1,0 +1,120 @@
+"""Finished work, kept by content: the key covers the inputs, the options and every installed package's version.
+
+An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run leaves
+none half-written, and their files are hashed again when read: a damaged entry is a miss. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RECORD = "record.json"
+
+
+def default_root() -> Path:
+    """`$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
+    if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile"
+
+
+def key(*parts: object) -> str:
+    """A sha256 over values that print alike when they are alike (records, tuples, strings, numbers)."""
+    return hashlib.sha256(json.dumps([repr(part) for part in parts]).encode()).hexdigest()
+
+
+@functools.cache
+def toolchain() -> str:
+    """What every result depends on besides its inputs: packages, Python, the processor and our own source."""
+    packages = sorted({f"{d.name}=={d.version}" for d in metadata.distributions()})
+    source = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.suffix in {".py", ".gz"}:
+            source.update(path.name.encode() + path.read_bytes())
+    return key(packages, sys.version, platform.platform(), _processor(), os.cpu_count(), source.hexdigest())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.machine())
+
+
+def digest_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_path(path: Path) -> str:
+    """sha256 of a file, or of a folder's sorted relative paths and contents (an .mlpackage)."""
+    if path.is_file():
+        return digest_file(path)
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(f"{file.relative_to(path).as_posix()}\0{digest_file(file)}\n".encode())
+    return total.hexdigest()
+
+
+class Cache:
+    """A folder of entries; `Cache(None)` keeps nothing and finds nothing."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+
+    def get(self, kind: str, entry_key: str, files_into: Path) -> Any | None:
+        """The record kept under a key, its files copied; None when there is none or it is damaged."""
+        if self._root is None:
+            return None
+        entry = self._root / kind / entry_key
+        try:
+            kept = json.loads((entry / RECORD).read_text())
+            for name, digest in kept["files"].items():
+                if digest_path(entry / "files" / name) != digest:
+                    return None
+            for name in kept["files"]:
+                _copy(entry / "files" / name, files_into / name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return kept["record"]
+
+    def put(self, kind: str, entry_key: str, record: Any, files: dict[str, Path]) -> None:
+        """Keep a JSON record and files (or folders). A cache that cannot be written is not an error."""
+        if self._root is None:
+            return
+        try:
+            self._write(self._root / kind / entry_key, record, files)
+        except OSError:
+            return
+
+    def _write(self, entry: Path, record: Any, files: dict[str, Path]) -> None:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
+        try:
+            for name, path in files.items():
+                _copy(path, aside / "files" / name)
+            digests = {name: digest_path(aside / "files" / name) for name in files}
+            (aside / RECORD).write_text(json.dumps({"record": record, "files": digests}))
+            shutil.rmtree(entry, ignore_errors=True)
+            aside.rename(entry)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)

@@ -1,0 +1,113 @@
+"""The inputs and expected outputs an artifact is judged by, as a file that `verify` can read again.
+
+Stacks are arrays with one leading axis for the sample: an input of shape [1, 3, 224, 224] becomes
+[N, 1, 3, 224, 224].
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.errors import VerificationError
+from exporter.records import Array, Sample
+
+if TYPE_CHECKING:
+Stacks = tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Inputs and the float64 model's outputs on them.
+
+    `inputs` and `edge_inputs` have the inputs' own dtypes; `reference` and `edge_reference` are float64 where
+    the output is a float. `floor` is eager float32's own max_error on the inputs, `edge_floor` its worst
+    on an edge input.
+    """
+
+    inputs: Stacks
+    reference: Stacks
+    edge_inputs: Stacks
+    edge_reference: Stacks
+    edge_names: tuple[str, ...]
+    floor: float
+    edge_floor: float
+    reference_dtype: str
+
+    def samples(self) -> list[Sample]:
+        return unstack(self.inputs)
+
+    def edges(self) -> list[Sample]:
+        return unstack(self.edge_inputs)
+
+
+def stack(samples: Sequence[Sample]) -> Stacks:
+    return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+
+
+def unstack(stacks: Stacks) -> list[Sample]:
+    count = len(stacks[0]) if stacks else 0
+    return [tuple(np.ascontiguousarray(s[i]) for s in stacks) for i in range(count)]
+
+
+def save(evidence: Evidence, path: Path) -> None:
+    """Write the evidence as one compressed .npz without pickles."""
+    arrays: dict[str, np.ndarray] = {
+        "edge_names": np.array(evidence.edge_names, dtype=np.str_),
+        "floor": np.float64(evidence.floor),
+        "edge_floor": np.float64(evidence.edge_floor),
+        "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
+    }
+    for group in ("inputs", "reference", "edge_inputs", "edge_reference"):
+        arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(evidence, group))}
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Evidence:
+    """Read what `save` wrote.
+
+    Raises:
+        VerificationError: It is not such a file.
+    """
+    arrays = _read(path)
+    try:
+        return Evidence(
+            **{
+                group: _group(arrays, group)
+                for group in ("inputs", "reference", "edge_inputs", "edge_reference")
+            },
+            edge_names=tuple(str(name) for name in arrays["edge_names"]),
+            floor=float(arrays["floor"]),
+            edge_floor=float(arrays["edge_floor"]),
+            reference_dtype=str(arrays["reference_dtype"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
+
+
+def save_outputs(outputs: Stacks, path: Path) -> None:
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, **{f"outputs/{i}": a for i, a in enumerate(outputs)})  # type: ignore[arg-type]
+
+
+def load_outputs(path: Path) -> Stacks:
+    return _group(_read(path), "outputs")
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive.items())
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        raise VerificationError(f"{path.name} cannot be read: {error}.", "Export again.") from None
+
+
+def _group(arrays: dict[str, Array], group: str) -> Stacks:
+    count = sum(1 for key in arrays if key.startswith(f"{group}/"))
+    return tuple(arrays[f"{group}/{i}"] for i in range(count))

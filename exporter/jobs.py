@@ -1,0 +1,309 @@
+"""The stages as functions that run in worker processes; frameworks are imported here and nowhere above.
+
+They hand results on as files in the run's private work folder:
+
+    captured.pt module.pt program.pt2   the model, for the builders
+    data.pkl                            calibration and verification samples
+    evidence.npz                        verification inputs and the float64 model's outputs
+    <variant>.lowering.npz              a quantised program's own outputs, before lowering
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from exporter.errors import CannotRunHere, LoweringError
+from exporter.records import (
+    DataKind,
+    Latency,
+    Limits,
+    Preprocessing,
+    Runner,
+    Structure,
+    TensorSpec,
+    Variant,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from exporter.data import Data
+    from exporter.evidence import Evidence, Stacks
+    from exporter.records import Array, Captured, Checkpoint, Model
+
+EVIDENCE = "evidence.npz"
+REPEATED = 4
+"""Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
+HISTOGRAM_VALUES = 4096
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the user said about the checkpoint and its inputs."""
+
+    checkpoint: Path
+    trust: bool = False
+    arch: str | None = None
+    arch_args: tuple[tuple[str, str], ...] = ()
+    input_shapes: tuple[TensorSpec, ...] = ()
+    preprocess: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    calibration: Path | None = None
+    samples: int = 64
+    torchscript: Literal["auto", "trace", "script"] = "auto"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading and capturing found out: everything later stages need that is not a tensor."""
+
+    source_sha256: str
+    source_kind: str
+    architecture: str
+    parameters: int
+    matrix_weights: int
+    flops: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...]
+    data_kind: DataKind
+    calibration_count: int
+    verification_count: int
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    digest: str
+    """sha256 of the graph and its weights; empty when there is no graph."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One variant after its build: `file` is None when it could not be made."""
+
+    variant: Variant
+    file: str | None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    source_line: str | None = None
+    seconds: float = 0.0
+
+
+def read_model(request: ModelRequest) -> tuple[Model, Checkpoint]:
+    """Read the checkpoint and find its network; runs nothing but what `trust` and `arch` allow."""
+    from exporter import architectures, checkpoints
+
+    checkpoint = checkpoints.read(request.checkpoint, trust=request.trust)
+    model = architectures.build(
+        checkpoint,
+        arch=request.arch,
+        arch_args=dict(request.arch_args),
+        input_shapes=request.input_shapes,
+        preprocess=request.preprocess,
+        mean=request.mean,
+        std=request.std,
+    )
+    return model, checkpoint
+
+
+def capture_model(request: ModelRequest, work: Path) -> Facts:
+    """Read, infer, load the data, capture; everything the builders need lands in `work`."""
+    from exporter import capture, data, flops
+
+    model, checkpoint = read_model(request)
+    samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
+    captured = capture.capture(model, samples.verification[0], request.torchscript)
+    capture.save(captured, work)
+    (work / "data.pkl").write_bytes(pickle.dumps(samples))
+    return Facts(
+        source_sha256=checkpoint.sha256,
+        source_kind=checkpoint.kind,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        matrix_weights=capture.matrix_weights(captured),
+        flops=_flops(flops.count, captured),
+        inputs=captured.inputs,
+        outputs=captured.outputs,
+        preprocessing=model.preprocessing,
+        labels=model.labels,
+        data_kind=samples.kind,
+        calibration_count=len(samples.calibration),
+        verification_count=len(samples.verification),
+        notes=(*checkpoint.notes, *model.notes, *samples.notes),
+        warnings=samples.warnings,
+        digest=capture.digest(captured),
+    )
+
+
+def _flops(count: object, captured: Captured) -> int | None:
+    try:
+        return count(captured.module, captured.example)  # type: ignore[operator,no-any-return]
+    except Exception:  # a figure for the report only: scripted modules cannot be counted
+        return None
+
+
+def make_reference(work: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
+    """Run the float64 model on every verification input; returns notes on how."""
+    from exporter import capture, data, evidence
+
+    captured = capture.load(work)
+    samples = _data(work).verification
+    edges = data.edge_inputs(captured.inputs, preprocessing, samples[0])
+    found, notes = capture.reference(captured, samples, edges)
+    evidence.save(found, work / EVIDENCE)
+    return notes
+
+
+def build(work: Path, variants: tuple[Variant, ...], directory: Path, lowering: bool) -> list[Built]:
+    """Make the variants of one group, one after the other, in `directory`.
+
+    Args:
+        work: Holds what `capture_model` wrote.
+        variants: They share intermediate results within this process.
+        directory: Where the artifacts go.
+        lowering: Also run each quantised program on the verification inputs, for `verify`.
+    """
+    from exporter import capture
+
+    captured = capture.load(work)
+    return [_build_one(captured, variant, _data(work), directory, lowering) for variant in variants]
+
+
+def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path, lowering: bool) -> Built:
+    from exporter import evidence
+    from exporter.formats import FORMATS
+    from exporter.formats.lowering_errors import lowering_error
+
+    started = time.monotonic()
+    try:
+        emission = FORMATS[variant.format].emit(captured, variant, data.calibration, directory)
+        if emission.quantized_program and lowering:
+            outputs = [emission.quantized_program(sample) for sample in data.verification]
+            evidence.save_outputs(evidence.stack(outputs), directory / lowering_file(variant))
+    except Exception as error:
+        cause = error if isinstance(error, LoweringError) else lowering_error(error)
+        return Built(
+            variant, None, (), cause.cause, cause.source, time.monotonic() - started
+        )
+    return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+
+
+def lowering_file(variant: Variant) -> str:
+    return f"{variant.name}.lowering.npz"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an artifact is checked against, besides the evidence."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    matrix_weights: int
+    limits: Limits
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """One artifact after verification."""
+
+    structure: Structure | None
+    verdict: Verdict
+    outputs: Array | None = None
+    """Some of its output values, flat, for the report's histogram."""
+
+
+def verify_artifact(
+    path: Path, variant: Variant, evidence_path: Path, lowering_path: Path | None, expected: Expected
+) -> Checked:
+    """Read the written file, run it in its own runtime on the evidence, and judge it.
+
+    A file that crashes its runtime kills only the process this runs in.
+    """
+    from exporter import evidence, verify
+    from exporter.formats import FORMATS
+
+    module = FORMATS[variant.format]
+    try:
+        structure = module.structure(path, variant)
+    except LoweringError as error:
+        return Checked(None, _failed(f"It cannot be read: {error.cause}"))
+    problem = verify.check_structure(
+        structure, variant, expected.inputs, expected.outputs, expected.matrix_weights, expected.limits
+    )
+    if problem:
+        return Checked(structure, _failed(problem))
+    found = evidence.load(evidence_path)
+    try:
+        run, runtime = module.load(path, variant, 1)
+    except CannotRunHere as error:
+        return Checked(structure, Verdict("not_run", f"{error} Its structure was checked.", "", None))
+    except Exception as error:
+        return Checked(structure, _failed(f"Its runtime refuses it: {error}"))
+    lowering = evidence.load_outputs(lowering_path) if lowering_path else None
+    return _run_and_judge(variant, run, runtime, found, lowering, expected.limits, structure)
+
+
+def _run_and_judge(
+    variant: Variant,
+    run: Runner,
+    runtime: str,
+    found: Evidence,
+    lowering: Stacks | None,
+    limits: Limits,
+    structure: Structure,
+) -> Checked:
+    from exporter.evidence import stack
+    from exporter.verify import compare, judge, repeats
+
+    try:
+        outputs = stack([run(sample) for sample in found.samples()])
+        edges = stack([run(sample) for sample in found.edges()])
+        again = stack([run(sample) for sample in reversed(found.samples()[:REPEATED])])
+    except Exception as error:
+        return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
+    tight = compare(lowering, outputs) if lowering is not None else None
+    verdict = judge(variant, runtime, found, outputs, edges, tight, limits)
+    first = tuple(a[:REPEATED] for a in outputs)
+    if verdict.status == "passed" and (problem := repeats(first, tuple(a[::-1] for a in again))):
+        verdict = replace(verdict, status="failed", reason=problem)
+    return Checked(structure, verdict, outputs[0].reshape(-1)[:HISTOGRAM_VALUES])
+
+
+def _failed(reason: str, runtime: str = "") -> Verdict:
+    return Verdict("failed", reason, runtime, None)
+
+
+def measure_latency(
+    path: Path, variant: Variant, evidence_path: Path, threads: int, budget_s: float = 2.0
+) -> Latency:
+    """Time the artifact in its runtime on real inputs, after a warm-up.
+
+    Warm-up: at least 10 calls and 0.3 s. Then up to 200 calls, fewer when `budget_s` is over (never under 20).
+    """
+    import numpy as np
+
+    from exporter import evidence
+    from exporter.formats import FORMATS
+
+    run, _ = FORMATS[variant.format].load(path, variant, threads)
+    samples = evidence.load(evidence_path).samples()[:8]
+    started, calls = time.monotonic(), 0
+    while calls < 10 or time.monotonic() - started < 0.3:
+        run(samples[calls % len(samples)])
+        calls += 1
+    started, taken = time.monotonic(), []
+    while len(taken) < 200 and (len(taken) < 20 or time.monotonic() - started < budget_s):
+        begin = time.perf_counter_ns()
+        run(samples[len(taken) % len(samples)])
+        taken.append(time.perf_counter_ns() - begin)
+    p50, p90 = np.percentile(taken, [50, 90]) / 1e6
+    return Latency(float(p50), float(p90), len(taken), threads, tuple(taken))
+
+
+def _data(work: Path) -> Data:
+    data: Data = pickle.loads((work / "data.pkl").read_bytes())  # our own file, in our own folder
+    return data
+
