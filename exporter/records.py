@@ -288,3 +288,5 @@ class Report:
     seconds: float
     stage_seconds: Mapping[str, float]
     labels: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
