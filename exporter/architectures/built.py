@@ -1,0 +1,56 @@
+"""What each way of getting a network hands over."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporter.records import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Photo:
+    """The photo that a known network takes."""
+
+    preprocessing: Preprocessing
+    """For three channels and the size that the network was published with."""
+    channels: int
+    source: str
+    """Where the preprocessing comes from, for the notes."""
+    fixed_size: int | None = None
+    """The only side that the weights allow: a position embedding has one row per patch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A network with its weights; not yet its inputs."""
+
+    module: torch.nn.Module
+    architecture: str
+    notes: tuple[str, ...] = ()
+    photo: Photo | None = None
+    labels: tuple[str, ...] = ()
+
+
+def literals(arguments: Mapping[str, str]) -> dict[str, Any]:
+    """Read `--arch-arg` values as Python literals where they are; else they stay text.
+
+    >>> literals({"width": "16", "norm": "layer", "bias": "true"})
+    {'width': 16, 'norm': 'layer', 'bias': True}
+    """
+    return {key: _literal(value) for key, value in arguments.items()}
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text

@@ -1,0 +1,118 @@
+"""The user's own network: `--arch mypkg.nets:make_net`, found from the current directory."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.architectures import weights
+from exporter.architectures.built import Built
+from exporter.errors import ArchitectureError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(arch: str, tensors: Mapping[str, torch.Tensor], arguments: Mapping[str, Any]) -> Built:
+    """Import `module:function`, call it with the arguments, and load the weights strictly.
+
+    Raises:
+        UsageError: It cannot be found, or does not take the arguments.
+        ArchitectureError: It fails, returns no module, or one with other tensors.
+    """
+    module_name, _, attribute = arch.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise UsageError(
+            f"--arch {arch!r} names no network.",
+            "Write `torchvision/resnet18`, or `mypkg.nets:make_net` for a function that returns a module.",
+        )
+    with _current_directory_first():
+        target = _attribute(_imported(module_name, arch), attribute, arch)
+        module = _called(target, arguments, arch)
+    weights.load(module, tensors, arch, assign=False)
+    return Built(module, arch, (f"{len(tensors)} tensors match {arch} exactly",))
+
+
+@contextmanager
+def _current_directory_first() -> Iterator[None]:
+    """Import as `python -m` would; later imports must not find the user's `onnx.py` before the real one."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+        if here not in sys.path:
+            # The network may import more when it is called, here or in a worker.
+            sys.path.append(here)
+
+
+def _imported(name: str, arch: str) -> Any:
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UsageError(
+                f"--arch {arch}: no module {error.name!r} in {Path.cwd()} or among the installed packages.",
+                "Run from the directory that holds it.",
+            ) from error
+        raise ArchitectureError(
+            f"--arch {arch}: importing {name} needs {error.name!r}, not installed."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ArchitectureError(f"--arch {arch}: importing {name} failed: {_told(error)}") from error
+
+
+def _attribute(module: Any, path: str, arch: str) -> Any:
+    target = module
+    for part in path.split("."):
+        if not hasattr(target, part):
+            names = [name for name, value in vars(module).items() if callable(value)]
+            nearest = difflib.get_close_matches(part, names, n=3)
+            raise UsageError(
+                f"--arch {arch}: {module.__name__} has no {part!r}.",
+                f"Did you mean {' or '.join(nearest)}?" if nearest else "",
+            )
+        target = getattr(target, part)
+    return target
+
+
+def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Module:
+    import torch
+
+    if isinstance(target, torch.nn.Module) and not arguments:
+        return target
+    if isinstance(target, torch.nn.Module) or not callable(target):
+        raise UsageError(f"--arch {arch} is a {type(target).__name__}, not a function that returns a module.")
+    _check_arguments(target, arguments, arch)
+    try:
+        module = target(**arguments)
+    except (Exception, SystemExit) as error:
+        raise ArchitectureError(f"--arch {arch}: the function failed: {_told(error)}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ArchitectureError(f"--arch {arch} returned {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], arch: str) -> None:
+    try:
+        signature = inspect.signature(target)
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise UsageError(
+            f"--arch {arch}{signature}: {error}.", "Give its arguments with `--arch-arg name=value`."
+        ) from error
+    except ValueError:
+        return  # written in C: it tells by itself when called
+
+
+def _told(error: BaseException) -> str:
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

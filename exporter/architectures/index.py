@@ -1,0 +1,217 @@
+"""What every known network's weights look like, and which network given weights belong to.
+
+The index is built ahead by `scripts/build-architecture-index`; reading it imports no framework.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal, TypeAlias
+
+from exporter.records import Preprocessing
+
+FILE = "torchvision.json.gz"
+
+Symbol = Literal["classes", "channels", "positions"]
+Shape: TypeAlias = tuple[int, ...]
+Pattern: TypeAlias = "tuple[int | Symbol, ...]"
+"""A shape in which what the user may have changed is a symbol: [classes, 1280]."""
+OPTIONAL_SUFFIX = ".num_batches_tracked"
+"""Checkpoints from before PyTorch 1.0 lack these counters, and inference does not read them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One set of published weights: how its photos are prepared, and how to know its file."""
+
+    weights: str
+    sha256_prefix: str
+    """The first 8 hexadecimal digits of the file's SHA-256, as in its published name."""
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Given weights against one network."""
+
+    title: str
+    tensors: Mapping[str, Pattern]
+    """What the network has."""
+    shapes: Mapping[str, Shape]
+    """What the checkpoint has."""
+    bindings: Mapping[str, int]
+    """What each symbol stands for in these weights."""
+    matched: int
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        return not (self.missing or self.extra or self.reshaped)
+
+    @property
+    def likeness(self) -> float:
+        return self.matched / max(1, len(self.tensors) + len(self.extra))
+
+    def expected(self, key: str) -> tuple[int | str, ...]:
+        return tuple(self.bindings.get(str(size), size) for size in self.tensors[key])
+
+    def differences(self) -> Iterator[str]:
+        """Say each key that differs, in the network's order."""
+        for key in self.missing:
+            yield f"{printable(key)} {shape_text(self.expected(key))} is missing"
+        for key in self.reshaped:
+            actual, expected = shape_text(self.shapes[key]), shape_text(self.expected(key))
+            yield f"{printable(key)} is {actual} where {expected} is expected"
+        for key in self.extra:
+            yield f"{printable(key)} {shape_text(self.shapes[key])} is one too many"
+
+    def summary(self, count: int = 3) -> str:
+        """Join the first differences, and say how many more there are."""
+        sentences = list(self.differences())
+        more = f"; and {len(sentences) - count} more" if len(sentences) > count else ""
+        return "; ".join(sentences[:count]) + more
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network: a torchvision builder with its options."""
+
+    name: str
+    task: Literal["classification", "segmentation"]
+    options: Mapping[str, bool]
+    """Builder options that decide which tensors exist: aux_logits, aux_loss."""
+    classes: int
+    tensors: Mapping[str, Pattern]
+    recipes: tuple[Recipe, ...]
+    """The default weights first."""
+    quantizable: str | None
+    """The registered name of the quantisable builder with exactly these tensors."""
+
+    @property
+    def title(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"torchvision/{self.name}" + (f" ({options})" if options else "")
+
+    def first(self, symbol: Symbol) -> str | None:
+        """Find the first tensor whose shape depends on `symbol`."""
+        return next((key for key, pattern in self.tensors.items() if symbol in pattern), None)
+
+    def compare(self, shapes: Mapping[str, Shape]) -> Comparison:
+        return compare(self.title, self.tensors, shapes)
+
+
+def printable(key: str) -> str:
+    """A key from a file of unknown origin, fit for a terminal."""
+    text = key.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def shape_text(shape: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(str(size) for size in shape[:8]) + (", ...]" if len(shape) > 8 else "]")
+
+
+@functools.cache
+def entries() -> tuple[Entry, ...]:
+    """Read the whole index from the package's own file."""
+    packed = resources.files("exporter.architectures").joinpath(FILE).read_bytes()
+    return tuple(_entry(record) for record in json.loads(gzip.decompress(packed))["entries"])
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    return Entry(
+        name=record["name"],
+        task=record["task"],
+        options=record["options"],
+        classes=record["classes"],
+        tensors={key: tuple(shape) for key, shape in record["tensors"].items()},
+        recipes=tuple(_recipe(recipe) for recipe in record["recipes"]),
+        quantizable=record["quantizable"],
+    )
+
+
+def _recipe(record: dict[str, Any]) -> Recipe:
+    preprocessing = dict(record["preprocessing"])
+    for key in ("crop", "mean", "std"):
+        preprocessing[key] = tuple(preprocessing[key])
+    return Recipe(record["weights"], record["sha256_prefix"], Preprocessing(**preprocessing))
+
+
+@functools.cache
+def _by_keys() -> dict[frozenset[str], list[Entry]]:
+    table: dict[frozenset[str], list[Entry]] = {}
+    for entry in entries():
+        table.setdefault(_required(entry.tensors), []).append(entry)
+    return table
+
+
+def _required(keys: Mapping[str, object]) -> frozenset[str]:
+    return frozenset(key for key in keys if not key.endswith(OPTIONAL_SUFFIX))
+
+
+def identify(shapes: Mapping[str, Shape]) -> tuple[Entry, Comparison] | None:
+    """Find the network that has exactly these tensors, up to class count, input channels and image size.
+
+    Args:
+        shapes: Key -> shape of every tensor in the checkpoint.
+
+    Returns:
+        None when the weights belong to no known network.
+    """
+    for entry in _by_keys().get(_required(shapes), []):
+        comparison = entry.compare(shapes)
+        if comparison.exact:
+            return entry, comparison
+    return None
+
+
+def near_misses(shapes: Mapping[str, Shape], count: int = 3) -> tuple[Comparison, ...]:
+    """Rank the networks that share tensors with these weights, the nearest first."""
+    ranked = sorted((entry.compare(shapes) for entry in entries()), key=lambda c: -c.likeness)
+    return tuple(comparison for comparison in ranked[:count] if comparison.matched)
+
+
+def named(name: str) -> tuple[Entry, ...]:
+    """List the entries (one per option variant) of a builder, quantisable or float."""
+    return tuple(entry for entry in entries() if name in (entry.name, entry.quantizable))
+
+
+def compare(title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Shape]) -> Comparison:
+    """Hold a checkpoint's shapes against what a network has."""
+    bindings: dict[str, int] = {}
+    missing, reshaped = [], []
+    for key, pattern in tensors.items():
+        if key not in shapes:
+            missing.append(key)
+        elif not _bind(pattern, shapes[key], bindings):
+            reshaped.append(key)
+    return Comparison(
+        title=title,
+        tensors=tensors,
+        shapes=shapes,
+        bindings=bindings,
+        matched=len(tensors) - len(missing) - len(reshaped),
+        missing=tuple(key for key in missing if not key.endswith(OPTIONAL_SUFFIX)),
+        extra=tuple(key for key in shapes if key not in tensors),
+        reshaped=tuple(reshaped),
+    )
+
+
+def _bind(pattern: Pattern, shape: Shape, bindings: dict[str, int]) -> bool:
+    """Whether a shape fits; a symbol takes its value from the first tensor that fits in all other sizes."""
+    if len(pattern) != len(shape):
+        return False
+    found = dict(bindings)
+    for expected, size in zip(pattern, shape, strict=True):
+        if size != (found.setdefault(expected, size) if isinstance(expected, str) else expected):
+            return False
+    if any(found[symbol] < 1 for symbol in found):
+        return False
+    bindings.update(found)
+    return True

@@ -1,0 +1,134 @@
+"""How photos become a network's input, where that is known or the user says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from exporter.architectures.built import Photo
+from exporter.errors import UsageError
+from exporter.records import Preprocessing, TensorSpec
+
+IMAGENET = Preprocessing()
+PRESETS: Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
+    {
+        "imagenet": (1.0, IMAGENET.mean, IMAGENET.std),
+        "unit": (1.0, (0.0,), (1.0,)),
+        "symmetric": (1.0, (0.5,), (0.5,)),
+        "bytes": (255.0, (0.0,), (1.0,)),
+    }
+)
+"""`--preprocess` -> what white is before normalisation, mean, std; one value stands for every channel."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said about preprocessing."""
+
+    preset: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __bool__(self) -> bool:
+        return any(wish is not None for wish in (self.preset, self.mean, self.std))
+
+
+def resolve(
+    photo: Photo | None, inputs: tuple[TensorSpec, ...], wishes: Wishes
+) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """Settle how photos become the input, and say why.
+
+    Args:
+        photo: What the architecture knows; None for a network of the user's.
+        inputs: As settled; only a single [N, 1 or 3, height, width] takes photos.
+        wishes: Override what the architecture knows.
+
+    Returns:
+        None where the input is no photo, or nobody said how it is made; and notes.
+
+    Raises:
+        UsageError: An unknown preset, a wrong number of values, or wishes for an input that takes no photo.
+    """
+    size = photo_size(inputs)
+    if size is None:
+        if wishes:
+            raise UsageError(
+                "--preprocess, --mean and --std are for one photo input [N, 1 or 3, height, width]; "
+                f"this network takes {', '.join(str(list(spec.shape)) for spec in inputs)}.",
+                "Calibrate with arrays that are ready for the network instead.",
+            )
+        return None, ()
+    if photo is None and not wishes:
+        return None, ("nobody said how photos become this input: --preprocess, --mean and --std do",)
+    channels = inputs[0].shape[1]
+    base = photo.preprocessing if photo else Preprocessing(resize=max(size), crop=size)
+    settled = _normalisation(_resized(base, size), channels, wishes)
+    return settled, _notes(photo, settled, channels, wishes)
+
+
+def photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
+    """Read (height, width) in pixels off the inputs, where a photo fits them."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
+        return None
+    return inputs[0].shape[2], inputs[0].shape[3]
+
+
+def _resized(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """Keep the published ratio of resize to crop at another size."""
+    if size == base.crop:
+        return base
+    resize = round(max(size) * base.resize / max(base.crop))
+    return dataclasses.replace(base, resize=resize, crop=size)
+
+
+def _normalisation(base: Preprocessing, channels: int, wishes: Wishes) -> Preprocessing:
+    scale, mean, std = base.scale, base.mean, base.std
+    if wishes.preset is not None:
+        if wishes.preset not in PRESETS:
+            raise UsageError(f"--preprocess {wishes.preset!r} is unknown.", f"Known: {', '.join(PRESETS)}.")
+        scale, mean, std = PRESETS[wishes.preset]
+    mean = _given("mean", wishes.mean, channels) or _per_channel(mean, channels)
+    std = _given("std", wishes.std, channels) or _per_channel(std, channels)
+    if min(std) <= 0:
+        raise UsageError(f"--std {min(std)} cannot be divided by.", "Give positive values.")
+    if scale == 1.0 and max(mean) > 1:
+        raise UsageError(
+            f"--mean {max(mean)} is outside 0..1, the range of the values it is subtracted from.",
+            "Divide mean and std by 255, or add `--preprocess bytes` for networks trained on 0..255.",
+        )
+    return dataclasses.replace(base, scale=scale, mean=mean, std=std)
+
+
+def _given(option: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) not in (1, channels) or not all(math.isfinite(value) for value in values):
+        raise UsageError(
+            f"--{option} {','.join(map(str, values))}: {len(values)} values for {channels} channels.",
+            f"Give 1 number, or {channels}.",
+        )
+    return values * channels if len(values) == 1 else values
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Spread known values over the channels; another number of channels gets their average."""
+    if len(values) == channels:
+        return values
+    return (round(sum(values) / len(values), 6),) * channels
+
+
+def _notes(photo: Photo | None, settled: Preprocessing, channels: int, wishes: Wishes) -> tuple[str, ...]:
+    notes = []
+    if photo:
+        height, width = settled.crop
+        notes.append(f"{photo.source} (resize {settled.resize}, crop {height}x{width})")
+        if channels != len(photo.preprocessing.mean) and not wishes:
+            notes.append("photos become grayscale, with mean and std averaged over the colours")
+    if wishes:
+        notes.append(
+            f"normalisation as asked: mean {settled.mean}, std {settled.std}, white is {settled.scale:g}"
+        )
+    return tuple(notes)

@@ -1,0 +1,46 @@
+"""Checkpoints that bring their own network: TorchScript, `torch.export`, pickled modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.architectures import index, torchvision, weights
+from exporter.architectures.built import Built, Photo
+from exporter.records import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(checkpoint: Checkpoint) -> Built:
+    """Use the module that the checkpoint holds, as it is.
+
+    Where its tensors are a known network's, the photo it takes is known too.
+    """
+    module = checkpoint.module
+    assert module is not None
+    name = architecture_name(checkpoint.kind, module)
+    notes: tuple[str, ...] = (f"the file brings its own network ({name}), used as it is",)
+    found = index.identify(weights.shapes(tensors(module)))
+    if found is None:
+        return Built(module, name, notes)
+    entry, comparison = found
+    notes += (f"its {len(comparison.shapes)} tensors are those of {entry.title}, so its photos are known",)
+    photo: Photo = torchvision.photo(entry, comparison.bindings, checkpoint.sha256)
+    return Built(module, name, notes, photo, torchvision.labels(entry, comparison.bindings))
+
+
+def architecture_name(kind: str, module: torch.nn.Module) -> str:
+    """Name a network that nobody named: "torchscript", "torch.export" or "pickled/<its class>"."""
+    if kind == "torchscript":
+        return "torchscript"
+    if kind == "exported_program":
+        return "torch.export"
+    return f"pickled/{type(module).__module__}.{type(module).__qualname__}"
+
+
+def tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Take the tensors of a module's state_dict; what else layers save there is left out."""
+    import torch
+
+    return {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}

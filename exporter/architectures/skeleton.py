@@ -1,0 +1,102 @@
+"""Constructs torchvision networks without paying for their weights."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from exporter import torchvision_ops
+
+if TYPE_CHECKING:
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+QUANTIZABLE_PREFIX = "quantized_"
+SLOW_INITIALISERS = ("googlenet", "inception_v3")
+"""Their `init_weights` draws every weight with SciPy, and warns when nobody says whether to."""
+
+
+def builders() -> dict[str, Callable[..., torch.nn.Module]]:
+    """Every network torchvision can build, by its registered name."""
+    torchvision_ops.prepare()
+    from torchvision import models
+
+    return {name: models.get_model_builder(name) for name in models.list_models()}
+
+
+def construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    """Build torchvision's network `name`, its weights left on the meta device; buffers are real.
+
+    Raises:
+        TypeError, ValueError: torchvision's own, for arguments that the builder does not take.
+    """
+    builder = builders()[name]
+    with warnings.catch_warnings(), _weights_on_meta():
+        warnings.simplefilter("ignore")
+        return builder(**{**untrained_arguments(name, builder), **arguments})
+
+
+def untrained_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> dict[str, Any]:
+    """What keeps a builder from downloading weights, drawing them, or quantising."""
+    arguments: dict[str, Any] = {"weights": None}
+    parameters = inspect.signature(builder).parameters
+    arguments |= {key: None for key in parameters if key.startswith("weights_")}
+    if name.startswith(QUANTIZABLE_PREFIX):
+        arguments["quantize"] = False
+    if name.removeprefix(QUANTIZABLE_PREFIX) in SLOW_INITIALISERS:
+        arguments["init_weights"] = False
+    return arguments
+
+
+def first_convolution(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | None:
+    """The stem: the first convolution that reads a three-channel image."""
+    import torch
+
+    for name, child in module.named_modules():
+        if isinstance(child, torch.nn.Conv2d) and child.in_channels == 3:
+            return name, child
+    return None
+
+
+def replace_stem(module: torch.nn.Module, name: str, channels: int) -> None:
+    """Swap the convolution `name` for one of the same kind that reads `channels` channels."""
+    import torch
+
+    old = module.get_submodule(name)
+    assert isinstance(old, torch.nn.Conv2d)
+    new = torch.nn.Conv2d(
+        channels,
+        old.out_channels,
+        kernel_size=old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        dilation=old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+        device="meta",
+    )
+    parent, _, attribute = name.rpartition(".")
+    setattr(module.get_submodule(parent), attribute, new)
+
+
+def _weights_on_meta() -> TorchFunctionMode:
+    """Send `torch.empty` (every layer's weights) to the meta device, and nothing else.
+
+    `torch.device("meta")` would catch the arithmetic with which RegNets compute their widths, and buffers
+    that no checkpoint holds.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class WeightsOnMeta(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            kwargs = dict(kwargs or {})
+            if func is torch.empty and kwargs.get("device") is None:
+                kwargs["device"] = "meta"
+            return func(*args, **kwargs)
+
+    return WeightsOnMeta()

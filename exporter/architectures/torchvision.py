@@ -1,0 +1,288 @@
+"""torchvision's networks: found by their weights, or named with `--arch torchvision/NAME`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from exporter.architectures import index, skeleton, weights
+from exporter.architectures.built import Built, Photo
+from exporter.errors import ArchitectureError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+
+PREFIX = "torchvision/"
+OWN_FACTORY_HINT = (
+    "For a network of your own, say which function makes it: `--arch mypkg.nets:make_net` "
+    "(with `--arch-arg name=value` for its arguments)."
+)
+OLD_KEYS = (
+    # DenseNets and vision transformers as their published files, still, spell them.
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
+NOT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone", "quantize", "progress")
+TRANSFORM_INPUT = ("googlenet", "inception_v3")
+
+
+def infer(
+    tensors: Tensors, sha256: str, arguments: Mapping[str, Any], size: tuple[int, int] | None = None
+) -> Built:
+    """Find the network that has exactly these tensors, and build it.
+
+    Args:
+        tensors: The checkpoint's state_dict.
+        sha256: The checkpoint file's, which says whether it is a published one.
+        arguments: More builder arguments, such as `transform_input`.
+        size: (height, width) of the input, where the user said so.
+
+    Raises:
+        ArchitectureError: No known network fits; names the closest and the first keys that differ.
+        UsageError: The builder does not take the arguments.
+    """
+    tensors, notes = _current_keys(tensors)
+    found = index.identify(weights.shapes(tensors))
+    if found is None:
+        raise unknown(weights.shapes(tensors))
+    entry, comparison = found
+    notes += (f"{len(tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+    if entry.quantizable:
+        notes += (
+            f"{PREFIX}{entry.quantizable} has the same tensors and computes the same; the float one is used",
+        )
+    return _build(entry.name, entry, comparison, tensors, sha256, arguments, size, notes)
+
+
+def by_name(
+    name: str,
+    tensors: Tensors,
+    sha256: str,
+    arguments: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
+) -> Built:
+    """Build torchvision's network `name` and load the weights, strictly; see `infer`.
+
+    Raises:
+        UsageError: No such builder (suggests the nearest), or it does not take the arguments.
+        ArchitectureError: The weights do not fit; names the first keys that differ.
+    """
+    _check_name(name)
+    tensors, notes = _current_keys(tensors)
+    candidates = [(entry, entry.compare(weights.shapes(tensors))) for entry in index.named(name)]
+    if not candidates:
+        module = _construct(name, arguments)
+        weights.load(module, tensors, PREFIX + name, assign=True)
+        return Built(module, PREFIX + name, notes)
+    entry, comparison = max(candidates, key=lambda pair: pair[1].likeness)
+    if comparison.exact:
+        notes += (f"{len(tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+    elif not arguments:
+        raise weights.mismatch(comparison, _other_architecture(weights.shapes(tensors)))
+    return _build(name, entry, comparison, tensors, sha256, arguments, size, notes)
+
+
+def unknown(shapes: Mapping[str, index.Shape]) -> ArchitectureError:
+    """Describe weights that belong to no known network, by the networks they are closest to."""
+    nearest = index.near_misses(shapes)
+    if not nearest:
+        keys = ", ".join(index.printable(key) for key in list(shapes)[:3])
+        return ArchitectureError(
+            f"No known network has these {len(shapes)} tensors, nor any of them ({keys}, ...)."
+            if len(shapes) > 3
+            else f"No known network has these {len(shapes)} tensors ({keys}).",
+            OWN_FACTORY_HINT,
+        )
+    closest = ", ".join(f"{c.title} ({c.matched} of {len(c.tensors)} tensors match)" for c in nearest)
+    return ArchitectureError(
+        f"No known network has exactly these {len(shapes)} tensors. Closest: {closest}. "
+        f"Against {nearest[0].title}: {nearest[0].summary()}.",
+        OWN_FACTORY_HINT,
+    )
+
+
+def photo(entry: index.Entry, bindings: Mapping[str, int], sha256: str) -> Photo:
+    """Say what photo a network takes: the published weights' own preprocessing, or the default ones'."""
+    side = image_side(entry, bindings)
+    published = _published(entry, sha256)
+    same_size = (r for r in entry.recipes if side in (None, r.preprocessing.crop[0]))
+    recipe = published or next(same_size, entry.recipes[0])
+    source = f"preprocessing is that of {recipe.weights}"
+    if published:
+        source = f"the file is torchvision's own {recipe.weights}, by its hash: its preprocessing is used"
+    if entry.task == "segmentation":
+        crop = recipe.preprocessing.crop[0]
+        source += f"; it evaluates whole photos, a fixed {crop}x{crop} centre crop is used instead"
+    return Photo(recipe.preprocessing, bindings.get("channels", 3), source, side)
+
+
+def image_side(entry: index.Entry, bindings: Mapping[str, int]) -> int | None:
+    """Derive the side in pixels from the number of positions: one per patch, and one for the class token.
+
+    Raises:
+        ArchitectureError: The patches make no square.
+    """
+    if "positions" not in bindings:
+        return None
+    patches = bindings["positions"] - 1
+    patch = int(entry.tensors["conv_proj.weight"][2])
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        raise ArchitectureError(
+            f"{entry.first('positions')} has {bindings['positions']} positions: a class token and {patches} "
+            "patches, which make no square image.",
+            OWN_FACTORY_HINT,
+        )
+    return patch * math.isqrt(patches)
+
+
+def _build(
+    name: str,
+    entry: index.Entry,
+    comparison: index.Comparison,
+    tensors: Tensors,
+    sha256: str,
+    arguments: Mapping[str, Any],
+    size: tuple[int, int] | None,
+    notes: tuple[str, ...],
+) -> Built:
+    inferred = {**_inferred(entry, comparison.bindings, size), **_transform_input(entry, sha256)}
+    all_arguments = {**inferred, **arguments}
+    channels = comparison.bindings.get("channels", 3)
+    if all_arguments.get("transform_input") and channels != 3:
+        raise UsageError(f"transform_input needs 3 channels; the weights take {channels}.")
+    module = _construct(name, all_arguments)
+    stem = str(entry.first("channels")).removesuffix(".weight")
+    if channels != 3:
+        skeleton.replace_stem(module, stem, channels)
+    tensors, dropped = _without_disabled(entry, arguments, tensors)
+    weights.load(module, tensors, PREFIX + name, assign=True)
+    notes += dropped + _cautions(entry, all_arguments, arguments, sha256)
+    taken = photo(entry, comparison.bindings, sha256)
+    return Built(module, PREFIX + name, notes, taken, labels(entry, comparison.bindings))
+
+
+def _inferred(
+    entry: index.Entry, bindings: Mapping[str, int], size: tuple[int, int] | None
+) -> dict[str, Any]:
+    arguments: dict[str, Any] = dict(entry.options)
+    arguments["num_classes"] = bindings.get("classes", entry.classes)
+    side = image_side(entry, bindings)
+    if side:
+        arguments["image_size"] = side
+    elif size and entry.name.startswith("maxvit"):
+        # Its attention windows are laid out for one size when it is constructed.
+        arguments["input_size"] = size
+    return arguments
+
+
+def _transform_input(entry: index.Entry, sha256: str) -> dict[str, bool]:
+    if entry.name not in TRANSFORM_INPUT:
+        return {}
+    return {"transform_input": _published(entry, sha256) is not None}
+
+
+def _construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    for key in arguments:
+        if key in NOT_ARGUMENTS:
+            raise UsageError(
+                f"--arch-arg {key} cannot be used: the weights come from the checkpoint, in float."
+            )
+    try:
+        return skeleton.construct(name, arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UsageError(f"{PREFIX}{name} cannot be built with {given or 'no arguments'}: {error}") from error
+
+
+def _without_disabled(
+    entry: index.Entry, arguments: Mapping[str, Any], tensors: Tensors
+) -> tuple[Tensors, tuple[str, ...]]:
+    """Leave out the tensors of a training head that the user switched off."""
+    options = {key: bool(arguments.get(key, value)) for key, value in entry.options.items()}
+    for other in index.named(entry.name):
+        dropped = entry.tensors.keys() - other.tensors.keys()
+        if other.options == options and dropped:
+            kept = {key: tensor for key, tensor in tensors.items() if key not in dropped}
+            return kept, (f"{len(dropped)} tensors of the auxiliary head are left out, as asked",)
+    return tensors, ()
+
+
+def _reasons(entry: index.Entry, comparison: index.Comparison) -> tuple[str, ...]:
+    notes = []
+    bound = comparison.bindings
+    head, stem, positions = entry.first("classes"), entry.first("channels"), entry.first("positions")
+    if head and bound["classes"] != entry.classes:
+        shape = index.shape_text(comparison.shapes[head])
+        notes.append(f"{head} is {shape}: {bound['classes']} classes instead of {entry.classes}")
+    if stem and bound["channels"] != 3:
+        plural = "" if bound["channels"] == 1 else "s"
+        notes.append(f"{stem} takes {bound['channels']} channel{plural} instead of 3")
+    if positions:
+        side = image_side(entry, bound)
+        notes.append(f"{positions} has {bound['positions']} positions: images of {side}x{side}")
+    return tuple(notes)
+
+
+def _cautions(
+    entry: index.Entry, used: Mapping[str, Any], given: Mapping[str, Any], sha256: str
+) -> tuple[str, ...]:
+    notes = []
+    if entry.name in TRANSFORM_INPUT and "transform_input" not in given:
+        why = "as its published weights need" if used["transform_input"] else "as when trained from scratch"
+        notes.append(
+            f"the tensors don't say whether the network re-normalises its input: transform_input="
+            f"{used['transform_input']} is used, {why}; weights fine-tuned from the published ones "
+            "need `--arch-arg transform_input=true`"
+        )
+    if used.get("aux_loss"):
+        notes.append("the auxiliary head stays a second output; `--arch-arg aux_loss=false` drops it")
+    return tuple(notes)
+
+
+def labels(entry: index.Entry, bindings: Mapping[str, int]) -> tuple[str, ...]:
+    """ImageNet's categories for a classifier of 1000 classes; else none are known."""
+    if entry.task != "classification" or bindings.get("classes") != entry.classes:
+        return ()
+    skeleton.builders()
+    from torchvision import models
+
+    return tuple(models.get_model_weights(entry.name).DEFAULT.meta["categories"])
+
+
+def _published(entry: index.Entry, sha256: str) -> index.Recipe | None:
+    return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
+
+
+def _current_keys(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """Respell the keys of files from before torchvision renamed some layers."""
+    renamed = {_current_key(key): tensor for key, tensor in tensors.items()}
+    changed = len(renamed.keys() - tensors.keys())
+    if not changed or len(renamed) != len(tensors):
+        return tensors, ()
+    return renamed, (f"{changed} keys are spelt as in old torchvision files; respelt as today's",)
+
+
+def _current_key(key: str) -> str:
+    for pattern, replacement in OLD_KEYS:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _check_name(name: str) -> None:
+    known = skeleton.builders()
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(name, known, n=3)
+    suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
+    raise UsageError(f"torchvision has no network named {name!r}.", suggestion)
+
+
+def _other_architecture(shapes: Mapping[str, index.Shape]) -> str:
+    found = index.identify(shapes)
+    return f"They fit {found[0].title} exactly: leave --arch out." if found else ""
