@@ -1,11 +1,13 @@
-"""Finished work, kept by content: the key covers the inputs, the options and every installed package's version.
+"""Finished work, kept by content: keys cover the inputs, the options and every installed package's version.
 
-An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run leaves
-none half-written, and their files are hashed again when read: a damaged entry is a miss. Nothing is unpickled.
+An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run
+leaves none half-written, and their files are hashed again when read: a damaged entry is a miss. Nothing is
+unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,11 +16,13 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 RECORD = "record.json"
+Record = TypeVar("Record")
 
 
 def default_root() -> Path:
@@ -73,39 +77,44 @@ class Cache:
     def __init__(self, root: Path | None) -> None:
         self._root = root
 
-    def get(self, kind: str, entry_key: str, files_into: Path) -> Any | None:
-        """The record kept under a key, its files copied; None when there is none or it is damaged."""
-        if self._root is None:
+    def get(
+        self, kind: str, entry_key: str, record: type[Record], files_into: Path = Path()
+    ) -> Record | None:
+        """The record kept under a key, its files copied into a folder; None when missing or damaged."""
+        from pydantic import TypeAdapter, ValidationError
+
+        if self._root is None or not entry_key:
             return None
         entry = self._root / kind / entry_key
         try:
             kept = json.loads((entry / RECORD).read_text())
-            for name, digest in kept["files"].items():
-                if digest_path(entry / "files" / name) != digest:
-                    return None
+            found = TypeAdapter(record).validate_python(kept["record"])
+            if any(digest_path(entry / "files" / name) != digest for name, digest in kept["files"].items()):
+                return None
             for name in kept["files"]:
                 _copy(entry / "files" / name, files_into / name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             return None
-        return kept["record"]
+        return found
 
-    def put(self, kind: str, entry_key: str, record: Any, files: dict[str, Path]) -> None:
-        """Keep a JSON record and files (or folders). A cache that cannot be written is not an error."""
-        if self._root is None:
-            return
-        try:
-            self._write(self._root / kind / entry_key, record, files)
-        except OSError:
-            return
+    def put(self, kind: str, entry_key: str, record: object, files: Mapping[str, Path] | None = None) -> None:
+        """Keep a record and files (or folders). An empty key keeps nothing; a full disk is no error here."""
+        from pydantic import TypeAdapter
 
-    def _write(self, entry: Path, record: Any, files: dict[str, Path]) -> None:
+        if self._root is None or not entry_key:
+            return
+        values = TypeAdapter(type(record)).dump_python(record, mode="json")
+        with contextlib.suppress(OSError):
+            self._write(self._root / kind / entry_key, values, files or {})
+
+    def _write(self, entry: Path, values: Any, files: Mapping[str, Path]) -> None:
         entry.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
         try:
             for name, path in files.items():
                 _copy(path, aside / "files" / name)
             digests = {name: digest_path(aside / "files" / name) for name in files}
-            (aside / RECORD).write_text(json.dumps({"record": record, "files": digests}))
+            (aside / RECORD).write_text(json.dumps({"record": values, "files": digests}))
             shutil.rmtree(entry, ignore_errors=True)
             aside.rename(entry)
         finally:

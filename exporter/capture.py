@@ -228,7 +228,7 @@ def _copy(module: torch.nn.Module) -> torch.nn.Module:
         buffer = io.BytesIO()
         torch.jit.save(module, buffer)
         buffer.seek(0)
-        return torch.jit.load(buffer)  # type: ignore[no-any-return]
+        return torch.jit.load(buffer)  # type: ignore[no-any-return, no-untyped-call]
     return copy.deepcopy(module)
 
 
@@ -267,7 +267,7 @@ def load(directory: Path) -> Captured:
 
 def _load_module(directory: Path, program: torch.export.ExportedProgram | None) -> torch.nn.Module:
     if (directory / "module.ts").exists():
-        return torch.jit.load(directory / "module.ts")  # type: ignore[no-any-return]
+        return torch.jit.load(directory / "module.ts")  # type: ignore[no-any-return, no-untyped-call]
     try:
         return torch.load(directory / "module.pt", weights_only=False)  # type: ignore[no-any-return]
     except Exception as error:

@@ -17,7 +17,6 @@ import numpy as np
 from exporter.errors import VerificationError
 from exporter.records import Array, Sample
 
-if TYPE_CHECKING:
 Stacks = tuple[Array, ...]
 
 
@@ -59,8 +58,8 @@ def save(evidence: Evidence, path: Path) -> None:
     """Write the evidence as one compressed .npz without pickles."""
     arrays: dict[str, np.ndarray] = {
         "edge_names": np.array(evidence.edge_names, dtype=np.str_),
-        "floor": np.float64(evidence.floor),
-        "edge_floor": np.float64(evidence.edge_floor),
+        "floor": np.array(evidence.floor),
+        "edge_floor": np.array(evidence.edge_floor),
         "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
     }
     for group in ("inputs", "reference", "edge_inputs", "edge_reference"):

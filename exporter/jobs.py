@@ -4,7 +4,10 @@ They hand results on as files in the run's private work folder:
 
     captured.pt module.pt program.pt2   the model, for the builders
     data.pkl                            calibration and verification samples
-    evidence.npz                        verification inputs and the float64 model's outputs
+
+and, for `verify` to find again, in OUT:
+
+    verification.npz                    verification inputs and the float64 model's outputs
     <variant>.lowering.npz              a quantised program's own outputs, before lowering
 """
 
@@ -14,7 +17,7 @@ import pickle
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.records import (
@@ -28,33 +31,16 @@ from exporter.records import (
     Variant,
     Verdict,
 )
+from exporter.request import ModelRequest
 
 if TYPE_CHECKING:
     from exporter.data import Data
     from exporter.evidence import Evidence, Stacks
     from exporter.records import Array, Captured, Checkpoint, Model
 
-EVIDENCE = "evidence.npz"
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
 HISTOGRAM_VALUES = 4096
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """What the user said about the checkpoint and its inputs."""
-
-    checkpoint: Path
-    trust: bool = False
-    arch: str | None = None
-    arch_args: tuple[tuple[str, str], ...] = ()
-    input_shapes: tuple[TensorSpec, ...] = ()
-    preprocess: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    calibration: Path | None = None
-    samples: int = 64
-    torchscript: Literal["auto", "trace", "script"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -145,15 +131,15 @@ def _flops(count: object, captured: Captured) -> int | None:
         return None
 
 
-def make_reference(work: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
-    """Run the float64 model on every verification input; returns notes on how."""
+def make_reference(work: Path, target: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
+    """Run the float64 model on every verification input into `target`; returns notes on how."""
     from exporter import capture, data, evidence
 
     captured = capture.load(work)
     samples = _data(work).verification
     edges = data.edge_inputs(captured.inputs, preprocessing, samples[0])
     found, notes = capture.reference(captured, samples, edges)
-    evidence.save(found, work / EVIDENCE)
+    evidence.save(found, target)
     return notes
 
 
@@ -185,9 +171,7 @@ def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path
             evidence.save_outputs(evidence.stack(outputs), directory / lowering_file(variant))
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return Built(
-            variant, None, (), cause.cause, cause.source, time.monotonic() - started
-        )
+        return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
 
 
@@ -281,7 +265,7 @@ def measure_latency(
 ) -> Latency:
     """Time the artifact in its runtime on real inputs, after a warm-up.
 
-    Warm-up: at least 10 calls and 0.3 s. Then up to 200 calls, fewer when `budget_s` is over (never under 20).
+    Warm-up: at least 10 calls and 0.3 s. Then up to 200 calls, fewer when `budget_s` is over, at least 20.
     """
     import numpy as np
 
@@ -294,7 +278,8 @@ def measure_latency(
     while calls < 10 or time.monotonic() - started < 0.3:
         run(samples[calls % len(samples)])
         calls += 1
-    started, taken = time.monotonic(), []
+    taken: list[int] = []
+    started = time.monotonic()
     while len(taken) < 200 and (len(taken) < 20 or time.monotonic() - started < budget_s):
         begin = time.perf_counter_ns()
         run(samples[len(taken) % len(samples)])
@@ -306,4 +291,3 @@ def measure_latency(
 def _data(work: Path) -> Data:
     data: Data = pickle.loads((work / "data.pkl").read_bytes())  # our own file, in our own folder
     return data
-

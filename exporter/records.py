@@ -290,11 +290,6 @@ class Report:
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
     """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
-    evidence: Mapping[str, str] = field(default_factory=dict)
-    """File in OUT -> sha256: verification inputs, expected outputs, quantised programs' outputs."""
-    limits: Limits = field(default_factory=Limits)
-    matrix_weights: int = 0
-    """Elements of the weights of two or more dimensions that the network really uses."""
     matrix_weights: int = 0
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)

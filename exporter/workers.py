@@ -1,8 +1,8 @@
-"""Runs jobs in processes of their own, so that a framework that crashes takes down one job and not the export.
+"""Runs jobs in processes of their own: a framework that crashes takes down one job, not the export.
 
-Each slot is a server process that imports frameworks once and forks a child for every job: children start at
-once, cannot disturb each other, and give their memory back. The servers never compute, because OpenMP's threads
-do not survive a fork. What frameworks print goes to the log file.
+Each slot is a server process that imports frameworks once and forks a child for every job: children start
+at once, cannot disturb each other, and give their memory back. The servers never compute, because OpenMP's
+threads do not survive a fork. What frameworks print goes to the log file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What export-mobile can emit: one module per format, listed in `FORMATS`.
 
-To add one, write a module with the four names of `Format` and add a line to the table.
+To add one, write a module with the five names of `Format` and add a line to the table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ class Format(Protocol):
     """A module that makes, reads and runs one kind of file. Frameworks are imported inside functions."""
 
     VARIANTS: tuple[Variant, ...]
+    PRELOAD: tuple[str, ...]
+    """Modules worth importing before the first job: imports cost seconds and happen once per worker."""
 
     def emit(
         self, captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path

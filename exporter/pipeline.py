@@ -1,0 +1,136 @@
+"""The stages in order: read, capture, build, verify, measure, choose, report, publish."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from exporter import assemble, publish, stages, targets
+from exporter.errors import CheckpointError, UsageError
+from exporter.records import Report, Variant
+from exporter.request import Request
+from exporter.stages import Context, Event, Observer
+from exporter.workers import Workers
+
+MAX_WORKERS = 4
+
+
+def export(checkpoint: str | Path, target: str, observer: Observer | None = None, **options: Any) -> Report:
+    """Export a checkpoint for a target: every variant built, verified and timed, the best one chosen.
+
+    Args:
+        checkpoint: Any file `export-mobile inspect` can read.
+        target: A name that `export-mobile targets` lists.
+        observer: Told at every step.
+        options: The other fields of `Request`.
+
+    Returns:
+        The report; also written to OUT. `report.selected` is None when nothing may be shipped.
+
+    Raises:
+        ExportError: The checkpoint cannot be read, its network is unknown, OUT cannot be written, …
+    """
+    if isinstance(calibration := options.get("calibration"), str):
+        options["calibration"] = Path(calibration)
+    if isinstance(out := options.get("out"), str):
+        options["out"] = Path(out)
+    return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer)
+
+
+def run(request: Request, observer: Observer | None = None) -> Report:
+    """As `export`, for a request that is already put together."""
+    target = targets.get(request.target)
+    variants = plan(target, request.formats, request.precisions)
+    _check_is_file(request.checkpoint)
+    with publish.staging(request.destination, request.force) as folders:
+        with Workers(_worker_count(request), folders.log) as workers:
+            context = Context(request, target, variants, folders, workers, observer or _silent)
+            report = _stages(context)
+        publish.publish(folders, request.destination)
+    return report
+
+
+def _stages(context: Context) -> Report:
+    clock = Clock(context.observer)
+    with clock("read"):
+        model = stages.read(context)
+    with clock("build"):
+        model, built = stages.build(context, model)
+    with clock("verify"):
+        checked = stages.verify(context, model, built)
+    with clock("measure"):
+        timed = stages.measure(context, built, checked)
+    artifacts = assemble.artifacts(context, built, checked, timed)
+    report = assemble.report(context, model, artifacts, clock.seconds)
+    with clock("report"):
+        assemble.write(context, report, checked)
+    return report
+
+
+class Clock:
+    """Times the stages and announces them."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.seconds: dict[str, float] = {}
+        self._observer = observer
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        self._observer(Event(stage, "", 0, 0))
+        yield
+        self.seconds[stage] = round(time.monotonic() - begin, 3)
+
+
+def _silent(event: Event) -> None:
+    """The observer of a caller who does not want to watch."""
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
+
+
+def plan(
+    target: targets.Target, formats: Sequence[str] = (), precisions: Sequence[str] = ()
+) -> tuple[Variant, ...]:
+    """The variants to make.
+
+    Raises:
+        UsageError: A format or precision that does not exist, or that leaves nothing to do.
+    """
+    from exporter.formats import VARIANTS
+
+    offered = [VARIANTS[name] for name in target.variants]
+    _check_names("--formats", formats, {v.format for v in VARIANTS.values()} | set(VARIANTS))
+    _check_names("--precisions", precisions, {v.precision for v in VARIANTS.values()})
+    chosen = tuple(
+        v
+        for v in offered
+        if (not formats or v.format in formats or v.name in formats)
+        and (not precisions or v.precision in precisions)
+    )
+    if not chosen:
+        raise UsageError(
+            f"No artifact for {target.name} is left by --formats {','.join(formats) or 'all'} and "
+            f"--precisions {','.join(precisions) or 'all'}.",
+            f"It offers: {', '.join(v.name for v in offered)}.",
+        )
+    return chosen
+
+
+def _check_names(option: str, given: Sequence[str], known: set[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(
+            f"{option} does not know {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
+        )
+
+
+def _worker_count(request: Request) -> int:
+    return request.jobs or min(len(os.sched_getaffinity(0)), MAX_WORKERS)

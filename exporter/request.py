@@ -1,0 +1,62 @@
+"""What the user asked for. Imports nothing heavy: the command line builds one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from exporter.records import Limits, TensorSpec
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the user said about the checkpoint and its inputs."""
+
+    checkpoint: Path
+    trust: bool = False
+    """Unpickle whole modules: runs whatever code the file names."""
+    arch: str | None = None
+    """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers it."""
+    arch_args: tuple[tuple[str, str], ...] = ()
+    input_shapes: tuple[TensorSpec, ...] = ()
+    """Name "" means by position."""
+    preprocess: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    calibration: Path | None = None
+    """A folder of photos or an .npz of arrays; None makes synthetic inputs."""
+    samples: int = 64
+    """Calibration samples, and as many others for verification."""
+    torchscript: Literal["auto", "trace", "script"] = "auto"
+
+
+@dataclass(frozen=True)
+class Request(ModelRequest):
+    """Everything one export depends on."""
+
+    target: str = "generic-arm64"
+    out: Path | None = None
+    """None: `<checkpoint>-<target>` beside the current folder."""
+    formats: tuple[str, ...] = ()
+    """Empty: all that the target lists."""
+    precisions: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    budget_ms: float = 15.0
+    allow_synthetic: bool = False
+    """Let an int8 artifact that was calibrated on synthetic inputs be selected."""
+    verify: bool = True
+    cache: bool = True
+    force: bool = False
+    jobs: int = 0
+    """Worker processes; 0 chooses by cores."""
+    threads: int = 0
+    """Threads a runtime uses when its latency is measured; 0 chooses."""
+
+    @property
+    def model(self) -> ModelRequest:
+        return ModelRequest(**{f.name: getattr(self, f.name) for f in fields(ModelRequest)})
+
+    @property
+    def destination(self) -> Path:
+        return self.out or Path(f"{self.checkpoint.stem}-{self.target}")

@@ -1,0 +1,305 @@
+"""The stages from a checkpoint to timed artifacts: the cache's finds are taken, the rest runs in workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter import cache, jobs
+from exporter.publish import Staging
+from exporter.records import Latency, Structure, Variant, Verdict
+from exporter.request import Request
+from exporter.targets import Target
+from exporter.workers import Job, Outcome, Workers
+
+EVIDENCE = "verification.npz"
+"""In OUT: the verification inputs and the float64 model's outputs."""
+TORCH = ("torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where the run is: shown as progress."""
+
+    stage: str
+    detail: str
+    done: int
+    total: int
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What every stage needs of the run it belongs to."""
+
+    request: Request
+    target: Target
+    variants: tuple[Variant, ...]
+    folders: Staging
+    workers: Workers
+    observer: Observer
+
+    @property
+    def cache(self) -> cache.Cache:
+        return cache.Cache(cache.default_root() if self.request.cache else None)
+
+    @property
+    def evidence(self) -> Path:
+        return self.folders.out / EVIDENCE
+
+    def run(self, stage: str, work: Sequence[Job]) -> list[Outcome]:
+        """Run jobs and report each one's start and end."""
+        done = 0
+
+        def on_event(kind: str, job: Job) -> None:
+            nonlocal done
+            done += kind == "end"
+            self.observer(Event(stage, job.label, done, len(work)))
+
+        return self.workers.run(work, on_event)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint, read: its facts and what identifies it in the cache."""
+
+    facts: jobs.Facts
+    key: str
+    """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
+    captured: bool
+    """The work folder holds the captured model."""
+
+
+def read(context: Context) -> Source:
+    """Read the checkpoint, infer its network, load the data and capture, or find all that in the cache."""
+    key = _source_key(context)
+    facts = context.cache.get("model", key, jobs.Facts, context.folders.out)
+    if facts is not None:
+        return Source(facts, key, captured=False)
+    return Source(_capture(context), key, captured=True)
+
+
+def _capture(context: Context) -> jobs.Facts:
+    job = Job(
+        "reading the checkpoint",
+        jobs.capture_model,
+        (context.request.model, context.folders.work),
+        preload=TORCH,
+    )
+    context.workers.warm(preload_of(max(context.variants, key=lambda v: v.cost_s)))
+    (outcome,) = context.run("read", [job])
+    facts: jobs.Facts = outcome.result()
+    return facts
+
+
+def _source_key(context: Context) -> str:
+    request = context.request.model
+    if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
+        return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
+    data = cache.digest_path(request.calibration) if request.calibration else ""
+    anywhere = replace(request, checkpoint=Path(), calibration=None)
+    return cache.key(cache.toolchain(), cache.digest_file(request.checkpoint), anywhere, data)
+
+
+def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, ...]]:
+    """Make every variant that the cache does not have, and the reference beside."""
+    keys = {v: _artifact_key(context, source, v) for v in context.variants}
+    found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
+    missing = [v for v, built in found.items() if built is None]
+    needs_reference = context.request.verify and not context.evidence.exists()
+    if (missing or needs_reference) and not source.captured:
+        source = replace(source, facts=_capture(context), captured=True)
+    work = _build_jobs(context, missing)
+    if needs_reference:
+        work.insert(0, _reference_job(context, source))
+    outcomes = context.run("build", work)
+    if needs_reference:
+        source = _add_notes(source, outcomes.pop(0).result())
+        _keep_source(context, source)
+    for job, outcome in zip(work[-len(outcomes) :] if outcomes else [], outcomes, strict=True):
+        for built in _built(job, outcome):
+            found[built.variant] = built
+            _keep_artifact(context, built, keys[built.variant])
+    return source, tuple(built for built in found.values() if built is not None)
+
+
+def _reference_job(context: Context, source: Source) -> Job:
+    arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
+    return Job("the float64 reference", jobs.make_reference, arguments, preload=TORCH, cost_s=8)
+
+
+def _build_jobs(context: Context, variants: Sequence[Variant]) -> list[Job]:
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault(variant.group, []).append(variant)
+    return [
+        Job(
+            ", ".join(v.name for v in group),
+            jobs.build,
+            (context.folders.work, tuple(group), context.folders.out, context.request.verify),
+            preload=preload_of(group[0]),
+            cost_s=sum(v.cost_s for v in group),
+        )
+        for group in groups.values()
+    ]
+
+
+def preload_of(variant: Variant) -> tuple[str, ...]:
+    from exporter.formats import FORMATS
+
+    return (*TORCH, *FORMATS[variant.format].PRELOAD)
+
+
+def _built(job: Job, outcome: Outcome) -> list[jobs.Built]:
+    """The job's results; when its whole process died, an error for each variant it was to make."""
+    if outcome.error is None:
+        return list(outcome.value)
+    return [jobs.Built(variant, None, error=str(outcome.error)) for variant in job.arguments[1]]
+
+
+def _add_notes(source: Source, notes: tuple[str, ...]) -> Source:
+    return replace(source, facts=replace(source.facts, notes=(*source.facts.notes, *notes)))
+
+
+def _keep_source(context: Context, source: Source) -> None:
+    context.cache.put("model", source.key, source.facts, {EVIDENCE: context.evidence})
+
+
+def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
+    """Empty when the graph's digest does not cover what the artifact is made from."""
+    facts, request = source.facts, context.request
+    if not facts.digest or (variant.format == "torchscript" and not source.key):
+        return ""  # TorchScript is made from the user's code, which the digest does not cover
+    data = (_data_digest(context, source), request.verify) if variant.precision == "int8" else ()
+    return cache.key(
+        cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
+    )
+
+
+def _data_digest(context: Context, source: Source) -> str:
+    """Of everything that calibration inputs depend on."""
+    calibration = context.request.calibration
+    content = cache.digest_path(calibration) if calibration else "synthetic"
+    return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)
+
+
+def _cached_artifact(context: Context, variant: Variant, key: str) -> jobs.Built | None:
+    return context.cache.get("artifact", key, jobs.Built, context.folders.out)
+
+
+def _keep_artifact(context: Context, built: jobs.Built, key: str) -> None:
+    if built.file:  # a failure is tried again: it may have been the machine's
+        names = [built.file, jobs.lowering_file(built.variant)]
+        files = {name: context.folders.out / name for name in names if (context.folders.out / name).exists()}
+        context.cache.put("artifact", key, built, files)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedArtifact:
+    """What verification found, and where its answer is kept."""
+
+    structure: Structure | None
+    verdict: Verdict
+    outputs: tuple[float, ...] = ()
+    """Some output values, for the report's histogram."""
+
+
+def verify(context: Context, source: Source, built: Sequence[jobs.Built]) -> Mapping[str, CheckedArtifact]:
+    """Judge every file that was made, each in a process of its own. Variant name -> finding."""
+    if not context.request.verify:
+        verdict = Verdict("not_run", "Verification was switched off (--no-verify).", "", None)
+        return {b.variant.name: CheckedArtifact(None, verdict) for b in built if b.file}
+    expected = jobs.Expected(
+        source.facts.inputs, source.facts.outputs, source.facts.matrix_weights, context.request.limits
+    )
+    return check_files(
+        context.folders.out,
+        [(b.variant, b.file) for b in built if b.file],
+        expected,
+        context.run,
+        context.cache,
+    )
+
+
+def check_files(
+    folder: Path,
+    files: Sequence[tuple[Variant, str]],
+    expected: jobs.Expected,
+    run: Callable[[str, Sequence[Job]], list[Outcome]],
+    kept: cache.Cache,
+) -> Mapping[str, CheckedArtifact]:
+    """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""
+    keys = {v: _verdict_key(folder, v, file, expected) for v, file in files}
+    found = {v: kept.get("verdict", key, CheckedArtifact) for v, key in keys.items()}
+    work = [_verify_job(folder, v, file, expected) for v, file in files if found[v] is None]
+    for job, outcome in zip(work, run("verify", work) if work else [], strict=True):
+        variant = job.arguments[1]
+        found[variant] = _checked(outcome)
+        if outcome.error is None:
+            kept.put("verdict", keys[variant], found[variant])
+    return {v.name: checked for v, checked in found.items() if checked is not None}
+
+
+def _verify_job(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> Job:
+    lowering = folder / jobs.lowering_file(variant)
+    arguments = (
+        folder / file,
+        variant,
+        folder / EVIDENCE,
+        lowering if lowering.exists() else None,
+        expected,
+    )
+    return Job(
+        variant.name, jobs.verify_artifact, arguments, preload=preload_of(variant), cost_s=variant.cost_s
+    )
+
+
+def _verdict_key(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> str:
+    lowering = folder / jobs.lowering_file(variant)
+    digests = [cache.digest_path(p) for p in (folder / file, folder / EVIDENCE, lowering) if p.exists()]
+    return cache.key(cache.toolchain(), variant, digests, expected)
+
+
+def _checked(outcome: Outcome) -> CheckedArtifact:
+    if outcome.error is not None:  # its runtime crashed: that is a verdict on the file
+        return CheckedArtifact(None, Verdict("failed", str(outcome.error), "", None))
+    checked: jobs.Checked = outcome.value
+    values = () if checked.outputs is None else tuple(float(x) for x in checked.outputs)
+    return CheckedArtifact(checked.structure, checked.verdict, values)
+
+
+def measure(
+    context: Context, built: Sequence[jobs.Built], checked: Mapping[str, CheckedArtifact]
+) -> Mapping[str, Latency]:
+    """Time every artifact that ran here, one at a time so that nothing disturbs the figures."""
+    threads = context.request.threads or min(len(os.sched_getaffinity(0)), 4)
+    ran = [b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None]
+    latencies: dict[str, Latency] = {}
+    for done, item in enumerate(ran):
+        context.observer(Event("measure", item.variant.name, done, len(ran)))
+        if (latency := _latency(context, item, threads)) is not None:
+            latencies[item.variant.name] = latency
+    return latencies
+
+
+def _latency(context: Context, built: jobs.Built, threads: int) -> Latency | None:
+    path = context.folders.out / str(built.file)
+    key = cache.key(cache.toolchain(), cache.digest_path(path), cache.digest_file(context.evidence), threads)
+    if (kept := context.cache.get("latency", key, Latency)) is not None:
+        return kept
+    job = Job(
+        built.variant.name,
+        jobs.measure_latency,
+        (path, built.variant, context.evidence, threads),
+        preload=preload_of(built.variant),
+    )
+    (outcome,) = context.workers.run([job])
+    if outcome.error is not None:
+        return None
+    latency: Latency = outcome.value
+    context.cache.put("latency", key, latency)
+    return latency
