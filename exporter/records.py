@@ -290,3 +290,7 @@ class Report:
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
     """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
+    matrix_weights: int = 0
+    """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
+    evidence_files: Mapping[str, str] = field(default_factory=dict)
+    """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
