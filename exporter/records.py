@@ -103,6 +103,8 @@ class Captured:
     """Contiguous example inputs, taken from real data where there is some."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    torchscript: Literal["auto", "trace", "script"] = "auto"
+    """How TorchScript is made: "auto" traces, and scripts where a trace would lose control flow."""
 
 
 @dataclass(frozen=True)
