@@ -1,0 +1,1 @@
+"""What a run found out, as `manifest.json` (the contract), `report.html` and a terminal table."""

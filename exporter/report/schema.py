@@ -1,0 +1,293 @@
+"""The models of `manifest.json`. Field names are a contract: add beside them, never rename.
+
+A manifest may come from anyone, so every string that becomes a path or a size is checked here, before use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from exporter.errors import VerificationError
+from exporter.records import BudgetVerdict, DataKind, FormatName, Limits, Precision, Status, Variant
+from exporter.records import Preprocessing as PreprocessingRecord
+from exporter.records import TensorSpec as TensorSpecRecord
+
+SCHEMA_VERSION = 1
+MAX_ELEMENTS = 2**31
+"""Of one tensor: more would be an attempt to make the reader allocate it."""
+MAX_RANK = 16
+RESERVED = frozenset({"manifest.json", "report.html", "export.log"})
+
+
+def _file_name(name: str) -> str:
+    path = PurePosixPath(name)
+    parts = name.split("/")
+    if path.is_absolute() or any(part in {"", ".", ".."} for part in parts):
+        raise ValueError("must be a plain relative path inside the export's folder")
+    if any(c in name for c in "\\:") or not name.isprintable():
+        raise ValueError("must not hold backslashes, colons or control characters")
+    if name.casefold() in RESERVED:
+        raise ValueError("is one of the export's own files, not an artifact")
+    return name
+
+
+def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    elements = 1
+    for size in shape:
+        elements *= size
+    if elements > MAX_ELEMENTS:
+        raise ValueError(f"has {elements} elements; at most {MAX_ELEMENTS} are accepted")
+    return shape
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_file_name)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_RANK), AfterValidator(_shape)]
+Dtype = Annotated[
+    str, Field(pattern=r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128))$")
+]
+
+
+class Part(BaseModel):
+    """Unknown fields are ignored, so that an older reader understands a newer writer of the same schema."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Source(Part):
+    file: str
+    sha256: Sha256
+    kind: str
+    architecture: str
+    parameters: Count
+    flops: Count | None = None
+
+
+class Target(Part):
+    name: str
+    soc: str
+
+
+class Tensor(Part):
+    name: str
+    shape: Shape
+    dtype: Dtype
+
+    def record(self) -> TensorSpecRecord:
+        return TensorSpecRecord(self.name, self.shape, self.dtype)
+
+
+class Preprocessing(Part):
+    """Field for field `records.Preprocessing`."""
+
+    resize: Annotated[int, Field(gt=0, le=65536)]
+    crop: tuple[Annotated[int, Field(gt=0, le=65536)], Annotated[int, Field(gt=0, le=65536)]]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    squash: bool
+    scale: Annotated[float, Field(gt=0)]
+
+    def record(self) -> PreprocessingRecord:
+        return PreprocessingRecord(**self.model_dump())
+
+
+class Calibration(Part):
+    kind: DataKind
+    count: Count
+
+
+class EvidenceFile(Part):
+    """Beside the artifacts: verification inputs, expected outputs, quantised programs' outputs."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Evidence(Part):
+    """What the artifacts were compared on."""
+
+    kind: DataKind
+    count: Count
+    floor: float | None = None
+    """Eager float32's own max_error; the fp32 limit is never below a multiple of it."""
+    matrix_weights: Count = 0
+    """Weight elements that every artifact must hold."""
+    files: tuple[EvidenceFile, ...] = ()
+
+
+class Figures(Part):
+    """One comparison. A figure that is not a finite number is null, and `not_finite` says what it was."""
+
+    samples: Count
+    max_error: float | None
+    sqnr_db: float | None
+    top1_agreement: Fraction | None
+    problem: str = ""
+    not_finite: dict[str, str] = {}
+
+
+class Verification(Figures):
+    runtime: str
+    limits: dict[str, float]
+    edge: Figures | None = None
+    lowering: Figures | None = None
+
+
+class HostLatency(Part):
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    samples: Count
+    threads: Annotated[int, Field(ge=1)]
+    samples_ns: tuple[Count, ...] = ()
+
+
+class Structure(Part):
+    """What the file itself says."""
+
+    weight_bytes: Count
+    weight_elements: dict[str, Count]
+    operators: dict[str, Count]
+
+
+class Artifact(Part):
+    name: Name
+    file: FileName | None
+    format: FormatName
+    backend: str
+    precision: Precision
+    size_bytes: Count | None
+    sha256: Sha256 | None
+    status: Status
+    reason: str | None
+    verification: Verification | None
+    quantized_weight_fraction: Fraction | None
+    delegated_fraction: Fraction | None
+    host_latency: HostLatency | None
+    device_latency: None = None
+    """Only a device may fill this in, and the harness records that elsewhere."""
+    structure: Structure | None = None
+    notes: tuple[str, ...] = ()
+    source_line: str | None = None
+    build_seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Artifact:
+        known = [value is not None for value in (self.file, self.size_bytes, self.sha256)]
+        if any(known) and not all(known):
+            raise ValueError("file, size_bytes and sha256 must be given together or all be null")
+        if self.status == "passed" and not (all(known) and self.verification):
+            raise ValueError("passed without a file and its verification")
+        return self
+
+    def variant(self) -> Variant:
+        """The variant as far as a manifest knows it: group and cost only matter while building."""
+        suffix = PurePosixPath(self.file).suffix if self.file else ""
+        return Variant(self.name, self.format, self.backend, self.precision, suffix, self.name, 0.0)
+
+    def path(self, directory: Path) -> Path | None:
+        """Where the file lies in `directory`; None when it was never made.
+
+        Raises:
+            VerificationError: A symbolic link leads out of `directory`.
+        """
+        return inside(directory, self.file) if self.file else None
+
+
+class Verdicts(Part):
+    numerics: Status
+    budget: BudgetVerdict
+
+
+class LimitsPart(Part):
+    """Field for field `records.Limits`; what is missing has its default."""
+
+    fp32_max_error: float = Limits.fp32_max_error
+    fp32_floor_factor: float = Limits.fp32_floor_factor
+    fp16_min_sqnr_db: float = Limits.fp16_min_sqnr_db
+    fp16_min_agreement: float = Limits.fp16_min_agreement
+    int8_min_sqnr_db: float = Limits.int8_min_sqnr_db
+    int8_min_agreement: float = Limits.int8_min_agreement
+    lowering_min_sqnr_db: float = Limits.lowering_min_sqnr_db
+    min_quantized_weights: float = Limits.min_quantized_weights
+    min_delegated: float = Limits.min_delegated
+
+    def record(self) -> Limits:
+        return Limits(**self.model_dump())
+
+
+class Manifest(Part):
+    """`OUT/manifest.json`, checked."""
+
+    schema_version: Literal[1]
+    tool: dict[str, str]
+    source: Source
+    target: Target
+    budget_ms: Annotated[float, Field(gt=0)]
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    calibration: Calibration
+    artifacts: tuple[Artifact, ...]
+    selected: str | None
+    verdict: Verdicts
+    evidence: Evidence = Evidence(kind="none", count=0)
+    limits: LimitsPart = LimitsPart()
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    selection_reason: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    not_offered: dict[str, str] = {}
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        files = [a.file for a in self.artifacts if a.file] + [e.file for e in self.evidence.files]
+        _refuse_duplicates("file", [name.casefold() for name in files])
+        _refuse_duplicates("name", [a.name for a in self.artifacts])
+        passed = {a.name for a in self.artifacts if a.status == "passed"}
+        if self.selected is not None and self.selected not in passed:
+            raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
+        return self
+
+    def input_specs(self) -> tuple[TensorSpecRecord, ...]:
+        return tuple(tensor.record() for tensor in self.inputs)
+
+    def output_specs(self) -> tuple[TensorSpecRecord, ...]:
+        return tuple(tensor.record() for tensor in self.outputs)
+
+    def preprocessing_record(self) -> PreprocessingRecord | None:
+        return self.preprocessing.record() if self.preprocessing else None
+
+
+def _refuse_duplicates(what: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"two entries have the same {what}: {twice[0]!r}")
+
+
+def inside(directory: Path, file: str) -> Path:
+    """`directory / file`, refusing symbolic links that lead out of it.
+
+    Raises:
+        VerificationError: They do.
+    """
+    path = directory / file
+    try:
+        contained = path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError) as error:
+        raise VerificationError(f"{file} cannot be looked up: {error}.") from None
+    if not contained:
+        raise VerificationError(
+            f"{file} is a link that leads out of {directory}; an artifact must lie in it.",
+            "Replace the link with the file itself.",
+        )
+    return path
