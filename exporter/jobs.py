@@ -34,6 +34,8 @@ from exporter.records import (
 from exporter.request import ModelRequest
 
 if TYPE_CHECKING:
+    import torch
+
     from exporter.data import Data
     from exporter.evidence import Evidence, Stacks
     from exporter.records import Array, Captured, Checkpoint, Model
@@ -97,7 +99,7 @@ def read_model(request: ModelRequest) -> tuple[Model, Checkpoint]:
 
 def capture_model(request: ModelRequest, work: Path) -> Facts:
     """Read, infer, load the data, capture; everything the builders need lands in `work`."""
-    from exporter import capture, data, flops
+    from exporter import capture, data
 
     model, checkpoint = read_model(request)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
@@ -110,7 +112,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
         architecture=model.architecture,
         parameters=model.parameters,
         matrix_weights=capture.matrix_weights(captured),
-        flops=_flops(flops.count, captured),
+        flops=count_flops(captured.module, captured.inputs),
         inputs=captured.inputs,
         outputs=captured.outputs,
         preprocessing=model.preprocessing,
@@ -124,10 +126,16 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
     )
 
 
-def _flops(count: object, captured: Captured) -> int | None:
+def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
+    """FLOPs of one call; None where they cannot be counted (scripted modules): a figure for people only."""
+    import torch
+
+    from exporter import flops
+
+    example = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in inputs)
     try:
-        return count(captured.module, captured.example)  # type: ignore[operator,no-any-return]
-    except Exception:  # a figure for the report only: scripted modules cannot be counted
+        return flops.count(module, example)
+    except Exception:
         return None
 
 

@@ -47,7 +47,7 @@ def run(request: Request, observer: Observer | None = None) -> Report:
     variants = plan(target, request.formats, request.precisions)
     _check_is_file(request.checkpoint)
     with publish.staging(request.destination, request.force) as folders:
-        with Workers(_worker_count(request), folders.log) as workers:
+        with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
             report = _stages(context)
         publish.publish(folders, request.destination)
@@ -124,6 +124,17 @@ def plan(
     return chosen
 
 
+def check_required(request: Request, required: Sequence[str]) -> None:
+    """Refuse a `--require` that nothing of what is to be made could satisfy.
+
+    Raises:
+        UsageError: It names no format, precision or artifact of this run.
+    """
+    variants = plan(targets.get(request.target), request.formats, request.precisions)
+    offered = {name for v in variants for name in (v.format, v.precision, v.name)}
+    _check_names("--require", required, offered)
+
+
 def _check_names(option: str, given: Sequence[str], known: set[str]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -132,5 +143,6 @@ def _check_names(option: str, given: Sequence[str], known: set[str]) -> None:
         )
 
 
-def _worker_count(request: Request) -> int:
-    return request.jobs or min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+def worker_count() -> int:
+    """As many worker processes as cores, up to four: each holds a framework in memory."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)

@@ -111,7 +111,7 @@ def _files_of_earlier_export(destination: Path) -> set[str]:
     try:
         manifest = json.loads((destination / MANIFEST).read_text())
         files = {str(a["file"]) for a in manifest["artifacts"] if a.get("file")}
-        files |= {str(e["file"]) for e in manifest.get("evidence", ())}
+        files |= {str(e["file"]) for e in manifest["evidence"]["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
     tops = {name for name in files if Path(name).name == name and name not in {"", ".", ".."}}

@@ -16,7 +16,7 @@ from exporter.workers import Job, Outcome, Workers
 
 EVIDENCE = "verification.npz"
 """In OUT: the verification inputs and the float64 model's outputs."""
-TORCH = ("torch", "torchvision")
+TORCH = ("exporter.warm",)
 
 
 @dataclass(frozen=True)

@@ -193,8 +193,6 @@ def _preload(modules: Sequence[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # a broken framework is the job's to report, in its own words
             print(f"preload of {name} failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the log
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
 
 
 def _in_child(pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:

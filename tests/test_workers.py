@@ -105,7 +105,7 @@ def test_what_native_code_prints_goes_to_the_log(log: Path, capfd: pytest.Captur
 def test_children_can_use_torchs_threads(log: Path) -> None:
     """OpenMP hangs in a child whose parent has computed: the servers never do."""
     with Workers(1, log) as workers:
-        outcomes = workers.run([Job(str(i), parallel_sum, preload=("torch",)) for i in range(2)])
+        outcomes = workers.run([Job(str(i), parallel_sum, preload=("exporter.warm",)) for i in range(2)])
     assert [o.result() for o in outcomes] == [4e6, 4e6]
 
 

@@ -1,0 +1,5 @@
+"""`python -m exporter` is `export-mobile`."""
+
+from exporter.cli import main
+
+main()

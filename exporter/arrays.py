@@ -1,0 +1,133 @@
+"""Calibration arrays from an `.npz` file, read without trusting its headers."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from exporter.errors import CalibrationError
+from exporter.records import Array, Sample, TensorSpec
+
+MAX_BYTES = 4 * 2**30
+HOW = "Write it with `numpy.savez(file, <input name>=array, …)`, first axis = samples."
+
+
+def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tuple[str, ...]]:
+    """Read one array per model input; the first axis counts samples.
+
+    Args:
+        path: A `.npz` file with arrays named like the inputs, or `arr_0`, `arr_1`, … in their order.
+        inputs: The model's inputs. A batch axis of one may be left out of the arrays.
+
+    Returns:
+        Samples (an array per input, exactly in the input's shape and dtype), and notes.
+
+    Raises:
+        CalibrationError: What was seen in the file, and what was expected.
+    """
+    arrays = _load(path)
+    names = _match(path, arrays, inputs)
+    columns = [_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
+    counts = {name: len(column) for name, column in zip(names, columns, strict=True)}
+    if len(set(counts.values())) > 1:
+        raise CalibrationError(f"{path.name}: the arrays hold different numbers of samples: {counts}.", HOW)
+    unused = sorted(set(arrays) - set(names))
+    notes = (
+        (f"Ignored arrays of {path.name} that are no input: {', '.join(map(repr, unused))}.",)
+        if unused
+        else ()
+    )
+    return list(zip(*columns, strict=True)), notes
+
+
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_total(path, sum(member.file_size for member in members))
+            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+    except CalibrationError:
+        raise
+    # zlib, struct and NumPy's header parser raise whatever hostile bytes led them to.
+    except Exception as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CalibrationError(f"{path.name} is not a readable .npz file: {words[:160]}.", HOW) from error
+
+
+def _check_total(path: Path, total: int) -> None:
+    if total > MAX_BYTES:
+        raise CalibrationError(
+            f"{path.name} unpacks to {total / 2**30:.1f} GiB; at most {MAX_BYTES / 2**30:.0f} are read.",
+            "A few hundred samples are enough.",
+        )
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """One array, after checking that its header promises no more than the file holds."""
+    with archive.open(member) as stream:
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            raise CalibrationError(f"Array {member.filename!r} holds Python objects, expected numbers.", HOW)
+        promised = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+        if promised > member.file_size:
+            raise CalibrationError(
+                f"Array {member.filename!r} claims {promised:,} bytes, the file holds {member.file_size:,}.",
+                "The file is damaged; write it again.",
+            )
+    with archive.open(member) as stream:
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    version = np.lib.format.read_magic(stream)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = reader(stream)
+    return shape, dtype
+
+
+def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...]) -> list[str]:
+    named = [spec.name for spec in inputs]
+    if set(named) <= set(arrays):
+        return named
+    positional = [f"arr_{index}" for index in range(len(inputs))]
+    if set(positional) == set(arrays):
+        return positional
+    raise CalibrationError(
+        f"{path.name} holds the arrays {sorted(arrays)[:20]}; expected {named} (or {positional}).", HOW
+    )
+
+
+def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
+    """The array as samples of the input's shape and dtype."""
+    without_batch = spec.shape[1:] if spec.shape[:1] == (1,) else None
+    if array.ndim == 0 or array.shape[1:] not in {spec.shape, without_batch}:
+        expected = " or ".join(
+            f"[samples, {', '.join(map(str, s))}]" for s in (spec.shape, without_batch) if s
+        )
+        raise CalibrationError(
+            f"{path.name}: array {name!r} has shape {list(array.shape)}, expected {expected} "
+            f"for input {spec.name!r}.",
+            HOW,
+        )
+    typed = _typed(path, name, array, np.dtype(spec.dtype))
+    return [np.ascontiguousarray(row.reshape(spec.shape)) for row in typed]
+
+
+def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) -> Array:
+    kinds = "iu" if wanted.kind in "iu" else wanted.kind
+    if array.dtype.kind not in kinds:
+        hint = "Apply the model's preprocessing before saving." if wanted.kind == "f" else HOW
+        raise CalibrationError(f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.", hint)
+    with np.errstate(over="ignore"):
+        typed: Array = array.astype(wanted)
+    changed = typed.dtype.kind in "iu" and not np.array_equal(typed, array)
+    if changed or (typed.dtype.kind == "f" and not np.isfinite(typed).all()):
+        what = f"values that do not fit {wanted}" if changed else "NaN or infinite values"
+        raise CalibrationError(
+            f"{path.name}: array {name!r} has {what}.", "Every value must be a finite number."
+        )
+    return typed

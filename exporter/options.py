@@ -1,0 +1,77 @@
+"""Texts of command-line options, parsed. Every failure is a UsageError that names the option."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TypeVar
+
+from exporter.errors import UsageError
+from exporter.records import Limits, TensorSpec
+
+Choice = TypeVar("Choice", bound=str)
+
+SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b")."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def one_of(option: str, text: str, choices: Sequence[Choice]) -> Choice:
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise UsageError(f"{option} is {text!r}, expected {', '.join(choices)}.")
+
+
+def pairs(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Split each `k=v`."""
+    for text in texts:
+        if "=" not in text or not text.split("=")[0].strip():
+            raise UsageError(f"{option} is {text!r}, expected name=value.")
+    split = [text.split("=", 1) for text in texts]
+    return tuple((key.strip(), value.strip()) for key, value in split)
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """ "0.5,0.5" -> (0.5, 0.5)."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in names(text))
+    except ValueError:
+        raise UsageError(f"{option} is {text!r}, expected numbers separated by commas.") from None
+
+
+def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """One TensorSpec per `x=1x3x224x224` or `1x16:int64`; without a name it counts by position."""
+    return tuple(_shape(text) for text in texts)
+
+
+def _shape(text: str) -> TensorSpec:
+    match = SHAPE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"--input-shape is {text!r}, expected 1x3x224x224 or name=1x16:int64.")
+    shape = tuple(int(size) for size in re.split("[x,]", match["shape"]))
+    if 0 in shape:
+        raise UsageError(f"--input-shape is {text!r}: a size of 0 leaves nothing to compute.")
+    dtype = match["dtype"] or "float32"
+    return TensorSpec(match["name"] or "", shape, one_of("--input-shape's dtype", dtype, DTYPES))
+
+
+def limits(text: str) -> Limits:
+    """ "int8_min_sqnr_db=15" -> the default limits with that one replaced."""
+    known = {field.name for field in fields(Limits)}
+    changes: dict[str, float] = {}
+    for key, value in pairs("--limits", names(text)):
+        if key not in known:
+            raise UsageError(f"--limits does not know {key!r}.", f"Known: {', '.join(sorted(known))}.")
+        try:
+            changes[key] = float(value)
+        except ValueError:
+            raise UsageError(f"--limits {key} is {value!r}, expected a number.") from None
+    return replace(Limits(), **changes)

@@ -1,0 +1,228 @@
+"""Photos from a folder: found, opened without trusting them, preprocessed as torchvision would."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.errors import CalibrationError
+from exporter.records import Array, Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+# Pillow tries all its decoders whatever the suffix; among them is EPS, which starts Ghostscript.
+DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 100_000_000
+"""Of a photo as stored and as resized: decoded as RGB this is 300 MB."""
+THUMBNAIL = (16, 16)
+LOOKALIKE_CORRELATION = 0.75  # of 16x16 greys: 0.88 for a stereo pair, at most 0.47 for different photos
+CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
+"""Side of a crop as a share of the largest crop that fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photo: what the model gets of it, and what is needed to cut more from it."""
+
+    name: str
+    whole: Array
+    """The preprocessed photo, float32 [C, H, W]."""
+    reduced: Image.Image
+    """Small enough to keep many of, large enough to crop from."""
+    digest: bytes
+    """Of the decoded pixels: equal for copies, however they were encoded."""
+    thumbnail: Array
+
+
+def find(folder: Path) -> list[Path]:
+    """Every file under `folder` with a photo's suffix, sorted; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise CalibrationError(f"Cannot read {error.filename}: {error.strerror}.", "Check its permissions.")
+
+    found = (
+        Path(root) / name
+        for root, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES
+    )
+    return sorted(path for path in found if path.is_file())
+
+
+def read_distinct(
+    paths: list[Path], limit: int, preprocessing: Preprocessing, channels: int
+) -> tuple[list[Photo], list[str], list[str]]:
+    """Decode up to `limit` different photos, spread evenly over `paths`.
+
+    Returns:
+        Photos in the order of `paths`; notes (copies left out); warnings (what could not be read, and why).
+    """
+    photos: dict[Path, Photo] = {}
+    seen: dict[bytes, str] = {}
+    notes, problems = [], []
+    for path in _spread(paths, limit):
+        try:
+            photo = _read(path, preprocessing, channels)
+        except _Unusable as error:
+            problems.append(f"Skipped {path.name!r}: {error}.")
+            continue
+        if photo.digest in seen:
+            notes.append(f"Left out {path.name!r}: the same picture as {seen[photo.digest]!r}.")
+            continue
+        seen[photo.digest] = path.name
+        photos[path] = photo
+        if len(photos) == limit:
+            break
+    return [photos[path] for path in sorted(photos)], notes, problems
+
+
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Array:
+    """Turn an "RGB" or "L" image into the model's input, as torchvision's presets do.
+
+    Returns:
+        float32 [C, crop height, crop width], contiguous.
+    """
+    image = _center_crop(_resize(image, preprocessing), preprocessing.crop)
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    values = pixels.transpose(2, 0, 1).astype(np.float32)
+    if preprocessing.scale != 255.0:
+        values = values / np.float32(255.0) * np.float32(preprocessing.scale)
+    return np.ascontiguousarray((values - _per_channel(preprocessing.mean)) / _per_channel(preprocessing.std))
+
+
+def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Generator) -> Iterator[Array]:
+    """Endless different views of one photo: several scales, any position, half of them mirrored."""
+    from PIL import Image
+
+    height, width = preprocessing.crop
+    largest = min(photo.reduced.width / width, photo.reduced.height / height)
+    while True:
+        for scale in CROP_SCALES:
+            w, h = (max(1, int(side * largest * scale)) for side in (width, height))
+            left = int(generator.integers(photo.reduced.width - w + 1))
+            top = int(generator.integers(photo.reduced.height - h + 1))
+            view = photo.reduced.crop((left, top, left + w, top + h))
+            if generator.integers(2):
+                view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            yield preprocess(view, preprocessing)
+
+
+def look_alike(one: Photo, other: Photo) -> bool:
+    """Whether two photos are nearly one picture: a stereo pair, neighbours of a burst, a re-encoded copy."""
+    correlation = np.corrcoef(one.thumbnail.ravel(), other.thumbnail.ravel())[0, 1]
+    return bool(correlation >= LOOKALIKE_CORRELATION)
+
+
+class _Unusable(Exception):  # noqa: N818 - a reason, not an error of ours
+    """Why one file is not a usable photo."""
+
+
+def _spread(paths: list[Path], limit: int) -> Iterable[Path]:
+    """An evenly spaced `limit` of `paths`, then the rest, so that a few of many stand for all of them."""
+    chosen = {index * len(paths) // limit for index in range(limit)} if len(paths) > limit else set()
+    rest = [index for index in range(len(paths)) if index not in chosen]
+    return [paths[index] for index in [*sorted(chosen), *rest]]
+
+
+def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
+    image = _decode(path).convert("L" if channels == 1 else "RGB")
+    _check_size(_resized_size(image, preprocessing), "once resized")
+    reduced = image.copy()
+    shorter = 2 * max(preprocessing.resize, *preprocessing.crop)
+    ratio = shorter / min(image.size)
+    if ratio < 1:
+        reduced = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))))
+    return Photo(
+        name=path.name,
+        whole=preprocess(image, preprocessing),
+        reduced=reduced,
+        digest=hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest(),
+        thumbnail=np.asarray(reduced.convert("L").resize(THUMBNAIL), dtype=np.float64)
+        + np.linspace(0, 1e-6, 256).reshape(THUMBNAIL),  # so that a plain colour has a correlation too
+    )
+
+
+def _decode(path: Path) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is stricter than the one Pillow warns about; its other remarks are not the user's.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=DECODERS) as image:
+                _check_size(image.size, "as stored")
+                image.load()
+                return _eight_bit(ImageOps.exif_transpose(image))
+    except _Unusable:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever the hostile bytes led them to
+        raise _Unusable(_reason(error)) from error
+
+
+def _check_size(size: tuple[int, int], when: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _Unusable(f"{size[0]}x{size[1]} pixels {when}, at most {MAX_PIXELS:,} are read")
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'cannot be decoded'}"[
+        :160
+    ]
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """RGB or L, 8 bits a channel, whatever the file held."""
+    from PIL import Image
+
+    if image.mode.startswith("F"):
+        raise _Unusable("floating-point pixels: nobody said which value is white")
+    if image.mode.startswith("I"):
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray((deep >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
+
+
+def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    size = preprocessing.resize
+    if preprocessing.squash:
+        return size, size
+    shorter, longer = sorted(image.size)
+    other = int(size * longer / shorter)  # truncated, as torchvision does
+    return (size, other) if image.width <= image.height else (other, size)
+
+
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    from PIL import Image
+
+    wanted = _resized_size(image, preprocessing)
+    method = Image.Resampling[preprocessing.interpolation.upper()]
+    return image if image.size == wanted else image.resize(wanted, method)
+
+
+def _center_crop(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
+    """Cut the middle; what sticks out of the image is black, as in torchvision."""
+    height, width = crop
+    padded_width, padded_height = max(width, image.width), max(height, image.height)
+    # torchvision pads first, (wanted - side) // 2 on the left, and then rounds half to even.
+    left = round((padded_width - width) / 2) - (padded_width - image.width) // 2
+    top = round((padded_height - height) / 2) - (padded_height - image.height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _per_channel(values: tuple[float, ...]) -> Array:
+    return np.asarray(values, dtype=np.float32)[:, None, None]
