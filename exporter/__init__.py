@@ -1,22 +1,46 @@
 """From a trained PyTorch checkpoint to mobile artifacts that are proven equal to it.
 
-from exporter import export
+    from exporter import export
 
-report = export("model.ckpt", target="snapdragon865", calibration="photos/")
-print(report.selected)
+    report = export("model.ckpt", target="snapdragon865", calibration="photos/")
+    print(report.selected)
 """
 
 from __future__ import annotations
 
-from exporter.audit import Audit, verify_export
-from exporter.errors import ExportError
-from exporter.inspection import Inspection, inspect_checkpoint
-from exporter.pipeline import export
-from exporter.records import Artifact, Comparison, Latency, Limits, Report, TensorSpec, Verdict
-from exporter.request import Request
-from exporter.stages import Event
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exporter.audit import Audit, verify_export
+    from exporter.errors import ExportError
+    from exporter.inspection import Inspection, inspect_checkpoint
+    from exporter.pipeline import export
+    from exporter.records import Artifact, Comparison, Latency, Limits, Report, TensorSpec, Verdict
+    from exporter.request import ModelRequest, Request
+    from exporter.stages import Event
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "records",
+    "Audit": "audit",
+    "Comparison": "records",
+    "Event": "stages",
+    "ExportError": "errors",
+    "Inspection": "inspection",
+    "Latency": "records",
+    "Limits": "records",
+    "ModelRequest": "request",
+    "Report": "records",
+    "Request": "request",
+    "TensorSpec": "records",
+    "Verdict": "records",
+    "export": "pipeline",
+    "inspect_checkpoint": "inspection",
+    "verify_export": "audit",
+}
+"""Public name -> module: imported on first use, so that the command line starts at once."""
 
 __all__ = [
     "Artifact",
@@ -27,6 +51,7 @@ __all__ = [
     "Inspection",
     "Latency",
     "Limits",
+    "ModelRequest",
     "Report",
     "Request",
     "TensorSpec",
@@ -36,3 +61,13 @@ __all__ = [
     "inspect_checkpoint",
     "verify_export",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'exporter' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"exporter.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,13 +40,13 @@ app = typer.Typer(
     cls=CheckpointFirst,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     help=(
         "From a trained PyTorch checkpoint to mobile artifacts that are proven equal to it.\n\n"
-        "    export-mobile CKPT --target snapdragon865 --calibration photos/\n\n"
+        "  [bold]export-mobile CKPT --target snapdragon865 --calibration photos/[/bold]\n\n"
         "reads the checkpoint safely, finds out what network it is, emits ExecuTorch, TorchScript, ONNX and "
         "Core ML variants, runs each in its own runtime against the float64 original, times them here and "
-        "chooses the one to ship. All its options: `export-mobile export --help`."
+        "chooses the one to ship. All its options: export-mobile export --help."
     ),
 )
 
@@ -91,7 +91,7 @@ def root(
 @app.command(DEFAULT_COMMAND)
 def export_command(
     checkpoint: Checkpoint,
-    target: Annotated[str, typer.Option("--target", "-t", help="The phone; see `export-mobile targets`.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="The phone; see export-mobile targets.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the result.  [default: CKPT-TARGET]")
     ] = None,

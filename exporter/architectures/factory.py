@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import weights
+from exporter import torchvision_ops
+from exporter.architectures import index, weights
 from exporter.architectures.built import Built
 from exporter.errors import ArchitectureError, UsageError
 
@@ -26,17 +27,25 @@ def build(arch: str, tensors: Mapping[str, torch.Tensor], arguments: Mapping[str
         UsageError: It cannot be found, or does not take the arguments.
         ArchitectureError: It fails, returns no module, or one with other tensors.
     """
+    # Most networks begin by importing torchvision.
+    torchvision_ops.prepare()
     module_name, _, attribute = arch.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UsageError(
             f"--arch {arch!r} names no network.",
-            "Write `torchvision/resnet18`, or `mypkg.nets:make_net` for a function that returns a module.",
+            f"{_meant(arch)} `mypkg.nets:make_net` stands for a function that returns a module.".lstrip(),
         )
     with _current_directory_first():
         target = _attribute(_imported(module_name, arch), attribute, arch)
         module = _called(target, arguments, arch)
     weights.load(module, tensors, arch, assign=False)
     return Built(module, arch, (f"{len(tensors)} tensors match {arch} exactly",))
+
+
+def _meant(arch: str) -> str:
+    names = [entry.name for entry in index.entries()]
+    nearest = difflib.get_close_matches(arch.rpartition("/")[2], names, n=1)
+    return f"Did you mean torchvision/{nearest[0]}?" if nearest else "Write `torchvision/resnet18`, or:"
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Recipe:
 
     weights: str
     sha256_prefix: str
-    """The first 8 hexadecimal digits of the file's SHA-256, as in its published name."""
+    """The first hexadecimal digits of the file's SHA-256, as in its published name."""
     preprocessing: Preprocessing
 
 

@@ -60,12 +60,12 @@ def resolve(
                 f"this network takes {', '.join(str(list(spec.shape)) for spec in inputs)}.",
                 "Calibrate with arrays that are ready for the network instead.",
             )
-        return None, ()
+        return None, ("photos have 1 or 3 channels: calibrate with arrays",) if photo else ()
     if photo is None and not wishes:
         return None, ("nobody said how photos become this input: --preprocess, --mean and --std do",)
     channels = inputs[0].shape[1]
     base = photo.preprocessing if photo else Preprocessing(resize=max(size), crop=size)
-    settled = _normalisation(_resized(base, size), channels, wishes)
+    settled = _normalisation(resized(base, size), channels, wishes)
     return settled, _notes(photo, settled, channels, wishes)
 
 
@@ -76,7 +76,7 @@ def photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
     return inputs[0].shape[2], inputs[0].shape[3]
 
 
-def _resized(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+def resized(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """Keep the published ratio of resize to crop at another size."""
     if size == base.crop:
         return base

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, skeleton, weights
 from exporter.architectures.built import Built, Photo
+from exporter.architectures.preprocessing import resized
 from exporter.errors import ArchitectureError, UsageError
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ def by_name(
     if not candidates:
         module = _construct(name, arguments)
         weights.load(module, tensors, PREFIX + name, assign=True)
-        return Built(module, PREFIX + name, notes)
+        return Built(module, PREFIX + name, (*notes, f"{len(tensors)} tensors match {PREFIX}{name} exactly"))
     entry, comparison = max(candidates, key=lambda pair: pair[1].likeness)
     if comparison.exact:
         notes += (f"{len(tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
-    elif not arguments:
+    elif arguments:
+        notes += (f"{len(tensors)} tensors match {PREFIX}{name} with the given arguments",)
+    else:
         raise weights.mismatch(comparison, _other_architecture(weights.shapes(tensors)))
     return _build(name, entry, comparison, tensors, sha256, arguments, size, notes)
 
@@ -119,7 +122,8 @@ def photo(entry: index.Entry, bindings: Mapping[str, int], sha256: str) -> Photo
     if entry.task == "segmentation":
         crop = recipe.preprocessing.crop[0]
         source += f"; it evaluates whole photos, a fixed {crop}x{crop} centre crop is used instead"
-    return Photo(recipe.preprocessing, bindings.get("channels", 3), source, side)
+    taken = resized(recipe.preprocessing, (side, side)) if side else recipe.preprocessing
+    return Photo(taken, bindings.get("channels", 3), source, side)
 
 
 def image_side(entry: index.Entry, bindings: Mapping[str, int]) -> int | None:
@@ -285,4 +289,4 @@ def _check_name(name: str) -> None:
 
 def _other_architecture(shapes: Mapping[str, index.Shape]) -> str:
     found = index.identify(shapes)
-    return f"They fit {found[0].title} exactly: leave --arch out." if found else ""
+    return f"They fit {found[0].title} exactly: leave --arch out." if found else OWN_FACTORY_HINT

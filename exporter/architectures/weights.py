@@ -33,12 +33,15 @@ def load(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], title: st
     import torch
 
     own = module.state_dict()
+    if not assign:
+        tensors = {**tensors, **_tied(own, tensors)}
     own_shapes = {key: tuple(value.shape) for key, value in own.items() if isinstance(value, torch.Tensor)}
     comparison = index.compare(title, own_shapes, shapes(tensors))
     if not comparison.exact:
         raise mismatch(comparison)
     state: OrderedDict[str, torch.Tensor] = OrderedDict(
-        (key, _converted(key, tensors[key], value) if key in tensors else value) for key, value in own.items()
+        (key, _converted(key, tensors[key], value) if key in own_shapes and key in tensors else value)
+        for key, value in own.items()
     )
     # The versions of the layers' own formats: the keys were just checked against the current ones, and
     # MNASNet refuses a state_dict without.
@@ -55,6 +58,18 @@ def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
     return ArchitectureError(
         f"The weights do not fit {comparison.title}: {share}. {comparison.summary()}.", hint
     )
+
+
+def _tied(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Find tensors that the file stores once (safetensors does) and the network uses under two names."""
+    import torch
+
+    def place(key: str) -> tuple[int, index.Shape] | None:
+        value = own[key]
+        return (value.data_ptr(), tuple(value.shape)) if isinstance(value, torch.Tensor) else None
+
+    stored = {place(key): given[key] for key in own if key in given}
+    return {key: stored[place(key)] for key in own if key not in given and place(key) in stored}
 
 
 def _converted(key: str, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
