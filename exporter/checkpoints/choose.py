@@ -1,0 +1,146 @@
+"""Which of a checkpoint's dictionaries holds the weights to ship."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.checkpoints import prefixes
+from exporter.checkpoints.values import AnyTensor, is_tensor
+from exporter.errors import CheckpointError
+
+WEIGHTS = (
+    "state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params", "module",
+)  # fmt: skip
+"""Keys under which trainers keep the network, most telling first."""
+
+TRAINING = re.compile(
+    r"optim|sched|scaler|(^|_)(amp|rng)(_|$)|loss|criterion|callback|loops|hyper|history|metric|grad"
+)
+"""Keys of what only training needs: never searched for weights."""
+
+MAX_DEPTH = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One dictionary with tensors, and the keys that lead to it."""
+
+    path: tuple[str, ...]
+    tensors: Mapping[str, AnyTensor]
+    ignored: tuple[str, ...]
+    """Entries that are no tensors."""
+
+    @property
+    def title(self) -> str:
+        return repr(".".join(self.path)) if self.path else "the top of the file"
+
+    @property
+    def is_ema(self) -> bool:
+        return any(is_ema(key) for key in self.path)
+
+    @property
+    def rank(self) -> int:
+        """Position of its most telling key in `WEIGHTS`; after the last when it has none."""
+        return min((WEIGHTS.index(key) for key in self.path if key in WEIGHTS), default=len(WEIGHTS))
+
+
+def is_ema(key: str) -> bool:
+    """Whether a key names averaged weights: ema, ema_model, model_ema, state_dict_ema, averaged_model."""
+    return (
+        key.startswith("ema")
+        or key.endswith("_ema")
+        or key in ("averaged_model", "swa_model", "swa_state_dict")
+    )
+
+
+def candidates(root: object) -> tuple[Candidate, ...]:
+    """Every dictionary that could be a network's weights, the file's order."""
+    found = list(_search(root, (), set()))
+    return tuple(c for c in found if not any(_outweighs(other, c) for other in found))
+
+
+def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
+    """Choose the weights to ship, averaged ones first.
+
+    Returns:
+        The choice, and a note on each decision.
+
+    Raises:
+        CheckpointError: There are none, or several that nothing tells apart.
+    """
+    found = candidates(root)
+    averaged = [_without_counter(c) for c in found if c.is_ema]
+    trained = sorted((c for c in found if not c.is_ema), key=lambda c: c.rank)
+    if not averaged:
+        return _only(trained)
+    ema = averaged[0]
+    if not trained:
+        return ema, (f"averaged (EMA) weights used: {ema.title}",)
+    last, notes = _only(trained)
+    if missing := _missing(ema, last):
+        return last, (
+            *notes,
+            f"averaged (EMA) weights in {ema.title} left out: they lack {len(missing)} tensors, "
+            f"first {missing[0]!r}",
+        )
+    return ema, (f"averaged (EMA) weights used: {ema.title}, instead of {last.title}",)
+
+
+def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
+    if not trained:
+        raise CheckpointError(
+            "There are no weights in it.", "Save them with torch.save(model.state_dict(), …)."
+        )
+    first, rest = trained[0], trained[1:]
+    if rest and rest[0].rank == first.rank:
+        titles = ", ".join(f"{c.title} ({len(c.tensors)} tensors)" for c in trained[:6])
+        raise CheckpointError(
+            f"It holds several sets of weights, and nothing says which to ship: {titles}.",
+            "Save the one to ship: torch.save(checkpoint[key], …).",
+        )
+    first = _without_counter(first)
+    notes = [f"weights taken from {first.title}"] if first.path else []
+    if rest:
+        notes.append(f"other weights left out: {', '.join(c.title for c in rest)}")
+    if first.ignored:
+        notes.append(f"entries that are no tensors left out: {', '.join(map(repr, first.ignored[:5]))}")
+    return first, tuple(notes)
+
+
+def _search(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[Candidate]:
+    if not isinstance(node, dict) or id(node) in seen or len(path) > MAX_DEPTH:
+        return
+    seen.add(id(node))
+    named = {key: value for key, value in node.items() if isinstance(key, str)}
+    tensors = {key: value for key, value in named.items() if is_tensor(value)}
+    if tensors:
+        yield Candidate(path, tensors, tuple(key for key in named if key not in tensors))
+    # Dotted names are a network's own: what nests below them (extra state) is no other network.
+    if not any("." in key for key in tensors):
+        for key, value in named.items():
+            if not TRAINING.search(key.lower()):
+                yield from _search(value, (*path, key), seen)
+
+
+def _outweighs(other: Candidate, one: Candidate) -> bool:
+    """Whether `one` is only a few counters beside or inside `other`."""
+    shorter, longer = sorted((one.path, other.path), key=len)
+    if one is other or longer[: len(shorter)] != shorter:
+        return False
+    counts = len(other.tensors), len(one.tensors)
+    return counts[0] > counts[1] or (counts[0] == counts[1] and len(other.path) > len(one.path))
+
+
+def _without_counter(candidate: Candidate) -> Candidate:
+    """`torch.optim.swa_utils.AveragedModel` counts its updates beside the wrapped network."""
+    rest: dict[str, Any] = {k: v for k, v in candidate.tensors.items() if k != "n_averaged"}
+    wrapped = len(rest) < len(candidate.tensors) and rest and all(name.startswith("module.") for name in rest)
+    return Candidate(candidate.path, rest, candidate.ignored) if wrapped else candidate
+
+
+def _missing(ema: Candidate, last: Candidate) -> list[str]:
+    have = set(prefixes.strip(ema.tensors)[0].values())
+    return [name for name in prefixes.strip(last.tensors)[0].values() if name not in have]

@@ -1,0 +1,89 @@
+"""Everything at the top of a checkpoint, a short line each, for `inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exporter.checkpoints import tensors
+from exporter.checkpoints.values import AnyTensor, ArrayRef, Foreign, Inert, Opaque, TensorRef, is_tensor
+
+MAX_TEXT = 60
+MAX_DEPTH = 8
+
+
+def describe_all(root: object) -> tuple[tuple[str, str], ...]:
+    """(key, description) of each entry of a dictionary; one entry "" for anything else."""
+    if isinstance(root, dict):
+        return tuple((_key(key), describe(value)) for key, value in root.items())
+    return (("", describe(root)),)
+
+
+def describe(value: object) -> str:
+    """One line on any value that a checkpoint can hold; safe to print."""
+    match value:
+        case TensorRef() | ArrayRef() | Opaque():
+            return _tensor(value)
+        case Inert(name=name):
+            return f"object of {printable(name)}, left inert"
+        case Foreign(name=name):
+            return f"{printable(name)}, left inert"
+        case dict() | list() | tuple() | set():
+            return _container(value)
+        case str():
+            return printable(repr(value[:MAX_TEXT]))
+        case bytes():
+            return f"{len(value)} bytes"
+        case int() if value.bit_length() > 64:
+            return "a large integer"
+        case _:
+            return str(value)[:MAX_TEXT]
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 tensor, 2 tensors."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size for people, in MB (10^6 bytes)."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a key could otherwise rewrite the user's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)[: 2 * MAX_TEXT]
+
+
+def _key(key: object) -> str:
+    return printable(key) if isinstance(key, str) else describe(key)
+
+
+def _tensor(value: AnyTensor) -> str:
+    if isinstance(value, Opaque):
+        return f"tensor, {value.what}"
+    return f"tensor {value.dtype} {list(value.shape)}"
+
+
+def _container(value: dict[object, object] | list[object] | tuple[object, ...] | set[object]) -> str:
+    inside = [item for item in _walk(value, 0, set()) if is_tensor(item)]
+    if inside and isinstance(value, dict) and all(is_tensor(v) for v in value.values()):
+        return f"{plural(len(inside), 'tensor')}, {megabytes(_size(inside))}"
+    noun = "key" if isinstance(value, dict) else "item"
+    kind = type(value).__name__
+    more = f", {plural(len(inside), 'tensor')}, {megabytes(_size(inside))}" if inside else ""
+    return f"{kind}, {plural(len(value), noun)}{more}"
+
+
+def _size(found: list[object]) -> int:
+    return sum(tensors.size_bytes(t) for t in found if isinstance(t, TensorRef | ArrayRef | Opaque))
+
+
+def _walk(value: object, depth: int, seen: set[int]) -> Iterator[object]:
+    """Each thing inside once: containers may be shared a million times over, or hold themselves."""
+    if id(value) in seen or depth > MAX_DEPTH:
+        return
+    seen.add(id(value))
+    yield value
+    if isinstance(value, dict | list | tuple | set):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _walk(item, depth + 1, seen)

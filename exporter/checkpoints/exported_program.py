@@ -1,0 +1,210 @@
+"""A `torch.export.save`d `.pt2`: weights and network as a graph of ATen operators.
+
+`torch.export.load` unpickles, evaluates and imports what the archive names. Without trust it gets an
+archive of ours instead: the graph checked (`program_json`), raw weights only, the example inputs read by
+the restricted unpickler and written again, nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoints import contents, program_json, tensors, torchfile
+from exporter.checkpoints.archive import DAMAGED, Archive, packed
+from exporter.checkpoints.source import Source
+from exporter.checkpoints.torchscript import check_module
+from exporter.checkpoints.values import TensorRef
+from exporter.errors import CheckpointError
+from exporter.records import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+GRAPH = "models/model.json"
+EXAMPLE = "data/sample_inputs/model.pt"
+CONFIGS = {
+    "data/weights/": "data/weights/model_weights_config.json",
+    "data/constants/": "data/constants/model_constants_config.json",
+}
+COPIED = ("archive_format", "archive_version", "byteorder", ".data/version")
+OLD_GRAPH = "serialized_exported_program.json"
+
+TRAINING_FLAGS = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten.dropout_.default": 2}
+"""Operator -> position of its `training` argument."""
+
+
+def matches(source: Source) -> bool:
+    """Whether `torch.export.save` wrote it, now or before torch 2.8."""
+    archive = source.archive
+    return archive is not None and ("archive_format" in archive or OLD_GRAPH in archive)
+
+
+def read(source: Source, trust: bool) -> Checkpoint:
+    """Load the program; its module takes and returns what the exported model did.
+
+    Raises:
+        CheckpointError: It is damaged, of an old format, compiled, captured in training mode, or asks for
+            more than a plain model does.
+    """
+    archive = source.archive
+    assert archive is not None
+    if GRAPH not in archive:
+        raise CheckpointError(
+            _why_no_graph(archive), "Export it again: torch.export.save(program, …) with this torch."
+        )
+    example = _example(archive)
+    if trust:
+        source.file.seek(0)
+        program = _load(io.BytesIO(source.file.read()))
+    else:
+        program = _load(packed(_safe_records(archive, example), archive.root or "model/"))
+    _check_inference(program)
+    values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_tensor(v)}}
+    check_module(values)
+    return Checkpoint(
+        path=source.path,
+        sha256=source.sha256,
+        kind="exported_program",
+        tensors=None,
+        module=program.module(check_guards=False),
+        example=example or None,
+        notes=_notes(archive, program, values, trust),
+        contents=_contents(archive, values),
+    )
+
+
+def _why_no_graph(archive: Archive) -> str:
+    if OLD_GRAPH in archive:
+        return "The exported program was written by a torch older than 2.8."
+    if any(name.startswith("data/aotinductor/") for name in archive.names):
+        return "The .pt2 holds a compiled (AOTInductor) model, expected an exported program."
+    return f"The .pt2 holds no exported program named 'model' (no {GRAPH})."
+
+
+def _safe_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
+    records = {name: archive.read(name) for name in COPIED if name in archive}
+    records[GRAPH] = program_json.checked(archive.read(GRAPH))
+    for folder, config_name in CONFIGS.items():
+        config = json.loads(archive.read(config_name))
+        for payload in config["config"].values():
+            name = folder + _payload(payload, archive, folder)
+            records[name] = archive.read(name)
+        records[config_name] = program_json.checked(json.dumps(config).encode())
+    records[EXAMPLE] = _saved(example)
+    return records
+
+
+def _payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
+    """The file of one weight; raw numbers only."""
+    name, meta = payload["path_name"], payload["tensor_meta"]
+    if payload["use_pickle"] or meta is None or not str(name).startswith(("weight_", "tensor_")):
+        raise CheckpointError(
+            f"The exported program stores {str(name)[:60]!r} as a pickled object, expected plain tensors.",
+            program_json.TRUST,
+        )
+    shape: list[int] = [int(size["as_int"]) for size in meta["sizes"]]
+    # torch makes up zeros, however many, where the record is empty.
+    if archive.size_bytes(folder + name) == 0 and 0 not in shape:
+        raise CheckpointError(
+            f"The exported program declares {shape} for the empty record {name!r}.", DAMAGED
+        )
+    return str(name)
+
+
+def _example(archive: Archive) -> tuple[torch.Tensor, ...]:
+    """The example inputs, when they are plain tensors given by position; else none."""
+    if EXAMPLE not in archive:
+        return ()
+    data = archive.read(EXAMPLE)
+    if not data:
+        return ()
+    pickled = torchfile.read_zip(Archive(io.BytesIO(data), len(data)))
+    match pickled.root:
+        case (tuple(args), {}) if (
+            args and all(isinstance(a, TensorRef) for a in args) and not pickled.root[1]
+        ):
+            named = {f"example input {i}": a for i, a in enumerate(args)}
+            return tuple(tensors.load(named, pickled, len(data))[0].values())
+    return ()
+
+
+def _saved(example: tuple[torch.Tensor, ...]) -> bytes:
+    import torch
+
+    if not example:
+        return b""
+    buffer = io.BytesIO()
+    torch.save((example, {}), buffer)
+    return buffer.getvalue()
+
+
+def _load(buffer: io.BytesIO) -> torch.export.ExportedProgram:
+    import torch
+
+    try:
+        with _quiet():
+            return torch.export.load(buffer)
+    # torch's deserialiser fails with whatever its own asserts and look-ups raise.
+    except Exception as error:
+        reason = contents.printable(
+            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        )
+        raise CheckpointError(
+            f"The exported program cannot be loaded: {reason}.", "Export it again with this torch."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging a traceback before it raises."""
+    logger = logging.getLogger("torch.export")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check_inference(program: torch.export.ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        position = TRAINING_FLAGS.get(str(node.target))
+        if position is not None and len(node.args) > position and node.args[position] is True:
+            raise CheckpointError(
+                f"The exported program was captured in training mode ({node.target} trains).",
+                "Export it again from model.eval().",
+            )
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _notes(
+    archive: Archive, program: torch.export.ExportedProgram, values: dict[str, torch.Tensor], trust: bool
+) -> tuple[str, ...]:
+    calls = sum(node.op == "call_function" for node in program.graph.nodes)
+    notes = [
+        f"exported program: {contents.plural(calls, 'operator')}, {contents.plural(len(values), 'tensor')}"
+    ]
+    if any(name.startswith("data/aotinductor/") for name in archive.names):
+        notes.append("compiled code beside the program " + ("left as it is" if trust else "left out"))
+    return tuple(notes)
+
+
+def _contents(archive: Archive, values: dict[str, torch.Tensor]) -> tuple[tuple[str, str], ...]:
+    size = sum(t.numel() * t.element_size() for t in values.values())
+    known = (GRAPH, EXAMPLE, *COPIED, *CONFIGS.values())
+    other = [n for n in archive.names if n not in known and not n.startswith((*CONFIGS, ".data/"))]
+    return (
+        (GRAPH, f"graph, {archive.size_bytes(GRAPH)} bytes"),
+        ("data/weights", f"{contents.plural(len(values), 'tensor')}, {contents.megabytes(size)}"),
+        *((contents.printable(name), f"{archive.size_bytes(name)} bytes") for name in other),
+    )

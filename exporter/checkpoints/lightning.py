@@ -1,0 +1,64 @@
+"""A Lightning `.ckpt`: the network is an attribute of the LightningModule, beside losses and metrics."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from exporter.checkpoints import choose, prefixes, weights
+from exporter.checkpoints.choose import Candidate
+from exporter.checkpoints.contents import plural
+from exporter.checkpoints.source import Source
+from exporter.records import Checkpoint
+
+VERSION_KEY = "pytorch-lightning_version"
+NETWORKS = ("model", "net", "network", "module")
+"""What people call the network in their LightningModule."""
+
+AUXILIARY = re.compile(
+    r"loss|criterion|metric|(^|_)(acc|accuracy|auroc|auc|f1|precision|recall|iou|jaccard|confusion|kappa|mae|mse|rmse"
+    r"|psnr|ssim|fid|lpips|perplexity|teacher)(_|$|\d)"
+)
+"""Attributes that hold tensors but are no part of the network."""
+
+
+def matches(source: Source) -> bool:
+    """Whether Lightning wrote it, by the version it leaves."""
+    return (
+        source.pickled is not None
+        and isinstance(source.pickled.root, dict)
+        and VERSION_KEY in source.pickled.root
+    )
+
+
+def read(source: Source, trust: bool) -> Checkpoint:
+    """Read the network's tensors; hyper-parameters and callbacks stay inert."""
+    assert source.pickled is not None
+    chosen, notes = choose.choose(source.pickled.root)
+    network, dropped = _network(chosen)
+    bare = tuple(dict.fromkeys((*prefixes.PREFIXES, *(f"{name}." for name in NETWORKS))))
+    return weights.checkpoint(source, source.pickled, "lightning", network, (*notes, *dropped), bare)
+
+
+def _network(chosen: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+    """The tensors of the one attribute that is the network, if the others are clearly not part of it."""
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for stored, name in prefixes.strip(chosen.tensors, ())[0].items():
+        first, _, rest = name.partition(".")
+        groups[first][rest] = stored
+    network = max((g for g in NETWORKS if g in groups), key=lambda g: len(groups[g]), default=None)
+    if network is None:
+        return chosen, ()
+    averaged = next((g for g in groups if choose.is_ema(g) and set(groups[g]) >= set(groups[network])), None)
+    others = [g for g in groups if g != network]
+    if not all(AUXILIARY.search(g.lower()) or choose.is_ema(g) for g in others):
+        return chosen, ()
+    kept = averaged or network
+    notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []
+    notes += [
+        f"{plural(len(groups[g]), 'tensor')} of {g!r} left out: not part of the network"
+        for g in groups
+        if g not in (kept, network)
+    ]
+    tensors = {f"{network}.{rest}": chosen.tensors[stored] for rest, stored in groups[kept].items()}
+    return Candidate(chosen.path, tensors, chosen.ignored), tuple(notes)

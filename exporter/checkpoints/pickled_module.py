@@ -1,0 +1,84 @@
+"""A whole module as `torch.save(model, …)` pickles it: its classes must be imported, so its code runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.checkpoints import choose, contents, tensors
+from exporter.checkpoints.source import Source
+from exporter.checkpoints.values import Inert, is_module
+from exporter.errors import CheckpointError
+from exporter.records import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+def matches(source: Source) -> bool:
+    """Whether there are modules in it and no plain weights."""
+    return (
+        source.pickled is not None and not choose.candidates(source.pickled.root) and bool(_modules(source))
+    )
+
+
+def read(source: Source, trust: bool) -> Checkpoint:
+    """Unpickle for real, which runs whatever the file asks for.
+
+    Raises:
+        CheckpointError: It is not trusted, or its classes are not here.
+    """
+    found = _modules(source)
+    key = _preferred(found)
+    where = f" under {key!r}" if key else ""
+    if not trust:
+        raise CheckpointError(
+            f"{source.path} is a whole pickled module "
+            f"(an object of {contents.printable(found[key].name)}{where}), "
+            "expected its weights: to read it is to run its code.",
+            "Save model.state_dict() instead, or pass --trust if you trust whoever made the file.",
+        )
+    module = _unpickled(source, key)
+    assert source.pickled is not None
+    _, converted = tensors.as_float32(dict(module.state_dict()))
+    return Checkpoint(
+        path=source.path,
+        sha256=source.sha256,
+        kind="pickled_module",
+        tensors=None,
+        module=module.float().eval(),
+        notes=(
+            f"trusted: the code of {type(module).__module__}.{type(module).__qualname__} was run",
+            *converted,
+        )
+        + ((f"module taken from {key!r}",) if key else ()),
+        contents=contents.describe_all(source.pickled.root),
+    )
+
+
+def _modules(source: Source) -> dict[str, Inert]:
+    root = source.pickled.root if source.pickled is not None else None
+    entries = root.items() if isinstance(root, dict) else [("", root)]
+    return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module(value)}
+
+
+def _preferred(found: dict[str, Inert]) -> str:
+    """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
+    ranks = {key: index for index, key in enumerate(choose.WEIGHTS)}
+    return min(found, key=lambda key: (not choose.is_ema(key), ranks.get(key, len(ranks))))
+
+
+def _unpickled(source: Source, key: str) -> torch.nn.Module:
+    import torch
+
+    source.file.seek(0)
+    try:
+        loaded = torch.load(source.file, map_location="cpu", weights_only=False)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"The classes of {source.path} are not installed here: {error}.",
+            "Run where the module's own package can be imported, or save model.state_dict() there.",
+        ) from error
+    module = loaded[key] if key else loaded
+    if not isinstance(module, torch.nn.Module):
+        raise CheckpointError(f"{source.path} unpickles to a {type(module).__name__}, expected a module.")
+    return module

@@ -1,0 +1,166 @@
+"""Checks the graph of a `torch.export` archive before torch turns it into Python.
+
+torch builds source code from the graph's names, evaluates its shape expressions with sympy (which is
+`eval`), looks operators up by any dotted path below `torch`, and imports what a tree specification names.
+So every string of the graph must be what it claims to be, or the file is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+from exporter.errors import CheckpointError
+
+IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*|", re.ASCII)
+DOTTED = re.compile(r"(?!__)\w+(\.\w+)*|", re.ASCII)
+VERSION = re.compile(r"[\w.+<=-]*", re.ASCII)
+
+DOTTED_KEYS = frozenset({"parameter_name", "buffer_name", "tensor_constant_name", "user_input_name", "fqn"})
+FREE_TEXT_KEYS = frozenset({"as_string", "as_strings"})
+"""Arguments such as einsum's equation: torch writes them as quoted literals."""
+
+KEPT_METADATA = ("stack_trace", "nn_module_stack", "torch_fn")
+"""Plain strings that say where a node came from; the others make torch look objects up."""
+
+NAMESPACES = "aten|prims|quantized_decomposed|torchvision|torchao|dim_order_ops"
+HIGHER_ORDER = "cond|while_loop|map_impl|scan|associative_scan|wrap_with_set_grad_enabled|wrap_with_autocast"
+ARITHMETIC = (
+    "add|sub|mul|floordiv|truediv|mod|neg|pow|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem|lshift|rshift"
+)
+OPERATORS = re.compile(
+    rf"torch\.ops\.(?:{NAMESPACES})\.(?!save\b|from_file\b|load_tensor\b)\w+\.\w+"
+    rf"|torch\.ops\.higher_order\.(?:{HIGHER_ORDER})"
+    rf"|_operator\.(?:{ARITHMETIC})|torch\._?sym_\w+|math\.(?:floor|ceil|trunc|sqrt)",
+    re.ASCII,
+)
+
+EXPRESSION_NAMES = frozenset(
+    {
+        "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Mod", "Max", "Min", "Eq", "Equality", "Ne",
+        "Unequality", "Le", "LessThan", "Lt", "StrictLessThan", "Ge", "GreaterThan", "Gt",
+        "StrictGreaterThan", "And", "Or", "Not", "floor", "ceiling", "FloorDiv", "ModularIndexing", "Where",
+        "PythonMod", "CleanDiv",
+        "CeilToInt", "FloorToInt", "CeilDiv", "FloatTrueDiv", "IntTrueDiv", "TruncToFloat", "TruncToInt",
+        "RoundToInt", "ToFloat", "Identity", "True", "False", "true", "false", "oo", "int_oo", "zoo", "nan",
+    }
+)  # fmt: skip
+EXPRESSION_NODES = (
+    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.UnaryOp, ast.USub, ast.BinOp,
+    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Compare, ast.Eq, ast.NotEq, ast.Lt,
+    ast.LtE, ast.Gt, ast.GtE,
+)  # fmt: skip
+"""No powers: a tower of them never finishes."""
+
+TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+
+TRUST = "Pass --trust if you trust whoever made the file."
+
+
+def checked(program: bytes) -> bytes:
+    """The graph with what could run taken out, as torch may safely read it.
+
+    Args:
+        program: `models/<name>.json` of the archive.
+
+    Returns:
+        The same JSON without guards and foreign metadata, and with every tensor on the CPU.
+
+    Raises:
+        CheckpointError: A string is no name, operator, expression or tree specification of a plain model.
+    """
+    return json.dumps(_checked(json.loads(program), "")).encode()
+
+
+def _checked(value: Any, key: str) -> Any:
+    if key == "guards_code":
+        return []  # Python source, which `ExportedProgram.module` would run.
+    if key == "metadata":
+        kept = value if isinstance(value, dict) else {}
+        return {name: kept[name] for name in KEPT_METADATA if isinstance(kept.get(name), str)}
+    if key in ("device", "as_device"):
+        return {"type": "cpu", "index": None}
+    if isinstance(value, dict):
+        return {_name(name, "."): _checked(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_checked(item, key) for item in value]
+    return _text(value, key) if isinstance(value, str) else value
+
+
+def _text(value: str, key: str) -> str:
+    if key in FREE_TEXT_KEYS:
+        return value
+    if key in ("target", "as_operator"):
+        return _matching(OPERATORS, value, "operator")
+    if key == "expr_str":
+        return _expression(value)
+    if key in ("in_spec", "out_spec"):
+        return _tree(value)
+    if key == "torch_version":
+        return _matching(VERSION, value, "version")
+    return _name(value, "." if key in DOTTED_KEYS else "")
+
+
+def _name(value: str, separator: str) -> str:
+    return _matching(DOTTED if separator else IDENTIFIER, value, "name")
+
+
+def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise CheckpointError(
+            f"The exported program has the {what} {value[:80]!r}, which a plain model never has.", TRUST
+        )
+    return value
+
+
+def _expression(value: str) -> str:
+    try:
+        nodes = list(ast.walk(ast.parse(value, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(
+            f"The exported program has the size {value[:80]!r}, which is no expression."
+        ) from error
+    if not all(map(_is_harmless, nodes)):
+        raise CheckpointError(
+            f"The exported program has the size {value[:80]!r}, expected sums and products of symbols.", TRUST
+        )
+    return value
+
+
+def _is_harmless(node: ast.AST) -> bool:
+    match node:
+        case ast.Name(id=name):
+            return name in EXPRESSION_NAMES or re.fullmatch(r"[suzf]+\d+", name) is not None
+        case ast.Call(func=function):
+            return isinstance(function, ast.Name)
+        case ast.Constant(value=str(text)):
+            return re.fullmatch(r"-?[\w.]{1,40}", text, re.ASCII) is not None
+        case ast.Constant(value=number):
+            return isinstance(number, int | float) and abs(number) < 2**64
+    return isinstance(node, EXPRESSION_NODES)
+
+
+def _tree(value: str) -> str:
+    parsed = json.loads(value)
+    match parsed:
+        case [1, dict(root)]:
+            _check_tree(root)
+            return value
+    raise CheckpointError("The exported program nests its inputs in an unknown way.", TRUST)
+
+
+def _check_tree(node: dict[str, Any]) -> None:
+    if node.get("type") not in TREE_TYPES:
+        raise CheckpointError(
+            f"The exported program takes or returns a {str(node.get('type'))[:80]!r}, expected tensors in "
+            "plain tuples, lists and dictionaries.",
+            TRUST,
+        )
+    context = node.get("context")
+    keys = json.loads(context) if isinstance(context, str) and context else context
+    if keys is not None and not (isinstance(keys, list) and all(isinstance(k, str | int) for k in keys)):
+        raise CheckpointError("The exported program nests its inputs in an unknown way.", TRUST)
+    for child in node.get("children_spec", ()):
+        _check_tree(child)

@@ -1,0 +1,80 @@
+"""A `.safetensors` file: a JSON header, then raw numbers; nothing in it can run."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING
+
+from exporter.checkpoints import contents, prefixes, tensors
+from exporter.checkpoints.archive import DAMAGED
+from exporter.checkpoints.source import Source
+from exporter.errors import CheckpointError
+from exporter.records import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+
+def matches(source: Source) -> bool:
+    """Whether an 8-byte length and an opening brace start the file."""
+    return len(source.head) > 8 and source.head[8:9] == b"{"
+
+
+def read(source: Source, trust: bool) -> Checkpoint:
+    """Read all tensors with the safetensors library, which checks every offset.
+
+    Raises:
+        CheckpointError: The header or the data is not as the format asks, or a tensor is not finite.
+    """
+    metadata = _metadata(source)
+    stored = _load(source)
+    names, stripped = prefixes.strip(stored)
+    loaded, converted = tensors.as_float32({names[name]: tensor for name, tensor in stored.items()})
+    if not loaded:
+        raise CheckpointError(
+            f"{source.path} holds no tensors.", "Save the weights with safetensors.torch.save_file."
+        )
+    described = [
+        (contents.printable(name), f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}")
+        for name, t in stored.items()
+    ]
+    return Checkpoint(
+        path=source.path,
+        sha256=source.sha256,
+        kind="safetensors",
+        tensors=loaded,
+        notes=(*stripped, *converted),
+        contents=(
+            *described,
+            *((f"metadata {contents.printable(k)}", contents.describe(v)) for k, v in metadata),
+        ),
+    )
+
+
+def _metadata(source: Source) -> list[tuple[str, object]]:
+    (length,) = struct.unpack("<Q", source.head[:8])
+    if length > min(MAX_HEADER_BYTES, source.size_bytes - 8):
+        raise CheckpointError(
+            f"{source.path} declares a safetensors header of {length} bytes in a file of "
+            f"{source.size_bytes}: cut short, or no safetensors file.",
+            DAMAGED,
+        )
+    source.file.seek(8)
+    header = json.loads(source.file.read(length))
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return list(metadata.items()) if isinstance(metadata, dict) else []
+
+
+def _load(source: Source) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    source.file.seek(0)
+    try:
+        return load(source.file.read())
+    except SafetensorError as error:
+        raise CheckpointError(f"{source.path} is not a whole safetensors file: {error}.", DAMAGED) from error

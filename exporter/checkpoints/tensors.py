@@ -1,0 +1,166 @@
+"""Declared tensors -> real ones: bounds checked first, then float32 on the CPU, then finite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.values import ITEM_BYTES, AnyTensor, ArrayRef, Opaque, Storage, TensorRef
+from exporter.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+BUDGET_FACTOR = 8
+BUDGET_SLACK_BYTES = 64 << 20
+"""All tensors together may take BUDGET_FACTOR times the file (8-bit floats grow fourfold) plus the slack:
+a view may repeat one stored number without end."""
+
+RESAVE = "Save it again with torch.save(model.state_dict(), …)."
+
+
+def load(
+    declared: Mapping[str, AnyTensor], pickled: Pickled, file_bytes: int
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Read the declared tensors.
+
+    Args:
+        declared: Name -> tensor as the pickle declares it.
+        pickled: Where their numbers are.
+        file_bytes: Size of the checkpoint, in bytes; bounds what may be allocated.
+
+    Returns:
+        Name -> contiguous CPU tensor, floats as float32; and a note on each conversion.
+
+    Raises:
+        CheckpointError: A tensor reaches outside its storage, has no values, or holds NaN.
+    """
+    total = sum(size_bytes(ref) for ref in declared.values())
+    if total > BUDGET_FACTOR * file_bytes + BUDGET_SLACK_BYTES:
+        raise CheckpointError(f"The tensors claim to hold {total} bytes in a file of {file_bytes}.", RESAVE)
+    read: dict[Storage, bytearray] = {}
+    tensors = {}
+    for name, ref in declared.items():
+        if isinstance(ref, TensorRef) and ref.storage not in read:
+            read[ref.storage] = pickled.read_storage(ref.storage)
+        tensors[name] = _real(name, ref, read)
+    return as_float32(tensors)
+
+
+def size_bytes(ref: AnyTensor) -> int:
+    """Bytes of a tensor by its declaration."""
+    match ref:
+        case TensorRef():
+            return prod(ref.shape) * ITEM_BYTES[ref.dtype]
+        case ArrayRef():
+            return len(ref.data)
+        case Opaque():
+            return 0
+
+
+def as_float32(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Make every real tensor float32, and refuse NaN and infinities.
+
+    Raises:
+        CheckpointError: A tensor is not finite; names the first.
+    """
+    import torch
+
+    other = Counter(
+        str(t.dtype).removeprefix("torch.")
+        for t in tensors.values()
+        if t.is_floating_point() and t.dtype != torch.float32
+    )
+    converted = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in tensors.items()}
+    for name, tensor in converted.items():
+        check_finite(name, tensor)
+    return converted, tuple(
+        f"{count} tensor{'s' * (count > 1)} stored as {dtype} converted to float32"
+        for dtype, count in other.items()
+    )
+
+
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Refuse what training leaves when it diverged; a mask of 0 and -inf is meant.
+
+    Raises:
+        CheckpointError: The tensor holds NaN or infinities.
+    """
+    import torch
+
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+        return
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    # Both ends are NaN if any value is; many times faster than isfinite on every value.
+    if all(torch.isfinite(end) for end in torch.aminmax(values)) or _is_mask(values):
+        return
+    count = int((~torch.isfinite(values)).sum())
+    raise CheckpointError(
+        f"The tensor {name!r} is NaN or infinite in {count} of its {tensor.numel()} values.",
+        "The training diverged, or the file is damaged: take an earlier checkpoint.",
+    )
+
+
+def _is_mask(values: torch.Tensor) -> bool:
+    import torch
+
+    zeros, minus = values == 0, values == -torch.inf
+    return bool(zeros.any()) and bool((zeros | minus).all())
+
+
+def _real(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch.Tensor:
+    match ref:
+        case TensorRef():
+            return _strided(name, ref, read[ref.storage])
+        case ArrayRef():
+            return _from_array(name, ref)
+        case Opaque():
+            raise CheckpointError(
+                f"The tensor {name!r} is {ref.what}, expected plain numbers.",
+                "Save the float weights: torch.save(model.state_dict(), …) before quantising or sharding.",
+            )
+
+
+def _strided(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
+    import torch
+
+    stored = len(data) // ITEM_BYTES[ref.dtype]
+    elements = prod(ref.shape)
+    last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
+    if elements and last >= stored:
+        raise CheckpointError(
+            f"The tensor {name!r} of shape {list(ref.shape)} reaches element {last} of {stored} stored ones.",
+            RESAVE,
+        )
+    if not elements:
+        return torch.empty(ref.shape, dtype=_dtype(ref.dtype))
+    if ref.dtype == "bool":
+        # Any byte but 0 and 1 in a bool tensor is undefined behaviour.
+        flat = torch.frombuffer(data, dtype=torch.uint8).ne(0)
+    else:
+        flat = torch.frombuffer(data, dtype=_dtype(ref.dtype), count=stored)
+    return flat.as_strided(ref.shape, ref.strides, ref.offset).contiguous()
+
+
+def _from_array(name: str, ref: ArrayRef) -> torch.Tensor:
+    import numpy as np
+    import torch
+
+    if not ref.dtype or any(type(size) is not int or size < 0 for size in ref.shape):
+        raise CheckpointError(f"The array {name!r} holds no plain numbers.", RESAVE)
+    flat = np.frombuffer(ref.data, np.dtype(ref.dtype))
+    if flat.size != prod(ref.shape):
+        raise CheckpointError(
+            f"The array {name!r} of shape {list(ref.shape)} holds {flat.size} numbers.", RESAVE
+        )
+    array = flat.astype(flat.dtype.newbyteorder("=")).reshape(ref.shape, order="F" if ref.fortran else "C")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
