@@ -58,7 +58,7 @@ Trust = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net.  [default: inferred from the weights]"),
+    typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net. Inferred from the weights when left out."),
 ]
 ArchArg = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; may be given again.")
@@ -67,7 +67,7 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SHAPE",
-        help="1x3x224x224, or name=1x16:int64; once per input, in order.  [default: the architecture's]",
+        help="1x3x224x224, or name=1x16:int64; once per input, in order. The architecture's own when left out.",
     ),
 ]
 Preprocess = Annotated[
@@ -93,7 +93,7 @@ def export_command(
     checkpoint: Checkpoint,
     target: Annotated[str, typer.Option("--target", "-t", help="The phone; see export-mobile targets.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the result.  [default: CKPT-TARGET]")
+        Path | None, typer.Option("--out", "-o", help="Folder for the result. CKPT-TARGET when left out.")
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -137,10 +137,10 @@ def export_command(
         bool, typer.Option("--no-cache", help="Neither read nor write the build cache.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="Worker processes.  [default: cores, at most 4]")
+        int, typer.Option("--jobs", "-j", min=0, help="Worker processes. As many as cores, at most 4, when left out.")
     ] = 0,
     threads: Annotated[
-        int, typer.Option(min=0, help="Runtime threads when timing.  [default: cores, at most 4]")
+        int, typer.Option(min=0, help="Runtime threads when timing. As many as cores, at most 4, when left out.")
     ] = 0,
     as_json: Json = False,
     debug: Debug = False,
