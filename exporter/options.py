@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -41,10 +42,17 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     """ "0.5,0.5" -> (0.5, 0.5)."""
     if text is None:
         return None
+    return tuple(_finite(option, part) for part in names(text))
+
+
+def _finite(option: str, text: str) -> float:
     try:
-        return tuple(float(part) for part in names(text))
+        value = float(text)
     except ValueError:
-        raise UsageError(f"{option} is {text!r}, expected numbers separated by commas.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option} is {text!r}, expected a number.")
+    return value
 
 
 def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
@@ -70,8 +78,5 @@ def limits(text: str) -> Limits:
     for key, value in pairs("--limits", names(text)):
         if key not in known:
             raise UsageError(f"--limits does not know {key!r}.", f"Known: {', '.join(sorted(known))}.")
-        try:
-            changes[key] = float(value)
-        except ValueError:
-            raise UsageError(f"--limits {key} is {value!r}, expected a number.") from None
+        changes[key] = _finite(f"--limits {key}", value)
     return replace(Limits(), **changes)

@@ -21,7 +21,9 @@ class TinyCnn(nn.Module):
 
     def __init__(self, width: int = 16, classes: int = 10) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6())
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6()
+        )
         self.depthwise = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU6()
         )
@@ -81,7 +83,9 @@ def _rows(digits: np.ndarray) -> Sample:
     return (digits.reshape(-1, 8, 8),)
 
 
-NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[np.ndarray], Sample], tuple[str, ...], tuple[str, ...]]] = {
+NETS: dict[
+    str, tuple[Callable[[], nn.Module], Callable[[np.ndarray], Sample], tuple[str, ...], tuple[str, ...]]
+] = {
     "cnn": (TinyCnn, _image, ("image",), ("logits",)),
     "two_in_two_out": (TwoInTwoOut, _halves, ("top", "bottom"), ("digit", "odd")),
     "attention": (TinyAttention, _rows, ("rows",), ("logits",)),
@@ -113,7 +117,7 @@ def trained(name: str) -> nn.Module:
 
 @functools.cache
 def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
-    """`count` real digits from number `first` on, one model call (batch 1) each; train on < 1400, test on the rest."""
+    """`count` real digits from number `first` on, a model call (batch 1) each; those from 1400 on are unseen."""
     arrange = NETS[name][1]
     digits = (load_digits().data[first : first + count] / 16).astype(np.float32)
     return tuple(arrange(row[None]) for row in digits)

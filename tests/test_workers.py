@@ -127,7 +127,8 @@ def test_workers_die_with_their_caller(tmp_path: Path) -> None:
         "import sys, pathlib; sys.path.insert(0, '.')\n"
         "from exporter.workers import Job, Workers\n"
         "from tests.test_workers import write_for_ever\n"
-        f"Workers(1, pathlib.Path({str(tmp_path / 'log')!r})).run([Job('a', write_for_ever, ({str(mark)!r},))])"
+        f"workers = Workers(1, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+        f"workers.run([Job('a', write_for_ever, ({str(mark)!r},))])"
     )
     caller = subprocess.Popen([sys.executable, "-c", script])
     _wait_for(mark.exists)
