@@ -1,0 +1,216 @@
+"""The report as one self-contained page: no script, no request, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from exporter.records import Artifact, Comparison, Report
+from exporter.report import plots, snippets, text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact, every cell written out."""
+
+    name: str
+    css: str
+    status: str
+    chosen: bool
+    reason: str
+    precision: str
+    cells: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
+    """The whole page.
+
+    Args:
+        report: What the run found out.
+        outputs: Artifact name -> some of its output values, flat, in the model's units; the float64 model's
+            under "reference". May be empty.
+
+    Returns:
+        HTML text; the same for the same arguments, byte for byte.
+    """
+    chosen = text.chosen(report)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            text=text,
+            chosen=chosen,
+            figures=_figures(report, chosen) if chosen else (),
+            steps=_steps(report),
+            rows=[_row(artifact, report) for artifact in report.artifacts],
+            plots=_plots(report, outputs),
+            facts=_facts(report),
+            snippets=snippets.snippets(report),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("exporter.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _steps(report: Report) -> tuple[tuple[str, str], ...]:
+    """The line at the top: checkpoint, network, formats, verified, chosen."""
+    made = sum(1 for a in report.artifacts if a.file)
+    formats = len({a.variant.format for a in report.artifacts if a.file})
+    return (
+        ("checkpoint", report.source_file),
+        ("network", report.architecture),
+        ("formats", f"{made} files in {formats} formats"),
+        ("verified", text.tally(report.artifacts) or "nothing"),
+        ("chosen", report.selected or "nothing"),
+    )
+
+
+def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ...]:
+    """(name, value, remark) of what ships."""
+    found = chosen.verdict.comparison if chosen.verdict else None
+    latency = chosen.latency
+    compared = f"on {text.data(report.verification_kind, report.verification_count)}"
+    return (
+        (
+            "Size",
+            text.scaled(chosen.size_bytes, "B"),
+            f"{chosen.variant.precision}, {chosen.variant.backend}",
+        ),
+        (
+            "Largest error",
+            text.sig3(found.max_error if found else None),
+            "of the output's scale, against float64",
+        ),
+        ("SQNR", text.decibels(found.sqnr_db if found else None), compared),
+        ("Agreement", text.percent(found.agreement if found else None), f"same top class, {compared}"),
+        (
+            "Host latency",
+            text.milliseconds(latency.p50_ms if latency else None),
+            f"p90 {text.milliseconds(latency.p90_ms)}, {latency.threads} threads, this host, not a phone"
+            if latency
+            else "not measured here",
+        ),
+        ("Budget", text.milliseconds(report.budget_ms), text.BUDGET_WORDS[report.budget]),
+    )
+
+
+def _row(artifact: Artifact, report: Report) -> Row:
+    found = artifact.verdict.comparison if artifact.verdict else None
+    structure, latency = artifact.structure, artifact.latency
+    return Row(
+        name=artifact.variant.name,
+        css=artifact.status.replace("_", "-"),
+        status=text.STATUS_WORDS[artifact.status],
+        chosen=artifact.variant.name == report.selected,
+        reason=_reason(artifact),
+        precision=artifact.variant.precision,
+        cells=(
+            ("Max error", text.sig3(found.max_error if found else None)),
+            ("SQNR", text.decibels(found.sqnr_db if found else None)),
+            ("Agreement", text.percent(found.agreement if found else None)),
+            ("≤ 8-bit weights", text.percent(text.quantized_share(artifact))),
+            ("Delegated", text.percent(structure.delegated_fraction if structure else None)),
+            ("Size", text.scaled(artifact.size_bytes, "B")),
+            ("Host p50", text.milliseconds(latency.p50_ms if latency else None)),
+            ("Host p90", text.milliseconds(latency.p90_ms if latency else None)),
+        ),
+        facts=_artifact_facts(artifact),
+        notes=artifact.notes,
+    )
+
+
+def _reason(artifact: Artifact) -> str:
+    where = f" (at {artifact.source_line})" if artifact.source_line else ""
+    return f"{artifact.reason or ''}{where}".strip()
+
+
+def _artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
+    verdict, structure = artifact.verdict, artifact.structure
+    facts = [("File", artifact.file), ("SHA-256", artifact.sha256)]
+    if verdict:
+        limits = ", ".join(f"{name} {text.sig3(value)}" for name, value in verdict.limits.items())
+        facts += [
+            ("Runtime", verdict.runtime),
+            ("Limits", limits),
+            ("On edge inputs", _comparison(verdict.edge)),
+            ("Against its own quantised program", _comparison(verdict.lowering)),
+        ]
+    if structure:
+        weights = ", ".join(
+            f"{text.scaled(n, '')} {dtype}" for dtype, n in sorted(structure.weight_elements.items())
+        )
+        operators = sorted(structure.operators.items(), key=lambda item: (-item[1], item[0]))
+        facts += [
+            ("Weights", f"{weights}; {text.scaled(structure.weight_bytes, 'B')}"),
+            ("Operators", ", ".join(f"{name} ×{count}" for name, count in operators[:40])),  # noqa: RUF001
+        ]
+    facts.append(("Built in", text.seconds(artifact.build_seconds)))
+    return tuple((name, value) for name, value in facts if value)
+
+
+def _comparison(found: Comparison | None) -> str:
+    if found is None:
+        return ""
+    if found.problem:
+        return found.problem
+    return f"max error {text.sig3(found.max_error)}, {text.decibels(found.sqnr_db)}, {found.samples} inputs"
+
+
+def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str, str, str], ...]:
+    """(title, caption, SVG) of the plots there are data for."""
+    drawn = (
+        (
+            "Error, size and host latency",
+            "Down and left is better; marker area is file size, colour is status.",
+            plots.tradeoff(report.artifacts, report.selected),
+        ),
+        (
+            "Host latency",
+            "All samples on this machine: box p25 to p75, whiskers p5 and p95. Not a phone.",
+            plots.latencies(report.artifacts, report.selected),
+        ),
+        (
+            "Output values",
+            "Line: the artifact. Filled: the float64 model on the same inputs.",
+            plots.histograms(outputs, report.selected),
+        ),
+    )
+    return tuple((title, caption, svg) for title, caption, svg in drawn if svg)
+
+
+def _facts(report: Report) -> tuple[tuple[str, str], ...]:
+    flops = text.scaled(report.flops, "FLOPs") if report.flops is not None else "not counted"
+    return (
+        ("Checkpoint", f"{report.source_file} ({report.source_kind})"),
+        ("SHA-256", report.source_sha256),
+        ("Network", report.architecture),
+        ("Parameters", f"{text.scaled(report.parameters, '')} ({report.parameters:,})"),
+        ("One call", flops),
+        ("Inputs", "; ".join(text.tensor(spec) for spec in report.inputs)),
+        ("Outputs", "; ".join(text.tensor(spec) for spec in report.outputs)),
+        ("Preprocessing", text.preprocessing(report.preprocessing)),
+        ("Calibrated on", text.data(report.calibration_kind, report.calibration_count)),
+        ("Verified on", text.data(report.verification_kind, report.verification_count)),
+        ("Eager float32's own error", f"{text.sig3(report.floor)} of the output's scale"),
+        ("Target", f"{report.target_name} ({report.target_soc})"),
+    )

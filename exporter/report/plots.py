@@ -1,0 +1,190 @@
+"""The page's plots: SVG text that is the same for the same report, coloured by the page's own variables."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.records import Artifact, Latency, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REFERENCE = "reference"
+"""The key of the float64 model's values among the outputs."""
+WIDTH = 5.2
+"""Inches of a plot: one column of the page, so that its text stays readable on a phone."""
+BINS = 48
+
+# matplotlib cannot write CSS variables: it draws in these, and the SVG text is changed afterwards.
+INK, FAINT, ACCENT = "#010101", "#020202", "#030303"
+STATUS_COLOURS: dict[Status, str] = {
+    "passed": "#040404",
+    "failed": "#050505",
+    "not_run": "#060606",
+    "error": "#070707",
+}
+VARIABLES = {INK: "--ink", FAINT: "--faint", ACCENT: "--accent"} | {
+    colour: f"--{status.replace('_', '-')}" for status, colour in STATUS_COLOURS.items()
+}
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
+    """Host latency against error, marker area by file size; None when nothing has both."""
+    measured = [(a, *pair) for a in artifacts if (pair := _latency_and_error(a))]
+    if not measured:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.13, 0.14, 0.42, 0.82))
+        axes.set(yscale="log", xlabel="host p50, ms", ylabel="largest error, of the output's scale")
+        axes.margins(0.15)
+        for artifact, p50_ms, error in measured:
+            area = 24 + (artifact.size_bytes or 0) / 1e5
+            edge = ACCENT if artifact.variant.name == selected else "none"
+            colour = STATUS_COLOURS[artifact.status]
+            axes.scatter(p50_ms, error, s=area, color=colour, alpha=0.75, edgecolor=edge, linewidth=2)
+        axes.set_xlim(left=0)
+        _name_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
+
+    return _svg("tradeoff", 3.6, draw)
+
+
+def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
+    found = artifact.verdict.comparison if artifact.verdict else None
+    if found is None or artifact.latency is None or not math.isfinite(found.max_error):
+        return None
+    # The error axis is logarithmic: equal to the last bit is drawn at float32's resolution.
+    return artifact.latency.p50_ms, max(found.max_error, 1e-8)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
+    """Names in a column beside the axes, evenly spaced in the points' own order, so that none overlap."""
+    ordered = sorted(points, key=lambda point: (point[2], -point[1]))
+    for index, (name, x, y) in enumerate(ordered):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(1.12, (index + 0.5) / len(ordered)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=ACCENT if name == selected else INK,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 2, "shrinkB": 4},
+        )
+
+
+def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
+    """Box plot of every sample, whiskers at p5 and p95; None when there are none."""
+    timed = [(a, a.latency) for a in artifacts if a.latency and a.latency.samples_ns]
+    if not timed:
+        return None
+    timed.sort(key=lambda pair: -pair[1].p50_ms)
+    names = [a.variant.name for a, _ in timed]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.36, 0.2 if len(timed) < 4 else 0.14, 0.61, 0.78))
+        boxes = axes.boxplot([_ms(latency) for _, latency in timed], orientation="horizontal",
+                             whis=(5, 95), showfliers=False, widths=0.5, patch_artist=True)  # fmt: skip
+        for name, box, median in zip(names, boxes["boxes"], boxes["medians"], strict=True):
+            box.set(facecolor=ACCENT if name == selected else FAINT, alpha=0.55, edgecolor=INK)
+            median.set(color=INK, linewidth=1.5)
+        for line in (*boxes["whiskers"], *boxes["caps"]):
+            line.set(color=INK)
+        axes.set_yticks(range(1, len(names) + 1), names)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("ms per call on this host")
+
+    return _svg("latencies", 1.2 + 0.3 * len(timed), draw)
+
+
+def _ms(latency: Latency) -> list[float]:
+    return [ns / 1e6 for ns in latency.samples_ns]
+
+
+def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str | None:
+    """Each artifact's output values (line) over the float64 model's (filled); None without a reference."""
+    values = {name: _finite(array) for name, array in outputs.items()}
+    reference = values.pop(REFERENCE, np.empty(0))
+    shown = {name: array for name, array in sorted(values.items()) if array.size}
+    if not reference.size or not shown:
+        return None
+    edges = np.histogram_bin_edges(reference, BINS)
+    rows = math.ceil(len(shown) / 2)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
+        for axes, (name, array) in zip(grid.flat, shown.items(), strict=False):
+            _histogram(axes, edges, reference, array, ACCENT if name == selected else INK)
+            axes.set_title(name, fontsize=8, color=INK, loc="left")
+        for axes in grid.flat[len(shown) :]:
+            axes.set_visible(False)
+        figure.supxlabel("output value", fontsize=9)
+        figure.tight_layout()
+
+    return _svg("histograms", 0.7 + 1.15 * rows, draw)
+
+
+def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.ndarray, colour: str) -> None:
+    # Clipped, so that values outside the reference's range show as a peak at the border.
+    clipped = np.clip(array, edges[0], edges[-1])
+    axes.stairs(np.histogram(reference, edges)[0] / reference.size, edges, fill=True, color=FAINT, alpha=0.45)
+    axes.stairs(np.histogram(clipped, edges)[0] / array.size, edges, color=colour, linewidth=1)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    flat = np.asarray(array, dtype=np.float64).reshape(-1)
+    return flat[np.isfinite(flat)]
+
+
+def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
+    """Draw on a figure of its own (no pyplot, no global state) and return the bare `<svg>` element."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    return _inline(buffer.getvalue(), name)
+
+
+def _inline(text: str, name: str) -> str:
+    """Without prologue, fixed size and ids that would clash on one page; colours become CSS variables."""
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

@@ -1,0 +1,169 @@
+"""Code that loads the chosen artifact in an app, for the model's real inputs.
+
+The templates are `*.kt.j2` and `*.swift.j2`; names come from files and are quoted here, never pasted.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from exporter.records import Artifact, Preprocessing, Report, TensorSpec
+from exporter.report import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Snippet:
+    title: str
+    file: str
+    status: str
+    """The artifact's, in words: code may be shown for an artifact that could not run here."""
+    code: str
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output as the templates write it."""
+
+    identifier: str
+    kotlin_name: str
+    swift_name: str
+    shape: str
+    elements: int
+    kotlin: str
+    """"Float" of FloatArray and FloatBuffer."""
+    swift: str
+
+
+TYPES = {
+    "float32": ("Float", "Float"),
+    "float64": ("Double", "Double"),
+    "int32": ("Int", "Int32"),
+    "int64": ("Long", "Int64"),
+}
+"""NumPy dtype -> Kotlin's and Swift's names."""
+ANDROID = {"executorch": "executorch.kt.j2", "onnx": "onnx.kt.j2", "torchscript": "torchscript.kt.j2"}
+IOS = {"executorch": "executorch.swift.j2", "coreml": "coreml.swift.j2"}
+TITLES = {
+    "executorch.kt.j2": "Android · Kotlin · ExecuTorch",
+    "onnx.kt.j2": "Android · Kotlin · ONNX Runtime",
+    "torchscript.kt.j2": "Android · Kotlin · PyTorch Mobile lite interpreter",
+    "executorch.swift.j2": "iOS · Swift · ExecuTorch",
+    "coreml.swift.j2": "iOS · Swift · Core ML",
+}
+RESERVED = frozenset(
+    "as associatedtype break case catch class continue default defer deinit do else enum extension fallthrough "
+    "false for fun func guard if import in init inout interface internal is let module null object operator "
+    "outputs package photo private protocol public rethrows return self session static struct subscript super "
+    "switch this throw throws true try typealias typeof val var when where while".split()
+)
+
+
+def snippets(report: Report) -> tuple[Snippet, ...]:
+    """For the chosen artifact, one per platform that can load it; and Core ML where that was made besides.
+
+    Empty when nothing was chosen, or when an app language has no array for a tensor's dtype.
+    """
+    chosen = text.chosen(report)
+    if chosen is None:
+        return ()
+    tables = [(chosen, ANDROID), (chosen, IOS)]
+    apple = [a for a in report.artifacts if a.variant.format == "coreml" and a.file]
+    usable = [a for a in apple if a.status in {"passed", "not_run"}]
+    if chosen.variant.format != "coreml" and usable:
+        tables.append((usable[0], IOS))
+    made = [_snippet(report, artifact, table) for artifact, table in tables]
+    return tuple(snippet for snippet in made if snippet)
+
+
+def _snippet(report: Report, artifact: Artifact, table: dict[str, str]) -> Snippet | None:
+    template = table.get(artifact.variant.format)
+    inputs, outputs = _tensors(report, artifact)
+    if template is None or not artifact.file or not all(s.dtype in TYPES for s in (*inputs, *outputs)):
+        return None
+    if artifact.variant.backend == "vulkan" and table is IOS:
+        return None
+    taken: set[str] = set()
+    code = (
+        _environment()
+        .get_template(template)
+        .render(
+            file=artifact.file,
+            backend=artifact.variant.backend,
+            versions=report.tools,
+            inputs=[_tensor(spec, taken) for spec in inputs],
+            outputs=[_tensor(spec, taken) for spec in outputs],
+            photo=_photo(report.preprocessing, inputs),
+        )
+    )
+    return Snippet(TITLES[template], artifact.file, text.STATUS_WORDS[artifact.status], code.strip())
+
+
+def _tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+    """The file's own names where it has been read: a converter may have renamed the model's."""
+    structure = artifact.structure
+    return (structure and structure.inputs) or report.inputs, (
+        structure and structure.outputs
+    ) or report.outputs
+
+
+def _photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
+    """Set when the model takes one RGB photo exactly as `preprocessing` makes it."""
+    if how is None or len(inputs) != 1 or inputs[0].dtype != "float32":
+        return None
+    return how if inputs[0].shape == (1, 3, *how.crop) and len(how.mean) == len(how.std) == 3 else None
+
+
+def _tensor(spec: TensorSpec, taken: set[str]) -> Tensor:
+    elements = 1
+    for size in spec.shape:
+        elements *= size
+    return Tensor(
+        _identifier(spec.name, taken),
+        _quoted(spec.name, "\\u{:04x}"),
+        _quoted(spec.name, "\\u{{{:x}}}"),
+        ", ".join(str(size) for size in spec.shape),
+        elements,
+        *TYPES[spec.dtype],
+    )
+
+
+def _identifier(name: str, taken: set[str]) -> str:
+    """A name that Kotlin and Swift accept and that no other tensor has."""
+    base = re.sub(r"[^A-Za-z0-9_]", "_", name) or "tensor"
+    if base[0].isdigit() or base in RESERVED or keyword.iskeyword(base) or not base.strip("_"):
+        base = f"tensor_{base}"
+    unique, number = base, 2
+    while unique in taken:
+        unique, number = f"{base}_{number}", number + 1
+    taken.add(unique)
+    return unique
+
+
+def _quoted(name: str, escape: str) -> str:
+    """A string literal; everything but plain characters is escaped, as UTF-16 units."""
+    units = name.encode("utf-16-be", "replace")
+    codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
+    plain = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:")
+    return '"' + "".join(chr(c) if c in plain else escape.format(c) for c in codes) + '"'
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # This is program text: the page escapes it as a whole.
+    return Environment(
+        loader=PackageLoader("exporter.report", "."),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

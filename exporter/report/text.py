@@ -1,0 +1,106 @@
+"""Numbers and words as people read them; shared by the page and the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from exporter.records import Artifact, Preprocessing, Report, Status, TensorSpec
+
+STATUS_WORDS: dict[Status, str] = {
+    "passed": "passed",
+    "failed": "failed",
+    "not_run": "not run",
+    "error": "error",
+}
+BUDGET_WORDS = {
+    "pass": "within budget on the device",
+    "fail": "over budget on the device",
+    "inconclusive": "inconclusive on the device",
+    "not_measured": "not measured on a device",
+}
+NONE = "–"
+
+
+def sig3(value: float | None) -> str:
+    """Three significant digits: 1.31e-6, 0.0713, 21.4, 601; a dash for None."""
+    if value is None:
+        return NONE
+    if not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")  # noqa: RUF001
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e4:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:.0f}"
+
+
+def scaled(value: float | None, unit: str) -> str:
+    """With a decimal prefix: 13998112 "B" is "14.0 MB"."""
+    if value is None:
+        return NONE
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{sig3(value / factor)} {prefix}{unit}".rstrip()
+    return f"{value:g} {unit}".rstrip()
+
+
+def percent(share: float | None) -> str:
+    return NONE if share is None else f"{sig3(100 * share)} %"
+
+
+def milliseconds(value: float | None) -> str:
+    return NONE if value is None else f"{sig3(value)} ms"
+
+
+def decibels(value: float | None) -> str:
+    return NONE if value is None else f"{sig3(value)} dB"
+
+
+def seconds(value: float) -> str:
+    return f"{sig3(value)} s"
+
+
+def shape(spec: TensorSpec) -> str:
+    return f"[{', '.join(str(size) for size in spec.shape)}]"
+
+
+def tensor(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {shape(spec)}"
+
+
+def preprocessing(how: Preprocessing | None) -> str:
+    """One line: how a photo becomes the input."""
+    if how is None:
+        return "not known: the inputs are taken as they are"
+    side = "both sides" if how.squash else "shorter side"
+    mean, std = (", ".join(sig3(v) for v in values) for values in (how.mean, how.std))
+    return (
+        f"{side} to {how.resize} px ({how.interpolation}), centre crop {how.crop[0]} × {how.crop[1]}, "  # noqa: RUF001
+        f"values 0 to {how.scale:g}, mean ({mean}), std ({std})"
+    )
+
+
+def chosen(report: Report) -> Artifact | None:
+    return next((a for a in report.artifacts if a.variant.name == report.selected), None)
+
+
+def tally(artifacts: Iterable[Artifact]) -> str:
+    """ "5 passed, 2 failed, 1 error", in the order of the statuses."""
+    counts = Counter(a.status for a in artifacts)
+    return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
+
+
+def budget(report: Report) -> str:
+    return f"Budget {milliseconds(report.budget_ms)} on {report.target_name}: {BUDGET_WORDS[report.budget]}"
+
+
+def quantized_share(artifact: Artifact) -> float | None:
+    """Share of weights in 8 bits or fewer, where the file could be read."""
+    return artifact.structure.quantized_weight_fraction if artifact.structure else None
+
+
+def data(kind: str, count: int) -> str:
+    return "none" if kind == "none" else f"{count} {kind}"
