@@ -98,7 +98,9 @@ def _ready(module: torch.nn.Module) -> torch.nn.Module:
     # A graph from torch.export has its mode traced into it, and refuses to be asked for another.
     with contextlib.suppress(NotImplementedError):
         module.eval()
-    return module.float().cpu().requires_grad_(False)
+    for parameter in module.float().cpu().parameters():
+        parameter.requires_grad_(False)
+    return module
 
 
 __all__ = ["build"]

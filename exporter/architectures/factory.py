@@ -99,7 +99,9 @@ def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Mo
     if isinstance(target, torch.nn.Module) and not arguments:
         return target
     if isinstance(target, torch.nn.Module) or not callable(target):
-        raise UsageError(f"--arch {arch} is a {type(target).__name__}, not a function that returns a module.")
+        raise UsageError(
+            f"--arch {arch}: {type(target).__name__} found, not a function that returns a module."
+        )
     _check_arguments(target, arguments, arch)
     try:
         module = target(**arguments)
