@@ -1,0 +1,142 @@
+"""ONNX and ORT files for ONNX Runtime: fp32, fp16 and int8 from one export."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.errors import LoweringError
+from exporter.formats.lowering_errors import lowering_error
+from exporter.formats.onnx import contents, export, onnx_file, ort_convert, ort_file
+from exporter.records import Array, Captured, Emission, Runner, Sample, Structure, Variant
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# There is no ort-fp16: x86 has no float16 kernels, so the conversion would bake casts and float32 weights in.
+VARIANTS = (
+    Variant("onnx-fp32", "onnx", "onnxruntime", "fp32", ".onnx", "onnx", 6.0),
+    Variant("onnx-fp16", "onnx", "onnxruntime", "fp16", ".onnx", "onnx", 1.0),
+    Variant("onnx-int8", "onnx", "onnxruntime", "int8", ".onnx", "onnx", 4.0),
+    Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
+    Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx", 0.5),
+)
+
+ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
+
+
+def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+    """Write the artifact; see `Format.emit`.
+
+    Raises:
+        LoweringError: PyTorch or ONNX Runtime cannot express this model; the cause in their words.
+    """
+    path = directory / f"{variant.name}{variant.suffix}"
+    try:
+        model, notes = _model(captured, variant, calibration)
+        program = _runner(_session(model, threads=1, optimise=False)) if variant.precision == "int8" else None
+        path.write_bytes(ort_convert.convert(model) if variant.suffix == ".ort" else model)
+    except OSError:
+        raise  # a full disk is not the model's fault
+    except Exception as error:
+        raise lowering_error(error, captured.program) from error
+    return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes, program)
+
+
+def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+    """Load the file in ONNX Runtime on the CPU, with `threads` threads.
+
+    Returns:
+        The runner, and "onnxruntime 1.32.0".
+
+    Raises:
+        LoweringError: It is not a whole file of its format, or the runtime refuses it.
+    """
+    import onnxruntime as ort
+
+    _contents(path)  # before the runtime sees it: it would follow references to other files
+    try:
+        session = _session(str(path), threads, optimise=True)
+    except Exception as error:
+        raise lowering_error(error) from error
+    return _runner(session), f"onnxruntime {ort.__version__}"
+
+
+def structure(path: Path, variant: Variant) -> Structure:
+    """Read the file without running it.
+
+    Raises:
+        LoweringError: It is not a whole, well-formed file of its format.
+    """
+    return contents.structure(_contents(path))
+
+
+def _contents(path: Path) -> contents.Contents:
+    try:
+        return ort_file.read(path) if path.suffix == ".ort" else onnx_file.read(path)
+    except OSError as error:
+        raise LoweringError(f"It cannot be read: {error.strerror}.") from error
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """Samples that compare by content: each variant of a group may be handed its own copy."""
+
+    digest: str
+    samples: tuple[Sample, ...] = field(compare=False)
+
+
+def _model(
+    captured: Captured, variant: Variant, calibration: tuple[Sample, ...]
+) -> tuple[bytes, tuple[str, ...]]:
+    """The ONNX model of the variant's precision, and notes on how it was made."""
+    if variant.precision == "fp16":
+        return export.fp16_model(export.fp32_model(captured)), ()
+    if variant.precision == "int8":
+        return _int8_model(captured, _Calibration(_digest(calibration), calibration))
+    return export.fp32_model(captured), ()
+
+
+@functools.lru_cache(maxsize=1)
+def _int8_model(captured: Captured, calibration: _Calibration) -> tuple[bytes, tuple[str, ...]]:
+    import onnx_ir
+
+    from exporter.quantize import qdq
+
+    quantised, note = qdq.quantize(export.fp32_model(captured), calibration.samples)
+    return export.finish(onnx_ir.from_proto(quantised)), (note,)
+
+
+def _digest(samples: tuple[Sample, ...]) -> str:
+    digest = hashlib.sha256()
+    for array in (a for sample in samples for a in sample):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _session(model: str | bytes, threads: int, optimise: bool) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _runner(session: onnxruntime.InferenceSession) -> Runner:
+    names = [i.name for i in session.get_inputs()]
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        return tuple(session.run(None, dict(zip(names, sample, strict=True))))
+
+    return run

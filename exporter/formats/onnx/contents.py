@@ -1,0 +1,168 @@
+"""What an ONNX or ORT file holds, as plain records, and the figures taken from them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from exporter.errors import LoweringError
+from exporter.records import Structure, TensorSpec
+
+WEIGHT_INPUTS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "ConvInteger": (1,),
+    "QLinearConv": (3,),
+    "FusedConv": (1,),
+    "NhwcFusedConv": (1,),
+    "QLinearConvTranspose": (3,),
+    "Gemm": (0, 1),
+    "FusedGemm": (0, 1),
+    "QGemm": (0, 3),
+    "MatMul": (0, 1),
+    "FusedMatMul": (0, 1),
+    "MatMulInteger": (0, 1),
+    "MatMulIntegerToFloat": (0, 1),
+    "DynamicQuantizeMatMul": (1,),
+    "QLinearMatMul": (0, 3),
+    "Attention": (1,),
+    "QAttention": (1,),
+    "Einsum": (0, 1),
+    "Gather": (0,),
+    "LSTM": (1, 2),
+    "GRU": (1, 2),
+    "RNN": (1, 2),
+}
+"""Operator -> the inputs that may be weights, fused forms of ONNX Runtime included."""
+
+PASS_THROUGH = frozenset(
+    {"DequantizeLinear", "QuantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+)
+"""Operators that may stand between a stored weight and the operator that uses it."""
+
+ITEM_BITS = {
+    "float64": 64,
+    "int64": 64,
+    "uint64": 64,
+    "float32": 32,
+    "int32": 32,
+    "uint32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "int16": 16,
+    "uint16": 16,
+    "int8": 8,
+    "uint8": 8,
+    "bool": 8,
+    "int4": 4,
+    "uint4": 4,
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.elements * ITEM_BITS[self.dtype] + 7) // 8
+
+
+@dataclass(frozen=True)
+class Node:
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.operator if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.operator}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The graph, subgraphs flattened into it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    nodes: tuple[Node, ...]
+    tensors: dict[str, Stored]
+
+
+def dtype_name(number: int) -> str:
+    """NumPy's name of an ONNX element type; ORT files use the same numbers.
+
+    Raises:
+        ValueError: There is no such type.
+    """
+    from onnx import TensorProto
+
+    name: str = TensorProto.DataType.Name(number).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def stored(name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | None) -> Stored:
+    """Describe a tensor after checking that its data is there (`actual_bytes` None: the caller has).
+
+    Raises:
+        LoweringError: Its size is not what its shape says.
+    """
+    if dtype not in ITEM_BITS:
+        raise LoweringError(f"Tensor '{name}' has type {dtype}, which no artifact of ours holds.")
+    tensor = Stored(dtype, shape)
+    if any(d < 0 for d in shape) or (actual_bytes is not None and tensor.size_bytes != actual_bytes):
+        raise LoweringError(
+            f"Tensor '{name}' holds {actual_bytes} bytes; {dtype} {list(shape)} needs others."
+        )
+    return tensor
+
+
+def structure(contents: Contents) -> Structure:
+    """Count operators and weights."""
+    weights = [contents.tensors[name] for name in _weight_names(contents)]
+    elements: Counter[str] = Counter()
+    for weight in weights:
+        elements[weight.dtype] += weight.elements
+    return Structure(
+        inputs=contents.inputs,
+        outputs=contents.outputs,
+        operators=dict(sorted(Counter(node.name for node in contents.nodes).items())),
+        weight_bytes=sum(weight.size_bytes for weight in weights),
+        weight_elements=dict(sorted(elements.items())),
+    )
+
+
+def _weight_names(contents: Contents) -> list[str]:
+    sources = {
+        n.outputs[0]: n.inputs[0]
+        for n in contents.nodes
+        if n.operator in PASS_THROUGH and n.inputs and n.outputs
+    }
+    used = {
+        _origin(node.inputs[i], sources)
+        for node in contents.nodes
+        for i in WEIGHT_INPUTS.get(node.operator, ())
+        if i < len(node.inputs)
+    }
+    return sorted(n for n in used if n in contents.tensors and _is_weight(contents.tensors[n]))
+
+
+def _is_weight(tensor: Stored) -> bool:
+    return len(tensor.shape) >= 2 and tensor.dtype not in ("int64", "int32", "bool")
+
+
+def _origin(name: str, sources: dict[str, str]) -> str:
+    seen = set()
+    while name in sources and name not in seen:  # a hostile file may hold a cycle
+        seen.add(name)
+        name = sources[name]
+    return name

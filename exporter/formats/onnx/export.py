@@ -1,0 +1,139 @@
+"""A captured program as ONNX models, in bytes: fp32 from PyTorch, fp16 from that."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+from exporter.records import Captured
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+OPSET = 18
+"""The opset PyTorch's translations are written in, so nothing is converted up or down afterwards.
+
+ONNX Runtime's mobile packages carry every operator of the full runtime since 1.19 (the reduced
+`onnxruntime-mobile`, which stopped at opset 15, is gone: https://github.com/microsoft/onnxruntime/pull/20941).
+Opset 18 runs on all of them, and holds all that is needed: per-channel QDQ came with 13, LayerNormalization
+with 17. Newer opsets only shut out older apps.
+"""
+
+MAX_BYTES = 2**31 - 1
+"""What one protobuf file can hold."""
+
+FLOAT32_OPERATORS = (
+    "BatchNormalization",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "RMSNormalization",
+    "Softmax",
+    "LogSoftmax",
+    "GlobalAveragePool",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMean",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "CumSum",
+    "Exp",
+    "Log",
+    "Pow",
+    "Reciprocal",
+    "Sqrt",
+)
+"""Kept in float32 in the fp16 model: sums over many values, and functions that leave float16's range."""
+
+
+@functools.lru_cache(maxsize=1)
+def fp32_model(captured: Captured) -> bytes:
+    """Translate the program; made once per captured model, as every variant starts here.
+
+    Returns:
+        A checked, simplified ONNX model (batch norms and constants folded), weights inside, static shapes,
+        inputs and outputs named as in `captured`. The same program gives the same bytes.
+
+    Raises:
+        LoweringError: There is no program, or its weights are too large for one file.
+        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
+    """
+    import torch
+
+    program = captured.program
+    if program is None:
+        raise LoweringError(captured.program_error)
+    refuse_too_large(sum(t.nbytes for t in program.state_dict.values()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in captured.inputs],
+            output_names=[s.name for s in captured.outputs],
+            verbose=False,
+        )
+    assert exported is not None
+    return finish(exported.model)
+
+
+def fp16_model(model: bytes) -> bytes:
+    """Store weights and compute in float16; inputs, outputs and `FLOAT32_OPERATORS` stay float32."""
+    import onnx
+    import onnx_ir
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    converted = convert_float_to_float16(
+        onnx.load_model_from_string(model),
+        keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FLOAT32_OPERATORS],
+    )
+    converted.graph.ClearField("value_info")  # not kept true around the casts it adds
+    return finish(onnx_ir.from_proto(converted))
+
+
+def finish(model: onnx_ir.Model) -> bytes:
+    """Clean, check and serialise: what is written says nothing about the machine it was made on.
+
+    Raises:
+        onnx.checker.ValidationError: The model is not valid ONNX.
+    """
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes import common
+
+    common.ClearMetadataAndDocStringPass()(model)
+    common.NameFixPass()(model)  # outputs got their names last: an inner value may have had that name
+    common.TopologicalSortPass()(model)
+    proto = onnx_ir.to_proto(model)
+    _strip(proto)
+    refuse_too_large(proto.ByteSize())
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def refuse_too_large(size_bytes: int) -> None:
+    """Raises: LoweringError: One ONNX file cannot hold that much."""
+    if size_bytes > MAX_BYTES:
+        raise LoweringError(
+            f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} GB."
+        )
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove what the passes leave: PyTorch's notes on the model and its values."""
+    graph = proto.graph
+    proto.producer_name, proto.producer_version, proto.doc_string = "export-mobile", "", ""
+    for holder in (proto, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")

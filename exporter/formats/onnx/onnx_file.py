@@ -1,0 +1,95 @@
+"""Read an .onnx file without running it, believing nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+from exporter.formats.onnx.contents import Contents, Node, Stored, dtype_name, stored
+from exporter.records import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read(path: Path) -> Contents:
+    """Parse and check the file.
+
+    Raises:
+        LoweringError: It is not a whole, valid ONNX model that stands alone.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+        _refuse_external_data(model)
+        onnx.checker.check_model(model)
+        return _contents(model)
+    except LoweringError:
+        raise
+    except Exception as error:  # protobuf, onnx and Python each have their own for bad input
+        raise LoweringError(f"It is not a whole ONNX model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _refuse_external_data(model: onnx.ModelProto) -> None:
+    # Such a reference may name any file of this machine.
+    from onnx.external_data_helper import uses_external_data
+
+    for graph in _graphs(model):
+        sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
+        for tensor in (*graph.initializer, *sparse, *_attribute_tensors(graph.node)):
+            if uses_external_data(tensor):
+                raise LoweringError(
+                    f"Tensor '{tensor.name}' lies in another file: an artifact must stand alone."
+                )
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    if model.functions or model.training_info:
+        raise LoweringError("It holds functions or training graphs, which no artifact of ours does.")
+    waiting = [model.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for attribute in (a for node in graph.node for a in node.attribute):
+            waiting.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                waiting.append(attribute.g)
+
+
+def _attribute_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in (a for node in nodes for a in node.attribute):
+        yield from attribute.tensors
+        yield attribute.t
+
+
+def _contents(model: onnx.ModelProto) -> Contents:
+    graphs = list(_graphs(model))
+    tensors = {t.name: _stored(t) for graph in graphs for t in graph.initializer}
+    return Contents(
+        inputs=tuple(_spec(v) for v in model.graph.input if v.name not in tensors),
+        outputs=tuple(_spec(v) for v in model.graph.output),
+        nodes=tuple(
+            Node(n.op_type, n.domain, tuple(n.input), tuple(n.output)) for graph in graphs for n in graph.node
+        ),
+        tensors=tensors,
+    )
+
+
+def _stored(tensor: onnx.TensorProto) -> Stored:
+    # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
+    held = len(tensor.raw_data) if tensor.HasField("raw_data") else None
+    return stored(tensor.name, dtype_name(tensor.data_type), tuple(tensor.dims), held)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    if not all(d.HasField("dim_value") for d in kind.shape.dim):
+        raise LoweringError(f"'{value.name}' has a dynamic shape; our artifacts' shapes are static.")
+    return TensorSpec(value.name, tuple(d.dim_value for d in kind.shape.dim), dtype_name(kind.elem_type))

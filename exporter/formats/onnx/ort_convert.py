@@ -1,0 +1,121 @@
+"""Write ONNX models in ONNX Runtime's own format (.ort) for the CPUs of phones."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from exporter.formats.onnx.ort_file import session_table
+
+ALIGNMENT = 64
+"""Keeps every field of the model part as aligned as ONNX Runtime wrote it."""
+
+
+def convert(model: bytes) -> bytes:
+    """Optimise an ONNX model and write it in ORT format, as ONNX Runtime's convert_onnx_models_to_ort does.
+
+    With its settings for `--target_platform arm` and the fixed style (all optimisations now, none on the
+    phone): no blocked layout (NCHWc, x86 only), int8 activations stay int8. That tool itself works on folders
+    and prints.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    with tempfile.TemporaryDirectory(prefix="export-mobile-") as folder:
+        path = Path(folder) / "model.ort"
+        options.optimized_model_filepath = str(path)
+        ort.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+        )
+        return _reproducible(path.read_bytes())
+
+
+def _reproducible(data: bytes) -> bytes:
+    """Rewrite the head of a file we just wrote, so that the same model gives the same bytes.
+
+    ONNX Runtime lists its kernels' type constraints in the order of a randomly seeded hash table. They come
+    first in the file, the model after them, and the model never points back.
+    """
+    session = session_table(data)
+    old_model = session.Model()._tab.Pos
+    body = min(old_model, old_model - _signed(data, old_model))  # a table's own layout may lie before it
+    head, slot = _head(session)
+    padding = (body - len(head)) % ALIGNMENT
+    target = len(head) + padding + old_model - body
+    head[slot : slot + 4] = (target - slot).to_bytes(4, "little")
+    return bytes(head) + bytes(padding) + data[body:]
+
+
+def _signed(data: bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + 4], "little", signed=True)
+
+
+def _head(session: Any) -> tuple[bytearray, int]:
+    """The session table and its kernels' constraints, and where in it the offset to the model goes."""
+    import flatbuffers
+    from ort_flatbuffers_py.fbs import InferenceSession as Table
+    from ort_flatbuffers_py.fbs import KernelTypeStrResolver as Resolver
+    from ort_flatbuffers_py.fbs import Model
+
+    builder = flatbuffers.Builder()
+    operators = [_operator(builder, o) for o in _list(session.KernelTypeStrResolver(), "OpKernelTypeStrArgs")]
+    entries = _vector(builder, Resolver.StartOpKernelTypeStrArgsVector, operators)
+    Resolver.Start(builder)
+    Resolver.AddOpKernelTypeStrArgs(builder, entries)
+    resolver = Resolver.End(builder)
+    version = builder.CreateString(session.OrtVersion())
+    Model.Start(builder)
+    placeholder = Model.End(builder)
+    Table.Start(builder)
+    Table.AddOrtVersion(builder, version)
+    Table.AddModel(builder, placeholder)
+    Table.AddKernelTypeStrResolver(builder, resolver)
+    builder.Finish(Table.End(builder), file_identifier=b"ORTM")
+    head = builder.Output()
+    table = session_table(bytes(head))._tab
+    return head, table.Pos + table.Offset(6)
+
+
+def _operator(builder: Any, entry: Any) -> int:
+    from ort_flatbuffers_py.fbs import OpIdKernelTypeStrArgsEntry as Entry
+
+    constraints = [_constraint(builder, c) for c in _list(entry, "KernelTypeStrArgs")]
+    vector = _vector(builder, Entry.StartKernelTypeStrArgsVector, constraints)
+    name = builder.CreateString(entry.OpId())
+    Entry.Start(builder)
+    Entry.AddOpId(builder, name)
+    Entry.AddKernelTypeStrArgs(builder, vector)
+    return Entry.End(builder)  # type: ignore[no-any-return]
+
+
+def _constraint(builder: Any, entry: Any) -> int:
+    from ort_flatbuffers_py.fbs import ArgTypeAndIndex as Argument
+    from ort_flatbuffers_py.fbs import KernelTypeStrArgsEntry as Entry
+
+    arguments = []
+    for argument in _list(entry, "Args"):
+        Argument.Start(builder)
+        Argument.AddArgType(builder, argument.ArgType())
+        Argument.AddIndex(builder, argument.Index())
+        arguments.append(Argument.End(builder))
+    vector = _vector(builder, Entry.StartArgsVector, arguments)
+    name = builder.CreateString(entry.KernelTypeStr())
+    Entry.Start(builder)
+    Entry.AddKernelTypeStr(builder, name)
+    Entry.AddArgs(builder, vector)
+    return Entry.End(builder)  # type: ignore[no-any-return]
+
+
+def _list(owner: Any, field: str) -> list[Any]:
+    return [getattr(owner, field)(i) for i in range(getattr(owner, f"{field}Length")())]
+
+
+def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
+    start(builder, len(offsets))
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()  # type: ignore[no-any-return]

@@ -1,0 +1,113 @@
+"""Read an .ort file (ONNX Runtime's own format, a flatbuffer) without running it, believing nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import LoweringError
+from exporter.formats.onnx.contents import Contents, Node, Stored, dtype_name, stored
+from exporter.records import TensorSpec
+
+MAX_DEPTH = 16
+"""Of subgraphs in subgraphs."""
+
+
+def read(path: Path) -> Contents:
+    """Parse the file.
+
+    Raises:
+        LoweringError: It is not a whole ORT-format model that stands alone.
+    """
+    try:
+        data = path.read_bytes()
+        return _Reader(data).contents()
+    except LoweringError:
+        raise
+    except Exception as error:  # the flatbuffers reader checks nothing: struct, index, type, unicode errors
+        raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
+
+
+class _Reader:
+    """Reads one buffer; refuses more list items than it can hold, so that hostile lengths end quickly."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._items_left = len(data) // 4
+
+    def contents(self) -> Contents:
+        graph = session_table(self._data).Model().Graph()
+        graphs = list(self._graphs(graph, MAX_DEPTH))
+        types = {v.Name().decode(): v.Type() for v in self._items(graph, "NodeArgs")}
+        return Contents(
+            inputs=tuple(_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Inputs")),
+            outputs=tuple(_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Outputs")),
+            nodes=tuple(self._node(n) for g in graphs for n in self._items(g, "Nodes")),
+            tensors={
+                t.Name().decode(): self._tensor(t) for g in graphs for t in self._items(g, "Initializers")
+            },
+        )
+
+    def _items(self, owner: Any, field: str) -> Iterator[Any]:
+        length = getattr(owner, f"{field}Length")()
+        self._items_left -= length
+        if self._items_left < 0:
+            raise LoweringError("It is not a whole ORT-format model: its lists are longer than the file.")
+        return map(getattr(owner, field), range(length))
+
+    def _graphs(self, graph: Any, depth: int) -> Iterator[Any]:
+        if depth == 0:
+            raise LoweringError(f"Its graphs are nested more than {MAX_DEPTH} deep.")
+        yield graph
+        for node in self._items(graph, "Nodes"):
+            for attribute in self._items(node, "Attributes"):
+                inner = [attribute.G(), *self._items(attribute, "Graphs")]
+                for subgraph in (g for g in inner if g is not None):
+                    yield from self._graphs(subgraph, depth - 1)
+
+    def _node(self, node: Any) -> Node:
+        return Node(
+            operator=node.OpType().decode(),
+            domain=(node.Domain() or b"").decode(),
+            inputs=tuple(n.decode() for n in self._items(node, "Inputs")),
+            outputs=tuple(n.decode() for n in self._items(node, "Outputs")),
+        )
+
+    def _tensor(self, tensor: Any) -> Stored:
+        name = tensor.Name().decode()
+        if tensor.RawDataIsNone():
+            raise LoweringError(
+                f"The data of tensor '{name}' is not in the file: an artifact must stand alone."
+            )
+        # The length is the file's word; the view over the bytes fails where they are not there.
+        held = len(tensor.RawDataAsNumpy())
+        shape = tuple(int(d) for d in self._items(tensor, "Dims"))
+        return stored(name, dtype_name(tensor.DataType()), shape, held)
+
+
+def session_table(data: bytes) -> Any:
+    """The flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
+
+    Raises:
+        LoweringError: The file's mark is not there.
+    """
+    # Importing the package puts ONNX Runtime's generated flatbuffers classes on the path.
+    import onnxruntime.tools.ort_format_model  # noqa: F401
+    from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
+
+    if not InferenceSession.InferenceSessionBufferHasIdentifier(data, 0):
+        raise LoweringError("It is not an ORT-format model: the file's mark is missing.")
+    return InferenceSession.GetRootAs(data, 0)
+
+
+def _spec(name: str, info: Any) -> TensorSpec:
+    from ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
+
+    kind = TensorTypeAndShape()
+    kind.Init(info.Value().Bytes, info.Value().Pos)
+    shape = kind.Shape()
+    sizes = [shape.Dim(i).Value() for i in range(min(shape.DimLength(), 16))]
+    if any(size.DimParam() for size in sizes):
+        raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' shapes are static.")
+    return TensorSpec(name, tuple(size.DimValue() for size in sizes), dtype_name(kind.ElemType()))
