@@ -157,7 +157,7 @@ def _from_array(name: str, ref: ArrayRef) -> torch.Tensor:
             f"The array {name!r} of shape {list(ref.shape)} holds {flat.size} numbers.", RESAVE
         )
     array = flat.astype(flat.dtype.newbyteorder("=")).reshape(ref.shape, order="F" if ref.fortran else "C")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.asarray(array, order="C"))
 
 
 def _dtype(name: str) -> Any:

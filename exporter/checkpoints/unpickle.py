@@ -67,6 +67,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         match pid:
             case ("storage", DType(dtype), str(key) | int(key), _, int(numel), *view) if numel >= 0:
                 return _viewed(Storage(str(key), dtype, numel), view)
+            case ("storage", Foreign(name), *_):
+                return Inert(name)
             case ("module", kind, *_):
                 return kind
         raise pickle.UnpicklingError("it refers to something that is no tensor storage")

@@ -23,7 +23,8 @@ STORAGE_DTYPES: Mapping[str, str] = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
     "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
+    "ComplexDoubleStorage": "complex128", "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8", "QInt32Storage": "int32", "UntypedStorage": "uint8",
 }  # fmt: skip
 
 
@@ -132,7 +133,9 @@ def _integers(value: object, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> TensorRef:
+def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> AnyTensor:
+    if isinstance(storage, Inert):
+        return Opaque(f"of the unknown type {storage.name}")
     if not isinstance(storage, Storage):
         raise UnpicklingError("a tensor is built on something that is no storage")
     return _typed(storage, storage.dtype, offset, shape, strides)
@@ -221,7 +224,7 @@ def _complex(real: object = 0.0, imaginary: object = 0.0, *_: object) -> complex
 
 def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
     if not isinstance(function, Maker) or not isinstance(arguments, tuple):
-        return Opaque("of a tensor class of its own")
+        return Inert(function.name if isinstance(function, Foreign) else "a tensor subclass")
     return function.make(*arguments)
 
 
