@@ -122,7 +122,7 @@ def _row(artifact: Artifact, report: Report) -> Row:
         css=artifact.status.replace("_", "-"),
         status=text.STATUS_WORDS[artifact.status],
         chosen=artifact.variant.name == report.selected,
-        reason=_reason(artifact),
+        reason=text.reason(artifact),
         precision=artifact.variant.precision,
         cells=(
             ("Max error", text.sig3(found.max_error if found else None)),
@@ -137,11 +137,6 @@ def _row(artifact: Artifact, report: Report) -> Row:
         facts=_artifact_facts(artifact),
         notes=artifact.notes,
     )
-
-
-def _reason(artifact: Artifact) -> str:
-    where = f" (at {artifact.source_line})" if artifact.source_line else ""
-    return f"{artifact.reason or ''}{where}".strip()
 
 
 def _artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 """The key of the float64 model's values among the outputs."""
-WIDTH = 5.2
+WIDTH = 5.0
 """Inches of a plot: one column of the page, so that its text stays readable on a phone."""
 BINS = 48
 
@@ -33,9 +33,9 @@ STATUS_COLOURS: dict[Status, str] = {
 VARIABLES = {INK: "--ink", FAINT: "--faint", ACCENT: "--accent"} | {
     colour: f"--{status.replace('_', '-')}" for status, colour in STATUS_COLOURS.items()
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9,
+    "font.size": 10,
     "font.family": "sans-serif",
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -56,7 +56,7 @@ def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
         return None
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.13, 0.14, 0.42, 0.82))
+        axes = figure.add_axes((0.15, 0.15, 0.37, 0.81))
         axes.set(yscale="log", xlabel="host p50, ms", ylabel="largest error, of the output's scale")
         axes.margins(0.15)
         for artifact, p50_ms, error in measured:
@@ -85,10 +85,10 @@ def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selecte
         axes.annotate(
             name,
             (x, y),
-            xytext=(1.12, (index + 0.5) / len(ordered)),
+            xytext=(1.14, (index + 0.5) / len(ordered)),
             textcoords="axes fraction",
             va="center",
-            fontsize=8,
+            fontsize=9,
             color=ACCENT if name == selected else INK,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 2, "shrinkB": 4},
         )
@@ -101,9 +101,11 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
         return None
     timed.sort(key=lambda pair: -pair[1].p50_ms)
     names = [a.variant.name for a, _ in timed]
+    height = 0.7 + 0.34 * len(timed)
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.36, 0.2 if len(timed) < 4 else 0.14, 0.61, 0.78))
+        bottom = 0.5 / height
+        axes = figure.add_axes((0.42, bottom, 0.56, 0.98 - bottom))
         boxes = axes.boxplot([_ms(latency) for _, latency in timed], orientation="horizontal",
                              whis=(5, 95), showfliers=False, widths=0.5, patch_artist=True)  # fmt: skip
         for name, box, median in zip(names, boxes["boxes"], boxes["medians"], strict=True):
@@ -115,7 +117,7 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
         axes.set_xlim(left=0)
         axes.set_xlabel("ms per call on this host")
 
-    return _svg("latencies", 1.2 + 0.3 * len(timed), draw)
+    return _svg("latencies", height, draw)
 
 
 def _ms(latency: Latency) -> list[float]:
@@ -136,10 +138,10 @@ def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str |
         grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
         for axes, (name, array) in zip(grid.flat, shown.items(), strict=False):
             _histogram(axes, edges, reference, array, ACCENT if name == selected else INK)
-            axes.set_title(name, fontsize=8, color=INK, loc="left")
+            axes.set_title(name, fontsize=9, color=INK, loc="left")
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
-        figure.supxlabel("output value", fontsize=9)
+        figure.supxlabel("output value", fontsize=10)
         figure.tight_layout()
 
     return _svg("histograms", 0.7 + 1.15 * rows, draw)
@@ -165,7 +167,8 @@ def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}):
+    settings: Any = {**SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         draw(figure)

@@ -5,7 +5,6 @@ The templates are `*.kt.j2` and `*.swift.j2`; names come from files and are quot
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,12 +57,6 @@ TITLES = {
     "executorch.swift.j2": "iOS · Swift · ExecuTorch",
     "coreml.swift.j2": "iOS · Swift · Core ML",
 }
-RESERVED = frozenset(
-    "as associatedtype break case catch class continue default defer deinit do else enum extension fallthrough "
-    "false for fun func guard if import in init inout interface internal is let module null object operator "
-    "outputs package photo private protocol public rethrows return self session static struct subscript super "
-    "switch this throw throws true try typealias typeof val var when where while".split()
-)
 
 
 def snippets(report: Report) -> tuple[Snippet, ...]:
@@ -136,13 +129,11 @@ def _tensor(spec: TensorSpec, taken: set[str]) -> Tensor:
 
 
 def _identifier(name: str, taken: set[str]) -> str:
-    """A name that Kotlin and Swift accept and that no other tensor has."""
-    base = re.sub(r"[^A-Za-z0-9_]", "_", name) or "tensor"
-    if base[0].isdigit() or base in RESERVED or keyword.iskeyword(base) or not base.strip("_"):
-        base = f"tensor_{base}"
-    unique, number = base, 2
+    """A name of its own; the ending keeps it apart from keywords and the templates' own names."""
+    base = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("_0123456789") or "tensor"
+    unique, number = f"{base}Values", 2
     while unique in taken:
-        unique, number = f"{base}_{number}", number + 1
+        unique, number = f"{base}Values{number}", number + 1
     taken.add(unique)
     return unique
 

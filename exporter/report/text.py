@@ -20,7 +20,7 @@ BUDGET_WORDS = {
     "inconclusive": "inconclusive on the device",
     "not_measured": "not measured on a device",
 }
-NONE = "–"
+NONE = "\N{EN DASH}"
 
 
 def sig3(value: float | None) -> str:
@@ -28,7 +28,7 @@ def sig3(value: float | None) -> str:
     if value is None:
         return NONE
     if not math.isfinite(value):
-        return {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")  # noqa: RUF001
+        return {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")
     if value == 0:
         return "0"
     if not 1e-3 <= abs(value) < 1e4:
@@ -87,8 +87,14 @@ def chosen(report: Report) -> Artifact | None:
     return next((a for a in report.artifacts if a.variant.name == report.selected), None)
 
 
+def reason(artifact: Artifact) -> str:
+    """Why it has its status, with the line of the user's model where known."""
+    where = f" (at {artifact.source_line})" if artifact.source_line else ""
+    return f"{artifact.reason or ''}{where}".strip()
+
+
 def tally(artifacts: Iterable[Artifact]) -> str:
-    """ "5 passed, 2 failed, 1 error", in the order of the statuses."""
+    """How many have each status: 5 passed, 2 failed, 1 error."""
     counts = Counter(a.status for a in artifacts)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 

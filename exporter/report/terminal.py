@@ -1,0 +1,101 @@
+"""The report as a table in the terminal; readable at 80 columns and without colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.records import Artifact, Report, Status
+from exporter.report import text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+STYLES: dict[Status, str] = {"passed": "green", "failed": "red", "not_run": "yellow", "error": "magenta"}
+NUMBERS = ("max\nerror", "SQNR\ndB", "top-1\n%", "int8\n%", "\nMB", "host ms\np50/p90")
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the artifacts, the choice with its reason, what did not pass and why, and the warnings."""
+    _line(console, f"{report.source_file}, {report.architecture}, for {report.target_name}", "bold")
+    console.print(_table(report))
+    console.print()
+    _choice(report, console)
+    _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
+    _reasons(report, console)
+    for warning in report.warnings:
+        _line(console, f"Warning: {warning}", "yellow")
+
+
+def _table(report: Report) -> Table:
+    from rich.table import Table
+
+    # One space between columns: two would not fit nine of them into 80.
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\nartifact", overflow="fold")
+    table.add_column("\nas")
+    table.add_column("\nstatus", no_wrap=True)
+    for name in NUMBERS:
+        table.add_column(name, justify="right")
+    for artifact in report.artifacts:
+        chosen = artifact.variant.name == report.selected
+        table.add_row(*_cells(artifact), style="bold" if chosen else None)
+    return table
+
+
+def _cells(artifact: Artifact) -> tuple[Text, ...]:
+    from rich.text import Text
+
+    found = artifact.verdict.comparison if artifact.verdict else None
+    latency, size = artifact.latency, artifact.size_bytes
+    share = text.quantized_share(artifact)
+    return (
+        _plain(artifact.variant.name),
+        Text(artifact.variant.precision),
+        Text(text.STATUS_WORDS[artifact.status], STYLES[artifact.status]),
+        Text(text.sig3(found.max_error if found else None)),
+        Text(text.sig3(found.sqnr_db if found else None)),
+        Text(_hundredths(found.agreement if found else None)),
+        Text(_hundredths(share)),
+        Text(text.sig3(None if size is None else size / 1e6)),
+        Text(f"{text.sig3(latency.p50_ms)}/{text.sig3(latency.p90_ms)}" if latency else text.NONE),
+    )
+
+
+def _hundredths(share: float | None) -> str:
+    return text.sig3(None if share is None else 100 * share)
+
+
+def _choice(report: Report, console: Console) -> None:
+    chosen = text.chosen(report)
+    if chosen is None:
+        _line(console, f"Nothing to ship. {report.selection_reason}", "bold red")
+    else:
+        _line(console, f"Ship {chosen.file}. {report.selection_reason}", "bold")
+
+
+def _reasons(report: Report, console: Console) -> None:
+    """Every artifact that did not pass, with its reason, indented below one heading."""
+    from rich.padding import Padding
+
+    others = [a for a in report.artifacts if a.status != "passed"]
+    if others:
+        _line(console, "\nNot passed:")
+    for artifact in others:
+        line = _plain(f"{artifact.variant.name}: ", STYLES[artifact.status])
+        line.append_text(_plain(text.reason(artifact)))
+        console.print(Padding(line, (0, 0, 0, 2), expand=False))
+
+
+def _line(console: Console, words: str, style: str = "") -> None:
+    console.print(_plain(words, style))
+
+
+def _plain(words: str, style: str = "") -> Text:
+    """Text as it is: no markup ("[1, 3]" stays), no control characters (a file's name may hold escapes)."""
+    from rich.text import Text
+
+    return Text(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in words), style
+    )
