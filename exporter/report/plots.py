@@ -131,7 +131,7 @@ def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str |
     shown = {name: array for name, array in sorted(values.items()) if array.size}
     if not reference.size or not shown:
         return None
-    edges = np.histogram_bin_edges(reference, BINS)
+    edges = _edges(reference)
     rows = math.ceil(len(shown) / 2)
 
     def draw(figure: Figure) -> None:
@@ -154,6 +154,15 @@ def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.n
     axes.stairs(np.histogram(clipped, edges)[0] / array.size, edges, color=colour, linewidth=1)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+
+
+def _edges(reference: np.ndarray) -> np.ndarray:
+    """BINS equal bins over the reference; a range of its own when that is constant."""
+    low, high = float(reference.min()), float(reference.max())
+    scale = max(abs(low), abs(high)) or 1.0
+    if high - low < 1e-6 * scale:
+        low, high = low - 0.5 * scale, high + 0.5 * scale
+    return np.linspace(low, high, BINS + 1)
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from exporter.records import Report
+from exporter.report.terminal import print_report
+from tests.report import sample
+
+
+def printed(report: Report, width: int = 80, colour: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None
+    )
+    print_report(report, console)
+    return stream.getvalue()
+
+
+def joined(report: Report) -> str:
+    """Without the line breaks that the width put in."""
+    return " ".join(printed(report).split())
+
+
+def row(name: str, width: int = 80) -> list[str]:
+    line = next(line for line in printed(sample.report(), width).splitlines() if line.startswith(name))
+    return line.removeprefix(name).split()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_row_fits_on_one_line(width: int) -> None:
+    """At 80 columns every figure of an artifact stands beside its name, whole."""
+    expected = ["int8", "passed", "0.0713", "21.4", "95.0", "100", "3.71", "1.93/2.08"]
+    assert row("executorch-xnnpack-int8", width) == expected
+    assert max(len(line) for line in printed(sample.report(), width).splitlines()) <= width
+
+
+def test_what_has_no_figure_has_a_dash() -> None:
+    """Nothing is shown as zero that was never measured."""
+    dash = "\N{EN DASH}"
+    assert row("coreml-w4") == ["w4", "error", *[dash] * 6]
+    assert row("coreml-w8") == ["w8", "not", "run", dash, dash, dash, "100", "3.59", dash]
+
+
+def test_the_choice_comes_with_its_reason() -> None:
+    """The file to ship, why, and that no device has measured it."""
+    text = joined(sample.report())
+    assert "Ship executorch-xnnpack-int8.pte. Fastest passed artifact" in text
+    assert "Budget 15.0 ms on snapdragon865: not measured on a device." in text
+
+
+def test_nothing_to_ship_is_said_plainly() -> None:
+    """Without a choice the line says so, with the reason."""
+    assert "Nothing to ship. No artifact passed." in joined(sample.nothing_passed())
+
+
+def test_every_artifact_that_did_not_pass_has_its_reason() -> None:
+    """Failed, not run and error alike; passed ones are not listed again."""
+    text = joined(sample.report()).split("Not passed:")[1]
+    for artifact in sample.artifacts():
+        assert (f"{artifact.variant.name}: {artifact.reason}" in text) == (artifact.status != "passed")
+    assert "(at nets/mobile.py:88)" in text
+
+
+def test_warnings_are_printed() -> None:
+    """Warnings end the report."""
+    assert joined(sample.report()).endswith(
+        "Warning: Agreement was measured on 20 photos: one photo is 5 points."
+    )
+
+
+def test_status_is_coloured_on_a_terminal_and_a_word_everywhere() -> None:
+    """Colour is an addition: without it no escape is written and the word is still there."""
+    assert "\x1b[32mpassed" in printed(sample.report(), colour=True)
+    assert "\x1b" not in printed(sample.report())
+    assert "passed" in printed(sample.report())
+
+
+def test_text_from_outside_is_not_markup_and_has_no_escapes() -> None:
+    """Shapes in brackets stay, and a file name cannot move the cursor."""
+    report = replace(sample.report(), source_file="a\x1b[2J.pth", selection_reason="Input [red] is [1, 3].")
+    text = printed(report)
+    assert "\x1b" not in text
+    assert "Input [red] is [1, 3]." in text

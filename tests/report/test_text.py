@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from exporter.records import Preprocessing
+from exporter.report import text
+from tests.report import sample
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "\N{EN DASH}"),
+        (0.0, "0"),
+        (1.312e-6, "1.31e-6"),
+        (0.07129, "0.0713"),
+        (21.44, "21.4"),
+        (100.0, "100"),
+        (999.7, "1000"),
+        (5678.0, "5678"),
+        (601_617_408, "6.02e8"),
+        (-3.0, "-3.00"),
+        (math.inf, "∞"),
+        (-math.inf, "-∞"),
+        (math.nan, "NaN"),
+    ],
+)
+def test_three_significant_digits(value: float | None, shown: str) -> None:
+    """Numbers keep three digits whatever their size, and the special ones are named."""
+    assert text.sig3(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (None, "\N{EN DASH}"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (13_998_112, "14.0 MB"),
+        (3.2e9, "3.20 GB"),
+    ],
+)
+def test_sizes_have_decimal_prefixes(size: float | None, shown: str) -> None:
+    """A size is shown with its unit."""
+    assert text.scaled(size, "B") == shown
+
+
+def test_preprocessing_in_words() -> None:
+    """The line says how a photo is cut and normalised, squashed or not."""
+    assert text.preprocessing(Preprocessing()).startswith(
+        "shorter side to 256 px (bilinear), centre crop 224"
+    )
+    assert "both sides to 256" in text.preprocessing(replace(Preprocessing(), squash=True))
+    assert "not known" in text.preprocessing(None)
+
+
+def test_the_tally_counts_every_status() -> None:
+    """Statuses are counted in a fixed order and absent ones left out."""
+    assert text.tally(sample.artifacts()) == "4 passed, 2 failed, 3 not run, 1 error"
+    assert text.tally(()) == ""
+
+
+def test_an_unmeasured_budget_says_so() -> None:
+    """The budget is never said to be met without a device."""
+    assert text.budget(sample.report()) == "Budget 15.0 ms on snapdragon865: not measured on a device"
+
+
+def test_a_reason_names_the_users_line() -> None:
+    """The source line of the user's model stands behind the cause."""
+    assert text.reason(sample.artifacts()[-1]).endswith("distinct values. (at nets/mobile.py:88)")
