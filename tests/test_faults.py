@@ -1,0 +1,73 @@
+"""What `export-mobile verify` must find. The table of faults is in `tests/faults.py`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from exporter.audit import Audit, Finding, verify_export
+from exporter.workers import Workers
+from tests.exports import exported
+from tests.faults import FAULTS, Fault, rehash
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+
+
+@pytest.fixture(scope="module")
+def good() -> Path:
+    return exported("cnn")[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All audits share their worker processes: frameworks are imported once."""
+    with Workers(2, tmp_path_factory.mktemp("workers") / "log") as pool:
+        shared = mock.MagicMock()
+        shared.return_value.__enter__.return_value = pool
+        with mock.patch("exporter.audit.Workers", shared):
+            yield
+
+
+def finding(audit: Audit, name: str) -> Finding:
+    return next(f for f in audit.findings if f.name == name)
+
+
+def test_the_undamaged_export_holds(good: Path) -> None:
+    """Otherwise no fault below would prove anything: what ran has passed, and passes again."""
+    audit = verify_export(good)
+    assert audit.holds, audit
+    statuses = {f.name: f.found for f in audit.findings}
+    assert {name for name, status in statuses.items() if status == "not_run"} == {
+        "executorch-vulkan-fp16",
+        "coreml-fp16",
+        "coreml-w8",
+        "coreml-w4",
+    }
+    assert all(status in {"passed", "not_run"} for status in statuses.values()), statuses
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_found(fault: Fault, good: Path, tmp_path: Path) -> None:
+    """Exactly the damaged artifact fails, for a reason that names what is wrong."""
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    fault.damage(out)
+    if fault.rehash:
+        rehash(out)
+    audit = verify_export(out)
+    assert not audit.holds
+    if fault.artifact:
+        found = finding(audit, fault.artifact)
+        assert found.found == "failed"
+        assert fault.words in found.reason
+    else:
+        assert fault.words in " ".join(audit.problems)
+
+
+def test_there_are_at_least_25_distinct_faults() -> None:
+    """The promise of the README."""
+    assert len({fault.name for fault in FAULTS}) >= 25
