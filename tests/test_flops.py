@@ -26,6 +26,16 @@ def test_attention_is_counted(training: bool) -> None:
     assert flops.count(layer, (tokens, tokens, tokens)) == 2 * (projections + products)
 
 
+def test_fused_attention_is_counted() -> None:
+    """scaled_dot_product_attention (2 heads, 5 tokens, width 4) counts its two products, fused on CPUs or not."""
+
+    class Attention(nn.Module):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    assert flops.count(Attention(), (torch.rand(1, 2, 5, 4),)) == 2 * 2 * (2 * 5 * 5 * 4)
+
+
 def test_torchscript_counts_the_same() -> None:
     """TorchScript's operators are counted like eager ones."""
     net, example = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (torch.rand(1, 3, 8, 8),)
