@@ -27,7 +27,7 @@ def test_attention_is_counted(training: bool) -> None:
 
 
 def test_fused_attention_is_counted() -> None:
-    """scaled_dot_product_attention (2 heads, 5 tokens, width 4) counts its two products, fused on CPUs or not."""
+    """Scaled dot product attention (2 heads, 5 tokens, width 4) counts both products, though CPUs fuse it."""
 
     class Attention(nn.Module):
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
