@@ -188,15 +188,14 @@ def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
             transparent=True,
             metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
         )
-    return _inline(buffer.getvalue(), name)
+    return _inline(buffer.getvalue())
 
 
-def _inline(text: str, name: str) -> str:
-    """Without prologue, fixed size and ids that would clash on one page; colours become CSS variables."""
+def _inline(text: str) -> str:
+    """Without prologue, fixed size and the groups' ids, which would clash; colours become CSS variables."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
