@@ -1,0 +1,80 @@
+"""ExecuTorch `.pte` files: XNNPACK on the CPU in float and int8, Vulkan on the GPU in half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.errors import LoweringError
+from exporter.formats.executorch.lowering import lower
+from exporter.formats.executorch.pte import structure
+from exporter.formats.executorch.runtime import load
+from exporter.formats.lowering_errors import lowering_error
+from exporter.quantize.pt2e import quantize
+from exporter.records import Captured, Emission, Runner, Sample, Variant
+
+__all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant(
+        name="executorch-xnnpack-fp32",
+        format="executorch",
+        backend="xnnpack",
+        precision="fp32",
+        suffix=".pte",
+        group="executorch-xnnpack-fp32",
+        cost_s=7.0,
+    ),
+    Variant(
+        name="executorch-xnnpack-int8",
+        format="executorch",
+        backend="xnnpack",
+        precision="int8",
+        suffix=".pte",
+        group="executorch-xnnpack-int8",
+        cost_s=16.0,
+    ),
+    Variant(
+        name="executorch-vulkan-fp16",
+        format="executorch",
+        backend="vulkan",
+        precision="fp16",
+        suffix=".pte",
+        group="executorch-vulkan-fp16",
+        cost_s=8.0,
+    ),
+)
+PRELOAD = (
+    "executorch.exir",
+    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "torchao.quantization.pt2e.quantize_pt2e",
+)
+
+
+def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+    """Lower the program to the variant's backend and write it.
+
+    Args:
+        captured: Its `program` is lowered; a network without one cannot become a `.pte`.
+        variant: One of `VARIANTS`.
+        calibration: Samples that set the activation ranges of int8; unused otherwise.
+        directory: Where `<variant.name>.pte` is written.
+
+    Raises:
+        LoweringError: No program, or ExecuTorch cannot express it.
+    """
+    program = captured.program
+    if program is None:
+        raise LoweringError(captured.program_error)
+    runner: Runner | None = None
+    try:
+        if variant.precision == "int8":
+            program, runner = quantize(program, calibration)
+        data = lower(program, variant.backend)
+    except Exception as error:
+        # The compiler is a pile of passes: what they raise on a graph they don't know is of any type.
+        raise lowering_error(error, captured.program) from error
+    path = directory / f"{variant.name}{variant.suffix}"
+    with path.open("wb") as file:
+        data.write_to_file(file)
+    return Emission(path, quantized_program=runner)

@@ -1,0 +1,168 @@
+"""Reads what is inside a `.pte`'s delegates: the graphs that XNNPACK and Vulkan execute themselves.
+
+Both are flatbuffers behind a small header. They are turned into JSON by ExecuTorch's `flatc` with the
+schemas that the backends ship, in a process of its own: a damaged graph cannot crash ours.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from exporter.formats.executorch.work import Work, operator_work, total
+
+Json: TypeAlias = "dict[str, Any]"
+
+BARE_INFINITY = re.compile(rb":\s*(-?)inf\b")
+XNNPACK_DTYPES = {
+    "xnn_datatype_fp32": "float32",
+    "xnn_datatype_fp16": "float16",
+    "xnn_datatype_bf16": "bfloat16",
+    "xnn_datatype_qint8": "int8",
+    "xnn_datatype_quint8": "uint8",
+    "xnn_datatype_qint32": "int32",
+    "xnn_datatype_qcint8": "int8",
+    "xnn_datatype_qcint32": "int32",
+    "xnn_datatype_qcint4": "int4",
+    "xnn_datatype_qbint4": "int4",
+    "xnn_datatype_int32": "int32",
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant tensor. Two values with the same `key` are one tensor in the file."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DelegateGraph:
+    operators: Counter[str]
+    weights: tuple[Weight, ...]
+    work: Work
+
+
+def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
+    """Read a delegate's own graph.
+
+    Args:
+        backend_id: "XnnpackBackend" or "VulkanBackend".
+        blob: The delegate's payload.
+
+    Raises:
+        ValueError: Another backend, or a damaged payload.
+    """
+    if backend_id == "XnnpackBackend":
+        return _xnnpack(_xnnpack_json(blob))
+    if backend_id == "VulkanBackend":
+        return _vulkan(_vulkan_json(blob))
+    raise ValueError(f"unknown delegate {backend_id}")
+
+
+def _xnnpack_json(blob: bytes) -> Json:
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
+
+    header = XNNHeader.from_bytes(blob[: XNNHeader.EXPECTED_LENGTH])
+    start, size = header.flatbuffer_offset, header.flatbuffer_size
+    return _flatbuffer_json("executorch.backends.xnnpack.serialization", blob[start : start + size])
+
+
+def _vulkan_json(blob: bytes) -> Json:
+    from executorch.backends.vulkan.serialization.vulkan_graph_serialize import extract_vk_flatbuffer
+
+    return _flatbuffer_json("executorch.backends.vulkan.serialization", extract_vk_flatbuffer(blob))
+
+
+def _flatbuffer_json(package: str, flatbuffer: bytes) -> Json:
+    from executorch.exir._serialize._flatbuffer import _flatc_decompile
+
+    schema = importlib.resources.files(package).joinpath("schema.fbs").read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "schema.fbs").write_bytes(schema)
+        (directory / "graph.bin").write_bytes(flatbuffer)
+        _flatc_decompile(name, str(directory / "schema.fbs"), str(directory / "graph.bin"))
+        # flatc writes unbounded activations as bare `inf`, which is no JSON; Python's reader knows Infinity.
+        text = BARE_INFINITY.sub(b": \\1Infinity", (directory / "graph.json").read_bytes())
+        graph: Json = json.loads(text)
+        return graph
+
+
+def _xnnpack(graph: Json) -> DelegateGraph:
+    tensors = [_xnnpack_tensor(value) for value in graph["xvalues"]]
+    by_id = {tensor["id_out"]: tensor for tensor in tensors}
+    nodes = [(node["xnode_union_type"], node["xnode_union"]) for node in graph["xnodes"]]
+    return DelegateGraph(
+        operators=Counter(kind for kind, _ in nodes),
+        weights=tuple(
+            _xnnpack_weight(t, graph["constant_data"]) for t in tensors if t["constant_buffer_idx"]
+        ),
+        work=total(_xnnpack_work(kind, node, by_id) for kind, node in nodes),
+    )
+
+
+def _xnnpack_tensor(value: Json) -> Json:
+    tensor: Json = value["xvalue_union"]
+    return tensor.get("tensor_value", tensor)
+
+
+def _xnnpack_weight(tensor: Json, constants: list[Json]) -> Weight:
+    constant = constants[tensor["constant_buffer_idx"]]
+    key = constant["named_key"] or f"offset {constant['offset']}"
+    return Weight(key, XNNPACK_DTYPES.get(tensor["datatype"], tensor["datatype"]), tuple(tensor["dims"]))
+
+
+def _xnnpack_work(kind: str, node: Json, tensors: Mapping[int, Json]) -> Work:
+    output = tensors[node.get("output_id", node.get("output_value_id"))]["dims"]
+    return Work(_xnnpack_macs(kind, node, tensors, prod(output)), prod(output))
+
+
+def _xnnpack_macs(kind: str, node: Json, tensors: Mapping[int, Json], outputs: int) -> int:
+    if kind in ("XNNConv2d", "XNNDepthwiseConv2d"):
+        # Every output pixel uses every weight once; a pixel is groups * group_output_channels elements.
+        channels = node["groups"] * node["group_output_channels"]
+        return outputs // channels * prod(tensors[node["filter_id"]]["dims"])
+    if kind == "XNNConvTranspose2d":
+        channels = node["groups"] * node["group_input_channels"]
+        pixels = prod(tensors[node["input1_id"]]["dims"]) // channels
+        return pixels * prod(tensors[node["filter_id"]]["dims"])
+    if kind in ("XNNFullyConnected", "XNNBatchMatrixMultiply"):
+        return outputs * int(tensors[node["input1_id"]]["dims"][-1])
+    if kind == "XNNScaledDotProductAttention":
+        query, key = tensors[node["query_id"]]["dims"], tensors[node["key_id"]]["dims"]
+        return 2 * prod(query) * int(key[-2])
+    return 0
+
+
+def _vulkan(graph: Json) -> DelegateGraph:
+    values = [value["value"] for value in graph["values"]]
+    tensors = [v["value"] for v in graph["values"] if v["value_type"] == "VkTensor"]
+    return DelegateGraph(
+        operators=Counter(call["name"] for call in graph["chain"]),
+        weights=tuple(_vulkan_weight(t, graph["constants"]) for t in tensors if t["constant_id"] >= 0),
+        work=total(_vulkan_work(call, values) for call in graph["chain"]),
+    )
+
+
+def _vulkan_weight(tensor: Json, constants: list[Json]) -> Weight:
+    constant = constants[tensor["constant_id"]]
+    key = constant["named_key"] or f"offset {constant['offset']}"
+    dtype = tensor["staging_datatype"] if tensor["staging_datatype"] != "UNSET" else tensor["datatype"]
+    return Weight(key, dtype.lower(), tuple(tensor["dims"]))
+
+
+def _vulkan_work(call: Json, values: list[Json]) -> Work:
+    arguments = [values[index] for index in call["args"]]
+    tensors = [argument["dims"] for argument in arguments if "dims" in argument]
+    return operator_work(call["name"], tensors, any(argument.get("bool_val") for argument in arguments))

@@ -1,0 +1,53 @@
+"""Lowers a program to a `.pte`, without the compiler's wasted work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+
+if TYPE_CHECKING:
+    import torch
+    from executorch.exir import ExecutorchProgramManager
+    from executorch.exir.backend.partitioner import Partitioner
+
+
+def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProgramManager:
+    """Partition a program for a backend and compile it.
+
+    Args:
+        program: In ATen dialect, float or PT2E-quantised; its example inputs' memory layout becomes fixed.
+        backend: "xnnpack" or "vulkan" (half precision).
+
+    Raises:
+        LoweringError: The program was captured with transposed example inputs.
+        Exception: Of any other type, when a compiler pass cannot handle the graph.
+    """
+    from executorch.exir import to_edge_transform_and_lower
+
+    _check_layout(program)
+    edge = to_edge_transform_and_lower(program, partitioner=[_partitioner(backend)])
+    return edge.to_executorch()
+
+
+def _check_layout(program: torch.export.ExportedProgram) -> None:
+    """A transposed example lowers without a word into a file that fails for every input."""
+    import torch
+
+    for tensor in program.example_inputs[0]:
+        # Strides and not is_contiguous(), which calls one-channel images contiguous in any layout.
+        if tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
+            raise LoweringError(
+                f"captured with a transposed example input, strides {tensor.stride()}: make it contiguous"
+            )
+
+
+def _partitioner(backend: str) -> Partitioner:
+    if backend == "xnnpack":
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+        return XnnpackPartitioner()
+    from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+
+    # Adreno's half-precision rate is twice its float rate, and textures halve in size.
+    return VulkanPartitioner({"force_fp16": True})

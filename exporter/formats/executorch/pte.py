@@ -1,0 +1,134 @@
+"""Reads a `.pte` without running it: signature, operators, weights and who executes what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import LoweringError
+from exporter.formats.executorch.delegates import DelegateGraph, Weight, read_delegate
+from exporter.formats.executorch.work import Work, operator_work, total
+from exporter.formats.lowering_errors import shorten
+from exporter.records import Structure, TensorSpec, Variant
+
+if TYPE_CHECKING:
+    from executorch.exir._serialize._program import PTEFile
+    from executorch.exir.schema import ExecutionPlan, Program, Tensor
+
+MAGIC = b"ET"
+SCALAR_TYPES = {
+    "BYTE": "uint8",
+    "CHAR": "int8",
+    "SHORT": "int16",
+    "INT": "int32",
+    "LONG": "int64",
+    "HALF": "float16",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "BOOL": "bool",
+    "BFLOAT16": "bfloat16",
+}
+
+
+def structure(path: Path, variant: Variant) -> Structure:
+    """Read a `.pte`, its delegates included.
+
+    `delegated_fraction` is the share of multiply-accumulates (`work` has the formula) in delegate calls, or
+    of output elements when the network multiplies nothing. `weight_bytes` counts all constants.
+    A `.pte` does not keep tensor names: inputs are "input0", …, outputs "output0", ….
+
+    Raises:
+        LoweringError: Not a whole, well-formed `.pte` file of known delegates.
+    """
+    data = path.read_bytes()
+    if data[4:6] != MAGIC:
+        raise LoweringError(
+            f"{path.name} is not an ExecuTorch program: its identifier is {data[4:8]!r}, not b'ET..'"
+        )
+    try:
+        return _structure(data)
+    except Exception as error:
+        # Damaged offsets make the flatbuffer reader fail in any way Python can.
+        raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
+
+
+def _structure(data: bytes) -> Structure:
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    file = deserialize_pte_binary(data)
+    plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
+    kernels = list(_kernels(plan))
+    graphs = list(_delegate_graphs(plan, file.program))
+    weights = _weights([*_constants(plan), *(w for graph in graphs for w in graph.weights)])
+    return Structure(
+        inputs=_specs(plan, plan.inputs, "input"),
+        outputs=_specs(plan, plan.outputs, "output"),
+        operators=sum((graph.operators for graph in graphs), Counter(name for name, _ in kernels)),
+        weight_bytes=_constant_bytes(file),
+        weight_elements=weights,
+        delegated_fraction=_fraction(total(g.work for g in graphs), total(work for _, work in kernels)),
+    )
+
+
+def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[TensorSpec, ...]:
+    tensors = [plan.values[index].val for index in indices]
+    return tuple(
+        TensorSpec(f"{prefix}{i}", tuple(tensor.sizes), _dtype(tensor)) for i, tensor in enumerate(tensors)
+    )
+
+
+def _dtype(tensor: Tensor) -> str:
+    return SCALAR_TYPES.get(tensor.scalar_type.name, tensor.scalar_type.name.lower())
+
+
+def _instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            if type(instruction.instr_args).__name__ == kind:
+                yield instruction.instr_args
+
+
+def _kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
+    for call in _instructions(plan, "KernelCall"):
+        operator = plan.operators[call.op_index]
+        arguments = [plan.values[index].val for index in call.args]
+        shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
+        transposed = any(getattr(argument, "bool_val", False) for argument in arguments)
+        yield operator.name, operator_work(operator.name, shapes, transposed)
+
+
+def _delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[DelegateGraph]:
+    for call in _instructions(plan, "DelegateCall"):
+        delegate = plan.delegates[call.delegate_index]
+        yield read_delegate(delegate.id, program.backend_delegate_data[delegate.processed.index].data)
+
+
+def _constants(plan: ExecutionPlan) -> Iterator[Weight]:
+    """Constants of the operators outside delegates: buffer 0 means that the tensor is computed."""
+    for value in plan.values:
+        tensor = value.val
+        if getattr(tensor, "data_buffer_idx", 0) and tensor.allocation_info is None:
+            yield Weight(f"buffer {tensor.data_buffer_idx}", _dtype(tensor), tuple(tensor.sizes))
+
+
+def _weights(constants: Sequence[Weight]) -> dict[str, int]:
+    matrices = {constant.key: constant for constant in constants if len(constant.shape) >= 2}
+    counts: Counter[str] = Counter()
+    for constant in matrices.values():
+        counts[constant.dtype] += prod(constant.shape)
+    return dict(counts)
+
+
+def _constant_bytes(file: PTEFile) -> int:
+    named = file.named_data.buffers if file.named_data else []
+    return sum(map(len, named)) + sum(len(buffer.storage) for buffer in file.program.constant_buffer)
+
+
+def _fraction(delegated: Work, kernels: Work) -> float:
+    if delegated.macs + kernels.macs:
+        return delegated.macs / (delegated.macs + kernels.macs)
+    elements = delegated.elements + kernels.elements
+    return delegated.elements / elements if elements else 0.0

@@ -1,0 +1,76 @@
+"""Runs a `.pte` in ExecuTorch's own Python runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import CannotRunHere, LoweringError
+from exporter.formats.lowering_errors import lowering_error
+from exporter.records import Array, Runner, Sample, Variant
+
+if TYPE_CHECKING:
+    from executorch.runtime import Method
+
+RUNTIME_BACKENDS = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend"}
+
+
+def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+    """Load a `.pte` from the file and verify that it is whole.
+
+    Args:
+        path: The written file.
+        variant: Names the backend that must be there to run it.
+        threads: Size of XNNPACK's thread pool. The runtime has one pool per process: a runner loaded
+            before with another number must not be called any more.
+
+    Returns:
+        A runner giving copied outputs, and "executorch <version>".
+
+    Raises:
+        CannotRunHere: The runtime was built without the backend.
+        LoweringError: The file is damaged, or the runtime refuses it.
+    """
+    from executorch.runtime import Runtime, Verification
+
+    version = importlib.metadata.version("executorch")
+    runtime = Runtime.get()
+    backend = RUNTIME_BACKENDS[variant.backend]
+    if not runtime.backend_registry.is_available(backend):
+        raise CannotRunHere(
+            f"ExecuTorch {version}'s Python runtime has no {backend}: it runs on the device only"
+        )
+    _set_threads(threads)
+    try:
+        # Internal consistency: offsets are checked, so that a damaged file is refused and does not crash.
+        program = runtime.load_program(path.read_bytes(), verification=Verification.InternalConsistency)
+        method = program.load_method("forward")
+    except (RuntimeError, KeyError) as error:
+        raise lowering_error(error) from error
+    if method is None:
+        raise LoweringError(f"{path.name} has no method forward")
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        return _execute(method, sample, program)
+
+    return run, f"executorch {version}"
+
+
+def _execute(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, ...]:
+    import numpy as np
+    import torch
+
+    # The runtime reads raw memory in the layout of the exported example, which was contiguous.
+    inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in sample)
+    outputs = method.execute(inputs)
+    # Outputs lie in the method's own arena: the next call overwrites them.
+    return tuple(output.numpy().copy() for output in outputs)
+
+
+def _set_threads(threads: int) -> None:
+    from executorch.extension.pybindings import portable_lib
+
+    # Replacing the pool leaves loaded methods with a dangling one, so never without need.
+    if portable_lib._threadpool_get_thread_count() != threads:
+        portable_lib._unsafe_reset_threadpool(threads)

@@ -1,0 +1,54 @@
+"""What operators cost, by their tensors' shapes: decides which share of a network a backend executes.
+
+Only multiply-accumulates count. With out = elements of the output, k = length of the summed dimension:
+    convolution             output pixels x weight elements (transposed: input pixels x weight elements);
+                            pixels are batch x spatial positions, and grouped weights are small already
+    linear, mm, bmm, addmm  out x k
+    anything else           0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+Shape: TypeAlias = "Sequence[int]"
+
+CONVOLUTIONS = frozenset({"convolution", "conv1d", "conv2d", "conv_with_clamp"})
+LEFT_MATRIX = {"linear": 0, "mm": 0, "bmm": 0, "matmul": 0, "addmm": 1, "baddbmm": 1}
+"""Operator -> which of its tensors is the left factor, whose last dimension is summed over."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-accumulates, and elements written: the measure where a network has no multiplications."""
+
+    macs: int = 0
+    elements: int = 0
+
+
+def total(works: Iterable[Work]) -> Work:
+    works = tuple(works)
+    return Work(sum(w.macs for w in works), sum(w.elements for w in works))
+
+
+def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work:
+    """What one ATen operator costs.
+
+    Args:
+        name: "aten::convolution", "aten.linear.default", "et_vk.conv_with_clamp.default", …
+        tensors: Shapes of its tensor arguments in order; the output is last.
+        transposed: A transposed convolution.
+    """
+    if not tensors:
+        return Work()
+    output = prod(tensors[-1])
+    operator = name.replace("::", ".").split(".")[1]
+    if operator in CONVOLUTIONS:
+        image = tensors[0] if transposed else tensors[-1]
+        return Work(image[0] * prod(image[2:]) * prod(tensors[1]), output)
+    if operator in LEFT_MATRIX:
+        return Work(output * tensors[LEFT_MATRIX[operator]][-1], output)
+    return Work(0, output)

@@ -1,0 +1,1 @@
+"""Makes a float program integer: programs in, programs out."""

@@ -1,0 +1,72 @@
+"""PT2E quantisation: integers by measured ranges, and the float program stays as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.quantize.pt2e import quantize
+from tests.nets import NETS, captured, samples, trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", NETS)
+def test_quantized_program_answers_like_the_model(net: str) -> None:
+    """On held-out digits the quantised program names the same class as the model nine times in ten."""
+    program = captured(net).program
+    assert program is not None
+    _, run = quantize(program, samples(net, 0, 64))
+    held_out = samples(net, 1400, 50)
+    with torch.no_grad():
+        batch = [torch.from_numpy(np.concatenate(column)) for column in zip(*held_out, strict=True)]
+        outputs = trained(net)(*batch)
+    expected = (outputs[0] if isinstance(outputs, tuple) else outputs).argmax(1).numpy()
+    actual = np.array([run(sample)[0].argmax() for sample in held_out])
+    assert (actual == expected).mean() >= 0.9
+
+
+@pytest.mark.slow
+def test_weights_are_per_channel_int8() -> None:
+    """Every convolution and linear weight is stored as int8 with a scale per output channel."""
+    program = captured("cnn").program
+    assert program is not None
+    quantized, _ = quantize(program, samples("cnn", 0, 8))
+    calls = Counter(str(node.target) for node in quantized.graph.nodes if node.op == "call_function")
+    assert calls["quantized_decomposed.dequantize_per_channel.default"] == 4
+    int8 = [t for t in quantized.state_dict.values() if t.dtype == torch.int8]
+    assert sorted(t.numel() for t in int8) == [144, 144, 160, 256]
+
+
+@pytest.mark.slow
+def test_ranges_come_from_the_samples() -> None:
+    """Calibrated on zeros, the same program saturates on real digits."""
+    program = captured("cnn").program
+    assert program is not None
+    sample = samples("cnn", 1400, 1)[0]
+    good = quantize(program, samples("cnn", 0, 8))[1](sample)[0]
+    blind = quantize(program, ((np.zeros((1, 1, 8, 8), np.float32),),))[1](sample)[0]
+    assert np.abs(good - blind).max() > 0.1 * np.abs(good).max()
+
+
+@pytest.mark.slow
+def test_float_program_is_untouched() -> None:
+    """Quantising works on a copy of the graph: other formats lower the same program afterwards."""
+    program = captured("cnn").program
+    assert program is not None
+    before = program.graph_module.code
+    sample = tuple(torch.from_numpy(a) for a in samples("cnn", 1400, 1)[0])
+    expected = program.module()(*sample)
+    quantize(program, samples("cnn", 0, 8))
+    assert program.graph_module.code == before
+    assert torch.equal(program.module()(*sample), expected)
+
+
+def test_no_samples_no_ranges() -> None:
+    """Without samples there are no ranges to quantise to."""
+    program = captured("cnn").program
+    assert program is not None
+    with pytest.raises(ValueError, match="calibration"):
+        quantize(program, ())
