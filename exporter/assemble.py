@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from exporter import cache, jobs, publish, select
+from exporter import __version__, cache, jobs, publish, select
 from exporter.records import Artifact, Latency, Report, Status
 from exporter.stages import CheckedArtifact, Context, Source
 
@@ -99,7 +99,7 @@ def report(
         selection_reason=choice.reason,
         numerics=_numerics(rows, choice.name, request.verify),
         budget="not_measured",
-        tools={"export_mobile": metadata.version("export-mobile")} | {t: metadata.version(t) for t in TOOLS},
+        tools={"export_mobile": __version__} | {tool: metadata.version(tool) for tool in TOOLS},
         notes=facts.notes,
         warnings=facts.warnings,
         not_offered=target.why_not,

@@ -13,6 +13,7 @@ and, for `verify` to find again, in OUT:
 
 from __future__ import annotations
 
+import errno
 import pickle
 import time
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from exporter.evidence import Evidence, Stacks
     from exporter.records import Array, Captured, Checkpoint, Model
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
 HISTOGRAM_VALUES = 4096
@@ -177,10 +179,18 @@ def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path
         if emission.quantized_program and lowering:
             outputs = [emission.quantized_program(sample) for sample in data.verification]
             evidence.save_outputs(evidence.stack(outputs), directory / lowering_file(variant))
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise  # ends the run: the siblings could not be written either
+        return _not_built(variant, lowering_error(error), started)
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
+        return _not_built(variant, cause, started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+
+
+def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
+    return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
 def lowering_file(variant: Variant) -> str:

@@ -158,6 +158,8 @@ def _built(job: Job, outcome: Outcome) -> list[jobs.Built]:
     """The job's results; when its whole process died, an error for each variant it was to make."""
     if outcome.error is None:
         return list(outcome.value)
+    if isinstance(outcome.error, OSError) and outcome.error.errno in jobs.DISK_FULL:
+        raise outcome.error
     return [jobs.Built(variant, None, error=str(outcome.error)) for variant in job.arguments[1]]
 
 

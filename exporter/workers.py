@@ -150,7 +150,7 @@ class _Slot:
             with self._log.open("ab") as log, theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    env=os.environ | {"PYTHONPATH": _import_path()},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -169,6 +169,11 @@ class _Slot:
             self._pipe.close()
         self._process = self._pipe = None
         self.warmed = set()
+
+
+def _import_path() -> str:
+    """Ours, and the current folder last: a user's network may be defined there."""
+    return os.pathsep.join([*filter(None, sys.path), str(Path.cwd())])
 
 
 _SERVER = "import sys; from exporter.workers import serve; serve(int(sys.argv[1]))"
