@@ -26,6 +26,7 @@ VARIANTS = (
     Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
     Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx", 0.5),
 )
+PRELOAD = ("onnx", "onnxruntime", "onnxscript")
 
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
 

@@ -27,7 +27,7 @@ def read(path: Path) -> Contents:
         _refuse_external_data(model)
         onnx.checker.check_model(model)
         return _contents(model)
-    except LoweringError:
+    except (LoweringError, OSError):
         raise
     except Exception as error:  # protobuf, onnx and Python each have their own for bad input
         raise LoweringError(f"It is not a whole ONNX model: {_first_line(error)}") from error

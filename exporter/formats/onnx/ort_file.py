@@ -23,7 +23,7 @@ def read(path: Path) -> Contents:
     try:
         data = path.read_bytes()
         return _Reader(data).contents()
-    except LoweringError:
+    except (LoweringError, OSError):
         raise
     except Exception as error:  # the flatbuffers reader checks nothing: struct, index, type, unicode errors
         raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
@@ -90,7 +90,7 @@ def session_table(data: bytes) -> Any:
     """The flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
 
     Raises:
-        LoweringError: The file's mark is not there.
+        LoweringError: The file's mark or its last bytes are not there.
     """
     # Importing the package puts ONNX Runtime's generated flatbuffers classes on the path.
     import onnxruntime.tools.ort_format_model  # noqa: F401
@@ -98,6 +98,8 @@ def session_table(data: bytes) -> Any:
 
     if not InferenceSession.InferenceSessionBufferHasIdentifier(data, 0):
         raise LoweringError("It is not an ORT-format model: the file's mark is missing.")
+    if len(data) % 4:  # flatbuffers are padded to their alignment: a cut in the padding would go unseen
+        raise LoweringError(f"It is not a whole ORT-format model: {len(data)} bytes is no multiple of 4.")
     return InferenceSession.GetRootAs(data, 0)
 
 

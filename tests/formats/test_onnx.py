@@ -1,0 +1,304 @@
+"""ONNX and ORT artifacts of the three small networks: equal, small, reproducible, and safe to read."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from exporter.errors import LoweringError
+from exporter.formats import onnx as onnx_format
+from exporter.formats.onnx import export, ort_convert
+from exporter.records import Array, Sample, TensorSpec
+from tests import nets
+
+VARIANTS = {v.name: v for v in onnx_format.VARIANTS}
+FLOAT = [v.name for v in onnx_format.VARIANTS if v.precision == "fp32"]
+INT8 = [v.name for v in onnx_format.VARIANTS if v.precision == "int8"]
+
+
+@functools.cache
+def emitted(net: str, name: str, folder: Path) -> onnx_format.Emission:
+    return onnx_format.emit(nets.captured(net), VARIANTS[name], nets.samples(net, 0, 32), folder)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder per network, so that each artifact is made once."""
+    made = {net: tmp_path_factory.mktemp(net) for net in nets.NETS}
+    return lambda net: made[net]
+
+
+def held_out(net: str) -> tuple[Sample, ...]:
+    return nets.samples(net, 1500, 64)
+
+
+@functools.cache
+def exact(net: str) -> list[Array]:
+    """The float64 network's outputs."""
+    module = copy.deepcopy(nets.trained(net)).double()
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(a).double() for a in sample))
+        return tuple(o.numpy() for o in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+    return stacked(run, held_out(net))
+
+
+def stacked(run: Callable[[Sample], tuple[Array, ...]], samples: tuple[Sample, ...]) -> list[Array]:
+    return [np.concatenate(column) for column in zip(*(run(s) for s in samples), strict=True)]
+
+
+def max_error(expected: Array, actual: Array) -> float:
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def sqnr_db(expected: Array, actual: Array) -> float:
+    noise = ((actual.astype(np.float64) - expected) ** 2).sum()
+    return float(10 * np.log10((expected.astype(np.float64) ** 2).sum() / max(noise, 1e-30)))
+
+
+@pytest.mark.parametrize("net", nets.NETS)
+@pytest.mark.parametrize("name", FLOAT)
+def test_float32_files_equal_the_float64_network(net: str, name: str, folders: Callable[[str], Path]) -> None:
+    """Run from the written file, fp32 artifacts are within 1e-5 of the output's scale."""
+    run, _ = onnx_format.load(emitted(net, name, folders(net)).path, VARIANTS[name], 1)
+    for expected, actual in zip(exact(net), stacked(run, held_out(net)), strict=True):
+        assert max_error(expected, actual) <= 1e-5
+
+
+@pytest.mark.parametrize("net", nets.NETS)
+def test_fp16_stays_close_and_takes_float32(net: str, folders: Callable[[str], Path]) -> None:
+    """The fp16 artifact reads and gives float32, stores float16, and is at least 45 dB from float64."""
+    path = emitted(net, "onnx-fp16", folders(net)).path
+    run, _ = onnx_format.load(path, VARIANTS["onnx-fp16"], 1)
+    structure = onnx_format.structure(path, VARIANTS["onnx-fp16"])
+    assert {s.dtype for s in (*structure.inputs, *structure.outputs)} == {"float32"}
+    assert set(structure.weight_elements) == {"float16"}
+    for expected, actual in zip(exact(net), stacked(run, held_out(net)), strict=True):
+        assert sqnr_db(expected, actual) >= 45
+
+
+def test_fp16_keeps_sensitive_operators_in_float32(folders: Callable[[str], Path]) -> None:
+    """In the fp16 attention block, layer norm, softmax and the mean read float32 values."""
+    model = onnx.load(emitted("attention", "onnx-fp16", folders("attention")).path)
+    types = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    sensitive = [n for n in model.graph.node if n.op_type in ("LayerNormalization", "Softmax", "ReduceMean")]
+    assert [types[n.input[0]] for n in sensitive] == [TensorProto.FLOAT] * 3
+
+
+@pytest.mark.parametrize("net", nets.NETS)
+@pytest.mark.parametrize("name", INT8)
+def test_int8_files_are_int8_and_good(net: str, name: str, folders: Callable[[str], Path]) -> None:
+    """Every weight is stored as int8, and held-out digits come out at 20 dB or better."""
+    path = emitted(net, name, folders(net)).path
+    assert onnx_format.structure(path, VARIANTS[name]).quantized_weight_fraction == 1.0
+    run, _ = onnx_format.load(path, VARIANTS[name], 1)
+    for expected, actual in zip(exact(net), stacked(run, held_out(net)), strict=True):
+        assert sqnr_db(expected, actual) >= 20
+
+
+@pytest.mark.parametrize("net", nets.NETS)
+@pytest.mark.parametrize("name", INT8)
+def test_int8_files_do_what_their_program_does(net: str, name: str, folders: Callable[[str], Path]) -> None:
+    """The optimised artifact and the unoptimised quantised program differ by rounding ties only."""
+    emission = emitted(net, name, folders(net))
+    assert emission.quantized_program is not None
+    run, _ = onnx_format.load(emission.path, VARIANTS[name], 1)
+    program = stacked(emission.quantized_program, held_out(net))
+    for expected, actual in zip(program, stacked(run, held_out(net)), strict=True):
+        assert sqnr_db(expected, actual) >= 30
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_names_and_shapes_are_the_models(name: str, folders: Callable[[str], Path]) -> None:
+    """The file's inputs and outputs are named, ordered and shaped as the captured model's."""
+    captured = nets.captured("two_in_two_out")
+    path = emitted("two_in_two_out", name, folders("two_in_two_out")).path
+    structure = onnx_format.structure(path, VARIANTS[name])
+    assert (structure.inputs, structure.outputs) == (captured.inputs, captured.outputs)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_structure_counts_matrix_weights_only(name: str, folders: Callable[[str], Path]) -> None:
+    """Convolution and matrix weights are counted; biases, scales and constants are not."""
+    structure = onnx_format.structure(emitted("cnn", name, folders("cnn")).path, VARIANTS[name])
+    assert sum(structure.weight_elements.values()) == 16 * 9 + 16 * 9 + 16 * 16 + 160
+    item_bytes = {"fp32": 4, "fp16": 2, "int8": 1}[VARIANTS[name].precision]
+    assert structure.weight_bytes == 704 * item_bytes
+
+
+def test_batch_norms_are_folded(folders: Callable[[str], Path]) -> None:
+    """The fp32 CNN holds three convolutions and no batch norm."""
+    operators = onnx_format.structure(
+        emitted("cnn", "onnx-fp32", folders("cnn")).path, VARIANTS["onnx-fp32"]
+    ).operators
+    assert (operators["Conv"], operators.get("BatchNormalization", 0)) == (3, 0)
+
+
+EMIT_HASHES = """
+import hashlib, sys
+from pathlib import Path
+from exporter.formats import onnx
+from tests import nets
+captured, samples = nets.captured("attention"), nets.samples("attention", 0, 32)
+for variant in onnx.VARIANTS:
+    path = onnx.emit(captured, variant, samples, Path(sys.argv[1])).path
+    print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+SOURCES = re.compile(rb"\.py\b|pkg\.torch|site-packages")
+
+
+@pytest.mark.slow
+def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
+    tmp_path: Path, folders: Callable[[str], Path]
+) -> None:
+    """Another process, with other hash seeds, writes the same bytes; none of them is a source path."""
+    files = [emitted("attention", name, folders("attention")).path.read_bytes() for name in VARIANTS]
+    command = [sys.executable, "-W", "ignore", "-c", EMIT_HASHES, str(tmp_path)]
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert again == [hashlib.sha256(data).hexdigest() for data in files]
+    assert [name for name, data in zip(VARIANTS, files, strict=True) if SOURCES.search(data)] == []
+
+
+def test_converting_twice_gives_the_same_ort_file() -> None:
+    """ONNX Runtime's own writer orders a table at random; ours does not show it."""
+    model = export.fp32_model(nets.captured("cnn"))
+    assert len({ort_convert.convert(model) for _ in range(4)}) == 1
+
+
+def test_nothing_else_is_left_in_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """int8 emission leaves one file, and prints nothing to stdout."""
+    onnx_format.emit(nets.captured("cnn"), VARIANTS["ort-int8"], nets.samples("cnn", 0, 8), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["ort-int8.ort"]
+    assert capfd.readouterr().out == ""
+
+
+def test_an_output_may_be_named_like_an_inner_value(tmp_path: Path) -> None:
+    """Renaming an output to a name the graph already uses inside still gives a valid, equal file."""
+    captured = nets.captured("cnn")
+    inner = {n.name for n in captured.program.graph.nodes if n.op == "call_function"}  # type: ignore[union-attr]
+    assert "add_1" in inner or "add" in inner
+    name = "add" if "add" in inner else "add_1"
+    clashing = replace(captured, outputs=(TensorSpec(name, captured.outputs[0].shape),))
+    path = onnx_format.emit(clashing, VARIANTS["onnx-fp32"], (), tmp_path).path
+    run, _ = onnx_format.load(path, VARIANTS["onnx-fp32"], 1)
+    assert onnx_format.structure(path, VARIANTS["onnx-fp32"]).outputs[0].name == name
+    assert max_error(exact("cnn")[0], stacked(run, held_out("cnn"))[0]) <= 1e-5
+
+
+def test_a_model_without_a_program_says_why(tmp_path: Path) -> None:
+    """Control flow that torch.export cannot keep is a LoweringError in torch's words."""
+    captured = replace(nets.captured("cnn"), program=None, program_error="data-dependent branch")
+    with pytest.raises(LoweringError, match="data-dependent branch"):
+        onnx_format.emit(captured, VARIANTS["onnx-fp32"], (), tmp_path)
+
+
+def test_int8_without_calibration_is_refused(tmp_path: Path) -> None:
+    """No samples, no int8 file."""
+    with pytest.raises(LoweringError, match="calibration samples"):
+        onnx_format.emit(nets.captured("cnn"), VARIANTS["onnx-int8"], (), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above protobuf's limit the message gives both sizes."""
+    monkeypatch.setattr(export, "MAX_BYTES", 1000)
+    with pytest.raises(LoweringError, match="one ONNX file holds up to"):
+        onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["onnx-fp32"], (), tmp_path)
+
+
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "one byte": lambda data: data[:1],
+    "half": lambda data: data[: len(data) // 2],
+    "all but the last byte": lambda data: data[:-1],
+    "all but the last 100 bytes": lambda data: data[:-100],
+    "random bytes": lambda data: np.random.default_rng(0).bytes(4096),
+    "random bytes behind the mark": lambda data: data[:8] + np.random.default_rng(1).bytes(4096),
+    "zeros": lambda data: bytes(len(data)),
+    "ones": lambda data: data[:8] + b"\xff" * 4096,
+    "text": lambda data: b"<html>404 not found</html>",
+}
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "ort-fp32", "ort-int8"])
+def test_corrupted_files_are_lowering_errors(
+    name: str, corruption: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Reading and loading a broken file raise LoweringError and nothing else."""
+    broken = tmp_path / emitted("cnn", name, folders("cnn")).path.name
+    broken.write_bytes(CORRUPTIONS[corruption](emitted("cnn", name, folders("cnn")).path.read_bytes()))
+    with pytest.raises(LoweringError):
+        onnx_format.structure(broken, VARIANTS[name])
+    with pytest.raises(LoweringError):
+        onnx_format.load(broken, VARIANTS[name], 1)
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "ort-int8"])
+def test_flipped_bytes_never_raise_anything_else(
+    name: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A file with a few bytes changed is read, or refused as LoweringError."""
+    data = emitted("cnn", name, folders("cnn")).path.read_bytes()
+    path = tmp_path / f"flipped{VARIANTS[name].suffix}"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        changed = bytearray(data)
+        for position in rng.integers(0, len(data), 8):
+            changed[position] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            onnx_format.structure(path, VARIANTS[name])
+        except LoweringError:
+            refused += 1
+    assert refused > 0
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute"])
+def test_references_to_other_files_are_refused(place: str, tmp_path: Path) -> None:
+    """A tensor that names another file is never followed."""
+    outside = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[2, 2], data_location=TensorProto.EXTERNAL
+    )
+    outside.external_data.add(key="location", value="../../etc/passwd")
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    if place == "attribute":
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=outside))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 2])],
+        [value("y", TensorProto.FLOAT, [1, 2])],
+        [outside] if place == "initializer" else [],
+    )
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    for read in (onnx_format.structure, lambda p, v: onnx_format.load(p, v, 1)):
+        with pytest.raises(LoweringError, match="another file"):
+            read(path, VARIANTS["onnx-fp32"])
+
+
+def test_a_missing_file_is_a_lowering_error(tmp_path: Path) -> None:
+    """Reading what is not there says so."""
+    with pytest.raises(LoweringError, match="cannot be read"):
+        onnx_format.structure(tmp_path / "gone.onnx", VARIANTS["onnx-fp32"])
