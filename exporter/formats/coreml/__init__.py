@@ -1,0 +1,95 @@
+"""Core ML ML Programs (`.mlpackage` folders): half precision, and weights in 8 or 4 bits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import CannotRunHere, LoweringError
+from exporter.formats.coreml.compress import compress
+from exporter.formats.coreml.convert import convert
+from exporter.formats.coreml.package import write
+from exporter.formats.coreml.structure import structure
+from exporter.formats.lowering_errors import lowering_error, shorten
+from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["VARIANTS", "emit", "load", "structure"]
+
+
+def _variant(precision: Precision, cost_s: float) -> Variant:
+    return Variant(f"coreml-{precision}", "coreml", "coreml", precision, ".mlpackage", "coreml", cost_s)
+
+
+VARIANTS: tuple[Variant, ...] = (_variant("fp16", 5.0), _variant("w8", 1.0), _variant("w4", 2.5))
+
+
+def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+    """Convert the program, compress its weights, and write a package whose bytes depend on nothing else.
+
+    The variants share one conversion of the same `captured`.
+
+    Args:
+        captured: Its `program` is converted.
+        variant: One of `VARIANTS`.
+        calibration: Unused: activations stay in float16.
+        directory: Where the folder `<variant.name>.mlpackage` is written; it must not exist.
+
+    Raises:
+        LoweringError: There is no program, or Core ML cannot express it.
+    """
+    path = directory / f"{variant.name}{variant.suffix}"
+    try:
+        package, notes = convert(captured)
+        if variant.precision in ("w8", "w4"):
+            package, note = compress(package, variant.precision)
+            notes = (*notes, note)
+        write(package, path)
+    except LoweringError:
+        raise
+    except Exception as error:
+        raise lowering_error(error, captured.program) from error
+    return Emission(path, notes)
+
+
+def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+    """Load a package in Core ML itself, on a Mac.
+
+    Args:
+        path: The written folder.
+        variant: One of `VARIANTS`.
+        threads: Unused: Core ML chooses cores, GPU and Neural Engine itself.
+
+    Raises:
+        CannotRunHere: This is not macOS.
+        LoweringError: Core ML refuses the package.
+    """
+    if sys.platform != "darwin":
+        raise CannotRunHere("Core ML executes on macOS and iOS only.")
+    return _load_on_mac(path, variant)
+
+
+def _load_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
+    import platform
+
+    import coremltools
+    import numpy as np
+
+    try:
+        model: Any = coremltools.models.MLModel(str(path))
+    except Exception as error:
+        raise LoweringError(f"Core ML refuses {path.name}: {shorten(error)}") from error
+    description = model.get_spec().description
+    inputs = [feature.name for feature in description.input]
+    outputs = [feature.name for feature in description.output]
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        # Core ML has no 64-bit integers.
+        narrow = [a.astype(np.int32) if a.dtype == np.int64 else a for a in sample]
+        found = model.predict(dict(zip(inputs, narrow, strict=True)))
+        return tuple(np.asarray(found[name]) for name in outputs)
+
+    return run, f"coreml (macOS {platform.mac_ver()[0]})"

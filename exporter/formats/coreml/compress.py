@@ -1,0 +1,138 @@
+"""Stores a package's weights in 8 bits (linear, per channel) or 4 bits (a palette of 16 values each)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.formats.coreml.convert import to_package
+from exporter.formats.coreml.package import NAMES_KEY, Package, coremltools_quietly
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MIN_ELEMENTS = 64
+"""Smaller tensors stay in float16: a palette or scales would be as large as they are."""
+SMALL_SHARE = 0.05
+"""With 4 bits, the smallest tensors that together hold up to this share of the weights get 8: they are
+depthwise and first layers, which cost few bytes and lose most. On MobileNetV2's logits, palettes for all
+layers leave -0.6 dB and 3 % top-1 agreement; with these at 8 bits it is 6.9 dB and 67 %."""
+
+
+def compress(package: Package, precision: str) -> tuple[Package, str]:
+    """Compress the weights of two or more dimensions.
+
+    Args:
+        package: In float16; it is left as it is.
+        precision: "w8" or "w4".
+
+    Returns:
+        The compressed package, and a note with the weights' signal-to-noise ratio against float16.
+    """
+    ct = coremltools_quietly()
+    program = load_program(package)
+    original = _weights(program)
+    small = _smallest(original) if precision == "w4" else set(original)
+    _quantize(program, small)
+    _palettize(program, set(original) - small)
+    note = f"Weights are {_sqnr_db(original, program):.1f} dB from their float16 selves."
+    if precision == "w4" and small:
+        share = sum(original[name].size for name in small) / sum(w.size for w in original.values())
+        note += f" The {len(small)} smallest tensors, {share:.1%} of the weights, have 8 bits."
+    # The graph was optimised before: running all passes once more would only take their time.
+    passes = ct.PassPipeline(pass_names=["common::const_deduplication", "common::dead_code_elimination"])
+    compressed = to_package(program, pass_pipeline=passes)
+    compressed.spec.description.CopyFrom(package.spec.description)
+    return compressed, note
+
+
+def load_program(package: Package) -> Any:
+    """Read a package into coremltools' in-memory program, which infers every shape anew."""
+    coremltools_quietly()
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "weight.bin").write_bytes(package.weights)
+        return load(package.spec, package.spec.specificationVersion, directory)
+
+
+def operations(program: Any) -> list[Any]:
+    """All operators of a program, in order; those of nested blocks after their own."""
+    found = []
+    blocks = list(program.functions.values())
+    while blocks:
+        for operation in blocks.pop(0).operations:
+            found.append(operation)
+            blocks.extend(operation.blocks)
+    return found
+
+
+def _weights(program: Any) -> dict[str, NDArray[np.float16]]:
+    import numpy as np
+
+    return {
+        operation.name: operation.outputs[0].val
+        for operation in operations(program)
+        if operation.op_type == "const"
+        and isinstance(operation.outputs[0].val, np.ndarray)
+        and operation.outputs[0].val.dtype == np.float16
+        and operation.outputs[0].val.ndim >= 2
+        and operation.outputs[0].val.size > MIN_ELEMENTS
+    }
+
+
+def _smallest(weights: Mapping[str, NDArray[np.float16]]) -> set[str]:
+    left = SMALL_SHARE * sum(weight.size for weight in weights.values())
+    chosen = set()
+    for name, weight in sorted(weights.items(), key=lambda item: (item[1].size, item[0])):
+        left -= weight.size
+        if left < 0:
+            break
+        chosen.add(name)
+    return chosen
+
+
+def _quantize(program: Any, names: set[str]) -> None:
+    import coremltools.optimize.coreml as optimize
+    from coremltools.optimize.coreml._quantization_passes import linear_quantize_weights
+
+    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=MIN_ELEMENTS)
+    configs = dict.fromkeys(names, config)
+    linear_quantize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
+
+
+def _palettize(program: Any, names: set[str]) -> None:
+    import coremltools.optimize.coreml as optimize
+    from coremltools.optimize.coreml._quantization_passes import palettize_weights
+
+    config = optimize.OpPalettizerConfig(mode="custom", lut_function=_palette, weight_threshold=MIN_ELEMENTS)
+    configs = dict.fromkeys(names, config)
+    palettize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
+
+
+def _palette(weight: NDArray[np.float16]) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """The 16 values with the least squared error, exactly; coremltools' own mode would need scikit-learn."""
+    import numpy as np
+    from coremltools._deps.kmeans1d import cluster
+
+    values, positions, counts = np.unique(weight, return_inverse=True, return_counts=True)
+    found = cluster(values.tolist(), min(16, len(values)), weights=counts.tolist())
+    palette = np.zeros(16, np.float16)
+    palette[: len(found.centroids)] = found.centroids
+    return palette, np.array(found.clusters, np.uint8)[positions.reshape(-1)]
+
+
+def _sqnr_db(original: Mapping[str, NDArray[np.float16]], program: Any) -> float:
+    import numpy as np
+
+    signal = noise = 0.0
+    for operation in operations(program):
+        name = operation.name.removesuffix("_quantized").removesuffix("_palettized")
+        if operation.op_type.startswith("constexpr_"):
+            exact = original[name].astype(np.float64)
+            signal += float((exact**2).sum())
+            noise += float(((operation.materialized_val_inference() - exact) ** 2).sum())
+    return 10 * float(np.log10(signal / noise)) if noise else float("inf")

@@ -1,0 +1,154 @@
+"""Converts a captured program to a Core ML package in half precision."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import LoweringError
+from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
+from exporter.formats.lowering_errors import lowering_error
+from exporter.records import Captured, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+# The first that keeps compressed weights compressed in memory and takes float16 between operators. Later
+# ones add nothing that these variants use, and iPhones with an A15 shipped from iOS 15 on.
+DEPLOYMENT_TARGET = "iOS16"
+
+
+def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
+    """Convert to an ML Program that computes in float16, with float32 inputs and outputs.
+
+    Returns:
+        The package, and notes on what differs from the model (narrowed integers, changed names). Asked again
+        for the same `captured`, the same package: don't change it.
+
+    Raises:
+        LoweringError: There is no program, or coremltools cannot express it.
+    """
+    result = _attempt(captured)
+    if isinstance(result, LoweringError):
+        raise result
+    return result
+
+
+@functools.lru_cache(maxsize=1)
+def _attempt(captured: Captured) -> tuple[Package, tuple[str, ...]] | LoweringError:
+    # Failures are kept too: the other variants would fail the same way, after the same seconds.
+    if captured.program is None:
+        return LoweringError(captured.program_error)
+    try:
+        return _convert(captured, captured.program)
+    except Exception as error:
+        return lowering_error(error, captured.program)
+
+
+def _convert(captured: Captured, program: torch.export.ExportedProgram) -> tuple[Package, tuple[str, ...]]:
+    import numpy as np
+
+    ct = coremltools_quietly()
+    inputs, outputs = _safe_names(captured.inputs, captured.outputs)
+    types = [
+        ct.TensorType(name=name, dtype=np.float32 if spec.dtype.startswith("float") else np.int32)
+        for name, spec in zip(outputs, captured.outputs, strict=True)
+    ]
+    decomposed = program.run_decompositions(_decompositions())
+    package = to_package(decomposed, outputs=types, compute_precision=ct.precision.FLOAT16)
+    _rename_inputs(package.spec, inputs)
+    found = [feature.name for feature in package.spec.description.output]
+    if found != outputs:
+        raise LoweringError(f"Core ML gives the outputs as {found}, the model as {outputs}.")
+    _keep_names(package.spec, captured)
+    return package, _notes(captured, [*inputs, *outputs])
+
+
+def to_package(model: Any, **options: Any) -> Package:
+    """Run `coremltools.convert`, and take its result out of the temporary folder it insists on."""
+    ct = coremltools_quietly()
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory, "model.mlpackage")
+        converted = ct.convert(
+            model,
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target[DEPLOYMENT_TARGET],
+            skip_model_load=True,
+            package_dir=str(folder),
+            **options,
+        )
+        weights = (folder / WEIGHTS).read_bytes() if (folder / WEIGHTS).exists() else b""
+        spec = converted.get_spec()
+    # The day of the export would make two builds differ.
+    spec.description.metadata.userDefined.pop("com.github.apple.coremltools.conversion_date", None)
+    return Package(spec, weights)
+
+
+def _decompositions() -> dict[Any, Any]:
+    """For recurrent layers, which coremltools knows from TorchScript only."""
+    import torch
+    from torch._decomp import get_decompositions
+
+    return get_decompositions([torch.ops.aten.lstm.input, torch.ops.aten.gru.input])
+
+
+def _safe_names(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> tuple[list[str], list[str]]:
+    """Names that Core ML takes (letters, digits, underscores), all different."""
+    taken: set[str] = set()
+    names = []
+    for spec in (*inputs, *outputs):
+        name = re.sub(r"[^A-Za-z0-9_]", "_", spec.name)
+        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names[: len(inputs)], names[len(inputs) :]
+
+
+def _rename_inputs(spec: Any, names: list[str]) -> None:
+    """Give the inputs, which coremltools names after the graph's placeholders, the model's names."""
+    rename = coremltools_quietly().utils.rename_feature
+    found = [feature.name for feature in spec.description.input]
+    if len(found) != len(names):
+        raise LoweringError(f"Core ML takes the inputs {found}, the model {names}: some are never used.")
+    taken = set(_values(spec)) & set(names) - set(found)
+    if taken:
+        raise LoweringError(f"The input name {min(taken)} is an operator's in the converted graph.")
+    # In two steps, because one's new name may be another's old one.
+    for position, old in enumerate(found):
+        rename(spec, old, f"export_mobile_input_{position}", rename_outputs=False)
+    for position, new in enumerate(names):
+        rename(spec, f"export_mobile_input_{position}", new, rename_outputs=False)
+
+
+def _values(spec: Any) -> Iterator[str]:
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for operation in block.operations:
+                yield from (output.name for output in operation.outputs)
+
+
+def _keep_names(spec: Any, captured: Captured) -> None:
+    import json
+
+    names = {"inputs": [s.name for s in captured.inputs], "outputs": [s.name for s in captured.outputs]}
+    spec.description.metadata.userDefined[NAMES_KEY] = json.dumps(names)
+
+
+def _notes(captured: Captured, names: list[str]) -> tuple[str, ...]:
+    specs = (*captured.inputs, *captured.outputs)
+    renamed = [f"{s.name!r} is {name!r}" for s, name in zip(specs, names, strict=True) if s.name != name]
+    narrowed = [s.name for s in specs if s.dtype == "int64"]
+    notes = [f"Needs {DEPLOYMENT_TARGET} or later."]
+    if renamed:
+        notes.append(f"Core ML's names: {', '.join(renamed)}.")
+    if narrowed:
+        notes.append(f"{', '.join(narrowed)}: int32, because Core ML has no 64-bit integers.")
+    return tuple(notes)

@@ -1,0 +1,140 @@
+"""An `.mlpackage` folder: its manifest, its model description and its weights, read and written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from exporter.errors import LoweringError
+
+AUTHOR = "com.apple.CoreML"
+NAMES_KEY = "export-mobile.names"
+"""Metadata of ours: the model's own input and output names, which Core ML's rules may have changed."""
+
+_MODEL = Path("Data", AUTHOR, "model.mlmodel")
+WEIGHTS = Path("Data", AUTHOR, "weights", "weight.bin")
+# coremltools draws random ones, so that no two exports are alike. Any constant will do: they only link the
+# root to its item within the one file.
+_MODEL_ID = "9b1c5f3a-6c1e-5d0b-9c57-0e6f6f3f6a01"
+_WEIGHTS_ID = "9b1c5f3a-6c1e-5d0b-9c57-0e6f6f3f6a02"
+
+# MILBlob storage: a 64-byte header, then blobs, each a 64-byte record that says where its bytes lie.
+_FILE_HEADER = struct.Struct("<II56x")
+_BLOB = struct.Struct("<IIQQ40x")
+_BLOB_MARK = 0xDEADBEEF
+_STORAGE_VERSION = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Package:
+    """A model before it is written, or as read."""
+
+    spec: Any
+    """The `Model` message of Core ML's protobuf."""
+    weights: bytes
+
+
+def coremltools_quietly() -> ModuleType:
+    """Import coremltools; its complaints about versions newer than it was tested with are not for our user."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    import coremltools
+
+    return coremltools  # type: ignore[no-any-return]
+
+
+def write(package: Package, path: Path) -> None:
+    """Write the folder; the same package gives the same bytes."""
+    items = {_MODEL_ID: _item("CoreML Model Specification", "model.mlmodel")}
+    (path / WEIGHTS).parent.mkdir(parents=True)
+    if package.weights:
+        items[_WEIGHTS_ID] = _item("CoreML Model Weights", "weights")
+        (path / WEIGHTS).write_bytes(package.weights)
+    (path / _MODEL).write_bytes(package.spec.SerializeToString(deterministic=True))
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": _MODEL_ID}
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4))
+
+
+def _item(description: str, name: str) -> dict[str, str]:
+    return {"author": AUTHOR, "description": description, "name": name, "path": f"{AUTHOR}/{name}"}
+
+
+def read(path: Path) -> Package:
+    """Read a folder as `write` or coremltools made it, and check that every weight lies within its file.
+
+    Raises:
+        LoweringError: It is not a whole package with one ML Program.
+    """
+    _check_manifest(path)
+    ct = coremltools_quietly()
+    spec = ct.proto.Model_pb2.Model()
+    spec.ParseFromString(_read(path, _MODEL))
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise LoweringError(f"{path.name} holds no ML Program but {spec.WhichOneof('Type') or 'nothing'}.")
+    weights = _read(path, WEIGHTS) if (path / WEIGHTS).exists() else b""
+    package = Package(spec, weights)
+    _check_blobs(package)
+    return package
+
+
+def _check_manifest(path: Path) -> None:
+    manifest = json.loads(_read(path, Path("Manifest.json")))
+    root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
+    if root["path"] != f"{AUTHOR}/{_MODEL.name}":
+        raise LoweringError(f"{path.name}'s manifest names {root['path']!r} as its model.")
+
+
+def _read(path: Path, name: Path) -> bytes:
+    file = path / name
+    if file.is_symlink() or not file.is_file():
+        raise LoweringError(f"{path.name} is not a Core ML package: it has no file {name.as_posix()}.")
+    return file.read_bytes()
+
+
+def _check_blobs(package: Package) -> None:
+    offsets = set(_offsets(package.spec.mlProgram))
+    if not offsets:
+        return
+    size = len(package.weights)
+    if size < _FILE_HEADER.size:
+        raise LoweringError(f"weight.bin has {size} bytes: its header is cut off.")
+    count, version = _FILE_HEADER.unpack_from(package.weights)
+    if version != _STORAGE_VERSION or count < len(offsets):
+        raise LoweringError(f"weight.bin (version {version}) holds {count} weights of {len(offsets)} used.")
+    for offset in offsets:
+        if offset + _BLOB.size > size:
+            raise LoweringError(
+                f"weight.bin is cut off: it has {size} bytes, and a weight starts at {offset}."
+            )
+        mark, _, length, start = _BLOB.unpack_from(package.weights, offset)
+        if mark != _BLOB_MARK:
+            raise LoweringError(f"weight.bin is damaged: no weight starts at byte {offset}.")
+        if start + length > size:
+            raise LoweringError(
+                f"weight.bin is cut off: it has {size} bytes, a weight ends at {start + length}."
+            )
+
+
+def _offsets(message: Any) -> Iterator[int]:
+    """Where each value kept in the weight file starts, for all values of a program."""
+    for field, value in message.ListFields():
+        if field.name == "blobFileValue":
+            if value.fileName != "@model_path/weights/weight.bin":
+                raise LoweringError(f"A weight lies in an unknown file, {value.fileName!r}.")
+            yield value.offset
+        elif field.message_type is not None:
+            for child in _children(value):
+                yield from _offsets(child)
+
+
+def _children(value: Any) -> list[Any]:
+    """The messages in a message field: one, a list, or the values of a map."""
+    if hasattr(value, "ListFields"):
+        return [value]
+    children = list(value.values()) if hasattr(value, "values") else list(value)
+    return [child for child in children if hasattr(child, "ListFields")]

@@ -1,0 +1,109 @@
+"""What a written Core ML package holds, read back without running it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import LoweringError
+from exporter.formats.coreml.compress import load_program, operations
+from exporter.formats.coreml.package import NAMES_KEY, read
+from exporter.formats.lowering_errors import shorten
+from exporter.records import Structure, TensorSpec, Variant
+
+_FEATURE_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "INT32": "int32"}
+
+
+def structure(path: Path, variant: Variant) -> Structure:
+    """Read a package: every weight is loaded and every shape inferred anew by coremltools.
+
+    Args:
+        path: The folder.
+        variant: One of this format's.
+
+    Returns:
+        Inputs and outputs under the model's own names, in its order; operators without constants.
+
+    Raises:
+        LoweringError: It is not a whole, well-formed package.
+    """
+    try:
+        package = read(path)
+        program = load_program(package)
+        inputs, outputs = _features(package.spec)
+        _check_shapes(program, outputs)
+        elements, size = _weights(program)
+    except LoweringError:
+        raise
+    except Exception as error:
+        # A hostile package can make the reader raise anything at all.
+        raise LoweringError(f"{path.name} is malformed: {shorten(error)}") from error
+    kinds = Counter(operation.op_type for operation in operations(program))
+    del kinds["const"]
+    return Structure(inputs, outputs, dict(kinds), size, elements)
+
+
+def _features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    description = spec.description
+    kept = description.metadata.userDefined
+    names = json.loads(kept[NAMES_KEY]) if NAMES_KEY in kept else {}
+    inputs, outputs = (
+        tuple(
+            _feature(feature, name)
+            for feature, name in zip(features, names.get(key, [f.name for f in features]), strict=True)
+        )
+        for key, features in (("inputs", description.input), ("outputs", description.output))
+    )
+    return inputs, outputs
+
+
+def _feature(feature: Any, name: str) -> TensorSpec:
+    array = feature.type.multiArrayType
+    dtype = array.ArrayDataType.Name(array.dataType)
+    return TensorSpec(name, tuple(array.shape), _FEATURE_DTYPES[dtype])
+
+
+def _check_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
+    for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
+        # A scalar is described without a shape, or with one element.
+        if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
+            raise LoweringError(
+                f"Its output {spec.name} is described as {list(spec.shape)}, computed as {list(variable.shape)}."
+            )
+
+
+def _weights(program: Any) -> tuple[dict[str, int], int]:
+    """Elements by storage type, and their bytes, palettes and scales aside."""
+    elements: Counter[str] = Counter()
+    size = 0
+    for operation in operations(program):
+        stored = _stored(operation)
+        if stored is not None:
+            dtype, shape, size_bytes = stored
+            elements[dtype] += prod(shape)
+            size += size_bytes
+    return dict(elements), size
+
+
+def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
+    """Storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
+    if operation.op_type == "constexpr_lut_to_dense":
+        bits = (len(operation.lut.val) - 1).bit_length()
+        return f"uint{bits}", tuple(operation.shape.val.tolist()), operation.indices.val.nbytes
+    if operation.op_type == "constexpr_affine_dequantize":
+        data = operation.quantized_data.val
+        return data.dtype.name, data.shape, data.nbytes
+    if operation.op_type != "const" or any(_unpacks(op) for op in operation.outputs[0].child_ops):
+        return None
+    value = operation.outputs[0].val
+    # Integers are indices and shapes.
+    if getattr(value, "ndim", 0) < 2 or value.dtype.kind != "f":
+        return None
+    return value.dtype.name, value.shape, value.nbytes
+
+
+def _unpacks(operation: Any) -> bool:
+    return bool(operation.op_type.startswith("constexpr_"))

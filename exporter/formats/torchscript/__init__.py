@@ -1,0 +1,126 @@
+"""TorchScript for the lite interpreter (`.ptl`), which PyTorch Mobile executes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import LoweringError
+from exporter.formats.lowering_errors import lowering_error, shorten
+from exporter.formats.torchscript.archive import SIGNATURE, check_records, structure
+from exporter.formats.torchscript.scripting import to_script
+from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant(
+        name="torchscript-lite-fp32",
+        format="torchscript",
+        backend="lite",
+        precision="fp32",
+        suffix=".ptl",
+        group="torchscript",
+        cost_s=1.0,
+    ),
+)
+PRELOAD: tuple[str, ...] = ()
+
+
+def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+    """Trace or script the module, freeze it (which folds batch norms) and save it for the lite interpreter.
+
+    The same model gives the same bytes in a fresh process; PyTorch numbers the classes it compiles, so a
+    second export in one process differs in their names.
+
+    Args:
+        captured: Its `torchscript` says whether to trace or to script.
+        variant: One of `VARIANTS`.
+        calibration: Unused: weights stay in float32.
+        directory: Where `<variant.name>.ptl` is written.
+
+    Raises:
+        LoweringError: Neither tracing nor scripting can express the model.
+    """
+    path = directory / f"{variant.name}{variant.suffix}"
+    with warnings.catch_warnings():
+        # TorchScript and its lite interpreter are deprecated as a whole: not news to who asks for them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script, notes = to_script(captured)
+        try:
+            optimised, note = _optimise(script)
+            optimised._save_for_lite_interpreter(str(path), _extra_files={SIGNATURE: _signature(captured)})
+        except Exception as error:
+            raise lowering_error(error, captured.program) from error
+    return Emission(path, (*notes, note))
+
+
+def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+    """Load a `.ptl` in the lite interpreter.
+
+    Args:
+        path: The written file.
+        variant: One of `VARIANTS`.
+        threads: Of PyTorch's one thread pool per process.
+
+    Returns:
+        A runner giving the outputs flattened in order, and "torchscript lite (torch <version>)".
+
+    Raises:
+        LoweringError: The file is damaged, or the interpreter refuses it.
+    """
+    import torch
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    # The interpreter itself trusts the file: damaged bytes could crash the process.
+    check_records(path)
+    torch.set_num_threads(threads)
+    try:
+        module = _load_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise LoweringError(f"The lite interpreter refuses {path.name}: {shorten(error)}") from error
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        with torch.no_grad():
+            outputs = module(*(torch.tensor(array) for array in sample))
+        return tuple(tensor.numpy() for tensor in _flatten(outputs))
+
+    return run, f"torchscript lite (torch {torch.__version__.partition('+')[0]})"
+
+
+def _optimise(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:
+    import torch
+    from torch.utils.mobile_optimizer import optimize_for_mobile
+
+    # A module frozen before has lost this attribute, and can't be frozen again.
+    if not hasattr(script, "training"):
+        return script, "It was frozen already: nothing was folded."
+    try:
+        return optimize_for_mobile(script.eval()), "Optimised for mobile: batch norms folded, weights packed."
+    except RuntimeError as error:
+        if "XNNPACK is not enabled" not in str(error):
+            raise
+    frozen = torch.jit.freeze(script.eval())
+    return frozen, (
+        "Frozen, batch norms folded. PyTorch's own mobile pass did not run: it packs weights for XNNPACK, "
+        "which this build of PyTorch lacks."
+    )
+
+
+def _signature(captured: Captured) -> str:
+    inputs, outputs = ([asdict(spec) for spec in specs] for specs in (captured.inputs, captured.outputs))
+    return json.dumps({"inputs": inputs, "outputs": outputs})
+
+
+def _flatten(outputs: Any) -> list[torch.Tensor]:
+    if isinstance(outputs, dict):
+        outputs = list(outputs.values())
+    if isinstance(outputs, tuple | list):
+        return [tensor for output in outputs for tensor in _flatten(output)]
+    return [outputs]

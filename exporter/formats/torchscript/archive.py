@@ -1,0 +1,192 @@
+"""Reads a `.ptl` archive without running it: its bytecode is a pickle, unpickled here into inert records."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import LoweringError
+from exporter.formats.lowering_errors import shorten
+from exporter.records import Structure, TensorSpec, Variant
+
+SIGNATURE = "signature.json"
+"""Extra file, written by us: names, shapes and dtypes of inputs and outputs, which the bytecode lacks."""
+
+_STORAGES: dict[str, tuple[str, int]] = {
+    "FloatStorage": ("float32", 4),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "DoubleStorage": ("float64", 8),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+    "QInt8Storage": ("int8", 1),
+    "QUInt8Storage": ("uint8", 1),
+    "QInt32Storage": ("int32", 4),
+}
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    record: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+def check_records(path: Path) -> None:
+    """Check that the archive is whole: every record's checksum, and nothing compressed (PyTorch never does).
+
+    Raises:
+        LoweringError: It is not, or it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check(archive, path)
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise LoweringError(f"{path.name} is not a whole TorchScript archive: {shorten(error)}") from error
+
+
+def structure(path: Path, variant: Variant) -> Structure:
+    """Read operators, weights, inputs and outputs of a `.ptl` file.
+
+    Args:
+        path: The file.
+        variant: One of this format's.
+
+    Returns:
+        Operators as the bytecode calls them, counted per call site ("aten::add.Tensor"). Inputs and outputs
+        are empty in files without our signature.
+
+    Raises:
+        LoweringError: It is not a whole, well-formed file for the lite interpreter.
+    """
+    check_records(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _structure(archive)
+    except LoweringError:
+        raise
+    except Exception as error:
+        # A hostile pickle can raise anything at all.
+        raise LoweringError(f"{path.name} has malformed bytecode: {shorten(error)}") from error
+
+
+def _check(archive: zipfile.ZipFile, path: Path) -> None:
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise LoweringError(f"{path.name} has compressed records, which PyTorch never writes.")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise LoweringError(f"{path.name} is damaged: the checksum of its record {damaged} is wrong.")
+    if not any(name.endswith("/bytecode.pkl") for name in archive.namelist()):
+        raise LoweringError(f"{path.name} holds no bytecode: the lite interpreter cannot run it.")
+
+
+def _structure(archive: zipfile.ZipFile) -> Structure:
+    root = next(n for n in archive.namelist() if n.endswith("/bytecode.pkl")).removesuffix("bytecode.pkl")
+    tensors: list[_Tensor] = []
+    bytecode = _unpickle(archive, root, "bytecode.pkl", "constants", tensors)
+    _unpickle(archive, root, "data.pkl", "data", tensors)
+    methods = list(_methods(bytecode))
+    inputs, outputs = _signature(archive, root)
+    arguments = next(len(m["arguments"]) for name, m in methods if name.endswith(".forward")) - 1
+    if inputs and len(inputs) != arguments:
+        raise LoweringError(f"Its signature names {len(inputs)} inputs, its bytecode takes {arguments}.")
+    # Tensors that share a record (tied weights) are stored once.
+    weights = {tensor.record: tensor for tensor in tensors if len(tensor.shape) >= 2}.values()
+    elements: Counter[str] = Counter()
+    for tensor in weights:
+        elements[tensor.dtype] += prod(tensor.shape)
+    return Structure(
+        inputs=inputs,
+        outputs=outputs,
+        operators=_operators(method for _, method in methods),
+        weight_bytes=sum(tensor.size_bytes for tensor in weights),
+        weight_elements=dict(elements),
+    )
+
+
+def _methods(bytecode: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each method's name, and its code and schema in one table: (version, (name, code, schema), …)."""
+    for name, code, schema in bytecode[1:]:
+        yield name, dict(code) | dict(schema)
+
+
+def _operators(methods: Iterator[dict[str, Any]]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for method in methods:
+        names = [f"{name}.{overload}" if overload else name for name, overload, *_ in method["operators"]]
+        called = [index for code, index, _ in method["instructions"] if code in ("OP", "OPN")]
+        counts.update(names[index] for index in called)
+    return dict(counts)
+
+
+def _signature(archive: zipfile.ZipFile, root: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    name = f"{root}extra/{SIGNATURE}"
+    if name not in archive.namelist():
+        return (), ()
+    found = json.loads(archive.read(name))
+    inputs, outputs = (
+        tuple(TensorSpec(str(s["name"]), tuple(map(int, s["shape"])), str(s["dtype"])) for s in found[key])
+        for key in ("inputs", "outputs")
+    )
+    return inputs, outputs
+
+
+def _unpickle(archive: zipfile.ZipFile, root: str, name: str, folder: str, tensors: list[_Tensor]) -> Any:
+    """Unpickle a record; the tensors it refers to, whose bytes lie in `folder`, are added to `tensors`."""
+    return _InertUnpickler(archive, f"{root}{folder}/", archive.read(root + name), tensors).load()
+
+
+class _Inert:
+    """Stands for an object of any class: no code of the archive runs."""
+
+    def __new__(cls, *args: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, folder: str, data: bytes, tensors: list[_Tensor]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._archive = archive
+        self._folder = folder
+        self._tensors = tensors
+
+    def find_class(self, module: str, name: str) -> Any:
+        known: dict[str, Callable[..., Any]] = {
+            "torch._utils._rebuild_tensor_v2": self._rebuild,
+            "torch._utils._rebuild_qtensor": self._rebuild,
+            "collections.OrderedDict": dict,
+        }
+        if module == "torch" and name.endswith("Storage"):
+            return name
+        return known.get(f"{module}.{name}", _Inert)
+
+    def persistent_load(self, pid: Any) -> tuple[str, str, int]:
+        _, storage, record, _, elements = pid
+        dtype, item_bytes = _STORAGES[storage]
+        expected, found = elements * item_bytes, self._archive.getinfo(self._folder + record).file_size
+        if expected != found:
+            raise LoweringError(f"Its record {self._folder}{record} has {found} bytes, not {expected}.")
+        return self._folder + record, dtype, found
+
+    def _rebuild(self, storage: tuple[str, str, int], offset: int, shape: Any, *_: object) -> _Tensor:
+        record, dtype, size_bytes = storage
+        tensor = _Tensor(record, dtype, tuple(map(int, shape)), size_bytes)
+        self._tensors.append(tensor)
+        return tensor

@@ -1,0 +1,110 @@
+"""Chooses between tracing and scripting: a trace keeps only the path that the example took."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from exporter.errors import LoweringError
+from exporter.formats.lowering_errors import lowering_error, shorten
+from exporter.records import Captured
+
+if TYPE_CHECKING:
+    import torch
+
+_READS_VALUES = frozenset({"aten.item.default", "aten._local_scalar_dense.default", "cond", "while_loop"})
+"""Operators through which a tensor's values decide what a graph computes."""
+
+
+def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+    """Turn the module into TorchScript, as `captured.torchscript` says.
+
+    "auto" scripts when a trace would lose control flow: when the network has no graph (`torch.export` refuses
+    data-dependent branches, and a trace passes some of them, like `torch.equal`, in silence), and when the
+    tracer warns that values turned into Python's while the graph does read values.
+
+    Returns:
+        The module, and notes on what was chosen and why.
+
+    Raises:
+        LoweringError: It can neither be scripted nor faithfully traced, or not as asked.
+    """
+    import torch
+
+    module = captured.module
+    if isinstance(module, torch.jit.ScriptModule):
+        return module, ("The model is TorchScript already: used as it is.",)
+    if captured.torchscript == "script":
+        return _script(module), ("Scripted, as asked.",)
+    if captured.torchscript == "trace":
+        traced, lost = _trace(captured)
+        return traced, ("Traced, as asked.", *(f"The trace may be wrong for other inputs: {w}" for w in lost))
+    if captured.program is None:
+        return _script_first(captured)
+    return _trace_first(captured, captured.program)
+
+
+def _trace_first(
+    captured: Captured, program: torch.export.ExportedProgram
+) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+    try:
+        traced, lost = _trace(captured)
+    except Exception as error:
+        reason = f"it cannot be traced ({shorten(error)})"
+    else:
+        # A graph without such operators proves that the warnings are about shapes, which are fixed here.
+        if not lost or not _reads_values(program):
+            return traced, ("Traced.",)
+        reason = f"a trace would lose control flow ({lost[0]})"
+    try:
+        return _script(captured.module), (f"Scripted, because {reason}.",)
+    except LoweringError as error:
+        raise LoweringError(f"{error.cause}. Scripting was needed because {reason}", error.source) from error
+
+
+def _script_first(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+    reason = f"torch.export could not follow its control flow or operators ({captured.program_error})"
+    try:
+        return _script(captured.module), (f"Scripted, because {reason}.",)
+    except LoweringError as error:
+        why, source = error.cause, error.source
+    try:
+        traced, lost = _trace(captured)
+    except Exception as error:
+        raise lowering_error(error) from error
+    if lost or "data-dependent" in captured.program_error.lower():
+        detail = lost[0] if lost else captured.program_error
+        raise LoweringError(f"{why}. A trace would lose control flow: {detail}", source)
+    return traced, (f"Traced, because it cannot be scripted ({why}); the tracer saw no control flow.",)
+
+
+def _reads_values(program: torch.export.ExportedProgram) -> bool:
+    return any(str(node.target) in _READS_VALUES for node in program.graph.nodes)
+
+
+def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """The trace, and what the tracer warns it may have lost, each with its line."""
+    import torch
+    from torch.jit._trace import TracerWarning
+
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        # Verification compares the outputs on many inputs: the tracer's own check on one would add nothing.
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            captured.module, captured.example, check_trace=False, strict=False
+        )
+    lost = [w for w in caught if issubclass(w.category, TracerWarning)]
+    return traced, [f"{shorten(Warning(_first_sentence(w)))} at {w.filename}:{w.lineno}" for w in lost]
+
+
+def _first_sentence(warning: warnings.WarningMessage) -> str:
+    return str(warning.message).split(". ", maxsplit=1)[0]
+
+
+def _script(module: torch.nn.Module) -> torch.jit.ScriptModule:
+    import torch
+
+    try:
+        return torch.jit.script(module)
+    except Exception as error:
+        raise lowering_error(error) from error
