@@ -58,7 +58,7 @@ Trust = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net. Inferred from the weights when left out."),
+    typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net. Inferred when left out."),
 ]
 ArchArg = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; may be given again.")
@@ -137,10 +137,14 @@ def export_command(
         bool, typer.Option("--no-cache", help="Neither read nor write the build cache.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=0, help="Worker processes. As many as cores, at most 4, when left out.")
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, help="Worker processes. As many as cores, at most 4, when left out."
+        ),
     ] = 0,
     threads: Annotated[
-        int, typer.Option(min=0, help="Runtime threads when timing. As many as cores, at most 4, when left out.")
+        int,
+        typer.Option(min=0, help="Runtime threads when timing. As many as cores, at most 4, when left out."),
     ] = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -214,14 +218,14 @@ def inspect(
 ) -> None:
     """Say what is in CKPT: its contents, which network, how that was inferred, parameters, FLOPs, inputs."""
     from exporter import inspection
-    from exporter.report import terminal
+    from exporter.report import listings
 
     fields = _model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
     found = inspection.inspect_checkpoint(ModelRequest(**fields))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
-        terminal.print_inspection(found, _console())
+        listings.print_inspection(found, _console())
 
 
 @app.command()
@@ -233,14 +237,14 @@ def verify(
 ) -> None:
     """Check OUT again from its files alone: every hash, then every artifact in its runtime. Exit 9 if not."""
     from exporter import audit, pipeline
-    from exporter.report import terminal
+    from exporter.report import listings
 
     with _progress(as_json) as observer:
         found = audit.verify_export(out, jobs or pipeline.worker_count(), observer)
     if as_json:
         typer.echo(json.dumps({"holds": found.holds} | asdict(found), indent=2))
     else:
-        terminal.print_audit(found, _console())
+        listings.print_audit(found, _console())
     if not found.holds:
         raise VerificationError(f"{out} does not hold what its manifest claims.", "Export it again.")
 
@@ -248,26 +252,26 @@ def verify(
 @app.command()
 def targets(as_json: Json = False, debug: Debug = False) -> None:
     """List the phones: cores, instruction sets, GPU, NPU, what they run, and why not the rest."""
-    from exporter.report import terminal
+    from exporter.report import listings
     from exporter.targets import TARGETS
 
     if as_json:
         typer.echo(json.dumps({target.name: asdict(target) for target in TARGETS}, indent=2))
     else:
-        terminal.print_targets(TARGETS, _console())
+        listings.print_targets(TARGETS, _console())
 
 
 @app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Say what is installed, which runtimes execute here, what is missing and the command that fixes it."""
     from exporter import doctor as examination
-    from exporter.report import terminal
+    from exporter.report import listings
 
     findings = examination.examine()
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        terminal.print_doctor(findings, _console())
+        listings.print_doctor(findings, _console())
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
 
