@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import compress
+from exporter.formats.coreml.contents import structure
 from exporter.formats.coreml.convert import convert
 from exporter.formats.coreml.package import write
-from exporter.formats.coreml.structure import structure
 from exporter.formats.lowering_errors import lowering_error, shorten
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.formats.coreml.convert import to_package
-from exporter.formats.coreml.package import NAMES_KEY, Package, coremltools_quietly
+from exporter.formats.coreml.package import Package, coremltools_quietly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def compress(package: Package, precision: str) -> tuple[Package, str]:
     note = f"Weights are {_sqnr_db(original, program):.1f} dB from their float16 selves."
     if precision == "w4" and small:
         share = sum(original[name].size for name in small) / sum(w.size for w in original.values())
-        note += f" The {len(small)} smallest tensors, {share:.1%} of the weights, have 8 bits."
+        note += f" The smallest tensors ({len(small)}, {share:.1%} of the weights) have 8 bits."
     # The graph was optimised before: running all passes once more would only take their time.
     passes = ct.PassPipeline(pass_names=["common::const_deduplication", "common::dead_code_elimination"])
     compressed = to_package(program, pass_pipeline=passes)

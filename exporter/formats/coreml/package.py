@@ -41,7 +41,7 @@ class Package:
 
 
 def coremltools_quietly() -> ModuleType:
-    """Import coremltools; its complaints about versions newer than it was tested with are not for our user."""
+    """Import coremltools; its complaints about versions it wasn't tested with help nobody."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools
 

@@ -70,9 +70,8 @@ def _check_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
     for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
         # A scalar is described without a shape, or with one element.
         if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
-            raise LoweringError(
-                f"Its output {spec.name} is described as {list(spec.shape)}, computed as {list(variable.shape)}."
-            )
+            computed, said = list(variable.shape), list(spec.shape)
+            raise LoweringError(f"Its output {spec.name} is described as {said}, but computed as {computed}.")
 
 
 def _weights(program: Any) -> tuple[dict[str, int], int]:
