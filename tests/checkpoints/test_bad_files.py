@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save as save_safetensors
 
 from exporter import checkpoints
+from exporter.checkpoints.unpickle import unpickle
 from exporter.errors import CheckpointError
 from tests.checkpoints import makers
 from tests.checkpoints.makers import FORMATS, LAYOUTS, Call, edited, record, torch_bytes, weights, written
@@ -305,3 +306,20 @@ def test_control_characters_in_messages(tmp_path: Path) -> None:
     foreign = b"\x80\x02cos\x1b[2J\nsystem\n."
     assert "\x1b" not in refused(written(tmp_path, edited(torch_bytes({}), {"data.pkl": foreign})))
     assert "\x1b" not in refused(written(tmp_path, torch_bytes({"\x1b[2J": Call(print, 1)})))
+
+
+class Frugal(io.BytesIO):
+    """Fails when asked for more than it holds: a real file would allocate that much first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert 0 <= size <= len(self.getvalue())
+        return super().read(size)
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE_PICKLES if name.startswith("long")])
+def test_declared_lengths_are_not_allocated(name: str) -> None:
+    """A pickle that declares terabytes is refused before anything is asked of the file."""
+    data = HOSTILE_PICKLES[name]
+    with pytest.raises(EOFError, match="ends early"):
+        unpickle(Frugal(data), len(data))
