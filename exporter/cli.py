@@ -67,7 +67,7 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SHAPE",
-        help="1x3x224x224, or name=1x16:int64; once per input, in order. The architecture's own when left out.",
+        help="1x3x224x224, or name=1x16:int64; once per input, in order. Inferred when left out.",
     ),
 ]
 Preprocess = Annotated[
