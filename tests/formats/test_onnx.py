@@ -18,8 +18,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+import exporter.formats.onnx as onnx_format
 from exporter.errors import LoweringError
-from exporter.formats import onnx as onnx_format
 from exporter.formats.onnx import export, ort_convert
 from exporter.records import Array, Sample, TensorSpec
 from tests import nets

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from exporter.errors import LoweringError
 from exporter.formats.lowering_errors import lowering_error
 from exporter.formats.onnx import contents, export, onnx_file, ort_convert, ort_file
@@ -117,7 +115,7 @@ def _digest(samples: tuple[Sample, ...]) -> str:
     digest = hashlib.sha256()
     for array in (a for sample in samples for a in sample):
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
