@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 import exporter.formats.onnx as onnx_format
 from exporter.errors import LoweringError
 from exporter.formats.onnx import export, ort_convert
-from exporter.records import Array, Sample, TensorSpec
+from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets
 
 VARIANTS = {v.name: v for v in onnx_format.VARIANTS}
@@ -30,7 +30,7 @@ INT8 = [v.name for v in onnx_format.VARIANTS if v.precision == "int8"]
 
 
 @functools.cache
-def emitted(net: str, name: str, folder: Path) -> onnx_format.Emission:
+def emitted(net: str, name: str, folder: Path) -> Emission:
     return onnx_format.emit(nets.captured(net), VARIANTS[name], nets.samples(net, 0, 32), folder)
 
 
