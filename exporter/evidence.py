@@ -90,13 +90,36 @@ def load(path: Path) -> Evidence:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
 
 
-def save_outputs(outputs: Stacks, path: Path) -> None:
+@dataclass(frozen=True, eq=False)
+class Lowering:
+    """A quantised program's own outputs, before a backend lowered it.
+
+    `rounding_floor_db` is its SQNR against itself with inputs changed by 1e-5: rounding ties flip, and a deep
+    network amplifies them, so that no artifact can be expected to come closer.
+    """
+
+    outputs: Stacks
+    rounding_floor_db: float
+
+
+def save_lowering(lowering: Lowering, path: Path) -> None:
+    arrays = {f"outputs/{i}": a for i, a in enumerate(lowering.outputs)}
     with path.open("wb") as stream:
-        np.savez_compressed(stream, **{f"outputs/{i}": a for i, a in enumerate(outputs)})  # type: ignore[arg-type]
+        floor = np.array(lowering.rounding_floor_db)
+        np.savez_compressed(stream, rounding_floor_db=floor, **arrays)  # type: ignore[arg-type]
 
 
-def load_outputs(path: Path) -> Stacks:
-    return _group(_read(path), "outputs")
+def load_lowering(path: Path) -> Lowering:
+    """Read what `save_lowering` wrote.
+
+    Raises:
+        VerificationError: It is not such a file.
+    """
+    arrays = _read(path)
+    try:
+        return Lowering(_group(arrays, "outputs"), float(arrays["rounding_floor_db"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 
 
 def _read(path: Path) -> dict[str, Array]:

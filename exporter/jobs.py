@@ -27,6 +27,7 @@ from exporter.records import (
     Limits,
     Preprocessing,
     Runner,
+    Sample,
     Structure,
     TensorSpec,
     Variant,
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     import torch
 
     from exporter.data import Data
-    from exporter.evidence import Evidence, Stacks
+    from exporter.evidence import Evidence, Lowering
     from exporter.records import Array, Captured, Checkpoint, Model
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NUDGED = 16
+"""Samples that tell how much a quantised program amplifies rounding ties."""
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
 HISTOGRAM_VALUES = 4096
@@ -177,8 +180,8 @@ def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path
     try:
         emission = FORMATS[variant.format].emit(captured, variant, data.calibration, directory)
         if emission.quantized_program and lowering:
-            outputs = [emission.quantized_program(sample) for sample in data.verification]
-            evidence.save_outputs(evidence.stack(outputs), directory / lowering_file(variant))
+            found = _lowering(emission.quantized_program, data.verification)
+            evidence.save_lowering(found, directory / lowering_file(variant))
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either
@@ -187,6 +190,21 @@ def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
         return _not_built(variant, cause, started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+
+
+def _lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:
+    from exporter.evidence import Lowering, stack
+    from exporter.verify import sqnr_db
+
+    outputs = stack([program(sample) for sample in samples])
+    nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
+    floor = min(sqnr_db(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True))
+    return Lowering(outputs, floor)
+
+
+def _nudged(sample: Sample) -> Sample:
+    """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
+    return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)
 
 
 def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
@@ -241,10 +259,10 @@ def verify_artifact(
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
-        return Checked(structure, Verdict("not_run", f"{error} Its structure was checked.", "", None))
+        return Checked(structure, Verdict("not_run", _unrun(error), "", None))
     except Exception as error:
         return Checked(structure, _failed(f"Its runtime refuses it: {error}"))
-    lowering = evidence.load_outputs(lowering_path) if lowering_path else None
+    lowering = evidence.load_lowering(lowering_path) if lowering_path else None
     return _run_and_judge(variant, run, runtime, found, lowering, expected.limits, structure)
 
 
@@ -253,12 +271,12 @@ def _run_and_judge(
     run: Runner,
     runtime: str,
     found: Evidence,
-    lowering: Stacks | None,
+    lowering: Lowering | None,
     limits: Limits,
     structure: Structure,
 ) -> Checked:
     from exporter.evidence import stack
-    from exporter.verify import compare, judge, repeats
+    from exporter.verify import judge, repeats
 
     try:
         outputs = stack([run(sample) for sample in found.samples()])
@@ -266,12 +284,15 @@ def _run_and_judge(
         again = stack([run(sample) for sample in reversed(found.samples()[:REPEATED])])
     except Exception as error:
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
-    tight = compare(lowering, outputs) if lowering is not None else None
-    verdict = judge(variant, runtime, found, outputs, edges, tight, limits)
+    verdict = judge(variant, runtime, found, outputs, edges, lowering, limits)
     first = tuple(a[:REPEATED] for a in outputs)
     if verdict.status == "passed" and (problem := repeats(first, tuple(a[::-1] for a in again))):
         verdict = replace(verdict, status="failed", reason=problem)
     return Checked(structure, verdict, outputs[0].reshape(-1)[:HISTOGRAM_VALUES])
+
+
+def _unrun(why: CannotRunHere) -> str:
+    return f"{str(why).rstrip('.')}. Its structure was checked."
 
 
 def _failed(reason: str, runtime: str = "") -> Verdict:

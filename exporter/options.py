@@ -18,7 +18,7 @@ DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "b
 
 
 def names(text: str) -> tuple[str, ...]:
-    """ "a, b" -> ("a", "b")."""
+    """Split at commas: `a, b` gives a tuple of two."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -39,7 +39,7 @@ def pairs(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """ "0.5,0.5" -> (0.5, 0.5)."""
+    """Parse `0.5,0.5`; None stays None."""
     if text is None:
         return None
     return tuple(_finite(option, part) for part in names(text))
@@ -72,7 +72,7 @@ def _shape(text: str) -> TensorSpec:
 
 
 def limits(text: str) -> Limits:
-    """ "int8_min_sqnr_db=15" -> the default limits with that one replaced."""
+    """The default limits with some replaced: `int8_min_sqnr_db=15`."""
     known = {field.name for field in fields(Limits)}
     changes: dict[str, float] = {}
     for key, value in pairs("--limits", names(text)):

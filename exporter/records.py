@@ -151,7 +151,7 @@ class Structure:
     """Storage type ("float32", "float16", "int8", "uint8", "int4", …) -> number of weight elements.
     Biases and quantisation parameters are not weights: only tensors of two or more dimensions count."""
     delegated_fraction: float | None = None
-    """Share of the compute (multiply-accumulates) that the backend executes; None where there is no delegate."""
+    """Share of the multiply-accumulates that the backend executes; None where there is no delegate."""
 
     @property
     def quantized_weight_fraction(self) -> float:
@@ -168,7 +168,7 @@ NARROW_DTYPES = frozenset({"int8", "uint8", "int4", "uint4", "int2", "uint2", "i
 class Limits:
     """When an artifact counts as equal. Change with `--limits key=value,…`.
 
-    fp32: `max_error <= max(fp32_max_error, fp32_floor_factor * floor)`, floor being eager float32's own error.
+    fp32: `max_error <= max(fp32_max_error, fp32_floor_factor * floor)`, floor being eager float32's.
     fp16: SQNR and agreement. int8, mixed, w8, w4: SQNR or agreement, one suffices.
     """
 
@@ -179,7 +179,7 @@ class Limits:
     int8_min_sqnr_db: float = 20.0
     int8_min_agreement: float = 0.95
     lowering_min_sqnr_db: float = 30.0
-    """A quantised artifact against its own quantised program: rounding ties only."""
+    """A quantised artifact against its own program; lower where that amplifies rounding ties itself."""
     min_quantized_weights: float = 0.9
     min_delegated: float = 0.8
 

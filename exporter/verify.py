@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exporter.evidence import Evidence, Stacks
+from exporter.evidence import Evidence, Lowering, Stacks
 from exporter.records import Array, Comparison, Limits, Precision, Structure, TensorSpec, Variant, Verdict
 
 MIN_SCALE = 1e-6
@@ -196,7 +196,7 @@ def judge(
     evidence: Evidence,
     outputs: Stacks,
     edge_outputs: Stacks,
-    lowering: Comparison | None,
+    lowering: Lowering | None,
     limits: Limits,
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
@@ -207,7 +207,7 @@ def judge(
         evidence: Inputs and expected outputs.
         outputs: The artifact's, stacked, on `evidence.inputs`.
         edge_outputs: The artifact's on `evidence.edge_inputs`.
-        lowering: The artifact against its own quantised program, where it has one.
+        lowering: Its quantised program's own outputs, where it has one.
         limits: When it counts as equal.
 
     Returns:
@@ -215,12 +215,15 @@ def judge(
     """
     comparison = compare(evidence.reference, outputs)
     edge = _compare_edges(evidence, edge_outputs)
+    tight = compare(lowering.outputs, outputs) if lowering else None
     applied = _applied(variant.precision, limits, evidence)
+    if lowering:
+        applied["lowering_min_sqnr_db"] = _lowering_limit(lowering, limits)
     reason = (
         comparison.problem
         or degenerate(evidence)
-        or (lowering.problem if lowering else "")
-        or _lowering_reason(lowering, applied)
+        or (tight.problem if tight else "")
+        or _lowering_reason(tight, applied)
         or _reason(variant.precision, comparison, applied)
         or _edge_reason(variant.precision, edge, evidence, applied)
     )
@@ -230,12 +233,21 @@ def judge(
         runtime=runtime,
         comparison=comparison,
         edge=edge,
-        lowering=lowering,
+        lowering=tight,
         limits=applied,
     )
 
 
-def _applied(precision: Precision, limits: Limits, evidence: Evidence) -> Mapping[str, float]:
+ROUNDING_MARGIN_DB = 3.0
+"""How much further than its program's own rounding noise an artifact may be: half the energy again."""
+
+
+def _lowering_limit(lowering: Lowering, limits: Limits) -> float:
+    """The fixed limit, or the program's own rounding noise less a margin where that is louder."""
+    return min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
+
+
+def _applied(precision: Precision, limits: Limits, evidence: Evidence) -> dict[str, float]:
     """The limits that hold for a precision, resolved to figures."""
     if precision == "fp32":
         return _fp32_limit("max_error", limits, evidence.floor) | _fp32_limit(
@@ -243,11 +255,7 @@ def _applied(precision: Precision, limits: Limits, evidence: Evidence) -> Mappin
         )
     if precision == "fp16":
         return {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
-    return {
-        "min_sqnr_db": limits.int8_min_sqnr_db,
-        "min_agreement": limits.int8_min_agreement,
-        "lowering_min_sqnr_db": limits.lowering_min_sqnr_db,
-    }
+    return {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}
 
 
 def _fp32_limit(name: str, limits: Limits, floor: float) -> dict[str, float]:
@@ -282,7 +290,7 @@ def _lowering_reason(lowering: Comparison | None, applied: Mapping[str, float]) 
     if lowering is None or limit is None or lowering.sqnr_db >= limit:
         return ""
     return (
-        f"It differs from its own quantised program ({lowering.sqnr_db:.1f} dB, at least {limit:g} expected):"
+        f"It differs from its own quantised program ({lowering.sqnr_db:.1f} dB, expected {limit:.1f}):"
         " a fault of the lowering, not of the quantisation."
     )
 

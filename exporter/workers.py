@@ -8,6 +8,7 @@ threads do not survive a fork. What frameworks print goes to the log file.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -188,6 +189,7 @@ def serve(descriptor: int) -> None:
         except EOFError:
             return
         _preload(modules)
+        _freeze()
         if function is not None:
             pipe.send_bytes(_in_child(pipe, function, arguments))
 
@@ -198,6 +200,12 @@ def _preload(modules: Sequence[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # a broken framework is the job's to report, in its own words
             print(f"preload of {name} failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+
+
+def _freeze() -> None:
+    """Take what was imported out of garbage collection: walking it again and again costs a fifth of a job."""
+    gc.collect()
+    gc.freeze()
 
 
 def _in_child(pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from exporter import verify
-from exporter.evidence import Evidence
-from exporter.records import Comparison, Limits, Structure, TensorSpec, Variant
+from exporter.evidence import Evidence, Lowering
+from exporter.records import Limits, Structure, TensorSpec, Variant
 from tests.variants import FP16, FP32, INT8, W4
 
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def judged(
     outputs: np.ndarray,
     found: Evidence | None = None,
     edges: np.ndarray | None = None,
-    lowering: Comparison | None = None,
+    lowering: Lowering | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, str]:
     found = found or evidence()
@@ -169,9 +169,15 @@ def test_int8_without_classes_must_reach_the_sqnr() -> None:
 
 def test_a_lowering_fault_fails_though_the_quality_would_pass() -> None:
     """Compared with its own quantised program, an artifact may not add a second loss."""
-    status, reason = judged(INT8, noisy(25), lowering=Comparison(8, 0.1, 12.0, 1.0))
+    status, reason = judged(INT8, noisy(25), lowering=Lowering((LOGITS,), 60.0))
     assert status == "failed"
     assert "lowering" in reason
+
+
+def test_a_program_that_amplifies_rounding_ties_allows_as_much() -> None:
+    """Where the program differs from itself by 26 dB, 25 dB is no fault of the lowering; 21 dB is."""
+    assert judged(INT8, noisy(25), lowering=Lowering((LOGITS,), 26.0))[0] == "passed"
+    assert judged(INT8, noisy(21), lowering=Lowering((LOGITS,), 26.0))[0] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from exporter.formats import coreml, executorch, onnx, torchscript
+import exporter.formats.coreml as coreml
+import exporter.formats.executorch as executorch
+import exporter.formats.onnx as onnx
+import exporter.formats.torchscript as torchscript
 from exporter.records import Captured, Emission, Runner, Sample, Structure, Variant
 
 

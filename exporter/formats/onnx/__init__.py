@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 # There is no ort-fp16: x86 has no float16 kernels, so the conversion would bake casts and float32 weights in.
-VARIANTS = (
+VARIANTS: tuple[Variant, ...] = (
     Variant("onnx-fp32", "onnx", "onnxruntime", "fp32", ".onnx", "onnx", 6.0),
     Variant("onnx-fp16", "onnx", "onnxruntime", "fp16", ".onnx", "onnx", 1.0),
     Variant("onnx-int8", "onnx", "onnxruntime", "int8", ".onnx", "onnx", 4.0),
     Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
     Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx", 0.5),
 )
-PRELOAD = ("onnx", "onnxruntime", "onnxscript")
+PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
 
