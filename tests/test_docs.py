@@ -1,0 +1,88 @@
+"""The README's words are true: its commands run, its tables are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter import errors
+from exporter.formats import VARIANTS
+from exporter.targets import TARGETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RUN_ELSEWHERE = {"scripts/test"}
+"""Commands that run this test: CI calls exactly them."""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    return [
+        line for block in blocks("sh") for line in block.splitlines() if line and line not in RUN_ELSEWHERE
+    ]
+
+
+def in_own_environment() -> bool:
+    return Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
+
+
+def test_the_two_commands_come_first() -> None:
+    """A stranger sees them before anything else."""
+    assert blocks("sh")[0].splitlines() == ["scripts/demo", "scripts/test"]
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    """Of the refusals a user of `export` and `verify` can meet."""
+    for code in (2, 3, 4, 5, 6, 7, 8, 9, 11, errors.INTERRUPTED_EXIT_CODE):
+        assert re.search(rf"^\|[^|]*\b{code}\b[^|]*\|", README, re.MULTILINE), code
+
+
+def test_every_variant_is_of_a_format_the_readme_names() -> None:
+    """No format is a secret."""
+    names = {"executorch": "ExecuTorch", "torchscript": "TorchScript", "onnx": "ONNX", "coreml": "Core ML"}
+    for variant in VARIANTS.values():
+        assert names[variant.format] in README
+
+
+def test_the_demos_target_exists() -> None:
+    """The first command names a real target."""
+    assert "snapdragon865" in {target.name for target in TARGETS}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
+def test_the_readmes_commands_run(tmp_path: Path) -> None:
+    """In order, in a shell, as they stand; the demo's export first, then the rest on its files."""
+    environment = os.environ | {
+        "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "EXPORT_MOBILE_CACHE": str(tmp_path / "cache"),
+    }
+    for command in commands():
+        command += " --force" if " -o " in command else ""
+        found = subprocess.run(
+            ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
+    assert (ROOT / "demo" / "out" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+@pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
+def test_the_readmes_python_runs(tmp_path: Path) -> None:
+    """The API example, as a plain script."""
+    (code,) = blocks("python")
+    code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
+    subprocess.run([sys.executable, "-m", "exporter.samples", "demo"], cwd=ROOT, check=True)
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("onnx-f")
