@@ -1,9 +1,6 @@
 """From a trained PyTorch checkpoint to mobile artifacts that are proven equal to it.
 
-    from exporter import export
-
-    report = export("model.ckpt", target="snapdragon865", calibration="photos/")
-    print(report.selected)
+`export("model.ckpt", target="snapdragon865", calibration="photos/").selected` names the artifact to ship.
 """
 
 from __future__ import annotations
