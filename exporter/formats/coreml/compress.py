@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import LoweringError
 from exporter.formats.coreml.convert import to_package
 from exporter.formats.coreml.package import Package, coremltools_quietly
 
@@ -26,19 +27,24 @@ def compress(package: Package, precision: str) -> tuple[Package, str]:
     """Compress the weights of two or more dimensions.
 
     Args:
-        package: In float16; it is left as it is.
+        package: As converted; it is left as it is.
         precision: "w8" or "w4".
 
     Returns:
-        The compressed package, and a note with the weights' signal-to-noise ratio against float16.
+        The compressed package, and a note with the weights' signal-to-noise ratio against the original.
+
+    Raises:
+        LoweringError: There is nothing to compress: the result would not be what it says.
     """
     ct = coremltools_quietly()
     program = load_program(package)
     original = _weights(program)
+    if not original:
+        raise LoweringError(f"It has no weight of more than {MIN_ELEMENTS} values to compress.")
     small = _smallest(original) if precision == "w4" else set(original)
     _quantize(program, small)
     _palettize(program, set(original) - small)
-    note = f"Weights are {_sqnr_db(original, program):.1f} dB from their float16 selves."
+    note = f"Weights are {_sqnr_db(original, program):.1f} dB from the uncompressed ones."
     if precision == "w4" and small:
         share = sum(original[name].size for name in small) / sum(w.size for w in original.values())
         note += f" The smallest tensors ({len(small)}, {share:.1%} of the weights) have 8 bits."
@@ -70,7 +76,7 @@ def operations(program: Any) -> list[Any]:
     return found
 
 
-def _weights(program: Any) -> dict[str, NDArray[np.float16]]:
+def _weights(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
     import numpy as np
 
     return {
@@ -78,13 +84,14 @@ def _weights(program: Any) -> dict[str, NDArray[np.float16]]:
         for operation in operations(program)
         if operation.op_type == "const"
         and isinstance(operation.outputs[0].val, np.ndarray)
-        and operation.outputs[0].val.dtype == np.float16
+        # Recurrent layers stay in float32.
+        and operation.outputs[0].val.dtype.kind == "f"
         and operation.outputs[0].val.ndim >= 2
         and operation.outputs[0].val.size > MIN_ELEMENTS
     }
 
 
-def _smallest(weights: Mapping[str, NDArray[np.float16]]) -> set[str]:
+def _smallest(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
     left = SMALL_SHARE * sum(weight.size for weight in weights.values())
     chosen = set()
     for name, weight in sorted(weights.items(), key=lambda item: (item[1].size, item[0])):
@@ -113,19 +120,19 @@ def _palettize(program: Any, names: set[str]) -> None:
     palettize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
 
 
-def _palette(weight: NDArray[np.float16]) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+def _palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
     """The 16 values with the least squared error, exactly; coremltools' own mode would need scikit-learn."""
     import numpy as np
     from coremltools._deps.kmeans1d import cluster
 
     values, positions, counts = np.unique(weight, return_inverse=True, return_counts=True)
     found = cluster(values.tolist(), min(16, len(values)), weights=counts.tolist())
-    palette = np.zeros(16, np.float16)
+    palette = np.zeros(16, weight.dtype)
     palette[: len(found.centroids)] = found.centroids
     return palette, np.array(found.clusters, np.uint8)[positions.reshape(-1)]
 
 
-def _sqnr_db(original: Mapping[str, NDArray[np.float16]], program: Any) -> float:
+def _sqnr_db(original: Mapping[str, NDArray[np.floating[Any]]], program: Any) -> float:
     import numpy as np
 
     signal = noise = 0.0

@@ -123,4 +123,4 @@ def _flatten(outputs: Any) -> list[torch.Tensor]:
         outputs = list(outputs.values())
     if isinstance(outputs, tuple | list):
         return [tensor for output in outputs for tensor in _flatten(output)]
-    return [outputs]
+    return [] if outputs is None else [outputs]

@@ -44,6 +44,16 @@ def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ..
     return _trace_first(captured, captured.program)
 
 
+def faithful_trace(captured: Captured) -> torch.jit.ScriptModule | None:
+    """A trace of a network whose graph reads no values, so that it holds for all inputs; else None."""
+    import torch
+
+    scripted = isinstance(captured.module, torch.jit.ScriptModule)
+    if scripted or captured.program is None or _reads_values(captured.program):
+        return None
+    return _trace(captured)[0]
+
+
 def _trace_first(
     captured: Captured, program: torch.export.ExportedProgram
 ) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
@@ -104,6 +114,10 @@ def _first_sentence(warning: warnings.WarningMessage) -> str:
 def _script(module: torch.nn.Module) -> torch.jit.ScriptModule:
     import torch
 
+    from exporter.capture import FlatOutputs
+
+    # Its variable arguments can't be scripted, and need not be: our runner flattens outputs the same way.
+    module = module.wrapped if isinstance(module, FlatOutputs) else module
     try:
         return torch.jit.script(module)
     except Exception as error:
