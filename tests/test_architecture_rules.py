@@ -1,0 +1,142 @@
+"""Imports point one way, frameworks wait for workers, and only the command line speaks."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import exporter
+
+ROOT = Path(exporter.__file__).parent
+MODULES = {
+    ".".join(("exporter", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+LAYERS = (
+    {"exporter", "exporter.__main__"},
+    {"exporter.cli"},
+    {"exporter.pipeline"},
+    {"exporter.assemble", "exporter.audit", "exporter.inspection"},
+    {"exporter.stages", "exporter.select", "exporter.report"},
+    {"exporter.jobs", "exporter.publish", "exporter.workers", "exporter.cache"},
+    {
+        "exporter.architectures",
+        "exporter.capture",
+        "exporter.checkpoints",
+        "exporter.data",
+        "exporter.formats",
+        "exporter.quantize",
+        "exporter.verify",
+    },
+    {"exporter.records", "exporter.request"},
+    {"exporter.errors"},
+)
+"""First to last: a module imports only from later layers, or from its own. What is not listed is free."""
+
+TORCH_AT_THE_TOP = {"exporter.capture", "exporter.warm"}
+"""They run in worker processes only."""
+FRAMEWORKS = {
+    "coremltools",
+    "executorch",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch",
+    "torchao",
+    "torchvision",
+}
+MAY_SPEAK = ("exporter.cli", "exporter.samples", "exporter.report")
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
+    """Everything below a node that runs; `functions=False`: only what runs on import."""
+    for child in ast.iter_child_nodes(node):
+        if is_for_types(child) or not functions and isinstance(child, ast.FunctionDef | ast.Lambda):
+            continue
+        yield child
+        yield from walk(child, functions)
+
+
+def imports(module: str, functions: bool = True) -> set[str]:
+    """Full names of the modules that a module imports."""
+    found: set[str] = set()
+    for node in walk(tree(module), functions):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write imports out in full"
+            base = str(node.module)
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else base for name in names}
+    return found
+
+
+def layer(module: str) -> int | None:
+    """The layer of a module, or of the package it lies in."""
+    parents = [module.rsplit(".", i)[0] for i in range(module.count("."))]
+    for index, members in enumerate(LAYERS):
+        if module in members or members.intersection(parents):
+            return index
+    return None
+
+
+def test_every_layer_exists() -> None:
+    """A renamed module would otherwise leave its rule behind."""
+    assert set().union(*LAYERS) <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    """The command line knows the pipeline, the pipeline the stages, they the jobs; never the other way."""
+    here = layer(module)
+    wrong = {
+        name
+        for name in imports(module)
+        if name != "exporter" and here is not None and (there := layer(name)) is not None and there < here
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_frameworks_are_imported_inside_functions(module: str) -> None:
+    """So that the command line starts at once, and one broken framework leaves the others working."""
+    top = {name.split(".")[0] for name in imports(module, functions=False)} & FRAMEWORKS
+    allowed = {"torch", "torchvision"} if module in TORCH_AT_THE_TOP else set()
+    assert top <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_prints_and_exits(module: str) -> None:
+    """A library that prints cannot be used from another program."""
+    if module.startswith(MAY_SPEAK):
+        return
+    spoken = {
+        ast.unparse(node.func)
+        for node in walk(tree(module))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"print", "sys.exit", "exit", "quit"}
+        and "stderr" not in ast.unparse(node)  # a worker's stderr is export.log
+    }
+    assert not spoken
+    assert "typer" not in {name.split(".")[0] for name in imports(module)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_harness_is_not_imported(module: str) -> None:
+    """Exporting needs no phone."""
+    assert "android_harness" not in {name.split(".")[0] for name in imports(module)}
