@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import exporter.formats.coreml as coreml
+from exporter.errors import CannotRunHere, LoweringError
+from exporter.formats.coreml.compress import load_program, operations
+from exporter.formats.coreml.convert import convert
+from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read, write
+from exporter.records import Captured, TensorSpec, Variant
+from tests.nets import NETS, captured
+
+VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreml.VARIANTS}
+WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")
+SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
+
+
+def capture(module: nn.Module, *example: Tensor, names: tuple[str, ...] = (), out: str = "y") -> Captured:
+    output = module.eval()(*example)
+    specs = tuple(
+        TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch."))
+        for name, t in zip(names or ("a", "b", "c"), example, strict=False)
+    )
+    program = torch.export.export(module, example)
+    return Captured(module, program, "", example, specs, (TensorSpec(out, tuple(output.shape)),))
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("attention")
+    net = captured("attention")
+    return {v.precision: coreml.emit(net, v, (), directory).path for v in coreml.VARIANTS}
+
+
+@pytest.fixture
+def package(packages: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(packages["w8"], tmp_path / "copy.mlpackage"))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("precision", "stored"), [("fp16", "float16"), ("w8", "int8"), ("w4", "uint4")])
+def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_path: Path) -> None:
+    """Inputs, outputs and all weights are in the file, nearly all in the variant's type."""
+    net = captured(name)
+    found = coreml.structure(coreml.emit(net, VARIANTS[precision], (), tmp_path).path, VARIANTS[precision])
+    assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
+    total = sum(p.numel() for p in net.module.parameters() if p.ndim >= 2)
+    assert sum(found.weight_elements.values()) == total
+    assert found.weight_elements[stored] >= 0.94 * total
+    assert found.quantized_weight_fraction == (0 if precision == "fp16" else 1)
+
+
+def test_file_sizes(packages: dict[str, Path]) -> None:
+    """8 bits halve the weights, 4 bits halve them again."""
+    sizes = {p: coreml.structure(path, VARIANTS[p]).weight_bytes for p, path in packages.items()}
+    assert sizes["fp16"] == 2 * sizes["w8"] == 4 * sizes["w4"]
+
+
+def test_operators(packages: dict[str, Path]) -> None:
+    """The graph is what coremltools optimised, with one unpacking operator for each compressed weight."""
+    plain = coreml.structure(packages["fp16"], VARIANTS["fp16"]).operators
+    packed = coreml.structure(packages["w4"], VARIANTS["w4"]).operators
+    assert plain["linear"] == 4
+    assert packed == {**plain, "constexpr_lut_to_dense": 5}
+
+
+@pytest.mark.parametrize(("precision", "limit_db"), [("w8", 40), ("w4", 18)])
+def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str, Path]) -> None:
+    """Unpacked by coremltools from the written file, each weight is the network's own, less the rounding."""
+    exact = {tuple(p.shape): p.detach().numpy() for p in captured("attention").module.parameters()}
+    unpacked = [
+        operation.materialized_val_inference()
+        for operation in operations(load_program(read(packages[precision])))
+        if operation.op_type.startswith("constexpr_")
+    ]
+    assert len(unpacked) == 5
+    for weight in unpacked:
+        noise = ((weight - exact[weight.shape]) ** 2).sum()
+        assert 10 * np.log10((exact[weight.shape] ** 2).sum() / noise) > limit_db
+
+
+def test_note_gives_the_weights_quality(tmp_path: Path) -> None:
+    """What compression cost the weights is told, and 8 bits cost less than 4."""
+    net = captured("attention")
+    decibels = [float(coreml.emit(net, VARIANTS[p], (), tmp_path).notes[-1].split()[2]) for p in ("w8", "w4")]
+    assert 40 < decibels[0] < 60
+    assert 18 < decibels[1] < 30
+
+
+def test_bytes_are_reproducible(tmp_path: Path) -> None:
+    """A second conversion in the same process writes the same bytes: no random ids, no dates."""
+    net = captured("cnn")
+    first = coreml.emit(net, VARIANTS["w4"], (), tmp_path).path
+    again = dataclasses.replace(net)
+    assert convert(net)[0] is not convert(again)[0]
+    (tmp_path / "again").mkdir()
+    second = coreml.emit(again, VARIANTS["w4"], (), tmp_path / "again").path
+    files = [f.relative_to(first) for f in sorted(first.rglob("*")) if f.is_file()]
+    assert len(files) == 3
+    assert [(first / f).read_bytes() for f in files] == [(second / f).read_bytes() for f in files]
+
+
+def test_coremltools_loads_the_package(packages: dict[str, Path]) -> None:
+    """The folder that we lay out ourselves is a package to Core ML's own library."""
+    ct = coremltools_quietly()
+    model = ct.models.MLModel(str(packages["w4"]), skip_model_load=True)
+    assert [feature.name for feature in model.get_spec().description.output] == ["logits"]
+    assert Path(model.weights_dir).joinpath("weight.bin").stat().st_size > 2464
+
+
+def test_conversion_is_shared() -> None:
+    """The variants of one captured model convert it once."""
+    net = captured("two_in_two_out")
+    assert convert(net)[0] is convert(net)[0]
+
+
+def test_odd_names_map_back(tmp_path: Path) -> None:
+    """Names that Core ML refuses are changed in the file, told, and given back by the reader."""
+    net = capture(nn.Linear(8, 16), torch.ones(1, 8), names=("0.pixel-values",), out="0_pixel_values")
+    emission = coreml.emit(net, VARIANTS["w8"], (), tmp_path)
+    spec = read(emission.path).spec
+    assert spec.description.input[0].name == "_0_pixel_values"
+    assert "'0.pixel-values' is '_0_pixel_values'" in emission.notes[1]
+    found = coreml.structure(emission.path, VARIANTS["w8"])
+    assert (found.inputs[0].name, found.outputs[0].name) == ("0.pixel-values", "0_pixel_values")
+
+
+class Tokens(nn.Module):
+    """An embedding and attention: coremltools reads it from the exported program only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 32)
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+
+    def forward(self, mask: Tensor, tokens: Tensor) -> Tensor:
+        return self.block(self.embed(tokens) * mask.unsqueeze(-1)).mean(1)  # type: ignore[no-any-return]
+
+
+class Recurrent(nn.Module):
+    """An LSTM: coremltools reads it from a trace only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0]  # type: ignore[no-any-return]
+
+
+def test_integer_inputs(tmp_path: Path) -> None:
+    """int64 tokens become int32, and the notes say so; swapped names don't swap the inputs."""
+    net = capture(Tokens(), torch.ones(1, 7), torch.ones(1, 7, dtype=torch.int64), names=("tokens", "mask"))
+    emission = coreml.emit(net, VARIANTS["fp16"], (), tmp_path)
+    assert "mask: int32, because Core ML has no 64-bit integers." in emission.notes
+    found = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
+    assert found == (TensorSpec("tokens", (1, 7), "float32"), TensorSpec("mask", (1, 7), "int32"))
+
+
+def test_recurrent_layers(tmp_path: Path) -> None:
+    """What the exported program's reader lacks is converted from the trace."""
+    emission = coreml.emit(capture(Recurrent(), torch.ones(1, 5, 8)), VARIANTS["fp16"], (), tmp_path)
+    assert coreml.structure(emission.path, VARIANTS["fp16"]).operators["lstm"] == 1
+
+
+class Svd(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.svd(x)[1]  # type: ignore[no-any-return]
+
+
+def test_unsupported_operator(tmp_path: Path) -> None:
+    """The cause names the operator, and the line of the user's model."""
+    with pytest.raises(LoweringError, match="linalg_svd") as raised:
+        coreml.emit(capture(Svd(), torch.eye(4)), VARIANTS["fp16"], (), tmp_path)
+    assert "test_coreml.py:" in str(raised.value.source)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_program(tmp_path: Path) -> None:
+    """Without a graph, the error is the export's own."""
+    net = dataclasses.replace(captured("cnn"), program=None, program_error="data-dependent branch in f.py:3")
+    with pytest.raises(LoweringError, match=r"branch in f\.py:3"):
+        coreml.emit(net, VARIANTS["fp16"], (), tmp_path)
+
+
+def test_nothing_to_compress(tmp_path: Path) -> None:
+    """A file that would be fp16 is not called w8."""
+    with pytest.raises(LoweringError, match="no weight of more than 64 values"):
+        coreml.emit(capture(nn.ReLU(), torch.ones(1, 4)), VARIANTS["w8"], (), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
+def test_it_cannot_run_here(packages: dict[str, Path]) -> None:
+    """Off macOS the artifact is not run, and the reason says why."""
+    with pytest.raises(CannotRunHere, match="macOS"):
+        coreml.load(packages["fp16"], VARIANTS["fp16"], 1)
+
+
+def _cut_weights(path: Path) -> None:
+    data = (path / WEIGHTS).read_bytes()
+    (path / WEIGHTS).write_bytes(data[: len(data) - 200])
+
+
+def _half_weights(path: Path) -> None:
+    data = (path / WEIGHTS).read_bytes()
+    (path / WEIGHTS).write_bytes(data[: len(data) // 2])
+
+
+def _blank_weights(path: Path) -> None:
+    (path / WEIGHTS).write_bytes(bytes((path / WEIGHTS).stat().st_size))
+
+
+def _no_weights(path: Path) -> None:
+    (path / WEIGHTS).unlink()
+
+
+def _linked_weights(path: Path) -> None:
+    target = (path / WEIGHTS).rename(path.with_suffix(".elsewhere"))
+    (path / WEIGHTS).symlink_to(target)
+
+
+def _cut_spec(path: Path) -> None:
+    data = (path / SPEC).read_bytes()
+    (path / SPEC).write_bytes(data[: len(data) // 2])
+
+
+def _empty_spec(path: Path) -> None:
+    (path / SPEC).write_bytes(b"")
+
+
+def _no_manifest(path: Path) -> None:
+    (path / "Manifest.json").unlink()
+
+
+def _manifest_elsewhere(path: Path) -> None:
+    manifest = json.loads((path / "Manifest.json").read_text())
+    for item in manifest["itemInfoEntries"].values():
+        item["path"] = "../../../etc/passwd"
+    (path / "Manifest.json").write_text(json.dumps(manifest))
+
+
+def _wrong_shape(path: Path) -> None:
+    package = read(path)
+    package.spec.description.output[0].type.multiArrayType.shape[1] = 11
+    shutil.rmtree(path)
+    write(package, path)
+
+
+def _missing_name(path: Path) -> None:
+    package = read(path)
+    package.spec.description.metadata.userDefined[NAMES_KEY] = '{"inputs": []}'
+    shutil.rmtree(path)
+    write(package, path)
+
+
+def _a_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_bytes(b"not a folder")
+
+
+FAULTS: dict[Callable[[Path], None], str] = {
+    _cut_weights: "cut off",
+    _half_weights: "cut off",
+    _blank_weights: "weight.bin",
+    _no_weights: "weight.bin",
+    _linked_weights: "no file .*weight.bin",
+    _cut_spec: "malformed",
+    _empty_spec: "no ML Program",
+    _no_manifest: r"no file Manifest\.json",
+    _manifest_elsewhere: "passwd",
+    _wrong_shape: r"\[1, 11\]",
+    _missing_name: "malformed",
+    _a_file: "not a Core ML package",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_damage_is_found(fault: Callable[[Path], None], package: Path) -> None:
+    """A package that is not whole is refused with what is wrong."""
+    coreml.structure(package, VARIANTS["w8"])
+    fault(package)
+    with pytest.raises(LoweringError, match=FAULTS[fault]):
+        coreml.structure(package, VARIANTS["w8"])
