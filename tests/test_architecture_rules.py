@@ -66,7 +66,7 @@ def is_for_types(node: ast.AST) -> bool:
 def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
     """Everything below a node that runs; `functions=False`: only what runs on import."""
     for child in ast.iter_child_nodes(node):
-        if is_for_types(child) or not functions and isinstance(child, ast.FunctionDef | ast.Lambda):
+        if is_for_types(child) or (not functions and isinstance(child, ast.FunctionDef | ast.Lambda)):
             continue
         yield child
         yield from walk(child, functions)
