@@ -129,7 +129,7 @@ def trained(name: str) -> nn.Module:
 
 @functools.cache
 def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
-    """`count` real digits from number `first` on, a model call (batch 1) each; those from 1400 on are unseen."""
+    """`count` real digits from number `first` on, one model call each; those from 1400 on are unseen."""
     arrange = NETS[name][1]
     digits = (load_digits().data[first : first + count] / 16).astype(np.float32)
     return tuple(arrange(row[None]) for row in digits)
