@@ -164,6 +164,9 @@ def test_integer_inputs(tmp_path: Path) -> None:
     net = capture(Tokens(), torch.ones(1, 7), torch.ones(1, 7, dtype=torch.int64), names=("tokens", "mask"))
     emission = coreml.emit(net, VARIANTS["fp16"], (), tmp_path)
     assert "mask: int32, because Core ML has no 64-bit integers." in emission.notes
+    description = read(emission.path).spec.description
+    assert [feature.name for feature in description.input] == ["tokens", "mask"]
+    assert "TorchExport" in description.metadata.userDefined["com.github.apple.coremltools.source_dialect"]
     found = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
     assert found == (TensorSpec("tokens", (1, 7), "float32"), TensorSpec("mask", (1, 7), "int32"))
 
