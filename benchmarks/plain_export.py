@@ -93,7 +93,8 @@ def onnx_files(model: torch.nn.Module, images: list[torch.Tensor], out: Path) ->
         per_channel=True,
         weight_type=QuantType.QInt8,
     )
-    convert_onnx_models_to_ort(out, optimization_styles=[OptimizationStyle.Fixed])
+    for name in ("fp32", "int8"):
+        convert_onnx_models_to_ort(out / f"{name}.onnx", optimization_styles=[OptimizationStyle.Fixed])
 
 
 def coreml(model: torch.nn.Module, images: list[torch.Tensor], out: Path) -> None:

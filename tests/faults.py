@@ -297,9 +297,9 @@ FAULTS = (
     Fault("fp16 named 4-bit", "coreml-w4", replaced_by("coreml-w4", "coreml-fp16"), "calls itself w4"),
     Fault("8-bit named 4-bit", "coreml-w4", replaced_by("coreml-w4", "coreml-w8"), "calls itself w4"),
     Fault(
-        "an activation scale off by 30 %",
+        "an activation range cut in half",
         "onnx-int8",
-        edit_onnx("onnx-int8", lambda g: scales(g, 1.3)),
+        edit_onnx("onnx-int8", lambda g: scales(g, 0.5)),
         "lowering",
     ),
     Fault(
