@@ -32,6 +32,9 @@ class Run:
     peak_mb: float
     files: int
 
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.peak_mb:.0f} MB, {self.files} files"
+
 
 def timed(command: list[str], out: Path) -> Run:
     with tempfile.TemporaryFile() as log:
@@ -85,10 +88,9 @@ def main() -> None:
             ours.append(timed(our_command(checkpoint, photos, out), out))
             out = work / f"plain-{turn}"
             plain.append(timed(plain_command(checkpoint, photos, out), out))
+            ratio = ours[-1].seconds / plain[-1].seconds
             print(
-                f"run {turn + 1}: export-mobile {ours[-1].seconds:.1f} s, {ours[-1].peak_mb:.0f} MB, "
-                f"{ours[-1].files} files; plain script {plain[-1].seconds:.1f} s, {plain[-1].peak_mb:.0f} MB, "
-                f"{plain[-1].files} files; ratio {ours[-1].seconds / plain[-1].seconds:.2f}",
+                f"run {turn + 1}: export-mobile {ours[-1]}; plain script {plain[-1]}; ratio {ratio:.2f}",
                 flush=True,
             )
     ratios = [o.seconds / p.seconds for o, p in zip(ours, plain, strict=True)]

@@ -77,7 +77,7 @@ def executorch(model: torch.nn.Module, images: list[torch.Tensor], out: Path) ->
 
 
 def torchscript(model: torch.nn.Module, images: list[torch.Tensor], out: Path) -> None:
-    frozen = torch.jit.freeze(torch.jit.trace(model, images[0]))
+    frozen = torch.jit.freeze(torch.jit.trace(model, images[0]))  # type: ignore[no-untyped-call]
     frozen._save_for_lite_interpreter(str(out / "model.ptl"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def arrays(net: str) -> Path:
     return path
 
 
-def options(net: str) -> dict[str, object]:
+def options(net: str) -> dict[str, Any]:
     """What a user would say to export the network."""
     specs = (
         TensorSpec(n, a.shape) for n, a in zip(nets.NETS[net][2], nets.samples(net, 0, 1)[0], strict=True)

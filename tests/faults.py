@@ -46,7 +46,7 @@ def rehash(out: Path) -> None:
 
 def file_of(out: Path, artifact: str) -> Path:
     rows = json.loads((out / "manifest.json").read_text())["artifacts"]
-    return out / next(row["file"] for row in rows if row["name"] == artifact)
+    return out / str(next(row["file"] for row in rows if row["name"] == artifact))
 
 
 def edit_onnx(name: str, edit: Callable[[Any], None]) -> Damage:
@@ -190,7 +190,8 @@ def stale(name: str) -> Damage:
         def older(w: np.ndarray) -> np.ndarray:
             return (w * 0.98 + 0.002).astype(w.dtype)
 
-        edit_onnx(name, lambda graph: [weights(graph, older, i) for i in range(4)])(out)
+        for index in range(4):
+            edit_onnx(name, lambda graph, index=index: weights(graph, older, index))(out)  # type: ignore[misc]
 
     return damage
 

@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_inspect_says_what_is_in_the_file() -> None:
     """Kind, network, parameters and FLOPs, for people and for machines."""
-    arguments = ["inspect", exports.checkpoint("cnn"), "--arch", "tests.nets:TinyCnn"]
+    arguments: list[str | Path] = ["inspect", exports.checkpoint("cnn"), "--arch", "tests.nets:TinyCnn"]
     arguments += ["--input-shape", "1x1x8x8"]
     found = json.loads(run(*arguments, "--json").stdout)
     assert found["parameters"] == sum(p.numel() for p in nets.trained("cnn").parameters())

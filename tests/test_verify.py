@@ -45,7 +45,8 @@ def judged(
 
 def noisy(decibels: float) -> np.ndarray:
     noise = np.random.default_rng(1).normal(size=LOGITS.shape)
-    return LOGITS + noise * np.sqrt((LOGITS**2).sum() / (noise**2).sum()) * 10 ** (-decibels / 20)
+    level = math.sqrt((LOGITS**2).sum() / (noise**2).sum()) * 10 ** (-decibels / 20)
+    return LOGITS + noise * level
 
 
 def test_max_error_is_relative_to_the_outputs_scale() -> None:
