@@ -51,7 +51,9 @@ class Context:
     def evidence(self) -> Path:
         return self.folders.out / EVIDENCE
 
-    def run(self, stage: str, work: Sequence[Job]) -> list[Outcome]:
+    def run(
+        self, stage: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None] | None = None
+    ) -> list[Outcome]:
         """Run jobs and report each one's start and end."""
         done = 0
 
@@ -60,7 +62,7 @@ class Context:
             done += kind == "end"
             self.observer(Event(stage, job.label, done, len(work)))
 
-        return self.workers.run(work, on_event)
+        return self.workers.run(work, on_event, on_outcome)
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,20 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
     work = _build_jobs(context, missing)
     if needs_reference:
         work.insert(0, _reference_job(context, source))
-    outcomes = context.run("build", work)
+    outcomes = context.run("build", work, lambda outcome: _keep_built(context, outcome, keys))
     if needs_reference:
         source = _add_notes(source, outcomes.pop(0).result())
         _keep_source(context, source)
-    for job, outcome in zip(work[-len(outcomes) :] if outcomes else [], outcomes, strict=True):
-        for built in _built(job, outcome):
-            found[built.variant] = built
-            _keep_artifact(context, built, keys[built.variant])
+    for outcome in outcomes:
+        found |= {built.variant: built for built in _built(outcome)}
     return source, tuple(built for built in found.values() if built is not None)
+
+
+def _keep_built(context: Context, outcome: Outcome, keys: Mapping[Variant, str]) -> None:
+    """As soon as a job ends: a run that is killed later need not do it again."""
+    if outcome.job.function is jobs.build and outcome.error is None:
+        for built in outcome.value:
+            _keep_artifact(context, built, keys[built.variant])
 
 
 def _reference_job(context: Context, source: Source) -> Job:
@@ -154,13 +161,13 @@ def preload_of(variant: Variant) -> tuple[str, ...]:
     return (*TORCH, *FORMATS[variant.format].PRELOAD)
 
 
-def _built(job: Job, outcome: Outcome) -> list[jobs.Built]:
+def _built(outcome: Outcome) -> list[jobs.Built]:
     """The job's results; when its whole process died, an error for each variant it was to make."""
     if outcome.error is None:
         return list(outcome.value)
     if isinstance(outcome.error, OSError) and outcome.error.errno in jobs.DISK_FULL:
         raise outcome.error
-    return [jobs.Built(variant, None, error=str(outcome.error)) for variant in job.arguments[1]]
+    return [jobs.Built(variant, None, error=str(outcome.error)) for variant in outcome.job.arguments[1]]
 
 
 def _add_notes(source: Source, notes: tuple[str, ...]) -> Source:

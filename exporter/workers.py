@@ -69,12 +69,18 @@ class Workers:
         for slot in self._slots[1:]:
             slot.warm(tuple(modules))
 
-    def run(self, jobs: Sequence[Job], on_event: Callable[[str, Job], None] | None = None) -> list[Outcome]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        on_event: Callable[[str, Job], None] | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> list[Outcome]:
         """Run all jobs and return their outcomes in the order given.
 
         Args:
             jobs: A job that raises or dies is an outcome with `error`; the others go on.
             on_event: Called with "start" and "end" from worker threads.
+            on_outcome: Called with each outcome as soon as it is there, one at a time.
         """
         queue, lock = _Queue(jobs), threading.Lock()
         outcomes: dict[Job, Outcome] = {}
@@ -86,6 +92,8 @@ class Workers:
                 outcome = slot.run(job)
                 with lock:
                     outcomes[job] = outcome
+                    if on_outcome:
+                        on_outcome(outcome)
                 if on_event:
                     on_event("end", job)
 
