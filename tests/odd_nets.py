@@ -1,0 +1,33 @@
+"""Networks that some format cannot carry, importable so that worker processes find them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Branching(nn.Module):
+    """Takes one of two layers depending on the values of its input: a trace would keep one only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dark = nn.Linear(64, 10)
+        self.light = nn.Linear(64, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = image.flatten(1)
+        if pixels.mean() > 0.3:
+            return self.light(pixels)  # type: ignore[no-any-return]
+        return self.dark(pixels)  # type: ignore[no-any-return]
+
+
+class Determinant(nn.Module):
+    """Uses an operator that ONNX has and Core ML has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        volume = torch.det(image[:, 0, :3, 2:5])
+        return self.layer(image.flatten(1)) + volume[:, None]  # type: ignore[no-any-return]
