@@ -106,7 +106,7 @@ class TestAFullExport:
         files = {a.file for a in found.artifacts} | {e.file for e in found.evidence.files}
         assert {p.name for p in out.iterdir()} == files | {"manifest.json", "report.html", "export.log"}
         assert found.selected == report.selected
-        assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
+        assert (out / "report.html").read_text().startswith("<!doctype html>")
 
     def test_nothing_is_left_beside_out(self, net: str) -> None:
         """The work folder holds pickles: it is private and gone."""
