@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from exporter.errors import CaptureError
+from exporter.errors import CaptureError, LoweringError
 from exporter.evidence import Evidence, stack
 from exporter.records import Captured, Model, Runner, Sample, TensorSpec
 from exporter.verify import max_error
@@ -42,11 +42,12 @@ def capture(
         outputs = _first_run(model, tensors)
     module = _flat(model.module, outputs)
     tensors = tuple(t.clone() for t in tensors)
-    program, program_error = _export(module, tensors)
+    program, problem = _export(module, tensors)
     return Captured(
         module=module,
         program=program,
-        program_error=program_error,
+        program_error=f"torch.export: {problem.cause}" if problem else "",
+        program_source=problem.source if problem else None,
         example=tensors,
         inputs=tuple(
             replace(spec, shape=tuple(t.shape), dtype=_dtype_name(t))
@@ -127,17 +128,17 @@ class FlatOutputs(torch.nn.Module):
 
 def _export(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...]
-) -> tuple[torch.export.ExportedProgram | None, str]:
+) -> tuple[torch.export.ExportedProgram | None, LoweringError | None]:
     from exporter.formats.lowering_errors import lowering_error
 
     try:
         if isinstance(module, torch.jit.ScriptModule):
             from torch._export.converter import TS2EPConverter
 
-            return TS2EPConverter(module, example).convert(), ""
-        return torch.export.export(module, example), ""
+            return TS2EPConverter(module, example).convert(), None
+        return torch.export.export(module, example), None
     except Exception as error:
-        return None, f"torch.export: {lowering_error(error)}"
+        return None, lowering_error(error)
 
 
 def digest(captured: Captured) -> str:

@@ -98,13 +98,15 @@ class Captured:
     program: torch.export.ExportedProgram | None
     """The same network as a graph; None when it has control flow that `torch.export` cannot keep."""
     program_error: str
-    """Why `program` is None, in torch's words with the user's source line; else empty."""
+    """Why `program` is None, in torch's words; else empty."""
     example: tuple[torch.Tensor, ...]
     """Contiguous example inputs, taken from real data where there is some."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     torchscript: Literal["auto", "trace", "script"] = "auto"
     """How TorchScript is made: "auto" traces, and scripts where a trace would lose control flow."""
+    program_source: str | None = None
+    """`file:line` of the user's code that `torch.export` could not follow, where known."""
 
 
 @dataclass(frozen=True)

@@ -360,7 +360,7 @@ class TestOneFailure:
         for artifact in rows.values():
             assert artifact.status == "error", artifact.name
             assert "data-dependent" in str(artifact.reason)
-            assert "odd_nets.py:" in f"{artifact.source_line} {artifact.reason}"
+            assert "odd_nets.py:" in str(artifact.source_line)
         assert len(rows) == len(get("snapdragon865").variants) - 1
 
     def test_an_operator_that_one_format_does_not_know(self, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
 def _attempt(captured: Captured) -> tuple[Package, tuple[str, ...]] | LoweringError:
     # Failures are kept too: the other variants would fail the same way, after the same seconds.
     if captured.program is None:
-        return LoweringError(captured.program_error)
+        return LoweringError(captured.program_error, captured.program_source)
     try:
         return _convert(captured, captured.program)
     except Exception as error:

@@ -70,7 +70,7 @@ def fp32_model(captured: Captured) -> bytes:
 
     program = captured.program
     if program is None:
-        raise LoweringError(captured.program_error)
+        raise LoweringError(captured.program_error, captured.program_source)
     refuse_too_large(sum(t.nbytes for t in program.state_dict.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
