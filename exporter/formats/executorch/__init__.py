@@ -43,7 +43,7 @@ VARIANTS: tuple[Variant, ...] = (
         cost_s=8.0,
     ),
 )
-PRELOAD = (
+PRELOAD: tuple[str, ...] = (
     "executorch.exir",
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",
     "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
@@ -65,7 +65,7 @@ def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], 
     """
     program = captured.program
     if program is None:
-        raise LoweringError(captured.program_error)
+        raise LoweringError(captured.program_error, captured.program_source)
     runner: Runner | None = None
     try:
         if variant.precision == "int8":

@@ -113,36 +113,41 @@ def _xnnpack(graph: Json) -> DelegateGraph:
 
 
 def _xnnpack_tensor(value: Json) -> Json:
-    tensor: Json = value["xvalue_union"]
-    return tensor.get("tensor_value", tensor)
+    union: Json = value["xvalue_union"]
+    tensor: Json = union.get("tensor_value", union)
+    return tensor
 
 
 def _xnnpack_weight(tensor: Json, constants: list[Json]) -> Weight:
     constant = constants[tensor["constant_buffer_idx"]]
     key = constant["named_key"] or f"offset {constant['offset']}"
-    return Weight(key, XNNPACK_DTYPES.get(tensor["datatype"], tensor["datatype"]), tuple(tensor["dims"]))
+    dtype: str = tensor["datatype"]
+    return Weight(key, XNNPACK_DTYPES.get(dtype, dtype), tuple(tensor["dims"]))
 
 
 def _xnnpack_work(kind: str, node: Json, tensors: Mapping[int, Json]) -> Work:
-    output = tensors[node.get("output_id", node.get("output_value_id"))]["dims"]
+    output = tensors[node["output_id" if "output_id" in node else "output_value_id"]]["dims"]
     return Work(_xnnpack_macs(kind, node, tensors, prod(output)), prod(output))
 
 
 def _xnnpack_macs(kind: str, node: Json, tensors: Mapping[int, Json], outputs: int) -> int:
     if kind in ("XNNConv2d", "XNNDepthwiseConv2d"):
         # Every output pixel uses every weight once; a pixel is groups * group_output_channels elements.
-        channels = node["groups"] * node["group_output_channels"]
-        return outputs // channels * prod(tensors[node["filter_id"]]["dims"])
+        channels: int = node["groups"] * node["group_output_channels"]
+        return outputs // channels * _elements(tensors[node["filter_id"]])
     if kind == "XNNConvTranspose2d":
-        channels = node["groups"] * node["group_input_channels"]
-        pixels = prod(tensors[node["input1_id"]]["dims"]) // channels
-        return pixels * prod(tensors[node["filter_id"]]["dims"])
+        channels = int(node["groups"] * node["group_input_channels"])
+        return _elements(tensors[node["input1_id"]]) // channels * _elements(tensors[node["filter_id"]])
     if kind in ("XNNFullyConnected", "XNNBatchMatrixMultiply"):
         return outputs * int(tensors[node["input1_id"]]["dims"][-1])
     if kind == "XNNScaledDotProductAttention":
-        query, key = tensors[node["query_id"]]["dims"], tensors[node["key_id"]]["dims"]
-        return 2 * prod(query) * int(key[-2])
+        query, key = tensors[node["query_id"]], tensors[node["key_id"]]
+        return 2 * _elements(query) * int(key["dims"][-2])
     return 0
+
+
+def _elements(tensor: Json) -> int:
+    return int(prod(tensor["dims"]))
 
 
 def _vulkan(graph: Json) -> DelegateGraph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
+from exporter.formats.executorch.savings import lean_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,9 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
     from executorch.exir import to_edge_transform_and_lower
 
     _check_layout(program)
-    edge = to_edge_transform_and_lower(program, partitioner=[_partitioner(backend)])
-    return edge.to_executorch()
+    with lean_compiler():
+        edge = to_edge_transform_and_lower(program, partitioner=[_partitioner(backend)])
+        return edge.to_executorch()
 
 
 def _check_layout(program: torch.export.ExportedProgram) -> None:

@@ -55,10 +55,14 @@ def structure(path: Path, variant: Variant) -> Structure:
         raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
 
 
-def _structure(data: bytes) -> Structure:
+def _read(data: bytes) -> PTEFile:
     from executorch.exir._serialize._program import deserialize_pte_binary
 
-    file = deserialize_pte_binary(data)
+    return deserialize_pte_binary(data)
+
+
+def _structure(data: bytes) -> Structure:
+    file = _read(data)
     plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
     kernels = list(_kernels(plan))
     graphs = list(_delegate_graphs(plan, file.program))
@@ -81,7 +85,8 @@ def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[Te
 
 
 def _dtype(tensor: Tensor) -> str:
-    return SCALAR_TYPES.get(tensor.scalar_type.name, tensor.scalar_type.name.lower())
+    name: str = tensor.scalar_type.name
+    return SCALAR_TYPES.get(name, name.lower())
 
 
 def _instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:

@@ -1,0 +1,171 @@
+"""Takes work out of ExecuTorch's compiler whose result is thrown away. The bytes it writes stay the same.
+
+Lowering MobileNetV2 spends nearly half of its time on three things:
+    pattern graphs   bilinear upsampling, attention and rotary embeddings are exported and decomposed to be
+                     searched for, also in networks that lack the operators every such pattern needs
+    retracing        passes run the whole graph through fake tensors again when they changed nothing
+    provenance       every retrace deep-copies each node's history, which nothing ever changes
+
+They can't be switched off from outside, so this replaces internals for as long as a lowering runs, and only
+in the versions where it was proven (`tests/formats/test_executorch_savings.py` compares the bytes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.fx import Graph, GraphModule, Node
+    from torch.fx.passes.infra.pass_base import PassResult
+
+PROVEN_VERSIONS = {"executorch": "1.4.1", "torch": "2.13.0"}
+XNNPACK_PATTERNS = {
+    "ConvertToUpsampleBilinear2d": frozenset({"aten.upsample_bilinear2d.vec"}),
+    "ConvertToSDPAPass": frozenset({"aten.logical_not.default", "aten._softmax.default"}),
+}
+"""XNNPACK pass -> operators that each of its patterns contains: without one of them it cannot match."""
+VULKAN_PATTERNS = {
+    "export_llama_rope": frozenset({"aten.mul.Tensor", "aten.cat.default", "aten.sub.Tensor"}),
+    "hf_rope": frozenset({"aten.mul.Tensor", "aten.cat.default", "aten.neg.default"}),
+}
+"""Vulkan pattern -> the same."""
+_RETRACED = "exporter_retraced"
+
+
+@contextmanager
+def lean_compiler() -> Iterator[None]:
+    """Leave out the compiler's wasted work inside the block; does nothing in other versions."""
+    if not _is_proven():
+        yield
+        return
+    with ExitStack() as stack:
+        for saving in (_shared_provenance, _no_idle_retraces, _no_xnnpack_search, _no_vulkan_search):
+            stack.enter_context(saving())
+        yield
+
+
+def _is_proven() -> bool:
+    # A build of the same source says 2.13.0+cpu.
+    return all(importlib.metadata.version(k).split("+")[0] == v for k, v in PROVEN_VERSIONS.items())
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    missing = object()
+    # vars(), not getattr(): an inherited attribute must be inherited again afterwards.
+    before = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def _shared_provenance() -> contextlib.AbstractContextManager[None]:
+    from torch.fx.traceback import NodeSource
+
+    # Provenance is written once, when its node is made: a copy may share it.
+    return _replaced(NodeSource, "__deepcopy__", lambda self, _memo: self)
+
+
+def _no_idle_retraces() -> contextlib.AbstractContextManager[None]:
+    from executorch.exir.pass_base import ExportPass, PassResult
+
+    retrace = ExportPass.call
+    hooks = _hooks(ExportPass)
+
+    def call(self: Any, module: GraphModule) -> PassResult:
+        # Most passes edit the graph and then retrace it with every hook of ExportPass left as it is.
+        plain = all(getattr(type(self), name) is hook for name, hook in hooks.items())
+        if plain and module.meta.get(_RETRACED) == _fingerprint(module.graph):
+            return PassResult(module, True)
+        result = retrace(self, module)
+        result.graph_module.meta[_RETRACED] = _fingerprint(result.graph_module.graph)
+        return result
+
+    return _replaced(ExportPass, "call", call)
+
+
+def _hooks(base: type) -> dict[str, Any]:
+    """What a pass can override to change nodes as they are retraced."""
+    names = {name for cls in base.__mro__[:-1] for name, value in vars(cls).items() if callable(value)}
+    names -= {"__init__", "call", "requires", "ensures", "inputs", "__call__"}
+    return {name: getattr(base, name) for name in names if not name.startswith("__")}
+
+
+def _fingerprint(graph: Graph) -> list[Any]:
+    """Everything that a retrace of the graph depends on."""
+    return [(n.op, n.target, str(n.args), str(n.kwargs), str(_specs(n))) for n in graph.nodes]
+
+
+def _specs(node: Node) -> Any:
+    import torch
+    from torch.utils import _pytree
+
+    def spec(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.dtype, tuple(value.shape), value.stride()
+        return value
+
+    return _pytree.tree_map(spec, node.meta.get("val"))
+
+
+@contextmanager
+def _no_xnnpack_search() -> Iterator[None]:
+    from executorch.backends.xnnpack import _passes
+
+    with ExitStack() as stack:
+        for name, operators in XNNPACK_PATTERNS.items():
+            pass_class = getattr(_passes, name)
+            stack.enter_context(_replaced(pass_class, "call", _searching(pass_class.call, operators)))
+        yield
+
+
+def _searching(call: Callable[[Any, GraphModule], PassResult], operators: frozenset[str]) -> Any:
+    from torch.fx.passes.infra.pass_base import PassResult
+
+    def search(self: Any, module: GraphModule) -> PassResult:
+        if operators <= _operators(module.graph):
+            return call(self, module)
+        return PassResult(module, False)
+
+    return search
+
+
+@contextmanager
+def _no_vulkan_search() -> Iterator[None]:
+    from executorch.backends.vulkan import patterns
+
+    find, replace = patterns.get_all_fusable_subgraphs, patterns.replace_all_fusable_subgraphs
+
+    def candidates(graph: Graph) -> dict[str, Any]:
+        present = _operators(graph)
+        known = patterns.fusable_patterns.items()
+        return {name: entry for name, entry in known if VULKAN_PATTERNS.get(name, present) <= present}
+
+    def find_candidates(module: GraphModule) -> Any:
+        with _replaced(patterns, "fusable_patterns", candidates(module.graph)):
+            return find(module)
+
+    def replace_candidates(program: Any, module: GraphModule) -> Any:
+        with _replaced(patterns, "fusable_patterns", candidates(module.graph)):
+            return replace(program, module)
+
+    with (
+        _replaced(patterns, "get_all_fusable_subgraphs", find_candidates),
+        _replaced(patterns, "replace_all_fusable_subgraphs", replace_candidates),
+    ):
+        yield
+
+
+def _operators(graph: Graph) -> frozenset[str]:
+    return frozenset(
+        getattr(node.target, "__name__", "") for node in graph.nodes if node.op == "call_function"
+    )
