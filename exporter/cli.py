@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from exporter import options
 from exporter.errors import (
     INTERRUPTED_EXIT_CODE,
+    ArchitectureError,
     ExportError,
     NothingPassedError,
     RequirementError,
@@ -226,6 +227,8 @@ def inspect(
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
         listings.print_inspection(found, _console())
+    if found.architecture is None:
+        raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
 
 
 @app.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.records import Preprocessing, TensorSpec
+from exporter.errors import ArchitectureError
+from exporter.records import Checkpoint, Preprocessing, TensorSpec
 from exporter.request import ModelRequest
 
 
@@ -16,8 +17,11 @@ class Inspection:
     size_bytes: int
     contents: tuple[tuple[str, str], ...]
     """Everything at the top of the file: (key, short description)."""
-    architecture: str
+    architecture: str | None
+    """None when no known network fits; `problem` says why."""
+    problem: str
     parameters: int
+    """Of the network; where there is none, all values in the file's weights."""
     flops: int | None
     """Of one call at the inputs' shapes, a multiply-accumulate counted as two; None when it cannot run."""
     inputs: tuple[TensorSpec, ...]
@@ -30,11 +34,14 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
 
     Raises:
         CheckpointError: It cannot be read safely.
-        ArchitectureError: No known network fits.
     """
     from exporter import jobs
 
-    model, checkpoint = jobs.read_model(request)
+    checkpoint = jobs.read_checkpoint(request)
+    try:
+        model = jobs.read_network(request, checkpoint)
+    except ArchitectureError as error:
+        return _without_network(request, checkpoint, error)
     return Inspection(
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
@@ -42,9 +49,28 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         size_bytes=request.checkpoint.stat().st_size,
         contents=checkpoint.contents,
         architecture=model.architecture,
+        problem="",
         parameters=model.parameters,
         flops=jobs.count_flops(model.module, model.inputs),
         inputs=model.inputs,
         preprocessing=model.preprocessing,
         notes=(*checkpoint.notes, *model.notes),
+    )
+
+
+def _without_network(request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError) -> Inspection:
+    """What can be said of a file whose network is unknown: its contents, and the nearest candidates."""
+    return Inspection(
+        file=request.checkpoint.name,
+        sha256=checkpoint.sha256,
+        kind=checkpoint.kind,
+        size_bytes=request.checkpoint.stat().st_size,
+        contents=checkpoint.contents,
+        architecture=None,
+        problem=str(error),
+        parameters=sum(tensor.numel() for tensor in (checkpoint.tensors or {}).values()),
+        flops=None,
+        inputs=(),
+        preprocessing=None,
+        notes=checkpoint.notes,
     )

@@ -85,12 +85,18 @@ class Built:
     seconds: float = 0.0
 
 
-def read_model(request: ModelRequest) -> tuple[Model, Checkpoint]:
-    """Read the checkpoint and find its network; runs nothing but what `trust` and `arch` allow."""
-    from exporter import architectures, checkpoints
+def read_checkpoint(request: ModelRequest) -> Checkpoint:
+    """Read the file; runs nothing in it but what `trust` allows."""
+    from exporter import checkpoints
 
-    checkpoint = checkpoints.read(request.checkpoint, trust=request.trust)
-    model = architectures.build(
+    return checkpoints.read(request.checkpoint, trust=request.trust)
+
+
+def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
+    """Find the checkpoint's network, or make the one that `arch` names."""
+    from exporter import architectures
+
+    return architectures.build(
         checkpoint,
         arch=request.arch,
         arch_args=dict(request.arch_args),
@@ -99,14 +105,14 @@ def read_model(request: ModelRequest) -> tuple[Model, Checkpoint]:
         mean=request.mean,
         std=request.std,
     )
-    return model, checkpoint
 
 
 def capture_model(request: ModelRequest, work: Path) -> Facts:
     """Read, infer, load the data, capture; everything the builders need lands in `work`."""
     from exporter import capture, data
 
-    model, checkpoint = read_model(request)
+    checkpoint = read_checkpoint(request)
+    model = read_network(request, checkpoint)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     captured = capture.capture(model, samples.verification[0], request.torchscript)
     capture.save(captured, work)

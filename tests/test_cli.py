@@ -247,3 +247,14 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
         assert not (small / "out").exists()
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.slow
+def test_inspect_of_an_unknown_network_still_says_what_is_in_the_file() -> None:
+    """The contents and the nearest candidates are what someone needs to go on; the exit code says unknown."""
+    found = run("inspect", exports.checkpoint("cnn"))
+    assert found.returncode == 4
+    assert "state_dict" in found.stdout
+    assert "epoch" in found.stdout
+    assert "--arch" in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr

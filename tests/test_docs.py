@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter import errors
+from exporter import errors, targets
 from exporter.formats import VARIANTS
-from exporter.targets import TARGETS
+from exporter.report import manifest
+from exporter.report.schema import Manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,7 +55,7 @@ def test_every_variant_is_of_a_format_the_readme_names() -> None:
 
 def test_the_demos_target_exists() -> None:
     """The first command names a real target."""
-    assert "snapdragon865" in {target.name for target in TARGETS}
+    assert "snapdragon865" in {target.name for target in targets.TARGETS}
 
 
 @pytest.mark.slow
@@ -73,7 +74,27 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
             ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
-    assert (ROOT / "demo" / "out" / "manifest.json").exists()
+    _check_the_demo(manifest.load(ROOT / "demo" / "out" / "manifest.json"))
+
+
+def _check_the_demo(found: Manifest) -> None:
+    """Real weights, real photos: fp32 is proven to 1e-5, plain int8 is not shipped, no device is claimed."""
+    rows = {row.name: row for row in found.artifacts}
+    assert set(rows) == set(targets.get("snapdragon865").variants)
+    for row in rows.values():
+        if row.precision == "fp32":
+            assert row.status == "passed"
+            assert row.verification is not None
+            assert row.verification.max_error is not None
+            assert row.verification.max_error <= 1e-5
+        if row.precision == "int8":
+            assert row.status == "failed"
+            assert row.quantized_weight_fraction is not None
+            assert row.quantized_weight_fraction > 0.99
+    assert (found.calibration.kind, found.evidence.count) == ("photos", 64)
+    assert found.selected is not None
+    assert rows[found.selected].status == "passed"
+    assert found.verdict.budget == "not_measured"
 
 
 @pytest.mark.slow

@@ -25,11 +25,11 @@ def print_inspection(found: Inspection, console: Console) -> None:
     rows = [
         ("file", f"{found.file}, {text.scaled(found.size_bytes, 'B')}, {found.kind}"),
         ("sha256", found.sha256),
-        ("network", found.architecture),
+        ("network", found.architecture or f"unknown. {found.problem}"),
         ("parameters", f"{found.parameters:,}"),
-        ("FLOPs", "not countable" if found.flops is None else f"{text.scaled(found.flops, '')} a call"),
+        *([] if found.architecture is None else [("FLOPs", _flops(found))]),
         *(("input", text.tensor(spec)) for spec in found.inputs),
-        ("preprocessing", text.preprocessing(found.preprocessing)),
+        *([] if found.architecture is None else [("preprocessing", text.preprocessing(found.preprocessing))]),
         *(("why" if i == 0 else "", note) for i, note in enumerate(found.notes)),
     ]
     _print_rows(rows, console)
@@ -40,6 +40,10 @@ def print_inspection(found: Inspection, console: Console) -> None:
     )
     if len(found.contents) > len(shown):
         console.print(f"  … and {len(found.contents) - len(shown)} more; --json lists all.", style="dim")
+
+
+def _flops(found: Inspection) -> str:
+    return "not countable" if found.flops is None else f"{text.scaled(found.flops, '')} a call"
 
 
 def print_audit(found: Audit, console: Console) -> None:
