@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, capsys: pytest.Capt
             "-o", tmp_path / "out",
         )  # fmt: skip
         assert code == expected, (name, message)
-        assert message.startswith("export-mobile: "), name
+        assert message.count("export-mobile: ") == 1, name
         assert "Traceback" not in message
         assert not (tmp_path / "out").exists()
 
