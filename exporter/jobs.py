@@ -138,7 +138,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
 
 
 def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
-    """FLOPs of one call; None where they cannot be counted (scripted modules): a figure for people only."""
+    """FLOPs of one call; None where they cannot be counted: a figure for people only."""
     import torch
 
     from exporter import flops
@@ -174,7 +174,8 @@ def build(work: Path, variants: tuple[Variant, ...], directory: Path, lowering: 
     from exporter import capture
 
     captured = capture.load(work)
-    return [_build_one(captured, variant, _data(work), directory, lowering) for variant in variants]
+    data = _data(work)
+    return [_build_one(captured, variant, data, directory, lowering) for variant in variants]
 
 
 def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path, lowering: bool) -> Built:
