@@ -206,7 +206,7 @@ EXPORT = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("after_s", [0.5, 4.0, 9.0])
+@pytest.mark.parametrize("after_s", [0.0, 4.0, 9.0])
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     how: signal.Signals, after_s: float, tmp_path: Path
 ) -> None:
@@ -216,6 +216,8 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     process = subprocess.Popen(
         [str(c) for c in command], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    assert process.stderr is not None
+    process.stderr.readline()  # the first word of progress: before that, it is Python that is interrupted
     time.sleep(after_s)
     if process.poll() is None:
         process.send_signal(how)
