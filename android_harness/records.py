@@ -1,0 +1,300 @@
+"""The frozen records of the harness, in the order they are made.
+
+Seen -> Identity, State -> Gate -> Work -> Launch -> Session -> Latency
+
+Nothing here imports a framework or `exporter`. Units are in the names; raw integers are kept as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+Sample: TypeAlias = "tuple[Array, ...]"
+"""One call of the model: an array per input, in the model's own order."""
+
+Backend = Literal["executorch", "onnxruntime", "torchscript"]
+Build = Literal["android-arm64", "linux-arm64", "host"]
+Evidence = Literal["measured", "simulated", "host"]
+Verdict = Literal["pass", "fail", "inconclusive", "not_measured"]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """One command that ran to its end on a device."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Device(Protocol):
+    """What the harness needs of a device: a phone over adb, or this machine.
+
+    Every method raises `DeviceError` (`Disconnected` where the transport broke) and honours its deadline.
+    """
+
+    @property
+    def serial(self) -> str:
+        """adb's name of the device; "host" for this machine."""
+
+    @property
+    def root(self) -> str:
+        """A folder on the device that is the harness' own."""
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        """Run one program; its arguments arrive as they are given here, whatever they hold."""
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file onto the device; its size there is checked."""
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file from the device."""
+
+    def reconnect(self, timeout_s: float = 60.0) -> None:
+        """Wait until the device answers again."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A device as adb lists it. Only state "device" can be talked to."""
+
+    serial: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Cores that share a clock (a cpufreq policy)."""
+
+    cores: tuple[int, ...]
+    max_khz: int
+    policy: str
+    """The policy's folder on the device."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which device this is. Empty strings where it does not say."""
+
+    serial: str
+    manufacturer: str
+    model: str
+    soc: str
+    """"SM8250", or empty where the sources do not agree or say nothing."""
+    chip: str
+    """"snapdragon865", "snapdragon865+" or "snapdragon870" where the clocks tell them apart; else empty."""
+    soc_reasons: tuple[str, ...]
+    """What each source said."""
+    android: str
+    sdk: int | None
+    fingerprint: str
+    abi: str
+    machine: str
+    """`uname -m`."""
+    kernel: str
+    parts: tuple[tuple[str, str], ...]
+    """(implementer, part) of every core, from /proc/cpuinfo: ("0x51", "0x805")."""
+    clusters: tuple[Cluster, ...]
+    """Slowest first."""
+    doubts: tuple[str, ...]
+    """Reasons to think that this is no real Android phone; empty for one."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The device at one moment; None where it does not say."""
+
+    battery_percent: int | None
+    battery_celsius: float | None
+    plugged: str
+    """"ac", "usb", "wireless", "none" or "unknown"."""
+    thermal_status: int | None
+    thermal_overridden: bool | None
+    celsius: Mapping[str, float]
+    """Thermal zone name -> temperature, implausible readings left out."""
+    power_saver: bool | None
+    load1: float | None
+    free_bytes: int | None
+    available_memory_bytes: int | None
+    scaling_max_khz: tuple[int, ...]
+    """Of each of `Identity.clusters`; empty where unreadable."""
+    governors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition that must hold before anything is measured."""
+
+    name: str
+    ok: bool
+    seen: str
+    expected: str
+    fix: str
+    """What the person at the phone can do about it."""
+    passing: bool = True
+    """Waiting may help (heat, load); False when only a person can."""
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """A row of `export-mobile devices`."""
+
+    seen: Seen
+    identity: Identity | None
+    state: State | None
+    gates: tuple[Gate, ...]
+
+    @property
+    def ready(self) -> bool:
+        return self.identity is not None and all(gate.ok for gate in self.gates)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One artifact to measure, with real inputs."""
+
+    name: str
+    path: Path
+    sha256: str
+    backend: Backend
+    samples: tuple[Sample, ...]
+    """All are run once for their outputs; the timed loop goes round them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. shared defaults: section 4 of the protocol in the README."""
+
+    budget_ms: float = 15.0
+    launches: int = 5
+    """Processes per artifact: they, not iterations, are the sampling unit."""
+    min_iterations: int = 50
+    """Timed calls per launch, at least."""
+    min_seconds: float = 2.0
+    """Timed seconds per launch, at least."""
+    max_seconds: float = 24.0
+    """Timed seconds per launch, at most."""
+    threads: int = 4
+    affinity: str = ""
+    """Hexadecimal mask of the cores to run on ("f0": the big ones of an 865); empty leaves it to the system."""
+    wait_s: float = 300.0
+    """How long to wait for gates that may pass by themselves."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The sysfs texts the runner read between chunks, at one moment."""
+
+    at_ns: int
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One process of the runner: load, first call, warm-up, timed calls, outputs."""
+
+    index: int
+    load_ns: int
+    first_ns: int
+    warmup_calls: int
+    warm: bool
+    """The warm-up settled before its deadline."""
+    durations_ns: tuple[int, ...]
+    offsets_ns: tuple[int, ...]
+    """Start of each timed call since the first."""
+    clocks: tuple[Clock, ...]
+    peak_bytes: int | None
+    cores_allowed: str
+    outputs: tuple[Sample, ...]
+    """What the model answered to each of `Work.samples`."""
+    runtime: str
+    """"onnxruntime 1.32.0"."""
+    runner: Mapping[str, str]
+    """Version, build and platform, as the runner itself states them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything one device said about one artifact: the raw evidence, before any judgement."""
+
+    work: Work
+    identity: Identity
+    before: State
+    after: State
+    launches: tuple[Launch, ...]
+    canary_ns: tuple[tuple[int, ...], ...]
+    """Durations of the pinned computation, a tuple before the first launch and one after each."""
+    started_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Statistics of the pooled samples of all launches of a session, in milliseconds."""
+
+    p50_ms: float
+    p90_ms: float
+    p90_ci_ms: tuple[float, float]
+    """95 % interval of p90, launches being the sampling unit."""
+    p95_ms: float
+    p99_ms: float | None
+    """None below 1000 samples."""
+    max_ms: float
+    mad_ms: float
+    first_ms: float
+    """Median over launches of the first call."""
+    load_ms: float
+    launches: int
+    samples: int
+    flags: tuple[str, ...]
+    """Signs of instability, "name: what was seen"; empty for a stable session."""
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Latency:
+    """Common to the three kinds of evidence, which share no constructor but `android_harness.evidence`."""
+
+    artifact: str
+    device: Mapping[str, Any]
+    """Serial, manufacturer, model, SoC, Android version, fingerprint, runtime and runner, power, clocks."""
+    figures: Figures
+    max_error: float | None
+    """max|a-y| / max|y| of what the device computed, against the float64 model."""
+    problem: str
+    """Why the device's outputs are not the model's; empty when they are."""
+    started_at: str
+    evidence: ClassVar[Evidence]
+
+
+@dataclass(frozen=True)
+class MeasuredLatency(_Latency):
+    """On a real phone that proved to be one: the only kind that can meet or miss a budget."""
+
+    budget_ms: float
+    evidence: ClassVar[Evidence] = "measured"
+
+
+@dataclass(frozen=True)
+class SimulatedLatency(_Latency):
+    """On something that says it is a device but did not prove to be a real phone."""
+
+    why: tuple[str, ...] = field(default=())
+    evidence: ClassVar[Evidence] = "simulated"
+
+
+@dataclass(frozen=True)
+class HostLatency(_Latency):
+    """By the same runner on this machine."""
+
+    evidence: ClassVar[Evidence] = "host"
+
+
+Latency: TypeAlias = MeasuredLatency | SimulatedLatency | HostLatency
