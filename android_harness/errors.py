@@ -1,7 +1,7 @@
 """Everything that can go wrong with a device, as exceptions with exit codes of their own.
 
 HarnessError                      1
-├── SetupError                   13  a program or package the harness needs is missing, or the runner is not built
+├── SetupError                   13  a program or package is missing, or the runner is not built
 ├── NoDeviceError                14  no device, several, unauthorised, offline, or the wrong one
 ├── NotReadyError                15  the device may not be measured now (battery, heat, space, …)
 └── DeviceError                  16  the device or the runner failed: disconnected, timed out, crashed, lied
@@ -49,7 +49,7 @@ class DeviceError(HarnessError):
 
 
 class Disconnected(DeviceError):  # noqa: N818 - a kind of DeviceError that is worth a second try
-    """The transport broke: worth another try once the device is back; nothing that was finished is repeated."""
+    """The transport broke: worth another try once the device is back; what was finished is not repeated."""
 
 
 OVER_BUDGET_EXIT_CODE = 17

@@ -42,7 +42,7 @@ class Device(Protocol):
 
     @property
     def serial(self) -> str:
-        """adb's name of the device; "host" for this machine."""
+        """The device's name in adb; "host" for this machine."""
 
     @property
     def root(self) -> str:
@@ -183,7 +183,7 @@ class Plan:
     """Timed seconds per launch, at most."""
     threads: int = 4
     affinity: str = ""
-    """Hexadecimal mask of the cores to run on ("f0": the big ones of an 865); empty leaves it to the system."""
+    """Hexadecimal mask of the cores to run on ("f0": the big ones of an 865); empty: the system decides."""
     wait_s: float = 300.0
     """How long to wait for gates that may pass by themselves."""
 
