@@ -21,7 +21,7 @@ def quantize(
             larger batch would need a program with a dynamic batch.
 
     Returns:
-        The quantised program to lower, and a runner of the same in eager PyTorch.
+        The quantised program to lower, and a runner of the same with XNNPACK's rounding (see `integer`).
 
     Raises:
         ValueError: No calibration samples.
@@ -59,12 +59,16 @@ def _tensors(sample: Sample) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in sample)
 
 
-def _runner(converted: torch.nn.Module) -> Runner:
+def _runner(converted: torch.fx.GraphModule) -> Runner:
+    from exporter.quantize.integer import IntegerInterpreter
+
+    interpreter = IntegerInterpreter(converted)
+
     def run(sample: Sample) -> tuple[Array, ...]:
         import torch
 
         with torch.no_grad():
-            outputs = converted(*_tensors(sample))
+            outputs = interpreter.run(*_tensors(sample))
         outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         return tuple(output.numpy().copy() for output in outputs)
 
