@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,8 +120,8 @@ def _check(
             done += kind == "end"
             observer(Event("verify", job.label, done, len(files)))
 
-        def run(_: str, work: object) -> list[Outcome]:
-            return pool.run(work, on_event)  # type: ignore[arg-type]
+        def run(_: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+            return pool.run(work, on_event, on_outcome)
 
         return check_files(out, files, expected, run, cache.Cache(None))
 

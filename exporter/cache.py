@@ -2,7 +2,7 @@
 
 An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run
 leaves none half-written, and their files are hashed again when read: a damaged entry is a miss. Nothing is
-unpickled.
+unpickled. What was not used for longest goes first when the cache outgrows its limit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 RECORD = "record.json"
+LIMIT_BYTES = 10 * 1024**3
+"""`$EXPORT_MOBILE_CACHE_GB` changes it."""
+ABANDONED_S = 24 * 3600
 Record = TypeVar("Record")
 
 
@@ -30,6 +34,14 @@ def default_root() -> Path:
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile"
+
+
+def limit_bytes() -> int:
+    """How large the cache may grow; what `$EXPORT_MOBILE_CACHE_GB` says where that is a number."""
+    try:
+        return int(float(os.environ["EXPORT_MOBILE_CACHE_GB"]) * 1024**3)
+    except (KeyError, ValueError, OverflowError):
+        return LIMIT_BYTES
 
 
 def key(*parts: object) -> str:
@@ -93,6 +105,7 @@ class Cache:
                 return None
             for name in kept["files"]:
                 _copy(entry / "files" / name, files_into / name)
+            os.utime(entry / RECORD)  # used now: `prune` takes the others first
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             return None
         return found
@@ -119,6 +132,34 @@ class Cache:
             aside.rename(entry)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def prune(self, limit: int) -> None:
+        """Delete what was not used for longest until at most `limit` bytes are left, and abandoned writes."""
+        if self._root is None:
+            return
+        left = limit
+        for record in sorted(self._root.glob(f"*/*/{RECORD}"), key=_modified, reverse=True):
+            left -= sum(_size(path) for path in record.parent.rglob("*"))
+            if left < 0:
+                shutil.rmtree(record.parent, ignore_errors=True)
+        for aside in self._root.glob("*/.writing-*"):
+            if time.time() - _modified(aside) > ABANDONED_S:
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _modified(path: Path) -> float:
+    """Seconds; 0 for what another run has just deleted."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporter import assemble, publish, stages, targets
+from exporter import assemble, cache, publish, stages, targets
 from exporter.errors import CheckpointError, UsageError
 from exporter.records import Report, Variant
 from exporter.request import Request
@@ -50,6 +50,7 @@ def run(request: Request, observer: Observer | None = None) -> Report:
         with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
             report = _stages(context)
+            context.cache.prune(cache.limit_bytes())
         publish.publish(folders, request.destination)
     return report
 

@@ -238,18 +238,23 @@ def check_files(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
     expected: jobs.Expected,
-    run: Callable[[str, Sequence[Job]], list[Outcome]],
+    run: Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]],
     kept: cache.Cache,
 ) -> Mapping[str, CheckedArtifact]:
     """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""
     keys = {v: _verdict_key(folder, v, file, expected) for v, file in files}
     found = {v: kept.get("verdict", key, CheckedArtifact) for v, key in keys.items()}
     work = [_verify_job(folder, v, file, expected) for v, file in files if found[v] is None]
-    for job, outcome in zip(work, run("verify", work) if work else [], strict=True):
-        variant = job.arguments[1]
+
+    def on_outcome(outcome: Outcome) -> None:
+        """At once: a run that is killed later need not judge this file again."""
+        variant = outcome.job.arguments[1]
         found[variant] = _checked(outcome)
         if outcome.error is None:
             kept.put("verdict", keys[variant], found[variant])
+
+    if work:
+        run("verify", work, on_outcome)
     return {v.name: checked for v, checked in found.items() if checked is not None}
 
 

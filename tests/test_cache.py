@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from exporter.cache import Cache, digest_path, key, toolchain
+from exporter.cache import LIMIT_BYTES, Cache, digest_path, key, limit_bytes, toolchain
 from exporter.records import Limits, TensorSpec
 
 
@@ -97,3 +99,36 @@ def test_moving_a_file_between_folders_changes_the_digest(tmp_path: Path) -> Non
     before = digest_path(tmp_path / "d")
     (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
     assert digest_path(tmp_path / "d") != before
+
+
+def test_what_was_not_used_for_longest_goes_first(cache: Cache, tmp_path: Path) -> None:
+    """A find counts as a use; what is left fits the limit."""
+    (tmp_path / "a.bin").write_bytes(b"w" * 100_000)
+    for age, name in enumerate("123"):
+        cache.put("k", name, TensorSpec("x", (1,)), {"a.bin": tmp_path / "a.bin"})
+        os.utime(tmp_path / "cache" / "k" / name / "record.json", (age, age))
+    assert cache.get("k", "1", TensorSpec, tmp_path / "back") is not None
+    cache.prune(250_000)
+    found = [name for name in "123" if cache.get("k", name, TensorSpec, tmp_path / "back") is not None]
+    assert found == ["1", "3"]
+
+
+def test_only_writes_that_nobody_finishes_any_more_are_removed(cache: Cache, tmp_path: Path) -> None:
+    """A run beside this one may be writing."""
+    cache.put("k", "1", TensorSpec("x", (1,)))
+    for name, age_s in (("old", 2 * 24 * 3600), ("new", 0)):
+        aside = tmp_path / "cache" / "k" / f".writing-{name}"
+        aside.mkdir()
+        os.utime(aside, (time.time() - age_s,) * 2)
+    cache.prune(10**9)
+    assert [p.name for p in (tmp_path / "cache" / "k").glob(".writing-*")] == [".writing-new"]
+    assert cache.get("k", "1", TensorSpec) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2", 2 * 1024**3), ("0.5", 512 * 1024**2), ("many", LIMIT_BYTES)]
+)
+def test_the_limit_can_be_changed(text: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In gigabytes; what is no number changes nothing."""
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE_GB", text)
+    assert limit_bytes() == expected
