@@ -105,6 +105,8 @@ class Identity:
     """Slowest first."""
     doubts: tuple[str, ...]
     """Reasons to think that this is no real Android phone; empty for one."""
+    thermal_zones: tuple[tuple[str, str], ...] = ()
+    """(name, path of the file that tells its temperature in thousandths of a degree)."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,10 @@ class Launch:
     """"onnxruntime 1.32.0"."""
     runner: Mapping[str, str]
     """Version, build and platform, as the runner itself states them."""
+    machine: str = ""
+    """`uname -m` as the runner saw it."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """(implementer, part) of every core, as the runner read /proc/cpuinfo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +239,8 @@ class Session:
     """Durations of the pinned computation, a tuple before the first launch and one after each."""
     started_at: str
     """UTC, ISO 8601."""
+    plan: Plan = Plan()  # noqa: RUF009 - frozen, like everything here
+    """What was asked for, to judge what came."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,278 @@
+"""A phone over adb: argument quoting, deadlines and typed failures, all in one place."""
+
+from __future__ import annotations
+
+import re
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from android_harness import parse
+from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
+from android_harness.records import Completed, Seen
+
+ROOT = "/data/local/tmp/export-mobile"
+QUERY_S = 5.0
+PROBE_S = 3.0
+BYTES_PER_SECOND = 1_000_000
+"""The slowest link worth waiting for: a transfer may take 10 s and its size at this rate."""
+MAX_OUTPUT = 8 << 20
+MAX_COMMAND = 32_000
+"""adb tells a command's length in four hexadecimal digits."""
+
+ADVICE = {
+    "unauthorized": 'unlock the phone and accept "Allow USB debugging?"; replug it if it does not ask',
+    "authorizing": "wait a moment, then accept the prompt on the phone",
+    "connecting": "wait a moment, then try again",
+    "offline": "plug it in again, or `adb reconnect offline`; over Wi-Fi `adb connect ADDRESS` once more",
+    "no permissions": "this computer may not open the USB device: add a udev rule (package "
+    "android-sdk-platform-tools-common), then plug it in again",
+    "recovery": "start Android: `adb reboot`",
+    "sideload": "start Android: `adb reboot`",
+    "bootloader": "start Android: `fastboot reboot`",
+}
+NO_DEVICE = (
+    "Turn on USB debugging (Settings > System > Developer options), plug the phone in and accept the prompt; "
+    "over Wi-Fi `adb connect ADDRESS:PORT`. Linux needs a udev rule for it (package "
+    "android-sdk-platform-tools-common)."
+)
+
+
+def advice(state: str) -> str:
+    """What to do about a device that is listed in this state; empty for one that can be talked to."""
+    known = (text for start, text in ADVICE.items() if state.startswith(start))
+    return "" if state == "device" else next(known, "plug it in again, or restart it")
+
+
+def quote(argv: tuple[str, ...]) -> str:
+    """A command line for the device's shell whose words are exactly these.
+
+    Every word is quoted, so that none is taken for an assignment or a keyword either.
+
+    Raises:
+        DeviceError: No command line can hold these: no word, NUL, text that is not Unicode, or too long.
+    """
+    if not argv or any("\0" in word for word in argv):
+        raise DeviceError("A command for the device needs a program, and no NUL characters.")
+    line = " ".join("'" + word.replace("'", "'\"'\"'") + "'" for word in argv)
+    try:
+        length = len(line.encode())
+    except UnicodeEncodeError:
+        raise DeviceError(f"Not Unicode text: {line[:200]!r}.", "Rename the file.") from None
+    if length > MAX_COMMAND:
+        raise DeviceError(f"A command of {length} bytes is too long for adb (at most {MAX_COMMAND}).")
+    return line
+
+
+def transfer_s(size: int) -> float:
+    """How long a file of `size` bytes may take, in seconds."""
+    return 10.0 + size / BYTES_PER_SECOND
+
+
+def list_devices() -> tuple[Seen, ...]:
+    """Every device adb knows, in whatever state.
+
+    Raises:
+        SetupError: adbutils or adb is missing, or its server cannot be started.
+        DeviceError: The adb server does not answer.
+    """
+    link = _link()
+    link.start_server()
+    with link.translated("the adb server", "listing devices", QUERY_S):
+        return parse.devices(link.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+
+
+def connect(serial: str | None = None) -> AdbDevice:
+    """The one device that can be talked to, or the one named.
+
+    Raises:
+        NoDeviceError: None, several, or not authorised; lists the candidates and what to do for each.
+        DeviceError: It is there but does not answer.
+        SetupError: See `list_devices`.
+    """
+    device = AdbDevice(choose(list_devices(), serial).serial)
+    made = device.run("mkdir", "-p", device.root)
+    if made.exit_code:
+        raise DeviceError(f"{device.serial}: {device.root} cannot be made: {made.stderr.strip()[:300]}")
+    return device
+
+
+def choose(seen: tuple[Seen, ...], serial: str | None) -> Seen:
+    """The device that is meant; `NoDeviceError` where that is not exactly one that can be talked to."""
+    named = tuple(device for device in seen if serial in (None, device.serial))
+    usable = tuple(device for device in named if device.state == "device")
+    if len(usable) == 1:
+        return usable[0]
+    if usable:
+        raise NoDeviceError(f"{len(usable)} devices: {_listed(seen)}.", "Say which with --device SERIAL.")
+    if named:
+        raise NoDeviceError(f"No device can be talked to: {_listed(named)}.")
+    if seen:
+        raise NoDeviceError(f"No device {serial!r}; there are: {_listed(seen)}.", "Check --device SERIAL.")
+    raise NoDeviceError("No device: adb lists none.", NO_DEVICE)
+
+
+def _listed(seen: tuple[Seen, ...]) -> str:
+    return "; ".join(
+        f"{device.serial} ({device.state}{': ' if advice(device.state) else ''}{advice(device.state)})"
+        for device in seen
+    )
+
+
+class AdbDevice:
+    """A phone over adb, as `records.Device`. Every call is a connection of its own: threads may share it."""
+
+    def __init__(self, serial: str) -> None:
+        self.serial = serial
+        self.root = ROOT
+
+    def run(self, *argv: str, timeout_s: float = QUERY_S) -> Completed:
+        """Run one program; its arguments arrive as they are given here, whatever they hold.
+
+        Raises:
+            Disconnected: The transport broke, or the device does not answer any more.
+            DeviceError: The program did not end in time, or printed more than 8 MB.
+        """
+        line = quote(argv)
+        try:
+            return self._shell(line, timeout_s)
+        except TimeoutError as error:
+            raise self._overdue(argv[0], timeout_s) from error
+
+    def _shell(self, line: str, timeout_s: float) -> Completed:
+        with _link().translated(self.serial, "running a command", None):
+            # v2: the other form learns the exit code from an echo that `exit` skips.
+            raw = self._on_adb(timeout_s).shell2(
+                f"{line} </dev/null", timeout=timeout_s, encoding=None, v2=True
+            )
+        return Completed(raw.returncode, parse.text(raw.stdout), parse.text(raw.stderr))
+
+    def _overdue(self, program: str, timeout_s: float) -> DeviceError:
+        try:
+            self._shell("true", PROBE_S)
+        except (TimeoutError, DeviceError):
+            return Disconnected(
+                f"{self.serial} stopped answering ({program!r:.100} got {timeout_s:g} s).",
+                "Check the cable or the Wi-Fi connection.",
+            )
+        return DeviceError(f"{self.serial}: {program!r:.100} did not end within {timeout_s:g} s.")
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file onto the device; its size there is checked.
+
+        Raises:
+            Disconnected: The transport broke or is too slow (less than 1 MB/s).
+            DeviceError: The device refused the file; says so when it is full.
+        """
+        _checked_path(target)
+        size = source.stat().st_size
+        deadline = transfer_s(size)
+        with _link().translated(self.serial, f"copying {source.name!r:.100} onto it", deadline):
+            try:
+                self._on_adb(deadline).sync.push(source, target, check=True)
+            except _link().AdbError as error:
+                if str(error) != "FAIL":  # all that adbutils keeps of the device's answer
+                    raise
+                refused = True
+            else:
+                refused = False
+        if refused:
+            raise self._refused(size, target)
+
+    def _refused(self, size: int, target: str) -> DeviceError:
+        folder = target.rpartition("/")[0] or "/"
+        free = parse.free_bytes(self.run("df", "-k", folder).stdout)
+        if free is not None and free < size:
+            return DeviceError(
+                f"{self.serial} is full: {target!r:.200} needs {megabytes(size)}, "
+                f"{megabytes(free)} are free.",
+                "Free some space on the phone.",
+            )
+        return DeviceError(
+            f"{self.serial} refused to store {target!r:.200} ({megabytes(size)}).",
+            f"May adb write to {folder}?",
+        )
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file from the device; `target` changes only once all of it has arrived.
+
+        Raises:
+            Disconnected: The transport broke or is too slow (less than 1 MB/s).
+            DeviceError: There is no such file, or it is not as long as the device says.
+        """
+        _checked_path(source)
+        size = self._size(source)
+        deadline = transfer_s(size)
+        aside = target.with_name(f".{target.name[:100]}.part")
+        try:
+            with _link().translated(self.serial, f"copying {source!r:.200} from it", deadline):
+                copied = _link().pull(self._on_adb(deadline, 2 * size + MAX_OUTPUT), source, aside, size)
+            if copied != size:
+                raise DeviceError(f"{self.serial}: {source!r:.200} has {size} bytes, {copied} arrived.")
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _size(self, path: str) -> int:
+        with _link().translated(self.serial, f"looking at {path!r:.200}", QUERY_S):
+            found = self._on_adb(QUERY_S).sync.stat(path)
+        if not stat.S_ISREG(found.mode):
+            raise DeviceError(f"{self.serial} has no file {path!r:.200}.")
+        return int(found.size)
+
+    def reconnect(self, timeout_s: float = 60.0) -> None:
+        """Wait until the device answers again; over TCP, connect to it anew.
+
+        Raises:
+            Disconnected: It did not come back in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                if self._shell("true", min(PROBE_S, left)).exit_code == 0:
+                    return
+            except (TimeoutError, DeviceError):
+                self._nudge(min(PROBE_S, left))
+            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+        raise Disconnected(f"{self.serial} did not come back within {timeout_s:g} s.", "Plug it in again.")
+
+    def _nudge(self, timeout_s: float) -> None:
+        over_tcp = re.search(r":\d+$", self.serial)
+        asked = (
+            (f"host:disconnect:{self.serial}", f"host:connect:{self.serial}")
+            if over_tcp
+            else ("host:reconnect-offline",)
+        )
+        for command in asked:
+            try:
+                _link().start_server()
+                with _link().translated(self.serial, "reconnecting", timeout_s):
+                    _link().Client(timeout_s, MAX_OUTPUT).ask(command)
+            except HarnessError:
+                continue  # whether it worked is asked of the device itself, until time is up
+
+    def _on_adb(self, timeout_s: float, limit: int = MAX_OUTPUT) -> Any:
+        return _link().Client(timeout_s, limit).device(serial=self.serial)
+
+
+def megabytes(count: int) -> str:
+    """Bytes as a person reads them, such as "1.5 MB"."""
+    return f"{count / 1e6:.1f} MB"
+
+
+def _checked_path(path: str) -> None:
+    quote((path,))
+    if not path.startswith("/"):
+        raise DeviceError(f"Not an absolute path on the device: {path!r:.200}.")
+
+
+def _link() -> Any:
+    try:
+        from android_harness import link
+    except ImportError as error:
+        raise SetupError(
+            f"Talking to a phone needs the package adbutils ({error}).",
+            "Install it: pip install 'export-mobile[android]'.",
+        ) from error
+    return link

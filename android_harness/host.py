@@ -1,0 +1,86 @@
+"""This machine as a device: the same calls, without adb."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from typing import IO
+
+from android_harness import parse
+from android_harness.errors import DeviceError
+from android_harness.records import Completed
+
+MAX_OUTPUT = 8 << 20
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+
+
+class HostDevice:
+    """This machine, as `records.Device`. Its root is a private folder that goes when this object does."""
+
+    def __init__(self) -> None:
+        self.serial = "host"
+        self.root = tempfile.mkdtemp(prefix="export-mobile-")
+        weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        """Run one program, with a shell's exit codes: 126, 127, and 128 and the signal that ended it.
+
+        Raises:
+            DeviceError: It did not end in time, printed more than 8 MB, or cannot be a command at all.
+        """
+        if not argv or any("\0" in word for word in argv):
+            raise DeviceError("A command needs a program, and no NUL characters.")
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                code = _wait(argv, out, err, timeout_s)
+            except FileNotFoundError:
+                return Completed(NOT_FOUND, "", f"{argv[0]}: not found")
+            except OSError as error:
+                return Completed(NOT_EXECUTABLE, "", f"{argv[0]}: {error}")
+            return Completed(code, _text(out, argv[0]), _text(err, argv[0]))
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file."""
+        self._copy(source, Path(target))
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file."""
+        self._copy(Path(source), target)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            target.chmod(0o755)  # as adb does: the runner must be executable
+        except (OSError, ValueError, shutil.Error) as error:
+            raise DeviceError(
+                f"{str(source)!r:.200} cannot be copied to {str(target)!r:.200}: {error}"
+            ) from error
+
+    def reconnect(self, timeout_s: float = 60.0) -> None:
+        """This machine is always there."""
+
+
+def _wait(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+    try:
+        code = process.wait(timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"{argv[0]!r:.100} did not end within {timeout_s:g} s.") from error
+    finally:
+        if process.returncode is None:  # the deadline passed, or Ctrl-C: nothing of it is left behind
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _text(file: IO[bytes], program: str) -> str:
+    if file.seek(0, os.SEEK_END) > MAX_OUTPUT:
+        raise DeviceError(f"{program!r:.100} printed more than {MAX_OUTPUT >> 20} MB.")
+    file.seek(0)
+    return parse.text(file.read())

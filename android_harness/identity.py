@@ -1,0 +1,253 @@
+"""Which device this is, from several sources that must agree, and how it is at this moment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from android_harness import parse
+from android_harness.errors import DeviceError
+from android_harness.records import Cluster, Device, Identity, State
+
+SCRIPT_S = 10.0
+CPUS = "/sys/devices/system/cpu"
+ZONES = "/sys/class/thermal/thermal_zone*"
+# One script, few processes: every call over adb costs 10 to 50 ms, and so does every process on a phone.
+IDENTITY_SCRIPT = f"""
+echo @@machine; uname -m
+echo @@kernel; uname -r
+echo @@system; ls /system/build.prop /system/bin/linker64 2>/dev/null
+echo @@files
+grep -sH . /proc/cpuinfo {CPUS}/cpufreq/policy*/related_cpus {CPUS}/cpufreq/policy*/cpuinfo_max_freq \
+{CPUS}/cpu[0-9]*/cpufreq/related_cpus {CPUS}/cpu[0-9]*/cpufreq/cpuinfo_max_freq {ZONES}/type
+echo @@getprop; getprop 2>/dev/null
+exit 0
+"""
+STATE_SCRIPT = f"""
+echo @@files
+grep -sH . /proc/meminfo /proc/loadavg {ZONES}/type {ZONES}/temp "$@"
+echo @@space; df -k "$0" 2>/dev/null
+echo @@battery; dumpsys battery 2>/dev/null
+echo @@thermal; dumpsys thermalservice 2>/dev/null
+echo @@saver; settings get global low_power 2>/dev/null
+exit 0
+"""
+
+A510, A710, A715, A720 = ("0x41", "0xd46"), ("0x41", "0xd47"), ("0x41", "0xd4d"), ("0x41", "0xd81")
+
+
+@dataclass(frozen=True)
+class Soc:
+    """What one chip's phones say of themselves. Core ids: /proc/cpuinfo dumps of phones (arm-socs-table)."""
+
+    name: str
+    platform: str
+    parts: frozenset[tuple[str, str]]
+
+
+SOCS = (
+    # Its A55 goes by Qualcomm's own number, not by Arm's 0x41/0xd05.
+    Soc("SM8250", "kona", frozenset({("0x51", "0x805"), ("0x41", "0xd0d")})),
+    Soc("SM8350", "lahaina", frozenset({("0x41", "0xd05"), ("0x41", "0xd41"), ("0x41", "0xd44")})),
+    Soc("SM8450", "taro", frozenset({A510, A710, ("0x41", "0xd48")})),
+    Soc("SM8550", "kalama", frozenset({A510, A710, A715, ("0x41", "0xd4e")})),
+    Soc("SM8650", "pineapple", frozenset({("0x41", "0xd80"), A720, ("0x41", "0xd82")})),
+    Soc("SM8750", "sun", frozenset({("0x51", "0x001")})),
+)
+CHIPS_OF_SM8250 = (
+    ("snapdragon865", 2_841_600, 2_841_600),
+    ("snapdragon865+", 3_050_000, 3_150_000),
+    ("snapdragon870", 3_187_200, 3_187_200),
+)
+"""(chip, lowest, highest kHz of the prime core): nothing else tells these three apart."""
+
+EMULATED_HARDWARE = ("goldfish", "ranchu", "cutf", "vsoc", "vbox", "qemu")
+ARM_IMPLEMENTERS = ("0x41", "0x51")
+
+
+def identify(device: Device) -> Identity:
+    """Ask a device who it is, in one round trip.
+
+    Raises:
+        DeviceError: It does not answer, or answers something else altogether.
+    """
+    ended = device.run("sh", "-c", IDENTITY_SCRIPT, timeout_s=SCRIPT_S)
+    said = parse.sections(ended.stdout)
+    if "machine" not in said:
+        raise DeviceError(
+            f"{device.serial} did not run a simple script (exit code {ended.exit_code}).",
+            "Restart the device.",
+        )
+    return from_text(device.serial, said)
+
+
+def from_text(serial: str, said: Mapping[str, str]) -> Identity:
+    """Make an identity of the sections that `IDENTITY_SCRIPT` prints."""
+    props = parse.getprop(said.get("getprop", ""))
+    contents = parse.files(said.get("files", ""))
+    cpuinfo = contents.get("/proc/cpuinfo", "")
+    parts = parse.cpu_parts(cpuinfo)
+    clusters = parse.clusters(contents)
+    machine = said.get("machine", "").strip()[:64]
+    soc, chip, reasons = identify_soc(props, parse.hardware(cpuinfo), parts, clusters)
+    return Identity(
+        serial=serial,
+        manufacturer=props.get("ro.product.manufacturer", ""),
+        model=props.get("ro.product.model", ""),
+        soc=soc,
+        chip=chip,
+        soc_reasons=reasons,
+        android=props.get("ro.build.version.release", ""),
+        sdk=parse.integer(props.get("ro.build.version.sdk")),
+        fingerprint=props.get("ro.build.fingerprint", ""),
+        abi=props.get("ro.product.cpu.abi", ""),
+        machine=machine,
+        kernel=said.get("kernel", "").strip()[:200],
+        parts=parts,
+        clusters=clusters,
+        doubts=find_doubts(serial, props, machine, parts, clusters, said.get("system", "")),
+        thermal_zones=parse.thermal_zones(contents),
+    )
+
+
+def identify_soc(
+    props: Mapping[str, str], hardware: str, parts: tuple[tuple[str, str], ...], clusters: tuple[Cluster, ...]
+) -> tuple[str, str, tuple[str, ...]]:
+    """(SoC, chip, what each source said); the SoC is empty unless it is named and nothing disagrees."""
+    model = props.get("ro.soc.model", "")
+    platform = props.get("ro.board.platform", "")
+    named = {
+        f"ro.soc.model is {model!r}": _named(model),
+        f"ro.board.platform is {platform!r}": next((s.name for s in SOCS if s.platform == platform), ""),
+        f"cpuinfo's Hardware is {hardware!r}": _named(hardware),
+    }
+    reasons = [f"{source}: {name or 'tells nothing'}" for source, name in named.items()]
+    names = {name for name in named.values() if name}
+    soc = names.pop() if len(names) == 1 else ""
+    chip = _chip(clusters) if soc == "SM8250" else ""
+    objections = [*_against_parts(soc, parts), *_against_clock(soc, chip, clusters)]
+    if names:
+        objections.append("the names contradict each other")
+    reasons += [*_clock_reason(clusters), *objections]
+    return ("", "", tuple(reasons)) if objections else (soc, chip, tuple(reasons))
+
+
+def _named(text: str) -> str:
+    """What chip a text names: SM8250 in "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
+    found = re.search(r"(?<![A-Z0-9])SM\d{4}(?!\d)", text.upper())
+    return found[0] if found else ""
+
+
+def _against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
+    expected = next((known.parts for known in SOCS if known.name == soc), None)
+    if expected is None or not parts or set(parts) == expected:
+        return []
+    seen = ", ".join(sorted("/".join(part) for part in set(parts)))
+    return [f"the cores ({seen}) are not those of an {soc}"]
+
+
+def _against_clock(soc: str, chip: str, clusters: tuple[Cluster, ...]) -> list[str]:
+    if soc != "SM8250" or chip or not clusters:
+        return []
+    return [f"no {soc} has a prime core of {clusters[-1].max_khz} kHz"]
+
+
+def _clock_reason(clusters: tuple[Cluster, ...]) -> list[str]:
+    return [
+        f"the prime core's maximum is {clusters[-1].max_khz} kHz" if clusters else "clocks are unreadable"
+    ]
+
+
+def _chip(clusters: tuple[Cluster, ...]) -> str:
+    top = clusters[-1].max_khz if clusters else 0
+    return next((chip for chip, low, high in CHIPS_OF_SM8250 if low <= top <= high), "")
+
+
+def find_doubts(
+    serial: str,
+    props: Mapping[str, str],
+    machine: str,
+    parts: tuple[tuple[str, str], ...],
+    clusters: tuple[Cluster, ...],
+    system: str,
+) -> tuple[str, ...]:
+    """Everything that speaks against a real Android phone, a sentence each."""
+    files = system.split()
+    fingerprint = props.get("ro.build.fingerprint", "")
+    checks = (
+        (serial == "host", "This machine is no phone."),
+        (serial.startswith("emulator-"), f"adb calls it {serial}, an emulator."),
+        (bool(props.get("ro.export_mobile.simulated")), "It says that it is a simulated device."),
+        (not props, "getprop does not answer."),
+        (_emulated(props), "Its properties are those of an emulator."),
+        (bool(props) and not _real_fingerprint(fingerprint), f"Its fingerprint is {fingerprint[:100]!r}."),
+        ("/system/build.prop" not in files, "There is no /system/build.prop."),
+        (
+            "/system/bin/linker64" not in files,
+            "There is no /system/bin/linker64, which runs Android's programs.",
+        ),
+        (machine != "aarch64", f"uname says {machine!r}, not 'aarch64'."),
+        (not any(i in ARM_IMPLEMENTERS for i, _ in parts), "/proc/cpuinfo lists no Arm or Qualcomm cores."),
+        (not clusters, "It tells no CPU clocks."),
+    )
+    return tuple(sentence for doubtful, sentence in checks if doubtful)
+
+
+def _emulated(props: Mapping[str, str]) -> bool:
+    hardware = " ".join(props.get(key, "") for key in ("ro.hardware", "ro.boot.hardware", "ro.product.board"))
+    return (
+        any(props.get(key, "0") not in ("", "0") for key in ("ro.boot.qemu", "ro.kernel.qemu"))
+        or any(word in hardware.lower() for word in EMULATED_HARDWARE)
+        or "emulator" in props.get("ro.build.characteristics", "")
+        or re.search(r"(?i)sdk_gphone|android sdk built|google_sdk", props.get("ro.product.model", ""))
+        is not None
+    )
+
+
+def _real_fingerprint(fingerprint: str) -> bool:
+    """brand/product/device:version/id/incremental:type/tags, and not a generic one."""
+    shape = re.fullmatch(r"[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+", fingerprint)
+    return bool(shape) and not re.match(r"(?i)generic|unknown|.*(vbox|/sdk_|emulator)", fingerprint)
+
+
+def read_state(device: Device, identity: Identity) -> State:
+    """Ask a device how it is, in one round trip.
+
+    Raises:
+        DeviceError: It does not answer.
+    """
+    clocks = [
+        f"{c.policy}/{name}" for c in identity.clusters for name in ("scaling_max_freq", "scaling_governor")
+    ]
+    ended = device.run("sh", "-c", STATE_SCRIPT, device.root, *clocks, timeout_s=SCRIPT_S)
+    return state_from_text(parse.sections(ended.stdout), identity)
+
+
+def state_from_text(said: Mapping[str, str], identity: Identity) -> State:
+    """Make a state of the sections that `STATE_SCRIPT` prints."""
+    contents = parse.files(said.get("files", ""))
+    battery, thermal = said.get("battery", ""), said.get("thermal", "")
+    tops = [parse.integer(contents.get(f"{c.policy}/scaling_max_freq")) for c in identity.clusters]
+    governors = [contents.get(f"{c.policy}/scaling_governor", "").strip() for c in identity.clusters]
+    return State(
+        battery_percent=parse.battery_percent(battery),
+        battery_celsius=parse.battery_celsius(battery),
+        plugged=parse.plugged(battery),
+        thermal_status=parse.thermal_status(thermal),
+        thermal_overridden=parse.status_overridden(thermal),
+        celsius={**parse.hal_celsius(thermal), **parse.zone_celsius(contents)},
+        power_saver={"0": False, "1": True, "null": False}.get(said.get("saver", "").strip()),
+        load1=parse.load1(contents.get("/proc/loadavg", "")),
+        free_bytes=parse.free_bytes(said.get("space", "")),
+        available_memory_bytes=parse.available_memory_bytes(contents.get("/proc/meminfo", "")),
+        scaling_max_khz=tuple(top for top in tops if top is not None) if None not in tops else (),
+        governors=tuple(governors) if all(governors) else (),
+    )
+
+
+def watch_paths(identity: Identity) -> tuple[str, ...]:
+    """Files the runner reads between chunks: clocks, caps and times of each cluster, CPU temperatures."""
+    names = ("scaling_cur_freq", "scaling_max_freq", "stats/time_in_state")
+    clocks = tuple(f"{cluster.policy}/{name}" for cluster in identity.clusters for name in names)
+    return clocks + tuple(path for name, path in identity.thermal_zones if parse.CPU_ZONE.match(name))
