@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import __version__, cache, jobs, publish, select
@@ -13,6 +14,8 @@ from exporter.stages import CheckedArtifact, Context, Source
 if TYPE_CHECKING:
     import numpy as np
 
+OUTPUTS = "outputs.npz"
+"""Some output values of every artifact, for the page's histogram."""
 TOOLS = (
     "torch",
     "torchvision",
@@ -129,23 +132,29 @@ def _evidence(context: Context) -> dict[str, str]:
     return {path.name: cache.digest_file(path) for path in paths}
 
 
-def write(context: Context, found: Report, checked: Mapping[str, CheckedArtifact]) -> None:
-    """Write report.html and, last, manifest.json."""
+def write(folder: Path, found: Report) -> None:
+    """Write report.html and, last, manifest.json; each aside and renamed."""
     from exporter.report import html, manifest
 
-    page = html.render(found, _histograms(context, checked))
-    (context.folders.out / "report.html").write_text(page, encoding="utf-8")
-    (context.folders.out / publish.MANIFEST).write_text(manifest.dump(found), encoding="utf-8")
+    page = html.render(found, _outputs(folder / OUTPUTS) if OUTPUTS in found.evidence_files else {})
+    publish.write_text(folder / "report.html", page)
+    publish.write_text(folder / publish.MANIFEST, manifest.dump(found))
 
 
-def _histograms(context: Context, checked: Mapping[str, CheckedArtifact]) -> dict[str, np.ndarray]:
-    """Output values by artifact, and the float64 model's as "reference"."""
+def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> None:
+    """Keep output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
     import numpy as np
 
     from exporter import evidence
 
-    values = {name: np.array(found.outputs) for name, found in checked.items() if found.outputs}
+    values = {name: np.array(found.outputs, np.float32) for name, found in checked.items() if found.outputs}
     if values:
         reference = evidence.load(context.evidence).reference[0].reshape(-1)
-        values["reference"] = reference[: jobs.HISTOGRAM_VALUES]
-    return values
+        values["reference"] = reference[: jobs.HISTOGRAM_VALUES].astype(np.float32)
+        np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
+
+
+def _outputs(path: Path) -> dict[str, np.ndarray]:
+    from exporter import evidence
+
+    return evidence.arrays(path)

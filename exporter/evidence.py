@@ -74,17 +74,17 @@ def load(path: Path) -> Evidence:
     Raises:
         VerificationError: It is not such a file.
     """
-    arrays = _read(path)
+    found = arrays(path)
     try:
         return Evidence(
             **{
-                group: _group(arrays, group)
+                group: _group(found, group)
                 for group in ("inputs", "reference", "edge_inputs", "edge_reference")
             },
-            edge_names=tuple(str(name) for name in arrays["edge_names"]),
-            floor=float(arrays["floor"]),
-            edge_floor=float(arrays["edge_floor"]),
-            reference_dtype=str(arrays["reference_dtype"]),
+            edge_names=tuple(str(name) for name in found["edge_names"]),
+            floor=float(found["floor"]),
+            edge_floor=float(found["edge_floor"]),
+            reference_dtype=str(found["reference_dtype"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
@@ -115,14 +115,19 @@ def load_lowering(path: Path) -> Lowering:
     Raises:
         VerificationError: It is not such a file.
     """
-    arrays = _read(path)
+    found = arrays(path)
     try:
-        return Lowering(_group(arrays, "outputs"), float(arrays["rounding_floor_db"]))
+        return Lowering(_group(found, "outputs"), float(found["rounding_floor_db"]))
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 
 
-def _read(path: Path) -> dict[str, Array]:
+def arrays(path: Path) -> dict[str, Array]:
+    """Read an .npz without pickles.
+
+    Raises:
+        VerificationError: It cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive.items())

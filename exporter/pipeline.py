@@ -66,9 +66,10 @@ def _stages(context: Context) -> Report:
     with clock("measure"):
         timed = stages.measure(context, built, checked)
     artifacts = assemble.artifacts(context, built, checked, timed)
+    assemble.save_outputs(context, checked)
     report = assemble.report(context, model, artifacts, clock.seconds)
     with clock("report"):
-        assemble.write(context, report, checked)
+        assemble.write(context.folders.out, report)
     return report
 
 

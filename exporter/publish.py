@@ -14,6 +14,8 @@ from exporter.errors import OutputError
 
 MANIFEST = "manifest.json"
 LOG = "export.log"
+DEVICE = "device"
+"""Folder of what devices said: raw samples, a file per artifact and device."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,16 @@ def publish(stage: Staging, destination: Path) -> None:
         raise _unwritable(destination, error) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of OUT aside and rename it: a reader sees the old one or the new one."""
+    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def _replace(new: Path, destination: Path) -> None:
     earlier = _files_of_earlier_export(destination)
     names = sorted((p.name for p in new.iterdir()), key=lambda name: name == MANIFEST)
@@ -103,6 +115,9 @@ def _replace(new: Path, destination: Path) -> None:
         earlier, key=lambda name: name != MANIFEST
     ):  # without its manifest nothing looks whole
         _remove(destination / name)
+    if any(name.startswith(f"{DEVICE}/") for name in earlier):
+        with contextlib.suppress(OSError):  # stays when something of the user's lies in it
+            (destination / DEVICE).rmdir()
     for name in names:
         (new / name).rename(destination / name)
 
@@ -114,8 +129,14 @@ def _files_of_earlier_export(destination: Path) -> set[str]:
         files |= {str(e["file"]) for e in manifest["evidence"]["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
-    tops = {name for name in files if Path(name).name == name and name not in {"", ".", ".."}}
-    return tops | {MANIFEST, LOG, "report.html"}
+    ours = {name for name in files if _is_plain(name.removeprefix(f"{DEVICE}/"))}
+    if (destination / DEVICE).is_symlink():  # what it leads to is not ours
+        ours = {name for name in ours if _is_plain(name)}
+    return ours | {MANIFEST, LOG, "report.html"}
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name and name not in {"", ".", ".."}
 
 
 def _remove(path: Path) -> None:

@@ -230,6 +230,49 @@ class Latency:
     samples_ns: tuple[int, ...] = ()
 
 
+BudgetVerdict = Literal["pass", "fail", "inconclusive", "not_measured"]
+DeviceEvidence = Literal["measured", "simulated", "host"]
+
+
+@dataclass(frozen=True)
+class DeviceLatency:
+    """What one device said about one artifact, as the harness judged it. Milliseconds."""
+
+    evidence: DeviceEvidence
+    device: Mapping[str, Any]
+    """Serial, model, SoC, Android version, fingerprint, runtime, runner, power, clocks, …"""
+    p50_ms: float
+    p90_ms: float
+    p90_ci_ms: tuple[float, float]
+    """95 % interval of p90, launches being the sampling unit."""
+    launches: int
+    samples: int
+    flags: tuple[str, ...]
+    """Signs of instability, "name: what was seen"; empty for a stable run."""
+    max_error: float | None
+    verdict: BudgetVerdict
+    budget_ms: float | None = None
+    """What it was judged against; None: the export's own."""
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    max_ms: float | None = None
+    mad_ms: float | None = None
+    first_ms: float | None = None
+    load_ms: float | None = None
+    peak_bytes: int | None = None
+    problem: str = ""
+    """Why the device's outputs are not the model's; empty when they are."""
+    started_at: str = ""
+    samples_file: str | None = None
+    """The raw samples, a JSON line per launch, in OUT."""
+    launch_ms: tuple[tuple[float, ...], ...] = ()
+    """Per launch: p5, p25, p50, p75, p95 of its calls, for the report's plot."""
+
+    @property
+    def serial(self) -> str:
+        return str(self.device.get("serial", ""))
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A row of the manifest."""
@@ -246,10 +289,10 @@ class Artifact:
     verdict: Verdict | None = None
     latency: Latency | None = None
     build_seconds: float = 0.0
+    device_latencies: tuple[DeviceLatency, ...] = ()
 
 
 DataKind = Literal["photos", "arrays", "synthetic", "none"]
-BudgetVerdict = Literal["pass", "fail", "inconclusive", "not_measured"]
 
 
 @dataclass(frozen=True, eq=False)

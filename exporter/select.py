@@ -37,6 +37,61 @@ def choose(
     return Choice(best.variant.name, f"{_why(best, candidates)}{left_out}.")
 
 
+def choose_measured(
+    artifacts: Sequence[Artifact],
+    runnable: Sequence[str],
+    synthetic: bool,
+    allow_synthetic: bool,
+    budget_ms: float,
+) -> Choice | None:
+    """The artifact that is fastest on the device, once every one that might ship was measured there.
+
+    Args:
+        artifacts: All of the export, with what devices said.
+        runnable: Names of the variants the target's own stack executes.
+        synthetic: Calibration used made-up inputs.
+        allow_synthetic: Choose a quantised artifact even then.
+        budget_ms: Only what was judged against this budget is compared.
+
+    Returns:
+        None while a candidate was not measured, or the candidates share no real phone. What computes
+        something else on the device comes last.
+    """
+    candidates = [
+        a
+        for a in artifacts
+        if a.status == "passed"
+        and a.variant.name in runnable
+        and not (synthetic and not allow_synthetic and a.variant.precision == "int8")
+    ]
+    measured = {a.variant.name: _on_phones(a, budget_ms) for a in candidates}
+    shared = set.intersection(*(set(found) for found in measured.values())) if measured else set()
+    if not shared:
+        return None
+    ranks = {name: max(found[serial] for serial in shared) for name, found in measured.items()}
+    best = min(ranks, key=lambda name: ranks[name])
+    wrong, p90_ms = ranks[best]
+    if wrong:
+        return Choice(
+            best, "Every passed artifact computes something else on the device; nothing is fit to ship."
+        )
+    phones = "the device" if len(shared) == 1 else f"the slowest of {len(shared)} devices"
+    return Choice(
+        best,
+        f"The fastest on {phones} ({p90_ms:.3g} ms p90, measured) of {len(candidates)} passed artifacts that "
+        "the target runs.",
+    )
+
+
+def _on_phones(artifact: Artifact, budget_ms: float) -> dict[str, tuple[bool, float]]:
+    """Serial -> whether its outputs were wrong, and p90; of real phones only."""
+    return {
+        found.serial: (bool(found.problem), found.p90_ms)
+        for found in artifact.device_latencies
+        if found.evidence == "measured" and found.budget_ms in {None, budget_ms}
+    }
+
+
 def _rank(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
     """Measured artifacts by their median; the target's own preference decides what was not measured."""
     latency = artifact.latency.p50_ms if artifact.latency else float("inf")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from exporter.records import Artifact, Comparison, Report
+from exporter import devices
+from exporter.records import Artifact, Comparison, DeviceLatency, Report
 from exporter.report import plots, snippets, text
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ class Row:
     cells: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """What one device said about one artifact, every cell written out."""
+
+    name: str
+    evidence: str
+    css: str
+    verdict: str
+    device: str
+    reason: str
+    cells: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]
+
+
+VERDICT_CSS = {"pass": "passed", "fail": "failed", "inconclusive": "not-run", "not_measured": "not-run"}
 
 
 def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
@@ -52,6 +70,12 @@ def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             figures=_figures(report, chosen) if chosen else (),
             steps=_steps(report),
             rows=[_row(artifact, report) for artifact in report.artifacts],
+            device_rows=[_device_row(name, found) for name, found in text.on_devices(report)],
+            no_phone=[
+                text.NO_PHONE[kind]
+                for kind in sorted({found.evidence for _, found in text.on_devices(report)})
+                if kind in text.NO_PHONE
+            ],
             plots=_plots(report, outputs),
             facts=_facts(report),
             snippets=snippets.snippets(report),
@@ -110,7 +134,44 @@ def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ..
             if latency
             else "not measured here",
         ),
-        ("Budget", text.milliseconds(report.budget_ms), text.BUDGET_WORDS[report.budget]),
+        ("Budget", text.milliseconds(report.budget_ms), _budget_remark(chosen, report)),
+    )
+
+
+def _budget_remark(chosen: Artifact, report: Report) -> str:
+    found = devices.worst(chosen.device_latencies, report.budget_ms)
+    if found is None or found.evidence != "measured":
+        return text.BUDGET_WORDS[report.budget]
+    return f"{text.BUDGET_WORDS[report.budget]}: p90 {text.interval(found.p90_ci_ms)}, {text.device(found)}"
+
+
+def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
+    facts = (
+        *((key, str(value)) for key, value in found.device.items() if value),
+        ("Judged against", text.milliseconds(found.budget_ms) if found.budget_ms else ""),
+        ("First call", text.milliseconds(found.first_ms)),
+        ("Load", text.milliseconds(found.load_ms)),
+        ("Peak memory", text.scaled(found.peak_bytes, "B")),
+        ("Largest error", text.sig3(found.max_error)),
+        ("Started", found.started_at),
+        ("Raw samples", found.samples_file or ""),
+    )
+    return DeviceRow(
+        name=name,
+        evidence=text.EVIDENCE_WORDS[found.evidence],
+        css=VERDICT_CSS[found.verdict],
+        verdict=text.VERDICT_WORDS[found.verdict],
+        device=text.device(found),
+        reason=". ".join(part.rstrip(".") for part in (found.problem, *found.flags) if part),
+        cells=(
+            ("p50", text.milliseconds(found.p50_ms)),
+            ("p90", text.milliseconds(found.p90_ms)),
+            ("p90 interval", text.interval(found.p90_ci_ms)),
+            ("p99", text.milliseconds(found.p99_ms)),
+            ("Launches", str(found.launches)),
+            ("Samples", str(found.samples)),
+        ),
+        facts=tuple((key, value) for key, value in facts if value and value != text.NONE),
     )
 
 
@@ -183,6 +244,11 @@ def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str
             "Host latency",
             "All samples on this machine: box p25 to p75, whiskers p5 and p95. Not a phone.",
             plots.latencies(report.artifacts, report.selected),
+        ),
+        (
+            "On devices",
+            "A line per launch: p5 to p95, thick p25 to p75, dot the median. Only «measured» is a phone.",
+            plots.devices(text.on_devices(report), report.selected, report.budget_ms),
         ),
         (
             "Output values",

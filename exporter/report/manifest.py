@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter import devices
 from exporter.errors import VerificationError
 from exporter.records import Artifact, Comparison, Report, Verdict
 from exporter.report.schema import SCHEMA_VERSION, Manifest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+NOTHING_COMPARED = "Nothing was compared."
 MAX_BYTES = 64 * 1024 * 1024
 """A manifest with every sample of a hundred artifacts is 1 MB."""
 
@@ -42,7 +44,7 @@ def dump(report: Report) -> str:
             "inputs": [asdict(spec) for spec in report.inputs],
             "outputs": [asdict(spec) for spec in report.outputs],
             "calibration": {"kind": report.calibration_kind, "count": report.calibration_count},
-            "artifacts": [_artifact(artifact) for artifact in report.artifacts],
+            "artifacts": [_artifact(artifact, report.budget_ms) for artifact in report.artifacts],
             "selected": report.selected,
             "verdict": {"numerics": report.numerics, "budget": report.budget},
             "evidence": _evidence(report),
@@ -133,8 +135,9 @@ def _evidence(report: Report) -> dict[str, Any]:
     }
 
 
-def _artifact(artifact: Artifact) -> dict[str, Any]:
+def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
     structure, latency = artifact.structure, artifact.latency
+    counts = devices.worst(artifact.device_latencies, budget_ms)
     return {
         "name": artifact.variant.name,
         "file": artifact.file,
@@ -149,6 +152,8 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
         "quantized_weight_fraction": structure.quantized_weight_fraction if structure else None,
         "delegated_fraction": structure.delegated_fraction if structure else None,
         "host_latency": asdict(latency) if latency else None,
+        "device_latency": asdict(counts) if counts else None,
+        "device_latencies": [asdict(item) for item in artifact.device_latencies],
         "structure": structure
         and {
             "weight_bytes": structure.weight_bytes,
@@ -169,7 +174,7 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
 def _verification(verdict: Verdict) -> dict[str, Any]:
     return {
         "runtime": verdict.runtime,
-        **_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, "Nothing was compared.")),
+        **_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, NOTHING_COMPARED)),
         "limits": dict(verdict.limits),
         "edge": verdict.edge and _figures(verdict.edge),
         "lowering": verdict.lowering and _figures(verdict.lowering),

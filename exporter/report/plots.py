@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import Artifact, Latency, Status
+from exporter.records import Artifact, DeviceLatency, Latency, Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,6 +118,54 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
         axes.set_xlabel("ms per call on this host")
 
     return _svg("latencies", height, draw)
+
+
+def devices(found: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float) -> str | None:
+    """A strip of launches per artifact and device, p5 to p95 each, with the budget; None without any.
+
+    Args:
+        found: (artifact, what a device said about it).
+        selected: The artifact that ships.
+        budget_ms: Drawn as a line.
+    """
+    shown = [(name, item) for name, item in found if item.launch_ms]
+    if not shown:
+        return None
+    shown.sort(key=lambda pair: -pair[1].p90_ms)
+    height = 0.9 + 0.5 * len(shown)
+
+    def draw(figure: Figure) -> None:
+        bottom = 0.5 / height
+        axes = figure.add_axes((0.42, bottom, 0.56, 0.9 - bottom))
+        for row, (name, item) in enumerate(shown):
+            _launches(axes, row, item, ACCENT if name == selected else INK)
+        labels = [f"{name}\n{_device_label(item)}" for name, item in shown]
+        axes.set_yticks(range(len(shown)), labels, fontsize=9)
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.axvline(budget_ms, color=STATUS_COLOURS["failed"], linestyle="--", linewidth=1.2)
+        axes.annotate(f"budget {budget_ms:g} ms", (budget_ms, 1.01), xycoords=("data", "axes fraction"),
+                      ha="center", fontsize=9, color=STATUS_COLOURS["failed"])  # fmt: skip
+        axes.set_xlim(left=0)
+        axes.set_xlabel("ms per call")
+
+    return _svg("devices", height, draw)
+
+
+def _device_label(item: DeviceLatency) -> str:
+    """Serials come from outside: matplotlib takes a dollar sign for mathematics."""
+    serial = item.serial if len(item.serial) <= 20 else item.serial[:19] + "…"
+    word = item.evidence if item.evidence == "measured" else item.evidence.upper()
+    return f"{word}, {serial}".replace("$", r"\$")
+
+
+def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
+    """One line per launch: p5 to p95 thin, p25 to p75 thick, the median as a dot."""
+    count = len(item.launch_ms)
+    for index, (p5, p25, p50, p75, p95) in enumerate(item.launch_ms):
+        y = row + 0.5 * ((index + 0.5) / count - 0.5)
+        axes.plot((p5, p95), (y, y), color=colour, linewidth=0.8)
+        axes.plot((p25, p75), (y, y), color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        axes.plot((p50,), (y,), marker="o", markersize=2.5, color=colour)
 
 
 def _ms(latency: Latency) -> list[float]:

@@ -8,10 +8,21 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from exporter import devices
 from exporter.errors import VerificationError
-from exporter.records import BudgetVerdict, DataKind, FormatName, Limits, Precision, Status, Variant
+from exporter.records import (
+    BudgetVerdict,
+    DataKind,
+    DeviceEvidence,
+    FormatName,
+    Limits,
+    Precision,
+    Status,
+    Variant,
+)
+from exporter.records import DeviceLatency as DeviceLatencyRecord
 from exporter.records import Preprocessing as PreprocessingRecord
 from exporter.records import TensorSpec as TensorSpecRecord
 
@@ -49,6 +60,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(ge=0)]
+Launch = tuple[Milliseconds, Milliseconds, Milliseconds, Milliseconds, Milliseconds]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_RANK), AfterValidator(_shape)]
 Dtype = Annotated[
     str, Field(pattern=r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128))$")
@@ -131,7 +143,7 @@ class Figures(Part):
     sqnr_db: float | None
     top1_agreement: Fraction | None
     problem: str = ""
-    not_finite: dict[str, str] = {}
+    not_finite: dict[str, Literal["inf", "-inf", "nan"]] = {}
 
 
 class Verification(Figures):
@@ -147,6 +159,58 @@ class HostLatency(Part):
     samples: Count
     threads: Annotated[int, Field(ge=1)]
     samples_ns: tuple[Count, ...] = ()
+
+
+class DeviceLatency(Part):
+    """Field for field `records.DeviceLatency`. A claim that contradicts itself is refused."""
+
+    evidence: DeviceEvidence
+    device: dict[str, JsonValue]
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p90_ci_ms: tuple[Milliseconds, Milliseconds]
+    launches: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    flags: tuple[str, ...]
+    max_error: Annotated[float, Field(ge=0)] | None
+    verdict: BudgetVerdict
+    budget_ms: Annotated[float, Field(gt=0)] | None = None
+    p95_ms: Milliseconds | None = None
+    p99_ms: Milliseconds | None = None
+    max_ms: Milliseconds | None = None
+    mad_ms: Milliseconds | None = None
+    first_ms: Milliseconds | None = None
+    load_ms: Milliseconds | None = None
+    peak_bytes: Count | None = None
+    problem: str = ""
+    started_at: str = ""
+    samples_file: FileName | None = None
+    launch_ms: Annotated[tuple[Launch, ...], Field(max_length=10_000)] = ()
+
+    @model_validator(mode="after")
+    def _honest(self) -> DeviceLatency:
+        serial = self.device.get("serial")
+        if not isinstance(serial, str) or not serial:
+            raise ValueError("device has no serial")
+        if self.p50_ms > self.p90_ms or self.p90_ci_ms[0] > self.p90_ci_ms[1]:
+            raise ValueError("p50_ms, p90_ms and p90_ci_ms are not in order")
+        if (self.evidence == "measured") == (self.verdict == "not_measured"):
+            raise ValueError(f"evidence {self.evidence} cannot have the verdict {self.verdict}")
+        if self.evidence == "measured" and (reason := _not_a_phone(self.device)):
+            raise ValueError(f"evidence is measured, but {reason}")
+        return self
+
+    def record(self) -> DeviceLatencyRecord:
+        return DeviceLatencyRecord(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+def _not_a_phone(device: dict[str, JsonValue]) -> str:
+    """What a device says of itself that no real phone would; an empty string when there is nothing."""
+    if device.get("doubts") or device.get("why"):
+        return "the device itself lists doubts"
+    if device.get("serial") == "host":
+        return "its device is the host"
+    return "" if device.get("soc") else "its device has no identified SoC"
 
 
 class Structure(Part):
@@ -171,8 +235,9 @@ class Artifact(Part):
     quantized_weight_fraction: Fraction | None
     delegated_fraction: Fraction | None
     host_latency: HostLatency | None
-    device_latency: None = None
-    """Only a device may fill this in, and the harness records that elsewhere."""
+    device_latency: DeviceLatency | None = None
+    """Of `device_latencies`, the one that counts (`devices.worst`)."""
+    device_latencies: tuple[DeviceLatency, ...] = ()
     structure: Structure | None = None
     notes: tuple[str, ...] = ()
     source_line: str | None = None
@@ -186,6 +251,11 @@ class Artifact(Part):
         if self.status == "passed" and not (all(known) and self.verification):
             raise ValueError("passed without a file and its verification")
         return self
+
+    def measured_on(self) -> tuple[DeviceLatencyRecord, ...]:
+        """What every device said; a manifest may also hold `device_latency` alone."""
+        found = self.device_latencies or ((self.device_latency,) if self.device_latency else ())
+        return tuple(item.record() for item in found)
 
     def variant(self) -> Variant:
         """The variant as far as a manifest knows it: group and cost only matter while building."""
@@ -256,6 +326,25 @@ class Manifest(Part):
         passed = {a.name for a in self.artifacts if a.status == "passed"}
         if self.selected is not None and self.selected not in passed:
             raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
+        return self
+
+    @model_validator(mode="after")
+    def _budget(self) -> Manifest:
+        """No verdict without the measurement it follows from."""
+        for artifact in self.artifacts:
+            found = artifact.measured_on()
+            for item in found:
+                if reason := devices.contradiction(item, self.budget_ms):
+                    raise ValueError(f"{artifact.name}: {reason}")
+            claimed = artifact.device_latency.record() if artifact.device_latency else None
+            if claimed != devices.worst(found, self.budget_ms):
+                raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
+        measured = {a.name: devices.verdict(a.measured_on(), self.budget_ms) for a in self.artifacts}
+        expected = measured.get(self.selected or "", "not_measured")
+        if self.verdict.budget != expected:
+            raise ValueError(
+                f"verdict.budget is {self.verdict.budget}, but the selected artifact's is {expected}"
+            )
         return self
 
     def input_specs(self) -> tuple[TensorSpecRecord, ...]:

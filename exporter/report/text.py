@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from exporter.records import Artifact, Preprocessing, Report, Status, TensorSpec
+from exporter.records import Artifact, DeviceLatency, Preprocessing, Report, Status, TensorSpec
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
@@ -19,6 +19,17 @@ BUDGET_WORDS = {
     "fail": "over budget on the device",
     "inconclusive": "inconclusive on the device",
     "not_measured": "not measured on a device",
+}
+VERDICT_WORDS = {
+    "pass": "PASS",
+    "fail": "FAIL",
+    "inconclusive": "INCONCLUSIVE",
+    "not_measured": "NOT MEASURED",
+}
+EVIDENCE_WORDS = {"measured": "measured", "simulated": "SIMULATED", "host": "HOST"}
+NO_PHONE = {
+    "simulated": "Simulated: this device did not prove to be a phone; the figures say nothing about one.",
+    "host": "Host: the runner ran on this machine, so the figures say nothing about a phone.",
 }
 NONE = "\N{EN DASH}"
 
@@ -101,6 +112,21 @@ def tally(artifacts: Iterable[Artifact]) -> str:
 
 def budget(report: Report) -> str:
     return f"Budget {milliseconds(report.budget_ms)} on {report.target_name}: {BUDGET_WORDS[report.budget]}"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    return f"{sig3(bounds[0])} to {sig3(bounds[1])} ms"
+
+
+def device(found: DeviceLatency) -> str:
+    """Model, SoC and serial, as far as the device says."""
+    named = [str(found.device[key]) for key in ("model", "soc", "serial") if found.device.get(key)]
+    return ", ".join(named)
+
+
+def on_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
+    """(artifact, what a device said about it), in the report's order."""
+    return [(a.variant.name, found) for a in report.artifacts for found in a.device_latencies]
 
 
 def quantized_share(artifact: Artifact) -> float | None:
