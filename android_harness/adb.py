@@ -233,7 +233,7 @@ class AdbDevice:
                 if self._shell("true", min(PROBE_S, left)).exit_code == 0:
                     return
             except (TimeoutError, DeviceError):
-                self._nudge(min(PROBE_S, left))
+                self._nudge(min(PROBE_S, deadline - time.monotonic()))
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
         raise Disconnected(f"{self.serial} did not come back within {timeout_s:g} s.", "Plug it in again.")
 
@@ -244,6 +244,8 @@ class AdbDevice:
             if over_tcp
             else ("host:reconnect-offline",)
         )
+        if timeout_s <= 0:
+            return
         for command in asked:
             try:
                 _link().start_server()

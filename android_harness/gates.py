@@ -1,7 +1,7 @@
 """What must hold before a device may be measured, and waiting for what passes by itself.
 
-A value that cannot be read never blocks, except the SoC when one is asked for: an unknown battery level costs a
-repeated run, an unknown chip makes the figure worthless.
+A value that cannot be read never blocks, except the SoC when one is asked for: an unknown battery level
+costs a repeated run, an unknown chip makes the figure worthless.
 """
 
 from __future__ import annotations

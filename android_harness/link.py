@@ -191,7 +191,8 @@ def translated(serial: str, doing: str, timeout_s: float | None) -> Iterator[Non
 
 
 def _failure(serial: str, doing: str, error: Exception) -> DeviceError:
-    said = str(error.args[0] if error.args else error).strip().partition("\n")[0][:300]
+    what = error.args[0] if isinstance(error, AdbError) and error.args else error
+    said = str(what).strip().partition("\n")[0][:300]
     if "unauthorized" in said:
         return DeviceError(
             f"{serial} does not allow USB debugging (any more).", f"Please {advice('unauthorized')}."

@@ -1,7 +1,7 @@
 """Change a phone's settings for a while, and put them back whatever happens.
 
 What was set before is written to a journal on the device first: after a crash of this machine, the next start
-finds it there. The journal is not trusted when it is read back: it can name no setting but those in `ADJUSTABLE`.
+finds it there. It is not trusted when it is read back: it can name no setting but those in `ADJUSTABLE`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class _Journal(BaseModel):
 def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> Iterator[tuple[str, ...]]:
     """Change settings while the body runs, then put them back.
 
-    A setting that the user changes meanwhile is left alone. What cannot be put back now (disconnected) stays in
-    the journal, is logged as a warning and never hides what the body did or raised.
+    A setting that the user changes meanwhile is left alone. What cannot be put back now (disconnected) stays
+    in the journal, is logged as a warning and never hides what the body did or raised.
 
     Args:
         device: Where.
@@ -120,7 +120,9 @@ def _restore(device: Device, entry: _Entry) -> str:
     name = f"{entry.namespace} {entry.key}"
     if (entry.namespace, entry.key) not in ADJUSTABLE:
         return f"{name} is none of ours: left alone."
-    if parse.setting(_get(device, entry.namespace, entry.key).stdout) != entry.wanted:
+    now = _get(device, entry.namespace, entry.key)
+    _checked(device, now, f"{name} cannot be read")
+    if parse.setting(now.stdout) != entry.wanted:
         return f"{name} was changed meanwhile: left alone."
     if entry.before is None:
         argv: tuple[str, ...] = ("settings", "delete", entry.namespace, entry.key)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from android_harness import parse
+from android_harness.records import Cluster, Seen
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def fixture(name: str) -> str:
+    return (FIXTURES / name).read_bytes().decode()
+
+
+def test_serials_with_spaces_and_every_state_survive_the_listing() -> None:
+    """The daemon's noise is no device, and "no permissions (…)" is one state."""
+    seen = parse.devices(fixture("adb_devices.txt"))
+    assert seen[:3] == (
+        Seen("0a1b2c3d", "device"),
+        Seen("My Phone 7", "unauthorized"),
+        Seen("192.168.1.7:5555", "offline"),
+    )
+    assert seen[3].state.startswith("no permissions")
+    assert len(seen) == 4
+
+
+def test_sections_end_where_the_next_begins() -> None:
+    """Only a marker at the start of a line counts, and only the first of its name."""
+    assert parse.sections("noise\n@@a\n1 @@b\n@@b\n2\n@@a\nforged") == {"a": "1 @@b\n", "b": "2\n"}
+
+
+def test_grep_output_is_split_at_the_first_colon() -> None:
+    """cpuinfo's lines hold colons of their own."""
+    assert parse.files("/p/a:x : 1\n/p/a:y : 2\ngrep: nothing\n/p/b:3") == {
+        "/p/a": "x : 1\ny : 2",
+        "/p/b": "3",
+    }
+
+
+def test_properties_keep_brackets_in_their_values() -> None:
+    """A value ends at the line's last bracket."""
+    assert parse.getprop("[a.b]: [x [y]]\r\n[c]: []\nnoise\n[d]: [two") == {"a.b": "x [y]", "c": ""}
+
+
+def test_qualcomms_own_core_numbers_are_read() -> None:
+    """An 865's little cores are 0x51/0x805, its big ones 0x41/0xd0d."""
+    cpuinfo = parse.files(fixture("identity_sm8250.txt"))["/proc/cpuinfo"]
+    assert parse.cpu_parts(cpuinfo) == (("0x51", "0x805"),) * 4 + (("0x41", "0xd0d"),) * 4
+    assert parse.hardware(cpuinfo) == "Qualcomm Technologies, Inc SM8250"
+
+
+def test_clusters_come_from_policies_slowest_first() -> None:
+    """Cores that share a clock are one cluster."""
+    policy = "/sys/devices/system/cpu/cpufreq/policy"
+    assert parse.clusters(parse.files(fixture("identity_sm8250.txt"))) == (
+        Cluster((0, 1, 2, 3), 1804800, f"{policy}0"),
+        Cluster((4, 5, 6), 2419200, f"{policy}4"),
+        Cluster((7,), 2841600, f"{policy}7"),
+    )
+
+
+def test_clusters_fall_back_to_each_cores_folder() -> None:
+    """Kernels without policy folders still have cpu*/cpufreq."""
+    contents = {
+        path: text
+        for path, text in parse.files(fixture("identity_sm8250.txt")).items()
+        if "/cpufreq/policy" not in path
+    }
+    assert [(c.cores, c.max_khz) for c in parse.clusters(contents)] == [
+        ((0, 1, 2, 3), 1804800),
+        ((4, 5, 6), 2419200),
+        ((7,), 2841600),
+    ]
+
+
+def test_zones_that_tell_no_temperature_are_left_out() -> None:
+    """ "soc" is the battery's percentage, *-step and *-lvl* are trip points, -40000 and 0 placeholders."""
+    celsius = parse.zone_celsius(parse.files(fixture("state_sm8250.txt")))
+    assert celsius["cpu-1-7-usr"] == 37.5
+    left_out = {"soc", "cpu-1-0-step", "cpu-0-0-lowf", "pm8150b-ibat-lvl0", "conn-therm-usr", "usb-therm"}
+    assert not left_out & set(celsius)
+    assert parse.hottest_cpu(celsius) == 37.5
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu-1-3-usr", "cpuss-0-usr", "cpu-0-0", "cpu4-top-thermal", "CPU7", "cpu_0", "AP"]
+)
+def test_cpu_zones_are_known_by_name(name: str) -> None:
+    """Each vendor's kernel and HAL names them a little differently."""
+    assert parse.hottest_cpu({name: 40.0, "aoss0-usr": 80.0, "gpuss-0-usr": 90.0}) == 40.0
+
+
+def test_stale_cached_temperatures_are_not_read() -> None:
+    """The cache says 88.8 where the HAL says 36.4 now."""
+    dump = fixture("thermalservice_stale.txt")
+    assert parse.hal_celsius(dump) == {"CPU0": 36.4, "CPU7": 37.1, "skin": 31.5}
+    assert parse.thermal_status(dump) == 0
+    assert parse.status_overridden(dump) is False
+
+
+def test_an_overridden_status_is_told_despite_crlf() -> None:
+    """The status is anchored: the override line must not be taken for it."""
+    dump = fixture("thermalservice_overridden_crlf.txt")
+    assert parse.status_overridden(dump) is True
+    assert parse.thermal_status(dump) == 3
+    assert parse.hal_celsius(dump)["CPU0"] == 36.4
+
+
+def test_battery_temperature_is_in_tenths() -> None:
+    """298 is 29.8 °C, and the level a share of its scale."""
+    dump = parse.sections(fixture("state_sm8250.txt"))["battery"]
+    assert (parse.battery_percent(dump), parse.battery_celsius(dump), parse.plugged(dump)) == (
+        72,
+        29.8,
+        "usb",
+    )
+    assert parse.battery_percent("  level: 100\n  scale: 200\n") == 50
+    assert parse.plugged("  AC powered: false\n  USB powered: false\n") == "none"
+    assert parse.plugged("") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("df", "free"),
+    [
+        ("Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/dm-1 100 40 60 40% /data\n", 60 * 1024),
+        (
+            "Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/a-long-name\n   100 40 60 40% /d\n",
+            60 * 1024,
+        ),
+        ("/dev/dm-1 100 140 -40 100% /data\r\n", 0),
+        ("df: /data: No such file or directory\n", None),
+    ],
+)
+def test_free_space_is_read_off_df(df: str, free: int | None) -> None:
+    """Also when a long device name wraps, or a quota makes it negative."""
+    assert parse.free_bytes(df) == free
+
+
+def test_small_files() -> None:
+    """loadavg, meminfo, settings and time_in_state, with CRLF where a shell may send it."""
+    assert parse.load1("2.31 2.78 3.02 1/4711 20917\r\n") == 2.31
+    assert parse.available_memory_bytes("MemFree: 1 kB\r\nMemAvailable:    3914468 kB\r\n") == 3914468 * 1024
+    assert parse.setting("null\n") is None
+    assert parse.setting("7\r\n") == "7"
+    assert parse.time_in_state("300000 12\r\n2841600 345\n") == {300000: 12, 2841600: 345}
+    assert parse.cores("0-2,5 7") == (0, 1, 2, 5, 7)
+    assert parse.text(b"a\r\n\xff") == "a\n\N{REPLACEMENT CHARACTER}"
+
+
+PARSERS: tuple[Callable[[str], Any], ...] = (
+    parse.devices,
+    parse.sections,
+    parse.files,
+    parse.getprop,
+    parse.cpu_parts,
+    parse.hardware,
+    parse.integer,
+    parse.cores,
+    parse.thermal_status,
+    parse.status_overridden,
+    parse.hal_celsius,
+    parse.battery_percent,
+    parse.battery_celsius,
+    parse.plugged,
+    parse.available_memory_bytes,
+    parse.free_bytes,
+    parse.load1,
+    parse.setting,
+    parse.time_in_state,
+    lambda text: parse.clusters(parse.files(text)),
+    lambda text: parse.zone_celsius(parse.files(text)),
+)
+REAL = "\n".join(fixture(path.name) for path in sorted(FIXTURES.glob("*.txt")))
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.tuples(st.integers(0, len(REAL)), st.integers(0, 400), st.text(max_size=5)).map(
+            lambda cut: REAL[: cut[0]] + cut[2] + REAL[cut[0] + cut[1] :]
+        ),
+        st.sampled_from(("level: ²", "0-٣", "[a]: [b", "Thermal Status: 9999999", "AC powered: maybe")),
+    )
+)
+def test_no_parser_raises_on_garbage(text: str) -> None:
+    """Whatever a device prints, a value or None comes out."""
+    for parser in PARSERS:
+        parser(text)
