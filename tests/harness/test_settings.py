@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from android_harness import settings
+from android_harness.errors import DeviceError, Disconnected
+from android_harness.host import HostDevice
+from android_harness.records import Completed
+
+# `settings` as Android has it: a value per file, "null" where there is none.
+STAND_IN = """#!/bin/sh
+[ -e "$STORE/refuse" ] && [ "$1" != get ] && { echo "SecurityException: no" >&2; exit 255; }
+case "$1" in
+get) cat "$STORE/$2.$3" 2>/dev/null || echo null ;;
+put) echo "$4" > "$STORE/$2.$3" ;;
+delete) rm -f "$STORE/$2.$3" ;;
+esac
+"""
+AWAKE, MODE, LIGHT = (
+    ("global", "stay_on_while_plugged_in"),
+    ("system", "screen_brightness_mode"),
+    ("system", "screen_brightness"),
+)
+
+
+class Phone(HostDevice):
+    """This machine with a stand-in for `settings`, and a cable that can be pulled."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__()
+        self.store = store
+        self.calls_left: int | None = None
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        if self.calls_left is not None:
+            if self.calls_left <= 0:
+                raise Disconnected("unplugged")
+            self.calls_left -= 1
+        return super().run(*argv, timeout_s=timeout_s)
+
+    def get(self, name: tuple[str, str]) -> str | None:
+        path = self.store / ".".join(name)
+        return path.read_text().strip() if path.exists() else None
+
+    def put(self, name: tuple[str, str], value: str) -> None:
+        (self.store / ".".join(name)).write_text(value)
+
+    @property
+    def journal(self) -> Path:
+        return Path(self.root) / "settings.json"
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    for folder in ("bin", "store"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / "settings").write_text(STAND_IN)
+    (tmp_path / "bin" / "settings").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("STORE", str(tmp_path / "store"))
+    device = Phone(tmp_path / "store")
+    device.put(MODE, "1")
+    device.put(LIGHT, "130")
+    yield device
+
+
+def values(phone: Phone) -> tuple[str | None, ...]:
+    return tuple(phone.get(name) for name in (AWAKE, MODE, LIGHT))
+
+
+def test_settings_hold_inside_and_come_back_after(phone: Phone) -> None:
+    """One that was unset is unset again, and no journal stays."""
+    with settings.changed(phone) as problems:
+        assert (values(phone), problems) == (("7", "0", "1"), ())
+        assert phone.journal.exists()
+    assert values(phone) == (None, "1", "130")
+    assert not phone.journal.exists()
+
+
+def test_they_come_back_when_the_body_fails(phone: Phone) -> None:
+    """And the body's own error is the one that is seen."""
+    with pytest.raises(KeyboardInterrupt), settings.changed(phone):
+        raise KeyboardInterrupt
+    assert values(phone) == (None, "1", "130")
+
+
+def test_what_the_user_changes_meanwhile_is_left_alone(phone: Phone) -> None:
+    """It is the user's phone."""
+    with settings.changed(phone):
+        phone.put(LIGHT, "200")
+    assert values(phone) == (None, "1", "200")
+
+
+def test_what_is_as_wanted_already_is_not_written_down(phone: Phone) -> None:
+    """Nothing to change, no journal."""
+    for name, value in settings.WANTED.items():
+        phone.put(name, value)
+    with settings.changed(phone):
+        assert not phone.journal.exists()
+    assert values(phone) == ("7", "0", "1")
+
+
+@pytest.mark.parametrize("calls", range(3, 9))
+def test_a_cable_pulled_at_any_moment_is_mended_at_the_next_start(
+    phone: Phone, caplog: pytest.LogCaptureFixture, calls: int
+) -> None:
+    """The journal is on the phone before anything is changed."""
+    phone.calls_left = calls
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(Disconnected, match="unplugged"),
+        settings.changed(phone),
+    ):
+        phone.calls_left = 0
+        raise Disconnected("unplugged")
+    phone.calls_left = None
+    settings.recover(phone)
+    assert values(phone) == (None, "1", "130")
+    assert not phone.journal.exists()
+
+
+def test_an_unplugged_phone_is_told_of_and_hides_nothing(
+    phone: Phone, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A finished measurement is not lost because settings could not be put back."""
+    with caplog.at_level(logging.WARNING), settings.changed(phone):
+        phone.calls_left = 0
+    assert "not put back yet" in caplog.text
+    phone.calls_left = None
+    with settings.changed(phone):
+        assert json.loads(phone.journal.read_text())["entries"][0]["before"] is None
+    assert values(phone) == (None, "1", "130")
+
+
+def test_a_crash_of_this_machine_is_mended_at_the_next_start(phone: Phone) -> None:
+    """No `finally` runs when the process is gone."""
+    code = (
+        "import os, sys; from android_harness import host, settings; d = host.HostDevice(); d.root = sys.argv[1]\n"
+        "with settings.changed(d): os._exit(9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, phone.root], check=False)
+    assert (ended.returncode, values(phone)) == (9, ("7", "0", "1"))
+    assert len(settings.recover(phone)) == 3
+    assert values(phone) == (None, "1", "130")
+    assert settings.recover(phone) == ()
+
+
+def test_a_phone_that_refuses_is_measured_all_the_same(phone: Phone) -> None:
+    """Some vendors let adb change no settings; the reason is told."""
+    (phone.store / "refuse").touch()
+    with settings.changed(phone) as problems:
+        assert len(problems) == 3
+        assert "SecurityException" in problems[0]
+    assert values(phone) == (None, "1", "130")
+
+
+def test_a_device_without_settings_is_left_alone() -> None:
+    """This machine has none."""
+    device = HostDevice()
+    with settings.changed(device) as problems:
+        assert all("cannot be read" in problem for problem in problems)
+        assert len(problems) == 3
+
+
+def entry(**fields: object) -> dict[str, object]:
+    return {"namespace": "system", "key": "screen_brightness", "before": "5", "wanted": "130", **fields}
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 2, "entries": []}',
+        json.dumps({"version": 1, "entries": [entry(before="5; reboot")]}),
+        json.dumps({"version": 1, "entries": [entry(before="$(reboot)")]}),
+        json.dumps({"version": 1, "entries": [entry(before="5\n")]}),
+        json.dumps({"version": 1, "entries": [entry(namespace="../x")]}),
+        json.dumps({"version": 1, "entries": [entry(key="adb_enabled", namespace="global")]}),
+        json.dumps({"version": 1, "entries": [entry(more=1)]}),
+        json.dumps({"version": 1, "entries": [entry()] * 4}),
+        "[" * 60_000,
+        "x" * 200_000,
+    ],
+)
+def test_a_hostile_journal_changes_nothing(phone: Phone, journal: str) -> None:
+    """It is checked like any input, and cleared away."""
+    phone.put(("global", "adb_enabled"), "130")
+    before = {path.name: path.read_text() for path in phone.store.iterdir()}
+    phone.journal.write_text(journal)
+    phone.put(LIGHT, "130")
+    before["system.screen_brightness"] = "130"
+    assert settings.recover(phone)
+    assert {path.name: path.read_text() for path in phone.store.iterdir()} == before
+    assert not phone.journal.exists()
+
+
+def test_only_known_settings_can_be_changed(phone: Phone) -> None:
+    """The list of what we touch is in one place."""
+    with (
+        pytest.raises(ValueError, match="adb_enabled"),
+        settings.changed(phone, {("global", "adb_enabled"): "0"}),
+    ):
+        pass
+
+
+def test_a_refusal_to_restore_keeps_the_journal(phone: Phone) -> None:
+    """So that a later start can try again."""
+    with settings.changed(phone):
+        (phone.store / "refuse").touch()
+    assert phone.journal.exists()
+    with pytest.raises(DeviceError, match="cannot be put back"):
+        settings.recover(phone)
+    (phone.store / "refuse").unlink()
+    settings.recover(phone)
+    assert values(phone) == (None, "1", "130")
