@@ -239,7 +239,7 @@ class Session:
     """Durations of the pinned computation, a tuple before the first launch and one after each."""
     started_at: str
     """UTC, ISO 8601."""
-    plan: Plan = Plan()  # noqa: RUF009 - frozen, like everything here
+    plan: Plan = Plan()
     """What was asked for, to judge what came."""
 
 
