@@ -1,0 +1,105 @@
+"""The Debian root that every simulated device is an overlay of: made once, then only read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from android_harness.errors import SetupError
+
+RELEASE = "trixie"
+FORMAT = 1
+"""Counted up when what `_make` installs changes."""
+PROGRAMS = {
+    "debootstrap": "debootstrap",
+    "adb": "adb",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+}
+
+
+def missing() -> str:
+    """Why no simulated device can run here; empty where one can."""
+    if sys.platform != "linux":
+        return "simulated devices need Linux"
+    if os.geteuid() != 0:
+        return "simulated devices need root (namespaces, overlayfs)"
+    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
+    return f"simulated devices need the Debian packages: {' '.join(packages)}" if packages else ""
+
+
+def cache_folder() -> Path:
+    """EXPORT_MOBILE_SIMULATOR_ROOT, or a folder in the user's cache."""
+    chosen = os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT")
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(chosen) if chosen else user_cache / "export-mobile" / "simulator"
+
+
+def base_root() -> Path:
+    """The base, made now if it does not exist yet (about a minute and a half).
+
+    It also holds ONNX Runtime for arm64: headers in usr/include/onnxruntime, the library in
+    usr/lib/aarch64-linux-gnu/libonnxruntime.so.
+
+    Raises:
+        SetupError: Something it takes is missing, or Debian's archive could not be read.
+    """
+    base = cache_folder() / f"{RELEASE}-{FORMAT}"
+    if not base.exists():
+        if reason := missing():
+            raise SetupError(f"{reason[0].upper()}{reason[1:]}.")
+        with _locked(cache_folder()):
+            if not base.exists():
+                _make(base)
+    return base
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(base: Path) -> None:
+    for leftover in base.parent.glob("making-*"):
+        shutil.rmtree(leftover)
+    aside = Path(tempfile.mkdtemp(prefix="making-", dir=base.parent))
+    try:
+        aside.chmod(0o755)
+        _run("debootstrap", "--variant=minbase", "--include=adbd", RELEASE, str(aside))
+        shutil.copy("/etc/resolv.conf", aside / "etc/resolv.conf")
+        for command in (
+            ("dpkg", "--add-architecture", "arm64"),
+            ("apt-get", "update", "-qq"),
+            ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "libonnxruntime-dev:arm64"),
+            ("apt-get", "clean"),
+        ):
+            _run("chroot", str(aside), *command)
+        aside.rename(base)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _run(*argv: str) -> None:
+    """In a mount namespace of its own: what debootstrap mounts is gone with it."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    done = subprocess.run(
+        ["unshare", "--mount", *argv], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+        raise SetupError(
+            f"The simulated device's base could not be made: {' '.join(argv[:3])} ended with "
+            f"{done.returncode}: {' / '.join(last)}.",
+            "It needs Debian's package archive; check the network and try again.",
+        )

@@ -1,0 +1,133 @@
+"""The cable between adb's server and a device's adbd: a TCP relay that can be bad at it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+
+ADBD = ("127.0.0.1", 5555)
+CHUNK = 1 << 16
+HEADER = struct.Struct("<6I")
+AUTH, TOKEN, SIGNATURE = 0x48545541, 1, 2
+MAX_PAYLOAD = 1 << 20
+
+
+class Link:
+    """Relays every connection, as bad as its settings say; they may be changed at any time.
+
+    It connects to `ADBD` in whichever network namespace the calling thread is in.
+    """
+
+    def __init__(self) -> None:
+        self.cut_after: int | None = None
+        """Bytes towards the device after which the cable comes out; None for never."""
+        self.out_for_s = 0.0
+        """How long it then stays out."""
+        self.bytes_per_second: int | None = None
+        self._plugged = asyncio.Event()
+        self._plugged.set()
+        self._authorized = asyncio.Event()
+        self._authorized.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        server = await asyncio.start_server(self._accept, sock=listener)
+        await server.serve_forever()
+
+    def authorize(self, authorized: bool) -> None:
+        """What the person at the phone answers; withdrawing it needs a new connection."""
+        if authorized:
+            self._authorized.set()
+        elif self._authorized.is_set():
+            self._authorized.clear()
+            self.drop()
+
+    def unplug(self, seconds: float) -> None:
+        self._plugged.clear()
+        asyncio.get_running_loop().call_later(seconds, self._plugged.set)
+        self.drop()
+
+    def heal(self) -> None:
+        self.cut_after = self.bytes_per_second = None
+        self._plugged.set()
+        self.authorize(True)
+
+    def drop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._relay(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._plugged.is_set():
+            return
+        greeting = b"" if self._authorized.is_set() else await self._doubt(reader, writer)
+        device_reader, device_writer = await asyncio.open_connection(*ADBD)
+        try:
+            device_writer.write(greeting)
+            pumps = (self._pump(reader, device_writer, True), self._pump(device_reader, writer, False))
+            tasks = [asyncio.ensure_future(pump) for pump in pumps]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            device_writer.transport.abort()
+
+    async def _doubt(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Answer as a phone whose dialog nobody has answered does; the host's greeting once somebody has."""
+        greeting = await _message(reader)
+        asking = asyncio.ensure_future(_ask_for_keys(reader, writer))
+        try:
+            await self._authorized.wait()
+        finally:
+            asking.cancel()
+        return greeting
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, upwards: bool) -> None:
+        while data := await source.read(CHUNK):
+            if self.bytes_per_second:
+                await asyncio.sleep(len(data) / self.bytes_per_second)
+            if upwards and self.cut_after is not None:
+                self.cut_after -= len(data)
+                if self.cut_after < 0:
+                    self.cut_after = None
+                    self.unplug(self.out_for_s)
+                    return
+            sink.write(data)
+            await sink.drain()
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    header = await reader.readexactly(HEADER.size)
+    length = HEADER.unpack(header)[3]
+    return header + await reader.readexactly(min(length, MAX_PAYLOAD))
+
+
+async def _ask_for_keys(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """No signature is good enough; a public key is met with silence, as while the dialog is open."""
+    kind = SIGNATURE
+    while True:
+        if kind == SIGNATURE:
+            writer.write(_auth_token())
+            await writer.drain()
+        kind = HEADER.unpack((await _message(reader))[: HEADER.size])[1]
+
+
+def _auth_token() -> bytes:
+    token = os.urandom(20)
+    return HEADER.pack(AUTH, TOKEN, 0, len(token), sum(token), AUTH ^ 0xFFFFFFFF) + token

@@ -1,0 +1,80 @@
+"""An adb server of one's own, on its own port and with its own key: the user's stays untouched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from android_harness.errors import SetupError
+
+START_S = 15.0
+# The phones on this machine's USB belong to the user's own server.
+HIDE_USB = 'for bus in /dev/bus/usb; do [ ! -d "$bus" ] || mount -t tmpfs none "$bus"; done; exec "$@"'
+
+
+@contextmanager
+def private_server() -> Iterator[int]:
+    """Run an adb server; its port. It ends with the block, and with this process however that ends."""
+    import adbutils
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with TemporaryDirectory(prefix="export-mobile-adb-") as home:
+        server = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HIDE_USB, "sh"]
+            + [adbutils.adb_path(), "-P", str(port), "nodaemon", "server"],
+            env=os.environ | {"HOME": home, "ADB_MDNS": "0", "TMPDIR": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(Path(home) / "log").open("wb"),
+        )
+        try:
+            wait_for_port(port, server)
+            yield port
+        finally:
+            server.kill()
+            server.wait()
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until something listens there.
+
+    Raises:
+        SetupError: The process that should ended, or took too long.
+    """
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.02)
+    raise SetupError(f"adb's server did not start on port {port}.")
+
+
+def connect(address: str, port: int) -> None:
+    """Have the adb server at `port` (re)connect to a device; an unauthorized one counts as connected too.
+
+    Raises:
+        SetupError: It cannot reach the device.
+    """
+    import adbutils
+
+    client = adbutils.AdbClient(host="127.0.0.1", port=port)
+    client.disconnect(address)
+    answer = client.connect(address, timeout=20.0)
+    # adb tells success and failure apart in words only.
+    if not answer.startswith(("connected", "already connected", "failed to authenticate")):
+        raise SetupError(f"adb's server could not connect to the simulated device {address}: {answer}.")
+
+
+def disconnect(address: str, port: int) -> None:
+    """Have the adb server at `port` forget a device; does nothing when no server runs there."""
+    import adbutils
+
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+        adbutils.AdbClient(host="127.0.0.1", port=port).disconnect(address)
