@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tensor.h"
+
+namespace runner {
+
+// The seam between the measurement and a runtime. Exactly one backend_*.cc is linked into each executable:
+// all three in one process would distort each other's load time and peak memory (their libraries are mapped
+// and initialised before main), and ExecuTorch's and LibTorch's symbols clash.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "onnxruntime 1.32.0"
+  virtual std::string runtime() const = 0;
+
+  // Throws Failure(model) when the file is none, Failure(memory) when it does not fit.
+  virtual void load(const std::string& model, int threads) = 0;
+
+  // Not timed. The sample outlives the next run(). Throws Failure(input) when the model takes something else.
+  virtual void set_inputs(const Sample& sample) = 0;
+
+  // The only thing that is timed.
+  virtual void run() = 0;
+
+  // Copies of what the last run() answered.
+  virtual Sample outputs() = 0;
+};
+
+// Defined by the backend that is linked in.
+extern const char* const kBackendName;
+std::unique_ptr<Backend> make_backend();
+
+}  // namespace runner

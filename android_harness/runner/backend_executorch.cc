@@ -1,0 +1,214 @@
+#include <executorch/extension/threadpool/threadpool.h>
+#include <executorch/runtime/core/data_loader.h>
+#include <executorch/runtime/executor/memory_manager.h>
+#include <executorch/runtime/executor/method.h>
+#include <executorch/runtime/executor/program.h>
+#include <executorch/runtime/platform/runtime.h>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+
+#include "backend.h"
+#include "failure.h"
+
+namespace runner {
+
+const char* const kBackendName = "executorch";
+
+namespace {
+
+namespace et = executorch::runtime;
+using executorch::aten::ScalarType;
+
+struct Row {
+  Dtype dtype;
+  ScalarType type;
+};
+
+constexpr std::array<Row, 9> kTypes{{{Dtype::float32, ScalarType::Float},
+                                     {Dtype::float64, ScalarType::Double},
+                                     {Dtype::float16, ScalarType::Half},
+                                     {Dtype::int64, ScalarType::Long},
+                                     {Dtype::int32, ScalarType::Int},
+                                     {Dtype::int16, ScalarType::Short},
+                                     {Dtype::int8, ScalarType::Char},
+                                     {Dtype::uint8, ScalarType::Byte},
+                                     {Dtype::boolean, ScalarType::Bool}}};
+
+Dtype dtype_of(ScalarType type) {
+  for (const Row& row : kTypes) {
+    if (row.type == type) return row.dtype;
+  }
+  throw Failure(Kind::unsupported, "ExecuTorch's dtype " + std::to_string(static_cast<int>(type)));
+}
+
+void check(et::Error error, Kind kind, const std::string& what) {
+  if (error == et::Error::Ok) return;
+  const auto found = error == et::Error::MemoryAllocationFailed ? Kind::memory : kind;
+  throw Failure(found, what + ": ExecuTorch's error " + std::to_string(static_cast<int>(error)));
+}
+
+template <typename T>
+T value_of(et::Result<T>&& result, Kind kind, const std::string& what) {
+  check(result.error(), kind, what);
+  return std::move(result.get());
+}
+
+// Maps the file, as ExecuTorch's own apps do; the wheel has no header of the loader that does so.
+class MappedFile final : public et::DataLoader {
+ public:
+  explicit MappedFile(const std::string& path) {
+    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat info {};
+    if (file < 0 || fstat(file, &info) != 0) throw Failure(Kind::model, path + ": " + std::strerror(errno));
+    size_ = static_cast<size_t>(info.st_size);
+    data_ = size_ ? mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+    close(file);
+    if (data_ == MAP_FAILED) throw Failure(Kind::model, path + " cannot be mapped");
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() override { munmap(data_, size_); }
+
+  et::Result<et::FreeableBuffer> load(size_t offset, size_t size, const SegmentInfo&) const override {
+    if (offset > size_ || size > size_ - offset) return et::Error::InvalidArgument;
+    return et::FreeableBuffer(static_cast<const std::byte*>(data_) + offset, size, nullptr);
+  }
+  et::Result<size_t> size() const override { return size_; }
+
+ private:
+  void* data_;
+  size_t size_;
+};
+
+// The runtime never frees: everything lives as long as the method.
+class HeapAllocator final : public et::MemoryAllocator {
+ public:
+  HeapAllocator() : MemoryAllocator(0, nullptr) {}
+  ~HeapAllocator() override { reset(); }
+
+  void* allocate(size_t size, size_t alignment = kDefaultAlignment) override {
+    const size_t rounded = (size + alignment - 1) / alignment * alignment;
+    void* block = std::aligned_alloc(std::max(alignment, sizeof(void*)), std::max(rounded, sizeof(void*)));
+    if (block) blocks_.push_back(block);
+    return block;
+  }
+  void reset() override {
+    for (void* block : blocks_) std::free(block);
+    blocks_.clear();
+  }
+
+ private:
+  std::vector<void*> blocks_;
+};
+
+// The values of a tensor that may lie in another memory order, one after the other.
+void copy_in_order(const executorch::aten::Tensor& from, Tensor& to) {
+  const size_t item = size_of(to.dtype);
+  const auto* data = static_cast<const std::byte*>(from.const_data_ptr());
+  for (size_t flat = 0; flat * item < to.bytes.size(); ++flat) {
+    size_t rest = flat, offset = 0;
+    for (size_t d = to.shape.size(); d-- > 0;) {
+      offset += rest % static_cast<size_t>(to.shape[d]) * static_cast<size_t>(from.strides()[d]);
+      rest /= static_cast<size_t>(to.shape[d]);
+    }
+    std::memcpy(to.bytes.data() + flat * item, data + offset * item, item);
+  }
+}
+
+class ExecuTorch final : public Backend {
+ public:
+  ExecuTorch() { et::runtime_init(); }
+
+  std::string runtime() const override { return "executorch " EXECUTORCH_VERSION; }
+
+  void load(const std::string& model, int threads) override {
+    if (!executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
+            static_cast<uint32_t>(threads))) {
+      throw Failure(Kind::unsupported, "ExecuTorch would not set its threads");
+    }
+    file_.emplace(model);
+    const auto kind = Kind::model;
+    program_.emplace(value_of(et::Program::load(&*file_), kind, model + " is no ExecuTorch program"));
+    const auto meta = value_of(program_->method_meta("forward"), kind, model + " has no method forward");
+    plan_memory(meta);
+    method_.emplace(value_of(program_->load_method("forward", &*manager_), kind, model + " cannot be loaded"));
+  }
+
+  void set_inputs(const Sample& sample) override {
+    const size_t wanted = method_->inputs_size();
+    if (sample.size() != wanted) {
+      throw Failure(Kind::input, "The model takes " + std::to_string(wanted) + " inputs, not " +
+                                     std::to_string(sample.size()));
+    }
+    for (size_t i = 0; i < wanted; ++i) set_input(sample[i], i);
+  }
+
+  void run() override { check(method_->execute(), Kind::run, "The model did not run"); }
+
+  Sample outputs() override {
+    Sample sample;
+    for (size_t i = 0; i < method_->outputs_size(); ++i) {
+      const et::EValue& value = method_->get_output(i);
+      if (!value.isTensor()) throw Failure(Kind::unsupported, "The model answers something else than tensors");
+      const executorch::aten::Tensor& found = value.toTensor();
+      Tensor tensor{dtype_of(found.scalar_type()), {found.sizes().begin(), found.sizes().end()}, {}};
+      tensor.bytes.resize(found.nbytes());
+      copy_in_order(found, tensor);
+      sample.push_back(std::move(tensor));
+    }
+    return sample;
+  }
+
+ private:
+  void plan_memory(const et::MethodMeta& meta) {
+    for (size_t i = 0; i < meta.num_memory_planned_buffers(); ++i) {
+      const auto size = value_of(meta.memory_planned_buffer_size(i), Kind::model, "The memory plan");
+      buffers_.emplace_back(static_cast<size_t>(size));
+      spans_.emplace_back(buffers_.back().data(), buffers_.back().size());
+    }
+    planned_.emplace(et::Span<et::Span<uint8_t>>(spans_.data(), spans_.size()));
+    manager_.emplace(&allocator_, &*planned_, &temporary_);
+  }
+
+  void set_input(const Tensor& tensor, size_t index) {
+    const std::string what =
+        "Input " + std::to_string(index) + " cannot be " + describe(tensor.dtype, tensor.shape);
+    const size_t rank = tensor.shape.size();
+    std::vector<executorch::aten::SizesType> sizes(tensor.shape.begin(), tensor.shape.end());
+    std::vector<executorch::aten::DimOrderType> order(rank);
+    std::vector<executorch::aten::StridesType> strides(rank, 1);
+    for (size_t d = 0; d < rank; ++d) order[d] = static_cast<executorch::aten::DimOrderType>(d);
+    for (size_t d = rank; d-- > 1;) strides[d - 1] = strides[d] * sizes[d];
+    executorch::aten::TensorImpl impl(kTypes[static_cast<size_t>(tensor.dtype)].type,
+                                      static_cast<ssize_t>(rank), sizes.data(),
+                                      const_cast<std::byte*>(tensor.bytes.data()), order.data(),
+                                      strides.data());
+    // set_input copies, or keeps the pointer to the values; never to sizes and strides.
+    check(method_->set_input(et::EValue(executorch::aten::Tensor(&impl)), index), Kind::input, what);
+  }
+
+  std::optional<MappedFile> file_;
+  std::optional<et::Program> program_;
+  HeapAllocator allocator_, temporary_;
+  std::vector<std::vector<uint8_t>> buffers_;
+  std::vector<et::Span<uint8_t>> spans_;
+  std::optional<et::HierarchicalAllocator> planned_;
+  std::optional<et::MemoryManager> manager_;
+  std::optional<et::Method> method_;  // last: it goes before what it points into
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend() { return std::make_unique<ExecuTorch>(); }
+
+}  // namespace runner

@@ -1,0 +1,159 @@
+// Measures one model on the machine it runs on. See android_harness/protocol.py for both JSON files.
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "canary.h"
+#include "failure.h"
+#include "job.h"
+#include "result.h"
+#include "sha256.h"
+#include "system.h"
+#include "timing.h"
+
+namespace runner {
+namespace {
+
+constexpr int64_t kMostCanaries = 100'000;
+constexpr const char* kUsage =
+    "usage: runner run JOB.json | runner canary CALLS RESULT.json [AFFINITY] | runner --version | "
+    "runner sha256 FILE";
+
+std::vector<Sample> read_samples(const Job& job) {
+  std::vector<Sample> samples;
+  for (const auto& files : job.samples) {
+    samples.emplace_back();
+    for (const TensorFile& file : files) samples.back().push_back(read_tensor(file));
+  }
+  return samples;
+}
+
+void check_model(const Job& job) {
+  if (job.backend != kBackendName) {
+    throw Failure(Kind::unsupported, "This runner was built for " + std::string(kBackendName) + ", not for " +
+                                         job.backend);
+  }
+  const std::string found = sha256_of_file(job.model);
+  if (found != job.sha256) {
+    throw Failure(Kind::hash, job.model + " has sha256 " + found + ", not " + job.sha256);
+  }
+}
+
+std::vector<TensorFile> write_outputs(const Sample& outputs, const std::string& stem) {
+  std::vector<TensorFile> files;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Tensor& tensor = outputs[i];
+    files.push_back({stem + std::to_string(i) + ".bin", tensor.dtype, tensor.shape});
+    write_atomically(files.back().file, reinterpret_cast<const char*>(tensor.bytes.data()),
+                     tensor.bytes.size());
+  }
+  return files;
+}
+
+// After the timed calls and in the same process: what is proven right is what was measured.
+std::vector<std::vector<TensorFile>> answer_all(Backend& backend, const std::vector<Sample>& samples,
+                                                const Job& job) {
+  std::vector<std::vector<TensorFile>> outputs;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    backend.set_inputs(samples[i]);
+    backend.run();
+    outputs.push_back(write_outputs(backend.outputs(), job.outputs + "/" + std::to_string(i) + "-"));
+  }
+  return outputs;
+}
+
+// Hashing brings the file into the page cache, so load_ns is the runtime's own work, not the flash's.
+nlohmann::json run_job(const Job& job) {
+  check_model(job);
+  set_affinity(job.affinity);  // before any runtime makes its threads: they inherit it
+  const std::vector<Sample> samples = read_samples(job);
+  const auto backend = make_backend();
+  const int64_t began = now_ns();
+  backend->load(job.model, job.threads);
+  Measured measured{backend->runtime(), now_ns() - began, {}, {}};
+  measured.timings = measure(*backend, samples, job);
+  measured.outputs = answer_all(*backend, samples, job);
+  return result_json(measured);
+}
+
+// Whatever goes wrong below, by whatever exception, leaves as a Failure.
+template <typename Work>
+auto translated(Work work) {
+  try {
+    return work();
+  } catch (const Failure&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw Failure(Kind::memory, "Out of memory");
+  } catch (const std::exception& error) {
+    throw failure_of(Kind::run, error.what());
+  }
+}
+
+int report(const Failure& failure, const std::string& result) {
+  std::fprintf(stderr, "%s: %s\n", std::string(name_of(failure.kind())).c_str(), failure.what());
+  if (!result.empty()) write_json(result, failure_json(failure));
+  return failure.exit_code();
+}
+
+int run(const std::string& path) {
+  const nlohmann::json text = translated([&] { return read_json(path); });
+  const bool answerable = text.contains("result") && text.at("result").is_string();
+  const std::string result = answerable ? text.at("result").get<std::string>() : "";
+  try {
+    write_json(result, translated([&] { return run_job(parse_job(text)); }));
+    return 0;
+  } catch (const Failure& failure) {
+    return report(failure, result);
+  }
+}
+
+int64_t canary_calls(const std::string& text) {
+  if (text.empty() || text.size() > 6 || text.find_first_not_of("0123456789") != std::string::npos) {
+    throw Failure(Kind::usage, kUsage);
+  }
+  const int64_t calls = std::stoll(text);
+  if (calls < 1 || calls > kMostCanaries) throw Failure(Kind::usage, "CALLS is not within 1 to 100000");
+  return calls;
+}
+
+std::string mask(const std::string& text) {
+  if (text.size() > 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    throw Failure(Kind::usage, "AFFINITY is no hexadecimal mask: " + text);
+  }
+  return text;
+}
+
+int canary(const std::vector<std::string>& arguments) {
+  const int64_t calls = canary_calls(arguments[1]);
+  if (arguments.size() == 4) set_affinity(mask(arguments[3]));
+  write_json(arguments[2], canary_json(canary_ns(calls)));
+  return 0;
+}
+
+int dispatch(const std::vector<std::string>& arguments) {
+  const std::string command = arguments.empty() ? "" : arguments[0];
+  if (command == "run" && arguments.size() == 2) return run(arguments[1]);
+  if (command == "canary" && (arguments.size() == 3 || arguments.size() == 4)) return canary(arguments);
+  if (command == "sha256" && arguments.size() == 2) {
+    return std::printf("%s\n", sha256_of_file(arguments[1]).c_str()), 0;
+  }
+  if (command == "--version" && arguments.size() == 1) {
+    return std::printf("%s\n", runner_json().dump().c_str()), 0;
+  }
+  throw Failure(Kind::usage, kUsage);
+}
+
+}  // namespace
+}  // namespace runner
+
+int main(int count, char** values) {
+  try {
+    return runner::translated([&] { return runner::dispatch({values + 1, values + count}); });
+  } catch (const runner::Failure& failure) {
+    return runner::report(failure, "");
+  }
+}
