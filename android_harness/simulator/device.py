@@ -61,11 +61,11 @@ class Simulated:
         return _started(self.keeper) == self.keeper_started
 
     def misbehave(self, kind: str, **options: float) -> None:
-        """Let something go wrong, from now on. Kinds and their options:
+        """Let something go wrong, from now on.
 
-        `none` (all is well again), `unauthorized`, `offline` (after_bytes, seconds), `slow_link`
-        (bytes_per_second), `disk_full` (free_bytes), `killed_runner` (after_s), `hang` (after_s),
-        `reboot` (seconds), `throttling`, `low_battery` (percent), `thermal_overridden`.
+        Kinds and their options: `none` (all is well again), `unauthorized`, `offline` (after_bytes,
+        seconds), `slow_link` (bytes_per_second), `disk_full` (free_bytes), `killed_runner` (after_s),
+        `hang` (after_s), `reboot` (seconds), `throttling`, `low_battery` (percent), `thermal_overridden`.
 
         Raises:
             DeviceError: No such kind or option, or the device is gone.
@@ -94,6 +94,8 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
     """Start one device, and wait until its adbd answers (about half a second once the base exists).
 
     Args:
+        arch: Whose programs it runs: the host's, or arm64 ones through qemu.
+        soc: What it looks like.
         attached: It ends with the calling process. Otherwise only `down` ends it.
 
     Raises:
@@ -119,19 +121,24 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
         soc,
         attached,
     )
-    (folder / "device.json").write_text(json.dumps(asdict(device)))
+    (folder / "device.json.new").write_text(json.dumps(asdict(device)))
+    (folder / "device.json.new").rename(folder / "device.json")
     return device
 
 
 def running() -> tuple[Simulated, ...]:
     """The devices of this machine that are up, whoever started them; removes what dead ones left."""
     devices = []
-    for record in sorted(RUN.glob("*/device.json"), key=lambda path: path.stat().st_mtime):
-        device = Simulated(**json.loads(record.read_text()))
+    for folder in RUN.glob("sim-*"):
+        try:
+            device = Simulated(**json.loads((folder / "device.json").read_text()))
+        except FileNotFoundError:
+            continue  # starting, or just removed by somebody else
         if device.alive:
             devices.append(device)
         else:
             device.down()
+    devices.sort(key=lambda device: device.keeper_started)
     return tuple(devices)
 
 
@@ -146,10 +153,10 @@ def _write_fake(folder: Path, arch: Arch) -> None:
             shutil.copytree(source, folder / target)
         else:
             shutil.copy(source, folder / target)
-    for path in (folder, *folder.rglob("*")):
+    for entry in (folder, *folder.rglob("*")):
         # Not the umask's: adbd is not root. A wheel does not keep the scripts' own bits either.
-        script = path.parent.name == "bin" or path.name == "init"
-        path.chmod(0o755 if path.is_dir() or script else 0o644)
+        script = entry.parent.name == "bin" or entry.name == "init"
+        entry.chmod(0o755 if entry.is_dir() or script else 0o644)
 
 
 def _python_paths() -> list[str]:
@@ -199,7 +206,7 @@ _keepers: list[subprocess.Popen[bytes]] = []
 
 
 def _started(pid: int) -> int:
-    """When the kernel says it started, which tells a process from a later one of the same number; 0 if gone."""
+    """When the kernel says it started, telling it from a later process of that number; 0 if gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -19,12 +19,12 @@ DATA_BYTES = 4 << 30
 
 def processes(init: int) -> list[int]:
     """The host's process ids of everything in the device but its process 1."""
-    namespace = os.readlink(f"/proc/{init}/ns/pid")
+    namespace = str(Path(f"/proc/{init}/ns/pid").readlink())
     found = []
     for entry in os.listdir("/proc"):  # noqa: PTH208 - several times a second; Path would double its cost
         if entry.isdecimal() and int(entry) != init:
             try:
-                if os.readlink(f"/proc/{entry}/ns/pid") == namespace:
+                if os.readlink(f"/proc/{entry}/ns/pid") == namespace:  # noqa: PTH115 - as above
                     found.append(int(entry))
             except OSError:
                 continue  # ended meanwhile

@@ -1,4 +1,4 @@
-"""One process per simulated device: starts it, relays its adb, lets it misbehave, and takes it down with itself.
+"""One process per simulated device: starts it, relays its adb, lets it misbehave, and ends it with itself.
 
 The device's process 1 is killed by the kernel when this process ends, however it ends.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 from android_harness.simulator import faults
 from android_harness.simulator.link import ADBD, Link
+from android_harness.simulator.soc import THERMAL, ZONES
 
 CLONE_NEWNET = 0x40000000
 BOOT_S = 20.0
@@ -106,8 +107,8 @@ class Keeper:
     def _low_battery(self, percent: int = 9, status: int = 3) -> None:
         faults.write(self.root, "sim/battery/level", f"{percent}\n")
         faults.write(self.root, "sim/battery/status", f"{status}\n")
-        soc = next(index for index, (name, _) in enumerate(faults.ZONES) if name == "soc")
-        faults.write(self.root, f"{faults.THERMAL}/thermal_zone{soc}/temp", f"{percent}\n")
+        soc = next(index for index, (name, _) in enumerate(ZONES) if name == "soc")
+        faults.write(self.root, f"{THERMAL}/thermal_zone{soc}/temp", f"{percent}\n")
 
     def _reboot(self, seconds: float = 2.0) -> None:
         off = self.root / "sim/off"
@@ -119,10 +120,13 @@ class Keeper:
     async def live(self) -> None:
         """Let time pass inside the device."""
         seen: dict[int, float] = {}
+        next_tick = time.monotonic()
         while True:
             running = faults.runners(self.init)
             seen = {pid: seen.get(pid, time.monotonic()) for pid in running}
-            self.physics.tick(busy=bool(running))
+            if time.monotonic() >= next_tick:
+                self.physics.tick(busy=bool(running))
+                next_tick += faults.TICK_S
             self._strike_those_due(seen)
             # A runner may live for less than a tick: one that is to be struck must not slip through.
             await asyncio.sleep(0.02 if self._signal else faults.TICK_S)
@@ -138,7 +142,7 @@ class Keeper:
             order: dict[str, Any] = json.loads(await reader.readline())
             self.kinds[order["kind"]](**order["options"])
             error = ""
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the asker must learn of it
+        except Exception as problem:  # whatever it is, the asker must learn of it
             error = f"{type(problem).__name__}: {problem}"
         writer.write(json.dumps({"error": error}).encode() + b"\n")
         await writer.drain()
@@ -161,7 +165,7 @@ async def keep(folder: Path, base: Path, seen: Sequence[str], attached: bool) ->
 async def _wait_for_adbd(unshare: subprocess.Popen[bytes]) -> int:
     while (init := find_init(unshare.pid)) is None:
         await _still_alive(unshare)
-    while os.readlink(f"/proc/{init}/ns/net") == os.readlink("/proc/self/ns/net"):
+    while Path(f"/proc/{init}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
         await _still_alive(unshare)
     enter_network(init)
     while True:

@@ -1,4 +1,4 @@
-"""A relay in front of an adb server that gives devices other serials: ones with spaces, as some phones have."""
+"""A relay in front of an adb server that gives devices other serials, with spaces as some phones have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from android_harness.simulator.server import wait_for_port
 
 LISTS = ("host:devices", "host:devices-l")
+PROGRAM = ("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "android_harness.simulator.rename")
 TRACKERS = ("host:track-devices", "host:track-devices-l")
 
 
@@ -22,8 +23,7 @@ def renaming_server(server_port: int, serials: Mapping[str, str]) -> Iterator[in
         port = listener.getsockname()[1]
         pairs = [part for pair in serials.items() for part in pair]
         relay = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "android_harness.simulator.rename"]
-            + [str(listener.fileno()), str(server_port), *pairs],
+            [*PROGRAM, str(listener.fileno()), str(server_port), *pairs],
             pass_fds=[listener.fileno()],
         )
     try:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from android_harness.errors import SetupError
@@ -16,6 +15,8 @@ from android_harness.errors import SetupError
 START_S = 15.0
 # The phones on this machine's USB belong to the user's own server.
 HIDE_USB = 'for bus in /dev/bus/usb; do [ ! -d "$bus" ] || mount -t tmpfs none "$bus"; done; exec "$@"'
+
+ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HIDE_USB, "sh")
 
 
 @contextmanager
@@ -27,12 +28,11 @@ def private_server() -> Iterator[int]:
         port = probe.getsockname()[1]
     with TemporaryDirectory(prefix="export-mobile-adb-") as home:
         server = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HIDE_USB, "sh"]
-            + [adbutils.adb_path(), "-P", str(port), "nodaemon", "server"],
+            [*ALONE, adbutils.adb_path(), "-P", str(port), "nodaemon", "server"],
             env=os.environ | {"HOME": home, "ADB_MDNS": "0", "TMPDIR": home},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=(Path(home) / "log").open("wb"),
+            stderr=subprocess.DEVNULL,
         )
         try:
             wait_for_port(port, server)

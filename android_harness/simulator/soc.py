@@ -1,4 +1,4 @@
-"""The files that make a Debian root look like a Snapdragon 865 on Android 13; figures as read from real ones."""
+"""The files that make a Debian root look like a Snapdragon 865 on Android 13."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POLICIES = (
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
 THERMAL = "sys/class/thermal"
 
-# Name -> what its `temp` says when idle: mostly thousandths of a degree, with the traps of real phones among them.
+# Name -> what its `temp` says when idle: mostly thousandths of a degree, and the traps of real phones.
 ZONES: tuple[tuple[str, int], ...] = (
     ("aoss0-usr", 33900),
     *((f"cpu-0-{core}-usr", 34200 + 100 * core) for core in range(4)),
@@ -151,7 +151,7 @@ def _policy_files(policy: Policy) -> dict[str, str]:
         "scaling_max_freq": f"{highest}\n",
         "cpuinfo_min_freq": f"{lowest}\n",
         "cpuinfo_max_freq": f"{highest}\n",
-        "stats/time_in_state": time_in_state({khz: 1000 for khz in policy.khz}),
+        "stats/time_in_state": time_in_state(dict.fromkeys(policy.khz, 1000)),
     }
 
 
