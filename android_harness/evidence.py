@@ -1,0 +1,159 @@
+"""What kind of evidence a session is. The only place that makes latencies, and it fails closed.
+
+A latency is "measured" only by positive proof of a real phone; whatever is missing makes it "simulated".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from android_harness import stats
+from android_harness.records import (
+    Figures,
+    HostLatency,
+    Identity,
+    Latency,
+    Launch,
+    MeasuredLatency,
+    Session,
+    SimulatedLatency,
+    Verdict,
+)
+
+HOST = "host"
+ARM_IMPLEMENTERS = frozenset({"0x41", "0x51"})
+"""Arm and Qualcomm: who makes the cores of a Snapdragon."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What comparing a session's outputs with the float64 model said."""
+
+    max_error: float | None
+    problem: str
+    """Why the outputs are not the model's; empty when they are."""
+
+
+def latency(session: Session, figures: Figures, check: Check, budget_ms: float) -> Latency:
+    """Say what a session is evidence of.
+
+    Args:
+        session: What one device said about one artifact.
+        figures: `stats.figures(session)`.
+        check: Of the session's outputs.
+        budget_ms: What a measured latency is judged against.
+    """
+    common: dict[str, Any] = {
+        "artifact": session.work.name,
+        "device": _device(session),
+        "figures": replace(figures, flags=(*figures.flags, *_uncertain(session, check))),
+        "max_error": check.max_error,
+        "problem": check.problem,
+        "started_at": session.started_at,
+    }
+    if session.identity.serial == HOST:
+        return HostLatency(**common)
+    why = tuple(_missing_proof(session))
+    if why:
+        return SimulatedLatency(**common, why=why)
+    return MeasuredLatency(**common, budget_ms=budget_ms)
+
+
+def _uncertain(session: Session, check: Check) -> Iterator[str]:
+    if not check.problem and (check.max_error is None or not math.isfinite(check.max_error)):
+        yield "outputs: they were not compared with the model's"
+    if not session.identity.soc:
+        yield "soc: not identified"
+
+
+def _missing_proof(session: Session) -> Iterator[str]:
+    identity = session.identity
+    yield from identity.doubts
+    if identity.machine != "aarch64":
+        yield f"uname says {identity.machine!r}, not 'aarch64'."
+    if not session.launches:
+        yield "Nothing was run."
+    for launch in session.launches:
+        yield from _missing_proof_of(launch, identity)
+
+
+def _missing_proof_of(launch: Launch, identity: Identity) -> Iterator[str]:
+    who = f"Launch {launch.index}:"
+    system = (launch.runner.get("os"), launch.runner.get("arch"))
+    if system != ("android", "aarch64"):
+        yield f"{who} the runner is a program for {system[0]} on {system[1]}, not for Android on aarch64."
+    if launch.machine != "aarch64":
+        yield f"{who} the runner sees a {launch.machine!r} machine, not 'aarch64'."
+    if not launch.parts or any(implementer not in ARM_IMPLEMENTERS for implementer, _ in launch.parts):
+        yield f"{who} the runner sees no Arm or Qualcomm cores, or others among them."
+    if launch.parts != identity.parts:
+        yield f"{who} the runner sees other cores than the device's /proc/cpuinfo lists."
+
+
+def _device(session: Session) -> dict[str, Any]:
+    identity = session.identity
+    first = session.launches[0] if session.launches else None
+    return {
+        "serial": identity.serial,
+        "manufacturer": identity.manufacturer,
+        "model": identity.model,
+        "soc": identity.soc,
+        "chip": identity.chip,
+        "android": identity.android,
+        "fingerprint": identity.fingerprint,
+        "kernel": identity.kernel,
+        "runtime": first.runtime if first else "",
+        "runner": dict(first.runner) if first else {},
+        "power": session.before.plugged,
+        "governors": list(session.before.governors),
+        "max_khz": [cluster.max_khz for cluster in identity.clusters],
+        "threads": session.plan.threads,
+        "affinity": session.plan.affinity,
+    }
+
+
+def verdict(latency: Latency) -> Verdict:
+    """Judge a latency against its budget; only a measured one can be.
+
+    Wrong outputs fail whatever the speed; an unstable or incompletely proven session decides nothing.
+    """
+    if not isinstance(latency, MeasuredLatency):
+        return "not_measured"
+    if latency.problem:
+        return "fail"
+    if latency.figures.flags:
+        return "inconclusive"
+    return stats.verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+
+
+def to_manifest(latency: Latency) -> dict[str, Any]:
+    """A latency as the manifest's `device_latency`; milliseconds, finite numbers or null."""
+    figures = latency.figures
+    return {
+        "evidence": latency.evidence,
+        "device": dict(latency.device),
+        "p50_ms": figures.p50_ms,
+        "p90_ms": figures.p90_ms,
+        "p90_ci_ms": [_finite(limit) for limit in figures.p90_ci_ms],
+        "launches": figures.launches,
+        "samples": figures.samples,
+        "flags": list(figures.flags),
+        "max_error": _finite(latency.max_error),
+        "verdict": verdict(latency),
+        "problem": latency.problem,
+        "runtime": latency.device["runtime"],
+        "started_at": latency.started_at,
+        "p95_ms": figures.p95_ms,
+        "p99_ms": figures.p99_ms,
+        "first_ms": figures.first_ms,
+        "load_ms": figures.load_ms,
+        "peak_bytes": figures.peak_bytes,
+        "why": list(latency.why) if isinstance(latency, SimulatedLatency) else [],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,130 @@
+"""Signs that a device was not stable while it was measured; any one makes its verdict inconclusive."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from android_harness import parse
+from android_harness.records import Cluster, Launch, Session
+
+MIN_SHARE_OF_CAP = 0.97
+MAX_TREND = 0.03
+MAX_SPREAD = 1.10
+MAX_DRIFT = 0.05
+THIRDS_OF = 9
+"""A third of fewer calls than this says nothing about a trend."""
+
+
+def find_flags(session: Session) -> tuple[str, ...]:
+    """Every sign of instability, "name: what was seen"; empty for a stable session."""
+    checks = (_thermal, _clocks, _affinity, _spread, _canary, _completeness)
+    return tuple(flag for check in checks for flag in check(session))
+
+
+def _thermal(session: Session) -> Iterator[str]:
+    for when, state in (("before", session.before), ("after", session.after)):
+        if state.thermal_status:
+            yield f"thermal: status {state.thermal_status} {when} the run"
+        if state.thermal_overridden:
+            yield f"thermal: the status is overridden {when} the run"
+
+
+def _clocks(session: Session) -> Iterator[str]:
+    before, after = session.before.scaling_max_khz, session.after.scaling_max_khz
+    if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
+        yield f"cap: the clocks' limits fell from {_words(before)} to {_words(after)} kHz"
+    used = _used_clusters(session)
+    for launch in session.launches:
+        for cluster in used:
+            yield from _cap(launch, cluster)
+        if used:
+            yield from _frequency(launch, used[-1])
+
+
+def _cap(launch: Launch, cluster: Cluster) -> Iterator[str]:
+    lowest = min(_integers(launch, f"{cluster.policy}/scaling_max_freq"), default=cluster.max_khz)
+    if lowest < cluster.max_khz:
+        yield f"cap: launch {launch.index}: {lowest} of {cluster.max_khz} kHz for cores {_words(cluster.cores)}"
+
+
+def _frequency(launch: Launch, cluster: Cluster) -> Iterator[str]:
+    mean = _mean_khz(launch, f"{cluster.policy}/stats/time_in_state")
+    if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
+        share = mean / cluster.max_khz
+        yield f"frequency: launch {launch.index}: cores {_words(cluster.cores)} ran at {share:.0%} of their cap"
+
+
+def _mean_khz(launch: Launch, path: str) -> float | None:
+    read = [parse.time_in_state(clock.texts[path]) for clock in launch.clocks if path in clock.texts]
+    if len(read) < 2:
+        return None
+    ticks = {khz: count - read[0].get(khz, 0) for khz, count in read[-1].items()}
+    total = sum(ticks.values())
+    return sum(khz * count for khz, count in ticks.items()) / total if total > 0 else None
+
+
+def _used_clusters(session: Session) -> tuple[Cluster, ...]:
+    """Clusters with a core the run was asked to be on, slowest first; without affinity all but the little."""
+    clusters = session.identity.clusters
+    asked = _asked(session)
+    if asked:
+        return tuple(cluster for cluster in clusters if asked & set(cluster.cores))
+    return clusters[1:] or clusters
+
+
+def _asked(session: Session) -> set[int]:
+    mask = int(session.plan.affinity or "0", 16)
+    return {core for core in range(mask.bit_length()) if mask >> core & 1}
+
+
+def _affinity(session: Session) -> Iterator[str]:
+    asked = _asked(session)
+    for launch in session.launches if asked else ():
+        allowed = set(parse.cores(launch.cores_allowed))
+        if allowed != asked:
+            seen = launch.cores_allowed[:40] or "an unknown set"
+            yield f"affinity: launch {launch.index} was allowed cores {seen}, not {_words(sorted(asked))}"
+
+
+def _spread(session: Session) -> Iterator[str]:
+    for launch in session.launches:
+        durations = launch.durations_ns
+        middle = statistics.median(durations)
+        p90 = statistics.quantiles(durations, n=10, method="inclusive")[8] if len(durations) > 1 else middle
+        if p90 > MAX_SPREAD * middle:
+            yield f"spread: launch {launch.index}: p90 is {p90 / middle:.2f} times p50"
+        third = len(durations) // 3
+        if len(durations) >= THIRDS_OF:
+            trend = statistics.median(durations[-third:]) / statistics.median(durations[:third]) - 1
+            if abs(trend) > MAX_TREND:
+                yield f"trend: launch {launch.index}: the last third took {trend:+.1%} against the first"
+
+
+def _canary(session: Session) -> Iterator[str]:
+    medians = [statistics.median(reading) for reading in session.canary_ns if reading]
+    if len(medians) < len(session.launches) + 1:
+        yield f"canary: {len(medians)} readings for {len(session.launches)} launches"
+    elif (drift := max(medians) / min(medians) - 1) > MAX_DRIFT:
+        yield f"canary: a fixed computation differed by {drift:.1%} in the course of the run"
+
+
+def _completeness(session: Session) -> Iterator[str]:
+    plan = session.plan
+    if len(session.launches) < plan.launches:
+        yield f"samples: {len(session.launches)} of {plan.launches} launches"
+    for launch in session.launches:
+        seconds = (launch.offsets_ns[-1] + launch.durations_ns[-1]) / 1e9
+        if len(launch.durations_ns) < plan.min_iterations or seconds < plan.min_seconds:
+            yield f"samples: launch {launch.index} has {len(launch.durations_ns)} calls in {seconds:.1f} s"
+        if not launch.warm:
+            yield f"warm-up: launch {launch.index} never settled"
+
+
+def _integers(launch: Launch, path: str) -> list[int]:
+    read = (parse.integer(clock.texts.get(path)) for clock in launch.clocks)
+    return [value for value in read if value is not None]
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)
