@@ -1,0 +1,160 @@
+"""Runners built once per machine, tiny models of each format, and jobs to run them with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from android_harness import build, protocol
+from android_harness.errors import SetupError
+from android_harness.records import Backend, Build
+
+SUFFIX = {"executorch": ".pte", "onnxruntime": ".onnx", "torchscript": ".ptl"}
+Arrays = tuple[NDArray[Any], ...]
+
+
+@functools.cache
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="export-mobile-runner-"))
+
+
+def simulator_root() -> Path:
+    """A Debian root with ONNX Runtime's headers and arm64 library."""
+    path = Path(os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT", "/nonexistent"))
+    if not (path / "usr/include/onnxruntime").is_dir():
+        pytest.skip("EXPORT_MOBILE_SIMULATOR_ROOT names no Debian root with libonnxruntime-dev:arm64")
+    return path
+
+
+@functools.cache
+def host_build() -> tuple[Path, ...]:
+    debian = Path(os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT", "/nonexistent"))
+    headers = debian / "usr/include/onnxruntime"
+    if "ONNXRUNTIME_INCLUDE" not in os.environ and headers.is_dir():
+        os.environ["ONNXRUNTIME_INCLUDE"] = str(headers)
+    return build.build("host")
+
+
+def host_runner(backend: Backend) -> Path:
+    """This machine's runner; skips where a runtime's headers are missing."""
+    for path in host_build():
+        if path.name == f"runner-{backend}":
+            return path
+    pytest.skip(f"no {backend} runner here: ONNX Runtime's headers or libpython.so are missing")
+
+
+def find(target: Build, backend: Backend) -> Path | SetupError:
+    try:
+        return build.find_runner(target, backend)
+    except SetupError as error:
+        return error
+
+
+@functools.cache
+def model(backend: Backend) -> Path:
+    """Takes a and b, each float32 [2, 3]; answers relu(a @ b.T) and a - b."""
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.relu(a @ b.T), a - b
+
+    path = folder() / f"tiny{SUFFIX[backend]}"
+    example = (torch.ones(2, 3), torch.zeros(2, 3))
+    if backend == "torchscript":
+        torch.jit.script(Net())._save_for_lite_interpreter(str(path))
+    elif backend == "executorch":
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = to_edge_transform_and_lower(torch.export.export(Net(), example)).to_executorch()
+        path.write_bytes(program.buffer)
+    else:
+        path.write_bytes(_onnx())
+    return path
+
+
+def _onnx() -> bytes:
+    from onnx import TensorProto, helper
+
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["b"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["a", "t"], ["m"]),
+            helper.make_node("Relu", ["m"], ["y"]),
+            helper.make_node("Sub", ["a", "b"], ["z"]),
+        ],
+        "tiny",
+        [info(name, TensorProto.FLOAT, [2, 3]) for name in "ab"],
+        [info("y", TensorProto.FLOAT, [2, 2]), info("z", TensorProto.FLOAT, [2, 3])],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+@functools.cache
+def inputs() -> tuple[Arrays, ...]:
+    random = np.random.default_rng(5)
+    return tuple(tuple(random.normal(size=(2, 3)).astype(np.float32) for _ in range(2)) for _ in range(3))
+
+
+def answers(sample: Arrays) -> Arrays:
+    a, b = sample
+    return np.maximum(a @ b.T, 0), a - b
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    stderr: str
+    result: protocol.Result | None
+
+
+def job(backend: Backend, where: Path, path: Path | None = None) -> dict[str, Any]:
+    """A job as plain JSON values, so that a test may spoil it."""
+    path = path or model(backend)
+    samples = []
+    for i, sample in enumerate(inputs()):
+        for j, array in enumerate(sample):
+            (where / f"in-{i}-{j}").write_bytes(array.tobytes())
+        shape, files = (2, 3), [str(where / f"in-{i}-{j}") for j in range(len(sample))]
+        samples.append(tuple(protocol.Tensor(file=file, dtype="float32", shape=shape) for file in files))
+    return protocol.Job(
+        backend=backend,
+        model=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        threads=1,
+        samples=tuple(samples),
+        warmup=protocol.Warmup(max_ns=2 * 10**8, min_ns=10**6),
+        timed=protocol.Timed(min_calls=50, min_ns=2 * 10**7, max_ns=2 * 10**9, chunk_ns=5 * 10**6),
+        watch=("/proc/loadavg", "/no/such/file"),
+        outputs=str(where),
+        result=str(where / "result.json"),
+    ).model_dump(mode="json")
+
+
+def run(runner: Path, values: dict[str, Any], where: Path, *before: str) -> Ran:
+    """Run a job as `before runner run JOB.json`."""
+    import json
+
+    (where / "job.json").write_text(json.dumps(values))
+    done = subprocess.run(
+        [*before, str(runner), "run", str(where / "job.json")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    result = where / "result.json"
+    parsed = protocol.Result.model_validate_json(result.read_text()) if result.exists() else None
+    return Ran(done.returncode, done.stderr, parsed)

@@ -1,0 +1,194 @@
+"""The C++ runner, built for this machine and for arm64 Linux, run on real files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from android_harness import build, protocol
+from android_harness.records import Backend
+from tests.harness import runners
+
+pytestmark = pytest.mark.slow
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+def _check_outputs(result: protocol.Result) -> None:
+    assert len(result.outputs) == len(runners.inputs())
+    for tensors, sample in zip(result.outputs, runners.inputs(), strict=True):
+        for tensor, expected in zip(tensors, runners.answers(sample), strict=True):
+            found = np.fromfile(tensor.file, tensor.dtype).reshape(tensor.shape)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_answers_what_the_model_says(backend: Backend, tmp_path: Path) -> None:
+    """Every sample's outputs are those of the model, for each runtime."""
+    ran = runners.run(runners.host_runner(backend), runners.job(backend, tmp_path), tmp_path)
+    assert ran.code == 0, ran.stderr
+    assert ran.result is not None
+    assert ran.result.failure is None
+    _check_outputs(ran.result)
+
+
+def test_it_keeps_every_timed_call(tmp_path: Path) -> None:
+    """Durations and offsets belong together, both minima are met, and clocks are read around each chunk."""
+    values = runners.job("torchscript", tmp_path)
+    result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
+    assert result is not None
+    durations, offsets = np.array(result.durations_ns), np.array(result.offsets_ns)
+    assert len(durations) == len(offsets) >= 50
+    assert offsets[0] == 0
+    assert np.all(np.diff(offsets) >= durations[:-1])
+    assert offsets[-1] + durations[-1] >= 2 * 10**7
+    assert len(result.clocks) >= 4
+    assert all(set(moment.texts) == {"/proc/loadavg"} for moment in result.clocks)
+    assert result.first_ns > 0
+    assert result.load_ns > 0
+    assert (result.peak_bytes or 0) > 10**6
+
+
+def test_it_stops_at_the_maximum(tmp_path: Path) -> None:
+    """Minima that cannot be met in time do not keep a device busy."""
+    values = runners.job("torchscript", tmp_path)
+    values["timed"] = {"min_calls": 10**7, "min_ns": 0, "max_ns": 10**8, "chunk_ns": 10**7}
+    result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
+    assert result is not None
+    assert 0 < len(result.durations_ns) < 10**7
+    assert result.offsets_ns[-1] <= 10**8
+
+
+def test_it_runs_where_it_is_told(tmp_path: Path) -> None:
+    """The affinity mask is in force, as the kernel states it."""
+    values = runners.job("torchscript", tmp_path) | {"affinity": "1"}
+    result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
+    assert result is not None
+    assert result.cores_allowed == "0"
+
+
+Spoil = Callable[[dict[str, Any]], None]
+
+
+def _set(name: str, value: object) -> Spoil:
+    return lambda job: job.__setitem__(name, value)
+
+
+def _tensor(name: str, value: object) -> Spoil:
+    return lambda job: job["samples"][0][0].__setitem__(name, value)
+
+
+def _broken_model(job: dict[str, Any]) -> None:
+    path = Path(job["outputs"]) / "broken.onnx"
+    path.write_bytes(b"no model at all")
+    job |= {"model": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+FAILURES: dict[str, tuple[Spoil, int, str, str]] = {
+    "protocol": (_set("protocol", 2), 20, "protocol", "speaks protocol 1 only"),
+    "unknown key": (_set("surprise", 1), 20, "protocol", "surprise"),
+    "missing key": (lambda job: job.pop("threads"), 20, "protocol", "threads"),
+    "broken model": (_broken_model, 22, "model", ""),
+    "no model": (_set("model", "/no/such/model"), 22, "model", "/no/such/model"),
+    "hash": (_set("sha256", "0" * 64), 23, "hash", "has sha256"),
+    "no input file": (_tensor("file", "/no/such/input"), 24, "input", "/no/such/input"),
+    "wrong size": (_tensor("shape", [2, 4]), 24, "input", "takes 32"),
+    "missing input": (lambda job: job["samples"][0].pop(), 24, "input", "takes 2 inputs, not 1"),
+    "wrong dtype": (_tensor("dtype", "int32"), 24, "input", ""),
+    "no samples": (_set("samples", []), 24, "input", "no sample"),
+    "outputs nowhere": (_set("outputs", "/no/such/folder"), 27, "io", "/no/such/folder"),
+    "another runtime": (_set("backend", "executorch"), 28, "unsupported", "built for"),
+    "no such core": (_set("affinity", "8000000000000000"), 28, "unsupported", "cores"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_it_says_why_it_failed(name: str, tmp_path: Path) -> None:
+    """Each failure has an exit code of its own and leaves its kind and reason in the result."""
+    spoil, code, kind, words = FAILURES[name]
+    values = runners.job("onnxruntime", tmp_path)
+    spoil(values)
+    ran = runners.run(runners.host_runner("onnxruntime"), values, tmp_path)
+    assert ran.result is not None
+    assert ran.result.failure is not None
+    assert (ran.code, ran.result.failure.kind) == (code, kind)
+    assert words in ran.result.failure.reason
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("backend", ["executorch", "torchscript"])
+def test_every_runtime_refuses_what_is_no_model(backend: Backend, tmp_path: Path) -> None:
+    """A file that is no model is a failure of kind model, not a crash."""
+    values = runners.job(backend, tmp_path)
+    _broken_model(values)
+    ran = runners.run(runners.host_runner(backend), values, tmp_path)
+    assert ran.result is not None
+    assert ran.result.failure is not None
+    assert (ran.code, ran.result.failure.kind) == (22, "model")
+
+
+def test_it_says_that_memory_ran_out(tmp_path: Path) -> None:
+    """An allocation that the system refuses is a failure of kind memory, not a crash."""
+    values = runners.job("onnxruntime", tmp_path)
+    huge = tmp_path / "huge"
+    with huge.open("wb") as stream:
+        stream.truncate(3 * 2**30)
+    values["samples"][0][0] |= {"file": str(huge), "shape": [3 * 2**28]}
+    runner = runners.host_runner("onnxruntime")
+    ran = runners.run(runner, values, tmp_path, "prlimit", f"--as={2**31}")
+    assert ran.result is not None
+    assert ran.result.failure is not None
+    assert (ran.code, ran.result.failure.kind) == (25, "memory")
+
+
+@pytest.mark.parametrize("size", [0, 55, 56, 63, 64, 65, 65536, 100001])
+def test_sha256_is_hashlibs(size: int, tmp_path: Path) -> None:
+    """Our own sha256 agrees with hashlib's around every block boundary."""
+    path = tmp_path / "data"
+    path.write_bytes(np.random.default_rng(size).bytes(size))
+    command = [str(runners.host_runner("torchscript")), "sha256", str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_canary(tmp_path: Path) -> None:
+    """The pinned computation takes some milliseconds each time: it was not optimised away."""
+    runner = runners.host_runner("torchscript")
+    subprocess.run([str(runner), "canary", "5", str(tmp_path / "c.json"), "1"], check=True)
+    canary = protocol.Canary.model_validate_json((tmp_path / "c.json").read_text())
+    assert len(canary.durations_ns) == 5
+    assert all(10**6 < duration < 10**8 for duration in canary.durations_ns)
+
+
+def test_version() -> None:
+    """`--version` is the protocol's Runner."""
+    command = [str(runners.host_runner("torchscript")), "--version"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    runner = protocol.Runner.model_validate(json.loads(text))
+    assert (runner.os, runner.backends, runner.android_api) == ("linux", ("torchscript",), 0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["canary", "x", "y"], ["canary", "0", "y"], ["run", "/none"]])
+def test_bad_usage(arguments: list[str]) -> None:
+    """A command line that makes no sense ends with the usage exit code."""
+    command = [str(runners.host_runner("torchscript")), *arguments]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 21
+
+
+def test_arm64(tmp_path: Path) -> None:
+    """Cross-built and emulated, the runner answers the same and says that it is arm64."""
+    root = runners.simulator_root()
+    (runner,) = build.build("linux-arm64", onnxruntime=root / "usr")
+    assert [path.name for path in build.libraries("linux-arm64")] == ["libonnxruntime.so.1.21"]
+    values = runners.job("onnxruntime", tmp_path)
+    ran = runners.run(runner, values, tmp_path, "qemu-aarch64-static", "-L", str(root))
+    assert ran.code == 0, ran.stderr
+    assert ran.result is not None
+    assert (ran.result.machine, ran.result.runner.arch) == ("aarch64", "aarch64")
+    _check_outputs(ran.result)
