@@ -36,7 +36,7 @@ def test_sections_end_where_the_next_begins() -> None:
 
 
 def test_grep_output_is_split_at_the_first_colon() -> None:
-    """cpuinfo's lines hold colons of their own."""
+    """The lines of cpuinfo hold colons of their own."""
     assert parse.files("/p/a:x : 1\n/p/a:y : 2\ngrep: nothing\n/p/b:3") == {
         "/p/a": "x : 1\ny : 2",
         "/p/b": "3",
@@ -80,7 +80,7 @@ def test_clusters_fall_back_to_each_cores_folder() -> None:
 
 
 def test_zones_that_tell_no_temperature_are_left_out() -> None:
-    """ "soc" is the battery's percentage, *-step and *-lvl* are trip points, -40000 and 0 placeholders."""
+    """Zone "soc" is the battery's percentage, others are trip points, -40000 and 0 placeholders."""
     celsius = parse.zone_celsius(parse.files(fixture("state_sm8250.txt")))
     assert celsius["cpu-1-7-usr"] == 37.5
     left_out = {"soc", "cpu-1-0-step", "cpu-0-0-lowf", "pm8150b-ibat-lvl0", "conn-therm-usr", "usb-therm"}

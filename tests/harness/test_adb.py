@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from android_harness import adb, listing
+from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
+from android_harness.records import Seen
+
+Words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1)
+
+
+@given(Words)
+def test_a_shell_reads_back_the_words_that_were_quoted(words: list[str]) -> None:
+    """Whatever they hold; printf tells them apart by its own separator."""
+    line = adb.quote(("printf", "%s\\0", *words))
+    printed = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True).stdout
+    assert printed == b"".join(word.encode() + b"\0" for word in words)
+
+
+@pytest.mark.parametrize("program", ["A=b", "if", "~", "!", "{", "case"])
+def test_a_program_is_never_taken_for_the_shells_own(program: str) -> None:
+    """Neither for an assignment nor for a keyword: it is looked up, and not found."""
+    ended = subprocess.run(["/bin/sh", "-c", adb.quote((program,))], capture_output=True, check=False)
+    assert ended.returncode == 127
+
+
+@pytest.mark.parametrize("argv", [(), ("a\0b",), ("ls", "\udcff"), ("ls", "x" * 40_000)])
+def test_what_no_command_line_can_hold_is_refused(argv: tuple[str, ...]) -> None:
+    """Before anything reaches the device."""
+    with pytest.raises(DeviceError):
+        adb.quote(argv)
+
+
+READY, LOCKED, GONE = Seen("A 1", "device"), Seen("B", "unauthorized"), Seen("C:5555", "offline")
+
+
+@pytest.mark.parametrize(
+    ("seen", "serial", "expected"),
+    [
+        ((READY,), None, READY),
+        ((READY, LOCKED, GONE), None, READY),
+        ((READY, Seen("D", "device")), "D", Seen("D", "device")),
+    ],
+)
+def test_the_one_that_can_be_talked_to_is_chosen(seen: tuple[Seen, ...], serial: str, expected: Seen) -> None:
+    """Or the one that is named."""
+    assert adb.choose(seen, serial) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "serial", "words"),
+    [
+        ((), None, ("USB debugging", "adb connect", "udev")),
+        ((LOCKED,), None, ("B (unauthorized", "accept")),
+        ((LOCKED, GONE), None, ("B (unauthorized", "C:5555 (offline", "adb reconnect")),
+        (
+            (READY, Seen("D", "device"), LOCKED),
+            None,
+            ("2 devices", "A 1 (device)", "D (device)", "B", "--device"),
+        ),
+        ((READY,), "X", ("'X'", "A 1 (device)")),
+        ((READY, LOCKED), "B", ("accept",)),
+        ((Seen("E", "no permissions (user in plugdev group)"),), None, ("udev rule",)),
+        ((Seen("F", "bootloader"),), None, ("fastboot reboot",)),
+        ((Seen("G", "something new"),), None, ("plug it in again",)),
+    ],
+)
+def test_no_device_says_which_there_are_and_what_to_do(
+    seen: tuple[Seen, ...], serial: str | None, words: tuple[str, ...]
+) -> None:
+    """Each candidate with its state."""
+    with pytest.raises(NoDeviceError) as raised:
+        adb.choose(seen, serial)
+    assert not [word for word in words if word not in str(raised.value)]
+
+
+class Server:
+    """Speaks as much of adb's protocol as a call needs, then does `behave` with the connection."""
+
+    def __init__(self, behave: Callable[[socket.socket, str], None]) -> None:
+        self.behave = behave
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.open: list[socket.socket] = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.socket.accept()
+                self.open.append(connection)
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                command = connection.recv(int(connection.recv(4), 16)).decode()
+                if command == "host:version":
+                    connection.sendall(b"OKAY00040029")
+                elif command.endswith(":features"):
+                    connection.sendall(b"OKAY0008shell_v2")
+                elif command.startswith("host:tport:"):
+                    connection.sendall(b"OKAY" + bytes(8))
+                else:
+                    self.behave(connection, command)
+
+    def close(self) -> None:
+        # shutdown wakes the thread that waits in accept; close alone would leave it there.
+        for each in (self.socket, *self.open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self.thread.join(5)
+
+
+@pytest.fixture
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Callable[[socket.socket, str], None]], None]]:
+    servers: list[Server] = []
+
+    def start(behave: Callable[[socket.socket, str], None]) -> None:
+        servers.append(Server(behave))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(servers[-1].port))
+
+    monkeypatch.setattr(adb, "QUERY_S", 0.5)
+    monkeypatch.setattr(adb, "PROBE_S", 0.5)
+    monkeypatch.setattr(adb, "MAX_OUTPUT", 1 << 20)
+    yield start
+    for server in servers:
+        server.close()
+
+
+def hang(connection: socket.socket, command: str) -> None:
+    time.sleep(3)
+
+
+def trickle(connection: socket.socket, command: str) -> None:
+    connection.sendall(b"OKAY")
+    while True:
+        connection.sendall(struct.pack("<BI", 1, 1) + b"x")
+        time.sleep(0.05)
+
+
+def flood(connection: socket.socket, command: str) -> None:
+    connection.sendall(b"OKAY")
+    while True:
+        connection.sendall(struct.pack("<BI", 1, 60_000) + bytes(60_000))
+
+
+def boast(connection: socket.socket, command: str) -> None:
+    connection.sendall(b"OKAY" + struct.pack("<BI", 1, 2**32 - 1))
+    while True:
+        connection.sendall(bytes(60_000))
+
+
+def hang_up(connection: socket.socket, command: str) -> None:
+    connection.sendall(b"OKAY\1\0")
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def say(text: str) -> Callable[[socket.socket, str], None]:
+    def behave(connection: socket.socket, command: str) -> None:
+        connection.sendall(f"FAIL{len(text):04x}{text}".encode())
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("behave", "error", "message"),
+    [
+        (hang, Disconnected, "stopped answering"),
+        (trickle, Disconnected, "stopped answering"),
+        (flood, DeviceError, "more than expected"),
+        (boast, DeviceError, "more than expected"),
+        (hang_up, Disconnected, "disconnected while running"),
+        (say("device 'A 1' not found"), Disconnected, "not found"),
+        (say("device offline"), Disconnected, "device offline"),
+        (say("device unauthorized.\nThis adb server's …"), DeviceError, "accept"),
+    ],
+    ids=["hang", "trickle", "flood", "boast", "hang up", "gone", "offline", "unauthorized"],
+)
+def test_every_way_a_command_can_fail_ends_in_time_and_in_our_errors(
+    serve: Callable[..., None], behave: Callable[..., None], error: type[HarnessError], message: str
+) -> None:
+    """A device that sends a byte now and then does not outlive the deadline either."""
+    serve(behave)
+    start = time.monotonic()
+    with pytest.raises(error, match=message) as raised:
+        adb.AdbDevice("A 1").run("true", timeout_s=0.5)
+    assert type(raised.value) is error
+    assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize("transfer", ["push", "pull"])
+def test_a_transfer_over_a_hung_link_ends(
+    serve: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: str
+) -> None:
+    """In adbutils file transfers have no timeout of their own."""
+    monkeypatch.setattr(adb, "transfer_s", lambda size: 0.5)
+    serve(hang)
+    (tmp_path / "a").write_bytes(bytes(1000))
+    device = adb.AdbDevice("A 1")
+    start = time.monotonic()
+    with pytest.raises(Disconnected, match="stopped answering"):
+        device.push(tmp_path / "a", "/a") if transfer == "push" else device.pull("/a", tmp_path / "b")
+    assert time.monotonic() - start < 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_server_that_hangs_is_told_of(serve: Callable[..., None]) -> None:
+    """It costs one deadline."""
+    serve(hang)
+    with pytest.raises(Disconnected, match="the adb server stopped answering"):
+        adb.list_devices()
+
+
+def test_one_hanging_device_costs_the_listing_only_its_deadline(
+    serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices are asked at the same time, and those in other states not at all."""
+    from android_harness import identity
+
+    monkeypatch.setattr(identity, "SCRIPT_S", 0.5)
+
+    def behave(connection: socket.socket, command: str) -> None:
+        if command != "host:devices":
+            return hang(connection, command)
+        listed = "".join(f"{name}\t{state}\n" for name, state in rows)
+        connection.sendall(f"OKAY{len(listed):04x}{listed}".encode())
+        return None
+
+    rows = [("A 1", "device"), ("B", "device"), ("C", "unauthorized"), ("D", "device")]
+    serve(behave)
+    start = time.monotonic()
+    found = listing.reports()
+    assert time.monotonic() - start < 2.5
+    assert [(report.seen.serial, report.seen.state) for report in found] == rows
+    assert [report.ready for report in found] == [False] * 4
+    assert "stopped answering" in found[0].gates[0].seen
+    assert "accept" in found[2].gates[0].fix
+
+
+def test_reconnect_gives_up_in_time(serve: Callable[..., None]) -> None:
+    """And says so."""
+    serve(say("device offline"))
+    start = time.monotonic()
+    with pytest.raises(Disconnected, match="did not come back within 1 s"):
+        adb.AdbDevice("A:5555").reconnect(1.0)
+    assert time.monotonic() - start < 2.5
+
+
+def test_a_server_is_started_where_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one; it knows no device, and the message says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for name, value in {"ANDROID_ADB_SERVER_PORT": port, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        with pytest.raises(NoDeviceError, match=r"'none of these'|adb lists none"):
+            adb.connect("none of these")
+    finally:
+        from adbutils._utils import adb_path
+
+        subprocess.run([adb_path(), "-P", port, "kill-server"], capture_output=True, check=True)
+
+
+def test_a_port_that_is_none_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named."""
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "usb")
+    with pytest.raises(SetupError, match="ANDROID_ADB_SERVER_PORT"):
+        adb.list_devices()
+
+
+def test_an_adb_that_cannot_start_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what it printed."""
+    (tmp_path / "adb").write_text("#!/bin/sh\necho cannot bind >&2; exit 1\n")
+    (tmp_path / "adb").chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(tmp_path / "adb"))
+    with pytest.raises(SetupError, match="cannot bind"):
+        adb.list_devices()
+
+
+def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And importing the module needs it not."""
+    monkeypatch.setitem(sys.modules, "adbutils", None)
+    monkeypatch.delitem(sys.modules, "android_harness.link", raising=False)
+    monkeypatch.delattr("android_harness.link", raising=False)
+    with pytest.raises(SetupError, match=r"export-mobile\[android\]"):
+        adb.list_devices()
+
+
+@pytest.mark.parametrize("path", ["relative", "/a\0b", "/\udcff"])
+def test_paths_that_are_none_are_refused(path: str, tmp_path: Path) -> None:
+    """Before the device is asked."""
+    (tmp_path / "a").touch()
+    with pytest.raises(DeviceError):
+        adb.AdbDevice("A").push(tmp_path / "a", path)
+    with pytest.raises(DeviceError):
+        adb.AdbDevice("A").pull(path, tmp_path / "b")
