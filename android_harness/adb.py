@@ -254,8 +254,8 @@ class AdbDevice:
             except HarnessError:
                 continue  # whether it worked is asked of the device itself, until time is up
 
-    def _on_adb(self, timeout_s: float, limit: int = MAX_OUTPUT) -> Any:
-        return _link().Client(timeout_s, limit).device(serial=self.serial)
+    def _on_adb(self, timeout_s: float, limit: int | None = None) -> Any:
+        return _link().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.serial)
 
 
 def megabytes(count: int) -> str:
