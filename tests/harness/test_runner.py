@@ -174,7 +174,9 @@ def test_version() -> None:
     assert (runner.os, runner.backends, runner.android_api) == ("linux", ("torchscript",), 0)
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["canary", "x", "y"], ["canary", "0", "y"], ["run", "/none"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], ["canary", "x", "y"], ["canary", "0", "y"], ["run", "/none"]]
+)
 def test_bad_usage(arguments: list[str]) -> None:
     """A command line that makes no sense ends with the usage exit code."""
     command = [str(runners.host_runner("torchscript")), *arguments]

@@ -1,0 +1,114 @@
+"""What `runner build` asks for, says and hands to CMake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from android_harness import build
+from android_harness.errors import SetupError
+from tests.harness import runners
+
+RECORD = """
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+file(WRITE "{out}" "${ANDROID_ABI} ${ANDROID_PLATFORM} ${ANDROID_STL}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test builds into a cache of its own."""
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+
+
+def _aar(folder: Path) -> Path:
+    (folder / "headers").mkdir(parents=True)
+    (folder / "headers/onnxruntime_c_api.h").touch()
+    return folder
+
+
+def test_missing_ndk(tmp_path: Path) -> None:
+    """Without an NDK the message says what is not set and where to get one."""
+    with pytest.raises(SetupError, match=r"ANDROID_NDK_HOME is not set.*developer\.android\.com/ndk"):
+        build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"))
+
+
+def test_wrong_ndk(tmp_path: Path) -> None:
+    """A folder that is no NDK is named."""
+    with pytest.raises(SetupError, match="No Android NDK in .*nothing"):
+        build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"), ndk=tmp_path / "nothing")
+
+
+def test_no_headers(tmp_path: Path) -> None:
+    """A folder without ONNX Runtime's headers is refused before anything is compiled."""
+    with pytest.raises(SetupError, match=r"holds no onnxruntime_c_api\.h"):
+        build.build("linux-arm64", onnxruntime=tmp_path)
+
+
+@pytest.mark.parametrize("target", ["android-arm64", "linux-arm64"])
+def test_nothing_to_build(target: build.Build) -> None:
+    """A device's runner takes at least one runtime."""
+    with pytest.raises(SetupError, match="nothing to build"):
+        build.build(target)
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    """A root that is no folder is named."""
+    with pytest.raises(SetupError, match="absent is no folder"):
+        build.build("linux-arm64", executorch=tmp_path / "absent")
+
+
+def test_not_built() -> None:
+    """A runner that was never built is asked for by the exact command."""
+    with pytest.raises(
+        SetupError, match="export-mobile runner build --for android-arm64 --onnxruntime FOLDER"
+    ):
+        build.find_runner("android-arm64", "onnxruntime")
+
+
+def test_the_android_preset_reaches_the_ndk(tmp_path: Path) -> None:
+    """The preset's ABI, platform and C++ library arrive in the NDK's toolchain file."""
+    toolchain = tmp_path / "ndk/build/cmake/android.toolchain.cmake"
+    toolchain.parent.mkdir(parents=True)
+    out = tmp_path / "seen"
+    toolchain.write_text(RECORD.replace("{out}", str(out)))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    cmake = shutil.which("cmake", path=path)
+    assert cmake is not None
+    environment = os.environ | {"ANDROID_NDK_HOME": str(tmp_path / "ndk"), "PATH": path}
+    command = [cmake, "--preset", "android-arm64", "-B", str(tmp_path / "b")]
+    done = subprocess.run(
+        command, cwd=build.SOURCES, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_text() == "arm64-v8a android-28 c++_static"
+    assert "runner-onnxruntime: not built, its root is not given" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same build again compiles nothing; afterwards the runner is found."""
+    monkeypatch.undo()
+    built = runners.host_build()
+    lines: list[str] = []
+    assert build.build("host", observer=lines.append) == built
+    assert not [line for line in lines if "ompil" in line]
+    assert build.find_runner("host", "torchscript") in built
+    assert build.libraries("host") == ()
+
+
+@pytest.mark.slow
+def test_what_the_compiler_said(tmp_path: Path) -> None:
+    """A failed build names the log that holds the compiler's words."""
+    aar = _aar(tmp_path / "aar")
+    (aar / "lib").mkdir()
+    (aar / "lib/libonnxruntime.so").write_text("no library")
+    with pytest.raises(SetupError, match=r"did not build: .* All of it is in .*configure\.log"):
+        build.build("linux-arm64", onnxruntime=aar)
