@@ -65,8 +65,6 @@ def latency(session: Session, figures: Figures, check: Check, budget_ms: float) 
 def _uncertain(session: Session, check: Check) -> Iterator[str]:
     if not check.problem and (check.max_error is None or not math.isfinite(check.max_error)):
         yield "outputs: they were not compared with the model's"
-    if not session.identity.soc:
-        yield "soc: not identified"
 
 
 def _missing_proof(session: Session) -> Iterator[str]:
@@ -74,6 +72,8 @@ def _missing_proof(session: Session) -> Iterator[str]:
     yield from identity.doubts
     if identity.machine != "aarch64":
         yield f"uname says {identity.machine!r}, not 'aarch64'."
+    if not identity.soc:
+        yield "Its SoC is not identified."
     if not session.launches:
         yield "Nothing was run."
     for launch in session.launches:
@@ -134,7 +134,7 @@ def to_manifest(latency: Latency) -> dict[str, Any]:
     figures = latency.figures
     return {
         "evidence": latency.evidence,
-        "device": dict(latency.device),
+        "device": _described(latency),
         "p50_ms": figures.p50_ms,
         "p90_ms": figures.p90_ms,
         "p90_ci_ms": [_finite(limit) for limit in figures.p90_ci_ms],
@@ -144,15 +144,21 @@ def to_manifest(latency: Latency) -> dict[str, Any]:
         "max_error": _finite(latency.max_error),
         "verdict": verdict(latency),
         "problem": latency.problem,
-        "runtime": latency.device["runtime"],
         "started_at": latency.started_at,
         "p95_ms": figures.p95_ms,
         "p99_ms": figures.p99_ms,
         "first_ms": figures.first_ms,
         "load_ms": figures.load_ms,
         "peak_bytes": figures.peak_bytes,
-        "why": list(latency.why) if isinstance(latency, SimulatedLatency) else [],
+        "max_ms": figures.max_ms,
+        "mad_ms": figures.mad_ms,
     }
+
+
+def _described(latency: Latency) -> dict[str, Any]:
+    """The device, with why it proved nothing where it did not."""
+    why = latency.why if isinstance(latency, SimulatedLatency) else ()
+    return {**latency.device, **({"why": list(why)} if why else {})}
 
 
 def _finite(value: float | None) -> float | None:

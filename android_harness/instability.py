@@ -45,14 +45,15 @@ def _clocks(session: Session) -> Iterator[str]:
 def _cap(launch: Launch, cluster: Cluster) -> Iterator[str]:
     lowest = min(_integers(launch, f"{cluster.policy}/scaling_max_freq"), default=cluster.max_khz)
     if lowest < cluster.max_khz:
-        yield f"cap: launch {launch.index}: {lowest} of {cluster.max_khz} kHz for cores {_words(cluster.cores)}"
+        cores = _words(cluster.cores)
+        yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
 def _frequency(launch: Launch, cluster: Cluster) -> Iterator[str]:
     mean = _mean_khz(launch, f"{cluster.policy}/stats/time_in_state")
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
-        share = mean / cluster.max_khz
-        yield f"frequency: launch {launch.index}: cores {_words(cluster.cores)} ran at {share:.0%} of their cap"
+        cores, share = _words(cluster.cores), mean / cluster.max_khz
+        yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
 def _mean_khz(launch: Launch, path: str) -> float | None:

@@ -24,6 +24,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 20250101
 MIN_SAMPLES_OF_P99 = 1000
+MIN_LAUNCHES = 2
 
 
 def figures(session: Session) -> Figures:
@@ -33,11 +34,13 @@ def figures(session: Session) -> Figures:
         Milliseconds; p99 only where 1000 samples or more support it.
 
     Raises:
-        DeviceError: A launch has no samples, or there is no launch.
+        DeviceError: A launch has no samples, or there are fewer than two, which leaves their spread unknown.
     """
     import numpy as np
 
-    if not session.launches or not all(launch.durations_ns for launch in session.launches):
+    if len(session.launches) < MIN_LAUNCHES:
+        raise DeviceError(f"{session.work.name}: an interval needs at least {MIN_LAUNCHES} launches.")
+    if not all(launch.durations_ns for launch in session.launches):
         raise DeviceError(f"{session.work.name}: the session has a launch without a single timed call.")
     launches = tuple(np.array(launch.durations_ns, dtype=np.float64) / 1e6 for launch in session.launches)
     pooled = np.concatenate(launches)
@@ -73,13 +76,10 @@ def p90_interval(launches: Sequence[Array]) -> tuple[float, float]:
 
     With 3 to 10 launches the bootstrap alone holds the truth in only 50 to 93 % of simulated sessions, and
     Student's of the mean in as few as 25 %; this one in more than 90 % (`benchmarks/interval_coverage.py`).
-    Without a second launch nothing is known of their spread: (0, infinity).
 
     Args:
-        launches: Durations of each launch, in any one unit.
+        launches: Durations of each launch, two or more, in any one unit.
     """
-    if len(launches) < 2:
-        return 0.0, math.inf
     lows, highs = zip(bootstrap_interval(launches), quantile_interval(launches), strict=True)
     return max(0.0, min(lows)), max(highs)
 

@@ -1,0 +1,134 @@
+"""Artifacts measured on one device: everything in place, launches in turn, the raw evidence brought back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from android_harness import identity as identities
+from android_harness.errors import DeviceError, HarnessError
+from android_harness.launching import Remote, launch, read_canary, repeated
+from android_harness.placing import Program, place, programs_needed
+from android_harness.records import Backend, Device, Identity, Launch, Plan, Session, State, Work
+
+Programs: TypeAlias = Callable[[Backend], Program]
+Observer: TypeAlias = Callable[[str, str], None]
+"""Told (serial, what begins now)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """A work of which there is no session."""
+
+    work: Work
+    reason: HarnessError
+
+
+@dataclass(eq=False)
+class _Course:
+    """What is known of one work so far."""
+
+    work: Work
+    before: State | None = None
+    after: State | None = None
+    started_at: str = ""
+    launches: list[Launch] = field(default_factory=list)
+    canary: list[tuple[int, ...]] = field(default_factory=list)
+    failure: HarnessError | None = None
+
+
+def measure(
+    device: Device,
+    identity: Identity,
+    programs: Programs,
+    works: Sequence[Work],
+    plan: Plan,
+    observer: Observer,
+) -> tuple[Session | Failed, ...]:
+    """Measure each work on a device that is ready: `plan.launches` processes each, in alternating order.
+
+    A launch that the transport cuts off is repeated, twice at most; one that ended never is. What goes wrong
+    with one work fails that work only.
+
+    Args:
+        device: Where to.
+        identity: `identity.identify(device)`.
+        programs: The runner for a backend.
+        works: What to measure.
+        plan: How much of it.
+        observer: Told what begins now.
+
+    Returns:
+        A session or a failure for each work, in their order.
+
+    Raises:
+        DeviceError: The device could not be prepared at all, or its canary did not run.
+        SetupError: Of `programs`.
+    """
+    if not works:
+        return ()
+    observer(device.serial, "copying what is not there yet")
+    with tempfile.TemporaryDirectory() as folder:
+        needed = programs_needed(works, programs)
+        where = repeated(device, lambda: place(device, works, needed, Path(folder)))
+        remote = Remote(device, where, plan, identities.watch_paths(identity), Path(folder))
+        courses = [_Course(work) for work in works]
+        _run_all(remote, identity, courses, observer)
+    return tuple(_finished(course, identity, plan) for course in courses)
+
+
+def _run_all(remote: Remote, identity: Identity, courses: Sequence[_Course], observer: Observer) -> None:
+    serial = remote.device.serial
+    backend = courses[0].work.backend  # one program's canary for all: another compiler is another computation
+    canary = _canary(remote, backend)
+    for index, course in _order(courses, remote.plan.launches):
+        if course.failure:
+            continue
+        observer(serial, f"{course.work.name}: launch {index + 1} of {remote.plan.launches}")
+        try:
+            _step(remote, identity, course, index, canary)
+            canary = _canary(remote, backend)
+            course.canary.append(canary)
+        except HarnessError as error:
+            course.failure = error
+
+
+def _order(courses: Sequence[_Course], launches: int) -> Iterator[tuple[int, _Course]]:
+    """ABC, CBA, ABC: no work always runs in the warmth of the same other."""
+    for index in range(launches):
+        for course in courses if index % 2 == 0 else reversed(courses):
+            yield index, course
+
+
+def _step(remote: Remote, identity: Identity, course: _Course, index: int, canary: tuple[int, ...]) -> None:
+    device = remote.device
+    if index == 0:
+        course.before = repeated(device, lambda: identities.read_state(device, identity))
+        course.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        course.canary.append(canary)
+    course.launches.append(launch(remote, course.work, index))
+    if index + 1 == remote.plan.launches:
+        course.after = repeated(device, lambda: identities.read_state(device, identity))
+
+
+def _canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
+    return repeated(remote.device, lambda: read_canary(remote, backend))
+
+
+def _finished(course: _Course, identity: Identity, plan: Plan) -> Session | Failed:
+    if course.failure or course.before is None or course.after is None:
+        return Failed(course.work, course.failure or DeviceError(f"{course.work.name} was not measured."))
+    return Session(
+        work=course.work,
+        identity=identity,
+        before=course.before,
+        after=course.after,
+        launches=tuple(course.launches),
+        canary_ns=tuple(course.canary),
+        started_at=course.started_at,
+        plan=plan,
+    )

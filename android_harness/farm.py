@@ -1,0 +1,201 @@
+"""Several devices at once, a worker thread each: what goes wrong on one is data, and stops no other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from android_harness import bench, gates, launching, settings
+from android_harness import identity as identities
+from android_harness.bench import Failed, Observer, Programs
+from android_harness.errors import HarnessError
+from android_harness.records import Device, Gate, Identity, Launch, Plan, Session, State, Work
+
+HOST = "host"
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of one device."""
+
+    serial: str
+    identity: Identity | None = None
+    results: tuple[Session | Failed, ...] = ()
+    error: Exception | None = None
+    """Why there are no results."""
+
+
+class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
+    """The user stopped everything; unwinds a worker, so that settings are restored."""
+
+
+def bench_all(
+    devices: Sequence[Device],
+    works: Sequence[Work],
+    plan: Plan,
+    *,
+    soc: str | None,
+    observer: Observer,
+    programs: Callable[[Identity], Programs],
+) -> Mapping[str, Outcome]:
+    """Measure the works on every device, all devices at the same time.
+
+    Args:
+        devices: Each with a serial of its own.
+        works: What to measure.
+        plan: How much of it.
+        soc: The SoC that devices must have ("SM8250"); None for any.
+        observer: Told (serial, what begins now), from any thread.
+        programs: The runners for a device.
+
+    Returns:
+        Serial -> outcome.
+
+    Raises:
+        KeyboardInterrupt: After the runners were killed and the settings restored.
+    """
+    stop = threading.Event()
+    told = _stopping(observer, stop)
+    with ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
+        futures = {
+            device.serial: pool.submit(_outcome, device, works, plan, soc, told, programs, stop)
+            for device in devices
+        }
+        try:
+            # Short waits: Ctrl-C is not seen by a thread that waits for a lock.
+            while not _all_done(list(futures.values())):
+                pass
+        except BaseException:
+            stop.set()
+            _kill_until_done(devices, list(futures.values()))
+            raise
+    return {serial: future.result() for serial, future in futures.items()}
+
+
+def _all_done(futures: Sequence[Future[Outcome]]) -> bool:
+    return not wait(futures, POLL_S).not_done
+
+
+def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]]) -> None:
+    """A worker may be about to start another runner: kill until every worker has seen the stop."""
+    while True:
+        for device, future in zip(devices, futures, strict=True):
+            if not future.done():
+                with contextlib.suppress(HarnessError):
+                    launching.kill_runner(device)
+        if _all_done(futures):
+            return
+
+
+def _stopping(observer: Observer, stop: threading.Event) -> Observer:
+    def told(serial: str, what: str) -> None:
+        if stop.is_set():
+            raise Stopped
+        observer(serial, what)
+
+    return told
+
+
+def _outcome(
+    device: Device,
+    works: Sequence[Work],
+    plan: Plan,
+    soc: str | None,
+    observer: Observer,
+    programs: Callable[[Identity], Programs],
+    stop: threading.Event,
+) -> Outcome:
+    identity = None
+    try:
+        observer(device.serial, "asking who it is")
+        if device.serial != HOST:
+            settings.recover(device)
+        identity = identities.identify(device)
+        runners = programs(identity)
+        if device.serial == HOST:  # judged by nobody: nothing to wait for, nothing to change
+            return Outcome(HOST, identity, bench.measure(device, identity, runners, works, plan, observer))
+        _wait_until_ready(device, identity, works, plan, soc, observer, stop)
+        with settings.changed(device):
+            results = bench.measure(device, identity, runners, works, plan, observer)
+        return Outcome(device.serial, identity, results)
+    except Exception as error:  # whatever it is, the other devices' work goes on
+        return Outcome(device.serial, identity, error=error)
+
+
+def _wait_until_ready(
+    device: Device,
+    identity: Identity,
+    works: Sequence[Work],
+    plan: Plan,
+    soc: str | None,
+    observer: Observer,
+    stop: threading.Event,
+) -> None:
+    need = sum(work.path.stat().st_size + _input_bytes(work) for work in works)
+
+    def judge(state: State) -> tuple[Gate, ...]:
+        return gates.gates(identity, state, soc=soc, need_bytes=need)
+
+    def tell(unmet: tuple[Gate, ...], left_s: float) -> None:
+        names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
+        observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped
+
+    gates.wait_until_ready(lambda: identities.read_state(device, identity), judge, plan.wait_s, tell, pause)
+
+
+def _input_bytes(work: Work) -> int:
+    return sum(array.nbytes for sample in work.samples for array in sample)
+
+
+def write_samples(session: Session, path: Path) -> None:
+    """Write the raw evidence as JSON lines: a header, then a launch a line; appears whole."""
+    plan, identity = session.plan, session.identity
+    header = {
+        "artifact": session.work.name,
+        "sha256": session.work.sha256,
+        "started_at": session.started_at,
+        "device": {
+            "serial": identity.serial,
+            "model": identity.model,
+            "soc": identity.soc,
+            "chip": identity.chip,
+            "fingerprint": identity.fingerprint,
+            "doubts": list(identity.doubts),
+        },
+        "runner": dict(session.launches[0].runner) if session.launches else {},
+        "plan": vars(plan),
+        "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
+    }
+    rows = [header, *(_row(session, place, one) for place, one in enumerate(session.launches))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    aside.replace(path)
+
+
+def _row(session: Session, place: int, one: Launch) -> dict[str, object]:
+    after = session.canary_ns[place + 1] if place + 1 < len(session.canary_ns) else ()
+    return {
+        "launch": one.index,
+        "load_ns": one.load_ns,
+        "first_ns": one.first_ns,
+        "warmup_calls": one.warmup_calls,
+        "warm": one.warm,
+        "peak_bytes": one.peak_bytes,
+        "cores_allowed": one.cores_allowed,
+        "runtime": one.runtime,
+        "durations_ns": list(one.durations_ns),
+        "offsets_ns": list(one.offsets_ns),
+        "clocks": [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in one.clocks],
+        "canary_ns": list(after),
+    }
