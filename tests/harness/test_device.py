@@ -1,4 +1,4 @@
-"""The whole Python side on the real adbd: quoting, deadlines, failures, identity, settings and the listing."""
+"""The Python side on the real adbd: quoting, deadlines, failures, identity, settings and the listing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_files_of_any_name_go_there_and_back(phone: adb.AdbDevice, tmp_path: Pat
 def test_a_command_that_hangs_costs_its_deadline(phone: adb.AdbDevice) -> None:
     """The device is fine, and the message does not blame the cable."""
     start = time.monotonic()
-    with pytest.raises(DeviceError, match="did not end within 0.5 s") as raised:
+    with pytest.raises(DeviceError, match=r"did not end within 0\.5 s") as raised:
         phone.run("sleep", "5", timeout_s=0.5)
     assert not isinstance(raised.value, Disconnected)
     assert time.monotonic() - start < 3

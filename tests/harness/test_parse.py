@@ -109,6 +109,7 @@ def test_an_overridden_status_is_told_despite_crlf() -> None:
     dump = fixture("thermalservice_overridden_crlf.txt")
     assert parse.status_overridden(dump) is True
     assert parse.thermal_status(dump) == 3
+    assert parse.thermal_status("Last Thermal Status: 3\nThermal Status: 0\n") == 0
     assert parse.hal_celsius(dump)["CPU0"] == 36.4
 
 
