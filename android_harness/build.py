@@ -190,7 +190,7 @@ def _host_onnxruntime(observer: Observer) -> dict[str, str]:
         return {"ONNXRUNTIME_INCLUDE": str(headers), "ONNXRUNTIME_LIBRARY": str(found[-1])}
     observer(
         f"The ONNX Runtime runner is left out: there is no {_HEADER} in {headers}. Install "
-        "libonnxruntime-dev (Debian 13) or set ONNXRUNTIME_INCLUDE to the folder of a release archive's headers."
+        "libonnxruntime-dev (Debian 13) or set ONNXRUNTIME_INCLUDE to a release archive's include folder."
     )
     return {}
 

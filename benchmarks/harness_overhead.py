@@ -114,10 +114,8 @@ def runner_p50_ms(runner: Path, job: Path) -> float:
 
 def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
     """One line of the table."""
-    with np.load(out / "verification.npz") as arrays:
-        shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
-        found = next(arrays[name] for name in arrays.files if list(arrays[name].shape[1:]) == shape[1:])
-    value = np.ascontiguousarray(found[:1], dtype=np.float32)
+    shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
+    value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = out / FILES[backend]
     runner, call = build.find_runner("host", backend), CALLS[backend](path, value, threads)
     with tempfile.TemporaryDirectory() as folder:
