@@ -22,8 +22,16 @@ def verdict(found: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     return counts.verdict if counts and counts.evidence == "measured" else "not_measured"
 
 
-def contradiction(found: DeviceLatency, budget_ms: float) -> str:
-    """Why its verdict cannot follow from its own figures; an empty string when it can."""
+def required_soc(target_soc: str) -> str | None:
+    """The SoC a device must have for this target: "SM8250"; None where the target stands for many."""
+    return target_soc if target_soc.startswith("SM") else None
+
+
+def contradiction(found: DeviceLatency, budget_ms: float, target_soc: str) -> str:
+    """Why its verdict cannot follow from what it says itself; an empty string when it can."""
+    soc = required_soc(target_soc)
+    if found.verdict == "pass" and soc not in {None, found.device.get("soc")}:
+        return f"the verdict is pass, but its SoC is not the target's {soc}"
     budget = found.budget_ms or budget_ms
     low, high = found.p90_ci_ms
     if found.verdict == "pass" and found.problem:

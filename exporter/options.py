@@ -55,6 +55,14 @@ def _finite(option: str, text: str) -> float:
     return value
 
 
+def mask(option: str, text: str) -> str:
+    """A mask of cores in hexadecimal, without 0x; empty stays empty."""
+    plain = text.lower().removeprefix("0x")
+    if not re.fullmatch("[0-9a-f]{0,16}", plain) or (plain and int(plain, 16) == 0):
+        raise UsageError(f"{option} is {text!r}, expected a hexadecimal mask of cores, as f0.")
+    return plain
+
+
 def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
     """One TensorSpec per `x=1x3x224x224` or `1x16:int64`; without a name it counts by position."""
     return tuple(_shape(text) for text in texts)

@@ -262,6 +262,8 @@ class DeviceLatency:
     peak_bytes: int | None = None
     problem: str = ""
     """Why the device's outputs are not the model's; empty when they are."""
+    why: tuple[str, ...] = ()
+    """Of a simulated one: what a real phone would have shown."""
     started_at: str = ""
     samples_file: str | None = None
     """The raw samples, a JSON line per launch, in OUT."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from exporter.records import Artifact
 
+UNMEASURED = "no device has measured it"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -83,6 +85,16 @@ def choose_measured(
     )
 
 
+def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
+    """The reason of a choice that stands, without the claim that no device has measured it once one has."""
+    measured = [p90_ms for _, p90_ms in _on_phones(chosen, budget_ms).values()] if chosen else []
+    if not measured:
+        return reason
+    return reason.replace(
+        UNMEASURED, f"a device measured it ({max(measured):.3g} ms p90), but not all of them"
+    )
+
+
 def _on_phones(artifact: Artifact, budget_ms: float) -> dict[str, tuple[bool, float]]:
     """Serial -> whether its outputs were wrong, and p90; of real phones only."""
     return {
@@ -103,7 +115,7 @@ def _why(best: Artifact, candidates: Sequence[Artifact]) -> str:
         return f"The target's first choice of {len(candidates)} passed artifacts; none was timed"
     return (
         f"The fastest on this host ({best.latency.p50_ms:.3g} ms p50, {best.latency.threads} threads) of "
-        f"{len(candidates)} passed artifacts that the target runs; no device has measured it"
+        f"{len(candidates)} passed artifacts that the target runs; {UNMEASURED}"
     )
 
 

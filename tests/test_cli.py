@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from android_harness import errors as harness
 from exporter import __version__, errors
-from exporter.cli import main
+from exporter.cli import device, main
 from tests import exports, nets
 
 
@@ -42,13 +43,27 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
         assert f"{c.__name__} " in (errors.__doc__ or "")
 
 
+def test_the_harness_exit_codes_are_its_own() -> None:
+    """One number, one meaning, in both packages; 1 is what nobody foresaw."""
+    ours = {
+        c.exit_code
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, errors.ExportError)
+    }
+    kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
+    theirs = {c.exit_code for c in kinds} - {1} | set(device.EXIT_CODES.values()) - {0}
+    assert theirs == {13, 14, 15, 16, 17, 18, 19}
+    assert not (ours | {errors.INTERRUPTED_EXIT_CODE}) & theirs
+
+
 def test_help_answers_quickly_and_imports_no_framework() -> None:
     """Half a second: nothing heavy is imported before it is needed."""
     code = (
         "import sys; from exporter.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'onnx', 'coremltools', 'executorch', 'pydantic', 'matplotlib'}\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'coremltools', 'executorch', 'pydantic', 'matplotlib', 'scipy',"
+        " 'adbutils'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -60,7 +75,7 @@ def test_the_version() -> None:
     assert run("--version").stdout.strip() == __version__
 
 
-@pytest.mark.parametrize("command", ["export", "inspect", "verify", "targets", "doctor"])
+@pytest.mark.parametrize("command", ["export", "bench", "devices", "inspect", "verify", "targets", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     """--help says what it does."""
     found = run(command, "--help")

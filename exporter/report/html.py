@@ -162,7 +162,7 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
         css=VERDICT_CSS[found.verdict],
         verdict=text.VERDICT_WORDS[found.verdict],
         device=text.device(found),
-        reason=". ".join(part.rstrip(".") for part in (found.problem, *found.flags) if part),
+        reason=". ".join(part.rstrip(".") for part in (found.problem, *found.flags, *found.why) if part),
         cells=(
             ("p50", text.milliseconds(found.p50_ms)),
             ("p90", text.milliseconds(found.p90_ms)),

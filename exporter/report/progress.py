@@ -17,6 +17,7 @@ STAGES = {
     "verify": "verifying",
     "measure": "timing on this host",
     "report": "writing the report",
+    "device": "measuring on devices",
 }
 
 

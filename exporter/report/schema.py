@@ -183,6 +183,7 @@ class DeviceLatency(Part):
     load_ms: Milliseconds | None = None
     peak_bytes: Count | None = None
     problem: str = ""
+    why: tuple[str, ...] = ()
     started_at: str = ""
     samples_file: FileName | None = None
     launch_ms: Annotated[tuple[Launch, ...], Field(max_length=10_000)] = ()
@@ -196,21 +197,16 @@ class DeviceLatency(Part):
             raise ValueError("p50_ms, p90_ms and p90_ci_ms are not in order")
         if (self.evidence == "measured") == (self.verdict == "not_measured"):
             raise ValueError(f"evidence {self.evidence} cannot have the verdict {self.verdict}")
-        if self.evidence == "measured" and (reason := _not_a_phone(self.device)):
-            raise ValueError(f"evidence is measured, but {reason}")
+        if self.evidence == "measured" and (self.why or self.device.get("doubts")):
+            raise ValueError("evidence is measured, but the device itself lists doubts")
+        if (self.evidence == "host") != (serial == "host"):
+            raise ValueError(f"evidence is {self.evidence}, but its device is {serial!a}")
+        if self.verdict == "pass" and (self.flags or not self.device.get("soc")):
+            raise ValueError("the verdict is pass, but the run was not stable or its SoC is not identified")
         return self
 
     def record(self) -> DeviceLatencyRecord:
         return DeviceLatencyRecord(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-def _not_a_phone(device: dict[str, JsonValue]) -> str:
-    """What a device says of itself that no real phone would; an empty string when there is nothing."""
-    if device.get("doubts") or device.get("why"):
-        return "the device itself lists doubts"
-    if device.get("serial") == "host":
-        return "its device is the host"
-    return "" if device.get("soc") else "its device has no identified SoC"
 
 
 class Structure(Part):
@@ -334,7 +330,7 @@ class Manifest(Part):
         for artifact in self.artifacts:
             found = artifact.measured_on()
             for item in found:
-                if reason := devices.contradiction(item, self.budget_ms):
+                if reason := devices.contradiction(item, self.budget_ms, self.target.soc):
                     raise ValueError(f"{artifact.name}: {reason}")
             claimed = artifact.device_latency.record() if artifact.device_latency else None
             if claimed != devices.worst(found, self.budget_ms):

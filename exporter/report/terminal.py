@@ -51,7 +51,7 @@ def _cells(artifact: Artifact) -> tuple[Text, ...]:
     latency, size = artifact.latency, artifact.size_bytes
     share = text.quantized_share(artifact)
     return (
-        _plain(artifact.variant.name),
+        plain(artifact.variant.name),
         Text(artifact.variant.precision),
         Text(text.STATUS_WORDS[artifact.status], STYLES[artifact.status]),
         Text(text.sig3(found.max_error if found else None)),
@@ -83,16 +83,16 @@ def _reasons(report: Report, console: Console) -> None:
     if others:
         _line(console, "\nNot passed:")
     for artifact in others:
-        line = _plain(f"{artifact.variant.name}: ", STYLES[artifact.status])
-        line.append_text(_plain(text.reason(artifact)))
+        line = plain(f"{artifact.variant.name}: ", STYLES[artifact.status])
+        line.append_text(plain(text.reason(artifact)))
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
 def _line(console: Console, words: str, style: str = "") -> None:
-    console.print(_plain(words, style))
+    console.print(plain(words, style))
 
 
-def _plain(words: str, style: str = "") -> Text:
+def plain(words: str, style: str = "") -> Text:
     """Text as it is: no markup ("[1, 3]" stays), no control characters (a file's name may hold escapes)."""
     from rich.text import Text
 

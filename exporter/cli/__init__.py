@@ -1,0 +1,42 @@
+"""The command line: the only place that prints or exits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from android_harness.errors import HarnessError
+from exporter.cli import device, export, look  # noqa: F401 - they register their commands
+from exporter.cli.app import app
+from exporter.errors import INTERRUPTED_EXIT_CODE, ExportError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: one message and the right exit code, a traceback only with --debug."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=given, prog_name="export-mobile")
+    except (ExportError, HarnessError) as error:
+        if "--debug" in given:
+            raise
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; nothing was left behind.", err=True)
+        sys.exit(INTERRUPTED_EXIT_CODE)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        unexpected = ExportError(f"Unexpected {type(error).__name__}: {error}.", "--debug shows where.")
+        _complain(unexpected)
+        sys.exit(unexpected.exit_code)
+
+
+def _complain(error: ExportError | HarnessError) -> None:
+    typer.secho(f"export-mobile: {error.message}", fg="red", err=True)
+    if error.hint:
+        typer.echo(error.hint, err=True)

@@ -1,0 +1,176 @@
+"""`export-mobile CKPT --target T`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter import options
+from exporter.cli.app import (
+    DEFAULT_COMMAND,
+    Arch,
+    ArchArg,
+    Checkpoint,
+    Debug,
+    InputShape,
+    Json,
+    Mean,
+    Preprocess,
+    Std,
+    Trust,
+    app,
+    console,
+    watch,
+)
+from exporter.cli.device import Device, run_bench
+from exporter.errors import NothingPassedError, RequirementError, UsageError
+from exporter.records import Report
+from exporter.request import Request
+
+
+@app.command(DEFAULT_COMMAND)
+def export_command(
+    checkpoint: Checkpoint,
+    target: Annotated[str, typer.Option("--target", "-t", help="The phone; see export-mobile targets.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the result. CKPT-TARGET when left out.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos or .npz of arrays; half calibrates, the other half verifies."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Calibration inputs, and as many to verify on.")] = 64,
+    formats: Annotated[
+        str, typer.Option(metavar="A,B", help="Only these: executorch, torchscript, onnx, coreml.")
+    ] = "",
+    precisions: Annotated[
+        str, typer.Option(metavar="A,B", help="Only these: fp32, fp16, int8, w8, w4.")
+    ] = "",
+    require: Annotated[
+        str, typer.Option(metavar="A,B", help="Formats, precisions or artifacts that must pass (exit 7).")
+    ] = "",
+    limits: Annotated[
+        str, typer.Option(metavar="K=V,…", help="Change verification limits, as int8_min_sqnr_db=15.")
+    ] = "",
+    budget: Annotated[float, typer.Option(min=0.001, help="Latency budget in ms on the device.")] = 15.0,
+    arch: Arch = None,
+    arch_arg: ArchArg = None,
+    input_shape: InputShape = None,
+    preprocess: Preprocess = None,
+    mean: Mean = None,
+    std: Std = None,
+    torchscript: Annotated[
+        str,
+        typer.Option(
+            help="auto traces, and scripts where tracing would lose control flow; or trace, script."
+        ),
+    ] = "auto",
+    trust: Trust = False,
+    allow_synthetic: Annotated[
+        bool, typer.Option("--allow-synthetic", help="Let int8 calibrated without real inputs be chosen.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in OUT.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Only build. Nothing passes, so nothing is chosen (exit 6).")
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor write the build cache.")
+    ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, help="Worker processes. As many as cores, at most 4, when left out."
+        ),
+    ] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(min=0, help="Runtime threads when timing. As many as cores, at most 4, when left out."),
+    ] = 0,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Then measure the choice on a phone; exit codes of bench.")
+    ] = False,
+    device: Device = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Export CKPT for a target: build, verify, time, choose, report.
+
+    Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 it does not
+    run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration data,
+    130 interrupted.
+    """
+    request = Request(
+        **model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std),
+        calibration=calibration,
+        samples=samples,
+        torchscript=options.one_of("--torchscript", torchscript, ("auto", "trace", "script")),
+        target=target,
+        out=out,
+        formats=options.names(formats),
+        precisions=options.names(precisions),
+        limits=options.limits(limits),
+        budget_ms=budget,
+        allow_synthetic=allow_synthetic,
+        verify=not no_verify,
+        cache=not no_cache,
+        force=force,
+        jobs=jobs,
+        threads=threads,
+    )
+    if device and not bench:
+        raise UsageError("--device says where to --bench, which is not given.", "Give both, or neither.")
+    _export(request, options.names(require), as_json, last=not bench)
+    if bench:
+        run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
+
+
+def _export(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
+    from exporter import pipeline
+    from exporter.report import manifest, terminal
+
+    pipeline.check_required(request, require)
+    with watch(as_json) as observer:
+        report = pipeline.run(request, observer)
+    if as_json and last:  # one document: the bench prints the manifest it completes
+        typer.echo(manifest.dump(report))
+    elif not as_json:
+        terminal.print_report(report, console())
+        console().print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)
+    _refuse_unshippable(report, require)
+
+
+def _refuse_unshippable(report: Report, require: Sequence[str]) -> None:
+    for name in require:
+        matching = [
+            a for a in report.artifacts if name in (a.variant.format, a.variant.precision, a.variant.name)
+        ]
+        if not any(a.status == "passed" for a in matching):
+            found = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
+            raise RequirementError(f"--require {name}: none passed ({found}).", "The report says why.")
+    if report.selected is None:
+        raise NothingPassedError(f"Nothing may be shipped. {report.selection_reason}")
+
+
+def model_fields(
+    checkpoint: Path,
+    trust: bool,
+    arch: str | None,
+    arch_arg: list[str] | None,
+    input_shape: list[str] | None,
+    preprocess: str | None,
+    mean: str | None,
+    std: str | None,
+) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "trust": trust,
+        "arch": arch,
+        "arch_args": options.pairs("--arch-arg", arch_arg or []),
+        "input_shapes": options.shapes(input_shape or []),
+        "preprocess": preprocess,
+        "mean": options.numbers("--mean", mean),
+        "std": options.numbers("--std", std),
+    }

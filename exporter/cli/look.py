@@ -1,0 +1,104 @@
+"""Commands that only look: inspect, verify, targets, doctor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.app import (
+    Arch,
+    ArchArg,
+    Checkpoint,
+    Debug,
+    InputShape,
+    Json,
+    Mean,
+    Preprocess,
+    Std,
+    Trust,
+    app,
+    console,
+    watch,
+)
+from exporter.cli.export import model_fields
+from exporter.errors import ArchitectureError, VerificationError
+from exporter.request import ModelRequest
+
+
+@app.command()
+def inspect(
+    checkpoint: Checkpoint,
+    arch: Arch = None,
+    arch_arg: ArchArg = None,
+    input_shape: InputShape = None,
+    preprocess: Preprocess = None,
+    mean: Mean = None,
+    std: Std = None,
+    trust: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is in CKPT: its contents, which network, how that was inferred, parameters, FLOPs, inputs."""
+    from exporter import inspection
+    from exporter.report import listings
+
+    fields = model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
+    found = inspection.inspect_checkpoint(ModelRequest(**fields))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        listings.print_inspection(found, console())
+    if found.architecture is None:
+        raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that an export made.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check OUT again from its files alone: every hash, then every artifact in its runtime. Exit 9 if not."""
+    from exporter import audit, pipeline
+    from exporter.report import listings
+
+    with watch(as_json) as observer:
+        found = audit.verify_export(out, jobs or pipeline.worker_count(), observer)
+    if as_json:
+        typer.echo(json.dumps({"holds": found.holds} | asdict(found), indent=2))
+    else:
+        listings.print_audit(found, console())
+    if not found.holds:
+        raise VerificationError(f"{out} does not hold what its manifest claims.", "Export it again.")
+
+
+@app.command()
+def targets(as_json: Json = False, debug: Debug = False) -> None:
+    """List the phones: cores, instruction sets, GPU, NPU, what they run, and why not the rest."""
+    from exporter.report import listings
+    from exporter.targets import TARGETS
+
+    if as_json:
+        typer.echo(json.dumps({target.name: asdict(target) for target in TARGETS}, indent=2))
+    else:
+        listings.print_targets(TARGETS, console())
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Say what is installed, which runtimes execute here, what is missing and the command that fixes it."""
+    from exporter import doctor as examination
+    from exporter.report import listings
+
+    findings = examination.examine()
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        listings.print_doctor(findings, console())
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
