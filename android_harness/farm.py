@@ -10,11 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_harness import bench, gates, launching, settings
+from android_harness import bench, build, gates, launching, settings
 from android_harness import identity as identities
 from android_harness.bench import Failed, Observer, Programs
 from android_harness.errors import HarnessError
-from android_harness.records import Device, Gate, Identity, Launch, Plan, Session, State, Work
+from android_harness.placing import Program
+from android_harness.records import Build, Device, Gate, Identity, Launch, Plan, Session, State, Work
 
 HOST = "host"
 POLL_S = 0.5
@@ -42,7 +43,7 @@ def bench_all(
     *,
     soc: str | None,
     observer: Observer,
-    programs: Callable[[Identity], Programs],
+    programs: Callable[[Device, Identity], Programs] | None = None,
 ) -> Mapping[str, Outcome]:
     """Measure the works on every device, all devices at the same time.
 
@@ -52,7 +53,7 @@ def bench_all(
         plan: How much of it.
         soc: The SoC that devices must have ("SM8250"); None for any.
         observer: Told (serial, what begins now), from any thread.
-        programs: The runners for a device.
+        programs: The runners for a device; None for those of `runner build`.
 
     Returns:
         Serial -> outcome.
@@ -64,7 +65,7 @@ def bench_all(
     told = _stopping(observer, stop)
     with ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
         futures = {
-            device.serial: pool.submit(_outcome, device, works, plan, soc, told, programs, stop)
+            device.serial: pool.submit(_outcome, device, works, plan, soc, told, programs or built, stop)
             for device in devices
         }
         try:
@@ -76,6 +77,25 @@ def bench_all(
             _kill_until_done(devices, list(futures.values()))
             raise
     return {serial: future.result() for serial, future in futures.items()}
+
+
+def built(device: Device, identity: Identity) -> Programs:
+    """The runners that `runner build` made for a device's kind of system.
+
+    Raises:
+        SetupError: They were not built.
+        DeviceError: The device does not answer.
+    """
+    target = _target(device, identity)
+    libraries = build.libraries(target)
+    return lambda backend: Program(build.find_runner(target, backend), libraries)
+
+
+def _target(device: Device, identity: Identity) -> Build:
+    if identity.machine != "aarch64":
+        return "host"
+    android = device.run("test", "-e", "/system/bin/linker64").exit_code == 0
+    return "android-arm64" if android else "linux-arm64"
 
 
 def _all_done(futures: Sequence[Future[Outcome]]) -> bool:
@@ -108,7 +128,7 @@ def _outcome(
     plan: Plan,
     soc: str | None,
     observer: Observer,
-    programs: Callable[[Identity], Programs],
+    programs: Callable[[Device, Identity], Programs],
     stop: threading.Event,
 ) -> Outcome:
     identity = None
@@ -117,7 +137,7 @@ def _outcome(
         if device.serial != HOST:
             settings.recover(device)
         identity = identities.identify(device)
-        runners = programs(identity)
+        runners = programs(device, identity)
         if device.serial == HOST:  # judged by nobody: nothing to wait for, nothing to change
             return Outcome(HOST, identity, bench.measure(device, identity, runners, works, plan, observer))
         _wait_until_ready(device, identity, works, plan, soc, observer, stop)

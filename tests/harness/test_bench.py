@@ -1,0 +1,169 @@
+"""`android_harness.bench` against a small program that speaks the runner's protocol, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from android_harness import bench, identity, launching
+from android_harness.bench import Failed
+from android_harness.errors import DeviceError, Disconnected
+from android_harness.host import HostDevice
+from android_harness.placing import Program
+from android_harness.records import Completed, Device, Plan, Session
+from tests.harness import sessions
+
+PLAN = Plan(launches=2, min_iterations=50, min_seconds=0.0, max_seconds=2.0)
+
+
+class Breaking(HostDevice):
+    """Loses the connection, or fails, where the test says so."""
+
+    def __init__(self, breaks: Callable[[tuple[str, ...]], bool] = lambda argv: False) -> None:
+        super().__init__()
+        self.breaks = breaks
+        self.pushed: list[str] = []
+        self.reconnects = 0
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        if self.breaks(argv):
+            raise Disconnected("gone")
+        return super().run(*argv, timeout_s=timeout_s)
+
+    def push(self, source: Path, target: str) -> None:
+        self.pushed.append(target)
+        super().push(source, target)
+
+    def reconnect(self, timeout_s: float = 60.0) -> None:
+        self.reconnects += 1
+
+
+def measured(folder: Path, *modes: str, device: Device | None = None) -> tuple[Session | Failed, ...]:
+    device = device or HostDevice()
+    program = Program(sessions.stand_in(folder))
+    works = [sessions.work(folder, mode) for mode in modes]
+    who = identity.identify(device)
+    return bench.measure(device, who, lambda backend: program, works, PLAN, lambda serial, what: None)
+
+
+def log(device: HostDevice) -> list[str]:
+    (path,) = Path(device.root).glob("programs/*/log")
+    return path.read_text().split()
+
+
+def test_a_work_comes_back_as_a_session(tmp_path: Path) -> None:
+    """Launches, outputs that are the stand-in's inputs, one canary more than launches, both states."""
+    (found,) = measured(tmp_path, "fine")
+    assert isinstance(found, Session)
+    assert [launch.index for launch in found.launches] == [0, 1]
+    assert len(found.canary_ns) == 3
+    for launch in found.launches:
+        for given, came in zip(found.work.samples, launch.outputs, strict=True):
+            np.testing.assert_array_equal(given[0], came[0])
+
+
+def test_launches_alternate(tmp_path: Path) -> None:
+    """ABC, then CBA."""
+    device = HostDevice()
+    found = measured(tmp_path, "fine", "sleep 0", "sleep 0.0", device=device)
+    hashes = [item.work.sha256 for item in found]
+    assert log(device) == [*hashes, *reversed(hashes)]
+
+
+def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
+    """The second time only jobs are sent, unless a content there is not what its name says."""
+    device = Breaking()
+    measured(tmp_path, "fine", device=device)
+    stored = [path for path in device.pushed if not path.endswith("job.json")]
+    assert len(stored) == 4
+    device.pushed.clear()
+    Path(stored[1]).write_text("rot")
+    measured(tmp_path, "fine", device=device)
+    assert [path for path in device.pushed if not path.endswith("job.json")] == [stored[1]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("killed", "out of memory?"),
+        ("crash", "exit code 1: it broke"),
+        ("bad model", r"model: no  \[31mgraph"),
+        ("foreign", "names a file not its own: '/etc/passwd'"),
+        ("short", "which its shape contradicts"),
+        ("huge", "outputs are larger"),
+        ("overlap", "begin before"),
+        ("fewer", "60 durations, 59 starts"),
+        ("slow claim", "claims 1000.00 s"),
+        ("extra", "answer is not one: extra"),
+    ],
+)
+def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, words: str) -> None:
+    """Crashes and lies are told from each other; the other work is measured."""
+    bad, good = measured(tmp_path, mode, "fine")
+    assert isinstance(good, Session)
+    assert isinstance(bad, Failed)
+    assert isinstance(bad.reason, DeviceError)
+    with pytest.raises(DeviceError, match=words):
+        raise bad.reason
+
+
+def test_a_runner_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the deadline, and the other work goes on."""
+    monkeypatch.setattr(launching, "LOAD_S", -1.0)
+    bad, good = measured(tmp_path, "hang", "fine")
+    assert isinstance(bad, Failed)
+    assert "did not end within 1 s" in str(bad.reason)
+    assert isinstance(good, Session)
+
+
+class Once:
+    """True the first `times` a launch of the runner is about to start."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, argv: tuple[str, ...]) -> bool:
+        hit = "run" in argv and self.left > 0
+        self.left -= hit
+        return hit
+
+
+def test_only_the_launch_that_was_cut_off_is_repeated(tmp_path: Path) -> None:
+    """Two lost connections, two launches in the end."""
+    device = Breaking(Once(2))
+    (found,) = measured(tmp_path, "fine", device=device)
+    assert isinstance(found, Session)
+    assert device.reconnects == 2
+    assert len(log(device)) == 2
+
+
+def test_a_third_lost_connection_fails_the_work(tmp_path: Path) -> None:
+    """The other one is measured."""
+    bad, good = measured(tmp_path, "fine", "sleep 0", device=Breaking(Once(3)))
+    assert isinstance(bad, Failed)
+    assert isinstance(bad.reason, Disconnected)
+    assert isinstance(good, Session)
+
+
+class Ended(Breaking):
+    """Loses the connection after the runner has ended, before it says so."""
+
+    lost = False
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        ended = super().run(*argv, timeout_s=timeout_s)
+        if "run" in argv and not self.lost:
+            self.lost = True
+            raise Disconnected("gone")
+        return ended
+
+
+def test_a_finished_launch_is_never_repeated(tmp_path: Path) -> None:
+    """Its result is fetched once the device is back."""
+    device = Ended()
+    (found,) = measured(tmp_path, "fine", device=device)
+    assert isinstance(found, Session)
+    assert len(log(device)) == 2

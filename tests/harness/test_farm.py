@@ -1,0 +1,99 @@
+"""`android_harness.farm`: several devices at once, here stand-ins on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from android_harness import farm
+from android_harness.errors import DeviceError
+from android_harness.host import HostDevice
+from android_harness.placing import Program
+from android_harness.records import Completed, Plan, Session
+from tests.harness import sessions
+
+PLAN = Plan(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=0.0)
+
+
+class Named(HostDevice):
+    """This machine under another name, whose settings cannot be changed."""
+
+    def __init__(self, serial: str, broken: bool = False) -> None:
+        super().__init__()
+        self.serial = serial
+        self.broken = broken
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        if self.broken:
+            raise DeviceError("it burns")
+        return super().run(*argv, timeout_s=timeout_s)
+
+
+def benched(folder: Path, mode: str, *devices: HostDevice) -> dict[str, farm.Outcome]:
+    program = Program(sessions.stand_in(folder))
+    return dict(
+        farm.bench_all(
+            devices,
+            [sessions.work(folder, mode)],
+            PLAN,
+            soc=None,
+            observer=lambda serial, what: None,
+            programs=lambda device, identity: lambda backend: program,
+        )
+    )
+
+
+def test_one_broken_device_stops_no_other(tmp_path: Path) -> None:
+    """Its failure is data."""
+    found = benched(tmp_path, "fine", Named("a"), Named("b", broken=True), Named("c"))
+    assert str(found["b"].error) == "it burns"
+    for serial in "ac":
+        assert found[serial].error is None
+        assert isinstance(found[serial].results[0], Session)
+
+
+@pytest.mark.slow
+def test_three_devices_take_hardly_longer_than_one(tmp_path: Path) -> None:
+    """Less than 1.3 times, with a runner that only sleeps."""
+
+    def seconds(*names: str) -> float:
+        began = time.monotonic()
+        found = benched(tmp_path, "sleep 2.5", *(Named(name) for name in names))
+        assert all(isinstance(one.results[0], Session) for one in found.values())
+        return time.monotonic() - began
+
+    one = seconds("a")
+    assert seconds("a", "b", "c") < 1.3 * one
+
+
+def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that hangs for its whole deadline does not hold it up."""
+    devices = [Named("a"), Named("b")]
+    waited = farm._all_done
+    began = time.monotonic()
+
+    def interrupted(futures: list[farm.Future[farm.Outcome]]) -> bool:
+        running = [list(Path(device.root).glob("programs/*/log")) for device in devices]
+        if all(running) and threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(farm, "_all_done", waited)
+            raise KeyboardInterrupt
+        return waited(futures)
+
+    monkeypatch.setattr(farm, "_all_done", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        benched(tmp_path, "hang", *devices)
+    assert time.monotonic() - began < 20
+
+
+def test_samples_are_json_lines(tmp_path: Path) -> None:
+    """A header, then a launch a line, with every duration; nothing is left aside."""
+    session = sessions.session()
+    farm.write_samples(session, tmp_path / "device" / "a.jsonl")
+    header, *rows = map(json.loads, (tmp_path / "device" / "a.jsonl").read_text().splitlines())
+    assert header["artifact"] == "model.onnx"
+    assert [row["durations_ns"] for row in rows] == [list(one.durations_ns) for one in session.launches]
+    assert [path.name for path in (tmp_path / "device").iterdir()] == ["a.jsonl"]

@@ -1,0 +1,118 @@
+"""`android_harness.stats` and `instability`: figures, the interval, the verdict, and signs of instability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from android_harness import stats
+from android_harness.errors import DeviceError
+from android_harness.records import Plan, Session
+from tests.harness import sessions
+
+
+def test_a_stable_session_has_no_flags() -> None:
+    """Simulated clean clocks, temperatures and durations raise nothing."""
+    assert stats.figures(sessions.session()).flags == ()
+
+
+def first_launch(**changes: Any) -> Session:
+    launches = tuple(sessions.launch(i, **(changes if i == 0 else {})) for i in range(5))
+    return sessions.session(launches=launches)
+
+
+UNSTABLE: dict[str, tuple[str, Session]] = {
+    "hot before": ("thermal", sessions.session(before=sessions.state(thermal_status=1))),
+    "hot after": ("thermal", sessions.session(after=sessions.state(thermal_status=2))),
+    "overridden": ("thermal", sessions.session(after=sessions.state(thermal_overridden=True))),
+    "cap after": ("cap", sessions.session(after=sessions.state(scaling_max_khz=(1804800, 2419200, 2457600)))),
+    "cap inside": ("cap", first_launch(clocks=sessions.clocks(cap_khz=2457600))),
+    "low clock": ("frequency", first_launch(clocks=sessions.clocks(share=0.94))),
+    "slower and slower": ("trend", first_launch(taken=sessions.durations(0, slope=0.06))),
+    "faster and faster": ("trend", first_launch(taken=sessions.durations(0, slope=-0.06))),
+    "spread": ("spread", first_launch(taken=(8_000_000, 8_000_000, 8_000_000, 8_000_000, 9_000_000) * 60)),
+    "little cores": ("affinity", first_launch(cores_allowed="0-7")),
+    "unknown cores": ("affinity", first_launch(cores_allowed="")),
+    "canary": ("canary", sessions.session(canary_ns=((1_000_000,) * 30,) * 5 + ((1_060_000,) * 30,))),
+    "no canary": ("canary", sessions.session(canary_ns=())),
+    "cold": ("warm-up", first_launch(warm=False)),
+    "few calls": ("samples", first_launch(taken=sessions.durations(0, count=40, ms=60))),
+    "short": ("samples", first_launch(taken=sessions.durations(0, count=60))),
+    "few launches": ("samples", sessions.session(plan=Plan(launches=6, affinity="f0"))),
+}
+
+
+@pytest.mark.parametrize("case", UNSTABLE)
+def test_every_sign_of_instability_is_seen(case: str) -> None:
+    """Each simulated disturbance raises its own flag, and no other."""
+    name, session = UNSTABLE[case]
+    flags = stats.figures(session).flags
+    assert flags
+    assert {flag.partition(":")[0] for flag in flags} == {name}
+
+
+def test_clocks_near_their_cap_are_stable() -> None:
+    """98 % of the time at the maximum is no throttling."""
+    assert stats.figures(first_launch(clocks=sessions.clocks(share=0.98))).flags == ()
+
+
+def test_figures_are_those_of_the_pooled_samples() -> None:
+    """Percentiles of 5 x 100 known values, in milliseconds."""
+    launches = tuple(sessions.launch(i, [k * 10**6 for k in range(1, 102)]) for i in range(5))
+    found = stats.figures(sessions.session(launches=launches))
+    assert (found.p50_ms, found.p90_ms, found.p95_ms, found.max_ms) == (51, 91, 96, 101)
+    assert found.mad_ms == 25
+    assert (found.samples, found.launches, found.first_ms, found.load_ms) == (505, 5, 12, 50)
+    assert found.p99_ms is None
+    assert found.p90_ci_ms == (91, 91)
+
+
+def test_p99_needs_a_thousand_samples() -> None:
+    """5 x 300 are enough."""
+    assert stats.figures(sessions.session()).p99_ms is not None
+
+
+@pytest.mark.parametrize("launches", [(), (sessions.launch(0),)])
+def test_one_launch_makes_no_interval(launches: tuple[Any, ...]) -> None:
+    """Their spread would be a guess."""
+    with pytest.raises(DeviceError, match="at least 2 launches"):
+        stats.figures(sessions.session(launches=launches))
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ((13.0, 14.9), "pass"),
+        ((15.1, 16.0), "fail"),
+        ((14.9, 15.1), "inconclusive"),
+        ((14.0, 15.0), "inconclusive"),
+        ((15.0, 16.0), "inconclusive"),
+        ((float("nan"), float("nan")), "inconclusive"),
+    ],
+)
+def test_a_verdict_needs_the_interval_clear_of_the_budget(
+    interval: tuple[float, float], expected: str
+) -> None:
+    """Touching the budget is not clear of it."""
+    assert stats.verdict(interval, 15.0) == expected
+
+
+@pytest.mark.parametrize(("launches", "between"), [(3, 0.003), (3, 0.03), (5, 0.003), (5, 0.03)])
+def test_the_interval_holds_the_true_p90(launches: int, between: float) -> None:
+    """In 90 % of 150 simulated sessions or more (fewer than 85 % would be bad luck of 3 sigma)."""
+    rng = np.random.default_rng(7)
+
+    def draw(count: int, calls: int) -> Any:
+        effects = np.exp(rng.normal(0, between, count))[:, None]
+        return effects * (1 + 0.01 * rng.gamma(2.0, 0.7, (count, calls)))
+
+    truth = float(np.percentile(draw(200_000, 1), 90))
+    intervals = [stats.p90_interval(tuple(draw(launches, 40))) for _ in range(150)]
+    assert sum(low <= truth <= high for low, high in intervals) >= 0.85 * 150
+
+
+def test_the_same_samples_have_the_same_interval() -> None:
+    """The bootstrap's seed is fixed."""
+    assert stats.figures(sessions.session()) == stats.figures(sessions.session())
