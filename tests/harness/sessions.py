@@ -175,7 +175,7 @@ else:
 
 
 def stand_in(folder: Path) -> Path:
-    """A runner whose model file says what it does: "fine", "sleep 1", "hang", …"""
+    """A runner whose model file says what it does: "fine", "sleep 1", "hang" and so on."""
     path = folder / "runner-onnxruntime"
     path.write_text(STAND_IN)
     path.chmod(0o755)

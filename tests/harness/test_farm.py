@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -76,7 +78,7 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
     waited = farm._all_done
     began = time.monotonic()
 
-    def interrupted(futures: list[farm.Future[farm.Outcome]]) -> bool:
+    def interrupted(futures: Sequence[Future[farm.Outcome]]) -> bool:
         running = [list(Path(device.root).glob("programs/*/log")) for device in devices]
         if all(running) and threading.current_thread() is threading.main_thread():
             monkeypatch.setattr(farm, "_all_done", waited)
