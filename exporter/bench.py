@@ -19,8 +19,7 @@ from exporter.stages import EVIDENCE, Event, Observer
 if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.farm import Outcome
-    from android_harness.placing import Program
-    from android_harness.records import Backend, Build, Device, Identity, Session, Work
+    from android_harness.records import Backend, Device, Session, Work
     from exporter.evidence import Evidence
     from exporter.report.schema import Manifest
 
@@ -260,16 +259,15 @@ def bench(
     chosen = selection(report, artifact, every)
     expected = load_evidence(out, report)
     plan = Plan(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
-    connected = {device.serial: device for device in connect(names)}
+    connected = connect(names)
     if every:
         chosen = _without_unbuilt(chosen)
     outcomes = farm.bench_all(
-        list(connected.values()),
+        connected,
         works(out, chosen.artifacts, expected),
         plan,
         soc=devices.required_soc(report.target_soc),
         observer=_telling(observer),
-        programs=lambda identity: _programs(connected[identity.serial], identity),
     )
     sessions, failures = _split(outcomes)
     if not sessions:
@@ -335,22 +333,6 @@ def _latency(
     except OSError as problem_here:
         raise _unwritable(out, problem_here) from problem_here
     return ondevice.record(found, [one.durations_ns for one in session.launches], budget_ms, name)
-
-
-def _platform(device: Device, identity: Identity) -> Build:
-    """Which build of the runner a device executes: Android's own loader tells it from another Linux."""
-    if identity.machine != "aarch64":
-        return "host"
-    android = device.run("test", "-e", "/system/bin/linker64").exit_code == 0
-    return "android-arm64" if android else "linux-arm64"
-
-
-def _programs(device: Device, identity: Identity) -> Callable[[Backend], Program]:
-    from android_harness import build
-    from android_harness.placing import Program
-
-    platform: Build = "host" if device.serial == "host" else _platform(device, identity)
-    return lambda backend: Program(build.find_runner(platform, backend), build.libraries(platform))
 
 
 def _without_unbuilt(chosen: Selection) -> Selection:
