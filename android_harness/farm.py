@@ -87,8 +87,12 @@ def built(device: Device, identity: Identity) -> Programs:
         DeviceError: The device does not answer.
     """
     target = _target(device, identity)
-    libraries = build.libraries(target)
-    return lambda backend: Program(build.find_runner(target, backend), libraries)
+    return lambda backend: _program(build.find_runner(target, backend))
+
+
+def _program(binary: Path) -> Program:
+    """With the libraries beside it, which it looks for there: it runs from another folder, on the host too."""
+    return Program(binary, tuple(sorted(path for path in binary.parent.glob("*.so*") if path.is_file())))
 
 
 def _target(device: Device, identity: Identity) -> Build:
