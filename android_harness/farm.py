@@ -91,7 +91,7 @@ def built(device: Device, identity: Identity) -> Programs:
 
 
 def _program(binary: Path) -> Program:
-    """With the libraries beside it, which it looks for there: it runs from another folder, on the host too."""
+    """With the libraries beside it: on the host too it runs from another folder, and needs them there."""
     return Program(binary, tuple(sorted(path for path in binary.parent.glob("*.so*") if path.is_file())))
 
 
