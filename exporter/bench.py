@@ -261,7 +261,7 @@ def bench(
     plan = Plan(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
     connected = connect(names)
     if every:
-        chosen = _without_unbuilt(chosen)
+        chosen = _without_unbuilt(chosen, all(device.serial == "host" for device in connected))
     outcomes = farm.bench_all(
         connected,
         works(out, chosen.artifacts, expected),
@@ -335,20 +335,22 @@ def _latency(
     return ondevice.record(found, [one.durations_ns for one in session.launches], budget_ms, name)
 
 
-def _without_unbuilt(chosen: Selection) -> Selection:
+def _without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
     """Leave out what no runner was built for: one missing runtime must not stop the others."""
-    missing = {a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)]))}
+    missing = {
+        a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)], on_host))
+    }
     able = tuple(a for a in chosen.artifacts if a.variant.name not in missing)
     return Selection(able, {**chosen.skipped, **missing}) if able else chosen
 
 
-def _not_built(backend: Backend) -> str:
+def _not_built(backend: Backend, on_host: bool) -> str:
     from android_harness import build
     from android_harness.errors import SetupError
     from android_harness.records import Build
 
     why = ""
-    for platform in get_args(Build):
+    for platform in ("host",) if on_host else get_args(Build):
         try:
             build.find_runner(platform, backend)
         except SetupError as error:

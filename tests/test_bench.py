@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from android_harness import errors as harness
 from exporter import bench, devices, ondevice, select
+from exporter.audit import verify_export
+from exporter.cli import main
 from exporter.errors import UsageError, VerificationError
 from exporter.evidence import Evidence
 from exporter.records import Artifact, BudgetVerdict, DeviceEvidence, DeviceLatency, Limits, Report, Sample
 from exporter.report import html, manifest, restore
+from tests import exports
 from tests.report import sample
 
 PHONE = {"serial": "R58N", "model": "Galaxy S20 FE", "soc": "SM8250"}
@@ -310,3 +315,34 @@ def test_the_budget_figure_follows_the_phone() -> None:
     """First screen: the interval and which device."""
     page = html.render(measured(executorch_xnnpack_int8=SLOW), {})
     assert "over budget on the device: p90 19.8 to 20.2 ms, Galaxy S20 FE, SM8250, R58N" in page
+
+
+@pytest.mark.slow
+def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real runner: exit 19, the model's own outputs, labelled everywhere, and OUT still holds."""
+    build = pytest.importorskip("android_harness.build")
+    try:
+        build.find_runner("host", "executorch")
+    except harness.SetupError:
+        build.build("host")
+    out = tmp_path / "out"
+    shutil.copytree(exports.exported("cnn")[0], out)
+    name = "executorch-xnnpack-fp32"
+    short = ["--launches", "2", "--seconds", "0.05", "--threads", "1"]
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", str(out), "--device", "host", "--artifact", name, *short])
+    assert caught.value.code == 19
+    told = capsys.readouterr()
+    assert "HOST" in told.out
+    assert "NOT MEASURED" in told.out
+    assert "no real phone" in told.err
+    listed = manifest.load(out / "manifest.json")
+    found = next(a.device_latency for a in listed.artifacts if a.name == name)
+    assert found is not None
+    assert (found.evidence, found.verdict, found.problem) == ("host", "not_measured", "")
+    assert found.max_error is not None
+    assert found.max_error < 1e-5
+    assert listed.verdict.budget == "not_measured"
+    assert f"device/{name}-host.jsonl" in {item.file for item in listed.evidence.files}
+    assert "HOST" in (out / "report.html").read_text()
+    assert verify_export(out).holds
