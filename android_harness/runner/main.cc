@@ -151,6 +151,7 @@ int dispatch(const std::vector<std::string>& arguments) {
 }  // namespace runner
 
 int main(int count, char** values) {
+  runner::keep_freed_memory();
   try {
     return runner::translated([&] { return runner::dispatch({values + 1, values + count}); });
   } catch (const runner::Failure& failure) {

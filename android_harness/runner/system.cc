@@ -1,6 +1,9 @@
 #include "system.h"
 
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sched.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -49,6 +52,13 @@ int64_t now_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC_RAW, &now);
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_MMAP_THRESHOLD, 1 << 25);  // the most glibc allows
+#endif
 }
 
 void set_affinity(const std::string& hexadecimal_mask) {

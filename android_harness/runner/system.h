@@ -12,6 +12,11 @@ namespace runner {
 // CLOCK_MONOTONIC_RAW: not slewed by NTP while we measure.
 int64_t now_ns();
 
+// glibc gives freed memory back to the kernel at once when it lies at the heap's end, and LibTorch frees all it
+// used in every call: page faults made MobileNetV2 1.6 times slower than in a Python process, whose heap
+// happens to end elsewhere. Android's allocators keep freed pages by themselves.
+void keep_freed_memory();
+
 // Throws Failure(unsupported) when the system does not let us run on these cores.
 void set_affinity(const std::string& hexadecimal_mask);
 
