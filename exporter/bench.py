@@ -9,124 +9,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from exporter import assemble, cache, devices, ondevice, publish, select, targets
-from exporter.errors import OutputError, UsageError, VerificationError
+from exporter import assemble, cache, devices, ondevice, publish, select, targets, workload
+from exporter.errors import OutputError
 from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Report
-from exporter.stages import EVIDENCE, Event, Observer
+from exporter.stages import Event, Observer
 
 if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.farm import Outcome
-    from android_harness.records import Backend, Device, Session, Work
+    from android_harness.records import Device, Session
     from exporter.evidence import Evidence
     from exporter.report.schema import Manifest
-
-BACKENDS: Mapping[tuple[str, str], Backend] = {
-    ("executorch", "xnnpack"): "executorch",
-    ("onnx", "onnxruntime"): "onnxruntime",
-    ("onnx", "onnxruntime-mobile"): "onnxruntime",
-    ("torchscript", "lite"): "torchscript",
-}
-"""(format, backend) -> the runner's backend that executes it."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of OUT is to be measured, and why not the rest."""
-
-    artifacts: tuple[Artifact, ...]
-    skipped: Mapping[str, str]
-
-
-def selection(report: Report, name: str | None = None, every: bool = False) -> Selection:
-    """The artifact named; else all that can be run; else the chosen one, or the first that passed.
-
-    Raises:
-        UsageError: It does not exist, or cannot be measured; says why, and which can.
-    """
-    reasons = {a.variant.name: _why_not(a) for a in report.artifacts}
-    able = tuple(a for a in report.artifacts if not reasons[a.variant.name])
-    offered = ", ".join(a.variant.name for a in able) or "none"
-    if name is not None and reasons.get(name, "it is not in the manifest"):
-        why = reasons.get(name, "it is not in the manifest")
-        raise UsageError(f"{name} cannot be measured: {why}.", f"These can: {offered}.")
-    if not able:
-        why = "; ".join(f"{n}: {reason}" for n, reason in reasons.items()) or "it has no artifacts"
-        raise UsageError(f"Nothing of this export can be measured on a device. {why}.")
-    if every:
-        return Selection(able, {n: reason for n, reason in reasons.items() if reason})
-    wanted = name or report.selected
-    return Selection(tuple(a for a in able if a.variant.name == wanted) or able[:1], {})
-
-
-def _key(artifact: Artifact) -> tuple[str, str]:
-    return artifact.variant.format, artifact.variant.backend
-
-
-def _why_not(artifact: Artifact) -> str:
-    """Why the runner cannot measure it; an empty string when it can."""
-    if _key(artifact) not in BACKENDS:
-        return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
-    return "" if artifact.status == "passed" else f"it is {artifact.status.replace('_', ' ')}, not passed"
-
-
-def works(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[Work, ...]:
-    """What the harness is given: files whose hashes are the manifest's, with the verification inputs.
-
-    Raises:
-        VerificationError: A file is missing or is not the one that was exported.
-    """
-    from android_harness.records import Work
-    from exporter.report.schema import inside
-
-    found = []
-    for artifact in artifacts:
-        path = inside(out, str(artifact.file))
-        _check_hash(path, str(artifact.sha256))
-        backend = BACKENDS[_key(artifact)]
-        samples = tuple(evidence.samples())
-        found.append(Work(artifact.variant.name, path, str(artifact.sha256), backend, samples))
-    return tuple(found)
-
-
-def load_evidence(out: Path, report: Report) -> Evidence:
-    """The inputs and expected outputs in OUT, if they are those of the export.
-
-    Raises:
-        VerificationError: They are missing, or not what the manifest lists.
-    """
-    from exporter import evidence
-    from exporter.report.schema import inside
-
-    if EVIDENCE not in report.evidence_files:
-        raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
-    path = inside(out, EVIDENCE)
-    _check_hash(path, report.evidence_files[EVIDENCE])
-    return evidence.load(path)
-
-
-def _check_hash(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise VerificationError(f"{path} is missing.", "Export again.")
-    if cache.digest_file(path) != sha256:
-        raise VerificationError(
-            f"{path} is not the file that was exported (its sha256 differs).", "Export again."
-        )
-
-
-def check_target(report: Report) -> None:
-    """Refuse a target that no Android device can stand for.
-
-    Raises:
-        UsageError: The export is for an iPhone.
-    """
-    if "coreml-fp16" in targets.get(report.target_name).runnable:
-        raise UsageError(
-            f"{report.target_name} cannot be measured: the runner is for Android devices and Linux.",
-            "Export for a Snapdragon or generic-arm64.",
-        )
 
 
 def read(out: Path) -> tuple[Report, Manifest]:
@@ -255,16 +150,16 @@ def bench(
     from android_harness.records import Plan
 
     report, listed = read(out)
-    check_target(report)
-    chosen = selection(report, artifact, every)
-    expected = load_evidence(out, report)
+    workload.check_target(report)
+    chosen = workload.selection(report, artifact, every)
+    expected = workload.load_evidence(out, report)
     plan = Plan(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
     connected = connect(names)
     if every:
-        chosen = _without_unbuilt(chosen, all(device.serial == "host" for device in connected))
+        chosen = workload.without_unbuilt(chosen, all(device.serial == "host" for device in connected))
     outcomes = farm.bench_all(
         connected,
-        works(out, chosen.artifacts, expected),
+        workload.works(out, chosen.artifacts, expected),
         plan,
         soc=devices.required_soc(report.target_soc),
         observer=_telling(observer),
@@ -333,31 +228,6 @@ def _latency(
     except OSError as problem_here:
         raise _unwritable(out, problem_here) from problem_here
     return ondevice.record(found, [one.durations_ns for one in session.launches], budget_ms, name)
-
-
-def _without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
-    """Leave out what no runner was built for: one missing runtime must not stop the others."""
-    missing = {
-        a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)], on_host))
-    }
-    able = tuple(a for a in chosen.artifacts if a.variant.name not in missing)
-    return Selection(able, {**chosen.skipped, **missing}) if able else chosen
-
-
-def _not_built(backend: Backend, on_host: bool) -> str:
-    from android_harness import build
-    from android_harness.errors import SetupError
-    from android_harness.records import Build
-
-    why = ""
-    for platform in ("host",) if on_host else get_args(Build):
-        try:
-            build.find_runner(platform, backend)
-        except SetupError as error:
-            why = why or str(error)
-        else:
-            return ""
-    return why
 
 
 def connect(names: Sequence[str]) -> tuple[Device, ...]:

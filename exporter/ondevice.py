@@ -74,11 +74,11 @@ def record(
     """
     from pydantic import ValidationError
 
-    from exporter.report import schema
+    from exporter.report import latencies
 
     extra = {"budget_ms": budget_ms, "samples_file": samples_file, "launch_ms": quantiles(durations_ns)}
     try:
-        return schema.DeviceLatency.model_validate({**found, **extra}).record()
+        return latencies.DeviceLatency.model_validate({**found, **extra}).record()
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 

@@ -22,7 +22,13 @@ LAYERS = (
     {"exporter.cli"},
     {"exporter.pipeline"},
     {"exporter.bench"},
-    {"exporter.assemble", "exporter.audit", "exporter.inspection", "exporter.ondevice"},
+    {
+        "exporter.assemble",
+        "exporter.audit",
+        "exporter.inspection",
+        "exporter.ondevice",
+        "exporter.workload",
+    },
     {"exporter.stages", "exporter.select", "exporter.report"},
     {"exporter.jobs", "exporter.publish", "exporter.workers", "exporter.cache"},
     {
@@ -138,7 +144,7 @@ def test_only_the_command_line_prints_and_exits(module: str) -> None:
     assert "typer" not in {name.split(".")[0] for name in imports(module)}
 
 
-TALK_TO_DEVICES = {"exporter.bench", "exporter.cli", "exporter.cli.device"}
+TALK_TO_DEVICES = {"exporter.bench", "exporter.cli", "exporter.cli.device", "exporter.workload"}
 
 
 @pytest.mark.parametrize("module", MODULES)

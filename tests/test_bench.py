@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from android_harness import errors as harness
-from exporter import bench, devices, ondevice, select
+from exporter import bench, devices, ondevice, select, workload
 from exporter.audit import verify_export
 from exporter.cli import main
 from exporter.errors import UsageError, VerificationError
@@ -207,17 +207,17 @@ class TestSelection:
 
     def test_the_chosen_one_by_default(self) -> None:
         """One phone, one artifact, one minute."""
-        found = bench.selection(sample.report())
+        found = workload.selection(sample.report())
         assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-int8"]
 
     def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
         """As for an export with --no-verify's opposite: passed, but not chosen."""
-        found = bench.selection(replace(sample.report(), selected=None))
+        found = workload.selection(replace(sample.report(), selected=None))
         assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-fp32"]
 
     def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
         """Nothing is left out silently."""
-        found = bench.selection(sample.report(), every=True)
+        found = workload.selection(sample.report(), every=True)
         assert {a.variant.name for a in found.artifacts} == set(TestChoice.RUNNABLE)
         assert "no backend" in found.skipped["executorch-vulkan-fp16"]
         assert found.skipped["onnx-int8"] == "it is failed, not passed"
@@ -228,12 +228,12 @@ class TestSelection:
     def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
         """It says which can."""
         with pytest.raises(UsageError, match="These can: executorch-xnnpack-fp32"):
-            bench.selection(sample.report(), name)
+            workload.selection(sample.report(), name)
 
     def test_an_export_of_which_nothing_passed(self) -> None:
         """There is nothing to push."""
         with pytest.raises(UsageError, match="Nothing of this export"):
-            bench.selection(sample.nothing_passed())
+            workload.selection(sample.nothing_passed())
 
 
 def evidence() -> Evidence:
@@ -299,7 +299,7 @@ class TestFiles:
         """What is measured is what was exported."""
         (tmp_path / str(FP32.file)).write_bytes(b"other")
         with pytest.raises(VerificationError, match="sha256 differs"):
-            bench.works(tmp_path, [FP32], evidence())
+            workload.works(tmp_path, [FP32], evidence())
 
 
 def test_simulated_is_all_over_the_page() -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from exporter import devices
 from exporter.errors import VerificationError
 from exporter.records import (
     BudgetVerdict,
     DataKind,
-    DeviceEvidence,
     FormatName,
     Limits,
     Precision,
@@ -25,52 +24,10 @@ from exporter.records import (
 from exporter.records import DeviceLatency as DeviceLatencyRecord
 from exporter.records import Preprocessing as PreprocessingRecord
 from exporter.records import TensorSpec as TensorSpecRecord
+from exporter.report.latencies import DeviceLatency, HostLatency
+from exporter.report.parts import Count, Dtype, FileName, Fraction, Name, Part, Sha256, Shape
 
 SCHEMA_VERSION = 1
-MAX_ELEMENTS = 2**31
-"""Of one tensor: more would be an attempt to make the reader allocate it."""
-MAX_RANK = 16
-RESERVED = frozenset({"manifest.json", "report.html", "export.log"})
-
-
-def _file_name(name: str) -> str:
-    path = PurePosixPath(name)
-    parts = name.split("/")
-    if path.is_absolute() or any(part in {"", ".", ".."} for part in parts):
-        raise ValueError("must be a plain relative path inside the export's folder")
-    if any(c in name for c in "\\:") or not name.isprintable():
-        raise ValueError("must not hold backslashes, colons or control characters")
-    if name.casefold() in RESERVED:
-        raise ValueError("is one of the export's own files, not an artifact")
-    return name
-
-
-def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    elements = 1
-    for size in shape:
-        elements *= size
-    if elements > MAX_ELEMENTS:
-        raise ValueError(f"has {elements} elements; at most {MAX_ELEMENTS} are accepted")
-    return shape
-
-
-FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_file_name)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(ge=0)]
-Launch = tuple[Milliseconds, Milliseconds, Milliseconds, Milliseconds, Milliseconds]
-Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_RANK), AfterValidator(_shape)]
-Dtype = Annotated[
-    str, Field(pattern=r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128))$")
-]
-
-
-class Part(BaseModel):
-    """Unknown fields are ignored, so that an older reader understands a newer writer of the same schema."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Source(Part):
@@ -143,7 +100,7 @@ class Figures(Part):
     sqnr_db: float | None
     top1_agreement: Fraction | None
     problem: str = ""
-    not_finite: dict[str, Literal["inf", "-inf", "nan"]] = {}
+    not_finite: dict[str, Literal["inf", "-inf", "nan"]] = Field(default_factory=dict)
 
 
 class Verification(Figures):
@@ -151,62 +108,6 @@ class Verification(Figures):
     limits: dict[str, float]
     edge: Figures | None = None
     lowering: Figures | None = None
-
-
-class HostLatency(Part):
-    p50_ms: Milliseconds
-    p90_ms: Milliseconds
-    samples: Count
-    threads: Annotated[int, Field(ge=1)]
-    samples_ns: tuple[Count, ...] = ()
-
-
-class DeviceLatency(Part):
-    """Field for field `records.DeviceLatency`. A claim that contradicts itself is refused."""
-
-    evidence: DeviceEvidence
-    device: dict[str, JsonValue]
-    p50_ms: Milliseconds
-    p90_ms: Milliseconds
-    p90_ci_ms: tuple[Milliseconds, Milliseconds]
-    launches: Annotated[int, Field(ge=1)]
-    samples: Annotated[int, Field(ge=1)]
-    flags: tuple[str, ...]
-    max_error: Annotated[float, Field(ge=0)] | None
-    verdict: BudgetVerdict
-    budget_ms: Annotated[float, Field(gt=0)] | None = None
-    p95_ms: Milliseconds | None = None
-    p99_ms: Milliseconds | None = None
-    max_ms: Milliseconds | None = None
-    mad_ms: Milliseconds | None = None
-    first_ms: Milliseconds | None = None
-    load_ms: Milliseconds | None = None
-    peak_bytes: Count | None = None
-    problem: str = ""
-    why: tuple[str, ...] = ()
-    started_at: str = ""
-    samples_file: FileName | None = None
-    launch_ms: Annotated[tuple[Launch, ...], Field(max_length=10_000)] = ()
-
-    @model_validator(mode="after")
-    def _honest(self) -> DeviceLatency:
-        serial = self.device.get("serial")
-        if not isinstance(serial, str) or not serial:
-            raise ValueError("device has no serial")
-        if self.p50_ms > self.p90_ms or self.p90_ci_ms[0] > self.p90_ci_ms[1]:
-            raise ValueError("p50_ms, p90_ms and p90_ci_ms are not in order")
-        if (self.evidence == "measured") == (self.verdict == "not_measured"):
-            raise ValueError(f"evidence {self.evidence} cannot have the verdict {self.verdict}")
-        if self.evidence == "measured" and (self.why or self.device.get("doubts")):
-            raise ValueError("evidence is measured, but the device itself lists doubts")
-        if (self.evidence == "host") != (serial == "host"):
-            raise ValueError(f"evidence is {self.evidence}, but its device is {serial!a}")
-        if self.verdict == "pass" and (self.flags or not self.device.get("soc")):
-            raise ValueError("the verdict is pass, but the run was not stable or its SoC is not identified")
-        return self
-
-    def record(self) -> DeviceLatencyRecord:
-        return DeviceLatencyRecord(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class Structure(Part):
@@ -310,9 +211,9 @@ class Manifest(Part):
     selection_reason: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    not_offered: dict[str, str] = {}
+    not_offered: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
-    stage_seconds: dict[str, float] = {}
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
