@@ -5,6 +5,8 @@ Builds are kept in the cache folder, one per target, sources and options: the sa
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -13,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
@@ -27,7 +29,6 @@ Observer = Callable[[str], None]
 _HEADER = "onnxruntime_c_api.h"
 _DEBIAN_HEADERS = Path("/usr/include/onnxruntime")
 _BUILD_S = 1800.0
-_LAST = "current"
 
 
 def cache_root() -> Path:
@@ -66,10 +67,20 @@ def build(
     environment = _environment(target, ndk)
     key = _key(target, options, environment.get("ANDROID_NDK_HOME", ""))
     folder = cache_root() / target / key
-    if not (folder / "complete").is_file():
-        _compile(target, folder, {**options, "RUNNER_BUILD": key[:12]}, environment, observer)
+    with _locked(folder):
+        if not (folder / "complete").is_file():
+            _compile(target, folder, {**options, "RUNNER_BUILD": key[:12]}, environment, observer)
     _remember(target, key)
     return _runners(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process builds, the others wait for it; the kernel frees the lock of one that was killed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def find_runner(target: Build, backend: Backend) -> Path:
@@ -102,19 +113,23 @@ def _runners(folder: Path) -> tuple[Path, ...]:
 
 
 def _last_folder(target: Build) -> Path:
-    """Of the build that was asked for last, as long as it is one of these sources."""
+    """Of the build that was asked for last, of these sources."""
     try:
-        last = json.loads((cache_root() / target / _LAST).read_text())
-    except (OSError, ValueError):
+        return cache_root() / target / _last(target).read_text()
+    except OSError:
         return cache_root() / target / "none"
-    return cache_root() / target / (last["key"] if last["sources"] == _sources_digest() else "none")
 
 
 def _remember(target: Build, key: str) -> None:
-    path = cache_root() / target / _LAST
+    path = _last(target)
     aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_text(json.dumps({"key": key, "sources": _sources_digest()}))
+    aside.write_text(key)
     aside.replace(path)
+
+
+def _last(target: Build) -> Path:
+    """Names the build asked for last; a file for each state of the sources: checkouts share the cache."""
+    return cache_root() / target / f"current-{_sources_digest()[:12]}"
 
 
 def _sources_digest() -> str:
