@@ -13,36 +13,21 @@ import re
 import shutil
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
-from exporter import cache, samples
+from exporter import cache, phone_setup, samples
 from exporter.errors import MissingDependencyError
+from exporter.findings import Finding
 from exporter.probes import IMPORTS, TIMEOUT_S, Probe, run_probe
 
-State = Literal["ok", "missing", "limited"]
 LEAST_MEMORY_BYTES = 4 * 2**30
 """Exporting MobileNetV2 in two workers needs about half of it."""
 LEAST_DISK_BYTES = 2**30
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    `missing` stops exports, `limited` makes them do less, and `fix` is the command (or sentence) that helps.
-    """
-
-    what: str
-    state: State
-    detail: str
-    fix: str = ""
-
-
 def examine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
-    """Look at everything an export needs; takes some seconds, imports no framework into this process.
+    """Look at everything an export or a phone needs; imports no framework into this process.
 
     Args:
         timeout_s: Deadline for each framework's probe, in seconds.
@@ -55,8 +40,8 @@ def examine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
         *(_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
         *_runtimes(probes),
         *_machine(),
-        _adb(),
         *_samples(),
+        *phone_setup.examine(),
     )
 
 
@@ -221,13 +206,6 @@ def _disk(what: str, folder: Path) -> Finding:
     if free >= LEAST_DISK_BYTES:
         return Finding(what, "ok", detail)
     return Finding(what, "limited", detail, "Free some space, or choose another folder.")
-
-
-def _adb() -> Finding:
-    path = shutil.which("adb")
-    if path:
-        return Finding("adb", "ok", path)
-    return Finding("adb", "limited", "not on PATH; only needed to measure on a phone", "apt-get install adb")
 
 
 def _samples() -> tuple[Finding, ...]:

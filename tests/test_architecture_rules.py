@@ -144,7 +144,13 @@ def test_only_the_command_line_prints_and_exits(module: str) -> None:
     assert "typer" not in {name.split(".")[0] for name in imports(module)}
 
 
-TALK_TO_DEVICES = {"exporter.bench", "exporter.cli", "exporter.cli.device", "exporter.workload"}
+TALK_TO_DEVICES = {
+    "exporter.bench",
+    "exporter.cli",
+    "exporter.cli.device",
+    "exporter.phone_setup",
+    "exporter.workload",
+}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import shutil
 import sys
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter import doctor, probes, samples
-from exporter.doctor import Finding
+from android_harness import build
+from android_harness.errors import SetupError
+from exporter import doctor, phone_setup, probes, samples
+from exporter.findings import Finding
 from exporter.probes import Probe
 
 HEALTHY = {
@@ -224,9 +227,73 @@ def test_missing_samples_are_optional(healthy: dict[str, Probe], monkeypatch: py
     assert (finding.state, finding.fix) == ("limited", samples.CHECKPOINT_COMMAND)
 
 
-def test_adb_is_only_information(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No adb never means that an export cannot run."""
-    monkeypatch.setattr(shutil, "which", lambda _name: None)
-    assert findings()["adb"].state == "limited"
-    monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/adb")
-    assert findings()["adb"].state == "ok"
+def phone_findings() -> dict[str, Finding]:
+    return {finding.what: finding for finding in phone_setup.examine()}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which nothing was done for a phone."""
+    monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
+    """Nothing of it ever means that an export cannot run."""
+    found = phone_findings()
+    assert {finding.state for finding in found.values()} == {"limited"}
+    assert {what: finding.fix.split(",")[0] for what, finding in found.items()} == {
+        "adb": "apt-get install adb",
+        "adbutils": "pip install 'export-mobile[android]'",
+        "scipy": "pip install 'export-mobile[android]'",
+        "cmake": "pip install 'export-mobile[android]'",
+        "Android NDK": "Unzip r26 or newer from https://developer.android.com/ndk/downloads",
+        "Runner, android-arm64": ("export-mobile runner build --for android-arm64 --executorch FOLDER"),
+        "Runner, host": "export-mobile runner build --for host",
+    }
+
+
+def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> None:
+    """One command tells everything."""
+    assert set(phone_findings()) <= set(findings())
+
+
+@pytest.mark.parametrize(
+    ("revision", "state", "words"),
+    [
+        ("27.2.12479018", "ok", "27.2.12479018 in"),
+        ("25.1.8937393", "limited", "needs r26"),
+        (None, "limited", "no build/cmake"),
+    ],
+)
+def test_the_ndk(
+    revision: str | None, state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder must hold a toolchain, of a version that knows C++20."""
+    if revision:
+        (tmp_path / "build/cmake").mkdir(parents=True)
+        (tmp_path / "build/cmake/android.toolchain.cmake").touch()
+        (tmp_path / "source.properties").write_text(f"Pkg.Desc = NDK\nPkg.Revision = {revision}\n")
+    monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
+    found = phone_findings()["Android NDK"]
+    assert found.state == state
+    assert words in found.detail
+
+
+def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built, what is not, and the command for the rest."""
+
+    def find(target: str, backend: str) -> Path:
+        if backend == "torchscript":
+            raise SetupError("It is not built.", f"Build it: build --for {target}")
+        return Path("runner")
+
+    monkeypatch.setattr(build, "find_runner", find)
+    found = phone_findings()["Runner, android-arm64"]
+    assert found.detail == "built for executorch, onnxruntime, not for torchscript"
+    assert found.fix == "build --for android-arm64"
+    monkeypatch.setattr(build, "find_runner", lambda target, backend: Path("runner"))
+    assert phone_findings()["Runner, host"].state == "ok"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from exporter.audit import Audit
-    from exporter.doctor import Finding
+    from exporter.findings import Finding
     from exporter.inspection import Inspection
     from exporter.targets import Target
 
