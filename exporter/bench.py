@@ -19,7 +19,7 @@ from exporter.stages import Event, Observer
 if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.farm import Outcome
-    from android_harness.records import Device, Session
+    from android_harness.records import Device, Plan, Session
     from exporter.evidence import Evidence
     from exporter.report.schema import Manifest
 
@@ -101,6 +101,10 @@ def _unwritable(out: Path, error: OSError) -> OutputError:
     return OutputError(f"{out} cannot be written: {error.strerror}.", "Check space and permissions.")
 
 
+LAUNCH = re.compile(r": launch \d+ of \d+$")
+"""How the harness says that a process is started."""
+
+
 @dataclass(frozen=True, eq=False)
 class Benched:
     """What one run of `bench` found out."""
@@ -162,7 +166,7 @@ def bench(
         workload.works(out, chosen.artifacts, expected),
         plan,
         soc=devices.required_soc(report.target_soc),
-        observer=_telling(observer),
+        observer=_telling(observer, len(connected), len(chosen.artifacts), plan),
     )
     sessions, failures = _split(outcomes)
     if not sessions:
@@ -181,13 +185,23 @@ def bench(
     return Benched(updated_report, tuple(latencies), chosen.skipped, tuple(failures.values()), problems)
 
 
-def _telling(observer: Observer | None) -> Callable[[str, str], None]:
+def _telling(
+    observer: Observer | None, devices: int, artifacts: int, plan: Plan
+) -> Callable[[str, str], None]:
+    """An observer for the harness, which calls it from a thread for each device; counts launches."""
     lock = threading.Lock()
+    begun, total = 0, devices * artifacts * plan.launches
+    tell = observer or (lambda event: None)
+    at_least = artifacts * plan.launches * plan.min_seconds
+    what = f"{total} launches, at least {at_least:.0f} s of timed calls; loading and warming up come on top"
+    tell(Event("device", what, 0, total))
 
     def told(serial: str, what: str) -> None:
+        nonlocal begun
         with lock:
-            if observer:
-                observer(Event("device", f"{serial}: {what}", 0, 0))
+            launches = bool(LAUNCH.search(what))
+            tell(Event("device", f"{serial}: {what}", begun, total))
+            begun += launches
 
     return told
 

@@ -76,7 +76,14 @@ def record(
 
     from exporter.report import latencies
 
-    extra = {"budget_ms": budget_ms, "samples_file": samples_file, "launch_ms": quantiles(durations_ns)}
+    device = dict(found["device"])
+    extra = {
+        "device": device,
+        "why": device.pop("why", ()),
+        "budget_ms": budget_ms,
+        "samples_file": samples_file,
+        "launch_ms": quantiles(durations_ns),
+    }
     try:
         return latencies.DeviceLatency.model_validate({**found, **extra}).record()
     except ValidationError as error:

@@ -328,7 +328,7 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = tmp_path / "out"
     shutil.copytree(exports.exported("cnn")[0], out)
     name = "executorch-xnnpack-fp32"
-    short = ["--launches", "2", "--seconds", "0.05", "--threads", "1"]
+    short = ["--launches", "3", "--seconds", "0.05", "--threads", "1"]
     with pytest.raises(SystemExit) as caught:
         main(["bench", str(out), "--device", "host", "--artifact", name, *short])
     assert caught.value.code == 19

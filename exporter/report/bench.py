@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.records import BudgetVerdict, DeviceEvidence, DeviceLatency, Report
-from exporter.report import text
+from exporter.report import flags, text
 from exporter.report.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from android_harness.records import DeviceReport
 
@@ -43,38 +44,52 @@ def print_bench(
         problems: What failed, by device or device and artifact -> in the harness' own words.
         console: Where to.
     """
-    kinds = sorted({item.evidence for _, item in found} - {"measured"})
-    for kind in kinds:
-        console.print(plain(text.NO_PHONE[kind], EVIDENCE_STYLES[kind]))
-    if found:
-        _table(found, console)
-    for name, item in found:
-        for words in (item.problem, *item.flags, *item.why):
-            if words:
-                console.print(plain(f"  {name} on {item.serial}: {words}", "yellow"))
+    for serial in dict.fromkeys(item.serial for _, item in found):
+        _device([(name, item) for name, item in found if item.serial == serial], console)
     for name, why in problems.items():
         console.print(plain(f"{name}: {why}", "red"))
     for name, why in skipped.items():
         console.print(plain(f"Not measured: {name}: {why}", "dim"))
-    console.print()
     console.print(plain(report.selection_reason))
+    if found and report.selected not in {name for name, _ in found}:
+        console.print(plain(f"{report.selected or 'Nothing'} is chosen, and was not measured now.", "yellow"))
     console.print(plain(f"{text.budget(report)}.", STYLES[report.budget]))
 
 
-def _table(found: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
+def _device(found: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
+    """One device: who it is, its table, and beneath it what is to be said against the figures."""
+    first = found[0][1]
+    console.print(plain(text.described([item for _, item in found]), "bold"))
+    if first.evidence in text.NO_PHONE:
+        console.print(plain(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
+    for why in first.why:
+        _note(console, why)
+    console.print(_table(found))
+    for name, item in found:
+        for words in (item.problem, *flags.grouped(item.flags)):
+            if words:
+                _note(console, f"{name}: {words}")
+    console.print()
+
+
+def _note(console: Console, words: str) -> None:
+    from rich.padding import Padding
+
+    console.print(Padding(plain(words, "yellow"), (0, 0, 0, 2), expand=False))
+
+
+def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("artifact", overflow="fold")
-    table.add_column("device", overflow="fold")
-    for name in ("p50 ms", "p90 ms", "p90 interval", "p99 ms"):
-        table.add_column(name, justify="right")
-    table.add_column("evidence", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("\nartifact", no_wrap=True)
+    for name in ("\np50", "ms\np90", "interval\nof p90", "\np99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("\nevidence", no_wrap=True)
+    table.add_column("\nverdict", no_wrap=True)
     for artifact, item in found:
         table.add_row(
             plain(artifact),
-            plain(text.device(item)),
             text.sig3(item.p50_ms),
             text.sig3(item.p90_ms),
             f"{text.sig3(item.p90_ci_ms[0])}-{text.sig3(item.p90_ci_ms[1])}",
@@ -82,33 +97,25 @@ def _table(found: Sequence[tuple[str, DeviceLatency]], console: Console) -> None
             plain(text.EVIDENCE_WORDS[item.evidence], EVIDENCE_STYLES[item.evidence]),
             plain(text.VERDICT_WORDS[item.verdict], STYLES[item.verdict]),
         )
-    console.print(table)
+    return table
 
 
 def print_devices(found: Iterable[DeviceReport], console: Console) -> None:
-    """Every device adb knows; beneath, each gate that is not met and what to do about it."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for heading in ("serial", "state", "SoC", "ready"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("", overflow="fold", ratio=1)
+    """Every device adb knows; beneath each, what it did not prove and each gate that is not met."""
     for device in found:
         who = device.identity
-        chip = (who.chip or who.soc or "unknown") if who else text.NONE
-        table.add_row(
-            plain(device.seen.serial, "bold"),
-            plain(device.seen.state),
-            plain(chip),
-            plain("yes" if device.ready else "no", "green" if device.ready else "red"),
-            plain("\n".join((*_doubts(device), *_unmet(device)))),
-        )
-    console.print(table)
+        known = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.seen.state,)
+        line = plain(f"{device.seen.serial}: ", "bold")
+        line.append(f"{', '.join(plain(word).plain for word in known if word)}: ")
+        line.append("ready" if device.ready else "not ready", "green" if device.ready else "red")
+        console.print(line)
+        for words in (*_doubts(device), *_unmet(device)):
+            _note(console, words)
 
 
 def _doubts(device: DeviceReport) -> list[str]:
     doubts = device.identity.doubts if device.identity else ()
-    return [f"SIMULATED: {'; '.join(doubts)}"] if doubts else []
+    return [f"SIMULATED: {' '.join(doubts)}"] if doubts else []
 
 
 def _unmet(device: DeviceReport) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter import devices
 from exporter.records import Artifact, Comparison, DeviceLatency, Report
-from exporter.report import plots, snippets, text
+from exporter.report import flags, plots, snippets, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ class DeviceRow:
     css: str
     verdict: str
     device: str
-    reason: str
+    reasons: tuple[str, ...]
     cells: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
 
@@ -147,7 +147,7 @@ def _budget_remark(chosen: Artifact, report: Report) -> str:
 
 def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
     facts = (
-        *((key, str(value)) for key, value in found.device.items() if value),
+        *((key, text.said(value)) for key, value in found.device.items() if value),
         ("Judged against", text.milliseconds(found.budget_ms) if found.budget_ms else ""),
         ("First call", text.milliseconds(found.first_ms)),
         ("Load", text.milliseconds(found.load_ms)),
@@ -162,7 +162,7 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
         css=VERDICT_CSS[found.verdict],
         verdict=text.VERDICT_WORDS[found.verdict],
         device=text.device(found),
-        reason=". ".join(part.rstrip(".") for part in (found.problem, *found.flags, *found.why) if part),
+        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), *found.why))),
         cells=(
             ("p50", text.milliseconds(found.p50_ms)),
             ("p90", text.milliseconds(found.p90_ms)),

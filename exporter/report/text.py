@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from exporter.records import Artifact, DeviceLatency, Preprocessing, Report, Status, TensorSpec
 
@@ -30,6 +31,13 @@ EVIDENCE_WORDS = {"measured": "measured", "simulated": "SIMULATED", "host": "HOS
 NO_PHONE = {
     "simulated": "Simulated: this device did not prove to be a phone; the figures say nothing about one.",
     "host": "Host: the runner ran on this machine, so the figures say nothing about a phone.",
+}
+POWER = {
+    "ac": "charging",
+    "usb": "on USB power",
+    "wireless": "charging wirelessly",
+    "none": "on battery",
+    "unknown": "",
 }
 NONE = "\N{EN DASH}"
 
@@ -122,6 +130,38 @@ def device(found: DeviceLatency) -> str:
     """Model, SoC and serial, as far as the device says."""
     named = [str(found.device[key]) for key in ("model", "soc", "serial") if found.device.get(key)]
     return ", ".join(named)
+
+
+def described(found: Sequence[DeviceLatency]) -> str:
+    """One device in one line: serial, model, SoC, Android, runtimes, threads, power.
+
+    Args:
+        found: What it said, about one artifact or several; at least one.
+    """
+    device = found[0].device
+    soc = " ".join(f"({soc})" if n else soc for n, soc in enumerate(_said(device, "chip", "soc")))
+    runtimes = dict.fromkeys(str(item.device["runtime"]) for item in found if item.device.get("runtime"))
+    parts = (
+        *_said(device, "model"),
+        soc,
+        *(f"Android {version}" for version in _said(device, "android")),
+        *runtimes,
+        *(f"{count} threads" for count in _said(device, "threads")),
+        *(f"cores {mask}" for mask in _said(device, "affinity")),
+        *(POWER.get(power, power) for power in _said(device, "power")),
+    )
+    return f"{found[0].serial}: {', '.join(part for part in parts if part)}"
+
+
+def said(value: Any) -> str:
+    """A device's own property: lists and tables as words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {said(item)}" for key, item in value.items())
+    return ", ".join(map(said, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _said(device: Mapping[str, Any], *keys: str) -> list[str]:
+    return [str(device[key]) for key in keys if device.get(key)]
 
 
 def on_devices(report: Report) -> list[tuple[str, DeviceLatency]]:

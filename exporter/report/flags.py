@@ -1,0 +1,64 @@
+"""Signs of an unstable run as people read them: what several launches share is said once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+OF_A_LAUNCH = re.compile(r"(?P<name>[\w-]+): launch (?P<launch>\d+)(?P<words>\D.*)")
+NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:\.\d+)?(?![\w.])")
+"""No part of a word: p90 is not 90."""
+CORES = re.compile(r"cores [\d, -]+")
+PLURALS = {" has ": " have ", " was ": " were "}
+
+
+def grouped(flags: Iterable[str]) -> tuple[str, ...]:
+    """The flags with one line for each kind: "spread: launches 0, 2: p90 is 1.25-1.87 times p50".
+
+    Args:
+        flags: "name: what was seen", of one session.
+    """
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for flag in flags:
+        found = OF_A_LAUNCH.fullmatch(flag)
+        kind = _skeleton(found["name"], found["words"]) if found else flag
+        kinds.setdefault(kind, []).append((found["launch"], found["words"]) if found else ("", flag))
+    return tuple(_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
+
+
+def _skeleton(name: str, words: str) -> str:
+    """What makes two flags the same kind: everything but the figures; other cores are another kind."""
+    cores = " ".join(CORES.findall(words))
+    return f"{name}:{NUMBER.sub('#', CORES.sub('cores', words))}{cores}"
+
+
+def _line(name: str, seen: Sequence[tuple[str, str]]) -> str:
+    launches = [launch for launch, _ in seen]
+    words = _merged([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
+    if not launches[0]:
+        return words
+    if len(launches) == 1:
+        return f"{name}: launch {launches[0]}{words}"
+    for one, several in PLURALS.items():
+        words = re.sub(f"^{one}", several, words)
+    return f"{name}: launches {', '.join(launches)}{words}"
+
+
+def _merged(texts: Sequence[str]) -> str:
+    """One text, each figure as the range that the texts give it."""
+    columns = zip(*(_figures(text) for text in texts), strict=True)
+    ranges = iter([_range(column) for column in columns])
+    cores = CORES.search(texts[0])
+    bare = CORES.sub("\0", texts[0])
+    return NUMBER.sub(lambda _: next(ranges), bare).replace("\0", cores[0] if cores else "")
+
+
+def _figures(text: str) -> list[str]:
+    return NUMBER.findall(CORES.sub("\0", text))
+
+
+def _range(figures: Sequence[str]) -> str:
+    low, high = min(figures, key=float), max(figures, key=float)
+    if low == high:
+        return low
+    return f"{low} to {high}" if low[0] in "+-" or high[0] in "+-" else f"{low}-{high}"
