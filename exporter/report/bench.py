@@ -83,7 +83,7 @@ def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\nartifact", no_wrap=True)
-    for name in ("\np50", "ms\np90", "interval\nof p90", "\np99"):
+    for name in ("p50\nms", "p90\nms", "its interval\nms", "p99\nms"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("\nevidence", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
