@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from android_harness import identity as identities
-from android_harness.errors import DeviceError, HarnessError
-from android_harness.launching import Remote, launch, read_canary, repeated
+from android_harness.errors import DeviceError, Disconnected, HarnessError
+from android_harness.launching import Gone, Remote, cores, launch, read_canary, repeated
 from android_harness.placing import Program, place, programs_needed
 from android_harness.records import Backend, Device, Identity, Launch, Plan, Session, State, Work
 
 Programs: TypeAlias = Callable[[Backend], Program]
 Observer: TypeAlias = Callable[[str, str], None]
 """Told (serial, what begins now)."""
+MIN_KEPT = 2
+"""Launches without which there is no interval: fewer are not worth keeping."""
+UNKNOWN = State(
+    battery_percent=None,
+    battery_celsius=None,
+    plugged="unknown",
+    thermal_status=None,
+    thermal_overridden=None,
+    celsius={},
+    power_saver=None,
+    load1=None,
+    free_bytes=None,
+    available_memory_bytes=None,
+    scaling_max_khz=(),
+)
+"""Of a device that could not be asked any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,28 +67,32 @@ def measure(
 ) -> tuple[Session | Failed, ...]:
     """Measure each work on a device that is ready: `plan.launches` processes each, in alternating order.
 
-    A launch that the transport cuts off is repeated, twice at most; one that ended never is. What goes wrong
-    with one work fails that work only.
+    A launch that the transport cuts off is repeated, twice at most; one that ended never is, and is kept if
+    there are two of them. What goes wrong with one work fails that work only; a device that does not come
+    back ends all.
 
     Args:
         device: Where to.
         identity: `identity.identify(device)`.
         programs: The runner for a backend.
         works: What to measure.
-        plan: How much of it.
+        plan: How much of it; its threads are no more than the device's cores in the sessions' plan.
         observer: Told what begins now.
 
     Returns:
         A session or a failure for each work, in their order.
 
     Raises:
-        DeviceError: The device could not be prepared at all, or its canary did not run.
+        DeviceError: The device could not be prepared at all.
         SetupError: Of `programs`.
     """
     if not works:
         return ()
     observer(device.serial, "copying what is not there yet")
     with tempfile.TemporaryDirectory() as folder:
+        plan = replace(
+            plan, threads=min(plan.threads, repeated(device, lambda: cores(device)) or plan.threads)
+        )
         needed = programs_needed(works, programs)
         where = repeated(device, lambda: place(device, works, needed, Path(folder)))
         remote = Remote(device, where, plan, identities.watch_paths(identity), Path(folder))
@@ -91,10 +111,16 @@ def _run_all(remote: Remote, identity: Identity, courses: Sequence[_Course], obs
         observer(serial, f"{course.work.name}: launch {index + 1} of {remote.plan.launches}")
         try:
             _step(remote, identity, course, index, canary)
-            canary = _canary(remote, backend)
-            course.canary.append(canary)
+        except Gone as error:
+            for one in courses:
+                if one.after is None:
+                    one.failure = one.failure or error
+            return
         except HarnessError as error:
             course.failure = error
+            continue
+        canary = _canary(remote, backend)
+        course.canary.append(canary)
 
 
 def _order(courses: Sequence[_Course], launches: int) -> Iterator[tuple[int, _Course]]:
@@ -116,19 +142,38 @@ def _step(remote: Remote, identity: Identity, course: _Course, index: int, canar
 
 
 def _canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
-    return repeated(remote.device, lambda: read_canary(remote, backend))
+    """Its durations; none where it failed: that becomes a flag, finished launches are no worse for it."""
+    try:
+        return repeated(remote.device, lambda: read_canary(remote, backend))
+    except DeviceError:
+        return ()
 
 
 def _finished(course: _Course, identity: Identity, plan: Plan) -> Session | Failed:
-    if course.failure or course.before is None or course.after is None:
-        return Failed(course.work, course.failure or DeviceError(f"{course.work.name} was not measured."))
+    if course.before is None or (course.failure and not _worth_keeping(course, plan)):
+        return Failed(course.work, _reason(course, plan))
     return Session(
         work=course.work,
         identity=identity,
         before=course.before,
-        after=course.after,
+        after=course.after or UNKNOWN,
         launches=tuple(course.launches),
         canary_ns=tuple(course.canary),
         started_at=course.started_at,
         plan=plan,
+        cut_off=course.failure.message if course.failure else "",
     )
+
+
+def _worth_keeping(course: _Course, plan: Plan) -> bool:
+    """Finished launches are true whatever became of the connection; a runner that failed disproves them."""
+    complete = len(course.launches) == plan.launches  # only the state after them is missing
+    return len(course.launches) >= MIN_KEPT and (complete or isinstance(course.failure, Disconnected))
+
+
+def _reason(course: _Course, plan: Plan) -> HarnessError:
+    failure = course.failure or DeviceError(f"{course.work.name} was not measured.")
+    if not isinstance(failure, Disconnected) or not course.launches:
+        return failure
+    done = f"{len(course.launches)} of {plan.launches} launches of {course.work.name} had ended"
+    return Disconnected(f"{failure.message} {done}: too few to keep.", failure.hint)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
-from android_harness import parse
-from android_harness.records import Cluster, Launch, Session
+from android_harness import clocks, parse
+from android_harness.records import Cluster, Identity, Launch, Session
 
 MIN_SHARE_OF_CAP = 0.97
 MAX_TREND = 0.03
 MAX_SPREAD = 1.10
 MAX_DRIFT = 0.05
+MAX_CELSIUS = 85.0
+"""Our choice: 5 below the first trip point at which Linux' sm8250.dtsi slows an 865's cores."""
+SDK_WITH_THERMAL_STATUS = 29
+"""Android 10. Older ones are judged by their clocks and temperatures alone."""
 THIRDS_OF = 9
 """A third of fewer calls than this says nothing about a trend."""
 
 
 def find_flags(session: Session) -> tuple[str, ...]:
     """Every sign of instability, "name: what was seen"; empty for a stable session."""
-    checks = (_thermal, _clocks, _affinity, _spread, _canary, _completeness)
+    checks = (_thermal, _heat, _clocks, _affinity, _spread, _canary, _completeness)
     return tuple(flag for check in checks for flag in check(session))
 
 
@@ -28,59 +32,58 @@ def _thermal(session: Session) -> Iterator[str]:
             yield f"thermal: status {state.thermal_status} {when} the run"
         if state.thermal_overridden:
             yield f"thermal: the status is overridden {when} the run"
+        if None in (state.thermal_status, state.thermal_overridden) and _has_thermal_status(session.identity):
+            yield f"thermal: the status was unreadable {when} the run"
+
+
+def _has_thermal_status(identity: Identity) -> bool:
+    """Phones that do not tell their version are expected to have one; this machine has no such service."""
+    return identity.serial != "host" and (identity.sdk is None or identity.sdk >= SDK_WITH_THERMAL_STATUS)
+
+
+def _heat(session: Session) -> Iterator[str]:
+    """Between the launches' chunks: the status is asked for only before and after a run."""
+    for launch in session.launches:
+        found = clocks.hottest(launch, session.identity)
+        if found and found[1] > MAX_CELSIUS:
+            yield f"heat: launch {launch.index}: {found[0]} reached {found[1]:.1f} °C"
 
 
 def _clocks(session: Session) -> Iterator[str]:
     before, after = session.before.scaling_max_khz, session.after.scaling_max_khz
     if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
         yield f"cap: the clocks' limits fell from {_words(before)} to {_words(after)} kHz"
-    used = _used_clusters(session)
+    used = clocks.used_clusters(session)
     for launch in session.launches:
+        if not used or not all(_readable(launch, cluster) for cluster in used):
+            yield f"clocks: launch {launch.index}: unreadable, so that throttling could not be told"
         for cluster in used:
             yield from _cap(launch, cluster)
         if used:
             yield from _frequency(launch, used[-1])
 
 
+def _readable(launch: Launch, cluster: Cluster) -> bool:
+    found = (clocks.lowest_limit_khz(launch, cluster), clocks.mean_khz(launch, cluster))
+    return any(khz is not None for khz in found)
+
+
 def _cap(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    lowest = min(_integers(launch, f"{cluster.policy}/scaling_max_freq"), default=cluster.max_khz)
-    if lowest < cluster.max_khz:
+    lowest = clocks.lowest_limit_khz(launch, cluster)
+    if lowest is not None and lowest < cluster.max_khz:
         cores = _words(cluster.cores)
         yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
 def _frequency(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    mean = _mean_khz(launch, f"{cluster.policy}/stats/time_in_state")
+    mean = clocks.mean_khz(launch, cluster)
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
         cores, share = _words(cluster.cores), mean / cluster.max_khz
         yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
-def _mean_khz(launch: Launch, path: str) -> float | None:
-    read = [parse.time_in_state(clock.texts[path]) for clock in launch.clocks if path in clock.texts]
-    if len(read) < 2:
-        return None
-    ticks = {khz: count - read[0].get(khz, 0) for khz, count in read[-1].items()}
-    total = sum(ticks.values())
-    return sum(khz * count for khz, count in ticks.items()) / total if total > 0 else None
-
-
-def _used_clusters(session: Session) -> tuple[Cluster, ...]:
-    """Clusters with a core the run was asked to be on, slowest first; without affinity all but the little."""
-    clusters = session.identity.clusters
-    asked = _asked(session)
-    if asked:
-        return tuple(cluster for cluster in clusters if asked & set(cluster.cores))
-    return clusters[1:] or clusters
-
-
-def _asked(session: Session) -> set[int]:
-    mask = int(session.plan.affinity or "0", 16)
-    return {core for core in range(mask.bit_length()) if mask >> core & 1}
-
-
 def _affinity(session: Session) -> Iterator[str]:
-    asked = _asked(session)
+    asked = clocks.asked_cores(session)
     for launch in session.launches if asked else ():
         allowed = set(parse.cores(launch.cores_allowed))
         if allowed != asked:
@@ -112,6 +115,8 @@ def _canary(session: Session) -> Iterator[str]:
 
 def _completeness(session: Session) -> Iterator[str]:
     plan = session.plan
+    if session.cut_off:
+        yield f"incomplete: {session.cut_off}"
     if len(session.launches) < plan.launches:
         yield f"samples: {len(session.launches)} of {plan.launches} launches"
     for launch in session.launches:
@@ -120,11 +125,6 @@ def _completeness(session: Session) -> Iterator[str]:
             yield f"samples: launch {launch.index} has {len(launch.durations_ns)} calls in {seconds:.1f} s"
         if not launch.warm:
             yield f"warm-up: launch {launch.index} never settled"
-
-
-def _integers(launch: Launch, path: str) -> list[int]:
-    read = (parse.integer(clock.texts.get(path)) for clock in launch.clocks)
-    return [value for value in read if value is not None]
 
 
 def _words(numbers: Sequence[int]) -> str:

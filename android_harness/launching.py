@@ -36,6 +36,10 @@ rm -f "$1"
 """A process by its id, and only while it is still ours: after a restart another may have the number."""
 
 
+class Gone(Disconnected):
+    """The device did not come back: nothing else needs to be tried on it."""
+
+
 @dataclass(frozen=True)
 class Remote:
     """A prepared device."""
@@ -52,15 +56,33 @@ def repeated(device: Device, action: Callable[[], T]) -> T:
     """Do it, and again after each lost connection, twice at most. For what may be done twice.
 
     Raises:
+        Gone: The device did not come back.
         DeviceError: Of the action; or the connection does not stay.
     """
     for _ in range(MAX_REPEATS):
         try:
             return action()
         except Disconnected:
-            device.reconnect()
-            kill_runner(device)
+            _wait_for(device)
+            with contextlib.suppress(Disconnected):  # lost again: the action will find out
+                kill_runner(device)
     return action()
+
+
+def _wait_for(device: Device) -> None:
+    try:
+        device.reconnect()
+    except Disconnected as error:
+        raise Gone(error.message, error.hint) from error
+
+
+def cores(device: Device) -> int:
+    """How many cores programs may use there; 0 where it does not say.
+
+    Raises:
+        DeviceError: The device does not answer.
+    """
+    return parse.integer(device.run("nproc").stdout.strip()) or 0
 
 
 def launch(remote: Remote, work: Work, index: int) -> Launch:

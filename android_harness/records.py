@@ -241,6 +241,8 @@ class Session:
     """UTC, ISO 8601."""
     plan: Plan = Plan()
     """What was asked for, to judge what came."""
+    cut_off: str = ""
+    """Why there are fewer launches than were asked for, or no state after them; else empty."""
 
 
 @dataclass(frozen=True)
