@@ -62,8 +62,8 @@ def _device(found: Sequence[tuple[str, DeviceLatency]], console: Console) -> Non
     console.print(plain(text.described([item for _, item in found]), "bold"))
     if first.evidence in text.NO_PHONE:
         console.print(plain(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
-    for why in first.why:
-        _note(console, why)
+    if first.why:
+        _note(console, " ".join(flags.reasons(first.why)))
     console.print(_table(found))
     for name, item in found:
         for words in (item.problem, *flags.grouped(item.flags)):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 OF_A_LAUNCH = re.compile(r"(?P<name>[\w-]+): launch (?P<launch>\d+)(?P<words>\D.*)")
+REASON_OF_A_LAUNCH = re.compile(r"Launch (?P<launch>\d+): (?P<words>.*)")
 NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:\.\d+)?(?![\w.])")
 """No part of a word: p90 is not 90."""
 CORES = re.compile(r"cores [\d, -]+")
@@ -24,6 +25,19 @@ def grouped(flags: Iterable[str]) -> tuple[str, ...]:
         kind = _skeleton(found["name"], found["words"]) if found else flag
         kinds.setdefault(kind, []).append((found["launch"], found["words"]) if found else ("", flag))
     return tuple(_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
+
+
+def reasons(why: Iterable[str]) -> tuple[str, ...]:
+    """Why something is no proof, each reason once: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
+    kinds: dict[str, list[str]] = {}
+    for reason in why:
+        found = REASON_OF_A_LAUNCH.fullmatch(reason)
+        kinds.setdefault(found["words"] if found else reason, []).extend([found["launch"]] if found else [])
+    return tuple(f"{_launches(of)}{words}" for words, of in kinds.items())
+
+
+def _launches(found: Sequence[str]) -> str:
+    return f"Launch{'es' if len(found) > 1 else ''} {', '.join(found)}: " if found else ""
 
 
 def _skeleton(name: str, words: str) -> str:

@@ -162,7 +162,7 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
         css=VERDICT_CSS[found.verdict],
         verdict=text.VERDICT_WORDS[found.verdict],
         device=text.device(found),
-        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), *found.why))),
+        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), *flags.reasons(found.why)))),
         cells=(
             ("p50", text.milliseconds(found.p50_ms)),
             ("p90", text.milliseconds(found.p90_ms)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.report.flags import grouped
+from exporter.report.flags import grouped, reasons
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,16 @@ def test_several_launches_are_one_line(given: list[str], expected: list[str]) ->
 def test_what_differs_stays_apart(flags: list[str]) -> None:
     """One launch, other cores, another moment, another sign; anything a manifest may hold."""
     assert grouped(flags) == tuple(flags)
+
+
+def test_a_reason_is_given_once() -> None:
+    """However many launches and sources say it."""
+    other = "uname says 'x86_64', not 'aarch64'."
+    given = [
+        other,
+        other,
+        *(f"Launch {n}: {words}" for n in range(3) for words in ("it is old.", "it is odd.")),
+    ]
+    expected = (other, "Launches 0, 1, 2: it is old.", "Launches 0, 1, 2: it is odd.")
+    assert reasons(given) == expected
+    assert reasons(["Launch 1: it is old."]) == ("Launch 1: it is old.",)
