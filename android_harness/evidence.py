@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from android_harness import stats
+from android_harness import clocks, stats
 from android_harness.records import (
     Figures,
     HostLatency,
@@ -108,6 +108,8 @@ def _device(session: Session) -> dict[str, Any]:
         "runtime": first.runtime if first else "",
         "runner": dict(first.runner) if first else {},
         "power": session.before.plugged,
+        "context": "shell",  # an app may be scheduled otherwise, above all with several threads
+        "clock_state": clocks.state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
         "threads": session.plan.threads,

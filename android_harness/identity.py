@@ -247,7 +247,7 @@ def state_from_text(said: Mapping[str, str], identity: Identity) -> State:
 
 
 def watch_paths(identity: Identity) -> tuple[str, ...]:
-    """Files the runner reads between chunks: clocks, caps and times of each cluster, CPU temperatures."""
-    names = ("scaling_cur_freq", "scaling_max_freq", "stats/time_in_state")
+    """Files the runner reads between chunks: clocks, limits and times of each cluster, CPU temperatures."""
+    names = ("scaling_cur_freq", "scaling_min_freq", "scaling_max_freq", "stats/time_in_state")
     clocks = tuple(f"{cluster.policy}/{name}" for cluster in identity.clusters for name in names)
     return clocks + tuple(path for name, path in identity.thermal_zones if parse.CPU_ZONE.match(name))

@@ -18,6 +18,7 @@ CLUSTERS = (
     Cluster((4, 5, 6), 2419200, f"{POLICIES}/policy4"),
     Cluster((7,), 2841600, f"{POLICIES}/policy7"),
 )
+ZONE = ("cpu-1-7-usr", "/sys/class/thermal/thermal_zone12/temp")
 PARTS = (("0x51", "0x805"),) * 4 + (("0x41", "0xd0d"),) * 4
 RUNNER = {"version": "1", "os": "android", "arch": "aarch64", "android_api": "28", "compiler": "clang 18"}
 
@@ -39,6 +40,7 @@ def identity(**changes: Any) -> Identity:
         "parts": PARTS,
         "clusters": CLUSTERS,
         "doubts": (),
+        "thermal_zones": (("aoss0-usr", "/sys/class/thermal/thermal_zone0/temp"), ZONE),
     }
     return Identity(**{**known, **changes})
 
@@ -60,20 +62,32 @@ def state(**changes: Any) -> State:
     return State(**{**known, **changes})
 
 
-def clocks(share: float = 1.0, cap_khz: int = 2841600, moments: int = 9) -> tuple[Clock, ...]:
+def clocks(
+    share: float = 1.0, cap_khz: int = 2841600, moments: int = 9, millidegrees: int = 52000
+) -> tuple[Clock, ...]:
     """Of a prime core that spends `share` of its time at its maximum, the rest at 844800 kHz."""
-    prime = CLUSTERS[-1].policy
+    gold, prime = CLUSTERS[1].policy, CLUSTERS[-1].policy
     return tuple(
         Clock(
             at * 250_000_000,
             {
+                f"{gold}/scaling_max_freq": "2419200\n",
                 f"{prime}/scaling_max_freq": f"{cap_khz if at else 2841600}\n",
                 f"{prime}/stats/time_in_state": (
                     f"844800 {900 + round(25 * at * (1 - share))}\n2841600 {70 + round(25 * at * share)}\n"
                 ),
+                ZONE[1]: f"{millidegrees if at else 40000}\n",
             },
         )
         for at in range(moments)
+    )
+
+
+def without(moments: tuple[Clock, ...], *names: str) -> tuple[Clock, ...]:
+    """As a phone shows it that lets nobody read these files."""
+    return tuple(
+        Clock(m.at_ns, {path: text for path, text in m.texts.items() if not path.endswith(names)})
+        for m in moments
     )
 
 
@@ -191,3 +205,39 @@ def work(folder: Path, mode: str) -> Work:
     sample = (np.arange(6, dtype=np.float32).reshape(2, 3) * math.pi,)
     sha256 = hashlib.sha256(mode.encode()).hexdigest()
     return Work(mode, path, sha256, "onnxruntime", (sample, (sample[0] + 1,)))
+
+
+DEVICE_STAND_IN = r"""#!/usr/bin/perl
+# As STAND_IN, for a simulated device: Debian's smallest root has perl and no Python.
+use strict; use Time::HiRes 'sleep';
+my $me = '"protocol":1,"runner":{"version":"0","os":"linux","arch":"x86_64","android_api":0,'
+  . '"compiler":"none","backends":["onnxruntime"]}';
+sub slurp { open(my $in, '<', $_[0]) or die "$_[0]: $!"; local $/; my $all = <$in>; return $all; }
+sub spill { open(my $to, '>', "$_[0].new") or die "$_[0]: $!"; print $to $_[1]; close $to;
+  rename "$_[0].new", $_[0]; }
+if ($ARGV[0] eq 'canary') {
+  spill($ARGV[2], "{$me,\"durations_ns\":[" . join(',', (1000) x $ARGV[1]) . ']}');
+  exit 0;
+}
+my $job = slurp($ARGV[1]);
+my ($model, $folder, $result) = map { $job =~ /"$_":"([^"]*)"/; $1 } qw(model outputs result);
+my ($mode, $seconds) = split ' ', slurp($model);
+sleep $seconds if $mode eq 'sleep';
+my @outputs;
+for my $file ($job =~ /"file":"([^"]*)"/g) {
+  my $name = "$folder/" . @outputs . '-0.bin';
+  spill($name, slurp($file));
+  push @outputs, "[{\"file\":\"$name\",\"dtype\":\"float32\",\"shape\":[2,3]}]";
+}
+spill($result, "{$me,\"machine\":\"x86_64\",\"parts\":[],\"runtime\":\"stand-in 0\",\"load_ns\":10,"
+  . '"first_ns":10,"warmup_calls":30,"warm":true,"durations_ns":[' . join(',', (1000) x 60)
+  . '],"offsets_ns":[' . join(',', map { 2000 * $_ } 0 .. 59) . '],"clocks":[],"peak_bytes":1,'
+  . '"cores_allowed":"0-1","outputs":[' . join(',', @outputs) . ']}');
+"""
+
+
+def device_stand_in(folder: Path) -> Path:
+    """`stand_in` for a simulated device; it knows "fine" and "sleep SECONDS"."""
+    path = folder / "runner-onnxruntime"
+    path.write_text(DEVICE_STAND_IN)
+    return path

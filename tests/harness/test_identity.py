@@ -130,7 +130,7 @@ def test_a_silent_phone_has_no_state() -> None:
 def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
     """Zones are found by name; traps and other zones are not watched."""
     paths = identity.watch_paths(who())
-    assert len(paths) == 3 * 3 + 14
+    assert len(paths) == 3 * 4 + 14
     assert "/sys/devices/system/cpu/cpufreq/policy7/stats/time_in_state" in paths
     assert "/sys/class/thermal/thermal_zone1/temp" in paths
     assert "/sys/class/thermal/thermal_zone0/temp" not in paths

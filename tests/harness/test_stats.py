@@ -27,6 +27,20 @@ UNSTABLE: dict[str, tuple[str, Session]] = {
     "hot before": ("thermal", sessions.session(before=sessions.state(thermal_status=1))),
     "hot after": ("thermal", sessions.session(after=sessions.state(thermal_status=2))),
     "overridden": ("thermal", sessions.session(after=sessions.state(thermal_overridden=True))),
+    "status unread before": ("thermal", sessions.session(before=sessions.state(thermal_status=None))),
+    "status unread after": ("thermal", sessions.session(after=sessions.state(thermal_status=None))),
+    "override unread": ("thermal", sessions.session(after=sessions.state(thermal_overridden=None))),
+    "hot inside": ("heat", first_launch(clocks=sessions.clocks(millidegrees=85100))),
+    "no clocks": ("clocks", first_launch(clocks=())),
+    "clocks denied": (
+        "clocks",
+        first_launch(clocks=sessions.without(sessions.clocks(), "max_freq", "time_in_state")),
+    ),
+    "one cluster denied": (
+        "clocks",
+        first_launch(clocks=sessions.without(sessions.clocks(), "policy4/scaling_max_freq")),
+    ),
+    "no clusters": ("clocks", sessions.session(identity=sessions.identity(clusters=()))),
     "cap after": ("cap", sessions.session(after=sessions.state(scaling_max_khz=(1804800, 2419200, 2457600)))),
     "cap inside": ("cap", first_launch(clocks=sessions.clocks(cap_khz=2457600))),
     "low clock": ("frequency", first_launch(clocks=sessions.clocks(share=0.94))),
@@ -51,6 +65,21 @@ def test_every_sign_of_instability_is_seen(case: str) -> None:
     flags = stats.figures(session).flags
     assert flags
     assert {flag.partition(":")[0] for flag in flags} == {name}
+
+
+def test_one_of_two_readings_of_a_clock_is_enough() -> None:
+    """Some phones deny time_in_state, some kernels lack it: the limits still tell a throttled run."""
+    for denied in ("time_in_state", "policy7/scaling_max_freq"):
+        texts = sessions.without(sessions.clocks(), denied)
+        assert stats.figures(first_launch(clocks=texts)).flags == ()
+
+
+def test_android_9_has_no_thermal_status_to_read() -> None:
+    """Its clocks and temperatures still judge it; a phone that hides its version is judged as a newer one."""
+    unread = sessions.state(thermal_status=None, thermal_overridden=None)
+    old, silent = sessions.identity(sdk=28), sessions.identity(sdk=None)
+    assert stats.figures(sessions.session(before=unread, after=unread, identity=old)).flags == ()
+    assert len(stats.figures(sessions.session(before=unread, after=unread, identity=silent)).flags) == 2
 
 
 def test_clocks_near_their_cap_are_stable() -> None:

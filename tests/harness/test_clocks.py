@@ -1,0 +1,88 @@
+"""`android_harness.clocks`: what sysfs texts prove, over recorded texts and over the simulator's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from android_harness import clocks, identity, instability, parse
+from android_harness.records import Clock, Session
+from android_harness.simulator.faults import Physics
+from android_harness.simulator.soc import device_files
+from tests.harness import sessions
+
+PRIME = sessions.CLUSTERS[-1]
+
+
+def locked(lowest_khz: int = 844800, **changes: str) -> Session:
+    """On the prime core, which stands at its maximum at every moment but for the changes in the last one."""
+    fixed = {
+        "scaling_min_freq": "2841600\n",
+        "scaling_cur_freq": "2841600\n",
+        "scaling_max_freq": "2841600\n",
+        "stats/time_in_state": f"{lowest_khz} 10\n2841600 900\n",
+    }
+    moments = tuple(
+        Clock(at, {f"{PRIME.policy}/{name}": text for name, text in (fixed | found).items()})
+        for at, found in enumerate(({}, {}, changes))
+    )
+    launches = tuple(sessions.launch(i, clocks=moments) for i in range(5))
+    return sessions.session(launches=launches, plan=replace(sessions.session().plan, affinity="80"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "locked-verified"),
+        ({"scaling_cur_freq": "2419200"}, "unlocked"),
+        ({"scaling_min_freq": "844800"}, "unlocked"),
+        ({"scaling_max_freq": "2419200"}, "unlocked"),
+        ({"scaling_cur_freq": "<unreadable>"}, "unknown"),
+    ],
+)
+def test_clocks_are_locked_only_where_every_moment_shows_it(changes: dict[str, str], expected: str) -> None:
+    """One other or unreadable reading is enough."""
+    assert clocks.state(locked(**changes)) == expected
+
+
+def test_a_clock_held_at_its_minimum_is_not_locked() -> None:
+    """That is a phone in need of rest."""
+    assert clocks.state(locked(lowest_khz=2841600)) == "unlocked"
+
+
+@pytest.mark.parametrize("session", [sessions.session(), sessions.session(launches=())])
+def test_what_is_not_seen_is_unknown(session: Session) -> None:
+    """The current clock was not read; nothing was run."""
+    assert clocks.state(session) == "unknown"
+
+
+def simulated(root: Path, throttling: bool) -> Session:
+    """A session whose texts come from the simulator's clocks and temperatures, 12 moments a launch."""
+    for path, text in device_files("x86_64").items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    contents = {f"/{path}": text for path, text in device_files("x86_64").items()}
+    phone = sessions.identity(clusters=parse.clusters(contents), thermal_zones=parse.thermal_zones(contents))
+    physics = Physics(root)
+    physics.throttling = throttling
+    physics.tick(busy=True)
+    moments = []
+    for at in range(12):
+        texts = {path: (root / path[1:]).read_text() for path in identity.watch_paths(phone)}
+        moments.append(Clock(at, texts))
+        physics.tick(busy=True)
+    launches = tuple(sessions.launch(i, clocks=tuple(moments)) for i in range(5))
+    return sessions.session(identity=phone, launches=launches)
+
+
+def test_the_simulators_throttling_is_seen(tmp_path: Path) -> None:
+    """Its falling limit, its falling clock and its heat, each by a flag of its own."""
+    names = {flag.partition(":")[0] for flag in instability.find_flags(simulated(tmp_path, throttling=True))}
+    assert names == {"cap", "frequency", "heat"}
+
+
+def test_the_simulator_at_rest_is_stable(tmp_path: Path) -> None:
+    """The same path raises nothing where nothing throttles."""
+    assert instability.find_flags(simulated(tmp_path, throttling=False)) == ()
