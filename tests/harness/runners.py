@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from android_harness import build, protocol
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
+from android_harness.simulator import base
 
 SUFFIX = {"executorch": ".pte", "onnxruntime": ".onnx", "torchscript": ".ptl"}
 Arrays = tuple[NDArray[Any], ...]
@@ -28,21 +30,30 @@ def folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="export-mobile-runner-"))
 
 
+def _base_exists() -> bool:
+    return (base.cache_folder() / f"{base.RELEASE}-{base.FORMAT}").is_dir()
+
+
 def simulator_root() -> Path:
-    """A Debian root with ONNX Runtime's headers and arm64 library."""
-    path = Path(os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT", "/nonexistent"))
-    if not (path / "usr/include/onnxruntime").is_dir():
-        pytest.skip("EXPORT_MOBILE_SIMULATOR_ROOT names no Debian root with libonnxruntime-dev:arm64")
-    return path
+    """The simulated devices' Debian root, with ONNX Runtime's headers and arm64 library; made if need be."""
+    if not _base_exists() and (reason := base.missing()):
+        pytest.skip(reason)
+    return base.base_root()
 
 
 @functools.cache
 def host_build() -> tuple[Path, ...]:
-    debian = Path(os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT", "/nonexistent"))
-    headers = debian / "usr/include/onnxruntime"
-    if "ONNXRUNTIME_INCLUDE" not in os.environ and headers.is_dir():
-        os.environ["ONNXRUNTIME_INCLUDE"] = str(headers)
+    if "ONNXRUNTIME_INCLUDE" not in os.environ and (_base_exists() or not base.missing()):
+        os.environ["ONNXRUNTIME_INCLUDE"] = str(base.base_root() / "usr/include/onnxruntime")
     return build.build("host")
+
+
+@functools.cache
+def arm64_build() -> tuple[Path, ...]:
+    """The runner for arm64 Linux, with what the simulated devices' Debian has of ONNX Runtime."""
+    if not shutil.which("aarch64-linux-gnu-g++"):
+        pytest.skip("there is no aarch64-linux-gnu-g++")
+    return build.build("linux-arm64", onnxruntime=simulator_root() / "usr")
 
 
 def host_runner(backend: Backend) -> Path:

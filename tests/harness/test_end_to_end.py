@@ -1,0 +1,464 @@
+"""The whole harness on simulated devices: real adbd, real runners, and everything that goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from android_harness import adb, evidence, farm, launching, listing, parse, stats
+from android_harness.bench import Failed, Programs
+from android_harness.errors import HarnessError
+from android_harness.placing import Program
+from android_harness.records import Backend, Device, Identity, Plan, Session, Work
+from tests.harness import runners, sessions, simulated
+from tests.harness.simulated import TestDevice
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated")]
+SICK, WELL = "lab phone 1", "lab phone 2"
+PLAN = Plan(launches=2, min_iterations=50, min_seconds=0.1, max_seconds=5.0, wait_s=0.0)
+BACKENDS: tuple[Backend, ...] = ("executorch", "onnxruntime", "torchscript")
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulated device shows this machine's load, which other tests make."""
+    monkeypatch.setattr(parse, "load1", lambda text: 0.5)
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[tuple[TestDevice, ...]]:
+    with simulated.devices(count=3, serials=(SICK, WELL, "lab phone 3")) as found:
+        yield found
+
+
+@pytest.fixture
+def phones(
+    three: tuple[TestDevice, ...], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[TestDevice, ...]]:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(three[0].server_port))
+    yield three
+    three[0].misbehave("none")
+    three[0].reconnect()
+    adb.AdbDevice(SICK).reconnect(20)
+
+
+@functools.cache
+def tiny(backend: Backend) -> Work:
+    path = runners.model(backend)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Work(path.name, path, sha256, backend, runners.inputs())
+
+
+def benched(
+    works: list[Work],
+    *serials: str,
+    plan: Plan = PLAN,
+    stand_in: Path | None = None,
+    observer: Callable[[str, str], None] = lambda serial, what: None,
+    soc: str | None = None,
+) -> dict[str, farm.Outcome]:
+    devices = [adb.AdbDevice(serial) for serial in serials]
+
+    def ours(device: Device, identity: Identity) -> Programs:
+        assert stand_in is not None
+        program = Program(stand_in)
+        return lambda backend: program
+
+    chosen = ours if stand_in else None
+    return dict(farm.bench_all(devices, works, plan, soc=soc, observer=observer, programs=chosen))
+
+
+def session(outcome: farm.Outcome, place: int = 0) -> Session:
+    assert outcome.error is None, outcome.error
+    found = outcome.results[place]
+    assert isinstance(found, Session), found.reason
+    return found
+
+
+def failure(outcome: farm.Outcome) -> str:
+    if outcome.error is not None:
+        assert isinstance(outcome.error, HarnessError), outcome.error
+        return str(outcome.error)
+    (found,) = outcome.results
+    assert isinstance(found, Failed)
+    return str(found.reason)
+
+
+def sleeper(folder: Path, seconds: float) -> tuple[list[Work], Path]:
+    return [sessions.work(folder, f"sleep {seconds}")], sessions.device_stand_in(folder)
+
+
+# --- The three runtimes
+
+
+def check_measured(found: Session) -> None:
+    """Outputs are Python's, and nothing of it counts as measured."""
+    for launch in found.launches:
+        assert len(launch.durations_ns) >= PLAN.min_iterations
+        for sample, came in zip(runners.inputs(), launch.outputs, strict=True):
+            for expected, array in zip(runners.answers(sample), came, strict=True):
+                np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
+    latency = evidence.latency(found, stats.figures(found), evidence.Check(0.0, ""), 15.0)
+    assert (latency.evidence, evidence.verdict(latency)) == ("simulated", "not_measured")
+
+
+def test_three_runtimes_on_an_x86_device(phones: tuple[TestDevice, ...]) -> None:
+    """The built runners, found by the farm itself; threads are no more than the cores."""
+    for backend in BACKENDS:
+        runners.host_runner(backend)
+    outcome = benched([tiny(backend) for backend in BACKENDS], SICK, plan=replace(PLAN, threads=512))[SICK]
+    for place, backend in enumerate(BACKENDS):
+        found = session(outcome, place)
+        assert found.launches[0].runtime.lower().startswith(backend[:4])
+        assert found.plan.threads == len(os.sched_getaffinity(0))
+        check_measured(found)
+
+
+def test_onnxruntime_on_an_emulated_arm64_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cross-built, and the runner says aarch64 itself."""
+    runners.arm64_build()
+    with simulated.devices(arch="aarch64") as (device,):
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(device.server_port))
+        found = session(benched([tiny("onnxruntime")], device.serial)[device.serial])
+    assert {one.machine for one in found.launches} == {"aarch64"}
+    check_measured(found)
+
+
+# --- The command line
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "exporter", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+
+
+def ran(*arguments: str) -> tuple[int, str, str]:
+    process = command(*arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    from tests import exports
+
+    return Path(shutil.copytree(exports.exported("cnn")[0], tmp_path / "out"))
+
+
+def test_the_command_says_simulated_everywhere(phones: tuple[TestDevice, ...], out: Path) -> None:
+    """Table, manifest and exit code; the export is still valid afterwards."""
+    for backend in BACKENDS:
+        runners.host_runner(backend)
+    code, said, err = ran(
+        "bench", str(out), "--device", SICK, "--launches", "3", "--seconds", "0.05", "--wait", "100"
+    )
+    assert code == 19, err
+    assert "SIMULATED" in said
+    listed = json.loads((out / "manifest.json").read_text())
+    assert listed["budget"]["verdict"] == "not_measured"
+    found = [one for artifact in listed["artifacts"] for one in artifact["device_latency"] or ()]
+    assert [(one["evidence"], one["verdict"]) for one in found] == [("simulated", "not_measured")]
+    assert ran("verify", str(out))[0] == 0
+
+
+def test_devices_as_json(phones: tuple[TestDevice, ...]) -> None:
+    """A row each, with the documented keys; unauthorised ones too, with what to do."""
+    phones[0].misbehave("unauthorized")
+    phones[0].reconnect()
+    code, said, _ = ran("devices", "--json")
+    assert code == 0
+    rows = {row["serial"]: row for row in json.loads(said)["devices"]}
+    assert list(rows) == [SICK, WELL, "lab phone 3"]
+    assert all({"serial", "state", "soc", "ready", "gates"} <= set(row) for row in rows.values())
+    assert (rows[SICK]["state"], rows[SICK]["soc"], rows[SICK]["ready"]) == ("unauthorized", None, False)
+    assert "accept" in rows[SICK]["gates"][0]["fix"]
+    assert (rows[WELL]["state"], rows[WELL]["soc"]) == ("device", "SM8250")
+
+
+def test_two_devices_and_none_named(phones: tuple[TestDevice, ...], out: Path) -> None:
+    """They are listed, spaces and all."""
+    code, _, err = ran("bench", str(out))
+    assert code == 14
+    assert "lab phone 1 (device); lab phone 2 (device)" in err
+    assert "--device" in err
+
+
+def test_ctrl_c_kills_the_runner_and_puts_settings_back(phones: tuple[TestDevice, ...], out: Path) -> None:
+    """Both on the device, before the command ends."""
+    for backend in BACKENDS:
+        runners.host_runner(backend)
+    before = phones[0].adb("shell", "settings list global; settings list system").stdout
+    process = command("bench", str(out), "--device", SICK, "--seconds", "20", "--wait", "100")
+    deadline = time.monotonic() + 60
+    while not running(phones[0]) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    assert running(phones[0]), process.communicate(timeout=60)
+    assert phones[0].adb("shell", "settings list global; settings list system").stdout != before
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not running(phones[0])
+    assert phones[0].adb("shell", "settings list global; settings list system").stdout == before
+
+
+def running(phone: TestDevice) -> list[int]:
+    from android_harness.simulator import faults
+
+    return [
+        pid
+        for pid in faults.runners(phone.simulated.init)
+        if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+# --- What goes wrong on one device, while another works on
+
+
+def test_unauthorised(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """It says what to do at the phone."""
+    phones[0].misbehave("unauthorized")
+    phones[0].reconnect()
+    works, program = sleeper(tmp_path, 0)
+    found = benched(works, SICK, WELL, stand_in=program)
+    assert 'accept "Allow USB debugging?"' in failure(found[SICK])
+    session(found[WELL])
+
+
+def big(folder: Path, size: int) -> Work:
+    """A model that its push takes a while, and that the stand-in takes for "fine"."""
+    path = folder / "big.onnx"
+    path.write_bytes(b"fine " + os.urandom(size))
+    sample = (np.arange(6, dtype=np.float32).reshape(2, 3),)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Work("big", path, digest, "onnxruntime", (sample,))
+
+
+def test_offline_in_a_push_and_back(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """The push is repeated and the work finished."""
+    phones[0].misbehave("offline", after_bytes=1 << 20, seconds=1.0)
+    told: list[str] = []
+    works = [big(tmp_path, 4_000_000)]
+    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    assert len(session(found[SICK]).launches) == PLAN.launches, told
+    session(found[WELL])
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    patient = adb.AdbDevice.reconnect
+    monkeypatch.setattr(adb.AdbDevice, "reconnect", lambda self: patient(self, seconds))
+
+
+def test_offline_for_good(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for as long as is said."""
+    impatient(monkeypatch, 2.0)
+    phones[0].misbehave("offline", after_bytes=1 << 20, seconds=600.0)
+    works = [big(tmp_path, 4_000_000)]
+    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(phones[0].server_port))
+    assert "did not come back within 2 s. Plug it in again." in failure(found[SICK])
+    session(found[WELL])
+
+
+def test_a_slow_link_takes_longer(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """And finishes."""
+    phones[0].misbehave("slow_link", bytes_per_second=1_500_000)
+    works = [big(tmp_path, 3_000_000)]
+    began = time.monotonic()
+    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    session(found[SICK])
+    session(found[WELL])
+    assert time.monotonic() - began > 1.9
+
+
+def test_a_link_that_is_too_slow_costs_its_deadlines(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tries of a push, no longer."""
+    monkeypatch.setattr(adb, "transfer_s", lambda size: 2.0)
+    phones[0].misbehave("slow_link", bytes_per_second=100_000)
+    works = [big(tmp_path, 3_000_000)]
+    began = time.monotonic()
+    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    assert "stopped answering: copying 'big.onnx' onto it took longer than 2 s" in failure(found[SICK])
+    assert time.monotonic() - began < 40
+    session(found[WELL])
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [
+        (1 << 20, "free space: 1.0 MB, expected at least 3.0 MB. Free some space on the phone."),
+        (4 << 20, "is full: '/data/local/tmp/export-mobile/"),
+    ],
+)
+def test_a_full_disk(phones: tuple[TestDevice, ...], tmp_path: Path, free: int, words: str) -> None:
+    """Too full for the model is a gate; too full for the rest is told when it happens."""
+    phones[0].misbehave("disk_full", free_bytes=free)
+    program = sessions.device_stand_in(tmp_path)
+    with program.open("a") as file:
+        file.write("__END__\n" + "x" * 3_000_000)
+    found = benched([big(tmp_path, 3_000_000)], SICK, WELL, stand_in=program)
+    assert words in failure(found[SICK])
+    session(found[WELL])
+
+
+def test_a_killed_runner(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """By the system, most likely for want of memory."""
+    phones[0].misbehave("killed_runner", after_s=0.2)
+    works, program = sleeper(tmp_path, 1.0)
+    found = benched(works, SICK, WELL, stand_in=program)
+    assert "the runner was killed (exit code 137), out of memory?" in failure(found[SICK])
+    session(found[WELL])
+
+
+def test_a_hang(phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs its deadline, and the process is gone afterwards."""
+    monkeypatch.setattr(launching, "LOAD_S", 2.0)
+    phones[0].misbehave("hang", after_s=0.3)
+    works, program = sleeper(tmp_path, 1.0)
+    found = benched(works, SICK, WELL, stand_in=program, plan=replace(PLAN, max_seconds=1.0))
+    assert "did not end within 3 s" in failure(found[SICK])
+    assert not running(phones[0])
+    session(found[WELL])
+
+
+def on_launch(phone: TestDevice, number: int, kind: str, **options: float) -> Callable[[str, str], None]:
+    """Let a device misbehave a little after its launch of that number was announced."""
+    import threading
+
+    def told(serial: str, what: str) -> None:
+        if serial == phone.serial and f"launch {number} " in what:
+            threading.Timer(0.8, lambda: phone.misbehave(kind, **options)).start()
+
+    return told
+
+
+def test_a_reboot_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """The launch is repeated once the device is back, and the settings are put back in the end."""
+    works, program = sleeper(tmp_path, 1.5)
+    before = phones[0].adb("shell", "settings list global; settings list system").stdout
+    reboot = on_launch(phones[0], 2, "reboot", seconds=1.0)
+    found = benched(works, SICK, WELL, stand_in=program, observer=reboot)
+    assert [one.index for one in session(found[SICK]).launches] == [0, 1]
+    assert session(found[SICK]).cut_off == ""
+    assert phones[0].adb("shell", "settings list global; settings list system").stdout == before
+    session(found[WELL])
+
+
+@pytest.mark.parametrize(("number", "kept"), [(2, False), (3, True)])
+def test_gone_in_a_launch(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kept: bool
+) -> None:
+    """Two finished launches are kept and flagged; one is too few."""
+    impatient(monkeypatch, 2.0)
+    works, program = sleeper(tmp_path, 1.5)
+    plan = replace(PLAN, launches=3)
+    gone = on_launch(phones[0], number, "reboot", seconds=20.0)
+    found = benched(works, SICK, WELL, stand_in=program, plan=plan, observer=gone)
+    if kept:
+        left = session(found[SICK])
+        assert len(left.launches) == 2
+        assert any("incomplete: lab phone 1 did not come back" in flag for flag in stats.figures(left).flags)
+    else:
+        assert "1 of 3 launches of sleep 1.5 had ended: too few to keep." in failure(found[SICK])
+    assert len(session(found[WELL]).launches) == 3
+
+
+def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
+    """By what the runner read between its chunks and by the state afterwards."""
+    runners.host_runner("onnxruntime")
+    phones[0].misbehave("throttling")
+    plan = replace(PLAN, min_seconds=1.5)
+    found = benched([tiny("onnxruntime")], SICK, WELL, plan=plan)
+    flags = stats.figures(session(found[SICK])).flags
+    assert any(flag.startswith("cap: launch") and "cores 7 were held to" in flag for flag in flags)
+    assert "thermal: status 3 after the run" in flags
+    well = stats.figures(session(found[WELL])).flags
+    assert not [flag for flag in well if flag.startswith(("cap", "thermal"))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("low_battery", "battery: 9 %, expected at least 25 %. Charge the phone."),
+        ("thermal_overridden", "thermal override: overridden, expected not overridden. Run `adb shell cmd"),
+    ],
+)
+def test_not_ready(phones: tuple[TestDevice, ...], tmp_path: Path, kind: str, words: str) -> None:
+    """The gate and its fix; nothing was started, and the list of devices agrees."""
+    phones[0].misbehave(kind)
+    works, program = sleeper(tmp_path, 0)
+    found = benched(works, SICK, WELL, stand_in=program, soc="SM8250")
+    assert "The device is not ready." in failure(found[SICK])
+    assert words in failure(found[SICK])
+    assert {one.seen.serial: one.ready for one in listing.reports()}[SICK] is False
+    session(found[WELL])
+
+
+def test_a_failed_canary_is_a_flag(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launches that ended stay."""
+    works, program = sleeper(tmp_path, 0)
+    program.write_text(program.read_text().replace("eq 'canary') {", "eq 'canary') { exit 9;"))
+    found = session(benched(works, SICK, stand_in=program)[SICK])
+    assert len(found.launches) == PLAN.launches
+    assert "canary: 0 readings for 2 launches" in stats.figures(found).flags
+
+
+# --- Many devices
+
+
+def test_three_devices_take_hardly_longer_than_one(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """Less than 1.3 times, over the real adbd."""
+    works, program = sleeper(tmp_path, 3.0)
+    names = [phone.serial for phone in phones]
+    benched([sessions.work(tmp_path, "fine")], *names, stand_in=program)
+
+    def seconds(*serials: str) -> float:
+        began = time.monotonic()
+        for outcome in benched(works, *serials, stand_in=program).values():
+            session(outcome)
+        return time.monotonic() - began
+
+    one = seconds(SICK)
+    assert seconds(*names) < 1.3 * one
+
+
+def test_nothing_is_pushed_twice(
+    phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second bench of the same artifacts sends jobs and the settings' journal only."""
+    works, program = sleeper(tmp_path, 0)
+    benched(works, SICK, stand_in=program)
+    pushed: list[str] = []
+    push = adb.AdbDevice.push
+
+    def counted(self: adb.AdbDevice, source: Path, target: str) -> None:
+        pushed.append(target.rpartition("/")[2])
+        push(self, source, target)
+
+    monkeypatch.setattr(adb.AdbDevice, "push", counted)
+    session(benched(works, SICK, stand_in=program)[SICK])
+    assert sorted(pushed) == ["job.json", "job.json", "settings.json.new"]
