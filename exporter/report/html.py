@@ -147,7 +147,7 @@ def _budget_remark(chosen: Artifact, report: Report) -> str:
 
 def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
     facts = (
-        *((key, text.said(value)) for key, value in found.device.items() if value),
+        *((text.label(key), text.said(value)) for key, value in found.device.items() if value),
         ("Judged against", text.milliseconds(found.budget_ms) if found.budget_ms else ""),
         ("First call", text.milliseconds(found.first_ms)),
         ("Load", text.milliseconds(found.load_ms)),
@@ -162,7 +162,7 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
         css=VERDICT_CSS[found.verdict],
         verdict=text.VERDICT_WORDS[found.verdict],
         device=text.device(found),
-        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), *flags.reasons(found.why)))),
+        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), _no_proof(found)))),
         cells=(
             ("p50", text.milliseconds(found.p50_ms)),
             ("p90", text.milliseconds(found.p90_ms)),
@@ -173,6 +173,10 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
         ),
         facts=tuple((key, value) for key, value in facts if value and value != text.NONE),
     )
+
+
+def _no_proof(found: DeviceLatency) -> str:
+    return " ".join(flags.reasons(found.why))
 
 
 def _row(artifact: Artifact, report: Report) -> Row:

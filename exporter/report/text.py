@@ -160,6 +160,11 @@ def said(value: Any) -> str:
     return ", ".join(map(said, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def label(key: str) -> str:
+    """A property's name as a heading: "clock_state" is "Clock state"."""
+    return {"soc": "SoC", "max_khz": "Highest clocks, kHz"}.get(key, key.replace("_", " ").capitalize())
+
+
 def _said(device: Mapping[str, Any], *keys: str) -> list[str]:
     return [str(device[key]) for key in keys if device.get(key)]
 
