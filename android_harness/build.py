@@ -8,27 +8,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
+from android_harness import runtimes
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
+from android_harness.runtimes import Observer
 
 SOURCES = Path(__file__).parent / "runner"
-Observer = Callable[[str], None]
 
-_HEADER = "onnxruntime_c_api.h"
-_DEBIAN_HEADERS = Path("/usr/include/onnxruntime")
-_BUILD_S = 1800.0
+BUILD_S = 1800.0
 
 
 def cache_root() -> Path:
@@ -63,7 +59,7 @@ def build(
     Raises:
         SetupError: Something that the build takes is missing, or the compiler refused.
     """
-    options = _options(target, onnxruntime, executorch, torch, observer)
+    options = runtimes.options(target, onnxruntime, executorch, torch, observer)
     environment = _environment(target, ndk)
     key = _key(target, options, environment.get("ANDROID_NDK_HOME", ""))
     folder = cache_root() / target / key
@@ -144,88 +140,6 @@ def _key(target: Build, options: Mapping[str, str], ndk: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-# --- What CMake is told
-
-
-def _options(
-    target: Build, onnxruntime: Path | None, executorch: Path | None, torch: Path | None, observer: Observer
-) -> dict[str, str]:
-    options = _given(onnxruntime, executorch, torch)
-    if target == "host":
-        options = _host_options(observer) | options
-    if not any(name.endswith(("_ROOT", "_LIBRARY")) for name in options):
-        raise SetupError(
-            f"There is nothing to build for {target}: no runtime is given.",
-            "Give --onnxruntime FOLDER (an unzipped Android AAR or a release archive), "
-            "--executorch FOLDER (an install tree built from its source) or --torch FOLDER.",
-        )
-    return options
-
-
-def _given(onnxruntime: Path | None, executorch: Path | None, torch: Path | None) -> dict[str, str]:
-    roots = {"ONNXRUNTIME_ROOT": onnxruntime, "EXECUTORCH_ROOT": executorch, "TORCH_ROOT": torch}
-    options = {}
-    for name, folder in roots.items():
-        if folder is not None:
-            _expect_folder(folder)
-            options[name] = str(folder.resolve())
-    if onnxruntime is not None and not any(onnxruntime.rglob(_HEADER)):
-        raise SetupError(
-            f"{onnxruntime} holds no {_HEADER}.",
-            "Give the unzipped onnxruntime-android AAR or a release archive (include/ and lib/).",
-        )
-    return options
-
-
-def _expect_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise SetupError(f"{folder} is no folder.", "Give the folder that holds the runtime.")
-
-
-def _host_options(observer: Observer) -> dict[str, str]:
-    """The runtimes of this Python's packages."""
-    options = {}
-    if torch := _package("torch"):
-        options["TORCH_ROOT"] = str(torch)
-    python = _python_library()
-    if torch and (executorch := _package("executorch")) and python:
-        version = metadata.version("executorch")
-        options |= {"EXECUTORCH_ROOT": str(executorch), "EXECUTORCH_VERSION": version}
-        options["PYTHON_LIBRARY"] = str(python)
-    elif torch:
-        observer("The ExecuTorch runner is left out: it takes the executorch package and libpython.so.")
-    return options | _host_onnxruntime(observer)
-
-
-def _host_onnxruntime(observer: Observer) -> dict[str, str]:
-    package = _package("onnxruntime")
-    found = sorted((package / "capi").glob("libonnxruntime.so.*")) if package else []
-    headers = Path(os.environ.get("ONNXRUNTIME_INCLUDE", _DEBIAN_HEADERS))
-    if found and (headers / _HEADER).is_file():
-        return {"ONNXRUNTIME_INCLUDE": str(headers), "ONNXRUNTIME_LIBRARY": str(found[-1])}
-    observer(
-        f"The ONNX Runtime runner is left out: there is no {_HEADER} in {headers}. Install "
-        "libonnxruntime-dev (Debian 13) or set ONNXRUNTIME_INCLUDE to a release archive's include folder."
-    )
-    return {}
-
-
-def _package(name: str) -> Path | None:
-    """A package's folder, without importing it."""
-    spec = importlib.util.find_spec(name)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) if places else None
-
-
-def _python_library() -> Path | None:
-    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")
-    path = Path(str(folder)) / str(name)
-    return path if path.is_file() and ".so" in path.name else None
-
-
-# --- Running CMake
-
-
 def _environment(target: Build, ndk: Path | None) -> dict[str, str]:
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
@@ -277,11 +191,11 @@ def _run(command: list[str], environment: Mapping[str, str], log: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=_BUILD_S,
+            timeout=BUILD_S,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise SetupError(f"{command[0]} took longer than {_BUILD_S:.0f} s.", f"See {log}.") from error
+        raise SetupError(f"{command[0]} took longer than {BUILD_S:.0f} s.", f"See {log}.") from error
     log.write_text(done.stdout)
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if "rror" in line] or done.stdout.splitlines()
