@@ -12,6 +12,7 @@ import pytest
 
 from android_harness import build
 from android_harness.errors import SetupError
+from android_harness.records import Build
 from tests.harness import runners
 
 RECORD = """
@@ -55,7 +56,7 @@ def test_no_headers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["android-arm64", "linux-arm64"])
-def test_nothing_to_build(target: build.Build) -> None:
+def test_nothing_to_build(target: Build) -> None:
     """A device's runner takes at least one runtime."""
     with pytest.raises(SetupError, match="nothing to build"):
         build.build(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.harness import sessions
 PRIME = sessions.CLUSTERS[-1]
 
 
-def locked(lowest_khz: int = 844800, **changes: str) -> Session:
+def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
     """On the prime core, which stands at its maximum at every moment but for the changes in the last one."""
     fixed = {
         "scaling_min_freq": "2841600\n",
@@ -25,8 +26,8 @@ def locked(lowest_khz: int = 844800, **changes: str) -> Session:
         "stats/time_in_state": f"{lowest_khz} 10\n2841600 900\n",
     }
     moments = tuple(
-        Clock(at, {f"{PRIME.policy}/{name}": text for name, text in (fixed | found).items()})
-        for at, found in enumerate(({}, {}, changes))
+        Clock(at, {f"{PRIME.policy}/{name}": text for name, text in found.items()})
+        for at, found in enumerate((fixed, fixed, fixed | dict(changes)))
     )
     launches = tuple(sessions.launch(i, clocks=moments) for i in range(5))
     return sessions.session(launches=launches, plan=replace(sessions.session().plan, affinity="80"))
@@ -44,12 +45,12 @@ def locked(lowest_khz: int = 844800, **changes: str) -> Session:
 )
 def test_clocks_are_locked_only_where_every_moment_shows_it(changes: dict[str, str], expected: str) -> None:
     """One other or unreadable reading is enough."""
-    assert clocks.state(locked(**changes)) == expected
+    assert clocks.state(locked(changes)) == expected
 
 
 def test_a_clock_held_at_its_minimum_is_not_locked() -> None:
     """That is a phone in need of rest."""
-    assert clocks.state(locked(lowest_khz=2841600)) == "unlocked"
+    assert clocks.state(locked({}, lowest_khz=2841600)) == "unlocked"
 
 
 @pytest.mark.parametrize("session", [sessions.session(), sessions.session(launches=())])
