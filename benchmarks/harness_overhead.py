@@ -1,9 +1,10 @@
 """The runner's p50 against the same runtime's own loop in Python, on this machine.
 
-python benchmarks/harness_overhead.py OUT [--blocks 6] [--threads 1]
+python benchmarks/harness_overhead.py OUT [--blocks 10] [--threads 1]
 
-OUT is an export's folder. Short blocks of both take turns, because other work on the machine comes and goes;
-the ratio is the median over the pairs of blocks, each pair being neighbours in time.
+OUT is an export's folder. Short blocks of both take turns, in alternating order, because other work on the
+machine comes and goes; the ratio is the median over the pairs of blocks, each pair being neighbours in time,
+with the quartiles of the pairs' ratios. Aim: within 2 % of 1, on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def torchscript_call(path: Path, value: Any, threads: int) -> Callable[[], objec
     from torch.jit.mobile import _load_for_lite_interpreter
 
     torch.set_num_threads(threads)
-    module = _load_for_lite_interpreter(str(path))
+    module = _load_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
     tensor = torch.from_numpy(value)
 
     def call() -> object:
@@ -109,7 +110,16 @@ def write_job(backend: Backend, path: Path, value: Any, threads: int, folder: Pa
 def runner_p50_ms(runner: Path, job: Path) -> float:
     """A block of the runner's."""
     subprocess.run([str(runner), "run", str(job)], check=True, capture_output=True)
-    return median(json.loads((job.parent / "result.json").read_text())["durations_ns"]) / 1e6
+    result = protocol.Result.model_validate_json((job.parent / "result.json").read_bytes())
+    return median(result.durations_ns) / 1e6
+
+
+def pair(ours: Callable[[], float], theirs: Callable[[], float], swapped: bool) -> tuple[float, float]:
+    """A block of each; whoever always came second would always have the warmer machine."""
+    if swapped:
+        second = theirs()
+        return ours(), second
+    return ours(), theirs()
 
 
 def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
@@ -120,20 +130,23 @@ def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
     runner, call = build.find_runner("host", backend), CALLS[backend](path, value, threads)
     with tempfile.TemporaryDirectory() as folder:
         job = write_job(backend, path, value, threads, Path(folder))
-        pairs = [(runner_p50_ms(runner, job), python_p50_ms(call)) for _ in range(blocks)]
+        pairs = [
+            pair(lambda: runner_p50_ms(runner, job), lambda: python_p50_ms(call), swapped=bool(block % 2))
+            for block in range(blocks)
+        ]
     ours, theirs = (median(column) for column in zip(*pairs, strict=True))
-    ratio = median(a / b for a, b in pairs)
-    return f"{backend:12} {ours:10.3f} {theirs:10.3f} {ratio:8.3f}"
+    low, ratio, high = quantiles((a / b for a, b in pairs), n=4, method="inclusive")
+    return f"{backend:12} {ours:10.3f} {theirs:10.3f} {ratio:8.3f}  {low:.3f} to {high:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     build.build("host", observer=print)
-    print(f"{'runtime':12} {'runner ms':>10} {'Python ms':>10} {'ratio':>8}")
+    print(f"{'runtime':12} {'runner ms':>10} {'Python ms':>10} {'ratio':>8}  quartiles")
     for backend in FILES:
         print(compare(backend, options.out, options.blocks, options.threads), flush=True)
 
