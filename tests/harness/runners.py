@@ -83,7 +83,7 @@ def model(backend: Backend) -> Path:
     path = folder() / f"tiny{SUFFIX[backend]}"
     example = (torch.ones(2, 3), torch.zeros(2, 3))
     if backend == "torchscript":
-        torch.jit.script(Net())._save_for_lite_interpreter(str(path))
+        torch.jit.script(Net())._save_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
     elif backend == "executorch":
         from executorch.exir import to_edge_transform_and_lower
 
@@ -110,7 +110,7 @@ def _onnx() -> bytes:
         [info("y", TensorProto.FLOAT, [2, 2]), info("z", TensorProto.FLOAT, [2, 3])],
     )
     opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
 
 @functools.cache
