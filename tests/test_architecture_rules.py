@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import android_harness
 import exporter
 
 ROOT = Path(exporter.__file__).parent
@@ -64,7 +65,7 @@ MAY_SPEAK = ("exporter.cli", "exporter.samples", "exporter.report")
 
 @cache
 def tree(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return ast.parse((MODULES | HARNESS)[module].read_text(encoding="utf-8"))
 
 
 def is_for_types(node: ast.AST) -> bool:
@@ -158,3 +159,52 @@ def test_only_bench_imports_the_harness(module: str) -> None:
     """Exporting needs no phone, and nothing of what measures one."""
     used = "android_harness" in {name.split(".")[0] for name in imports(module)}
     assert used == (module in TALK_TO_DEVICES)
+
+
+HARNESS_ROOT = Path(android_harness.__file__).parent
+HARNESS = {
+    ".".join(("android_harness", *path.relative_to(HARNESS_ROOT).with_suffix("").parts)): path
+    for path in sorted(HARNESS_ROOT.rglob("*.py"))
+}
+HEAVY = {"adbutils", "numpy", "scipy"}
+ADBUTILS_AT_THE_TOP = {"android_harness.link"}
+"""Imported only where a device is talked to."""
+HARNESS_MAY_SPEAK = {"android_harness.simulator.__main__"}
+
+
+@pytest.mark.parametrize("module", HARNESS)
+def test_the_harness_knows_neither_frameworks_nor_the_exporter(module: str) -> None:
+    """It measures files: what made them is none of its business, and it runs where no framework is."""
+    known = {name.split(".")[0] for name in imports(module)}
+    assert not known & (FRAMEWORKS | {"exporter", "typer", "rich"})
+
+
+@pytest.mark.parametrize("module", HARNESS)
+def test_the_harness_imports_heavy_packages_inside_functions(module: str) -> None:
+    """The command line imports it, and must start at once."""
+    top = {name.split(".")[0] for name in imports(module, functions=False)} & HEAVY
+    assert top == ({"adbutils"} if module in ADBUTILS_AT_THE_TOP else set())
+
+
+def test_nothing_of_the_harness_imports_its_link_at_the_top() -> None:
+    """What is heavy on import is so for whoever imports it, too."""
+    importers = {
+        module
+        for module in HARNESS
+        for node in walk(tree(module), functions=False)
+        if isinstance(node, ast.Import | ast.ImportFrom) and "android_harness.link" in _full_names(node)
+    }
+    assert not importers
+
+
+def _full_names(node: ast.Import | ast.ImportFrom) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    return {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+
+
+@pytest.mark.parametrize("module", sorted(HARNESS.keys() - HARNESS_MAY_SPEAK))
+def test_the_harness_neither_prints_nor_exits(module: str) -> None:
+    """It reports through observers, records and exceptions."""
+    called = {ast.unparse(node.func) for node in walk(tree(module)) if isinstance(node, ast.Call)}
+    assert not called & {"print", "sys.exit", "exit", "quit"}
