@@ -7,10 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from android_harness import errors as harness
 from exporter import errors, targets
+from exporter.cli import device
+from exporter.cli.app import app
 from exporter.formats import VARIANTS
 from exporter.report import manifest
 from exporter.report.schema import Manifest
@@ -44,6 +49,56 @@ def test_every_exit_code_is_in_the_readme() -> None:
     """Of the refusals a user of `export` and `verify` can meet."""
     for code in (2, 3, 4, 5, 6, 7, 8, 9, 11, errors.INTERRUPTED_EXIT_CODE):
         assert re.search(rf"^\|[^|]*\b{code}\b[^|]*\|", README, re.MULTILINE), code
+
+
+def in_table(code: int) -> str | None:
+    """The words beside an exit code, in the table that the measuring section has of its own."""
+    section = README.partition("## Measure on your phone")[2]
+    found = re.search(rf"^\| {code} \| (.+) \|$", section, re.MULTILINE)
+    return found[1] if found else None
+
+
+def test_every_exit_code_of_bench_is_in_the_readme() -> None:
+    """And each of them means what the code says."""
+    kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
+    codes = {c.exit_code for c in kinds}
+    codes = codes - {1} | set(device.EXIT_CODES.values())
+    assert codes == {0, 13, 14, 15, 16, 17, 18, 19}
+    assert all(in_table(code) for code in codes)
+    words = {"pass": "within budget", "fail": "over budget", "inconclusive": "inconclusive"}
+    for verdict, word in {**words, "not_measured": "not measured"}.items():
+        assert word in str(in_table(device.EXIT_CODES[verdict]))
+
+
+def options_of(*command: str) -> set[str]:
+    """Long options of a command, as its own --help would list them."""
+    found: Any = get_command(app)
+    for name in command:
+        found = found.commands[name]
+    own = {"--json", "--debug", "--help"}
+    return {
+        option for parameter in found.params for option in parameter.opts if option.startswith("--")
+    } - own
+
+
+@pytest.mark.parametrize("command", [("devices",), ("bench",), ("runner", "build")])
+def test_every_command_and_option_for_phones_is_in_the_readme(command: tuple[str, ...]) -> None:
+    """A stranger with a phone finds what there is; and nothing is there that is not."""
+    section = README.partition("## Measure on your phone")[2]
+    assert f"export-mobile {' '.join(command)}" in section
+    missing = {o for o in options_of(*command) if not re.search(rf"{o}(?![a-z-])", section)}
+    assert not missing
+
+
+def test_no_option_for_phones_is_invented() -> None:
+    """What the commands of that section say, the command line accepts."""
+    section = README.partition("## Measure on your phone")[2].partition("## Without CUDA")[0]
+    lines = re.findall(r"^    (export-mobile .+)$", section, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        first, second = line.split()[1:3] if len(line.split()) > 2 else (line.split()[1], "")
+        command = {"runner": ("runner", second), "CKPT": ("export",)}.get(first, (first,))
+        assert set(re.findall(r"--[a-z-]+", line)) <= options_of(*command), line
 
 
 def test_every_variant_is_of_a_format_the_readme_names() -> None:
