@@ -335,7 +335,7 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     told = capsys.readouterr()
     assert "HOST" in told.out
     assert "NOT MEASURED" in told.out
-    assert "no real phone" in told.err
+    assert "No real phone ran it" in told.err
     listed = manifest.load(out / "manifest.json")
     found = next(a.device_latency for a in listed.artifacts if a.name == name)
     assert found is not None

@@ -183,6 +183,7 @@ class TestExitCodes:
         before = (out / "manifest.json").read_bytes()
         gone = harness.NotReadyError("The battery is at 3 %.", "Charge it.")
         assert run(out, monkeypatch, {"a": gone}) == 15
+        assert not (out / "report.html").exists()
         assert (out / "manifest.json").read_bytes() == before
 
     @pytest.mark.parametrize("launches", ["0", "2"])
@@ -225,7 +226,9 @@ class TestTerminal:
             CHOSEN,
             "2.00",
             "3.00",
-            "2.80-3.20",
+            "2.80",
+            "to",
+            "3.20",
             text.NONE,
             "SIMULATED",
             "NOT",
@@ -249,6 +252,13 @@ class TestTerminal:
         assert all(word in told for word in words), told
         table = told.split("Budget")[0]
         assert not any(word in table for word in never), told
+
+    def test_a_very_fast_model_loses_no_word(self) -> None:
+        """Its figures are the widest: 0.00712 ms."""
+        tiny = replace(HOST, p50_ms=0.00651, p90_ms=0.00712, p90_ci_ms=(0.00651, 0.00799), p99_ms=0.00811)
+        told = shown(80, tiny)
+        assert "…" not in told
+        assert all(word in told for word in ("0.00712", "0.00799", "HOST", "NOT MEASURED"))
 
     def test_the_budget_is_said_once(self) -> None:
         """Not measured is one line, not three."""

@@ -83,8 +83,9 @@ def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\nartifact", no_wrap=True)
-    for name in ("p50\nms", "p90\nms", "its interval\nms", "p99\nms"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("p50\nms", "p90\nms", "interval\nms", "p99\nms"):
+        # Of a very fast model the interval is too wide for 80 columns; all else stays whole.
+        table.add_column(name, justify="right", no_wrap="interval" not in name)
     table.add_column("\nevidence", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
     for artifact, item in found:
@@ -92,7 +93,7 @@ def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
             plain(artifact),
             text.sig3(item.p50_ms),
             text.sig3(item.p90_ms),
-            f"{text.sig3(item.p90_ci_ms[0])}-{text.sig3(item.p90_ci_ms[1])}",
+            f"{text.sig3(item.p90_ci_ms[0])} to {text.sig3(item.p90_ci_ms[1])}",
             text.sig3(item.p99_ms),
             plain(text.EVIDENCE_WORDS[item.evidence], EVIDENCE_STYLES[item.evidence]),
             plain(text.VERDICT_WORDS[item.verdict], STYLES[item.verdict]),
