@@ -76,7 +76,7 @@ def p90_interval(launches: Sequence[Array]) -> tuple[float, float]:
 
     In `benchmarks/interval_coverage.py --sessions 200` (seeds and a second model that played no part in the
     choice; 3, 5 and 10 launches) it holds the truth in 92 to 99 % of sessions (± 2 %), but in 87.5 ± 2.3 % of
-    those with 5 launches that differ by 3 %; the bootstrap alone in 43 to 94 %, Student's of the mean in 27 to
+    those with 5 launches that differ by 3 %; the bootstrap alone in 43 to 94 %, Student's of the mean 27 to
     93 %. Where launches differ that much, repeat a verdict that is close.
 
     Args:
