@@ -71,7 +71,7 @@ def transfer_s(size: int) -> float:
 
 
 def list_devices() -> tuple[Seen, ...]:
-    """Every device adb knows, in whatever state.
+    """Every device adb knows, in whatever state, by serial: adb itself lists them in no order.
 
     Raises:
         SetupError: adbutils or adb is missing, or its server cannot be started.
@@ -80,7 +80,8 @@ def list_devices() -> tuple[Seen, ...]:
     link = _link()
     link.start_server()
     with link.translated("the adb server", "listing devices", QUERY_S):
-        return parse.devices(link.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+        seen = parse.devices(link.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+    return tuple(sorted(seen, key=lambda one: one.serial))
 
 
 def connect(serial: str | None = None) -> AdbDevice:

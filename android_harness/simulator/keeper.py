@@ -68,6 +68,7 @@ class Keeper:
         self.physics = faults.Physics(self.root)
         self._signal: signal.Signals | None = None
         self._after_s = 0.0
+        self._on: asyncio.TimerHandle | None = None
         self.kinds: dict[str, Callable[..., None]] = {
             "none": self.behave,
             "unauthorized": lambda: self.link.authorize(False),
@@ -84,6 +85,7 @@ class Keeper:
 
     def behave(self) -> None:
         self.link.heal()
+        self._power_on()
         self._signal = None
         self.physics.throttling = False
         faults.resize_data(self.init, None)
@@ -111,11 +113,16 @@ class Keeper:
         faults.write(self.root, f"{THERMAL}/thermal_zone{soc}/temp", f"{percent}\n")
 
     def _reboot(self, seconds: float = 2.0) -> None:
-        off = self.root / "sim/off"
-        off.touch()
-        asyncio.get_running_loop().call_later(seconds, lambda: off.unlink(missing_ok=True))
+        self._power_on()
+        (self.root / "sim/off").touch()
+        self._on = asyncio.get_running_loop().call_later(seconds, self._power_on)
         self.link.unplug(seconds)
         faults.kill(faults.processes(self.init), signal.SIGKILL)
+
+    def _power_on(self) -> None:
+        if self._on:
+            self._on.cancel()
+        (self.root / "sim/off").unlink(missing_ok=True)
 
     async def live(self) -> None:
         """Let time pass inside the device."""

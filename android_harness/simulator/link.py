@@ -28,6 +28,7 @@ class Link:
         self.bytes_per_second: int | None = None
         self._plugged = asyncio.Event()
         self._plugged.set()
+        self._back: asyncio.TimerHandle | None = None
         self._authorized = asyncio.Event()
         self._authorized.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,13 +47,22 @@ class Link:
 
     def unplug(self, seconds: float) -> None:
         self._plugged.clear()
-        asyncio.get_running_loop().call_later(seconds, self._plugged.set)
+        self._plug_in_after(seconds)
         self.drop()
 
     def heal(self) -> None:
         self.cut_after = self.bytes_per_second = None
-        self._plugged.set()
+        self._plug_in_after(0)
         self.authorize(True)
+
+    def _plug_in_after(self, seconds: float) -> None:
+        """The last order counts: an earlier one's end must not end it."""
+        if self._back:
+            self._back.cancel()
+        if seconds:
+            self._back = asyncio.get_running_loop().call_later(seconds, self._plugged.set)
+        else:
+            self._plugged.set()
 
     def drop(self) -> None:
         for task in self._tasks:
