@@ -47,7 +47,13 @@ LAYERS = (
 )
 """First to last: a module imports only from later layers, or from its own. What is not listed is free."""
 
-TORCH_AT_THE_TOP = {"exporter.capture", "exporter.quantize.integer", "exporter.warm"}
+TORCH_AT_THE_TOP = {
+    "exporter.capture",
+    "exporter.quantize.integer",
+    "exporter.quantize.ranges",
+    "exporter.quantize.rounding",
+    "exporter.warm",
+}
 """They run in worker processes only."""
 FRAMEWORKS = {
     "coremltools",
@@ -125,7 +131,7 @@ def test_imports_point_one_way(module: str) -> None:
 def test_frameworks_are_imported_inside_functions(module: str) -> None:
     """So that the command line starts at once, and one broken framework leaves the others working."""
     top = {name.split(".")[0] for name in imports(module, functions=False)} & FRAMEWORKS
-    allowed = {"torch", "torchvision"} if module in TORCH_AT_THE_TOP else set()
+    allowed = {"torch", "torchao", "torchvision"} if module in TORCH_AT_THE_TOP else set()
     assert top <= allowed
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from exporter.records import Array, Runner, Sample
 
 if TYPE_CHECKING:
     import torch
+
+EPS = 2**-12
+"""The smallest scale, as XNNPACK's quantiser sets it."""
 
 
 def quantize(
@@ -29,27 +33,66 @@ def quantize(
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    from exporter.quantize import rounding
+
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
     example = program.example_inputs[0]
     prepared = prepare_pt2e(program.module(), _xnnpack_quantizer())
+    samples = [_tensors(sample) for sample in calibration]
     with torch.no_grad():
-        for sample in calibration:
-            prepared(*_tensors(sample))
+        for sample in samples:
+            prepared(*sample)
+    weights = rounding.float_weights(prepared)
     converted = convert_pt2e(prepared)
+    rounding.improve(converted, weights, samples)
     return torch.export.export(converted, example), _runner(converted)
 
 
-def _xnnpack_quantizer() -> object:
+def _xnnpack_quantizer() -> Any:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
 
-    quantizer = XNNPACKQuantizer()
+    from exporter.quantize.ranges import LeastSquaresObserver
+
+    class Fused(XNNPACKQuantizer):  # type: ignore[misc]
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            annotated: torch.fx.GraphModule = super().annotate(model)
+            _quantise_after_activations(annotated)
+            return annotated
+
+    quantizer = Fused()
     # The rest is searched for in vain, at great cost: batch norms are folded before post-training annotation.
     quantizer.SUPPORTED_PATTERNS = [p for p in XNNPACKQuantizer.SUPPORTED_PATTERNS if not p.is_qat]
-    return quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    ranges = LeastSquaresObserver.with_args(eps=EPS)
+    activation = replace(config.input_activation, observer_or_fake_quant_ctr=ranges)
+    return quantizer.set_global(replace(config, input_activation=activation, output_activation=activation))
+
+
+def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
+    """Have a layer and the activation after it quantised once, after both, as XNNPACK computes them.
+
+    ExecuTorch's quantiser takes every convolution before it looks for one with an activation, and does not
+    know ReLU6 as one. Half of a convolution's steps then go to values that the activation throws away.
+    """
+    import torch
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    aten = torch.ops.aten
+    layers = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
+    activations = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
+    for node in model.graph.nodes:
+        layer = node.args[0] if node.target in activations else None
+        if layer is None or layer.target not in layers or len(layer.users) > 1:
+            continue
+        annotation = layer.meta.get(Q_ANNOTATION_KEY)
+        if annotation and annotation.output_qspec:
+            spec, annotation.output_qspec = annotation.output_qspec, None
+            node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
 
 
 def _tensors(sample: Sample) -> tuple[torch.Tensor, ...]:

@@ -69,17 +69,26 @@ def test_float_program_is_untouched() -> None:
 @pytest.mark.parametrize("net", NETS)
 def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
     """With all of the quantiser's patterns searched for, the same program comes out."""
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
     program = captured(net).program
     assert program is not None
     lean = quantize(program, samples(net, 0, 4))[0]
-    everything = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    everything = pt2e._xnnpack_quantizer()
+    everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
     monkeypatch.setattr(pt2e, "_xnnpack_quantizer", lambda: everything)
     assert lean.graph_module.code == quantize(program, samples(net, 0, 4))[0].graph_module.code
+
+
+@pytest.mark.slow
+def test_a_layer_and_its_activation_are_quantised_once() -> None:
+    """The convolution's result goes to the ReLU unquantised."""
+    program = captured("cnn").program
+    assert program is not None
+    nodes = quantize(program, samples("cnn", 0, 8))[0].graph_module.graph.nodes
+    activations = [node for node in nodes if any(word in str(node.target) for word in ("relu", "hardtanh"))]
+    assert activations
+    assert all("conv" in str(node.args[0].target) for node in activations)
 
 
 def test_no_samples_no_ranges() -> None:
