@@ -169,9 +169,11 @@ class AdbDevice:
         _checked_path(target)
         size = source.stat().st_size
         deadline = transfer_s(size)
-        with _link().translated(self.serial, f"copying {source.name!r:.100} onto it", deadline):
+        # Opened here: adbutils leaves a file open when the device goes away before the first byte.
+        doing = f"copying {source.name!r:.100} onto it"
+        with source.open("rb") as file, _link().translated(self.serial, doing, deadline):
             try:
-                self._on_adb(deadline).sync.push(source, target, check=True)
+                self._on_adb(deadline).sync.push(file, target, check=True)
             except _link().AdbError as error:
                 if str(error) != "FAIL":  # all that adbutils keeps of the device's answer
                     raise
