@@ -82,11 +82,11 @@ def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
     from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-    aten = torch.ops.aten
-    layers = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
-    activations = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
+    from exporter.quantize.integer import ACTIVATIONS, CONVOLUTIONS
+
+    layers = (*CONVOLUTIONS, torch.ops.aten.linear.default)
     for node in model.graph.nodes:
-        layer = node.args[0] if node.target in activations else None
+        layer = node.args[0] if node.target in ACTIVATIONS else None
         if layer is None or layer.target not in layers or len(layer.users) > 1:
             continue
         annotation = layer.meta.get(Q_ANNOTATION_KEY)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from exporter.quantize.integer import DEQUANTIZE_CHANNELS
+
 aten = torch.ops.aten
-DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
 """Of the mean diagonal, added to the diagonal: the paper's."""
