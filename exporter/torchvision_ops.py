@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from exporter.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    import torch
+    from torch import library
 
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -25,7 +25,7 @@ SCHEMAS = (
 
 
 @functools.cache
-def prepare() -> torch.library.Library | None:
+def prepare() -> library.Library | None:
     """Make torchvision importable; call it before the first `import torchvision`.
 
     Returns:
@@ -35,7 +35,7 @@ def prepare() -> torch.library.Library | None:
     Raises:
         MissingDependencyError: torchvision is not installed.
     """
-    import torch
+    from torch import library
 
     if "torchvision" in sys.modules:
         return None
@@ -46,10 +46,10 @@ def prepare() -> torch.library.Library | None:
         )
     if _operators_load(Path(spec.submodule_search_locations[0])):
         return None
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    declared = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in SCHEMAS:
-        library.define(schema)  # type: ignore[no-untyped-call]
-    return library
+        declared.define(schema)  # type: ignore[no-untyped-call]
+    return declared
 
 
 def _operators_load(package: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import library
 
 from exporter import torchvision_ops
 from exporter.errors import MissingDependencyError
@@ -20,7 +21,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Declared(list[str]):
-    """Stands in for torch.library.Library: what would be declared."""
+    """Stands in for PyTorch's operator library: what would be declared."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class Declared(list[str]):
 
 def test_matching_install_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torchvision's own library loads, nothing is declared."""
-    monkeypatch.setattr(torch.library, "Library", Declared)
+    monkeypatch.setattr(library, "Library", Declared)
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
     assert torchvision_ops.prepare() is None
 
@@ -42,7 +43,7 @@ def test_unloadable_library_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(path: str) -> None:
         raise OSError("libcudart.so.13: cannot open shared object file")
 
-    monkeypatch.setattr(torch.library, "Library", Declared)
+    monkeypatch.setattr(library, "Library", Declared)
     monkeypatch.setattr(torch.ops, "load_library", refuse)
     declared: object = torchvision_ops.prepare()
     assert declared == list(torchvision_ops.SCHEMAS)
