@@ -58,12 +58,14 @@ class Workers:
     """A pool of `count` slots. Use as a context manager; leaving it kills whatever still runs."""
 
     def __init__(self, count: int, log: Path) -> None:
-        self._slots = [_Slot(log) for _ in range(count)]
+        self._closing = threading.Event()
+        self._slots = [_Slot(log, self._closing) for _ in range(count)]
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()  # before the kills: a thread whose server died would start the next one
         for slot in self._slots:
             slot.close()
 
@@ -89,7 +91,7 @@ class Workers:
         outcomes: dict[Job, Outcome] = {}
 
         def serve(slot: _Slot) -> None:
-            while (job := queue.take(slot.warmed)) is not None:
+            while not self._closing.is_set() and (job := queue.take(slot.warmed)) is not None:
                 if on_event:
                     on_event("start", job)
                 outcome = slot.run(job)
@@ -130,8 +132,9 @@ class _Queue:
 class _Slot:
     """The caller's end of one server process, started when first needed and again if it dies."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, closing: threading.Event) -> None:
         self._log = log
+        self._closing = closing
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: connection.Connection | None = None
         self._lock = threading.Lock()
@@ -150,13 +153,16 @@ class _Slot:
                 self.warmed.update(job.preload)
                 value = pickle.loads(pipe.recv_bytes())
             except (EOFError, OSError):
-                self.close()
+                self._kill()
+                self._forget()
                 return Outcome(job, error=WorkerError(f"The worker for {job.label} died.", "See export.log."))
         if isinstance(value, Exception):
             return Outcome(job, error=value)
         return Outcome(job, value)
 
     def _connect(self) -> connection.Connection:
+        if self._closing.is_set():
+            raise EOFError
         if self._pipe is None:
             ours, theirs = socket.socketpair()
             with self._log.open("ab") as log, theirs:
@@ -173,10 +179,23 @@ class _Slot:
         return self._pipe
 
     def close(self) -> None:
-        if self._process is not None:
+        """End whatever runs, also for the thread that waits for it."""
+        while not self._lock.acquire(timeout=0.1):
+            self._kill()  # again: that thread may have been about to start the server
+        try:
+            self._kill()
+            self._forget()
+        finally:
+            self._lock.release()
+
+    def _kill(self) -> None:
+        if (process := self._process) is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _forget(self) -> None:
+        """Only with the lock: a descriptor closed twice may be somebody else's by then."""
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None

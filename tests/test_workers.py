@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from exporter.errors import CheckpointError, WorkerError
@@ -153,3 +156,33 @@ def _wait_for(condition: object, seconds: float = 20) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def mark_and_sleep(mark: Path) -> None:
+    mark.touch()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("running", [0, 2])
+def test_ctrl_c_comes_out_and_leaves_nothing_running(running: int, log: Path, tmp_path: Path) -> None:
+    """The thread whose server was killed neither closes it a second time nor starts another."""
+    for attempt in range(5):
+        started: list[str] = []
+        marks = [tmp_path / f"{attempt}-{number}" for number in range(6)]
+
+        def note(event: str, job: Job, started: list[str] = started) -> None:
+            if event == "start":
+                started.append(job.label)
+
+        def interrupt(started: list[str] = started, marks: list[Path] = marks) -> None:
+            _wait_for(lambda: len(started) == 2 and sum(mark.exists() for mark in marks) >= running)
+            _thread.interrupt_main()
+
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt), Workers(2, log) as workers:
+            workers.run([Job(mark.name, mark_and_sleep, (mark,)) for mark in marks], on_event=note)
+        time.sleep(0.3)  # for a thread that would go on
+        assert len(started) == 2
+        assert not [
+            child for child in psutil.Process().children(recursive=True) if "serve(" in str(child.cmdline())
+        ]
