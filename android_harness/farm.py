@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +64,32 @@ def bench_all(
     """
     stop = threading.Event()
     told = _stopping(observer, stop)
-    with ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
+    with _set_by_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
         futures = {
             device.serial: pool.submit(_outcome, device, works, plan, soc, told, programs or built, stop)
             for device in devices
         }
-        try:
-            # Short waits: Ctrl-C is not seen by a thread that waits for a lock.
-            while not _all_done(list(futures.values())):
-                pass
-        except BaseException:
-            stop.set()
-            _kill_until_done(devices, list(futures.values()))
-            raise
+        pending = list(futures.values())
+        # Short waits: Ctrl-C is not seen by a thread that waits for a lock.
+        while not stop.is_set() and not _all_done(pending):
+            pass
+        if stop.is_set():
+            _kill_until_done(devices, pending)
+            raise KeyboardInterrupt
     return {serial: future.result() for serial, future in futures.items()}
+
+
+@contextlib.contextmanager
+def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
+    """A flag, because Python drops the exception where a finaliser happens to run."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread is told
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def built(device: Device, identity: Identity) -> Programs:
