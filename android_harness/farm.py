@@ -82,10 +82,12 @@ def bench_all(
 @contextlib.contextmanager
 def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
     """A flag, because Python drops the exception where a finaliser happens to run."""
-    if threading.current_thread() is not threading.main_thread():  # no other thread is told
+    before = signal.getsignal(signal.SIGINT)
+    # Only the main thread is told; a background job of a shell is meant to ignore it.
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
+    signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:
         yield
     finally:
