@@ -52,6 +52,10 @@ class Disconnected(DeviceError):  # noqa: N818 - a kind of DeviceError that is w
     """The transport broke: worth another try once the device is back; what was finished is not repeated."""
 
 
+class HistoryError(HarnessError):
+    exit_code = 20
+
+
 OVER_BUDGET_EXIT_CODE = 17
 INCONCLUSIVE_EXIT_CODE = 18
 NOT_MEASURED_EXIT_CODE = 19

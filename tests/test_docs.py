@@ -46,8 +46,8 @@ def test_the_two_commands_come_first() -> None:
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
-    """Of the refusals a user of `export` and `verify` can meet."""
-    for code in (2, 3, 4, 5, 6, 7, 8, 9, 11, errors.INTERRUPTED_EXIT_CODE):
+    """Of the refusals a user of `export`, `verify` and the history can meet."""
+    for code in (2, 3, 4, 5, 6, 7, 8, 9, 11, harness.HistoryError.exit_code, errors.INTERRUPTED_EXIT_CODE):
         assert re.search(rf"^\|[^|]*\b{code}\b[^|]*\|", README, re.MULTILINE), code
 
 
@@ -61,7 +61,7 @@ def in_table(code: int) -> str | None:
 def test_every_exit_code_of_bench_is_in_the_readme() -> None:
     """And each of them means what the code says."""
     kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
-    codes = {c.exit_code for c in kinds}
+    codes = {c.exit_code for c in kinds} - {harness.HistoryError.exit_code}
     codes = codes - {1} | set(device.EXIT_CODES.values())
     assert codes == {0, 13, 14, 15, 16, 17, 18, 19}
     assert all(in_table(code) for code in codes)

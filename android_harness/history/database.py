@@ -1,0 +1,138 @@
+"""Where the history lies: a file of SQLite's or a server, opened, locked and spoken to alike.
+
+SQLite: write-ahead log, so that readers never wait; writers take the write lock at once and wait for it, so
+that two processes writing at once lose nothing. PostgreSQL needs no more than its transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+
+from android_harness.errors import HistoryError, SetupError
+
+BUSY_S = 60
+"""How long a writer waits for another."""
+DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""Names without a driver -> with ours."""
+DRIVER_EXTRA = "pip install 'export-mobile[postgresql]'"
+
+
+class Database:
+    """An engine with one way to read and one to write; every failure is a `HistoryError`."""
+
+    def __init__(self, location: str, must_exist: bool = False) -> None:
+        self.url = parse(location)
+        self.where = shown(self.url)
+        if self.url.get_backend_name() == "sqlite":
+            _prepare(self.url, self.where, must_exist)
+        self._engine = _engine(self.url, self.where)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database."""
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction: all of it is kept, or nothing."""
+        with self._translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            raise HistoryError(
+                f"The history {self.where} cannot be used: {_words(error)}.",
+                "Is it the right place, is there space, may you write there?",
+            ) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def parse(location: str) -> URL:
+    """A file's path or a URL, as a URL.
+
+    Raises:
+        HistoryError: It is neither.
+    """
+    if "://" not in location:
+        return URL.create("sqlite", database=str(Path(location).expanduser()))
+    try:
+        url = make_url(location)
+    except exc.ArgumentError:
+        raise HistoryError(
+            f"{location.split('://')[0]}://… is no URL of a database.",
+            "Expected a file, or postgresql+psycopg://user@host/name.",
+        ) from None
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise HistoryError(
+            f"A history cannot lie in {url.get_backend_name()!r}.",
+            "Expected a file, or postgresql+psycopg://user@host/name.",
+        )
+    return url
+
+
+def shown(url: URL) -> str:
+    """For messages: without the password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.render_as_string(hide_password=True)
+
+
+def _prepare(url: URL, where: str, must_exist: bool) -> None:
+    if not url.database or url.database == ":memory:":
+        raise HistoryError("A history in memory would be forgotten at once.", "Give --history a file.")
+    path = Path(url.database)
+    if must_exist and not path.exists():
+        raise HistoryError(
+            f"There is no history at {where}.", "A nightly run makes one; --history says where it lies."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HistoryError(f"{path.parent} cannot be made: {error.strerror}.") from error
+
+
+def _engine(url: URL, where: str) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
+    try:
+        engine = create_engine(url, connect_args={"timeout": BUSY_S} if sqlite else {})
+    except ModuleNotFoundError as error:
+        raise SetupError(f"The history {where} needs {error.name}.", f"Run `{DRIVER_EXTRA}`.") from error
+    except exc.SQLAlchemyError as error:
+        raise HistoryError(f"The history {where} cannot be opened: {_words(error)}.") from error
+    if sqlite:
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = (
+        None  # we begin transactions ourselves: Python's sqlite3 begins them too late
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _words(error: exc.SQLAlchemyError) -> str:
+    """What the database said, in one line; never its URL, which may hold a password."""
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(cause).__name__

@@ -1,0 +1,55 @@
+"""Sessions as the history remembers them, and where it may lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from android_harness import evidence, stats
+from android_harness.history import making
+from android_harness.history.records import Samples, StoredSession
+from android_harness.records import Session
+from tests.harness import sessions
+
+FIRST_NIGHT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
+ORIGIN = making.Origin(
+    model="mobilenet_v2",
+    target="snapdragon865",
+    artifact="onnx-fp32",
+    format="onnx",
+    backend="onnxruntime",
+    precision="fp32",
+    source_sha256="1" * 64,
+    size_bytes=13_998_112,
+    sqnr_db=118.5,
+    top1_agreement=1.0,
+    accuracy=0.71,
+    toolchain={"torch": "2.13.0", "onnx": "1.23.2"},
+)
+
+
+def made(measured: Session | None = None, **origin: Any) -> StoredSession:
+    """What the harness' own sessions become."""
+    measured = measured or sessions.session()
+    latency = evidence.latency(measured, stats.figures(measured), evidence.Check(1.3e-6, ""), 15.0)
+    return making.stored(
+        measured, latency, replace(ORIGIN, **origin), run="night-0", host="farm-a", budget_ms=15.0
+    )
+
+
+ONE = made()
+
+
+def night(number: int, **changes: Any) -> StoredSession:
+    """A stable session of a night of its own, unless changed."""
+    own: dict[str, Any] = {
+        "key": f"key-{number}",
+        "run": f"night-{number}",
+        "started_at": FIRST_NIGHT + timedelta(days=number),
+    }
+    return replace(ONE, **own | changes)
+
+
+def samples() -> Samples:
+    return making.samples(sessions.session())

@@ -1,0 +1,176 @@
+"""`android_harness.history`: what goes in comes out, once, by filter, as a series or a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from android_harness import history
+from android_harness.errors import HistoryError
+from android_harness.history.records import Filter, Gap
+from android_harness.history.store import History
+from tests.history.stored import FIRST_NIGHT, night, samples
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[History]:
+    with history.open_history(tmp_path / "history.sqlite") as opened:
+        yield opened
+
+
+def test_a_session_comes_out_as_it_went_in(memory: History) -> None:
+    """Every field, with its type; and the raw samples to the nanosecond."""
+    memory.add(night(0), samples())
+    assert memory.get("key-0") == night(0)
+    assert memory.samples("key-0") == samples()
+
+
+def test_adding_twice_changes_nothing(memory: History) -> None:
+    """Whoever was killed in between may add again."""
+    assert memory.add(night(0), samples())
+    assert not memory.add(night(0), samples())
+    assert len(memory.sessions()) == 1
+
+
+def test_samples_may_come_later(memory: History) -> None:
+    """A session added without them is added again with them."""
+    memory.add(night(0))
+    assert memory.samples("key-0") is None
+    memory.add(night(0), samples())
+    assert memory.samples("key-0") == samples()
+
+
+def test_two_sessions_with_one_key_are_refused(memory: History) -> None:
+    """The second would be lost without a word."""
+    memory.add(night(0))
+    with pytest.raises(HistoryError, match="Two different sessions"):
+        memory.add(night(0, p50_ms=9.0))
+    assert memory.get("key-0") == night(0)
+
+
+FILTERS: dict[str, tuple[Filter, dict[str, Any]]] = {
+    "model": (Filter(model="other"), {"model": "other"}),
+    "target": (Filter(target="other"), {"target": "other"}),
+    "artifact": (Filter(artifact="other"), {"artifact": "other"}),
+    "device": (Filter(device="other"), {"serial": "other"}),
+    "evidence": (Filter(evidence="simulated"), {"evidence": "simulated"}),
+    "run": (Filter(run="other"), {"run": "other"}),
+    "host": (Filter(host="other"), {"host": "other"}),
+    "stable": (Filter(stable=False), {"flags": ("trend: up",)}),
+    "since": (Filter(since=FIRST_NIGHT + timedelta(days=1)), {}),
+    "until": (Filter(until=FIRST_NIGHT), {"started_at": FIRST_NIGHT - timedelta(seconds=1)}),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_lets_through_what_it_names(memory: History, name: str) -> None:
+    """And nothing else."""
+    wanted, changes = FILTERS[name]
+    memory.add(night(0))
+    memory.add(night(1, **changes))
+    assert memory.sessions(wanted) == (night(1, **changes),)
+
+
+def test_the_newest_come_first(memory: History) -> None:
+    """And no more of them than asked for."""
+    for number in (1, 3, 2):
+        memory.add(night(number))
+    assert memory.sessions(Filter(newest=2)) == (night(3), night(2))
+
+
+def test_a_series_is_one_line_in_time(memory: History) -> None:
+    """Stable or not, oldest first; other devices, threads, artifacts and evidence are other lines."""
+    mine = [night(0), night(1, flags=("trend: up",)), night(2, fingerprint="new")]
+    others = [
+        night(3, serial="other"),
+        night(4, threads=1),
+        night(5, artifact="ort-fp32"),
+        night(6, evidence="simulated"),
+    ]
+    for session in (*others, *reversed(mine)):
+        memory.add(session)
+    assert memory.series(night(9).line) == tuple(mine)
+    assert memory.series(night(9).line, newest=1) == (mine[-1],)
+    assert len(memory.lines()) == 5
+
+
+NO_BASELINE: dict[str, dict[str, Any]] = {
+    "unstable": {"flags": ("trend: up",)},
+    "wrong outputs": {"problem": "other outputs"},
+    "another Android": {"fingerprint": "new"},
+    "another runtime": {"runtime": "onnxruntime 1.33.0"},
+    "another runner": {"runner": {"version": "2"}},
+    "pinned clocks": {"clock_state": "locked-verified"},
+    "simulated": {"evidence": "simulated"},
+    "another device": {"serial": "other"},
+    "another model": {"model": "other"},
+    "a confirmed regression": {"regressed": True},
+    "the same night": {"run": "night-9"},
+    "later": {"started_at": FIRST_NIGHT + timedelta(days=10)},
+}
+
+
+@pytest.mark.parametrize("name", NO_BASELINE)
+def test_what_differs_is_no_baseline(memory: History, name: str) -> None:
+    """Only stable, earlier sessions on the same footing are, whatever else lies there."""
+    memory.add(night(0))
+    memory.add(night(1, **NO_BASELINE[name]))
+    assert memory.baseline(night(9)) == (night(0),)
+
+
+def test_a_new_checkpoint_keeps_its_baseline(memory: History) -> None:
+    """The model line stays when the weights change: that is what is watched."""
+    memory.add(night(0))
+    assert memory.baseline(night(1, source_sha256="2" * 64)) == (night(0),)
+
+
+def test_a_baseline_is_the_last_sessions(memory: History) -> None:
+    """Oldest first, as a series."""
+    for number in range(8):
+        memory.add(night(number))
+    assert memory.baseline(night(9), count=3) == (night(5), night(6), night(7))
+
+
+def test_a_regression_is_marked_and_accepted(memory: History) -> None:
+    """Marked, it is no baseline; accepted, it is one."""
+    memory.add(night(0))
+    memory.mark("key-0", regressed=True)
+    assert memory.baseline(night(1)) == ()
+    memory.mark("key-0", regressed=False)
+    assert memory.baseline(night(1)) == (night(0),)
+
+
+def test_marking_what_is_not_there_is_an_error(memory: History) -> None:
+    """A mistyped key would otherwise leave a regression in the baseline."""
+    with pytest.raises(HistoryError, match="No session has the key 'nothing'"):
+        memory.mark("nothing", regressed=True)
+
+
+def gap(key: str, **changes: Any) -> Gap:
+    known: dict[str, Any] = {
+        "key": key,
+        "run": "night-0",
+        "host": "farm-a",
+        "at": FIRST_NIGHT,
+        "reason": "No phone.",
+    }
+    return Gap(**known | changes)
+
+
+def test_a_gap_is_remembered_once(memory: History) -> None:
+    """A night without a phone is not a night that never was."""
+    assert memory.add_gap(gap("a"))
+    assert not memory.add_gap(gap("a"))
+    assert memory.gaps() == (gap("a"),)
+
+
+def test_a_gap_of_a_whole_night_is_one_of_every_model(memory: History) -> None:
+    """A gap of another model is not."""
+    memory.add_gap(gap("a"))
+    memory.add_gap(gap("b", model="other"))
+    memory.add_gap(gap("c", model="mobilenet_v2"))
+    assert {one.key for one in memory.gaps(Filter(model="mobilenet_v2"))} == {"a", "c"}
