@@ -104,6 +104,8 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         preprocess=request.preprocess,
         mean=request.mean,
         std=request.std,
+        whole=request.preprocessing,
+        labels=request.labels,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from exporter.records import Limits, TensorSpec
+from exporter.records import Limits, Preprocessing, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class ModelRequest:
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    """The whole way from a photo to the input, as a model card says it; stands for the three above."""
+    labels: tuple[str, ...] = ()
+    """Of the classes, in order; empty leaves those that the architecture knows."""
     calibration: Path | None = None
     """A folder of photos or an .npz of arrays; None makes synthetic inputs."""
     samples: int = 64

@@ -26,6 +26,7 @@ LAYERS = (
     {
         "exporter.assemble",
         "exporter.audit",
+        "exporter.cards",
         "exporter.inspection",
         "exporter.ondevice",
         "exporter.workload",
@@ -43,6 +44,7 @@ LAYERS = (
     },
     {"exporter.devices"},
     {"exporter.records", "exporter.request"},
+    {"exporter.configs"},
     {"exporter.errors"},
 )
 """First to last: a module imports only from later layers, or from its own. What is not listed is free."""

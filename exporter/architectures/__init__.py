@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from exporter.architectures import factory, inputs, preprocessing, self_contained, torchvision
 from exporter.architectures.built import Built, literals
 from exporter.errors import UsageError
-from exporter.records import Checkpoint, Model, TensorSpec
+from exporter.records import Checkpoint, Model, Preprocessing, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ def build(
     preprocess: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    whole: Preprocessing | None = None,
+    labels: tuple[str, ...] = (),
 ) -> Model:
     """Make the network that a checkpoint belongs to, with its weights.
 
@@ -40,6 +42,8 @@ def build(
         preprocess: "imagenet", "unit" (0..1), "symmetric" (-1..1) or "bytes" (0..255).
         mean: Per channel, or one value for all, in the units of `preprocess`.
         std: Like `mean`.
+        whole: All of the preprocessing, in place of the three before.
+        labels: Of the classes, in place of those that are known.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients; how it was inferred is in `notes`.
@@ -51,7 +55,7 @@ def build(
     built = _network(checkpoint, arch, arch_args, _size(input_shapes))
     module = _ready(built.module)
     specs = inputs.resolve(module, built.photo, checkpoint.example, input_shapes)
-    wishes = preprocessing.Wishes(preprocess, mean, std)
+    wishes = preprocessing.Wishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve(built.photo, specs, wishes)
     return Model(
         module=module,
@@ -60,7 +64,7 @@ def build(
         preprocessing=prepared,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         notes=built.notes + notes,
-        labels=built.labels,
+        labels=labels or built.labels,
     )
 
 

@@ -31,9 +31,11 @@ class Wishes:
     preset: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    whole: Preprocessing | None = None
+    """All of it: nothing is left to be settled."""
 
     def __bool__(self) -> bool:
-        return any(wish is not None for wish in (self.preset, self.mean, self.std))
+        return any(wish is not None for wish in (self.preset, self.mean, self.std, self.whole))
 
 
 def resolve(
@@ -64,9 +66,26 @@ def resolve(
     if photo is None and not wishes:
         return None, ("nobody said how photos become this input: --preprocess, --mean and --std do",)
     channels = inputs[0].shape[1]
+    if wishes.whole:
+        return _fitting(wishes.whole, size, channels), (
+            f"photos are prepared as the card says (resize {wishes.whole.resize}, crop {size[0]}x{size[1]})",
+        )
     base = photo.preprocessing if photo else Preprocessing(resize=max(size), crop=size)
     settled = _normalisation(resized(base, size), channels, wishes)
     return settled, _notes(photo, settled, channels, wishes)
+
+
+def _fitting(whole: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:
+    if whole.crop != size:
+        raise UsageError(
+            f"The card's preprocessing crops photos to {whole.crop[0]}x{whole.crop[1]}, but the input is "
+            f"{size[0]}x{size[1]}.",
+            "Give preprocessing.crop the input's height and width.",
+        )
+    mean, std = _given("mean", whole.mean, channels), _given("std", whole.std, channels)
+    assert mean is not None
+    assert std is not None
+    return dataclasses.replace(whole, mean=mean, std=std)
 
 
 def photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:

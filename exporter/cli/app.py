@@ -41,7 +41,10 @@ app = typer.Typer(
     ),
 )
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="The trained checkpoint; any kind of file.")]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CKPT", help="The trained checkpoint, any kind of file; or a model card (.toml)."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Trust = Annotated[

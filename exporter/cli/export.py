@@ -30,9 +30,20 @@ from exporter.errors import NothingPassedError, RequirementError, UsageError
 from exporter.records import Report
 from exporter.request import Request
 
+CARD_SUFFIX = ".toml"
+OPTION_OF = {
+    "arch_args": "arch_arg",
+    "budget_ms": "budget",
+    "cache": "no_cache",
+    "input_shapes": "input_shape",
+    "verify": "no_verify",
+}
+"""Field of a request -> the option that sets it, where they are called differently."""
+
 
 @app.command(DEFAULT_COMMAND)
 def export_command(
+    context: typer.Context,
     checkpoint: Checkpoint,
     target: Annotated[str, typer.Option("--target", "-t", help="The phone; see export-mobile targets.")],
     out: Annotated[
@@ -98,11 +109,13 @@ def export_command(
 ) -> None:
     """Export CKPT for a target: build, verify, time, choose, report.
 
+    CKPT may also be a model card (a .toml, see models/): options given beside it win over what it says.
+
     Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 it does not
     run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration data,
     130 interrupted.
     """
-    request = Request(
+    given = dict(
         **model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std),
         calibration=calibration,
         samples=samples,
@@ -120,11 +133,36 @@ def export_command(
         jobs=jobs,
         threads=threads,
     )
+    required = options.names(require)
+    if checkpoint.suffix == CARD_SUFFIX:
+        given, required = _with_card(context, given, required)
+    request = Request(**given)
     if device and not bench:
         raise UsageError("--device says where to --bench, which is not given.", "Give both, or neither.")
-    _export(request, options.names(require), as_json, last=not bench)
+    _export(request, required, as_json, last=not bench)
     if bench:
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
+
+
+def _with_card(
+    context: typer.Context, given: dict[str, Any], required: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the card says, save where an option was given beside it."""
+    from exporter import cards
+
+    card = cards.load(given["checkpoint"])
+    said = {**cards.request_fields(card), "out": Path(f"{card.name}-{given['target']}")}
+    asked = {
+        field for field in given if _is_given(context, OPTION_OF.get(field, field)) and field != "checkpoint"
+    }
+    if asked & {"preprocess", "mean", "std"}:
+        said["preprocessing"] = None
+    return {**given, **said, **{field: given[field] for field in asked}}, required or card.require
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _export(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:

@@ -1,0 +1,105 @@
+"""TOML files of the user's, checked: one message with the file, the key, what was seen and what is known."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from exporter.errors import UsageError
+
+MAX_BYTES = 1 << 20
+"""Nobody writes a longer one by hand."""
+NEAR = 0.6
+"""How alike a key must be to be suggested; difflib's own default."""
+
+
+class Table(BaseModel):
+    """A table of such a file: an unknown key is a mistake, and a number in quotes is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Listed = TypeVar("Listed", bound=Table)
+
+
+def read(path: Path, what: str, kind: type[Listed]) -> Listed:
+    """Read and check a file.
+
+    Args:
+        path: The file.
+        what: What it is called in messages: "Card mobilenet_v2".
+        kind: Its model.
+
+    Raises:
+        UsageError: It cannot be read, is no TOML, or says something that `kind` does not know.
+    """
+    values = _parse(path, what)
+    try:
+        # As JSON: only there may a strict model take a list for a tuple.
+        return kind.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise _refused(error, path, what, kind) from None
+
+
+def _parse(path: Path, what: str) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}.", "Check the path.") from None
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{what}: {path} has {len(content)} bytes; at most {MAX_BYTES} are read.")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what}: {path} is not TOML: {error}.", "See https://toml.io.") from None
+
+
+def _refused(error: ValidationError, path: Path, what: str, kind: type[Table]) -> UsageError:
+    """The first mistake in full, unknown keys before all else: they often cause the others."""
+    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    first = found[0]
+    where = _written(first["loc"])
+    more = f" ({len(found) - 1} more after it.)" if len(found) > 1 else ""
+    hint = ""
+    if first["type"] == "extra_forbidden":
+        known = _known(kind, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=NEAR)
+        said = f"unknown key {where}"
+        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+    elif first["type"] == "missing":
+        said = f"{where} is missing"
+    else:
+        reason = first["msg"].removeprefix("Value error, ")
+        said = f"{where} is {_shown(first['input'])}: {reason[:1].lower()}{reason[1:]}" if where else reason
+    return UsageError(f"{what} ({path}): {said}.{more}", hint)
+
+
+def _written(loc: Sequence[str | int]) -> str:
+    """Where in the file: inputs[0].shape."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _known(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The keys of the table at `loc`."""
+    for part in loc:
+        if isinstance(part, str) and part in kind.model_fields:
+            kind = _table_in(kind.model_fields[part].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The table that an annotation is about: itself, or the one inside `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _table_in(inner))), None)
