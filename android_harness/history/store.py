@@ -173,6 +173,10 @@ class History:
         """
         return self._oldest_first(baseline(session).limit(count))
 
+    def earlier(self, session: StoredSession, count: int = BASELINE_SESSIONS) -> tuple[StoredSession, ...]:
+        """The last sessions of its line before its run, stable or not, oldest first: for its quality."""
+        return self._oldest_first(earlier(session).limit(count))
+
     def _oldest_first(self, query: Select[Any]) -> tuple[StoredSession, ...]:
         with self.database.reading() as connection:
             found = connection.execute(query).all()
@@ -197,6 +201,15 @@ def baseline(session: StoredSession) -> Select[Any]:
         SessionRow.stable.is_(True),
         SessionRow.started_at < session.started_at,
         SessionRow.regressed.is_(False),
+        SessionRow.run != session.run,
+    )
+
+
+def earlier(session: StoredSession) -> Select[Any]:
+    """What lies before a session in its line, newest first."""
+    return _newest_first(
+        SessionRow.line == session.line.id,
+        SessionRow.started_at < session.started_at,
         SessionRow.run != session.run,
     )
 

@@ -1,0 +1,78 @@
+"""Outputs, accuracy and size against the sessions before: what a faster artifact may have cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+from android_harness.history.records import StoredSession
+from android_harness.regressions.records import Limits, Worsening
+
+
+def worse(
+    session: StoredSession, earlier: Sequence[StoredSession], limits: Limits | None = None
+) -> tuple[Worsening, ...]:
+    """Every figure that got worse than the median of the sessions before.
+
+    Quality does not depend on heat or clocks: unstable sessions and other system versions count as well.
+
+    Args:
+        session: The new one.
+        earlier: `History.earlier(session)`; without any, nothing got worse.
+        limits: What counts as worse.
+
+    Raises:
+        ValueError: An earlier one is of another line.
+    """
+    for one in earlier:
+        if one.line != session.line:
+            raise ValueError(f"{one.key} ({one.evidence}) is of another line than {session.key}.")
+    return tuple(_found(session, earlier, limits or Limits()))
+
+
+def _found(session: StoredSession, earlier: Sequence[StoredSession], limits: Limits) -> Iterator[Worsening]:
+    if session.problem and earlier and not all(one.problem for one in earlier):
+        yield Worsening("outputs", None, None, f"The device's outputs are not the model's: {session.problem}")
+    for figure, is_worse, words in _rules(limits):
+        known = [value for one in earlier if (value := getattr(one, figure)) is not None]
+        now = getattr(session, figure)
+        if now is None or not known:
+            continue
+        before = statistics.median(known)
+        if is_worse(before, now):
+            yield Worsening(figure, before, now, words(before, now))
+
+
+def _rules(
+    limits: Limits,
+) -> tuple[tuple[str, Callable[[float, float], bool], Callable[[float, float], str]], ...]:
+    """(figure, whether it got worse, in words)."""
+    return (
+        (
+            "sqnr_db",
+            lambda before, now: before - now > limits.sqnr_db,
+            lambda before, now: f"SQNR fell from {before:.1f} to {now:.1f} dB.",
+        ),
+        (
+            "top1_agreement",
+            lambda before, now: before - now > limits.agreement,
+            lambda before, now: f"Agreement with the float64 model fell from {before:.1%} to {now:.1%}.",
+        ),
+        (
+            "accuracy",
+            lambda before, now: before - now > limits.accuracy,
+            lambda before, now: f"Accuracy fell from {before:.1%} to {now:.1%}.",
+        ),
+        (
+            "max_error",
+            lambda before, now: now > limits.error_factor * before,
+            lambda before, now: (
+                f"The largest error grew from {before:.3g} to {now:.3g} of the output's scale."
+            ),
+        ),
+        (
+            "size_bytes",
+            lambda before, now: now > (1 + limits.size_share) * before,
+            lambda before, now: f"The file grew from {before / 1e6:.2f} to {now / 1e6:.2f} MB.",
+        ),
+    )

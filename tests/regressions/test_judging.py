@@ -1,0 +1,100 @@
+"""`android_harness.regressions.judging`: protocol section 4.9, by numbers worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from android_harness.history.records import StoredSession
+from android_harness.regressions.judging import confirm, judge
+from android_harness.regressions.records import Limits
+from tests.history.stored import night
+
+P90S = (8.1, 8.2, 8.3, 8.4, 8.6)
+BASELINE = tuple(night(place, p50_ms=8.0, p90_ms=p90) for place, p90 in enumerate(P90S))
+LIMIT = 8.57
+"""p90 of the p90s is 8.4 + 0.6 * 0.2 = 8.52, a tenth of their range 0.05; 1.05 * 8 is less."""
+
+
+def at(p50_ms: float, **changes: Any) -> StoredSession:
+    return night(9, p50_ms=p50_ms, **changes)
+
+
+def test_the_limit_is_p90_of_p90s_and_a_tenth_of_their_range() -> None:
+    """Worked out by hand."""
+    found = judge(at(8.0), BASELINE)
+    assert found.limit_ms == pytest.approx(LIMIT)
+    assert found.usual_ms == 8.0
+
+
+@pytest.mark.parametrize(("p50", "status"), [(8.5699, "steady"), (8.5701, "suspected"), (5.0, "steady")])
+def test_slower_than_the_limit_is_suspected(p50: float, status: str) -> None:
+    """And faster is never."""
+    assert judge(at(p50), BASELINE).status == status
+
+
+def test_a_calm_series_leaves_five_percent() -> None:
+    """Where all p90s are alike, their limit would flag what nobody notices."""
+    calm = tuple(replace(one, p90_ms=8.01) for one in BASELINE)
+    assert judge(at(8.39), calm).status == "steady"
+    assert judge(at(8.41), calm).status == "suspected"
+
+
+def test_fewer_than_five_stable_sessions_judge_nothing() -> None:
+    """However slow: what is usual is not known."""
+    found = judge(at(80.0), BASELINE[1:])
+    assert (found.status, found.usual_ms) == ("no_baseline", None)
+    assert judge(at(80.0), BASELINE[1:], Limits(min_baseline=4)).status == "suspected"
+
+
+@pytest.mark.parametrize("changes", [{"flags": ("trend: up",)}, {"problem": "other outputs"}])
+def test_an_unstable_session_is_no_regression(changes: dict[str, Any]) -> None:
+    """A hot phone says nothing about the model; why is said."""
+    found = judge(at(80.0, **changes), BASELINE)
+    assert found.status == "unstable"
+    assert (changes.get("flags") or (changes["problem"],))[0] in found.reason
+
+
+@pytest.mark.parametrize(
+    ("again", "status"),
+    [
+        (at(8.6, key="again"), "confirmed"),
+        (at(8.0, key="again"), "refuted"),
+        (at(8.6, key="again", flags=("trend: up",)), "suspected"),
+    ],
+)
+def test_a_suspicion_is_confirmed_by_a_second_slow_run(again: StoredSession, status: str) -> None:
+    """Refuted by a normal one, and left open by one that says nothing."""
+    assert confirm(judge(at(9.0), BASELINE), again, BASELINE).status == status
+
+
+def test_what_is_not_suspected_needs_no_second_run() -> None:
+    """A slow re-run of a steady session would be a choice of the worse."""
+    steady = judge(at(8.0), BASELINE)
+    assert confirm(steady, at(9.0), BASELINE) is steady
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "simulated": {"evidence": "simulated"},
+    "another device": {"serial": "other"},
+    "another Android": {"fingerprint": "new"},
+    "another runtime": {"runtime": "onnxruntime 1.33.0"},
+    "unstable": {"flags": ("trend: up",)},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_no_baseline_is_refused(name: str) -> None:
+    """Above all a simulated session for a measured one: that would be a comparison of two machines."""
+    wrong = (*BASELINE[:4], replace(BASELINE[4], **FOREIGN[name]))
+    with pytest.raises(ValueError, match="is no baseline"):
+        judge(at(8.0), wrong)
+
+
+def test_the_share_is_of_the_usual() -> None:
+    """Said in words, too."""
+    found = judge(at(8.8), BASELINE)
+    assert found.slower == pytest.approx(0.1)
+    assert found.reason == "p50 is 8.8 ms, 10.0% above the usual 8; the limit is 8.57 ms."
