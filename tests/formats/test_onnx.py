@@ -302,3 +302,32 @@ def test_a_missing_file_is_a_lowering_error(tmp_path: Path) -> None:
     """Reading what is not there says so."""
     with pytest.raises(LoweringError, match="cannot be read"):
         onnx_format.structure(tmp_path / "gone.onnx", VARIANTS["onnx-fp32"])
+
+
+def loudest(path: Path) -> None:
+    """An int8 matrix product whose every sum of two products is beyond 16 bits; its result is 64."""
+    scales = {"x_scale": 1 / 255, "w_scale": 1 / 127, "y_scale": 64 / 255}
+    constants = [onnx.numpy_helper.from_array(np.array(v, np.float32), n) for n, v in scales.items()]
+    constants.append(onnx.numpy_helper.from_array(np.array(0, np.uint8), "zero"))
+    constants.append(onnx.numpy_helper.from_array(np.full((64, 8), 127, np.int8), "w"))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "x_scale", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "w_scale"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["product"]),
+        helper.make_node("QuantizeLinear", ["product", "y_scale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "y_scale", "zero"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 64]), ("y", [1, 8]))
+    ]
+    graph = helper.make_graph(nodes, "loudest", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def test_sums_do_not_saturate_on_x86(tmp_path: Path) -> None:
+    """A phone adds in 32 bits: what is verified here must, too, though x86 without VNNI adds in 16."""
+    loudest(tmp_path / "loudest.onnx")
+    run, _ = onnx_format.load(tmp_path / "loudest.onnx", VARIANTS["onnx-int8"], 1)
+    (found,) = run((np.ones((1, 64), np.float32),))
+    np.testing.assert_allclose(found, 64, rtol=0.01)
