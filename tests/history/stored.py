@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from android_harness import evidence, stats
@@ -51,5 +52,7 @@ def night(number: int, **changes: Any) -> StoredSession:
     return replace(ONE, **own | changes)
 
 
+@cache
 def samples() -> Samples:
+    """Raw samples of a session."""
     return making.samples(sessions.session())

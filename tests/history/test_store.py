@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from android_harness import history
 from android_harness.errors import HistoryError
 from android_harness.history.records import Filter, Gap
 from android_harness.history.store import History
 from tests.history.stored import FIRST_NIGHT, night, samples
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[History]:
-    with history.open_history(tmp_path / "history.sqlite") as opened:
-        yield opened
 
 
 def test_a_session_comes_out_as_it_went_in(memory: History) -> None:

@@ -1,0 +1,98 @@
+"""`android_harness.history.database`: places, and one clear message where one cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from android_harness import history
+from android_harness.errors import HistoryError, SetupError
+from android_harness.history import database
+from android_harness.history.store import History
+from tests.history.stored import night
+
+
+def test_a_path_is_a_file(tmp_path: Path) -> None:
+    """Its folders are made; characters that mean something in a URL mean nothing."""
+    path = tmp_path / "new folder" / "a?b#c%20.sqlite"
+    history.open_history(path).close()
+    assert path.is_file()
+
+
+def test_the_default_lies_in_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where XDG says, or where `EXPORT_MOBILE_HISTORY` says."""
+    monkeypatch.delenv("EXPORT_MOBILE_HISTORY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert history.default_location() == str(tmp_path / "export-mobile" / "history.sqlite")
+    monkeypatch.setenv("EXPORT_MOBILE_HISTORY", "postgresql://farm/history")
+    assert history.default_location() == "postgresql://farm/history"
+
+
+@pytest.mark.parametrize("name", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgresql_needs_no_drivers_name(name: str) -> None:
+    """There is one that we install."""
+    assert database.parse(f"{name}://a@b/c").drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("location", ["mysql://a@b/c", "sqlite://", "sqlite:///:memory:", "://"])
+def test_other_places_are_refused(location: str) -> None:
+    """A history in memory, above all, would be none."""
+    with pytest.raises(HistoryError):
+        history.open_history(location)
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages end up in logs that everybody reads."""
+    with pytest.raises(HistoryError) as caught:
+        history.open_history("postgresql://me:secret@127.0.0.1:1/nothing?connect_timeout=1")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the exit code says that something is not installed."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SetupError, match=r"export-mobile\[postgresql\]"):
+        history.open_history("postgresql://a@b/c")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only exports has no SQLAlchemy."""
+    code = (
+        "import sys\nsys.modules['sqlalchemy'] = None\nfrom android_harness import errors, history\n"
+        "try:\n    history.open_history('x')\nexcept errors.SetupError as error:\n    print(error)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "needs the package sqlalchemy. Run `pip install 'export-mobile[history]'`" in found.stdout
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    """A log, for example; it stays as it is."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database " * 100)
+    with pytest.raises(HistoryError, match=r"notes\.txt cannot be used: file is not a database"):
+        history.open_history(path)
+    assert path.read_text().startswith("not a database")
+
+
+def test_a_missing_file_may_be_an_error(tmp_path: Path) -> None:
+    """Who only reads wants no new, empty history at a mistyped place."""
+    with pytest.raises(HistoryError, match="There is no history at"):
+        History(str(tmp_path / "typo.sqlite"), must_exist=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_samples_are_an_error(tmp_path: Path) -> None:
+    """Not numbers that nobody measured."""
+    path = tmp_path / "history.sqlite"
+    with history.open_history(path) as memory:
+        memory.add(night(0), None)
+        with sqlite3.connect(path) as raw:
+            raw.execute("INSERT INTO samples VALUES (1, ?)", (b"EMS1nonsense",))
+        raw.close()
+        with pytest.raises(HistoryError, match=r"samples of session key-0 .* are damaged"):
+            memory.samples("key-0")
