@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from exporter import zips
 from exporter.errors import CheckpointError
 
 EXPANSION = 16
@@ -84,18 +85,9 @@ def _root(entries: list[zipfile.ZipInfo]) -> str:
 
 
 def _check(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
-    names = {entry.filename.casefold() for entry in entries}
-    if len(names) != len(entries):
-        raise CheckpointError("The archive holds two records of one name: no PyTorch wrote it.", DAMAGED)
-    if any(entry.flag_bits & 1 for entry in entries):
+    if any(entry.flag_bits & zips.ENCRYPTED for entry in entries):
         raise CheckpointError("The archive is encrypted.", "Unpack it and give the checkpoint itself.")
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > EXPANSION * size_bytes + SLACK_BYTES:
-        raise CheckpointError(
-            f"The archive of {size_bytes} bytes claims to unpack to {unpacked} bytes, expected at most about "
-            f"{EXPANSION} times its size.",
-            DAMAGED,
-        )
-    stored = sum(entry.file_size for entry in entries if entry.compress_type == zipfile.ZIP_STORED)
-    if stored > size_bytes:
-        raise CheckpointError(f"The archive of {size_bytes} bytes claims to store {stored} bytes.", DAMAGED)
+    if problem := zips.duplicates(entries):
+        raise CheckpointError(f"{problem}: no PyTorch wrote it.", DAMAGED)
+    if problem := zips.expands(entries, size_bytes, EXPANSION, SLACK_BYTES):
+        raise CheckpointError(problem, DAMAGED)

@@ -68,9 +68,17 @@ def load(path: Path) -> Manifest:
     Raises:
         VerificationError: It cannot be read, is no manifest of this schema, or its files lie outside.
     """
+    return parse(_read(path), path)
+
+
+def parse(text: bytes, path: Path) -> Manifest:
+    """Check a manifest's text; `path` is for the message.
+
+    Raises:
+        VerificationError: As `load`.
+    """
     from pydantic import ValidationError
 
-    text = _read(path)
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -59,7 +59,17 @@ TITLES = {
 }
 
 
-def snippets(report: Report) -> tuple[Snippet, ...]:
+@dataclass(frozen=True)
+class Libraries:
+    """Where a release keeps the model; empty where the app has the bare file."""
+
+    asset: str = ""
+    """Path below an Android library's assets."""
+    module: str = ""
+    """Name of a Swift package."""
+
+
+def snippets(report: Report, libraries: Libraries = Libraries()) -> tuple[Snippet, ...]:
     """For the chosen artifact, one per platform that can load it; and Core ML where that was made besides.
 
     Empty when nothing was chosen, or when an app language has no array for a tensor's dtype.
@@ -72,11 +82,13 @@ def snippets(report: Report) -> tuple[Snippet, ...]:
     usable = [a for a in apple if a.status in {"passed", "not_run"}]
     if chosen.variant.format != "coreml" and usable:
         tables.append((usable[0], IOS))
-    made = [_snippet(report, artifact, table) for artifact, table in tables]
+    made = [_snippet(report, artifact, table, libraries) for artifact, table in tables]
     return tuple(snippet for snippet in made if snippet)
 
 
-def _snippet(report: Report, artifact: Artifact, table: dict[str, str]) -> Snippet | None:
+def _snippet(
+    report: Report, artifact: Artifact, table: dict[str, str], libraries: Libraries
+) -> Snippet | None:
     template = table.get(artifact.variant.format)
     inputs, outputs = _tensors(report, artifact)
     if template is None or not artifact.file or not all(s.dtype in TYPES for s in (*inputs, *outputs)):
@@ -94,6 +106,7 @@ def _snippet(report: Report, artifact: Artifact, table: dict[str, str]) -> Snipp
             inputs=[_tensor(spec, taken) for spec in inputs],
             outputs=[_tensor(spec, taken) for spec in outputs],
             photo=_photo(report.preprocessing, inputs),
+            library=libraries.asset if table is ANDROID else libraries.module,
         )
     )
     return Snippet(TITLES[template], artifact.file, text.STATUS_WORDS[artifact.status], code.strip())
