@@ -41,6 +41,8 @@ class Audit:
     selected: str | None
     problems: tuple[str, ...]
     """What is wrong with OUT as a whole."""
+    facts: tuple[str, ...] = ()
+    """What else was found out about a release, a sentence each."""
 
     @property
     def holds(self) -> bool:

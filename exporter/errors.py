@@ -11,9 +11,11 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── VerificationError             9  `export-mobile verify` found a difference
 ├── MissingDependencyError       10  an optional package is needed
 ├── CalibrationError             11  calibration data cannot be used
-└── WorkerError                  12  a worker process died (killed, out of memory, crashed)
+├── WorkerError                  12  a worker process died (killed, out of memory, crashed)
+└── ReleaseError                 30  may not be released: not passed, over budget, not measured, …
 
-Ctrl-C ends with 130. What one format does wrong is data in the report (`Status`), not an exception.
+13 to 29 are the harness's. Ctrl-C ends with 130.
+What one format does wrong is data in the report (`Status`), not an exception.
 """
 
 from __future__ import annotations
@@ -83,6 +85,10 @@ class CalibrationError(ExportError):
 
 class WorkerError(ExportError):
     exit_code = 12
+
+
+class ReleaseError(ExportError):
+    exit_code = 30
 
 
 class LoweringError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,9 @@ def test_the_two_commands_come_first() -> None:
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
-    """Of the refusals a user of `export`, `verify` and the history can meet."""
-    for code in (2, 3, 4, 5, 6, 7, 8, 9, 11, harness.HistoryError.exit_code, errors.INTERRUPTED_EXIT_CODE):
+    """Of the refusals a user of `export`, `verify`, `release` and the history can meet."""
+    more = (harness.HistoryError.exit_code, errors.ReleaseError.exit_code, errors.INTERRUPTED_EXIT_CODE)
+    for code in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, *more):
         assert re.search(rf"^\|[^|]*\b{code}\b[^|]*\|", README, re.MULTILINE), code
 
 
@@ -79,6 +81,15 @@ def options_of(*command: str) -> set[str]:
     return {
         option for parameter in found.params for option in parameter.opts if option.startswith("--")
     } - own
+
+
+@pytest.mark.parametrize("command", ["release", "verify", "diff"])
+def test_every_option_for_releases_is_in_the_readme(command: str) -> None:
+    """And the command itself, as it is typed."""
+    section = README.partition("## Ship it")[2].partition("\n## ")[0]
+    assert f"export-mobile {command} demo/" in section
+    missing = {o for o in options_of(command) if not re.search(rf"{o}(?![a-z-])", section)}
+    assert missing <= {"--jobs", "--out"}  # -o is what the example says
 
 
 @pytest.mark.parametrize("command", [("devices",), ("bench",), ("runner", "build")])
@@ -123,8 +134,9 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "EXPORT_MOBILE_CACHE": str(tmp_path / "cache"),
     }
+    shutil.rmtree(ROOT / "demo" / "released", ignore_errors=True)  # of an earlier run
     for command in commands():
-        command += " --force" if " -o " in command else ""
+        command += " --force" if " -o " in command and " release " not in command else ""
         found = subprocess.run(
             ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )

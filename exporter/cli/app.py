@@ -9,7 +9,18 @@ import typer
 from typer.core import TyperGroup
 
 DEFAULT_COMMAND = "export"
-ORDER = (DEFAULT_COMMAND, "bench", "verify", "inspect", "devices", "runner", "targets", "doctor")
+ORDER = (
+    DEFAULT_COMMAND,
+    "bench",
+    "release",
+    "verify",
+    "diff",
+    "inspect",
+    "devices",
+    "runner",
+    "targets",
+    "doctor",
+)
 """Of the commands in --help."""
 
 

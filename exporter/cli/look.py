@@ -58,23 +58,32 @@ def inspect(
 
 @app.command()
 def verify(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that an export made.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="A folder that an export or a release made, or a release's zip."),
+    ],
+    key: Annotated[
+        Path | None, typer.Option(metavar="PUB", help="The signer's public key: its signature must hold.")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes.")] = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check OUT again from its files alone: every hash, then every artifact in its runtime. Exit 9 if not."""
-    from exporter import audit, pipeline
+    """Check it from its files alone: signature, hashes, then every artifact in its runtime. Exit 9 if not."""
+    from exporter import pipeline
+    from exporter.release import check
     from exporter.report import listings
 
     with watch(as_json) as observer:
-        found = audit.verify_export(out, jobs or pipeline.worker_count(), observer)
+        found = check.verify(out, key, jobs or pipeline.worker_count(), observer)
     if as_json:
         typer.echo(json.dumps({"holds": found.holds} | asdict(found), indent=2))
     else:
         listings.print_audit(found, console())
     if not found.holds:
-        raise VerificationError(f"{out} does not hold what its manifest claims.", "Export it again.")
+        raise VerificationError(
+            f"{out} does not hold what its manifest claims.", "Export it again, or get the release again."
+        )
 
 
 @app.command()

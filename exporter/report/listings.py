@@ -62,7 +62,10 @@ def print_audit(found: Audit, console: Console) -> None:
             text.sig3(finding.max_error),
             Text("" if finding.found == "passed" else finding.reason),
         )
-    console.print(table)
+    if found.findings:
+        console.print(table)
+    for fact in found.facts:
+        console.print(Text(fact, "dim"))
     for problem in found.problems:
         console.print(Text(problem, "red"))
     verdict = "Everything it claims holds." if found.holds else "It does not hold what it claims."

@@ -190,6 +190,18 @@ class LimitsPart(Part):
         return Limits(**self.model_dump())
 
 
+class Release(Part):
+    """Only in a bundle's manifest: what `export-mobile release` made of an export."""
+
+    name: Name
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.-]*$", max_length=100)]
+    group: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$", max_length=100)]
+    not_measured: tuple[str, ...] = ()
+    """What no phone has shown to be fast enough, a sentence each."""
+    not_verified: tuple[str, ...] = ()
+    """What was never executed, a sentence each."""
+
+
 class Manifest(Part):
     """`OUT/manifest.json`, checked."""
 
@@ -214,6 +226,7 @@ class Manifest(Part):
     not_offered: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
     stage_seconds: dict[str, float] = Field(default_factory=dict)
+    release: Release | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

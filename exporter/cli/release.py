@@ -1,0 +1,85 @@
+"""Commands that ship: release, diff."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporter import options
+from exporter.cli.app import Debug, Json, app, console
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that an export made.")],
+    version: Annotated[str, typer.Option(help="Of the release: 1.4.0.")],
+    directory: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to publish; it must not exist.")
+    ],
+    key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Private key (P-256, P-384, P-521) to sign with.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model; the network's own when left out.")] = None,
+    group: Annotated[str, typer.Option(help="Of the Maven coordinates.")] = "com.example",
+    artifacts: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Artifacts; the chosen one when left out.")
+    ] = None,
+    licence: Annotated[Path | None, typer.Option("--license", metavar="FILE", help="The licence.")] = None,
+    card: Annotated[Path | None, typer.Option(metavar="TOML", help="A model card to go in.")] = None,
+    allow_unmeasured: Annotated[
+        bool,
+        typer.Option("--allow-unmeasured", help="Release what no phone has measured; the bundle says so."),
+    ] = False,
+    allow_unverified: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Artifacts that could not run here (Core ML); the bundle says so."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Build it twice and refuse any difference.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make DIR of OUT, ready to publish: zip, Maven repository, Swift package, BOM, hashes, signature."""
+    from exporter.release import bundle
+    from exporter.release.plan import ReleaseRequest
+    from exporter.report import releases
+
+    request = ReleaseRequest(
+        out=out,
+        version=version,
+        destination=directory,
+        name=name,
+        group=group,
+        artifacts=options.names(artifacts or ""),
+        allow_unmeasured=allow_unmeasured,
+        allow_unverified=options.names(allow_unverified or ""),
+        licence=licence,
+        card=card,
+        key=key,
+    )
+    made = bundle.release(request, check)
+    if as_json:
+        typer.echo(json.dumps(asdict(made), indent=2, default=str))
+    else:
+        releases.print_release(made, console())
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="OUT of an export, or a release's folder or zip.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What to compare with it: the newer one.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put two exports or releases side by side: quality, size, latency, operators, versions."""
+    from exporter import diff as comparison
+    from exporter.report import releases
+
+    found: Any = comparison.diff(a, b)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        releases.print_diff(found, console())

@@ -1,0 +1,74 @@
+"""The Android library: the model as an asset, with the files that Gradle's plugin requires of an AAR.
+
+Layout: https://developer.android.com/studio/projects/android-library#aar-contents; classes.jar, res/ and
+R.txt are what older plugins call mandatory (http://tools.android.com/tech-docs/new-build-system/aar-format).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from exporter.release import zip as archive
+from exporter.release.plan import Plan
+
+METADATA = "META-INF/com/android/build/gradle/aar-metadata.properties"
+PROPERTIES = """\
+aarFormatVersion=1.0
+aarMetadataVersion=1.0
+minCompileSdk=1
+minCompileSdkExtension=0
+minAndroidGradlePluginVersion=1.0.0
+coreLibraryDesugaringEnabled=false
+"""
+"""What the Android Gradle Plugin 8 writes for a library that asks nothing of its users."""
+MIN_SDK = 21
+"""Without one the manifest merger assumes 1, and adds the permissions that such old apps had implicitly."""
+JAR_MANIFEST = b"Manifest-Version: 1.0\r\n\r\n"
+
+
+def write(plan: Plan, path: Path, scratch: Path) -> None:
+    """Write the library with `plan.android` in `assets/<name>/`.
+
+    Args:
+        plan: Has an artifact for Android.
+        path: The AAR.
+        scratch: A folder for what lies inside it.
+    """
+    artifact = plan.android
+    assert artifact is not None
+    jar = scratch / "classes.jar"
+    _jar(jar, plan.date)
+    files: dict[str, archive.Content] = {
+        "AndroidManifest.xml": _manifest(plan).encode(),
+        "R.txt": b"",
+        "classes.jar": jar,
+        "res/": b"",
+        METADATA: PROPERTIES.encode(),
+        asset(plan): plan.path(artifact),
+    }
+    archive.write(path, files, plan.date)
+
+
+def asset(plan: Plan) -> str:
+    """Where the model lies in the AAR; a folder of its own, so that two models of one app never collide."""
+    assert plan.android is not None
+    return f"assets/{plan.name}/{plan.android.file}"
+
+
+def _jar(path: Path, date: datetime) -> None:
+    """No classes: the runtime has them all. A jar must still be there, and a jar has a manifest."""
+    archive.write(path, {"META-INF/MANIFEST.MF": JAR_MANIFEST}, date)
+
+
+def _manifest(plan: Plan) -> str:
+    package = f"{plan.request.group}.{re.sub('[^a-z0-9_]', '_', plan.name)}"
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        '<manifest xmlns:android="http://schemas.android.com/apk/res/android"\n'
+        f"    package={quoteattr(package)}>\n\n"
+        f'    <uses-sdk android:minSdkVersion="{MIN_SDK}" />\n\n'
+        "</manifest>\n"
+    )

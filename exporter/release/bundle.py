@@ -1,0 +1,122 @@
+"""Puts a release together, signs it and moves it into place: aside first, renamed last."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter import cache, publish
+from exporter.errors import OutputError
+from exporter.release import card, examples, maven, repeat, sbom, sign, snippets, sums, swift
+from exporter.release import zip as archive
+from exporter.release.plan import PAGE, Plan, ReleaseRequest, plan
+from exporter.report.schema import inside
+from exporter.stages import EVIDENCE
+
+SBOM = "sbom.cdx.json"
+README = "README.md"
+MODEL_CARD = "MODEL_CARD.md"
+LICENCE = "LICENSE"
+CARD = "model_card.toml"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was published."""
+
+    directory: Path
+    title: str
+    """Name and version."""
+    files: Mapping[str, str]
+    """Name -> sha256, without the signatures."""
+    signed: bool
+    checked: bool
+    """Built a second time, elsewhere and at another time, with the same bytes."""
+    not_measured: tuple[str, ...]
+    not_verified: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def release(request: ReleaseRequest, check: bool = False) -> Release:
+    """Make a release and publish it as a folder that did not exist.
+
+    Args:
+        request: What the user said.
+        check: Build it a second time in another process with another clock, and refuse any difference.
+
+    Raises:
+        ExportError: See `plan`, `sign.write` and `repeat.differences`; nothing is published then.
+    """
+    planned = plan(request)
+    with publish.staging(request.destination, force=False) as stage:
+        built = stage.work / planned.title
+        build(planned, built, stage.work / "scratch")
+        if check:
+            repeat.check(request, built, stage.work / "again")
+        files = {n: cache.digest_file(p) for n, p in archive.folder(built).items()}
+        if request.key:
+            sign.write(built, built / f"{planned.title}.zip", request.key)
+        publish.publish(replace(stage, out=built), request.destination)
+    return Release(
+        request.destination,
+        planned.title,
+        files,
+        request.key is not None,
+        check,
+        planned.not_measured,
+        planned.not_verified,
+        planned.remarks,
+    )
+
+
+def build(planned: Plan, directory: Path, scratch: Path) -> None:
+    """Everything but the signatures. The same plan gives the same bytes, anywhere and at any time."""
+    directory.mkdir()
+    scratch.mkdir()
+    bill, code = sbom.document(planned), snippets.files(planned)
+    face = {MODEL_CARD: card.model_card(planned), **card.caveats(planned), **code}
+    if planned.request.licence:
+        face[LICENCE] = planned.request.licence.read_bytes()
+    inner = face | {SBOM: bill, README: card.readme_of_zip(planned)}
+    _zip(planned, inner, directory / f"{planned.title}.zip", scratch)
+    maven.write(planned, directory, scratch)
+    swift.write(planned, directory)
+    outer = {f"{planned.title}.cdx.json": bill, README: card.readme(planned, planned.request.key is not None)}
+    _write(directory, face | outer)
+    sums.write(directory)
+
+
+def _zip(planned: Plan, inner: Mapping[str, bytes], path: Path, scratch: Path) -> None:
+    """What an app team unpacks: also a folder that `export-mobile verify` can check on its own."""
+    root = scratch / "zip"
+    root.mkdir()
+    out = planned.request.out
+    listed = planned.manifest
+    for file in (*(str(a.file) for a in listed.artifacts), *(e.file for e in listed.evidence.files), PAGE):
+        _copy(inside(out, file), root / file)
+    files = {**inner, publish.MANIFEST: planned.text.encode(), **examples.files(out / EVIDENCE, listed)}
+    if planned.request.card:
+        files[CARD] = planned.request.card.read_bytes()
+    _write(root, files)
+    sums.write(root)
+    archive.write(path, archive.folder(root), planned.date)
+    shutil.rmtree(root)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _write(directory: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = directory / name
+        if path.exists():
+            raise OutputError(f"{name} is the name of an artifact and of a file of the release.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

@@ -1,0 +1,211 @@
+"""MODEL_CARD.md and README.md of a bundle, from its manifest and nothing else."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from exporter.errors import UsageError
+from exporter.release import maven, swift
+from exporter.release.plan import Plan
+from exporter.report import text
+from exporter.report.schema import Artifact
+
+MAX_BYTES = 1 << 20
+CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified"}
+"""Files that say on a bundle's face what it is not."""
+
+
+def caveats(plan: Plan) -> dict[str, bytes]:
+    """Name -> text, of what applies."""
+    found = {name: getattr(plan, field) for name, field in CAVEATS.items()}
+    return {name: ("\n".join(words) + "\n").encode() for name, words in found.items() if words}
+
+
+def model_card(plan: Plan) -> bytes:
+    """What the model is, where it comes from, how good and how fast each artifact is, and what is not known.
+
+    Raises:
+        UsageError: `--card` is not TOML.
+    """
+    listed = plan.manifest
+    lines = [f"# {plan.name} {plan.request.version}", "", *_warnings(plan)]
+    lines += _table(
+        ("", ""),
+        [
+            ("network", listed.source.architecture),
+            ("parameters", f"{listed.source.parameters:,}"),
+            (
+                "FLOPs of a call",
+                "not counted" if listed.source.flops is None else text.scaled(listed.source.flops, ""),
+            ),
+            ("checkpoint", f"{listed.source.file}, {listed.source.kind}, sha256 {listed.source.sha256}"),
+            ("target", f"{listed.target.name} ({listed.target.soc}), budget {listed.budget_ms:g} ms"),
+            *(("input", text.tensor(spec)) for spec in listed.input_specs()),
+            *(("output", text.tensor(spec)) for spec in listed.output_specs()),
+            ("preprocessing", text.preprocessing(listed.preprocessing_record())),
+            ("classes", f"{len(listed.labels)} named" if listed.labels else "not named"),
+            ("calibrated on", text.data(listed.calibration.kind, listed.calibration.count)),
+            ("verified on", text.data(listed.evidence.kind, listed.evidence.count)),
+        ],
+    )
+    lines += ["", "## Artifacts", "", *_table(HEADINGS, map(_row, listed.artifacts))]
+    lines += ["", "Errors are against the original model in float64. " + TIMES, ""]
+    lines += _section("Known limits", (*listed.warnings, *_reasons(listed.artifacts)))
+    lines += _section("How it was read", listed.notes)
+    lines += _section("Made with", (f"{name} {version}" for name, version in listed.tool.items()))
+    lines += _own_card(plan)
+    return ("\n".join(lines).rstrip() + "\n").encode()
+
+
+HEADINGS = (
+    "artifact",
+    "as",
+    "status",
+    "max error",
+    "SQNR",
+    "top-1",
+    "size",
+    "host p50",
+    "device p90",
+    "sha256",
+)
+TIMES = "Host times say nothing about a phone; a dash is a figure that nobody has measured."
+
+
+def _row(artifact: Artifact) -> tuple[str, ...]:
+    found, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
+    return (
+        artifact.name,
+        artifact.precision,
+        text.STATUS_WORDS[artifact.status],
+        text.sig3(found.max_error if found else None),
+        text.decibels(found.sqnr_db if found else None),
+        text.percent(found.top1_agreement if found else None),
+        text.scaled(artifact.size_bytes, "B"),
+        text.milliseconds(host.p50_ms if host else None),
+        f"{text.milliseconds(device.p90_ms)} ({text.EVIDENCE_WORDS[device.evidence]})"
+        if device
+        else text.NONE,
+        artifact.sha256 or text.NONE,
+    )
+
+
+def _warnings(plan: Plan) -> list[str]:
+    words = (*plan.not_measured, *plan.not_verified)
+    return [line for sentence in words for line in (f"> **{_plain(sentence)}**", "")]
+
+
+def _reasons(artifacts: Sequence[Artifact]) -> list[str]:
+    return [f"{a.name}: {a.reason}" for a in artifacts if a.reason]
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    found = [f"- {_plain(line)}" for line in lines]
+    return [f"## {title}", "", *found, ""] if found else []
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
+    return lines + [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows]
+
+
+def _plain(words: str) -> str:
+    """One line that is no Markdown and no HTML: names come from a file."""
+    line = " ".join(words.split())
+    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)
+
+
+def _own_card(plan: Plan) -> list[str]:
+    if plan.request.card is None:
+        return []
+    return ["## The model's own card", "", *_items(read_card(plan), 0)]
+
+
+def read_card(plan: Plan) -> dict[str, Any]:
+    """Raises: UsageError: `--card` is too large or not TOML."""
+    path = plan.request.card
+    assert path is not None
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"--card {path} has more than {MAX_BYTES} bytes.")
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--card {path} is not TOML: {error}.") from None
+
+
+def _items(table: dict[str, Any], depth: int) -> list[str]:
+    lines = []
+    for key, value in table.items():
+        head = f"{'  ' * depth}- {_plain(key)}"
+        if isinstance(value, dict):
+            lines += [f"{head}:", *_items(value, depth + 1)]
+        else:
+            lines.append(f"{head}: {_plain(str(value))}")
+    return lines
+
+
+ZIP = """\
+| `manifest.json` | what each artifact is, how it was verified and timed; the same for machines |
+| `MODEL_CARD.md` | the same for people |
+| `report.html` | the page of the export that these artifacts come from, with those that were not chosen |
+| `verification.npz` | every input and expected output the artifacts were held to |
+| `examples/` | the first of them as raw values with an index, for the app's own tests |
+| `snippets/` | code that loads the model and runs it with its own preprocessing |
+| `sbom.cdx.json` | CycloneDX ML-BOM |
+| `SHA256SUMS` | of every file: `sha256sum -c SHA256SUMS` |
+"""
+
+
+def readme_of_zip(plan: Plan) -> bytes:
+    """What lies in the zip."""
+    rows = [
+        f"| `{a.file}` | {a.format}, {a.precision}, {text.STATUS_WORDS[a.status]} |"
+        for a in plan.manifest.artifacts
+    ]
+    lines = [f"# {plan.title}", "", *_warnings(plan), "| | |", "|---|---|", *rows, ZIP]
+    lines.append(f"`export-mobile verify {plan.title}.zip` checks all of it again, offline.")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def readme(plan: Plan, signed: bool) -> bytes:
+    """What lies in the folder, how an app uses it, and how to check it."""
+    lines = [f"# {plan.title}", "", *_warnings(plan), "| | |", "|---|---|", *_contents(plan, signed)]
+    lines += ["", "`snippets/` has the code that loads the model and runs it with its own preprocessing.", ""]
+    if not plan.android:
+        lines += ["There is no Android library: none of the chosen artifacts runs on Android.", ""]
+    if not plan.apple:
+        lines += ["There is no Swift package: none of the chosen artifacts is for Core ML or ExecuTorch.", ""]
+    lines += ["Check it, offline:", "", *_commands(signed), ""]
+    lines.append(
+        "Nothing in it depends on when or where it was made; the date of everything in it is "
+        f"{plan.date:%Y-%m-%d %H:%M:%S} UTC."
+    )
+    if signed:
+        lines.append("Only the signatures differ from one making to the next: ECDSA draws a random number.")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _contents(plan: Plan, signed: bool) -> list[str]:
+    lines = [
+        f"| `{plan.title}.zip` | artifacts, manifest, model card, report, examples for the app's own tests |",
+        f"| `{plan.title}.cdx.json` | CycloneDX ML-BOM: the model, its data, its toolchain |",
+        "| `SHA256SUMS` | of every file: `sha256sum -c SHA256SUMS` |",
+    ]
+    if plan.android:
+        lines.append(f"| `{maven.FOLDER}/` | a Maven repository with `{maven.coordinates(plan)}` (AAR) |")
+    if plan.apple:
+        lines.append(f"| `{swift.FOLDER}/{swift.module(plan)}/` | a Swift package with `{plan.apple.file}` |")
+    if signed:
+        lines.append("| `signatures/` | OpenSSF model-signing signatures of this folder and of the zip |")
+    return lines
+
+
+def _commands(signed: bool) -> list[str]:
+    if not signed:
+        return ["    export-mobile verify .", "", "Nobody signed it: the hashes find accidents, not intent."]
+    return [
+        "    export-mobile verify . --key PUBLIC_KEY.pem",
+        "    model_signing verify key . --signature signatures/bundle.sig --public_key PUBLIC_KEY.pem",
+    ]

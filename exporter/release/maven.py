@@ -1,0 +1,96 @@
+"""A Maven repository with one library, as `maven-publish` would lay it out: POM, metadata and checksums.
+
+There is no `.module` file: Gradle's own metadata only adds variants, and this library has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from exporter.release import aar
+from exporter.release.plan import Plan
+from exporter.report.schema import Artifact
+
+FOLDER = "maven"
+ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+"""Each beside every file, the first two because old clients know no others."""
+RUNTIMES = {
+    "executorch": ("org.pytorch", "executorch-android", "executorch"),
+    "onnx": ("com.microsoft.onnxruntime", "onnxruntime-android", "onnxruntime"),
+    "torchscript": ("org.pytorch", "pytorch_android_lite", ""),
+}
+"""Format -> group and artifact of what runs it on Android, and the package whose version it must have."""
+
+
+def write(plan: Plan, directory: Path, scratch: Path) -> None:
+    """Write the repository with the Android library; does nothing when no artifact is for Android."""
+    if plan.android is None:
+        return
+    base = directory.joinpath(FOLDER, *plan.request.group.split("."), plan.name)
+    versioned = base / plan.request.version
+    versioned.mkdir(parents=True)
+    aar.write(plan, versioned / f"{plan.title}.aar", scratch)
+    (versioned / f"{plan.title}.pom").write_bytes(_pom(plan, plan.android).encode())
+    (base / "maven-metadata.xml").write_bytes(_metadata(plan).encode())
+    for path in [*versioned.iterdir(), base / "maven-metadata.xml"]:
+        _add_checksums(path)
+
+
+def _add_checksums(path: Path) -> None:
+    for algorithm in ALGORITHMS:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False))  # noqa: B023
+        path.with_name(f"{path.name}.{algorithm}").write_bytes(digest.hexdigest().encode())
+
+
+def coordinates(plan: Plan) -> str:
+    return f"{plan.request.group}:{plan.name}:{plan.request.version}"
+
+
+def _pom(plan: Plan, artifact: Artifact) -> str:
+    listed = plan.manifest
+    what = f"{listed.source.architecture} as {artifact.name}, by export-mobile."
+    description = " ".join((what, *plan.not_measured))
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"\n'
+        '    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"\n'
+        '    xsi:schemaLocation="http://maven.apache.org/POM/4.0.0 http://maven.apache.org/xsd/maven-4.0.0.xsd">\n'
+        "  <modelVersion>4.0.0</modelVersion>\n"
+        f"  <groupId>{plan.request.group}</groupId>\n"
+        f"  <artifactId>{plan.name}</artifactId>\n"
+        f"  <version>{plan.request.version}</version>\n"
+        "  <packaging>aar</packaging>\n"
+        f"  <name>{plan.name}</name>\n"
+        f"  <description>{escape(description)}</description>\n"
+        f"{_dependencies(plan, artifact)}"
+        "</project>\n"
+    )
+
+
+def _dependencies(plan: Plan, artifact: Artifact) -> str:
+    """The runtime, optional: the app chooses which build of it, and sees which version is meant."""
+    group, name, package = RUNTIMES[artifact.format]
+    version = plan.manifest.tool.get(package, "").partition("+")[0]
+    if not version:
+        return ""
+    name += "-vulkan" if artifact.backend == "vulkan" else ""
+    return (
+        "  <dependencies>\n    <dependency>\n"
+        f"      <groupId>{group}</groupId>\n      <artifactId>{name}</artifactId>\n"
+        f"      <version>{escape(version)}</version>\n      <type>aar</type>\n      <scope>runtime</scope>\n"
+        "      <optional>true</optional>\n    </dependency>\n  </dependencies>\n"
+    )
+
+
+def _metadata(plan: Plan) -> str:
+    version = plan.request.version
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<metadata>\n'
+        f"  <groupId>{plan.request.group}</groupId>\n  <artifactId>{plan.name}</artifactId>\n"
+        f"  <versioning>\n    <latest>{version}</latest>\n    <release>{version}</release>\n"
+        f"    <versions>\n      <version>{version}</version>\n    </versions>\n"
+        f"    <lastUpdated>{plan.date:%Y%m%d%H%M%S}</lastUpdated>\n  </versioning>\n</metadata>\n"
+    )

@@ -1,0 +1,279 @@
+"""What is to be released: the request, checked against OUT's manifest. Refuses what must not be shipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from exporter import cache, devices, jobs, publish, targets
+from exporter.errors import ReleaseError, UsageError, VerificationError
+from exporter.records import BudgetVerdict
+from exporter.release import clock
+from exporter.report import manifest
+from exporter.report.schema import Artifact, Manifest, inside
+from exporter.stages import EVIDENCE
+
+VERSION = re.compile(r"\d+(\.\d+){0,3}(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*)?")
+NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
+GROUP = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ANDROID = ("executorch", "onnx", "torchscript")
+"""Formats that an Android library can carry."""
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """Everything a user says about a release."""
+
+    out: Path
+    """A folder that an export made."""
+    version: str
+    destination: Path
+    name: str | None = None
+    group: str = "com.example"
+    artifacts: tuple[str, ...] = ()
+    allow_unmeasured: bool = False
+    allow_unverified: tuple[str, ...] = ()
+    licence: Path | None = None
+    card: Path | None = None
+    """A model card (TOML) to go in."""
+    key: Path | None = None
+    """Private key; never copied."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A release that may be made."""
+
+    request: ReleaseRequest
+    name: str
+    date: datetime
+    manifest: Manifest
+    """The bundle's: OUT's own, with the chosen artifacts only."""
+    text: str
+    """The same as JSON, with every field OUT's has."""
+    not_measured: tuple[str, ...]
+    """Sentences: what no phone has measured although it should have been."""
+    not_verified: tuple[str, ...]
+    """Sentences: what could not be executed and goes in because the user said so."""
+    remarks: tuple[str, ...] = field(default=())
+    """Sentences for the user: what is left out, and why."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}-{self.request.version}"
+
+    @property
+    def android(self) -> Artifact | None:
+        """The artifact for the Android library."""
+        return next((a for a in self.manifest.artifacts if a.format in ANDROID), None)
+
+    @property
+    def apple(self) -> Artifact | None:
+        """The artifact for the Swift package: Core ML before ExecuTorch on the CPU."""
+        rows = self.manifest.artifacts
+        core_ml = next((a for a in rows if a.format == "coreml"), None)
+        return core_ml or next((a for a in rows if a.format == "executorch" and a.backend == "xnnpack"), None)
+
+    def path(self, artifact: Artifact) -> Path:
+        return self.request.out / str(artifact.file)
+
+
+def plan(request: ReleaseRequest) -> Plan:
+    """Choose the artifacts and refuse what may not be released.
+
+    Raises:
+        UsageError: A name, version, file or artifact that cannot be.
+        VerificationError: OUT is not what its manifest says.
+        ReleaseError: Not passed, over budget, or not measured and not allowed to be.
+    """
+    _check_words(request)
+    listed = manifest.load(request.out / publish.MANIFEST)
+    chosen = _choose(request, listed)
+    not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
+    not_measured = _unmeasured(request, listed, chosen)
+    name = request.name or _name(listed)
+    kept, text = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
+    _check_files(request, kept)
+    return Plan(
+        request,
+        name,
+        clock.given(),
+        kept,
+        text,
+        not_measured,
+        not_verified,
+        _left_out(request, listed, chosen),
+    )
+
+
+def _check_words(request: ReleaseRequest) -> None:
+    words = (
+        ("--version", request.version, VERSION, "1.4.0 or 1.4.0-rc.1"),
+        ("--group", request.group, GROUP, "com.example.models"),
+        ("--name", request.name or "model", NAME, "mobilenet_v2 (small letters, digits, - and _)"),
+    )
+    for option, word, pattern, example in words:
+        if not pattern.fullmatch(word) or len(word) > 100:
+            raise UsageError(f"{option} {word!a} cannot be used.", f"Expected something like {example}.")
+    if "snapshot" in request.version.lower():
+        raise UsageError(f"--version {request.version}: a snapshot changes, a release does not.")
+    for option, file in (("--license", request.licence), ("--card", request.card), ("--key", request.key)):
+        if file is not None and not file.is_file():
+            raise UsageError(f"{option} {file}: no such file.")
+
+
+def _name(listed: Manifest) -> str:
+    """The network's own name: torchvision/mobilenet_v2 is "mobilenet_v2", mypkg.nets:make_net "make_net"."""
+    last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
+    found = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
+    return found if NAME.fullmatch(found) else "model"
+
+
+def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
+    rows = {artifact.name: artifact for artifact in listed.artifacts}
+    unknown = [n for n in (*request.artifacts, *request.allow_unverified) if n not in rows]
+    if unknown:
+        raise UsageError(f"OUT has no artifact {unknown[0]!a}.", f"It has: {', '.join(rows)}.")
+    names = list(request.artifacts)
+    if not names:
+        if listed.selected is None:
+            raise ReleaseError(
+                f"Nothing in {request.out} may be shipped. {listed.selection_reason}".strip(),
+                "report.html says what did not pass, and why.",
+            )
+        names = [listed.selected]
+        names += [a.name for a in listed.artifacts if a.format == "coreml" and a.status == "passed"][:1]
+    return tuple(rows[n] for n in dict.fromkeys((*names, *request.allow_unverified)))
+
+
+def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
+    """The sentence the bundle says about it.
+
+    Raises:
+        ReleaseError: It failed, or the user did not allow it.
+    """
+    if artifact.status != "not_run" or not artifact.file:
+        raise ReleaseError(f"{artifact.name} did not pass: {artifact.reason or artifact.status}")
+    if artifact.name not in request.allow_unverified:
+        raise ReleaseError(
+            f"{artifact.name} was never executed, so nothing proves it. {artifact.reason or ''}",
+            f"Export where it can run, or give --allow-unverified {artifact.name}: the bundle says so.",
+        )
+    return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
+
+
+BUDGET_WORDS: dict[BudgetVerdict, str] = {
+    "not_measured": "No phone has measured {name}: whether it meets {budget:g} ms on {target} is open.",
+    "inconclusive": "{name} was measured inconclusively: whether it meets {budget:g} ms on {target} is open.",
+    "fail": "{name} is over its budget of {budget:g} ms on {target}.",
+}
+
+
+def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
+    """A sentence for every artifact that the target runs and no phone has shown to be fast enough.
+
+    Raises:
+        ReleaseError: It is over budget; or unknown, and that is not allowed.
+    """
+    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    words = []
+    for artifact in chosen:
+        verdict = devices.verdict(artifact.measured_on(), listed.budget_ms)
+        if verdict == "pass" or (known and artifact.name not in known.runnable):
+            continue
+        sentence = BUDGET_WORDS[verdict].format(
+            name=artifact.name, budget=listed.budget_ms, target=listed.target.name
+        )
+        if verdict == "fail":
+            raise ReleaseError(sentence, "Export for a larger --budget, or choose another with --artifacts.")
+        if not request.allow_unmeasured:
+            raise ReleaseError(
+                sentence,
+                f"Run `export-mobile bench {request.out}`, or give --allow-unmeasured: the bundle says so.",
+            )
+        words.append(sentence)
+    return tuple(words)
+
+
+def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
+    words = []
+    core_ml = [a for a in listed.artifacts if a.format == "coreml" and a.file]
+    if core_ml and not any(a.format == "coreml" for a in chosen):
+        first = core_ml[0]
+        words.append(
+            f"{first.name} is left out: {first.reason or first.status} "
+            f"(--allow-unverified {first.name} ships it and says so)"
+            if first.status == "not_run"
+            else f"{first.name} is left out: it is {first.status}."
+        )
+    if request.licence is None:
+        words.append("No licence goes in: give --license FILE.")
+    return tuple(words)
+
+
+def _narrowed(
+    request: ReleaseRequest,
+    listed: Manifest,
+    chosen: Sequence[Artifact],
+    said: tuple[str, tuple[str, ...], tuple[str, ...]],
+) -> tuple[Manifest, str]:
+    """OUT's manifest with the chosen artifacts, their evidence, and what the release is."""
+    raw: dict[str, Any] = json.loads((request.out / publish.MANIFEST).read_text("utf-8"))
+    order = [artifact.name for artifact in chosen]
+    rows = {row["name"]: row for row in raw["artifacts"]}
+    raw["artifacts"] = [rows[name] for name in order]
+    first = next((artifact for artifact in chosen if artifact.status == "passed"), None)
+    selected = listed.selected if listed.selected in order else first and first.name
+    raw["selected"] = selected
+    if first and selected != listed.selected:
+        raw["selection_reason"] = "Chosen by name for this release."
+        raw["verdict"]["budget"] = devices.verdict(first.measured_on(), listed.budget_ms)
+    if first is None:
+        raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
+    needed = _evidence(chosen)
+    raw["evidence"]["files"] = [row for row in raw["evidence"]["files"] if row["file"] in needed]
+    name, not_measured, not_verified = said
+    raw["release"] = {
+        "name": name,
+        "version": request.version,
+        "group": request.group,
+        "not_measured": not_measured,
+        "not_verified": not_verified,
+    }
+    text = json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
+    return manifest.parse(text.encode(), request.out / publish.MANIFEST), text
+
+
+def _evidence(chosen: Sequence[Artifact]) -> set[str]:
+    """Names of the files that show what the chosen artifacts claim."""
+    samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
+    return {EVIDENCE, *(jobs.lowering_file(a.variant()) for a in chosen), *samples}
+
+
+def _check_files(request: ReleaseRequest, kept: Manifest) -> None:
+    """Trust nothing in OUT that is not what the manifest says."""
+    listed = [(a.file, a.sha256) for a in kept.artifacts if a.file]
+    listed += [(item.file, item.sha256) for item in kept.evidence.files]
+    if EVIDENCE not in {file for file, _ in listed}:
+        raise VerificationError(f"The manifest of {request.out} lists no {EVIDENCE}.", "Export again.")
+    for artifact in kept.artifacts:
+        if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
+            raise VerificationError(f"{artifact.file!a} is no name that an export gives to an artifact.")
+    for file, digest in listed:
+        path = inside(request.out, file)
+        if any(p.is_symlink() for p in path.rglob("*")):
+            raise VerificationError(f"{path} holds a link; an artifact holds files only.")
+        if not path.exists() or cache.digest_path(path) != digest:
+            raise VerificationError(
+                f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
+                "Export it again.",
+            )
+    if not (request.out / PAGE).is_file():
+        raise VerificationError(f"{request.out / PAGE} is missing.", "Export it again.")

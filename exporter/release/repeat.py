@@ -1,0 +1,72 @@
+"""Builds a release a second time in another process: other clock, folder, umask, time zone and hash seed.
+
+`exporter.release.rebuild` is that process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from exporter.errors import ReleaseError
+from exporter.release import zip as archive
+from exporter.release.plan import ReleaseRequest
+
+SHOWN = 10
+
+
+def check(request: ReleaseRequest, built: Path, again: Path) -> None:
+    """Build once more into `again` and compare.
+
+    Raises:
+        ReleaseError: A byte differs, or the second build failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="export-mobile-again-") as scratch:
+        environment = os.environ | {
+            "PYTHONHASHSEED": "4242",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TMPDIR": scratch,
+            "TZ": "Pacific/Kiritimati",
+            "LC_ALL": "C",
+        }
+        found = subprocess.run(
+            [sys.executable, "-m", "exporter.release.rebuild", str(again.resolve())],
+            input=_dump(request),
+            env=environment,
+            cwd=scratch,
+            umask=0o077,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if found.returncode:
+        raise ReleaseError(f"Building it a second time failed: {found.stderr.strip()[-500:]}")
+    if different := differences(built, again):
+        more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+        raise ReleaseError(
+            f"It is not reproducible: a second build differs. {'; '.join(different[:SHOWN])}{more}.",
+            "Nothing was published.",
+        )
+
+
+def differences(one: Path, other: Path) -> tuple[str, ...]:
+    """What is not the same in two folders, a few words per file; for archives, which of their files."""
+    first, second = archive.folder(one), archive.folder(other)
+    words = [f"{name} is only in one of them" for name in sorted(first.keys() ^ second.keys())]
+    for name in sorted(first.keys() & second.keys()):
+        a, b = first[name].read_bytes(), second[name].read_bytes()
+        if a != b:
+            at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            words.append(f"{name} from byte {at} on")
+    return tuple(words)
+
+
+def _dump(request: ReleaseRequest) -> str:
+    values = dataclasses.asdict(request)
+    paths = {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
+    return json.dumps(values | paths)

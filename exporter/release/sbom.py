@@ -1,0 +1,207 @@
+"""The CycloneDX ML-BOM: the model with its model card, its data, its files and the toolchain that made them.
+
+cyclonedx-python-lib has no `modelCard` yet (CycloneDX/cyclonedx-python-lib#912): it writes everything else,
+the card is put into its JSON, and its validator judges the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import VerificationError
+from exporter.release import extra
+from exporter.release.plan import Plan
+from exporter.report.schema import Artifact, Tensor
+
+if TYPE_CHECKING:
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component
+
+MODEL = "model"
+"""bom-ref of the model itself."""
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/capabilities/mlbom/")
+
+
+def document(plan: Plan) -> bytes:
+    """The BOM as CycloneDX 1.6 JSON, the same bytes for the same plan.
+
+    Raises:
+        MissingDependencyError: cyclonedx-python-lib is not installed.
+        VerificationError: What was written is not valid CycloneDX.
+    """
+    extra.need("cyclonedx.validation.json", "A CycloneDX BOM")
+    from cyclonedx.output.json import JsonV1Dot6
+
+    written: dict[str, Any] = json.loads(JsonV1Dot6(_bom(plan)).output_as_string())
+    written["metadata"]["component"]["modelCard"] = _card(plan)
+    text = json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    validate(text)
+    return text.encode()
+
+
+def validate(text: str) -> None:
+    """Hold a BOM to CycloneDX' own schema.
+
+    Raises:
+        MissingDependencyError: cyclonedx-python-lib is not installed.
+        VerificationError: It is not valid.
+    """
+    extra.need("jsonschema", "Checking a CycloneDX BOM")
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
+        raise VerificationError(f"The BOM is not valid CycloneDX 1.6: {str(error)[:300]}.")
+
+
+def _bom(plan: Plan) -> Bom:
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.tool import ToolRepository
+
+    model = _model(plan)
+    files = [_file(artifact) for artifact in plan.manifest.artifacts]
+    tools = [
+        _package(name, version) for name, version in plan.manifest.tool.items() if name != "export_mobile"
+    ]
+    own = Component(
+        name="export-mobile", version=plan.manifest.tool.get("export_mobile"), type=ComponentType.APPLICATION
+    )
+    metadata = BomMetaData(component=model, timestamp=plan.date, tools=ToolRepository(components=[own]))
+    source = _source(plan)
+    bom = Bom(metadata=metadata, components=[*files, *tools, source], serial_number=_serial(plan))
+    bom.register_dependency(model, files)
+    for file in files:
+        bom.register_dependency(file, [source, *tools])
+    return bom
+
+
+def _serial(plan: Plan) -> uuid.UUID:
+    """From the content: the same release has the same number."""
+    return uuid.uuid5(NAMESPACE, f"{plan.request.group}:{plan.title}:{plan.date.isoformat()}\n{plan.text}")
+
+
+def _model(plan: Plan) -> Component:
+    from cyclonedx.model import AttachedText, Property
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.license import DisjunctiveLicense
+
+    licences = []
+    if plan.request.licence:
+        text = plan.request.licence.read_text("utf-8", "replace")
+        title = next((line.strip() for line in text.splitlines() if line.strip()), "see the text")
+        licences = [DisjunctiveLicense(name=title[:100], text=AttachedText(content=text))]
+    properties = {
+        "export-mobile:target": plan.manifest.target.name,
+        "export-mobile:budget_ms": f"{plan.manifest.budget_ms:g}",
+        "export-mobile:budget": plan.manifest.verdict.budget,
+    }
+    return Component(
+        bom_ref=MODEL,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        group=plan.request.group,
+        name=plan.name,
+        version=plan.request.version,
+        licenses=licences,
+        properties=[Property(name=name, value=value) for name, value in properties.items()],
+    )
+
+
+def _file(artifact: Artifact) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.component import Component, ComponentType
+
+    properties = {"status": artifact.status, "precision": artifact.precision, "backend": artifact.backend}
+    # A folder's digest is over its sorted relative paths and contents: no file's hash, so not among hashes.
+    folder = artifact.format == "coreml"
+    if folder:
+        properties["sha256-of-folder"] = str(artifact.sha256)
+    hashes = [] if folder else [HashType(alg=HashAlgorithm.SHA_256, content=str(artifact.sha256))]
+    return Component(
+        bom_ref=f"artifact/{artifact.name}",
+        type=ComponentType.FILE,
+        name=str(artifact.file),
+        hashes=hashes,
+        properties=[Property(name=f"export-mobile:{n}", value=v) for n, v in properties.items()],
+    )
+
+
+def _source(plan: Plan) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+
+    source = plan.manifest.source
+    return Component(
+        bom_ref="checkpoint",
+        type=ComponentType.FILE,
+        name=source.file,
+        description=f"The trained weights ({source.kind}); not part of the release.",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)],
+    )
+
+
+def _package(name: str, version: str) -> Component:
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    return Component(
+        bom_ref=f"pypi/{name}",
+        type=ComponentType.LIBRARY,
+        name=name,
+        version=version,
+        purl=PackageURL("pypi", None, name.replace("_", "-"), version),
+    )
+
+
+def _card(plan: Plan) -> dict[str, Any]:
+    """CycloneDX' own model card: https://cyclonedx.org/docs/1.6/json/#metadata_component_modelCard."""
+    listed = plan.manifest
+    limitations = [*plan.not_measured, *plan.not_verified, *listed.warnings]
+    return {
+        "modelParameters": {
+            "modelArchitecture": listed.source.architecture,
+            "datasets": [
+                _dataset("calibration", listed.calibration.kind, listed.calibration.count),
+                _dataset("verification", listed.evidence.kind, listed.evidence.count),
+            ],
+            "inputs": _formats(listed.inputs),
+            "outputs": _formats(listed.outputs),
+        },
+        "quantitativeAnalysis": {
+            "performanceMetrics": [m for artifact in listed.artifacts for m in _metrics(artifact)]
+        },
+        **({"considerations": {"technicalLimitations": limitations}} if limitations else {}),
+    }
+
+
+def _dataset(name: str, kind: str, count: int) -> dict[str, Any]:
+    found = {"kind": kind, "count": str(count)}
+    properties = [{"name": f"export-mobile:{key}", "value": value} for key, value in found.items()]
+    return {"type": "dataset", "name": name, "contents": {"properties": properties}}
+
+
+def _formats(specs: Iterable[Tensor]) -> list[dict[str, str]]:
+    return [{"format": f"{spec.name}: {spec.dtype} {list(spec.shape)}"} for spec in specs]
+
+
+def _metrics(artifact: Artifact) -> list[dict[str, str]]:
+    """What was measured, with the artifact as the slice; what was not is not there."""
+    found, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
+    values: dict[str, float | None] = {
+        "max_error": found.max_error if found else None,
+        "sqnr_db": found.sqnr_db if found else None,
+        "top1_agreement": found.top1_agreement if found else None,
+        "host_latency_p50_ms": host.p50_ms if host else None,
+        "size_bytes": artifact.size_bytes,
+    }
+    rows = {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+    if device and device.evidence == "measured":
+        rows["device_latency_p90_ms"] = f"{device.p90_ms:g}"
+    return [{"type": name, "value": value, "slice": artifact.name} for name, value in rows.items()]

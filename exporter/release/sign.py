@@ -1,0 +1,112 @@
+"""Signatures by OpenSSF model-signing with the user's own elliptic-curve key, offline.
+
+ECDSA takes a random number for every signature, so two signatures of one folder differ; what they sign is the
+same. They lie in a folder of their own, left out of what is signed and of what two builds must agree on.
+`signatures/SHA256SUMS` lets whoever has no key find an accident in them too.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import UsageError, VerificationError
+from exporter.release import extra, sums
+
+FOLDER = "signatures"
+BUNDLE = "bundle.sig"
+PASSWORD = "EXPORT_MOBILE_KEY_PASSWORD"
+MAX_BYTES = 4 << 20
+
+
+def write(directory: Path, archive: Path, key: Path) -> None:
+    """Sign a folder, and the archive in it on its own; then verify both with the key's public half.
+
+    Args:
+        directory: Complete but for `FOLDER`; its name goes into the signature.
+        archive: A file in it.
+        key: PEM, on P-256, P-384 or P-521; `EXPORT_MOBILE_KEY_PASSWORD` opens an encrypted one.
+
+    Raises:
+        MissingDependencyError: model-signing is not installed.
+        UsageError: The key cannot be used.
+    """
+    signing = extra.need("model_signing.signing", "Signing")
+    public = _public_half(key)  # before anything is written
+    folder = directory / FOLDER
+    folder.mkdir()
+    for what, name in ((archive, f"{archive.name}.sig"), (directory, BUNDLE)):
+        config = signing.Config().use_elliptic_key_signer(private_key=key, password=_password())
+        config.set_hashing_config(_hashing()).sign(what, folder / name)
+    sums.write(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        pem = Path(scratch) / "public.pem"
+        pem.write_bytes(public)
+        check(archive, folder / f"{archive.name}.sig", pem)
+        check(directory, folder / BUNDLE, pem)
+
+
+def check(what: Path, signature: Path, key: Path) -> None:
+    """Verify a signature of a file, or of every file of a folder (but for `FOLDER` in it).
+
+    Args:
+        what: The file or folder.
+        signature: As `write` made it.
+        key: The public key, PEM.
+
+    Raises:
+        MissingDependencyError: model-signing is not installed.
+        UsageError: The key cannot be used.
+        VerificationError: There is no such signature, or it is not this key's over these bytes.
+    """
+    verifying = extra.need("model_signing.verifying", "Checking a signature")
+    if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
+        raise VerificationError(f"{what.name} has no signature: {signature.name} is missing.")
+    try:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"--key {key} is no public key that can be used: {error}.", KINDS) from None
+    try:
+        config.set_hashing_config(_hashing()).verify(what, signature)
+    except Exception as error:  # what a damaged signature makes the library raise is of any type
+        why = str(error) or type(error).__name__
+        raise VerificationError(
+            f"The signature of {what.name} does not hold: {why[:300].rstrip('. ')}."
+        ) from None
+
+
+KINDS = (
+    "Make a pair with: openssl ecparam -genkey -name prime256v1 -noout -out key.pem; "
+    "openssl ec -in key.pem -pubout -out pub.pem"
+)
+
+
+def _hashing() -> Any:
+    """Every file counts, also those that git would hide; one path is left out, so order is no matter."""
+    hashing = extra.need("model_signing.hashing", "Signing")
+    return hashing.Config().set_ignored_paths(paths=[FOLDER], ignore_git_paths=False)
+
+
+def _password() -> bytes | None:
+    return os.environ[PASSWORD].encode() if os.environ.get(PASSWORD) else None
+
+
+def _public_half(key: Path) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), _password())
+    except (OSError, ValueError, TypeError) as error:
+        hint = f"Set {PASSWORD}." if "encrypted" in str(error) else KINDS
+        raise UsageError(f"--key {key} cannot be read as a private key: {error}.", hint) from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
+        raise UsageError(f"--key {key} is of a kind that model-signing does not take.", KINDS)
+    return private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+CURVES = {"secp256r1", "secp384r1", "secp521r1"}

@@ -1,0 +1,42 @@
+"""Load-and-run code for the bundle: the report's own snippets, with where the libraries keep the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from exporter.release import aar, maven, swift
+from exporter.release.plan import Plan
+from exporter.report import restore
+from exporter.report.snippets import Libraries
+from exporter.report.snippets import snippets as of_report
+
+FOLDER = "snippets"
+GRADLE = """\
+// settings.gradle.kts
+// dependencyResolutionManagement {{ repositories {{ maven {{ url = uri("maven") }} }} }}
+// build.gradle.kts
+// dependencies {{ implementation("{coordinates}") }}
+// android {{ androidResources {{ noCompress += "{suffix}" }} }}
+"""
+PACKAGE = "// Xcode: File, Add Package Dependencies, Add Local: {folder}/{module}\n"
+
+
+def files(plan: Plan) -> dict[str, bytes]:
+    """Name -> code, for each platform that a chosen artifact runs on."""
+    report = restore.report(plan.manifest)
+    made: dict[str, bytes] = {}
+    if plan.android:
+        libraries = Libraries(asset=aar.asset(plan).removeprefix("assets/"))
+        suffix = str(plan.android.file).rpartition(".")[2]
+        head = GRADLE.format(coordinates=maven.coordinates(plan), suffix=suffix)
+        shown = of_report(replace(report, selected=plan.android.name), libraries)
+        made |= {
+            f"{FOLDER}/LoadAndRun.kt": f"{head}{s.code}\n".encode() for s in shown if "Kotlin" in s.title
+        }
+    if plan.apple:
+        module = swift.module(plan)
+        head = PACKAGE.format(folder=swift.FOLDER, module=module)
+        shown = of_report(replace(report, selected=plan.apple.name), Libraries(module=module))
+        mine = [s for s in shown if "Swift" in s.title and s.file == plan.apple.file]
+        made |= {f"{FOLDER}/LoadAndRun.swift": f"{head}{s.code}\n".encode() for s in mine}
+    return made

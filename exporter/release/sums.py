@@ -1,0 +1,56 @@
+"""SHA256SUMS, as `sha256sum -c` reads it, over every file of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from exporter import cache
+from exporter.errors import VerificationError
+
+FILE = "SHA256SUMS"
+MAX_BYTES = 4 << 20
+
+
+def text(directory: Path, without: Collection[str] = ()) -> str:
+    """A line per file, sorted by name: all but `FILE` at the top and what lies in the folders `without`.
+
+    Raises:
+        VerificationError: Something in the folder is neither a file nor a folder.
+    """
+    lines = []
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise VerificationError(f"{name} is a link or a device; a bundle holds files only.")
+        if path.is_file() and name.parts[0] not in {FILE, *without}:
+            lines.append(f"{cache.digest_file(path)}  {name.as_posix()}\n")
+    return "".join(lines)
+
+
+def write(directory: Path, without: Collection[str] = ()) -> None:
+    (directory / FILE).write_bytes(text(directory, without).encode())
+
+
+def problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+    """Every way in which a folder is not what its `FILE` says, a sentence each; empty when it is."""
+    path = directory / FILE
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return (f"{FILE} is missing, or no such list.",)
+    claimed, found = path.read_bytes(), text(directory, without).encode()
+    if claimed == found:
+        return ()
+    want, have = _table(claimed), _table(found)
+    changed = [
+        f"{n} is not the file that was released."
+        for n in sorted(want.keys() & have.keys())
+        if want[n] != have[n]
+    ]
+    missing = [f"{n} is missing." for n in sorted(want.keys() - have.keys())]
+    more = [f"{n} is not part of the release." for n in sorted(have.keys() - want.keys())]
+    return (*changed, *missing, *more) or (f"{FILE} is not as it was written.",)
+
+
+def _table(content: bytes) -> dict[str, str]:
+    rows = (line.partition("  ") for line in content.decode("utf-8", "replace").splitlines())
+    return {ascii(name)[1:-1]: digest for digest, _, name in rows}

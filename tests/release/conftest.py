@@ -1,0 +1,62 @@
+"""A measured export, a key pair, and a signed release of it, made once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.release import bundle
+from exporter.release.plan import ReleaseRequest
+from tests.release import outs
+
+LICENCE = "Licence of a test\n\nDo what you like.\n"
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Private and public, as the README makes them."""
+    folder = tmp_path_factory.mktemp("keys")
+    private, public = folder / "key.pem", folder / "pub.pem"
+    new = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(private)]
+    subprocess.run(new, check=True, capture_output=True)
+    half = ["openssl", "ec", "-in", str(private), "-pubout", "-out", str(public)]
+    subprocess.run(half, check=True, capture_output=True)
+    return private, public
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An export whose choice a phone has found fast enough."""
+    return outs.write(tmp_path / "out", outs.report("pass"))
+
+
+@pytest.fixture
+def request_(out: Path, tmp_path: Path) -> ReleaseRequest:
+    """The least a user says about it."""
+    return ReleaseRequest(out=out, version="1.4.0", destination=tmp_path / "released")
+
+
+@pytest.fixture(scope="session")
+def _signed(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -> Path:
+    folder = tmp_path_factory.mktemp("signed")
+    licence = folder / "licence.txt"
+    licence.write_text(LICENCE)
+    request = ReleaseRequest(
+        out=outs.write(folder / "out", outs.report("pass")),
+        version="1.4.0",
+        destination=folder / "released",
+        name="net",
+        licence=licence,
+        allow_unverified=("coreml-fp16",),
+        key=keys[0],
+    )
+    return bundle.release(request).directory
+
+
+@pytest.fixture
+def signed(_signed: Path, tmp_path: Path) -> Path:
+    """A copy of a signed release with an Android library and a Swift package; may be damaged."""
+    return Path(shutil.copytree(_signed, tmp_path / "signed"))

@@ -1,0 +1,102 @@
+"""OUT folders without an export: real manifests and real evidence around artifacts that are only bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter import cache, evidence
+from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Report, TensorSpec
+from exporter.report import manifest
+from tests.report import sample
+
+KEPT = ("onnx-fp32", "executorch-xnnpack-int8", "onnx-int8", "coreml-fp16")
+"""Passed, passed, failed, not run."""
+INTERVALS: dict[str, tuple[float, float]] = {
+    "pass": (3.0, 4.0),
+    "fail": (16.0, 18.0),
+    "inconclusive": (14.0, 16.0),
+}
+
+
+def latency(verdict: BudgetVerdict) -> DeviceLatency:
+    """What a phone would have said; invented."""
+    low, high = INTERVALS[verdict]
+    middle = (low + high) / 2
+    device = {"serial": "a1b2c3", "soc": "SM8250", "model": "Invented"}
+    return DeviceLatency("measured", device, middle, middle, (low, high), 5, 500, (), 1e-6, verdict, 15.0)
+
+
+def report(verdict: BudgetVerdict = "not_measured") -> Report:
+    """Four artifacts of the sample, onnx-fp32 chosen and, if asked, measured."""
+    rows = tuple(a for a in sample.artifacts() if a.variant.name in KEPT)
+    if verdict != "not_measured":
+        rows = tuple(
+            replace(a, device_latencies=(latency(verdict),)) if a.variant.name == "onnx-fp32" else a
+            for a in rows
+        )
+    return replace(
+        sample.report(),
+        artifacts=rows,
+        selected="onnx-fp32",
+        budget=verdict,
+        inputs=(TensorSpec("x", (1, 3, 4, 4)),),
+        outputs=(TensorSpec("logits", (1, 5)),),
+        preprocessing=None,
+        evidence_files={},
+    )
+
+
+def write(out: Path, found: Report) -> Path:
+    """OUT as an export leaves it."""
+    out.mkdir()
+    samples = evidence_of(found)
+    evidence.save(samples, out / "verification.npz")
+    (out / "report.html").write_text("<!doctype html><title>made up</title>")
+    found = replace(
+        found,
+        artifacts=tuple(_with_file(out, artifact) for artifact in found.artifacts),
+        evidence_files={"verification.npz": cache.digest_file(out / "verification.npz")},
+    )
+    (out / "manifest.json").write_text(manifest.dump(found))
+    return out
+
+
+def evidence_of(found: Report) -> evidence.Evidence:
+    random = np.random.default_rng(3)
+    inputs = tuple(random.normal(size=(20, *spec.shape)).astype(np.float32) for spec in found.inputs)
+    outputs = tuple(random.normal(size=(20, *spec.shape)) for spec in found.outputs)
+    return evidence.Evidence(
+        inputs,
+        outputs,
+        tuple(a[:1] for a in inputs),
+        tuple(a[:1] for a in outputs),
+        ("zeros",),
+        1e-7,
+        1e-7,
+        "float64",
+    )
+
+
+def _with_file(out: Path, artifact: Artifact) -> Artifact:
+    content = np.random.default_rng(len(artifact.variant.name)).bytes(3000)
+    path = out / str(artifact.file)
+    if artifact.variant.format == "coreml":
+        (path / "Data").mkdir(parents=True)
+        (path / "Manifest.json").write_text("{}")
+        (path / "Data" / "weight.bin").write_bytes(content)
+    else:
+        path.write_bytes(content)
+    return replace(artifact, size_bytes=3000, sha256=cache.digest_path(path))
+
+
+def edit(out: Path, change: Callable[[Any], None]) -> None:
+    path = out / "manifest.json"
+    listed = json.loads(path.read_text())
+    change(listed)
+    path.write_text(json.dumps(listed))

@@ -1,0 +1,393 @@
+"""What lies in a release, and that it is the same whenever and wherever it is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from exporter import evidence
+from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
+from exporter.release import bundle, clock, extra, repeat, sbom
+from exporter.release import zip as archive
+from exporter.release.plan import ReleaseRequest, plan
+from exporter.report import manifest
+from tests.release import outs
+
+AAR = "maven/com/example/net/1.4.0/net-1.4.0.aar"
+MAVEN = Path("/usr/share/maven/lib")
+TRANSPORT = Path("/usr/share/java/maven-resolver-transport-file.jar")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in archive.folder(directory).items()}
+
+
+class TestContents:
+    """Of a signed release with an Android library and a Swift package."""
+
+    def test_the_folder(self, signed: Path) -> None:
+        """Everything the README promises, and nothing else at the top."""
+        assert {p.name for p in signed.iterdir()} == {
+            "LICENSE",
+            "MODEL_CARD.md",
+            "NOT_VERIFIED.txt",
+            "README.md",
+            "SHA256SUMS",
+            "maven",
+            "net-1.4.0.cdx.json",
+            "net-1.4.0.zip",
+            "signatures",
+            "snippets",
+            "swift",
+        }
+
+    def test_sha256sum_agrees(self, signed: Path) -> None:
+        """The real program, on the folder and on its signatures."""
+        for folder in (signed, signed / "signatures"):
+            command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+            found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+        listed = {line.split("  ")[1] for line in (signed / "SHA256SUMS").read_text().splitlines()}
+        present = {name for name in archive.folder(signed) if not name.startswith("signatures/")}
+        assert listed == present - {"SHA256SUMS"}
+
+    def test_the_zip_stands_alone(self, signed: Path, tmp_path: Path) -> None:
+        """Artifacts, evidence, page, licence, examples, code; and its own list of hashes."""
+        with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+            names = set(opened.namelist())
+            opened.extractall(tmp_path / "zip")
+        assert {"onnx-fp32.onnx", "coreml-fp16.mlpackage/Manifest.json", "verification.npz"} <= names
+        assert {"manifest.json", "MODEL_CARD.md", "report.html", "LICENSE", "sbom.cdx.json"} <= names
+        assert {
+            "snippets/LoadAndRun.kt",
+            "snippets/LoadAndRun.swift",
+            "NOT_VERIFIED.txt",
+            "README.md",
+        } <= names
+        assert not any(name.startswith(("onnx-int8", "executorch")) for name in names)
+        command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+        assert subprocess.run(command, cwd=tmp_path / "zip", check=False).returncode == 0
+
+    def test_examples_are_the_models_own(self, signed: Path, tmp_path: Path) -> None:
+        """Read as an app's test would: raw little-endian values by the index."""
+        with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+            opened.extractall(tmp_path)
+        found = evidence.load(tmp_path / "verification.npz")
+        index = json.loads((tmp_path / "examples" / "index.json").read_text())
+        assert (len(index["examples"]), index["inputs"], index["outputs"]) == (8, ["x"], ["logits"])
+        for number, example in enumerate(index["examples"]):
+            (given,), (expected,) = example["inputs"], example["expected"]
+            arrays = [
+                np.fromfile(tmp_path / "examples" / row["file"], "<f4").reshape(row["shape"])
+                for row in (given, expected)
+            ]
+            np.testing.assert_array_equal(arrays[0], found.inputs[0][number])
+            np.testing.assert_array_equal(arrays[1], found.reference[0][number].astype(np.float32))
+        assert index["limits"]["onnx-fp32"]["max_error"] == 1e-5
+
+    def test_the_caveat_is_on_its_face(self, signed: Path, tmp_path: Path) -> None:
+        """In a file of its own, the README, the model card, the manifest and the BOM."""
+        words = "coreml-fp16 was never executed"
+        for name in ("NOT_VERIFIED.txt", "README.md", "MODEL_CARD.md", "net-1.4.0.cdx.json"):
+            assert words in (signed / name).read_text(), name
+        with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+            for name in ("NOT_VERIFIED.txt", "README.md", "MODEL_CARD.md", "manifest.json"):
+                assert words in opened.read(name).decode(), name
+
+    def test_the_library_is_what_gradle_reads(self, signed: Path) -> None:
+        """Every entry an AAR must have; the model among the assets, byte for byte."""
+        with zipfile.ZipFile(signed / AAR) as library, zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+            assert library.testzip() is None
+            assert {"AndroidManifest.xml", "R.txt", "classes.jar", "res/"} <= set(library.namelist())
+            assert library.read("assets/net/onnx-fp32.onnx") == opened.read("onnx-fp32.onnx")
+            properties = library.read("META-INF/com/android/build/gradle/aar-metadata.properties").decode()
+            assert dict(line.split("=") for line in properties.splitlines())["aarFormatVersion"] == "1.0"
+            android = ElementTree.fromstring(library.read("AndroidManifest.xml"))
+            assert android.get("package") == "com.example.net"
+            with library.open("classes.jar") as jar:
+                assert zipfile.ZipFile(jar).namelist() == ["META-INF/MANIFEST.MF"]
+
+    def test_the_pom_names_the_library_and_its_runtime(self, signed: Path) -> None:
+        """Packaging aar; the runtime is optional, so that apps choose its build."""
+        pom = ElementTree.parse((signed / AAR).with_suffix(".pom")).getroot()
+        space = "{http://maven.apache.org/POM/4.0.0}"
+        words = [pom.findtext(f"{space}{name}") for name in ("groupId", "artifactId", "version", "packaging")]
+        assert words == ["com.example", "net", "1.4.0", "aar"]
+        runtime = {child.tag.removeprefix(space): child.text for child in pom.iter() if child.text}
+        assert runtime["version"] == "1.32.0"
+        assert (runtime["optional"], runtime["type"]) == ("true", "aar")
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(
+        not (shutil.which("javac") and MAVEN.is_dir() and TRANSPORT.exists()),
+        reason="no Maven on this machine",
+    )
+    def test_maven_resolves_it(self, signed: Path, tmp_path: Path) -> None:
+        """Maven's own resolver, offline, holding every file to its checksum; a changed library is refused."""
+        command = ["java", "-cp", f"{MAVEN}/*:{TRANSPORT}", str(Path(__file__).with_name("Resolve.java"))]
+        command += [str(signed / "maven"), "com.example", "net"]
+        found = subprocess.run(
+            [*command, str(tmp_path / "local")], capture_output=True, text=True, timeout=120, check=True
+        )
+        version, file = found.stdout.splitlines()[0].split(" ", 1)
+        assert version == "1.4.0"
+        assert Path(file).read_bytes() == (signed / AAR).read_bytes()
+        assert "com.microsoft.onnxruntime:onnxruntime-android:aar:1.32.0 (runtime?)" in found.stdout
+        with (signed / AAR).open("ab") as library:
+            library.write(b"x")
+        again = subprocess.run(
+            [*command, str(tmp_path / "other")], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert "Checksum validation failed" in again.stderr
+
+    def test_the_swift_package_carries_the_model(self, signed: Path) -> None:
+        """As a resource, copied; the source loads it by its name."""
+        root = signed / "swift" / "NetModel"
+        resource = root / "Sources" / "NetModel" / "Resources" / "coreml-fp16.mlpackage"
+        assert (resource / "Data" / "weight.bin").is_file()
+        assert '.copy("Resources/coreml-fp16.mlpackage")' in (root / "Package.swift").read_text()
+        source = (root / "Sources" / "NetModel" / "NetModel.swift").read_text()
+        assert 'forResource: "coreml-fp16.mlpackage"' in source
+        assert 'version = "1.4.0"' in source
+
+    def test_the_code_finds_the_model_where_the_libraries_keep_it(self, signed: Path) -> None:
+        """The asset's path, the coordinates, the package's own loader, the model's shapes."""
+        kotlin = (signed / "snippets" / "LoadAndRun.kt").read_text()
+        assert 'context.assets.open("net/onnx-fp32.onnx")' in kotlin
+        assert 'implementation("com.example:net:1.4.0")' in kotlin
+        assert "longArrayOf(1, 3, 4, 4)" in kotlin
+        assert kotlin.index("import ai.onnxruntime") < kotlin.index("context.assets")
+        swift = (signed / "snippets" / "LoadAndRun.swift").read_text()
+        assert "import NetModel" in swift
+        assert "try NetModel.load()" in swift
+
+    def test_the_bom_is_cyclonedx_with_a_model_card(self, signed: Path) -> None:
+        """Valid by the library's own validator; the card says what was measured, on what."""
+        text = (signed / "net-1.4.0.cdx.json").read_text()
+        sbom.validate(text)
+        bill = json.loads(text)
+        model = bill["metadata"]["component"]
+        assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", "net", "1.4.0")
+        card = model["modelCard"]
+        assert card["modelParameters"]["modelArchitecture"] == "torchvision/mobilenet_v2"
+        assert [d["name"] for d in card["modelParameters"]["datasets"]] == ["calibration", "verification"]
+        metrics = {m["type"]: m["value"] for m in card["quantitativeAnalysis"]["performanceMetrics"]
+                   if m["slice"] == "onnx-fp32"}  # fmt: skip
+        assert (metrics["max_error"], metrics["device_latency_p90_ms"]) == ("7.8e-07", "3.5")
+        parts = {c["name"]: c for c in bill["components"]}
+        assert parts["torch"]["purl"] == "pkg:pypi/torch@2.13.0"
+        digest = plan_hash(signed, "onnx-fp32.onnx")
+        assert parts["onnx-fp32.onnx"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+        edges = {d["ref"]: d.get("dependsOn", []) for d in bill["dependencies"]}
+        assert "artifact/onnx-fp32" in edges["model"]
+        assert "pypi/torch" in edges["artifact/onnx-fp32"]
+
+    def test_an_invalid_bom_is_found(self, signed: Path) -> None:
+        """The validator does look at the card."""
+        bill = json.loads((signed / "net-1.4.0.cdx.json").read_text())
+        bill["metadata"]["component"]["modelCard"]["nonsense"] = 1
+        with pytest.raises(Exception, match="not valid CycloneDX"):
+            sbom.validate(json.dumps(bill))
+
+
+def plan_hash(signed: Path, file: str) -> str:
+    with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+        rows = json.loads(opened.read("manifest.json"))["artifacts"]
+    return str(next(row["sha256"] for row in rows if row["file"] == file))
+
+
+class TestReproducible:
+    def built(self, request: ReleaseRequest, folder: Path) -> dict[str, bytes]:
+        folder.mkdir(parents=True)
+        bundle.build(plan(request), folder / "built", folder / "scratch")
+        return contents(folder / "built")
+
+    def test_twice_is_the_same(
+        self, request_: ReleaseRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From a copy of OUT with other dates, in another folder, with another umask and zone."""
+        request = replace(request_, allow_unverified=("coreml-fp16",))
+        first = self.built(request, tmp_path / "one")
+        copy = Path(shutil.copytree(request.out, tmp_path / "copy"))
+        for path in copy.rglob("*"):
+            os.utime(path, (1e9, 1e9))
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        before = os.umask(0o077)
+        try:
+            second = self.built(replace(request, out=copy), tmp_path / "two" / "deeper")
+        finally:
+            os.umask(before)
+        assert first == second
+
+    @pytest.mark.slow
+    def test_check_builds_it_again_elsewhere(self, request_: ReleaseRequest, keys: tuple[Path, Path]) -> None:
+        """A process with another clock, hash seed, umask and zone gives the same bytes."""
+        made = bundle.release(replace(request_, key=keys[0]), check=True)
+        assert made.checked
+        assert made.signed
+        assert (request_.destination / "signatures" / "bundle.sig").exists()
+
+    @pytest.mark.slow
+    def test_check_finds_a_date(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that comes from this machine's clock: refused, nothing is published."""
+        monkeypatch.setattr(clock, "given", lambda: datetime.now(UTC))
+        with pytest.raises(ReleaseError, match=r"not reproducible.*\.aar from byte"):
+            bundle.release(request_, check=True)
+        assert not request_.destination.exists()
+
+    def test_the_other_process_lives_in_another_year(self) -> None:
+        """Otherwise the second build would prove nothing about clocks."""
+        code = (
+            "import time; real = time.time()\n"
+            "from exporter.release import rebuild; rebuild.shift_clock(rebuild.LATER_S)\n"
+            "import datetime, zipfile\n"
+            "now = datetime.datetime.now(datetime.UTC)\n"
+            "ahead = [time.time(), now.timestamp(), time.mktime(time.localtime())]\n"
+            "assert all(t - real > 399 * 86400 for t in ahead), ahead\n"
+            "assert abs(datetime.datetime.fromtimestamp(0, datetime.UTC).timestamp()) < 1\n"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (found.returncode, found.stderr) == (0, "")
+
+    def test_differences_are_named(self, tmp_path: Path) -> None:
+        """By file and byte; a file that only one has, too."""
+        for name, text in (("one", "abcdef"), ("two", "abcXef")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "same").write_text("same")
+            (tmp_path / name / "other").write_text(text)
+            (tmp_path / name / f"only {name}").write_text("")
+        assert repeat.differences(tmp_path / "one", tmp_path / "two") == (
+            "only one is only in one of them",
+            "only two is only in one of them",
+            "other from byte 3 on",
+        )
+
+    def test_source_date_epoch_is_every_date(
+        self, request_: ReleaseRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the archives, the Maven metadata, the BOM and the README."""
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # 2023-11-14 22:13:20
+        found = self.built(request_, tmp_path / "x")
+        built = tmp_path / "x" / "built"
+        with zipfile.ZipFile(built / "mobilenet_v2-1.4.0.zip") as opened:
+            assert {e.date_time for e in opened.infolist()} == {(2023, 11, 14, 22, 13, 20)}
+        metadata = found["maven/com/example/mobilenet_v2/maven-metadata.xml"]
+        assert b"<lastUpdated>20231114221320</lastUpdated>" in metadata
+        bill = json.loads(found["mobilenet_v2-1.4.0.cdx.json"])
+        assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"
+        assert b"2023-11-14 22:13:20 UTC" in found["README.md"]
+
+    @pytest.mark.parametrize("value", ["yesterday", "0", "99999999999", "1e9"])
+    def test_a_date_that_cannot_be(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One clear message; zip knows no year before 1980."""
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+        with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+            clock.given()
+
+    def test_another_version_is_another_bom(self, request_: ReleaseRequest) -> None:
+        """Serial numbers come from the content, and differ with it."""
+        numbers = {
+            json.loads(sbom.document(plan(replace(request_, version=version))))["serialNumber"]
+            for version in ("1.4.0", "1.4.0", "1.4.1")
+        }
+        assert len(numbers) == 2
+
+
+class TestPublishing:
+    def test_nothing_is_overwritten(self, request_: ReleaseRequest) -> None:
+        """A folder with something in it is refused, and stays as it was."""
+        request_.destination.mkdir()
+        (request_.destination / "mine").write_text("mine")
+        with pytest.raises(OutputError, match="not empty"):
+            bundle.release(request_)
+        assert [p.name for p in request_.destination.iterdir()] == ["mine"]
+
+    @pytest.mark.parametrize(
+        "break_it",
+        [
+            lambda m: m.setattr(sbom, "document", fail),
+            lambda m: m.setattr("exporter.release.swift.write", fail),
+            lambda m: m.setattr("exporter.release.sums.write", fail),
+        ],
+    )
+    def test_a_failure_leaves_nothing(
+        self,
+        break_it: Callable[[pytest.MonkeyPatch], None],
+        request_: ReleaseRequest,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Neither DIR nor what it was made in."""
+        break_it(monkeypatch)
+        before = set(request_.destination.parent.iterdir())
+        with pytest.raises(RuntimeError):
+            bundle.release(request_)
+        assert set(request_.destination.parent.iterdir()) == before
+
+    def test_without_the_extra(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error names it."""
+        monkeypatch.setitem(sys.modules, "cyclonedx.validation.json", None)
+        with pytest.raises(MissingDependencyError, match=r"export-mobile\[release\]"):
+            bundle.release(request_)
+        with pytest.raises(MissingDependencyError):
+            extra.need("no_such_module", "This")
+
+    def test_no_android_and_no_apple(self, tmp_path: Path) -> None:
+        """ONNX has no Swift package, Core ML no Android library: the README says which is missing."""
+        out = outs.write(tmp_path / "out", outs.report("pass"))
+        request = ReleaseRequest(out, "1.0", tmp_path / "onnx")
+        bundle.release(request)
+        assert not (tmp_path / "onnx" / "swift").exists()
+        assert "There is no Swift package" in (tmp_path / "onnx" / "README.md").read_text()
+        apple = replace(request, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
+        bundle.release(replace(apple, destination=tmp_path / "apple"))
+        assert not (tmp_path / "apple" / "maven").exists()
+        assert "There is no Android library" in (tmp_path / "apple" / "README.md").read_text()
+
+    def test_a_card_goes_in(self, request_: ReleaseRequest, tmp_path: Path) -> None:
+        """As a file, and readable in the model card; markup in it is only text."""
+        card = tmp_path / "net.toml"
+        card.write_text('title = "Best <b>net</b>"\n[limits]\nint8_min_sqnr_db = 15.0\n')
+        bundle.release(replace(request_, card=card))
+        words = (request_.destination / "MODEL_CARD.md").read_text()
+        assert "- title: Best \\<b\\>net\\</b\\>" in words
+        assert "  - int8_min_sqnr_db: 15.0" in words.replace("\\_", "_")
+        card.write_text("not toml")
+        with pytest.raises(UsageError, match="is not TOML"):
+            bundle.release(replace(request_, card=card, destination=tmp_path / "other"))
+
+    def test_two_models_never_share_a_name(self, request_: ReleaseRequest) -> None:
+        """An artifact that is called like a file of the release is refused."""
+        (request_.out / "onnx-fp32.onnx").rename(request_.out / "README.md")
+        outs.edit(request_.out, rename_chosen)
+        with pytest.raises(OutputError, match=r"README\.md is the name of an artifact"):
+            bundle.release(request_)
+
+
+def fail(*_: Any) -> None:
+    raise RuntimeError("broken by the test")
+
+
+def rename_chosen(listed: Any) -> None:
+    next(a for a in listed["artifacts"] if a["name"] == "onnx-fp32")["file"] = "README.md"
+
+
+def test_the_bundles_manifest_is_one(signed: Path, tmp_path: Path) -> None:
+    """Of the same schema as an export's, with the release in it."""
+    with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
+        (tmp_path / "manifest.json").write_bytes(opened.read("manifest.json"))
+    release = manifest.load(tmp_path / "manifest.json").release
+    assert release is not None
+    assert (release.name, release.version, release.group) == ("net", "1.4.0", "com.example")

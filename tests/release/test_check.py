@@ -1,0 +1,311 @@
+"""`verify` of a release: a changed byte, a missing or foreign file is found before anything runs."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import audit
+from exporter.audit import Audit, Finding
+from exporter.errors import ExportError, UsageError, VerificationError
+from exporter.release import check, sign, sums
+from exporter.release import zip as archive
+
+Keys = tuple[Path, Path]
+
+
+@pytest.fixture(autouse=True)
+def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders whose artifacts would have been run: the made-up ones cannot be. All of them "pass"."""
+    seen: list[Path] = []
+
+    def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
+        seen.append(out)
+        return Audit((Finding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
+
+    monkeypatch.setattr(audit, "verify_export", pretend)
+    return seen
+
+
+def holds(path: Path, key: Path | None = None) -> bool:
+    try:
+        return check.verify(path, key).holds
+    except VerificationError:
+        return False
+
+
+@contextmanager
+def changed(path: Path, position: int, bit: int) -> Iterator[None]:
+    original = path.read_bytes()
+    data = bytearray(original)
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
+    yield
+    path.write_bytes(original)
+
+
+def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) -> None:
+    """The folder and the zip alone, with the key and without; and it says which."""
+    for path in (signed, signed / "net-1.4.0.zip"):
+        assert check.verify(path, keys[1]).facts == ("Signed with the private half of pub.pem.",)
+        assert check.verify(path).facts == (check.NOT_CHECKED,)
+        assert check.verify(path, keys[1]).holds
+    assert len(numerics) == 6
+
+
+def test_a_zip_alone(signed: Path, keys: Keys, tmp_path: Path) -> None:
+    """With its signature beside it, and without any."""
+    lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
+    assert check.verify(lone).facts == (check.UNSIGNED,)
+    with pytest.raises(VerificationError, match="has no signature"):
+        check.verify(lone, keys[1])
+    shutil.copy(signed / "signatures" / "net-1.4.0.zip.sig", tmp_path)
+    assert check.verify(lone, keys[1]).holds
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_50_random_bytes(with_key: bool, signed: Path, keys: Keys, numerics: list[Path]) -> None:
+    """Half anywhere in the folder, half in a file drawn first, so that small files are hit too."""
+    seeded = random.Random(20)
+    files = [path for path in sorted(signed.rglob("*")) if path.is_file() and path.stat().st_size]
+    weights = [path.stat().st_size for path in files]
+    key = keys[1] if with_key else None
+    assert holds(signed, key)
+    numerics.clear()
+    for number in range(50):
+        path = seeded.choice(files) if number % 2 else seeded.choices(files, weights)[0]
+        position, bit = seeded.randrange(path.stat().st_size), seeded.randrange(8)
+        with changed(path, position, bit):
+            assert not holds(signed, key), (path.relative_to(signed), position, bit)
+    assert numerics == []
+    assert holds(signed, key)
+
+
+def test_a_byte_of_every_file(signed: Path, numerics: list[Path]) -> None:
+    """The first, and case in hexadecimal too: no comparison is lenient."""
+    for path in sorted(signed.rglob("*")):
+        if path.is_file() and path.stat().st_size:
+            with changed(path, 0, 5):
+                assert not holds(signed), path
+    assert numerics == []
+
+
+def test_50_random_bytes_of_the_zip_alone(signed: Path, tmp_path: Path, numerics: list[Path]) -> None:
+    """Without its signature: what is no file's content counts as well."""
+    lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
+    seeded = random.Random(21)
+    for _ in range(50):
+        with changed(lone, seeded.randrange(lone.stat().st_size), seeded.randrange(8)):
+            assert not holds(lone)
+    assert numerics == []
+
+
+def repacked(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Damage inside the zip by someone who then makes a faultless zip, and list of hashes, of it."""
+
+    def damage(signed: Path) -> None:
+        path = signed / "net-1.4.0.zip"
+        inside = signed.parent / "inside"
+        inside.mkdir()
+        archive.unpack(path, inside)
+        with zipfile.ZipFile(path) as opened:
+            date = opened.infolist()[0].date_time
+        change(inside)
+        archive.write(path, archive.folder(inside), datetime(*date, tzinfo=UTC))
+        sums.write(signed, without=("signatures",))
+
+    return damage
+
+
+def resummed(name: str, text: str) -> Callable[[Path], None]:
+    def damage(signed: Path) -> None:
+        path = signed / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        sums.write(signed, without=("signatures",))
+
+    return damage
+
+
+def link(signed: Path) -> None:
+    (signed / "LICENSE").rename(signed.parent / "LICENSE")
+    (signed / "LICENSE").symlink_to(signed.parent / "LICENSE")
+
+
+def other_model(signed: Path) -> None:
+    """The right name, other weights, in a well-formed library."""
+    path = signed / "maven/com/example/net/1.4.0/net-1.4.0.aar"
+    inside = signed.parent / "aar"
+    inside.mkdir()
+    archive.unpack(path, inside)
+    (inside / "assets" / "net" / "onnx-fp32.onnx").write_bytes(b"other")
+    archive.write(path, {**archive.folder(inside), "res/": b""}, datetime(1980, 1, 1, tzinfo=UTC))
+    sums.write(signed, without=("signatures",))
+
+
+def no_release(inside: Path) -> None:
+    listed = json.loads((inside / "manifest.json").read_text())
+    del listed["release"]
+    (inside / "manifest.json").write_text(json.dumps(listed))
+    sums.write(inside)
+
+
+UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda d: (d / "LICENSE").unlink(), "LICENSE is missing"),
+    "more": (lambda d: (d / "extra.txt").write_text("x"), "extra.txt is not part of the release"),
+    "hidden": (lambda d: (d / ".gitignore").write_text("x"), "gitignore is not part of the release"),
+    "link": (link, "LICENSE is a link"),
+    "no list": (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+    "signature gone": (lambda d: (d / "signatures" / "bundle.sig").unlink(), "bundle.sig is missing"),
+    "signature more": (lambda d: (d / "signatures" / "x").write_text(""), "x is not part of the release"),
+    "two zips": (resummed("b.zip", "x"), "holds 2 files"),
+    "inner file": (
+        repacked(lambda d: (d / "LICENSE").write_text("x")),
+        "LICENSE is not the file that was released",
+    ),
+    "inner manifest": (repacked(no_release), "does not say that it is a release"),
+    "other model": (other_model, "onnx-fp32.onnx in net-1.4.0.aar is not the one in the zip"),
+    "other bom": (resummed("net-1.4.0.cdx.json", "{}"), "does not list the released artifacts"),
+}
+"""Damage, and the words that name it even to whoever has no key."""
+
+
+def said(path: Path, key: Path | None = None) -> str:
+    try:
+        found = check.verify(path, key)
+    except VerificationError as error:
+        return str(error)
+    assert not found.holds
+    return " ".join(found.problems)
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+def test_damage_without_a_key(name: str, signed: Path) -> None:
+    """Named with the file."""
+    damage, words = UNSIGNED[name]
+    damage(signed)
+    assert words in said(signed)
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+def test_damage_with_the_key(name: str, signed: Path, keys: Keys, numerics: list[Path]) -> None:
+    """Even a consistent one does not hold."""
+    UNSIGNED[name][0](signed)
+    assert not holds(signed, keys[1])
+    assert numerics == []
+
+
+def test_hashes_made_anew_need_the_key(signed: Path, keys: Keys) -> None:
+    """Whoever changes a file and all hashes deceives who has no key, and only them."""
+    resummed("LICENSE", "Another licence")(signed)
+    assert holds(signed)
+    assert "signature of signed does not hold" in said(signed, keys[1])
+
+
+def test_anothers_key(signed: Path, tmp_path: Path) -> None:
+    """A signature by somebody else is none."""
+    from cryptography.hazmat.primitives import serialization as ser
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    other = tmp_path / "other.pem"
+    other.write_bytes(public.public_bytes(ser.Encoding.PEM, ser.PublicFormat.SubjectPublicKeyInfo))
+    assert "does not hold" in said(signed, other)
+    assert "does not hold" in said(signed / "net-1.4.0.zip", other)
+
+
+def test_a_release_without_signature_needs_one_when_there_is_a_key(signed: Path, keys: Keys) -> None:
+    """Taking the signatures away is no way around them."""
+    shutil.rmtree(signed / "signatures")
+    assert check.verify(signed).facts == (check.UNSIGNED,)
+    assert "has no signature" in said(signed, keys[1])
+
+
+def test_a_folder_of_signatures_that_is_a_link(signed: Path, tmp_path: Path) -> None:
+    """Not followed."""
+    (signed / "signatures").rename(tmp_path / "signatures")
+    (signed / "signatures").symlink_to(tmp_path / "signatures")
+    assert not holds(signed)
+
+
+def test_out_of_the_zip(signed: Path, keys: Keys, tmp_path: Path, numerics: list[Path]) -> None:
+    """What an app team unpacked: hashes first, then numerics; a key has nothing to check there."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    archive.unpack(signed / "net-1.4.0.zip", inside)
+    assert holds(inside)
+    with pytest.raises(VerificationError, match="has no signature"):
+        check.verify(inside, keys[1])
+    (inside / "report.html").write_text("other")
+    numerics.clear()
+    assert "report.html is not the file that was released" in said(inside)
+    (inside / "SHA256SUMS").unlink()
+    assert "SHA256SUMS is missing" in said(inside)
+    assert numerics == []
+
+
+def test_openssf_own_program_agrees(signed: Path, keys: Keys) -> None:
+    """Who has model-signing needs nothing of ours; one more file, and it refuses too."""
+    from model_signing import verifying
+
+    def accepts(path: Path, signature: str) -> None:
+        config: Any = verifying.Config()  # type: ignore[no-untyped-call]
+        config.use_elliptic_key_verifier(public_key=keys[1]).verify(path, signed / "signatures" / signature)
+
+    accepts(signed, "bundle.sig")
+    accepts(signed / "net-1.4.0.zip", "net-1.4.0.zip.sig")
+    (signed / "more").write_text("x")
+    with pytest.raises(ValueError, match="Extra files"):
+        accepts(signed, "bundle.sig")
+
+
+class TestKeys:
+    def test_what_is_no_private_key(self, signed: Path, keys: Keys, tmp_path: Path) -> None:
+        """A public key, a text, another kind: one message with the command that makes one."""
+        from cryptography.hazmat.primitives import serialization as ser
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+
+        kind = ed25519.Ed25519PrivateKey.generate()
+        edwards = tmp_path / "edwards.pem"
+        edwards.write_bytes(kind.private_bytes(ser.Encoding.PEM, ser.PrivateFormat.PKCS8, ser.NoEncryption()))
+        text = tmp_path / "text.pem"
+        text.write_text("hello")
+        shutil.rmtree(signed / "signatures")
+        for key in (keys[1], text, edwards):
+            with pytest.raises(UsageError, match="openssl ecparam"):
+                sign.write(signed, signed / "net-1.4.0.zip", key)
+        assert not (signed / "signatures").exists()
+
+    def test_an_encrypted_key(self, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Opens with the variable, and the message names it."""
+        from cryptography.hazmat.primitives import serialization as ser
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        locked = tmp_path / "locked.pem"
+        locked.write_bytes(
+            ec.generate_private_key(ec.SECP384R1()).private_bytes(
+                ser.Encoding.PEM, ser.PrivateFormat.PKCS8, ser.BestAvailableEncryption(b"secret")
+            )
+        )
+        shutil.rmtree(signed / "signatures")
+        with pytest.raises(UsageError, match=sign.PASSWORD):
+            sign.write(signed, signed / "net-1.4.0.zip", locked)
+        monkeypatch.setenv(sign.PASSWORD, "secret")
+        sign.write(signed, signed / "net-1.4.0.zip", locked)
+        assert holds(signed)
+
+    def test_what_is_no_public_key(self, signed: Path, keys: Keys) -> None:
+        """A private key is not taken for one."""
+        with pytest.raises(UsageError, match="no public key"):
+            check.verify(signed, keys[0])
+        with pytest.raises(ExportError):
+            check.verify(signed, Path("nowhere.pem"))

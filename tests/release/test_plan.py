@@ -1,0 +1,172 @@
+"""What may be released, and what is refused with which words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.errors import ExportError, ReleaseError, UsageError, VerificationError
+from exporter.records import BudgetVerdict
+from exporter.release.plan import ReleaseRequest, plan
+from exporter.report import manifest
+from tests.release import outs
+
+
+def names(request: ReleaseRequest) -> list[str]:
+    return [a.name for a in plan(request).manifest.artifacts]
+
+
+def test_the_measured_choice_is_released(request_: ReleaseRequest) -> None:
+    """Alone: what did not pass or was not asked for stays behind; and nothing is to be confessed."""
+    found = plan(request_)
+    assert names(request_) == ["onnx-fp32"]
+    assert (found.not_measured, found.not_verified) == ((), ())
+    assert found.manifest.verdict.budget == "pass"
+    assert found.name == "mobilenet_v2"
+    assert any("coreml-fp16 is left out" in words for words in found.remarks)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("not_measured", "No phone has measured"),
+        ("inconclusive", "inconclusively"),
+        ("fail", "over its budget"),
+    ],
+)
+def test_what_no_phone_has_shown_to_be_fast_is_refused(
+    verdict: BudgetVerdict, words: str, tmp_path: Path
+) -> None:
+    """Over budget always; unknown unless the user says so, and then the manifest says so."""
+    out = outs.write(tmp_path / "out", outs.report(verdict))
+    request = ReleaseRequest(out, "1.0", tmp_path / "x")
+    with pytest.raises(ReleaseError, match=words):
+        plan(request)
+    allowed = replace(request, allow_unmeasured=True)
+    if verdict == "fail":
+        with pytest.raises(ReleaseError, match=words):
+            plan(allowed)
+        return
+    release = plan(allowed).manifest.release
+    assert release is not None
+    assert words in release.not_measured[0]
+
+
+def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseRequest) -> None:
+    """That the choice was measured says nothing about its sibling."""
+    other = replace(request_, artifacts=("executorch-xnnpack-int8",))
+    with pytest.raises(ReleaseError, match="No phone has measured executorch-xnnpack-int8"):
+        plan(other)
+    found = plan(replace(other, allow_unmeasured=True)).manifest
+    assert (found.selected, found.verdict.budget) == ("executorch-xnnpack-int8", "not_measured")
+
+
+def test_what_failed_is_never_released(request_: ReleaseRequest) -> None:
+    """Not even when it is called unverified."""
+    for request in (
+        replace(request_, artifacts=("onnx-int8",)),
+        replace(request_, allow_unverified=("onnx-int8",), allow_unmeasured=True),
+    ):
+        with pytest.raises(ReleaseError, match=r"onnx-int8 did not pass: It reaches 11\.9 dB"):
+            plan(request)
+
+
+def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> None:
+    """Core ML executes on a Mac: elsewhere the user says it, and the manifest repeats it."""
+    with pytest.raises(ReleaseError, match="never executed"):
+        plan(replace(request_, artifacts=("coreml-fp16",)))
+    found = plan(replace(request_, allow_unverified=("coreml-fp16",)))
+    assert [a.name for a in found.manifest.artifacts] == ["onnx-fp32", "coreml-fp16"]
+    assert "coreml-fp16 was never executed" in found.not_verified[0]
+    assert found.manifest.selected == "onnx-fp32"
+
+
+def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -> None:
+    """Nothing selected, nothing passed."""
+    request = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
+    found = plan(request).manifest
+    assert (found.selected, found.verdict.numerics, found.verdict.budget) == (None, "not_run", "not_measured")
+
+
+def test_nothing_to_ship_is_refused(tmp_path: Path) -> None:
+    """With the export's own reason."""
+    failed = tuple(
+        replace(a, status="failed", reason="bad") if a.status == "passed" else a
+        for a in outs.report().artifacts
+    )
+    report = replace(
+        outs.report(),
+        artifacts=failed,
+        selected=None,
+        numerics="failed",
+        selection_reason="No artifact passed.",
+    )
+    with pytest.raises(ReleaseError, match=r"may be shipped\. No artifact passed\."):
+        plan(ReleaseRequest(outs.write(tmp_path / "out", report), "1.0", tmp_path / "x"))
+
+
+WORDS: list[tuple[dict[str, Any], str]] = [
+    ({"version": "v1"}, "--version"),
+    ({"version": "1.0/../2"}, "--version"),
+    ({"version": "1.0-SNAPSHOT"}, "a release does not"),
+    ({"name": "Net"}, "--name"),
+    ({"name": "../net"}, "--name"),
+    ({"group": "example"}, "--group"),
+    ({"group": "com.example/x"}, "--group"),
+    ({"artifacts": ("onnx",)}, "no artifact 'onnx'"),
+    ({"licence": Path("nowhere")}, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WORDS, ids=[str(next(iter(w[0].values()))) for w in WORDS])
+def test_words_that_cannot_be_used(change: dict[str, Any], words: str, request_: ReleaseRequest) -> None:
+    """They become paths, coordinates and source code."""
+    with pytest.raises(UsageError, match=words):
+        plan(replace(request_, **change))
+
+
+@pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz"])
+def test_out_is_hashed_again(file: str, request_: ReleaseRequest) -> None:
+    """What the manifest lists must still be it."""
+    path = request_.out / file
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(VerificationError, match=f"{file} is not the file that was exported"):
+        plan(request_)
+
+
+@pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz", "report.html"])
+def test_what_is_missing_is_named(file: str, request_: ReleaseRequest) -> None:
+    """An artifact, the evidence, the page."""
+    (request_.out / file).unlink()
+    with pytest.raises(VerificationError, match=f"{file} is missing"):
+        plan(request_)
+
+
+def test_a_link_in_a_package_is_refused(request_: ReleaseRequest, tmp_path: Path) -> None:
+    """It would carry another file of the user's into the release."""
+    package = request_.out / "coreml-fp16.mlpackage"
+    (package / "Data" / "weight.bin").rename(tmp_path / "outside")
+    (package / "Data" / "weight.bin").symlink_to(tmp_path / "outside")
+    with pytest.raises(VerificationError, match="holds a link"):
+        plan(replace(request_, allow_unverified=("coreml-fp16",)))
+
+
+def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
+    """It goes into Kotlin, Swift and XML."""
+    evil = 'a").also { System.exit(1) }; ("b.onnx'
+    (request_.out / "onnx-fp32.onnx").rename(request_.out / evil)
+    outs.edit(request_.out, lambda m: m["artifacts"][1].update(file=evil))
+    with pytest.raises(ExportError, match="no name that an export gives"):
+        plan(request_)
+
+
+def test_the_bundles_manifest_keeps_every_field(request_: ReleaseRequest) -> None:
+    """Also those that this version does not know."""
+    outs.edit(request_.out, lambda m: m.update(later={"a": 1}))
+    found = plan(request_)
+    assert json.loads(found.text)["later"] == {"a": 1}
+    assert found.manifest == manifest.parse(found.text.encode(), Path("manifest.json"))

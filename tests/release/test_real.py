@@ -1,0 +1,110 @@
+"""A real export, released, verified with its numerics, and made twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from exporter import export
+from exporter.cli import main
+from exporter.release import sums
+from exporter.release import zip as archive
+from exporter.workers import Workers
+from tests import exports
+from tests.exports import exported
+from tests.faults import edit_onnx, rehash, swap, weights
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+Keys = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All verifications share their worker processes: frameworks are imported once."""
+    with Workers(1, tmp_path_factory.mktemp("workers") / "log") as workers:
+        shared = mock.MagicMock()
+        shared.return_value.__enter__.return_value = workers
+        with mock.patch("exporter.audit.Workers", shared):
+            yield
+
+
+def ends(code: int, *arguments: object) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    assert (caught.value.code or 0) == code
+
+
+def release(code: int, directory: Path, *arguments: object) -> None:
+    ends(code, "release", exported("cnn")[0], "--version", "2.0.1", "-o", directory, *arguments)
+
+
+def test_from_export_to_verified_release(
+    keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused as long as no phone measured it; then released, signed, verified with its numerics."""
+    made = tmp_path / "made"
+    chosen = ("--artifacts", "onnx-fp32,onnx-fp16")
+    release(30, made, *chosen)
+    assert "No phone has measured onnx-fp32" in capsys.readouterr().err
+    assert not made.exists()
+    release(0, made, *chosen, "--allow-unmeasured", "--key", keys[0], "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["signed"] is True
+    assert "tinycnn-2.0.1.zip" in printed["files"]
+    ends(0, "verify", made, "--key", keys[1], "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["facts"] == ["Signed with the private half of pub.pem."]
+    assert {f["name"]: f["found"] for f in found["findings"]} == {
+        "onnx-fp32": "passed",
+        "onnx-fp16": "passed",
+    }
+    with (made / "README.md").open("a") as readme:
+        readme.write("x")
+    ends(9, "verify", made, "--key", keys[1])
+    assert "README.md is not the file that was released" in capsys.readouterr().out
+
+
+def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
+    """Two classes swapped and every hash made anew: the bundled inputs find it."""
+    made = tmp_path / "made"
+    release(0, made, "--artifacts", "onnx-fp32", "--allow-unmeasured")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    archive.unpack(made / "tinycnn-2.0.1.zip", inside)
+    edit_onnx("onnx-fp32", lambda graph: weights(graph, swap(0), -1))(inside)
+    rehash(inside)
+    sums.write(inside)
+    lie = tmp_path / "lie.zip"
+    archive.write(lie, archive.folder(inside), datetime(1980, 1, 1, tzinfo=UTC))
+    ends(0, "verify", made / "tinycnn-2.0.1.zip")
+    ends(9, "verify", lie)
+
+
+def test_two_exports_give_the_same_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And evidence, from processes with another hash seed and temporary folder: ExecuTorch's int8.
+
+    The other formats have tests of their own beside them.
+    """
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("PYTHONHASHSEED", "77")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    again = tmp_path / "again"
+    export(
+        exports.checkpoint("cnn"),
+        target="snapdragon865",
+        out=again,
+        cache=False,
+        formats=("executorch-xnnpack-int8",),
+        **exports.options("cnn"),
+    )
+    first = exported("cnn")[0]
+    files = [p.name for p in again.iterdir() if p.suffix in {".pte", ".npz"} and p.name != "outputs.npz"]
+    assert len(files) == 3
+    assert {name for name in files if (first / name).read_bytes() != (again / name).read_bytes()} == set()
+    shutil.rmtree(again)
