@@ -13,7 +13,12 @@ import torch
 from exporter import Report, TensorSpec, export
 from tests import nets
 
-FACTORIES = {"cnn": "TinyCnn", "two_in_two_out": "TwoInTwoOut", "attention": "TinyAttention"}
+FACTORIES = {
+    "cnn": "TinyCnn",
+    "two_in_two_out": "TwoInTwoOut",
+    "attention": "TinyAttention",
+    "loud": "LoudNorm",
+}
 
 
 @functools.cache
@@ -34,14 +39,15 @@ def arrays(net: str) -> Path:
     """64 digits in an .npz: half calibrates, half verifies; none was trained on."""
     path = _folder() / f"{net}.npz"
     stacked = [np.concatenate(column) for column in zip(*nets.samples(net, 1400, 64), strict=True)]
-    np.savez(path, **dict(zip(nets.NETS[net][2], stacked, strict=True)))  # type: ignore[arg-type]
+    np.savez(path, **dict(zip((nets.NETS | nets.MORE)[net][2], stacked, strict=True)))  # type: ignore[arg-type]
     return path
 
 
 def options(net: str) -> dict[str, Any]:
     """What a user would say to export the network."""
     specs = (
-        TensorSpec(n, a.shape) for n, a in zip(nets.NETS[net][2], nets.samples(net, 0, 1)[0], strict=True)
+        TensorSpec(n, a.shape)
+        for n, a in zip((nets.NETS | nets.MORE)[net][2], nets.samples(net, 0, 1)[0], strict=True)
     )
     return {
         "arch": f"tests.nets:{FACTORIES[net]}",

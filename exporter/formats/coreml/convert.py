@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
+from exporter.formats.coreml.float16 import compute_precision
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
 from exporter.formats.lowering_errors import lowering_error
 from exporter.formats.torchscript.scripting import faithful_trace
@@ -27,7 +28,9 @@ DEPLOYMENT_TARGET = "iOS16"
 
 
 def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
-    """Convert to an ML Program that computes in float16, with float32 inputs and outputs.
+    """Convert to an ML Program that computes in float16 but for what `half` keeps in float32.
+
+    Its inputs and outputs are float32.
 
     Returns:
         The package, and notes on what differs from the model (narrowed integers, changed names). Asked again
@@ -81,14 +84,16 @@ def _from_trace(captured: Captured, names: list[str], outputs: list[Any]) -> Pac
     ]
     try:
         traced = faithful_trace(captured)
-        return to_package(traced, inputs=inputs, outputs=outputs) if traced else None
+        if not traced:
+            return None
+        return to_package(traced, inputs=inputs, outputs=outputs, compute_precision=compute_precision())
     except Exception as error:
         logging.getLogger(__name__).info("Core ML from the trace failed, so from the program: %s", error)
         return None
 
 
 def _from_program(program: torch.export.ExportedProgram, outputs: list[Any]) -> Package:
-    return to_package(program.run_decompositions({}), outputs=outputs)
+    return to_package(program.run_decompositions({}), outputs=outputs, compute_precision=compute_precision())
 
 
 def _core_ml_dtype(spec: TensorSpec) -> type[np.generic]:
@@ -98,7 +103,7 @@ def _core_ml_dtype(spec: TensorSpec) -> type[np.generic]:
 
 
 def to_package(model: Any, **options: Any) -> Package:
-    """Run `coremltools.convert` in its default float16; take the result out of the folder it insists on."""
+    """Run `coremltools.convert`; take the result out of the folder it insists on."""
     ct = coremltools_quietly()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory, "model.mlpackage")

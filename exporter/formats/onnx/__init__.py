@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.lowering_errors import lowering_error
-from exporter.formats.onnx import contents, export, onnx_file, ort_convert, ort_file
+from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file
 from exporter.records import Array, Captured, Emission, Runner, Sample, Structure, Variant
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _model(
 ) -> tuple[bytes, tuple[str, ...]]:
     """The ONNX model of the variant's precision, and notes on how it was made."""
     if variant.precision == "fp16":
-        return export.fp16_model(export.fp32_model(captured)), ()
+        model, note = float16.fp16_model(export.fp32_model(captured))
+        return model, (note,) if note else ()
     if variant.precision == "int8":
         return _int8_model(captured, _Calibration(_digest(calibration), calibration))
     return export.fp32_model(captured), ()

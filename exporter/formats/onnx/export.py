@@ -1,4 +1,4 @@
-"""A captured program as ONNX models, in bytes: fp32 from PyTorch, fp16 from that."""
+"""A captured program as an ONNX model, in bytes, and how every ONNX model is finished."""
 
 from __future__ import annotations
 
@@ -24,34 +24,6 @@ with 17. Newer opsets only shut out older apps.
 
 MAX_BYTES = 2**31 - 1
 """What one protobuf file can hold."""
-
-FLOAT32_OPERATORS = (
-    "BatchNormalization",
-    "GroupNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "LpNormalization",
-    "MeanVarianceNormalization",
-    "RMSNormalization",
-    "Softmax",
-    "LogSoftmax",
-    "GlobalAveragePool",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMean",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "CumSum",
-    "Exp",
-    "Log",
-    "Pow",
-    "Reciprocal",
-    "Sqrt",
-)
-"""Kept in float32 in the fp16 model: sums over many values, and functions that leave float16's range."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -84,21 +56,6 @@ def fp32_model(captured: Captured) -> bytes:
         )
     assert exported is not None
     return finish(exported.model)
-
-
-def fp16_model(model: bytes) -> bytes:
-    """Store weights and compute in float16; inputs, outputs and `FLOAT32_OPERATORS` stay float32."""
-    import onnx
-    import onnx_ir
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-
-    converted = convert_float_to_float16(
-        onnx.load_model_from_string(model),
-        keep_io_types=True,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FLOAT32_OPERATORS],
-    )
-    converted.graph.ClearField("value_info")  # not kept true around the casts it adds
-    return finish(onnx_ir.from_proto(converted))
 
 
 def finish(model: onnx_ir.Model) -> bytes:

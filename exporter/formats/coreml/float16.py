@@ -1,0 +1,62 @@
+"""Half precision for Core ML; `exporter.formats.half` says what of it stays in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from exporter.formats import half
+from exporter.formats.coreml.package import coremltools_quietly
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Block, Operation, Var
+
+# Under the hood these stay as they are: they have no float values, or coremltools never casts them.
+_NO_COMPUTE = frozenset({"const", "cast"})
+
+
+def compute_precision() -> Any:
+    """What `coremltools.convert` takes as `compute_precision`: float16 but for groups of operators."""
+    return coremltools_quietly().transform.FP16ComputePrecision(op_selector=_Selector())
+
+
+class _Selector:
+    """Says of each operator whether it is cast to float16.
+
+    coremltools asks while it inserts casts, so a block is looked at as a whole when its first operator comes
+    up: then none have been inserted yet.
+    """
+
+    def __init__(self) -> None:
+        self._float32: dict[int, tuple[Block, frozenset[int]]] = {}
+
+    def __call__(self, operation: Operation) -> bool:
+        block = operation.enclosing_block
+        if id(block) not in self._float32:  # kept with its block, so that no other gets the same id
+            self._float32[id(block)] = (block, _float32_operations(block))
+        return id(operation) not in self._float32[id(block)][1]
+
+
+def _float32_operations(block: Block) -> frozenset[int]:
+    """Ids of the operators of a block that stay in float32."""
+    operations = [op for op in block.operations if op.op_type not in _NO_COMPUTE]
+    nodes = [_node(operation) for operation in operations]
+    positions = half.float32_nodes(nodes, [value.name for value in block.outputs])
+    return frozenset(id(operations[i]) for i in positions)
+
+
+def _node(operation: Operation) -> half.Node:
+    inputs = list(_inputs(operation))
+    values = tuple(value.name for value in inputs if value.val is None)
+    twice = operation.op_type == "mul" and len(values) == 2 and values[0] == values[1]
+    return half.Node(
+        "Square" if twice else operation.op_type,
+        values,
+        tuple(value.name for value in operation.outputs),
+        any(half.is_matrix(value.shape) for value in inputs if value.val is not None),
+    )
+
+
+def _inputs(operation: Operation) -> Iterator[Var]:
+    for given in operation.inputs.values():
+        yield from given if isinstance(given, list | tuple) else (given,)

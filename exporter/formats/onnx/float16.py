@@ -1,0 +1,112 @@
+"""An fp32 ONNX model in half precision; `exporter.formats.half` says what of it stays in float32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from exporter.formats import half
+from exporter.formats.onnx.export import finish
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+
+def fp16_model(model: bytes) -> tuple[bytes, str]:
+    """Store weights and compute in float16, but for groups of nodes in float32; inputs and outputs too.
+
+    Args:
+        model: A checked fp32 model of static shapes.
+
+    Returns:
+        The model, and a note on what stayed in float32; empty when nothing did.
+    """
+    import onnx
+    import onnx_ir
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    proto = onnx.load_model_from_string(model)
+    proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
+    operators = [*DEFAULT_OP_BLOCK_LIST, *half.FLOAT32]
+    names = _float32_names(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
+    _own_constants(proto.graph, names)
+    converted = convert_float_to_float16(
+        proto, keep_io_types=True, op_block_list=operators, node_block_list=sorted(names)
+    )
+    converted.graph.ClearField("value_info")  # not kept true around the casts it adds
+    joined = onnx_ir.from_proto(converted)
+    _join(joined)
+    result = onnx_ir.to_proto(joined)
+    result.graph.ClearField("value_info")  # the inferred types have served
+    return finish(onnx_ir.from_proto(result)), _note(proto.graph, names)
+
+
+def _note(graph: onnx.GraphProto, names: frozenset[str]) -> str:
+    kinds = sorted({node.op_type for node in graph.node if node.name in names})
+    return f"{len(names)} operators compute in float32: {', '.join(kinds)}." if kinds else ""
+
+
+def _float32_names(graph: onnx.GraphProto, unsupported: frozenset[str]) -> frozenset[str]:
+    """Names of the nodes that stay in float32; `unsupported` are operators that must."""
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"  # the converter knows nodes by name only
+    constants = {t.name: half.is_matrix(t.dims) for t in graph.initializer}
+    nodes = [
+        half.Node(
+            "Square" if node.op_type == "Mul" and len(set(node.input)) == 1 else node.op_type,
+            tuple(name for name in node.input if name and name not in constants),
+            tuple(node.output),
+            any(constants.get(name, False) for name in node.input),
+        )
+        for node in graph.node
+    ]
+    also = [i for i, node in enumerate(graph.node) if node.op_type in unsupported]
+    positions = half.float32_nodes(nodes, [value.name for value in graph.output], also)
+    return frozenset(graph.node[i].name for i in positions)
+
+
+def _own_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:
+    """Give the float32 nodes copies of what float16 nodes read too: an epsilon is 0 once it was float16."""
+    readers = Counter((i, node.name in names) for node in graph.node for i in set(node.input))
+    shared = {
+        t.name: t for t in graph.initializer if all((t.name, side) in readers for side in (True, False))
+    }
+    for name, tensor in shared.items():
+        copy = graph.initializer.add()
+        copy.CopyFrom(tensor)
+        copy.name = f"{name}_float32"
+        for node in graph.node:
+            if node.name in names:
+                node.input[:] = [copy.name if i == name else i for i in node.input]
+
+
+def _join(model: onnx_ir.Model) -> None:
+    """Remove casts to float16 and back: between two float32 nodes they would bring the overflow back."""
+    import onnx_ir
+    from onnx_ir import convenience
+    from onnx_ir.passes import common
+
+    common.TopologicalSortPass()(model)
+    common.ShapeInferencePass()(model)
+    for node in model.graph:
+        half_value = _cast_from(node, "FLOAT")
+        source = _cast_from(half_value.producer(), "FLOAT16") if half_value is not None else None
+        if source is None or source.dtype != onnx_ir.DataType.FLOAT:  # the model's own casts, from integers
+            continue
+        out = node.outputs[0]
+        if out.is_graph_output() and (source.is_graph_output() or source.is_graph_input()):
+            continue
+        name = out.name if out.is_graph_output() else source.name
+        convenience.replace_all_uses_with(out, source, replace_graph_outputs=True)
+        out.name, source.name = None, name
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _cast_from(node: onnx_ir.Node | None, to: str) -> onnx_ir.Value | None:
+    """What a node casts, when it is a cast to that type."""
+    import onnx_ir
+
+    if node is None or node.op_type != "Cast" or node.attributes["to"].as_int() != onnx_ir.DataType[to]:
+        return None
+    return node.inputs[0]

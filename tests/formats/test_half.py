@@ -1,0 +1,270 @@
+"""What stays in float32 in half-precision artifacts: the rules, and a network that needs them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+import torch
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch import Tensor, nn
+
+import exporter.formats.coreml as coreml
+import exporter.formats.onnx as onnx_format
+from exporter import export
+from exporter.formats import half
+from exporter.formats.coreml.compress import load_program, operations
+from exporter.formats.coreml.convert import convert
+from exporter.formats.onnx.export import fp32_model
+from exporter.formats.onnx.float16 import fp16_model
+from exporter.records import Array, Captured, TensorSpec
+from exporter.verify import agreement, sqnr_db
+from tests import exports, nets
+
+Node = half.Node
+
+
+def inside(*nodes: Node, kept: tuple[str, ...] = ()) -> str:
+    """The operators that stay in float32, in order."""
+    return " ".join(nodes[i].operator for i in sorted(half.float32_nodes(nodes, kept)))
+
+
+def chain(*operators: str) -> list[Node]:
+    """Each reads what the one before gives."""
+    return [Node(op, (f"v{i}",), (f"v{i + 1}",)) for i, op in enumerate(operators)]
+
+
+def test_a_norm_that_was_written_out_is_one_group() -> None:
+    """The square, the mean, the root and both products around them; not the layers beside it."""
+    found = inside(
+        Node("MatMul", ("in",), ("x",), weights=True),
+        Node("Square", ("x",), ("squares",)),
+        Node("ReduceMean", ("squares",), ("mean",)),
+        Node("Add", ("mean",), ("variance",)),
+        Node("Sqrt", ("variance",), ("deviation",)),
+        Node("Div", ("x", "deviation"), ("normal",)),
+        Node("Relu", ("normal",), ("relu",)),
+        Node("MatMul", ("relu",), ("out",), weights=True),
+    )
+    assert found == "Square ReduceMean Add Sqrt Div"
+
+
+def test_shapes_between_do_not_part_a_group() -> None:
+    """Reshape and Transpose between the square and the mean stay in float32 with them."""
+    assert inside(*chain("Conv", "Square", "Reshape", "Transpose", "ReduceSum", "Conv")) == (
+        "Square Reshape Transpose ReduceSum"
+    )
+
+
+def test_what_is_read_elsewhere_too_stays_half() -> None:
+    """A residual sum that a layer reads beside the norm is not taken into the norm."""
+    nodes = [
+        Node("Add", ("a", "b"), ("x",)),
+        Node("LayerNormalization", ("x",), ("n",)),
+        Node("MatMul", ("x",), ("y",)),
+    ]
+    assert inside(*nodes) == "LayerNormalization"
+    assert inside(*nodes[:2]) == "Add LayerNormalization"
+    assert inside(*nodes[:2], kept=("x",)) == "LayerNormalization"
+
+
+def test_cheap_operators_between_two_norms_join() -> None:
+    """One cast in and one out is less than a cast on each side of the sum, which a layer reads too."""
+    layer = Node("MatMul", ("v2",), ("y",))
+    assert inside(*chain("LayerNormalization", "Add", "LayerNormalization"), layer) == (
+        "LayerNormalization Add LayerNormalization"
+    )
+    assert inside(*chain("LayerNormalization", "Conv", "LayerNormalization")) == (
+        "LayerNormalization LayerNormalization"
+    )
+
+
+def test_large_values_are_followed_until_they_are_bounded() -> None:
+    """The tanh form of GELU: the cube, what is added to it, and the tanh that ends it."""
+    assert inside(*chain("Pow", "Mul", "Add", "Tanh", "Add", "MatMul")) == "Pow Mul Add Tanh"
+
+
+def test_weights_stay_half() -> None:
+    """A position embedding that only a norm reads is not brought into float32; a value per channel is."""
+    embedding, norm = Node("Add", ("x",), ("y",), weights=True), Node("layer_norm", ("y",), ("z",))
+    assert inside(embedding, norm) == "layer_norm"
+    assert [half.is_matrix(shape) for shape in ((1, 8, 32), (1, 32, 1, 1), (32,), ())] == [True] + 3 * [False]
+
+
+def test_every_name_of_the_table_is_an_operator() -> None:
+    """Of ONNX, of Core ML, or Square, our word for a product with itself."""
+    import coremltools  # noqa: F401 - registers them
+    from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
+    known = {schema.name for schema in onnx.defs.get_all_schemas()} | {"Square"}
+    known |= set(SSAOpRegistry.core_ops)
+    assert [name for name in half.FLOAT32 if name not in known] == []
+
+
+@functools.cache
+def loud() -> tuple[bytes, bytes, Array]:
+    """The loud network in plain float16, in ours, and its float64 outputs on 32 held-out digits."""
+    net = nets.captured("loud")
+    plain = convert_float_to_float16(onnx.load_model_from_string(fp32_model(net)), keep_io_types=True)
+    sorted_plain = onnx_ir.from_proto(plain)
+    common.TopologicalSortPass()(sorted_plain)
+    with torch.no_grad():
+        rows = torch.from_numpy(np.concatenate([s[0] for s in nets.samples("loud", 1400, 32)]))
+        exact = net.module.double()(rows.double()).numpy()
+    net.module.float()
+    return (
+        onnx_ir.to_proto(sorted_plain).SerializeToString(),
+        fp16_model(fp32_model(net))[0],
+        exact[:, None],
+    )
+
+
+def quality(actual: list[Array]) -> tuple[float, float]:
+    stacked, exact = np.stack(actual), loud()[2]
+    return sqnr_db(exact, stacked), agreement(exact, stacked) or 0.0
+
+
+def in_onnxruntime(model: bytes) -> tuple[float, float]:
+    run = onnx_format._runner(onnx_format._session(model, 1, optimise=True))
+    return quality([run(sample)[0] for sample in nets.samples("loud", 1400, 32)])
+
+
+def in_true_half(model: bytes) -> tuple[float, float]:
+    """ONNX's own evaluator rounds every value to its type, as a phone's half-precision kernels do."""
+    evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
+    with np.errstate(over="ignore", invalid="ignore"):
+        outputs = [evaluator.run(None, {"rows": s[0]}) for s in nets.samples("loud", 1400, 32)]
+    return quality([next(iter(output)) for output in outputs])
+
+
+def test_plain_float16_loses_the_loud_network() -> None:
+    """Squares overflow, one over their root is 0, and every digit looks alike: in both runtimes."""
+    for measure in (in_onnxruntime, in_true_half):
+        decibels, share = measure(loud()[0])
+        assert decibels < 1
+        assert share < 0.5
+
+
+def test_ours_keeps_the_loud_network() -> None:
+    """In both runtimes it is 60 dB from float64."""
+    assert min(in_onnxruntime(loud()[1])[0], in_true_half(loud()[1])[0]) > 60
+
+
+def test_a_group_is_cast_once_on_each_side() -> None:
+    """Of the loud network's ten float32 operators: one cast before, one after; two for the model's ends."""
+    model = onnx.load_model_from_string(loud()[1])
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert len(casts) == 4
+    types = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    stay = ("ReduceMean", "Sqrt", "Reciprocal", "Transpose", "Unsqueeze")
+    found = {types[node.output[0]] for node in model.graph.node if node.op_type in stay}
+    assert found == {onnx.TensorProto.FLOAT}
+
+
+def test_constants_of_float32_operators_are_not_rounded() -> None:
+    """An epsilon of 1e-8 stays one in float32, although a float16 operator reads it too, as 6e-8."""
+    value, floats = helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Mul", ["x", "epsilon"], ["scaled"]),
+        helper.make_node("Relu", ["scaled"], ["half"]),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "epsilon"], ["whole"]),
+    ]
+    outputs = [value("half", floats, [1, 4]), value("whole", floats, [])]
+    constants = [helper.make_tensor("epsilon", floats, [], [1e-8])]
+    graph = helper.make_graph(nodes, "g", [value("x", floats, [1, 4])], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    run = onnx_format._runner(
+        onnx_format._session(fp16_model(model.SerializeToString())[0], 1, optimise=True)
+    )
+    assert run((np.zeros((1, 4), np.float32),))[1] == np.float32(1e-8)
+
+
+@pytest.mark.slow
+def test_the_pipeline_passes_the_loud_network(tmp_path: Path) -> None:
+    """`export` makes it in half precision within the fp16 limits, and says what stayed in float32."""
+    out = tmp_path / "out"
+    formats = ("onnx-fp16",)
+    report = export(
+        exports.checkpoint("loud"),
+        "snapdragon865",
+        out=out,
+        cache=False,
+        formats=formats,
+        **exports.options("loud"),
+    )
+    (artifact,) = report.artifacts
+    assert artifact.status == "passed", artifact.reason
+    assert "compute in float32: Add, Mul, Reciprocal, ReduceMean" in artifact.notes[0]
+    assert artifact.structure is not None
+    assert set(artifact.structure.weight_elements) == {"float16"}
+
+
+class Unfolded(nn.Module):
+    """A batch norm that nothing can absorb, between a product and a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.head = nn.Linear(8, 8)
+        self.norm.running_var = torch.full((8,), 1e6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.head(self.norm(x.relu())), -1)
+
+
+@functools.cache
+def unfolded() -> Captured:
+    net, example = Unfolded().eval(), (torch.ones(1, 8),)
+    specs = (TensorSpec("x", (1, 8)),), (TensorSpec("y", (1, 8)),)
+    return Captured(net, torch.export.export(net, example), "", example, *specs)
+
+
+def test_core_ml_keeps_the_same_in_float32() -> None:
+    """Read from the program: norm and softmax compute in float32, the linear layer in float16."""
+    assert core_ml_types(unfolded()) == {
+        "batch_norm": "fp32",
+        "relu": "fp16",
+        "linear": "fp16",
+        "softmax": "fp32",
+        "expand_dims": "fp32",
+        "squeeze": "fp16",
+    }
+
+
+def test_core_ml_keeps_the_loud_networks_norm_in_float32() -> None:
+    """No cast inside: product, mean, root and product all give float32, the layers around float16."""
+    types = core_ml_types(nets.captured("loud"))
+    assert {types[op] for op in ("reduce_mean", "rsqrt", "add", "mul")} == {"fp32"}
+    assert types["linear"] == "fp16"
+    casts = [op for op in operations(load_program(convert(nets.captured("loud"))[0])) if op.op_type == "cast"]
+    assert len(casts) == 4
+
+
+def core_ml_types(captured: Captured) -> dict[str, str]:
+    """Operator -> the widest type it computes in, as the converted program says."""
+    from coremltools.converters.mil.mil.types import builtin_to_string
+
+    found: dict[str, str] = {}
+    for op in operations(load_program(convert(captured)[0])):
+        if op.op_type not in {"const", "cast"}:
+            kind = builtin_to_string(op.outputs[0].dtype)
+            found[op.op_type] = max(kind, found.get(op.op_type, ""), key=lambda k: k == "fp32")
+    return found
+
+
+def test_core_ml_stores_its_weights_in_float16(tmp_path: Path) -> None:
+    """What is computed in float32 has hardly any weights."""
+    variant = next(v for v in coreml.VARIANTS if v.precision == "fp16")
+    emission = coreml.emit(nets.captured("loud"), variant, (), tmp_path)
+    assert set(coreml.structure(emission.path, variant).weight_elements) == {"float16"}
