@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from exporter.errors import UsageError
@@ -61,6 +62,22 @@ def mask(option: str, text: str) -> str:
     if not re.fullmatch("[0-9a-f]{0,16}", plain) or (plain and int(plain, 16) == 0):
         raise UsageError(f"{option} is {text!r}, expected a hexadecimal mask of cores, as f0.")
     return plain
+
+
+AGE = re.compile(r"(\d{1,6})([dh])")
+"""7d, 36h: so long ago."""
+
+
+def moment(option: str, text: str) -> datetime:
+    """A time in UTC: `7d` and `36h` ago, `2026-01-31`, or `2026-01-31T03:00`."""
+    if age := AGE.fullmatch(text.strip()):
+        hours = int(age[1]) * (24 if age[2] == "d" else 1)
+        return datetime.now(UTC) - timedelta(hours=hours)
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{option} is {text!r}, expected 7d, 36h or 2026-01-31.") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:

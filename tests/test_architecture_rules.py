@@ -159,6 +159,7 @@ TALK_TO_DEVICES = {
     "exporter.bench",
     "exporter.cli",
     "exporter.cli.device",
+    "exporter.cli.history",
     "exporter.phone_setup",
     "exporter.workload",
 }
@@ -179,7 +180,7 @@ HARNESS = {
 HEAVY = {"adbutils", "alembic", "numpy", "pyarrow", "ruptures", "scipy", "sqlalchemy"}
 AT_THE_TOP = {"android_harness.link": {"adbutils"}} | {
     f"android_harness.history.{name}": {"sqlalchemy"}
-    for name in ("database", "rows", "schema", "store", "tables")
+    for name in ("database", "pruning", "rows", "schema", "store", "tables")
 }
 """Imported only where a device is talked to, or a history is opened."""
 MIGRATIONS = "android_harness.history.migrations."

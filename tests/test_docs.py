@@ -101,6 +101,15 @@ def test_every_command_and_option_for_phones_is_in_the_readme(command: tuple[str
     assert not missing
 
 
+@pytest.mark.parametrize("command", ["list", "show", "export", "prune", "accept"])
+def test_every_option_of_the_history_is_in_the_readme(command: str) -> None:
+    """Nobody should have to guess how to forget."""
+    section = README.partition("## Remember every measurement")[2].partition("\n## ")[0]
+    assert f"history {command}" in section or command == "list"
+    missing = {o for o in options_of("history", command) if not re.search(rf"{o}(?![a-z-])", section)}
+    assert not missing
+
+
 def test_no_option_for_phones_is_invented() -> None:
     """What the commands of that section say, the command line accepts."""
     section = README.partition("## Measure on your phone")[2].partition("## Without CUDA")[0]

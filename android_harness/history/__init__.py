@@ -33,12 +33,13 @@ def default_location() -> str:
     return str(data / "export-mobile" / "history.sqlite")
 
 
-def open_history(location: str | Path | None = None) -> History:
+def open_history(location: str | Path | None = None, *, must_exist: bool = False) -> History:
     """Open the history, made or brought up to date where it must be; close it, or use it in a `with`.
 
     Args:
         location: A file for SQLite, or a URL of SQLAlchemy's ("postgresql+psycopg://user@host/name"); None
             for `default_location()`.
+        must_exist: Whether a missing file is an error, for those who only read.
 
     Raises:
         SetupError: SQLAlchemy, Alembic or the database's driver is not installed.
@@ -48,4 +49,4 @@ def open_history(location: str | Path | None = None) -> History:
         from android_harness.history import store
     except ModuleNotFoundError as error:
         raise SetupError(f"The history needs the package {error.name}.", f"Run `{EXTRA}`.") from error
-    return store.History(str(location) if location else default_location())
+    return store.History(str(location) if location else default_location(), must_exist)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -146,7 +146,10 @@ class StoredSession:
     """On the model card's evaluation data."""
     context: str = "shell"
     regressed: bool = False
-    """Confirmed to be slower than its baseline: no baseline for others. The only field that may change."""
+    """Confirmed to be slower than its baseline: no baseline for others, so that nights stay red until it is
+    repaired or accepted. This and the next are the only fields that may change."""
+    accepted: bool = False
+    """Its level is the new normal: a baseline begins here, nothing before it counts any more."""
 
     @property
     def stable(self) -> bool:
@@ -248,10 +251,8 @@ class Filter:
     """At most so many."""
 
 
-def as_json(record: StoredSession | Gap | Line) -> dict[str, Any]:
-    """A record as JSON knows it, with what follows from it beside."""
-    from dataclasses import asdict
-
+def as_json(record: Any) -> dict[str, Any]:
+    """Any frozen record as JSON knows it; of a session with what follows from it beside."""
     found = {name: _plain(value) for name, value in asdict(record).items()}
     if isinstance(record, StoredSession):
         found |= {"device": record.device, "stable": record.stable, "line": record.line.id}

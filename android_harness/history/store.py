@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
 
 from android_harness.errors import HistoryError
 from android_harness.history import packing, rows, schema
@@ -98,7 +100,7 @@ class History:
             return _insert(connection, GapRow, vars(gap)) is not None
 
     def mark(self, key: str, *, regressed: bool) -> None:
-        """Take a session out of the baselines as a confirmed regression, or accept it into them.
+        """Take a session out of the baselines as a confirmed regression, or back into them.
 
         Raises:
             HistoryError: There is no such session.
@@ -106,13 +108,47 @@ class History:
         change = update(SessionRow).where(SessionRow.key == key).values(regressed=regressed)
         with self.database.writing() as connection:
             if connection.execute(change).rowcount == 0:
-                raise HistoryError(f"No session has the key {key!r}.")
+                raise _unknown(key)
+
+    def accept(self, key: str) -> StoredSession:
+        """Make a session's level the new normal: the baseline of its line begins with it.
+
+        Raises:
+            HistoryError: There is no such session.
+        """
+        with self.database.writing() as connection:
+            row = connection.execute(select(*rows.COLUMNS).where(SessionRow.key == key)).first()
+            if row is None:
+                raise _unknown(key)
+            found = rows.session(row)
+            connection.execute(update(SessionRow).where(SessionRow.key == key).values(accepted=True))
+            since = (SessionRow.line == found.line.id, SessionRow.started_at >= found.started_at)
+            connection.execute(update(SessionRow).where(*since).values(regressed=False))
+        return replace(found, accepted=True, regressed=False)
 
     def get(self, key: str) -> StoredSession | None:
         """The session of a key."""
         with self.database.reading() as connection:
             row = connection.execute(select(*rows.COLUMNS).where(SessionRow.key == key)).first()
         return rows.session(row) if row else None
+
+    def find(self, beginning: str) -> StoredSession:
+        """The session whose key begins so.
+
+        Raises:
+            HistoryError: There is none, or there are several.
+        """
+        alike = SessionRow.key.startswith(beginning, autoescape=True)
+        query = select(*rows.COLUMNS).where(alike).order_by(SessionRow.key).limit(2)
+        with self.database.reading() as connection:
+            found = [rows.session(row) for row in connection.execute(query)]
+        if not found:
+            raise _unknown(beginning)
+        if len(found) > 1 and found[0].key != beginning:
+            raise HistoryError(
+                f"Several sessions have keys that begin with {beginning!r}.", "Give more of it."
+            )
+        return found[0]
 
     def samples(self, key: str) -> Samples | None:
         """The raw samples of a session; None where there are none, or no more.
@@ -201,17 +237,27 @@ def baseline(session: StoredSession) -> Select[Any]:
         SessionRow.stable.is_(True),
         SessionRow.started_at < session.started_at,
         SessionRow.regressed.is_(False),
-        SessionRow.run != session.run,
+        *_counts(session),
     )
 
 
 def earlier(session: StoredSession) -> Select[Any]:
     """What lies before a session in its line, newest first."""
     return _newest_first(
-        SessionRow.line == session.line.id,
-        SessionRow.started_at < session.started_at,
-        SessionRow.run != session.run,
+        SessionRow.line == session.line.id, SessionRow.started_at < session.started_at, *_counts(session)
     )
+
+
+def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
+    """Not of its own run, and not before the last accepted level."""
+    accepted = aliased(SessionRow)
+    last = (
+        select(func.max(accepted.started_at))
+        .where(accepted.line == session.line.id, accepted.accepted.is_(True))
+        .where(accepted.started_at < session.started_at)
+        .scalar_subquery()
+    )
+    return SessionRow.run != session.run, or_(last.is_(None), SessionRow.started_at >= last)
 
 
 def _newest_first(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -259,6 +305,10 @@ def _insert(
     statement = insert(table).values(values).on_conflict_do_nothing(index_elements=[unique])
     found: int | None = connection.scalar(statement.returning(number))
     return found
+
+
+def _unknown(key: str) -> HistoryError:
+    return HistoryError(f"No session has the key {key!r}.", "export-mobile history lists them.")
 
 
 def _known(connection: Connection, key: str, content: str) -> int:

@@ -72,6 +72,7 @@ class SessionRow(Table):
     device: Mapped[str] = mapped_column(Hash)
     stable: Mapped[bool]
     regressed: Mapped[bool]
+    accepted: Mapped[bool]
     run: Mapped[str] = mapped_column(Text)
     host: Mapped[str] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Utc)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from android_harness.errors import HarnessError
-from exporter.cli import device, export, look, release  # noqa: F401 - they register their commands
+from exporter.cli import device, export, history, look, release  # noqa: F401 - they register their commands
 from exporter.cli.app import app
 from exporter.errors import INTERRUPTED_EXIT_CODE, ExportError
 

@@ -135,6 +135,55 @@ def test_a_regression_is_marked_and_accepted(memory: History) -> None:
     assert memory.baseline(night(1)) == (night(0),)
 
 
+def test_an_accepted_level_begins_a_new_baseline(memory: History) -> None:
+    """The sessions before it count no more, the regressions since it do; for times and for quality."""
+    for number in range(6):
+        memory.add(night(number, regressed=number >= 3))
+    memory.accept("key-3")
+    assert [one.key for one in memory.baseline(night(9))] == ["key-3", "key-4", "key-5"]
+    assert [one.key for one in memory.earlier(night(9))] == ["key-3", "key-4", "key-5"]
+    assert [one.key for one in memory.baseline(night(2))] == ["key-0", "key-1"]
+
+
+def test_accepting_is_of_one_line(memory: History) -> None:
+    """Another artifact that regressed in the same night stays so."""
+    memory.add(night(0))
+    memory.add(night(1, regressed=True))
+    memory.add(night(2, artifact="ort-fp32", regressed=True))
+    memory.accept("key-1")
+    assert memory.find("key-2").regressed
+    assert memory.find("key-1") == night(1, accepted=True)
+
+
+def test_what_is_marked_may_be_added_again(memory: History) -> None:
+    """A nightly that goes on after a kill adds what it added before it marked it."""
+    memory.add(night(0))
+    memory.accept("key-0")
+    memory.mark("key-0", regressed=True)
+    assert not memory.add(night(0))
+
+
+def test_quality_is_held_against_every_session_of_the_line(memory: History) -> None:
+    """Stable or not, of any Android; not of the own run, nor later, nor of other lines."""
+    before = [night(0, flags=("trend: up",)), night(1, fingerprint="old"), night(2, regressed=True)]
+    others = [night(3, run="night-9"), night(10), night(4, artifact="ort-fp32")]
+    for session in (*before, *others):
+        memory.add(session)
+    assert memory.earlier(night(9)) == tuple(before)
+
+
+def test_a_key_may_be_shortened(memory: History) -> None:
+    """As far as one session has it; and a percent sign is no wild card."""
+    memory.add(night(1))
+    memory.add(night(12))
+    memory.add(night(2))
+    assert memory.find("key-2") == night(2)
+    assert memory.find("key-1") == night(1)
+    for wrong, words in (("key-", "Several sessions"), ("%", "No session"), ("key-3", "No session")):
+        with pytest.raises(HistoryError, match=words):
+            memory.find(wrong)
+
+
 def test_marking_what_is_not_there_is_an_error(memory: History) -> None:
     """A mistyped key would otherwise leave a regression in the baseline."""
     with pytest.raises(HistoryError, match="No session has the key 'nothing'"):

@@ -1,0 +1,107 @@
+"""`android_harness.history.exports`: the same rows as CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from android_harness.errors import HistoryError, SetupError
+from android_harness.history.exports import SESSION_TYPES, export
+from android_harness.history.records import Filter, as_json
+from android_harness.history.store import History
+from tests.history.stored import night, samples
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        return found
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def filled(memory: History) -> History:
+    memory.add(night(0), samples())
+    memory.add(night(1, model='a, "b"\n=c', accuracy=None))
+    return memory
+
+
+def test_parquet_holds_the_sessions(filled: History, tmp_path: Path) -> None:
+    """With their types; what is nested is JSON."""
+    path = tmp_path / "all.parquet"
+    assert export(filled, path) == 2
+    second, first = read(path)
+    known = json.loads(json.dumps(as_json(night(0))))
+    for name, kind in SESSION_TYPES.items():
+        assert (json.loads(first[name]) if kind is dict else first[name]) == known[name], name
+    assert second["model"] == 'a, "b"\n=c'
+    assert second["accuracy"] is None
+
+
+def test_csv_holds_the_same(filled: History, tmp_path: Path) -> None:
+    """As text; an unknown figure is empty."""
+    export(filled, tmp_path / "all.csv")
+    export(filled, tmp_path / "all.parquet")
+    for text, typed in zip(read(tmp_path / "all.csv"), read(tmp_path / "all.parquet"), strict=True):
+        assert text == {name: "" if value is None else str(value) for name, value in typed.items()}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) -> None:
+    """Of those sessions that have any, in order."""
+    path = tmp_path / f"samples{suffix}"
+    launches = samples().launches
+    assert export(filled, path, samples=True) == sum(len(one.durations_ns) for one in launches)
+    rows = read(path)
+    assert [int(row["duration_ns"]) for row in rows[:300]] == list(launches[0].durations_ns)
+    assert [int(row["offset_ns"]) for row in rows[:300]] == list(launches[0].offsets_ns)
+    assert {row["key"] for row in rows} == {"key-0"}
+
+
+def test_a_filter_holds(filled: History, tmp_path: Path) -> None:
+    """As for a list."""
+    assert export(filled, tmp_path / "one.csv", Filter(model="mobilenet_v2")) == 1
+
+
+def test_another_suffix_is_refused(filled: History, tmp_path: Path) -> None:
+    """With those that are known."""
+    with pytest.raises(HistoryError, match=r"neither \.csv nor \.parquet"):
+        export(filled, tmp_path / "all.xlsx")
+
+
+def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -> None:
+    """And nothing beside it."""
+    path = tmp_path / "all.csv"
+    path.write_text("old")
+    filled.database.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("android_harness.history.exports.row", lambda session: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export(filled, path)
+    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".csv" or "new" in one.name] == [
+        "all.csv"
+    ]
+    assert path.read_text() == "old"
+
+
+def test_a_missing_pyarrow_names_the_extra(
+    filled: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CSV goes on working."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SetupError, match=r"export-mobile\[parquet\]"):
+        export(filled, tmp_path / "all.parquet")
+    assert export(filled, tmp_path / "all.csv") == 2
+
+
+def test_a_folder_that_is_not_there_is_an_error(filled: History, tmp_path: Path) -> None:
+    """With the path, and no traceback."""
+    with pytest.raises(HistoryError, match=r"nowhere/all\.csv cannot be written"):
+        export(filled, tmp_path / "nowhere" / "all.csv")

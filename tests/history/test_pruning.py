@@ -1,0 +1,118 @@
+"""`android_harness.history.pruning`: by policy, and never what others are still held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from android_harness.history.pruning import Policy, plan, prune
+from android_harness.history.records import BASELINE_SESSIONS, StoredSession
+from android_harness.history.store import History
+from tests.history.stored import FIRST_NIGHT, night, samples
+
+LATER = FIRST_NIGHT + timedelta(days=1000)
+EVERYTHING = Policy(newest=0)
+
+
+def filled(memory: History, sessions: Sequence[StoredSession]) -> History:
+    for session in sessions:
+        memory.add(session, samples())
+    return memory
+
+
+def nights(count: int, first: int = 0, **changes: Any) -> list[StoredSession]:
+    return [night(first + place, **changes) for place in range(count)]
+
+
+def left(memory: History) -> set[str]:
+    return {one.key for one in memory.iterate()}
+
+
+def test_a_plan_changes_nothing(memory: History) -> None:
+    """It only counts: what would go, of how many, and the bytes of their samples."""
+    filled(memory, nights(15))
+    found = plan(memory, EVERYTHING, LATER)
+    assert (found.sessions, found.total, found.protected) == (5, 15, 10)
+    assert (found.oldest, found.newest) == (night(0).started_at, night(4).started_at)
+    assert found.packed_bytes > 0
+    assert len(left(memory)) == 15
+
+
+def test_what_is_kept_by_any_rule_stays(memory: History) -> None:
+    """By age, by number, and by both."""
+    filled(memory, nights(40))
+    at = night(40).started_at
+    assert plan(memory, Policy(days=15), at).sessions == 25
+    assert plan(memory, Policy(newest=20), at).sessions == 20
+    assert plan(memory, Policy(days=15, newest=20), at).sessions == 20
+
+
+def test_the_newest_are_of_every_line(memory: History) -> None:
+    """A phone that was put away keeps its series."""
+    filled(memory, [*nights(12), *nights(12, first=20, artifact="ort-fp32")])
+    prune(memory, Policy(newest=11), LATER)
+    assert left(memory) == {f"key-{n}" for n in (*range(1, 12), *range(21, 32))}
+
+
+@pytest.mark.parametrize("changes", [{"fingerprint": "old"}, {"runtime": "onnxruntime 1.0"}])
+def test_a_baseline_is_never_forgotten(memory: History, changes: dict[str, Any]) -> None:
+    """Whatever the policy: the next session is held against the same ones as before, on any footing."""
+    filled(memory, [*nights(12, **changes), *nights(12, first=20), *nights(9, first=40, flags=("heat: 1",))])
+    asked = (night(99), night(99, **changes))
+    before = [memory.baseline(one) for one in asked], memory.earlier(night(99))
+    assert prune(memory, EVERYTHING, LATER).sessions > 0
+    assert ([memory.baseline(one) for one in asked], memory.earlier(night(99))) == before
+    assert all(len(one) == BASELINE_SESSIONS for one in before[0])
+
+
+def test_regressions_hold_no_baseline_back(memory: History) -> None:
+    """Nights that are still red do not push the good ones out."""
+    filled(memory, [*nights(12), *nights(20, first=12, regressed=True)])
+    prune(memory, EVERYTHING, LATER)
+    assert [one.key for one in memory.baseline(night(99))] == [f"key-{n}" for n in range(2, 12)]
+
+
+def test_an_accepted_session_stays(memory: History) -> None:
+    """Without it the sessions before would count again."""
+    filled(memory, nights(30))
+    memory.accept("key-5")
+    prune(memory, EVERYTHING, LATER)
+    assert "key-5" in left(memory)
+
+
+def test_samples_go_with_their_session(memory: History) -> None:
+    """Nothing is left behind, and the next session starts afresh."""
+    filled(memory, nights(15))
+    prune(memory, EVERYTHING, LATER)
+    assert memory.samples("key-0") is None
+    assert memory.samples("key-14") == samples()
+    assert memory.add(night(0))
+    assert memory.samples("key-0") is None
+
+
+def test_samples_alone_may_be_forgotten(memory: History) -> None:
+    """Of baselines too: nothing is computed from them again. Figures stay; a second time nothing is left."""
+    filled(memory, nights(12))
+    found = prune(memory, Policy(newest=2, samples_only=True), LATER)
+    assert (found.sessions, found.protected) == (10, 0)
+    assert len(left(memory)) == 12
+    assert memory.samples("key-9") is None
+    assert memory.samples("key-10") == samples()
+    assert plan(memory, Policy(newest=2, samples_only=True), LATER).sessions == 0
+
+
+def test_many_are_forgotten(memory: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one statement takes, the last of them not full."""
+    monkeypatch.setattr("android_harness.history.pruning.BATCH", 3)
+    filled(memory, nights(20))
+    prune(memory, EVERYTHING, LATER)
+    assert left(memory) == {f"key-{number}" for number in range(10, 20)}
+
+
+def test_a_policy_without_a_rule_is_refused() -> None:
+    """It would take everything."""
+    with pytest.raises(ValueError, match="days or newest"):
+        Policy()

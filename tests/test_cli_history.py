@@ -1,0 +1,157 @@
+"""`export-mobile history`: list, show, export, prune and accept, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from android_harness import history
+from android_harness.errors import HistoryError
+from android_harness.history.records import Gap
+from exporter.cli.app import app
+from exporter.errors import UsageError
+from tests.history.stored import FIRST_NIGHT, night, samples
+
+NIGHTS = 30
+CHANGED = 24
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A phone whose runtime was updated after 24 nights and became a tenth slower; and what lies around."""
+    path = tmp_path / "history.sqlite"
+    monkeypatch.setenv("EXPORT_MOBILE_HISTORY", str(path))
+    monkeypatch.setenv("COLUMNS", "100")
+    new = {"p50_ms": 8.8, "p90_ms": 8.9, "runtime": "onnxruntime 1.33.0"}
+    with history.open_history(path) as memory:
+        for number in range(NIGHTS):
+            memory.add(night(number, **(new if number >= CHANGED else {})), samples())
+        memory.add(night(40, serial="127.0.0.1:5555", evidence="simulated", flags=("trend: up",)))
+        at = FIRST_NIGHT + timedelta(days=35)
+        memory.add_gap(Gap("gap-1", "night-35", "farm-a", at, "No device is ready."))
+    return path
+
+
+def run(*arguments: str) -> str:
+    found = CliRunner().invoke(app, ["history", *arguments], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+def told(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+@pytest.mark.parametrize("command", [(), ("list",)])
+def test_it_lists_newest_first(place: Path, command: tuple[str, ...]) -> None:
+    """Without a word, too: sessions and gaps in one table, with what is to be said against them."""
+    lines = run(*command).splitlines()
+    assert "SIMULATED, trend" in lines[2]
+    assert "No device is ready" in "".join(lines[3:5])
+    assert "key-29" in "".join(lines[4:6])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--model", "mobilenet_v2"), NIGHTS + 1),
+        (("--model", "other"), 0),
+        (("--target", "other"), 0),
+        (("--artifact", "ort-fp32"), 0),
+        (("--device", "127.0.0.1:5555"), 1),
+        (("--evidence", "measured"), NIGHTS),
+        (("--run", "night-3"), 1),
+        (("--since", "2026-01-20"), 12),
+        (("--until", "2026-01-20"), 19),
+        (("--since", "1h"), 0),
+        (("--stable",), NIGHTS),
+        (("--unstable",), 1),
+        (("--newest", "3"), 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_every_filter_filters(place: Path, arguments: tuple[str, ...], count: int) -> None:
+    """As its help says."""
+    extra = () if "--newest" in arguments else ("--newest", "1000")
+    assert len(told(*arguments, *extra)["sessions"]) == count
+
+
+def test_nothing_that_fits_is_said(place: Path) -> None:
+    """Rather than an empty table."""
+    assert run("--model", "other", "--until", "2026-01-01") == "The history has nothing that fits.\n"
+
+
+def test_show_tells_what_changed(place: Path) -> None:
+    """Facts, the judgement, and the step with its cause."""
+    found = " ".join(run("show", "key-27").split())
+    assert "R5CR30ABCDE, Mi 10T Pro" in found
+    assert "no baseline: 3 stable sessions" in found
+    assert "2026-01-25: 9.4% slower, from 8.04 to 8.80 ms." in found
+    assert "The runtime went from onnxruntime 1.22.0 to onnxruntime 1.33.0." in found
+
+
+def test_show_has_everything_for_machines(place: Path) -> None:
+    """Raw samples, judgement, change-points and their causes."""
+    found = told("show", "key-27")
+    assert found["judgement"]["status"] == "no_baseline"
+    assert found["changes"][0]["causes"][0]["kind"] == "tool"
+    assert found["changes"][0]["started_at"] == "2026-01-25T03:00:00+00:00"
+    assert found["durations_ns"] == [list(one.durations_ns) for one in samples().launches]
+
+
+def test_prune_first_only_says(place: Path) -> None:
+    """Then, with --yes, it does."""
+    said = run("prune", "--keep-newest", "5")
+    assert "Would forget 14 of 31 sessions, 2026-01-01 to 2026-01-14" in said
+    assert "11 as old stay" in said
+    assert len(told("list", "--newest", "99")["sessions"]) == 31
+    assert "Forgot 14 of 31 sessions" in run("prune", "--keep-newest", "5", "--yes")
+    assert len(told("list", "--newest", "99")["sessions"]) == 17
+    assert told("prune", "--keep-days", "0")["sessions"] == 0
+
+
+def test_prune_needs_a_rule(place: Path) -> None:
+    """What to keep is the user's to say."""
+    with pytest.raises(UsageError, match="Nothing says what to keep"):
+        run("prune", "--yes")
+
+
+def test_samples_alone_are_forgotten(place: Path) -> None:
+    """And the sessions are still listed."""
+    assert "Would forget the raw samples of 29 of 31" in run("prune", "--keep-newest", "1", "--samples-only")
+
+
+@pytest.mark.parametrize("name", ["all.csv", "all.parquet"])
+def test_sessions_are_exported(place: Path, tmp_path: Path, name: str) -> None:
+    """With the filters of a list."""
+    assert run("export", str(tmp_path / name), "--evidence", "simulated") == f"1 rows in {tmp_path / name}.\n"
+    assert (tmp_path / name).stat().st_size > 0
+    assert told("export", str(tmp_path / name), "--samples")["rows"] == NIGHTS * 1500
+
+
+def test_a_level_is_accepted(place: Path) -> None:
+    """The key may be shortened as far as it is one session's."""
+    said = run("accept", "key-25")
+    assert "onnx-fp32 on R5CR30ABCDE: the baseline begins with the 8.8 ms of 2026-01-26 03:00 UTC" in said
+    assert told("show", "key-25")["accepted"]
+
+
+def test_a_mistyped_place_is_an_error(tmp_path: Path) -> None:
+    """And no empty history is made there."""
+    with pytest.raises(HistoryError, match="There is no history"):
+        run("--history", str(tmp_path / "typo.sqlite"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--evidence", "real"), ("--since", "yesterday"), ("--until", "2026-13-01")]
+)
+def test_a_mistyped_filter_is_an_error(place: Path, arguments: tuple[str, ...]) -> None:
+    """With what was expected."""
+    with pytest.raises(UsageError, match="expected"):
+        run(*arguments)
