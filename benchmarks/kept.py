@@ -1,0 +1,47 @@
+"""What the alternatives made, kept in the work folder: they do not change when the exporter does.
+
+A row is kept with its file, under a key of everything that both depend on. Latencies are never kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from benchmarks import alternatives
+from benchmarks.measure import Evidence, Row
+from benchmarks.subjects import Subject
+from exporter import cache
+
+
+def key(subject: Subject, method: str, found: Evidence, versions: dict[str, str]) -> str:
+    """Of the model, the verification samples, the method with its code, and the packages' versions."""
+    code = Path(alternatives.__file__).read_text()
+    samples = [array.tobytes().hex() for array in found.read().inputs]
+    calibration = cache.digest_path(subject.calibration)
+    weights = cache.digest_file(subject.checkpoint)
+    return cache.key(weights, calibration, samples, found.samples, method, code, versions)
+
+
+def get(path: Path, wanted: str) -> Row | None:
+    """The row of the file at `path`, if it was kept under that key and the file is still there."""
+    record = _record(path)
+    if not path.exists() or not record.exists():
+        return None
+    known = json.loads(record.read_text())
+    if known["key"] != wanted or set(known["row"]) != {field.name for field in fields(Row)}:
+        return None
+    return Row(**known["row"])
+
+
+def put(path: Path, wanted: str, row: Row) -> None:
+    """Keep a row whose file is at `path`; one that failed is tried again next time."""
+    if row.file:
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps({"key": wanted, "row": asdict(row)}))
+        aside.replace(_record(path))
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

@@ -1,0 +1,140 @@
+"""What the quantisation benchmark does with one method and one file; each in a process of its own.
+
+The exporter's own definitions are used for everything that is compared: which samples calibrate and which
+verify, the float64 reference, SQNR, agreement, and how a runtime is loaded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import alternatives, pairing
+from benchmarks.pairing import Paired
+from benchmarks.subjects import Subject
+from exporter import data, evidence, verify
+from exporter.formats import FORMATS, VARIANTS
+from exporter.records import Preprocessing, Runner, Sample, TensorSpec
+
+TIMED_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make a model smaller, and what came out. Figures are None where there are none."""
+
+    model: str
+    method: str
+    runtime: str
+    """executorch or onnxruntime."""
+    precision: str
+    settings: str = ""
+    status: str = "error"
+    reason: str = ""
+    file: str = ""
+    size_bytes: int | None = None
+    quantized: float | None = None
+    """Share of the weights that are stored in 8 bits."""
+    sqnr_db: float | None = None
+    agreement: float | None = None
+    quantise_s: float | None = None
+    """From the float module to the written file."""
+    total_s: float | None = None
+    """Of the whole process: imports, quantisation, and running the file on the verification samples."""
+    latency: Paired | None = None
+    """Against our full int8 of the same runtime."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where our export of the same model left what everything is judged by."""
+
+    out: Path
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    samples: int
+
+    def read(self) -> evidence.Evidence:
+        return evidence.load(self.out / "verification.npz")
+
+
+def log_to(path: str) -> None:
+    """Send what libraries say, in Python or below, to a file: it would tear the tables apart."""
+    with Path(path).open("a") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+
+
+def calibration(subject: Subject, found: Evidence) -> tuple[Sample, ...]:
+    """The samples that our export calibrated on.
+
+    Raises:
+        RuntimeError: The verification samples that go with them are not those of the export, or not unseen.
+    """
+    split = data.load(subject.calibration, found.inputs, found.preprocessing, found.samples)
+    ours = found.read().samples()
+    if [_bytes(s) for s in split.verification] != [_bytes(s) for s in ours]:
+        raise RuntimeError(f"{subject.name}: the export verified on other samples than the benchmark's")
+    if {_bytes(s) for s in split.calibration} & {_bytes(s) for s in ours}:
+        raise RuntimeError(f"{subject.name}: a sample is both calibrated and verified on")
+    return split.calibration
+
+
+def _bytes(sample: Sample) -> bytes:
+    return b"".join(array.tobytes() for array in sample)
+
+
+def quantise(subject: Subject, name: str, found: Evidence, path: Path) -> Row:
+    """Make a method's file, run it, and compare; a method that fails is a row with its words."""
+    import torch
+
+    began = time.monotonic()
+    method = next(m for m in alternatives.METHODS if m.name == name)
+    row = Row(subject.name, name, VARIANTS[method.variant].backend, "int8", method.settings)
+    samples = calibration(subject, found)
+    torch.manual_seed(0)
+    try:
+        seconds = alternatives.quantise(method, subject.load, samples, subject.kind, path)
+        row = replace(row, quantise_s=seconds)
+        row = judge(row, path, method.variant, found)
+    except Exception as error:  # whatever another library says of a model is a result
+        words = next(iter(str(error).strip().splitlines()), "")
+        return replace(row, reason=f"{type(error).__name__}: {words}"[:300])
+    return replace(row, total_s=time.monotonic() - began)
+
+
+def judge(row: Row, path: Path, variant_name: str, found: Evidence) -> Row:
+    """Fill in what the file is and how far its outputs are from the float64 model's."""
+    variant = VARIANTS[variant_name]
+    module = FORMATS[variant.format]
+    run, _ = module.load(path, variant, 1)
+    known = found.read()
+    outputs = evidence.stack([run(sample) for sample in known.samples()])
+    comparison = verify.compare(known.reference, outputs)
+    return replace(
+        row,
+        status="ran",
+        reason=comparison.problem,
+        file=str(path),
+        size_bytes=path.stat().st_size,
+        quantized=module.structure(path, variant).quantized_weight_fraction,
+        sqnr_db=comparison.sqnr_db,
+        agreement=comparison.agreement,
+    )
+
+
+def latency(path: Path, other: Path, variant_name: str, found: Evidence, pairs: int, threads: int) -> Paired:
+    """Time a file against another of the same runtime, on the same samples in the same order."""
+    variant = VARIANTS[variant_name]
+    samples = found.read().samples()[:TIMED_SAMPLES]
+    calls = [_cycling(FORMATS[variant.format].load(p, variant, threads)[0], samples) for p in (path, other)]
+    return pairing.compare(calls[0], calls[1], pairs, threads)
+
+
+def _cycling(run: Runner, samples: Sequence[Sample]) -> Callable[[], object]:
+    turn = itertools.cycle(samples)
+    return lambda: run(next(turn))
