@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from android_harness import bench, build, gates, launching, settings
 from android_harness import identity as identities
@@ -45,6 +46,7 @@ def bench_all(
     soc: str | None,
     observer: Observer,
     programs: Callable[[Device, Identity], Programs] | None = None,
+    finished: Callable[[Outcome], None] | None = None,
 ) -> Mapping[str, Outcome]:
     """Measure the works on every device, all devices at the same time.
 
@@ -55,6 +57,8 @@ def bench_all(
         soc: The SoC that devices must have ("SM8250"); None for any.
         observer: Told (serial, what begins now), from any thread.
         programs: The runners for a device; None for those of `runner build`.
+        finished: Given each device's outcome as soon as it is there, from that device's thread; what it
+            raises ends everything, once the other devices are done.
 
     Returns:
         Serial -> outcome.
@@ -66,7 +70,9 @@ def bench_all(
     told = _stopping(observer, stop)
     with _set_by_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
         futures = {
-            device.serial: pool.submit(_outcome, device, works, plan, soc, told, programs or built, stop)
+            device.serial: pool.submit(
+                _handed_on, finished, device, works, plan, soc, told, programs or built, stop
+            )
             for device in devices
         }
         pending = list(futures.values())
@@ -139,6 +145,13 @@ def _stopping(observer: Observer, stop: threading.Event) -> Observer:
         observer(serial, what)
 
     return told
+
+
+def _handed_on(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
+    outcome = _outcome(*arguments)
+    if finished and not isinstance(outcome.error, Stopped):
+        finished(outcome)
+    return outcome
 
 
 def _outcome(

@@ -19,7 +19,7 @@ from exporter.stages import Event, Observer
 if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.farm import Outcome
-    from android_harness.records import Device, Plan, Session
+    from android_harness.records import Device, Latency, Plan, Session
     from exporter.evidence import Evidence
     from exporter.report.schema import Manifest
 
@@ -175,7 +175,7 @@ def bench(
     latencies = []
     for session in sessions:
         row = next(a for a in chosen.artifacts if a.variant.name == session.work.name)
-        found = _latency(out, session, row, expected, listed.limits.record())
+        found = keep(out, session, judged(session, row, expected, listed.limits.record()))
         latencies.append((session.work.name, found))
         files[str(found.samples_file)] = cache.digest_file(out / str(found.samples_file))
     by_name = {a.variant.name: [f for n, f in latencies if n == a.variant.name] for a in chosen.artifacts}
@@ -226,17 +226,30 @@ def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, Ha
     return sessions, failures
 
 
-def _latency(
-    out: Path, session: Session, artifact: Artifact, expected: Evidence, limits: Limits
-) -> DeviceLatency:
-    """Judge one session, and keep its raw samples in OUT."""
-    from android_harness import evidence, farm, stats
+def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Limits) -> Latency:
+    """What a session is evidence of, its outputs held to the manifest's limits.
+
+    Raises:
+        DeviceError: It has no figures.
+    """
+    from android_harness import evidence, stats
 
     error, problem = ondevice.judge(artifact, expected, [one.outputs for one in session.launches], limits)
     check = evidence.Check(error, problem)
+    return evidence.latency(session, stats.figures(session), check, session.plan.budget_ms)
+
+
+def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
+    """Write the raw samples into OUT; the latency as a record of its manifest.
+
+    Raises:
+        OutputError: OUT cannot be written.
+    """
+    from android_harness import evidence, farm
+
     budget_ms = session.plan.budget_ms
-    found = evidence.to_manifest(evidence.latency(session, stats.figures(session), check, budget_ms))
-    name = samples_file(artifact.variant.name, session.identity.serial)
+    found = evidence.to_manifest(latency)
+    name = samples_file(session.work.name, session.identity.serial)
     try:
         farm.write_samples(session, out / name)
     except OSError as problem_here:

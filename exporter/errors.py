@@ -12,9 +12,11 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── MissingDependencyError       10  an optional package is needed
 ├── CalibrationError             11  calibration data cannot be used
 ├── WorkerError                  12  a worker process died (killed, out of memory, crashed)
-└── ReleaseError                 30  may not be released: not passed, over budget, not measured, …
+├── ReleaseError                 30  may not be released: not passed, over budget, not measured, …
+└── NightRunningError            46  a nightly run is under way in the same folder
 
-13 to 29 are the harness's. Ctrl-C ends with 130.
+13 to 29 are the harness's. `export-mobile nightly` ends with 40 to 45 by what it found
+(`exporter.nightly.records.EXIT_CODES`). Ctrl-C ends with 130.
 What one format does wrong is data in the report (`Status`), not an exception.
 """
 
@@ -89,6 +91,10 @@ class WorkerError(ExportError):
 
 class ReleaseError(ExportError):
     exit_code = 30
+
+
+class NightRunningError(ExportError):
+    exit_code = 46
 
 
 class LoweringError(Exception):

@@ -21,6 +21,7 @@ MODULES = {
 LAYERS = (
     {"exporter", "exporter.__main__"},
     {"exporter.cli"},
+    {"exporter.nightly"},
     {"exporter.pipeline"},
     {"exporter.bench"},
     {
@@ -160,6 +161,14 @@ TALK_TO_DEVICES = {
     "exporter.cli",
     "exporter.cli.device",
     "exporter.cli.history",
+    "exporter.nightly.devices",
+    "exporter.nightly.judging",
+    "exporter.nightly.measuring",
+    "exporter.nightly.rows",
+    "exporter.nightly.run",
+    "exporter.nightly.scalars",
+    "exporter.nightly.views",
+    "exporter.nightly.writing",
     "exporter.phone_setup",
     "exporter.workload",
 }

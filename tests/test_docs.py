@@ -18,6 +18,7 @@ from exporter import errors, targets
 from exporter.cli import device
 from exporter.cli.app import app
 from exporter.formats import VARIANTS
+from exporter.nightly.records import EXIT_CODES
 from exporter.report import manifest
 from exporter.report.schema import Manifest
 
@@ -119,6 +120,25 @@ def test_no_option_for_phones_is_invented() -> None:
         first, second = line.split()[1:3] if len(line.split()) > 2 else (line.split()[1], "")
         command = {"runner": ("runner", second), "CKPT": ("export",)}.get(first, (first,))
         assert set(re.findall(r"--[a-z-]+", line)) <= options_of(*command), line
+
+
+def test_every_exit_code_of_nightly_is_in_the_readme() -> None:
+    """And its --help."""
+    section = README.partition("## Run it every night")[2].partition("\n## ")[0]
+    group: Any = get_command(app)
+    told = str(group.commands["nightly"].help)
+    for code in {*EXIT_CODES.values(), errors.NightRunningError.exit_code}:
+        assert re.search(rf"^\| {code} \| .+ \|$", section, re.MULTILINE), code
+        assert re.search(rf"\b{code}\b", told), code
+    for word, code in (("slower", 40), ("over budget", 41), ("failed", 42), ("no phone", 43), ("fine", 0)):
+        assert re.search(rf"^\| {code} \| .*{word}", section, re.MULTILINE)
+
+
+def test_every_option_of_nightly_is_in_the_readme() -> None:
+    """In its own section."""
+    section = README.partition("## Run it every night")[2].partition("\n## ")[0]
+    assert "export-mobile nightly" in section
+    assert not {o for o in options_of("nightly") if not re.search(rf"{o}(?![a-z-])", section)}
 
 
 def test_every_variant_is_of_a_format_the_readme_names() -> None:

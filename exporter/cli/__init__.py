@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from android_harness.errors import HarnessError
-from exporter.cli import device, export, history, look, release  # noqa: F401 - they register their commands
+from exporter.cli import device, export, history, look, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
 from exporter.errors import INTERRUPTED_EXIT_CODE, ExportError
 

@@ -12,6 +12,7 @@ DEFAULT_COMMAND = "export"
 ORDER = (
     DEFAULT_COMMAND,
     "bench",
+    "nightly",
     "history",
     "release",
     "verify",

@@ -67,7 +67,7 @@ def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
         axes.set_xlim(left=0)
         _name_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
 
-    return _svg("tradeoff", 3.6, draw)
+    return svg("tradeoff", 3.6, draw)
 
 
 def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
@@ -117,7 +117,7 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
         axes.set_xlim(left=0)
         axes.set_xlabel("ms per call on this host")
 
-    return _svg("latencies", height, draw)
+    return svg("latencies", height, draw)
 
 
 def devices(found: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float) -> str | None:
@@ -148,7 +148,7 @@ def devices(found: Sequence[tuple[str, DeviceLatency]], selected: str | None, bu
         axes.set_xlim(left=0)
         axes.set_xlabel("ms per call")
 
-    return _svg("devices", height, draw)
+    return svg("devices", height, draw)
 
 
 def _device_label(item: DeviceLatency) -> str:
@@ -192,7 +192,7 @@ def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str |
         figure.supxlabel("output value", fontsize=10)
         figure.tight_layout()
 
-    return _svg("histograms", 0.7 + 1.15 * rows, draw)
+    return svg("histograms", 0.7 + 1.15 * rows, draw)
 
 
 def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.ndarray, colour: str) -> None:
@@ -218,7 +218,7 @@ def _finite(array: np.ndarray) -> np.ndarray:
     return flat[np.isfinite(flat)]
 
 
-def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
+def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
     """Draw on a figure of its own (no pyplot, no global state) and return the bare `<svg>` element."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -18,6 +18,7 @@ STAGES = {
     "measure": "timing on this host",
     "report": "writing the report",
     "device": "measuring on devices",
+    "night": "nightly",
 }
 
 

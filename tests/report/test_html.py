@@ -1,59 +1,16 @@
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from exporter.report.html import render
+from tests import browser
+from tests.browser import Page
 from tests.report import sample
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Tags that don't close, attributes that could load something, and the text that is shown."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.tags: set[str] = set()
-        self.loads: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.loads += [v for k, v in attrs if k in {"src", "href", "xlink:href", "srcset", "action"} and v]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 @pytest.fixture(scope="module")
@@ -162,40 +119,14 @@ def test_text_from_outside_is_escaped() -> None:
     assert "&lt;script&gt;" in html
 
 
-@pytest.fixture
-def browser() -> str:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    return CHROMIUM
-
-
-def shoot(browser: str, page: Path, width: int, dark: bool, to: Path) -> Image.Image:
-    """A screenshot; the page in a frame because Chromium's own window is never narrower than 500 px."""
-    frame = to.with_suffix(".html")
-    style = f"border:0;width:{width}px;height:3000px"
-    frame.write_text(f'<body style="margin:0"><iframe src="{page.as_uri()}" style="{style}"></iframe>')
-    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={to.parent / 'profile'}", f"--window-size={max(width, 500)},3000"]
-    command += [
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        f"--screenshot={to}",
-        frame.as_uri(),
-    ]
-    subprocess.run(
-        command, check=True, capture_output=True, timeout=120, env={**os.environ, "HOME": str(to.parent)}
-    )
-    with Image.open(to) as image:
-        return image.convert("RGB").crop((0, 0, width, 3000))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1200, 400])
-def test_chromium_draws_the_page(html: str, browser: str, tmp_path: Path, width: int, dark: bool) -> None:
+def test_chromium_draws_the_page(html: str, tmp_path: Path, width: int, dark: bool) -> None:
     """At both widths and in both schemes: paper of that scheme, and a margin that nothing runs out of."""
     page = tmp_path / "report.html"
     page.write_text(html, encoding="utf-8")
-    pixels = np.asarray(shoot(browser, page, width, dark, tmp_path / "shot.png")).astype(int)
+    pixels = np.asarray(browser.shoot(browser.find(), page, width, dark, tmp_path / "shot.png")).astype(int)
     paper = (22, 24, 27) if dark else (253, 253, 251)
     assert np.all(pixels[:, -6:] == paper)
     assert np.any(np.abs(pixels[:400] - paper).max(axis=2) > 100)

@@ -1,0 +1,51 @@
+"""`export-mobile nightly nightly.toml`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.app import Debug, Json, app, console, watch
+
+
+@app.command()
+def nightly(
+    task: Annotated[
+        Path, typer.Argument(metavar="NIGHTLY", help="What to do: a nightly.toml; scripts/ holds an example.")
+    ],
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write tonight's figures for TensorBoard.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin a new night, whatever one was cut off before.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Export every model for every target, measure on every phone, remember, judge, report.
+
+    Killed at any point, the next start goes on: what was measured is not measured again. One failing model,
+    format or phone stops no other; each failure is in the report.
+
+    Exit codes, the first that applies: 40 something became slower or worse, 41 over budget, 42 something
+    failed, 43 no phone (the gap is remembered), 44 inconclusive, 45 not measured on a real phone, 0 all fine.
+    46 another night is running, 2 NIGHTLY is wrong, 20 the history cannot be used.
+    """
+    from exporter.nightly import config, run
+    from exporter.nightly.records import as_json as values
+
+    listed = config.load(task)
+    with watch(as_json) as observer:
+        finished = run.run(listed, observer, fresh=fresh, tensorboard=tensorboard)
+    if as_json:
+        typer.echo(json.dumps(values(finished.result), indent=2))
+    else:
+        from exporter.nightly import table
+
+        table.show(finished.result, console())
+        console().print(f"[dim]Page, JUnit and summary are in[/dim] {listed.out}", highlight=False)
+    if code := finished.result.exit_code:
+        raise typer.Exit(code)

@@ -1,0 +1,107 @@
+"""Tonight's exports against those of the night before: quality, size, choice and tools, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from exporter import publish
+from exporter.errors import ExportError
+from exporter.nightly import journal
+from exporter.nightly.records import Change, Exported, Night
+from exporter.records import Artifact, Report
+from exporter.report import text
+
+SQNR_DB = 1.0
+"""Less than this is the calibration's luck: the figures of 64 samples, printed to three digits."""
+SIZE = 0.01
+"""Of the file: less is metadata."""
+AGREEMENT = 0.02
+"""One of 64 verification samples more or less is 1.6 %."""
+
+
+def before(out: Path, night: Night) -> Path | None:
+    """The folder of the last night that came to its end."""
+    return next((folder for folder in reversed(journal.ended(out)) if folder.name < night.id), None)
+
+
+def earlier(folder: Path | None, exported: Exported) -> Report | None:
+    """The same model's export for the same target in that night; None where there was none, or no more."""
+    from exporter.report import manifest, restore
+
+    path = folder / f"{exported.model}-{exported.target}" / publish.MANIFEST if folder else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return restore.report(manifest.load(path))
+    except ExportError:  # of another version, or damaged: nothing to compare with
+        return None
+
+
+def changes(exported: Sequence[Exported], folder: Path | None) -> tuple[Change, ...]:
+    """Everything that is another way than in the night of `folder`, what got worse first."""
+    found = [
+        change
+        for item in exported
+        if item.report and (old := earlier(folder, item))
+        for change in _changes(item, old, item.report)
+    ]
+    return tuple(sorted(found, key=lambda change: not change.worse))
+
+
+def _changes(item: Exported, old: Report, new: Report) -> Iterator[Change]:
+    rows = {a.variant.name: a for a in old.artifacts}
+    for artifact in new.artifacts:
+        if (was := rows.get(artifact.variant.name)) is not None:
+            for words, worse in _differences(was, artifact):
+                yield Change(item.model, item.target, artifact.variant.name, words, worse)
+    for words, worse in _of_the_whole(old, new):
+        yield Change(item.model, item.target, "", words, worse)
+
+
+def _of_the_whole(old: Report, new: Report) -> Iterator[tuple[str, bool]]:
+    if old.source_sha256 != new.source_sha256:
+        yield (
+            f"the checkpoint is another: {old.source_sha256[:12]} before, {new.source_sha256[:12]} now",
+            False,
+        )
+    if old.selected != new.selected:
+        words = f"{new.selected or 'nothing'} is chosen, {old.selected or 'nothing'} was before"
+        yield f"{words}. {new.selection_reason}", new.selected is None
+    tools = [
+        f"{name} {old.tools.get(name, 'none')} to {new.tools.get(name, 'none')}"
+        for name in sorted({*old.tools, *new.tools})
+        if old.tools.get(name) != new.tools.get(name)
+    ]
+    if tools:
+        yield f"tools changed: {', '.join(tools)}", False
+
+
+def _differences(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+    if old.status != new.status:
+        was, now = text.STATUS_WORDS[old.status], text.STATUS_WORDS[new.status]
+        yield f"{now}, {was} before. {text.reason(new)}".strip(), old.status == "passed"
+    if old.size_bytes and new.size_bytes and abs(new.size_bytes / old.size_bytes - 1) > SIZE:
+        words = f"{text.scaled(new.size_bytes, 'B')}, {text.scaled(old.size_bytes, 'B')} before"
+        yield words, new.size_bytes > old.size_bytes
+    yield from _quality(old, new)
+
+
+def _quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+    was = old.verdict.comparison if old.verdict else None
+    now = new.verdict.comparison if new.verdict else None
+    if was is None or now is None or now.problem or was.problem:
+        return
+    # Of fp32 it is rounding noise, which its own limit holds.
+    if new.variant.precision != "fp32" and abs(now.sqnr_db - was.sqnr_db) > SQNR_DB:
+        yield (
+            f"{text.decibels(now.sqnr_db)} SQNR, {text.decibels(was.sqnr_db)} before",
+            now.sqnr_db < was.sqnr_db,
+        )
+    if (
+        was.agreement is not None
+        and now.agreement is not None
+        and abs(now.agreement - was.agreement) > AGREEMENT
+    ):
+        words = f"{text.percent(now.agreement)} agreement, {text.percent(was.agreement)} before"
+        yield words, now.agreement < was.agreement

@@ -1,0 +1,161 @@
+"""`nightly.toml`: which models, targets and phones, and how much of each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from exporter import cards, configs, options, targets
+from exporter.cards import Card, Text
+from exporter.configs import Table
+from exporter.errors import ExportError, UsageError
+
+WHAT = "Nightly"
+
+
+class ProtocolTable(Table):
+    """How much is measured, as the options of `bench` say it."""
+
+    launches: Annotated[int, Field(ge=3, le=1000)] = 5
+    seconds: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
+    threads: Annotated[int, Field(ge=1, le=64)] = 4
+    affinity: str = ""
+    wait_s: Annotated[float, Field(ge=0, le=24 * 3600)] = 300.0
+    artifacts: Literal["all", "chosen"] = "all"
+    """Everything that passed and that the runner executes, or only what would ship."""
+    confirm: bool = True
+    """Measure once more what looks slower, before it is called a regression."""
+
+
+class ResumeTable(Table):
+    hours: Annotated[float, Field(ge=0, le=24 * 14)] = 20.0
+    """A night that was cut off is gone on with for so long after it began; later a new one begins."""
+
+
+class RetentionTable(Table):
+    nights: Annotated[int, Field(ge=1)] = 30
+    """So many folders of artifacts and pages are kept; older ones are deleted."""
+    history_days: Annotated[float, Field(gt=0)] | None = None
+    """Raw samples and sessions older than this go, baselines never; all are kept when left out."""
+
+
+class NightlyFile(Table):
+    """The file, as it is written. Paths and patterns are relative to it."""
+
+    cards: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Model cards: files, or patterns as `models/*.toml`."""
+    targets: Annotated[tuple[Text, ...], Field(min_length=1)]
+    devices: Annotated[tuple[Text, ...], Field(min_length=1)] = ("all",)
+    """Serials, "all" phones that adb sees, "host" for this machine."""
+    out: Text = "nightly"
+    history: Text | None = None
+    """A file for SQLite, or postgresql://user@host/name; `$EXPORT_MOBILE_HISTORY` or the user's own when
+    left out."""
+    protocol: ProtocolTable = ProtocolTable()
+    resume: ResumeTable = ResumeTable()
+    retention: RetentionTable = RetentionTable()
+
+
+@dataclass(frozen=True)
+class Config:
+    """A night's task: checked, absolute."""
+
+    path: Path
+    cards: tuple[Card, ...]
+    broken: tuple[tuple[str, str], ...]
+    """(name of a card, why it cannot be used): failures of the night, which go on without them."""
+    targets: tuple[str, ...]
+    devices: tuple[str, ...]
+    out: Path
+    history: str | None
+    protocol: ProtocolTable
+    resume: ResumeTable
+    retention: RetentionTable
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of `android_harness.records.Plan`."""
+        protocol = self.protocol
+        return {
+            "launches": protocol.launches,
+            "min_seconds": protocol.seconds,
+            "max_seconds": max(24.0, protocol.seconds),
+            "threads": protocol.threads,
+            "affinity": protocol.affinity,
+            "wait_s": protocol.wait_s,
+        }
+
+
+def load(path: Path) -> Config:
+    """Read and check `nightly.toml`; a card that is broken is data, all else must be right.
+
+    Raises:
+        UsageError: The file says something that cannot be meant; names the key.
+    """
+    listed = configs.read(path, WHAT, NightlyFile)
+    folder = path.absolute().parent
+    good, broken = _cards(path, folder, listed.cards)
+    try:
+        named = tuple(dict.fromkeys(targets.get(name).name for name in listed.targets))
+        affinity = options.mask("protocol.affinity", listed.protocol.affinity)
+    except UsageError as error:
+        raise UsageError(f"{WHAT} ({path}): {error.message}", error.hint) from None
+    return Config(
+        path=path,
+        cards=good,
+        broken=broken,
+        targets=named,
+        devices=tuple(dict.fromkeys(listed.devices)),
+        out=folder / listed.out,
+        history=_history(folder, listed.history),
+        protocol=listed.protocol.model_copy(update={"affinity": affinity}),
+        resume=listed.resume,
+        retention=listed.retention,
+    )
+
+
+def _history(folder: Path, said: str | None) -> str | None:
+    if said is None or "://" in said:
+        return said
+    return str(folder / Path(os.path.expanduser(said)))  # noqa: PTH111 - Path's own refuses an unknown user
+
+
+def _cards(
+    path: Path, folder: Path, patterns: tuple[str, ...]
+) -> tuple[tuple[Card, ...], tuple[tuple[str, str], ...]]:
+    found: dict[str, Card] = {}
+    broken: list[tuple[str, str]] = []
+    for file in _files(path, folder, patterns):
+        try:
+            card = cards.load(file)
+        except ExportError as error:
+            broken.append((file.stem, str(error)))
+            continue
+        if card.name in found:
+            raise UsageError(
+                f"{WHAT} ({path}): cards: {file} and {found[card.name].path} are both {card.name}."
+            )
+        found[card.name] = card
+    return tuple(found.values()), tuple(broken)
+
+
+def _files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
+    files: dict[Path, None] = {}
+    for index, pattern in enumerate(patterns):
+        absolute = Path(pattern).is_absolute()
+        root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (folder, pattern)
+        try:
+            matching = sorted(root.glob(relative)) if any(c in pattern for c in "*?[") else [root / relative]
+        except (ValueError, NotImplementedError) as error:
+            raise UsageError(f"{WHAT} ({path}): cards[{index}] is {pattern!r}: {error}.") from None
+        if not matching:
+            raise UsageError(
+                f"{WHAT} ({path}): cards[{index}] is {pattern!r}: no file in {folder} is like that.",
+                "Patterns are relative to the nightly file.",
+            )
+        files |= dict.fromkeys(matching)
+    return tuple(files)

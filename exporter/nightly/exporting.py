@@ -1,0 +1,59 @@
+"""Every model for every target, into the night's folder: what is there already is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter import bench, cards, pipeline, publish
+from exporter.cards import Card
+from exporter.errors import ExportError
+from exporter.nightly.config import Config
+from exporter.nightly.records import Exported, Night
+from exporter.records import Report
+from exporter.request import Request
+from exporter.stages import Event, Observer
+
+
+def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
+    """Export models x targets; what goes wrong with one is data, and stops no other."""
+    pairs = [(card, target) for card in config.cards for target in config.targets]
+    found = []
+    for done, (card, target) in enumerate(pairs):
+        observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
+        found.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
+    return tuple(found)
+
+
+def _named(observer: Observer, name: str) -> Observer:
+    """Says of every step whose it is; steps of one model do not move the night's own bar."""
+    return lambda event: observer(Event(event.stage, f"{name}: {event.detail}".rstrip(": "), 0, 0))
+
+
+def _export(card: Card, target: str, night: Night, observer: Observer) -> Exported:
+    folder = night.folder / f"{card.name}-{target}"
+    try:
+        report = _kept(folder) or _made(card, target, folder, observer)
+    except ExportError as error:
+        return Exported(card.name, target, None, None, str(error), card.require)
+    except Exception as error:  # whatever it is, the other models' work goes on
+        return Exported(card.name, target, None, None, unexpected(error), card.require)
+    return Exported(card.name, target, folder, report, require=card.require)
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody thought of, in words."""
+    return f"Unexpected {type(error).__name__}: {error}."
+
+
+def _kept(folder: Path) -> Report | None:
+    """What an earlier start of this night made; OUT appears whole or not at all."""
+    if not (folder / publish.MANIFEST).is_file():
+        return None
+    return bench.read(folder)[0]
+
+
+def _made(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:
+    request = Request(**cards.request_fields(card), target=target, out=folder, force=True)
+    pipeline.check_required(request, card.require)
+    return pipeline.run(request, observer)

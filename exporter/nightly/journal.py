@@ -1,0 +1,123 @@
+"""One night at a time, and which night it is.
+
+The only thing written down is that a night has begun, and that it has ended: what was exported lies in its
+folder, what was measured in the history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from exporter.errors import NightRunningError, OutputError
+from exporter.nightly.records import Night
+from exporter.publish import write_text
+
+NIGHTS = "nights"
+ENDED = "night.json"
+"""In a night's folder, written last."""
+FORMAT = "%Y-%m-%dT%H-%M-%SZ"
+
+
+@contextlib.contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the lock of `out`; it is gone with the process, however that ends.
+
+    Raises:
+        NightRunningError: Another process holds it.
+        OutputError: `out` cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be written: {error.strerror}.", "Check the folder's permissions."
+        ) from None
+    with lock:
+        try:
+            # A POSIX lock belongs to this process alone: children that outlive it do not hold it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise NightRunningError(
+                f"A night is running in {out} (process {lock.read().strip() or 'unknown'}).",
+                "Wait for its end, or give this one another `out`.",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def begin(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> Night:
+    """Go on with the night that was cut off, or begin one.
+
+    Args:
+        out: Of `nightly.toml`.
+        hours: For how long after its beginning a night is gone on with.
+        fresh: Begin a new one in any case.
+        now: For tests.
+    """
+    now = now or datetime.now(UTC)
+    unfinished = [folder for folder in nights(out) if not (folder / ENDED).is_file()]
+    last = unfinished[-1] if unfinished else None
+    if last and not fresh and now - began(last) < timedelta(hours=hours):
+        return Night(last.name, last, resumed=True, abandoned=tuple(f.name for f in unfinished[:-1]))
+    night = _new(out, now)
+    return replace(night, abandoned=tuple(folder.name for folder in unfinished))
+
+
+def _new(out: Path, now: datetime) -> Night:
+    while (folder := out / NIGHTS / now.strftime(FORMAT)).exists():
+        now += timedelta(seconds=1)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made: {error.strerror}.", "Check the folder's space."
+        ) from None
+    return Night(folder.name, folder, resumed=False)
+
+
+def nights(out: Path) -> list[Path]:
+    """Folders of nights, oldest first."""
+    return sorted(folder for folder in (out / NIGHTS).glob("*") if folder.is_dir() and _time(folder.name))
+
+
+def ended(out: Path) -> list[Path]:
+    """Folders of those that came to their end, oldest first."""
+    return [folder for folder in nights(out) if (folder / ENDED).is_file()]
+
+
+def began(folder: Path) -> datetime:
+    found = _time(folder.name)
+    assert found is not None, "nights() lists only those with a time"
+    return found
+
+
+def _time(name: str) -> datetime | None:
+    try:
+        return datetime.strptime(name, FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def end(night: Night, content: object) -> None:
+    """Write down that it is over, with all it found out."""
+    write_text(night.folder / ENDED, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def forget(out: Path, keep: int) -> tuple[str, ...]:
+    """Delete the folders of all but the last `keep` nights; says which."""
+    old = nights(out)[:-keep]
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return tuple(folder.name for folder in old)

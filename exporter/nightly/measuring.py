@@ -1,0 +1,243 @@
+"""Everything exported on every device: what the history has is not measured again, what is new goes there."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from android_harness.errors import HarnessError
+from android_harness.history.making import Origin, samples, stored
+from android_harness.history.records import StoredSession, key_of
+from exporter import bench, cache, devices, workload
+from exporter.errors import ExportError
+from exporter.nightly.config import Config
+from exporter.nightly.devices import HOST, Lab
+from exporter.nightly.exporting import unexpected
+from exporter.nightly.records import Cell, Exported, Night
+from exporter.records import Artifact, DeviceLatency, Report
+from exporter.stages import Event, Observer
+
+if TYPE_CHECKING:
+    from android_harness.farm import Outcome
+    from android_harness.history.store import History
+    from android_harness.records import Latency, Session, Work
+    from exporter.evidence import Evidence
+
+
+@dataclass(eq=False)
+class Found:
+    """What measuring came to, cell by cell; filled from the devices' threads."""
+
+    sessions: dict[Cell, tuple[StoredSession, ...]] = field(default_factory=dict)
+    """The first one, and the second where it was measured again."""
+    failures: dict[Cell, str] = field(default_factory=dict)
+    skipped: dict[Cell, str] = field(default_factory=dict)
+
+    def add(self, cell: Cell, session: StoredSession) -> None:
+        self.sessions[cell] = (*self.sessions.get(cell, ()), session)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What measuring needs of the night it belongs to."""
+
+    config: Config
+    night: Night
+    lab: Lab
+    history: History
+    observer: Observer
+    found: Found = field(default_factory=Found)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Devices end at the same time; one is written down at once."""
+
+
+@dataclass(eq=False)
+class Group:
+    """One model for one target: measured together, launches in alternating order."""
+
+    folder: Path
+    model: str
+    report: Report
+    evidence: Evidence
+    artifacts: Mapping[str, Artifact]
+    works: Mapping[str, Work]
+
+    def cell(self, artifact: str, serial: str) -> Cell:
+        return self.model, self.report.target_name, artifact, serial
+
+    @property
+    def soc(self) -> str | None:
+        return devices.required_soc(self.report.target_soc)
+
+
+def key(night: Night, cell: Cell, attempt: int) -> str:
+    """Of a session in the history: a cell of a night has the same one, however often the night is started."""
+    return key_of("night", platform.node(), night.id, *cell, str(attempt))
+
+
+def measure(
+    stage: Stage, exported: Sequence[Exported], attempt: int = 0, only: Collection[Cell] | None = None
+) -> None:
+    """Measure what is not in the history yet, and put it there.
+
+    Args:
+        stage: Its `found` is added to.
+        exported: What there is to measure.
+        attempt: 0, or 1 for what is measured again.
+        only: These cells; all when None.
+
+    Raises:
+        HistoryError: The history cannot be written: nothing would be remembered.
+        KeyboardInterrupt: After the runners were killed and the phones' settings restored.
+    """
+    for item in exported:
+        group = _group(stage, item)
+        if group is not None:
+            _measure(stage, group, attempt, only)
+
+
+def _group(stage: Stage, item: Exported) -> Group | None:
+    """What of an export can be measured here; why not the rest goes to `found`."""
+    whole = (item.model, item.target, "", "")
+    if item.report is None or item.folder is None:
+        return None
+    try:
+        workload.check_target(item.report)
+    except ExportError as error:
+        stage.found.skipped[whole] = str(error)
+        return None
+    try:
+        every = stage.config.protocol.artifacts == "all"
+        chosen = workload.selection(item.report, every=every)
+        chosen = workload.without_unbuilt(chosen, set(stage.lab.devices) == {HOST})
+        expected = workload.load_evidence(item.folder, item.report)
+        works = workload.works(item.folder, chosen.artifacts, expected)
+    except ExportError as error:
+        stage.found.failures[whole] = str(error)
+        return None
+    for name, why in chosen.skipped.items():
+        stage.found.skipped[item.model, item.target, name, ""] = why
+    artifacts = {a.variant.name: a for a in chosen.artifacts}
+    return Group(item.folder, item.model, item.report, expected, artifacts, {w.name: w for w in works})
+
+
+def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | None) -> None:
+    from android_harness import farm
+    from android_harness.records import Plan
+
+    todo = {serial: _open(stage, group, serial, attempt, only) for serial in stage.lab.devices}
+    plan = Plan(budget_ms=group.report.budget_ms, **stage.config.settings)
+    for names in dict.fromkeys(todo.values()):
+        if not names:
+            continue
+        farm.bench_all(
+            [stage.lab.devices[serial] for serial, open_ in todo.items() if open_ == names],
+            [group.works[name] for name in names],
+            plan,
+            soc=group.soc,
+            observer=_telling(stage.observer, group),
+            finished=lambda outcome, names=names: _keep(stage, group, outcome, names, attempt),  # type: ignore[misc]
+        )
+
+
+def _open(
+    stage: Stage, group: Group, serial: str, attempt: int, only: Collection[Cell] | None
+) -> tuple[str, ...]:
+    """The artifacts that are still to be measured on a device."""
+    names = []
+    for name in group.works:
+        cell = group.cell(name, serial)
+        if only is not None and cell not in only:
+            continue
+        if why := stage.lab.why_not(serial, group.soc):
+            stage.found.skipped[cell] = why
+        elif known := stage.history.get(key(stage.night, cell, attempt)):
+            stage.found.add(cell, known)
+        else:
+            names.append(name)
+    return tuple(names)
+
+
+def _telling(observer: Observer, group: Group) -> Callable[[str, str], None]:
+    name = f"{group.model} for {group.report.target_name}"
+    return lambda serial, what: observer(Event("device", f"{name}: {serial}: {what}", 0, 0))
+
+
+def _keep(stage: Stage, group: Group, outcome: Outcome, names: Sequence[str], attempt: int) -> None:
+    """One device has ended: its samples and page into the folder, its sessions into the history."""
+    from android_harness.bench import Failed
+
+    with stage.lock:
+        if outcome.error is not None:
+            known = isinstance(outcome.error, HarnessError)
+            words = str(outcome.error) if known else unexpected(outcome.error)
+            stage.found.failures |= {group.cell(name, outcome.serial): words for name in names}
+        judged = []
+        for result in outcome.results:
+            cell = group.cell(result.work.name, outcome.serial)
+            try:
+                if isinstance(result, Failed):
+                    raise result.reason
+                artifact = group.artifacts[result.work.name]
+                judged.append(
+                    (cell, result, bench.judged(result, artifact, group.evidence, group.report.limits))
+                )
+            except HarnessError as error:
+                stage.found.failures[cell] = str(error)
+        _update(stage, group, [(session, latency) for _, session, latency in judged])
+        for cell, session, latency in judged:
+            _remember(stage, group, cell, session, latency, attempt)
+
+
+def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]]) -> None:
+    """The export's own manifest and page. Not written is no reason not to remember what was measured."""
+    found: dict[str, list[DeviceLatency]] = {}
+    files: dict[str, str] = {}
+    if not judged:
+        return
+    try:
+        for session, latency in judged:
+            item = bench.keep(group.folder, session, latency)
+            found[session.work.name] = [item]
+            files[str(item.samples_file)] = cache.digest_file(group.folder / str(item.samples_file))
+        group.report = bench.updated(group.report, found, files, group.report.budget_ms)
+        bench.write(group.folder, group.report)
+    except ExportError as error:
+        stage.found.failures[group.model, group.report.target_name, "", ""] = str(error)
+
+
+def _remember(
+    stage: Stage, group: Group, cell: Cell, session: Session, latency: Latency, attempt: int
+) -> None:
+    row = stored(
+        session,
+        latency,
+        _origin(group, group.artifacts[session.work.name]),
+        run=stage.night.id,
+        host=platform.node(),
+        budget_ms=session.plan.budget_ms,
+        key=key(stage.night, cell, attempt),
+    )
+    stage.history.add(row, samples(session))
+    stage.found.add(cell, row)
+
+
+def _origin(group: Group, artifact: Artifact) -> Origin:
+    compared = artifact.verdict.comparison if artifact.verdict else None
+    return Origin(
+        model=group.model,
+        target=group.report.target_name,
+        artifact=artifact.variant.name,
+        format=artifact.variant.format,
+        backend=artifact.variant.backend,
+        precision=artifact.variant.precision,
+        source_sha256=group.report.source_sha256,
+        size_bytes=artifact.size_bytes,
+        sqnr_db=compared.sqnr_db if compared else None,
+        top1_agreement=compared.agreement if compared else None,
+        toolchain=group.report.tools,
+    )

@@ -1,0 +1,187 @@
+"""`nightly.html`: what changed first, then every line's nights; no script, no request, fit for a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from exporter.nightly import plots, summary
+from exporter.nightly.records import WORDS, WORST_FIRST, Change, Result, Row, State
+from exporter.nightly.views import View
+from exporter.report import text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from android_harness.history.records import Gap
+    from android_harness.regressions.records import Change as Step
+
+CSS: Mapping[State, str] = {
+    "fine": "passed",
+    "regression": "failed",
+    "over_budget": "failed",
+    "failed": "error",
+    "no_phone": "not-run",
+    "inconclusive": "not-run",
+    "not_measured": "not-run",
+    "skipped": "not-run",
+}
+NEWS: frozenset[State] = frozenset({"regression", "over_budget", "failed", "no_phone", "inconclusive"})
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One line of the history as the page shows it, every cell written out."""
+
+    artifact: str
+    css: str
+    word: str
+    words: str
+    cells: tuple[tuple[str, str], ...]
+    steps: tuple[str, ...]
+    trend: str
+    launches: str | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model on one device."""
+
+    title: str
+    device: str
+    charts: tuple[Chart, ...]
+
+
+def render(result: Result, views: Sequence[View], gaps: Sequence[Gap]) -> str:
+    """The whole page.
+
+    Args:
+        result: Of the night.
+        views: Every line, sorted by model, target and device.
+        gaps: Nights in which something was not measured, newest first.
+
+    Returns:
+        HTML text; the same for the same arguments.
+    """
+    news = sorted(
+        (row for row in result.rows if row.state in NEWS), key=lambda row: WORST_FIRST.index(row.state)
+    )
+    return (
+        _environment()
+        .get_template("nightly.html.j2")
+        .render(
+            result=result,
+            words=WORDS,
+            css=CSS,
+            headline=summary.headline(result),
+            lead=summary.lead(result),
+            steps=_steps(result),
+            figures=_figures(result),
+            news=news,
+            place=_place,
+            changes=_unsaid(result, news),
+            sections=[
+                _section(list(group))
+                for _, group in groupby(
+                    views, key=lambda view: (view.line.model, view.line.target, view.serial)
+                )
+            ],
+            skipped=[row for row in result.rows if row.state == "skipped"],
+            gaps=gaps,
+            text=text,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader("exporter.nightly", "."), PackageLoader("exporter.report", ".")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _place(row: Row | Change) -> str:
+    """Where: model, target, artifact, device; what is empty is left out."""
+    serial = row.serial if isinstance(row, Row) else ""
+    return " · ".join(part for part in (row.model, row.target, row.artifact, serial) if part) or "the night"
+
+
+def _unsaid(result: Result, news: Sequence[Row]) -> list[Change]:
+    """Changes that no row above them tells."""
+    told = {
+        (row.model, row.target, row.artifact) for row in news if row.state == "regression" and not row.serial
+    }
+    return [c for c in result.changes if (c.model, c.target, c.artifact) not in told]
+
+
+def _steps(result: Result) -> tuple[tuple[str, str], ...]:
+    def named(values: Iterator[str], what: str) -> str:
+        found = sorted({value for value in values if value})
+        return ", ".join(found) if 0 < len(found) <= 3 else f"{len(found)} {what}"
+
+    return (
+        ("models", named((row.model for row in result.rows), "models")),
+        ("targets", named((row.target for row in result.rows), "targets")),
+        ("devices", named((row.serial for row in result.rows if row.key), "devices")),
+        ("measured", f"{sum(bool(row.key) for row in result.rows)} artifacts"),
+        ("compared with", result.before or "nothing: the first night"),
+    )
+
+
+def _figures(result: Result) -> tuple[tuple[str, int, str], ...]:
+    """(state, count, CSS class) of every state there is; skipped rows are listed at the end."""
+    shown = [state for state in WORST_FIRST if state != "skipped" and result.count(state)]
+    return tuple((WORDS[state], result.count(state), CSS[state]) for state in shown)
+
+
+def _section(views: Sequence[View]) -> Section:
+    last = views[0].last
+    build = f"Android build {last.fingerprint}" if last.fingerprint else ""
+    named = ", ".join(filter(None, (last.device_model, last.chip or last.soc, build)))
+    return Section(
+        title=f"{last.model} for {last.target}",
+        device=f"{last.serial}: {named or 'it says nothing about itself'}",
+        charts=tuple(_chart(view) for view in views),
+    )
+
+
+def _chart(view: View) -> Chart:
+    last, row = view.last, view.row
+    state: State = row.state if row else "skipped"
+    return Chart(
+        artifact=view.line.artifact,
+        css=CSS[state],
+        word=WORDS[state] if row else "not measured tonight",
+        words=row.words if row else f"Last measured {last.started_at:%d %b %Y}.",
+        cells=(
+            ("p50", text.milliseconds(last.p50_ms)),
+            ("p90", text.milliseconds(last.p90_ms)),
+            ("p90 interval", text.interval((last.p90_low_ms, last.p90_high_ms))),
+            ("p99", text.milliseconds(last.p99_ms)),
+            ("Budget", text.milliseconds(last.budget_ms)),
+            ("Threads", f"{last.threads}{f', cores {last.affinity}' if last.affinity else ''}"),
+            ("Runtime", last.runtime),
+            ("Nights", str(len({one.run for one in view.series}))),
+        ),
+        steps=tuple(_step(step) for step in view.changes),
+        trend=plots.trend(view),
+        launches=plots.launches(view),
+        evidence=text.EVIDENCE_WORDS[last.evidence] if last.evidence != "measured" else "",
+    )
+
+
+def _step(step: Step) -> str:
+    share = f"{abs(step.slower):.1%} {'slower' if step.slower > 0 else 'faster'}"
+    levels = f"{text.sig3(step.before_ms)} to {text.milliseconds(step.after_ms)}"
+    causes = " ".join(cause.what for cause in step.causes)
+    return f"{step.started_at:%d %b %Y}: {levels}, {share}. {causes}"

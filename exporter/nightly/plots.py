@@ -1,0 +1,175 @@
+"""The page's plots of one line: its nights, and the launches of the last ones. Coloured by the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from exporter.report.plots import ACCENT, FAINT, INK, STATUS_COLOURS, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from android_harness.history.records import StoredSession
+    from exporter.nightly.views import View
+
+BAD, GOOD, WEAK = STATUS_COLOURS["failed"], STATUS_COLOURS["passed"], STATUS_COLOURS["not_run"]
+CALM = 0.12
+"""Share of the middle that the axis spans above and below at least: a steady line should look steady."""
+BUDGET_IN_SIGHT = 1.5
+"""Times the highest value: a budget further up is said in words, it would press the trend flat."""
+
+
+def trend(view: View) -> str:
+    """Every night: a dot at p50, a whisker up to p90, levels and change-points, the budget, gaps."""
+
+    def draw(figure: Figure) -> None:
+        import matplotlib.dates as mdates
+
+        dates: Any = mdates  # untyped
+        axes = figure.add_axes((0.13, 0.17, 0.85, 0.71))
+        _levels(axes, view)
+        _dots(axes, view)
+        low, high = _limits([one.p50_ms for one in view.series] + [one.p90_ms for one in view.series])
+        high = _budget(axes, view.last.budget_ms, low, high)
+        axes.set_ylim(low, high)
+        _gaps(axes, view, low)
+        _time_axis(axes, [one.started_at for one in view.series] + [gap.at for gap in view.gaps])
+        locator = dates.AutoDateLocator(minticks=2, maxticks=6)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        axes.set_ylabel("ms per call")
+
+    return svg(f"trend-{view.line.id}", 2.6, draw)
+
+
+def _dots(axes: Any, view: View) -> None:
+    """Filled where the run was stable, hollow where it was not; tonight's in the accent's colour."""
+    tonight = {one.key for one in view.tonight}
+    bad = view.row is not None and view.row.state in {"regression", "over_budget", "failed"}
+    axes.plot(
+        [one.started_at for one in view.series],
+        [one.p50_ms for one in view.series],
+        color=FAINT,
+        linewidth=0.8,
+        zorder=1,
+    )
+    groups: dict[tuple[bool, bool], list[StoredSession]] = {}
+    for one in view.series:
+        groups.setdefault((one.key in tonight, one.stable), []).append(one)
+    for (now, stable), sessions in groups.items():
+        colour = (BAD if bad else ACCENT) if now else INK
+        times = [one.started_at for one in sessions]
+        middles = [one.p50_ms for one in sessions]
+        axes.vlines(times, middles, [one.p90_ms for one in sessions], color=colour, linewidth=1, alpha=0.45)
+        axes.plot(
+            times,
+            middles,
+            linestyle="none",
+            marker="o",
+            markersize=6.5 if now else 4,
+            markerfacecolor=colour if stable else "none",
+            markeredgecolor=colour,
+            zorder=3,
+        )
+
+
+def _levels(axes: Any, view: View) -> None:
+    """A line at each level's median; at each change-point a numbered dotted line."""
+    places = [0, *(change.index for change in view.changes), len(view.series)]
+    levels = [change.before_ms for change in view.changes[:1]] + [change.after_ms for change in view.changes]
+    for level, start, end in zip(levels, places, places[1:], strict=False):
+        nights = view.series[start:end]
+        span = (nights[0].started_at, nights[-1].started_at)
+        axes.plot(span, (level, level), color=ACCENT, linewidth=5, alpha=0.22, solid_capstyle="round")
+    for number, change in enumerate(view.changes, 1):
+        colour = BAD if change.slower > 0 else GOOD
+        axes.axvline(change.started_at, color=colour, linestyle=":", linewidth=1.3)
+        axes.annotate(
+            f"{number}",
+            (change.started_at, 1.02),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            fontsize=10,
+            color=colour,
+        )
+
+
+def _budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
+    """Draw the budget where it is in sight; where it is not, say where it is. Returns the axis' upper end."""
+    if budget_ms > high * BUDGET_IN_SIGHT:
+        said = f"budget {budget_ms:g} ms, above"
+        axes.annotate(said, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=WEAK)
+        return high
+    axes.axhline(budget_ms, color=BAD, linestyle="--", linewidth=1.2)
+    if budget_ms < low:
+        said = f"budget {budget_ms:g} ms, below"
+        axes.annotate(said, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=BAD)
+        return high
+    axes.annotate(
+        f"budget {budget_ms:g} ms",
+        (0.995, budget_ms),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        color=BAD,
+    )
+    return max(high, budget_ms * 1.08)
+
+
+def _gaps(axes: Any, view: View, low: float) -> None:
+    for gap in view.gaps:
+        axes.plot((gap.at,), (low,), marker="x", color=WEAK, markersize=6, clip_on=False)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    middle = (low + high) / 2
+    return max(0.0, min(low * 0.97, middle * (1 - CALM))), max(high * 1.03, middle * (1 + CALM))
+
+
+def _time_axis(axes: Any, times: Sequence[datetime]) -> None:
+    """At least a day wide, with room for the outer dots."""
+    from datetime import timedelta
+
+    first, last = min(times), max(times)
+    room = max((last - first) * 0.03, timedelta(hours=12) - (last - first) / 2, timedelta(minutes=30))
+    axes.set_xlim(first - room, last + room)
+
+
+def launches(view: View) -> str | None:
+    """The last sessions' launches: a line from p5 to p95 each, thick p25 to p75, a dot at the median."""
+    if not view.launches:
+        return None
+    tonight = {one.key for one in view.tonight}
+    height = 0.75 + 0.32 * len(view.launches)
+
+    def draw(figure: Figure) -> None:
+        bottom = 0.5 / height
+        axes = figure.add_axes((0.24, bottom, 0.73, 0.9 - bottom))
+        for row, (session, quantiles) in enumerate(view.launches):
+            _strip(axes, row, quantiles, ACCENT if session.key in tonight else INK)
+        labels = [f"{session.started_at:%d %b, %H:%M}" for session, _ in view.launches]
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        axes.set_ylim(-0.6, len(labels) - 0.4)
+        values = [value for _, quantiles in view.launches for one in quantiles for value in (one[0], one[4])]
+        low, high = _limits(values)
+        budget_ms = view.last.budget_ms
+        if low < budget_ms < high * BUDGET_IN_SIGHT:
+            axes.axvline(budget_ms, color=BAD, linestyle="--", linewidth=1.2)
+            high = max(high, budget_ms * 1.05)
+        axes.set_xlim(low, high)
+        axes.set_xlabel("ms per call")
+
+    return svg(f"launches-{view.line.id}", height, draw)
+
+
+def _strip(axes: Axes, row: int, quantiles: Sequence[tuple[float, ...]], colour: str) -> None:
+    for index, (p5, p25, p50, p75, p95) in enumerate(quantiles):
+        y = row + 0.6 * ((index + 0.5) / len(quantiles) - 0.5)
+        axes.plot((p5, p95), (y, y), color=colour, linewidth=0.8)
+        axes.plot((p25, p75), (y, y), color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        axes.plot((p50,), (y,), marker="o", markersize=2.5, color=colour)

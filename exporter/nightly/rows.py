@@ -1,0 +1,124 @@
+"""Everything a night has to say, a row for each thing: nothing that was to be done is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from android_harness.history.records import StoredSession
+from exporter.nightly.config import Config
+from exporter.nightly.devices import ALL, Lab
+from exporter.nightly.judging import Judged
+from exporter.nightly.measuring import Found
+from exporter.nightly.records import Cell, Exported, Row, State
+from exporter.records import Artifact, Report
+from exporter.report import flags, text
+
+VERDICT_STATES: Mapping[str, State] = {
+    "pass": "fine",
+    "fail": "over_budget",
+    "inconclusive": "inconclusive",
+    "not_measured": "not_measured",
+}
+WHY_NOT_MEASURED = {
+    "host": "This machine is no phone.",
+    "simulated": "It did not prove to be a phone.",
+    "measured": "",
+}
+
+
+def rows(
+    config: Config,
+    exported: Sequence[Exported],
+    lab: Lab,
+    found: Found,
+    judged: Mapping[Cell, Judged],
+    earlier: Mapping[tuple[str, str], Report],
+) -> tuple[Row, ...]:
+    """Every row, by model, target, artifact and device.
+
+    Args:
+        config: Cards that are broken.
+        exported: What was exported, and why not the rest.
+        lab: Which devices there were.
+        found: What was measured, failed and skipped.
+        judged: Of the sessions found.
+        earlier: (model, target) -> its report of the night before.
+    """
+    made = [
+        *(Row(name, "", "", "", "failed", why) for name, why in config.broken),
+        *(row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))),
+        *_of_devices(lab),
+        *(Row(*cell, "skipped", why) for cell, why in found.skipped.items()),
+        *(Row(*cell, "failed", why) for cell, why in found.failures.items() if not found.sessions.get(cell)),
+        *(
+            _of_session(cell, sessions, judged[cell], found.failures.get(cell, ""))
+            for cell, sessions in found.sessions.items()
+        ),
+    ]
+    return tuple(sorted(made, key=lambda row: row.cell))
+
+
+def _of_devices(lab: Lab) -> Iterator[Row]:
+    """Devices that were asked for and cannot be used."""
+    state: State = "no_phone" if lab.lacks_phone else "failed"
+    for serial, why in lab.problems.items():
+        yield Row("", "", "", serial, state, why)
+    if lab.lacks_phone and not lab.problems:
+        yield Row("", "", "", ALL, state, "No phone answered.")
+
+
+def _of_export(item: Exported, old: Report | None) -> Iterator[Row]:
+    """What is wrong with an export before any device sees it."""
+    if item.report is None:
+        yield Row(item.model, item.target, "", "", "failed", item.problem)
+        return
+    before = {a.variant.name: a.status for a in old.artifacts} if old else {}
+    for artifact in item.report.artifacts:
+        if artifact.status != "passed":
+            yield _not_passed(item, artifact, before.get(artifact.variant.name) == "passed")
+    for name in item.require:
+        if not any(a.status == "passed" for a in item.report.artifacts if name in _names(a)):
+            words = f"The card requires {name}, and none of it passed."
+            yield Row(item.model, item.target, "", "", "failed", words)
+
+
+def _not_passed(item: Exported, artifact: Artifact, passed_before: bool) -> Row:
+    words = f"{text.STATUS_WORDS[artifact.status].capitalize()}: {text.reason(artifact)}"
+    if passed_before and artifact.status != "not_run":
+        return Row(
+            item.model,
+            item.target,
+            artifact.variant.name,
+            "",
+            "regression",
+            f"It passed the night before. {words}",
+        )
+    return Row(item.model, item.target, artifact.variant.name, "", "skipped", words)
+
+
+def _names(artifact: Artifact) -> tuple[str, str, str]:
+    return artifact.variant.format, artifact.variant.precision, artifact.variant.name
+
+
+def _of_session(cell: Cell, sessions: Sequence[StoredSession], judged: Judged, failed_again: str) -> Row:
+    """The last session speaks: it was made to be believed."""
+    last = sessions[-1]
+    said = [
+        f"p90 {text.milliseconds(last.p90_ms)} ({text.interval((last.p90_low_ms, last.p90_high_ms))}), "
+        f"budget {text.milliseconds(last.budget_ms)}.",
+        judged.words,
+        f"It could not be measured again: {failed_again}" if failed_again else "",
+        WHY_NOT_MEASURED[last.evidence],
+        " ".join(f"{flag}." for flag in flags.grouped(last.flags)),
+    ]
+    if last.problem:
+        return Row(*cell, "failed", f"It computes something else: {last.problem}", last.key)
+    words = " ".join(part for part in said if part)
+    return Row(*cell, _state(last, judged), words, last.key)
+
+
+def _state(session: StoredSession, judged: Judged) -> State:
+    if judged.regressions:
+        return "regression"
+    state = VERDICT_STATES[session.verdict]
+    return "inconclusive" if judged.suspected and state == "fine" else state

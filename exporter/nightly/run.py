@@ -1,0 +1,149 @@
+"""A night from its beginning to its end: export, measure, judge, measure again, report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.nightly import comparing, journal, judging, measuring, rows, writing
+from exporter.nightly import devices as phones
+from exporter.nightly.config import Config
+from exporter.nightly.exporting import export_all
+from exporter.nightly.judging import Judged
+from exporter.nightly.measuring import Stage
+from exporter.nightly.records import Cell, Exported, Night, Result, Row, State, as_json
+from exporter.records import Report
+from exporter.stages import Event, Observer
+
+if TYPE_CHECKING:
+    from android_harness.history.store import History
+
+GAPS: frozenset[State] = frozenset({"failed", "no_phone"})
+"""States of rows that are remembered as gaps: they should have been measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A night, and where everything about it lies."""
+
+    result: Result
+    folder: Path
+
+
+def run(
+    config: Config,
+    observer: Observer | None = None,
+    *,
+    fresh: bool = False,
+    tensorboard: Path | None = None,
+) -> Finished:
+    """Run a night, or go on with the one that was cut off.
+
+    Args:
+        config: Of `nightly.toml`.
+        observer: Told at every step.
+        fresh: Begin a new night whatever was cut off before.
+        tensorboard: Scalars of tonight's sessions go here.
+
+    Returns:
+        What was found out; also in the night's folder as page, JUnit, summary and JSON.
+
+    Raises:
+        NightRunningError: Another process is at it.
+        HarnessError: The history cannot be used.
+        ExportError: `out` cannot be written; a package is missing.
+    """
+    from android_harness import history
+
+    tell = observer or (lambda _: None)
+    if tensorboard:
+        writing.check_tensorboard()
+    with journal.only_one(config.out), history.open_history(config.history) as memory:
+        night = journal.begin(config.out, config.resume.hours, fresh)
+        _close_abandoned(memory, night)
+        result = _night(config, night, memory, tell)
+        _remember_gaps(memory, night, result.rows)
+        tell(Event("night", "writing the report", 0, 0))
+        writing.write(config, night, memory, result, tensorboard)
+        journal.end(night, as_json(result))
+        _forget(config, memory)
+    return Finished(result, night.folder)
+
+
+def _night(config: Config, night: Night, memory: History, tell: Observer) -> Result:
+    exported = export_all(config, night, tell)
+    lab = phones.find(config.devices)
+    stage = Stage(config, night, lab, memory, tell)
+    measuring.measure(stage, exported)
+    judged = judging.judge_all(memory, stage.found)
+    if config.protocol.confirm and (again := judging.suspects(judged, stage.found)):
+        tell(Event("night", f"measuring {len(again)} again that look slower", 0, 0))
+        measuring.measure(stage, exported, attempt=1, only=again)
+        judged |= judging.judge_all(memory, stage.found, again)
+    judging.mark(memory, judged, stage.found)
+    return _result(config, night, exported, stage, judged)
+
+
+def _result(
+    config: Config, night: Night, exported: Sequence[Exported], stage: Stage, judged: Mapping[Cell, Judged]
+) -> Result:
+    before = comparing.before(config.out, night)
+    earlier: dict[tuple[str, str], Report] = {
+        (item.model, item.target): old for item in exported if (old := comparing.earlier(before, item))
+    }
+    return Result(
+        night=night.id,
+        host=platform.node(),
+        started_at=journal.began(night.folder).isoformat(),
+        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        before=before.name if before else "",
+        rows=rows.rows(config, exported, stage.lab, stage.found, judged, earlier),
+        changes=comparing.changes(exported, before),
+        tools=next((item.report.tools for item in exported if item.report), {}),
+        config=str(config.path),
+        notes=_notes(night),
+    )
+
+
+def _notes(night: Night) -> tuple[str, ...]:
+    resumed = ("This night was cut off and went on where it was.",) if night.resumed else ()
+    return (*resumed, *(f"The night {name} was cut off and never ended." for name in night.abandoned))
+
+
+def _close_abandoned(memory: History, night: Night) -> None:
+    from android_harness.history.records import Gap, key_of
+
+    for name in night.abandoned:
+        gap_key = key_of("gap", platform.node(), name, "abandoned")
+        at = journal.began(night.folder.parent / name)
+        memory.add_gap(Gap(gap_key, name, platform.node(), at, "The night was cut off and never ended."))
+
+
+def _remember_gaps(memory: History, night: Night, found: Sequence[Row]) -> None:
+    """What should have been measured and was not."""
+    from android_harness.history.records import Gap, device_hash, key_of, now
+
+    for row in found:
+        if row.state in GAPS and not row.key:
+            memory.add_gap(
+                Gap(
+                    key=key_of("gap", platform.node(), night.id, *row.cell),
+                    run=night.id,
+                    host=platform.node(),
+                    at=now(),
+                    reason=row.words,
+                    model=row.model,
+                    target=row.target,
+                    artifact=row.artifact,
+                    device=device_hash(row.serial) if row.serial not in {"", phones.ALL} else "",
+                )
+            )
+
+
+def _forget(config: Config, memory: History) -> None:
+    """As the file's retention says; baselines stay."""
+    journal.forget(config.out, config.retention.nights)

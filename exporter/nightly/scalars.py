@@ -1,0 +1,57 @@
+"""Tonight's figures for TensorBoard: a curve per model, target, artifact and device, a point a night."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from android_harness.history.records import StoredSession
+from exporter.errors import MissingDependencyError, OutputError
+
+FIGURES = ("p50_ms", "p90_ms", "p99_ms", "load_ms", "first_ms", "budget_ms", "sqnr_db", "peak_bytes")
+DAY_S = 86400
+
+
+def check() -> None:
+    """Before the night, not after it.
+
+    Raises:
+        MissingDependencyError: The writer is not installed.
+    """
+    try:
+        import tensorboardX  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "--tensorboard needs the package tensorboardX.", "Run `pip install 'export-mobile[tensorboard]'`."
+        ) from None
+
+
+def write(folder: Path, night: str, sessions: Iterable[StoredSession]) -> None:
+    """Write an event file of its own for the night; a night that ends twice replaces it.
+
+    The step is the day since 1970: nights without a measurement leave a gap.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from tensorboardX import SummaryWriter
+
+    suffix = f".{night}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"events.out.tfevents.*{suffix}"):
+            with contextlib.suppress(OSError):
+                old.unlink()
+        with SummaryWriter(str(folder), filename_suffix=suffix) as writer:
+            for one in sessions:
+                seconds = one.started_at.timestamp()
+                place = f"{one.model}/{one.target}/{one.artifact}/{one.serial}"
+                for figure in FIGURES:
+                    value = getattr(one, figure)
+                    if value is not None:
+                        writer.add_scalar(f"{place}/{figure}", value, int(seconds // DAY_S), walltime=seconds)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror}.", "Choose another folder."
+        ) from None

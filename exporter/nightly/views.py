@@ -1,0 +1,111 @@
+"""What the page shows of one line: its nights, where it changed, and how its launches lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from android_harness.history.records import Filter, Gap, Line, StoredSession, device_hash
+from android_harness.regressions import changes
+from android_harness.regressions.records import Change
+from exporter import ondevice
+from exporter.nightly.config import Config
+from exporter.nightly.records import Result, Row
+
+if TYPE_CHECKING:
+    from android_harness.history.store import History
+
+NIGHTS = 120
+"""Of a line, at most: more would be thinner than a pixel on a phone."""
+LAUNCHES_OF = 6
+"""Sessions whose launches are shown: tonight's and some before."""
+FORGOTTEN = 30
+"""Nights after which a line that nobody measures any more leaves the page."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One line of the history, as of tonight."""
+
+    line: Line
+    series: tuple[StoredSession, ...]
+    """Oldest first."""
+    tonight: tuple[StoredSession, ...]
+    changes: tuple[Change, ...]
+    gaps: tuple[Gap, ...]
+    launches: tuple[tuple[StoredSession, tuple[tuple[float, ...], ...]], ...]
+    """Of the last sessions, oldest first: p5, p25, p50, p75, p95 of each launch, in ms."""
+    row: Row | None
+    """What tonight said; None where it was not measured."""
+
+    @property
+    def serial(self) -> str:
+        return self.series[-1].serial
+
+    @property
+    def last(self) -> StoredSession:
+        return self.series[-1]
+
+
+def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
+    """Every line of tonight's models and targets, by model, target, device and artifact."""
+    rows = {row.key: row for row in result.rows if row.key}
+    found = [
+        view
+        for card in config.cards
+        for line in memory.lines(Filter(model=card.name))
+        if line.target in config.targets and (view := _view(memory, line, result, rows))
+    ]
+    return tuple(sorted(found, key=_order))
+
+
+def _order(view: View) -> tuple[str, str, str, str]:
+    return view.line.model, view.line.target, view.serial, view.line.artifact
+
+
+def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) -> View | None:
+    series = memory.series(line, newest=NIGHTS)
+    tonight = tuple(one for one in series if one.run == result.night)
+    if not tonight and len({one.run for one in series}) and _is_old(series[-1], result):
+        return None
+    row = next((rows[one.key] for one in tonight if one.key in rows), None)
+    return View(
+        line=line,
+        series=series,
+        tonight=tonight,
+        changes=changes.changes(series),
+        gaps=tuple(_gaps(memory, series)),
+        launches=tuple(_launches(memory, series[-LAUNCHES_OF:])),
+        row=row,
+    )
+
+
+def _is_old(session: StoredSession, result: Result) -> bool:
+    from datetime import datetime, timedelta
+
+    return datetime.fromisoformat(result.started_at) - session.started_at > timedelta(days=FORGOTTEN)
+
+
+def _gaps(memory: History, series: Sequence[StoredSession]) -> Iterator[Gap]:
+    """Those that this line would have been measured in."""
+    last = series[-1]
+    wanted = Filter(
+        model=last.model,
+        target=last.target,
+        artifact=last.artifact,
+        device=device_hash(last.serial),
+        since=series[0].started_at,
+        newest=NIGHTS,
+    )
+    measured = {one.run for one in series}
+    return (gap for gap in memory.gaps(wanted) if gap.run not in measured)
+
+
+def _launches(
+    memory: History, sessions: Sequence[StoredSession]
+) -> Iterator[tuple[StoredSession, tuple[tuple[float, ...], ...]]]:
+    for session in sessions:
+        raw = memory.samples(session.key)
+        if raw is not None:
+            yield session, ondevice.quantiles([one.durations_ns for one in raw.launches])

@@ -1,0 +1,53 @@
+"""What a night leaves behind: page, JUnit, summary; in its folder, and the newest beside all nights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.errors import OutputError
+from exporter.nightly import junit, page, scalars, summary, views
+from exporter.nightly.config import Config
+from exporter.nightly.records import Night, Result
+from exporter.publish import write_text
+
+if TYPE_CHECKING:
+    from android_harness.history.store import History
+
+PAGE, JUNIT, SUMMARY = "nightly.html", "junit.xml", "summary.md"
+GAPS = 40
+"""On the page, the newest."""
+
+
+def check_tensorboard() -> None:
+    scalars.check()
+
+
+def write(config: Config, night: Night, memory: History, result: Result, tensorboard: Path | None) -> None:
+    """Write everything; files appear whole.
+
+    Raises:
+        OutputError: A folder cannot be written.
+    """
+    from android_harness.history.records import Filter
+
+    shown = views.views(config, memory, result)
+    gaps = memory.gaps(Filter(host=result.host, newest=GAPS))
+    texts = {
+        PAGE: page.render(result, shown, gaps),
+        JUNIT: junit.render(result),
+        SUMMARY: summary.markdown(result),
+    }
+    try:
+        for name, content in texts.items():
+            for folder in (night.folder, config.out):
+                write_text(folder / name, content)
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(step).open("a", encoding="utf-8") as file:
+                file.write(texts[SUMMARY])
+    except OSError as error:
+        raise OutputError(f"{config.out} cannot be written: {error.strerror}.", "Check its space.") from None
+    if tensorboard:
+        sessions = memory.sessions(Filter(run=night.id, host=result.host))
+        scalars.write(tensorboard, night.id, reversed(sessions))

@@ -1,0 +1,172 @@
+"""A night without exports and phones: OUT folders made at once, phones that answer what a test says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from android_harness import build, farm, history
+from android_harness.bench import Failed
+from android_harness.errors import HarnessError
+from android_harness.farm import Outcome
+from android_harness.history.records import Filter, Gap, StoredSession
+from android_harness.records import Plan, Session, Work
+from exporter import bench, evidence
+from exporter.nightly import config, devices, exporting, run
+from exporter.nightly.devices import Lab
+from exporter.nightly.records import Row
+from exporter.records import Report
+from exporter.report import manifest
+from exporter.stages import EVIDENCE
+from tests.harness import sessions
+from tests.report import sample
+from tests.test_cli_bench import phone
+
+FAST, OVER, CLOSE = 8.0, 20.0, 15.0
+ARTIFACT = "executorch-xnnpack-int8"
+Answer = Callable[[str, Work, int], "float | HarnessError"]
+"""(serial, work, how often this phone was asked for this artifact before) -> p50 in ms, or what fails."""
+
+
+class Killed(BaseException):
+    """As SIGKILL would, as far as the code can tell: nothing after it runs but `finally`."""
+
+
+def export(folder: Path, change: Callable[[Report], Report] = lambda report: report) -> None:
+    """An export whose artifacts are a word each; nothing here runs them."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    reference = random.normal(0, 1, (4, 1, 10))
+    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
+    edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
+    found = evidence.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
+    evidence.save(found, folder / EVIDENCE)
+    report = change(sample.report())
+    rows = []
+    for row in report.artifacts:
+        if row.file:
+            (folder / row.file).write_text(f"artifact of {folder.name}")
+        rows.append(replace(row, sha256=digest(folder / row.file) if row.file else None))
+    files = {EVIDENCE: digest(folder / EVIDENCE)}
+    written = replace(report, artifacts=tuple(rows), evidence_files=files)
+    (folder / "manifest.json").write_text(manifest.dump(written))
+
+
+def only(report: Report, *names: str) -> Report:
+    """With these artifacts alone."""
+    return replace(report, artifacts=tuple(a for a in report.artifacts if a.variant.name in names))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass
+class Farm:
+    """What the phones answer, and what they were asked."""
+
+    folder: Path
+    phones: tuple[str, ...] = ("a", "b")
+    answer: Answer = lambda serial, work, before: FAST
+    exports: Callable[[str, str], Exception | None] = lambda model, target: None
+    change: Callable[[Report], Report] = lambda report: only(report, ARTIFACT, "onnx-fp32", "coreml-fp16")
+    socs: Mapping[str, str] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Devices that do not answer, and why."""
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    """(serial, file's folder, artifact)."""
+    exported: list[str] = field(default_factory=list)
+    kill_after: int | None = None
+    """Sessions after whose end everything is killed."""
+
+    def task(self, cards: Sequence[str] = ("one", "two", "three"), extra: str = "") -> Path:
+        """`nightly.toml` and its cards."""
+        for name in cards:
+            (self.folder / f"{name}.toml").write_text('[checkpoint]\npath = "x.pth"\nsha256 = "00000000"\n')
+        path = self.folder / "nightly.toml"
+        listed = ", ".join(f'"{name}.toml"' for name in cards)
+        path.write_text(
+            f'cards = [{listed}]\ntargets = ["snapdragon865"]\nout = "out"\nhistory = "history.sqlite"\n'
+            f"{extra}\n[protocol]\nlaunches = 4\nwait_s = 0\n"
+        )
+        return path
+
+    def run(self, task: Path | None = None, **options: Any) -> run.Finished:
+        return run.run(config.load(task or self.task()), **options)
+
+    def sessions(self) -> tuple[StoredSession, ...]:
+        """All that is remembered, oldest first."""
+        with history.open_history(self.folder / "history.sqlite") as memory:
+            return tuple(reversed(memory.sessions()))
+
+    def gaps(self) -> tuple[Gap, ...]:
+        with history.open_history(self.folder / "history.sqlite") as memory:
+            return memory.gaps(Filter())
+
+    def _made(self, card: Any, target: str, folder: Path, observer: Any) -> Report:
+        self.exported.append(card.name)
+        if (error := self.exports(card.name, target)) is not None:
+            raise error
+        export(folder, self.change)
+        return bench.read(folder)[0]
+
+    def _find(self, names: Sequence[str]) -> Lab:
+        found = {serial: SimpleNamespace(serial=serial) for serial in self.phones}
+        known = {
+            serial: sessions.identity(serial=serial, soc=self.socs.get(serial, "SM8250")) for serial in found
+        }
+        return Lab(found, known, self.silent, tuple(names))
+
+    def _bench(
+        self,
+        asked: Sequence[Any],
+        works: Sequence[Work],
+        plan: Plan,
+        *,
+        finished: Callable[[Outcome], None],
+        **_: Any,
+    ) -> None:
+        for device in asked:
+            results = tuple(self._session(device.serial, work, plan) for work in works)
+            finished(Outcome(device.serial, results=results))
+            if self.kill_after is not None and len(self.asked) >= self.kill_after:
+                self.kill_after = None
+                raise Killed
+
+    def _session(self, serial: str, work: Work, plan: Plan) -> Session | Failed:
+        place = (serial, work.path.parent.name, work.name)
+        said = self.answer(serial, work, self.asked.count(place))
+        self.asked.append(place)
+        if isinstance(said, HarnessError):
+            return Failed(work, said)
+        from datetime import UTC, datetime
+
+        measured = phone(serial, work, plan, [said] * 4)
+        return replace(measured, started_at=datetime.now(UTC).isoformat())
+
+
+def farm_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Farm:
+    """A farm in place of the real one."""
+    found = Farm(folder, **said)
+    monkeypatch.setattr(exporting, "_made", found._made)
+    monkeypatch.setattr(devices, "find", found._find)
+    monkeypatch.setattr(farm, "bench_all", found._bench)
+    monkeypatch.setattr(build, "find_runner", lambda target, backend: folder)
+    return found
+
+
+def states(finished: run.Finished) -> dict[str, int]:
+    """State -> how many rows have it; what was never to be measured is left out."""
+    rows = [row.state for row in finished.result.rows if row.state != "skipped"]
+    return {state: rows.count(state) for state in rows}
+
+
+def rows_of(finished: run.Finished, state: str) -> list[Row]:
+    return [row for row in finished.result.rows if row.state == state]

@@ -1,0 +1,121 @@
+"""`nightly.toml` and the night's journal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import UsageError
+from exporter.nightly import config, journal
+
+CARD = '[checkpoint]\npath = "x.pth"\nsha256 = "00000000"\n'
+NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "net.toml").write_text(CARD)
+    path = folder / "nightly.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_example_is_right() -> None:
+    """And its card is there."""
+    found = config.load(Path(__file__).parents[2] / "scripts" / "nightly.toml")
+    assert [card.name for card in found.cards] == ["mobilenet_v2"]
+    assert found.broken == ()
+    assert found.settings["launches"] == 5
+
+
+def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
+    """All phones, the protocol's own counts, everything beside the file."""
+    from android_harness.records import Plan
+
+    found = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
+    assert (found.devices, found.targets, found.history) == (("all",), ("snapdragon865",), None)
+    assert found.out == tmp_path / "nightly"
+    assert Plan(**found.settings) == Plan()
+
+
+def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
+    """Each card once, in order."""
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.toml").write_text(CARD)
+    listed = write(tmp_path, 'cards = ["b.toml", "[ab].toml"]\ntargets = ["sd865"]\n')
+    assert [card.name for card in config.load(listed).cards] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("h.sqlite", "{folder}/h.sqlite"), ("postgresql://u@h/n", "postgresql://u@h/n")]
+)
+def test_the_history_is_a_file_beside_it_or_a_url(said: str, kept: str, tmp_path: Path) -> None:
+    """Wherever the night is started from."""
+    text = f'cards = ["net.toml"]\ntargets = ["sd865"]\nhistory = "{said}"\n'
+    assert config.load(write(tmp_path, text)).history == kept.format(folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('cards = []\ntargets = ["sd865"]\n', "cards is []"),
+        ('cards = ["none-*.toml"]\ntargets = ["sd865"]\n', "no file in "),
+        ('cards = ["net.toml"]\ntargets = ["sd9000"]\n', "Unknown target 'sd9000'"),
+        ('cards = ["net.toml"]\ntargets = ["sd865"]\ntarget = 1\n', "Did you mean targets?"),
+        ('cards = ["net.toml"]\ntargets = ["sd865"]\n[protocol]\nlaunches = 2\n', "protocol.launches is 2"),
+        (
+            'cards = ["net.toml"]\ntargets = ["sd865"]\n[protocol]\naffinity = "x"\n',
+            "protocol.affinity is 'x'",
+        ),
+        ('cards = ["net.toml"]\ntargets = ["sd865"]\n[retention]\nnight = 3\n', "Did you mean nights?"),
+    ],
+)
+def test_mistakes_are_told(text: str, told: str, tmp_path: Path) -> None:
+    """With the file's name and the key."""
+    with pytest.raises(UsageError, match=r"nightly\.toml") as caught:
+        config.load(write(tmp_path, text))
+    assert told in str(caught.value)
+
+
+def test_a_broken_card_is_no_mistake_of_the_night(tmp_path: Path) -> None:
+    """The others are good."""
+    (tmp_path / "bad.toml").write_text("licens = 1\n")
+    found = config.load(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
+    assert [card.name for card in found.cards] == ["net"]
+    assert [name for name, _ in found.broken] == ["bad"]
+
+
+class TestJournal:
+    """Which night it is."""
+
+    def test_a_night_that_was_cut_off_goes_on(self, tmp_path: Path) -> None:
+        """With its own name."""
+        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
+        second = journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(hours=19))
+        assert (first.resumed, second.resumed, second.id) == (False, True, first.id)
+
+    @pytest.mark.parametrize(("hours", "fresh"), [(21, False), (1, True)])
+    def test_one_that_is_too_old_or_not_wanted_does_not(
+        self, hours: int, fresh: bool, tmp_path: Path
+    ) -> None:
+        """It is told as one that never ended."""
+        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
+        second = journal.begin(tmp_path, 20, fresh=fresh, now=NOW + timedelta(hours=hours))
+        assert (second.resumed, second.abandoned) == (False, (first.id,))
+
+    def test_one_that_ended_is_over(self, tmp_path: Path) -> None:
+        """Even in the same second."""
+        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
+        journal.end(first, {})
+        second = journal.begin(tmp_path, 20, fresh=False, now=NOW)
+        assert second.id > first.id
+        assert [folder.name for folder in journal.ended(tmp_path)] == [first.id]
+
+    def test_only_nights_are_forgotten(self, tmp_path: Path) -> None:
+        """Whatever else lies beside them stays."""
+        for day in range(4):
+            journal.end(journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(days=day)), {})
+        (tmp_path / "nights" / "mine").mkdir()
+        assert len(journal.forget(tmp_path, 3)) == 1
+        assert len(list((tmp_path / "nights").iterdir())) == 4

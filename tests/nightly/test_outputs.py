@@ -1,0 +1,180 @@
+"""A night for machines: JUnit, Markdown, JSON, TensorBoard, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from exporter.cli import main
+from exporter.errors import MissingDependencyError
+from exporter.nightly import junit, run, scalars, summary
+from exporter.nightly.records import EXIT_CODES, WORST_FIRST, Result, State, as_json
+from exporter.nightly.run import Finished
+from tests.nightly import sample
+
+
+def nights_of(*states: State) -> Result:
+    return sample.result(rows=tuple(sample.row(state) for state in states))
+
+
+class TestExitCodes:
+    """By the worst row."""
+
+    def test_each_verdict_has_its_own(self) -> None:
+        """Only what is fine, and what was never to be measured, ends with 0."""
+        codes = [code for state, code in EXIT_CODES.items() if state != "skipped"]
+        assert len(set(codes)) == len(codes)
+        assert nights_of("fine", "skipped").exit_code == 0
+
+    @pytest.mark.parametrize("place", range(len(WORST_FIRST) - 2))
+    def test_the_worst_governs(self, place: int) -> None:
+        """Whatever else there is."""
+        states = WORST_FIRST[place:]
+        assert nights_of(*reversed(states)).exit_code == EXIT_CODES[states[0]]
+
+    def test_a_night_without_rows_measured_nothing(self) -> None:
+        """It is not fine."""
+        assert nights_of("skipped").exit_code == EXIT_CODES["not_measured"]
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_the_command_line_ends_with_it(
+        self,
+        as_json: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """And prints what was found, as a table or as JSON."""
+        monkeypatch.setattr(run, "run", lambda *_, **__: Finished(sample.result(), tmp_path))
+        (tmp_path / "nightly.toml").write_text('cards = ["x.toml"]\ntargets = ["snapdragon865"]\n')
+        with pytest.raises(SystemExit) as caught:
+            main(["nightly", str(tmp_path / "nightly.toml"), *(["--json"] if as_json else [])])
+        assert caught.value.code == 40
+        told = capsys.readouterr().out
+        if as_json:
+            assert json.loads(told) == json.loads(json.dumps(as_json_of_sample()))
+        else:
+            assert "regression   onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE" in told
+
+
+def as_json_of_sample() -> object:
+    return as_json(sample.result())
+
+
+class TestJunit:
+    """As CI systems read it."""
+
+    def test_a_case_for_every_row(self) -> None:
+        """Counted right, named by model, target, artifact and device."""
+        result = sample.result()
+        root = ET.fromstring(junit.render(result))
+        cases = root.findall("testsuite/testcase")
+        assert len(cases) == len(result.rows) == int(root.attrib["tests"])
+        assert cases[0].attrib == {
+            "classname": "mobilenet_v2.snapdragon865",
+            "name": "onnx-fp32 on R5CR30ABCDE",
+        }
+        assert len({(c.attrib["classname"], c.attrib["name"]) for c in cases}) == len(cases)
+
+    @pytest.mark.parametrize(
+        ("state", "kind"),
+        [
+            ("regression", "failure"),
+            ("over_budget", "failure"),
+            ("failed", "error"),
+            ("no_phone", "skipped"),
+            ("inconclusive", "skipped"),
+            ("not_measured", "skipped"),
+            ("skipped", "skipped"),
+            ("fine", None),
+        ],
+    )
+    def test_each_state_is_what_it_should_be(self, state: State, kind: str | None) -> None:
+        """With its reason; only what is fine passed."""
+        (case,) = ET.fromstring(junit.render(nights_of(state))).findall("testsuite/testcase")
+        assert {child.tag for child in case} == {kind or "system-out"}
+        assert case[0].text == "It is so."
+        totals = ET.fromstring(junit.render(nights_of(state))).attrib
+        assert totals["failures"] == str(int(kind == "failure"))
+        assert totals["errors"] == str(int(kind == "error"))
+        assert totals["skipped"] == str(int(kind == "skipped"))
+
+    def test_what_xml_cannot_hold_is_replaced(self) -> None:
+        """Devices and frameworks say anything."""
+        row = sample.row("failed", "\x1b[31m\x00 & <b> \ud800", model="a\x07b")
+        (case,) = ET.fromstring(junit.render(sample.result(rows=(row,)))).findall("testsuite/testcase")
+        assert case[0].text == "\ufffd[31m\ufffd & <b> \ufffd"
+
+
+class TestSummary:
+    """One paragraph."""
+
+    def test_it_says_what_matters(self) -> None:
+        """The verdict, how much was measured, and what is wrong by name."""
+        told = summary.markdown(sample.result())
+        assert told.count("\n") == 1
+        assert told.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
+        assert "Regression: onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE." in told
+        assert "the export of broken" in told
+
+    def test_many_are_counted(self) -> None:
+        """Three names are enough for a headline."""
+        told = summary.lead(nights_of(*("failed",) * 5))
+        assert told.endswith("and 2 more.")
+
+    def test_names_cannot_become_markup(self) -> None:
+        """They are shown as they are."""
+        row = sample.row("failed", model="[x](http://y) <img src=z>")
+        told = summary.markdown(sample.result(rows=(row,)))
+        assert "[x](" not in told
+        assert "\\<img" in told
+
+
+class TestTensorboard:
+    """Scalars."""
+
+    def test_a_curve_for_each_artifact_and_phone(self, tmp_path: Path) -> None:
+        """At the time of the night; a night that is written twice is there once."""
+        sessions = [one for one in sample.stored() if one.run == sample.TONIGHT]
+        for _ in range(2):
+            scalars.write(tmp_path, sample.TONIGHT, sessions)
+        (file,) = tmp_path.glob("events.out.tfevents.*")
+        found = read(file)
+        one = sessions[0]
+        place = f"mobilenet_v2/snapdragon865/onnx-fp32/{one.serial}"
+        ((value, step),) = found[f"{place}/p50_ms"]
+        assert value == pytest.approx(one.p50_ms)
+        assert step == int(one.started_at.timestamp() // 86400)
+        assert len({tag.rpartition("/")[0] for tag in found}) == len(sessions)
+
+    def test_a_missing_package_is_told_before_the_night(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With what installs it."""
+        monkeypatch.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(MissingDependencyError, match=r"export-mobile\[tensorboard\]"):
+            scalars.check()
+
+
+def read(file: Path) -> dict[str, list[tuple[float, int]]]:
+    """Tag -> (value, step), of an event file: records with a length, two checksums and a message each."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    raw, found = file.read_bytes(), dict[str, list[tuple[float, int]]]()
+    while raw:
+        size = int.from_bytes(raw[:8], "little")
+        event = Event.FromString(raw[12 : 12 + size])
+        raw = raw[16 + size :]
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((value.simple_value, event.step))
+    return found
+
+
+def test_a_result_reads_as_json() -> None:
+    """Every row with its words and state."""
+    told = json.loads(json.dumps(as_json(replace(sample.result(), notes=("x",)))))
+    assert (told["state"], told["exit_code"], told["notes"]) == ("regression", 40, ["x"])
+    assert [row["words"] for row in told["rows"]] == [row.words for row in sample.result().rows]

@@ -1,0 +1,360 @@
+"""A night from its beginning to its end: whatever fails or is killed, all the rest is measured, once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from android_harness.errors import Disconnected, HarnessError
+from android_harness.records import Work
+from exporter.errors import CheckpointError, NightRunningError
+from exporter.nightly import journal, page, views
+from exporter.records import Report
+from exporter.report import manifest
+from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
+
+
+@pytest.fixture(autouse=True)
+def _plain_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time, and is looked at elsewhere."""
+    monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(views, "views", lambda *_: ())
+    monkeypatch.setattr("exporter.bench.assemble.write", _manifest_only)
+
+
+def _manifest_only(out: Path, report: Report) -> None:
+    (out / "manifest.json").write_text(manifest.dump(report))
+
+
+@pytest.fixture
+def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    return farm_of(tmp_path, monkeypatch)
+
+
+def cells(farm: Farm) -> Counter[tuple[str, str, str, str]]:
+    return Counter((one.run, one.model, one.artifact, one.serial) for one in farm.sessions())
+
+
+def per_night(farm: Farm) -> int:
+    """Artifacts that passed in the sample and that the runner executes, times models and phones."""
+    return len({(one.model, one.artifact, one.serial) for one in farm.sessions()})
+
+
+class TestAllIsMeasured:
+    """Models x targets x devices."""
+
+    def test_every_artifact_of_every_model_on_every_phone(self, phones: Farm) -> None:
+        """Each is remembered, and the night is fine."""
+        finished = phones.run()
+        stored = phones.sessions()
+        assert {one.model for one in stored} == {"one", "two", "three"}
+        assert {one.serial for one in stored} == {"a", "b"}
+        assert ARTIFACT in {one.artifact for one in stored}
+        assert set(cells(phones).values()) == {1}
+        assert states(finished) == {"fine": len(stored)}
+        assert finished.result.exit_code == 0
+
+    def test_what_is_remembered_says_what_it_is_of(self, phones: Farm) -> None:
+        """Enough to compare it in a year."""
+        phones.run()
+        one = next(s for s in phones.sessions() if s.artifact == ARTIFACT)
+        assert (one.target, one.format, one.precision) == ("snapdragon865", "executorch", "int8")
+        assert one.toolchain["torch"]
+        assert one.artifact_sha256 != one.source_sha256
+        assert (one.evidence, one.verdict, one.budget_ms) == ("measured", "pass", 15.0)
+
+    def test_the_exports_own_page_and_manifest_know_it(self, phones: Farm) -> None:
+        """As after `bench`: `export-mobile verify` holds, and the choice is made by the devices."""
+        finished = phones.run()
+        listed = manifest.load(finished.folder / "one-snapdragon865" / "manifest.json")
+        row = next(a for a in listed.artifacts if a.name == ARTIFACT)
+        assert {item.device["serial"] for item in row.device_latencies} == {"a", "b"}
+        assert listed.verdict.budget == "pass"
+
+    def test_only_the_chosen_when_that_is_asked_for(self, phones: Farm) -> None:
+        """A tenth of the time."""
+        task = phones.task()
+        task.write_text(task.read_text() + 'artifacts = "chosen"\n')
+        phones.run(task)
+        assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
+
+    def test_a_phone_that_is_another_chip_is_left_out(self, phones: Farm) -> None:
+        """With the reason, and no failure."""
+        phones.socs = {"b": "SM8350"}
+        finished = phones.run()
+        assert {one.serial for one in phones.sessions()} == {"a"}
+        skipped = [row for row in rows_of(finished, "skipped") if row.serial == "b"]
+        assert skipped
+        assert "SM8350" in skipped[0].words
+        assert finished.result.exit_code == 0
+
+
+class TestNothingStopsTheRest:
+    """Every failure is in the report, with its message."""
+
+    def test_one_model(self, phones: Farm) -> None:
+        """The other two are measured."""
+        gone = CheckpointError("There is no such file.", "Get it.")
+        phones.exports = lambda model, _: gone if model == "two" else None
+        finished = phones.run()
+        assert {one.model for one in phones.sessions()} == {"one", "three"}
+        (row,) = rows_of(finished, "failed")
+        assert (row.model, row.words) == ("two", "There is no such file. Get it.")
+        assert finished.result.exit_code == 42
+
+    def test_one_model_with_an_error_that_nobody_thought_of(self, phones: Farm) -> None:
+        """Told as such."""
+        phones.exports = lambda model, _: ZeroDivisionError("by zero") if model == "two" else None
+        (row,) = rows_of(phones.run(), "failed")
+        assert row.words == "Unexpected ZeroDivisionError: by zero."
+
+    def test_one_card(self, phones: Farm) -> None:
+        """Its mistake is told; the night goes on."""
+        task = phones.task()
+        (phones.folder / "two.toml").write_text("licens = 1\n")
+        finished = phones.run(task)
+        assert {one.model for one in phones.sessions()} == {"one", "three"}
+        (row,) = rows_of(finished, "failed")
+        assert "unknown key licens. " in row.words
+
+    def test_one_artifact_on_one_phone(self, phones: Farm) -> None:
+        """All else is measured, and a gap is remembered."""
+
+        def answer(serial: str, work: Work, _: int) -> float | HarnessError:
+            return Disconnected("It went away.", "") if (serial, work.name) == ("b", ARTIFACT) else FAST
+
+        phones.answer = answer
+        finished = phones.run()
+        failed = rows_of(finished, "failed")
+        assert {(row.serial, row.artifact, row.words) for row in failed} == {("b", ARTIFACT, "It went away.")}
+        assert len(failed) == 3
+        assert {(gap.artifact, gap.reason) for gap in phones.gaps()} == {(ARTIFACT, "It went away.")}
+        assert len(phones.sessions()) == sum(states(finished).values()) - 3
+
+    def test_one_phone_that_does_not_answer(self, phones: Farm) -> None:
+        """It is a failure of its own."""
+        phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
+        finished = phones.run()
+        (row,) = rows_of(finished, "failed")
+        assert (row.serial, row.words) == ("b", "adb says 'unauthorized'.")
+        assert {one.serial for one in phones.sessions()} == {"a"}
+
+    def test_what_a_card_requires_and_nothing_passes(self, phones: Farm) -> None:
+        """A night without it failed."""
+        task = phones.task(["one"])
+        card = phones.folder / "one.toml"
+        card.write_text(card.read_text() + '[artifacts]\nrequire = ["coreml"]\n')
+        (row,) = rows_of(phones.run(task), "failed")
+        assert row.words == "The card requires coreml, and none of it passed."
+
+
+class TestNoPhone:
+    """Nothing to measure on."""
+
+    def test_has_its_own_exit_code_and_leaves_a_gap(self, phones: Farm) -> None:
+        """The exports were made all the same."""
+        phones.phones, phones.silent = (), {"all": "adb sees no phone."}
+        finished = phones.run()
+        assert finished.result.exit_code == 43
+        assert phones.exported == ["one", "two", "three"]
+        assert [(gap.reason, gap.run) for gap in phones.gaps()] == [
+            ("adb sees no phone.", finished.result.night)
+        ]
+
+
+class TestKilled:
+    """At any point; the next start goes on."""
+
+    @pytest.mark.parametrize("after", [1, 7])
+    def test_nothing_is_lost_and_nothing_is_measured_twice(self, phones: Farm, after: int) -> None:
+        """Twice at different points, and still complete in one night."""
+        task = phones.task()
+        phones.kill_after = after
+        with pytest.raises(Killed):
+            phones.run(task)
+        first = phones.sessions()
+        assert first
+        phones.kill_after = len(phones.asked) + 4
+        with pytest.raises(Killed):
+            phones.run(task)
+        second = phones.sessions()
+        assert second[: len(first)] == first
+        finished = phones.run(task)
+        assert phones.sessions()[: len(second)] == second
+        assert set(Counter(phones.asked).values()) == {1}
+        assert set(cells(phones).values()) == {1}
+        assert states(finished) == {"fine": 6 * len({name for _, _, name in phones.asked})}
+        assert len(journal.nights(phones.folder / "out")) == 1
+        assert phones.exported == ["one", "two", "three"]
+
+    def test_a_failure_is_tried_again(self, phones: Farm) -> None:
+        """Only what was measured is finished."""
+        task = phones.task(["one"])
+        phones.answer = lambda serial, work, before: Disconnected("Gone.") if not before else FAST
+        phones.kill_after = 1
+        with pytest.raises(Killed):
+            phones.run(task)
+        finished = phones.run(task)
+        assert {row.serial for row in rows_of(finished, "fine")} == {"a"}
+
+    def test_another_day_begins_another_night(self, phones: Farm) -> None:
+        """The one that was cut off leaves a gap."""
+        task = phones.task(["one"])
+        phones.kill_after = 1
+        with pytest.raises(Killed):
+            phones.run(task)
+        (cut_off,) = journal.nights(phones.folder / "out")
+        cut_off.rename(cut_off.with_name("2026-01-01T02-00-00Z"))
+        finished = phones.run(task)
+        assert finished.result.night > "2026-01-01"
+        assert [gap.run for gap in phones.gaps()] == ["2026-01-01T02-00-00Z"]
+
+    def test_one_that_has_ended_is_not_gone_on_with(self, phones: Farm) -> None:
+        """The next start is the next night."""
+        task = phones.task(["one"])
+        assert phones.run(task).result.night != phones.run(task).result.night
+
+    def test_a_new_one_begins_when_asked_for(self, phones: Farm) -> None:
+        """`--fresh`."""
+        task = phones.task(["one"])
+        phones.kill_after = 1
+        with pytest.raises(Killed):
+            phones.run(task)
+        phones.run(task, fresh=True)
+        assert len(journal.nights(phones.folder / "out")) == 2
+
+
+def test_two_nights_do_not_run_at_once(phones: Farm) -> None:
+    """The second one says so at once."""
+    import subprocess
+    import sys
+
+    out = phones.folder / "out"
+    code = (
+        "import sys, pathlib\nfrom exporter.nightly import journal\n"
+        f"with journal.only_one(pathlib.Path({str(out)!r})):\n"
+        "  print('held', flush=True)\n  sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(NightRunningError, match=rf"process {other.pid}"):
+            phones.run()
+        other.kill()
+    phones.run(phones.task(["one"]))
+
+
+class TestJudged:
+    """Against the nights before."""
+
+    @pytest.fixture
+    def week(self, phones: Farm) -> Farm:
+        """Six fine nights of one model on one phone."""
+        phones.phones = ("a",)
+        phones.change = only_chosen
+        for _ in range(6):
+            phones.run(phones.task(["one"]))
+        phones.asked.clear()
+        return phones
+
+    def test_slower_twice_is_a_regression(self, week: Farm) -> None:
+        """Measured again to be sure, told with figures, and kept out of the baselines."""
+        week.answer = lambda *_: FAST * 1.5
+        finished = week.run(week.task(["one"]))
+        (row,) = rows_of(finished, "regression")
+        assert finished.result.exit_code == 40
+        assert len(week.asked) == 2
+        assert "above the usual" in row.words
+        assert "Measured again" in row.words
+        week.answer = lambda *_: FAST
+        assert states(week.run(week.task(["one"]))) == {"fine": 1}
+
+    def test_slower_once_is_none(self, week: Farm) -> None:
+        """The second measurement was made to be believed."""
+        week.answer = lambda serial, work, before: FAST if before else FAST * 1.5
+        finished = week.run(week.task(["one"]))
+        assert states(finished) == {"fine": 1}
+        assert len(week.asked) == 2
+
+    def test_killed_before_the_second_measurement(self, week: Farm) -> None:
+        """The next start makes that one only."""
+        week.answer = lambda *_: FAST * 1.5
+        task = week.task(["one"])
+        week.kill_after = 1
+        with pytest.raises(Killed):
+            week.run(task)
+        assert rows_of(week.run(task), "regression")
+        assert len(week.asked) == 2
+
+    def test_not_measured_again_when_that_is_not_wanted(self, week: Farm) -> None:
+        """Then it is a suspicion: inconclusive."""
+        week.answer = lambda *_: FAST * 1.5
+        task = week.task(["one"])
+        task.write_text(task.read_text() + "confirm = false\n")
+        assert states(week.run(task)) == {"inconclusive": 1}
+
+    def test_what_passed_before_and_does_not_now(self, week: Farm) -> None:
+        """Is a regression, whatever the speed; what else changed is listed."""
+        week.change = lambda report: failing(only_chosen(report))
+        finished = week.run(week.task(["one"]))
+        (row,) = rows_of(finished, "regression")
+        assert row.words.startswith("It passed the night before. Failed: ")
+        change = finished.result.changes[0]
+        assert (change.artifact, change.worse) == (ARTIFACT, True)
+
+    def test_a_steady_night_changes_nothing(self, week: Farm) -> None:
+        """Nothing to read."""
+        assert week.run(week.task(["one"])).result.changes == ()
+
+
+def only_chosen(report: Report) -> Report:
+    return only(report, ARTIFACT)
+
+
+def failing(report: Report) -> Report:
+    rows = tuple(replace(a, status="failed", reason="It reaches 3 dB.") for a in report.artifacts)
+    return replace(report, artifacts=rows, selected=None, numerics="failed")
+
+
+@pytest.mark.parametrize(
+    ("ms", "code", "state"), [(FAST, 0, "fine"), (OVER, 41, "over_budget"), (CLOSE, 44, "inconclusive")]
+)
+def test_the_budget_decides(phones: Farm, ms: float, code: int, state: str) -> None:
+    """Of the phones' p90; a p90 on the budget decides nothing."""
+    phones.phones = ("a",)
+    if state == "inconclusive":
+        phones.answer = lambda *_: 15.0 / 1.009
+    else:
+        phones.answer = lambda *_: ms
+    finished = phones.run(phones.task(["one"]))
+    assert (finished.result.exit_code, set(states(finished))) == (code, {state})
+
+
+def test_what_is_left_behind(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page, JUnit, summary and JSON in the night's folder, the first three also beside all nights."""
+    step = phones.folder / "step.md"
+    step.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    finished = phones.run(phones.task(["one"]))
+    out = phones.folder / "out"
+    for name in ("nightly.html", "junit.xml", "summary.md"):
+        assert (out / name).read_text() == (finished.folder / name).read_text()
+    told: dict[str, Any] = json.loads((finished.folder / "night.json").read_text())
+    assert (told["state"], told["exit_code"]) == ("fine", 0)
+    assert step.read_text() == "before\n" + (out / "summary.md").read_text()
+
+
+def test_old_nights_are_forgotten(phones: Farm) -> None:
+    """Their folders; the history keeps what was measured."""
+    task = phones.task(["one"], extra="retention = { nights = 2 }")
+    for _ in range(3):
+        phones.run(task)
+    assert len(journal.nights(phones.folder / "out")) == 2
+    assert len({one.run for one in phones.sessions()}) == 3
