@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,24 @@ from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Sample, TensorSpec
 
 TINY = 1e-6
+FEW = 16
+"""Values below which a row may be alike by chance."""
+MIN_ROW_CONTRAST = 0.05
+"""Of an array row's standard deviation against all rows': below, it is nearly constant.
+
+For photos the same line is drawn at 5 of a typical 50 to 60 greys, see `photos.MIN_CONTRAST`."""
 SYNTHETIC_WARNING = (
     "No --calibration given: int8 is calibrated on synthetic inputs, and is not selected unless asked for. "
     "Give a folder of photos (or an .npz of arrays) like those the model will see."
 )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a sample comes from: a file's name, or "row 3"; and a picture's width and height."""
+
+    name: str
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +45,8 @@ class Data:
     kind: Literal["photos", "arrays", "synthetic"]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    origins: Mapping[bytes, Origin] = field(default_factory=dict)
+    """What was decoded, by digest: pictures and rows that serve for calibration or verification."""
 
 
 def load(
@@ -107,6 +124,11 @@ def _is_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
     )
 
 
+def row_digest(row: Sample) -> bytes:
+    """Of a sample's values: equal for equal rows."""
+    return hashlib.sha256(_bytes(row)).digest()
+
+
 def _from_arrays(source: Path, inputs: tuple[TensorSpec, ...], count: int) -> Data:
     rows, notes = arrays.read(source, inputs)
     middle = (len(rows) + 1) // 2
@@ -121,9 +143,34 @@ def _from_arrays(source: Path, inputs: tuple[TensorSpec, ...], count: int) -> Da
         )
     if copies := len(rest) - len(verification):
         notes += (f"Left out {copies} verification sample(s) equal to a calibration sample.",)
+    numbered = list(enumerate(rows))
+    origins = {row_digest(row): Origin(f"row {index}") for index, row in reversed(numbered)}
     return Data(
-        tuple(calibration[:count]), tuple(verification[:count]), "arrays", notes, _too_few(middle, count)
+        tuple(calibration[:count]),
+        tuple(verification[:count]),
+        "arrays",
+        notes,
+        (
+            *_too_few(middle, count),
+            *_flat_rows([*numbered[:middle][:count], *numbered[middle:][:count]]),
+            *_copied(len(rows) - len(origins), len(origins), 2 * count),
+        ),
+        origins,
     )
+
+
+def _flat_rows(rows: Sequence[tuple[int, Sample]]) -> tuple[str, ...]:
+    """A warning about rows whose float inputs hardly vary, beside how all rows vary."""
+    places = [i for i, array in enumerate(rows[0][1]) if array.dtype.kind == "f" and array.size >= FEW]
+    if not places:
+        return ()
+    overall = {i: float(np.std([row[i] for _, row in rows])) for i in places}
+    flat = [
+        f"row {index}"
+        for index, row in rows
+        if all(float(row[i].std()) < MIN_ROW_CONTRAST * overall[i] for i in places)
+    ]
+    return _flat(flat, len(rows), "rows") if flat else ()
 
 
 def _bytes(row: Sample) -> bytes:
@@ -139,7 +186,7 @@ def _too_few(have: int, count: int) -> tuple[str, ...]:
 def _from_photos(
     source: Path, inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None, count: int, seed: int
 ) -> Data:
-    spec, how = _photo_input(source, inputs, preprocessing)
+    spec, how = photo_input(source, inputs, preprocessing)
     batch, channels = spec.shape[:2]
     found = photos.find(source)
     each = count * batch
@@ -162,11 +209,35 @@ def _from_photos(
             *notes,
             *(_describe(p, s, each) for p, s in zip(("Calibration", "Verification"), sides, strict=True)),
         ),
-        (*problems, *pair_problem),
+        (*problems, *pair_problem, *_flat_photos(distinct), *_copied(len(notes), len(distinct), 2 * each)),
+        {photo.digest: Origin(photo.name, photo.size) for photo in distinct},
     )
 
 
-def _photo_input(
+def _flat_photos(distinct: Sequence[photos.Photo]) -> tuple[str, ...]:
+    flat = [photo.name for photo in distinct if photo.contrast < photos.MIN_CONTRAST]
+    return _flat(flat, len(distinct), "photos") if flat else ()
+
+
+def _flat(names: Sequence[str], of: int, what: str) -> tuple[str, ...]:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{len(names)} of {of} {what} are nearly constant ({shown}): int8 ranges learn little from them, and "
+        "agreement on them is easy. Replace them.",
+    )
+
+
+def _copied(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
+    """A warning when copies leave fewer different samples than were asked for."""
+    if not copies or distinct >= wanted:
+        return ()
+    return (
+        f"{copies} sample(s) are copies of others and were left out, so that {distinct} different ones stand "
+        f"for the {wanted} asked for. Give others in their place.",
+    )
+
+
+def photo_input(
     source: Path, inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None
 ) -> tuple[TensorSpec, Preprocessing]:
     """Check that photos can be this model's input at all."""

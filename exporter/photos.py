@@ -25,6 +25,12 @@ MAX_PIXELS = 100_000_000
 """Of a photo as stored and as resized: decoded as RGB this is 300 MB."""
 THUMBNAIL = (16, 16)
 LOOKALIKE_CORRELATION = 0.75  # of 16x16 greys: 0.88 for a stereo pair, at most 0.47 for different photos
+CONTRAST_SIZE = (64, 64)
+MIN_CONTRAST = 5.0
+"""Standard deviation of 64x64 greys, of 255, below which a photo is nearly one colour.
+
+Measured: a black frame with sensor noise 0.6 to 1.3, an evenly lit wall 3.2 to 3.4; the flattest photographs
+of scikit-image 9.8 (a retina's detail), 12 (the moon) and 17 (bricks, deep space); most have 30 to 80."""
 CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
 """Side of a crop as a share of the largest crop that fits."""
 
@@ -38,9 +44,13 @@ class Photo:
     """The preprocessed photo, float32 [C, H, W]."""
     reduced: Image.Image
     """Small enough to keep many of, large enough to crop from."""
+    size: tuple[int, int]
+    """Width and height of the picture as decoded."""
     digest: bytes
     """Of the decoded pixels: equal for copies, however they were encoded."""
     thumbnail: Array
+    contrast: float
+    """Standard deviation of its greys, 0 to 128; see `MIN_CONTRAST`."""
 
 
 def find(folder: Path) -> list[Path]:
@@ -83,6 +93,41 @@ def read_distinct(
         if len(photos) == limit:
             break
     return [photos[path] for path in sorted(photos)], notes, problems
+
+
+def read_whole(path: Path, preprocessing: Preprocessing, channels: int) -> Array | None:
+    """One photo as the model gets it, float32 [C, H, W]; None when it cannot be used."""
+    try:
+        image = _decode(path).convert("L" if channels == 1 else "RGB")
+        _check_size(_resized_size(image, preprocessing), "once resized")
+        return preprocess(image, preprocessing)
+    except _Unusable:
+        return None
+
+
+def digest(path: Path, channels: int) -> bytes | None:
+    """Of a photo's decoded pixels, as in `Photo`; None when it cannot be decoded."""
+    try:
+        return _content(_decode(path).convert("L" if channels == 1 else "RGB"))
+    except _Unusable:
+        return None
+
+
+def sizes(path: Path) -> set[tuple[int, int]]:
+    """Width and height that a photo may have once decoded, either way round; from its header alone."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=DECODERS) as image:
+                return {image.size, (image.height, image.width)}
+    except Exception:  # whatever hostile bytes lead Pillow to
+        return set()
+
+
+def _content(image: Image.Image) -> bytes:
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Array:
@@ -145,9 +190,11 @@ def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
         name=path.name,
         whole=preprocess(image, preprocessing),
         reduced=reduced,
-        digest=hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest(),
+        size=image.size,
+        digest=_content(image),
         thumbnail=np.asarray(reduced.convert("L").resize(THUMBNAIL), dtype=np.float64)
         + np.linspace(0, 1e-6, 256).reshape(THUMBNAIL),  # so that a plain colour has a correlation too
+        contrast=float(np.asarray(reduced.convert("L").resize(CONTRAST_SIZE)).std()),
     )
 
 

@@ -538,3 +538,44 @@ def test_edge_inputs_of_other_data() -> None:
     assert edges["saturated_high"][1].tolist() == [[7, 7, 7]]
     assert edges["tiny"][1].tolist() == [[4, 1, 7]]
     assert [a.dtype for a in edges["tiny"]] == [np.float32, np.int64]
+
+
+def test_nearly_constant_photos_are_warned_about(folder: Path) -> None:
+    """A dark frame with sensor noise and an evenly lit wall, but not a photo of little contrast."""
+    generator = np.random.default_rng(0)
+    noise = np.clip(generator.normal(20, 3, (48, 60)), 0, 255).astype(np.uint8)
+    wall = np.broadcast_to(np.linspace(180, 192, 60), (48, 60)).astype(np.uint8)
+    faint = (100 + np.asarray(picture(7, mode="L")) / 6).astype(np.uint8)
+    for name, pixels in {"noise": noise, "wall": wall, "faint": faint}.items():
+        Image.fromarray(pixels).convert("RGB").save(folder / f"{name}.png")
+    (warning,) = load(folder).warnings
+    assert warning.startswith("2 of 9 photos are nearly constant (noise.png, wall.png)")
+
+
+def test_nearly_constant_rows_are_warned_about(tmp_path: Path) -> None:
+    """Beside the other rows; a quiet row that still varies is none."""
+    x = np.random.default_rng(0).normal(size=(64, 1, 16)).astype(np.float32)
+    x[5] = 0.25
+    x[6] *= 0.3
+    np.savez(tmp_path / "c.npz", x=x)
+    inputs = (TensorSpec("x", (1, 16)),)
+    (warning,) = data.load(tmp_path / "c.npz", inputs, None, 32).warnings
+    assert warning.startswith("1 of 64 rows are nearly constant (row 5)")
+    assert data.load(tmp_path / "c.npz", inputs, None, 5).warnings == ()
+
+
+def test_copies_that_cost_samples_are_warned_about(folder: Path, tmp_path: Path) -> None:
+    """Only where the different ones are fewer than were asked for."""
+    Image.open(folder / "a.png").save(folder / "again.bmp")
+    (warning,) = load(folder, 8).warnings
+    assert warning.startswith(
+        "1 sample(s) are copies of others and were left out, so that 6 different ones stand"
+    )
+    assert load(folder, 3).warnings == ()
+
+
+def test_what_was_decoded_is_told_by_its_digest(folder: Path) -> None:
+    """Every picture that serves, with its name and size, so that no other set uses it unnoticed."""
+    origins = load(folder).origins.values()
+    assert sorted(origin.name for origin in origins) == [f"{name}.png" for name in "abcdef"]
+    assert {origin.size for origin in origins} == {(60, 48)}
