@@ -43,6 +43,27 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
     return list(zip(*columns, strict=True)), notes
 
 
+LABELS = "labels"
+
+
+def labels(path: Path) -> Array:
+    """The array `labels` of a `.npz`, int64 [samples].
+
+    Raises:
+        CalibrationError: There is none, or it holds no whole numbers.
+    """
+    found = _load(path).get(LABELS)
+    if found is None:
+        raise CalibrationError(
+            f"{path.name} holds no array {LABELS!r}.", "Save the class of each sample as it."
+        )
+    if found.dtype.kind not in "iu" or found.ndim not in {1, 2}:
+        raise CalibrationError(
+            f"{path.name}: {LABELS!r} is {found.dtype} {list(found.shape)}, expected whole numbers [samples]."
+        )
+    return found.astype(np.int64).reshape(-1)
+
+
 def _load(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:

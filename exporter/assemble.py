@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import __version__, cache, jobs, publish, select
+from exporter import __version__, cache, evaluate, jobs, publish, select
 from exporter.records import Artifact, Latency, Report, Status
 from exporter.stages import CheckedArtifact, Context, Source
 
@@ -74,7 +74,11 @@ def _artifact(
 
 
 def report(
-    context: Context, source: Source, rows: Sequence[Artifact], stage_seconds: Mapping[str, float]
+    context: Context,
+    source: Source,
+    rows: Sequence[Artifact],
+    stage_seconds: Mapping[str, float],
+    extras: evaluate.Extras,
 ) -> Report:
     """Everything the run found out, the choice included."""
     facts, request, target = source.facts, context.request, context.target
@@ -104,7 +108,7 @@ def report(
         budget="not_measured",
         tools={"export_mobile": __version__} | {tool: metadata.version(tool) for tool in TOOLS},
         notes=facts.notes,
-        warnings=facts.warnings,
+        warnings=(*facts.warnings, *extras.warnings),
         not_offered=target.why_not,
         seconds=round(sum(stage_seconds.values()), 3),
         stage_seconds=dict(stage_seconds),
@@ -112,6 +116,8 @@ def report(
         evidence_files=_evidence(context),
         limits=request.limits,
         matrix_weights=facts.matrix_weights,
+        evaluation=extras.evaluation,
+        calibration_curve=extras.curve,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import cache, jobs, publish
+from exporter import cache, evaluate, jobs, publish
 from exporter.records import Status
 from exporter.stages import EVIDENCE, CheckedArtifact, Event, Observer, check_files
 from exporter.workers import Job, Outcome, Workers
@@ -66,6 +66,7 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
 
     listed = manifest.load(out / publish.MANIFEST)
     problems = _evidence_problems(out, listed)
+    problems += _accuracy_problems(out, listed) if not problems else []
     wrong = _wrong_hashes(out, listed)
     checked = {} if problems else _check(out, listed, wrong, workers, observer or (lambda _: None))
     return Audit(
@@ -91,6 +92,25 @@ def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
         if artifact.status == "passed" and artifact.precision == "int8" and lowering not in names:
             problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")
     return problems
+
+
+def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
+    """Where the manifest's accuracy is not what the answers kept in OUT give.
+
+    The labelled samples themselves are not in OUT, so the answers are not made again.
+    """
+    if listed.accuracy is None:
+        return []
+    if not (out / evaluate.PREDICTIONS).is_file():
+        return [f"{evaluate.PREDICTIONS} is missing: the accuracy cannot be counted again."]
+    claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
+    claimed[evaluate.FLOAT] = listed.accuracy.float32.record()
+    found = evaluate.counted_file(out / evaluate.PREDICTIONS, listed.accuracy.classes)
+    return [
+        f"The accuracy of {name} is not what {evaluate.PREDICTIONS} gives."
+        for name, counts in claimed.items()
+        if found.get(name) != counts
+    ]
 
 
 def _wrong_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:

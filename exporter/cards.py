@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -96,9 +96,10 @@ class DataTable(Table):
 
 
 class EvaluationTable(Table):
-    """Inputs with labels, where there are some: a folder per class, or an .npz."""
+    """Inputs with labels, where there are some: a folder per class, or an .npz; as `--eval`, `--max-drop`."""
 
     path: Text
+    max_drop: Annotated[float, Field(ge=0, le=100)] = Request.max_drop
 
 
 class LimitsTable(Table):
@@ -217,7 +218,8 @@ def request_fields(card: Card) -> dict[str, Any]:
         "allow_synthetic": listed.artifacts.allow_synthetic,
         "limits": _limits(listed.limits),
         "budget_ms": listed.budget_ms,
-        **_evaluation(card),
+        "evaluation": _data(card, "evaluation", listed.evaluation),
+        "max_drop": listed.evaluation.max_drop if listed.evaluation else Request.max_drop,
     }
 
 
@@ -263,12 +265,6 @@ def _data(card: Card, key: str, table: DataTable | EvaluationTable | None) -> Pa
         hint = "It is relative to the card: a folder of photos or an .npz."
         raise CalibrationError(f"{card}: {key}.path: there is no {path}.", hint)
     return path
-
-
-def _evaluation(card: Card) -> Mapping[str, Any]:
-    """Labelled data are checked to be there, and handed on by an exporter that can use them."""
-    path = _data(card, "evaluation", card.listed.evaluation)
-    return {"evaluation": path} if "evaluation" in {field.name for field in fields(Request)} else {}
 
 
 def _limits(table: LimitsTable) -> Limits:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporter import assemble, cache, publish, stages, targets
+from exporter import assemble, cache, evaluate, publish, stages, targets
 from exporter.errors import CheckpointError, UsageError
 from exporter.records import Report, Variant
 from exporter.request import Request
@@ -34,10 +34,9 @@ def export(checkpoint: str | Path, target: str, observer: Observer | None = None
     Raises:
         ExportError: The checkpoint cannot be read, its network is unknown, OUT cannot be written, …
     """
-    if isinstance(calibration := options.get("calibration"), str):
-        options["calibration"] = Path(calibration)
-    if isinstance(out := options.get("out"), str):
-        options["out"] = Path(out)
+    for name in ("calibration", "evaluation", "out"):
+        if isinstance(path := options.get(name), str):
+            options[name] = Path(path)
     return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer)
 
 
@@ -46,6 +45,7 @@ def run(request: Request, observer: Observer | None = None) -> Report:
     target = targets.get(request.target)
     variants = plan(target, request.formats, request.precisions)
     _check_is_file(request.checkpoint)
+    _check_verified(request)
     with publish.staging(request.destination, request.force) as folders:
         with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
@@ -59,6 +59,7 @@ def _stages(context: Context) -> Report:
     clock = Clock(context.observer)
     with clock("read"):
         model = stages.read(context)
+        labels = evaluate.find(context, model)
     with clock("build"):
         model, built = stages.build(context, model)
     with clock("verify"):
@@ -66,8 +67,15 @@ def _stages(context: Context) -> Report:
     with clock("measure"):
         timed = stages.measure(context, built, checked)
     artifacts = assemble.artifacts(context, built, checked, timed)
+    extras = evaluate.Extras()
+    if context.request.calibration_curve:
+        with clock("curve"):
+            extras = evaluate.calibration_curve(context, model)
+    if labels is not None:
+        with clock("accuracy"):
+            artifacts, extras = evaluate.accurate(context, model, built, checked, labels, artifacts, extras)
     assemble.save_outputs(context, checked)
-    report = assemble.report(context, model, artifacts, clock.seconds)
+    report = assemble.report(context, model, artifacts, clock.seconds, extras)
     with clock("report"):
         assemble.write(context.folders.out, report)
     return report
@@ -96,6 +104,15 @@ def _check_is_file(path: Path) -> None:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
+
+
+def _check_verified(request: Request) -> None:
+    asked = [("--eval", request.evaluation), ("--calibration-curve", request.calibration_curve)]
+    for option, value in asked:
+        if value and not request.verify:
+            raise UsageError(
+                f"{option} needs the verification's results.", f"Leave out --no-verify or {option}."
+            )
 
 
 def plan(

@@ -220,6 +220,38 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """How often one model was right about labelled samples, in counts, beside eager float32 on the same."""
+
+    count: int
+    """Labelled samples that could be read."""
+    right: int
+    """Whose label came first."""
+    right5: int | None
+    """Whose label was among the first five; None with five classes or fewer."""
+    lost: int = 0
+    """Right in float32, wrong here."""
+    gained: int = 0
+    """Wrong in float32, right here."""
+    same: int = 0
+    """Where it answers as float32 does, right or wrong."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What accuracy was measured on, and what is allowed to be lost."""
+
+    kind: Literal["photos", "arrays"]
+    classes: int
+    max_drop: float
+    """Points of top-1 that an artifact may lose against float32."""
+    reference: Accuracy
+    """Eager float32's own."""
+    notes: tuple[str, ...] = ()
+    """How labels became classes, and what the figures cannot tell."""
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds on this host: never a phone's."""
 
@@ -292,6 +324,17 @@ class Artifact:
     latency: Latency | None = None
     build_seconds: float = 0.0
     device_latencies: tuple[DeviceLatency, ...] = ()
+    accuracy: Accuracy | None = None
+    """On labelled samples, where there are some and it ran here."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """int8 calibrated on the first `count` samples, on all verification samples against float64."""
+
+    count: int
+    sqnr_db: float
+    agreement: float | None
 
 
 DataKind = Literal["photos", "arrays", "synthetic", "none"]
@@ -343,3 +386,7 @@ class Report:
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)
     """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
+    evaluation: Evaluation | None = None
+    """None when no labels were given."""
+    calibration_curve: tuple[CurvePoint, ...] = ()
+    """Empty unless it was asked for."""

@@ -47,6 +47,12 @@ class Request(ModelRequest):
     precisions: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     budget_ms: float = 15.0
+    evaluation: Path | None = None
+    """Labelled data: a folder of photos with a folder per class, or an .npz with an array `labels`."""
+    max_drop: float = 1.0
+    """Points of top-1 that an artifact may lose on it against eager float32."""
+    calibration_curve: bool = False
+    """Measure int8 against the number of calibration samples."""
     allow_synthetic: bool = False
     """Let an int8 artifact that was calibrated on synthetic inputs be selected."""
     verify: bool = True

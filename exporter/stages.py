@@ -98,6 +98,11 @@ def _capture(context: Context) -> jobs.Facts:
     return facts
 
 
+def captured(context: Context, source: Source) -> Source:
+    """The source with its captured model in the work folder; the cache keeps the facts only."""
+    return source if source.captured else replace(source, facts=_capture(context), captured=True)
+
+
 def _source_key(context: Context) -> str:
     request = context.request.model
     if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
@@ -113,8 +118,8 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
     found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
     missing = [v for v, built in found.items() if built is None]
     needs_reference = context.request.verify and not context.evidence.exists()
-    if (missing or needs_reference) and not source.captured:
-        source = replace(source, facts=_capture(context), captured=True)
+    if missing or needs_reference:
+        source = captured(context, source)
     work = _build_jobs(context, missing)
     if needs_reference:
         work.insert(0, _reference_job(context, source))

@@ -53,6 +53,22 @@ def export_command(
         Path | None,
         typer.Option(help="Folder of photos or .npz of arrays; half calibrates, the other half verifies."),
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", help="Labelled photos, a folder per class, or .npz with labels: accuracy, and its gate."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, help="Points of top-1 an artifact may lose on --eval.")
+    ] = 1.0,
+    calibration_curve: Annotated[
+        bool,
+        typer.Option(
+            "--calibration-curve",
+            help="Also measure int8 with 1, 2, 4, … calibration inputs: how many are enough.",
+        ),
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Calibration inputs, and as many to verify on.")] = 64,
     formats: Annotated[
         str, typer.Option(metavar="A,B", help="Only these: executorch, torchscript, onnx, coreml.")
@@ -112,8 +128,8 @@ def export_command(
     CKPT may also be a model card (a .toml, see models/): options given beside it win over what it says.
 
     Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 it does not
-    run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration data,
-    130 interrupted.
+    run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration or
+    labelled data, 130 interrupted.
     """
     given = dict(
         **model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std),
@@ -126,6 +142,9 @@ def export_command(
         precisions=options.names(precisions),
         limits=options.limits(limits),
         budget_ms=budget,
+        evaluation=evaluation,
+        max_drop=max_drop,
+        calibration_curve=calibration_curve,
         allow_synthetic=allow_synthetic,
         verify=not no_verify,
         cache=not no_cache,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from exporter import devices
-from exporter.records import Artifact, Comparison, DeviceLatency, Report
+from exporter import accuracy, curve, devices
+from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report
 from exporter.report import flags, plots, snippets, text
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
                 if kind in text.NO_PHONE
             ],
             plots=_plots(report, outputs),
+            accuracy_rows=_accuracy_rows(report),
             facts=_facts(report),
             snippets=snippets.snippets(report),
         )
@@ -175,6 +176,28 @@ def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
     )
 
 
+def _accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
+    """(name, css, cells): float32 first, then every artifact that labelled samples were run on."""
+    if report.evaluation is None:
+        return ()
+    rows = [("float32", "", report.evaluation.reference)]
+    rows += [(a.variant.name, a.status.replace("_", "-"), a.accuracy) for a in report.artifacts if a.accuracy]
+    return tuple((name, css, _accuracy_cells(found)) for name, css, found in rows)
+
+
+def _accuracy_cells(found: Accuracy) -> tuple[tuple[str, str], ...]:
+    low, high = accuracy.interval(found.right, found.count)
+    down, up = accuracy.drop_interval(found)
+    return (
+        ("Top-1", text.share(found.right, found)),
+        ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f}"),
+        ("Top-5", text.NONE if found.right5 is None else text.share(found.right5, found)),
+        ("Points lost", f"{accuracy.drop(found):.2f}"),
+        ("95 % interval of it", f"{down:.2f} to {up:.2f}"),
+        ("Lost, gained", f"{found.lost}, {found.gained}"),
+    )
+
+
 def _no_proof(found: DeviceLatency) -> str:
     return " ".join(flags.reasons(found.why))
 
@@ -253,6 +276,16 @@ def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str
             "On devices",
             "A line per launch: p5 to p95, thick p25 to p75, dot the median. Only «measured» is a phone.",
             plots.devices(text.on_devices(report), report.selected, report.budget_ms),
+        ),
+        (
+            "Accuracy lost",
+            "Points of top-1 below float32 on labelled samples, with 95 % intervals.",
+            plots.accuracy(report.artifacts, report.evaluation, report.selected),
+        ),
+        (
+            "Calibration samples",
+            curve.sentence(report.calibration_curve) if report.calibration_curve else "",
+            plots.calibration(report.calibration_curve),
         ),
         (
             "Output values",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporter import devices
 from exporter.errors import VerificationError
 from exporter.records import Artifact, Comparison, Report, Verdict
+from exporter.report import accuracy
 from exporter.report.schema import SCHEMA_VERSION, Manifest
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ def dump(report: Report) -> str:
             "verdict": {"numerics": report.numerics, "budget": report.budget},
             "evidence": _evidence(report),
             "limits": asdict(report.limits),
+            "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
+            "calibration_curve": [
+                {
+                    "count": point.count,
+                    "sqnr_db": point.sqnr_db if math.isfinite(point.sqnr_db) else None,
+                    "top1_agreement": point.agreement,
+                }
+                for point in report.calibration_curve
+            ],
             "preprocessing": asdict(report.preprocessing) if report.preprocessing else None,
             "labels": report.labels,
             "selection_reason": report.selection_reason,
@@ -168,6 +178,7 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
             "weight_elements": _sorted(structure.weight_elements),
             "operators": _sorted(structure.operators),
         },
+        "accuracy": accuracy.dump(artifact.accuracy) if artifact.accuracy else None,
         "notes": artifact.notes,
         "source_line": artifact.source_line,
         "build_seconds": artifact.build_seconds,

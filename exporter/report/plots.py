@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.records import Artifact, DeviceLatency, Latency, Status
+from exporter.accuracy import drop, drop_interval
+from exporter.curve import enough
+from exporter.records import Artifact, CurvePoint, DeviceLatency, Evaluation, Latency, Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,6 +168,58 @@ def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
         axes.plot((p5, p95), (y, y), color=colour, linewidth=0.8)
         axes.plot((p25, p75), (y, y), color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
         axes.plot((p50,), (y,), marker="o", markersize=2.5, color=colour)
+
+
+def accuracy(artifacts: Sequence[Artifact], found: Evaluation | None, selected: str | None) -> str | None:
+    """Points of top-1 lost against float32, with intervals, and the limit; None without labels."""
+    shown = [(a.variant.name, a.accuracy) for a in artifacts if a.accuracy]
+    if found is None or not shown:
+        return None
+    shown.sort(key=lambda pair: -drop(pair[1]))
+    height = 0.8 + 0.34 * len(shown)
+
+    def draw(figure: Figure) -> None:
+        bottom = 0.5 / height
+        axes = figure.add_axes((0.42, bottom, 0.56, 0.9 - bottom))
+        for row, (name, counts) in enumerate(shown):
+            colour = ACCENT if name == selected else INK
+            axes.plot(drop_interval(counts), (row, row), color=colour, linewidth=1.2)
+            axes.plot((drop(counts),), (row,), marker="o", markersize=5, color=colour)
+        axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.axvline(0, color=FAINT, linewidth=1)
+        axes.axvline(found.max_drop, color=STATUS_COLOURS["failed"], linestyle="--", linewidth=1.2)
+        axes.annotate("may be lost", (found.max_drop, 1.01), xycoords=("data", "axes fraction"),
+                      ha="center", fontsize=9, color=STATUS_COLOURS["failed"])  # fmt: skip
+        axes.set_xlabel("points of top-1 lost")
+
+    return svg("accuracy", height, draw)
+
+
+def calibration(points: Sequence[CurvePoint]) -> str | None:
+    """SQNR and agreement against the number of calibration samples, the one that is enough marked."""
+    shown = [point for point in points if math.isfinite(point.sqnr_db)]
+    if len(shown) < 2:
+        return None
+    found = enough(shown)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.14, 0.18, 0.72, 0.74))
+        counts = [point.count for point in shown]
+        axes.plot(counts, [point.sqnr_db for point in shown], marker="o", markersize=4, color=INK)
+        axes.plot((found.count,), (found.sqnr_db,), marker="o", markersize=9, color=ACCENT)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.set(xlabel="calibration samples", ylabel="SQNR, dB")
+        shares = [point.agreement for point in shown if point.agreement is not None]
+        if len(shares) == len(shown):
+            right = axes.twinx()
+            right.spines["right"].set_visible(True)
+            right.plot(counts, [100 * share for share in shares], color=FAINT, linestyle="--")
+            right.set_ylabel("agreement, % (dashed)")
+
+    return svg("calibration", 2.6, draw)
 
 
 def _ms(latency: Latency) -> list[float]:

@@ -16,6 +16,8 @@ STAGES = {
     "build": "building",
     "verify": "verifying",
     "measure": "timing on this host",
+    "curve": "measuring int8 against calibration samples",
+    "accuracy": "measuring accuracy",
     "report": "writing the report",
     "device": "measuring on devices",
     "night": "nightly",

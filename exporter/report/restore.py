@@ -48,6 +48,8 @@ def report(listed: schema.Manifest) -> Report:
         limits=listed.limits.record(),
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},
+        calibration_curve=tuple(point.record() for point in listed.calibration_curve),
+        evaluation=listed.accuracy.record() if listed.accuracy else None,
     )
 
 
@@ -66,6 +68,7 @@ def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
         latency=Latency(**row.host_latency.model_dump()) if row.host_latency else None,
         build_seconds=row.build_seconds,
         device_latencies=row.measured_on(),
+        accuracy=row.accuracy.record() if row.accuracy else None,
     )
 
 

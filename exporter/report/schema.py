@@ -5,6 +5,7 @@ A manifest may come from anyone, so every string that becomes a path or a size i
 
 from __future__ import annotations
 
+import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -21,9 +22,11 @@ from exporter.records import (
     Status,
     Variant,
 )
+from exporter.records import CurvePoint as CurvePointRecord
 from exporter.records import DeviceLatency as DeviceLatencyRecord
 from exporter.records import Preprocessing as PreprocessingRecord
 from exporter.records import TensorSpec as TensorSpecRecord
+from exporter.report.accuracy import Accuracy, Evaluation
 from exporter.report.latencies import DeviceLatency, HostLatency
 from exporter.report.parts import Count, Dtype, FileName, Fraction, Name, Part, Sha256, Shape
 
@@ -71,6 +74,20 @@ class Preprocessing(Part):
 class Calibration(Part):
     kind: DataKind
     count: Count
+
+
+class CurvePoint(Part):
+    """int8 calibrated on the first `count` samples."""
+
+    count: Annotated[int, Field(gt=0)]
+    sqnr_db: float | None
+    """Null when its outputs are not finite."""
+    top1_agreement: Fraction | None
+
+    def record(self) -> CurvePointRecord:
+        return CurvePointRecord(
+            self.count, -math.inf if self.sqnr_db is None else self.sqnr_db, self.top1_agreement
+        )
 
 
 class EvidenceFile(Part):
@@ -136,6 +153,7 @@ class Artifact(Part):
     """Of `device_latencies`, the one that counts (`devices.worst`)."""
     device_latencies: tuple[DeviceLatency, ...] = ()
     structure: Structure | None = None
+    accuracy: Accuracy | None = None
     notes: tuple[str, ...] = ()
     source_line: str | None = None
     build_seconds: float = 0.0
@@ -218,6 +236,8 @@ class Manifest(Part):
     verdict: Verdicts
     evidence: Evidence = Evidence(kind="none", count=0)
     limits: LimitsPart = LimitsPart()
+    accuracy: Evaluation | None = None
+    calibration_curve: tuple[CurvePoint, ...] = ()
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     selection_reason: str = ""
@@ -236,6 +256,22 @@ class Manifest(Part):
         passed = {a.name for a in self.artifacts if a.status == "passed"}
         if self.selected is not None and self.selected not in passed:
             raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
+        return self
+
+    @model_validator(mode="after")
+    def _accurate(self) -> Manifest:
+        """Nothing passes that lost more than was allowed, and nothing is compared with another set."""
+        for artifact in self.artifacts:
+            found = artifact.accuracy
+            if found is None:
+                continue
+            if self.accuracy is None or found.count != self.accuracy.float32.count:
+                raise ValueError(f"{artifact.name}: accuracy on other samples than float32's")
+            before = found.right + found.lost - found.gained
+            if before != self.accuracy.float32.right:
+                raise ValueError(f"{artifact.name}: accuracy beside another float32 than the manifest's")
+            if artifact.status == "passed" and found.drop_points > self.accuracy.max_drop_points:
+                raise ValueError(f"{artifact.name}: passed, but lost {found.drop_points:g} points of top-1")
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter import curve
 from exporter.records import Artifact, Report, Status
 from exporter.report import text
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 STYLES: dict[Status, str] = {"passed": "green", "failed": "red", "not_run": "yellow", "error": "magenta"}
 NUMBERS = ("max\nerror", "SQNR\ndB", "top-1\n%", "int8\n%", "\nMB", "host ms\np50/p90")
+RIGHT = "acc.\n%"
+"""Share of labelled samples whose label came first; a column only when there are labels."""
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -22,6 +25,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_table(report))
     console.print()
     _choice(report, console)
+    if report.evaluation:
+        _line(console, text.labelled(report.evaluation))
+    if report.calibration_curve:
+        _line(console, curve.sentence(report.calibration_curve))
     _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
     _reasons(report, console)
     for warning in report.warnings:
@@ -36,12 +43,20 @@ def _table(report: Report) -> Table:
     table.add_column("\nartifact", overflow="fold")
     table.add_column("\nas")
     table.add_column("\nstatus", no_wrap=True)
-    for name in NUMBERS:
+    for name in (*NUMBERS, *((RIGHT,) if report.evaluation else ())):
         table.add_column(name, justify="right")
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
-        table.add_row(*_cells(artifact), style="bold" if chosen else None)
+        cells = (*_cells(artifact), *((_right(artifact),) if report.evaluation else ()))
+        table.add_row(*cells, style="bold" if chosen else None)
     return table
+
+
+def _right(artifact: Artifact) -> Text:
+    from rich.text import Text
+
+    found = artifact.accuracy
+    return Text(text.NONE if found is None else f"{100 * found.right / found.count:.1f}")
 
 
 def _cells(artifact: Artifact) -> tuple[Text, ...]:

@@ -7,7 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from exporter.records import Artifact, DeviceLatency, Preprocessing, Report, Status, TensorSpec
+from exporter import accuracy
+from exporter.records import (
+    Accuracy,
+    Artifact,
+    DeviceLatency,
+    Evaluation,
+    Preprocessing,
+    Report,
+    Status,
+    TensorSpec,
+)
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
@@ -181,3 +191,20 @@ def quantized_share(artifact: Artifact) -> float | None:
 
 def data(kind: str, count: int) -> str:
     return "none" if kind == "none" else f"{count} {kind}"
+
+
+def labelled(found: Evaluation) -> str:
+    """How float32 does on the labelled samples: what every artifact is held to."""
+    five = (
+        "" if found.reference.right5 is None else f", top-5 {share(found.reference.right5, found.reference)}"
+    )
+    low, high = accuracy.interval(found.reference.right, found.reference.count)
+    return (
+        f"Float32 is right about {share(found.reference.right, found.reference)} of "
+        f"{found.reference.count} labelled {found.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        f"{five}; {found.max_drop:g} point{'' if found.max_drop == 1 else 's'} may be lost."
+    )
+
+
+def share(right: int, found: Accuracy) -> str:
+    return f"{100 * right / found.count:.1f} %"

@@ -1,0 +1,173 @@
+"""Accuracy on labelled samples: counts, their intervals, and whether an artifact lost too much. Pure.
+
+The same samples go through float32 and through the artifact, so the drop is a difference of paired shares:
+only samples that one of the two gets right and the other wrong count. Its interval is Newcombe's
+"square-and-add" for paired data (method 10 of Statistics in Medicine 17, 1998, 2635-2650), which stays true
+for few samples and for shares near 1, where the usual normal interval is empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.errors import CalibrationError
+from exporter.records import Accuracy, Array
+
+Z = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+UNREAD = -1
+"""In place of a prediction: the sample could not be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one model answered: the five most likely classes of every sample, the likeliest first."""
+
+    ranked: Array
+    """int32 [samples, up to 5]; a row of `UNREAD` for a sample that could not be read."""
+
+
+def rank(outputs: Array) -> Array:
+    """The five largest classes of each row, int32; of equal scores the lower class first, NaN last.
+
+    Args:
+        outputs: [rows, classes].
+    """
+    scores = np.where(np.isnan(outputs), -np.inf, outputs.astype(np.float64))
+    return np.argsort(-scores, axis=1, kind="stable")[:, :5].astype(np.int32)
+
+
+def count(labels: Array, found: Predictions, reference: Predictions, classes: int) -> Accuracy:
+    """Count where a model is right, and where it differs from float32.
+
+    Args:
+        labels: [samples] class of each.
+        found: The model's answers.
+        reference: Eager float32's answers to the same samples.
+        classes: Of the model; with five or fewer, being among the first five means nothing.
+    """
+    read = reference.ranked[:, 0] != UNREAD
+    wanted, mine, floats = labels[read], found.ranked[read], reference.ranked[read]
+    right, before = mine[:, 0] == wanted, floats[:, 0] == wanted
+    among = (mine == wanted[:, None]).any(axis=1)
+    return Accuracy(
+        count=int(read.sum()),
+        right=int(right.sum()),
+        right5=int(among.sum()) if classes > 5 else None,
+        lost=int((before & ~right).sum()),
+        gained=int((right & ~before).sum()),
+        same=int((mine[:, 0] == floats[:, 0]).sum()),
+    )
+
+
+def share(right: int, of: int) -> float:
+    return right / of if of else math.nan
+
+
+def interval(right: int, of: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, from 0 to 1."""
+    if of == 0:
+        return 0.0, 1.0
+    p, z2 = right / of, Z * Z
+    middle = (p + z2 / (2 * of)) / (1 + z2 / of)
+    half = Z / (1 + z2 / of) * math.sqrt(p * (1 - p) / of + z2 / (4 * of * of))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def drop(found: Accuracy) -> float:
+    """Points of top-1 that were lost against float32; negative when some were gained."""
+    return 100 * (found.lost - found.gained) / found.count if found.count else math.nan
+
+
+def drop_interval(found: Accuracy) -> tuple[float, float]:
+    """95 % interval of the drop in points: Newcombe's for paired shares."""
+    n, lost, gained = found.count, found.lost, found.gained
+    if n == 0:
+        return -100.0, 100.0
+    before, after = found.right + lost - gained, found.right
+    both = after - gained
+    neither = n - both - lost - gained
+    first, second = before / n, after / n
+    low1, high1 = interval(before, n)
+    low2, high2 = interval(after, n)
+    phi = _phi(both, lost, gained, neither)
+    difference = first - second
+    down = _root((first - low1) ** 2 - 2 * phi * (first - low1) * (high2 - second) + (high2 - second) ** 2)
+    up = _root((high1 - first) ** 2 - 2 * phi * (high1 - first) * (second - low2) + (second - low2) ** 2)
+    return 100 * max(-1.0, difference - down), 100 * min(1.0, difference + up)
+
+
+def _phi(both: int, lost: int, gained: int, neither: int) -> float:
+    """Correlation of the two answers, with Newcombe's continuity correction of its numerator."""
+    product = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
+    if product == 0:
+        return 0.0
+    numerator = both * neither - lost * gained
+    if numerator > 0:
+        numerator = max(numerator - (both + lost + gained + neither) / 2, 0)  # type: ignore[assignment]
+    return numerator / math.sqrt(product)
+
+
+def _root(value: float) -> float:
+    return math.sqrt(max(value, 0.0))
+
+
+def needed(max_drop: float) -> int:
+    """Samples of which one is no more than the allowed drop; any number when nothing may be lost."""
+    return math.ceil(100 / max_drop) if max_drop > 0 else 1
+
+
+def check_enough(samples: int, max_drop: float) -> None:
+    """Refuse to judge a drop that one sample more or less decides.
+
+    Raises:
+        CalibrationError: One sample is more than `max_drop` points.
+    """
+    if samples < needed(max_drop):
+        raise CalibrationError(
+            f"--eval has {samples} labelled sample(s): one of them is {100 / max(samples, 1):.3g} points of "
+            f"top-1, more than the {max_drop:g} that may be lost.",
+            f"Give {needed(max_drop)} or more, or a larger --max-drop.",
+        )
+
+
+def reason(found: Accuracy, max_drop: float) -> str:
+    """Why an artifact fails on labelled samples; an empty string when it does not.
+
+    The measured drop decides, not its interval: what was measured to be worse than allowed is never passed
+    for want of samples, and `doubt` says when other samples might have told otherwise.
+    """
+    if drop(found) <= max_drop:
+        return ""
+    return (
+        f"It loses {drop(found):.2g} points of top-1 ({found.lost} lost, {found.gained} gained of "
+        f"{found.count}; 95 % interval {_range(found)}); {max_drop:g} may be lost."
+    )
+
+
+def doubtful(found: Accuracy, max_drop: float) -> bool:
+    """Whether the limit lies within the drop's interval, so that other samples might tell otherwise."""
+    low, high = drop_interval(found)
+    return low < max_drop < high
+
+
+def doubt(counts: Mapping[str, Accuracy], max_drop: float) -> str:
+    """A sentence on the artifacts whose drop the samples cannot place for certain; empty without any."""
+    found = {name: item for name, item in counts.items() if doubtful(item, max_drop)}
+    if not found:
+        return ""
+    count = next(iter(found.values())).count
+    shown = ", ".join(f"{name} {drop(item):.2g} ({_range(item)})" for name, item in found.items())
+    return (
+        f"{count} labelled samples cannot tell for certain if {max_drop:g} points of "
+        f"top-1 are lost; the measured drop and its 95 % interval: {shown}. More samples narrow it."
+    )
+
+
+def _range(found: Accuracy) -> str:
+    low, high = drop_interval(found)
+    return f"{low:.2g} to {high:.2g}"

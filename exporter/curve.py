@@ -1,0 +1,47 @@
+"""How many calibration samples are enough: int8 quality against their number, and what follows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.records import CurvePoint
+
+NEAR_DB = 0.5
+"""Of SQNR: less is not worth more samples, and no more than what another choice of them changes."""
+
+
+def counts(samples: int) -> tuple[int, ...]:
+    """1, 2, 4, … and all of them."""
+    doubled = [2**power for power in range(samples.bit_length()) if 2**power < samples]
+    return (*doubled, samples) if samples else ()
+
+
+def enough(points: Sequence[CurvePoint]) -> CurvePoint:
+    """The fewest samples that come within `NEAR_DB` of the best number of them."""
+    best = max(point.sqnr_db for point in points)
+    return next(point for point in points if point.sqnr_db >= best - NEAR_DB)
+
+
+def rising(points: Sequence[CurvePoint]) -> bool:
+    """Whether the last doubling still gained more than `NEAR_DB`: then more samples are likely to help."""
+    return len(points) > 1 and points[-1].sqnr_db > max(p.sqnr_db for p in points[:-1]) + NEAR_DB
+
+
+def sentence(points: Sequence[CurvePoint]) -> str:
+    """What the curve says, in words."""
+    found, best = enough(points), max(points, key=lambda point: point.sqnr_db)
+    return (
+        f"{found.count} calibration sample(s) are enough: int8 reaches {found.sqnr_db:.1f} dB with them, "
+        f"and at most {best.sqnr_db:.1f} dB with {best.count}."
+    )
+
+
+def warning(points: Sequence[CurvePoint]) -> str:
+    """A sentence when more samples than there are would help, else an empty string."""
+    if not rising(points):
+        return ""
+    before, last = points[-2:]
+    return (
+        f"int8 still gains from more calibration samples: {before.sqnr_db:.1f} dB with {before.count}, "
+        f"{last.sqnr_db:.1f} dB with {last.count}. Give more, and a larger --samples."
+    )
