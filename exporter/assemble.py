@@ -115,6 +115,7 @@ def report(
         labels=facts.labels,
         evidence_files=_evidence(context),
         limits=request.limits,
+        operator_costs=source.quantization.costs if source.quantization else (),
         matrix_weights=facts.matrix_weights,
         evaluation=extras.evaluation,
         calibration_curve=extras.curve,

@@ -88,7 +88,7 @@ def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
         elif cache.digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        lowering = jobs.lowering_file(artifact.variant())
+        lowering = jobs.lowering_file(artifact.precision)
         if artifact.status == "passed" and artifact.precision == "int8" and lowering not in names:
             problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")
     return problems

@@ -3,12 +3,13 @@
 They hand results on as files in the run's private work folder:
 
     captured.pt module.pt program.pt2   the model, for the builders
+    int8.pt2                            its quantised program
     data.pkl                            calibration and verification samples
 
 and, for `verify` to find again, in OUT:
 
     verification.npz                    verification inputs and the float64 model's outputs
-    <variant>.lowering.npz              a quantised program's own outputs, before lowering
+    <precision>.lowering.npz            a quantised program's own outputs, before lowering
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.records import (
+    QUANTIZED,
     DataKind,
     Latency,
     Limits,
+    OperatorCost,
+    Precision,
     Preprocessing,
     Runner,
     Sample,
@@ -83,6 +87,14 @@ class Built:
     error: str | None = None
     source_line: str | None = None
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is known of a quantised program beside what it computes."""
+
+    costs: tuple[OperatorCost, ...] = ()
+    """In the order the operators run."""
 
 
 def read_checkpoint(request: ModelRequest) -> Checkpoint:
@@ -164,33 +176,61 @@ def make_reference(work: Path, target: Path, preprocessing: Preprocessing | None
     return notes
 
 
-def build(work: Path, variants: tuple[Variant, ...], directory: Path, lowering: bool) -> list[Built]:
+def quantize_model(work: Path) -> None:
+    """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
+
+    Raises:
+        LoweringError: There is no program, or it cannot be quantised.
+    """
+    from exporter import capture
+    from exporter.formats.lowering_errors import lowering_error
+    from exporter.quantize import int8
+
+    captured = capture.load(work)
+    if captured.program is None:
+        raise LoweringError(captured.program_error, captured.program_source)
+    try:
+        found = int8.quantize(captured.program, _data(work).calibration)
+        int8.save(found, work)
+    except Exception as error:
+        raise lowering_error(error, captured.program) from error
+
+
+def judge_quantized(work: Path, target: Path) -> Quantization:
+    """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
+    from exporter import evidence
+    from exporter.quantize import int8, sensitivity
+
+    found, data = int8.load(work), _data(work)
+    evidence.save_lowering(_lowering(int8.runner(found.module), data.verification), target)
+    samples = [int8.tensors(sample) for sample in data.calibration]
+    return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
+
+
+def build(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[Built]:
     """Make the variants of one group, one after the other, in `directory`.
 
     Args:
-        work: Holds what `capture_model` wrote.
+        work: Holds what `capture_model` wrote, and `quantize_model` where the group is quantised.
         variants: They share intermediate results within this process.
         directory: Where the artifacts go.
-        lowering: Also run each quantised program on the verification inputs, for `verify`.
     """
     from exporter import capture
+    from exporter.quantize import int8
 
     captured = capture.load(work)
-    data = _data(work)
-    return [_build_one(captured, variant, data, directory, lowering) for variant in variants]
+    if any(variant.precision in QUANTIZED for variant in variants):
+        captured = replace(captured, program=int8.load_program(work))
+    return [_build_one(captured, variant, directory) for variant in variants]
 
 
-def _build_one(captured: Captured, variant: Variant, data: Data, directory: Path, lowering: bool) -> Built:
-    from exporter import evidence
+def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
     from exporter.formats import FORMATS
     from exporter.formats.lowering_errors import lowering_error
 
     started = time.monotonic()
     try:
-        emission = FORMATS[variant.format].emit(captured, variant, data.calibration, directory)
-        if emission.quantized_program and lowering:
-            found = _lowering(emission.quantized_program, data.verification)
-            evidence.save_lowering(found, directory / lowering_file(variant))
+        emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either
@@ -220,8 +260,9 @@ def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
     return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
-def lowering_file(variant: Variant) -> str:
-    return f"{variant.name}.lowering.npz"
+def lowering_file(precision: Precision) -> str:
+    """In OUT: what the quantised program of a precision computes."""
+    return f"{precision}.lowering.npz"
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def calibration_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]
     """
     from exporter import capture, curve, evidence, verify
     from exporter.errors import LoweringError
-    from exporter.quantize import pt2e
+    from exporter.quantize import int8
 
     captured = capture.load(work)
     if captured.program is None:
@@ -118,7 +118,7 @@ def calibration_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]
     found = evidence.load(evidence_path)
     points = []
     for count in curve.counts(len(data.calibration)):
-        _, run = pt2e.quantize(captured.program, data.calibration[:count])
+        run = int8.runner(int8.quantize(captured.program, data.calibration[:count]).module)
         outputs = evidence.stack([run(sample) for sample in found.samples()])
         compared = verify.compare(found.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))

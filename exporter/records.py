@@ -24,6 +24,8 @@ Runner: TypeAlias = "Callable[[Sample], tuple[Array, ...]]"
 
 Status = Literal["passed", "failed", "not_run", "error"]
 Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
+QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
+"""Precisions whose program is quantised before any format lowers it."""
 FormatName = Literal["executorch", "torchscript", "onnx", "coreml"]
 
 
@@ -132,9 +134,40 @@ class Emission:
 
     path: Path
     notes: tuple[str, ...] = ()
-    quantized_program: Runner | None = None
-    """For quantised variants: the program before lowering, so that lowering bugs show apart from
-    quantisation loss. Called once per verification sample."""
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """What one operator costs the output when it alone is quantised."""
+
+    name: str
+    """Unique in the program."""
+    layer: str
+    """Its module's path in the user's model: "features.3.conv.0.0"."""
+    kind: str
+    """"conv2d", "linear", "add", …"""
+    noise: float
+    """Energy of the output's error as a share of the output's own: 0.01 is 20 dB SQNR."""
+
+
+@dataclass(frozen=True)
+class MixedPoint:
+    """One way to keep operators in float: a real artifact, verified and timed."""
+
+    variant: str
+    """"executorch-xnnpack-mixed"; that of the int8 artifact where nothing is kept in float."""
+    kept: tuple[str, ...]
+    """`OperatorCost.name` of the operators in float."""
+    sqnr_db: float
+    """On the verification inputs, against the float64 model."""
+    agreement: float | None
+    p50_ms: float
+    """Of its measurer: this host, unless a device measured."""
+    size_bytes: int
+    passed: bool
+    """It reaches the limits that the search was given."""
+    chosen: bool = False
+    """It was emitted."""
 
 
 @dataclass(frozen=True)
@@ -382,6 +415,10 @@ class Report:
     labels: tuple[str, ...] = ()
     limits: Limits = Limits()
     """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
+    operator_costs: tuple[OperatorCost, ...] = ()
+    """Of the int8 program, in the order the operators run; empty where there is none."""
+    mixed_points: tuple[MixedPoint, ...] = ()
+    """What `--search` tried, in the order it did; empty without a search."""
     matrix_weights: int = 0
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)

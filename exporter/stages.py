@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter import cache, jobs
+from exporter.errors import LoweringError
 from exporter.publish import Staging
 from exporter.records import Latency, Structure, Variant, Verdict
 from exporter.request import Request
@@ -17,6 +18,11 @@ from exporter.workers import Job, Outcome, Workers
 EVIDENCE = "verification.npz"
 """In OUT: the verification inputs and the float64 model's outputs."""
 TORCH = ("exporter.warm",)
+QUANTIZERS = (
+    *TORCH,
+    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "torchao.quantization.pt2e.quantize_pt2e",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Source:
     """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
     captured: bool
     """The work folder holds the captured model."""
+    quantization: jobs.Quantization | None = None
+    """What was found out about its int8 program."""
 
 
 def read(context: Context) -> Source:
@@ -117,18 +125,28 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
     keys = {v: _artifact_key(context, source, v) for v in context.variants}
     found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
     missing = [v for v, built in found.items() if built is None]
+    source = replace(source, quantization=_cached_quantization(context, source))
+    needs_judgement = context.request.verify and _quantizes(context) and source.quantization is None
     needs_reference = context.request.verify and not context.evidence.exists()
-    if missing or needs_reference:
+    if missing or needs_reference or needs_judgement:
         source = captured(context, source)
-    work = _build_jobs(context, missing)
+    quantize = _quantize_job(context)
+    work = _build_jobs(context, missing, quantize)
+    if needs_judgement:
+        work.append(_judge_job(context, quantize))
+    if any(job.after for job in work):
+        work.append(quantize)
     if needs_reference:
-        work.insert(0, _reference_job(context, source))
-    outcomes = context.run("build", work, lambda outcome: _keep_built(context, outcome, keys))
-    if needs_reference:
-        source = _add_notes(source, outcomes.pop(0).result())
-        _keep_source(context, source)
-    for outcome in outcomes:
-        found |= {built.variant: built for built in _built(outcome)}
+        work.append(_reference_job(context, source))
+    for outcome in context.run("build", work, lambda outcome: _keep_built(context, outcome, keys)):
+        if outcome.job.function is jobs.make_reference:
+            source = _add_notes(source, outcome.result())
+            _keep_source(context, source)
+        elif outcome.job.function is jobs.build:
+            found |= {built.variant: built for built in _built(outcome)}
+        elif outcome.job.function is jobs.judge_quantized and outcome.error is None:
+            source = replace(source, quantization=outcome.value)
+            _keep_quantization(context, source)
     return source, tuple(built for built in found.values() if built is not None)
 
 
@@ -144,7 +162,44 @@ def _reference_job(context: Context, source: Source) -> Job:
     return Job("the float64 reference", jobs.make_reference, arguments, preload=TORCH, cost_s=8)
 
 
-def _build_jobs(context: Context, variants: Sequence[Variant]) -> list[Job]:
+def _quantizes(context: Context) -> bool:
+    return any(variant.precision == "int8" for variant in context.variants)
+
+
+def _quantize_job(context: Context) -> Job:
+    return Job("int8", jobs.quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+
+
+def _judge_job(context: Context, quantize: Job) -> Job:
+    arguments = (context.folders.work, _int8_lowering(context))
+    return Job(
+        "what int8 costs", jobs.judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize
+    )
+
+
+def _int8_lowering(context: Context) -> Path:
+    return context.folders.out / jobs.lowering_file("int8")
+
+
+def _quantization_key(context: Context, source: Source) -> str:
+    facts = source.facts
+    return cache.key(cache.toolchain(), facts.digest, _data_digest(context, source)) if facts.digest else ""
+
+
+def _cached_quantization(context: Context, source: Source) -> jobs.Quantization | None:
+    if not (context.request.verify and _quantizes(context)):
+        return None
+    key = _quantization_key(context, source)
+    return context.cache.get("quantization", key, jobs.Quantization, context.folders.out)
+
+
+def _keep_quantization(context: Context, source: Source) -> None:
+    lowering = _int8_lowering(context)
+    key = _quantization_key(context, source)
+    context.cache.put("quantization", key, source.quantization, {lowering.name: lowering})
+
+
+def _build_jobs(context: Context, variants: Sequence[Variant], quantize: Job) -> list[Job]:
     groups: dict[str, list[Variant]] = {}
     for variant in variants:
         groups.setdefault(variant.group, []).append(variant)
@@ -152,9 +207,10 @@ def _build_jobs(context: Context, variants: Sequence[Variant]) -> list[Job]:
         Job(
             ", ".join(v.name for v in group),
             jobs.build,
-            (context.folders.work, tuple(group), context.folders.out, context.request.verify),
+            (context.folders.work, tuple(group), context.folders.out),
             preload=preload_of(group[0]),
             cost_s=sum(v.cost_s for v in group),
+            after=quantize if group[0].precision == "int8" else None,
         )
         for group in groups.values()
     ]
@@ -172,7 +228,9 @@ def _built(outcome: Outcome) -> list[jobs.Built]:
         return list(outcome.value)
     if isinstance(outcome.error, OSError) and outcome.error.errno in jobs.DISK_FULL:
         raise outcome.error
-    return [jobs.Built(variant, None, error=str(outcome.error)) for variant in outcome.job.arguments[1]]
+    error = outcome.error
+    cause, line = (error.cause, error.source) if isinstance(error, LoweringError) else (str(error), None)
+    return [jobs.Built(variant, None, error=cause, source_line=line) for variant in outcome.job.arguments[1]]
 
 
 def _add_notes(source: Source, notes: tuple[str, ...]) -> Source:
@@ -188,7 +246,7 @@ def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
         return ""  # TorchScript is made from the user's code, which the digest does not cover
-    data = (_data_digest(context, source), request.verify) if variant.precision == "int8" else ()
+    data = _data_digest(context, source) if variant.precision == "int8" else ""
     return cache.key(
         cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
     )
@@ -207,9 +265,7 @@ def _cached_artifact(context: Context, variant: Variant, key: str) -> jobs.Built
 
 def _keep_artifact(context: Context, built: jobs.Built, key: str) -> None:
     if built.file:  # a failure is tried again: it may have been the machine's
-        names = [built.file, jobs.lowering_file(built.variant)]
-        files = {name: context.folders.out / name for name in names if (context.folders.out / name).exists()}
-        context.cache.put("artifact", key, built, files)
+        context.cache.put("artifact", key, built, {built.file: context.folders.out / built.file})
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +320,7 @@ def check_files(
 
 
 def _verify_job(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> Job:
-    lowering = folder / jobs.lowering_file(variant)
+    lowering = folder / jobs.lowering_file(variant.precision)
     arguments = (
         folder / file,
         variant,
@@ -278,7 +334,7 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: jobs.Expect
 
 
 def _verdict_key(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> str:
-    lowering = folder / jobs.lowering_file(variant)
+    lowering = folder / jobs.lowering_file(variant.precision)
     digests = [cache.digest_path(p) for p in (folder / file, folder / EVIDENCE, lowering) if p.exists()]
     return cache.key(cache.toolchain(), variant, digests, expected)
 

@@ -40,6 +40,8 @@ class Job:
     """Modules the server imports before forking, so that the next job finds them imported."""
     cost_s: float = 1.0
     """Rough seconds; longer jobs start first."""
+    after: Job | None = None
+    """Starts when that one has ended; an error of that one is this one's too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +89,20 @@ class Workers:
             on_event: Called with "start" and "end" from worker threads.
             on_outcome: Called with each outcome as soon as it is there, one at a time.
         """
-        queue, lock = _Queue(jobs), threading.Lock()
+        queue, lock = _Queue(jobs, self._closing), threading.Lock()
         outcomes: dict[Job, Outcome] = {}
 
         def serve(slot: _Slot) -> None:
             while not self._closing.is_set() and (job := queue.take(slot.warmed)) is not None:
                 if on_event:
                     on_event("start", job)
-                outcome = slot.run(job)
+                failed = outcomes[job.after].error if job.after else None
+                outcome = Outcome(job, error=failed) if failed else slot.run(job)
                 with lock:
                     outcomes[job] = outcome
                     if on_outcome:
                         on_outcome(outcome)
+                queue.end(job)
                 if on_event:
                     on_event("end", job)
 
@@ -114,19 +118,32 @@ class Workers:
 @dataclass(eq=False)
 class _Queue:
     waiting: Sequence[Job]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    closing: threading.Event
+    _ended: set[Job] = field(default_factory=set)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         self.waiting = list(self.waiting)
 
     def take(self, warmed: set[str]) -> Job | None:
-        """The longest job whose modules this slot has already imported; failing that, the longest."""
-        with self._lock:
-            if not self.waiting:
-                return None
-            best = max(self.waiting, key=lambda job: (warmed.issuperset(job.preload), job.cost_s))
-            self.waiting = [job for job in self.waiting if job is not best]
-            return best
+        """The longest job whose modules this slot has already imported; failing that, the longest.
+
+        Waits while all that is left comes after a job that is still running.
+        """
+        with self._changed:
+            while self.waiting and not self.closing.is_set():
+                ready = [job for job in self.waiting if job.after is None or job.after in self._ended]
+                if ready:
+                    best = max(ready, key=lambda job: (warmed.issuperset(job.preload), job.cost_s))
+                    self.waiting = [job for job in self.waiting if job is not best]
+                    return best
+                self._changed.wait(0.1)  # not for ever: closing does not notify
+            return None
+
+    def end(self, job: Job) -> None:
+        with self._changed:
+            self._ended.add(job)
+            self._changed.notify_all()
 
 
 class _Slot:

@@ -6,6 +6,7 @@ Random weights prove nothing: their outputs are nearly constant, so any comparis
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from exporter.records import Captured, Sample, TensorSpec
+from exporter.quantize import int8
+from exporter.records import QUANTIZED, Captured, Sample, TensorSpec, Variant
 
 
 class TinyCnn(nn.Module):
@@ -173,3 +175,22 @@ def captured(name: str) -> Captured:
         inputs=tuple(TensorSpec(n, tuple(t.shape)) for n, t in zip(input_names, example, strict=True)),
         outputs=tuple(TensorSpec(n, tuple(t.shape)) for n, t in zip(output_names, outputs, strict=True)),
     )
+
+
+@functools.cache
+def quantized(name: str) -> int8.Quantized:
+    """The trained network's int8 program, calibrated on digits it was trained on."""
+    program = captured(name).program
+    assert program is not None
+    return int8.quantize(program, samples(name, 0, 32))
+
+
+@functools.cache
+def captured_int8(name: str) -> Captured:
+    """The trained network as the formats get it for an int8 variant."""
+    return dataclasses.replace(captured(name), program=quantized(name).program())
+
+
+def captured_for(name: str, variant: Variant) -> Captured:
+    """The trained network as the formats get it for this variant."""
+    return captured_int8(name) if variant.precision in QUANTIZED else captured(name)

@@ -56,9 +56,14 @@ LAYERS = (
 
 TORCH_AT_THE_TOP = {
     "exporter.capture",
+    "exporter.quantize.equalise",
+    "exporter.quantize.graphs",
     "exporter.quantize.integer",
+    "exporter.quantize.mixed",
+    "exporter.quantize.probes",
     "exporter.quantize.ranges",
     "exporter.quantize.rounding",
+    "exporter.quantize.sensitivity",
     "exporter.warm",
 }
 """They run in worker processes only."""

@@ -119,7 +119,7 @@ def test_a_slot_prefers_jobs_whose_modules_it_has_imported() -> None:
         Job("warm", double, preload=("y",), cost_s=3),
         Job("short", double, cost_s=1),
     )
-    queue = _Queue([cold, warm_short, warm])
+    queue = _Queue([cold, warm_short, warm], threading.Event())
     assert [queue.take({"y"}) for _ in range(4)] == [warm, warm_short, cold, None]
 
 

@@ -12,7 +12,7 @@ import exporter.formats.coreml as coreml
 import exporter.formats.executorch as executorch
 import exporter.formats.onnx as onnx
 import exporter.formats.torchscript as torchscript
-from exporter.records import Captured, Emission, Runner, Sample, Structure, Variant
+from exporter.records import Captured, Emission, Runner, Structure, Variant
 
 
 class Format(Protocol):
@@ -22,10 +22,10 @@ class Format(Protocol):
     PRELOAD: tuple[str, ...]
     """Modules worth importing before the first job: imports cost seconds and happen once per worker."""
 
-    def emit(
-        self, captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path
-    ) -> Emission:
+    def emit(self, captured: Captured, variant: Variant, directory: Path) -> Emission:
         """Write the artifact as `directory / (variant.name + variant.suffix)`.
+
+        For int8 and mixed variants `captured.program` is the quantised program (see `exporter.quantize`).
 
         Raises:
             LoweringError: The framework cannot express this model; the cause in its words.

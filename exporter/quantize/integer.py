@@ -20,18 +20,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, fx
-
-# Registers the quantized_decomposed operators.
-from torch.ao.quantization.fx import _decomposed  # noqa: F401
 from torch.utils.weak import WeakTensorKeyDictionary
 
-aten = torch.ops.aten
-QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
-DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
-AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
-ACTIVATIONS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default)
+from exporter.quantize.graphs import (
+    ACTIVATIONS,
+    AVERAGES,
+    CONVOLUTIONS,
+    DEQUANTIZE,
+    DEQUANTIZE_CHANNELS,
+    QUANTIZE,
+    aten,
+)
+
 ADDITION_BITS = 20
 
 

@@ -1,56 +1,140 @@
-"""The range of each activation that loses least, for PT2E.
+"""The range of each activation that costs the output least, for PT2E.
 
-An int8 range is a bargain: a wide one clips nothing and rounds coarsely. The best is where the squared error
-is least (Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1), which is searched
-for among shrunken copies of the range that was seen, on values drawn from every calibration sample.
+An int8 range is a bargain: a wide one clips nothing and rounds coarsely. Which is better for a tensor depends
+on what its values do to the output, which `probes` tells: shrunken copies of the range that was seen are
+tried, both ends alike or one of them, then each end again. Photos that were not seen reach further than those
+that were, so the best part is widened: without, MobileNetV2 loses 2.3 dB on such photos.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
-VALUES = 4096
-"""Values kept of each sample's tensor: 64 samples give 262,144."""
+from exporter.quantize.probes import Probe, probe
 
-SHRINKS = torch.linspace(1.0, 0.3, 36)
+PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
 """Parts of the full range that are tried."""
 
+MARGIN = 1.35
+"""How much wider the range becomes than calibration samples like it best; never wider than what was seen."""
 
-class LeastSquaresObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """Sees calibration samples go by, then gives the scale and zero point of least squared error."""
+MOST_SAMPLES = 16
+"""Calibration samples that the parts are tried on; all of them say how far the full range goes."""
+
+Parts = tuple[float, float]
+"""Of the lower and the upper end."""
+
+
+class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
+    """Remembers the extremes of what goes by; `choose` says which part of them is kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._drawn: list[Tensor] = []
-        self._low, self._high = torch.tensor(0.0), torch.tensor(0.0)
-        # A strided choice would see the same channels and columns each time; a seed keeps runs alike.
-        self._random = torch.Generator().manual_seed(0)
+        self.low, self.high = torch.tensor(0.0), torch.tensor(0.0)
+        self.parts: Parts = (1.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Remember the extremes and some of the values; returns `x` itself."""
-        values = x.detach().flatten().float()
-        self._low = torch.minimum(self._low, values.min())
-        self._high = torch.maximum(self._high, values.max())
-        if values.numel() > VALUES:
-            values = values[torch.randint(values.numel(), (VALUES,), generator=self._random)]
-        self._drawn.append(values)
+        """Remember the extremes; returns `x` itself."""
+        self.low = torch.minimum(self.low, x.detach().min().float())
+        self.high = torch.maximum(self.high, x.detach().max().float())
         return x
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, one element each; those of the full range where nothing was drawn."""
-        if not self._drawn:
-            return self._of(1.0)
-        values = torch.cat(self._drawn)
-        return min((self._of(float(part)) for part in SHRINKS), key=lambda found: self._error(values, *found))
+        """Scale and zero point, one element each."""
+        return self.at(self.parts)
 
-    def _of(self, part: float) -> tuple[Tensor, Tensor]:
-        scale, zero = self._calculate_qparams(self._low * part, self._high * part)
+    def at(self, parts: Parts) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of a part of the range."""
+        scale, zero = self._calculate_qparams(self.low * parts[0], self.high * parts[1])
         return scale, zero
 
-    def _error(self, values: Tensor, scale: Tensor, zero: Tensor) -> float:
-        steps = (torch.round(values / scale) + zero).clamp_(self.quant_min, self.quant_max)
-        return float(((steps - zero) * scale - values).square_().sum())
+
+@dataclass(frozen=True, eq=False)
+class _Range:
+    """Tensors that share a range, and the observers that hold it."""
+
+    tensors: frozenset[fx.Node]
+    observers: tuple[RangeObserver, ...]
+
+    def cost(self, found: Mapping[fx.Node, Probe], parts: Parts) -> float:
+        """Of one sample."""
+        scale, zero = self.observers[0].at(parts)
+        probes_here = [found[node] for node in self.tensors if node in found]
+        return sum(p.cost(_rounded(p.value, scale, zero, self.observers[0]) - p.value) for p in probes_here)
+
+
+def choose(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
+    """Set the parts of every `RangeObserver` of a prepared module that has seen all samples."""
+    found = _ranges(prepared)
+    few = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    best = _best(prepared, {one: _first(one.observers[0]) for one in found}, few)
+    if signed := [one for one in found if _is_signed(one.observers[0])]:
+        best |= _best(prepared, {one: _around(best[one]) for one in signed}, few)
+    for one, parts in best.items():
+        for observer in one.observers:
+            observer.parts = _widened(parts)
+
+
+def _widened(parts: Parts) -> Parts:
+    return min(1.0, parts[0] * MARGIN), min(1.0, parts[1] * MARGIN)
+
+
+def _ranges(prepared: fx.GraphModule) -> list[_Range]:
+    """An average, say, shares its observer with what it averages."""
+    at: dict[fx.Node, set[RangeObserver]] = defaultdict(set)
+    for node in prepared.graph.nodes:
+        if node.op == "call_module":
+            observer = prepared.get_submodule(str(node.target))
+            if isinstance(observer, RangeObserver):
+                at[node.args[0]].add(observer)
+    found: list[_Range] = []
+    for tensor, observers in at.items():
+        sharing = [one for one in found if observers & set(one.observers)]
+        found = [one for one in found if one not in sharing]
+        tensors = frozenset({tensor}.union(*(one.tensors for one in sharing)))
+        found.append(_Range(tensors, tuple(observers.union(*(one.observers for one in sharing)))))
+    return found
+
+
+def _is_signed(observer: RangeObserver) -> bool:
+    return float(observer.low) < 0 < float(observer.high)
+
+
+def _first(observer: RangeObserver) -> list[Parts]:
+    """Both ends shrunk alike, or one of them alone."""
+    alike = [(p, p) for p in PARTS]
+    return [*alike, *((1.0, p) for p in PARTS), *((p, 1.0) for p in PARTS)] if _is_signed(observer) else alike
+
+
+def _around(parts: Parts) -> list[Parts]:
+    """The same, and with any part of one end."""
+    return list(dict.fromkeys([parts, *((p, parts[1]) for p in PARTS), *((parts[0], p) for p in PARTS)]))
+
+
+def _best(
+    prepared: fx.GraphModule,
+    candidates: Mapping[_Range, Sequence[Parts]],
+    samples: Sequence[tuple[Tensor, ...]],
+) -> dict[_Range, Parts]:
+    """The candidate that costs least over all samples; the first one where the output does not depend."""
+    costs = {one: [0.0] * len(parts) for one, parts in candidates.items()}
+    tensors = [tensor for one in candidates for tensor in one.tensors]
+    for found in probe(prepared, tensors, samples):
+        for one, parts in candidates.items():
+            costs[one] = [
+                total + one.cost(found, part) for total, part in zip(costs[one], parts, strict=True)
+            ]
+    return {one: candidates[one][min(range(len(c)), key=c.__getitem__)] for one, c in costs.items()}
+
+
+def _rounded(value: Tensor, scale: Tensor, zero: Tensor, observer: RangeObserver) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(
+        value, float(scale), int(zero), observer.quant_min, observer.quant_max
+    )

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from exporter.quantize.integer import DEQUANTIZE_CHANNELS
+from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, attribute, stored
 
-aten = torch.ops.aten
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
 """Of the mean diagonal, added to the diagonal: the paper's."""
@@ -26,7 +25,7 @@ DAMPING = 0.01
 MOST_INPUTS = 2304
 """Inputs of one output above which a layer keeps the nearest steps: work grows with their third power."""
 
-MOST_SAMPLES = 32
+MOST_SAMPLES = 16
 """Calibration samples that are walked with: all their values at a layer are in memory at once."""
 
 MOST_COLUMNS = 40_000
@@ -38,10 +37,8 @@ def float_weights(prepared: fx.GraphModule) -> dict[str, Tensor]:
     found = {}
     for node in prepared.graph.nodes:
         if node.target in LAYERS:
-            source = node.args[1]
-            while source.op != "get_attr":
-                source = source.args[0]
-            found[node.name] = _attribute(prepared, source.target).detach().clone()
+            weight = attribute(prepared, str(stored(node.args[1]).target))
+            found[node.name] = weight.detach().clone()
     return found
 
 
@@ -86,7 +83,7 @@ class _Walk:
 
     def _results(self, node: fx.Node) -> Iterator[Any]:
         if node.op == "get_attr":
-            yield from [_attribute(self.module, str(node.target))] * len(self.samples)
+            yield from [attribute(self.module, str(node.target))] * len(self.samples)
             return
         for place in range(len(self.samples)):
             args, kwargs = fx.map_arg((node.args, node.kwargs), partial(self._value, place))
@@ -102,7 +99,7 @@ class _Walk:
         x, dequantize = node.args[0], node.args[1]
         if dequantize.target is not DEQUANTIZE_CHANNELS:
             return
-        stored, scales = (_attribute(self.module, source.target) for source in dequantize.args[:2])
+        steps, scales = (attribute(self.module, source.target) for source in dequantize.args[:2])
         weight = self.weights[node.name]
         groups = node.args[6] if len(node.args) > 6 else 1
         grouped = weight.reshape(groups, weight.shape[0] // groups, -1)
@@ -110,9 +107,9 @@ class _Walk:
             return
         columns = _columns(self.values[x], node, groups, tuple(weight.shape[2:]))
         rounded = round_together(grouped, columns, scales.reshape(groups, -1, 1))
-        stored.copy_(rounded.reshape(weight.shape))
+        steps.copy_(rounded.reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.
-        again = stored.float() * scales.reshape(-1, *[1] * (weight.dim() - 1))
+        again = steps.float() * scales.reshape(-1, *[1] * (weight.dim() - 1))
         self.values[dequantize] = [again] * len(self.samples)
 
 
@@ -165,9 +162,3 @@ def _columns(inputs: Sequence[Tensor], node: Any, groups: int, kernel: tuple[int
         found = found.permute(1, 0, 2).reshape(groups, found.shape[1] // groups, -1)
         patches.append(found[..., :: max(1, found.shape[-1] // each)])
     return torch.cat(patches, dim=2)
-
-
-def _attribute(module: fx.GraphModule, name: str) -> Tensor:
-    path, _, last = name.rpartition(".")
-    found: Tensor = getattr(module.get_submodule(path), last)
-    return found

@@ -254,7 +254,7 @@ def _narrowed(
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
     samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
-    return {EVIDENCE, *(jobs.lowering_file(a.variant()) for a in chosen), *samples}
+    return {EVIDENCE, *(jobs.lowering_file(a.precision) for a in chosen), *samples}
 
 
 def _check_files(request: ReleaseRequest, kept: Manifest) -> None:

@@ -39,7 +39,7 @@ def capture(module: nn.Module, *example: Tensor, names: tuple[str, ...] = (), ou
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("attention")
     net = captured("attention")
-    return {v.precision: coreml.emit(net, v, (), directory).path for v in coreml.VARIANTS}
+    return {v.precision: coreml.emit(net, v, directory).path for v in coreml.VARIANTS}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def package(packages: dict[str, Path], tmp_path: Path) -> Path:
 def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_path: Path) -> None:
     """Inputs, outputs and all weights are in the file, nearly all in the variant's type."""
     net = captured(name)
-    found = coreml.structure(coreml.emit(net, VARIANTS[precision], (), tmp_path).path, VARIANTS[precision])
+    found = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
     assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
     total = sum(p.numel() for p in net.module.parameters() if p.ndim >= 2)
     assert sum(found.weight_elements.values()) == total
@@ -93,7 +93,7 @@ def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str,
 def test_note_gives_the_weights_quality(tmp_path: Path) -> None:
     """What compression cost the weights is told, and 8 bits cost less than 4."""
     net = captured("attention")
-    decibels = [float(coreml.emit(net, VARIANTS[p], (), tmp_path).notes[-1].split()[2]) for p in ("w8", "w4")]
+    decibels = [float(coreml.emit(net, VARIANTS[p], tmp_path).notes[-1].split()[2]) for p in ("w8", "w4")]
     assert 40 < decibels[0] < 60
     assert 18 < decibels[1] < 30
 
@@ -101,11 +101,11 @@ def test_note_gives_the_weights_quality(tmp_path: Path) -> None:
 def test_bytes_are_reproducible(tmp_path: Path) -> None:
     """A second conversion in the same process writes the same bytes: no random ids, no dates."""
     net = captured("cnn")
-    first = coreml.emit(net, VARIANTS["w4"], (), tmp_path).path
+    first = coreml.emit(net, VARIANTS["w4"], tmp_path).path
     again = dataclasses.replace(net)
     assert convert(net)[0] is not convert(again)[0]
     (tmp_path / "again").mkdir()
-    second = coreml.emit(again, VARIANTS["w4"], (), tmp_path / "again").path
+    second = coreml.emit(again, VARIANTS["w4"], tmp_path / "again").path
     files = [f.relative_to(first) for f in sorted(first.rglob("*")) if f.is_file()]
     assert len(files) == 3
     assert [(first / f).read_bytes() for f in files] == [(second / f).read_bytes() for f in files]
@@ -128,7 +128,7 @@ def test_conversion_is_shared() -> None:
 def test_odd_names_map_back(tmp_path: Path) -> None:
     """Names that Core ML refuses are changed in the file, told, and given back by the reader."""
     net = capture(nn.Linear(8, 16), torch.ones(1, 8), names=("0.pixel-values",), out="0_pixel_values")
-    emission = coreml.emit(net, VARIANTS["w8"], (), tmp_path)
+    emission = coreml.emit(net, VARIANTS["w8"], tmp_path)
     spec = read(emission.path).spec
     assert spec.description.input[0].name == "_0_pixel_values"
     assert "'0.pixel-values' is '_0_pixel_values'" in emission.notes[1]
@@ -162,7 +162,7 @@ class Recurrent(nn.Module):
 def test_integer_inputs(tmp_path: Path) -> None:
     """int64 tokens become int32, and the notes say so; swapped names don't swap the inputs."""
     net = capture(Tokens(), torch.ones(1, 7), torch.ones(1, 7, dtype=torch.int64), names=("tokens", "mask"))
-    emission = coreml.emit(net, VARIANTS["fp16"], (), tmp_path)
+    emission = coreml.emit(net, VARIANTS["fp16"], tmp_path)
     assert "mask: int32, because Core ML has no 64-bit integers." in emission.notes
     description = read(emission.path).spec.description
     assert [feature.name for feature in description.input] == ["tokens", "mask"]
@@ -173,7 +173,7 @@ def test_integer_inputs(tmp_path: Path) -> None:
 
 def test_recurrent_layers(tmp_path: Path) -> None:
     """What the exported program's reader lacks is converted from the trace."""
-    emission = coreml.emit(capture(Recurrent(), torch.ones(1, 5, 8)), VARIANTS["fp16"], (), tmp_path)
+    emission = coreml.emit(capture(Recurrent(), torch.ones(1, 5, 8)), VARIANTS["fp16"], tmp_path)
     assert coreml.structure(emission.path, VARIANTS["fp16"]).operators["lstm"] == 1
 
 
@@ -185,7 +185,7 @@ class Svd(nn.Module):
 def test_unsupported_operator(tmp_path: Path) -> None:
     """The cause names the operator, and the line of the user's model."""
     with pytest.raises(LoweringError, match="linalg_svd") as raised:
-        coreml.emit(capture(Svd(), torch.eye(4)), VARIANTS["fp16"], (), tmp_path)
+        coreml.emit(capture(Svd(), torch.eye(4)), VARIANTS["fp16"], tmp_path)
     assert "test_coreml.py:" in str(raised.value.source)
     assert not list(tmp_path.iterdir())
 
@@ -194,13 +194,13 @@ def test_no_program(tmp_path: Path) -> None:
     """Without a graph, the error is the export's own."""
     net = dataclasses.replace(captured("cnn"), program=None, program_error="data-dependent branch in f.py:3")
     with pytest.raises(LoweringError, match=r"branch in f\.py:3"):
-        coreml.emit(net, VARIANTS["fp16"], (), tmp_path)
+        coreml.emit(net, VARIANTS["fp16"], tmp_path)
 
 
 def test_nothing_to_compress(tmp_path: Path) -> None:
     """A file that would be fp16 is not called w8."""
     with pytest.raises(LoweringError, match="no weight of more than 64 values"):
-        coreml.emit(capture(nn.ReLU(), torch.ones(1, 4)), VARIANTS["w8"], (), tmp_path)
+        coreml.emit(capture(nn.ReLU(), torch.ones(1, 4)), VARIANTS["w8"], tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")

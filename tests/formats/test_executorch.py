@@ -16,9 +16,11 @@ from torch import Tensor, nn
 import exporter.formats.executorch as executorch
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.executorch.work import operator_work
+from exporter.quantize import int8
+from exporter.quantize.int8 import runner
 from exporter.records import Array, Captured, Emission, Sample, Variant
 from exporter.torchvision_ops import prepare
-from tests.nets import NETS, captured, samples, trained
+from tests.nets import NETS, captured, captured_for, quantized, samples, trained
 
 VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in executorch.VARIANTS}
 MACS = {
@@ -36,7 +38,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
     """Every variant of every small network, lowered once."""
     return {
         (net, precision): executorch.emit(
-            captured(net), variant, samples(net, 0, 64), tmp_path_factory.mktemp(f"{net}-{precision}")
+            captured_for(net, variant), variant, tmp_path_factory.mktemp(f"{net}-{precision}")
         )
         for net in NETS
         for precision, variant in VARIANTS.items()
@@ -69,11 +71,11 @@ def test_int8_files_run_like_their_quantized_program(emitted: Emitted, net: str)
     """Lowering keeps every value, but for rounding ties behind the operators that stay float kernels."""
     emission = emitted[net, "int8"]
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=1)
-    assert emission.quantized_program is not None
+    program = runner(quantized(net).module)
     pairs = [
         (actual, expected)
         for sample in samples(net, 1400, 16)
-        for actual, expected in zip(run(sample), emission.quantized_program(sample), strict=True)
+        for actual, expected in zip(run(sample), program(sample), strict=True)
     ]
     noise = sum(float(((a - e) ** 2).sum()) for a, e in pairs) / sum(float((e**2).sum()) for _, e in pairs)
     assert noise <= (1e-12 if net == "two_in_two_out" else 1e-4)
@@ -106,7 +108,7 @@ def test_transposed_examples_are_refused(tmp_path: Path) -> None:
     assert example[0].is_contiguous()
     net = dataclasses.replace(captured("cnn"), program=torch.export.export(trained("cnn"), example))
     with pytest.raises(LoweringError, match="contiguous"):
-        executorch.emit(net, VARIANTS["fp32"], (), tmp_path)
+        executorch.emit(net, VARIANTS["fp32"], tmp_path)
 
 
 @pytest.mark.slow
@@ -238,13 +240,7 @@ def test_networks_without_a_program_say_why(tmp_path: Path) -> None:
     """What torch.export said is the cause."""
     without = dataclasses.replace(captured("cnn"), program=None, program_error="branches on data at net.py:3")
     with pytest.raises(LoweringError, match=r"branches on data at net\.py:3"):
-        executorch.emit(without, VARIANTS["fp32"], (), tmp_path)
-
-
-def test_int8_without_samples_is_refused(tmp_path: Path) -> None:
-    """Ranges that were never observed would quantise everything to nothing."""
-    with pytest.raises(LoweringError, match="calibration"):
-        executorch.emit(captured("cnn"), VARIANTS["int8"], (), tmp_path)
+        executorch.emit(without, VARIANTS["fp32"], tmp_path)
 
 
 class Decomposing(nn.Module):
@@ -259,7 +255,7 @@ def test_unsupported_operators_name_the_users_line(tmp_path: Path) -> None:
     example = (torch.eye(3),)
     model = Captured(Decomposing(), torch.export.export(Decomposing(), example), "", example, (), ())
     with pytest.raises(LoweringError, match="svd") as raised:
-        executorch.emit(model, VARIANTS["fp32"], (), tmp_path)
+        executorch.emit(model, VARIANTS["fp32"], tmp_path)
     assert raised.value.source == f"{__file__}:{Decomposing.forward.__code__.co_firstlineno + 1}"
     assert not list(tmp_path.iterdir())
 
@@ -277,8 +273,9 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     images = _photo_crops()
     example = (torch.from_numpy(images[0][0]),)
-    model = Captured(net, torch.export.export(net, example), "", example, (), ())
-    emission = executorch.emit(model, VARIANTS["int8"], images[:4], tmp_path)
+    made = int8.quantize(torch.export.export(net, example), images[:4])
+    model = Captured(net, made.program(), "", example, (), ())
+    emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
     structure = executorch.structure(emission.path, VARIANTS["int8"])
     assert structure.quantized_weight_fraction == 1.0
     assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
@@ -287,8 +284,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     graphs: list[delegates.DelegateGraph] = list(pte._delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
-    assert emission.quantized_program is not None
-    expected, actual = emission.quantized_program(images[4])[0], run(images[4])[0]
+    expected, actual = runner(made.module)(images[4])[0], run(images[4])[0]
     assert np.abs(actual - expected).max() <= 1e-6 * np.abs(expected).max()
 
 

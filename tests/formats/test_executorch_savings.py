@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from exporter.formats.executorch import lowering, savings
 from exporter.formats.executorch.savings import XNNPACK_PATTERNS, lean_compiler
-from exporter.quantize.pt2e import quantize
-from tests.nets import NETS, captured, samples
+from tests import nets
+from tests.nets import NETS, captured
 
 
 class Resizing(nn.Module):
@@ -30,7 +30,7 @@ def _program(net: str, quantized: bool) -> torch.export.ExportedProgram:
         return torch.export.export(Resizing(), (torch.randn(1, 2, 4, 4), torch.zeros(8, 8)))
     program = captured(net).program
     assert program is not None
-    return quantize(program, samples(net, 0, 8))[0] if quantized else program
+    return nets.quantized(net).program() if quantized else program
 
 
 def _bytes(program: torch.export.ExportedProgram, backend: str) -> bytes:

@@ -133,7 +133,7 @@ def quality(actual: list[Array]) -> tuple[float, float]:
 
 
 def in_onnxruntime(model: bytes) -> tuple[float, float]:
-    run = onnx_format._runner(onnx_format._session(model, 1, optimise=True))
+    run = onnx_format._runner(onnx_format._session(model, 1))
     return quality([run(sample)[0] for sample in nets.samples("loud", 1400, 32)])
 
 
@@ -188,9 +188,7 @@ def test_constants_of_float32_operators_are_not_rounded() -> None:
     constants = [helper.make_tensor("epsilon", floats, [], [1e-8])]
     graph = helper.make_graph(nodes, "g", [value("x", floats, [1, 4])], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    run = onnx_format._runner(
-        onnx_format._session(fp16_model(model.SerializeToString())[0], 1, optimise=True)
-    )
+    run = onnx_format._runner(onnx_format._session(fp16_model(model.SerializeToString())[0], 1))
     assert run((np.zeros((1, 4), np.float32),))[1] == np.float32(1e-8)
 
 
@@ -270,5 +268,5 @@ def core_ml_types(captured: Captured) -> dict[str, str]:
 def test_core_ml_stores_its_weights_in_float16(tmp_path: Path) -> None:
     """What is computed in float32 has hardly any weights."""
     variant = next(v for v in coreml.VARIANTS if v.precision == "fp16")
-    emission = coreml.emit(nets.captured("loud"), variant, (), tmp_path)
+    emission = coreml.emit(nets.captured("loud"), variant, tmp_path)
     assert set(coreml.structure(emission.path, variant).weight_elements) == {"float16"}

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 import exporter.formats.onnx as onnx_format
 from exporter.errors import LoweringError
 from exporter.formats.onnx import export, ort_convert
+from exporter.quantize.int8 import runner
 from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets
 
@@ -31,7 +32,7 @@ INT8 = [v.name for v in onnx_format.VARIANTS if v.precision == "int8"]
 
 @functools.cache
 def emitted(net: str, name: str, folder: Path) -> Emission:
-    return onnx_format.emit(nets.captured(net), VARIANTS[name], nets.samples(net, 0, 32), folder)
+    return onnx_format.emit(nets.captured_for(net, VARIANTS[name]), VARIANTS[name], folder)
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +118,10 @@ def test_int8_files_are_int8_and_good(net: str, name: str, folders: Callable[[st
 @pytest.mark.parametrize("net", nets.NETS)
 @pytest.mark.parametrize("name", INT8)
 def test_int8_files_do_what_their_program_does(net: str, name: str, folders: Callable[[str], Path]) -> None:
-    """The optimised artifact and the unoptimised quantised program differ by rounding ties only."""
+    """The artifact and the quantised program, in XNNPACK's rounding, differ by rounding ties only."""
     emission = emitted(net, name, folders(net))
-    assert emission.quantized_program is not None
     run, _ = onnx_format.load(emission.path, VARIANTS[name], 1)
-    program = stacked(emission.quantized_program, held_out(net))
+    program = stacked(runner(nets.quantized(net).module), held_out(net))
     for expected, actual in zip(program, stacked(run, held_out(net)), strict=True):
         assert sqnr_db(expected, actual) >= 30
 
@@ -157,9 +157,8 @@ import hashlib, sys
 from pathlib import Path
 from exporter.formats import onnx
 from tests import nets
-captured, samples = nets.captured("attention"), nets.samples("attention", 0, 32)
 for variant in onnx.VARIANTS:
-    path = onnx.emit(captured, variant, samples, Path(sys.argv[1])).path
+    path = onnx.emit(nets.captured_for("attention", variant), variant, Path(sys.argv[1])).path
     print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
 SOURCES = re.compile(rb"\.py\b|pkg\.torch|site-packages")
@@ -185,7 +184,7 @@ def test_converting_twice_gives_the_same_ort_file() -> None:
 
 def test_nothing_else_is_left_in_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """int8 emission leaves one file, and prints nothing to stdout."""
-    onnx_format.emit(nets.captured("cnn"), VARIANTS["ort-int8"], nets.samples("cnn", 0, 8), tmp_path)
+    onnx_format.emit(nets.captured_int8("cnn"), VARIANTS["ort-int8"], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["ort-int8.ort"]
     assert capfd.readouterr().out == ""
 
@@ -197,7 +196,7 @@ def test_an_output_may_be_named_like_an_inner_value(tmp_path: Path) -> None:
     assert "add_1" in inner or "add" in inner
     name = "add" if "add" in inner else "add_1"
     clashing = replace(captured, outputs=(TensorSpec(name, captured.outputs[0].shape),))
-    path = onnx_format.emit(clashing, VARIANTS["onnx-fp32"], (), tmp_path).path
+    path = onnx_format.emit(clashing, VARIANTS["onnx-fp32"], tmp_path).path
     run, _ = onnx_format.load(path, VARIANTS["onnx-fp32"], 1)
     assert onnx_format.structure(path, VARIANTS["onnx-fp32"]).outputs[0].name == name
     assert max_error(exact("cnn")[0], stacked(run, held_out("cnn"))[0]) <= 1e-5
@@ -207,21 +206,14 @@ def test_a_model_without_a_program_says_why(tmp_path: Path) -> None:
     """Control flow that torch.export cannot keep is a LoweringError in torch's words."""
     captured = replace(nets.captured("cnn"), program=None, program_error="data-dependent branch")
     with pytest.raises(LoweringError, match="data-dependent branch"):
-        onnx_format.emit(captured, VARIANTS["onnx-fp32"], (), tmp_path)
-
-
-def test_int8_without_calibration_is_refused(tmp_path: Path) -> None:
-    """No samples, no int8 file."""
-    with pytest.raises(LoweringError, match="calibration samples"):
-        onnx_format.emit(nets.captured("cnn"), VARIANTS["onnx-int8"], (), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        onnx_format.emit(captured, VARIANTS["onnx-fp32"], tmp_path)
 
 
 def test_weights_that_exceed_one_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above protobuf's limit the message gives both sizes."""
     monkeypatch.setattr(export, "MAX_BYTES", 1000)
     with pytest.raises(LoweringError, match="one ONNX file holds up to"):
-        onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["onnx-fp32"], (), tmp_path)
+        onnx_format.emit(replace(nets.captured("cnn")), VARIANTS["onnx-fp32"], tmp_path)
 
 
 CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {

@@ -89,7 +89,7 @@ def run(path: Path, *inputs: Array) -> tuple[Array, ...]:
 def test_outputs_equal_eager(name: str, tmp_path: Path) -> None:
     """The written file gives eager's outputs, in order, on digits the export has not seen."""
     net = captured(name)
-    path = torchscript.emit(net, VARIANT, (), tmp_path).path
+    path = torchscript.emit(net, VARIANT, tmp_path).path
     runner, runtime = torchscript.load(path, VARIANT, 1)
     for sample in samples(name, 1500, 20):
         expected = net.module(*(torch.from_numpy(array) for array in sample))
@@ -110,7 +110,7 @@ def test_outputs_equal_eager(name: str, tmp_path: Path) -> None:
 def test_structure(name: str, weights: int, operators: dict[str, int], tmp_path: Path) -> None:
     """Inputs, outputs, operators and every weight can be read without running the file."""
     net = captured(name)
-    found = torchscript.structure(torchscript.emit(net, VARIANT, (), tmp_path).path, VARIANT)
+    found = torchscript.structure(torchscript.emit(net, VARIANT, tmp_path).path, VARIANT)
     assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
     assert operators.items() <= found.operators.items()
     assert found.weight_elements == {"float32": weights}
@@ -119,7 +119,7 @@ def test_structure(name: str, weights: int, operators: dict[str, int], tmp_path:
 
 def test_batch_norm_is_folded(tmp_path: Path) -> None:
     """No batch norm is left, and the notes say what was not done."""
-    emission = torchscript.emit(captured("cnn"), VARIANT, (), tmp_path)
+    emission = torchscript.emit(captured("cnn"), VARIANT, tmp_path)
     operators = torchscript.structure(emission.path, VARIANT).operators
     assert not [name for name in operators if "batch_norm" in name]
     assert "batch norms folded" in emission.notes[1]
@@ -130,7 +130,7 @@ def test_control_flow_is_scripted(module: type[nn.Module], tmp_path: Path) -> No
     """A network that decides by values is scripted, says so, and is right on both branches."""
     net = module()
     flat = FlatOutputs(net).eval() if module is Nested else net
-    emission = torchscript.emit(capture(flat), VARIANT, (), tmp_path)
+    emission = torchscript.emit(capture(flat), VARIANT, tmp_path)
     assert emission.notes[0].startswith("Scripted, because ")
     for x in (UP, DOWN):
         expected = flat(x)
@@ -141,11 +141,11 @@ def test_control_flow_is_scripted(module: type[nn.Module], tmp_path: Path) -> No
 
 def test_trace_would_lose_the_branch(tmp_path: Path) -> None:
     """Forced, a trace keeps the example's branch for all inputs: the notes warn, with the line."""
-    emission = torchscript.emit(capture(Branch(), mode="trace"), VARIANT, (), tmp_path)
+    emission = torchscript.emit(capture(Branch(), mode="trace"), VARIANT, tmp_path)
     assert "Traced, as asked." in emission.notes
     assert any("may be wrong" in note and "test_torchscript.py:" in note for note in emission.notes)
     net = Branch()
-    path = torchscript.emit(capture(net, mode="trace"), VARIANT, (), tmp_path).path
+    path = torchscript.emit(capture(net, mode="trace"), VARIANT, tmp_path).path
     np.testing.assert_allclose(run(path, UP.numpy())[0], net(UP).detach().numpy(), atol=1e-6)
     assert np.abs(run(path, DOWN.numpy())[0] - net(DOWN).detach().numpy()).max() > 0.01
 
@@ -153,13 +153,13 @@ def test_trace_would_lose_the_branch(tmp_path: Path) -> None:
 def test_script_can_be_forced(tmp_path: Path) -> None:
     """`--torchscript script` scripts what auto would trace."""
     net = dataclasses.replace(captured("cnn"), torchscript="script")
-    assert torchscript.emit(net, VARIANT, (), tmp_path).notes[0] == "Scripted, as asked."
+    assert torchscript.emit(net, VARIANT, tmp_path).notes[0] == "Scripted, as asked."
 
 
 def test_neither_way(tmp_path: Path) -> None:
     """Control flow that can't be scripted is refused with the reason and the line, not traced wrongly."""
     with pytest.raises(LoweringError, match="A trace would lose control flow") as raised:
-        torchscript.emit(capture(Unscriptable()), VARIANT, (), tmp_path)
+        torchscript.emit(capture(Unscriptable()), VARIANT, tmp_path)
     assert raised.value.source is not None
     assert "test_torchscript.py:" in raised.value.source
 
@@ -173,7 +173,7 @@ def test_script_modules_are_used_as_they_are(freeze: bool, tmp_path: Path) -> No
         script = torch.jit.script(net)
         script = torch.jit.freeze(script) if freeze else script
     source = dataclasses.replace(capture(net), module=script)
-    emission = torchscript.emit(source, VARIANT, (), tmp_path)
+    emission = torchscript.emit(source, VARIANT, tmp_path)
     assert emission.notes[0] == "The model is TorchScript already: used as it is."
     np.testing.assert_allclose(run(emission.path, DOWN.numpy())[0], net(DOWN).detach().numpy(), atol=1e-6)
 
@@ -182,13 +182,13 @@ def test_integer_inputs(tmp_path: Path) -> None:
     """Token numbers go in as int64."""
     net = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4)).eval()
     tokens = torch.tensor([[1, 2, 3]])
-    path = torchscript.emit(capture(net, tokens), VARIANT, (), tmp_path).path
+    path = torchscript.emit(capture(net, tokens), VARIANT, tmp_path).path
     np.testing.assert_allclose(run(path, tokens.numpy())[0], net(tokens).detach().numpy(), atol=1e-6)
 
 
 def test_any_damage_is_found(tmp_path: Path) -> None:
     """Truncated, or with one changed byte, a file is refused by reader and runtime and crashes neither."""
-    whole = torchscript.emit(captured("two_in_two_out"), VARIANT, (), tmp_path).path.read_bytes()
+    whole = torchscript.emit(captured("two_in_two_out"), VARIANT, tmp_path).path.read_bytes()
     with zipfile.ZipFile(tmp_path / f"{VARIANT.name}.ptl") as archive:
         bytecode = archive.read(f"{VARIANT.name}/bytecode.pkl")
     damaged = tmp_path / "damaged.ptl"
@@ -205,7 +205,7 @@ def test_any_damage_is_found(tmp_path: Path) -> None:
 
 def test_archive_code_does_not_run(tmp_path: Path) -> None:
     """A pickle in the archive that calls a function is not executed."""
-    path = torchscript.emit(captured("cnn"), VARIANT, (), tmp_path).path
+    path = torchscript.emit(captured("cnn"), VARIANT, tmp_path).path
     marker, hostile = tmp_path / "ran", tmp_path / "hostile.ptl"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(hostile, "w") as target:
         for info in source.infolist():
@@ -224,7 +224,7 @@ def test_bytes_are_reproducible(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.nets import captured;"
         "from exporter.formats import torchscript as t;"
-        "t.emit(captured('cnn'), t.VARIANTS[0], (), Path(sys.argv[1]))"
+        "t.emit(captured('cnn'), t.VARIANTS[0], Path(sys.argv[1]))"
     )
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

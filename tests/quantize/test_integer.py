@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from exporter.quantize import integer
-from exporter.quantize.integer import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE, IntegerInterpreter
-from exporter.quantize.pt2e import quantize
-from tests.nets import NETS, captured, samples
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
+from exporter.quantize.int8 import runner
+from exporter.quantize.integer import IntegerInterpreter
+from tests.nets import NETS, quantized, samples
 
 INT8 = (-128, 127, torch.int8)
 
@@ -76,12 +77,11 @@ def test_additions_round_half_up(x: float, y: float, expected: int) -> None:
 @pytest.mark.parametrize("net", NETS)
 def test_integer_and_float_arithmetic_tell_the_same_story(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
     """On whole networks the two only differ by a few steps: 25 dB or better."""
-    program = captured(net).program
-    assert program is not None
+    module = quantized(net).module
     held_out = samples(net, 1400, 32)
-    exact = quantize(program, samples(net, 0, 64))[1]
+    exact = runner(module)
     monkeypatch.setattr(integer, "IntegerInterpreter", fx.Interpreter)
-    eager = quantize(program, samples(net, 0, 64))[1]
+    eager = runner(module)
     a = np.concatenate([exact(sample)[0] for sample in held_out])
     b = np.concatenate([eager(sample)[0] for sample in held_out])
     assert not np.array_equal(a, np.zeros_like(a))

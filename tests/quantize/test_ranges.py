@@ -1,55 +1,79 @@
-"""Ranges of least squared error."""
+"""Ranges that cost the output least."""
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor, fx, nn
 
-from exporter.quantize.ranges import VALUES, LeastSquaresObserver
+from exporter.quantize import ranges
+from exporter.quantize.ranges import RangeObserver
 
 
-def observer() -> LeastSquaresObserver:
-    return LeastSquaresObserver(
+def observer() -> RangeObserver:
+    return RangeObserver(
         dtype=torch.int8, quant_min=-128, quant_max=127, qscheme=torch.per_tensor_affine, eps=2**-12
     )
 
 
-def error(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> float:
-    steps = (torch.round(values / scale) + zero).clamp(-128, 127)
-    return float(((steps - zero) * scale - values).square().sum())
+class Weighted(nn.Module):
+    """Sums its input, each value times its weight, past an observer."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.watch = observer()
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.watch(x) @ self.weights.reshape(-1, 1)  # type: ignore[no-any-return]
 
 
-def test_a_far_outlier_is_clipped() -> None:
-    """The error on all values, most of which were not kept, is smaller than that of the full range."""
-    values = torch.randn(50 * VALUES, generator=torch.Generator().manual_seed(1))
-    values[7] = 30.0
-    seen = observer()
-    for part in values.reshape(50, -1):
-        assert seen(part) is part
-    scale, zero = seen.calculate_qparams()
-    full = seen._calculate_qparams(values.min(), values.max())
-    assert scale < 0.9 * full[0]
-    assert error(values, scale, zero) < 0.9 * error(values, *full)
+class Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Observers stay calls of modules, as PT2E has them."""
+        return isinstance(m, RangeObserver)
 
 
-def test_even_values_keep_their_range() -> None:
-    """Nothing is clipped where that only loses."""
-    values = torch.linspace(-1, 3, 4000)
-    seen = observer()
-    seen(values)
-    scale, _ = seen.calculate_qparams()
-    torch.testing.assert_close(scale, torch.tensor([4 / 255]))
+def parts_of(weights: Tensor, samples: Tensor) -> tuple[float, float]:
+    """What `choose` makes of an input whose values weigh as given."""
+    net = Weighted(weights)
+    module = fx.GraphModule(net, Tracer().trace(net))
+    calls = [(sample[None],) for sample in samples]
+    for call in calls:
+        module(*call)
+    ranges.choose(module, calls)
+    chosen = module.watch
+    assert isinstance(chosen, RangeObserver)
+    return chosen.parts
 
 
-def test_it_is_the_same_each_time() -> None:
-    """Which values are kept does not depend on the process' random state."""
-    found = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        seen = observer()
-        seen(torch.linspace(-1, 1, 10 * VALUES) ** 5)
-        found.append((seen.calculate_qparams(), seen._drawn))
-    assert found[0][0] == found[1][0]
-    assert torch.equal(found[0][1][0], found[1][1][0])
+def samples_with_outlier() -> Tensor:
+    values = torch.randn(8, 400, generator=torch.Generator().manual_seed(1))
+    values[:, 7] = 40.0
+    return values
+
+
+def test_an_outlier_that_does_not_matter_is_clipped() -> None:
+    """The range is given to the values that the output depends on."""
+    weights = torch.ones(400)
+    weights[7] = 0.0
+    assert parts_of(weights, samples_with_outlier())[1] < 0.3
+
+
+def test_an_outlier_that_matters_is_kept() -> None:
+    """The same values, but the output is mostly the outlier: nothing is clipped."""
+    weights = torch.full((400,), 0.01)
+    weights[7] = 1.0
+    assert parts_of(weights, samples_with_outlier())[1] == 1.0
+
+
+def test_what_is_best_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs that were not seen reach further."""
+    weights = torch.ones(400)
+    weights[7] = 0.0
+    wide = parts_of(weights, samples_with_outlier())[1]
+    monkeypatch.setattr(ranges, "MARGIN", 1.0)
+    assert wide == pytest.approx(1.35 * parts_of(weights, samples_with_outlier())[1])
 
 
 def test_zeros_have_a_scale() -> None:
@@ -60,3 +84,23 @@ def test_zeros_have_a_scale() -> None:
         scale, zero = one.calculate_qparams()
         assert scale > 0
         assert -128 <= zero <= 127
+
+
+class Shared(Weighted):
+    """The observed tensor, and its mean, which shares the observer and matters a hundred times as much."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 100 * self.watch(x.mean(1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_tensors_with_one_observer_get_one_range_that_suits_both() -> None:
+    """A mean reaches less far than what it averages; its range alone would cut the other short."""
+    net = Shared(torch.ones(400))
+    module = fx.GraphModule(net, Tracer().trace(net))
+    calls = [(sample[None],) for sample in torch.linspace(-9, 9, 8)[:, None] + torch.randn(8, 400)]
+    for call in calls:
+        module(*call)
+    (found,) = ranges._ranges(module)
+    assert {node.name for node in found.tensors} == {"x", "mean"}
+    ranges.choose(module, calls)
+    assert min(found.observers[0].parts) > 0.6

@@ -28,7 +28,7 @@ VARIANTS: tuple[Variant, ...] = (_variant("fp16", 5.0), _variant("w8", 1.0), _va
 PRELOAD: tuple[str, ...] = ("coremltools",)
 
 
-def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """Convert the program, compress its weights, and write a package whose bytes depend on nothing else.
 
     The variants share one conversion of the same `captured`.
@@ -36,7 +36,6 @@ def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], 
     Args:
         captured: Its `program` is converted.
         variant: One of `VARIANTS`.
-        calibration: Unused: activations stay in float16.
         directory: Where the folder `<variant.name>.mlpackage` is written; it must not exist.
 
     Raises:

@@ -9,8 +9,7 @@ from exporter.formats.executorch.lowering import lower
 from exporter.formats.executorch.pte import structure
 from exporter.formats.executorch.runtime import load
 from exporter.formats.lowering_errors import lowering_error
-from exporter.quantize.pt2e import quantize
-from exporter.records import Captured, Emission, Runner, Sample, Variant
+from exporter.records import Captured, Emission, Variant
 
 __all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
@@ -31,7 +30,7 @@ VARIANTS: tuple[Variant, ...] = (
         precision="int8",
         suffix=".pte",
         group="executorch-xnnpack-int8",
-        cost_s=16.0,
+        cost_s=12.0,
     ),
     Variant(
         name="executorch-vulkan-fp16",
@@ -46,35 +45,28 @@ VARIANTS: tuple[Variant, ...] = (
 PRELOAD: tuple[str, ...] = (
     "executorch.exir",
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",
-    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
-    "torchao.quantization.pt2e.quantize_pt2e",
 )
 
 
-def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """Lower the program to the variant's backend and write it.
 
     Args:
         captured: Its `program` is lowered; a network without one cannot become a `.pte`.
         variant: One of `VARIANTS`.
-        calibration: Samples that set the activation ranges of int8; unused otherwise.
         directory: Where `<variant.name>.pte` is written.
 
     Raises:
         LoweringError: No program, or ExecuTorch cannot express it.
     """
-    program = captured.program
-    if program is None:
+    if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    runner: Runner | None = None
     try:
-        if variant.precision == "int8":
-            program, runner = quantize(program, calibration)
-        data = lower(program, variant.backend)
+        data = lower(captured.program, variant.backend)
     except Exception as error:
         # The compiler is a pile of passes: what they raise on a graph they don't know is of any type.
         raise lowering_error(error, captured.program) from error
     path = directory / f"{variant.name}{variant.suffix}"
     with path.open("wb") as file:
         data.write_to_file(file)
-    return Emission(path, quantized_program=runner)
+    return Emission(path)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.lowering_errors import lowering_error
-from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file
-from exporter.records import Array, Captured, Emission, Runner, Sample, Structure, Variant
+from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file, quantized
+from exporter.records import QUANTIZED, Array, Captured, Emission, Runner, Sample, Structure, Variant
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -20,16 +17,16 @@ if TYPE_CHECKING:
 VARIANTS: tuple[Variant, ...] = (
     Variant("onnx-fp32", "onnx", "onnxruntime", "fp32", ".onnx", "onnx", 6.0),
     Variant("onnx-fp16", "onnx", "onnxruntime", "fp16", ".onnx", "onnx", 1.0),
-    Variant("onnx-int8", "onnx", "onnxruntime", "int8", ".onnx", "onnx", 4.0),
+    Variant("onnx-int8", "onnx", "onnxruntime", "int8", ".onnx", "onnx-int8", 4.0),
     Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
-    Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx", 0.5),
+    Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx-int8", 0.5),
 )
 PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."
 
 
-def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """Write the artifact; see `Format.emit`.
 
     Raises:
@@ -37,14 +34,13 @@ def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], 
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        model, notes = _model(captured, variant, calibration)
-        program = _runner(_session(model, threads=1, optimise=False)) if variant.precision == "int8" else None
+        model, notes = _model(captured, variant)
         path.write_bytes(ort_convert.convert(model) if variant.suffix == ".ort" else model)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
-    return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes, program)
+    return Emission(path, (*notes, ORT_NOTE) if variant.suffix == ".ort" else notes)
 
 
 def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
@@ -60,7 +56,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
 
     _contents(path)  # before the runtime sees it: it would follow references to other files
     try:
-        session = _session(str(path), threads, optimise=True)
+        session = _session(str(path), threads)
     except Exception as error:
         raise lowering_error(error) from error
     return _runner(session), f"onnxruntime {ort.__version__}"
@@ -82,45 +78,18 @@ def _contents(path: Path) -> contents.Contents:
         raise LoweringError(f"It cannot be read: {error.strerror}.") from error
 
 
-@dataclass(frozen=True)
-class _Calibration:
-    """Samples that compare by content: each variant of a group may be handed its own copy."""
-
-    digest: str
-    samples: tuple[Sample, ...] = field(compare=False)
-
-
-def _model(
-    captured: Captured, variant: Variant, calibration: tuple[Sample, ...]
-) -> tuple[bytes, tuple[str, ...]]:
+def _model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
     """The ONNX model of the variant's precision, and notes on how it was made."""
     if variant.precision == "fp16":
         model, note = float16.fp16_model(export.fp32_model(captured))
         return model, (note,) if note else ()
-    if variant.precision == "int8":
-        return _int8_model(captured, _Calibration(_digest(calibration), calibration))
+    if variant.precision in QUANTIZED:
+        model = quantized.int8_model(captured)
+        return (model if variant.suffix == ".ort" else quantized.unsigned(model)), ()
     return export.fp32_model(captured), ()
 
 
-@functools.lru_cache(maxsize=1)
-def _int8_model(captured: Captured, calibration: _Calibration) -> tuple[bytes, tuple[str, ...]]:
-    import onnx_ir
-
-    from exporter.quantize import qdq
-
-    quantised, note = qdq.quantize(export.fp32_model(captured), calibration.samples)
-    return export.finish(onnx_ir.from_proto(quantised)), (note,)
-
-
-def _digest(samples: tuple[Sample, ...]) -> str:
-    digest = hashlib.sha256()
-    for array in (a for sample in samples for a in sample):
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _session(model: str | bytes, threads: int, optimise: bool) -> onnxruntime.InferenceSession:
+def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -131,8 +100,6 @@ def _session(model: str | bytes, threads: int, optimise: bool) -> onnxruntime.In
     # x86 processors without VNNI add products of int8 in 16 bits that saturate; no phone does. Where there is
     # VNNI this changes nothing (onnxruntime_session_options_config_keys.h, "x64quantprecision").
     options.add_session_config_entry("session.x64quantprecision", "1")
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
-from exporter.records import Captured
+from exporter.records import Captured, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
+    import torch
 
 OPSET = 18
 """The opset PyTorch's translations are written in, so nothing is converted up or down afterwards.
@@ -38,11 +40,22 @@ def fp32_model(captured: Captured) -> bytes:
         LoweringError: There is no program, or its weights are too large for one file.
         Exception: Whatever PyTorch or ONNX raise when they cannot express it.
     """
+    if captured.program is None:
+        raise LoweringError(captured.program_error, captured.program_source)
+    return finish(translate(captured.program, captured.inputs, captured.outputs))
+
+
+def translate(
+    program: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> onnx_ir.Model:
+    """PyTorch's own translation, its inputs and outputs named as given.
+
+    Raises:
+        LoweringError: The weights are too large for one file.
+        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
+    """
     import torch
 
-    program = captured.program
-    if program is None:
-        raise LoweringError(captured.program_error, captured.program_source)
     refuse_too_large(sum(t.nbytes for t in program.state_dict.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,12 +63,12 @@ def fp32_model(captured: Captured) -> bytes:
             program,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[s.name for s in captured.inputs],
-            output_names=[s.name for s in captured.outputs],
+            input_names=[s.name for s in inputs],
+            output_names=[s.name for s in outputs],
             verbose=False,
         )
     assert exported is not None
-    return finish(exported.model)
+    return exported.model
 
 
 def finish(model: onnx_ir.Model) -> bytes:

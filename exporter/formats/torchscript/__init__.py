@@ -33,7 +33,7 @@ VARIANTS: tuple[Variant, ...] = (
 PRELOAD: tuple[str, ...] = ()
 
 
-def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], directory: Path) -> Emission:
+def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """Trace or script the module, freeze it (which folds batch norms) and save it for the lite interpreter.
 
     The same model gives the same bytes in a fresh process; PyTorch numbers the classes it compiles, so a
@@ -42,7 +42,6 @@ def emit(captured: Captured, variant: Variant, calibration: tuple[Sample, ...], 
     Args:
         captured: Its `torchscript` says whether to trace or to script.
         variant: One of `VARIANTS`.
-        calibration: Unused: weights stay in float32.
         directory: Where `<variant.name>.ptl` is written.
 
     Raises:

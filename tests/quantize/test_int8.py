@@ -1,15 +1,16 @@
-"""PT2E quantisation: integers by measured ranges, and the float program stays as it was."""
+"""The int8 recipe: integers by measured ranges, and the float program stays as it was."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from exporter.quantize import pt2e
-from exporter.quantize.pt2e import quantize
+from exporter.quantize import annotate, int8
+from exporter.quantize.int8 import quantize, runner
 from tests.nets import NETS, captured, samples, trained
 
 
@@ -19,7 +20,7 @@ def test_quantized_program_answers_like_the_model(net: str) -> None:
     """On held-out digits the quantised program names the same class as the model nine times in ten."""
     program = captured(net).program
     assert program is not None
-    _, run = quantize(program, samples(net, 0, 64))
+    run = runner(quantize(program, samples(net, 0, 64)).module)
     held_out = samples(net, 1400, 50)
     with torch.no_grad():
         batch = [torch.from_numpy(np.concatenate(column)) for column in zip(*held_out, strict=True)]
@@ -34,7 +35,7 @@ def test_weights_are_per_channel_int8() -> None:
     """Every convolution and linear weight is stored as int8 with a scale per output channel."""
     program = captured("cnn").program
     assert program is not None
-    quantized, _ = quantize(program, samples("cnn", 0, 8))
+    quantized = quantize(program, samples("cnn", 0, 8)).program()
     calls = Counter(str(node.target) for node in quantized.graph.nodes if node.op == "call_function")
     assert calls["quantized_decomposed.dequantize_per_channel.default"] == 4
     int8 = [t for t in quantized.state_dict.values() if t.dtype == torch.int8]
@@ -47,8 +48,8 @@ def test_ranges_come_from_the_samples() -> None:
     program = captured("cnn").program
     assert program is not None
     sample = samples("cnn", 1400, 1)[0]
-    good = quantize(program, samples("cnn", 0, 8))[1](sample)[0]
-    blind = quantize(program, ((np.zeros((1, 1, 8, 8), np.float32),),))[1](sample)[0]
+    good = runner(quantize(program, samples("cnn", 0, 8)).module)(sample)[0]
+    blind = runner(quantize(program, ((np.zeros((1, 1, 8, 8), np.float32),),)).module)(sample)[0]
     assert np.abs(good - blind).max() > 0.1 * np.abs(good).max()
 
 
@@ -73,11 +74,11 @@ def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net
 
     program = captured(net).program
     assert program is not None
-    lean = quantize(program, samples(net, 0, 4))[0]
-    everything = pt2e._xnnpack_quantizer()
+    lean = quantize(program, samples(net, 0, 4)).module
+    everything = annotate.quantizer()
     everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
-    monkeypatch.setattr(pt2e, "_xnnpack_quantizer", lambda: everything)
-    assert lean.graph_module.code == quantize(program, samples(net, 0, 4))[0].graph_module.code
+    monkeypatch.setattr(annotate, "quantizer", lambda: everything)
+    assert lean.code == quantize(program, samples(net, 0, 4)).module.code
 
 
 @pytest.mark.slow
@@ -85,7 +86,7 @@ def test_a_layer_and_its_activation_are_quantised_once() -> None:
     """The convolution's result goes to the ReLU unquantised."""
     program = captured("cnn").program
     assert program is not None
-    nodes = quantize(program, samples("cnn", 0, 8))[0].graph_module.graph.nodes
+    nodes = quantize(program, samples("cnn", 0, 8)).module.graph.nodes
     activations = [node for node in nodes if any(word in str(node.target) for word in ("relu", "hardtanh"))]
     assert activations
     assert all("conv" in str(node.args[0].target) for node in activations)
@@ -97,3 +98,18 @@ def test_no_samples_no_ranges() -> None:
     assert program is not None
     with pytest.raises(ValueError, match="calibration"):
         quantize(program, ())
+
+
+@pytest.mark.slow
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    """Another process runs and lowers the same program, and still has each layer's float weight."""
+    program = captured("cnn").program
+    assert program is not None
+    made = quantize(program, samples("cnn", 0, 8))
+    int8.save(made, tmp_path)
+    found = int8.load(tmp_path)
+    sample = samples("cnn", 1400, 1)[0]
+    assert np.array_equal(runner(found.module)(sample)[0], runner(made.module)(sample)[0])
+    assert [w.shape for w in found.float_weights.values()] == [w.shape for w in made.float_weights.values()]
+    layers = {node.name for node in found.module.graph.nodes}
+    assert layers.issuperset(found.float_weights)

@@ -1,0 +1,160 @@
+"""A PT2E-quantised program as an ONNX model of QuantizeLinear/DequantizeLinear pairs, which runtimes fuse.
+
+PyTorch translates the pairs themselves. What is left to do is what runtimes expect beside them: biases as
+int32 in their accumulator's scale, and weights that lie as MatMul reads them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.errors import LoweringError
+from exporter.formats.onnx.export import finish, translate
+from exporter.records import Array, Captured
+
+if TYPE_CHECKING:
+    import onnx
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+"""Operator -> which of its inputs is the bias."""
+
+
+@functools.lru_cache(maxsize=1)
+def int8_model(captured: Captured) -> bytes:
+    """Translate a quantised program; its numbers are those of the program. Made once per program.
+
+    Raises:
+        LoweringError: There is no program.
+        Exception: Whatever PyTorch or ONNX raise when they cannot express it.
+    """
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes import common
+
+    if captured.program is None:
+        raise LoweringError(captured.program_error, captured.program_source)
+    translated = translate(captured.program, captured.inputs, captured.outputs)
+    # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
+    common.CommonSubexpressionEliminationPass()(translated)
+    proto = onnx.load_model_from_string(finish(translated))
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    _part_weights(proto, constants)
+    _turn_weights(proto, makers, constants)
+    _quantise_biases(proto, makers, constants)
+    _drop_unused(proto)
+    return finish(onnx_ir.from_proto(proto))
+
+
+def unsigned(model: bytes) -> bytes:
+    """The same with activations in uint8, 128 higher: the same numbers.
+
+    ONNX Runtime's x86 build turns int8 activations into uint8 itself, but not those with several readers, and
+    fuses no kernel where the two meet. Its ARM build has kernels for both.
+    """
+    import onnx
+    import onnx_ir
+
+    proto = onnx.load_model_from_string(model)
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type not in PAIR or len(node.input) < 3 or constants[node.input[2]].dtype != np.int8:
+            continue
+        if constants[node.input[1]].size != 1:
+            continue
+        for place in (2, 0) if node.input[0] in constants else (2,):
+            name = f"{node.input[place]}_unsigned"
+            if name not in constants:
+                constants[name] = (constants[node.input[place]].astype(np.int16) + 128).astype(np.uint8)
+                proto.graph.initializer.append(onnx.numpy_helper.from_array(constants[name], name))
+            node.input[place] = name
+    _drop_unused(proto)
+    proto.graph.ClearField("value_info")  # it says int8 still
+    return finish(onnx_ir.from_proto(proto))
+
+
+def _part_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
+    """A zero point of its own for each weight: ONNX Runtime's x86 build converts both, a shared one twice."""
+    import onnx
+
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) > 2:
+            name = f"{node.input[0]}_zero"
+            zero = constants[node.input[2]]
+            if name not in {c.name for c in proto.graph.initializer}:
+                proto.graph.initializer.append(onnx.numpy_helper.from_array(zero, name))
+            node.input[2] = name
+
+
+def _turn_weights(
+    proto: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
+) -> None:
+    """Turn weights for good where they are transposed before a MatMul: kernels fuse with dequantisers."""
+    import onnx
+
+    for turn in [node for node in proto.graph.node if node.op_type == "Transpose"]:
+        dequantize = makers.get(turn.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        weight = constants.get(dequantize.input[0])
+        if weight is None or weight.ndim != 2:
+            continue
+        name = f"{dequantize.input[0]}_turned"
+        if name not in {c.name for c in proto.graph.initializer}:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(weight.T.copy(), name))
+        scale, zero = dequantize.input[1:3]
+        turned = onnx.helper.make_node("DequantizeLinear", [name, scale, zero], list(turn.output), axis=1)
+        turn.CopyFrom(turned)
+
+
+def _quantise_biases(
+    proto: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
+) -> None:
+    import onnx
+
+    for node in list(proto.graph.node):
+        place = BIASED.get(node.op_type)
+        if place is None or len(node.input) <= place or node.input[place] not in constants:
+            continue
+        scales = [_scale(makers.get(name), constants) for name in node.input[:2]]
+        if scales[0] is None or scales[1] is None:
+            continue
+        scale = (scales[0] * scales[1]).astype(np.float32).reshape(-1)
+        bias = constants[node.input[place]]
+        # As XNNPACK computes it: in float32, by the reciprocal. Outside int32 there is no such bias.
+        steps = np.round(bias * (np.float32(1) / scale))
+        if not np.all(np.abs(steps) < 2**31 - 1):
+            continue
+        name = f"{node.output[0]}_bias"
+        for suffix, value in (("", steps.astype(np.int32)), ("_scale", np.broadcast_to(scale, bias.shape))):
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value.copy(), name + suffix))
+        proto.graph.node.append(
+            onnx.helper.make_node("DequantizeLinear", [name, f"{name}_scale"], [f"{name}_float"], axis=0)
+        )
+        node.input[place] = f"{name}_float"
+
+
+def _scale(dequantize: onnx.NodeProto | None, constants: Mapping[str, Array]) -> Array | None:
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    return constants.get(dequantize.input[1])
+
+
+def _drop_unused(proto: onnx.ModelProto) -> None:
+    """What nothing reads any more: a dequantiser before its constants."""
+    while True:
+        read = {name for node in proto.graph.node for name in node.input} | {
+            o.name for o in proto.graph.output
+        }
+        idle = [node for node in proto.graph.node if not read & set(node.output)]
+        if not idle:
+            break
+        for node in idle:
+            proto.graph.node.remove(node)
+    for constant in [c for c in proto.graph.initializer if c.name not in read]:
+        proto.graph.initializer.remove(constant)

@@ -1,0 +1,92 @@
+"""What the other modules here ask of an exported graph: its operators by kind, its weights, and a walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+# Registers the quantized_decomposed operators.
+from torch.ao.quantization.fx import _decomposed  # noqa: F401
+
+aten = torch.ops.aten
+QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
+LAYERS = (*CONVOLUTIONS, aten.linear.default)
+"""Operators whose second argument is a weight, output channels first, and whose third is a bias."""
+CLAMPS = (aten.hardtanh.default, aten.hardtanh_.default)
+ACTIVATIONS = (aten.relu.default, aten.relu_.default, *CLAMPS)
+"""What XNNPACK computes in one step with the layer before."""
+AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
+
+
+def attribute(module: fx.GraphModule, name: str) -> Tensor:
+    """The tensor that a `get_attr` node's target names."""
+    path, _, last = name.rpartition(".")
+    found: Tensor = getattr(module.get_submodule(path), last)
+    return found
+
+
+def stored(node: fx.Node) -> fx.Node:
+    """The `get_attr` node that a weight comes from, through observers and dequantisers."""
+    while node.op != "get_attr":
+        node = node.all_input_nodes[0]
+    return node
+
+
+def is_weight(node: Any) -> bool:
+    """Whether a node is a parameter, or one that observers and dequantisers have passed on."""
+    while isinstance(node, fx.Node) and node.op != "get_attr":
+        passes = node.op == "call_module" or node.target in (DEQUANTIZE, DEQUANTIZE_CHANNELS)
+        if not passes or not node.args:
+            return False
+        node = node.args[0]
+    return isinstance(node, fx.Node)
+
+
+def groups_of(convolution: fx.Node) -> int:
+    """In how many groups a layer's channels are convolved."""
+    groups = convolution.args[6] if len(convolution.args) > 6 else 1
+    return groups if isinstance(groups, int) and convolution.target in CONVOLUTIONS else 1
+
+
+def module_path(node: fx.Node) -> str:
+    """Where in the user's model a node comes from: "features.3.conv.0.0"; its own name when unknown."""
+    stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if path]
+    return str(paths[-1]).removeprefix("L['self'].") if paths else node.name
+
+
+class Walk(fx.Interpreter):
+    """Runs a graph node by node, as `around` says: it may give a node's value itself.
+
+    Operators that change their argument in place work on a copy, so that every node's value stays what it was
+    and gradients can be taken of it.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, around: Callable[[Walk, fx.Node], Any | None], keep: bool = False
+    ) -> None:
+        super().__init__(module, garbage_collect_values=not keep)
+        self._around = around
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = self._around(self, n)
+        return self.compute(n) if value is None else value
+
+    def compute(self, node: fx.Node) -> Any:
+        """What the node itself gives."""
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not schema.is_mutable:
+            return super().run_node(node)
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        return node.target(args[0].clone(), *args[1:], **kwargs)  # type: ignore[operator]
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """A call's outputs, whether it returns one tensor or several."""
+    return tuple(result) if isinstance(result, tuple | list) else (result,)

@@ -1,0 +1,129 @@
+"""The int8 recipe, one idea after the other. Its result feeds ExecuTorch and ONNX alike."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.records import Array, Runner, Sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, fx
+
+
+PROGRAM = "int8.pt2"
+WEIGHTS = "int8-float-weights.pt"
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A program in int8, before it is written down for a runtime."""
+
+    module: fx.GraphModule
+    """PT2E's: float operators between quantise and dequantise pairs, weights stored as integers."""
+    example: tuple[Tensor, ...]
+    float_weights: dict[str, Tensor]
+    """Layer node -> its weight before it was rounded, for a layer that is to stay in float."""
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The same, ready to be lowered."""
+        import torch
+
+        return torch.export.export(self.module, self.example)
+
+
+def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Quantized:
+    """Quantise weights (int8 per output channel) and activations (int8 per tensor).
+
+    Args:
+        program: A float program; left as it is.
+        calibration: One call of the model each, batch 1 as the program was captured. Run one by one: a
+            larger batch would need a program with a dynamic batch.
+
+    Raises:
+        ValueError: No calibration samples.
+    """
+    import torch
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
+
+    from exporter.quantize import annotate, equalise, ranges, rounding
+
+    if not calibration:
+        raise ValueError("int8 needs calibration samples, got none")
+    samples = [tensors(sample) for sample in calibration]
+    module = copy.deepcopy(program.module())
+    _fuse_conv_bn_(module)
+    equalise.equalise(module, samples)
+    prepared = prepare_pt2e(module, annotate.quantizer())
+    with torch.no_grad():
+        for sample in samples:
+            prepared(*sample)
+    ranges.choose(prepared, samples)
+    weights = rounding.float_weights(prepared)
+    converted = convert_pt2e(prepared)
+    rounding.improve(converted, weights, samples)
+    return Quantized(converted, program.example_inputs[0], weights)
+
+
+def save(found: Quantized, work: Path) -> None:
+    """Write the program for the other workers of this run."""
+    import torch
+
+    torch.export.save(found.program(), work / PROGRAM)
+    torch.save([found.float_weights.get(node.name) for node in _layers(found.module)], work / WEIGHTS)
+
+
+def load_program(work: Path) -> torch.export.ExportedProgram:
+    """The program that `save` wrote, to be lowered."""
+    import torch
+
+    import exporter.quantize.graphs  # noqa: F401 - its operators must be known before they are read
+
+    return torch.export.load(work / PROGRAM)
+
+
+def load(work: Path) -> Quantized:
+    """What `save` wrote in this run's own work folder."""
+    import torch
+
+    program = load_program(work)
+    module: fx.GraphModule = program.module()
+    weights = zip(_layers(module), torch.load(work / WEIGHTS), strict=True)
+    return Quantized(module, program.example_inputs[0], {n.name: w for n, w in weights if w is not None})
+
+
+def _layers(module: fx.GraphModule) -> list[fx.Node]:
+    """In order: their names change when a program is exported again."""
+    from exporter.quantize.graphs import LAYERS
+
+    return [node for node in module.graph.nodes if node.target in LAYERS]
+
+
+def tensors(sample: Sample) -> tuple[Tensor, ...]:
+    """A call's arrays as contiguous tensors."""
+    import numpy as np
+    import torch
+
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in sample)
+
+
+def runner(module: fx.GraphModule) -> Runner:
+    """Runs a quantised module with XNNPACK's rounding (see `integer`)."""
+    from exporter.quantize.graphs import outputs_of
+    from exporter.quantize.integer import IntegerInterpreter
+
+    interpreter = IntegerInterpreter(module)
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        import torch
+
+        with torch.no_grad():
+            outputs = outputs_of(interpreter.run(*tensors(sample)))
+        return tuple(output.numpy().copy() for output in outputs)
+
+    return run

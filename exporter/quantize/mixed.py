@@ -1,0 +1,91 @@
+"""A quantised program with some of its operators back in float.
+
+An activation stays quantised as long as the operator that writes it or one that reads it is int8; a weight as
+long as its own layer is. Ranges and rounded weights stay what they were, so candidates cost nothing to make.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from exporter.quantize import graphs
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator that runs in int8."""
+
+    name: str
+    """Of its node, unique in the program."""
+    layer: str
+    """Where in the user's model it is: "features.3.conv.0.0"."""
+    kind: str
+    """"conv2d", "linear", "add", …"""
+
+
+def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
+    """Every operator of a quantised program that reads what is dequantised, in the order they run."""
+    return tuple(
+        Operator(node.name, graphs.module_path(node), str(node.target).split(".")[1])
+        for node in module.graph.nodes
+        if _is_quantized(node)
+    )
+
+
+def _is_quantized(node: fx.Node) -> bool:
+    reads = [n for n in node.all_input_nodes if n.target is DEQUANTIZE]
+    return node.op == "call_function" and node.target is not QUANTIZE and bool(reads)
+
+
+def keep_float(
+    module: fx.GraphModule, weights: Mapping[str, Tensor], names: Collection[str]
+) -> fx.GraphModule:
+    """A copy of a quantised program with the named operators in float.
+
+    Args:
+        module: The whole program in int8; left as it is.
+        weights: Layer's node name -> its weight before rounding.
+        names: `Operator.name` of those to be in float.
+    """
+    mixed = copy.deepcopy(module)
+    for node in list(mixed.graph.nodes):
+        if node.name in names and node.name in weights:
+            _restore_weight(mixed, node, weights[node.name])
+        if node.target is DEQUANTIZE and node.args[0].target is QUANTIZE:
+            _bypass(node, names)
+    mixed.graph.eliminate_dead_code()
+    mixed.delete_all_unused_submodules()
+    mixed.recompile()
+    return mixed
+
+
+def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
+    dequantize = layer.args[1]
+    if not isinstance(dequantize, fx.Node) or dequantize.target not in (DEQUANTIZE, DEQUANTIZE_CHANNELS):
+        return
+    name = f"{layer.name}_float_weight"
+    module.register_parameter(name, torch.nn.Parameter(weight.clone(), requires_grad=False))
+    with module.graph.inserting_before(layer):
+        layer.replace_input_with(dequantize, module.graph.get_attr(name))
+
+
+def _bypass(dequantize: fx.Node, names: Collection[str]) -> None:
+    """Let the float readers of a float operator's result read it as it is."""
+    source = dequantize.all_input_nodes[0].all_input_nodes[0]
+    writer = _writer(source)
+    if _is_quantized(writer) and writer.name not in names:
+        return
+    for reader in list(dequantize.users):
+        if reader.name in names or not _is_quantized(reader):
+            reader.replace_input_with(dequantize, source)
+
+
+def _writer(tensor: fx.Node) -> fx.Node:
+    """The operator whose result this is, before its activation."""
+    return tensor.all_input_nodes[0] if tensor.target in graphs.ACTIVATIONS else tensor

@@ -1,0 +1,86 @@
+"""How much an error at any tensor inside a network costs its output, to first order.
+
+An error e at a tensor moves the output by J e. For random signs v, the mean of ((J' v) . e)^2 is |J e|^2
+(Hutchinson's estimator; Avron & Toledo, "Randomized Algorithms for Estimating the Trace", 2011), and J' v is
+one backward pass for all tensors at once. Squared error at the tensor itself, which most calibration uses,
+takes every value for equally important; that costs MobileNetV2 several dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from exporter.quantize.graphs import Walk, outputs_of
+
+SIGNS = 2
+"""Backward passes per sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One tensor in one call of the network."""
+
+    value: Tensor
+    gradients: Tensor
+    """[SIGNS, elements]: a row per random combination of the outputs, each output on its own scale."""
+
+    def cost(self, error: Tensor) -> float:
+        """Energy of what `error`, shaped as `value`, does to the outputs, as a share of the outputs' own."""
+        return float((self.gradients @ error.flatten()).square_().mean())
+
+
+def probe(
+    module: fx.GraphModule,
+    tensors: Collection[fx.Node],
+    samples: Sequence[tuple[Tensor, ...]],
+) -> Iterator[dict[fx.Node, Probe]]:
+    """Yield, for each sample, a probe of every tensor that the outputs depend on.
+
+    Args:
+        module: A float graph, perhaps with observers, which are passed by.
+        tensors: Nodes whose values are tensors.
+        samples: One call of the model each.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)  # so that a network of token numbers has gradients too
+    for sample in samples:
+        yield _probe(module, tensors, sample, generator)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def _probe(
+    module: fx.GraphModule,
+    tensors: Collection[fx.Node],
+    sample: tuple[Tensor, ...],
+    generator: torch.Generator,
+) -> dict[fx.Node, Probe]:
+    walk = Walk(module, _past_observers, keep=True)
+    with torch.enable_grad():
+        inputs = (x.clone().requires_grad_() if x.is_floating_point() else x for x in sample)
+        outputs = [o for o in outputs_of(walk.run(*inputs)) if o.requires_grad]
+    scales = [o.detach().norm().clamp_min(torch.finfo(o.dtype).tiny) for o in outputs]
+    values = {n: v for n in tensors if isinstance(v := walk.env.get(n), Tensor) and v.requires_grad}
+    rows: dict[fx.Node, list[Tensor]] = {node: [] for node in values}
+    for turn in range(SIGNS if outputs else 0):
+        signs = [torch.randint(0, 2, o.shape, generator=generator) * 2 - 1 for o in outputs]
+        weights = [sign / scale for sign, scale in zip(signs, scales, strict=True)]
+        found = torch.autograd.grad(
+            outputs, list(values.values()), weights, retain_graph=turn < SIGNS - 1, allow_unused=True
+        )
+        for node, gradient in zip(values, found, strict=True):
+            if gradient is not None:
+                rows[node].append(gradient.flatten())
+    return {n: Probe(values[n].detach(), torch.stack(found)) for n, found in rows.items() if found}
+
+
+def _past_observers(walk: Walk, node: fx.Node) -> Any | None:
+    if node.op == "call_module" and len(node.args) == 1:
+        return walk.env[node.args[0]]  # type: ignore[index]
+    return None

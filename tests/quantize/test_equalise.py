@@ -1,0 +1,82 @@
+"""Channels that use the whole range, and a network that computes what it did."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from exporter.quantize.equalise import HEADROOM, MOST, equalise
+
+REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
+"""How far each channel of the first convolution reaches on an image of ones."""
+
+
+class Pair(nn.Module):
+    """A convolution whose channels reach differently far, an activation, a depthwise convolution."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.writer = nn.Conv2d(1, 4, 1)
+        self.activation = activation
+        self.reader = nn.Conv2d(4, 4, 3, groups=4)
+        with torch.no_grad():
+            self.writer.weight.copy_(REACH.reshape(-1, 1, 1, 1))
+            nn.init.zeros_(self.writer.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reader(self.activation(self.writer(x)))  # type: ignore[no-any-return]
+
+
+class Branching(Pair):
+    """What the depthwise convolution reads is read by an addition as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.writer(x))
+        return self.reader(y) + y[..., 1:-1, 1:-1]  # type: ignore[no-any-return]
+
+
+class Tied(Pair):
+    """The first convolution runs twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reader(self.activation(self.writer(x))) + self.writer(x)[..., 1:-1, 1:-1]  # type: ignore[no-any-return]
+
+
+def equalised(net: nn.Module) -> tuple[fx.GraphModule, Tensor, Tensor]:
+    """The scaled module, and what it and the original answer."""
+    image = torch.ones(1, 1, 5, 5)
+    module = copy.deepcopy(torch.export.export(net, (image,)).module())
+    with torch.no_grad():
+        expected = net(image)
+        equalise(module, [(image,)])
+        return module, module(image), expected
+
+
+@pytest.mark.parametrize(
+    ("activation", "factors"),
+    [
+        (nn.Identity(), [1.0, 2.0, 8.0, MOST]),
+        (nn.ReLU(), [1.0, 2.0, 8.0, MOST]),
+        # ReLU6 must not meet what has been seen: 4 may not grow, 2 may to 6 / HEADROOM.
+        (nn.ReLU6(), [1.0, 6 / HEADROOM / 2, 6 / HEADROOM / 0.5, MOST]),
+    ],
+)
+def test_channels_grow_as_far_as_they_may(activation: nn.Module, factors: list[float]) -> None:
+    """Up to the largest channel, or the clamp, and the answer stays the same."""
+    module, actual, expected = equalised(Pair(activation))
+    weight = module.get_parameter("writer.weight").detach().flatten()
+    torch.testing.assert_close(weight / REACH, torch.tensor(factors))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "net", [Branching(nn.ReLU()), Tied(nn.ReLU()), Pair(nn.Hardswish()), Pair(nn.Hardtanh())]
+)
+def test_channels_that_something_else_depends_on_stay(net: nn.Module) -> None:
+    """Another reader, a weight used twice, an activation that is not linear in its scale."""
+    module, actual, expected = equalised(net)
+    torch.testing.assert_close(module.get_parameter("writer.weight").detach().flatten(), REACH)
+    torch.testing.assert_close(actual, expected)

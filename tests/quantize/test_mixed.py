@@ -1,0 +1,84 @@
+"""Operators back in float, and what each costs alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from exporter.quantize import sensitivity
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS
+from exporter.quantize.int8 import tensors
+from exporter.quantize.mixed import keep_float, operators
+from tests.nets import quantized, samples, trained
+
+pytestmark = pytest.mark.slow
+
+
+def calls(first: int, count: int) -> list[tuple[torch.Tensor, ...]]:
+    return [tensors(sample) for sample in samples("cnn", first, count)]
+
+
+def kept(*names: str) -> torch.fx.GraphModule:
+    made = quantized("cnn")
+    return keep_float(made.module, made.float_weights, names)
+
+
+def test_operators_are_named_by_the_users_modules() -> None:
+    """In the order they run, with the path of the module they come from."""
+    found = [(operator.layer, operator.kind) for operator in operators(quantized("cnn").module)]
+    assert found == [
+        ("stem.0", "conv2d"),
+        ("depthwise.0", "conv2d"),
+        ("pointwise.0", "conv2d"),
+        ("add", "add"),
+        ("mean", "mean"),
+        ("head", "linear"),
+    ]
+
+
+def test_with_everything_in_float_the_network_is_the_float_one() -> None:
+    """No quantiser is left, and equalised weights compute what the original ones did."""
+    module = kept(*(operator.name for operator in operators(quantized("cnn").module)))
+    assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
+    with torch.no_grad():
+        for call in calls(0, 4):
+            torch.testing.assert_close(module(*call), trained("cnn")(*call), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tensor_stays_quantised_while_one_side_is() -> None:
+    """The pointwise convolution in float still reads what the int8 depthwise one wrote, and writes float."""
+    whole, mixed = quantized("cnn").module, kept("conv2d_2")
+    before, after = (sum(n.target is DEQUANTIZE for n in m.graph.nodes) for m in (whole, mixed))
+    assert "conv2d_2_float_weight" in mixed.code
+    assert sum(n.target is DEQUANTIZE_CHANNELS for n in mixed.graph.nodes) == 3
+    assert before == after  # the addition is still int8: it reads the result quantised
+    apart = kept("conv2d_2", "add")
+    assert sum(n.target is DEQUANTIZE for n in apart.graph.nodes) < after
+
+
+def test_the_whole_program_is_left_alone() -> None:
+    """Candidates are copies."""
+    code = quantized("cnn").module.code
+    kept("conv2d", "add")
+    assert quantized("cnn").module.code == code
+
+
+def test_costs_are_those_of_one_operator_at_a_time() -> None:
+    """Each is larger than none and smaller than all together, and coarser weights cost more."""
+    made = quantized("cnn")
+    costs = sensitivity.measure(made.module, made.float_weights, calls(0, 8))
+    names = {operator.name for operator in operators(made.module)}
+    expected = sensitivity.run(keep_float(made.module, made.float_weights, names), calls(0, 8))
+    whole = sensitivity.noise(expected, sensitivity.run(made.module, calls(0, 8)))
+    assert {cost.name for cost in costs} == names
+    assert all(0 < cost.noise < 2 * whole for cost in costs)
+    coarse = {**made.float_weights, "linear": made.float_weights["linear"] * 1.1}
+    worse = sensitivity.measure(made.module, coarse, calls(0, 8))
+    assert worse[-1].noise > 5 * costs[-1].noise
+
+
+def test_noise_is_relative_and_the_worst_outputs() -> None:
+    """A tenth of the output's size is 20 dB, whatever the scale; a second, worse output counts."""
+    y, z = torch.full((4,), 1e-6), torch.full((4,), 5.0)
+    assert sensitivity.noise([(y, z)], [(y * 1.1, z)]) == pytest.approx(0.01, rel=1e-4)
+    assert sensitivity.noise([(y, z)], [(y * 1.1, z * 2)]) == pytest.approx(1.0, rel=1e-4)
