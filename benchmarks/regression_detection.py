@@ -1,6 +1,6 @@
 """How often a step is found, how late, and how often there is a false alarm: on simulated phones.
 
-    python benchmarks/regression_detection.py [--series 60] [--seed 7] [--costs]
+    python -m benchmarks.regression_detection [--series 60] [--seed 7] [--costs]
 
 A series has 60 nights; in each, a session of 5 launches of 40 calls, and a re-run where it is suspected. A
 launch multiplies its calls by an effect of its own, a night all its launches (the room, what else the phone

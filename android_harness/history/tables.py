@@ -127,6 +127,7 @@ class SessionRow(Table):
 INDEXES = {
     "ix_sessions_line_started_at": ("line", "started_at", "number"),
     "ix_sessions_line_footing_stable_started_at": ("line", "footing", "stable", "started_at", "number"),
+    "ix_sessions_line_accepted_started_at": ("line", "accepted", "started_at"),
     "ix_sessions_started_at": ("started_at", "number"),
     "ix_sessions_model_started_at": ("model", "started_at", "number"),
     "ix_sessions_device_started_at": ("device", "started_at", "number"),

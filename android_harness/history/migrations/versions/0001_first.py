@@ -44,6 +44,7 @@ MAYBE = ["p99_ms", "max_error", "sqnr_db", "top1_agreement", "accuracy"]
 INDEXES = (
     ("line_started_at", ["line", "started_at", "number"]),
     ("line_footing_stable_started_at", ["line", "footing", "stable", "started_at", "number"]),
+    ("line_accepted_started_at", ["line", "accepted", "started_at"]),
     ("started_at", ["started_at", "number"]),
     ("model_started_at", ["model", "started_at", "number"]),
     ("device_started_at", ["device", "started_at", "number"]),
