@@ -99,6 +99,14 @@ def test_a_byte_of_every_file(signed: Path, numerics: list[Path]) -> None:
     assert numerics == []
 
 
+def test_hashes_in_capitals(signed: Path, tmp_path: Path) -> None:
+    """One bit makes an "a" an "A": the same number, and yet not the list that was released."""
+    path = signed / "SHA256SUMS"
+    position = next(i for i, c in enumerate(path.read_text()) if c in "abcdef")
+    with changed(path, position, 5):
+        assert not holds(signed)
+
+
 def test_50_random_bytes_of_the_zip_alone(signed: Path, tmp_path: Path, numerics: list[Path]) -> None:
     """Without its signature: what is no file's content counts as well."""
     lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
@@ -266,6 +274,15 @@ def test_openssf_own_program_agrees(signed: Path, keys: Keys) -> None:
     (signed / "more").write_text("x")
     with pytest.raises(ValueError, match="Extra files"):
         accepts(signed, "bundle.sig")
+
+
+def test_a_file_that_git_would_hide_is_signed_too(signed: Path, keys: Keys) -> None:
+    """model-signing leaves such files out unless it is told not to."""
+    signature = signed / "signatures" / "bundle.sig"
+    sign.check(signed, signature, keys[1])
+    (signed / ".gitignore").write_text("*")
+    with pytest.raises(VerificationError, match="does not hold"):
+        sign.check(signed, signature, keys[1])
 
 
 class TestKeys:

@@ -1,9 +1,8 @@
-"""A real export, released, verified with its numerics, and made twice."""
+"""A real export, released and verified with its numerics."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +10,10 @@ from unittest import mock
 
 import pytest
 
-from exporter import export
 from exporter.cli import main
 from exporter.release import sums
 from exporter.release import zip as archive
 from exporter.workers import Workers
-from tests import exports
 from tests.exports import exported
 from tests.faults import edit_onnx, rehash, swap, weights
 
@@ -84,27 +81,3 @@ def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
     archive.write(lie, archive.folder(inside), datetime(1980, 1, 1, tzinfo=UTC))
     ends(0, "verify", made / "tinycnn-2.0.1.zip")
     ends(9, "verify", lie)
-
-
-def test_two_exports_give_the_same_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And evidence, from processes with another hash seed and temporary folder: ExecuTorch's int8.
-
-    The other formats have tests of their own beside them.
-    """
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setenv("PYTHONHASHSEED", "77")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    again = tmp_path / "again"
-    export(
-        exports.checkpoint("cnn"),
-        target="snapdragon865",
-        out=again,
-        cache=False,
-        formats=("executorch-xnnpack-int8",),
-        **exports.options("cnn"),
-    )
-    first = exported("cnn")[0]
-    files = [p.name for p in again.iterdir() if p.suffix in {".pte", ".npz"} and p.name != "outputs.npz"]
-    assert len(files) == 3
-    assert {name for name in files if (first / name).read_bytes() != (again / name).read_bytes()} == set()
-    shutil.rmtree(again)
