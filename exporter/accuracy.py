@@ -163,7 +163,7 @@ def doubt(counts: Mapping[str, Accuracy], max_drop: float) -> str:
     count = next(iter(found.values())).count
     shown = ", ".join(f"{name} {drop(item):.2g} ({_range(item)})" for name, item in found.items())
     return (
-        f"{count} labelled samples cannot tell for certain if {max_drop:g} points of "
+        f"{count} labelled samples cannot tell for certain if more than {max_drop:g} point(s) of "
         f"top-1 are lost; the measured drop and its 95 % interval: {shown}. More samples narrow it."
     )
 

@@ -30,10 +30,9 @@ def rising(points: Sequence[CurvePoint]) -> bool:
 def sentence(points: Sequence[CurvePoint]) -> str:
     """What the curve says, in words."""
     found, best = enough(points), max(points, key=lambda point: point.sqnr_db)
-    return (
-        f"{found.count} calibration sample(s) are enough: int8 reaches {found.sqnr_db:.1f} dB with them, "
-        f"and at most {best.sqnr_db:.1f} dB with {best.count}."
-    )
+    beaten = "" if best is found else f", at most {best.sqnr_db:.1f} dB with {best.count}"
+    reached = f"int8 reaches {found.sqnr_db:.1f} dB with them"
+    return f"{found.count} calibration sample(s) are enough: {reached}{beaten}."
 
 
 def warning(points: Sequence[CurvePoint]) -> str:

@@ -65,8 +65,9 @@ def test_doubt_is_said_on_both_sides() -> None:
     """Where the interval holds the limit, over or within it, and only there."""
     counts = {"over": lost(200, 180, 4, 1), "within": lost(200, 180, 0), "bad": lost(200, 180, 100)}
     assert accuracy.doubt(counts, 1.0) == (
-        "200 labelled samples cannot tell for certain if 1 points of top-1 are lost; the measured drop and "
-        "its 95 % interval: over 1.5 (-1.2 to 4.4), within 0 (-1.8 to 1.8). More samples narrow it."
+        "200 labelled samples cannot tell for certain if more than 1 point(s) of top-1 are lost; the "
+        "measured drop and its 95 % interval: over 1.5 (-1.2 to 4.4), within 0 (-1.8 to 1.8). "
+        "More samples narrow it."
     )
     assert accuracy.doubt({"a": lost(2000, 1800, 0), "b": lost(2000, 1800, 200)}, 1.0) == ""
 

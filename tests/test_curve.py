@@ -31,11 +31,12 @@ def test_counts_double_up_to_all() -> None:
 
 
 def test_enough_is_the_fewest_near_the_best() -> None:
-    """Within 0.5 dB of the best number, wherever that lies."""
+    """Within 0.5 dB of the best number, wherever that lies; told once when it is the best itself."""
     assert curve.enough(points(10, 15.6, 16, 15.9)).count == 2
     assert curve.sentence(points(10, 15.6, 16, 15.9)) == (
-        "2 calibration sample(s) are enough: int8 reaches 15.6 dB with them, and at most 16.0 dB with 4."
+        "2 calibration sample(s) are enough: int8 reaches 15.6 dB with them, at most 16.0 dB with 4."
     )
+    assert curve.sentence(points(10, 16)).endswith("enough: int8 reaches 16.0 dB with them.")
 
 
 def test_a_curve_that_still_rises_is_warned_about() -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from exporter import accuracy, curve, devices
-from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report
+from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report, Status
 from exporter.report import flags, plots, snippets, text
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class DeviceRow:
     facts: tuple[tuple[str, str], ...]
 
 
+LOST = ("Points lost", "95 % interval of it", "Lost, gained")
+"""Of an artifact against float32, on labelled samples."""
 VERDICT_CSS = {"pass": "passed", "fail": "failed", "inconclusive": "not-run", "not_measured": "not-run"}
 
 
@@ -180,21 +182,25 @@ def _accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str
     """(name, css, cells): float32 first, then every artifact that labelled samples were run on."""
     if report.evaluation is None:
         return ()
-    rows = [("float32", "", report.evaluation.reference)]
-    rows += [(a.variant.name, a.status.replace("_", "-"), a.accuracy) for a in report.artifacts if a.accuracy]
-    return tuple((name, css, _accuracy_cells(found)) for name, css, found in rows)
+    floats = ("float32", "", (*_shares(report.evaluation.reference), *[(name, text.NONE) for name in LOST]))
+    return (
+        floats,
+        *(_accuracy_row(a.variant.name, a.status, a.accuracy) for a in report.artifacts if a.accuracy),
+    )
 
 
-def _accuracy_cells(found: Accuracy) -> tuple[tuple[str, str], ...]:
+def _accuracy_row(name: str, status: Status, found: Accuracy) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    low, high = accuracy.drop_interval(found)
+    figures = (f"{accuracy.drop(found):.2f}", f"{low:.2f} to {high:.2f}", f"{found.lost}, {found.gained}")
+    return name, status.replace("_", "-"), (*_shares(found), *zip(LOST, figures, strict=True))
+
+
+def _shares(found: Accuracy) -> tuple[tuple[str, str], ...]:
     low, high = accuracy.interval(found.right, found.count)
-    down, up = accuracy.drop_interval(found)
     return (
         ("Top-1", text.share(found.right, found)),
         ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f}"),
         ("Top-5", text.NONE if found.right5 is None else text.share(found.right5, found)),
-        ("Points lost", f"{accuracy.drop(found):.2f}"),
-        ("95 % interval of it", f"{down:.2f} to {up:.2f}"),
-        ("Lost, gained", f"{found.lost}, {found.gained}"),
     )
 
 
