@@ -39,8 +39,10 @@ class ResumeTable(Table):
 class RetentionTable(Table):
     nights: Annotated[int, Field(ge=1)] = 30
     """So many folders of artifacts and pages are kept; older ones are deleted."""
-    history_days: Annotated[float, Field(gt=0)] | None = None
-    """Raw samples and sessions older than this go, baselines never; all are kept when left out."""
+    samples_days: Annotated[int, Field(ge=1)] | None = None
+    """Raw samples older than this are forgotten, their figures kept; all are kept when left out."""
+    history_days: Annotated[int, Field(ge=1)] | None = None
+    """Sessions older than this are forgotten, baselines never; all are kept when left out."""
 
 
 class NightlyFile(Table):

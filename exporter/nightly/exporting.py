@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from exporter.stages import Event, Observer
 
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
     """Export models x targets; what goes wrong with one is data, and stops no other."""
+    for leftover in night.folder.glob(".*.partial-*"):  # of a start that was killed: the lock is ours
+        shutil.rmtree(leftover, ignore_errors=True)
     pairs = [(card, target) for card in config.cards for target in config.targets]
     found = []
     for done, (card, target) in enumerate(pairs):

@@ -145,5 +145,11 @@ def _remember_gaps(memory: History, night: Night, found: Sequence[Row]) -> None:
 
 
 def _forget(config: Config, memory: History) -> None:
-    """As the file's retention says; baselines stay."""
-    journal.forget(config.out, config.retention.nights)
+    """As the file's retention says; what others are still held against stays."""
+    from android_harness.history.pruning import Policy, prune
+
+    kept = config.retention
+    journal.forget(config.out, kept.nights)
+    for days, samples_only in ((kept.samples_days, True), (kept.history_days, False)):
+        if days is not None:
+            prune(memory, Policy(days=days, samples_only=samples_only))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from android_harness import history
 from android_harness.errors import Disconnected, HarnessError
 from android_harness.records import Work
 from exporter.errors import CheckpointError, NightRunningError
@@ -349,6 +351,22 @@ def test_what_is_left_behind(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> N
     told: dict[str, Any] = json.loads((finished.folder / "night.json").read_text())
     assert (told["state"], told["exit_code"]) == ("fine", 0)
     assert step.read_text() == "before\n" + (out / "summary.md").read_text()
+
+
+def test_old_samples_and_sessions_are_forgotten_as_asked(phones: Farm) -> None:
+    """By the history's own rules: samples first, later whole sessions that nothing is held against."""
+    task = phones.task(["one"], extra="retention = { samples_days = 30 }")
+    phones.run(task)
+    with history.open_history(phones.folder / "history.sqlite") as memory:
+        one = memory.sessions()[0]
+        raw = memory.samples(one.key)
+        at = one.started_at - timedelta(days=45)
+        memory.add(replace(one, key="old", run="old", model="gone", started_at=at), raw)
+    phones.run(task)
+    with history.open_history(phones.folder / "history.sqlite") as memory:
+        assert memory.samples("old") is None
+        assert memory.get("old") is not None
+        assert memory.samples(one.key) is not None
 
 
 def test_old_nights_are_forgotten(phones: Farm) -> None:
