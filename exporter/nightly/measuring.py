@@ -239,5 +239,6 @@ def _origin(group: Group, artifact: Artifact) -> Origin:
         size_bytes=artifact.size_bytes,
         sqnr_db=compared.sqnr_db if compared else None,
         top1_agreement=compared.agreement if compared else None,
+        accuracy=artifact.accuracy.right / artifact.accuracy.count if artifact.accuracy else None,
         toolchain=group.report.tools,
     )

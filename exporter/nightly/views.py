@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from android_harness.history.records import Filter, Gap, Line, StoredSession, device_hash
@@ -21,7 +22,7 @@ NIGHTS = 120
 LAUNCHES_OF = 6
 """Sessions whose launches are shown: tonight's and some before."""
 FORGOTTEN = 30
-"""Nights after which a line that nobody measures any more leaves the page."""
+"""Days after which a line that nobody measures any more leaves the page."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def _order(view: View) -> tuple[str, str, str, str]:
 def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) -> View | None:
     series = memory.series(line, newest=NIGHTS)
     tonight = tuple(one for one in series if one.run == result.night)
-    if not tonight and len({one.run for one in series}) and _is_old(series[-1], result):
+    if not tonight and _is_old(series[-1], result):
         return None
     row = next((rows[one.key] for one in tonight if one.key in rows), None)
     return View(
@@ -82,8 +83,6 @@ def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) 
 
 
 def _is_old(session: StoredSession, result: Result) -> bool:
-    from datetime import datetime, timedelta
-
     return datetime.fromisoformat(result.started_at) - session.started_at > timedelta(days=FORGOTTEN)
 
 

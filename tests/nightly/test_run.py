@@ -16,7 +16,7 @@ from android_harness.errors import Disconnected, HarnessError
 from android_harness.records import Work
 from exporter.errors import CheckpointError, NightRunningError
 from exporter.nightly import journal, page, views
-from exporter.records import Report
+from exporter.records import Accuracy, Evaluation, Report
 from exporter.report import manifest
 from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
 
@@ -69,6 +69,13 @@ class TestAllIsMeasured:
         assert one.toolchain["torch"]
         assert one.artifact_sha256 != one.source_sha256
         assert (one.evidence, one.verdict, one.budget_ms) == ("measured", "pass", 15.0)
+
+    def test_accuracy_on_labelled_data_is_remembered(self, phones: Farm) -> None:
+        """As the export measured it."""
+        phones.phones = ("a",)
+        phones.change = lambda report: with_accuracy(only_chosen(report))
+        phones.run(phones.task(["one"]))
+        assert [one.accuracy for one in phones.sessions()] == [0.75]
 
     def test_the_exports_own_page_and_manifest_know_it(self, phones: Farm) -> None:
         """As after `bench`: `export-mobile verify` holds, and the choice is made by the devices."""
@@ -275,6 +282,12 @@ class TestJudged:
         assert len(week.asked) == 2
         assert "above the usual" in row.words
         assert "Measured again" in row.words
+
+    def test_a_regression_is_none_the_less_one_the_next_night(self, week: Farm) -> None:
+        """It is not held against itself; and it is over once the speed is back."""
+        week.answer = lambda *_: FAST * 1.5
+        week.run(week.task(["one"]))
+        assert states(week.run(week.task(["one"]))) == {"regression": 1}
         week.answer = lambda *_: FAST
         assert states(week.run(week.task(["one"]))) == {"fine": 1}
 
@@ -318,6 +331,12 @@ class TestJudged:
 
 def only_chosen(report: Report) -> Report:
     return only(report, ARTIFACT)
+
+
+def with_accuracy(report: Report) -> Report:
+    found = Accuracy(count=40, right=30, right5=38)
+    rows = tuple(replace(a, accuracy=found) for a in report.artifacts)
+    return replace(report, artifacts=rows, evaluation=Evaluation("photos", 10, 1.0, found))
 
 
 def failing(report: Report) -> Report:

@@ -1,0 +1,66 @@
+"""What starts a night by itself: the script, systemd's units, and the workflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.nightly.records import EXIT_CODES, State
+
+ROOT = Path(__file__).parents[2]
+UNITS = ("export-mobile-nightly.service", "export-mobile-nightly.timer")
+WORKFLOW = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
+    """Where the checkout is where they say; a misspelt key or time would be told."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd-analyze on this machine")
+    (tmp_path / "export-mobile").symlink_to(ROOT)
+    text = (ROOT / "scripts" / unit).read_text().replace("%h", str(tmp_path))
+    for other in UNITS:
+        (tmp_path / other).write_text((ROOT / "scripts" / other).read_text())
+    (tmp_path / unit).write_text(text)
+    done = subprocess.run(
+        [analyze, "verify", "--user", "--man=no", str(tmp_path / unit)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_night_that_found_something_is_no_failed_service() -> None:
+    """But one in which something failed, or no phone was there, is."""
+    found = re.search(r"^SuccessExitStatus=(.+)$", (ROOT / "scripts" / UNITS[0]).read_text(), re.MULTILINE)
+    assert found
+    told = {int(code) for code in found[1].split()}
+    states: tuple[State, ...] = ("regression", "over_budget", "inconclusive", "not_measured")
+    assert told == {EXIT_CODES[state] for state in states}
+
+
+def test_the_workflow_starts_what_there_is() -> None:
+    """Valid YAML, for a runner with phones, with nothing but reading allowed."""
+    yaml = pytest.importorskip("yaml")
+    found = yaml.safe_load(WORKFLOW)
+    (job,) = found["jobs"].values()
+    assert job["runs-on"] == ["self-hosted", "phones"]
+    assert found["permissions"] == {"contents": "read"}
+    for script in re.findall(r"scripts/[\w.-]+", WORKFLOW):
+        assert (ROOT / script).is_file(), script
+    assert os.access(ROOT / "scripts" / "nightly", os.X_OK)
+
+
+def test_nothing_from_outside_gets_into_the_workflows_shell() -> None:
+    """An input in `run:` would be a command; in `env:` it is a word."""
+    runs = re.findall(r"run: (.+)", WORKFLOW)
+    assert runs
+    assert not any("${{" in line for line in runs)
