@@ -63,6 +63,7 @@ FIGURES: Mapping[str, Figure] = {
     "max_error": Figure(False, relative=0.05),
     "sqnr_db": Figure(True, absolute=0.1),
     "top1_agreement": Figure(True),
+    "accuracy_top1": Figure(True),
     "quantized_weight_fraction": Figure(True, absolute=0.005),
     "delegated_fraction": Figure(True, absolute=0.005),
     "host_p50_ms": Figure(False, relative=0.1),
@@ -175,6 +176,7 @@ def _figures(artifact: Artifact | None) -> dict[str, float | None]:
         "max_error": found.max_error if found else None,
         "sqnr_db": found.sqnr_db if found else None,
         "top1_agreement": found.top1_agreement if found else None,
+        "accuracy_top1": artifact.accuracy.top1 if artifact.accuracy else None,
         "quantized_weight_fraction": artifact.quantized_weight_fraction,
         "delegated_fraction": artifact.delegated_fraction,
         "host_p50_ms": host.p50_ms if host else None,
@@ -190,6 +192,8 @@ def _word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
     assert other is not None
     if what == "device_p90_ms" and (same := _device_word(one, other)):
         return same
+    if what == "accuracy_top1" and _overlap(_top1(one), _top1(other)):
+        return "same"
     if what == "host_p50_ms" and one.sha256 == other.sha256 and before != after:
         return "changed"  # the same file: it is the host that differs
     how = FIGURES[what]
@@ -206,8 +210,16 @@ def _device_word(one: Artifact, other: Artifact) -> Word | None:
     keys = ("model", "soc")
     if a.evidence != b.evidence or any(a.device.get(k) != b.device.get(k) for k in keys):
         return "changed"
-    (low, high), (lower, higher) = a.p90_ci_ms, b.p90_ci_ms
-    return "same" if low <= higher and lower <= high else None
+    return "same" if _overlap(a.p90_ci_ms, b.p90_ci_ms) else None
+
+
+def _top1(artifact: Artifact) -> tuple[float, float]:
+    assert artifact.accuracy is not None
+    return artifact.accuracy.top1_interval
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def _operators(one: Artifact | None, other: Artifact | None) -> Mapping[str, tuple[int, int]]:

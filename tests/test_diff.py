@@ -99,6 +99,40 @@ def test_each_figure_has_its_direction(
     assert others == {"same"}
 
 
+@pytest.mark.parametrize(("right", "word"), [(970, "same"), (600, "worse"), (1000, "better")])
+def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_path: Path) -> None:
+    """On 1000 labelled samples, of which 960 were right before."""
+
+    def accurate(count_right: int) -> Callable[[Any], None]:
+        before = {"count": 1000, "right": 960, "right5": None, "lost": 0, "gained": 0, "same": 1000}
+        lost, gained = max(960 - count_right, 0), max(count_right - 960, 0)
+        after = before | {"right": count_right, "lost": lost, "gained": gained, "same": 1000 - lost - gained}
+
+        def change(listed: Any) -> None:
+            listed["accuracy"] = {
+                "kind": "photos",
+                "classes": 9,
+                "max_drop_points": 50.0,
+                "float32": told(before),
+            }
+            row(listed)["accuracy"] = told(after)
+
+        return change
+
+    def told(counts: dict[str, Any]) -> dict[str, Any]:
+        share = counts["right"] / 1000
+        drop = (counts["lost"] - counts["gained"]) / 10
+        wide = [max(share - 0.015, 0.0), min(share + 0.015, 1.0)]
+        return counts | {"top1": share, "top5": None, "top1_interval": wide, "drop_points": drop,
+                         "drop_interval_points": [drop, drop]}  # fmt: skip
+
+    before = outs.write(tmp_path / "before", outs.report("pass"))
+    after = outs.write(tmp_path / "after", outs.report("pass"))
+    outs.edit(before, accurate(960))
+    outs.edit(after, accurate(right))
+    assert words(diff(before, after))["accuracy_top1"] == word
+
+
 def test_the_same_file_is_not_faster(tmp_path: Path) -> None:
     """If its bytes did not change, the host did."""
     found = pair(tmp_path, lambda m: row(m)["host_latency"].update(p50_ms=1.0))

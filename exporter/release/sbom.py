@@ -194,6 +194,7 @@ def _metrics(artifact: Artifact) -> list[dict[str, str]]:
         "max_error": found.max_error if found else None,
         "sqnr_db": found.sqnr_db if found else None,
         "top1_agreement": found.top1_agreement if found else None,
+        "accuracy_top1": artifact.accuracy.top1 if artifact.accuracy else None,
         "host_latency_p50_ms": host.p50_ms if host else None,
         "size_bytes": artifact.size_bytes,
     }

@@ -88,7 +88,7 @@ def _shown(what: str, value: float | str | None) -> str:
         return f"{value[:12]}…" if what == "checkpoint" else value
     if what == "size_bytes":
         return text.scaled(value, "B")
-    if what.endswith(("_agreement", "_fraction")):
+    if what.endswith(("_agreement", "_fraction", "_top1")):
         return text.percent(value)
     return f"{value:,}" if isinstance(value, int) else text.sig3(value)
 
