@@ -11,9 +11,8 @@ depthwise       separable convolutions of 8 to 40 channels with ReLU6. Its batch
                 spread over more than a decade, as in MobileNets trained for long: a range that fits
                 one channel drowns another
 attention       torchvision's VisionTransformer: LayerNorm, GELU and softmax, mostly tiny outputs
-tokens          a transformer encoder over the 64 pixels as tokens: nearly all weights are linear
 
-Everything is seeded. The held-out digits, the last 500 of 1797, come from other writers than the first.
+Everything is seeded. The last 500 of the 1797 digits are held out.
 """
 
 from __future__ import annotations
@@ -114,28 +113,6 @@ def make_attention() -> nn.Module:
     return net  # type: ignore[no-any-return]
 
 
-class Tokens(nn.Module):
-    """A pre-norm transformer encoder; the pixels' grey levels, 0 to 16, are its words."""
-
-    def __init__(self, width: int = 96, layers: int = 3) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(17, width)
-        self.position = nn.Parameter(torch.randn(1, 64, width) * 0.1)
-        layer = nn.TransformerEncoderLayer(
-            width, 4, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.head = nn.Linear(width, 10)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.encoder(self.embed(tokens) + self.position)
-        return self.head(x.mean(1))  # type: ignore[no-any-return]
-
-
-def make_tokens() -> nn.Module:
-    return Tokens()
-
-
 def images(channels: int) -> Callable[[Tensor], Tensor]:
     """Digits, [N, 1, 8, 8] from 0 to 1, as an image network takes them."""
 
@@ -144,11 +121,6 @@ def images(channels: int) -> Callable[[Tensor], Tensor]:
         return ((large - 0.3) / 0.35).repeat(1, channels, 1, 1)
 
     return arrange
-
-
-def tokens(digits: Tensor) -> Tensor:
-    """Grey levels as whole numbers, [N, 64]."""
-    return (digits * 16).round().long().flatten(1)
 
 
 @dataclass(frozen=True)
@@ -172,7 +144,6 @@ NETS: dict[str, Net] = {
     "squeeze_excite": Net(make_squeeze_excite, images(3), (1, 3, SIDE, SIDE), 600, 5e-3),
     "depthwise": Net(make_depthwise, images(1), (1, 1, SIDE, SIDE), 1200, 1e-2),
     "attention": Net(make_attention, images(3), (1, 3, SIDE, SIDE), 600, 2e-3),
-    "tokens": Net(make_tokens, tokens, (1, 64), 400, 1e-3, "int64"),
 }
 
 

@@ -20,7 +20,6 @@ NET_KINDS: dict[str, Kind] = {
     "squeeze_excite": "convolutions",
     "depthwise": "convolutions",
     "attention": "attention",
-    "tokens": "attention",
 }
 NAMES = (MOBILENET, *NET_KINDS)
 
