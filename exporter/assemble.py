@@ -119,6 +119,7 @@ def report(
         matrix_weights=facts.matrix_weights,
         evaluation=extras.evaluation,
         calibration_curve=extras.curve,
+        mixed_points=extras.mixed_points,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter import accuracy, cache, curve, jobs, labelled, predict
 from exporter.errors import CalibrationError, VerificationError
 from exporter.formats import FORMATS
-from exporter.records import Accuracy, Artifact, CurvePoint, Evaluation
+from exporter.records import Accuracy, Artifact, CurvePoint, Evaluation, MixedPoint
 from exporter.stages import TORCH, CheckedArtifact, Context, Source, captured, preload_of
 from exporter.workers import Job, Outcome
 
@@ -26,6 +26,7 @@ class Extras:
     evaluation: Evaluation | None = None
     curve: tuple[CurvePoint, ...] = ()
     warnings: tuple[str, ...] = ()
+    mixed_points: tuple[MixedPoint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from exporter.records import Array, Captured, Checkpoint, Model
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+INT8_PROGRAM = "int8.pt2"
 NUDGED = 16
 """Samples that tell how much a quantised program amplifies rounding ties."""
 REPEATED = 4
@@ -205,6 +206,29 @@ def judge_quantized(work: Path, target: Path) -> Quantization:
     evidence.save_lowering(_lowering(int8.runner(found.module), data.verification), target)
     samples = [int8.tensors(sample) for sample in data.calibration]
     return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
+
+
+def mixed_candidates(work: Path) -> tuple[tuple[str, ...], ...]:
+    """Operators to keep in float, candidate by candidate, the fewest first."""
+    from exporter.quantize import int8, search
+
+    found = int8.load(work)
+    samples = [int8.tensors(sample) for sample in _data(work).calibration]
+    activations, seconds = search.measure(found.module, found.float_weights, samples)
+    return tuple(tuple(sorted(kept)) for kept in search.candidates(activations, seconds))
+
+
+def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:
+    """Put operators of the int8 program back into float; what `build` and `verify` need lands in `folder`."""
+    from exporter import capture, evidence
+    from exporter.quantize import int8, mixed
+
+    found = int8.load(work)
+    module = mixed.keep_float(found.module, found.float_weights, kept)
+    int8.save(replace(found, module=module), folder)
+    capture.save(capture.load(work), folder)
+    lowering = _lowering(int8.runner(module), _data(work).verification)
+    evidence.save_lowering(lowering, folder / lowering_file("mixed"))
 
 
 def build(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[Built]:

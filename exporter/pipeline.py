@@ -6,26 +6,35 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exporter import assemble, cache, evaluate, publish, stages, targets
+from exporter import assemble, cache, evaluate, publish, searching, stages, targets
 from exporter.errors import CheckpointError, UsageError
 from exporter.records import Report, Variant
 from exporter.request import Request
+from exporter.searching import Measurer
 from exporter.stages import Context, Event, Observer
 from exporter.workers import Workers
 
 MAX_WORKERS = 4
 
 
-def export(checkpoint: str | Path, target: str, observer: Observer | None = None, **options: Any) -> Report:
+def export(
+    checkpoint: str | Path,
+    target: str,
+    observer: Observer | None = None,
+    measure: Measurer | None = None,
+    **options: Any,
+) -> Report:
     """Export a checkpoint for a target: every variant built, verified and timed, the best one chosen.
 
     Args:
         checkpoint: Any file `export-mobile inspect` can read.
         target: A name that `export-mobile targets` lists.
         observer: Told at every step.
+        measure: What times the candidates of `search`; this host's runtimes when None.
         options: The other fields of `Request`.
 
     Returns:
@@ -37,25 +46,25 @@ def export(checkpoint: str | Path, target: str, observer: Observer | None = None
     for name in ("calibration", "evaluation", "out"):
         if isinstance(path := options.get(name), str):
             options[name] = Path(path)
-    return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer)
+    return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer, measure)
 
 
-def run(request: Request, observer: Observer | None = None) -> Report:
+def run(request: Request, observer: Observer | None = None, measure: Measurer | None = None) -> Report:
     """As `export`, for a request that is already put together."""
     target = targets.get(request.target)
-    variants = plan(target, request.formats, request.precisions)
+    variants = plan(target, request.formats, request.precisions, request.search)
     _check_is_file(request.checkpoint)
     _check_verified(request)
     with publish.staging(request.destination, request.force) as folders:
         with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
-            report = _stages(context)
+            report = _stages(context, measure)
             context.cache.prune(cache.limit_bytes())
         publish.publish(folders, request.destination)
     return report
 
 
-def _stages(context: Context) -> Report:
+def _stages(context: Context, measure: Measurer | None) -> Report:
     clock = Clock(context.observer)
     with clock("read"):
         model = stages.read(context)
@@ -66,11 +75,21 @@ def _stages(context: Context) -> Report:
         checked = stages.verify(context, model, built)
     with clock("measure"):
         timed = stages.measure(context, built, checked)
-    artifacts = assemble.artifacts(context, built, checked, timed)
+    found = searching.Found()
+    if context.request.search:
+        with clock("search"):
+            found = searching.search(context, model, built, checked, timed, measure)
+        built, checked, timed = (
+            (*built, *found.built),
+            {**checked, **found.checked},
+            {**timed, **found.latencies},
+        )
     extras = evaluate.Extras()
+    artifacts = assemble.artifacts(context, built, checked, timed)
     if context.request.calibration_curve:
         with clock("curve"):
             extras = evaluate.calibration_curve(context, model)
+    extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
     if labels is not None:
         with clock("accuracy"):
             artifacts, extras = evaluate.accurate(context, model, built, checked, labels, artifacts, extras)
@@ -107,7 +126,11 @@ def _check_is_file(path: Path) -> None:
 
 
 def _check_verified(request: Request) -> None:
-    asked = [("--eval", request.evaluation), ("--calibration-curve", request.calibration_curve)]
+    asked = [
+        ("--eval", request.evaluation),
+        ("--calibration-curve", request.calibration_curve),
+        ("--search", request.search),
+    ]
     for option, value in asked:
         if value and not request.verify:
             raise UsageError(
@@ -116,7 +139,7 @@ def _check_verified(request: Request) -> None:
 
 
 def plan(
-    target: targets.Target, formats: Sequence[str] = (), precisions: Sequence[str] = ()
+    target: targets.Target, formats: Sequence[str] = (), precisions: Sequence[str] = (), search: bool = False
 ) -> tuple[Variant, ...]:
     """The variants to make.
 
@@ -125,7 +148,9 @@ def plan(
     """
     from exporter.formats import VARIANTS
 
-    offered = [VARIANTS[name] for name in target.variants]
+    offered = [VARIANTS[name] for name in target.variants if search or VARIANTS[name].precision != "mixed"]
+    if "mixed" in precisions and not search:
+        raise UsageError("Precision mixed is what --search looks for.", "Give --search.")
     _check_names("--formats", formats, {v.format for v in VARIANTS.values()} | set(VARIANTS))
     _check_names("--precisions", precisions, {v.precision for v in VARIANTS.values()})
     chosen = tuple(
@@ -149,7 +174,7 @@ def check_required(request: Request, required: Sequence[str]) -> None:
     Raises:
         UsageError: It names no format, precision or artifact of this run.
     """
-    variants = plan(targets.get(request.target), request.formats, request.precisions)
+    variants = plan(targets.get(request.target), request.formats, request.precisions, request.search)
     offered = {name for v in variants for name in (v.format, v.precision, v.name)}
     _check_names("--require", required, offered)
 

@@ -51,6 +51,12 @@ class Request(ModelRequest):
     """Labelled data: a folder of photos with a folder per class, or an .npz with an array `labels`."""
     max_drop: float = 1.0
     """Points of top-1 that an artifact may lose on it against eager float32."""
+    search: bool = False
+    """Look for the operators to keep in float: artifacts of precision "mixed"."""
+    min_sqnr_db: float = 24.0
+    """What `search` must reach on the verification inputs, beside the agreement that int8 must."""
+    time_limit_s: float = 600.0
+    """After which `search` starts no further candidate."""
     calibration_curve: bool = False
     """Measure int8 against the number of calibration samples."""
     allow_synthetic: bool = False

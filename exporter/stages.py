@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter import cache, jobs
 from exporter.errors import LoweringError
 from exporter.publish import Staging
-from exporter.records import Latency, Structure, Variant, Verdict
+from exporter.records import QUANTIZED, Latency, Structure, Variant, Verdict
 from exporter.request import Request
 from exporter.targets import Target
 from exporter.workers import Job, Outcome, Workers
@@ -122,7 +122,7 @@ def _source_key(context: Context) -> str:
 
 def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, ...]]:
     """Make every variant that the cache does not have, and the reference beside."""
-    keys = {v: _artifact_key(context, source, v) for v in context.variants}
+    keys = {v: _artifact_key(context, source, v) for v in context.variants if v.precision != "mixed"}
     found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
     missing = [v for v, built in found.items() if built is None]
     source = replace(source, quantization=_cached_quantization(context, source))
@@ -143,7 +143,7 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
             source = _add_notes(source, outcome.result())
             _keep_source(context, source)
         elif outcome.job.function is jobs.build:
-            found |= {built.variant: built for built in _built(outcome)}
+            found |= {built.variant: built for built in built_by(outcome)}
         elif outcome.job.function is jobs.judge_quantized and outcome.error is None:
             source = replace(source, quantization=outcome.value)
             _keep_quantization(context, source)
@@ -163,11 +163,20 @@ def _reference_job(context: Context, source: Source) -> Job:
 
 
 def _quantizes(context: Context) -> bool:
-    return any(variant.precision == "int8" for variant in context.variants)
+    return any(variant.precision in QUANTIZED for variant in context.variants)
 
 
 def _quantize_job(context: Context) -> Job:
     return Job("int8", jobs.quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+
+
+def quantized(context: Context, source: Source) -> Source:
+    """The source with its int8 program in the work folder; made now if the artifacts came from the cache."""
+    source = captured(context, source)
+    if not (context.folders.work / jobs.INT8_PROGRAM).exists():
+        (outcome,) = context.workers.run([_quantize_job(context)])
+        outcome.result()
+    return source
 
 
 def _judge_job(context: Context, quantize: Job) -> Job:
@@ -222,7 +231,7 @@ def preload_of(variant: Variant) -> tuple[str, ...]:
     return (*TORCH, *FORMATS[variant.format].PRELOAD)
 
 
-def _built(outcome: Outcome) -> list[jobs.Built]:
+def built_by(outcome: Outcome) -> list[jobs.Built]:
     """The job's results; when its whole process died, an error for each variant it was to make."""
     if outcome.error is None:
         return list(outcome.value)
@@ -283,16 +292,19 @@ def verify(context: Context, source: Source, built: Sequence[jobs.Built]) -> Map
     if not context.request.verify:
         verdict = Verdict("not_run", "Verification was switched off (--no-verify).", "", None)
         return {b.variant.name: CheckedArtifact(None, verdict) for b in built if b.file}
-    expected = jobs.Expected(
-        source.facts.inputs, source.facts.outputs, source.facts.matrix_weights, context.request.limits
-    )
     return check_files(
         context.folders.out,
         [(b.variant, b.file) for b in built if b.file],
-        expected,
+        expected(context, source),
         context.run,
         context.cache,
     )
+
+
+def expected(context: Context, source: Source) -> jobs.Expected:
+    """What every artifact of this run is checked against."""
+    facts = source.facts
+    return jobs.Expected(facts.inputs, facts.outputs, facts.matrix_weights, context.request.limits)
 
 
 def check_files(
@@ -351,30 +363,35 @@ def measure(
     context: Context, built: Sequence[jobs.Built], checked: Mapping[str, CheckedArtifact]
 ) -> Mapping[str, Latency]:
     """Time every artifact that ran here, one at a time so that nothing disturbs the figures."""
-    threads = context.request.threads or min(len(os.sched_getaffinity(0)), 4)
     ran = [b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None]
     latencies: dict[str, Latency] = {}
     for done, item in enumerate(ran):
         context.observer(Event("measure", item.variant.name, done, len(ran)))
-        if (latency := _latency(context, item, threads)) is not None:
+        if (latency := _latency(context, item)) is not None:
             latencies[item.variant.name] = latency
     return latencies
 
 
-def _latency(context: Context, built: jobs.Built, threads: int) -> Latency | None:
+def _latency(context: Context, built: jobs.Built) -> Latency | None:
     path = context.folders.out / str(built.file)
-    key = cache.key(cache.toolchain(), cache.digest_path(path), cache.digest_file(context.evidence), threads)
+    key = cache.key(
+        cache.toolchain(), cache.digest_path(path), cache.digest_file(context.evidence), _threads(context)
+    )
     if (kept := context.cache.get("latency", key, Latency)) is not None:
         return kept
-    job = Job(
-        built.variant.name,
-        jobs.measure_latency,
-        (path, built.variant, context.evidence, threads),
-        preload=preload_of(built.variant),
-    )
-    (outcome,) = context.workers.run([job])
-    if outcome.error is not None:
-        return None
-    latency: Latency = outcome.value
-    context.cache.put("latency", key, latency)
+    latency = host_latency(context, path, built.variant)
+    if latency is not None:
+        context.cache.put("latency", key, latency)
     return latency
+
+
+def host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
+    """Time one file here; None when its runtime fails."""
+    arguments = (path, variant, context.evidence, _threads(context))
+    job = Job(variant.name, jobs.measure_latency, arguments, preload=preload_of(variant))
+    (outcome,) = context.workers.run([job])
+    return None if outcome.error is not None else outcome.value
+
+
+def _threads(context: Context) -> int:
+    return context.request.threads or min(len(os.sched_getaffinity(0)), 4)

@@ -49,10 +49,10 @@ class Target:
     aliases: tuple[str, ...] = ()
 
 
-ON_XNNPACK = ("executorch-xnnpack-int8", "executorch-xnnpack-fp32")
+ON_XNNPACK = ("executorch-xnnpack-int8", "executorch-xnnpack-mixed", "executorch-xnnpack-fp32")
 ON_VULKAN = ("executorch-vulkan-fp16",)
 # onnxruntime-android and onnxruntime-c read both; the reduced "mobile" build reads .ort only.
-ON_ONNXRUNTIME = ("ort-int8", "onnx-int8", "onnx-fp16", "ort-fp32", "onnx-fp32")
+ON_ONNXRUNTIME = ("ort-int8", "onnx-int8", "onnx-mixed", "onnx-fp16", "ort-fp32", "onnx-fp32")
 # Last: PyTorch Mobile "is no longer actively supported" (docs.pytorch.org, mobile_optimizer).
 ON_LITE = ("torchscript-lite-fp32",)
 ON_COREML = ("coreml-fp16", "coreml-w8", "coreml-w4")

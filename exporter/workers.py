@@ -109,9 +109,15 @@ class Workers:
         threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in self._slots]
         for thread in threads[: len(jobs)]:
             thread.start()
-        for thread in threads[: len(jobs)]:
-            while thread.is_alive():  # a bare join() would not be interrupted by Ctrl-C
-                thread.join(0.1)
+        try:
+            for thread in threads[: len(jobs)]:
+                while thread.is_alive():  # a bare join() would not be interrupted by Ctrl-C
+                    thread.join(0.1)
+        except KeyboardInterrupt:
+            queue.clear()
+            for slot in self._slots:
+                slot.close()  # what runs is given up; a caller who goes on gets new servers
+            raise
         return [outcomes[job] for job in jobs]
 
 
@@ -139,6 +145,12 @@ class _Queue:
                     return best
                 self._changed.wait(0.1)  # not for ever: closing does not notify
             return None
+
+    def clear(self) -> None:
+        """Nothing more is to start."""
+        with self._changed:
+            self.waiting = []
+            self._changed.notify_all()
 
     def end(self, job: Job) -> None:
         with self._changed:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def evaluation() -> Path:
 
 
 def run(out: str, events: list[Event] | None = None, **more: object) -> tuple[Path, Report]:
-    options = {
+    options: dict[str, Any] = {
         **exports.options("cnn"),
         "evaluation": evaluation(),
         "formats": ("onnx-fp32", "onnx-int8"),

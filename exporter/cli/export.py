@@ -62,6 +62,17 @@ def export_command(
     max_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Points of top-1 an artifact may lose on --eval.")
     ] = 1.0,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Keep the cheapest operators of int8 in float until --min-sqnr is met: mixed artifacts.",
+        ),
+    ] = False,
+    min_sqnr: Annotated[float, typer.Option(help="dB that --search must reach on unseen inputs.")] = 24.0,
+    time_limit: Annotated[
+        float, typer.Option(min=0, help="Seconds after which --search starts no further candidate.")
+    ] = 600.0,
     calibration_curve: Annotated[
         bool,
         typer.Option(
@@ -74,7 +85,7 @@ def export_command(
         str, typer.Option(metavar="A,B", help="Only these: executorch, torchscript, onnx, coreml.")
     ] = "",
     precisions: Annotated[
-        str, typer.Option(metavar="A,B", help="Only these: fp32, fp16, int8, w8, w4.")
+        str, typer.Option(metavar="A,B", help="Only these: fp32, fp16, int8, mixed, w8, w4.")
     ] = "",
     require: Annotated[
         str, typer.Option(metavar="A,B", help="Formats, precisions or artifacts that must pass (exit 7).")
@@ -144,6 +155,9 @@ def export_command(
         budget_ms=budget,
         evaluation=evaluation,
         max_drop=max_drop,
+        search=search,
+        min_sqnr_db=min_sqnr,
+        time_limit_s=time_limit,
         calibration_curve=calibration_curve,
         allow_synthetic=allow_synthetic,
         verify=not no_verify,

@@ -60,9 +60,17 @@ def keep_float(
         if node.target is DEQUANTIZE and node.args[0].target is QUANTIZE:
             _bypass(node, names)
     mixed.graph.eliminate_dead_code()
-    mixed.delete_all_unused_submodules()
     mixed.recompile()
+    _forget_unused(mixed)
     return mixed
+
+
+def _forget_unused(module: fx.GraphModule) -> None:
+    """Integers of layers that are float again would be written into the artifact."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
+        path, _, last = name.rpartition(".")
+        delattr(module.get_submodule(path), last)
 
 
 def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
@@ -78,14 +86,14 @@ def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> N
 def _bypass(dequantize: fx.Node, names: Collection[str]) -> None:
     """Let the float readers of a float operator's result read it as it is."""
     source = dequantize.all_input_nodes[0].all_input_nodes[0]
-    writer = _writer(source)
-    if _is_quantized(writer) and writer.name not in names:
+    before = writer(source)
+    if _is_quantized(before) and before.name not in names:
         return
     for reader in list(dequantize.users):
         if reader.name in names or not _is_quantized(reader):
             reader.replace_input_with(dequantize, source)
 
 
-def _writer(tensor: fx.Node) -> fx.Node:
+def writer(tensor: fx.Node) -> fx.Node:
     """The operator whose result this is, before its activation."""
     return tensor.all_input_nodes[0] if tensor.target in graphs.ACTIVATIONS else tensor

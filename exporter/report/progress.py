@@ -16,6 +16,7 @@ STAGES = {
     "build": "building",
     "verify": "verifying",
     "measure": "timing on this host",
+    "search": "searching mixed precision",
     "curve": "measuring int8 against calibration samples",
     "accuracy": "measuring accuracy",
     "report": "writing the report",

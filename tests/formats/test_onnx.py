@@ -25,7 +25,7 @@ from exporter.quantize.int8 import runner
 from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets
 
-VARIANTS = {v.name: v for v in onnx_format.VARIANTS}
+VARIANTS = {v.name: v for v in onnx_format.VARIANTS if v.precision != "mixed"}
 FLOAT = [v.name for v in onnx_format.VARIANTS if v.precision == "fp32"]
 INT8 = [v.name for v in onnx_format.VARIANTS if v.precision == "int8"]
 
@@ -157,7 +157,7 @@ import hashlib, sys
 from pathlib import Path
 from exporter.formats import onnx
 from tests import nets
-for variant in onnx.VARIANTS:
+for variant in (v for v in onnx.VARIANTS if v.precision != "mixed"):
     path = onnx.emit(nets.captured_for("attention", variant), variant, Path(sys.argv[1])).path
     print(hashlib.sha256(path.read_bytes()).hexdigest())
 """

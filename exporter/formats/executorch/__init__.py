@@ -33,6 +33,15 @@ VARIANTS: tuple[Variant, ...] = (
         cost_s=12.0,
     ),
     Variant(
+        name="executorch-xnnpack-mixed",
+        format="executorch",
+        backend="xnnpack",
+        precision="mixed",
+        suffix=".pte",
+        group="executorch-xnnpack-mixed",
+        cost_s=12.0,
+    ),
+    Variant(
         name="executorch-vulkan-fp16",
         format="executorch",
         backend="vulkan",

@@ -18,6 +18,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("onnx-fp32", "onnx", "onnxruntime", "fp32", ".onnx", "onnx", 6.0),
     Variant("onnx-fp16", "onnx", "onnxruntime", "fp16", ".onnx", "onnx", 1.0),
     Variant("onnx-int8", "onnx", "onnxruntime", "int8", ".onnx", "onnx-int8", 4.0),
+    Variant("onnx-mixed", "onnx", "onnxruntime", "mixed", ".onnx", "onnx-mixed", 4.0),
     Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
     Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx-int8", 0.5),
 )

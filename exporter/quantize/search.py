@@ -1,0 +1,145 @@
+"""Which operators to keep in float: from the most noise removed per time, to candidates, to a front.
+
+The order follows from what each activation costs the output when it alone is rounded, which adds up well, and
+from how long the operators around it take in float. Neither decides anything: every candidate becomes a real
+artifact, verified and timed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporter.records import MixedPoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+    from exporter.quantize.graphs import Walk
+
+STEP_DB = 1.5
+"""How much better each candidate is expected to be than the one before."""
+
+MOST_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor that is rounded to int8."""
+
+    noise: float
+    """What rounding it alone costs, as a share of the output's energy."""
+    operators: frozenset[str]
+    """The int8 operators that write and read it: all must be in float for it not to be rounded."""
+
+
+def candidates(activations: Sequence[Activation], seconds: Mapping[str, float]) -> tuple[frozenset[str], ...]:
+    """Sets of operators to keep in float, each within the next; about `STEP_DB` of SQNR apart.
+
+    Args:
+        activations: Of the whole int8 program.
+        seconds: Operator -> how long it takes in float.
+    """
+    kept: frozenset[str] = frozenset()
+    found: list[frozenset[str]] = []
+    remaining = whole = _noise(activations, kept)
+    while remaining > 0:
+        step = max(
+            {a.operators for a in activations if not a.operators <= kept},
+            key=lambda more: (
+                (remaining - _noise(activations, kept | more))
+                / (1e-9 + sum(seconds.get(name, 0.0) for name in more - kept))
+            ),
+        )
+        kept |= step
+        remaining = _noise(activations, kept)
+        if remaining <= whole * 10 ** (-STEP_DB * (len(found) + 1) / 10):
+            found.append(kept)
+            reached = -10 * math.log10(remaining / whole) if remaining else math.inf
+            if reached >= 12:  # one more step is a sixteenth of the noise: weights are louder by now
+                break
+    return tuple(found)
+
+
+def _noise(activations: Sequence[Activation], kept: frozenset[str]) -> float:
+    return sum(a.noise for a in activations if not a.operators <= kept)
+
+
+def front(points: Sequence[MixedPoint]) -> tuple[MixedPoint, ...]:
+    """Points that no other one beats in both quality and latency, fastest first."""
+    by_speed = sorted(points, key=lambda p: (p.p50_ms, -p.sqnr_db))
+    best: list[MixedPoint] = []
+    for point in by_speed:
+        if not best or point.sqnr_db > best[-1].sqnr_db:
+            best.append(point)
+    return tuple(best)
+
+
+def measure(
+    module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
+) -> tuple[tuple[Activation, ...], dict[str, float]]:
+    """Round one activation after the other; also time each operator in float.
+
+    Args:
+        module: The whole program in int8.
+        weights: Layer's node name -> its weight before rounding.
+        samples: One call of the model each; a few are used.
+
+    Returns:
+        Every activation, and seconds by operator.
+    """
+    from exporter.quantize.sensitivity import noise
+
+    few = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    seconds: dict[str, float] = {}
+    expected = _run(module, weights, few, None, seconds)
+    found = []
+    for source, operators in _touching(module).items():
+        share = noise(expected, _run(module, weights, few, source, {}))
+        found.append(Activation(share, operators))
+    return tuple(found), seconds
+
+
+def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
+    """Rounded tensor -> the int8 operators around it."""
+    from exporter.quantize import mixed
+    from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE
+
+    names = {operator.name for operator in mixed.operators(module)}
+    found: dict[fx.Node, set[str]] = {}
+    for node in module.graph.nodes:
+        if node.target is DEQUANTIZE and node.all_input_nodes[0].target is QUANTIZE:
+            source = node.all_input_nodes[0].all_input_nodes[0]
+            around = {mixed.writer(source).name, *(reader.name for reader in node.users)}
+            found.setdefault(source, set()).update(around & names)
+    return {source: frozenset(around) for source, around in found.items() if around}
+
+
+def _run(
+    module: fx.GraphModule,
+    weights: Mapping[str, Tensor],
+    samples: Sequence[tuple[Tensor, ...]],
+    rounded: fx.Node | None,
+    seconds: dict[str, float],
+) -> list[tuple[Tensor, ...]]:
+    """The outputs with only one tensor rounded; adds up each operator's time."""
+    import torch
+
+    from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE, Walk, outputs_of
+
+    def around(walk: Walk, node: fx.Node) -> Any | None:
+        if node.target is DEQUANTIZE and node.all_input_nodes[0].target is QUANTIZE:
+            source = node.all_input_nodes[0].all_input_nodes[0]
+            return None if source is rounded else walk.env[source]
+        if node.target is DEQUANTIZE_CHANNELS:
+            return next((weights[user.name] for user in node.users if user.name in weights), None)
+        begin = time.perf_counter()
+        value = walk.compute(node)
+        seconds[node.name] = seconds.get(node.name, 0.0) + time.perf_counter() - begin
+        return value
+
+    with torch.no_grad():
+        return [outputs_of(Walk(module, around, keep=True).run(*sample)) for sample in samples]
