@@ -7,6 +7,7 @@ Nothing here imports a framework. Shapes are tuples of ints, dtypes are NumPy's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,20 @@ class OperatorCost:
     """"conv2d", "linear", "add", …"""
     noise: float
     """Energy of the output's error as a share of the output's own: 0.01 is 20 dB SQNR."""
+
+    @classmethod
+    def of_decibels(cls, name: str, layer: str, kind: str, sqnr_db: float) -> OperatorCost:
+        return cls(name, layer, kind, 10 ** (-sqnr_db / 10))
+
+    @property
+    def sqnr_db(self) -> float:
+        """The output's SQNR in dB; infinite where the operator costs nothing."""
+        return -10 * math.log10(self.noise) if self.noise else math.inf
+
+    @property
+    def where(self) -> str:
+        """Its layer; its own name where the model calls it outside any layer."""
+        return self.layer or self.name
 
 
 @dataclass(frozen=True)

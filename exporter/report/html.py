@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter import accuracy, curve, devices
 from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report, Status
-from exporter.report import flags, plots, snippets, text
+from exporter.report import flags, plots, quantization, snippets, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +79,7 @@ def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
                 if kind in text.NO_PHONE
             ],
             plots=_plots(report, outputs),
+            quantization=quantization.view(report),
             accuracy_rows=_accuracy_rows(report),
             facts=_facts(report),
             snippets=snippets.snippets(report),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import devices
 from exporter.errors import VerificationError
-from exporter.records import Artifact, Comparison, Report, Verdict
+from exporter.records import Artifact, Comparison, OperatorCost, Report, Verdict
 from exporter.report import accuracy
 from exporter.report.schema import SCHEMA_VERSION, Manifest
 
@@ -67,6 +67,8 @@ def dump(report: Report) -> str:
             "not_offered": dict(report.not_offered),
             "seconds": report.seconds,
             "stage_seconds": dict(report.stage_seconds),
+            "operator_costs": [_cost(cost) for cost in report.operator_costs],
+            "mixed_points": [asdict(point) | _decibels(point.sqnr_db) for point in report.mixed_points],
         }
     )
     return manifest.model_dump_json(indent=2) + "\n"
@@ -151,6 +153,21 @@ def _evidence(report: Report) -> dict[str, Any]:
         "matrix_weights": report.matrix_weights,
         "files": [{"file": name, "sha256": digest} for name, digest in sorted(report.evidence_files.items())],
     }
+
+
+def _cost(cost: OperatorCost) -> dict[str, Any]:
+    """Rounded to what a decibel is good for, so that writing what was read gives the same text."""
+    return {
+        "name": cost.name,
+        "layer": cost.layer,
+        "kind": cost.kind,
+        **_decibels(round(cost.sqnr_db, 3)),
+    }
+
+
+def _decibels(value: float) -> dict[str, Any]:
+    finite = math.isfinite(value)
+    return {"sqnr_db": value if finite else None, "not_finite": {} if finite else {"sqnr_db": str(value)}}
 
 
 def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
             colour = STATUS_COLOURS[artifact.status]
             axes.scatter(p50_ms, error, s=area, color=colour, alpha=0.75, edgecolor=edge, linewidth=2)
         axes.set_xlim(left=0)
-        _name_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
+        name_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
 
     return svg("tradeoff", 3.6, draw)
 
@@ -80,7 +80,7 @@ def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
     return artifact.latency.p50_ms, max(found.max_error, 1e-8)
 
 
-def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
+def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
     """Names in a column beside the axes, evenly spaced in the points' own order, so that none overlap."""
     ordered = sorted(points, key=lambda point: (point[2], -point[1]))
     for index, (name, x, y) in enumerate(ordered):
@@ -92,7 +92,14 @@ def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selecte
             va="center",
             fontsize=9,
             color=ACCENT if name == selected else INK,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 2, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": FAINT,
+                "linewidth": 0.6,
+                "shrinkA": 2,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -154,10 +161,9 @@ def devices(found: Sequence[tuple[str, DeviceLatency]], selected: str | None, bu
 
 
 def _device_label(item: DeviceLatency) -> str:
-    """Serials come from outside: matplotlib takes a dollar sign for mathematics."""
     serial = item.serial if len(item.serial) <= 20 else item.serial[:19] + "…"
     word = item.evidence if item.evidence == "measured" else item.evidence.upper()
-    return f"{word}, {serial}".replace("$", r"\$")
+    return literal(f"{word}, {serial}")
 
 
 def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
@@ -270,6 +276,11 @@ def _edges(reference: np.ndarray) -> np.ndarray:
 def _finite(array: np.ndarray) -> np.ndarray:
     flat = np.asarray(array, dtype=np.float64).reshape(-1)
     return flat[np.isfinite(flat)]
+
+
+def literal(text: str) -> str:
+    """Text from outside: matplotlib takes a dollar sign for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:

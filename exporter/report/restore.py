@@ -45,6 +45,8 @@ def report(listed: schema.Manifest) -> Report:
         seconds=listed.seconds,
         stage_seconds=listed.stage_seconds,
         labels=listed.labels,
+        operator_costs=tuple(item.record() for item in listed.operator_costs),
+        mixed_points=tuple(item.record() for item in listed.mixed_points),
         limits=listed.limits.record(),
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},

@@ -29,6 +29,7 @@ from exporter.records import TensorSpec as TensorSpecRecord
 from exporter.report.accuracy import Accuracy, Evaluation
 from exporter.report.latencies import DeviceLatency, HostLatency
 from exporter.report.parts import Count, Dtype, FileName, Fraction, Name, Part, Sha256, Shape
+from exporter.report.points import MixedPoints, OperatorCosts
 
 SCHEMA_VERSION = 1
 
@@ -246,6 +247,8 @@ class Manifest(Part):
     not_offered: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
     stage_seconds: dict[str, float] = Field(default_factory=dict)
+    operator_costs: OperatorCosts = ()
+    mixed_points: MixedPoints = ()
     release: Release | None = None
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter import curve
 from exporter.records import Artifact, Report, Status
-from exporter.report import text
+from exporter.report import quantization, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.calibration_curve:
         _line(console, curve.sentence(report.calibration_curve))
     _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
+    if hint := quantization.hint(report):
+        _line(console, hint)
     _reasons(report, console)
     for warning in report.warnings:
         _line(console, f"Warning: {warning}", "yellow")

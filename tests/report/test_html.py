@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporter.records import MixedPoint, OperatorCost
 from exporter.report.html import render
 from tests import browser
 from tests.browser import Page
@@ -76,11 +77,39 @@ def test_notes_warnings_versions_stages_and_facts_are_all_there(page: Page) -> N
     assert [fact for fact in told if fact not in page.text] == []
 
 
-def test_three_plots_are_drawn(html: str) -> None:
-    """Trade-off, latency and outputs; without data there are none."""
-    assert html.count("<svg") == 3
+def test_five_plots_are_drawn(html: str) -> None:
+    """Trade-off, latency, outputs, sensitivity and front; without data there are none."""
+    assert html.count("<svg") == 5
     bare = tuple(replace(a, latency=None, verdict=None) for a in sample.artifacts())
-    assert "<svg" not in render(replace(sample.report(), artifacts=bare), {})
+    empty = replace(sample.report(), artifacts=bare, operator_costs=(), mixed_points=())
+    assert "<svg" not in render(empty, {})
+
+
+def test_every_operator_is_listed_with_its_cost(page: Page) -> None:
+    """Layer, kind and decibels, the costliest first; one that costs nothing has infinitely many."""
+    section = page.text.split("What int8 costs, operator by operator")[1].split("Mixed precision")[0]
+    assert "SQNR, it alone features.18.0 conv2d 26.1 dB features." in section
+    assert f"{len(sample.operator_costs()) - 12} more" in section
+    assert section.endswith("classifier.1 linear ∞ dB ")
+    assert [cost.layer for cost in sample.operator_costs() if cost.layer not in section] == []
+
+
+def test_every_candidate_of_the_search_is_listed(page: Page) -> None:
+    """What it keeps, its figures, whether it passed and whether it was chosen."""
+    section = page.text.split("Mixed precision")[1].split("In the app")[0]
+    assert "executorch-xnnpack-int8 failed 0 21.4 dB 95.0 % 1.92 ms 3.71 MB" in section
+    assert "onnx-mixed chosen passed 4 25.6 dB 100 % 2.19 ms 4.62 MB features.18.0, " in section
+    assert section.count("-mixed") == 8
+
+
+@pytest.mark.parametrize(
+    ("field", "heading"), [("operator_costs", "What int8 costs"), ("mixed_points", "Mixed precision")]
+)
+def test_what_was_not_measured_has_no_section(field: str, heading: str) -> None:
+    """Without costs or without a search there is no heading over nothing."""
+    without = Page(render(replace(sample.report(), **{field: ()}), {}))  # type: ignore[arg-type]
+    assert heading not in without.text
+    assert (without.open, without.wrong) == ([], [])
 
 
 def test_nothing_to_ship_is_the_headline() -> None:
@@ -113,6 +142,8 @@ def test_text_from_outside_is_escaped() -> None:
         notes=(evil,),
         warnings=(evil,),
         tools={evil: evil},
+        operator_costs=(OperatorCost(evil, evil, evil, 0.01),),
+        mixed_points=(MixedPoint(f"{evil}-mixed", (evil,), 22.0, None, 1.0, 1, True),),
     )
     html = render(report, {"reference": np.arange(9.0), evil: np.arange(9.0)})
     assert "<script" not in html
@@ -130,3 +161,15 @@ def test_chromium_draws_the_page(html: str, tmp_path: Path, width: int, dark: bo
     paper = (22, 24, 27) if dark else (253, 253, 251)
     assert np.all(pixels[:, -6:] == paper)
     assert np.any(np.abs(pixels[:400] - paper).max(axis=2) > 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 400])
+def test_chromium_shows_what_quantisation_cost(html: str, tmp_path: Path, width: int) -> None:
+    """Both plots at a size that can be read, both tables, and nothing to scroll sideways to."""
+    page = tmp_path / "report.html"
+    page.write_text(html, encoding="utf-8")
+    seen = browser.look(browser.find(), page, width, tmp_path)
+    assert (seen.plots, seen.scroll_width, seen.requests) == (5, seen.width, [])
+    assert "features.18.0" in seen.text
+    assert "onnx-mixed" in seen.text

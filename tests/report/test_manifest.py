@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from exporter.errors import VerificationError
-from exporter.records import Limits
-from exporter.report import manifest
+from exporter.records import Limits, OperatorCost
+from exporter.report import manifest, restore
 from exporter.report.schema import Manifest, Preprocessing
 from tests.report import sample
 
@@ -286,3 +286,41 @@ def test_an_artifacts_path_lies_in_the_folder(tmp_path: Path) -> None:
     """An ordinary name becomes a path below the folder."""
     first = manifest.load(write(tmp_path, dumped())).artifacts[0]
     assert first.path(tmp_path) == tmp_path / "executorch-xnnpack-fp32.pte"
+
+
+def test_costs_and_points_come_back_from_the_manifest(tmp_path: Path) -> None:
+    """Every field of what quantisation cost, that an operator costs nothing included."""
+    report = sample.report()
+    read = restore.report(manifest.load(write(tmp_path, manifest.dump(report))))
+    assert read.operator_costs == report.operator_costs
+    assert read.mixed_points == report.mixed_points
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_decibels_that_are_not_finite_come_back(value: float, tmp_path: Path) -> None:
+    """Null in the file with the reason beside it; the same number after reading."""
+    report = sample.report()
+    cost = OperatorCost.of_decibels("conv2d", "features.0", "conv2d", value)
+    point = replace(report.mixed_points[0], sqnr_db=value)
+    text = manifest.dump(replace(report, operator_costs=(cost,), mixed_points=(point,)))
+    for entry in (json.loads(text)["operator_costs"][0], json.loads(text)["mixed_points"][0]):
+        assert (entry["sqnr_db"], entry["not_finite"]) == (None, {"sqnr_db": str(value)})
+    read = restore.report(manifest.load(write(tmp_path, text)))
+    found = (str(read.operator_costs[0].sqnr_db), str(read.mixed_points[0].sqnr_db))
+    assert found == (str(value), str(value))
+
+
+def test_a_manifest_written_before_costs_were_measured_is_read(tmp_path: Path) -> None:
+    """Both lists may be missing."""
+    content = dumped()
+    del content["operator_costs"], content["mixed_points"]
+    read = restore.report(manifest.load(write(tmp_path, content)))
+    assert (read.operator_costs, read.mixed_points) == ((), ())
+
+
+def test_decibels_that_would_overflow_are_refused(tmp_path: Path) -> None:
+    """A forged cost cannot crash the reader."""
+    content = dumped()
+    content["operator_costs"][0]["sqnr_db"] = -1e9
+    with pytest.raises(VerificationError, match=r"operator_costs\[0\]\.sqnr_db is -1000000000\.0"):
+        manifest.load(write(tmp_path, content))

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from exporter.report import plots
+from exporter.report import plots, quality
 from tests.report import sample
 
 
@@ -19,13 +19,15 @@ def all_plots() -> list[str]:
         plots.tradeoff(report.artifacts, report.selected),
         plots.latencies(report.artifacts, report.selected),
         plots.histograms(sample.outputs(), report.selected),
+        quality.sensitivity(report.operator_costs),
+        quality.mixed(report.mixed_points),
     ]
     return [svg for svg in drawn if svg]
 
 
 def test_each_plot_is_drawn_from_the_sample() -> None:
-    """The sample has data for all three, and each is one well-formed svg element."""
-    assert [ET.fromstring(svg).tag for svg in all_plots()] == ["{http://www.w3.org/2000/svg}svg"] * 3
+    """The sample has data for all five, and each is one well-formed svg element."""
+    assert [ET.fromstring(svg).tag for svg in all_plots()] == ["{http://www.w3.org/2000/svg}svg"] * 5
 
 
 def test_plots_are_the_same_twice() -> None:

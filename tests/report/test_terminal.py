@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from exporter.records import Report
+from exporter.records import OperatorCost, Report
 from exporter.report.terminal import print_report
 from tests.report import sample
 
@@ -55,6 +55,39 @@ def test_the_choice_comes_with_its_reason() -> None:
 def test_nothing_to_ship_is_said_plainly() -> None:
     """Without a choice the line says so, with the reason."""
     assert "Nothing to ship. No artifact passed." in joined(sample.nothing_passed())
+
+
+def test_poor_int8_comes_with_where_it_loses_most() -> None:
+    """The three costliest layers with what each leaves, each layer once."""
+    costs = [("features.3", 30.0), ("features.18.0", 26.0), ("features.18.0", 27.0), ("", 28.0), ("a", 60.0)]
+    named = tuple(
+        OperatorCost.of_decibels(f"op{n}", layer, "conv2d", db) for n, (layer, db) in enumerate(costs)
+    )
+    expected = (
+        "int8 loses most in features.18.0 (26.0 dB alone), op3 (28.0 dB alone), features.3 (30.0 dB alone)."
+    )
+    assert expected in joined(replace(sample.report(), operator_costs=named))
+
+
+def test_good_int8_needs_no_hint() -> None:
+    """Nobody has to look for what is not lost; nor is there a hint without costs."""
+    report = sample.report()
+    assert "loses most" in joined(report)
+    fine = tuple(a for a in report.artifacts if a.variant.precision != "int8")
+    assert "loses most" not in joined(replace(report, artifacts=fine))
+    assert "loses most" not in joined(replace(report, operator_costs=()))
+
+
+@pytest.mark.parametrize(("db", "hinted"), [(24.9, True), (25.1, False)])
+def test_int8_that_passed_is_poor_below_25_db(db: float, hinted: bool) -> None:
+    """An int8 file may pass on agreement alone and still have lost much."""
+    report = sample.report()
+    artifact = next(a for a in report.artifacts if a.variant.name == "executorch-xnnpack-int8")
+    assert artifact.verdict is not None
+    assert artifact.verdict.comparison is not None
+    comparison = replace(artifact.verdict.comparison, sqnr_db=db)
+    artifact = replace(artifact, verdict=replace(artifact.verdict, comparison=comparison))
+    assert ("loses most" in joined(replace(report, artifacts=(artifact,)))) == hinted
 
 
 def test_every_artifact_that_did_not_pass_has_its_reason() -> None:

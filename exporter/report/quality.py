@@ -1,0 +1,127 @@
+"""Plots of what quantisation cost: operator by operator, and the front of a mixed-precision search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from exporter.records import MixedPoint, OperatorCost
+from exporter.report import plots
+from exporter.report.plots import ACCENT, FAINT, INK, STATUS_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMED = 6
+"""Costliest operators that the plot names."""
+HEADROOM_DB = 5.0
+"""Operators that cost nothing (infinite SQNR) are drawn this far above the others."""
+SERIES = ((ACCENT, "o"), (STATUS_COLOURS["not_run"], "s"), (STATUS_COLOURS["error"], "^"), (INK, "D"))
+"""Colour and marker of the first, second, … runtime."""
+
+
+def costliest(costs: Sequence[OperatorCost]) -> list[OperatorCost]:
+    """Most noise first; those that are not a number before everything else."""
+    return sorted(costs, key=lambda cost: (not math.isnan(cost.noise), -cost.noise))
+
+
+def sensitivity(costs: Sequence[OperatorCost]) -> str | None:
+    """Operators in running order against the SQNR that each alone leaves; None when none is finite."""
+    finite = [cost.sqnr_db for cost in costs if math.isfinite(cost.sqnr_db)]
+    if not finite:
+        return None
+    top = max(finite) + HEADROOM_DB
+    points = [
+        (cost, place, min(cost.sqnr_db, top))
+        for place, cost in enumerate(costs, 1)
+        if cost.sqnr_db > -math.inf  # neither -inf nor NaN
+    ]
+    worst = costliest([cost for cost, _, _ in points])[:NAMED]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.12, 0.16, 0.5, 0.8))
+        axes.set(xlabel="operator, in running order", ylabel="SQNR with only it in int8, dB")
+        for cost, place, db in points:
+            colour = STATUS_COLOURS["failed"] if cost in worst else ACCENT
+            axes.plot((place, place), (db, top), color=FAINT, linewidth=0.8, alpha=0.5, zorder=1)
+            marker = "o" if db < top else "^"
+            axes.plot((place,), (db,), marker=marker, markersize=4, color=colour, clip_on=False)
+        axes.set_ylim(top=top)
+        axes.margins(x=0.03)
+        labels = [(_short(cost.where), place, db) for cost, place, db in points if cost in worst]
+        plots.name_points(axes, labels, None)
+
+    return plots.svg("sensitivity", 3.2, draw)
+
+
+def _short(path: str) -> str:
+    """The end of a module path is what tells it from others."""
+    return plots.literal(path if len(path) <= 26 else "…" + path[-25:])
+
+
+def series(points: Sequence[MixedPoint]) -> Mapping[str, list[MixedPoint]]:
+    """Runtime ("executorch-xnnpack") -> its points, fastest first."""
+    found: dict[str, list[MixedPoint]] = {}
+    for point in sorted(points, key=lambda point: (point.p50_ms, -point.sqnr_db)):
+        found.setdefault(point.variant.rpartition("-")[0] or point.variant, []).append(point)
+    return dict(sorted(found.items()))
+
+
+def on_front(points: Sequence[MixedPoint]) -> list[MixedPoint]:
+    """Those of one runtime that no other beats in both latency and SQNR, fastest first."""
+    best: list[MixedPoint] = []
+    for point in sorted(points, key=lambda point: (point.p50_ms, -point.sqnr_db)):
+        if not best or point.sqnr_db > best[-1].sqnr_db:
+            best.append(point)
+    return best
+
+
+def mixed(points: Sequence[MixedPoint]) -> str | None:
+    """Latency against SQNR, a line along each runtime's front; None when nothing is finite."""
+    shown = series([point for point in points if math.isfinite(point.sqnr_db)])
+    if not shown:
+        return None
+    largest = max(point.size_bytes for point in points) or 1
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.12, 0.16, 0.85, 0.72))
+        axes.set(xlabel="p50, ms per call", ylabel="SQNR, dB")
+        for index, (name, own) in enumerate(shown.items()):
+            colour, marker = SERIES[index % len(SERIES)]
+            front = on_front(own)
+            axes.plot([p.p50_ms for p in front], [p.sqnr_db for p in front], color=colour, linewidth=1)
+            axes.plot([], [], color=colour, marker=marker, label=name)
+            for point in own:
+                _mark(axes, point, colour, marker, 25 + 90 * (point.size_bytes / largest) ** 2)
+                _name(axes, point, left=index % 2 == 1)
+        axes.margins(0.12)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, fontsize=9,
+                    borderaxespad=0.2)  # fmt: skip
+
+    return plots.svg("mixed", 3.4, draw)
+
+
+def _mark(axes: Axes, point: MixedPoint, colour: str, marker: str, area: float) -> None:
+    """Filled when it passed, hollow when not; ringed when it was emitted."""
+    x, y = point.p50_ms, point.sqnr_db
+    face = colour if point.passed else "none"
+    axes.scatter(x, y, s=area, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
+    if point.chosen:
+        ring = STATUS_COLOURS["passed"]
+        axes.scatter(x, y, s=area * 2.6, marker="o", facecolor="none", edgecolor=ring, linewidth=2, zorder=4)
+
+
+def _name(axes: Axes, point: MixedPoint, *, left: bool) -> None:
+    """How many operators it keeps in float; on the left for every other runtime, as they lie close."""
+    words = f"+{len(point.kept)}" if point.kept else "int8"
+    axes.annotate(
+        f"{words}, chosen" if point.chosen else words,
+        (point.p50_ms, point.sqnr_db),
+        xytext=(-9, 5) if left else (9, -10),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        fontsize=8,
+        color=STATUS_COLOURS["passed"] if point.chosen else INK,
+    )

@@ -1,0 +1,104 @@
+"""What quantisation cost, in words and rows: for the page and for the terminal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from exporter.records import Artifact, MixedPoint, OperatorCost, Report
+from exporter.report import quality, text
+
+SHOWN = 12
+"""Operators of the table that stand open; the rest is folded away."""
+NAMED = 3
+"""Layers that the terminal names."""
+FINE_DB = 25.0
+"""An int8 artifact that passed with at least this much needs no hint."""
+LAYERS = 3
+"""Layers of a mixed artifact that are named before the rest is folded away."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    where: str
+    kind: str
+    sqnr: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of the search's table, every cell written out."""
+
+    variant: str
+    css: str
+    status: str
+    chosen: bool
+    layers: str
+    more: str
+    """All layers, when `layers` cannot hold them."""
+    cells: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """Both sections; a plot without a finite figure is empty, a section without entries is left out."""
+
+    costs: tuple[Cost, ...]
+    other_costs: tuple[Cost, ...]
+    sensitivity: str
+    points: tuple[Point, ...]
+    front: str
+
+
+def view(report: Report) -> View:
+    ordered = [_cost(cost) for cost in quality.costliest(report.operator_costs)]
+    layers = {cost.name: cost.where for cost in report.operator_costs}
+    runtimes = quality.series(report.mixed_points)
+    return View(
+        costs=tuple(ordered[:SHOWN]),
+        other_costs=tuple(ordered[SHOWN:]),
+        sensitivity=quality.sensitivity(report.operator_costs) or "",
+        points=tuple(_point(point, layers) for own in runtimes.values() for point in own),
+        front=quality.mixed(report.mixed_points) or "",
+    )
+
+
+def _cost(cost: OperatorCost) -> Cost:
+    return Cost(cost.where, cost.kind, text.decibels(cost.sqnr_db))
+
+
+def _point(point: MixedPoint, layers: dict[str, str]) -> Point:
+    kept = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
+    return Point(
+        variant=point.variant,
+        css="passed" if point.passed else "failed",
+        status=text.STATUS_WORDS["passed" if point.passed else "failed"],
+        chosen=point.chosen,
+        layers=", ".join(kept[:LAYERS]) + (f" and {len(kept) - LAYERS} more" if len(kept) > LAYERS else ""),
+        more=", ".join(kept) if len(kept) > LAYERS else "",
+        cells=(
+            ("In float", str(len(point.kept))),
+            ("SQNR", text.decibels(point.sqnr_db)),
+            ("Agreement", text.percent(point.agreement)),
+            ("p50", text.milliseconds(point.p50_ms)),
+            ("Size", text.scaled(point.size_bytes, "B")),
+        ),
+    )
+
+
+def hint(report: Report) -> str:
+    """Where int8 loses most, when it lost too much or nearly; else empty."""
+    if not any(_poor(artifact) for artifact in report.artifacts):
+        return ""
+    worst: dict[str, str] = {}
+    for cost in quality.costliest(report.operator_costs):
+        if math.isfinite(cost.sqnr_db):
+            worst.setdefault(cost.where, f"{cost.where} ({text.decibels(cost.sqnr_db)} alone)")
+    return f"int8 loses most in {', '.join([*worst.values()][:NAMED])}." if worst else ""
+
+
+def _poor(artifact: Artifact) -> bool:
+    found = artifact.verdict.comparison if artifact.verdict else None
+    if artifact.variant.precision != "int8" or found is None:
+        return False
+    return artifact.status == "failed" or found.sqnr_db < FINE_DB
