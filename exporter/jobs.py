@@ -243,9 +243,12 @@ def build(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[Bu
     from exporter.quantize import int8
 
     captured = capture.load(work)
+    notes: tuple[str, ...] = ()
     if any(variant.precision in QUANTIZED for variant in variants):
         captured = replace(captured, program=int8.load_program(work))
-    return [_build_one(captured, variant, directory) for variant in variants]
+        notes = tuple(note for note in [int8.load_note(work)] if note)
+    built = [_build_one(captured, variant, directory) for variant in variants]
+    return [replace(b, notes=(*b.notes, *notes)) for b in built]
 
 
 def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:

@@ -93,6 +93,30 @@ class LoudNorm(nn.Module):
         return self.head(x.relu().flatten(1))  # type: ignore[no-any-return]
 
 
+class LoudTokens(nn.Module):
+    """Attention over the rows of a digit, of which some are a thousand times as loud as others.
+
+    Each is normalised later, so the quiet ones matter as much: no range fits all of them.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.register_buffer("loudness", torch.logspace(0, 3, 8).reshape(1, 8, 1))
+        self.mix = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.head = nn.Linear(8 * width, 10)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        x = self.norm(self.mix(self.embed(rows) * self.loudness))
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        weights = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1)
+        x = x + self.out(weights @ v)
+        return self.head(x.flatten(1))  # type: ignore[no-any-return]
+
+
 def _image(digits: np.ndarray) -> Sample:
     return (digits.reshape(-1, 1, 8, 8),)
 
@@ -113,7 +137,12 @@ NETS: dict[
     "attention": (TinyAttention, _rows, ("rows",), ("logits",)),
 }
 
-MORE = {"loud": (LoudNorm, _rows, ("rows",), ("logits",))}
+MORE: dict[
+    str, tuple[Callable[[], nn.Module], Callable[[np.ndarray], Sample], tuple[str, ...], tuple[str, ...]]
+] = {
+    "loud": (LoudNorm, _rows, ("rows",), ("logits",)),
+    "loud_tokens": (LoudTokens, _rows, ("rows",), ("logits",)),
+}
 """For single questions; what is asked of every format is asked of `NETS`."""
 
 

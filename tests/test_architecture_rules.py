@@ -56,6 +56,7 @@ LAYERS = (
 
 TORCH_AT_THE_TOP = {
     "exporter.capture",
+    "exporter.quantize.dynamic",
     "exporter.quantize.equalise",
     "exporter.quantize.graphs",
     "exporter.quantize.integer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "int8.pt2"
 WEIGHTS = "int8-float-weights.pt"
+NOTE = "int8-note.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Quantized:
     example: tuple[Tensor, ...]
     float_weights: dict[str, Tensor]
     """Layer node -> its weight before it was rounded, for a layer that is to stay in float."""
+    note: str = ""
+    """How it was quantised, where there was a choice: shown to the user."""
 
     def program(self) -> torch.export.ExportedProgram:
         """The same, ready to be lowered."""
@@ -39,6 +42,8 @@ class Quantized:
 def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Quantized:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
+    Where most work is in linear layers and fixed ranges lose, they are chosen as it runs (`dynamic`).
+
     Args:
         program: A float program; left as it is.
         calibration: One call of the model each, batch 1 as the program was captured. Run one by one: a
@@ -47,15 +52,29 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
     Raises:
         ValueError: No calibration samples.
     """
+    from exporter.quantize import dynamic
+
+    if not calibration:
+        raise ValueError("int8 needs calibration samples, got none")
+    samples = [tensors(sample) for sample in calibration]
+    fixed = static(program, samples)
+    if not dynamic.is_linear_heavy(program):
+        return fixed
+    module, weights = dynamic.quantize(copy.deepcopy(program.module()), samples)
+    choice = dynamic.choose(program.module(), fixed.module, module, dynamic.judging(samples))
+    if not choice.dynamic:
+        return replace(fixed, note=choice.note)
+    return Quantized(module, program.example_inputs[0], weights, choice.note)
+
+
+def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]) -> Quantized:
+    """With every range fixed beforehand."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
     from exporter.quantize import annotate, equalise, ranges, rounding
 
-    if not calibration:
-        raise ValueError("int8 needs calibration samples, got none")
-    samples = [tensors(sample) for sample in calibration]
     module = copy.deepcopy(program.module())
     _fuse_conv_bn_(module)
     equalise.equalise(module, samples)
@@ -76,6 +95,12 @@ def save(found: Quantized, work: Path) -> None:
 
     torch.export.save(found.program(), work / PROGRAM)
     torch.save([found.float_weights.get(node.name) for node in _layers(found.module)], work / WEIGHTS)
+    (work / NOTE).write_text(found.note, "utf-8")
+
+
+def load_note(work: Path) -> str:
+    """How the program that `save` wrote was quantised, where there was a choice."""
+    return (work / NOTE).read_text("utf-8")
 
 
 def load_program(work: Path) -> torch.export.ExportedProgram:
@@ -94,7 +119,9 @@ def load(work: Path) -> Quantized:
     program = load_program(work)
     module: fx.GraphModule = program.module()
     weights = zip(_layers(module), torch.load(work / WEIGHTS), strict=True)
-    return Quantized(module, program.example_inputs[0], {n.name: w for n, w in weights if w is not None})
+    return Quantized(
+        module, program.example_inputs[0], {n.name: w for n, w in weights if w is not None}, load_note(work)
+    )
 
 
 def _layers(module: fx.GraphModule) -> list[fx.Node]:
@@ -113,11 +140,12 @@ def tensors(sample: Sample) -> tuple[Tensor, ...]:
 
 
 def runner(module: fx.GraphModule) -> Runner:
-    """Runs a quantised module with XNNPACK's rounding (see `integer`)."""
+    """Runs a quantised module with XNNPACK's rounding (see `integer` and `dynamic`)."""
+    from exporter.quantize import dynamic
     from exporter.quantize.graphs import outputs_of
     from exporter.quantize.integer import IntegerInterpreter
 
-    interpreter = IntegerInterpreter(module)
+    interpreter = IntegerInterpreter(dynamic.by_rows(module))
 
     def run(sample: Sample) -> tuple[Array, ...]:
         import torch

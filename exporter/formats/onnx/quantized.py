@@ -14,10 +14,12 @@ import numpy as np
 
 from exporter.errors import LoweringError
 from exporter.formats.onnx.export import finish, translate
+from exporter.formats.onnx.rows import quantise_rows
 from exporter.records import Array, Captured
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
@@ -38,7 +40,9 @@ def int8_model(captured: Captured) -> bytes:
 
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    translated = translate(captured.program, captured.inputs, captured.outputs)
+    # PyTorch has no translation for ranges that are chosen as the program runs: `rows` writes them.
+    fixed = _without_ranges(captured.program)
+    translated = translate(fixed or captured.program, captured.inputs, captured.outputs)
     # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
     common.CommonSubexpressionEliminationPass()(translated)
     proto = onnx.load_model_from_string(finish(translated))
@@ -47,8 +51,22 @@ def int8_model(captured: Captured) -> bytes:
     _part_weights(proto, constants)
     _turn_weights(proto, makers, constants)
     _quantise_biases(proto, makers, constants)
+    if fixed:
+        quantise_rows(proto)
     _drop_unused(proto)
     return finish(onnx_ir.from_proto(proto))
+
+
+def _without_ranges(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
+    """The same with activations in float, where their ranges are chosen as it runs."""
+    import torch
+
+    from exporter.quantize import dynamic
+
+    module: torch.fx.GraphModule = program.module()
+    if not dynamic.is_dynamic(module):
+        return None
+    return torch.export.export(dynamic.in_float(module), program.example_inputs[0])
 
 
 def unsigned(model: bytes) -> bytes:

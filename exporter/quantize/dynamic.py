@@ -1,0 +1,197 @@
+"""Int8 for linear layers whose activations no fixed range fits: each row gets its range when it is computed.
+
+Transformers write a few values a hundred times as large as the rest, often all of one token. A range that
+holds them rounds every other token to nothing; one that clips them destroys them. XNNPACK quantises what goes
+into a linear layer row by row, as it comes, and gives float results (its "qd8" kernels). Weights are int8 as
+ever; everything else stays in float.
+
+PT2E has no words for rows: it writes one range for the whole tensor. `by_rows` gives what XNNPACK computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log10, prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from exporter.quantize import ranges, sensitivity
+from exporter.quantize.graphs import aten
+
+QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
+DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
+LOW, HIGH = -128, 127
+
+LINEAR_SHARE = 0.5
+"""Of the multiply-accumulates: from here on a network is worth a second way of quantising it."""
+
+ENOUGH_DB = 22.0
+"""Static int8 that reaches the limit (20 dB) with a margin for inputs nobody has seen is kept,"""
+
+CLEARLY_DB = 6.0
+"""unless it loses by this much, half the error's amplitude,"""
+
+PLENTY_DB = 30.0
+"""and does not reach this: an error of 3 % of the output's amplitude changes no answer."""
+
+
+class Choice(NamedTuple):
+    """Which of the two ways, and why."""
+
+    dynamic: bool
+    note: str
+
+
+def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
+    """Whether most multiply-accumulates with weights are those of linear layers."""
+    linear = convolved = 0
+    for node in program.graph.nodes:
+        if node.target is aten.linear.default:
+            linear += prod(node.meta["val"].shape) * node.args[1].meta["val"].shape[1]
+        elif str(node.target).startswith("aten.conv"):  # of every kind, also those that stay in float
+            convolved += prod(node.meta["val"].shape) * prod(node.args[1].meta["val"].shape[1:])
+    return linear > 0 and linear >= LINEAR_SHARE * (linear + convolved)
+
+
+def quantize(
+    module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
+) -> tuple[fx.GraphModule, dict[str, Tensor]]:
+    """Quantise linear layers: weights per output channel, activations as they come.
+
+    Args:
+        module: Float, from `torch.export`; it is changed.
+        samples: One call of the model each: weights are rounded for them.
+
+    Returns:
+        A PT2E program, and layer node -> its weight before it was rounded.
+    """
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from exporter.quantize import rounding
+
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    quantizer = XNNPACKQuantizer().set_operator_type(aten.linear.default, config)
+    prepared = prepare_pt2e(module, quantizer)
+    with torch.no_grad():
+        prepared(*samples[0])
+    weights = rounding.float_weights(prepared)
+    converted = convert_pt2e(prepared)
+    # The integers are shared with the copy, so that rounding them there, on what rows give, rounds them here.
+    rounding.improve(by_rows(converted), weights, samples)
+    return converted, weights
+
+
+def is_dynamic(module: fx.GraphModule) -> bool:
+    """Whether ranges are chosen as the program runs."""
+    return any(node.target is DEQUANTIZE for node in module.graph.nodes)
+
+
+def by_rows(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy over the same tensors that quantises each row by itself, as XNNPACK does.
+
+    The same module where no range is chosen as it runs.
+    """
+    if not is_dynamic(module):
+        return module
+    found = _copy(module)
+    for node in _dequantisers(found):
+        with found.graph.inserting_before(node):
+            rows = found.graph.call_function(rounded_rows, (_source(node),))
+        node.replace_all_uses_with(rows)
+    return _cleaned(found)
+
+
+def in_float(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy over the same tensors that leaves activations as they are: weights alone are quantised."""
+    found = _copy(module)
+    for node in _dequantisers(found):
+        node.replace_all_uses_with(_source(node))
+    return _cleaned(found)
+
+
+def _copy(module: fx.GraphModule) -> fx.GraphModule:
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    graph.set_codegen(module.graph._codegen)
+    return fx.GraphModule(module, graph)
+
+
+def _dequantisers(module: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in module.graph.nodes if node.target is DEQUANTIZE]
+
+
+def _source(dequantize: fx.Node) -> Any:
+    """What was quantised."""
+    return dequantize.all_input_nodes[0].args[0]
+
+
+def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def rounded_rows(x: Tensor) -> Tensor:
+    """Each row (the last dimension) rounded to 256 steps between its extremes and zero.
+
+    XNNPACK's own formula (`xnn_f32_qd8_asymmetric_quantization_params`): the zero point follows from the end
+    of the range that errs less.
+    """
+    low, high = x.amin(-1, keepdim=True).clamp_max(0), x.amax(-1, keepdim=True).clamp_min(0)
+    per_unit = torch.where(low == high, torch.ones_like(low), (HIGH - LOW) / (high - low))
+    from_low, from_high = LOW - low * per_unit, HIGH - high * per_unit
+    zero = torch.where((LOW + low * per_unit) + (HIGH + high * per_unit) > 0, from_low, from_high)
+    zero = zero.clamp(LOW, HIGH).round()
+    steps = (torch.round(x * per_unit) + zero).clamp(LOW, HIGH)
+    return (steps - zero) * (1 / per_unit)
+
+
+def choose(
+    program: fx.GraphModule,
+    static: fx.GraphModule,
+    dynamic: fx.GraphModule,
+    samples: Sequence[tuple[Tensor, ...]],
+) -> Choice:
+    """Compare both ways with the float program.
+
+    Args:
+        program: In float.
+        static: Ranges fixed.
+        dynamic: Ranges chosen as it runs.
+        samples: Calls to compare on; best others than ranges were chosen on.
+    """
+    expected = sensitivity.run(program, samples)
+    reached = {
+        name: _db(sensitivity.noise(expected, sensitivity.run(module, samples)))
+        for name, module in (("static", static), ("dynamic", by_rows(dynamic)))
+    }
+    return decide(reached)
+
+
+def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+    """Calibration samples to compare on: others than ranges and weights were tried on, if there are any."""
+    step = -(-len(samples) // ranges.MOST_SAMPLES)
+    return samples[1::step] if step > 1 else samples
+
+
+def decide(reached: Mapping[str, float]) -> Choice:
+    """The choice by each way's dB SQNR on calibration inputs: static is faster, so it must lose to go."""
+    static, dynamic = reached["static"], reached["dynamic"]
+    loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
+    wins = loses and dynamic > static
+    chosen, other = ("dynamic", "static") if wins else ("static", "dynamic")
+    return Choice(
+        wins,
+        f"int8: {chosen}, because {other} activation ranges reached {reached[other]:.1f} dB and "
+        f"{chosen} ones {reached[chosen]:.1f} dB on calibration inputs",
+    )
+
+
+def _db(noise: float) -> float:
+    return -10 * log10(noise) if noise else float("inf")

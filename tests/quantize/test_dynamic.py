@@ -1,0 +1,114 @@
+"""Ranges that are chosen as a program runs: where fixed ones lose, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.formats import FORMATS
+from exporter.quantize import dynamic, int8
+from exporter.quantize.dynamic import decide, is_linear_heavy, rounded_rows
+from exporter.records import Array, Sample, Variant
+from exporter.verify import sqnr_db
+from tests.nets import captured, captured_int8, quantized, samples, trained
+
+NET = "loud_tokens"
+VARIANTS = [v for module in FORMATS.values() for v in module.VARIANTS if v.precision == "int8"]
+
+
+def outputs(run: object, held_out: tuple[Sample, ...]) -> Array:
+    return np.concatenate([run(sample)[0] for sample in held_out])  # type: ignore[operator]
+
+
+def float_outputs(held_out: tuple[Sample, ...]) -> Array:
+    with torch.no_grad():
+        batch = torch.from_numpy(np.concatenate([sample[0] for sample in held_out]))
+        found: Array = trained(NET)(batch).numpy()
+    return found
+
+
+@pytest.mark.slow
+def test_fixed_ranges_alone_fail() -> None:
+    """With every range fixed, tokens a thousand times as loud as others cost more than the limit of 20 dB."""
+    program = captured(NET).program
+    assert program is not None
+    static = int8.static(program, [int8.tensors(sample) for sample in samples(NET, 0, 32)])
+    held_out = samples(NET, 1400, 40)
+    assert sqnr_db(float_outputs(held_out), outputs(int8.runner(static.module), held_out)) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_every_format_carries_rows(variant: Variant, tmp_path: Path) -> None:
+    """Each runtime gives what the program says, far above the limit, from weights that are int8."""
+    module = FORMATS[variant.format]
+    path = module.emit(captured_int8(NET), variant, tmp_path).path
+    structure = module.structure(path, variant)
+    held_out = samples(NET, 1400, 40)
+    found = outputs(module.load(path, variant, 1)[0], held_out)
+    assert structure.quantized_weight_fraction > 0.9
+    assert sqnr_db(outputs(int8.runner(quantized(NET).module), held_out), found) > 40
+    assert sqnr_db(float_outputs(held_out), found) > 26
+
+
+@pytest.mark.slow
+def test_the_choice_says_what_both_ways_reached() -> None:
+    """The note names the way that was taken and both figures."""
+    assert quantized(NET).note.startswith("int8: dynamic, because static activation ranges reached ")
+
+
+@pytest.mark.slow
+def test_the_note_is_kept_with_the_program(tmp_path: Path) -> None:
+    """Other processes of the run tell the user; a dynamic program comes back as one."""
+    int8.save(quantized(NET), tmp_path)
+    assert int8.load(tmp_path).note == int8.load_note(tmp_path) == quantized(NET).note
+    assert dynamic.is_dynamic(int8.load(tmp_path).module)
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second way is tried where convolutions do the work, and its program is the static one."""
+    program = captured("cnn").program
+    assert program is not None
+    monkeypatch.delattr(dynamic, "quantize")
+    found = int8.quantize(program, samples("cnn", 0, 4))
+    assert not found.note
+    assert not dynamic.is_dynamic(found.module)
+
+
+def test_linear_heavy_is_counted_in_products() -> None:
+    """Attention and MLPs are, a convolutional network with a linear head is not."""
+    nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
+    found = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
+    assert found == {"cnn": False, "attention": True, "two_in_two_out": True}
+
+
+@pytest.mark.parametrize(
+    ("static", "other", "expected"),
+    [
+        (14.2, 31.0, True),  # below the limit
+        (21.0, 23.0, True),  # above it, without a margin
+        (25.0, 30.0, False),  # fine as it is
+        (25.0, 31.0, True),  # fine, but far behind
+        (33.0, 45.0, False),  # more than anybody needs
+        (12.0, 11.0, False),  # nothing is won
+    ],
+)
+def test_static_must_lose_to_go(static: float, other: float, expected: bool) -> None:
+    """Fixed ranges are faster: they stay unless they miss the limit or lose clearly."""
+    choice = decide({"static": static, "dynamic": other})
+    assert choice.dynamic is expected
+    assert f"{static:.1f} dB" in choice.note
+    assert f"{other:.1f} dB" in choice.note
+
+
+def test_each_row_has_its_own_range() -> None:
+    """A quiet row keeps its values beside a loud one, zero stays zero, and no value moves by a whole step."""
+    rows = torch.tensor([[0.0, -1.0, 0.5], [0.0, 1000.0, -3.0], [0.0, 0.0, 0.0]])
+    found = rounded_rows(rows)
+    steps = torch.tensor([[1.5], [1003.0], [0.0]]) / 255
+    assert (found[:, 0] == 0).all()
+    assert ((found - rows).abs() <= steps).all()
