@@ -27,11 +27,9 @@ from exporter.records import (
     DataKind,
     Latency,
     Limits,
-    OperatorCost,
     Precision,
     Preprocessing,
     Runner,
-    Sample,
     Structure,
     TensorSpec,
     Variant,
@@ -47,9 +45,6 @@ if TYPE_CHECKING:
     from exporter.records import Array, Captured, Checkpoint, Model
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-INT8_PROGRAM = "int8.pt2"
-NUDGED = 16
-"""Samples that tell how much a quantised program amplifies rounding ties."""
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
 HISTOGRAM_VALUES = 4096
@@ -88,14 +83,6 @@ class Built:
     error: str | None = None
     source_line: str | None = None
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What is known of a quantised program beside what it computes."""
-
-    costs: tuple[OperatorCost, ...] = ()
-    """In the order the operators run."""
 
 
 def read_checkpoint(request: ModelRequest) -> Checkpoint:
@@ -170,65 +157,11 @@ def make_reference(work: Path, target: Path, preprocessing: Preprocessing | None
     from exporter import capture, data, evidence
 
     captured = capture.load(work)
-    samples = _data(work).verification
+    samples = load_data(work).verification
     edges = data.edge_inputs(captured.inputs, preprocessing, samples[0])
     found, notes = capture.reference(captured, samples, edges)
     evidence.save(found, target)
     return notes
-
-
-def quantize_model(work: Path) -> None:
-    """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
-
-    Raises:
-        LoweringError: There is no program, or it cannot be quantised.
-    """
-    from exporter import capture
-    from exporter.formats.lowering_errors import lowering_error
-    from exporter.quantize import int8
-
-    captured = capture.load(work)
-    if captured.program is None:
-        raise LoweringError(captured.program_error, captured.program_source)
-    try:
-        found = int8.quantize(captured.program, _data(work).calibration)
-        int8.save(found, work)
-    except Exception as error:
-        raise lowering_error(error, captured.program) from error
-
-
-def judge_quantized(work: Path, target: Path) -> Quantization:
-    """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
-    from exporter import evidence
-    from exporter.quantize import int8, sensitivity
-
-    found, data = int8.load(work), _data(work)
-    evidence.save_lowering(_lowering(int8.runner(found.module), data.verification), target)
-    samples = [int8.tensors(sample) for sample in data.calibration]
-    return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
-
-
-def mixed_candidates(work: Path) -> tuple[tuple[str, ...], ...]:
-    """Operators to keep in float, candidate by candidate, the fewest first."""
-    from exporter.quantize import int8, search
-
-    found = int8.load(work)
-    samples = [int8.tensors(sample) for sample in _data(work).calibration]
-    activations, seconds = search.measure(found.module, found.float_weights, samples)
-    return tuple(tuple(sorted(kept)) for kept in search.candidates(activations, seconds))
-
-
-def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:
-    """Put operators of the int8 program back into float; what `build` and `verify` need lands in `folder`."""
-    from exporter import capture, evidence
-    from exporter.quantize import int8, mixed
-
-    found = int8.load(work)
-    module = mixed.keep_float(found.module, found.float_weights, kept)
-    int8.save(replace(found, module=module), folder)
-    capture.save(capture.load(work), folder)
-    lowering = _lowering(int8.runner(module), _data(work).verification)
-    evidence.save_lowering(lowering, folder / lowering_file("mixed"))
 
 
 def build(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[Built]:
@@ -266,21 +199,6 @@ def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
         return _not_built(variant, cause, started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
-
-
-def _lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:
-    from exporter.evidence import Lowering, stack
-    from exporter.verify import sqnr_db
-
-    outputs = stack([program(sample) for sample in samples])
-    nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
-    floor = min(sqnr_db(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True))
-    return Lowering(outputs, floor)
-
-
-def _nudged(sample: Sample) -> Sample:
-    """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
-    return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)
 
 
 def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
@@ -404,6 +322,7 @@ def measure_latency(
     return Latency(float(p50), float(p90), len(taken), threads, tuple(taken))
 
 
-def _data(work: Path) -> Data:
+def load_data(work: Path) -> Data:
+    """What `capture_model` wrote."""
     data: Data = pickle.loads((work / "data.pkl").read_bytes())  # our own file, in our own folder
     return data

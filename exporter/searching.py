@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter import cache, jobs, stages
+from exporter import cache, jobs, quantizing, stages
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.stages import CheckedArtifact, Context, Event, Source
-from exporter.workers import Job
+from exporter.workers import Job, Outcome
 
 Measurer = Callable[[Path, Variant], Latency | None]
 """Times a file in the runtime that the search is for; None where it cannot."""
@@ -94,7 +94,7 @@ def search(
 def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
     job = Job(
         "what each activation costs",
-        jobs.mixed_candidates,
+        quantizing.mixed_candidates,
         (context.folders.work,),
         preload=stages.QUANTIZERS,
     )
@@ -115,7 +115,7 @@ def _candidate(
     folder.mkdir()
     shutil.copy2(context.evidence, folder)
     prepare = Job(
-        f"mixed {number + 1}", jobs.mix, (context.folders.work, kept, folder), preload=stages.QUANTIZERS
+        f"mixed {number + 1}", quantizing.mix, (context.folders.work, kept, folder), preload=stages.QUANTIZERS
     )
     work = [
         Job(
@@ -133,10 +133,10 @@ def _candidate(
     expected = stages.expected(context, source)
     made = [(item.variant, item.file) for item in built if item.file]
 
-    def run(_: str, work: Sequence[Job], on_outcome: Callable[..., None]) -> list[object]:
-        return list(context.workers.run(work, None, on_outcome))
+    def run(_: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        return context.workers.run(work, None, on_outcome)
 
-    checked = stages.check_files(folder, made, expected, run, cache.Cache(None))  # type: ignore[arg-type]
+    checked = stages.check_files(folder, made, expected, run, cache.Cache(None))
     timer = measure or (lambda path, variant: stages.host_latency(context, path, variant))
     latencies = {
         variant.name: latency

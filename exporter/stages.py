@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter import cache, jobs
+from exporter import cache, jobs, quantizing
 from exporter.errors import LoweringError
 from exporter.publish import Staging
+from exporter.quantize import int8
 from exporter.records import QUANTIZED, Latency, Structure, Variant, Verdict
 from exporter.request import Request
 from exporter.targets import Target
@@ -80,7 +81,7 @@ class Source:
     """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
     captured: bool
     """The work folder holds the captured model."""
-    quantization: jobs.Quantization | None = None
+    quantization: quantizing.Quantization | None = None
     """What was found out about its int8 program."""
 
 
@@ -144,7 +145,7 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
             _keep_source(context, source)
         elif outcome.job.function is jobs.build:
             found |= {built.variant: built for built in built_by(outcome)}
-        elif outcome.job.function is jobs.judge_quantized and outcome.error is None:
+        elif outcome.job.function is quantizing.judge_quantized and outcome.error is None:
             source = replace(source, quantization=outcome.value)
             _keep_quantization(context, source)
     return source, tuple(built for built in found.values() if built is not None)
@@ -167,13 +168,13 @@ def _quantizes(context: Context) -> bool:
 
 
 def _quantize_job(context: Context) -> Job:
-    return Job("int8", jobs.quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+    return Job("int8", quantizing.quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
 
 
 def quantized(context: Context, source: Source) -> Source:
     """The source with its int8 program in the work folder; made now if the artifacts came from the cache."""
     source = captured(context, source)
-    if not (context.folders.work / jobs.INT8_PROGRAM).exists():
+    if not (context.folders.work / int8.PROGRAM).exists():
         (outcome,) = context.workers.run([_quantize_job(context)])
         outcome.result()
     return source
@@ -182,7 +183,7 @@ def quantized(context: Context, source: Source) -> Source:
 def _judge_job(context: Context, quantize: Job) -> Job:
     arguments = (context.folders.work, _int8_lowering(context))
     return Job(
-        "what int8 costs", jobs.judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize
+        "what int8 costs", quantizing.judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize
     )
 
 
@@ -195,11 +196,11 @@ def _quantization_key(context: Context, source: Source) -> str:
     return cache.key(cache.toolchain(), facts.digest, _data_digest(context, source)) if facts.digest else ""
 
 
-def _cached_quantization(context: Context, source: Source) -> jobs.Quantization | None:
+def _cached_quantization(context: Context, source: Source) -> quantizing.Quantization | None:
     if not (context.request.verify and _quantizes(context)):
         return None
     key = _quantization_key(context, source)
-    return context.cache.get("quantization", key, jobs.Quantization, context.folders.out)
+    return context.cache.get("quantization", key, quantizing.Quantization, context.folders.out)
 
 
 def _keep_quantization(context: Context, source: Source) -> None:

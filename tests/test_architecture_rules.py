@@ -34,8 +34,8 @@ LAYERS = (
         "exporter.release",
         "exporter.workload",
     },
-    {"exporter.evaluate", "exporter.stages", "exporter.select", "exporter.report"},
-    {"exporter.predict"},
+    {"exporter.evaluate", "exporter.searching", "exporter.stages", "exporter.select", "exporter.report"},
+    {"exporter.predict", "exporter.quantizing"},
     {"exporter.jobs", "exporter.publish", "exporter.workers", "exporter.cache"},
     {"exporter.labelled"},
     {

@@ -1,4 +1,4 @@
-"""Which operators to keep in float: from the most noise removed per time, to candidates, to a front.
+"""Which operators to keep in float: the most noise removed per time first.
 
 The order follows from what each activation costs the output when it alone is rounded, which adds up well, and
 from how long the operators around it take in float. Neither decides anything: every candidate becomes a real
@@ -12,8 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from exporter.records import MixedPoint
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
@@ -66,16 +64,6 @@ def candidates(activations: Sequence[Activation], seconds: Mapping[str, float]) 
 
 def _noise(activations: Sequence[Activation], kept: frozenset[str]) -> float:
     return sum(a.noise for a in activations if not a.operators <= kept)
-
-
-def front(points: Sequence[MixedPoint]) -> tuple[MixedPoint, ...]:
-    """Points that no other one beats in both quality and latency, fastest first."""
-    by_speed = sorted(points, key=lambda p: (p.p50_ms, -p.sqnr_db))
-    best: list[MixedPoint] = []
-    for point in by_speed:
-        if not best or point.sqnr_db > best[-1].sqnr_db:
-            best.append(point)
-    return tuple(best)
 
 
 def measure(

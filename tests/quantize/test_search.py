@@ -1,4 +1,4 @@
-"""From what each activation costs to candidates, and from points to a front."""
+"""From what each activation costs to candidates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import itertools
 import pytest
 
 from exporter.quantize import int8, mixed, search
-from exporter.quantize.search import Activation, candidates, front
-from exporter.records import MixedPoint
+from exporter.quantize.search import Activation, candidates
 from tests.nets import quantized, samples
 
 # a -> x -> b -> y -> c: x is loud, y is not.
@@ -37,16 +36,6 @@ def test_candidates_grow_and_each_is_better_by_a_step() -> None:
 def test_what_cannot_be_improved_has_no_candidates() -> None:
     """A program without int8 operators."""
     assert candidates((), {}) == ()
-
-
-def point(p50_ms: float, sqnr_db: float) -> MixedPoint:
-    return MixedPoint("executorch-xnnpack-mixed", ("a",), sqnr_db, 1.0, p50_ms, 1000, True)
-
-
-def test_the_front_is_what_nothing_beats_in_both() -> None:
-    """Slower points stay only when they are better."""
-    fast, slow, worse, best = point(1.0, 20.0), point(2.0, 25.0), point(2.5, 24.0), point(3.0, 30.0)
-    assert front([best, worse, slow, fast]) == (fast, slow, best)
 
 
 @pytest.mark.slow
