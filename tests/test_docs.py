@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from android_harness import errors as harness
-from exporter import errors, targets
+from exporter import errors, pipeline, targets
 from exporter.cli import device
 from exporter.cli.app import app
 from exporter.formats import VARIANTS
@@ -174,9 +174,9 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
 
 
 def _check_the_demo(found: Manifest) -> None:
-    """Real weights, real photos: fp32 is proven to 1e-5, plain int8 is not shipped, no device is claimed."""
+    """Real weights, real photos: fp32 is proven to 1e-5, int8 passes the default limits, no device is claimed."""
     rows = {row.name: row for row in found.artifacts}
-    assert set(rows) == set(targets.get("snapdragon865").variants)
+    assert set(rows) == {v.name for v in pipeline.plan(targets.get("snapdragon865"))}
     for row in rows.values():
         if row.precision == "fp32":
             assert row.status == "passed"
@@ -184,7 +184,7 @@ def _check_the_demo(found: Manifest) -> None:
             assert row.verification.max_error is not None
             assert row.verification.max_error <= 1e-5
         if row.precision == "int8":
-            assert row.status == "failed"
+            assert row.status == "passed", row.reason
             assert row.quantized_weight_fraction is not None
             assert row.quantized_weight_fraction > 0.99
     assert (found.calibration.kind, found.evidence.count) == ("photos", 64)
@@ -202,4 +202,4 @@ def test_the_readmes_python_runs(tmp_path: Path) -> None:
     code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
     subprocess.run([sys.executable, "-m", "exporter.samples", "demo"], cwd=ROOT, check=True)
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("onnx-f")
+    assert found.stdout.startswith(("onnx-", "ort-"))
