@@ -48,6 +48,13 @@ def is_weight(node: Any) -> bool:
     return isinstance(node, fx.Node)
 
 
+def rounded_tensor(node: fx.Node) -> fx.Node | None:
+    """The tensor whose values a dequantiser gives rounded; None for any other node, and for a weight's."""
+    if node.target is not DEQUANTIZE or node.all_input_nodes[0].target is not QUANTIZE:
+        return None
+    return node.all_input_nodes[0].all_input_nodes[0]
+
+
 def groups_of(convolution: fx.Node) -> int:
     """In how many groups a layer's channels are convolved."""
     groups = convolution.args[6] if len(convolution.args) > 6 else 1

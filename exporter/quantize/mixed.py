@@ -57,8 +57,8 @@ def keep_float(
     for node in list(mixed.graph.nodes):
         if node.name in names and node.name in weights:
             _restore_weight(mixed, node, weights[node.name])
-        if node.target is DEQUANTIZE and node.args[0].target is QUANTIZE:
-            _bypass(node, names)
+        if (source := graphs.rounded_tensor(node)) is not None:
+            _bypass(node, source, names)
     mixed.graph.eliminate_dead_code()
     mixed.recompile()
     _forget_unused(mixed)
@@ -83,9 +83,8 @@ def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> N
         layer.replace_input_with(dequantize, module.graph.get_attr(name))
 
 
-def _bypass(dequantize: fx.Node, names: Collection[str]) -> None:
+def _bypass(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
     """Let the float readers of a float operator's result read it as it is."""
-    source = dequantize.all_input_nodes[0].all_input_nodes[0]
     before = writer(source)
     if _is_quantized(before) and before.name not in names:
         return

@@ -94,13 +94,12 @@ def measure(
 def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     """Rounded tensor -> the int8 operators around it."""
     from exporter.quantize import mixed
-    from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE
+    from exporter.quantize.graphs import rounded_tensor
 
     names = {operator.name for operator in mixed.operators(module)}
     found: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
-        if node.target is DEQUANTIZE and node.all_input_nodes[0].target is QUANTIZE:
-            source = node.all_input_nodes[0].all_input_nodes[0]
+        if (source := rounded_tensor(node)) is not None:
             around = {mixed.writer(source).name, *(reader.name for reader in node.users)}
             found.setdefault(source, set()).update(around & names)
     return {source: frozenset(around) for source, around in found.items() if around}
@@ -116,11 +115,10 @@ def _run(
     """The outputs with only one tensor rounded; adds up each operator's time."""
     import torch
 
-    from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE, Walk, outputs_of
+    from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, Walk, outputs_of, rounded_tensor
 
     def around(walk: Walk, node: fx.Node) -> Any | None:
-        if node.target is DEQUANTIZE and node.all_input_nodes[0].target is QUANTIZE:
-            source = node.all_input_nodes[0].all_input_nodes[0]
+        if (source := rounded_tensor(node)) is not None:
             return None if source is rounded else walk.env[source]
         if node.target is DEQUANTIZE_CHANNELS:
             return next((weights[user.name] for user in node.users if user.name in weights), None)

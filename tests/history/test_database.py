@@ -28,8 +28,8 @@ def test_the_default_lies_in_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.delenv("EXPORT_MOBILE_HISTORY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert history.default_location() == str(tmp_path / "export-mobile" / "history.sqlite")
-    monkeypatch.setenv("EXPORT_MOBILE_HISTORY", "postgresql://farm/history")
-    assert history.default_location() == "postgresql://farm/history"
+    monkeypatch.setenv("EXPORT_MOBILE_HISTORY", "postgresql://lab/history")
+    assert history.default_location() == "postgresql://lab/history"
 
 
 @pytest.mark.parametrize("name", ["postgresql", "postgres", "postgresql+psycopg"])
