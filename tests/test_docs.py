@@ -174,7 +174,7 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
 
 
 def _check_the_demo(found: Manifest) -> None:
-    """Real weights, real photos: fp32 proven to 1e-5, int8 passes the default limits, no device is claimed."""
+    """Real weights, real photos: fp32 proven to 1e-5, int8 within default limits, no device claimed."""
     rows = {row.name: row for row in found.artifacts}
     assert set(rows) == {v.name for v in pipeline.plan(targets.get("snapdragon865"))}
     for row in rows.values():
