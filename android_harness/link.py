@@ -40,6 +40,10 @@ class _Socket(socket.socket):
         self._deadline = deadline
         self._left = limit
 
+    def __del__(self) -> None:
+        # adbutils drops a connection whose request was refused (open_transport) without closing it.
+        self.close()
+
     def settimeout(self, value: float | None) -> None:
         """The deadline was set when the call began; what adbutils would rather have does not count."""
 
