@@ -153,16 +153,21 @@ def test_the_demos_target_exists() -> None:
     assert "snapdragon865" in {target.name for target in targets.TARGETS}
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The project's own programs, and a cache that is empty at first."""
+    return os.environ | {
+        "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "EXPORT_MOBILE_CACHE": str(tmp_path_factory.mktemp("cache")),
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
-def test_the_readmes_commands_run(tmp_path: Path) -> None:
+def test_the_readmes_commands_run(environment: dict[str, str]) -> None:
     """In order, in a shell, as they stand; the demo's export first, then the rest on its files."""
-    environment = os.environ | {
-        "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "EXPORT_MOBILE_CACHE": str(tmp_path / "cache"),
-    }
     shutil.rmtree(ROOT / "demo" / "released", ignore_errors=True)  # of an earlier run
     for command in commands():
         command += " --force" if " -o " in command and " release " not in command else ""
@@ -196,10 +201,12 @@ def _check_the_demo(found: Manifest) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 @pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    """The API example, as a plain script."""
+def test_the_readmes_python_runs(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The API example, as a plain script; the cache has what the commands before it made."""
     (code,) = blocks("python")
     code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
     subprocess.run([sys.executable, "-m", "exporter.samples", "demo"], cwd=ROOT, check=True)
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     assert found.stdout.startswith(("onnx-", "ort-"))
