@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -158,29 +158,116 @@ class _Queue:
             self._changed.notify_all()
 
 
+def _import_path() -> tuple[str, ...]:
+    """Ours, and the current folder last: a user's network may be defined there."""
+    return (*filter(None, sys.path), str(Path.cwd()))
+
+
+class _Server:
+    """The caller's end of one server process."""
+
+    def __init__(self, log: Path) -> None:
+        ours, theirs = socket.socketpair()
+        with log.open("ab") as stream, theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(_import_path())},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,  # Ctrl-C reaches the caller alone, who then closes the slots
+            )
+        self.pipe = connection.Connection(ours.detach())
+        self.warmed: set[str] = set()
+
+    def send(self, request: _Request) -> None:
+        self.pipe.send_bytes(pickle.dumps(request))
+        self.warmed.update(request.preload)
+
+    def kill(self) -> None:
+        """Again and again if need be; the pipe stays open for the thread that reads from it."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is sent to a server: a job, and what its process is to have of the caller's."""
+
+    log: Path
+    """Where everything that is printed meanwhile goes."""
+    preload: tuple[str, ...]
+    function: Callable[..., Any] | None = None
+    """None: only the imports."""
+    arguments: tuple[Any, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: Path = field(default_factory=Path.cwd)
+    import_path: tuple[str, ...] = field(default_factory=_import_path)
+
+    def enter(self) -> None:
+        """Make this process like the caller's; a server may have been started for an earlier one."""
+        os.environ.clear()
+        os.environ.update({**self.environment, **ENVIRONMENT})
+        os.chdir(self.folder)
+        sys.path[:] = self.import_path
+
+
+_idle: list[_Server] | None = None
+"""Servers whose slots were closed, for the next slots; None where nothing is kept."""
+
+
+@contextlib.contextmanager
+def kept_warm() -> Iterator[None]:
+    """Pass servers on from one `Workers` to the next inside: many exports import the frameworks once."""
+    global _idle
+    before, _idle = _idle, [] if _idle is None else _idle
+    try:
+        yield
+    finally:
+        if before is None:
+            for server in _idle:
+                server.kill()
+                server.pipe.close()
+        _idle = before
+
+
+def _server(log: Path) -> _Server:
+    """One that is idle, or a new one."""
+    while _idle:
+        server = _idle.pop()
+        if server.process.poll() is None:
+            return server
+    return _Server(log)
+
+
 class _Slot:
-    """The caller's end of one server process, started when first needed and again if it dies."""
+    """One server, started when first needed and again if it dies."""
 
     def __init__(self, log: Path, closing: threading.Event) -> None:
         self._log = log
         self._closing = closing
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: connection.Connection | None = None
+        self._server: _Server | None = None
         self._lock = threading.Lock()
-        self.warmed: set[str] = set()
+
+    @property
+    def warmed(self) -> set[str]:
+        """Modules that the server has imported."""
+        server = self._server
+        return server.warmed if server else set()
 
     def warm(self, modules: tuple[str, ...]) -> None:
         with self._lock:
-            self._connect().send_bytes(pickle.dumps((modules, None, ())))
-            self.warmed.update(modules)
+            self._connect().send(_Request(self._log, modules))
 
     def run(self, job: Job) -> Outcome:
         with self._lock:
             try:
-                pipe = self._connect()
-                pipe.send_bytes(pickle.dumps((job.preload, job.function, job.arguments)))
-                self.warmed.update(job.preload)
-                value = pickle.loads(pipe.recv_bytes())
+                server = self._connect()
+                server.send(_Request(self._log, job.preload, job.function, job.arguments))
+                value = pickle.loads(server.pipe.recv_bytes())
             except (EOFError, OSError):
                 self._kill()
                 self._forget()
@@ -189,26 +276,21 @@ class _Slot:
             return Outcome(job, error=value)
         return Outcome(job, value)
 
-    def _connect(self) -> connection.Connection:
+    def _connect(self) -> _Server:
         if self._closing.is_set():
             raise EOFError
-        if self._pipe is None:
-            ours, theirs = socket.socketpair()
-            with self._log.open("ab") as log, theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
-                    env=os.environ | ENVIRONMENT | {"PYTHONPATH": _import_path()},
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C reaches the caller alone, who then closes the slots
-                )
-            self._pipe = connection.Connection(ours.detach())
-        return self._pipe
+        if self._server is None:
+            self._server = _server(self._log)
+        return self._server
 
     def close(self) -> None:
         """End whatever runs, also for the thread that waits for it."""
+        if _idle is not None and self._lock.acquire(blocking=False):  # nothing runs
+            if self._server is not None:
+                _idle.append(self._server)
+            self._server = None
+            self._lock.release()
+            return
         while not self._lock.acquire(timeout=0.1):
             self._kill()  # again: that thread may have been about to start the server
         try:
@@ -218,22 +300,14 @@ class _Slot:
             self._lock.release()
 
     def _kill(self) -> None:
-        if (process := self._process) is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        if (server := self._server) is not None:
+            server.kill()
 
     def _forget(self) -> None:
         """Only with the lock: a descriptor closed twice may be somebody else's by then."""
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-        self.warmed = set()
-
-
-def _import_path() -> str:
-    """Ours, and the current folder last: a user's network may be defined there."""
-    return os.pathsep.join([*filter(None, sys.path), str(Path.cwd())])
+        if self._server is not None:
+            self._server.pipe.close()
+        self._server = None
 
 
 _SERVER = "import sys; from exporter.workers import serve; serve(int(sys.argv[1]))"
@@ -244,13 +318,20 @@ def serve(descriptor: int) -> None:
     pipe = connection.Connection(descriptor)
     while True:
         try:
-            modules, function, arguments = pickle.loads(pipe.recv_bytes())
+            request: _Request = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        _preload(modules)
+        _print_to(request.log)
+        _preload(request.preload)
         _freeze()
-        if function is not None:
-            pipe.send_bytes(_in_child(pipe, function, arguments))
+        if request.function is not None:
+            pipe.send_bytes(_in_child(pipe, request))
+
+
+def _print_to(log: Path) -> None:
+    with contextlib.suppress(OSError), log.open("ab") as stream:  # its run may have ended by now
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
 
 
 def _preload(modules: Sequence[str]) -> None:
@@ -267,12 +348,12 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _in_child(pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+def _in_child(pipe: connection.Connection, request: _Request) -> bytes:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _child(writer, function, arguments)
+        _child(writer, request)
     os.close(writer)
     answer = bytearray()
     while True:
@@ -289,10 +370,12 @@ def _in_child(pipe: connection.Connection, function: Callable[..., Any], argumen
     return bytes(answer) if status == 0 else pickle.dumps(_death(status))
 
 
-def _child(writer: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _child(writer: int, request: _Request) -> None:
     try:
         try:
-            answer = pickle.dumps(function(*arguments))
+            request.enter()
+            assert request.function is not None
+            answer = pickle.dumps(request.function(*request.arguments))
         except Exception as error:
             import traceback
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from exporter.errors import CheckpointError, WorkerError
-from exporter.workers import Job, Workers, _Queue
+from exporter.workers import Job, Workers, _Queue, kept_warm
 
 
 def double(x: int) -> int:
@@ -186,3 +186,51 @@ def test_ctrl_c_comes_out_and_leaves_nothing_running(running: int, log: Path, tm
         assert not [
             child for child in psutil.Process().children(recursive=True) if "serve(" in str(child.cmdline())
         ]
+
+
+def server_id() -> int:
+    return os.getppid()
+
+
+def surroundings() -> tuple[str | None, str]:
+    chatter()
+    return os.environ.get("EXPORT_MOBILE_TEST"), str(Path.cwd())
+
+
+def run_one(job: Job, log: Path) -> object:
+    with Workers(1, log) as workers:
+        return workers.run([job])[0].result()
+
+
+def test_servers_are_passed_on_where_they_are_kept_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of the next export finds its own folder, environment and log all the same."""
+    with kept_warm():
+        first = run_one(Job("a", server_id), tmp_path / "first.log")
+        monkeypatch.setenv("EXPORT_MOBILE_TEST", "new")
+        monkeypatch.chdir(tmp_path)
+        assert run_one(Job("b", server_id), tmp_path / "second.log") == first
+        assert run_one(Job("c", surroundings), tmp_path / "third.log") == ("new", str(tmp_path))
+    assert "from a native library" in (tmp_path / "third.log").read_text()
+
+
+def test_a_killed_server_is_not_passed_on(tmp_path: Path) -> None:
+    """Whoever comes next starts one."""
+    with kept_warm():
+        first = run_one(Job("a", server_id), tmp_path / "log")
+        assert isinstance(first, int)
+        psutil.Process(first).kill()
+        psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], timeout=5)
+        assert run_one(Job("b", server_id), tmp_path / "log") != first
+
+
+def test_servers_end_with_their_workers_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that exports once leaves nothing behind."""
+    monkeypatch.setattr("exporter.workers._idle", None)
+    first = run_one(Job("a", server_id), tmp_path / "log")
+    assert not psutil.pid_exists(int(str(first)))
+    with kept_warm():
+        second = run_one(Job("b", server_id), tmp_path / "log")
+        assert psutil.pid_exists(int(str(second)))
+    assert not psutil.pid_exists(int(str(second)))

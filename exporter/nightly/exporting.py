@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter import bench, cards, pipeline, publish
+from exporter import bench, cards, pipeline, publish, workers
 from exporter.cards import Card
 from exporter.errors import ExportError
 from exporter.nightly.config import Config
@@ -22,9 +22,10 @@ def export_all(config: Config, night: Night, observer: Observer) -> tuple[Export
         shutil.rmtree(leftover, ignore_errors=True)
     pairs = [(card, target) for card in config.cards for target in config.targets]
     found = []
-    for done, (card, target) in enumerate(pairs):
-        observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
-        found.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
+    with workers.kept_warm():
+        for done, (card, target) in enumerate(pairs):
+            observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
+            found.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
     return tuple(found)
 
 
