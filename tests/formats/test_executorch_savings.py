@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from exporter.formats.executorch import lowering, savings
 from exporter.formats.executorch.savings import XNNPACK_PATTERNS, lean_compiler
 from tests import nets
-from tests.nets import NETS, captured
+from tests.nets import captured
 
 
 class Resizing(nn.Module):
@@ -40,9 +40,7 @@ def _bytes(program: torch.export.ExportedProgram, backend: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "backend", "quantized"),
-    [(net, "xnnpack", False) for net in (*NETS, "resizing")]
-    + [(net, "xnnpack", True) for net in NETS]
-    + [(net, "vulkan", False) for net in NETS],
+    [("resizing", "xnnpack", False), ("cnn", "xnnpack", True), ("attention", "vulkan", False)],
 )
 def test_same_bytes_with_and_without(
     monkeypatch: pytest.MonkeyPatch, net: str, backend: str, quantized: bool

@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -23,11 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated")]
 ROOT = Path(__file__).parents[2]
 NETS = ("cnn", "two_in_two_out", "attention")
 PHONES = ("lab phone 1", "lab phone 2")
-COMMAND = (
-    "import sys; from android_harness import parse; from exporter.cli import main; "
-    # A simulated device shows this machine's load, which other tests make.
-    "parse.load1 = lambda text: 0.5; main(sys.argv[1:])"
-)
 TASK = """
 cards = ["cnn.toml", "two_in_two_out.toml", "attention.toml"]
 targets = ["generic-arm64"]
@@ -65,7 +59,7 @@ def write(folder: Path) -> Path:
 def start(task: Path, port: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(port), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "nightly", str(task)],
+        [*simulated.COMMAND, "nightly", str(task)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
