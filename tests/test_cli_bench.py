@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from android_harness import build, farm
+from android_harness import build, farm, parse
 from android_harness import errors as harness
 from android_harness.farm import Outcome
 from android_harness.records import Launch, Plan, Session, Work
@@ -288,8 +288,11 @@ class TestTerminal:
 
 
 @pytest.mark.slow
-def test_export_and_bench_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_and_bench_in_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`export CKPT … --bench --device host`: one command, the real runner, exit 19."""
+    monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' load is no reason to wait
     try:
         build.find_runner("host", "executorch")
     except harness.SetupError:
