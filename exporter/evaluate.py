@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter import accuracy, cache, curve, jobs, labelled, predict
 from exporter.errors import CalibrationError, VerificationError
 from exporter.formats import FORMATS
-from exporter.records import Accuracy, Artifact, CurvePoint, Evaluation, MixedPoint
-from exporter.stages import TORCH, CheckedArtifact, Context, Source, captured, preload_of
+from exporter.records import Accuracy, Array, Artifact, CurvePoint, Evaluation, MixedPoint
+from exporter.stages import TORCH, CheckedArtifact, Context, Run, Source, captured, preload_of
 from exporter.workers import Job, Outcome
 
 PREDICTIONS = "accuracy.npz"
@@ -60,63 +60,104 @@ def find(context: Context, source: Source) -> predict.Labels | None:
     return found
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What was answered to the labelled samples. Name -> answers, or why there are none."""
+
+    found: Mapping[str, predict.Ranked] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
 def accurate(
     context: Context,
     source: Source,
     built: Sequence[jobs.Built],
     checked: Mapping[str, CheckedArtifact],
     labels: predict.Labels,
+    known: Answers,
     artifacts: Sequence[Artifact],
     extras: Extras,
 ) -> tuple[tuple[Artifact, ...], Extras]:
-    """Run float32 and every artifact that runs here on the labelled samples; fail what lost too much."""
-    found = _run(context, source, built, checked, labels)
+    """Run float32 and every artifact that runs here on the labelled samples; fail what lost too much.
+
+    What is `known` is not run again.
+    """
+    ran = runnable(built, checked)
+    found = _evaluated(context, labels, answer(context, source, context.folders.out, ran, context.run, known))
     rows = judged(artifacts, found)
     unsure = doubt(rows, found.evaluation)
     warnings = (*extras.warnings, unsure) if unsure else extras.warnings
     return rows, replace(extras, evaluation=found.evaluation, warnings=warnings)
 
 
-def _run(
-    context: Context,
-    source: Source,
-    built: Sequence[jobs.Built],
-    checked: Mapping[str, CheckedArtifact],
-    labels: predict.Labels,
-) -> Evaluated:
+def runnable(built: Sequence[jobs.Built], checked: Mapping[str, CheckedArtifact]) -> tuple[jobs.Built, ...]:
+    """What was made and ran here when it was verified."""
+    return tuple(b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None)
+
+
+def _evaluated(context: Context, labels: predict.Labels, answers: Answers) -> Evaluated:
     import numpy as np
 
-    ran = [b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None]
-    found, failures = _predictions(context, source, ran)
-    arrays = {LABELS: np.array(labels.labels, np.int64)} | {name: r.array() for name, r in found.items()}
+    arrays = _arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
     counts = counted(arrays, labels.classes)
-    if counts[FLOAT].count == 0:
-        raise CalibrationError("--eval: none of its photos can be decoded.")
-    accuracy.check_enough(counts[FLOAT].count, context.request.max_drop)
     unread = len(labels.labels) - counts[FLOAT].count
     notes = (
         *labels.notes,
         *([f"{unread} labelled photo(s) cannot be decoded and do not count."] * bool(unread)),
     )
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, counts.pop(FLOAT), notes)
-    return Evaluated(evaluation, counts, failures)
+    return Evaluated(evaluation, counts, answers.failures)
 
 
-def _predictions(
-    context: Context, source: Source, ran: Sequence[jobs.Built]
-) -> tuple[dict[str, predict.Ranked], dict[str, str]]:
-    """Name -> answers, the cache's where it has them; and name -> why there are none."""
-    keys = _keys(context, source, ran)
+def drops(labels: predict.Labels, answers: Answers) -> dict[str, float]:
+    """Artifact name -> points of top-1 that it lost against float32."""
+    counts = counted(_arrays(labels, answers), labels.classes)
+    return {name: accuracy.drop(found) for name, found in counts.items() if name != FLOAT}
+
+
+def _arrays(labels: predict.Labels, answers: Answers) -> dict[str, Array]:
+    """As `PREDICTIONS` holds them."""
+    import numpy as np
+
+    ranked = {name: found.array() for name, found in answers.found.items()}
+    return {LABELS: np.array(labels.labels, np.int64)} | ranked
+
+
+def answer(
+    context: Context,
+    source: Source,
+    folder: Path,
+    ran: Sequence[jobs.Built],
+    run: Run,
+    known: Answers,
+) -> Answers:
+    """What float32 and artifacts answer to the labelled samples; the cache's answers where it has them.
+
+    Args:
+        context: Of the run; its work folder holds the labelled samples.
+        source: With or without the captured model.
+        folder: Where the artifacts lie.
+        ran: The artifacts to run.
+        run: What runs the jobs, as `Context.run`.
+        known: Answers that need not be made again; float32's above all.
+
+    Returns:
+        `known` with all that were added.
+
+    Raises:
+        CalibrationError: Too few of the samples can be read.
+    """
+    keys = _keys(context, source, folder, [b for b in ran if b.variant.name not in known.failures])
+    keys = {name: key for name, key in keys.items() if name not in known.found}
     kept = {name: context.cache.get("answers", key, predict.Ranked) for name, key in keys.items()}
-    found = {name: answers for name, answers in kept.items() if answers is not None}
-    if FLOAT not in found:
+    found = dict(known.found) | {name: answers for name, answers in kept.items() if answers is not None}
+    missing = keys.keys() - found.keys()
+    work = [_job(context, source, folder, b) for b in ran if b.variant.name in missing]
+    if FLOAT in missing:
         source = captured(context, source)
-    missing = [b for b in ran if b.variant.name not in found]
-    work = ([] if FLOAT in found else [_float_job(context, source)]) + [
-        _job(context, source, built) for built in missing
-    ]
-    failures: dict[str, str] = {}
+        work.insert(0, _float_job(context, source))
+    failures = dict(known.failures)
 
     def on_outcome(outcome: Outcome) -> None:
         name = outcome.job.label
@@ -126,14 +167,21 @@ def _predictions(
         else:
             failures[name] = f"It does not run on the labelled samples: {outcome.error}"
 
-    outcomes = context.run("accuracy", work, on_outcome) if work else []
-    for outcome in outcomes:
+    for outcome in run("accuracy", work, on_outcome) if work else []:
         if outcome.job.label == FLOAT:
             outcome.result()
-    return found, failures
+    _check_read(found[FLOAT], context.request.max_drop)
+    return Answers(found, failures)
 
 
-def _keys(context: Context, source: Source, ran: Sequence[jobs.Built]) -> dict[str, str]:
+def _check_read(floats: predict.Ranked, max_drop: float) -> None:
+    read = sum(row[0] != accuracy.UNREAD for row in floats.rows)
+    if read == 0:
+        raise CalibrationError("--eval: none of its photos can be decoded.")
+    accuracy.check_enough(read, max_drop)
+
+
+def _keys(context: Context, source: Source, folder: Path, ran: Sequence[jobs.Built]) -> dict[str, str]:
     """Cache keys: of the samples, how they become inputs, and what runs on them."""
     evaluation, facts = context.request.evaluation, source.facts
     assert evaluation is not None
@@ -145,13 +193,13 @@ def _keys(context: Context, source: Source, ran: Sequence[jobs.Built]) -> dict[s
         facts.preprocessing,
         facts.labels,
     )
-    keys = {b.variant.name: _key(context, b, data) for b in ran}
+    keys = {b.variant.name: _key(folder, b, data) for b in ran}
     model = facts.digest or source.key  # the graph and its weights, or what they were read from
     return keys | {FLOAT: cache.key("float32", model, data) if model else ""}
 
 
-def _key(context: Context, built: jobs.Built, data: tuple[object, ...]) -> str:
-    return cache.key(built.variant, cache.digest_path(context.folders.out / str(built.file)), data)
+def _key(folder: Path, built: jobs.Built, data: tuple[object, ...]) -> str:
+    return cache.key(built.variant, cache.digest_path(folder / str(built.file)), data)
 
 
 def _float_job(context: Context, source: Source) -> Job:
@@ -159,12 +207,12 @@ def _float_job(context: Context, source: Source) -> Job:
     return Job(FLOAT, predict.predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
 
 
-def _job(context: Context, source: Source, built: jobs.Built) -> Job:
+def _job(context: Context, source: Source, folder: Path, built: jobs.Built) -> Job:
     return Job(
         built.variant.name,
         predict.predict_artifact,
         (
-            context.folders.out / str(built.file),
+            folder / str(built.file),
             built.variant,
             context.folders.work,
             labelled.answers(source.facts.outputs),

@@ -78,7 +78,7 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
     found = searching.Found()
     if context.request.search:
         with clock("search"):
-            found = searching.search(context, model, built, checked, timed, measure)
+            found = searching.search(context, model, built, checked, timed, labels, measure)
         built, checked, timed = (
             (*built, *found.built),
             {**checked, **found.checked},
@@ -92,7 +92,9 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
     extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
     if labels is not None:
         with clock("accuracy"):
-            artifacts, extras = evaluate.accurate(context, model, built, checked, labels, artifacts, extras)
+            artifacts, extras = evaluate.accurate(
+                context, model, built, checked, labels, found.answers, artifacts, extras
+            )
     assemble.save_outputs(context, checked)
     report = assemble.report(context, model, artifacts, clock.seconds, extras)
     with clock("report"):

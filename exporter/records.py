@@ -183,6 +183,8 @@ class MixedPoint:
     """It reaches the limits that the search was given."""
     chosen: bool = False
     """It was emitted."""
+    drop: float | None = None
+    """Points of top-1 lost against float32; None without labelled samples, or when it gave no answers."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter import cache, jobs, quantizing, stages
-from exporter.records import Latency, MixedPoint, Variant
+from exporter import cache, evaluate, jobs, predict, quantizing, stages
+from exporter.records import Latency, MixedPoint, Variant, Verdict
+from exporter.request import Request
 from exporter.stages import CheckedArtifact, Context, Event, Source
 from exporter.workers import Job, Outcome
 
@@ -27,6 +29,8 @@ class Candidate:
     checked: Mapping[str, CheckedArtifact]
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
+    answers: evaluate.Answers = field(default_factory=evaluate.Answers)
+    """Of its artifacts, of int8's and float32's."""
 
     @property
     def passed(self) -> bool:
@@ -42,6 +46,93 @@ class Found:
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
+    answers: evaluate.Answers = field(default_factory=evaluate.Answers)
+    """To the labelled samples, where there are some; the chosen candidate's among them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """What holds for every candidate."""
+
+    context: Context
+    source: Source
+    labels: predict.Labels | None
+    measure: Measurer | None
+
+    def answers(
+        self,
+        folder: Path,
+        built: Sequence[jobs.Built],
+        checked: Mapping[str, CheckedArtifact],
+        known: evaluate.Answers,
+    ) -> evaluate.Answers:
+        """`known` and what the artifacts in `folder` answer; nothing without labelled samples."""
+        if self.labels is None:
+            return known
+        ran = evaluate.runnable(built, checked)
+        return evaluate.answer(self.context, self.source, folder, ran, self.run, known)
+
+    def points(
+        self,
+        folder: Path,
+        built: Sequence[jobs.Built],
+        checked: Mapping[str, CheckedArtifact],
+        latencies: Mapping[str, Latency],
+        answers: evaluate.Answers,
+        kept: tuple[str, ...],
+    ) -> tuple[MixedPoint, ...]:
+        """Of every artifact that ran and was timed."""
+        drops = evaluate.drops(self.labels, answers) if self.labels else {}
+        found = []
+        for item in evaluate.runnable(built, checked):
+            name = item.variant.name
+            verdict, drop = checked[name].verdict, drops.get(name)
+            if verdict.comparison is None or name not in latencies:
+                continue
+            found.append(
+                MixedPoint(
+                    variant=name,
+                    kept=kept,
+                    sqnr_db=verdict.comparison.sqnr_db,
+                    agreement=verdict.comparison.agreement,
+                    p50_ms=latencies[name].p50_ms,
+                    size_bytes=(folder / str(item.file)).stat().st_size,
+                    passed=good_enough(self.context.request, verdict, drop),
+                    drop=drop,
+                )
+            )
+        return tuple(found)
+
+    def time(self, path: Path, variant: Variant) -> Latency | None:
+        if self.measure:
+            return self.measure(path, variant)
+        return stages.host_latency(self.context, path, variant)
+
+    def run(self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        """Without a word to the observer, who is told of candidates."""
+        return self.context.workers.run(work, None, on_outcome)
+
+
+def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
+    """Whether an artifact reaches every limit that the search was given.
+
+    Args:
+        request: With the limits; its labelled samples bound what may be lost.
+        verdict: The artifact's.
+        drop: Points of top-1 that it lost on the labelled samples; None where it gave no answers.
+    """
+    found = verdict.comparison
+    if verdict.status != "passed" or found is None:
+        return False
+    agrees = found.agreement is None or found.agreement >= request.limits.int8_min_agreement
+    return found.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
+
+
+def excess(request: Request, drop: float | None) -> float:
+    """Points of top-1 lost beyond what may be lost; 0 without labelled samples."""
+    if request.evaluation is None:
+        return 0.0
+    return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
 def search(
@@ -50,12 +141,13 @@ def search(
     built: Sequence[jobs.Built],
     checked: Mapping[str, CheckedArtifact],
     latencies: Mapping[str, Latency],
+    labels: predict.Labels | None = None,
     measure: Measurer | None = None,
 ) -> Found:
-    """Keep the fewest, cheapest operators in float so that the quality limit is met.
+    """Keep the fewest, cheapest operators in float so that the quality limits are met.
 
-    Ends when a candidate meets `min_sqnr_db` and the agreement limit in every format, when the time limit is
-    over, or at Ctrl-C; the best one so far is emitted.
+    Ends when a candidate meets `min_sqnr_db`, the agreement limit and, with labelled samples, `max_drop` in
+    every format, when the time limit is over, or at Ctrl-C; the best one so far is emitted.
 
     Args:
         context: Of the run.
@@ -63,32 +155,38 @@ def search(
         built: The int8 artifacts among others, as where the search starts.
         checked: What verification found of them.
         latencies: Of them, on this host.
+        labels: Of the labelled samples; None when there are none.
         measure: What times candidates; this host's runtimes when None.
     """
     variants = [variant for variant in context.variants if variant.precision == "mixed"]
     started = time.monotonic()
-    points = list(_whole_int8(context, built, checked, latencies))
+    source = stages.captured(context, source)
+    judge = _Judge(context, source, labels, measure)
+    whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
+    known = judge.answers(context.folders.out, whole, checked, evaluate.Answers())
+    points = list(judge.points(context.folders.out, whole, checked, latencies, known, ()))
     tried: list[Candidate] = []
     try:
-        source = stages.quantized(context, source)
+        stages.quantized(context, source)
         orders = _orders(context)
         for number, kept in enumerate(orders):
             context.observer(Event("search", _so_far(points, tried), number, len(orders)))
             if time.monotonic() - started > context.request.time_limit_s:
                 break
-            tried.append(_candidate(context, source, variants, kept, number, measure))
+            tried.append(_candidate(judge, variants, known, kept, number))
             if tried[-1].passed:
                 break
     except KeyboardInterrupt:
         if not tried:
             raise
-    best = _best(tried, variants)
+    best = _best(context.request, tried)
     points += [replace(point, chosen=one is best) for one in tried for point in one.points]
     if best is None:
-        return Found(points=tuple(points), warnings=("The search found no mixed artifact.",))
+        warnings: tuple[str, ...] = ("The search found no mixed artifact.",)
+        return Found(points=tuple(points), warnings=warnings, answers=known)
     _emit(context, best)
-    warnings = () if best.passed else (_unmet(context, best),)
-    return Found(best.built, best.checked, best.latencies, tuple(points), warnings)
+    warnings = () if best.passed else (_unmet(context.request, best),)
+    return Found(best.built, best.checked, best.latencies, tuple(points), warnings, best.answers)
 
 
 def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
@@ -104,19 +202,36 @@ def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
 
 
 def _candidate(
-    context: Context,
-    source: Source,
+    judge: _Judge,
     variants: Sequence[Variant],
+    known: evaluate.Answers,
     kept: tuple[str, ...],
     number: int,
-    measure: Measurer | None,
 ) -> Candidate:
+    context = judge.context
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
     shutil.copy2(context.evidence, folder)
-    prepare = Job(
-        f"mixed {number + 1}", quantizing.mix, (context.folders.work, kept, folder), preload=stages.QUANTIZERS
-    )
+    built = _built(context, variants, kept, folder)
+    expected = stages.expected(context, judge.source)
+    made = [(item.variant, item.file) for item in built if item.file]
+    checked = stages.check_files(folder, made, expected, judge.run, cache.Cache(None))
+    latencies = {
+        variant.name: latency
+        for variant, file in made
+        if checked[variant.name].verdict.comparison
+        and (latency := judge.time(folder / file, variant)) is not None
+    }
+    answers = judge.answers(folder, built, checked, known)
+    points = judge.points(folder, built, checked, latencies, answers, kept)
+    return Candidate(kept, folder, built, checked, latencies, points, answers)
+
+
+def _built(
+    context: Context, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
+) -> tuple[jobs.Built, ...]:
+    arguments = (context.folders.work, kept, folder)
+    prepare = Job(folder.name, quantizing.mix, arguments, preload=stages.QUANTIZERS)
     work = [
         Job(
             v.name,
@@ -129,71 +244,24 @@ def _candidate(
         for v in variants
     ]
     outcomes = context.workers.run([prepare, *work])[1:]
-    built = tuple(item for outcome in outcomes for item in stages.built_by(outcome))
-    expected = stages.expected(context, source)
-    made = [(item.variant, item.file) for item in built if item.file]
-
-    def run(_: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
-        return context.workers.run(work, None, on_outcome)
-
-    checked = stages.check_files(folder, made, expected, run, cache.Cache(None))
-    timer = measure or (lambda path, variant: stages.host_latency(context, path, variant))
-    latencies = {
-        variant.name: latency
-        for variant, file in made
-        if checked[variant.name].verdict.comparison and (latency := timer(folder / file, variant)) is not None
-    }
-    points = _points(context, folder, built, checked, latencies, kept)
-    return Candidate(kept, folder, built, checked, latencies, points)
+    return tuple(item for outcome in outcomes for item in stages.built_by(outcome))
 
 
-def _whole_int8(
-    context: Context,
-    built: Sequence[jobs.Built],
-    checked: Mapping[str, CheckedArtifact],
-    latencies: Mapping[str, Latency],
-) -> tuple[MixedPoint, ...]:
-    int8 = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
-    return _points(context, context.folders.out, int8, checked, latencies, ())
+def _best(request: Request, tried: Sequence[Candidate]) -> Candidate | None:
+    """The one that passed, which ended the search; failing that, the nearest.
 
-
-def _points(
-    context: Context,
-    folder: Path,
-    built: Sequence[jobs.Built],
-    checked: Mapping[str, CheckedArtifact],
-    latencies: Mapping[str, Latency],
-    kept: tuple[str, ...],
-) -> tuple[MixedPoint, ...]:
-    found = []
-    for item in built:
-        name = item.variant.name
-        comparison = checked[name].verdict.comparison if item.file else None
-        if comparison is None or name not in latencies:
-            continue
-        limits = context.request.limits
-        agrees = comparison.agreement is None or comparison.agreement >= limits.int8_min_agreement
-        good = comparison.sqnr_db >= context.request.min_sqnr_db and agrees
-        found.append(
-            MixedPoint(
-                variant=name,
-                kept=kept,
-                sqnr_db=comparison.sqnr_db,
-                agreement=comparison.agreement,
-                p50_ms=latencies[name].p50_ms,
-                size_bytes=(folder / str(item.file)).stat().st_size,
-                passed=good and checked[name].verdict.status == "passed",
-            )
-        )
-    return tuple(found)
-
-
-def _best(tried: Sequence[Candidate], variants: Sequence[Variant]) -> Candidate | None:
-    """The fastest that meets the limit, by the target's first runtime; failing that, the most exact."""
+    What loses too much on labelled samples fails and cannot be shipped, so that counts before decibels.
+    """
     whole = [one for one in tried if one.points]
-    if passed := [one for one in whole if one.passed]:
-        return min(passed, key=lambda one: one.points[0].p50_ms)
-    return max(whole, key=lambda one: min(p.sqnr_db for p in one.points), default=None)
+    return max(
+        whole,
+        key=lambda one: (
+            one.passed,
+            -max(excess(request, point.drop) for point in one.points),
+            min(point.sqnr_db for point in one.points),
+        ),
+        default=None,
+    )
 
 
 def _emit(context: Context, best: Candidate) -> None:
@@ -211,9 +279,14 @@ def _so_far(points: Sequence[MixedPoint], tried: Sequence[Candidate]) -> str:
     return "; ".join(words) or "measuring what each activation costs"
 
 
-def _unmet(context: Context, best: Candidate) -> str:
-    found = min(point.sqnr_db for point in best.points)
+def _unmet(request: Request, best: Candidate) -> str:
+    wanted = f"{request.min_sqnr_db:g} dB"
+    reached = f"reaches {min(point.sqnr_db for point in best.points):.1f} dB"
+    if request.evaluation:
+        wanted += f" with at most {request.max_drop:g} points of top-1 lost"
+        lost = [point.drop for point in best.points if point.drop is not None]
+        reached += f" and loses {max(lost):.2g} points" if lost else " and does not run on labelled samples"
     return (
-        f"The search did not reach {context.request.min_sqnr_db:g} dB in every format within its time: the "
-        f"best keeps {len(best.kept)} operators in float and reaches {found:.1f} dB. See --time-limit."
+        f"The search did not reach {wanted} in every format within its time: the best keeps "
+        f"{len(best.kept)} operators in float and {reached}. See --time-limit."
     )

@@ -37,6 +37,8 @@ class Event:
 
 
 Observer = Callable[[Event], None]
+Run = Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]]
+"""Runs a stage's jobs and tells of each outcome at once, as `Context.run`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +314,7 @@ def check_files(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
     expected: jobs.Expected,
-    run: Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]],
+    run: Run,
     kept: cache.Cache,
 ) -> Mapping[str, CheckedArtifact]:
     """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""

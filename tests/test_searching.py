@@ -1,19 +1,31 @@
-"""`--search`: mixed artifacts that are real, verified, timed by whoever measures, and the best is kept."""
+"""`--search`: mixed artifacts that are real, verified, timed by whoever measures, run on labelled samples.
+
+What is tried and kept is asked of made-up candidates in `test_searching_rules`.
+"""
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
-from exporter import Report, export, searching
+from exporter import Report, evaluate, export, searching, stages
 from exporter.errors import UsageError
+from exporter.predict import Labels
 from exporter.records import Latency, Variant
 from exporter.report import manifest
+from exporter.searching import Found
+from exporter.stages import Context, Source
+from tests import inline, nets
 from tests.exports import checkpoint, options
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("searching")]
 FORMATS = ("executorch-xnnpack-int8", "onnx-int8", "executorch-xnnpack-mixed", "onnx-mixed")
 
 
@@ -47,38 +59,106 @@ def test_the_first_candidate_that_is_good_enough_is_emitted(tmp_path: Path) -> N
     assert manifest.load(tmp_path / "out" / "manifest.json").selected == report.selected
 
 
-def test_out_of_reach_keeps_the_best_and_says_so(tmp_path: Path) -> None:
-    """No candidate is a thousand decibels good; the best is emitted with a warning."""
-    report, _ = searched(tmp_path / "out", min_sqnr_db=1000.0, formats=FORMATS[1::2])
-    tried = [point for point in report.mixed_points if point.kept]
-    assert [p.sqnr_db for p in tried if p.chosen] == [max(p.sqnr_db for p in tried)]
-    assert any("did not reach 1000 dB" in warning for warning in report.warnings)
-
-
-def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted in the second candidate, the first one is emitted, and the export ends as usual."""
-    begin = searching._candidate
-
-    def interrupted(*arguments: object) -> searching.Candidate:
-        if arguments[4] == 1:
-            raise KeyboardInterrupt
-        return begin(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(searching, "_candidate", interrupted)
-    report, _ = searched(tmp_path / "out", min_sqnr_db=1000.0, formats=FORMATS[1::2])
-    assert len([p for p in report.mixed_points if p.kept]) == 1
-    assert (tmp_path / "out" / "onnx-mixed.onnx").is_file()
-
-
-def test_no_time_no_candidate(tmp_path: Path) -> None:
-    """A limit of nothing starts none, and nothing called mixed is in OUT."""
-    report, timed = searched(tmp_path / "out", time_limit_s=0.0, formats=FORMATS[1::2])
-    assert timed == []
-    assert not list((tmp_path / "out").glob("*mixed*"))
-    assert any("found no mixed artifact" in warning for warning in report.warnings)
-
-
 def test_mixed_without_a_search_is_refused(tmp_path: Path) -> None:
     """There is no mixed artifact but what a search finds."""
     with pytest.raises(UsageError, match="--search"):
         searched(tmp_path / "out", search=False, precisions=("mixed",), formats=())
+
+
+class Labelled(NamedTuple):
+    """A search of which the first candidate is exact enough, but loses too much on labelled samples."""
+
+    context: Context
+    source: Source
+    labels: Labels
+    found: Found
+
+    @property
+    def ran(self) -> list[str]:
+        return cast("inline.Inline", self.context.workers).ran
+
+
+@functools.cache
+def noise() -> tuple[np.ndarray, np.ndarray]:
+    """Images of nothing, which the network is least sure about, and what it takes them for: 100 % right."""
+    images = np.random.default_rng(0).uniform(0, 1, (400, 1, 8, 8)).astype(np.float32)
+    return images, nets.trained("cnn")(torch.from_numpy(images)).detach().argmax(1).numpy()
+
+
+@functools.cache
+def labelled() -> Labelled:
+    """Two candidates: the least in float, and all; the measurer tells 7 ms."""
+    folder = Path(tempfile.mkdtemp(prefix="export-mobile-search-"))
+    images, labels = noise()
+    np.savez(folder / "eval.npz", image=images, labels=labels)
+    context = inline.context(
+        folder,
+        ("onnx-int8", "onnx-mixed"),
+        **options("cnn"),
+        checkpoint=checkpoint("cnn"),
+        search=True,
+        min_sqnr_db=20.0,
+        evaluation=folder / "eval.npz",
+        max_drop=0.3,
+    )
+    source = stages.read(context)
+    read = evaluate.find(context, source)
+    assert read is not None
+    source, built = stages.build(context, source)
+    checked = stages.verify(context, source, built)
+    latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        orders = searching._orders
+        patch.setattr(searching, "_orders", lambda of: orders(of)[:: len(orders(of)) - 1])
+        found = searching.search(
+            context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
+        )
+    return Labelled(context, source, read, found)
+
+
+def drop_of(path: Path) -> float:
+    """Points lost, counted apart from what is tested."""
+    session = onnxruntime.InferenceSession(path)
+    images, labels = noise()
+    answers = [session.run(None, {"image": image[None]})[0].argmax() for image in images]
+    return float(100 * (np.array(answers) != labels).mean())
+
+
+def test_the_search_goes_on_while_too_much_is_lost() -> None:
+    """int8 and the first candidate reach the decibels, and neither passes; the second does both."""
+    int8, first, second = labelled().found.points
+    assert min(p.sqnr_db for p in (int8, first, second)) > 20
+    assert [p.passed for p in (int8, first, second)] == [False, False, True]
+    assert [p.chosen for p in (int8, first, second)] == [False, False, True]
+    assert labelled().found.warnings == ()
+
+
+def test_a_points_drop_is_its_files() -> None:
+    """Of int8's in OUT, and of each candidate's own."""
+    out, work = labelled().context.folders.out, labelled().context.folders.work
+    files = (out / "onnx-int8.onnx", work / "mixed-0/onnx-mixed.onnx", work / "mixed-1/onnx-mixed.onnx")
+    assert [p.drop for p in labelled().found.points] == pytest.approx([drop_of(file) for file in files])
+    assert (out / "onnx-mixed.onnx").read_bytes() == files[2].read_bytes()
+
+
+def test_a_points_time_is_the_measurers() -> None:
+    """Of candidates; int8 was timed before. The artifact has the same figure."""
+    assert [p.p50_ms for p in labelled().found.points] == [5.0, 7.0, 7.0]
+    assert labelled().found.latencies["onnx-mixed"].p50_ms == 7.0
+
+
+def test_nothing_answers_twice() -> None:
+    """float32 once for all, each artifact once; the accuracy stage takes what the search found."""
+    counts = [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")]
+    assert counts == [1, 3]
+    context, source, labels, found = labelled()
+    _, extras = evaluate.accurate(
+        context, source, found.built, found.checked, labels, found.answers, (), evaluate.Extras()
+    )
+    assert [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")] == counts
+    assert extras.evaluation is not None
+    assert extras.evaluation.reference.right == len(noise()[1])
+    with np.load(context.folders.out / evaluate.PREDICTIONS) as kept:
+        assert set(kept) == {"labels", "float32", "onnx-int8", "onnx-mixed"}
+        wrong = (kept["onnx-mixed"][:, 0] != noise()[1]).mean()
+    assert 100 * wrong == pytest.approx(found.points[-1].drop)

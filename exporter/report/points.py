@@ -13,6 +13,7 @@ from exporter.report.parts import Count, Fraction, Milliseconds, Name, Part
 MOST = 100_000
 """Entries of either list: a network of a thousand layers has some thousand operators."""
 Words = Annotated[str, Field(max_length=1000)]
+Points = Annotated[float, Field(ge=-100, le=100)]
 NotFinite = dict[Literal["sqnr_db"], Literal["inf", "-inf", "nan"]]
 
 
@@ -48,6 +49,7 @@ class MixedPoint(Decibels):
     size_bytes: Count
     passed: bool
     chosen: bool = False
+    drop: Points | None = None
 
     def record(self) -> MixedPointRecord:
         return MixedPointRecord(
@@ -59,6 +61,7 @@ class MixedPoint(Decibels):
             size_bytes=self.size_bytes,
             passed=self.passed,
             chosen=self.chosen,
+            drop=self.drop,
         )
 
 

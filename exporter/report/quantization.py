@@ -54,11 +54,12 @@ def view(report: Report) -> View:
     ordered = [_cost(cost) for cost in quality.costliest(report.operator_costs)]
     layers = {cost.name: cost.where for cost in report.operator_costs}
     runtimes = quality.series(report.mixed_points)
+    labelled = any(point.drop is not None for point in report.mixed_points)
     return View(
         costs=tuple(ordered[:SHOWN]),
         other_costs=tuple(ordered[SHOWN:]),
         sensitivity=quality.sensitivity(report.operator_costs) or "",
-        points=tuple(_point(point, layers) for own in runtimes.values() for point in own),
+        points=tuple(_point(point, layers, labelled) for own in runtimes.values() for point in own),
         front=quality.mixed(report.mixed_points) or "",
     )
 
@@ -67,7 +68,7 @@ def _cost(cost: OperatorCost) -> Cost:
     return Cost(cost.where, cost.kind, text.decibels(cost.sqnr_db))
 
 
-def _point(point: MixedPoint, layers: dict[str, str]) -> Point:
+def _point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
     kept = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
     return Point(
         variant=point.variant,
@@ -80,6 +81,7 @@ def _point(point: MixedPoint, layers: dict[str, str]) -> Point:
             ("In float", str(len(point.kept))),
             ("SQNR", text.decibels(point.sqnr_db)),
             ("Agreement", text.percent(point.agreement)),
+            *([("Top-1 lost", text.points(point.drop))] * labelled),
             ("p50", text.milliseconds(point.p50_ms)),
             ("Size", text.scaled(point.size_bytes, "B")),
         ),

@@ -88,6 +88,11 @@ def decibels(value: float | None) -> str:
     return NONE if value is None else f"{sig3(value)} dB"
 
 
+def points(value: float | None) -> str:
+    """Of a hundred samples: 0.62, -0.31."""
+    return NONE if value is None else f"{value:.2f}"
+
+
 def seconds(value: float) -> str:
     return f"{sig3(value)} s"
 

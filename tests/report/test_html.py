@@ -102,6 +102,18 @@ def test_every_candidate_of_the_search_is_listed(page: Page) -> None:
     assert section.count("-mixed") == 8
 
 
+def test_what_candidates_lost_on_labelled_samples_is_listed() -> None:
+    """In a column of its own, which a search without them does not have; a dash where there was no answer."""
+    first, second, *others = sample.mixed_points()
+    labelled = (replace(first, drop=1.25), replace(second, drop=-0.5), *others)
+    text = Page(render(replace(sample.report(), mixed_points=labelled), {})).text
+    assert "21.4 dB 95.0 % 1.25 1.92 ms" in text
+    assert "23.1 dB 95.0 % -0.50 2.00 ms" in text
+    assert "25.2 dB 100 % – 2.17 ms" in text  # noqa: RUF001
+    assert "Top-1 lost" in text
+    assert "Top-1 lost" not in Page(render(sample.report(), {})).text
+
+
 @pytest.mark.parametrize(
     ("field", "heading"), [("operator_costs", "What int8 costs"), ("mixed_points", "Mixed precision")]
 )

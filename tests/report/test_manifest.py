@@ -290,10 +290,20 @@ def test_an_artifacts_path_lies_in_the_folder(tmp_path: Path) -> None:
 
 def test_costs_and_points_come_back_from_the_manifest(tmp_path: Path) -> None:
     """Every field of what quantisation cost, that an operator costs nothing included."""
-    report = sample.report()
+    points = (replace(sample.mixed_points()[0], drop=-0.25), *sample.mixed_points()[1:])
+    report = replace(sample.report(), mixed_points=points)
     read = restore.report(manifest.load(write(tmp_path, manifest.dump(report))))
     assert read.operator_costs == report.operator_costs
-    assert read.mixed_points == report.mixed_points
+    assert read.mixed_points == points
+
+
+def test_points_written_before_drops_were_measured_are_read(tmp_path: Path) -> None:
+    """What lacks the field has no drop."""
+    content = dumped()
+    for point in content["mixed_points"]:
+        del point["drop"]
+    read = restore.report(manifest.load(write(tmp_path, content)))
+    assert [point.drop for point in read.mixed_points] == [None] * len(content["mixed_points"])
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

@@ -1,0 +1,62 @@
+"""A run whose jobs are done in the test's own process: nothing to start, nothing to import again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from exporter import targets
+from exporter.formats import VARIANTS
+from exporter.publish import Staging
+from exporter.request import Request
+from exporter.stages import Context, Observer
+from exporter.workers import Job, Outcome, Workers
+
+
+class Inline:
+    """Stands for `Workers`; keeps the functions it was asked to run."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def warm(self, modules: Sequence[str]) -> None:
+        """Nothing to do."""
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        on_event: Callable[[str, Job], None] | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> list[Outcome]:
+        """One after the other, those that wait for another last; outcomes in the order given."""
+        outcomes: dict[Job, Outcome] = {}
+        for job in sorted(jobs, key=lambda job: job.after is not None):
+            self.ran.append(job.function.__name__)
+            before = outcomes[job.after].error if job.after else None
+            outcomes[job] = Outcome(job, error=before) if before else _done(job)
+            if on_outcome:
+                on_outcome(outcomes[job])
+        return [outcomes[job] for job in jobs]
+
+
+def _done(job: Job) -> Outcome:
+    try:
+        return Outcome(job, job.function(*job.arguments))
+    except Exception as error:
+        return Outcome(job, error=error)
+
+
+def context(folder: Path, names: Sequence[str], observer: Observer | None = None, **options: Any) -> Context:
+    """A run for the named variants without a cache, with empty folders in `folder`."""
+    folders = Staging(folder / "out", folder / "work", folder / "log")
+    folders.out.mkdir()
+    folders.work.mkdir()
+    return Context(
+        Request(**{"checkpoint": Path("net.ckpt"), "cache": False, **options}),
+        targets.get("snapdragon865"),
+        tuple(VARIANTS[name] for name in names),
+        folders,
+        cast("Workers", Inline()),
+        observer or (lambda _: None),
+    )

@@ -1,0 +1,260 @@
+"""What the search tries, when it ends and what it leaves: on candidates that nobody has to make."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import evaluate, jobs, searching, stages
+from exporter.formats import VARIANTS
+from exporter.predict import Ranked
+from exporter.records import Comparison, Latency, MixedPoint, Verdict
+from exporter.request import Request
+from exporter.searching import Candidate, Found, good_enough
+from exporter.stages import CheckedArtifact, Event
+from tests import inline
+
+NAMES = ("executorch-xnnpack-mixed", "onnx-mixed")
+ORDERS = (("a",), ("a", "b"), ("a", "b", "c"))
+DATA = Path("labelled")
+SOURCE: Any = object()
+
+
+def candidate(folder: Path, decibels: Sequence[float], drop: float | None, request: Request) -> Candidate:
+    """With a file for each of the two formats that says where it comes from."""
+    folder.mkdir()
+    built, points = [], []
+    for name, sqnr_db in zip(NAMES, decibels, strict=True):
+        file = f"{name}{VARIANTS[name].suffix}"
+        (folder / file).write_text(f"{name} of {folder.name}")
+        built.append(jobs.Built(VARIANTS[name], file))
+        passed = good_enough(request, verdict(sqnr_db), drop)
+        points.append(MixedPoint(name, (), sqnr_db, 1.0, 2.0, 9, passed, drop=drop))
+    (folder / "mixed.lowering.npz").write_text(f"lowering of {folder.name}")
+    checked = {name: CheckedArtifact(None, verdict(30.0)) for name in NAMES}
+    latencies = {name: Latency(2.0, 2.0, 20, 1) for name in NAMES}
+    answers = evaluate.Answers({folder.name: Ranked(((0,),))})
+    return Candidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
+
+
+def verdict(sqnr_db: float, agreement: float | None = 1.0, status: Any = "passed") -> Verdict:
+    return Verdict(status, None, "", Comparison(8, 0.1, sqnr_db, agreement))
+
+
+class Search:
+    """A search over three candidates of given quality, and what was seen of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        patch: pytest.MonkeyPatch,
+        decibels: Sequence[float | tuple[float, float]],
+        drops: Sequence[float | None] = (None,) * 3,
+        before: Callable[[int], None] = lambda _: None,
+        **options: Any,
+    ) -> None:
+        self.made: list[tuple[str, ...]] = []
+        self.events: list[Event] = []
+        self.context = inline.context(folder, NAMES, self.events.append, search=True, **options)
+        self.context.folders.work.joinpath("int8.pt2").touch()
+
+        def make(*arguments: Any) -> Candidate:
+            kept, number = arguments[-2:]
+            before(number)
+            self.made.append(kept)
+            pair = decibels[number]
+            both = pair if isinstance(pair, tuple) else (pair, pair)
+            found = candidate(
+                self.context.folders.work / f"{number}", both, drops[number], self.context.request
+            )
+            return replace(found, kept=kept, points=tuple(replace(p, kept=kept) for p in found.points))
+
+        patch.setattr(searching, "_candidate", make)
+        patch.setattr(searching, "_orders", lambda _: ORDERS)
+        for name in ("captured", "quantized"):
+            patch.setattr(stages, name, lambda _, source: source)
+
+    def run(self) -> Found:
+        return searching.search(self.context, SOURCE, [], {}, {})
+
+    def emitted(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in sorted(self.context.folders.out.iterdir())}
+
+
+def chosen(found: Found) -> set[tuple[str, ...]]:
+    return {point.kept for point in found.points if point.chosen}
+
+
+def test_it_ends_with_the_first_that_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, the fewest operators first; a better one after it is not looked for."""
+    search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
+    found = search.run()
+    assert search.made == [("a",), ("a", "b")]
+    assert chosen(found) == {("a", "b")}
+    assert [point.passed for point in found.points] == [False, False, True, True]
+    assert found.warnings == ()
+
+
+def test_good_enough_is_good_enough_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate that one of the runtimes carries badly does not end it."""
+    search = Search(tmp_path, monkeypatch, [(30.0, 23.0), (23.0, 30.0), 24.0])
+    assert chosen(search.run()) == {("a", "b", "c")}
+
+
+def test_a_candidate_without_one_of_its_artifacts_is_not_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be made or timed has no point, and there is no pass without one."""
+    search = Search(tmp_path, monkeypatch, [30.0, 30.0, 30.0])
+    make = searching._candidate
+
+    def half(*arguments: Any) -> Candidate:
+        found = make(*arguments)
+        return replace(found, points=found.points[:1]) if arguments[-1] == 0 else found
+
+    monkeypatch.setattr(searching, "_candidate", half)
+    search.run()
+    assert search.made == [("a",), ("a", "b")]
+
+
+def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its artifacts and what its program computes, of no other candidate; all that is known of it is kept."""
+    search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
+    found = search.run()
+    assert search.emitted() == {
+        "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 1",
+        "mixed.lowering.npz": "lowering of 1",
+        "onnx-mixed.onnx": "onnx-mixed of 1",
+    }
+    assert [item.variant.name for item in found.built] == [*NAMES]
+    assert set(found.checked) == set(found.latencies) == set(NAMES)
+    assert list(found.answers.found) == ["1"]
+
+
+def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its worse format, wherever it comes in the order; a warning says what it reaches."""
+    search = Search(tmp_path, monkeypatch, [(60.0, 20.0), (23.5, 23.0), (70.0, 22.0)])
+    found = search.run()
+    assert search.made == [*ORDERS]
+    assert chosen(found) == {("a", "b")}
+    (warning,) = found.warnings
+    assert "did not reach 24 dB in every format" in warning
+    assert "keeps 2 operators in float and reaches 23.0 dB" in warning
+
+
+def test_what_loses_too_much_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is exact enough, but the second is the first that keeps enough labels."""
+    search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], [2.5, 1.0, 0.0], evaluation=DATA, max_drop=1.0)
+    found = search.run()
+    assert chosen(found) == {("a", "b")}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("drops", "kept", "says"),
+    [
+        ([5.0, 1.5, 2.0], ("a", "b"), "reaches 29.0 dB and loses 1.5 points"),
+        ([None, 3.0, None], ("a", "b"), "reaches 29.0 dB and loses 3 points"),
+        ([None, None, None], ("a", "b", "c"), "reaches 40.0 dB and does not run on labelled samples"),
+    ],
+)
+def test_of_those_that_lose_too_much_the_one_that_loses_least_is_kept(
+    drops: list[float | None],
+    kept: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever its decibels: an artifact that loses too much is not shipped. No answers are worst."""
+    search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], drops, evaluation=DATA, max_drop=1.0)
+    found = search.run()
+    assert chosen(found) == {kept}
+    assert "did not reach 24 dB with at most 1 points of top-1 lost in every format" in found.warnings[0]
+    assert says in found.warnings[0]
+
+
+def test_no_candidate_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes 400 s of 600: the second begins in time and is finished, the third does not begin."""
+    now = [1000.0]
+
+    def take(_: int) -> None:
+        now[0] += 400
+
+    search = Search(tmp_path, monkeypatch, [20.0, 21.0, 40.0], before=take, time_limit_s=600.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    found = search.run()
+    assert search.made == [("a",), ("a", "b")]
+    assert chosen(found) == {("a", "b")}
+
+
+def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two that were finished the first is better."""
+
+    def interrupt(number: int) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    search = Search(tmp_path, monkeypatch, [23.0, 22.0, 40.0], before=interrupt)
+    assert chosen(search.run()) == {("a",)}
+    assert search.emitted()["onnx-mixed.onnx"] == "onnx-mixed of 0"
+
+
+def test_ctrl_c_before_there_is_any_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to go on with."""
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    search = Search(tmp_path, monkeypatch, [30.0] * 3, before=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search.run()
+
+
+def test_without_candidates_nothing_is_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that has nothing in int8."""
+    search = Search(tmp_path, monkeypatch, [])
+    monkeypatch.setattr(searching, "_orders", lambda _: ())
+    found = search.run()
+    assert (found.built, found.points, search.emitted()) == ((), (), {})
+    assert found.warnings == ("The search found no mixed artifact.",)
+
+
+def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each candidate: its number of all, and every point so far."""
+    search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
+    search.run()
+    assert [(event.stage, event.done, event.total) for event in search.events] == [
+        ("search", 0, 3),
+        ("search", 1, 3),
+    ]
+    assert search.events[1].detail == "1 in float 20.0 dB 2 ms; 1 in float 20.0 dB 2 ms"
+
+
+@pytest.mark.parametrize(
+    ("found", "drop", "good"),
+    [
+        (verdict(24.0), 1.0, True),
+        (verdict(23.9), 0.0, False),
+        (verdict(30.0, agreement=0.94), 0.0, False),
+        (verdict(30.0, agreement=None), 0.0, True),
+        (verdict(30.0, status="failed"), 0.0, False),
+        (Verdict("passed", None, "", None), 0.0, False),
+        (verdict(30.0), 1.1, False),
+        (verdict(30.0), None, False),
+    ],
+)
+def test_every_limit_must_be_met(found: Verdict, drop: float | None, good: bool) -> None:
+    """Decibels, agreement, the verdict itself, and with labelled samples what may be lost."""
+    labelled = Request(Path("net.ckpt"), evaluation=DATA, max_drop=1.0)
+    assert good_enough(labelled, found, drop) is good
+
+
+@pytest.mark.parametrize("drop", [None, 50.0])
+def test_without_labelled_samples_nothing_can_be_lost(drop: float | None) -> None:
+    """A limit that was given without them has nothing to hold for."""
+    assert good_enough(Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop)
