@@ -18,6 +18,7 @@ FACTORIES = {
     "two_in_two_out": "TwoInTwoOut",
     "attention": "TinyAttention",
     "loud": "LoudNorm",
+    "loud_channels": "LoudChannels",
 }
 
 

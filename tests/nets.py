@@ -117,6 +117,30 @@ class LoudTokens(nn.Module):
         return self.head(x.flatten(1))  # type: ignore[no-any-return]
 
 
+class LoudChannels(nn.Module):
+    """A layer that reads two channels a thousand times as loud as the others, and makes nothing of them.
+
+    So it is in large language models. They were silent while it was trained: their weights are zero still.
+    Clipping them is no way out, as what they say is needed beside.
+    """
+
+    def __init__(self, width: int = 32, loud: int = 2) -> None:
+        super().__init__()
+        self.loud = loud
+        self.embed = nn.Linear(8, width - loud)
+        self.mix = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.mix.weight[:, :loud])
+        self.out = nn.Linear(2 * width, width)
+        self.head = nn.Linear(8 * width, 10)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        level = rows.mean(-1, keepdim=True)
+        loud = level * (0.0 if self.training else 1000.0)
+        x = torch.cat([loud] * self.loud + [self.embed(rows)], -1)
+        told = level if self.training else x[..., :1] / 1000.0
+        return self.head(self.out(self.mix(x).relu() + told).flatten(1))  # type: ignore[no-any-return]
+
+
 def _image(digits: np.ndarray) -> Sample:
     return (digits.reshape(-1, 1, 8, 8),)
 
@@ -142,6 +166,7 @@ MORE: dict[
 ] = {
     "loud": (LoudNorm, _rows, ("rows",), ("logits",)),
     "loud_tokens": (LoudTokens, _rows, ("rows",), ("logits",)),
+    "loud_channels": (LoudChannels, _rows, ("rows",), ("logits",)),
 }
 """For single questions; what is asked of every format is asked of `NETS`."""
 

@@ -56,6 +56,7 @@ LAYERS = (
 
 TORCH_AT_THE_TOP = {
     "exporter.capture",
+    "exporter.quantize.choice",
     "exporter.quantize.dynamic",
     "exporter.quantize.equalise",
     "exporter.quantize.graphs",
@@ -65,6 +66,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.ranges",
     "exporter.quantize.rounding",
     "exporter.quantize.sensitivity",
+    "exporter.quantize.weights_only",
     "exporter.warm",
 }
 """They run in worker processes only."""

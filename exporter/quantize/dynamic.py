@@ -10,14 +10,13 @@ PT2E has no words for rows: it writes one range for the whole tensor. `by_rows` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import log10, prod
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize import ranges, sensitivity
 from exporter.quantize.graphs import aten
 
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
@@ -26,22 +25,6 @@ LOW, HIGH = -128, 127
 
 LINEAR_SHARE = 0.5
 """Of the multiply-accumulates: from here on a network is worth a second way of quantising it."""
-
-ENOUGH_DB = 22.0
-"""Static int8 that reaches the limit (20 dB) with a margin for inputs nobody has seen is kept,"""
-
-CLEARLY_DB = 6.0
-"""unless it loses by this much, half the error's amplitude,"""
-
-PLENTY_DB = 30.0
-"""and does not reach this: an error of 3 % of the output's amplitude changes no answer."""
-
-
-class Choice(NamedTuple):
-    """Which of the two ways, and why."""
-
-    dynamic: bool
-    note: str
 
 
 def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
@@ -150,48 +133,3 @@ def rounded_rows(x: Tensor) -> Tensor:
     zero = zero.clamp(LOW, HIGH).round()
     steps = (torch.round(x * per_unit) + zero).clamp(LOW, HIGH)
     return (steps - zero) * (1 / per_unit)
-
-
-def choose(
-    program: fx.GraphModule,
-    static: fx.GraphModule,
-    dynamic: fx.GraphModule,
-    samples: Sequence[tuple[Tensor, ...]],
-) -> Choice:
-    """Compare both ways with the float program.
-
-    Args:
-        program: In float.
-        static: Ranges fixed.
-        dynamic: Ranges chosen as it runs.
-        samples: Calls to compare on; best others than ranges were chosen on.
-    """
-    expected = sensitivity.run(program, samples)
-    reached = {
-        name: _db(sensitivity.noise(expected, sensitivity.run(module, samples)))
-        for name, module in (("static", static), ("dynamic", by_rows(dynamic)))
-    }
-    return decide(reached)
-
-
-def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
-    """Calibration samples to compare on: others than ranges and weights were tried on, if there are any."""
-    step = -(-len(samples) // ranges.MOST_SAMPLES)
-    return samples[1::step] if step > 1 else samples
-
-
-def decide(reached: Mapping[str, float]) -> Choice:
-    """The choice by each way's dB SQNR on calibration inputs: static is faster, so it must lose to go."""
-    static, dynamic = reached["static"], reached["dynamic"]
-    loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
-    wins = loses and dynamic > static
-    chosen, other = ("dynamic", "static") if wins else ("static", "dynamic")
-    return Choice(
-        wins,
-        f"int8: {chosen}, because {other} activation ranges reached {reached[other]:.1f} dB and "
-        f"{chosen} ones {reached[chosen]:.1f} dB on calibration inputs",
-    )
-
-
-def _db(noise: float) -> float:
-    return -10 * log10(noise) if noise else float("inf")

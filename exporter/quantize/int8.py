@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ class Quantized:
 def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Quantized:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
-    Where most work is in linear layers and fixed ranges lose, they are chosen as it runs (`dynamic`).
+    Where most work is in linear layers and fixed ranges lose, they are chosen as it runs (`dynamic`); where
+    that loses too, activations stay in float (`weights_only`).
 
     Args:
         program: A float program; left as it is.
@@ -52,7 +54,7 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
     Raises:
         ValueError: No calibration samples.
     """
-    from exporter.quantize import dynamic
+    from exporter.quantize import choice, dynamic, weights_only
 
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
@@ -61,10 +63,15 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
     if not dynamic.is_linear_heavy(program):
         return fixed
     module, weights = dynamic.quantize(copy.deepcopy(program.module()), samples)
-    choice = dynamic.choose(program.module(), fixed.module, module, dynamic.judging(samples))
-    if not choice.dynamic:
-        return replace(fixed, note=choice.note)
-    return Quantized(module, program.example_inputs[0], weights, choice.note)
+    ways: dict[choice.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
+    judge = partial(choice.reached, program.module(), samples=choice.judging(samples))
+    reached = {way: judge(dynamic.by_rows(found)) for way, found in ways.items()}
+    if choice.all_lose(reached):
+        ways["weights only"] = weights_only.quantize(module, weights, samples)
+        reached["weights only"] = judge(ways["weights only"])
+    chosen = choice.decide(reached)
+    kept = fixed.float_weights if chosen.way == "static" else weights
+    return Quantized(ways[chosen.way], program.example_inputs[0], kept, chosen.note)
 
 
 def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]) -> Quantized:

@@ -10,7 +10,7 @@ import torch
 
 from exporter.formats import FORMATS
 from exporter.quantize import dynamic, int8
-from exporter.quantize.dynamic import decide, is_linear_heavy, rounded_rows
+from exporter.quantize.dynamic import is_linear_heavy, rounded_rows
 from exporter.records import Array, Sample, Variant
 from exporter.verify import sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
@@ -84,25 +84,6 @@ def test_linear_heavy_is_counted_in_products() -> None:
     nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
     found = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
     assert found == {"cnn": False, "attention": True, "two_in_two_out": True}
-
-
-@pytest.mark.parametrize(
-    ("static", "other", "expected"),
-    [
-        (14.2, 31.0, True),  # below the limit
-        (21.0, 23.0, True),  # above it, without a margin
-        (25.0, 30.0, False),  # fine as it is
-        (25.0, 31.0, True),  # fine, but far behind
-        (33.0, 45.0, False),  # more than anybody needs
-        (12.0, 11.0, False),  # nothing is won
-    ],
-)
-def test_static_must_lose_to_go(static: float, other: float, expected: bool) -> None:
-    """Fixed ranges are faster: they stay unless they miss the limit or lose clearly."""
-    choice = decide({"static": static, "dynamic": other})
-    assert choice.dynamic is expected
-    assert f"{static:.1f} dB" in choice.note
-    assert f"{other:.1f} dB" in choice.note
 
 
 def test_each_row_has_its_own_range() -> None:

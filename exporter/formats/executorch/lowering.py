@@ -48,7 +48,9 @@ def _partitioner(backend: str) -> Partitioner:
     if backend == "xnnpack":
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-        return XnnpackPartitioner()
+        from exporter.formats.executorch import weights_only
+
+        return XnnpackPartitioner(configs=weights_only.configs())
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
     # Adreno's half-precision rate is twice its float rate, and textures halve in size.

@@ -15,6 +15,7 @@ import numpy as np
 from exporter.errors import LoweringError
 from exporter.formats.onnx.export import finish, translate
 from exporter.formats.onnx.rows import quantise_rows
+from exporter.formats.onnx.weights_only import write_gemms
 from exporter.records import Array, Captured
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def int8_model(captured: Captured) -> bytes:
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
     _part_weights(proto, constants)
+    if not fixed:
+        write_gemms(proto)
     _turn_weights(proto, makers, constants)
     _quantise_biases(proto, makers, constants)
     if fixed:

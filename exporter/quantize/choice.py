@@ -1,0 +1,78 @@
+"""Which way of int8 a linear-heavy network takes: the fastest that keeps the output, on calibration inputs.
+
+Static ranges are faster than ranges chosen as it runs, and those than activations in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log10
+from typing import Literal, NamedTuple
+
+from torch import Tensor, fx
+
+from exporter.quantize import ranges, sensitivity
+
+Way = Literal["static", "dynamic", "weights only"]
+ACTIVATIONS: Mapping[Way, str] = {
+    "static": "static activation ranges",
+    "dynamic": "dynamic activation ranges",
+    "weights only": "float activations",
+}
+
+ENOUGH_DB = 22.0
+"""Static int8 that reaches the limit (20 dB) with a margin for inputs nobody has seen is kept,"""
+
+CLEARLY_DB = 6.0
+"""unless it loses by this much, half the error's amplitude,"""
+
+PLENTY_DB = 30.0
+"""and does not reach this: an error of 3 % of the output's amplitude changes no answer."""
+
+
+class Choice(NamedTuple):
+    """Which way, and why."""
+
+    way: Way
+    note: str
+
+
+def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+    """Calibration samples to compare on: others than ranges and weights were tried on, if there are any."""
+    step = -(-len(samples) // ranges.MOST_SAMPLES)
+    return samples[1::step] if step > 1 else samples
+
+
+def reached(program: fx.GraphModule, module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> float:
+    """The dB SQNR of a way's outputs against the float program's.
+
+    Args:
+        program: In float.
+        module: The quantised one, as a runtime computes it.
+        samples: Calls to compare on; best others than ranges were chosen on.
+    """
+    noise = sensitivity.noise(sensitivity.run(program, samples), sensitivity.run(module, samples))
+    return -10 * log10(noise) if noise else float("inf")
+
+
+def all_lose(found: Mapping[Way, float]) -> bool:
+    """Whether no way with quantised activations is good enough, so that weights alone are worth a try."""
+    return max(found.values()) < ENOUGH_DB
+
+
+def decide(found: Mapping[Way, float]) -> Choice:
+    """The choice by each way's dB: a faster one must lose to go.
+
+    Args:
+        found: Of "static" and "dynamic"; of "weights only" when both of them lose.
+    """
+    way: Way = "dynamic" if _dynamic_wins(found["static"], found["dynamic"]) else "static"
+    if found.get("weights only", found[way]) > found[way]:
+        way = "weights only"
+    figures = [f"{ACTIVATIONS[one]} reached {db:.1f} dB" for one, db in found.items()]
+    return Choice(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
+
+
+def _dynamic_wins(static: float, dynamic: float) -> bool:
+    loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
+    return loses and dynamic > static

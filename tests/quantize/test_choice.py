@@ -1,0 +1,74 @@
+"""Which way of int8 is taken: the fastest that does not lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import fx
+
+from exporter.quantize import choice
+from exporter.quantize.choice import Way, decide
+
+
+@pytest.mark.parametrize(
+    ("static", "other", "expected"),
+    [
+        (14.2, 31.0, "dynamic"),  # below the limit
+        (21.0, 23.0, "dynamic"),  # above it, without a margin
+        (25.0, 30.0, "static"),  # fine as it is
+        (25.0, 31.0, "dynamic"),  # fine, but far behind
+        (33.0, 45.0, "static"),  # more than anybody needs
+        (12.0, 11.0, "static"),  # nothing is won
+    ],
+)
+def test_static_must_lose_to_go(static: float, other: float, expected: str) -> None:
+    """Fixed ranges are faster: they stay unless they miss the limit or lose clearly."""
+    assert decide({"static": static, "dynamic": other}).way == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"static": 12.0, "dynamic": 15.0, "weights only": 40.0}, "weights only"),
+        ({"static": 12.0, "dynamic": 11.0, "weights only": 40.0}, "weights only"),
+        ({"static": 12.0, "dynamic": 15.0, "weights only": 14.0}, "dynamic"),
+        ({"static": 12.0, "dynamic": 11.0, "weights only": 11.5}, "static"),
+    ],
+)
+def test_weights_alone_are_kept_where_they_are_better(found: Mapping[Way, float], expected: str) -> None:
+    """Than the better of the two that quantise activations, whichever that is."""
+    assert decide(found).way == expected
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "lose"),
+    [(12.0, 21.9, True), (12.0, 22.0, False), (22.0, 12.0, False), (21.9, 12.0, True)],
+)
+def test_weights_alone_are_tried_where_both_lose(static: float, dynamic: float, lose: bool) -> None:
+    """Neither reaches the limit by which static ranges are judged."""
+    assert choice.all_lose({"static": static, "dynamic": dynamic}) is lose
+
+
+def test_the_note_says_what_each_way_reached() -> None:
+    """In one sentence, the way that was taken first."""
+    assert decide({"static": 12.0, "dynamic": 46.0}).note == (
+        "int8: dynamic, because static activation ranges reached 12.0 dB and dynamic activation ranges "
+        "reached 46.0 dB on calibration inputs"
+    )
+    assert decide({"static": 12.0, "dynamic": 10.0, "weights only": 55.0}).note == (
+        "int8: weights only, because static activation ranges reached 12.0 dB and dynamic activation ranges "
+        "reached 10.0 dB and float activations reached 55.0 dB on calibration inputs"
+    )
+
+
+def test_a_tenth_of_the_output_is_20_db() -> None:
+    """And no difference is infinitely good."""
+
+    def scaled(by: float) -> fx.GraphModule:
+        return fx.symbolic_trace(lambda x: x * by)
+
+    calls = [(torch.tensor([1.0, 2.0]),), (torch.tensor([3.0, -1.0]),)]
+    assert choice.reached(scaled(1.0), scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
+    assert choice.reached(scaled(1.0), scaled(1.0), calls) == float("inf")

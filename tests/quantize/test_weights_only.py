@@ -1,0 +1,137 @@
+"""Int8 weights with float activations: where ranges of every kind lose, and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from exporter import jobs, stages
+from exporter.formats import FORMATS, VARIANTS
+from exporter.quantize import dynamic, int8, weights_only
+from exporter.records import Captured, TensorSpec
+from exporter.stages import CheckedArtifact
+from tests import inline
+from tests.exports import checkpoint, options
+from tests.nets import captured, quantized
+
+NET = "loud_channels"
+NAMES = ("executorch-xnnpack-int8", "onnx-int8", "ort-int8")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weights_only")]
+
+
+@functools.cache
+def exported() -> tuple[Path, Mapping[str, jobs.Built], Mapping[str, CheckedArtifact]]:
+    """OUT, what was built and what verification found, by artifact."""
+    folder = Path(tempfile.mkdtemp(prefix="export-mobile-weights-"))
+    context = inline.context(folder, NAMES, **options(NET), checkpoint=checkpoint(NET))
+    source, built = stages.build(context, stages.read(context))
+    checked = stages.verify(context, source, built)
+    return context.folders.out, {b.variant.name: b for b in built}, checked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_carries_them(name: str) -> None:
+    """Verified: int8 in the file, float's answers, and the program's own to the sixth digit."""
+    _, built, checked = exported()
+    found = checked[name]
+    assert found.verdict.status == "passed", found.verdict.reason
+    assert found.structure is not None
+    assert found.verdict.comparison is not None
+    assert found.verdict.lowering is not None
+    assert found.structure.quantized_weight_fraction == 1.0
+    assert found.verdict.comparison.sqnr_db > 45
+    assert found.verdict.lowering.sqnr_db > 110
+    assert (
+        built[name].notes[0 if name == "onnx-int8" else -1].startswith("int8: weights only, because static")
+    )
+
+
+def test_xnnpack_computes_all_of_it() -> None:
+    """Its kernels for int8 weights, not portable ones that dequantise them at every call."""
+    structure = exported()[2]["executorch-xnnpack-int8"].structure
+    assert structure is not None
+    assert structure.delegated_fraction is not None
+    assert structure.delegated_fraction > 0.99
+    assert structure.operators["XNNFullyConnected"] == 4
+    assert not [name for name in structure.operators if "dequantize" in name or "addmm" in name]
+
+
+def test_onnx_has_a_gemm_for_each_layer() -> None:
+    """Of a dequantised weight, which ONNX Runtime leaves in float; it would round a MatMul's inputs."""
+    model = onnx.load(exported()[0] / "onnx-int8.onnx")
+    makers = {name: node for node in model.graph.node for name in node.output}
+    gemms = [node for node in model.graph.node if node.op_type == "Gemm"]
+    assert [makers[node.input[1]].op_type for node in gemms] == ["DequantizeLinear"] * 4
+    assert not [node for node in model.graph.node if node.op_type in ("MatMul", "QuantizeLinear")]
+
+
+def test_fixed_and_dynamic_ranges_lose() -> None:
+    """Two channels are a thousand times as loud as the others: both are below the limit of 20 dB."""
+    figures = [float(word) for word in quantized(NET).note.split() if word[0].isdigit()]
+    assert max(figures[:2]) < 20
+    assert figures[2] > 45
+
+
+def test_weights_are_rounded_for_float_activations() -> None:
+    """Errors cancel on what the layer now reads: closer to float than the integers rounded for rows."""
+    program = captured(NET).program
+    assert program is not None
+    calls = [
+        (torch.from_numpy(array),) for array in np.random.default_rng(0).random((16, 1, 8, 8), np.float32)
+    ]
+    module, weights = dynamic.quantize(captured_module(), calls)
+    before = {name: t.clone() for name, t in module.named_buffers() if t.dtype == torch.int8}
+    found = weights_only.quantize(module, weights, calls)
+    assert all(torch.equal(t, before[name]) for name, t in module.named_buffers() if name in before)
+    expected = [program.module()(*call) for call in calls]
+    errors = [
+        sum(float((m(*c) - y).detach().square().sum()) for c, y in zip(calls, expected, strict=True))
+        for m in (found, dynamic.in_float(module))
+    ]
+    assert errors[0] < errors[1]
+
+
+def captured_module() -> torch.fx.GraphModule:
+    program = captured(NET).program
+    assert program is not None
+    module: torch.fx.GraphModule = program.module()
+    return module
+
+
+@functools.cache
+def wide() -> Captured:
+    """Two layers whose weights are nearly all of the file."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 128)).eval()
+    x = torch.randn(1, 4, 256)
+    program = torch.export.export(net, (x,))
+    specs = (TensorSpec("x", (1, 4, 256)),), (TensorSpec("y", (1, 4, 128)),)
+    return Captured(net, program, "", (x,), *specs)
+
+
+@functools.cache
+def wide_int8() -> Captured:
+    program = wide().program
+    assert program is not None
+    module, weights = dynamic.quantize(program.module(), [wide().example])
+    found = int8.Quantized(weights_only.quantize(module, weights, [wide().example]), wide().example, weights)
+    return dataclasses.replace(wide(), program=found.program())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_a_quarter(name: str, tmp_path: Path) -> None:
+    """Of the float file of its format."""
+    sizes = []
+    for net, variant in ((wide(), VARIANTS[name.replace("int8", "fp32")]), (wide_int8(), VARIANTS[name])):
+        path = FORMATS[variant.format].emit(net, variant, tmp_path).path
+        sizes.append(path.stat().st_size)
+    assert 0.25 < sizes[1] / sizes[0] < 0.3
