@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.audit import Audit, verify_export
+    from exporter.context import Event
     from exporter.errors import ExportError
     from exporter.inspection import Inspection, inspect_checkpoint
     from exporter.pipeline import export
     from exporter.records import Artifact, Comparison, Latency, Limits, Report, TensorSpec, Verdict
     from exporter.request import ModelRequest, Request
-    from exporter.stages import Event
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ _HOMES = {
     "Artifact": "records",
     "Audit": "audit",
     "Comparison": "records",
-    "Event": "stages",
+    "Event": "context",
     "ExportError": "errors",
     "Inspection": "inspection",
     "Latency": "records",

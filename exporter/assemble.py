@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import __version__, cache, evaluate, jobs, publish, select
+from exporter.context import Context, Source
 from exporter.records import Artifact, Latency, Report, Status
-from exporter.stages import CheckedArtifact, Context, Source
+from exporter.stages import CheckedArtifact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import cache, evaluate, jobs, publish
+from exporter.context import EVIDENCE, Event, Observer
 from exporter.records import Status
-from exporter.stages import EVIDENCE, CheckedArtifact, Event, Observer, check_files
+from exporter.stages import CheckedArtifact, check_files
 from exporter.workers import Job, Outcome, Workers
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter import assemble, cache, devices, ondevice, publish, select, targets, workload
+from exporter.context import Event, Observer
 from exporter.errors import OutputError
 from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Report
-from exporter.stages import Event, Observer
 
 if TYPE_CHECKING:
     from android_harness.errors import HarnessError

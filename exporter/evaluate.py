@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from exporter import accuracy, cache, curve, jobs, labelled, predict
+from exporter.context import TORCH, Context, Run, Source, preload_of
 from exporter.errors import CalibrationError, VerificationError
 from exporter.formats import FORMATS
 from exporter.records import Accuracy, Array, Artifact, CurvePoint, Evaluation, MixedPoint
-from exporter.stages import TORCH, CheckedArtifact, Context, Run, Source, captured, preload_of
+from exporter.stages import CheckedArtifact, captured
 from exporter.workers import Job, Outcome
 
 PREDICTIONS = "accuracy.npz"

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter import cache, evaluate, jobs, predict, quantizing, stages
+from exporter import cache, evaluate, int8_stage, jobs, predict, quantizing, stages
+from exporter.context import Context, Event, Source, preload_of
 from exporter.records import Latency, MixedPoint, Variant, Verdict
 from exporter.request import Request
-from exporter.stages import CheckedArtifact, Context, Event, Source
+from exporter.stages import CheckedArtifact
 from exporter.workers import Job, Outcome
 
 Measurer = Callable[[Path, Variant], Latency | None]
@@ -167,7 +168,7 @@ def search(
     points = list(judge.points(context.folders.out, whole, checked, latencies, known, ()))
     tried: list[Candidate] = []
     try:
-        stages.quantized(context, source)
+        int8_stage.ensure(context)
         orders = _orders(context)
         for number, kept in enumerate(orders):
             context.observer(Event("search", _so_far(points, tried), number, len(orders)))
@@ -194,7 +195,7 @@ def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
         "what each activation costs",
         quantizing.mixed_candidates,
         (context.folders.work,),
-        preload=stages.QUANTIZERS,
+        preload=int8_stage.QUANTIZERS,
     )
     (outcome,) = context.workers.run([job])
     found: tuple[tuple[str, ...], ...] = outcome.result()
@@ -231,13 +232,13 @@ def _built(
     context: Context, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
 ) -> tuple[jobs.Built, ...]:
     arguments = (context.folders.work, kept, folder)
-    prepare = Job(folder.name, quantizing.mix, arguments, preload=stages.QUANTIZERS)
+    prepare = Job(folder.name, quantizing.mix, arguments, preload=int8_stage.QUANTIZERS)
     work = [
         Job(
             v.name,
             jobs.build,
             (folder, (v,), folder),
-            preload=stages.preload_of(v),
+            preload=preload_of(v),
             cost_s=v.cost_s,
             after=prepare,
         )

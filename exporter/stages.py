@@ -3,88 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter import cache, jobs, quantizing
+from exporter import cache, int8_stage, jobs, quantizing
+from exporter.context import EVIDENCE, TORCH, Context, Event, Run, Source, preload_of
 from exporter.errors import LoweringError
-from exporter.publish import Staging
-from exporter.quantize import int8
-from exporter.records import QUANTIZED, Latency, Structure, Variant, Verdict
-from exporter.request import Request
-from exporter.targets import Target
-from exporter.workers import Job, Outcome, Workers
-
-EVIDENCE = "verification.npz"
-"""In OUT: the verification inputs and the float64 model's outputs."""
-TORCH = ("exporter.warm",)
-QUANTIZERS = (
-    *TORCH,
-    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
-    "torchao.quantization.pt2e.quantize_pt2e",
-)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Where the run is: shown as progress."""
-
-    stage: str
-    detail: str
-    done: int
-    total: int
-
-
-Observer = Callable[[Event], None]
-Run = Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]]
-"""Runs a stage's jobs and tells of each outcome at once, as `Context.run`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What every stage needs of the run it belongs to."""
-
-    request: Request
-    target: Target
-    variants: tuple[Variant, ...]
-    folders: Staging
-    workers: Workers
-    observer: Observer
-
-    @property
-    def cache(self) -> cache.Cache:
-        return cache.Cache(cache.default_root() if self.request.cache else None)
-
-    @property
-    def evidence(self) -> Path:
-        return self.folders.out / EVIDENCE
-
-    def run(
-        self, stage: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None] | None = None
-    ) -> list[Outcome]:
-        """Run jobs and report each one's start and end."""
-        done = 0
-
-        def on_event(kind: str, job: Job) -> None:
-            nonlocal done
-            done += kind == "end"
-            self.observer(Event(stage, job.label, done, len(work)))
-
-        return self.workers.run(work, on_event, on_outcome)
-
-
-@dataclass(frozen=True)
-class Source:
-    """The checkpoint, read: its facts and what identifies it in the cache."""
-
-    facts: jobs.Facts
-    key: str
-    """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
-    captured: bool
-    """The work folder holds the captured model."""
-    quantization: quantizing.Quantization | None = None
-    """What was found out about its int8 program."""
+from exporter.records import Latency, Structure, Variant, Verdict
+from exporter.workers import Job, Outcome
 
 
 def read(context: Context) -> Source:
@@ -128,15 +55,15 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
     keys = {v: _artifact_key(context, source, v) for v in context.variants if v.precision != "mixed"}
     found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
     missing = [v for v, built in found.items() if built is None]
-    source = replace(source, quantization=_cached_quantization(context, source))
-    needs_judgement = context.request.verify and _quantizes(context) and source.quantization is None
+    source = replace(source, quantization=int8_stage.cached(context, source))
+    needs_judgement = context.request.verify and int8_stage.wanted(context) and source.quantization is None
     needs_reference = context.request.verify and not context.evidence.exists()
     if missing or needs_reference or needs_judgement:
         source = captured(context, source)
-    quantize = _quantize_job(context)
+    quantize = int8_stage.quantize_job(context)
     work = _build_jobs(context, missing, quantize)
     if needs_judgement:
-        work.append(_judge_job(context, quantize))
+        work.append(int8_stage.judge_job(context, quantize))
     if any(job.after for job in work):
         work.append(quantize)
     if needs_reference:
@@ -149,7 +76,7 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, .
             found |= {built.variant: built for built in built_by(outcome)}
         elif outcome.job.function is quantizing.judge_quantized and outcome.error is None:
             source = replace(source, quantization=outcome.value)
-            _keep_quantization(context, source)
+            int8_stage.keep(context, source)
     return source, tuple(built for built in found.values() if built is not None)
 
 
@@ -163,52 +90,6 @@ def _keep_built(context: Context, outcome: Outcome, keys: Mapping[Variant, str])
 def _reference_job(context: Context, source: Source) -> Job:
     arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
     return Job("the float64 reference", jobs.make_reference, arguments, preload=TORCH, cost_s=8)
-
-
-def _quantizes(context: Context) -> bool:
-    return any(variant.precision in QUANTIZED for variant in context.variants)
-
-
-def _quantize_job(context: Context) -> Job:
-    return Job("int8", quantizing.quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
-
-
-def quantized(context: Context, source: Source) -> Source:
-    """The source with its int8 program in the work folder; made now if the artifacts came from the cache."""
-    source = captured(context, source)
-    if not (context.folders.work / int8.PROGRAM).exists():
-        (outcome,) = context.workers.run([_quantize_job(context)])
-        outcome.result()
-    return source
-
-
-def _judge_job(context: Context, quantize: Job) -> Job:
-    arguments = (context.folders.work, _int8_lowering(context))
-    return Job(
-        "what int8 costs", quantizing.judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize
-    )
-
-
-def _int8_lowering(context: Context) -> Path:
-    return context.folders.out / jobs.lowering_file("int8")
-
-
-def _quantization_key(context: Context, source: Source) -> str:
-    facts = source.facts
-    return cache.key(cache.toolchain(), facts.digest, _data_digest(context, source)) if facts.digest else ""
-
-
-def _cached_quantization(context: Context, source: Source) -> quantizing.Quantization | None:
-    if not (context.request.verify and _quantizes(context)):
-        return None
-    key = _quantization_key(context, source)
-    return context.cache.get("quantization", key, quantizing.Quantization, context.folders.out)
-
-
-def _keep_quantization(context: Context, source: Source) -> None:
-    lowering = _int8_lowering(context)
-    key = _quantization_key(context, source)
-    context.cache.put("quantization", key, source.quantization, {lowering.name: lowering})
 
 
 def _build_jobs(context: Context, variants: Sequence[Variant], quantize: Job) -> list[Job]:
@@ -226,12 +107,6 @@ def _build_jobs(context: Context, variants: Sequence[Variant], quantize: Job) ->
         )
         for group in groups.values()
     ]
-
-
-def preload_of(variant: Variant) -> tuple[str, ...]:
-    from exporter.formats import FORMATS
-
-    return (*TORCH, *FORMATS[variant.format].PRELOAD)
 
 
 def built_by(outcome: Outcome) -> list[jobs.Built]:
@@ -258,17 +133,10 @@ def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
         return ""  # TorchScript is made from the user's code, which the digest does not cover
-    data = _data_digest(context, source) if variant.precision == "int8" else ""
+    data = int8_stage.data_digest(context, source) if variant.precision == "int8" else ""
     return cache.key(
         cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
     )
-
-
-def _data_digest(context: Context, source: Source) -> str:
-    """Of everything that calibration inputs depend on."""
-    calibration = context.request.calibration
-    content = cache.digest_path(calibration) if calibration else "synthetic"
-    return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)
 
 
 def _cached_artifact(context: Context, variant: Variant, key: str) -> jobs.Built | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from exporter import cache, targets
+from exporter.context import EVIDENCE
 from exporter.errors import UsageError, VerificationError
 from exporter.records import Artifact, Report
-from exporter.stages import EVIDENCE
 
 if TYPE_CHECKING:
     from android_harness.records import Backend, Work

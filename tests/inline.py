@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from exporter import targets
+from exporter.context import Context, Observer
 from exporter.formats import VARIANTS
 from exporter.publish import Staging
 from exporter.request import Request
-from exporter.stages import Context, Observer
 from exporter.workers import Job, Outcome, Workers
 
 

@@ -35,6 +35,8 @@ LAYERS = (
         "exporter.workload",
     },
     {"exporter.evaluate", "exporter.searching", "exporter.stages", "exporter.select", "exporter.report"},
+    {"exporter.int8_stage"},
+    {"exporter.context"},
     {"exporter.predict", "exporter.quantizing"},
     {"exporter.jobs", "exporter.publish", "exporter.workers", "exporter.cache"},
     {"exporter.labelled"},

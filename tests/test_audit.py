@@ -13,8 +13,8 @@ import pytest
 
 from exporter.audit import Audit, Finding, verify_export
 from exporter.cli import main
+from exporter.context import Event
 from exporter.errors import VerificationError
-from exporter.stages import Event
 from exporter.workers import Workers
 from tests.exports import exported
 from tests.faults import edit_manifest, edit_onnx, rehash, swap, weights

@@ -21,11 +21,11 @@ from android_harness.records import Launch, Plan, Session, Work
 from exporter import bench, evidence
 from exporter.audit import verify_export
 from exporter.cli import main
+from exporter.context import EVIDENCE
 from exporter.records import DeviceLatency
 from exporter.report import bench as tables
 from exporter.report import manifest, text
 from exporter.report.schema import Manifest
-from exporter.stages import EVIDENCE
 from tests import exports
 from tests.harness import sessions
 from tests.report import sample

@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 
 from exporter import Report, cache, evaluate, export
 from exporter.audit import verify_export
+from exporter.context import Event
 from exporter.errors import CalibrationError, UsageError
 from exporter.evaluate import Evaluated
 from exporter.records import Accuracy, Evaluation
-from exporter.stages import Event
 from tests import exports, nets
 from tests.report import sample
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from exporter import Report, evaluate, export, searching, stages
+from exporter.context import Context, Source
 from exporter.errors import UsageError
 from exporter.predict import Labels
 from exporter.records import Latency, Variant
 from exporter.report import manifest
 from exporter.searching import Found
-from exporter.stages import Context, Source
 from tests import inline, nets
 from tests.exports import checkpoint, options
 

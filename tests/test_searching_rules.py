@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from exporter import evaluate, jobs, searching, stages
+from exporter.context import Event
 from exporter.formats import VARIANTS
 from exporter.predict import Ranked
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from exporter.request import Request
 from exporter.searching import Candidate, Found, good_enough
-from exporter.stages import CheckedArtifact, Event
+from exporter.stages import CheckedArtifact
 from tests import inline
 
 NAMES = ("executorch-xnnpack-mixed", "onnx-mixed")
@@ -76,8 +77,7 @@ class Search:
 
         patch.setattr(searching, "_candidate", make)
         patch.setattr(searching, "_orders", lambda _: ORDERS)
-        for name in ("captured", "quantized"):
-            patch.setattr(stages, name, lambda _, source: source)
+        patch.setattr(stages, "captured", lambda _, source: source)
 
     def run(self) -> Found:
         return searching.search(self.context, SOURCE, [], {}, {})

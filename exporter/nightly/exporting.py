@@ -8,12 +8,12 @@ from pathlib import Path
 
 from exporter import bench, cards, pipeline, publish, workers
 from exporter.cards import Card
+from exporter.context import Event, Observer
 from exporter.errors import ExportError
 from exporter.nightly.config import Config
 from exporter.nightly.records import Exported, Night
 from exporter.records import Report
 from exporter.request import Request
-from exporter.stages import Event, Observer
 
 
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.context import Event, Observer
 from exporter.nightly import comparing, journal, judging, measuring, rows, writing
 from exporter.nightly import devices as phones
 from exporter.nightly.config import Config
@@ -17,7 +18,6 @@ from exporter.nightly.judging import Judged
 from exporter.nightly.measuring import Stage
 from exporter.nightly.records import Cell, Exported, Night, Result, Row, State, as_json
 from exporter.records import Report
-from exporter.stages import Event, Observer
 
 if TYPE_CHECKING:
     from android_harness.history.store import History

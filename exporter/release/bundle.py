@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter import cache, publish
+from exporter.context import EVIDENCE
 from exporter.errors import OutputError
 from exporter.release import card, examples, maven, repeat, sbom, sign, snippets, sums, swift
 from exporter.release import zip as archive
 from exporter.release.plan import PAGE, Plan, ReleaseRequest, plan
 from exporter.report.schema import inside
-from exporter.stages import EVIDENCE
 
 SBOM = "sbom.cdx.json"
 README = "README.md"

@@ -15,8 +15,8 @@ from exporter.release import maven, sign, sums, swift
 from exporter.release import zip as archive
 
 if TYPE_CHECKING:
+    from exporter.context import Observer
     from exporter.report.schema import Manifest
-    from exporter.stages import Observer
 
 NOT_CHECKED = "Its signature was not checked: give --key with the public key."
 UNSIGNED = "Nobody signed it."

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from exporter import cache, devices, jobs, publish, targets
+from exporter.context import EVIDENCE
 from exporter.errors import ReleaseError, UsageError, VerificationError
 from exporter.records import BudgetVerdict
 from exporter.release import clock
 from exporter.report import manifest
 from exporter.report.schema import Artifact, Manifest, inside
-from exporter.stages import EVIDENCE
 
 VERSION = re.compile(r"\d+(\.\d+){0,3}(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*)?")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.stages import Event
+    from exporter.context import Event
 
 STAGES = {
     "read": "reading the checkpoint",

@@ -19,12 +19,12 @@ from android_harness.farm import Outcome
 from android_harness.history.records import Filter, Gap, StoredSession
 from android_harness.records import Plan, Session, Work
 from exporter import bench, evidence
+from exporter.context import EVIDENCE
 from exporter.nightly import config, devices, exporting, run
 from exporter.nightly.devices import Lab
 from exporter.nightly.records import Row
 from exporter.records import Report
 from exporter.report import manifest
-from exporter.stages import EVIDENCE
 from tests.harness import sessions
 from tests.report import sample
 from tests.test_cli_bench import phone
