@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import cache, evaluate, jobs, publish
+from exporter import answering, cache, evaluate, jobs, publish
 from exporter.context import EVIDENCE, Event, Observer
 from exporter.records import Status
 from exporter.stages import CheckedArtifact, check_files
@@ -105,7 +105,7 @@ def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
     if not (out / evaluate.PREDICTIONS).is_file():
         return [f"{evaluate.PREDICTIONS} is missing: the accuracy cannot be counted again."]
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
-    claimed[evaluate.FLOAT] = listed.accuracy.float32.record()
+    claimed[answering.FLOAT] = listed.accuracy.float32.record()
     found = evaluate.counted_file(out / evaluate.PREDICTIONS, listed.accuracy.classes)
     return [
         f"The accuracy of {name} is not what {evaluate.PREDICTIONS} gives."

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from exporter import cache, evaluate, int8_stage, jobs, predict, quantizing, stages
+from exporter import answering, cache, int8_stage, jobs, predict, quantizing, stages
 from exporter.context import Context, Event, Source, preload_of
 from exporter.records import Latency, MixedPoint, Variant, Verdict
 from exporter.request import Request
@@ -30,7 +30,7 @@ class Candidate:
     checked: Mapping[str, CheckedArtifact]
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
-    answers: evaluate.Answers = field(default_factory=evaluate.Answers)
+    answers: answering.Answers = field(default_factory=answering.Answers)
     """Of its artifacts, of int8's and float32's."""
 
     @property
@@ -47,7 +47,7 @@ class Found:
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
-    answers: evaluate.Answers = field(default_factory=evaluate.Answers)
+    answers: answering.Answers = field(default_factory=answering.Answers)
     """To the labelled samples, where there are some; the chosen candidate's among them."""
 
 
@@ -65,13 +65,13 @@ class _Judge:
         folder: Path,
         built: Sequence[jobs.Built],
         checked: Mapping[str, CheckedArtifact],
-        known: evaluate.Answers,
-    ) -> evaluate.Answers:
+        known: answering.Answers,
+    ) -> answering.Answers:
         """`known` and what the artifacts in `folder` answer; nothing without labelled samples."""
         if self.labels is None:
             return known
-        ran = evaluate.runnable(built, checked)
-        return evaluate.answer(self.context, self.source, folder, ran, self.run, known)
+        ran = answering.runnable(built, checked)
+        return answering.answer(self.context, self.source, folder, ran, self.run, known)
 
     def points(
         self,
@@ -79,13 +79,13 @@ class _Judge:
         built: Sequence[jobs.Built],
         checked: Mapping[str, CheckedArtifact],
         latencies: Mapping[str, Latency],
-        answers: evaluate.Answers,
+        answers: answering.Answers,
         kept: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
         """Of every artifact that ran and was timed."""
-        drops = evaluate.drops(self.labels, answers) if self.labels else {}
+        drops = answering.drops(self.labels, answers) if self.labels else {}
         found = []
-        for item in evaluate.runnable(built, checked):
+        for item in answering.runnable(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
@@ -164,7 +164,7 @@ def search(
     source = stages.captured(context, source)
     judge = _Judge(context, source, labels, measure)
     whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
-    known = judge.answers(context.folders.out, whole, checked, evaluate.Answers())
+    known = judge.answers(context.folders.out, whole, checked, answering.Answers())
     points = list(judge.points(context.folders.out, whole, checked, latencies, known, ()))
     tried: list[Candidate] = []
     try:
@@ -205,7 +205,7 @@ def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
 def _candidate(
     judge: _Judge,
     variants: Sequence[Variant],
-    known: evaluate.Answers,
+    known: answering.Answers,
     kept: tuple[str, ...],
     number: int,
 ) -> Candidate:

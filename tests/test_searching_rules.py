@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporter import evaluate, jobs, searching, stages
+from exporter import answering, jobs, searching, stages
 from exporter.context import Event
 from exporter.formats import VARIANTS
 from exporter.predict import Ranked
@@ -26,25 +26,33 @@ DATA = Path("labelled")
 SOURCE: Any = object()
 
 
-def candidate(folder: Path, decibels: Sequence[float], drop: float | None, request: Request) -> Candidate:
+Pair = tuple[Any, Any]
+
+
+def candidate(folder: Path, decibels: Pair, drops: Pair, status: str, request: Request) -> Candidate:
     """With a file for each of the two formats that says where it comes from."""
     folder.mkdir()
     built, points = [], []
-    for name, sqnr_db in zip(NAMES, decibels, strict=True):
+    for name, sqnr_db, drop in zip(NAMES, decibels, drops, strict=True):
         file = f"{name}{VARIANTS[name].suffix}"
         (folder / file).write_text(f"{name} of {folder.name}")
         built.append(jobs.Built(VARIANTS[name], file))
-        passed = good_enough(request, verdict(sqnr_db), drop)
+        passed = good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, 2.0, 9, passed, drop=drop))
     (folder / "mixed.lowering.npz").write_text(f"lowering of {folder.name}")
     checked = {name: CheckedArtifact(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(2.0, 2.0, 20, 1) for name in NAMES}
-    answers = evaluate.Answers({folder.name: Ranked(((0,),))})
+    answers = answering.Answers({folder.name: Ranked(((0,),))})
     return Candidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
 
 
 def verdict(sqnr_db: float, agreement: float | None = 1.0, status: Any = "passed") -> Verdict:
     return Verdict(status, None, "", Comparison(8, 0.1, sqnr_db, agreement))
+
+
+def both(value: float | Pair | None) -> Pair:
+    """Of the two formats; the same where there is one."""
+    return value if isinstance(value, tuple) else (value, value)
 
 
 class Search:
@@ -54,8 +62,9 @@ class Search:
         self,
         folder: Path,
         patch: pytest.MonkeyPatch,
-        decibels: Sequence[float | tuple[float, float]],
-        drops: Sequence[float | None] = (None,) * 3,
+        decibels: Sequence[float | Pair],
+        drops: Sequence[float | Pair | None] = (None,) * 3,
+        statuses: Sequence[str] = ("passed",) * 3,
         before: Callable[[int], None] = lambda _: None,
         **options: Any,
     ) -> None:
@@ -68,10 +77,12 @@ class Search:
             kept, number = arguments[-2:]
             before(number)
             self.made.append(kept)
-            pair = decibels[number]
-            both = pair if isinstance(pair, tuple) else (pair, pair)
             found = candidate(
-                self.context.folders.work / f"{number}", both, drops[number], self.context.request
+                self.context.folders.work / f"{number}",
+                both(decibels[number]),
+                both(drops[number]),
+                statuses[number],
+                self.context.request,
             )
             return replace(found, kept=kept, points=tuple(replace(p, kept=kept) for p in found.points))
 
@@ -106,20 +117,27 @@ def test_good_enough_is_good_enough_in_every_format(tmp_path: Path, monkeypatch:
     assert chosen(search.run()) == {("a", "b", "c")}
 
 
+@pytest.mark.parametrize("left", [0, 1])
 def test_a_candidate_without_one_of_its_artifacts_is_not_good_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be made or timed has no point, and there is no pass without one."""
-    search = Search(tmp_path, monkeypatch, [30.0, 30.0, 30.0])
+    """What could not be made or timed has no point: no pass without one of them, no choice without any."""
+    search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0])
     make = searching._candidate
 
-    def half(*arguments: Any) -> Candidate:
+    def incomplete(*arguments: Any) -> Candidate:
         found = make(*arguments)
-        return replace(found, points=found.points[:1]) if arguments[-1] == 0 else found
+        return replace(found, points=found.points[:left]) if arguments[-1] == 0 else found
 
-    monkeypatch.setattr(searching, "_candidate", half)
-    search.run()
+    monkeypatch.setattr(searching, "_candidate", incomplete)
+    assert chosen(search.run()) == {("a", "b")}
     assert search.made == [("a",), ("a", "b")]
+
+
+def test_what_failed_is_not_chosen_for_its_decibels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is far more exact than what passes after it, but its verdict is another."""
+    search = Search(tmp_path, monkeypatch, [60.0, 25.0, 40.0], statuses=("failed", "passed", "passed"))
+    assert chosen(search.run()) == {("a", "b")}
 
 
 def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,17 +178,18 @@ def test_what_loses_too_much_does_not_end_it(tmp_path: Path, monkeypatch: pytest
     [
         ([5.0, 1.5, 2.0], ("a", "b"), "reaches 29.0 dB and loses 1.5 points"),
         ([None, 3.0, None], ("a", "b"), "reaches 29.0 dB and loses 3 points"),
+        ([(0.0, 5.0), (2.0, 2.5), (1.0, 4.0)], ("a", "b"), "reaches 29.0 dB and loses 2.5 points"),
         ([None, None, None], ("a", "b", "c"), "reaches 40.0 dB and does not run on labelled samples"),
     ],
 )
 def test_of_those_that_lose_too_much_the_one_that_loses_least_is_kept(
-    drops: list[float | None],
+    drops: list[float | Pair | None],
     kept: tuple[str, ...],
     says: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever its decibels: an artifact that loses too much is not shipped. No answers are worst."""
+    """Whatever its decibels, by its worse format: what loses too much is not shipped. No answer is worst."""
     search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], drops, evaluation=DATA, max_drop=1.0)
     found = search.run()
     assert chosen(found) == {kept}
