@@ -133,12 +133,15 @@ def test_the_search_goes_on_while_too_much_is_lost() -> None:
     assert labelled().found.warnings == ()
 
 
-def test_a_points_drop_is_its_files() -> None:
-    """Of int8's in OUT, and of each candidate's own."""
+def test_a_point_is_its_files() -> None:
+    """What int8's in OUT loses, and each candidate's own; their sizes, and what is kept in float."""
     out, work = labelled().context.folders.out, labelled().context.folders.work
     files = (out / "onnx-int8.onnx", work / "mixed-0/onnx-mixed.onnx", work / "mixed-1/onnx-mixed.onnx")
     assert [p.drop for p in labelled().found.points] == pytest.approx([drop_of(file) for file in files])
+    assert [p.size_bytes for p in labelled().found.points] == [file.stat().st_size for file in files]
     assert (out / "onnx-mixed.onnx").read_bytes() == files[2].read_bytes()
+    none, few, all_of_them = (set(p.kept) for p in labelled().found.points)
+    assert none < few < all_of_them == {"conv2d", "conv2d_1", "conv2d_2", "add", "mean", "linear"}
 
 
 def test_a_points_time_is_the_measurers() -> None:

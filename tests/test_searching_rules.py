@@ -243,6 +243,20 @@ def test_without_candidates_nothing_is_emitted(tmp_path: Path, monkeypatch: pyte
     assert found.warnings == ("The search found no mixed artifact.",)
 
 
+def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One point of each runtime that has mixed artifacts: none of other precisions, of `.ort`, or untimed."""
+    names = ("onnx-fp32", "executorch-xnnpack-int8", "onnx-int8", "ort-int8")
+    search = Search(tmp_path, monkeypatch, [24.0])
+    for name in names:
+        search.context.folders.out.joinpath(name).write_text(name)
+    built = [jobs.Built(VARIANTS[name], name) for name in names]
+    checked = {name: CheckedArtifact(None, verdict(21.0, agreement=0.97)) for name in names}
+    latencies = {name: Latency(3.0, 4.0, 20, 1) for name in names if name != "executorch-xnnpack-int8"}
+    found = searching.search(search.context, SOURCE, built, checked, latencies)
+    assert found.points[0] == MixedPoint("onnx-int8", (), 21.0, 0.97, 3.0, len("onnx-int8"), False)
+    assert [point.variant for point in found.points[1:]] == [*NAMES]
+
+
 def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each candidate: its number of all, and every point so far."""
     search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])

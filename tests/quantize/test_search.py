@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
+from torch import Tensor
 
 from exporter.quantize import int8, mixed, search
 from exporter.quantize.search import Activation, candidates
@@ -33,6 +35,22 @@ def test_candidates_grow_and_each_is_better_by_a_step() -> None:
     assert len(found) <= 8
 
 
+def test_candidates_are_steps_apart_and_end() -> None:
+    """Each 1.5 dB further than the one before it had to be, as far as 12 dB and no further."""
+    loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(10)]
+    found = candidates((loud, *(Activation(0.1, name) for name in quiet)), {})
+    # After n operators 10 log10(2 / (1.1 - n / 10)): 3.0, 3.5, 4.0, 4.6, 5.2, 6.0, 7.0, 8.2, 10, 13.
+    assert [len(kept) for kept in found] == [1, 2, 4, 6, 8, 9, 10]
+
+
+def test_what_is_in_float_already_costs_nothing_more() -> None:
+    """The second step shares the first one's slow operator, and has to pay for the quick one alone."""
+    first, shared, other = (frozenset(names) for names in ({"slow"}, {"slow", "quick"}, {"other"}))
+    activations = (Activation(1.0, first), Activation(0.4, shared), Activation(0.4, other))
+    found = candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
+    assert found[:2] == (first, shared)
+
+
 def test_what_cannot_be_improved_has_no_candidates() -> None:
     """A program without int8 operators."""
     assert candidates((), {}) == ()
@@ -49,3 +67,29 @@ def test_an_activations_operators_are_those_around_it() -> None:
     assert frozenset({"conv2d_2", "add"}) in around
     assert all(activation.noise > 0 for activation in activations)
     assert {operator.name for operator in mixed.operators(made.module)} <= set(seconds)
+
+
+def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[float]:
+    return [a.noise for a in search.measure(quantized("cnn").module, weights, calls)[0]]
+
+
+@pytest.mark.slow
+def test_one_activation_is_rounded_at_a_time() -> None:
+    """In a network of float weights: nothing that a layer of zeros reads alone costs anything."""
+    calls = [int8.tensors(sample) for sample in samples("cnn", 0, 4)]
+    weights = quantized("cnn").float_weights
+    found = noises(weights, calls)
+    assert len(set(found)) == len(found)
+    silent = noises({**weights, "conv2d_2": torch.zeros_like(weights["conv2d_2"])}, calls)
+    assert 0.0 in silent
+    assert 0.0 not in found
+
+
+@pytest.mark.slow
+def test_a_few_samples_are_spread_over_all() -> None:
+    """Of eight every second one."""
+    calls = [int8.tensors(sample) for sample in samples("cnn", 0, 8)]
+    found = noises(quantized("cnn").float_weights, calls)
+    for changed, same in ((1, True), (2, False), (6, False)):
+        others = [(call[0] * 3,) if i == changed else call for i, call in enumerate(calls)]
+        assert (noises(quantized("cnn").float_weights, others) == found) is same
