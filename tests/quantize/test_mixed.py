@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from exporter.quantize import sensitivity
-from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from exporter.quantize.int8 import tensors
 from exporter.quantize.mixed import keep_float, operators
 from tests.nets import quantized, samples, trained
@@ -36,10 +36,23 @@ def test_operators_are_named_by_the_users_modules() -> None:
     ]
 
 
+def test_rounding_again_is_no_operator() -> None:
+    """A tensor that goes from one scale to another is read by a quantiser only."""
+    graph = torch.fx.Graph()
+    value = graph.placeholder("x")
+    for scale in (0.1, 0.2):
+        value = graph.call_function(QUANTIZE, (value, scale, 0, -128, 127, torch.int8))
+        value = graph.call_function(DEQUANTIZE, (value, scale, 0, -128, 127, torch.int8))
+    graph.output(graph.call_function(torch.ops.aten.relu.default, (value,)))
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    assert [operator.kind for operator in operators(module)] == ["relu"]
+
+
 def test_with_everything_in_float_the_network_is_the_float_one() -> None:
     """No quantiser is left, and equalised weights compute what the original ones did."""
     module = kept(*(operator.name for operator in operators(quantized("cnn").module)))
     assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
+    assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
     with torch.no_grad():
         for call in calls(0, 4):
             torch.testing.assert_close(module(*call), trained("cnn")(*call), rtol=1e-4, atol=1e-4)

@@ -65,6 +65,7 @@ def test_an_activations_operators_are_those_around_it() -> None:
     around = {activation.operators for activation in activations}
     assert frozenset({"conv2d", "conv2d_1", "add"}) in around
     assert frozenset({"conv2d_2", "add"}) in around
+    assert frozenset({"conv2d"}) in around  # the image's, whose writer is no operator
     assert all(activation.noise > 0 for activation in activations)
     assert {operator.name for operator in mixed.operators(made.module)} <= set(seconds)
 
