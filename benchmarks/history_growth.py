@@ -12,6 +12,7 @@ Ends with an error where an answer took more than 100 ms with the indexes.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from android_harness.history import rows
 from android_harness.history.records import Filter, StoredSession
 from android_harness.history.store import History
 from android_harness.history.tables import INDEXES, SessionRow
+from android_harness.regressions import changes
 from tests.history import postgres
 from tests.history.stored import FIRST_NIGHT, night
 
@@ -69,7 +71,13 @@ def columns(count: int) -> Iterator[dict[str, Any]]:
             "started_at": FIRST_NIGHT + timedelta(days=day, seconds=30 * line),
             "flags": ["trend: up"] if unstable else [],
             "stable": not unstable,
+            "p50_ms": p50_ms(day),
         }
+
+
+def p50_ms(day: int) -> float:
+    """A tenth slower after every other update, with one percent of noise: there is something to find."""
+    return 8.0 * (1.1 if day // UPDATE % 2 else 1.0) * (1 + 0.01 * math.sin(1e4 * day))
 
 
 def fill(memory: History, count: int) -> StoredSession:
@@ -96,7 +104,10 @@ def questions(memory: History, last: StoredSession) -> dict[str, Callable[[], ob
         "show: by its key": lambda: memory.get(last.key),
         "judge: the baseline": lambda: memory.baseline(last),
         "judge: quality before": lambda: memory.earlier(last),
-        "judge: last 365 of a line": lambda: memory.series(last.line, newest=365),
+        "page: a year of a line": lambda: memory.trend(last.line, newest=365),
+        "page: and its change-points": lambda: changes.changes(
+            memory.trend(last.line, newest=365), memory.get_all
+        ),
     }
 
 

@@ -188,6 +188,20 @@ class StoredSession:
         return digest("footing", self.fingerprint, self.build, self.clock_state == "locked-verified")
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One session as far as the trend of its line goes: a year of them is read for every line of a page."""
+
+    key: str
+    run: str
+    started_at: datetime
+    p50_ms: float
+    p90_ms: float
+    stable: bool
+    line: str
+    """`Line.id`."""
+
+
 @dataclass(frozen=True)
 class LaunchSamples:
     """One process, raw."""

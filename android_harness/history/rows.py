@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from android_harness.history.records import Gap, Moment, StoredSession, as_json, digest
+from android_harness.history.records import Gap, Moment, Point, StoredSession, as_json, digest
 from android_harness.history.tables import SessionRow
 
 FIELDS = tuple(one.name for one in fields(StoredSession))
@@ -36,6 +36,8 @@ def columns(session: StoredSession) -> dict[str, Any]:
 
 COLUMNS = tuple(getattr(SessionRow, name) for name in FIELDS)
 """What `session` needs, in the order of `FIELDS`."""
+POINT = tuple(getattr(SessionRow, one.name) for one in fields(Point))
+"""What a `Point` is made of, in its order."""
 
 
 def session(row: Any) -> StoredSession:

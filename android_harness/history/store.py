@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from android_harness.history.records import (
     Filter,
     Gap,
     Line,
+    Point,
     Samples,
     StoredSession,
     device_hash,
@@ -132,6 +133,13 @@ class History:
             row = connection.execute(select(*rows.COLUMNS).where(SessionRow.key == key)).first()
         return rows.session(row) if row else None
 
+    def get_all(self, keys: Collection[str]) -> dict[str, StoredSession]:
+        """The sessions of some keys, by key; without those that are not there, or no more."""
+        query = select(*rows.COLUMNS).where(SessionRow.key.in_(keys))
+        with self.database.reading() as connection:
+            found = map(rows.session, connection.execute(query))
+            return {one.key: one for one in found}
+
     def find(self, beginning: str) -> StoredSession:
         """The session whose key begins so.
 
@@ -202,6 +210,13 @@ class History:
         """
         return self._oldest_first(series(line).limit(newest))
 
+    def trend(self, line: Line, newest: int | None = None) -> tuple[Point, ...]:
+        """As `series`, but a few narrow columns of it, at a tenth of the cost."""
+        query = _newest_first(SessionRow.line == line.id, columns=rows.POINT).limit(newest)
+        with self.database.reading() as connection:
+            found = connection.execute(query).all()
+        return tuple(Point(*row) for row in reversed(found))
+
     def baseline(self, session: StoredSession, count: int = BASELINE_SESSIONS) -> tuple[StoredSession, ...]:
         """The last stable sessions that a session may be held against, oldest first; fewer where there are.
 
@@ -260,9 +275,9 @@ def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
     return SessionRow.run != session.run, or_(last.is_(None), SessionRow.started_at >= last)
 
 
-def _newest_first(*conditions: ColumnElement[bool]) -> Select[Any]:
+def _newest_first(*conditions: ColumnElement[bool], columns: Sequence[Any] = rows.COLUMNS) -> Select[Any]:
     order = (SessionRow.started_at.desc(), SessionRow.number.desc())
-    return select(*rows.COLUMNS).where(*conditions).order_by(*order)
+    return select(*columns).where(*conditions).order_by(*order)
 
 
 def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:

@@ -10,18 +10,21 @@ of 5 % there, for several times the false ones. Absolute deviations need no clea
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from android_harness.history.records import StoredSession
-from android_harness.regressions.causes import causes
-from android_harness.regressions.records import Change
+from android_harness.history.records import Point, StoredSession
+from android_harness.regressions.causes import AROUND, NO_CAUSE, causes
+from android_harness.regressions.records import Cause, Change
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
+
+LookUp: TypeAlias = Callable[[Collection[str]], Mapping[str, StoredSession]]
+"""Keys -> their sessions."""
 
 PENALTY = 8.0
 """Times log n, in units of the noise's variance."""
@@ -39,12 +42,13 @@ SIGMA_OF_MAD = 1.4826
 """Of a normal distribution: its standard deviation by its median absolute deviation."""
 
 
-def changes(series: Sequence[StoredSession]) -> tuple[Change, ...]:
+def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
     """Every place where a series went to another level, with its causes.
 
     Args:
-        series: `History.series(line)`: all sessions of one line, oldest first. Unstable ones too: where a
+        series: `History.trend(line)`: all sessions of one line, oldest first. Unstable ones too: where a
             device throttles from one night on, that is what happened.
+        look_up: `History.get_all`: all that is known of the few sessions around the places.
 
     Raises:
         ValueError: The sessions are of different lines (kinds of evidence included).
@@ -54,6 +58,9 @@ def changes(series: Sequence[StoredSession]) -> tuple[Change, ...]:
     values = [one.p50_ms for one in series]
     places = change_points(values)
     ends = [0, *places, len(values)]
+    spans = list(zip(ends, places, ends[2:], strict=False))
+    around = (series[max(start, place - AROUND) : min(end, place + AROUND)] for start, place, end in spans)
+    known = look_up({one.key for near in around for one in near}) if places else {}
     return tuple(
         Change(
             index=place,
@@ -61,10 +68,18 @@ def changes(series: Sequence[StoredSession]) -> tuple[Change, ...]:
             started_at=series[place].started_at,
             before_ms=statistics.median(values[start:place]),
             after_ms=statistics.median(values[place:end]),
-            causes=causes(series[start:place], series[place:end]),
+            causes=_causes(series[start:place], series[place:end], known),
         )
-        for start, place, end in zip(ends, places, ends[2:], strict=False)
+        for start, place, end in spans
     )
+
+
+def _causes(
+    before: Sequence[Point], after: Sequence[Point], known: Mapping[str, StoredSession]
+) -> tuple[Cause, ...]:
+    """Of two levels, by the sessions that are known; another process may have pruned some meanwhile."""
+    old, new = ([known[one.key] for one in side if one.key in known] for side in (before, after))
+    return causes(old, new) if old and new else (NO_CAUSE,)
 
 
 def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[int, ...]:

@@ -147,7 +147,7 @@ def show(
         session = memory.find(key)
         judgement = judging.judge(session, memory.baseline(session))
         worse = quality.worse(session, memory.earlier(session))
-        steps = changes.changes(memory.series(session.line))
+        steps = changes.changes(memory.trend(session.line), memory.get_all)
         samples = memory.samples(session.key)
     if as_json:
         found = plain(session) | {

@@ -63,16 +63,16 @@ def _judge(history: History, sessions: Sequence[StoredSession]) -> Judged:
     found = judging.judge(first, baseline)
     for again in sessions[1:]:
         found = judging.confirm(found, again, baseline)
-    judged = Judged(found, _worse(history, sessions[-1]))
-    if not judged.regressions:
+    earlier = history.earlier(sessions[-1])
+    judged = Judged(found, _worse(sessions[-1], earlier))
+    if not judged.regressions or not earlier:
         return judged
-    before = [one for one in history.series(first.line) if one.run != first.run]
-    return replace(judged, causes=causes.causes(before, sessions) if before else ())
+    return replace(judged, causes=causes.causes(earlier, sessions))
 
 
-def _worse(history: History, session: StoredSession) -> tuple[Worsening, ...]:
+def _worse(session: StoredSession, earlier: Sequence[StoredSession]) -> tuple[Worsening, ...]:
     """Without the SQNR of fp32, which is rounding noise and has a limit of its own."""
-    found = quality.worse(session, history.earlier(session))
+    found = quality.worse(session, earlier)
     return tuple(item for item in found if (item.figure, session.precision) != ("sqnr_db", "fp32"))
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from android_harness.history.records import StoredSession
+    from android_harness.history.records import Point
     from exporter.nightly.views import View
 
 BAD, GOOD, WEAK = STATUS_COLOURS["failed"], STATUS_COLOURS["passed"], STATUS_COLOURS["not_run"]
@@ -56,7 +56,7 @@ def _dots(axes: Any, view: View) -> None:
         linewidth=0.8,
         zorder=1,
     )
-    groups: dict[tuple[bool, bool], list[StoredSession]] = {}
+    groups: dict[tuple[bool, bool], list[Point]] = {}
     for one in view.series:
         groups.setdefault((one.key in tonight, one.stable), []).append(one)
     for (now, stable), sessions in groups.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from android_harness.history.records import Filter, Gap, Line, StoredSession, device_hash
+from android_harness.history.records import Filter, Gap, Line, Point, StoredSession
 from android_harness.regressions import changes
 from android_harness.regressions.records import Change
 from exporter import ondevice
@@ -30,9 +30,11 @@ class View:
     """One line of the history, as of tonight."""
 
     line: Line
-    series: tuple[StoredSession, ...]
+    series: tuple[Point, ...]
     """Oldest first."""
-    tonight: tuple[StoredSession, ...]
+    last: StoredSession
+    """All of the series' last."""
+    tonight: tuple[Point, ...]
     changes: tuple[Change, ...]
     gaps: tuple[Gap, ...]
     launches: tuple[tuple[StoredSession, tuple[tuple[float, ...], ...]], ...]
@@ -42,11 +44,7 @@ class View:
 
     @property
     def serial(self) -> str:
-        return self.series[-1].serial
-
-    @property
-    def last(self) -> StoredSession:
-        return self.series[-1]
+        return self.last.serial
 
 
 def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
@@ -66,7 +64,7 @@ def _order(view: View) -> tuple[str, str, str, str]:
 
 
 def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) -> View | None:
-    series = memory.series(line, newest=NIGHTS)
+    series, recent = memory.trend(line, newest=NIGHTS), memory.series(line, newest=LAUNCHES_OF)
     tonight = tuple(one for one in series if one.run == result.night)
     if not tonight and _is_old(series[-1], result):
         return None
@@ -74,26 +72,26 @@ def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) 
     return View(
         line=line,
         series=series,
+        last=recent[-1],
         tonight=tonight,
-        changes=changes.changes(series),
-        gaps=tuple(_gaps(memory, series)),
-        launches=tuple(_launches(memory, series[-LAUNCHES_OF:])),
+        changes=changes.changes(series, memory.get_all),
+        gaps=tuple(_gaps(memory, line, series)),
+        launches=tuple(_launches(memory, recent)),
         row=row,
     )
 
 
-def _is_old(session: StoredSession, result: Result) -> bool:
+def _is_old(session: Point, result: Result) -> bool:
     return datetime.fromisoformat(result.started_at) - session.started_at > timedelta(days=FORGOTTEN)
 
 
-def _gaps(memory: History, series: Sequence[StoredSession]) -> Iterator[Gap]:
+def _gaps(memory: History, line: Line, series: Sequence[Point]) -> Iterator[Gap]:
     """Those that this line would have been measured in."""
-    last = series[-1]
     wanted = Filter(
-        model=last.model,
-        target=last.target,
-        artifact=last.artifact,
-        device=device_hash(last.serial),
+        model=line.model,
+        target=line.target,
+        artifact=line.artifact,
+        device=line.device,
         since=series[0].started_at,
         newest=NIGHTS,
     )

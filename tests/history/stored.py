@@ -9,7 +9,7 @@ from typing import Any
 
 from android_harness import evidence, stats
 from android_harness.history import making
-from android_harness.history.records import Samples, StoredSession
+from android_harness.history.records import Point, Samples, StoredSession
 from android_harness.records import Session
 from tests.harness import sessions
 
@@ -50,6 +50,19 @@ def night(number: int, **changes: Any) -> StoredSession:
         "started_at": FIRST_NIGHT + timedelta(days=number),
     }
     return replace(ONE, **own | changes)
+
+
+def point(session: StoredSession) -> Point:
+    """What `History.trend` says of a session."""
+    return Point(
+        key=session.key,
+        run=session.run,
+        started_at=session.started_at,
+        p50_ms=session.p50_ms,
+        p90_ms=session.p90_ms,
+        stable=session.stable,
+        line=session.line.id,
+    )
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 from android_harness.errors import HistoryError
 from android_harness.history.records import Filter, Gap
 from android_harness.history.store import History
-from tests.history.stored import FIRST_NIGHT, night, samples
+from tests.history.stored import FIRST_NIGHT, night, point, samples
 
 
 def test_a_session_comes_out_as_it_went_in(memory: History) -> None:
@@ -86,6 +86,8 @@ def test_a_series_is_one_line_in_time(memory: History) -> None:
         memory.add(session)
     assert memory.series(night(9).line) == tuple(mine)
     assert memory.series(night(9).line, newest=1) == (mine[-1],)
+    assert memory.trend(night(9).line) == tuple(map(point, mine))
+    assert memory.trend(night(9).line, newest=1) == (point(mine[-1]),)
     assert len(memory.lines()) == 5
 
 
@@ -182,6 +184,14 @@ def test_a_key_may_be_shortened(memory: History) -> None:
     for wrong, words in (("key-", "Several sessions"), ("%", "No session"), ("key-3", "No session")):
         with pytest.raises(HistoryError, match=words):
             memory.find(wrong)
+
+
+def test_sessions_are_looked_up_together(memory: History) -> None:
+    """By key; what is not there is left out."""
+    for number in range(3):
+        memory.add(night(number))
+    found = memory.get_all(["key-0", "key-2", "key-9"])
+    assert found == {"key-0": night(0), "key-2": night(2)}
 
 
 def test_marking_what_is_not_there_is_an_error(memory: History) -> None:

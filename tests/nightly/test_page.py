@@ -101,8 +101,8 @@ def test_a_night_without_anything_can_be_drawn() -> None:
 def test_text_from_outside_is_escaped(lines: tuple[View, ...]) -> None:
     """Names, messages and devices cannot become markup, in the page or in the plots."""
     evil = "<script>alert(1)</script>$x_1$"
-    series = tuple(replace(one, serial=evil, device_model=evil, runtime=evil) for one in lines[0].series)
-    line = replace(lines[0], series=series)
+    last = replace(lines[0].last, serial=evil, device_model=evil, runtime=evil)
+    line = replace(lines[0], last=last)
     night = replace(
         sample.result(),
         rows=(sample.row("failed", evil, model=evil, artifact=evil, serial=evil),),
@@ -110,7 +110,7 @@ def test_text_from_outside_is_escaped(lines: tuple[View, ...]) -> None:
         notes=(evil,),
         tools={evil: evil},
     )
-    gap = Gap("k", evil, evil, series[0].started_at, evil, evil, evil, evil)
+    gap = Gap("k", evil, evil, last.started_at, evil, evil, evil, evil)
     html = page.render(night, (line,), (gap,))
     assert "<script" not in html
     assert "&lt;script&gt;" in html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 
 from android_harness.history.records import Moment, StoredSession
 from android_harness.regressions.causes import NO_CAUSE
-from android_harness.regressions.changes import change_points, changes
-from tests.history.stored import ONE, night
+from android_harness.regressions.changes import change_points
+from android_harness.regressions.changes import changes as changes_of
+from android_harness.regressions.records import Change
+from tests.history.stored import ONE, night, point
 
 
 def levels(*parts: tuple[int, float], noise: float = 0.01, seed: int = 3) -> list[float]:
@@ -26,6 +28,12 @@ def series(values: Sequence[float], at: int, **after: Any) -> list[StoredSession
     return [
         night(place, p50_ms=value, **(after if place >= at else {})) for place, value in enumerate(values)
     ]
+
+
+def changes(line: Sequence[StoredSession]) -> tuple[Change, ...]:
+    """As of a history that holds these sessions."""
+    known = {one.key: one for one in line}
+    return changes_of([point(one) for one in line], lambda keys: {key: known[key] for key in keys})
 
 
 def test_a_step_is_found_where_it_is() -> None:
@@ -151,6 +159,20 @@ def test_a_device_that_says_nothing_explains_nothing() -> None:
     mute: dict[str, Any] = {"before": Moment(), "after": Moment(), "clocks": {}}
     line = [replace(one, **mute) for one in series(levels((20, 8.0), (20, 8.8)), 20)]
     assert changes(line)[0].causes == (NO_CAUSE,)
+
+
+def test_only_sessions_around_a_step_are_looked_up() -> None:
+    """Five on each side, once; of a quiet series none: a year is long."""
+    asked: list[set[str]] = []
+
+    def look_up(keys: Collection[str]) -> dict[str, StoredSession]:
+        asked.append(set(keys))
+        return {}
+
+    for values in (levels((40, 8.0)), levels((20, 8.0), (20, 8.8))):
+        found = changes_of([point(one) for one in series(values, 20)], look_up)
+    assert asked == [{f"key-{number}" for number in range(15, 25)}]
+    assert found[0].causes == (NO_CAUSE,)  # they are not there any more: pruned meanwhile
 
 
 def test_kinds_of_evidence_are_never_one_series() -> None:
