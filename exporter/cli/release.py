@@ -29,7 +29,13 @@ def release(
         str | None, typer.Option(metavar="A,B", help="Artifacts; the chosen one when left out.")
     ] = None,
     licence: Annotated[Path | None, typer.Option("--license", metavar="FILE", help="The licence.")] = None,
-    card: Annotated[Path | None, typer.Option(metavar="TOML", help="A model card to go in.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TOML",
+            help="The model's card, as `nightly` and `export-mobile CARD` read it: goes in as it is.",
+        ),
+    ] = None,
     allow_unmeasured: Annotated[
         bool,
         typer.Option("--allow-unmeasured", help="Release what no phone has measured; the bundle says so."),

@@ -1,18 +1,15 @@
-"""MODEL_CARD.md and README.md of a bundle, from its manifest and nothing else."""
+"""MODEL_CARD.md and README.md of a bundle, from its manifest and the model's own card."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from exporter.errors import UsageError
 from exporter.release import maven, swift
 from exporter.release.plan import Plan
 from exporter.report import text
 from exporter.report.schema import Artifact
 
-MAX_BYTES = 1 << 20
 CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified"}
 """Files that say on a bundle's face what it is not."""
 
@@ -24,11 +21,7 @@ def caveats(plan: Plan) -> dict[str, bytes]:
 
 
 def model_card(plan: Plan) -> bytes:
-    """What the model is, where it comes from, how good and how fast each artifact is, and what is not known.
-
-    Raises:
-        UsageError: `--card` is not TOML.
-    """
+    """What the model is, where it comes from, how good and fast each artifact is, and what is not known."""
     listed = plan.manifest
     lines = [f"# {plan.name} {plan.request.version}", "", *_warnings(plan)]
     lines += _table(
@@ -118,21 +111,11 @@ def _plain(words: str) -> str:
 
 
 def _own_card(plan: Plan) -> list[str]:
-    if plan.request.card is None:
+    """What the card itself says, key by key; what it leaves out has defaults that say nothing."""
+    if plan.card is None:
         return []
-    return ["## The model's own card", "", *_items(read_card(plan), 0)]
-
-
-def read_card(plan: Plan) -> dict[str, Any]:
-    """Raises: UsageError: `--card` is too large or not TOML."""
-    path = plan.request.card
-    assert path is not None
-    if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"--card {path} has more than {MAX_BYTES} bytes.")
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--card {path} is not TOML: {error}.") from None
+    written = plan.card.listed.model_dump(mode="json", exclude_unset=True)
+    return ["## The model's own card", "", *_items(written, 0)]
 
 
 def _items(table: dict[str, Any], depth: int) -> list[str]:

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from exporter import cache, devices, jobs, publish, targets
+from exporter import cache, cards, devices, jobs, publish, targets
+from exporter.cards import Card
 from exporter.context import EVIDENCE
 from exporter.errors import ReleaseError, UsageError, VerificationError
 from exporter.records import BudgetVerdict
@@ -42,7 +43,7 @@ class ReleaseRequest:
     allow_unverified: tuple[str, ...] = ()
     licence: Path | None = None
     card: Path | None = None
-    """A model card (TOML) to go in."""
+    """The model's card (`exporter.cards`), to go in."""
     key: Path | None = None
     """Private key; never copied."""
 
@@ -62,6 +63,7 @@ class Plan:
     """Sentences: what no phone has measured although it should have been."""
     not_verified: tuple[str, ...]
     """Sentences: what could not be executed and goes in because the user said so."""
+    card: Card | None = None
     remarks: tuple[str, ...] = field(default=())
     """Sentences for the user: what is left out, and why."""
 
@@ -109,8 +111,28 @@ def plan(request: ReleaseRequest) -> Plan:
         text,
         not_measured,
         not_verified,
+        _card(request, listed),
         _left_out(request, listed, chosen),
     )
+
+
+def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
+    """The card of `--card`, which must be about the checkpoint that was exported.
+
+    Raises:
+        UsageError: It is no model card, or another model's.
+    """
+    if request.card is None:
+        return None
+    card = cards.load(request.card)
+    meant = card.listed.checkpoint.sha256
+    if not listed.source.sha256.startswith(meant):
+        raise UsageError(
+            f"{card} is of another model: its checkpoint has sha256 {meant}, the one that {request.out} "
+            f"was exported from has {listed.source.sha256}.",
+            "Give the card of this model, or export the other.",
+        )
+    return card
 
 
 def _check_words(request: ReleaseRequest) -> None:

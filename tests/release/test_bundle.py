@@ -359,14 +359,35 @@ class TestPublishing:
     def test_a_card_goes_in(self, request_: ReleaseRequest, tmp_path: Path) -> None:
         """As a file, and readable in the model card; markup in it is only text."""
         card = tmp_path / "net.toml"
-        card.write_text('title = "Best <b>net</b>"\n[limits]\nint8_min_sqnr_db = 15.0\n')
+        card.write_text(own_card(request_.out))
         bundle.release(replace(request_, card=card))
         words = (request_.destination / "MODEL_CARD.md").read_text()
-        assert "- title: Best \\<b\\>net\\</b\\>" in words
+        assert "- description: Best \\<b\\>net\\</b\\>" in words
         assert "  - int8_min_sqnr_db: 15.0" in words.replace("\\_", "_")
-        card.write_text("not toml")
-        with pytest.raises(UsageError, match="is not TOML"):
-            bundle.release(replace(request_, card=card, destination=tmp_path / "other"))
+        assert "budget_ms: " not in words.replace("\\_", "_")  # it is not in the card
+        with zipfile.ZipFile(request_.destination / "mobilenet_v2-1.4.0.zip") as opened:
+            assert opened.read("model_card.toml") == card.read_bytes()
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (("[limits]", "[limit]"), "unknown key limit. Did you mean limits?"),
+            (("description", "licens"), "unknown key licens. Did you mean licence?"),
+            (("[checkpoint]", "checkpoint"), "is not TOML"),
+            (('sha256 = "', 'sha256 = "00'), "is of another model: its checkpoint has sha256 00"),
+        ],
+    )
+    def test_a_bad_card_is_refused(
+        self, request_: ReleaseRequest, tmp_path: Path, change: tuple[str, str], words: str
+    ) -> None:
+        """As a night refuses it, in one message, before anything is made; and one of another checkpoint."""
+        card = tmp_path / "net.toml"
+        card.write_text(own_card(request_.out).replace(*change))
+        with pytest.raises(UsageError) as caught:
+            bundle.release(replace(request_, card=card))
+        assert words in str(caught.value)
+        assert caught.value.exit_code == 2
+        assert not request_.destination.exists()
 
     def test_two_models_never_share_a_name(self, request_: ReleaseRequest) -> None:
         """An artifact that is called like a file of the release is refused."""
@@ -374,6 +395,15 @@ class TestPublishing:
         outs.edit(request_.out, rename_chosen)
         with pytest.raises(OutputError, match=r"README\.md is the name of an artifact"):
             bundle.release(request_)
+
+
+def own_card(out: Path) -> str:
+    """The least a card says, of the checkpoint that OUT was exported from."""
+    digest = json.loads((out / "manifest.json").read_text())["source"]["sha256"][:62]
+    return (
+        f'description = "Best <b>net</b>"\n[checkpoint]\npath = "net.pth"\nsha256 = "{digest}"\n'
+        "[limits]\nint8_min_sqnr_db = 15.0\n"
+    )
 
 
 def fail(*_: Any) -> None:
