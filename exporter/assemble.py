@@ -15,6 +15,7 @@ from exporter.stages import CheckedArtifact
 if TYPE_CHECKING:
     import numpy as np
 
+PAGE = "report.html"
 OUTPUTS = "outputs.npz"
 """Some output values of every artifact, for the page's histogram."""
 TOOLS = (
@@ -143,11 +144,17 @@ def _evidence(context: Context) -> dict[str, str]:
 
 def write(folder: Path, found: Report) -> None:
     """Write report.html and, last, manifest.json; each aside and renamed."""
-    from exporter.report import html, manifest
+    from exporter.report import manifest
 
-    page = html.render(found, _outputs(folder / OUTPUTS) if OUTPUTS in found.evidence_files else {})
-    publish.write_text(folder / "report.html", page)
+    publish.write_text(folder / PAGE, page(folder, found))
     publish.write_text(folder / publish.MANIFEST, manifest.dump(found))
+
+
+def page(folder: Path, found: Report) -> str:
+    """The page of what lies in a folder."""
+    from exporter.report import html
+
+    return html.render(found, _outputs(folder / OUTPUTS) if OUTPUTS in found.evidence_files else {})
 
 
 def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter import cache, publish
+from exporter.assemble import PAGE
 from exporter.context import EVIDENCE
 from exporter.errors import OutputError
-from exporter.release import card, examples, maven, repeat, sbom, sign, snippets, sums, swift
+from exporter.release import card, examples, maven, repeat, sbom, serials, sign, snippets, sums, swift
 from exporter.release import zip as archive
-from exporter.release.plan import PAGE, Plan, ReleaseRequest, plan
+from exporter.release.plan import Plan, ReleaseRequest, plan
 from exporter.report.schema import inside
 
 SBOM = "sbom.cdx.json"
@@ -94,9 +95,11 @@ def _zip(planned: Plan, inner: Mapping[str, bytes], path: Path, scratch: Path) -
     root.mkdir()
     out = planned.request.out
     listed = planned.manifest
-    for file in (*(str(a.file) for a in listed.artifacts), *(e.file for e in listed.evidence.files), PAGE):
+    evidence = (e.file for e in listed.evidence.files if e.file not in planned.samples)
+    for file in (*(str(a.file) for a in listed.artifacts), *evidence):
         _copy(inside(out, file), root / file)
     files = {**inner, publish.MANIFEST: planned.text.encode(), **examples.files(out / EVIDENCE, listed)}
+    files |= {**planned.samples, PAGE: serials.page(out, planned.devices)}
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()
     _write(root, files)

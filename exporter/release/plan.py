@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from exporter import cache, cards, devices, jobs, publish, targets
+from exporter import cards, devices, jobs, publish, targets
 from exporter.cards import Card
 from exporter.context import EVIDENCE
-from exporter.errors import ReleaseError, UsageError, VerificationError
+from exporter.errors import ReleaseError, UsageError
 from exporter.records import BudgetVerdict
-from exporter.release import clock
+from exporter.release import clock, intact, serials
 from exporter.report import manifest
-from exporter.report.schema import Artifact, Manifest, inside
+from exporter.report.schema import Artifact, Manifest
 
 VERSION = re.compile(r"\d+(\.\d+){0,3}(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*)?")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 GROUP = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ANDROID = ("executorch", "onnx", "torchscript")
 """Formats that an Android library can carry."""
-PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,10 @@ class Plan:
     """The bundle's: OUT's own, with the chosen artifacts only."""
     text: str
     """The same as JSON, with every field OUT's has."""
+    devices: Mapping[str, str]
+    """Serial -> label: what the bundle calls a device instead."""
+    samples: Mapping[str, bytes]
+    """The bundle's files of raw samples, which are OUT's without serials."""
     not_measured: tuple[str, ...]
     """Sentences: what no phone has measured although it should have been."""
     not_verified: tuple[str, ...]
@@ -101,14 +103,18 @@ def plan(request: ReleaseRequest) -> Plan:
     not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
     not_measured = _unmeasured(request, listed, chosen)
     name = request.name or _name(listed)
-    kept, text = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
-    _check_files(request, kept)
+    kept = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
+    intact.check(request.out, _parsed(request, _text(kept)))
+    known = serials.labels(listed)
+    hidden, samples = serials.hide(request.out, kept, known)
     return Plan(
         request,
         name,
         clock.given(),
-        kept,
-        text,
+        _parsed(request, _text(hidden)),
+        _text(hidden),
+        known,
+        samples,
         not_measured,
         not_verified,
         _card(request, listed),
@@ -245,7 +251,7 @@ def _narrowed(
     listed: Manifest,
     chosen: Sequence[Artifact],
     said: tuple[str, tuple[str, ...], tuple[str, ...]],
-) -> tuple[Manifest, str]:
+) -> dict[str, Any]:
     """OUT's manifest with the chosen artifacts, their evidence, and what the release is."""
     raw: dict[str, Any] = json.loads((request.out / publish.MANIFEST).read_text("utf-8"))
     order = [artifact.name for artifact in chosen]
@@ -269,33 +275,18 @@ def _narrowed(
         "not_measured": not_measured,
         "not_verified": not_verified,
     }
-    text = json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
-    return manifest.parse(text.encode(), request.out / publish.MANIFEST), text
+    return raw
+
+
+def _text(raw: dict[str, Any]) -> str:
+    return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
+
+
+def _parsed(request: ReleaseRequest, text: str) -> Manifest:
+    return manifest.parse(text.encode(), request.out / publish.MANIFEST)
 
 
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
     samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
     return {EVIDENCE, *(jobs.lowering_file(a.precision) for a in chosen), *samples}
-
-
-def _check_files(request: ReleaseRequest, kept: Manifest) -> None:
-    """Trust nothing in OUT that is not what the manifest says."""
-    listed = [(a.file, a.sha256) for a in kept.artifacts if a.file]
-    listed += [(item.file, item.sha256) for item in kept.evidence.files]
-    if EVIDENCE not in {file for file, _ in listed}:
-        raise VerificationError(f"The manifest of {request.out} lists no {EVIDENCE}.", "Export again.")
-    for artifact in kept.artifacts:
-        if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
-            raise VerificationError(f"{artifact.file!a} is no name that an export gives to an artifact.")
-    for file, digest in listed:
-        path = inside(request.out, file)
-        if any(p.is_symlink() for p in path.rglob("*")):
-            raise VerificationError(f"{path} holds a link; an artifact holds files only.")
-        if not path.exists() or cache.digest_path(path) != digest:
-            raise VerificationError(
-                f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
-                "Export it again.",
-            )
-    if not (request.out / PAGE).is_file():
-        raise VerificationError(f"{request.out / PAGE} is missing.", "Export it again.")

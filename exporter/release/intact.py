@@ -1,0 +1,44 @@
+"""Whether OUT still holds what its manifest says: what is to be released is hashed again first."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from exporter import cache
+from exporter.assemble import PAGE
+from exporter.context import EVIDENCE
+from exporter.errors import VerificationError
+from exporter.report.schema import Manifest, inside
+
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check(out: Path, kept: Manifest) -> None:
+    """Trust nothing in OUT that is not what the manifest says.
+
+    Args:
+        out: The export.
+        kept: What of it is to be released.
+
+    Raises:
+        VerificationError: A file is missing, was changed, or is no name for one.
+    """
+    listed = [(a.file, a.sha256) for a in kept.artifacts if a.file]
+    listed += [(item.file, item.sha256) for item in kept.evidence.files]
+    if EVIDENCE not in {file for file, _ in listed}:
+        raise VerificationError(f"The manifest of {out} lists no {EVIDENCE}.", "Export again.")
+    for artifact in kept.artifacts:
+        if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
+            raise VerificationError(f"{artifact.file!a} is no name that an export gives to an artifact.")
+    for file, digest in listed:
+        path = inside(out, file)
+        if any(p.is_symlink() for p in path.rglob("*")):
+            raise VerificationError(f"{path} holds a link; an artifact holds files only.")
+        if not path.exists() or cache.digest_path(path) != digest:
+            raise VerificationError(
+                f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
+                "Export it again.",
+            )
+    if not (out / PAGE).is_file():
+        raise VerificationError(f"{out / PAGE} is missing.", "Export it again.")

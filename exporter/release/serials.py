@@ -1,0 +1,111 @@
+"""Serial numbers of phones stay at home: a release says device-1, device-2, … instead, everywhere alike.
+
+A hash would not do: serials are short enough to be guessed. Numbers follow the order of OUT's manifest.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter import assemble, bench, publish
+from exporter.errors import VerificationError
+from exporter.report import manifest, restore
+from exporter.report.schema import Manifest
+
+HOST = "host"
+"""No phone: what measured on the export's own machine."""
+WHERE = ("device", "flags", "problem", "why")
+"""Fields of a latency that may name the device."""
+
+
+def labels(listed: Manifest) -> dict[str, str]:
+    """Serial -> what a release calls that device; the host keeps its name."""
+    found = dict.fromkeys(item.serial for artifact in listed.artifacts for item in artifact.measured_on())
+    phones = (serial for serial in found if serial != HOST)
+    return {serial: f"device-{number}" for number, serial in enumerate(phones, 1)}
+
+
+def hide(
+    out: Path, listed: dict[str, Any], known: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A manifest without serials, and the raw samples that it lists without them.
+
+    Args:
+        out: Where the raw samples lie.
+        listed: A manifest as JSON; stays as it is.
+        known: `labels` of OUT's manifest.
+
+    Returns:
+        (the manifest, file in the release -> content); the files' names and hashes in the manifest are new.
+
+    Raises:
+        VerificationError: A file of raw samples is none.
+    """
+    hidden, renamed = _relabelled(listed, known)
+    contents = {}
+    for row in hidden["evidence"]["files"]:
+        if row["file"] in renamed:
+            content = _samples(out / row["file"], known)
+            row |= {"file": renamed[row["file"]], "sha256": hashlib.sha256(content).hexdigest()}
+            contents[row["file"]] = content
+    return hidden, contents
+
+
+def page(out: Path, known: Mapping[str, str]) -> bytes:
+    """OUT's report, drawn again where it names a device."""
+    written = (out / assemble.PAGE).read_bytes()
+    text = html.unescape(written.decode("utf-8", "replace"))
+    if not any(serial in text for serial in known):
+        return written
+    path = out / publish.MANIFEST
+    hidden, _ = _relabelled(json.loads(path.read_text("utf-8")), known)
+    report = restore.report(manifest.parse(json.dumps(hidden).encode(), path))
+    return assemble.page(out, report).encode()
+
+
+def _relabelled(listed: dict[str, Any], known: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(the manifest, its files of raw samples -> their new names)."""
+    hidden, renamed = copy.deepcopy(listed), {}
+    for name, item in _latencies(hidden):
+        item |= {key: _without(item[key], known) for key in WHERE if key in item}
+        if file := item.get("samples_file"):
+            item["samples_file"] = renamed[file] = bench.samples_file(name, item["device"]["serial"])
+    return hidden, renamed
+
+
+def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(artifact, what a device said about it)."""
+    for artifact in listed["artifacts"]:
+        for item in (artifact.get("device_latency"), *artifact.get("device_latencies", ())):
+            if item:
+                yield artifact["name"], item
+
+
+def _samples(path: Path, known: Mapping[str, str]) -> bytes:
+    """The first line says whose they are; the others are numbers, which a serial may look like."""
+    head, _, rest = path.read_bytes().partition(b"\n")
+    try:
+        header = json.loads(head)
+    except ValueError:
+        raise VerificationError(f"{path} holds no raw samples.", "Measure again.") from None
+    return json.dumps(_without(header, known)).encode() + b"\n" + rest
+
+
+def _without(value: Any, known: Mapping[str, str]) -> Any:
+    """Any JSON, with labels in the place of serials."""
+    if isinstance(value, dict):
+        return {key: _without(item, known) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, known) for item in value]
+    if not isinstance(value, str):
+        return value
+    for serial in sorted(known, key=len, reverse=True):  # one may begin with another
+        value = re.sub(rf"(?<!\w){re.escape(serial)}(?!\w)", known[serial], value)
+    return value

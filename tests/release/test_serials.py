@@ -1,0 +1,158 @@
+"""`exporter.release.serials`: whose phones measured is nobody's business who gets the model."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from android_harness import evidence, stats
+from exporter import assemble, audit, bench, cache
+from exporter.errors import VerificationError
+from exporter.release import bundle, check, serials
+from exporter.release.plan import ReleaseRequest, plan
+from exporter.report import manifest, restore
+from tests.harness import sessions
+from tests.release import outs
+
+PHONE, LONG, EMULATOR = "R5CR30ABCDE", "adb-R5CR30FGHIJ-x1Y2z3._adb-tls-connect._tcp", "emulator-5554"
+SERIALS = (PHONE, LONG, EMULATOR)
+LOWERING = "int8.lowering.npz"
+
+
+def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
+    """What `bench` does with a session of this device, raw samples included."""
+    work = replace(sessions.session().work, name=artifact)
+    found = sessions.session(work=work, identity=sessions.identity(serial=serial, **identity))
+    latency = evidence.latency(found, stats.figures(found), evidence.Check(1e-6, ""), 15.0)
+    return bench.keep(out, found, latency)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two artifacts measured on two phones, one also on an emulator and the host; the page names them all."""
+    out = outs.write(tmp_path_factory.mktemp("measured") / "out", outs.report())
+    doubts = (f"adb calls it {EMULATOR}, an emulator.",)
+    found = {name: [measured(out, name, serial) for serial in (PHONE, LONG)] for name in outs.KEPT[:2]}
+    found["onnx-fp32"].append(measured(out, "onnx-fp32", EMULATOR, doubts=doubts))
+    found["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
+    names = [str(item.samples_file) for items in found.values() for item in items]
+    (out / LOWERING).write_bytes(b"made up")
+    files = {name: cache.digest_file(out / name) for name in (*names, LOWERING)}
+    listed = restore.report(manifest.load(out / "manifest.json"))
+    assemble.write(out, bench.updated(listed, found, files, 15.0))
+    return out
+
+
+def everything(path: Path, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of a folder, and of what its archives hold."""
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            yield str(file.relative_to(path)), file.read_bytes()
+            if zipfile.is_zipfile(file):
+                inside = folder / file.stem
+                with zipfile.ZipFile(file) as opened:
+                    opened.extractall(inside)
+                yield from everything(inside, folder / f"{file.stem}-")
+
+
+def naming(path: Path, folder: Path) -> list[str]:
+    """Files that name a device: by its serial, its first letters, or its name as a file's."""
+    words = [serial.lower()[:16].encode() for serial in SERIALS] + [b"r5cr30"]
+    return [
+        name
+        for name, content in everything(path, folder)
+        if any(word in content.lower() or word in name.lower().encode() for word in words)
+    ]
+
+
+def test_no_serial_goes_out(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In no file, no name, no archive; OUT itself, which is the user's, has them all; and it verifies."""
+    before = (out / "manifest.json").read_bytes()
+    request = ReleaseRequest(out, "1.4.0", tmp_path / "made", artifacts=outs.KEPT[:2])
+    made = bundle.release(request).directory
+    assert naming(made, tmp_path / "unpacked") == []
+    assert {"manifest.json", "report.html"} <= set(naming(out, tmp_path / "unpacked-out"))
+    assert (out / "manifest.json").read_bytes() == before
+    monkeypatch.setattr(audit, "_check", lambda *_: {})  # the artifacts are no models: only their files count
+    assert check.verify(made).problems == ()
+
+
+def test_devices_stay_comparable(out: Path) -> None:
+    """One label each, for every artifact, in the manifest and its raw samples; the samples stay the same."""
+    found = plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
+    said = {a.name: [item.serial for item in a.measured_on()] for a in found.manifest.artifacts}
+    assert said == {
+        "onnx-fp32": ["device-1", "device-2", "device-3", "host"],
+        "executorch-xnnpack-int8": ["device-1", "device-2"],
+    }
+    listed = {item.file for item in found.manifest.evidence.files}
+    files = {str(item.samples_file) for a in found.manifest.artifacts for item in a.measured_on()}
+    assert files == set(found.samples) == listed - {"verification.npz", LOWERING}
+    lines = found.samples["device/onnx-fp32-device-3.jsonl"].splitlines()
+    header = json.loads(lines[0])
+    assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
+    assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
+    original = (out / bench.samples_file("onnx-fp32", EMULATOR)).read_bytes().splitlines()
+    assert lines[1:] == original[1:]
+
+
+def test_the_page_still_shows_what_was_measured(out: Path) -> None:
+    """It is drawn again, with labels in the place of serials, and says the same."""
+    written = (out / "report.html").read_text()
+    known = serials.labels(manifest.load(out / "manifest.json"))
+    drawn = serials.page(out, known).decode()
+    assert re.sub("<svg.*?</svg>", "", drawn, flags=re.DOTALL) == relabelled(
+        re.sub("<svg.*?</svg>", "", written, flags=re.DOTALL), known
+    )
+    assert drawn.count("<svg") == written.count("<svg")
+
+
+def relabelled(page: str, known: Mapping[str, str]) -> str:
+    for serial, label in known.items():
+        for artifact in outs.KEPT[:2]:
+            page = page.replace(bench.samples_file(artifact, serial), bench.samples_file(artifact, label))
+        page = page.replace(serial, label)
+    return page
+
+
+def test_a_page_that_names_no_device_stays(out: Path, tmp_path: Path) -> None:
+    """To the byte: nothing is drawn for nothing."""
+    (tmp_path / "report.html").write_bytes(b"<!doctype html>\r\nNo R5CR30, no adb.")
+    known = serials.labels(manifest.load(out / "manifest.json"))
+    assert serials.page(tmp_path, known) == b"<!doctype html>\r\nNo R5CR30, no adb."
+
+
+def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
+    """Not inside of others, the longer of two that begin alike first, and never in the numbers."""
+    raw = json.loads((out / "manifest.json").read_text())
+    before = json.dumps(raw)
+    known = {"SM82": "no", "8250": "no", "8": "hidden", "emulator": "device-1", EMULATOR: "device-2"}
+    hidden, files = serials.hide(out, raw, known)
+    (row,) = (row for row in hidden["artifacts"] if row["name"] == "onnx-fp32")
+    found = row["device_latencies"][2]
+    assert (found["device"]["soc"], found["device"]["serial"]) == ("SM8250", "device-2")
+    assert all(b"hidden" not in content.partition(b"\n")[2] for content in files.values())
+    assert json.dumps(raw) == before  # it was copied, not changed
+
+
+def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> None:
+    """Whatever lies there might name a phone."""
+    out = Path(shutil.copytree(out, tmp_path / "out"))
+    path = out / bench.samples_file("onnx-fp32", PHONE)
+    path.write_text("not JSON\n")
+    outs.edit(out, lambda listed: rehash(listed, path))
+    with pytest.raises(VerificationError, match="holds no raw samples"):
+        plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:1]))
+
+
+def rehash(listed: Any, path: Path) -> None:
+    row = next(row for row in listed["evidence"]["files"] if row["file"].endswith(path.name))
+    row["sha256"] = cache.digest_file(path)
