@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import threading
@@ -75,14 +74,6 @@ def _merged(artifact: Artifact, found: Sequence[DeviceLatency]) -> Artifact:
     again = {item.serial for item in found}
     kept = tuple(item for item in artifact.device_latencies if item.serial not in again)
     return replace(artifact, device_latencies=(*kept, *found))
-
-
-def samples_file(artifact: str, serial: str) -> str:
-    """Name in OUT of the raw samples: plain, and another for every serial."""
-    slug = re.sub(r"[^a-z0-9._-]+", "_", serial)[:60]
-    if slug != serial:
-        slug = f"{slug}-{hashlib.sha256(serial.encode()).hexdigest()[:8]}"
-    return f"{publish.DEVICE}/{artifact}-{slug}.jsonl"
 
 
 def write(out: Path, report: Report) -> None:
@@ -249,7 +240,7 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
 
     budget_ms = session.plan.budget_ms
     found = evidence.to_manifest(latency)
-    name = samples_file(session.work.name, session.identity.serial)
+    name = ondevice.samples_file(session.work.name, session.identity.serial)
     try:
         farm.write_samples(session, out / name)
     except OSError as problem_here:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from exporter import evidence, verify
+from exporter import evidence, publish, verify
 from exporter.errors import ExportError
 from exporter.evidence import Evidence
 from exporter.records import Array, Artifact, DeviceLatency, Limits, Sample
@@ -88,6 +90,14 @@ def record(
         return latencies.DeviceLatency.model_validate({**found, **extra}).record()
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
+
+
+def samples_file(artifact: str, serial: str) -> str:
+    """Name in OUT of the raw samples: plain, and another for every serial."""
+    slug = re.sub(r"[^a-z0-9._-]+", "_", serial)[:60]
+    if slug != serial:
+        slug = f"{slug}-{hashlib.sha256(serial.encode()).hexdigest()[:8]}"
+    return f"{publish.DEVICE}/{artifact}-{slug}.jsonl"
 
 
 def quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:

@@ -290,7 +290,7 @@ class TestFiles:
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
         """A serial comes from the device."""
         names = [
-            bench.samples_file("onnx-fp32", s) for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
+            ondevice.samples_file("onnx-fp32", s) for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
         assert len({n.casefold() for n in names}) == len(names)
         assert all(n.startswith("device/onnx-fp32-") and n.count("/") == 1 and len(n) < 255 for n in names)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter import assemble, bench, publish
+from exporter import assemble, ondevice, publish
 from exporter.errors import VerificationError
 from exporter.report import manifest, restore
 from exporter.report.schema import Manifest
@@ -76,7 +76,7 @@ def _relabelled(listed: dict[str, Any], known: Mapping[str, str]) -> tuple[dict[
     for name, item in _latencies(hidden):
         item |= {key: _without(item[key], known) for key in WHERE if key in item}
         if file := item.get("samples_file"):
-            item["samples_file"] = renamed[file] = bench.samples_file(name, item["device"]["serial"])
+            item["samples_file"] = renamed[file] = ondevice.samples_file(name, item["device"]["serial"])
     return hidden, renamed
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from android_harness import evidence, stats
-from exporter import assemble, audit, bench, cache
+from exporter import assemble, audit, bench, cache, ondevice
 from exporter.errors import VerificationError
 from exporter.release import bundle, check, serials
 from exporter.release.plan import ReleaseRequest, plan
@@ -100,7 +100,7 @@ def test_devices_stay_comparable(out: Path) -> None:
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
-    original = (out / bench.samples_file("onnx-fp32", EMULATOR)).read_bytes().splitlines()
+    original = (out / ondevice.samples_file("onnx-fp32", EMULATOR)).read_bytes().splitlines()
     assert lines[1:] == original[1:]
 
 
@@ -118,7 +118,9 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in known.items():
         for artifact in outs.KEPT[:2]:
-            page = page.replace(bench.samples_file(artifact, serial), bench.samples_file(artifact, label))
+            page = page.replace(
+                ondevice.samples_file(artifact, serial), ondevice.samples_file(artifact, label)
+            )
         page = page.replace(serial, label)
     return page
 
@@ -146,7 +148,7 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
 def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> None:
     """Whatever lies there might name a phone."""
     out = Path(shutil.copytree(out, tmp_path / "out"))
-    path = out / bench.samples_file("onnx-fp32", PHONE)
+    path = out / ondevice.samples_file("onnx-fp32", PHONE)
     path.write_text("not JSON\n")
     outs.edit(out, lambda listed: rehash(listed, path))
     with pytest.raises(VerificationError, match="holds no raw samples"):
