@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
-from exporter import cache, phone_setup, samples
+from exporter import cache, extras, phone_setup, samples
 from exporter.errors import MissingDependencyError
 from exporter.findings import Finding
 from exporter.probes import IMPORTS, TIMEOUT_S, Probe, run_probe
@@ -42,6 +42,7 @@ def examine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
         *_machine(),
         *_samples(),
         *phone_setup.examine(),
+        *extras.examine(),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import shutil
 import sys
 import time
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from android_harness import build
 from android_harness.errors import SetupError
-from exporter import doctor, phone_setup, probes, samples
+from exporter import doctor, extras, phone_setup, probes, samples
 from exporter.findings import Finding
 from exporter.probes import Probe
 
@@ -259,6 +261,37 @@ def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
 def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> None:
     """One command tells everything."""
     assert set(phone_findings()) <= set(findings())
+
+
+@pytest.mark.parametrize("name", extras.EXTRAS)
+def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of its packages is not there, what needs it, and how to get it; other extras are as before."""
+    package = extras.EXTRAS[name].packages[-1]
+    installed = {one for extra in extras.EXTRAS.values() for one in extra.packages} - {package}
+
+    def version(wanted: str) -> str:
+        if wanted not in installed:
+            raise metadata.PackageNotFoundError(wanted)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {finding.what: finding for finding in extras.examine()}
+    mine = found.pop(f"Extra {name}")
+    assert (mine.state, mine.fix) == ("limited", f"pip install 'export-mobile[{name}]'")
+    assert mine.detail == f"not installed: {package}; only needed {extras.EXTRAS[name].purpose}"
+    assert {finding.state for finding in found.values() if package not in finding.detail} == {"ok"}
+    assert all("1.2" in finding.detail for finding in found.values() if finding.state == "ok")
+
+
+def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
+    """The doctor tells of every extra that a command needs, and of all its packages."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    declared = project["optional-dependencies"]
+    assert extras.EXTRAS.keys() == declared.keys() - {"samples", "android", "benchmarks", "dev"}
+    for name, extra in extras.EXTRAS.items():
+        wanted = {re.split(r"[\[<>=]", line)[0] for line in declared[name]}
+        assert wanted <= set(extra.packages) <= wanted | {"jsonschema"}  # of cyclonedx[json-validation]
+    assert {f"Extra {name}" for name in extras.EXTRAS} <= findings().keys()
 
 
 @pytest.mark.parametrize(
