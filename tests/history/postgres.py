@@ -63,24 +63,39 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """A server, ended and removed with everything in it."""
+    """A server, ended and removed with everything in it; also where this process is killed."""
     owner = _owner() if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="history-"))  # short: a socket's path has at most 107 bytes
-    try:
-        if owner:
-            shutil.chown(folder, owner)
+    if owner:
+        shutil.chown(folder, owner)
+    with _keeper(owner, folder):
         _run(
             owner, folder, "initdb", "--pgdata", "data", "--username", "owner", "--auth", "trust", "--no-sync"
         )
         with (folder / "data" / "postgresql.conf").open("a") as settings:
             settings.write(QUICK)
         _run(owner, folder, "pg_ctl", "start", *_control(folder), "--log", "log", "-o", f"-k {folder}")
-        try:
-            yield Server(folder)
-        finally:
-            _run(owner, folder, "pg_ctl", "stop", *_control(folder), "--mode", "immediate")
-    finally:
-        shutil.rmtree(folder)
+        yield Server(folder)
+
+
+KEEPER = 'read -r _; "$@"; rm -rf "$0"'
+"""Waits until its standard input is closed, stops the server, and removes its folder."""
+
+
+@contextmanager
+def _keeper(owner: str | None, folder: Path) -> Iterator[None]:
+    """A process that cleans up once this one closes a pipe, which the system does for whoever is killed."""
+    stop = (str(_program("pg_ctl")), "stop", *_control(folder), "--mode", "immediate")
+    with subprocess.Popen(
+        ["/bin/sh", "-c", KEEPER, folder, *stop],
+        user=owner,
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the tests, not for who cleans up after them
+    ):
+        yield
 
 
 def _control(folder: Path) -> tuple[str, ...]:
@@ -88,10 +103,8 @@ def _control(folder: Path) -> tuple[str, ...]:
 
 
 def _run(owner: str | None, folder: Path, program: str, *arguments: str) -> None:
-    where = programs()
-    assert where is not None
     subprocess.run(
-        [where / program, *arguments],
+        [_program(program), *arguments],
         user=owner,
         cwd=folder,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
@@ -100,3 +113,9 @@ def _run(owner: str | None, folder: Path, program: str, *arguments: str) -> None
         timeout=2 * START_S,
         check=True,
     )
+
+
+def _program(name: str) -> Path:
+    where = programs()
+    assert where is not None
+    return where / name

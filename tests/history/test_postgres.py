@@ -1,0 +1,40 @@
+"""`tests.history.postgres`: no server outlives its tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.history import postgres
+
+CODE = """
+import sys
+from tests.history import postgres
+with postgres.running() as server:
+    print(server.new_location(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_server() -> None:
+    """Killed without a chance to clean up: the server ends, and its folder is gone."""
+    if reason := postgres.why_not():
+        pytest.skip(reason)
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        folder = Path(run.stdout.readline().partition("host=")[2].partition("&")[0])
+        server = Path("/proc") / (folder / "data" / "postmaster.pid").read_text().split()[0]
+        assert server.exists()
+        run.kill()
+    until = time.monotonic() + 30
+    while (folder.exists() or server.exists()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not folder.exists()
+    assert not server.exists()
