@@ -174,6 +174,7 @@ TALK_TO_DEVICES = {
     "exporter.bench",
     "exporter.cli",
     "exporter.cli.device",
+    "exporter.cli.filters",
     "exporter.cli.history",
     "exporter.nightly.devices",
     "exporter.nightly.judging",

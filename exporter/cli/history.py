@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from android_harness import records
-from exporter import options
+from exporter.cli import filters
 from exporter.cli.app import Debug, Json, app, console
 from exporter.errors import UsageError
 
 if TYPE_CHECKING:
-    from android_harness.history.records import Filter
     from android_harness.history.store import History
 
 LISTED = 30
@@ -45,19 +42,6 @@ Location = Annotated[
         "when left out.",
     ),
 ]
-Model = Annotated[str | None, typer.Option(help="Only this model card's.")]
-Target = Annotated[str | None, typer.Option(help="Only of this target.")]
-Artifact = Annotated[str | None, typer.Option(metavar="NAME", help="Only this artifact's.")]
-Device = Annotated[str | None, typer.Option(metavar="SERIAL", help="Only this phone's; its hash does, too.")]
-Evidence = Annotated[str | None, typer.Option(help="Only measured, simulated or host.")]
-Run = Annotated[str | None, typer.Option(metavar="NIGHT", help="Only of this night.")]
-Since = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Not older than 7d, 36h, or 2026-01-31 (UTC).")
-]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Older than that.")]
-Stable = Annotated[
-    bool | None, typer.Option("--stable/--unstable", help="Only what is (not) fit to be a baseline.")
-]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Of a session; its beginning is enough.")]
 
 
@@ -68,51 +52,11 @@ def opened(location: str | None) -> History:
     return history.open_history(location, must_exist=True)
 
 
-def a_filter(
-    model: str | None,
-    target: str | None,
-    artifact: str | None,
-    device: str | None,
-    evidence: str | None,
-    run: str | None,
-    since: str | None,
-    until: str | None,
-    stable: bool | None,
-    newest: int | None = None,
-) -> Filter:
-    from android_harness.history.records import Filter
-
-    kind = options.one_of("--evidence", evidence, get_args(records.Evidence)) if evidence else None
-    return Filter(
-        model=model,
-        target=target,
-        artifact=artifact,
-        device=device,
-        evidence=kind,
-        run=run,
-        since=_when("--since", since),
-        until=_when("--until", until),
-        stable=stable,
-        newest=newest,
-    )
-
-
-def _when(option: str, words: str | None) -> datetime | None:
-    return options.moment(option, words) if words else None
-
-
 @remembered.command("list")
+@filters.filtered
 def list_sessions(
+    wanted: filters.Wanted,
     history: Location = None,
-    model: Model = None,
-    target: Target = None,
-    artifact: Artifact = None,
-    device: Device = None,
-    evidence: Evidence = None,
-    run: Run = None,
-    since: Since = None,
-    until: Until = None,
-    stable: Stable = None,
     newest: Annotated[int, typer.Option(min=1, help="At most so many.")] = LISTED,
     as_json: Json = False,
     debug: Debug = False,
@@ -121,7 +65,7 @@ def list_sessions(
     from android_harness.history.records import as_json as plain
     from exporter.report import history as tables
 
-    wanted = a_filter(model, target, artifact, device, evidence, run, since, until, stable, newest)
+    wanted = replace(wanted, newest=newest)
     with opened(history) as memory:
         found, gaps = memory.sessions(wanted), memory.gaps(wanted)
     if as_json:
@@ -162,28 +106,20 @@ def show(
 
 
 @remembered.command("export")
+@filters.filtered
 def export_sessions(
+    wanted: filters.Wanted,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet; its suffix decides.")],
     samples: Annotated[
         bool, typer.Option("--samples", help="A row for every timed call instead of every session.")
     ] = False,
     history: Location = None,
-    model: Model = None,
-    target: Target = None,
-    artifact: Artifact = None,
-    device: Device = None,
-    evidence: Evidence = None,
-    run: Run = None,
-    since: Since = None,
-    until: Until = None,
-    stable: Stable = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write sessions, or their raw samples, for other programs."""
     from android_harness.history import exports
 
-    wanted = a_filter(model, target, artifact, device, evidence, run, since, until, stable)
     with opened(history) as memory:
         count = exports.export(memory, file, wanted, samples=samples)
     if as_json:
