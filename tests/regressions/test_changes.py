@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from android_harness.history.records import Moment, StoredSession
 from android_harness.regressions.causes import NO_CAUSE
-from android_harness.regressions.changes import change_points
+from android_harness.regressions.changes import change_points, noise_of
 from android_harness.regressions.changes import changes as changes_of
 from android_harness.regressions.records import Change
 from tests.history.stored import ONE, night, point
@@ -52,6 +53,19 @@ def test_noise_has_no_steps(seed: int) -> None:
     assert change_points(levels((90, 8.0), seed=seed)) == ()
 
 
+def test_a_restless_year_has_no_steps() -> None:
+    """Three percent of noise: the longer the series, the more a step must explain."""
+    years = [levels((365, 8.0), noise=0.03, seed=seed) for seed in range(8)]
+    assert [change_points(year) for year in years] == [()] * len(years)
+
+
+def test_noise_is_that_around_the_levels() -> None:
+    """As a standard deviation, whatever steps or drift lie beneath it."""
+    logs = np.log(levels((1000, 8.0), (1000, 9.0)))
+    assert noise_of(logs) == pytest.approx(0.01, rel=0.05)
+    assert noise_of(logs + 0.05 * np.arange(len(logs))) == pytest.approx(0.01, rel=0.05)
+
+
 def test_single_outliers_are_no_steps() -> None:
     """A night in which somebody used the phone is not a new level."""
     values = levels((40, 8.0))
@@ -64,6 +78,17 @@ def test_a_small_step_is_none() -> None:
     """One percent of a very calm series is true, and nobody's business."""
     assert change_points(levels((40, 8.0), (40, 8.08), noise=0.0001)) == ()
     assert change_points(levels((40, 8.0), (40, 8.24), noise=0.0001)) == (40,)
+
+
+def test_small_steps_join_their_levels_and_leave_the_others() -> None:
+    """A tenth, and one percent on top of it: one step."""
+    assert change_points(levels((20, 8.0), (20, 8.8), (20, 8.88), noise=0.0001)) == (20,)
+
+
+def test_a_level_has_three_sessions() -> None:
+    """Six nights may have two levels; two slow nights at the end are none of their own."""
+    assert change_points([8.0] * 3 + [10.0] * 3) == (3,)
+    assert 40 not in change_points(levels((40, 8.0), (2, 12.0)))
 
 
 @pytest.mark.parametrize("count", range(6))
@@ -85,6 +110,16 @@ def test_a_change_tells_its_levels() -> None:
     assert found.started_at == night(20).started_at
     assert found.before_ms == pytest.approx(8.0, rel=0.002)
     assert found.slower == pytest.approx(0.1, rel=0.05)
+
+
+def test_levels_lie_between_steps() -> None:
+    """Each is the median of its own nights: an outlier does not move it, nor does the next level."""
+    values = levels((20, 8.0), (20, 8.8), (30, 7.5), noise=0.001)
+    values[5] *= 1.4
+    first, second = changes(series(values, 20))
+    assert first.before_ms == pytest.approx(8.0, rel=0.001)
+    assert first.after_ms == second.before_ms == pytest.approx(8.8, rel=0.001)
+    assert second.after_ms == pytest.approx(7.5, rel=0.001)
 
 
 HOT = replace(ONE.before, celsius={"cpu-1-0-usr": 55.0})
@@ -123,6 +158,28 @@ def test_each_cause_is_named(name: str) -> None:
     (cause,) = found.causes
     assert cause.kind == kind
     assert words in cause.what
+
+
+TOO_LITTLE: dict[str, dict[str, Any]] = {
+    "three degrees": {"before": replace(ONE.before, battery_celsius=31.0)},
+    "two percent of a clock": {"clocks": {**ONE.clocks, "policy7 mean khz": 2_785_000}},
+    "a rare flag": {"flags": ("cap: held",)},
+}
+
+
+@pytest.mark.parametrize("name", TOO_LITTLE)
+def test_a_little_explains_nothing(name: str) -> None:
+    """Every night differs a little; a flag of one night is no level's."""
+    line = series(levels((20, 8.0), (20, 8.8)), 20, **TOO_LITTLE[name])
+    if name == "a rare flag":
+        line[21:] = [replace(one, flags=()) for one in line[21:]]
+    assert changes(line)[0].causes == (NO_CAUSE,)
+
+
+def test_a_change_three_nights_before_is_no_cause() -> None:
+    """A change-point is misplaced by one night at most."""
+    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 17, source_sha256="2" * 64))
+    assert found.causes == (NO_CAUSE,)
 
 
 def test_without_a_cause_it_is_unexplained() -> None:
