@@ -132,17 +132,23 @@ CAUSES: dict[str, tuple[dict[str, Any], str, str]] = {
         "tool",
         "onnx went from 1.23.2 to 1.24.0",
     ),
+    "new tool": ({"toolchain": {**ONE.toolchain, "x": "1"}}, "tool", "x went from unknown to 1."),
     "runtime": ({"runtime": "onnxruntime 1.33.0"}, "tool", "to onnxruntime 1.33.0"),
     "runner": ({"runner": {**ONE.runner, "version": "2"}}, "tool", "The runner's version"),
     "Android": ({"fingerprint": "Xiaomi/new"}, "device", "Android's build"),
     "clocks' lock": ({"clock_state": "locked-verified"}, "device", "lock"),
     "host": ({"host": "farm-b"}, "device", "host"),
     "power": ({"before": replace(ONE.before, plugged="none")}, "device", "Power went from usb to none"),
-    "power saver": ({"before": replace(ONE.before, power_saver=True)}, "device", "Power saver"),
+    "power saver": (
+        {"before": replace(ONE.before, power_saver=True)},
+        "device",
+        "Power saver went from off to on.",
+    ),
     "thermal status": ({"after": replace(ONE.after, thermal_status=2)}, "device", "thermal status"),
     "governor": ({"before": replace(ONE.before, governors=("powersave",))}, "device", "powersave"),
     "limits": ({"before": CAPPED}, "device", "2457600"),
     "battery": ({"before": replace(ONE.before, battery_celsius=34.0)}, "device", "battery"),
+    "cold battery": ({"before": replace(ONE.before, battery_celsius=20.0)}, "device", "from 28 to 20 °C"),
     "heat": ({"before": HOT}, "device", "to 55 °C"),
     "heat in the run": ({"clocks": {**ONE.clocks, "hottest celsius": 70.0}}, "device", "to 70 °C"),
     "mean clock": ({"clocks": {**ONE.clocks, "policy7 mean khz": 2_400_000}}, "device", "to 2400 MHz"),
@@ -158,6 +164,14 @@ def test_each_cause_is_named(name: str) -> None:
     (cause,) = found.causes
     assert cause.kind == kind
     assert words in cause.what
+
+
+def test_a_flag_that_is_gone_is_named() -> None:
+    """A phone that was capped until then is faster for that reason."""
+    line = series(levels((20, 8.8), (20, 8.0)), 20)
+    line[:20] = [replace(one, flags=("cap: held",)) for one in line[:20]]
+    (cause,) = changes(line)[0].causes
+    assert cause.what == "The flag cap is gone."
 
 
 TOO_LITTLE: dict[str, dict[str, Any]] = {

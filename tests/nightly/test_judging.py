@@ -1,0 +1,135 @@
+"""`exporter.nightly.judging`: what tonight's sessions are worth, against a history that really remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from android_harness import history
+from android_harness.history.records import StoredSession
+from android_harness.history.store import History
+from exporter.nightly import judging
+from exporter.nightly.judging import Judged
+from exporter.nightly.measuring import Found
+from exporter.nightly.records import Cell
+from tests.history.stored import ONE, night
+
+CELL: Cell = ("mobilenet_v2", "snapdragon865", "onnx-int8", "R5CR30ABCDE")
+OTHER: Cell = ("mobilenet_v2", "snapdragon865", "ort-int8", "R5CR30ABCDE")
+USUAL: dict[str, Any] = {"artifact": "onnx-int8", "precision": "int8", "p50_ms": 8.0, "p90_ms": 8.1}
+TONIGHT = "night-7"
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """Seven nights at 8 ms."""
+    with history.open_history(tmp_path_factory.mktemp("history") / "history.sqlite") as opened:
+        for number in range(7):
+            opened.add(night(number, **USUAL))
+        yield opened
+
+
+def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Found:
+    """What was measured: one session, or two where it was measured again."""
+    found = Found()
+    for number, changes in enumerate(sessions):
+        found.add(cell, night(7 + number, run=TONIGHT, **USUAL | changes))
+    return found
+
+
+def judged(memory: History, *sessions: dict[str, Any]) -> Judged:
+    (found,) = judging.judge_all(memory, tonight(*sessions)).values()
+    return found
+
+
+SLOW = {"p50_ms": 12.0}
+
+
+@pytest.mark.parametrize(
+    ("sessions", "status", "count"),
+    [
+        (({},), "steady", 0),
+        ((SLOW,), "suspected", 0),
+        ((SLOW, SLOW), "confirmed", 1),
+        ((SLOW, {}), "refuted", 0),
+    ],
+)
+def test_only_what_was_slower_twice_is_a_regression(
+    memory: History, sessions: tuple[dict[str, Any], ...], status: str, count: int
+) -> None:
+    """A suspicion alone is none."""
+    found = judged(memory, *sessions)
+    assert (found.judgement.status, len(found.regressions)) == (status, count)
+    assert found.suspected == (status == "suspected")
+
+
+def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None:
+    """A new runner explains nothing where nothing happened."""
+    new = {"source_sha256": "2" * 64}
+    regressed = judged(memory, SLOW | new, SLOW | new)
+    assert [cause.kind for cause in regressed.causes] == ["model"]
+    assert "The checkpoint went from" in regressed.words
+    assert judged(memory, new).causes == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "regressions", "told"),
+    [
+        ({"sqnr_db": 90.0}, 1, "SQNR fell"),
+        ({"sqnr_db": 90.0, "precision": "fp32"}, 0, ""),
+        ({"accuracy": 0.5}, 1, "Accuracy fell"),
+        ({"size_bytes": 2 * (ONE.size_bytes or 0)}, 0, "The file grew"),
+        ({"max_error": 1.0}, 0, "The largest error grew"),
+    ],
+)
+def test_worse_quality_is_a_regression_where_it_is_not_meant(
+    memory: History, changes: dict[str, Any], regressions: int, told: str
+) -> None:
+    """A larger file and a larger extreme are told; the rounding noise of fp32 is not even that."""
+    found = judged(memory, changes)
+    assert len(found.regressions) == regressions
+    assert told in found.words
+    assert len(found.worse) == bool(told)
+
+
+def test_the_first_night_has_nothing_to_be_held_against(memory: History) -> None:
+    """No baseline, and no causes, however it is."""
+    found = tonight({"artifact": "new", "problem": "other outputs"})
+    (one,) = judging.judge_all(memory, found).values()
+    assert (one.judgement.status, one.worse, one.causes) == ("no_baseline", (), ())
+
+
+def test_a_suspect_is_measured_again_once(memory: History) -> None:
+    """Where the second time said nothing, there is no third."""
+    once, twice = tonight(SLOW), tonight(SLOW, SLOW | {"flags": ("trend: up",)})
+    assert judging.suspects(judging.judge_all(memory, once), once) == {CELL}
+    assert judging.suspects(judging.judge_all(memory, twice), twice) == set()
+
+
+def test_only_the_cells_asked_for_are_judged(memory: History) -> None:
+    """The second time, only what was measured again."""
+    found = tonight({})
+    found.sessions |= tonight({"artifact": "ort-int8"}, cell=OTHER).sessions
+    assert judging.judge_all(memory, found).keys() == {CELL, OTHER}
+    assert judging.judge_all(memory, found, [OTHER]).keys() == {OTHER}
+
+
+@pytest.mark.parametrize("again", [SLOW, {}])
+def test_a_confirmed_regression_is_kept_out_of_the_baselines(tmp_path: Path, again: dict[str, Any]) -> None:
+    """Both of its sessions; what was refuted stays in."""
+    with history.open_history(tmp_path / "history.sqlite") as memory:
+        found = tonight(SLOW, again)
+        for one in (*(night(number, **USUAL) for number in range(7)), *found.sessions[CELL]):
+            memory.add(one)
+        judging.mark(memory, judging.judge_all(memory, found), found)
+        marked = [regressed(memory, one) for one in found.sessions[CELL]]
+    assert marked == [again == SLOW] * 2
+
+
+def regressed(memory: History, session: StoredSession) -> bool:
+    known = memory.get(session.key)
+    assert known is not None
+    return known.regressed
