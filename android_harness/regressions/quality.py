@@ -31,7 +31,7 @@ def worse(
 
 
 def _found(session: StoredSession, earlier: Sequence[StoredSession], limits: Limits) -> Iterator[Worsening]:
-    if session.problem and earlier and not all(one.problem for one in earlier):
+    if session.problem and not all(one.problem for one in earlier):
         yield Worsening("outputs", None, None, f"The device's outputs are not the model's: {session.problem}")
     for figure, is_worse, words in _rules(limits):
         known = [value for one in earlier if (value := getattr(one, figure)) is not None]

@@ -42,6 +42,12 @@ def test_a_calm_series_leaves_five_percent() -> None:
     assert judge(at(8.41), calm).status == "suspected"
 
 
+def test_the_usual_is_the_median() -> None:
+    """A night in which somebody used the phone is not usual."""
+    one_slow = (*BASELINE[:4], replace(BASELINE[4], p50_ms=9.0))
+    assert judge(at(8.0), one_slow).usual_ms == 8.0
+
+
 def test_fewer_than_five_stable_sessions_judge_nothing() -> None:
     """However slow: what is usual is not known."""
     found = judge(at(80.0), BASELINE[1:])
@@ -68,6 +74,13 @@ def test_an_unstable_session_is_no_regression(changes: dict[str, Any]) -> None:
 def test_a_suspicion_is_confirmed_by_a_second_slow_run(again: StoredSession, status: str) -> None:
     """Refuted by a normal one, and left open by one that says nothing."""
     assert confirm(judge(at(9.0), BASELINE), again, BASELINE).status == status
+
+
+def test_a_second_run_is_held_to_the_same_limits() -> None:
+    """Not to the protocol's own, where others were asked for."""
+    few = Limits(min_baseline=4)
+    first = judge(at(9.0), BASELINE[1:], few)
+    assert confirm(first, at(9.0, key="again"), BASELINE[1:], few).status == "confirmed"
 
 
 def test_what_is_not_suspected_needs_no_second_run() -> None:
@@ -98,3 +111,4 @@ def test_the_share_is_of_the_usual() -> None:
     found = judge(at(8.8), BASELINE)
     assert found.slower == pytest.approx(0.1)
     assert found.reason == "p50 is 8.8 ms, 10.0% above the usual 8; the limit is 8.57 ms."
+    assert "20.0% below the usual" in judge(at(6.4), BASELINE).reason

@@ -72,3 +72,16 @@ def test_another_line_is_refused() -> None:
     """Another artifact has another quality."""
     with pytest.raises(ValueError, match="another line"):
         worse(night(9), [night(0, artifact="onnx-int8")])
+
+
+def test_a_figure_is_held_against_the_usual_one() -> None:
+    """The median: one bad night before does not excuse this one."""
+    before = (*BEFORE[:2], night(2, **SAME | {"sqnr_db": 10.0}))
+    assert [found.figure for found in worse(night(9, **SAME | {"sqnr_db": 38.5}), before)] == ["sqnr_db"]
+
+
+def test_outputs_that_were_always_wrong_did_not_get_worse() -> None:
+    """Every night says so; that they are wrong tonight is no news."""
+    before = [night(place, **SAME, problem="NaN in logits") for place in range(3)]
+    assert worse(night(9, **SAME, problem="NaN in logits"), before) == ()
+    assert worse(night(9, **SAME, problem="NaN in logits"), [*before, BEFORE[0]]) != ()
