@@ -51,7 +51,7 @@ def test_the_usual_is_the_median() -> None:
 def test_fewer_than_five_stable_sessions_judge_nothing() -> None:
     """However slow: what is usual is not known."""
     found = judge(at(80.0), BASELINE[1:])
-    assert (found.status, found.usual_ms) == ("no_baseline", None)
+    assert (found.status, found.usual_ms, found.slower) == ("no_baseline", None, None)
     assert judge(at(80.0), BASELINE[1:], Limits(min_baseline=4)).status == "suspected"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from android_harness.regressions.quality import worse
+from android_harness.regressions.records import Limits
 from tests.history.stored import night
 
 BEFORE = tuple(
@@ -77,7 +78,9 @@ def test_another_line_is_refused() -> None:
 def test_a_figure_is_held_against_the_usual_one() -> None:
     """The median: one bad night before does not excuse this one."""
     before = (*BEFORE[:2], night(2, **SAME | {"sqnr_db": 10.0}))
-    assert [found.figure for found in worse(night(9, **SAME | {"sqnr_db": 38.5}), before)] == ["sqnr_db"]
+    (found,) = worse(night(9, **SAME | {"sqnr_db": 38.5}), before)
+    assert (found.figure, found.before, found.now) == ("sqnr_db", 40.0, 38.5)
+    assert worse(night(9, **SAME | {"sqnr_db": 38.5}), before, Limits(sqnr_db=2.0)) == ()
 
 
 def test_outputs_that_were_always_wrong_did_not_get_worse() -> None:
