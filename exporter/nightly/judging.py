@@ -65,7 +65,7 @@ def _judge(history: History, sessions: Sequence[StoredSession]) -> Judged:
         found = judging.confirm(found, again, baseline)
     earlier = history.earlier(sessions[-1])
     judged = Judged(found, _worse(sessions[-1], earlier))
-    if not judged.regressions or not earlier:
+    if not judged.regressions:  # else there is something that it was held against: `earlier` is not empty
         return judged
     return replace(judged, causes=causes.causes(earlier, sessions))
 

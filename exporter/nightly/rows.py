@@ -44,11 +44,15 @@ def rows(
         judged: Of the sessions found.
         earlier: (model, target) -> its report of the night before.
     """
+    of_exports = [
+        row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))
+    ]
+    told = {row.cell for row in of_exports}  # what did not pass is not measured: once is enough
     made = [
         *(Row(name, "", "", "", "failed", why) for name, why in config.broken),
-        *(row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))),
+        *of_exports,
         *_of_devices(lab),
-        *(Row(*cell, "skipped", why) for cell, why in found.skipped.items()),
+        *(Row(*cell, "skipped", why) for cell, why in found.skipped.items() if cell not in told),
         *(Row(*cell, "failed", why) for cell, why in found.failures.items() if not found.sessions.get(cell)),
         *(
             _of_session(cell, sessions, judged[cell], found.failures.get(cell, ""))

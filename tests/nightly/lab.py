@@ -20,7 +20,7 @@ from android_harness.history.records import Filter, Gap, StoredSession
 from android_harness.records import Plan, Session, Work
 from exporter import bench, evidence
 from exporter.context import EVIDENCE
-from exporter.nightly import config, devices, exporting, run
+from exporter.nightly import config, devices, exporting, page, run, views
 from exporter.nightly.devices import Lab
 from exporter.nightly.records import Row
 from exporter.records import Report
@@ -83,6 +83,10 @@ class Farm:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """(serial, file's folder, artifact)."""
     exported: list[str] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    socs_asked: list[str | None] = field(default_factory=list)
+    broken: Mapping[str, Exception] = field(default_factory=dict)
+    """Devices that break down as a whole."""
     kill_after: int | None = None
     """Sessions after whose end everything is killed."""
 
@@ -130,10 +134,16 @@ class Farm:
         works: Sequence[Work],
         plan: Plan,
         *,
+        soc: str | None,
         finished: Callable[[Outcome], None],
         **_: Any,
     ) -> None:
+        self.plans.append(plan)
+        self.socs_asked.append(soc)
         for device in asked:
+            if device.serial in self.broken:
+                finished(Outcome(device.serial, error=self.broken[device.serial]))
+                continue
             results = tuple(self._session(device.serial, work, plan) for work in works)
             finished(Outcome(device.serial, results=results))
             if self.kill_after is not None and len(self.asked) >= self.kill_after:
@@ -152,8 +162,15 @@ class Farm:
         return replace(measured, started_at=datetime.now(UTC).isoformat())
 
 
+def _manifest_only(out: Path, report: Report) -> None:
+    (out / "manifest.json").write_text(manifest.dump(report))
+
+
 def farm_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Farm:
-    """A farm in place of the real one."""
+    """A farm in place of the real one. No page is drawn: that takes most of the time; others look at it."""
+    monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(views, "views", lambda *_: ())
+    monkeypatch.setattr("exporter.bench.assemble.write", _manifest_only)
     found = Farm(folder, **said)
     monkeypatch.setattr(exporting, "_made", found._made)
     monkeypatch.setattr(devices, "find", found._find)

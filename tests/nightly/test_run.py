@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -15,22 +16,11 @@ from android_harness import history
 from android_harness.errors import Disconnected, HarnessError
 from android_harness.records import Work
 from exporter.errors import CheckpointError, NightRunningError
-from exporter.nightly import journal, page, views
+from exporter.nightly import journal
 from exporter.records import Accuracy, Evaluation, Report
 from exporter.report import manifest
 from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
-
-
-@pytest.fixture(autouse=True)
-def _plain_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of the time, and is looked at elsewhere."""
-    monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
-    monkeypatch.setattr(views, "views", lambda *_: ())
-    monkeypatch.setattr("exporter.bench.assemble.write", _manifest_only)
-
-
-def _manifest_only(out: Path, report: Report) -> None:
-    (out / "manifest.json").write_text(manifest.dump(report))
+from tests.report import sample
 
 
 @pytest.fixture
@@ -59,6 +49,7 @@ class TestAllIsMeasured:
         assert ARTIFACT in {one.artifact for one in stored}
         assert set(cells(phones).values()) == {1}
         assert states(finished) == {"fine": len(stored)}
+        assert len({row.cell for row in finished.result.rows}) == len(finished.result.rows)
         assert finished.result.exit_code == 0
 
     def test_what_is_remembered_says_what_it_is_of(self, phones: Farm) -> None:
@@ -69,6 +60,14 @@ class TestAllIsMeasured:
         assert one.toolchain["torch"]
         assert one.artifact_sha256 != one.source_sha256
         assert (one.evidence, one.verdict, one.budget_ms) == ("measured", "pass", 15.0)
+        artifact = next(a for a in sample.artifacts() if a.variant.name == ARTIFACT)
+        found = artifact.verdict and artifact.verdict.comparison
+        assert found
+        assert (one.sqnr_db, one.top1_agreement) == (found.sqnr_db, found.agreement)
+        assert (one.size_bytes, one.source_sha256) == (artifact.size_bytes, sample.report().source_sha256)
+        assert (one.host, one.launches) == (platform.node(), 4)
+        with history.open_history(phones.folder / "history.sqlite") as memory:
+            assert memory.samples(one.key) is not None
 
     def test_accuracy_on_labelled_data_is_remembered(self, phones: Farm) -> None:
         """As the export measured it."""

@@ -1,0 +1,115 @@
+"""`exporter.nightly.measuring`: what may go wrong around a measurement, and what is not measured at all."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from android_harness import build
+from android_harness.errors import DeviceError, SetupError
+from exporter import bench
+from exporter.errors import OutputError
+from exporter.nightly.measuring import key
+from exporter.nightly.records import Cell, Night
+from tests.nightly.lab import ARTIFACT, Farm, farm_of, rows_of, states
+
+CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
+
+
+@pytest.fixture
+def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    return farm_of(tmp_path, monkeypatch)
+
+
+def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same at every start; another on another host, night, device and second measurement."""
+    night, other = (Night(name, Path(), resumed=False) for name in ("one", "two"))
+    keys = [key(night, CELL, 0), key(other, CELL, 0), key(night, CELL, 1), key(night, (*CELL[:3], "b"), 0)]
+    assert key(night, CELL, 0) == keys[0]
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert len({*keys, key(night, CELL, 0)}) == 5
+
+
+def test_what_the_protocol_says_is_what_the_phones_do(phones: Farm) -> None:
+    """Launches as in the night's file, the budget and the chip of the export."""
+    phones.run(phones.task(["one"]))
+    (plan,) = phones.plans
+    assert (plan.launches, plan.budget_ms, phones.socs_asked) == (4, 15.0, ["SM8250"])
+
+
+def test_a_target_that_no_phone_here_stands_for(phones: Farm) -> None:
+    """An iPhone's export is made, and not measured; no failure."""
+    task = phones.task(["one"])
+    task.write_text(task.read_text().replace("snapdragon865", "iphone"))
+    phones.change = lambda report: replace(report, target_name="iphone", target_soc="A15")
+    finished = phones.run(task)
+    assert (phones.asked, phones.exported) == ([], ["one"])
+    words = [row.words for row in rows_of(finished, "skipped") if not row.artifact]
+    assert ["iphone cannot be measured" in one for one in words] == [True]
+
+
+def test_a_runtime_without_a_runner_stops_no_other(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not built is skipped, with the reason."""
+
+    def find(_: str, backend: str) -> Path:
+        if backend == "onnxruntime":
+            raise SetupError("It is not built.", "Build it.")
+        return phones.folder
+
+    monkeypatch.setattr(build, "find_runner", find)
+    finished = phones.run(phones.task(["one"]))
+    assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
+    words = {row.artifact: row.words for row in rows_of(finished, "skipped")}
+    assert words["onnx-fp32"] == "It is not built. Build it."
+
+
+def test_a_file_that_was_changed_is_not_measured(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That export failed; the others are measured."""
+    made = phones._made
+
+    def damaged(card: object, target: str, folder: Path, observer: object) -> object:
+        report = made(card, target, folder, observer)
+        if folder.name.startswith("one"):
+            next(folder.glob("*.onnx")).write_text("damaged")
+        return report
+
+    monkeypatch.setattr("exporter.nightly.exporting._made", damaged)
+    finished = phones.run(phones.task(["one", "two"]))
+    (row,) = rows_of(finished, "failed")
+    assert (row.model, row.artifact) == ("one", "")
+    assert "is not the file that was exported" in row.words
+    assert {one.model for one in phones.sessions()} == {"two"}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DeviceError("It broke.", "Mend it."), "It broke. Mend it."),
+        (KeyError("x"), "Unexpected KeyError: 'x'."),
+    ],
+)
+def test_a_phone_that_breaks_down(phones: Farm, error: Exception, words: str) -> None:
+    """All that was to be measured on it failed; the other phone is not told."""
+    phones.broken = {"b": error}
+    finished = phones.run(phones.task(["one"]))
+    failed = rows_of(finished, "failed")
+    assert {(row.serial, row.words) for row in failed} == {("b", words)}
+    assert {row.artifact for row in failed} == {one.artifact for one in phones.sessions()}
+    assert {one.serial for one in phones.sessions()} == {"a"}
+
+
+def test_a_folder_that_cannot_be_written_loses_no_measurement(
+    phones: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is remembered all the same, and the failure is told."""
+
+    def full(*_: object) -> None:
+        raise OutputError("No space left.")
+
+    monkeypatch.setattr(bench, "write", full)
+    finished = phones.run(phones.task(["one"]))
+    assert len(phones.sessions()) == states(finished)["fine"] == 4
+    assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]
