@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from android_harness import build
 from android_harness.errors import DeviceError, SetupError
 from exporter import bench
 from exporter.errors import OutputError
-from exporter.nightly.measuring import key
+from exporter.nightly import measuring
+from exporter.nightly.measuring import Stage, key
 from exporter.nightly.records import Cell, Night
 from tests.nightly.lab import ARTIFACT, Farm, farm_of, rows_of, states
 
@@ -114,3 +116,16 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
     finished = phones.run(phones.task(["one"]))
     assert len(phones.sessions()) == states(finished)["fine"] == 4
     assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]
+
+
+def test_devices_are_written_down_one_after_another(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end in threads of their own, and share a manifest."""
+    held, update = [], measuring._update
+
+    def watched(stage: Stage, *arguments: Any) -> None:
+        held.append(stage.lock.locked())
+        update(stage, *arguments)
+
+    monkeypatch.setattr(measuring, "_update", watched)
+    phones.run(phones.task(["one"]))
+    assert held == [True, True]
