@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -14,11 +15,14 @@ import pytest
 
 from android_harness import history
 from android_harness.errors import Disconnected, HarnessError
+from android_harness.history.records import device_hash
 from android_harness.records import Work
-from exporter.errors import CheckpointError, NightRunningError
-from exporter.nightly import journal
+from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
+from exporter.nightly import journal, run
+from exporter.nightly.records import Night
 from exporter.records import Accuracy, Evaluation, Report
 from exporter.report import manifest
+from tests.nightly import sample as season
 from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
 from tests.report import sample
 
@@ -199,6 +203,7 @@ class TestKilled:
         assert states(finished) == {"fine": 6 * len({name for _, _, name in phones.asked})}
         assert len(journal.nights(phones.folder / "out")) == 1
         assert phones.exported == ["one", "two", "three"]
+        assert finished.result.notes == ("This night was cut off and went on where it was.",)
 
     def test_a_failure_is_tried_again(self, phones: Farm) -> None:
         """Only what was measured is finished."""
@@ -221,6 +226,7 @@ class TestKilled:
         finished = phones.run(task)
         assert finished.result.night > "2026-01-01"
         assert [gap.run for gap in phones.gaps()] == ["2026-01-01T02-00-00Z"]
+        assert finished.result.notes == ("The night 2026-01-01T02-00-00Z was cut off and never ended.",)
 
     def test_one_that_has_ended_is_not_gone_on_with(self, phones: Farm) -> None:
         """The next start is the next night."""
@@ -297,6 +303,13 @@ class TestJudged:
         assert states(finished) == {"fine": 1}
         assert len(week.asked) == 2
 
+    def test_only_what_looked_slower_is_measured_again(self, week: Farm) -> None:
+        """Another phone, which is new here, is not."""
+        week.phones = ("a", "b")
+        week.answer = lambda *_: FAST * 1.5
+        week.run(week.task(["one"]))
+        assert Counter(serial for serial, _, _ in week.asked) == {"a": 2, "b": 1}
+
     def test_killed_before_the_second_measurement(self, week: Farm) -> None:
         """The next start makes that one only."""
         week.answer = lambda *_: FAST * 1.5
@@ -324,8 +337,10 @@ class TestJudged:
         assert (change.artifact, change.worse) == (ARTIFACT, True)
 
     def test_a_steady_night_changes_nothing(self, week: Farm) -> None:
-        """Nothing to read."""
-        assert week.run(week.task(["one"])).result.changes == ()
+        """Nothing to read; it says which night it was compared with."""
+        last = journal.ended(week.folder / "out")[-1].name
+        result = week.run(week.task(["one"])).result
+        assert (result.changes, result.before) == ((), last)
 
 
 def only_chosen(report: Report) -> Report:
@@ -385,6 +400,46 @@ def test_old_samples_and_sessions_are_forgotten_as_asked(phones: Farm) -> None:
         assert memory.samples("old") is None
         assert memory.get("old") is not None
         assert memory.samples(one.key) is not None
+
+
+def test_old_sessions_are_forgotten_as_asked(phones: Farm) -> None:
+    """Without their samples, too; what is still held against others stays."""
+    task = phones.task(["one"], extra="retention = { history_days = 30 }")
+    phones.run(task)
+    with history.open_history(phones.folder / "history.sqlite") as memory:
+        one = memory.sessions()[0]
+        for number in range(15):
+            at = one.started_at - timedelta(days=45 + number)
+            memory.add(replace(one, key=f"old-{number}", run=f"old-{number}", started_at=at))
+    phones.run(task)
+    with history.open_history(phones.folder / "history.sqlite") as memory:
+        assert memory.get("old-14") is None
+        assert memory.get("old-0") is not None
+        assert memory.get(one.key) is not None
+
+
+def test_a_missing_package_is_told_before_the_night(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the morning."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(MissingDependencyError, match="tensorboard"):
+        phones.run(tensorboard=phones.folder / "scalars")
+    assert phones.exported == []
+
+
+def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
+    """Of its device, or of none in particular; wrong outputs were measured."""
+    rows = (
+        season.row("failed", key="measured"),
+        season.row("failed", serial="b"),
+        season.row("no_phone", serial="all", model=""),
+        season.row("fine", key="fine"),
+        season.row("skipped", artifact="coreml-fp16"),
+    )
+    night = Night("2026-01-31T02-00-00Z", tmp_path, resumed=False)
+    with history.open_history(tmp_path / "history.sqlite") as memory:
+        run._remember_gaps(memory, night, rows)
+        found = {(gap.model, gap.device) for gap in memory.gaps()}
+    assert found == {("mobilenet_v2", device_hash("b")), ("", "")}
 
 
 def test_old_nights_are_forgotten(phones: Farm) -> None:
