@@ -17,10 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import aten
+from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten
 
-QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
-DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
 LOW, HIGH = -128, 127
 
 LINEAR_SHARE = 0.5
@@ -72,7 +70,7 @@ def quantize(
 
 def is_dynamic(module: fx.GraphModule) -> bool:
     """Whether ranges are chosen as the program runs."""
-    return any(node.target is DEQUANTIZE for node in module.graph.nodes)
+    return any(node.target is DEQUANTIZE_AS_IT_RUNS for node in module.graph.nodes)
 
 
 def by_rows(module: fx.GraphModule) -> fx.GraphModule:
@@ -106,7 +104,7 @@ def _copy(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _dequantisers(module: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in module.graph.nodes if node.target is DEQUANTIZE]
+    return [node for node in module.graph.nodes if node.target is DEQUANTIZE_AS_IT_RUNS]
 
 
 def _source(dequantize: fx.Node) -> Any:

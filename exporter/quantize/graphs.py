@@ -14,6 +14,9 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401
 aten = torch.ops.aten
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+QUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
+DEQUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
+"""With a range that is chosen when the tensor is there (see `dynamic`)."""
 DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 LAYERS = (*CONVOLUTIONS, aten.linear.default)
@@ -50,7 +53,8 @@ def is_weight(node: Any) -> bool:
 
 def rounded_tensor(node: fx.Node) -> fx.Node | None:
     """The tensor whose values a dequantiser gives rounded; None for any other node, and for a weight's."""
-    if node.target is not DEQUANTIZE or node.all_input_nodes[0].target is not QUANTIZE:
+    quantizers = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_AS_IT_RUNS: QUANTIZE_AS_IT_RUNS}
+    if node.target not in quantizers or node.all_input_nodes[0].target is not quantizers[node.target]:
         return None
     return node.all_input_nodes[0].all_input_nodes[0]
 

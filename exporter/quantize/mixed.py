@@ -1,7 +1,8 @@
 """A quantised program with some of its operators back in float.
 
-An activation stays quantised as long as the operator that writes it or one that reads it is int8; a weight as
-long as its own layer is. Ranges and rounded weights stay what they were, so candidates cost nothing to make.
+An activation with a fixed range stays quantised as long as the operator that writes it or one that reads it
+is int8; one whose range is chosen as it runs, for its int8 readers alone; a weight as long as its own layer
+is. Ranges and rounded weights stay what they were, so candidates cost nothing to make.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import graphs
-from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
+from exporter.quantize.graphs import (
+    DEQUANTIZE,
+    DEQUANTIZE_AS_IT_RUNS,
+    DEQUANTIZE_CHANNELS,
+    QUANTIZE,
+    QUANTIZE_AS_IT_RUNS,
+)
+
+DEQUANTIZERS = (DEQUANTIZE, DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,10 @@ class Operator:
 
 
 def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
-    """Every operator of a quantised program that reads what is dequantised, in the order they run."""
+    """Every operator of a quantised program that reads what is dequantised, in the order they run.
+
+    A layer of which only the weight is quantised is one of them.
+    """
     return tuple(
         Operator(node.name, graphs.module_path(node), str(node.target).split(".")[1])
         for node in module.graph.nodes
@@ -39,8 +51,9 @@ def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
 
 
 def _is_quantized(node: fx.Node) -> bool:
-    reads = [n for n in node.all_input_nodes if n.target is DEQUANTIZE]
-    return node.op == "call_function" and node.target is not QUANTIZE and bool(reads)
+    reads = [n for n in node.all_input_nodes if n.target in DEQUANTIZERS]
+    quantizes = node.target in (QUANTIZE, QUANTIZE_AS_IT_RUNS)
+    return node.op == "call_function" and not quantizes and bool(reads)
 
 
 def keep_float(
@@ -86,7 +99,8 @@ def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> N
 def _bypass(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
     """Let the float readers of a float operator's result read it as it is."""
     before = writer(source)
-    if _is_quantized(before) and before.name not in names:
+    written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized(before)
+    if written_as_integers and before.name not in names:
         return
     for reader in list(dequantize.users):
         if reader.name in names or not _is_quantized(reader):

@@ -94,13 +94,15 @@ def measure(
 def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     """Rounded tensor -> the int8 operators around it."""
     from exporter.quantize import mixed
-    from exporter.quantize.graphs import rounded_tensor
+    from exporter.quantize.graphs import DEQUANTIZE, rounded_tensor
 
     names = {operator.name for operator in mixed.operators(module)}
     found: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
         if (source := rounded_tensor(node)) is not None:
-            around = {mixed.writer(source).name, *(reader.name for reader in node.users)}
+            around = {reader.name for reader in node.users}
+            if node.target is DEQUANTIZE:  # with a range chosen as it runs, its writer gives float
+                around.add(mixed.writer(source).name)
             found.setdefault(source, set()).update(around & names)
     return {source: frozenset(around) for source, around in found.items() if around}
 
@@ -115,11 +117,20 @@ def _run(
     """The outputs with only one tensor rounded; adds up each operator's time."""
     import torch
 
-    from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, Walk, outputs_of, rounded_tensor
+    from exporter.quantize.dynamic import rounded_rows
+    from exporter.quantize.graphs import (
+        DEQUANTIZE_AS_IT_RUNS,
+        DEQUANTIZE_CHANNELS,
+        Walk,
+        outputs_of,
+        rounded_tensor,
+    )
 
     def around(walk: Walk, node: fx.Node) -> Any | None:
-        if (source := rounded_tensor(node)) is not None:
-            return None if source is rounded else walk.env[source]
+        if (source := rounded_tensor(node)) is not None and source is not rounded:
+            return walk.env[source]
+        if node.target is DEQUANTIZE_AS_IT_RUNS:
+            return rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
         if node.target is DEQUANTIZE_CHANNELS:
             return next((weights[user.name] for user in node.users if user.name in weights), None)
         begin = time.perf_counter()

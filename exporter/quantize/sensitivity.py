@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, fx
 
+from exporter.quantize import dynamic
 from exporter.quantize.graphs import outputs_of
 from exporter.quantize.mixed import keep_float, operators
 from exporter.records import OperatorCost
@@ -32,12 +33,16 @@ def measure(
     found = operators(module)
     names = {operator.name for operator in found}
     expected = run(keep_float(module, weights, names), few)
+
+    def alone(name: str) -> fx.GraphModule:
+        return dynamic.by_rows(keep_float(module, weights, names - {name}))
+
     return tuple(
         OperatorCost(
             operator.name,
             operator.layer,
             operator.kind,
-            noise(expected, run(keep_float(module, weights, names - {operator.name}), few)),
+            noise(expected, run(alone(operator.name), few)),
         )
         for operator in found
     )

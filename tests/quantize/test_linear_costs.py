@@ -1,0 +1,83 @@
+"""What linear layers cost, and which to keep in float, where no range is fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from exporter.quantize import dynamic, search, sensitivity
+from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS
+from exporter.quantize.int8 import tensors
+from exporter.quantize.mixed import keep_float, operators
+from tests.nets import quantized, samples, trained
+
+pytestmark = pytest.mark.slow
+NETS = ("loud_tokens", "loud_channels")
+"""Their linear layers' ranges are chosen as they run; only their weights are int8."""
+
+
+def calls(net: str, first: int = 0, count: int = 8) -> Sequence[tuple[torch.Tensor, ...]]:
+    return [tensors(sample) for sample in samples(net, first, count)]
+
+
+def dequantisers(module: torch.fx.GraphModule) -> int:
+    return sum(n.target in (DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS) for n in module.graph.nodes)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_linear_layer_has_a_cost(net: str) -> None:
+    """None is free, none costs all, and what it computes is named."""
+    made = quantized(net)
+    costs = sensitivity.measure(made.module, made.float_weights, calls(net))
+    assert [cost.name for cost in costs] == [n.name for n in operators(made.module)] != []
+    assert {cost.kind for cost in costs} == {"linear"}
+    assert all(0 < cost.noise < 0.1 for cost in costs)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_all_of_them_in_float_are_the_model(net: str) -> None:
+    """Nothing stays rounded, weights neither."""
+    made = quantized(net)
+    found = keep_float(made.module, made.float_weights, [one.name for one in operators(made.module)])
+    assert dequantisers(made.module) > dequantisers(found) == 0
+    (sample,) = calls(net, 1400, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(found(*sample), trained(net)(*sample), rtol=1e-4, atol=1e-4)
+
+
+def test_one_in_float_leaves_the_others_rows_rounded() -> None:
+    """The first layer reads its input as it is; the rest of the program is what it was."""
+    made = quantized("loud_tokens")
+    first, *others = operators(made.module)
+    found = keep_float(made.module, made.float_weights, [first.name])
+    assert [one.name for one in operators(found)] == [one.name for one in others]
+    assert dynamic.is_dynamic(found)
+
+
+def test_candidates_follow_from_what_rounding_rows_costs() -> None:
+    """Each keeps layers in float that the next keeps too, and is quieter on inputs nobody saw."""
+    made = quantized("loud_tokens")
+    activations, seconds = search.measure(made.module, made.float_weights, calls("loud_tokens"))
+    assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
+    kept = [frozenset[str](), *search.candidates(activations, seconds)]
+    assert len(kept) > 1
+    held_out = calls("loud_tokens", 1400, 16)
+    with torch.no_grad():
+        expected = [(trained("loud_tokens")(*sample),) for sample in held_out]
+    noises = [
+        sensitivity.noise(
+            expected,
+            sensitivity.run(dynamic.by_rows(keep_float(made.module, made.float_weights, one)), held_out),
+        )
+        for one in kept
+    ]
+    assert noises == sorted(noises, reverse=True)
+
+
+def test_weights_alone_have_no_activation_to_spare() -> None:
+    """There is nothing to search for."""
+    made = quantized("loud_channels")
+    activations, seconds = search.measure(made.module, made.float_weights, calls("loud_channels"))
+    assert search.candidates(activations, seconds) == ()
