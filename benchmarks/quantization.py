@@ -7,8 +7,9 @@ same calibration samples, writes a file, and that file is run in its own runtime
 samples, which nothing was calibrated on. "Ours" are the files of an ordinary `export`. SQNR and agreement are
 against the float64 model, as in every report. Each method works in a process of its own, one at a time.
 
-quantise  Seconds from the float module to the written file; ours run the quantised program on the
-          verification samples in that time, too.
+quantise  Seconds from the float module to the written file. Ours, int8: until all int8 files of both runtimes
+          are written, and the quantised program and the float64 model were run on the verification samples;
+          mixed: the whole search.
 total     Seconds of the whole: imports, quantisation, and running the file. Ours: the whole `export` of all
           its artifacts, verified and timed.
 ms        A call's median. Beside it the ratio to our full int8 of the same runtime: the median of the ratios
@@ -111,11 +112,22 @@ def _exported(
     seconds = time.monotonic() - began
     out = _folder(plan, subject, purpose)
     return [
-        _our_row(subject, a, out, seconds) for a in report.artifacts if a.variant.backend in RUNTIMES
+        _our_row(subject, a, out, _made_in(a, report), seconds)
+        for a in report.artifacts
+        if a.variant.backend in RUNTIMES
     ], report
 
 
-def _our_row(subject: Subject, artifact: Artifact, out: Path, seconds: float) -> Row:
+def _made_in(artifact: Artifact, report: Report) -> float | None:
+    """Seconds: int8 files come from one program, and a search makes many mixed ones."""
+    stages = {"int8": "build", "mixed": "search"}
+    stage = stages.get(artifact.variant.precision)
+    return report.stage_seconds[stage] if stage else artifact.build_seconds
+
+
+def _our_row(
+    subject: Subject, artifact: Artifact, out: Path, quantise_s: float | None, seconds: float
+) -> Row:
     comparison = artifact.verdict.comparison if artifact.verdict else None
     variant = artifact.variant
     return Row(
@@ -131,7 +143,7 @@ def _our_row(subject: Subject, artifact: Artifact, out: Path, seconds: float) ->
         quantized=artifact.structure.quantized_weight_fraction if artifact.structure else None,
         sqnr_db=comparison.sqnr_db if comparison else None,
         agreement=comparison.agreement if comparison else None,
-        quantise_s=artifact.build_seconds,
+        quantise_s=quantise_s,
         total_s=seconds,
     )
 
@@ -226,7 +238,7 @@ def main(given: Sequence[str] | None = None) -> int:
         slow=not options.quick,
         again=options.again,
     )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     facts = tables.machine()
     tables.print_machine(facts, plan.threads, console)
     everything: list[Row] = []
