@@ -1,15 +1,13 @@
 """Runs jobs in processes of their own: a framework that crashes takes down one job, not the export.
 
-Each slot is a server process that imports frameworks once and forks a child for every job: children start
-at once, cannot disturb each other, and give their memory back. The servers never compute, because OpenMP's
-threads do not survive a fork. What frameworks print goes to the log file.
+Each slot has a server process (`serving`) that imports frameworks once and forks a child for every job:
+children start at once, cannot disturb each other, and give their memory back. What frameworks print goes to
+the log file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import os
 import pickle
 import signal
@@ -17,16 +15,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ExportError, WorkerError
+from exporter.errors import WorkerError
+from exporter.serving import ENVIRONMENT, Request, import_path
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
-"""OpenMP's threads spin for each other's time slices on a busy machine: 116 ms a call instead of 27."""
+_SERVER = "import sys; from exporter.serving import serve; serve(int(sys.argv[1]))"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +156,6 @@ class _Queue:
             self._changed.notify_all()
 
 
-def _import_path() -> tuple[str, ...]:
-    """Ours, and the current folder last: a user's network may be defined there."""
-    return (*filter(None, sys.path), str(Path.cwd()))
-
-
 class _Server:
     """The caller's end of one server process."""
 
@@ -171,7 +164,7 @@ class _Server:
         with log.open("ab") as stream, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
-                env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(_import_path())},
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(import_path())},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -181,7 +174,7 @@ class _Server:
         self.pipe = connection.Connection(ours.detach())
         self.warmed: set[str] = set()
 
-    def send(self, request: _Request) -> None:
+    def send(self, request: Request) -> None:
         self.pipe.send_bytes(pickle.dumps(request))
         self.warmed.update(request.preload)
 
@@ -191,28 +184,6 @@ class _Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is sent to a server: a job, and what its process is to have of the caller's."""
-
-    log: Path
-    """Where everything that is printed meanwhile goes."""
-    preload: tuple[str, ...]
-    function: Callable[..., Any] | None = None
-    """None: only the imports."""
-    arguments: tuple[Any, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    folder: Path = field(default_factory=Path.cwd)
-    import_path: tuple[str, ...] = field(default_factory=_import_path)
-
-    def enter(self) -> None:
-        """Make this process like the caller's; a server may have been started for an earlier one."""
-        os.environ.clear()
-        os.environ.update({**self.environment, **ENVIRONMENT})
-        os.chdir(self.folder)
-        sys.path[:] = self.import_path
 
 
 _idle: list[_Server] | None = None
@@ -260,13 +231,13 @@ class _Slot:
 
     def warm(self, modules: tuple[str, ...]) -> None:
         with self._lock:
-            self._connect().send(_Request(self._log, modules))
+            self._connect().send(Request(self._log, modules))
 
     def run(self, job: Job) -> Outcome:
         with self._lock:
             try:
                 server = self._connect()
-                server.send(_Request(self._log, job.preload, job.function, job.arguments))
+                server.send(Request(self._log, job.preload, job.function, job.arguments))
                 value = pickle.loads(server.pipe.recv_bytes())
             except (EOFError, OSError):
                 self._kill()
@@ -308,102 +279,3 @@ class _Slot:
         if self._server is not None:
             self._server.pipe.close()
         self._server = None
-
-
-_SERVER = "import sys; from exporter.workers import serve; serve(int(sys.argv[1]))"
-
-
-def serve(descriptor: int) -> None:
-    """The server's loop: import what a job asks for, fork, let the child run the job, pass its answer on."""
-    pipe = connection.Connection(descriptor)
-    while True:
-        try:
-            request: _Request = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        _print_to(request.log)
-        _preload(request.preload)
-        _freeze()
-        if request.function is not None:
-            pipe.send_bytes(_in_child(pipe, request))
-
-
-def _print_to(log: Path) -> None:
-    with contextlib.suppress(OSError), log.open("ab") as stream:  # its run may have ended by now
-        for descriptor in (1, 2):
-            os.dup2(stream.fileno(), descriptor)
-
-
-def _preload(modules: Sequence[str]) -> None:
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a broken framework is the job's to report, in its own words
-            print(f"preload of {name} failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the log
-
-
-def _freeze() -> None:
-    """Take what was imported out of garbage collection: walking it again and again costs a fifth of a job."""
-    gc.collect()
-    gc.freeze()
-
-
-def _in_child(pipe: connection.Connection, request: _Request) -> bytes:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(writer, request)
-    os.close(writer)
-    answer = bytearray()
-    while True:
-        ready = connection.wait([reader, pipe])
-        if pipe in ready:  # nothing is sent to a busy server: the caller is gone
-            os.kill(child, signal.SIGKILL)
-            os._exit(1)
-        chunk = os.read(reader, 1 << 20)
-        if not chunk:
-            break
-        answer += chunk
-    os.close(reader)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return bytes(answer) if status == 0 else pickle.dumps(_death(status))
-
-
-def _child(writer: int, request: _Request) -> None:
-    try:
-        try:
-            request.enter()
-            assert request.function is not None
-            answer = pickle.dumps(request.function(*request.arguments))
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()  # to the log
-            answer = _pickled_error(error)
-        with os.fdopen(writer, "wb") as stream:
-            stream.write(answer)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    finally:  # never return into the server's loop
-        os._exit(1)
-
-
-def _pickled_error(error: Exception) -> bytes:
-    """The error itself where it survives pickling, otherwise its text."""
-    try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-    except Exception:
-        return pickle.dumps(ExportError(f"{type(error).__name__}: {error}", "See export.log."))
-    return data
-
-
-def _death(status: int) -> WorkerError:
-    if status == -signal.SIGKILL:
-        return WorkerError(
-            "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
-        )
-    what = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
-    return WorkerError(f"The worker crashed with {what}.", "See export.log.")
