@@ -167,6 +167,7 @@ def search(
     known = judge.answers(context.folders.out, whole, checked, answering.Answers())
     points = list(judge.points(context.folders.out, whole, checked, latencies, known, ()))
     tried: list[Candidate] = []
+    orders: tuple[tuple[str, ...], ...] = ()
     try:
         int8_stage.ensure(context)
         orders = _orders(context)
@@ -186,7 +187,7 @@ def search(
         warnings: tuple[str, ...] = ("The search found no mixed artifact.",)
         return Found(points=tuple(points), warnings=warnings, answers=known)
     _emit(context, best)
-    warnings = () if best.passed else (_unmet(context.request, best),)
+    warnings = () if best.passed else (_unmet(context.request, best, len(orders) - len(tried)),)
     return Found(best.built, best.checked, best.latencies, tuple(points), warnings, best.answers)
 
 
@@ -280,7 +281,8 @@ def _so_far(points: Sequence[MixedPoint], tried: Sequence[Candidate]) -> str:
     return "; ".join(words) or "measuring what each activation costs"
 
 
-def _unmet(request: Request, best: Candidate) -> str:
+def _unmet(request: Request, best: Candidate, left: int) -> str:
+    """With a word on the time limit where it left some candidates untried."""
     wanted = f"{request.min_sqnr_db:g} dB"
     reached = f"reaches {min(point.sqnr_db for point in best.points):.1f} dB"
     if request.evaluation:
@@ -288,6 +290,6 @@ def _unmet(request: Request, best: Candidate) -> str:
         lost = [point.drop for point in best.points if point.drop is not None]
         reached += f" and loses {max(lost):.2g} points" if lost else " and does not run on labelled samples"
     return (
-        f"The search did not reach {wanted} in every format within its time: the best keeps "
-        f"{len(best.kept)} operators in float and {reached}. See --time-limit."
+        f"The search did not reach {wanted} in every format{' within its time' if left else ''}: the best "
+        f"keeps {len(best.kept)} operators in float and {reached}.{' See --time-limit.' if left else ''}"
     )
