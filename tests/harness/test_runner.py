@@ -62,7 +62,7 @@ def test_it_stops_at_the_maximum(tmp_path: Path) -> None:
     result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
     assert result is not None
     assert 0 < len(result.durations_ns) < 10**7
-    assert result.offsets_ns[-1] <= 10**8
+    assert result.offsets_ns[-1] <= 10**8 + 10**7  # a process that has to wait for a core begins a call late
 
 
 def test_it_runs_where_it_is_told(tmp_path: Path) -> None:
