@@ -64,8 +64,8 @@ def mixed_candidates(work: Path) -> tuple[tuple[str, ...], ...]:
 
     found = int8.load(work)
     samples = [int8.tensors(sample) for sample in jobs.load_data(work).calibration]
-    activations, seconds = search.measure(found.module, found.float_weights, samples)
-    return tuple(tuple(sorted(kept)) for kept in search.candidates(activations, seconds))
+    activations, prices = search.measure(found.module, found.float_weights, samples)
+    return tuple(tuple(sorted(kept)) for kept in search.candidates(activations, prices))
 
 
 def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:

@@ -59,9 +59,9 @@ def test_one_in_float_leaves_the_others_rows_rounded() -> None:
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     """Each keeps layers in float that the next keeps too, and is quieter on inputs nobody saw."""
     made = quantized("loud_tokens")
-    activations, seconds = search.measure(made.module, made.float_weights, calls("loud_tokens"))
+    activations, prices = search.measure(made.module, made.float_weights, calls("loud_tokens"))
     assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
-    kept = [frozenset[str](), *search.candidates(activations, seconds)]
+    kept = [frozenset[str](), *search.candidates(activations, prices)]
     assert len(kept) > 1
     held_out = calls("loud_tokens", 1400, 16)
     with torch.no_grad():
@@ -79,5 +79,5 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
 def test_weights_alone_have_no_activation_to_spare() -> None:
     """There is nothing to search for."""
     made = quantized("loud_channels")
-    activations, seconds = search.measure(made.module, made.float_weights, calls("loud_channels"))
-    assert search.candidates(activations, seconds) == ()
+    activations, prices = search.measure(made.module, made.float_weights, calls("loud_channels"))
+    assert search.candidates(activations, prices) == ()

@@ -61,13 +61,13 @@ def test_an_activations_operators_are_those_around_it() -> None:
     """The residual addition reads the stem's and the pointwise convolution's results."""
     made = quantized("cnn")
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 4)]
-    activations, seconds = search.measure(made.module, made.float_weights, calls)
+    activations, prices = search.measure(made.module, made.float_weights, calls)
     around = {activation.operators for activation in activations}
     assert frozenset({"conv2d", "conv2d_1", "add"}) in around
     assert frozenset({"conv2d_2", "add"}) in around
     assert frozenset({"conv2d"}) in around  # the image's, whose writer is no operator
     assert all(activation.noise > 0 for activation in activations)
-    assert {operator.name for operator in mixed.operators(made.module)} <= set(seconds)
+    assert {operator.name for operator in mixed.operators(made.module)} <= set(prices)
 
 
 def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[float]:
@@ -94,3 +94,9 @@ def test_a_few_samples_are_spread_over_all() -> None:
     for changed, same in ((1, True), (2, False), (6, False)):
         others = [(call[0] * 3,) if i == changed else call for i, call in enumerate(calls)]
         assert (noises(quantized("cnn").float_weights, others) == found) is same
+
+
+def test_time_and_weights_make_the_price() -> None:
+    """Of the whole network's, in equal parts; what has no weights costs its time alone."""
+    prices = search._prices({"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0})
+    assert prices == {"conv": 1.0, "add": 0.25, "head": 0.75}
