@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter import jobs
 from exporter.errors import LoweringError
+from exporter.quantize.search import Mix
 from exporter.records import OperatorCost, Runner, Sample
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def judge_quantized(work: Path, target: Path) -> Quantization:
     return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
 
 
-def mixed_candidates(work: Path) -> tuple[tuple[str, ...], ...]:
+def mixed_candidates(work: Path) -> tuple[Mix, ...]:
     """Operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8, search
 
     found = int8.load(work)
     samples = [int8.tensors(sample) for sample in jobs.load_data(work).calibration]
     activations, prices = search.measure(found.module, found.float_weights, samples)
-    return tuple(tuple(sorted(kept)) for kept in search.candidates(activations, prices))
+    return search.candidates(activations, prices)
 
 
 def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from exporter import answering, cache, int8_stage, jobs, predict, quantizing, stages
 from exporter.context import Context, Event, Source, preload_of
+from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Variant, Verdict
 from exporter.request import Request
 from exporter.stages import CheckedArtifact
 from exporter.workers import Job, Outcome
+
+MARGIN_DB = 0.5
+"""A candidate that is expected to miss the quality limit by more is not made."""
 
 Measurer = Callable[[Path, Variant], Latency | None]
 """Times a file in the runtime that the search is for; None where it cannot."""
@@ -167,15 +171,15 @@ def search(
     known = judge.answers(context.folders.out, whole, checked, answering.Answers())
     points = list(judge.points(context.folders.out, whole, checked, latencies, known, ()))
     tried: list[Candidate] = []
-    orders: tuple[tuple[str, ...], ...] = ()
+    mixes: tuple[Mix, ...] = ()
     try:
         int8_stage.ensure(context)
-        orders = _orders(context)
-        for number, kept in enumerate(orders):
-            context.observer(Event("search", _so_far(points, tried), number, len(orders)))
+        mixes = promising(_mixes(context), points, context.request.min_sqnr_db)
+        for number, mix in enumerate(mixes):
+            context.observer(Event("search", _so_far(points, tried), number, len(mixes)))
             if time.monotonic() - started > context.request.time_limit_s:
                 break
-            tried.append(_candidate(judge, variants, known, kept, number))
+            tried.append(_candidate(judge, variants, known, mix.kept, number))
             if tried[-1].passed:
                 break
     except KeyboardInterrupt:
@@ -187,11 +191,24 @@ def search(
         warnings: tuple[str, ...] = ("The search found no mixed artifact.",)
         return Found(points=tuple(points), warnings=warnings, answers=known)
     _emit(context, best)
-    warnings = () if best.passed else (_unmet(context.request, best, len(orders) - len(tried)),)
+    warnings = () if best.passed else (_unmet(context.request, best, len(mixes) - len(tried)),)
     return Found(best.built, best.checked, best.latencies, tuple(points), warnings, best.answers)
 
 
-def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
+def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float) -> tuple[Mix, ...]:
+    """Without those before the first that may reach the limit; the last one if none may.
+
+    Args:
+        mixes: The fewest operators in float first.
+        int8: Points of all in int8; nothing is left out without one.
+        min_sqnr_db: The limit.
+    """
+    start = min((point.sqnr_db for point in int8), default=math.inf)
+    few = [mix for mix in mixes if start + mix.gain_db >= min_sqnr_db - MARGIN_DB]
+    return tuple(few or mixes[-1:])
+
+
+def _mixes(context: Context) -> tuple[Mix, ...]:
     job = Job(
         "what each activation costs",
         quantizing.mixed_candidates,
@@ -199,7 +216,7 @@ def _orders(context: Context) -> tuple[tuple[str, ...], ...]:
         preload=int8_stage.QUANTIZERS,
     )
     (outcome,) = context.workers.run([job])
-    found: tuple[tuple[str, ...], ...] = outcome.result()
+    found: tuple[Mix, ...] = outcome.result()
     return found
 
 

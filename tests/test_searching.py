@@ -108,8 +108,8 @@ def labelled() -> Labelled:
     checked = stages.verify(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        orders = searching._orders
-        patch.setattr(searching, "_orders", lambda of: orders(of)[:: len(orders(of)) - 1])
+        mixes = searching._mixes
+        patch.setattr(searching, "_mixes", lambda of: mixes(of)[:: len(mixes(of)) - 1])
         found = searching.search(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )

@@ -14,14 +14,15 @@ from exporter import answering, jobs, searching, stages
 from exporter.context import Event
 from exporter.formats import VARIANTS
 from exporter.predict import Ranked
+from exporter.quantize.search import Mix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from exporter.request import Request
-from exporter.searching import Candidate, Found, good_enough
+from exporter.searching import Candidate, Found, good_enough, promising
 from exporter.stages import CheckedArtifact
 from tests import inline
 
 NAMES = ("executorch-xnnpack-mixed", "onnx-mixed")
-ORDERS = (("a",), ("a", "b"), ("a", "b", "c"))
+MIXES = (Mix(("a",), 1.0), Mix(("a", "b"), 2.0), Mix(("a", "b", "c"), 3.0))
 DATA = Path("labelled")
 SOURCE: Any = object()
 
@@ -87,7 +88,7 @@ class Search:
             return replace(found, kept=kept, points=tuple(replace(p, kept=kept) for p in found.points))
 
         patch.setattr(searching, "_candidate", make)
-        patch.setattr(searching, "_orders", lambda _: ORDERS)
+        patch.setattr(searching, "_mixes", lambda _: MIXES)
         patch.setattr(stages, "captured", lambda _, source: source)
 
     def run(self) -> Found:
@@ -158,7 +159,7 @@ def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest
     """By its worse format, wherever it comes in the order; a warning says what it reaches."""
     search = Search(tmp_path, monkeypatch, [(60.0, 20.0), (23.5, 23.0), (70.0, 22.0)])
     found = search.run()
-    assert search.made == [*ORDERS]
+    assert search.made == [mix.kept for mix in MIXES]
     assert chosen(found) == {("a", "b")}
     (warning,) = found.warnings
     assert "did not reach 24 dB in every format" in warning
@@ -238,7 +239,7 @@ def test_ctrl_c_before_there_is_any_ends_the_export(tmp_path: Path, monkeypatch:
 def test_without_candidates_nothing_is_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that has nothing in int8."""
     search = Search(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(searching, "_orders", lambda _: ())
+    monkeypatch.setattr(searching, "_mixes", lambda _: ())
     found = search.run()
     assert (found.built, found.points, search.emitted()) == ((), (), {})
     assert found.warnings == ("The search found no mixed artifact.",)
@@ -292,3 +293,18 @@ def test_every_limit_must_be_met(found: Verdict, drop: float | None, good: bool)
 def test_without_labelled_samples_nothing_can_be_lost(drop: float | None) -> None:
     """A limit that was given without them has nothing to hold for."""
     assert good_enough(Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop)
+
+
+@pytest.mark.parametrize(
+    ("int8_db", "first"), [(22.5, 0), (22.4, 1), (21.5, 1), (21.4, 2), (20.5, 2), (10.0, 2), (None, 0)]
+)
+def test_what_cannot_reach_the_limit_is_not_made(int8_db: float | None, first: int) -> None:
+    """With half a decibel to spare, by int8's worse format; the last one is made even if none can."""
+    worse = [] if int8_db is None else [MixedPoint("onnx-int8", (), int8_db, 1.0, 2.0, 9, False)]
+    better = [MixedPoint("executorch-xnnpack-int8", (), 23.9, 1.0, 2.0, 9, False)] if worse else []
+    assert promising(MIXES, [*better, *worse], 24.0) == MIXES[first:]
+
+
+def test_where_nothing_is_int8_nothing_is_promising() -> None:
+    """As in a program of int8 weights alone."""
+    assert promising((), [], 24.0) == ()

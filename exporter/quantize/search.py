@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from exporter.quantize.graphs import Walk
 
-STEP_DB = 1.5
+STEP_DB = 0.4
 """How much better each candidate is expected to be than the one before."""
+
+MOST_DB = 12.0
+"""No candidate beyond this gain: a sixteenth of the noise is left, and weights are louder by then."""
 
 MOST_SAMPLES = 4
 
@@ -37,7 +40,16 @@ class Activation:
     """The int8 operators that write and read it: all must be in float for it not to be rounded."""
 
 
-def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -> tuple[frozenset[str], ...]:
+@dataclass(frozen=True)
+class Mix:
+    """Operators to keep in float."""
+
+    kept: tuple[str, ...]
+    gain_db: float
+    """SQNR above that of all in int8, if weights were not rounded: what it really gains is less."""
+
+
+def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -> tuple[Mix, ...]:
     """Sets of operators to keep in float, each within the next; about `STEP_DB` of SQNR apart.
 
     Args:
@@ -45,9 +57,10 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
         prices: Operator -> what it costs to keep it in float, in any unit.
     """
     kept: frozenset[str] = frozenset()
-    found: list[frozenset[str]] = []
+    found: list[Mix] = []
     remaining = whole = _noise(activations, kept)
-    while remaining > 0:
+    gain_db = 0.0
+    while remaining > 0 and gain_db < MOST_DB:
         step = max(
             {a.operators for a in activations if not a.operators <= kept},
             key=lambda more: (
@@ -57,11 +70,9 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
         )
         kept |= step
         remaining = _noise(activations, kept)
-        if remaining <= whole * 10 ** (-STEP_DB * (len(found) + 1) / 10):
-            found.append(kept)
-            reached = -10 * math.log10(remaining / whole) if remaining else math.inf
-            if reached >= 12:  # one more step is a sixteenth of the noise: weights are louder by now
-                break
+        gain_db = -10 * math.log10(remaining / whole) if remaining else math.inf
+        if gain_db >= STEP_DB + (found[-1].gain_db if found else 0.0):
+            found.append(Mix(tuple(sorted(kept)), gain_db))
     return tuple(found)
 
 

@@ -61,7 +61,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     made = quantized("loud_tokens")
     activations, prices = search.measure(made.module, made.float_weights, calls("loud_tokens"))
     assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
-    kept = [frozenset[str](), *search.candidates(activations, prices)]
+    kept: list[tuple[str, ...]] = [(), *(mix.kept for mix in search.candidates(activations, prices))]
     assert len(kept) > 1
     held_out = calls("loud_tokens", 1400, 16)
     with torch.no_grad():

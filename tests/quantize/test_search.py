@@ -22,25 +22,26 @@ CHAIN = (
 
 def test_what_removes_most_noise_per_second_comes_first() -> None:
     """The loud activation goes first; of two alike, the one whose operators are cheap."""
-    assert candidates(CHAIN, {"a": 1.0, "b": 1.0, "c": 1.0})[0] == {"a", "b"}
+    assert candidates(CHAIN, {"a": 1.0, "b": 1.0, "c": 1.0})[0].kept == ("a", "b")
     twins = (Activation(0.1, frozenset({"slow"})), Activation(0.1, frozenset({"fast"})))
-    assert candidates(twins, {"slow": 2.0, "fast": 1.0})[0] == {"fast"}
+    assert candidates(twins, {"slow": 2.0, "fast": 1.0})[0].kept == ("fast",)
 
 
 def test_candidates_grow_and_each_is_better_by_a_step() -> None:
     """A later one keeps all that an earlier one keeps; little gains make no candidate of their own."""
     quiet = tuple(Activation(0.001, frozenset({f"q{i}"})) for i in range(20))
     found = candidates((*CHAIN, *quiet), {})
-    assert all(before < after for before, after in itertools.pairwise(found))
-    assert len(found) <= 8
+    assert all(set(before.kept) < set(after.kept) for before, after in itertools.pairwise(found))
+    assert len(found) < 12
 
 
 def test_candidates_are_steps_apart_and_end() -> None:
-    """Each 1.5 dB further than the one before it had to be, as far as 12 dB and no further."""
-    loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(10)]
-    found = candidates((loud, *(Activation(0.1, name) for name in quiet)), {})
-    # After n operators 10 log10(2 / (1.1 - n / 10)): 3.0, 3.5, 4.0, 4.6, 5.2, 6.0, 7.0, 8.2, 10, 13.
-    assert [len(kept) for kept in found] == [1, 2, 4, 6, 8, 9, 10]
+    """Each at least 0.4 dB better than the one before it, as far as 12 dB and no further."""
+    loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
+    found = candidates((loud, *(Activation(0.05, name) for name in quiet)), {})
+    # After n operators 10 log10(2 / (1.05 - n / 20)): 3.0, 3.2, 3.5, 3.7, 4.0, 4.3, 4.6, 4.9, 5.2, …
+    assert [len(mix.kept) for mix in found] == [1, 3, 5, 7, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+    assert [mix.gain_db for mix in found[:2]] == pytest.approx([3.0103, 3.4679], abs=1e-3)
 
 
 def test_what_is_in_float_already_costs_nothing_more() -> None:
@@ -48,7 +49,7 @@ def test_what_is_in_float_already_costs_nothing_more() -> None:
     first, shared, other = (frozenset(names) for names in ({"slow"}, {"slow", "quick"}, {"other"}))
     activations = (Activation(1.0, first), Activation(0.4, shared), Activation(0.4, other))
     found = candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
-    assert found[:2] == (first, shared)
+    assert [set(mix.kept) for mix in found[:2]] == [first, shared]
 
 
 def test_what_cannot_be_improved_has_no_candidates() -> None:
