@@ -25,6 +25,15 @@ class Answers:
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
+def merged(known: Answers, more: Mapping[str, Answers]) -> Answers:
+    """`known`, and of each of `more` what it holds of the artifact it is named after."""
+    found, failures = dict(known.found), dict(known.failures)
+    for name, answers in more.items():
+        found |= {name: answers.found[name]} if name in answers.found else {}
+        failures |= {name: answers.failures[name]} if name in answers.failures else {}
+    return Answers(found, failures)
+
+
 def runnable(built: Sequence[jobs.Built], checked: Mapping[str, CheckedArtifact]) -> tuple[jobs.Built, ...]:
     """What was made and ran here when it was verified."""
     return tuple(b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None)

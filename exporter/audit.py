@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exporter import answering, cache, evaluate, jobs, publish
 from exporter.context import EVIDENCE, Event, Observer
-from exporter.records import Status
+from exporter.records import QUANTIZED, Status
 from exporter.stages import CheckedArtifact, check_files
 from exporter.workers import Job, Outcome, Workers
 
@@ -89,8 +89,9 @@ def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
         elif cache.digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        lowering = jobs.lowering_file(artifact.precision)
-        if artifact.status == "passed" and artifact.precision == "int8" and lowering not in names:
+        lowering = jobs.lowering_file(artifact.name, artifact.precision)
+        quantized = artifact.precision in QUANTIZED
+        if artifact.status == "passed" and quantized and lowering not in names:
             problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")
     return problems
 

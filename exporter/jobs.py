@@ -9,7 +9,7 @@ They hand results on as files in the run's private work folder:
 and, for `verify` to find again, in OUT:
 
     verification.npz                    verification inputs and the float64 model's outputs
-    <precision>.lowering.npz            a quantised program's own outputs, before lowering
+    *.lowering.npz                      a quantised program's own outputs, before lowering
 """
 
 from __future__ import annotations
@@ -205,9 +205,9 @@ def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
     return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
-def lowering_file(precision: Precision) -> str:
-    """In OUT: what the quantised program of a precision computes."""
-    return f"{precision}.lowering.npz"
+def lowering_file(name: str, precision: Precision) -> str:
+    """Of a quantised artifact: all of int8 come from one program, each mixed one from its own."""
+    return f"{name if precision == 'mixed' else precision}.lowering.npz"
 
 
 @dataclass(frozen=True)

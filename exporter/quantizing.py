@@ -69,8 +69,15 @@ def mixed_candidates(work: Path) -> tuple[Mix, ...]:
     return search.candidates(activations, prices)
 
 
-def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:
-    """Put operators of the int8 program back into float; what `build` and `verify` need lands in `folder`."""
+def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path) -> None:
+    """Put operators of the int8 program back into float.
+
+    Args:
+        work: Of the run.
+        kept: Names of the operators.
+        names: Of the artifacts that are made from it.
+        folder: What `build` and `verify` need lands here.
+    """
     from exporter import capture, evidence
     from exporter.quantize import int8, mixed
 
@@ -79,7 +86,8 @@ def mix(work: Path, kept: tuple[str, ...], folder: Path) -> None:
     int8.save(replace(found, module=module), folder)
     capture.save(capture.load(work), folder)
     lowering = _lowering(int8.runner(module), jobs.load_data(work).verification)
-    evidence.save_lowering(lowering, folder / jobs.lowering_file("mixed"))
+    for name in names:
+        evidence.save_lowering(lowering, folder / jobs.lowering_file(name, "mixed"))
 
 
 def _lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:

@@ -37,14 +37,18 @@ class Candidate:
     answers: answering.Answers = field(default_factory=answering.Answers)
     """Of its artifacts, of int8's and float32's."""
 
-    @property
-    def passed(self) -> bool:
-        return len(self.points) == len(self.built) and all(point.passed for point in self.points)
+    def point(self, name: str) -> MixedPoint | None:
+        """Of the artifact of that name, if it was made, ran, and was timed."""
+        return next((point for point in self.points if point.variant == name), None)
+
+    def passed(self, name: str) -> bool:
+        point = self.point(name)
+        return point is not None and point.passed
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What the search leaves: the chosen candidate's artifacts in OUT, and all points."""
+    """What the search leaves: for each variant the chosen candidate's artifact in OUT; and all points."""
 
     built: tuple[jobs.Built, ...] = ()
     checked: Mapping[str, CheckedArtifact] = field(default_factory=dict)
@@ -52,7 +56,7 @@ class Found:
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
     answers: answering.Answers = field(default_factory=answering.Answers)
-    """To the labelled samples, where there are some; the chosen candidate's among them."""
+    """To the labelled samples, where there are some; the chosen artifacts' among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +155,9 @@ def search(
 ) -> Found:
     """Keep the fewest, cheapest operators in float so that the quality limits are met.
 
-    Ends when a candidate meets `min_sqnr_db`, the agreement limit and, with labelled samples, `max_drop` in
-    every format, when the time limit is over, or at Ctrl-C; the best one so far is emitted.
+    Candidates become artifacts of every runtime that has none yet which meets `min_sqnr_db`, the agreement
+    limit and, with labelled samples, `max_drop`. Ends when each has one, when the time limit is over, or at
+    Ctrl-C; the best one so far of each is emitted.
 
     Args:
         context: Of the run.
@@ -176,23 +181,31 @@ def search(
         int8_stage.ensure(context)
         mixes = promising(_mixes(context), points, context.request.min_sqnr_db)
         for number, mix in enumerate(mixes):
+            missing = [v for v in variants if not any(one.passed(v.name) for one in tried)]
+            if not missing or time.monotonic() - started > context.request.time_limit_s:
+                break
             context.observer(Event("search", _so_far(points, tried), number, len(mixes)))
-            if time.monotonic() - started > context.request.time_limit_s:
-                break
-            tried.append(_candidate(judge, variants, known, mix.kept, number))
-            if tried[-1].passed:
-                break
+            tried.append(_candidate(judge, missing, known, mix.kept, number))
     except KeyboardInterrupt:
         if not tried:
             raise
-    best = _best(context.request, tried)
-    points += [replace(point, chosen=one is best) for one in tried for point in one.points]
-    if best is None:
-        warnings: tuple[str, ...] = ("The search found no mixed artifact.",)
-        return Found(points=tuple(points), warnings=warnings, answers=known)
-    _emit(context, best)
-    warnings = () if best.passed else (_unmet(context.request, best, len(mixes) - len(tried)),)
-    return Found(best.built, best.checked, best.latencies, tuple(points), warnings, best.answers)
+    best = {v.name: one for v in variants if (one := _best(context.request, tried, v.name)) is not None}
+    points += [replace(p, chosen=best.get(p.variant) is one) for one in tried for p in one.points]
+    warnings = tuple(
+        _unmet(context.request, v.name, best.get(v.name), len(mixes) - len(tried))
+        for v in variants
+        if v.name not in best or not best[v.name].passed(v.name)
+    )
+    for name, one in best.items():
+        _emit(context, one, name)
+    return Found(
+        tuple(item for name, one in best.items() for item in one.built if item.variant.name == name),
+        {name: one.checked[name] for name, one in best.items()},
+        {name: one.latencies[name] for name, one in best.items()},
+        tuple(points),
+        warnings,
+        answering.merged(known, {name: one.answers for name, one in best.items()}),
+    )
 
 
 def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float) -> tuple[Mix, ...]:
@@ -249,7 +262,7 @@ def _candidate(
 def _built(
     context: Context, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
 ) -> tuple[jobs.Built, ...]:
-    arguments = (context.folders.work, kept, folder)
+    arguments = (context.folders.work, kept, tuple(v.name for v in variants), folder)
     prepare = Job(folder.name, quantizing.mix, arguments, preload=int8_stage.QUANTIZERS)
     work = [
         Job(
@@ -266,28 +279,25 @@ def _built(
     return tuple(item for outcome in outcomes for item in stages.built_by(outcome))
 
 
-def _best(request: Request, tried: Sequence[Candidate]) -> Candidate | None:
-    """The one that passed, which ended the search; failing that, the nearest.
+def _best(request: Request, tried: Sequence[Candidate], name: str) -> Candidate | None:
+    """Whose artifact of that name passed, after which no other was made; failing that, the nearest.
 
     What loses too much on labelled samples fails and cannot be shipped, so that counts before decibels.
     """
-    whole = [one for one in tried if one.points]
-    return max(
-        whole,
-        key=lambda one: (
-            one.passed,
-            -max(excess(request, point.drop) for point in one.points),
-            min(point.sqnr_db for point in one.points),
-        ),
-        default=None,
+    found = [(point, one) for one in tried if (point := one.point(name)) is not None]
+    _, best = max(
+        found,
+        key=lambda pair: (pair[0].passed, -excess(request, pair[0].drop), pair[0].sqnr_db),
+        default=(None, None),
     )
+    return best
 
 
-def _emit(context: Context, best: Candidate) -> None:
+def _emit(context: Context, best: Candidate, name: str) -> None:
     for item in best.built:
-        if item.file:
+        if item.variant.name == name and item.file:
             shutil.copy2(best.folder / item.file, context.folders.out / item.file)
-    lowering = jobs.lowering_file("mixed")
+    lowering = jobs.lowering_file(name, "mixed")
     shutil.copy2(best.folder / lowering, context.folders.out / lowering)
 
 
@@ -298,15 +308,20 @@ def _so_far(points: Sequence[MixedPoint], tried: Sequence[Candidate]) -> str:
     return "; ".join(words) or "measuring what each activation costs"
 
 
-def _unmet(request: Request, best: Candidate, left: int) -> str:
+def _unmet(request: Request, name: str, best: Candidate | None, left: int) -> str:
     """With a word on the time limit where it left some candidates untried."""
-    wanted = f"{request.min_sqnr_db:g} dB"
-    reached = f"reaches {min(point.sqnr_db for point in best.points):.1f} dB"
+    point = best.point(name) if best else None
+    if point is None:
+        return f"The search found no {name} artifact."
+    wanted = f"{request.min_sqnr_db:g} dB and the agreement limit"
+    reached = f"reaches {point.sqnr_db:.1f} dB"
+    if point.agreement is not None:
+        reached += f", {point.agreement:.1%} agreement"
     if request.evaluation:
         wanted += f" with at most {request.max_drop:g} points of top-1 lost"
-        lost = [point.drop for point in best.points if point.drop is not None]
-        reached += f" and loses {max(lost):.2g} points" if lost else " and does not run on labelled samples"
+        lost = point.drop is not None
+        reached += f" and loses {point.drop:.2g} points" if lost else " and does not run on labelled samples"
     return (
-        f"The search did not reach {wanted} in every format{' within its time' if left else ''}: the best "
-        f"keeps {len(best.kept)} operators in float and {reached}.{' See --time-limit.' if left else ''}"
+        f"The search did not reach {wanted} for {name}{' within its time' if left else ''}: the best "
+        f"keeps {len(point.kept)} operators in float and {reached}.{' See --time-limit.' if left else ''}"
     )

@@ -30,20 +30,24 @@ SOURCE: Any = object()
 Pair = tuple[Any, Any]
 
 
-def candidate(folder: Path, decibels: Pair, drops: Pair, status: str, request: Request) -> Candidate:
-    """With a file for each of the two formats that says where it comes from."""
+def candidate(
+    folder: Path, names: Sequence[str], decibels: Pair, drops: Pair, status: str, request: Request
+) -> Candidate:
+    """With a file for each of the formats asked for that says where it comes from."""
     folder.mkdir()
     built, points = [], []
     for name, sqnr_db, drop in zip(NAMES, decibels, drops, strict=True):
+        if name not in names:
+            continue
         file = f"{name}{VARIANTS[name].suffix}"
         (folder / file).write_text(f"{name} of {folder.name}")
         built.append(jobs.Built(VARIANTS[name], file))
         passed = good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, 2.0, 9, passed, drop=drop))
-    (folder / "mixed.lowering.npz").write_text(f"lowering of {folder.name}")
+        (folder / f"{name}.lowering.npz").write_text(f"lowering of {folder.name}")
     checked = {name: CheckedArtifact(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(2.0, 2.0, 20, 1) for name in NAMES}
-    answers = answering.Answers({folder.name: Ranked(((0,),))})
+    answers = answering.Answers({name: Ranked(((int(folder.name),),)) for name in NAMES})
     return Candidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
 
 
@@ -70,16 +74,19 @@ class Search:
         **options: Any,
     ) -> None:
         self.made: list[tuple[str, ...]] = []
+        self.asked: list[tuple[str, ...]] = []
         self.events: list[Event] = []
         self.context = inline.context(folder, NAMES, self.events.append, search=True, **options)
         self.context.folders.work.joinpath("int8.pt2").touch()
 
         def make(*arguments: Any) -> Candidate:
-            kept, number = arguments[-2:]
+            _, variants, _, kept, number = arguments
             before(number)
             self.made.append(kept)
+            self.asked.append(tuple(variant.name for variant in variants))
             found = candidate(
                 self.context.folders.work / f"{number}",
+                self.asked[-1],
                 both(decibels[number]),
                 both(drops[number]),
                 statuses[number],
@@ -112,17 +119,35 @@ def test_it_ends_with_the_first_that_is_good_enough(tmp_path: Path, monkeypatch:
     assert found.warnings == ()
 
 
-def test_good_enough_is_good_enough_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A candidate that one of the runtimes carries badly does not end it."""
-    search = Search(tmp_path, monkeypatch, [(30.0, 23.0), (23.0, 30.0), 24.0])
-    assert chosen(search.run()) == {("a", "b", "c")}
+def test_each_runtime_has_the_first_that_is_good_enough_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one has is not made again while the other is looked for; files and answers are its own."""
+    search = Search(tmp_path, monkeypatch, [(30.0, 23.0), (50.0, 23.5), (50.0, 24.0)])
+    found = search.run()
+    assert search.asked == [NAMES, NAMES[1:], NAMES[1:]]
+    assert [(point.variant, len(point.kept)) for point in found.points if point.chosen] == [
+        (NAMES[0], 1),
+        (NAMES[1], 3),
+    ]
+    assert search.emitted() == {
+        "executorch-xnnpack-mixed.lowering.npz": "lowering of 0",
+        "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 0",
+        "onnx-mixed.lowering.npz": "lowering of 2",
+        "onnx-mixed.onnx": "onnx-mixed of 2",
+    }
+    assert {name: row.rows for name, row in found.answers.found.items()} == {
+        NAMES[0]: ((0,),),
+        NAMES[1]: ((2,),),
+    }
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_a_candidate_without_one_of_its_artifacts_is_not_good_enough(
+def test_what_could_not_be_made_or_timed_is_looked_for_further(
     left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be made or timed has no point: no pass without one of them, no choice without any."""
+    """It has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0])
     make = searching._candidate
 
@@ -131,7 +156,7 @@ def test_a_candidate_without_one_of_its_artifacts_is_not_good_enough(
         return replace(found, points=found.points[:left]) if arguments[-1] == 0 else found
 
     monkeypatch.setattr(searching, "_candidate", incomplete)
-    assert chosen(search.run()) == {("a", "b")}
+    assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
     assert search.made == [("a",), ("a", "b")]
 
 
@@ -146,24 +171,25 @@ def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.M
     search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
     found = search.run()
     assert search.emitted() == {
+        "executorch-xnnpack-mixed.lowering.npz": "lowering of 1",
         "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 1",
-        "mixed.lowering.npz": "lowering of 1",
+        "onnx-mixed.lowering.npz": "lowering of 1",
         "onnx-mixed.onnx": "onnx-mixed of 1",
     }
     assert [item.variant.name for item in found.built] == [*NAMES]
     assert set(found.checked) == set(found.latencies) == set(NAMES)
-    assert list(found.answers.found) == ["1"]
+    assert {row.rows for row in found.answers.found.values()} == {((1,),)}
 
 
 def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its worse format, wherever it comes in the order; a warning says what it reaches."""
-    search = Search(tmp_path, monkeypatch, [(60.0, 20.0), (23.5, 23.0), (70.0, 22.0)])
+    """Of each runtime, wherever it comes in the order; a warning says what it reaches."""
+    search = Search(tmp_path, monkeypatch, [(23.1, 20.0), (23.5, 23.0), (23.2, 22.0)])
     found = search.run()
     assert search.made == [mix.kept for mix in MIXES]
     assert chosen(found) == {("a", "b")}
-    (warning,) = found.warnings
-    assert "did not reach 24 dB in every format" in warning
-    assert warning.endswith("keeps 2 operators in float and reaches 23.0 dB.")
+    first, second = found.warnings
+    assert "did not reach 24 dB and the agreement limit for executorch-xnnpack-mixed:" in first
+    assert second.endswith("keeps 2 operators in float and reaches 23.0 dB, 100.0% agreement.")
 
 
 def test_what_loses_too_much_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +203,9 @@ def test_what_loses_too_much_does_not_end_it(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("drops", "kept", "says"),
     [
-        ([5.0, 1.5, 2.0], ("a", "b"), "reaches 29.0 dB and loses 1.5 points"),
-        ([None, 3.0, None], ("a", "b"), "reaches 29.0 dB and loses 3 points"),
-        ([(0.0, 5.0), (2.0, 2.5), (1.0, 4.0)], ("a", "b"), "reaches 29.0 dB and loses 2.5 points"),
-        ([None, None, None], ("a", "b", "c"), "reaches 40.0 dB and does not run on labelled samples"),
+        ([5.0, 1.5, 2.0], ("a", "b"), "reaches 29.0 dB, 100.0% agreement and loses 1.5 points"),
+        ([None, 3.0, None], ("a", "b"), "reaches 29.0 dB, 100.0% agreement and loses 3 points"),
+        ([None, None, None], ("a", "b", "c"), "agreement and does not run on labelled samples"),
     ],
 )
 def test_of_those_that_lose_too_much_the_one_that_loses_least_is_kept(
@@ -190,11 +215,11 @@ def test_of_those_that_lose_too_much_the_one_that_loses_least_is_kept(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever its decibels, by its worse format: what loses too much is not shipped. No answer is worst."""
+    """Whatever its decibels: what loses too much is not shipped. No answer is worst."""
     search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], drops, evaluation=DATA, max_drop=1.0)
     found = search.run()
     assert chosen(found) == {kept}
-    assert "did not reach 24 dB with at most 1 points of top-1 lost in every format" in found.warnings[0]
+    assert "24 dB and the agreement limit with at most 1 points of top-1 lost for " in found.warnings[0]
     assert says in found.warnings[0]
 
 
@@ -242,7 +267,7 @@ def test_without_candidates_nothing_is_emitted(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(searching, "_mixes", lambda _: ())
     found = search.run()
     assert (found.built, found.points, search.emitted()) == ((), (), {})
-    assert found.warnings == ("The search found no mixed artifact.",)
+    assert found.warnings == tuple(f"The search found no {name} artifact." for name in NAMES)
 
 
 def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
