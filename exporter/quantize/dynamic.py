@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten
+from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied
 
 LOW, HIGH = -128, 127
 
@@ -80,7 +80,7 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
     """
     if not is_dynamic(module):
         return module
-    found = _copy(module)
+    found = copied(module)
     for node in _dequantisers(found):
         with found.graph.inserting_before(node):
             rows = found.graph.call_function(rounded_rows, (_source(node),))
@@ -90,17 +90,10 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
 
 def in_float(module: fx.GraphModule) -> fx.GraphModule:
     """A copy over the same tensors that leaves activations as they are: weights alone are quantised."""
-    found = _copy(module)
+    found = copied(module)
     for node in _dequantisers(found):
         node.replace_all_uses_with(_source(node))
     return _cleaned(found)
-
-
-def _copy(module: fx.GraphModule) -> fx.GraphModule:
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    graph.set_codegen(module.graph._codegen)
-    return fx.GraphModule(module, graph)
 
 
 def _dequantisers(module: fx.GraphModule) -> list[fx.Node]:

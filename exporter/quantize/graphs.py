@@ -72,6 +72,14 @@ def module_path(node: fx.Node) -> str:
     return str(paths[-1]).removeprefix("L['self'].") if paths else node.name
 
 
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the graph over the same tensors; a deep one takes several times as long."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    graph.set_codegen(module.graph._codegen)
+    return fx.GraphModule(module, graph)
+
+
 class Walk(fx.Interpreter):
     """Runs a graph node by node, as `around` says: it may give a node's value itself.
 

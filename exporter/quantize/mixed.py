@@ -7,7 +7,6 @@ is. Ranges and rounded weights stay what they were, so candidates cost nothing t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -59,14 +58,14 @@ def _is_quantized(node: fx.Node) -> bool:
 def keep_float(
     module: fx.GraphModule, weights: Mapping[str, Tensor], names: Collection[str]
 ) -> fx.GraphModule:
-    """A copy of a quantised program with the named operators in float.
+    """A copy of a quantised program, over the same tensors, with the named operators in float.
 
     Args:
         module: The whole program in int8; left as it is.
         weights: Layer's node name -> its weight before rounding.
         names: `Operator.name` of those to be in float.
     """
-    mixed = copy.deepcopy(module)
+    mixed = graphs.copied(module)
     for node in list(mixed.graph.nodes):
         if node.name in names and node.name in weights:
             _restore_weight(mixed, node, weights[node.name])
