@@ -11,13 +11,16 @@ from unittest import mock
 
 import pytest
 
+from exporter import audit
 from exporter.audit import Audit, Finding, verify_export
 from exporter.cli import main
 from exporter.context import Event
 from exporter.errors import VerificationError
+from exporter.report import manifest
 from exporter.workers import Workers
 from tests.exports import exported
 from tests.faults import edit_manifest, edit_onnx, rehash, swap, weights
+from tests.report import sample
 
 slow = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
 KEPT = ("onnx-fp32", "onnx-fp16", "coreml-fp16")
@@ -207,3 +210,20 @@ def test_something_selected_that_did_not_pass_is_refused(out: Path) -> None:
     edit_manifest(lambda manifest: manifest.update(selected="coreml-fp16"))(out)
     with pytest.raises(VerificationError, match="not an artifact that passed"):
         verify_export(out)
+
+
+@pytest.mark.parametrize(
+    ("precision", "file"),
+    [("int8", "int8.lowering.npz"), ("mixed", "executorch-xnnpack-int8.lowering.npz"), ("fp32", "")],
+)
+def test_a_quantised_artifact_needs_what_its_program_gave(precision: str, file: str, tmp_path: Path) -> None:
+    """Its own if it is mixed; without it nothing tells a fault of the lowering from quantisation loss."""
+    listed = json.loads(manifest.dump(sample.report()))
+    (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
+    row |= {"precision": precision, "status": "passed"}
+    listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
+    found = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
+    said = [
+        problem for problem in audit._evidence_problems(tmp_path, found) if "cannot be verified" in problem
+    ]
+    assert [file in problem for problem in said] == ([True] if file else [])

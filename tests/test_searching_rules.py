@@ -123,22 +123,22 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one has is not made again while the other is looked for; files and answers are its own."""
-    search = Search(tmp_path, monkeypatch, [(30.0, 23.0), (50.0, 23.5), (50.0, 24.0)])
+    search = Search(tmp_path, monkeypatch, [(23.0, 30.0), (23.5, 50.0), (24.0, 50.0)])
     found = search.run()
-    assert search.asked == [NAMES, NAMES[1:], NAMES[1:]]
+    assert search.asked == [NAMES, NAMES[:1], NAMES[:1]]
     assert [(point.variant, len(point.kept)) for point in found.points if point.chosen] == [
-        (NAMES[0], 1),
-        (NAMES[1], 3),
+        (NAMES[1], 1),
+        (NAMES[0], 3),
     ]
     assert search.emitted() == {
-        "executorch-xnnpack-mixed.lowering.npz": "lowering of 0",
-        "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 0",
-        "onnx-mixed.lowering.npz": "lowering of 2",
-        "onnx-mixed.onnx": "onnx-mixed of 2",
+        "executorch-xnnpack-mixed.lowering.npz": "lowering of 2",
+        "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 2",
+        "onnx-mixed.lowering.npz": "lowering of 0",
+        "onnx-mixed.onnx": "onnx-mixed of 0",
     }
     assert {name: row.rows for name, row in found.answers.found.items()} == {
-        NAMES[0]: ((0,),),
-        NAMES[1]: ((2,),),
+        NAMES[0]: ((2,),),
+        NAMES[1]: ((0,),),
     }
     assert found.warnings == ()
 
