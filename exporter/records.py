@@ -137,6 +137,11 @@ class Emission:
     notes: tuple[str, ...] = ()
 
 
+def decibels(noise: float) -> float:
+    """SQNR by the error's energy as a share of the output's; infinite where there is none."""
+    return -10 * math.log10(noise) if noise else math.inf
+
+
 @dataclass(frozen=True)
 class OperatorCost:
     """What one operator costs the output when it alone is quantised."""
@@ -157,7 +162,7 @@ class OperatorCost:
     @property
     def sqnr_db(self) -> float:
         """The output's SQNR in dB; infinite where the operator costs nothing."""
-        return -10 * math.log10(self.noise) if self.noise else math.inf
+        return decibels(self.noise)
 
     @property
     def where(self) -> str:

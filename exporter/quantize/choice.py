@@ -6,12 +6,12 @@ Static ranges are faster than ranges chosen as it runs, and those than activatio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10
 from typing import Literal, NamedTuple
 
 from torch import Tensor, fx
 
 from exporter.quantize import ranges, sensitivity
+from exporter.records import decibels
 
 Way = Literal["static", "dynamic", "weights only"]
 ACTIVATIONS: Mapping[Way, str] = {
@@ -43,16 +43,17 @@ def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...
     return samples[1::step] if step > 1 else samples
 
 
-def reached(program: fx.GraphModule, module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> float:
+def reached(
+    expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
+) -> float:
     """The dB SQNR of a way's outputs against the float program's.
 
     Args:
-        program: In float.
+        expected: The float program's outputs of each call.
         module: The quantised one, as a runtime computes it.
-        samples: Calls to compare on; best others than ranges were chosen on.
+        samples: The calls; best others than ranges were chosen on.
     """
-    noise = sensitivity.noise(sensitivity.run(program, samples), sensitivity.run(module, samples))
-    return -10 * log10(noise) if noise else float("inf")
+    return decibels(sensitivity.noise(expected, sensitivity.run(module, samples)))
 
 
 def all_lose(found: Mapping[Way, float]) -> bool:

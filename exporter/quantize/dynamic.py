@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied
+from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied, rounded_tensor
 
 LOW, HIGH = -128, 127
 
@@ -81,9 +80,9 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
     if not is_dynamic(module):
         return module
     found = copied(module)
-    for node in _dequantisers(found):
+    for node, source in _rounded(found):
         with found.graph.inserting_before(node):
-            rows = found.graph.call_function(rounded_rows, (_source(node),))
+            rows = found.graph.call_function(rounded_rows, (source,))
         node.replace_all_uses_with(rows)
     return _cleaned(found)
 
@@ -91,18 +90,18 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
 def in_float(module: fx.GraphModule) -> fx.GraphModule:
     """A copy over the same tensors that leaves activations as they are: weights alone are quantised."""
     found = copied(module)
-    for node in _dequantisers(found):
-        node.replace_all_uses_with(_source(node))
+    for node, source in _rounded(found):
+        node.replace_all_uses_with(source)
     return _cleaned(found)
 
 
-def _dequantisers(module: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in module.graph.nodes if node.target is DEQUANTIZE_AS_IT_RUNS]
-
-
-def _source(dequantize: fx.Node) -> Any:
-    """What was quantised."""
-    return dequantize.all_input_nodes[0].args[0]
+def _rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    """Each dequantiser whose range is chosen as it runs, and the tensor whose values it gives rounded."""
+    return [
+        (node, source)
+        for node in module.graph.nodes
+        if node.target is DEQUANTIZE_AS_IT_RUNS and (source := rounded_tensor(node)) is not None
+    ]
 
 
 def _cleaned(module: fx.GraphModule) -> fx.GraphModule:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -11,12 +11,15 @@ from torch import Tensor, fx
 # Registers the quantized_decomposed operators.
 from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
+T = TypeVar("T")
 aten = torch.ops.aten
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 QUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
 DEQUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
 """With a range that is chosen when the tensor is there (see `dynamic`)."""
+QUANTIZER_OF = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_AS_IT_RUNS: QUANTIZE_AS_IT_RUNS}
+"""A tensor's dequantiser -> what comes before it."""
 DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 LAYERS = (*CONVOLUTIONS, aten.linear.default)
@@ -53,8 +56,7 @@ def is_weight(node: Any) -> bool:
 
 def rounded_tensor(node: fx.Node) -> fx.Node | None:
     """The tensor whose values a dequantiser gives rounded; None for any other node, and for a weight's."""
-    quantizers = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_AS_IT_RUNS: QUANTIZE_AS_IT_RUNS}
-    if node.target not in quantizers or node.all_input_nodes[0].target is not quantizers[node.target]:
+    if node.target not in QUANTIZER_OF or node.all_input_nodes[0].target is not QUANTIZER_OF[node.target]:
         return None
     return node.all_input_nodes[0].all_input_nodes[0]
 
@@ -104,6 +106,11 @@ class Walk(fx.Interpreter):
             return super().run_node(node)
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         return node.target(args[0].clone(), *args[1:], **kwargs)  # type: ignore[operator]
+
+
+def spread(samples: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of the samples, evenly from all of them."""
+    return samples[:: -(-len(samples) // most)]
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:

@@ -54,7 +54,7 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
     Raises:
         ValueError: No calibration samples.
     """
-    from exporter.quantize import choice, dynamic, weights_only
+    from exporter.quantize import choice, dynamic, sensitivity, weights_only
 
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
@@ -64,7 +64,8 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
         return fixed
     module, weights = dynamic.quantize(copy.deepcopy(program.module()), samples)
     ways: dict[choice.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
-    judge = partial(choice.reached, program.module(), samples=choice.judging(samples))
+    calls = choice.judging(samples)
+    judge = partial(choice.reached, sensitivity.run(program.module(), calls), samples=calls)
     reached = {way: judge(dynamic.by_rows(found)) for way, found in ways.items()}
     if choice.all_lose(reached):
         ways["weights only"] = weights_only.quantize(module, weights, samples)

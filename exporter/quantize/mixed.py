@@ -14,15 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import graphs
-from exporter.quantize.graphs import (
-    DEQUANTIZE,
-    DEQUANTIZE_AS_IT_RUNS,
-    DEQUANTIZE_CHANNELS,
-    QUANTIZE,
-    QUANTIZE_AS_IT_RUNS,
-)
+from exporter.quantize.graphs import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZER_OF
 
-DEQUANTIZERS = (DEQUANTIZE, DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS)
+DEQUANTIZERS = (*QUANTIZER_OF, DEQUANTIZE_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
 
 def _is_quantized(node: fx.Node) -> bool:
     reads = [n for n in node.all_input_nodes if n.target in DEQUANTIZERS]
-    quantizes = node.target in (QUANTIZE, QUANTIZE_AS_IT_RUNS)
+    quantizes = node.target in QUANTIZER_OF.values()
     return node.op == "call_function" and not quantizes and bool(reads)
 
 

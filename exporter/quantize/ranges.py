@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
+from exporter.quantize.graphs import spread
 from exporter.quantize.probes import Probe, probe
 
 PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
@@ -95,7 +96,7 @@ class _Grid:
 def choose(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
     """Set the parts of every `RangeObserver` of a prepared module that has seen all samples."""
     found = _ranges(prepared)
-    few = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    few = spread(samples, MOST_SAMPLES)
     best = _best(prepared, {one: _first(one.observers[0]) for one in found}, few)
     if signed := [one for one in found if _is_signed(one.observers[0])]:
         best |= _best(prepared, {one: _around(best[one]) for one in signed}, few)

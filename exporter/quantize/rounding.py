@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, attribute, stored
+from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, attribute, spread, stored
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
@@ -53,8 +53,7 @@ def improve(
         calibration: One call of the model each.
     """
     with torch.no_grad():
-        step = -(-len(calibration) // MOST_SAMPLES)
-        _Walk(converted, weights, calibration[::step]).run()
+        _Walk(converted, weights, spread(calibration, MOST_SAMPLES)).run()
 
 
 class _Walk:

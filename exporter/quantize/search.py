@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exporter.records import decibels
+
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
@@ -70,7 +72,7 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
         )
         kept |= step
         remaining = _noise(activations, kept)
-        gain_db = -10 * math.log10(remaining / whole) if remaining else math.inf
+        gain_db = decibels(remaining / whole)
         if gain_db >= STEP_DB + (found[-1].gain_db if found else 0.0):
             found.append(Mix(tuple(sorted(kept)), gain_db))
     return tuple(found)
@@ -93,9 +95,10 @@ def measure(
     Returns:
         Every activation, and each operator's price: its share of the time plus its share of the weights.
     """
+    from exporter.quantize.graphs import spread
     from exporter.quantize.sensitivity import noise
 
-    few = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    few = spread(samples, MOST_SAMPLES)
     seconds: dict[str, float] = {}
     expected = _run(module, weights, few, None, seconds)
     found = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import dynamic
-from exporter.quantize.graphs import outputs_of
+from exporter.quantize.graphs import outputs_of, spread
 from exporter.quantize.mixed import keep_float, operators
 from exporter.records import OperatorCost
 
@@ -29,7 +29,7 @@ def measure(
     Returns:
         Costs in the order the operators run.
     """
-    few = samples[:: -(-len(samples) // MOST_SAMPLES)]
+    few = spread(samples, MOST_SAMPLES)
     found = operators(module)
     names = {operator.name for operator in found}
     expected = run(keep_float(module, weights, names), few)

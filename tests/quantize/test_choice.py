@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx
 
-from exporter.quantize import choice
+from exporter.quantize import choice, sensitivity
 from exporter.quantize.choice import Way, decide
 
 
@@ -70,5 +70,6 @@ def test_a_tenth_of_the_output_is_20_db() -> None:
         return fx.symbolic_trace(lambda x: x * by)
 
     calls = [(torch.tensor([1.0, 2.0]),), (torch.tensor([3.0, -1.0]),)]
-    assert choice.reached(scaled(1.0), scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
-    assert choice.reached(scaled(1.0), scaled(1.0), calls) == float("inf")
+    expected = sensitivity.run(scaled(1.0), calls)
+    assert choice.reached(expected, scaled(1.1), calls) == pytest.approx(20, abs=1e-4)
+    assert choice.reached(expected, scaled(1.0), calls) == float("inf")
