@@ -63,13 +63,14 @@ def answer(
     Raises:
         CalibrationError: Too few of the samples can be read.
     """
-    keys = _keys(context, source, folder, [b for b in ran if b.variant.name not in known.failures])
-    keys = {name: key for name, key in keys.items() if name not in known.found}
+    new = [b for b in ran if b.variant.name not in known.found.keys() | known.failures.keys()]
+    if FLOAT in known.found and not new:
+        return known
+    keys = _keys(context, source, folder, new)
     kept = {name: context.cache.get("answers", key, predict.Ranked) for name, key in keys.items()}
-    found = dict(known.found) | {name: answers for name, answers in kept.items() if answers is not None}
-    missing = keys.keys() - found.keys()
-    work = [_job(context, source, folder, b) for b in ran if b.variant.name in missing]
-    if FLOAT in missing:
+    found = {name: answers for name, answers in kept.items() if answers is not None} | dict(known.found)
+    work = [_job(context, source, folder, b) for b in new if b.variant.name not in found]
+    if FLOAT not in found:
         source = captured(context, source)
         work.insert(0, _float_job(context, source))
     failures = dict(known.failures)
