@@ -89,7 +89,7 @@ def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
         elif cache.digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        lowering = jobs.lowering_file(artifact.name, artifact.precision)
+        lowering = jobs.lowering_file(artifact.precision, artifact.name)
         quantized = artifact.precision in QUANTIZED
         if artifact.status == "passed" and quantized and lowering not in names:
             problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")

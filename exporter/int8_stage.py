@@ -46,7 +46,7 @@ def judge_job(context: Context, quantize: Job) -> Job:
 
 
 def _lowering(context: Context) -> Path:
-    return context.folders.out / jobs.lowering_file("", "int8")
+    return context.folders.out / jobs.lowering_file("int8")
 
 
 def _key(context: Context, source: Source) -> str:

@@ -205,8 +205,13 @@ def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
     return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
-def lowering_file(name: str, precision: Precision) -> str:
-    """Of a quantised artifact: all of int8 come from one program, each mixed one from its own."""
+def lowering_file(precision: Precision, name: str = "") -> str:
+    """In OUT: what an artifact's quantised program computes.
+
+    Args:
+        precision: The artifact's. All of int8 come from one program.
+        name: The artifact's: each mixed one has a program of its own.
+    """
     return f"{name if precision == 'mixed' else precision}.lowering.npz"
 
 

@@ -87,7 +87,7 @@ def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path)
     capture.save(capture.load(work), folder)
     lowering = _lowering(int8.runner(module), jobs.load_data(work).verification)
     for name in names:
-        evidence.save_lowering(lowering, folder / jobs.lowering_file(name, "mixed"))
+        evidence.save_lowering(lowering, folder / jobs.lowering_file("mixed", name))
 
 
 def _lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:

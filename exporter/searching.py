@@ -297,7 +297,7 @@ def _emit(context: Context, best: Candidate, name: str) -> None:
     for item in best.built:
         if item.variant.name == name and item.file:
             shutil.copy2(best.folder / item.file, context.folders.out / item.file)
-    lowering = jobs.lowering_file(name, "mixed")
+    lowering = jobs.lowering_file("mixed", name)
     shutil.copy2(best.folder / lowering, context.folders.out / lowering)
 
 

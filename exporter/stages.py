@@ -203,7 +203,7 @@ def check_files(
 
 
 def _verify_job(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> Job:
-    lowering = folder / jobs.lowering_file(variant.name, variant.precision)
+    lowering = folder / jobs.lowering_file(variant.precision, variant.name)
     arguments = (
         folder / file,
         variant,
@@ -217,7 +217,7 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: jobs.Expect
 
 
 def _verdict_key(folder: Path, variant: Variant, file: str, expected: jobs.Expected) -> str:
-    lowering = folder / jobs.lowering_file(variant.name, variant.precision)
+    lowering = folder / jobs.lowering_file(variant.precision, variant.name)
     digests = [cache.digest_path(p) for p in (folder / file, folder / EVIDENCE, lowering) if p.exists()]
     return cache.key(cache.toolchain(), variant, digests, expected)
 

@@ -289,4 +289,4 @@ def _parsed(request: ReleaseRequest, text: str) -> Manifest:
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
     samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
-    return {EVIDENCE, *(jobs.lowering_file(a.name, a.precision) for a in chosen), *samples}
+    return {EVIDENCE, *(jobs.lowering_file(a.precision, a.name) for a in chosen), *samples}

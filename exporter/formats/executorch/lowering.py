@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
+from exporter.formats.executorch import weights_only
 from exporter.formats.executorch.savings import lean_compiler
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def _check_layout(program: torch.export.ExportedProgram) -> None:
 def _partitioner(backend: str) -> Partitioner:
     if backend == "xnnpack":
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-
-        from exporter.formats.executorch import weights_only
 
         return XnnpackPartitioner(configs=weights_only.configs())
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
