@@ -12,6 +12,7 @@ from typing import Any
 
 from android_harness import clocks, stats
 from android_harness.records import (
+    HOST,
     Figures,
     HostLatency,
     Identity,
@@ -23,7 +24,6 @@ from android_harness.records import (
     Verdict,
 )
 
-HOST = "host"
 ARM_IMPLEMENTERS = frozenset({"0x41", "0x51"})
 """Arm and Qualcomm: who makes the cores of a Snapdragon."""
 

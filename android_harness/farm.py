@@ -17,9 +17,8 @@ from android_harness import identity as identities
 from android_harness.bench import Failed, Observer, Programs
 from android_harness.errors import HarnessError
 from android_harness.placing import Program
-from android_harness.records import Build, Device, Gate, Identity, Launch, Plan, Session, State, Work
+from android_harness.records import HOST, Build, Device, Gate, Identity, Launch, Plan, Session, State, Work
 
-HOST = "host"
 POLL_S = 0.5
 
 

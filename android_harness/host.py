@@ -13,7 +13,7 @@ from typing import IO
 
 from android_harness import parse
 from android_harness.errors import DeviceError
-from android_harness.records import Completed
+from android_harness.records import HOST, Completed
 
 MAX_OUTPUT = 8 << 20
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -23,7 +23,7 @@ class HostDevice:
     """This machine, as `records.Device`. Its root is a private folder that goes when this object does."""
 
     def __init__(self) -> None:
-        self.serial = "host"
+        self.serial = HOST
         self.root = tempfile.mkdtemp(prefix="export-mobile-")
         weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
 

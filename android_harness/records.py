@@ -19,6 +19,8 @@ Array: TypeAlias = "NDArray[Any]"
 Sample: TypeAlias = "tuple[Array, ...]"
 """One call of the model: an array per input, in the model's own order."""
 
+HOST = "host"
+"""Serial of this machine, which is no phone."""
 Backend = Literal["executorch", "onnxruntime", "torchscript"]
 Build = Literal["android-arm64", "linux-arm64", "host"]
 Evidence = Literal["measured", "simulated", "host"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from android_harness.errors import DeviceError, HarnessError, NoDeviceError
+from android_harness.records import HOST
 
 if TYPE_CHECKING:
     from android_harness.records import Device, Identity
 
-HOST = "host"
 ALL = "all"
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from android_harness.errors import HarnessError
 from android_harness.history.making import Origin, samples, stored
 from android_harness.history.records import StoredSession, key_of
+from android_harness.records import HOST
 from exporter import bench, cache, devices, workload
 from exporter.context import Event, Observer
 from exporter.errors import ExportError
 from exporter.nightly.config import Config
-from exporter.nightly.devices import HOST, Lab
+from exporter.nightly.devices import Lab
 from exporter.nightly.exporting import unexpected
 from exporter.nightly.records import Cell, Exported, Night
 from exporter.records import Artifact, DeviceLatency, Report
