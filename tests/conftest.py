@@ -5,15 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from exporter import workers
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C: a shell has its background jobs ignore it, and their children would inherit that."""
+    """Take Ctrl-C, which a shell has its background jobs and their children ignore; be patient."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # An example may take long on a busy machine. What CI sets stays: the same examples every time.
+    hypothesis.settings.register_profile("patient", parent=hypothesis.settings.default, deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,7 @@ import pytest
 
 from exporter.errors import CheckpointError, WorkerError
 from exporter.workers import Job, Workers, _Queue, kept_warm
+from tests.waiting import wait_until
 
 
 def double(x: int) -> int:
@@ -134,13 +135,10 @@ def test_workers_die_with_their_caller(tmp_path: Path) -> None:
         f"workers.run([Job('a', write_for_ever, ({str(mark)!r},))])"
     )
     caller = subprocess.Popen([sys.executable, "-c", script])
-    _wait_for(mark.exists)
+    wait_until(mark.exists)
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    time.sleep(0.5)
-    before = mark.stat().st_size
-    time.sleep(0.5)
-    assert mark.stat().st_size == before
+    wait_until(lambda: _rests(mark))
 
 
 def write_for_ever(path: str) -> None:
@@ -151,11 +149,10 @@ def write_for_ever(path: str) -> None:
             time.sleep(0.02)
 
 
-def _wait_for(condition: object, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def _rests(path: Path) -> bool:
+    before = path.stat().st_size
+    time.sleep(0.5)
+    return path.stat().st_size == before
 
 
 def mark_and_sleep(mark: Path) -> None:
@@ -186,7 +183,7 @@ def test_ctrl_c_comes_out_and_leaves_nothing_running(
                 started.append(job.label)
 
         def interrupt(started: list[str] = started, marks: list[Path] = marks) -> None:
-            _wait_for(lambda: len(started) == 2 and sum(mark.exists() for mark in marks) >= running)
+            wait_until(lambda: len(started) == 2 and sum(mark.exists() for mark in marks) >= running)
             _thread.interrupt_main()
 
         threading.Thread(target=interrupt).start()
@@ -194,7 +191,7 @@ def test_ctrl_c_comes_out_and_leaves_nothing_running(
             workers.run([Job(mark.name, mark_and_sleep, (mark,)) for mark in marks], on_event=note)
         time.sleep(0.3)  # for a thread that would go on
         assert len(started) == 2
-        assert servers() <= before
+        wait_until(lambda: servers() <= before)
 
 
 def server_id() -> int:

@@ -15,7 +15,7 @@ from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
 from tests.checkpoints.makers import FORMATS, LAYOUTS, Call, edited, torch_bytes, weights, written
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SLOW_FORMATS = {"exported_program": 20}
 
 PREFIXES = st.lists(st.sampled_from(["module.", "_orig_mod.", "model."]), max_size=4).map("".join)

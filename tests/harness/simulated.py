@@ -21,7 +21,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,13 @@ class TestDevice:
     def adb(self, *argv: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
         """Run the adb client on this device."""
         return adb(self.server_port, "-s", self.serial, *argv, timeout_s=timeout_s)
+
+
+def cmdline(pid: int) -> bytes:
+    """The command line of a process of this machine; empty if it ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def adb(port: int, *argv: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,8 @@ from android_harness import adb, listing
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import Seen
 
+HANGS_S = 60.0
+"""What a call with a deadline of a second ends within, on a busy machine too; one without takes longer."""
 Words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1)
 
 
@@ -145,7 +147,10 @@ def serve(
 
 
 def hang(connection: socket.socket, command: str) -> None:
-    time.sleep(3)
+    """Until the other side gives up."""
+    connection.settimeout(2 * HANGS_S)
+    while connection.recv(1 << 16):
+        pass
 
 
 def trickle(connection: socket.socket, command: str) -> None:
@@ -202,7 +207,7 @@ def test_every_way_a_command_can_fail_ends_in_time_and_in_our_errors(
     with pytest.raises(error, match=message) as raised:
         adb.AdbDevice("A 1").run("true", timeout_s=0.5)
     assert type(raised.value) is error
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < HANGS_S
 
 
 @pytest.mark.parametrize("transfer", ["push", "pull"])
@@ -217,7 +222,7 @@ def test_a_transfer_over_a_hung_link_ends(
     start = time.monotonic()
     with pytest.raises(Disconnected, match="stopped answering"):
         device.push(tmp_path / "a", "/a") if transfer == "push" else device.pull("/a", tmp_path / "b")
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < HANGS_S
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -234,20 +239,27 @@ def test_one_hanging_device_costs_the_listing_only_its_deadline(
     """Devices are asked at the same time, and those in other states not at all."""
     from android_harness import identity
 
-    monkeypatch.setattr(identity, "SCRIPT_S", 0.5)
+    monkeypatch.setattr(identity, "SCRIPT_S", 2.0)
+    hanging: list[str] = []
+    together = 0
 
     def behave(connection: socket.socket, command: str) -> None:
-        if command != "host:devices":
-            return hang(connection, command)
-        listed = "".join(f"{name}\t{state}\n" for name, state in rows)
-        connection.sendall(f"OKAY{len(listed):04x}{listed}".encode())
-        return None
+        nonlocal together
+        if command == "host:devices":
+            listed = "".join(f"{name}\t{state}\n" for name, state in rows)
+            connection.sendall(f"OKAY{len(listed):04x}{listed}".encode())
+            return
+        hanging.append(command)
+        together = max(together, len(hanging))
+        try:
+            hang(connection, command)
+        finally:
+            hanging.pop()
 
     rows = [("A 1", "device"), ("B", "device"), ("C", "unauthorized"), ("D", "device")]
     serve(behave)
-    start = time.monotonic()
     found = listing.reports()
-    assert time.monotonic() - start < 2.5
+    assert together == 3
     assert [(report.seen.serial, report.seen.state) for report in found] == rows
     assert [report.ready for report in found] == [False] * 4
     assert "stopped answering" in found[0].gates[0].seen
@@ -260,7 +272,7 @@ def test_reconnect_gives_up_in_time(serve: Callable[..., None]) -> None:
     start = time.monotonic()
     with pytest.raises(Disconnected, match="did not come back within 1 s"):
         adb.AdbDevice("A:5555").reconnect(1.0)
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < HANGS_S
 
 
 def test_a_server_is_started_where_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

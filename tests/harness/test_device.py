@@ -12,8 +12,10 @@ import pytest
 from android_harness import adb, identity, listing, settings
 from android_harness.errors import DeviceError, Disconnected, NoDeviceError
 from android_harness.gates import gates, unmet
+from android_harness.records import Seen
 from tests.harness import simulated
 from tests.harness.simulated import TestDevice
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulator")]
 HOSTILE = ("a b;$(reboot)'\"\n*.pte", "-rf", "~", "`id`", "ä\u2603", "%s\\n", "a,b")
@@ -72,9 +74,9 @@ def test_a_command_that_hangs_costs_its_deadline(phone: adb.AdbDevice) -> None:
     """The device is fine, and the message does not blame the cable."""
     start = time.monotonic()
     with pytest.raises(DeviceError, match=r"did not end within 0\.5 s") as raised:
-        phone.run("sleep", "5", timeout_s=0.5)
+        phone.run("sleep", "300", timeout_s=0.5)
     assert not isinstance(raised.value, Disconnected)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60
 
 
 def test_a_full_disk_is_told_with_what_is_free_and_needed(
@@ -108,7 +110,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
     """The other one is identified all the same."""
     pair[0].misbehave("unauthorized")
     pair[0].reconnect()
-    time.sleep(0.5)
+    wait_until(lambda: Seen("lab phone 1", "unauthorized") in adb.list_devices())
     rows = {report.seen.serial: report for report in listing.reports()}
     assert "accept" in rows["lab phone 1"].gates[0].fix
     other = rows["lab phone 2"].identity

@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -238,11 +240,7 @@ def test_ctrl_c_kills_the_runner_and_puts_settings_back(phones: tuple[TestDevice
 def running(phone: TestDevice) -> list[int]:
     from android_harness.simulator import faults
 
-    return [
-        pid
-        for pid in faults.runners(phone.simulated.init)
-        if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [pid for pid in faults.runners(phone.simulated.init) if b"\0run\0" in simulated.cmdline(pid)]
 
 
 # --- What goes wrong on one device, while another works on
@@ -318,7 +316,7 @@ def test_a_link_that_is_too_slow_costs_its_deadlines(
     # The second where what adb still holds of a push that was given up delays the command after it.
     told = failure(found[SICK])
     assert "copying 'big.onnx' onto it took longer than 2 s" in told or "did not end within" in told
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180
     session(found[WELL])
 
 
@@ -447,20 +445,25 @@ def test_a_failed_canary_is_a_flag(
 # --- Many devices
 
 
-def test_three_devices_take_hardly_longer_than_one(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
-    """Less than 1.3 times, over the real adbd."""
-    works, program = sleeper(tmp_path, 3.0)
-    names = [phone.serial for phone in phones]
-    benched([sessions.work(tmp_path, "fine")], *names, stand_in=program)
+def test_devices_work_at_the_same_time(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
+    """Over the real adbd; how much faster that is, `benchmarks/devices_at_once.py` shows."""
+    works, program = sleeper(tmp_path, 5.0)
+    ended = threading.Event()
 
-    def seconds(*serials: str) -> float:
-        began = time.monotonic()
-        for outcome in benched(works, *serials, stand_in=program).values():
-            session(outcome)
-        return time.monotonic() - began
+    def seen_together() -> bool:
+        while not (found := all(running(phone) for phone in phones)) and not ended.wait(0.1):
+            pass
+        return found
 
-    one = seconds(SICK)
-    assert seconds(*names) < 1.3 * one
+    with ThreadPoolExecutor(1) as watcher:
+        seen = watcher.submit(seen_together)
+        try:
+            found = benched(works, *(phone.serial for phone in phones), stand_in=program)
+        finally:
+            ended.set()
+        assert seen.result()
+    for outcome in found.values():
+        session(outcome)
 
 
 def test_nothing_is_pushed_twice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -65,18 +66,24 @@ def test_one_broken_device_stops_no_other(tmp_path: Path) -> None:
         assert isinstance(found[serial].results[0], Session)
 
 
-@pytest.mark.slow
-def test_three_devices_take_hardly_longer_than_one(tmp_path: Path) -> None:
-    """Less than 1.3 times, with a runner that only sleeps."""
+class Meeting(Named):
+    """One that runs a job only once every other device has one to run."""
 
-    def seconds(*names: str) -> float:
-        began = time.monotonic()
-        found = benched(tmp_path, "sleep 2.5", *(Named(name) for name in names))
-        assert all(isinstance(one.results[0], Session) for one in found.values())
-        return time.monotonic() - began
+    def __init__(self, serial: str, everyone: threading.Barrier) -> None:
+        super().__init__(serial)
+        self.everyone = everyone
 
-    one = seconds("a")
-    assert seconds("a", "b", "c") < 1.3 * one
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        if "run" in argv:
+            self.everyone.wait(60)
+        return super().run(*argv, timeout_s=timeout_s)
+
+
+def test_devices_work_at_the_same_time(tmp_path: Path) -> None:
+    """No launch of one waits for another device to be done; how much faster that is, `benchmarks/` shows."""
+    everyone = threading.Barrier(3)
+    found = benched(tmp_path, "fine", *(Meeting(name, everyone) for name in "abc"))
+    assert all(isinstance(one.results[0], Session) for one in found.values())
 
 
 def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +103,7 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(farm, "_all_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(tmp_path, "hang", *devices)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -43,7 +43,7 @@ def test_a_deadline_ends_the_program_and_its_children() -> None:
     start = time.monotonic()
     with pytest.raises(DeviceError, match=r"'sh' did not end within 0.3 s"):
         HostDevice().run("sh", "-c", "sleep 4321 & sleep 4321", timeout_s=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4321"]]
 
 

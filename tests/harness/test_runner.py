@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from android_harness import build, protocol
 from android_harness.records import Backend
@@ -48,11 +49,20 @@ def test_it_keeps_every_timed_call(tmp_path: Path) -> None:
     assert offsets[0] == 0
     assert np.all(np.diff(offsets) >= durations[:-1])
     assert offsets[-1] + durations[-1] >= 2 * 10**7
-    assert len(result.clocks) >= 4
+    assert len(result.clocks) == 1 + _chunks(values, durations, offsets)
     assert all(set(moment.texts) == {"/proc/loadavg"} for moment in result.clocks)
     assert result.first_ns > 0
     assert result.load_ns > 0
     assert (result.peak_bytes or 0) > 10**6
+
+
+def _chunks(job: dict[str, Any], durations: NDArray[np.int64], offsets: NDArray[np.int64]) -> int:
+    """How many chunks those calls make; a call that had to wait for a core makes fewer of longer ones."""
+    count, began = 0, 0
+    for end in offsets + durations:
+        if end - began >= job["timed"]["chunk_ns"]:
+            count, began = count + 1, end
+    return count + bool(began != end)
 
 
 def test_it_stops_at_the_maximum(tmp_path: Path) -> None:
@@ -62,7 +72,8 @@ def test_it_stops_at_the_maximum(tmp_path: Path) -> None:
     result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
     assert result is not None
     assert 0 < len(result.durations_ns) < 10**7
-    assert result.offsets_ns[-1] <= 10**8 + 10**7  # a process that has to wait for a core begins a call late
+    # The last call may begin late, in a process that had to wait for a core; none is begun after the maximum.
+    assert result.offsets_ns[-2] + result.durations_ns[-2] < 10**8
 
 
 def test_it_runs_where_it_is_told(tmp_path: Path) -> None:
@@ -163,7 +174,7 @@ def test_canary(tmp_path: Path) -> None:
     subprocess.run([str(runner), "canary", "5", str(tmp_path / "c.json"), "1"], check=True)
     canary = protocol.Canary.model_validate_json((tmp_path / "c.json").read_text())
     assert len(canary.durations_ns) == 5
-    assert all(10**6 < duration < 10**8 for duration in canary.durations_ns)
+    assert 10**6 < min(canary.durations_ns) < 10**8
 
 
 def test_version() -> None:

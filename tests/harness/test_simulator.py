@@ -7,16 +7,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from android_harness.errors import DeviceError
+from android_harness.errors import DeviceError, SetupError
 from android_harness.simulator import device as simulator
 from android_harness.simulator import server
 from tests.harness import simulated
 from tests.harness.simulated import TestDevice
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulator")]
 MIB = 1 << 20
@@ -48,11 +50,10 @@ def state(device: TestDevice) -> str:
     return next((line.split("\t")[1] for line in listing.splitlines() if line.startswith(device.serial)), "")
 
 
-def wait_until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not fact():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
+def is_back(device: TestDevice) -> bool:
+    with suppress(SetupError):  # while it is out, adb cannot reach it
+        device.reconnect()
+    return state(device) == "device"
 
 
 def file_of(folder: Path, size: int) -> Path:
@@ -144,11 +145,10 @@ def test_unauthorized(device: TestDevice) -> None:
 
 def test_offline_in_the_middle_of_a_push(device: TestDevice, tmp_path: Path) -> None:
     """The push fails, no complete file is there, and the device can come back."""
-    device.misbehave("offline", after_bytes=2 * MIB, seconds=0.5)
+    device.misbehave("offline", after_bytes=2 * MIB, seconds=2.0)
     assert device.adb("push", str(file_of(tmp_path, 8 * MIB)), "/data/local/tmp/cut").returncode != 0
     assert state(device) != "device"
-    time.sleep(0.6)
-    device.reconnect()
+    wait_until(lambda: is_back(device))
     assert (
         device.adb("shell", "test -e /data/local/tmp/cut && stat -c %s /data/local/tmp/cut").stdout
         != f"{8 * MIB}\n"
@@ -156,11 +156,11 @@ def test_offline_in_the_middle_of_a_push(device: TestDevice, tmp_path: Path) -> 
 
 
 def test_slow_link(device: TestDevice, tmp_path: Path) -> None:
-    """One megabyte at one megabyte a second takes one second."""
+    """One megabyte at one megabyte a second takes a second at least."""
     device.misbehave("slow_link", bytes_per_second=MIB)
     start = time.monotonic()
     assert device.adb("push", str(file_of(tmp_path, MIB)), "/data/local/tmp/slow").returncode == 0
-    assert 0.9 < time.monotonic() - start < 3.0
+    assert time.monotonic() - start > 0.9
 
 
 def test_full_disk(device: TestDevice, tmp_path: Path) -> None:
@@ -176,43 +176,43 @@ def test_full_disk(device: TestDevice, tmp_path: Path) -> None:
 def test_killed_runner(device: TestDevice) -> None:
     """A process named runner-* ends with 137, and other processes are left alone."""
     device.misbehave("killed_runner", after_s=0.2)
-    runner = start_runner(device, 5)
+    runner = start_runner(device, 600)
     assert shell(device, "sleep 0.4; echo alive") == "alive\n"
-    assert runner.communicate(timeout=4)[0] is not None
+    assert runner.communicate(timeout=30)[0] is not None
     assert runner.returncode == 137
 
 
 def test_hanging_runner(device: TestDevice) -> None:
     """A process named runner-* stops, and goes on once the device is well."""
     device.misbehave("hang")
-    runner = start_runner(device, 0.5)
+    runner = start_runner(device, 2)
     with pytest.raises(subprocess.TimeoutExpired):
-        runner.wait(timeout=1.5)
+        runner.wait(timeout=3)
     device.misbehave("none")
-    assert runner.communicate(timeout=4)[0] is not None
+    assert runner.communicate(timeout=30)[0] is not None
     assert runner.returncode == 0
 
 
 def test_reboot(device: TestDevice) -> None:
     """The daemon is gone, comes back, and /data is as it was."""
     shell(device, "echo kept >/data/local/tmp/kept")
-    runner = start_runner(device, 20)
-    device.misbehave("reboot", seconds=1.0)
-    runner.communicate(timeout=4)
+    runner = start_runner(device, 600)
+    device.misbehave("reboot", seconds=2.0)
+    runner.communicate(timeout=30)
     assert state(device) != "device"
-    time.sleep(1.3)
-    device.reconnect()
+    wait_until(lambda: is_back(device))
     assert shell(device, "cat /data/local/tmp/kept; pidof runner-x || echo none") == "kept\nnone\n"
 
 
 def test_throttling(device: TestDevice) -> None:
     """While a runner works it gets hot, the prime core's cap falls and the status rises; then it cools."""
     device.misbehave("throttling")
-    runner = start_runner(device, 2)
+    runner = start_runner(device, 600)
     cap = "cat /sys/devices/system/cpu/cpufreq/policy7/scaling_max_freq"
-    wait_until(lambda: int(shell(device, cap)) < 2841600, 4)
-    wait_until(lambda: "Thermal Status: 3" in shell(device, "dumpsys thermalservice"), 4)
-    runner.communicate(timeout=5)
+    wait_until(lambda: int(shell(device, cap)) < 2841600)
+    wait_until(lambda: "Thermal Status: 3" in shell(device, "dumpsys thermalservice"))
+    shell(device, "kill $(pidof runner-x)")
+    runner.communicate(timeout=30)
     device.misbehave("none")
     wait_until(lambda: int(shell(device, cap)) == 2841600)
 
@@ -261,9 +261,9 @@ def traces(name: str, init: int) -> list[str]:
     """What is left of a device: its folder, its mounts, its processes."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
     commands = [
-        str(path.parent)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists() and name in path.read_bytes().decode(errors="replace")
+        str(path)
+        for path in Path("/proc").glob("[0-9]*")
+        if name in simulated.cmdline(int(path.name)).decode(errors="replace")
     ]
     alive = [str(init)] if Path(f"/proc/{init}/ns/net").exists() else []
     return mounts + commands + alive + [str(path) for path in simulator.RUN.glob(name)]

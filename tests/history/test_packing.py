@@ -34,7 +34,7 @@ def launches(draw: st.DrawFn) -> LaunchSamples:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(launches(), max_size=3), st.lists(st.lists(NANOSECONDS, max_size=3).map(tuple), max_size=3))
 def test_samples_survive(runs: list[LaunchSamples], canary: list[tuple[int, ...]]) -> None:
     """Whatever they are, to the nanosecond."""

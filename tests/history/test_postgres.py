@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.history import postgres
+from tests.waiting import wait_until
 
 CODE = """
 import sys
@@ -33,8 +33,4 @@ def test_a_killed_run_leaves_no_server() -> None:
         server = Path("/proc") / (folder / "data" / "postmaster.pid").read_text().split()[0]
         assert server.exists()
         run.kill()
-    until = time.monotonic() + 30
-    while (folder.exists() or server.exists()) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not folder.exists()
-    assert not server.exists()
+    wait_until(lambda: not folder.exists() and not server.exists())
