@@ -10,7 +10,7 @@ from exporter import accuracy, cache, jobs, labelled, predict
 from exporter.context import TORCH, Context, Run, Source, preload_of
 from exporter.errors import CalibrationError
 from exporter.records import Accuracy, Array
-from exporter.stages import CheckedArtifact, captured
+from exporter.stages import CheckedArtifact, ensure_captured
 from exporter.workers import Job, Outcome
 
 FLOAT = "float32"
@@ -51,7 +51,7 @@ def answer(
 
     Args:
         context: Of the run; its work folder holds the labelled samples.
-        source: With or without the captured model.
+        source: The checkpoint.
         folder: Where the artifacts lie.
         ran: The artifacts to run.
         run: What runs the jobs, as `Context.run`.
@@ -71,7 +71,7 @@ def answer(
     found = {name: answers for name, answers in kept.items() if answers is not None} | dict(known.found)
     work = [_job(context, source, folder, b) for b in new if b.variant.name not in found]
     if FLOAT not in found:
-        source = captured(context, source)
+        ensure_captured(context)
         work.insert(0, _float_job(context, source))
     failures = dict(known.failures)
 
@@ -99,11 +99,10 @@ def _check_read(floats: predict.Ranked, max_drop: float) -> None:
 
 def _keys(context: Context, source: Source, folder: Path, ran: Sequence[jobs.Built]) -> dict[str, str]:
     """Cache keys: of the samples, how they become inputs, and what runs on them."""
-    evaluation, facts = context.request.evaluation, source.facts
-    assert evaluation is not None
+    facts = source.facts
     data = (
         cache.toolchain(),
-        cache.digest_path(evaluation),
+        context.labelled_digest,
         facts.inputs,
         facts.outputs,
         facts.preprocessing,

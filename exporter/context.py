@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,12 @@ class Context:
     def cache(self) -> cache.Cache:
         return cache.Cache(cache.default_root() if self.request.cache else None)
 
+    @functools.cached_property
+    def labelled_digest(self) -> str:
+        """Of the labelled samples: of what may be much, read once in a run."""
+        assert self.request.evaluation is not None
+        return cache.digest_path(self.request.evaluation)
+
     @property
     def evidence(self) -> Path:
         return self.folders.out / EVIDENCE
@@ -73,8 +80,6 @@ class Source:
     facts: jobs.Facts
     key: str
     """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
-    captured: bool
-    """The work folder holds the captured model."""
     quantization: quantizing.Quantization | None = None
     """What was found out about its int8 program."""
 

@@ -11,7 +11,7 @@ from exporter.context import TORCH, Context, Source
 from exporter.errors import VerificationError
 from exporter.formats import FORMATS
 from exporter.records import Accuracy, Artifact, CurvePoint, Evaluation, MixedPoint
-from exporter.stages import CheckedArtifact, captured
+from exporter.stages import CheckedArtifact, ensure_captured
 from exporter.workers import Job
 
 PREDICTIONS = "accuracy.npz"
@@ -110,7 +110,7 @@ def calibration_curve(context: Context, source: Source) -> Extras:
     key = cache.key("curve", cache.toolchain(), source.key) if source.key else ""
     if (kept := context.cache.get("curve", key, Curve)) is not None:
         return _curved(kept.points)
-    captured(context, source)
+    ensure_captured(context)
     job = Job(
         "calibration samples",
         predict.calibration_curve,

@@ -49,7 +49,8 @@ def _lowering(context: Context) -> Path:
     return context.folders.out / jobs.lowering_file("int8")
 
 
-def _key(context: Context, source: Source) -> str:
+def key(context: Context, source: Source) -> str:
+    """The cache's, for what follows from the program; empty when there is none."""
     facts = source.facts
     return cache.key(cache.toolchain(), facts.digest, data_digest(context, source)) if facts.digest else ""
 
@@ -58,15 +59,15 @@ def cached(context: Context, source: Source) -> quantizing.Quantization | None:
     """What was found out before, its outputs put into OUT; None where that is unknown, or not asked for."""
     if not (context.request.verify and wanted(context)):
         return None
-    key = _key(context, source)
-    return context.cache.get("quantization", key, quantizing.Quantization, context.folders.out)
+    return context.cache.get(
+        "quantization", key(context, source), quantizing.Quantization, context.folders.out
+    )
 
 
 def keep(context: Context, source: Source) -> None:
     """For `cached` of a later run."""
     lowering = _lowering(context)
-    key = _key(context, source)
-    context.cache.put("quantization", key, source.quantization, {lowering.name: lowering})
+    context.cache.put("quantization", key(context, source), source.quantization, {lowering.name: lowering})
 
 
 def data_digest(context: Context, source: Source) -> str:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from exporter.evidence import Evidence, Lowering
     from exporter.records import Array, Captured, Checkpoint, Model
 
+DATA = "data.pkl"
+"""In the work folder: written last, when a model is captured."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
@@ -118,7 +120,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     captured = capture.capture(model, samples.verification[0], request.torchscript)
     capture.save(captured, work)
-    (work / "data.pkl").write_bytes(pickle.dumps(samples))
+    (work / DATA).write_bytes(pickle.dumps(samples))
     return Facts(
         source_sha256=checkpoint.sha256,
         source_kind=checkpoint.kind,
@@ -329,5 +331,5 @@ def measure_latency(
 
 def load_data(work: Path) -> Data:
     """What `capture_model` wrote."""
-    data: Data = pickle.loads((work / "data.pkl").read_bytes())  # our own file, in our own folder
+    data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
     return data

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from exporter import assemble, cache, evaluate, publish, searching, stages, targets
+from exporter.candidates import Measurer
 from exporter.context import Context, Event, Observer
 from exporter.errors import CheckpointError, UsageError
 from exporter.records import Report, Variant
 from exporter.request import Request
-from exporter.searching import Measurer
 from exporter.workers import Workers
 
 MAX_WORKERS = 4

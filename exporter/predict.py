@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from exporter.jobs import Facts
+from exporter.jobs import Facts, load_data
 from exporter.records import Array, CurvePoint, Sample, Variant
 
 LABELLED = "labelled.pkl"
@@ -114,7 +114,7 @@ def calibration_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]
     captured = capture.load(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    data = pickle.loads((work / "data.pkl").read_bytes())  # our own file, in our own folder
+    data = load_data(work)
     found = evidence.load(evidence_path)
     points = []
     for count in curve.counts(len(data.calibration)):

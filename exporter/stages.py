@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter import cache, int8_stage, jobs, quantizing
 from exporter.context import EVIDENCE, TORCH, Context, Event, Run, Source, preload_of
 from exporter.errors import LoweringError
-from exporter.records import Latency, Structure, Variant, Verdict
+from exporter.records import QUANTIZED, Latency, Structure, Variant, Verdict
 from exporter.workers import Job, Outcome
 
 
@@ -19,8 +19,8 @@ def read(context: Context) -> Source:
     key = _source_key(context)
     facts = context.cache.get("model", key, jobs.Facts, context.folders.out)
     if facts is not None:
-        return Source(facts, key, captured=False)
-    return Source(_capture(context), key, captured=True)
+        return Source(facts, key)
+    return Source(_capture(context), key)
 
 
 def _capture(context: Context) -> jobs.Facts:
@@ -36,9 +36,10 @@ def _capture(context: Context) -> jobs.Facts:
     return facts
 
 
-def captured(context: Context, source: Source) -> Source:
-    """The source with its captured model in the work folder; the cache keeps the facts only."""
-    return source if source.captured else replace(source, facts=_capture(context), captured=True)
+def ensure_captured(context: Context) -> None:
+    """Capture the model now if it is not in the work folder, as the cache keeps its facts only."""
+    if not (context.folders.work / jobs.DATA).exists():
+        _capture(context)
 
 
 def _source_key(context: Context) -> str:
@@ -52,14 +53,14 @@ def _source_key(context: Context) -> str:
 
 def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, ...]]:
     """Make every variant that the cache does not have, and the reference beside."""
-    keys = {v: _artifact_key(context, source, v) for v in context.variants if v.precision != "mixed"}
+    keys = {v: artifact_key(context, source, v) for v in context.variants if v.precision != "mixed"}
     found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
     missing = [v for v, built in found.items() if built is None]
     source = replace(source, quantization=int8_stage.cached(context, source))
     needs_judgement = context.request.verify and int8_stage.wanted(context) and source.quantization is None
     needs_reference = context.request.verify and not context.evidence.exists()
     if missing or needs_reference or needs_judgement:
-        source = captured(context, source)
+        ensure_captured(context)
     quantize = int8_stage.quantize_job(context)
     work = _build_jobs(context, missing, quantize)
     if needs_judgement:
@@ -128,12 +129,15 @@ def _keep_source(context: Context, source: Source) -> None:
     context.cache.put("model", source.key, source.facts, {EVIDENCE: context.evidence})
 
 
-def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
-    """Empty when the graph's digest does not cover what the artifact is made from."""
+def artifact_key(context: Context, source: Source, variant: Variant) -> str:
+    """The cache's; of mixed artifacts without what is kept in float.
+
+    Empty when the graph's digest does not cover what the artifact is made from.
+    """
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
         return ""  # TorchScript is made from the user's code, which the digest does not cover
-    data = int8_stage.data_digest(context, source) if variant.precision == "int8" else ""
+    data = int8_stage.data_digest(context, source) if variant.precision in QUANTIZED else ""
     return cache.key(
         cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
     )
@@ -238,30 +242,27 @@ def measure(
     latencies: dict[str, Latency] = {}
     for done, item in enumerate(ran):
         context.observer(Event("measure", item.variant.name, done, len(ran)))
-        if (latency := _latency(context, item)) is not None:
-            latencies[item.variant.name] = latency
+        path = context.folders.out / str(item.file)
+        if (found := latency(context, path, item.variant)) is not None:
+            latencies[item.variant.name] = found
     return latencies
 
 
-def _latency(context: Context, built: jobs.Built) -> Latency | None:
-    path = context.folders.out / str(built.file)
+def latency(context: Context, path: Path, variant: Variant) -> Latency | None:
+    """Time one file here, or take what the cache knows of it; None when its runtime fails."""
     key = cache.key(
         cache.toolchain(), cache.digest_path(path), cache.digest_file(context.evidence), _threads(context)
     )
     if (kept := context.cache.get("latency", key, Latency)) is not None:
         return kept
-    latency = host_latency(context, path, built.variant)
-    if latency is not None:
-        context.cache.put("latency", key, latency)
-    return latency
-
-
-def host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
-    """Time one file here; None when its runtime fails."""
     arguments = (path, variant, context.evidence, _threads(context))
     job = Job(variant.name, jobs.measure_latency, arguments, preload=preload_of(variant))
     (outcome,) = context.workers.run([job])
-    return None if outcome.error is not None else outcome.value
+    if outcome.error is not None:
+        return None
+    found: Latency = outcome.value
+    context.cache.put("latency", key, found)
+    return found
 
 
 def _threads(context: Context) -> int:

@@ -21,6 +21,17 @@ class Branching(nn.Module):
         return self.dark(pixels)  # type: ignore[no-any-return]
 
 
+class Single(nn.Module):
+    """Cannot run in float64: it makes its input float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.to(torch.float32))  # type: ignore[no-any-return]
+
+
 class Determinant(nn.Module):
     """Uses an operator that ONNX has and Core ML has not."""
 

@@ -29,9 +29,10 @@ class Run:
         self.ran: list[str] = []
         (folder / "labels.npz").touch()
         self.context = inline.context(folder, (), evaluation=folder / "labels.npz", max_drop=25.0)
+        (self.context.folders.work / jobs.DATA).touch()
         facts = dict.fromkeys(("inputs", "preprocessing", "labels", "digest"))
         outputs = (TensorSpec("y", (1, 3)),)
-        self.source = Source(SimpleNamespace(**facts, outputs=outputs), "", captured=True)  # type: ignore[arg-type]
+        self.source = Source(SimpleNamespace(**facts, outputs=outputs), "")  # type: ignore[arg-type]
 
         def predict_float(*_: Any) -> Ranked:
             self.ran.append(answering.FLOAT)

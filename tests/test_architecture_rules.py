@@ -35,6 +35,7 @@ LAYERS = (
         "exporter.workload",
     },
     {"exporter.evaluate", "exporter.searching", "exporter.select", "exporter.report"},
+    {"exporter.candidates"},
     {"exporter.answering"},
     {"exporter.stages"},
     {"exporter.int8_stage"},

@@ -291,6 +291,16 @@ class TestTheCache:
         assert jobs.labels == ["reading the checkpoint", "the float64 reference"]
         assert unclocked(second) == unclocked(first)
 
+    def test_another_format_later_says_all_that_was_noted(self, kept: Path, tmp_path: Path) -> None:
+        """Of the reference too, which is not made again; this one cannot be float64."""
+        program = torch.export.export(odd_nets.Single().eval(), (torch.ones(1, 8),))
+        torch.export.save(program, tmp_path / "net.pt2")
+        np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
+        options: dict[str, Any] = {"target": "snapdragon865", "calibration": tmp_path / "rows.npz"}
+        for formats in [("onnx-fp32",), ("onnx-fp32", "onnx-fp16")]:
+            report = export(tmp_path / "net.pt2", out=tmp_path / formats[-1], formats=formats, **options)
+            assert [note for note in report.notes if "not float64: the model does not run in float64" in note]
+
     def test_a_killed_run_is_resumed(self, kept: Path, jobs: Spy, tmp_path: Path) -> None:
         """What had been built before the kill comes from the cache."""
         options = exports.options("two_in_two_out") | {

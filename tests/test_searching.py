@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 
-from exporter import Report, evaluate, export, searching, stages
+from exporter import Report, candidates, evaluate, export, searching, stages
 from exporter.context import Context, Source
 from exporter.errors import UsageError
 from exporter.predict import Labels
@@ -65,6 +66,51 @@ def test_mixed_without_a_search_is_refused(tmp_path: Path) -> None:
         searched(tmp_path / "out", search=False, precisions=("mixed",), formats=())
 
 
+class Interrupted:
+    """Runs of one search with a cache; Ctrl-C comes where the first one's second candidate is timed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = 0
+
+    def run(self, interrupt: bool = False) -> tuple[Found, list[str]]:
+        """What was found, and the functions of all jobs."""
+        self.runs += 1
+        (folder := self.folder / str(self.runs)).mkdir()
+        names = ("onnx-int8", "onnx-mixed")
+        given = {**options("cnn"), "cache": True, "search": True, "min_sqnr_db": 99.0}
+        context = inline.context(folder, names, checkpoint=checkpoint("cnn"), **given)
+        source = stages.read(context)
+        source, built = stages.build(context, source)
+        checked = stages.verify(context, source, built)
+        timed = stages.measure(context, built, checked)
+
+        def measure(path: Path, variant: Variant) -> Latency | None:
+            if interrupt and path.parent.name == "mixed-1":
+                raise KeyboardInterrupt
+            return stages.latency(context, path, variant)
+
+        found = searching.search(context, source, built, checked, timed, None, measure)
+        return found, cast("inline.Inline", context.workers).ran
+
+
+def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made, verified and timed is not again; the third time nothing is."""
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(searching, "promising", lambda mixes, *_: mixes[:3])
+    search = Interrupted(tmp_path)
+    first, made = search.run(interrupt=True)
+    assert [len(first.points), made.count("mix")] == [2, 2]
+    second, made = search.run()
+    assert second.points[:2] == tuple(replace(point, chosen=False) for point in first.points)
+    assert len(second.points) == 4
+    counts = {"mix": 1, "build": 1, "verify_artifact": 1, "measure_latency": 2}
+    assert {name: made.count(name) for name in counts} == counts
+    third, made = search.run()
+    assert (third.points, third.warnings) == (second.points, second.warnings)
+    assert made == ["capture_model", "make_reference"]  # this network is code, which no cache can know
+
+
 class Labelled(NamedTuple):
     """A search of which the first candidate is exact enough, but loses too much on labelled samples."""
 
@@ -108,8 +154,8 @@ def labelled() -> Labelled:
     checked = stages.verify(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        mixes = searching._mixes
-        patch.setattr(searching, "_mixes", lambda of: mixes(of)[:: len(mixes(of)) - 1])
+        every = candidates.mixes(context, source)
+        patch.setattr(candidates, "mixes", lambda *_: every[:: len(every) - 1])
         found = searching.search(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )

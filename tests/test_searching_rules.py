@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from exporter import answering, jobs, searching, stages
+from exporter import answering, candidates, jobs, searching
+from exporter.candidates import Candidate, good_enough
 from exporter.context import Event
 from exporter.formats import VARIANTS
 from exporter.predict import Ranked
 from exporter.quantize.search import Mix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from exporter.request import Request
-from exporter.searching import Candidate, Found, good_enough, promising
+from exporter.searching import Found, promising
 from exporter.stages import CheckedArtifact
 from tests import inline
 
@@ -77,7 +78,6 @@ class Search:
         self.asked: list[tuple[str, ...]] = []
         self.events: list[Event] = []
         self.context = inline.context(folder, NAMES, self.events.append, search=True, **options)
-        self.context.folders.work.joinpath("int8.pt2").touch()
 
         def make(*arguments: Any) -> Candidate:
             _, variants, _, kept, number = arguments
@@ -94,9 +94,8 @@ class Search:
             )
             return replace(found, kept=kept, points=tuple(replace(p, kept=kept) for p in found.points))
 
-        patch.setattr(searching, "_candidate", make)
-        patch.setattr(searching, "_mixes", lambda _: MIXES)
-        patch.setattr(stages, "captured", lambda _, source: source)
+        patch.setattr(candidates, "make", make)
+        patch.setattr(candidates, "mixes", lambda *_: MIXES)
 
     def run(self) -> Found:
         return searching.search(self.context, SOURCE, [], {}, {})
@@ -149,13 +148,13 @@ def test_what_could_not_be_made_or_timed_is_looked_for_further(
 ) -> None:
     """It has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0])
-    make = searching._candidate
+    make = candidates.make
 
     def incomplete(*arguments: Any) -> Candidate:
         found = make(*arguments)
         return replace(found, points=found.points[:left]) if arguments[-1] == 0 else found
 
-    monkeypatch.setattr(searching, "_candidate", incomplete)
+    monkeypatch.setattr(candidates, "make", incomplete)
     assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
     assert search.made == [("a",), ("a", "b")]
 
@@ -264,7 +263,7 @@ def test_ctrl_c_before_there_is_any_ends_the_export(tmp_path: Path, monkeypatch:
 def test_without_candidates_nothing_is_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that has nothing in int8."""
     search = Search(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(searching, "_mixes", lambda _: ())
+    monkeypatch.setattr(candidates, "mixes", lambda *_: ())
     found = search.run()
     assert (found.built, found.points, search.emitted()) == ((), (), {})
     assert found.warnings == tuple(f"The search found no {name} artifact." for name in NAMES)

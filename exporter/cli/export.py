@@ -71,7 +71,8 @@ def export_command(
     ] = False,
     min_sqnr: Annotated[float, typer.Option(help="dB that --search must reach on unseen inputs.")] = 24.0,
     time_limit: Annotated[
-        float, typer.Option(min=0, help="Seconds after which --search starts no further candidate.")
+        float,
+        typer.Option(min=0, help="Seconds after which --search makes no more candidates; again, it goes on."),
     ] = 600.0,
     calibration_curve: Annotated[
         bool,

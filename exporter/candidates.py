@@ -1,0 +1,235 @@
+"""One candidate of `--search`: made or taken from the cache, verified, timed, run on the labelled samples."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exporter import answering, cache, int8_stage, jobs, predict, quantizing, stages
+from exporter.context import Context, Source, preload_of
+from exporter.quantize.search import Mix
+from exporter.records import Latency, MixedPoint, Variant, Verdict
+from exporter.request import Request
+from exporter.stages import CheckedArtifact
+from exporter.workers import Job, Outcome
+
+Measurer = Callable[[Path, Variant], Latency | None]
+"""Times a file in the runtime that the search is for; None where it cannot."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to keep operators in float, as artifacts of the mixed variants that need one."""
+
+    kept: tuple[str, ...]
+    folder: Path
+    built: tuple[jobs.Built, ...]
+    checked: Mapping[str, CheckedArtifact]
+    latencies: Mapping[str, Latency]
+    points: tuple[MixedPoint, ...]
+    answers: answering.Answers = field(default_factory=answering.Answers)
+    """Of its artifacts, of int8's and float32's."""
+
+    def point(self, name: str) -> MixedPoint | None:
+        """Of the artifact of that name, if it was made, ran, and was timed."""
+        return next((point for point in self.points if point.variant == name), None)
+
+    def passed(self, name: str) -> bool:
+        point = self.point(name)
+        return point is not None and point.passed
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What holds for every candidate."""
+
+    context: Context
+    source: Source
+    labels: predict.Labels | None
+    measure: Measurer | None
+
+    def answers(
+        self,
+        folder: Path,
+        built: Sequence[jobs.Built],
+        checked: Mapping[str, CheckedArtifact],
+        known: answering.Answers,
+    ) -> answering.Answers:
+        """`known` and what the artifacts in `folder` answer; nothing without labelled samples."""
+        if self.labels is None:
+            return known
+        ran = answering.runnable(built, checked)
+        return answering.answer(self.context, self.source, folder, ran, self.run, known)
+
+    def points(
+        self,
+        folder: Path,
+        built: Sequence[jobs.Built],
+        checked: Mapping[str, CheckedArtifact],
+        latencies: Mapping[str, Latency],
+        answers: answering.Answers,
+        kept: tuple[str, ...],
+    ) -> tuple[MixedPoint, ...]:
+        """Of every artifact that ran and was timed."""
+        drops = answering.drops(self.labels, answers) if self.labels else {}
+        found = []
+        for item in answering.runnable(built, checked):
+            name = item.variant.name
+            verdict, drop = checked[name].verdict, drops.get(name)
+            if verdict.comparison is None or name not in latencies:
+                continue
+            found.append(
+                MixedPoint(
+                    variant=name,
+                    kept=kept,
+                    sqnr_db=verdict.comparison.sqnr_db,
+                    agreement=verdict.comparison.agreement,
+                    p50_ms=latencies[name].p50_ms,
+                    size_bytes=(folder / str(item.file)).stat().st_size,
+                    passed=good_enough(self.context.request, verdict, drop),
+                    drop=drop,
+                )
+            )
+        return tuple(found)
+
+    def time(self, path: Path, variant: Variant) -> Latency | None:
+        if self.measure:
+            return self.measure(path, variant)
+        return stages.latency(self.context, path, variant)
+
+    def run(self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        """Without a word to the observer, who is told of candidates."""
+        return self.context.workers.run(work, None, on_outcome)
+
+
+def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
+    """Whether an artifact reaches every limit that the search was given.
+
+    Args:
+        request: With the limits; its labelled samples bound what may be lost.
+        verdict: The artifact's.
+        drop: Points of top-1 that it lost on the labelled samples; None where it gave no answers.
+    """
+    found = verdict.comparison
+    if verdict.status != "passed" or found is None:
+        return False
+    agrees = found.agreement is None or found.agreement >= request.limits.int8_min_agreement
+    return found.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
+
+
+def excess(request: Request, drop: float | None) -> float:
+    """Points of top-1 lost beyond what may be lost; 0 without labelled samples."""
+    if request.evaluation is None:
+        return 0.0
+    return math.inf if drop is None else max(0.0, drop - request.max_drop)
+
+
+@dataclass(frozen=True)
+class _Mixes:
+    """As the cache keeps them."""
+
+    found: tuple[Mix, ...]
+
+
+def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
+    """Operators to keep in float, the fewest first; from the cache where it has them.
+
+    Raises:
+        LoweringError: There is no int8 program.
+    """
+    key = int8_stage.key(context, source)
+    if (kept := context.cache.get("mixes", key, _Mixes)) is not None:
+        return kept.found
+    _ensure_program(context)
+    job = Job(
+        "what each activation costs",
+        quantizing.mixed_candidates,
+        (context.folders.work,),
+        preload=int8_stage.QUANTIZERS,
+    )
+    (outcome,) = context.workers.run([job])
+    found: tuple[Mix, ...] = outcome.result()
+    context.cache.put("mixes", key, _Mixes(found))
+    return found
+
+
+def make(
+    judge: Judge, variants: Sequence[Variant], known: answering.Answers, kept: tuple[str, ...], number: int
+) -> Candidate:
+    """Make the candidate's artifacts in a folder of its own, and find out all about them.
+
+    Args:
+        judge: Of the search.
+        variants: The mixed variants that still need an artifact.
+        known: Answers of int8 and float32 to the labelled samples.
+        kept: Names of the operators in float.
+        number: Of the candidate.
+    """
+    context = judge.context
+    folder = context.folders.work / f"mixed-{number}"
+    folder.mkdir()
+    shutil.copy2(context.evidence, folder)
+    built = _built(judge, variants, kept, folder)
+    expected = stages.expected(context, judge.source)
+    made = [(item.variant, item.file) for item in built if item.file]
+    checked = stages.check_files(folder, made, expected, judge.run, context.cache)
+    latencies = {
+        variant.name: latency
+        for variant, file in made
+        if checked[variant.name].verdict.comparison
+        and (latency := judge.time(folder / file, variant)) is not None
+    }
+    answers = judge.answers(folder, built, checked, known)
+    points = judge.points(folder, built, checked, latencies, answers, kept)
+    return Candidate(kept, folder, built, checked, latencies, points, answers)
+
+
+def _built(
+    judge: Judge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
+) -> tuple[jobs.Built, ...]:
+    """Artifacts out of the cache, and those that it does not have."""
+    context = judge.context
+    keys = {v: _key(judge, v, kept) for v in variants}
+    found = {v: context.cache.get("artifact", key, jobs.Built, folder) for v, key in keys.items()}
+    if missing := [v for v, built in found.items() if built is None]:
+        _ensure_program(context)
+        arguments = (context.folders.work, kept, tuple(v.name for v in missing), folder)
+        prepare = Job(folder.name, quantizing.mix, arguments, preload=int8_stage.QUANTIZERS)
+        work = [prepare, *(_build_job(v, folder, prepare) for v in missing)]
+        outcomes = context.workers.run(work, None, lambda outcome: _keep(context, outcome, keys, folder))
+        found |= {built.variant: built for outcome in outcomes[1:] for built in stages.built_by(outcome)}
+    return tuple(built for built in found.values() if built is not None)
+
+
+def _key(judge: Judge, variant: Variant, kept: tuple[str, ...]) -> str:
+    key = stages.artifact_key(judge.context, judge.source, variant)
+    return cache.key(key, kept) if key else ""
+
+
+def _keep(context: Context, outcome: Outcome, keys: Mapping[Variant, str], folder: Path) -> None:
+    """As soon as it is made: a search that is ended goes on from here another time."""
+    if outcome.job.function is not jobs.build or outcome.error is not None:
+        return
+    for built in outcome.value:
+        if built.file:
+            names = (built.file, jobs.lowering_file("mixed", built.variant.name))
+            context.cache.put("artifact", keys[built.variant], built, {name: folder / name for name in names})
+
+
+def _build_job(variant: Variant, folder: Path, prepare: Job) -> Job:
+    return Job(
+        variant.name,
+        jobs.build,
+        (folder, (variant,), folder),
+        preload=preload_of(variant),
+        cost_s=variant.cost_s,
+        after=prepare,
+    )
+
+
+def _ensure_program(context: Context) -> None:
+    stages.ensure_captured(context)
+    int8_stage.ensure(context)
