@@ -146,8 +146,9 @@ class StoredSession:
     """On the model card's evaluation data."""
     context: str = "shell"
     regressed: bool = False
-    """Confirmed to be slower than its baseline: no baseline for others, so that nights stay red until it is
-    repaired or accepted. This and the next are the only fields that may change."""
+    """Slower or worse than what it was held against, or so suspected and not cleared: others are not held
+    against it, so that nights stay red until it is repaired or accepted. This and the next are the only
+    fields that may change."""
     accepted: bool = False
     """Its level is the new normal: a baseline begins here, nothing before it counts any more."""
 

@@ -101,7 +101,7 @@ class History:
             return _insert(connection, GapRow, vars(gap)) is not None
 
     def mark(self, key: str, *, regressed: bool) -> None:
-        """Take a session out of the baselines as a confirmed regression, or back into them.
+        """Take a session out of what others are held against, or back into it.
 
         Raises:
             HistoryError: There is no such session.
@@ -220,12 +220,12 @@ class History:
     def baseline(self, session: StoredSession, count: int = BASELINE_SESSIONS) -> tuple[StoredSession, ...]:
         """The last stable sessions that a session may be held against, oldest first; fewer where there are.
 
-        Of the same line and footing, started earlier and in no run of its own, no confirmed regressions.
+        Of the same line and footing, started earlier and in no run of its own, none that is marked.
         """
         return self._oldest_first(baseline(session).limit(count))
 
     def earlier(self, session: StoredSession, count: int = BASELINE_SESSIONS) -> tuple[StoredSession, ...]:
-        """The last sessions of its line before its run, stable or not, oldest first: for its quality."""
+        """The last of its line before its run, stable or not, oldest first, none marked: for its quality."""
         return self._oldest_first(earlier(session).limit(count))
 
     def _oldest_first(self, query: Select[Any]) -> tuple[StoredSession, ...]:
@@ -250,21 +250,17 @@ def baseline(session: StoredSession) -> Select[Any]:
         SessionRow.line == session.line.id,
         SessionRow.footing == session.footing,
         SessionRow.stable.is_(True),
-        SessionRow.started_at < session.started_at,
-        SessionRow.regressed.is_(False),
         *_counts(session),
     )
 
 
 def earlier(session: StoredSession) -> Select[Any]:
     """What lies before a session in its line, newest first."""
-    return _newest_first(
-        SessionRow.line == session.line.id, SessionRow.started_at < session.started_at, *_counts(session)
-    )
+    return _newest_first(SessionRow.line == session.line.id, *_counts(session))
 
 
 def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
-    """Not of its own run, and not before the last accepted level."""
+    """Earlier, not of its own run, not before the last accepted level, and not marked."""
     accepted = aliased(SessionRow)
     last = (
         select(func.max(accepted.started_at))
@@ -272,7 +268,12 @@ def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
         .where(accepted.started_at < session.started_at)
         .scalar_subquery()
     )
-    return SessionRow.run != session.run, or_(last.is_(None), SessionRow.started_at >= last)
+    return (
+        SessionRow.started_at < session.started_at,
+        SessionRow.run != session.run,
+        SessionRow.regressed.is_(False),
+        or_(last.is_(None), SessionRow.started_at >= last),
+    )
 
 
 def _newest_first(*conditions: ColumnElement[bool], columns: Sequence[Any] = rows.COLUMNS) -> Select[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from android_harness.history.records import StoredSession
+from android_harness.history.records import Filter, StoredSession
 from android_harness.regressions import causes, judging, quality
 from android_harness.regressions.records import Cause, Judgement, Worsening
 from exporter.nightly.measuring import Found
@@ -37,6 +37,11 @@ class Judged:
         """Why this is a regression, a sentence each; empty when it is none."""
         slower = (self.judgement.reason,) if self.judgement.status == "confirmed" else ()
         return (*slower, *(item.reason for item in self.worse if item.figure not in BY_DESIGN))
+
+    @property
+    def doubted(self) -> bool:
+        """It got slower or worse, or may have."""
+        return self.suspected or bool(self.regressions)
 
     @property
     def words(self) -> str:
@@ -82,8 +87,18 @@ def suspects(judged: Mapping[Cell, Judged], found: Found) -> frozenset[Cell]:
 
 
 def mark(history: History, judged: Mapping[Cell, Judged], found: Found) -> None:
-    """Keep confirmed regressions out of the baselines, so that the next night is not held against them."""
+    """Keep what got slower or worse, or may have, out of what later nights are held against.
+
+    A suspicion too that no stable re-run has cleared: else it would be the new normal after some nights.
+    """
     for cell, one in judged.items():
-        if one.judgement.status == "confirmed":
+        if one.doubted:
             for session in found.sessions[cell]:
                 history.mark(session.key, regressed=True)
+
+
+def mark_abandoned(history: History, run: str) -> None:
+    """As `mark`, for a night that was cut off before it judged."""
+    for session in history.sessions(Filter(run=run)):
+        if _judge(history, [session]).doubted:
+            history.mark(session.key, regressed=True)

@@ -121,6 +121,7 @@ def _close_abandoned(memory: History, night: Night) -> None:
         gap_key = key_of("gap", platform.node(), name, "abandoned")
         at = journal.began(night.folder.parent / name)
         memory.add_gap(Gap(gap_key, name, platform.node(), at, "The night was cut off and never ended."))
+        judging.mark_abandoned(memory, name)
 
 
 def _remember_gaps(memory: History, night: Night, found: Sequence[Row]) -> None:

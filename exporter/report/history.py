@@ -77,7 +77,7 @@ def _notes(row: StoredSession) -> Iterator[str]:
     if row.evidence != "measured":
         yield text.EVIDENCE_WORDS[row.evidence]
     if row.regressed:
-        yield "REGRESSED"
+        yield "SLOWER OR WORSE"
     if row.accepted:
         yield "accepted"
     if row.problem:
@@ -106,8 +106,10 @@ def print_session(
     for words in (session.problem, *flags.grouped(session.flags)):
         if words:
             console.print(plain(words, "yellow"))
-    verdict = "regressed" if session.regressed else judgement.status.replace("_", " ")
+    verdict = judgement.status.replace("_", " ")
     console.print(plain(f"{verdict}: {judgement.reason}", STYLES.get(judgement.status, "")))
+    if session.regressed:
+        console.print(plain("Others are not held against it until its level is accepted.", "yellow"))
     for one in worse:
         console.print(plain(f"worse: {one.reason}", "bold red"))
     for step in steps:

@@ -166,9 +166,9 @@ def test_what_is_marked_may_be_added_again(memory: History) -> None:
 
 
 def test_quality_is_held_against_every_session_of_the_line(memory: History) -> None:
-    """Stable or not, of any Android; not of the own run, nor later, nor of other lines."""
-    before = [night(0, flags=("trend: up",)), night(1, fingerprint="old"), night(2, regressed=True)]
-    others = [night(3, run="night-9"), night(10), night(4, artifact="ort-fp32")]
+    """Stable or not, of any Android; not of the own run, later, of other lines, or marked."""
+    before = [night(0, flags=("trend: up",)), night(1, fingerprint="old"), night(2)]
+    others = [night(3, run="night-9"), night(10), night(4, artifact="ort-fp32"), night(5, regressed=True)]
     for session in (*before, *others):
         memory.add(session)
     assert memory.earlier(night(9)) == tuple(before)

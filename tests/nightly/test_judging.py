@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from android_harness import history
-from android_harness.history.records import StoredSession
 from android_harness.history.store import History
 from exporter.nightly import judging
 from exporter.nightly.judging import Judged
@@ -117,19 +116,65 @@ def test_only_the_cells_asked_for_are_judged(memory: History) -> None:
     assert judging.judge_all(memory, found, [OTHER]).keys() == {OTHER}
 
 
-@pytest.mark.parametrize("again", [SLOW, {}])
-def test_a_confirmed_regression_is_kept_out_of_the_baselines(tmp_path: Path, again: dict[str, Any]) -> None:
-    """Both of its sessions; what was refuted stays in."""
+UNSTABLE = SLOW | {"flags": ("trend: up",)}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[History]:
+    """A history of usual nights, to write to."""
     with history.open_history(tmp_path / "history.sqlite") as memory:
-        found = tonight(SLOW, again)
-        for one in (*(night(number, **USUAL) for number in range(7)), *found.sessions[CELL]):
-            memory.add(one)
-        judging.mark(memory, judging.judge_all(memory, found), found)
-        marked = [regressed(memory, one) for one in found.sessions[CELL]]
-    assert marked == [again == SLOW] * 2
+        for number in range(7):
+            memory.add(night(number, **USUAL))
+        yield memory
 
 
-def regressed(memory: History, session: StoredSession) -> bool:
-    known = memory.get(session.key)
-    assert known is not None
-    return known.regressed
+@pytest.mark.parametrize(
+    ("sessions", "marked"),
+    [
+        ((SLOW, SLOW), True),
+        ((SLOW, UNSTABLE), True),
+        ((SLOW,), True),
+        (({"sqnr_db": 90.0},), True),
+        ((SLOW, {}), False),
+        (({},), False),
+    ],
+)
+def test_what_is_doubted_is_kept_out_of_the_baselines(
+    own: History, sessions: tuple[dict[str, Any], ...], marked: bool
+) -> None:
+    """All its sessions, confirmed or not; what was refuted stays in."""
+    found = tonight(*sessions)
+    for one in found.sessions[CELL]:
+        own.add(one)
+    judging.mark(own, judging.judge_all(own, found), found)
+    assert {own.find(one.key).regressed for one in found.sessions[CELL]} == {marked}
+
+
+@pytest.mark.parametrize("again", [UNSTABLE, None])
+def test_a_slowdown_that_is_never_confirmed_is_never_usual(
+    own: History, again: dict[str, Any] | None
+) -> None:
+    """Whether its re-runs are not stable, or there are none: the last night says what the first one said."""
+    for number in range(7, 20):
+        changes = [SLOW, again] if again else [SLOW]
+        rows = [
+            night(number, **USUAL | change, key=f"{number}-{place}", run=f"{number}")
+            for place, change in enumerate(changes)
+        ]
+        found = Found(sessions={CELL: tuple(rows)})
+        for one in rows:
+            own.add(one)
+        judged = judging.judge_all(own, found)
+        judging.mark(own, judged, found)
+        assert (judged[CELL].judgement.status, judged[CELL].judgement.usual_ms) == (
+            "suspected",
+            USUAL["p50_ms"],
+        )
+
+
+def test_a_night_that_was_cut_off_before_it_judged_is_marked_later(own: History) -> None:
+    """What looks slower there, of that run alone."""
+    for number, changes in ((8, SLOW), (9, {}), (10, SLOW)):
+        own.add(night(number, **USUAL | changes, run="other" if number == 10 else "cut off"))
+    judging.mark_abandoned(own, "cut off")
+    assert [own.find(f"key-{number}").regressed for number in (8, 9, 10)] == [True, False, False]
