@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter import answering, cache, int8_stage, jobs, predict, quantizing, stages
-from exporter.context import Context, Source, preload_of
+from exporter.context import Context, Event, Source, preload_of
 from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Variant, Verdict
 from exporter.request import Request
@@ -144,6 +144,7 @@ def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
     if (kept := context.cache.get("mixes", key, _Mixes)) is not None:
         return kept.found
     _ensure_program(context)
+    context.observer(Event("search", "measuring what each activation costs", 0, 0))
     job = Job(
         "what each activation costs",
         quantizing.mixed_candidates,
@@ -231,5 +232,7 @@ def _build_job(variant: Variant, folder: Path, prepare: Job) -> Job:
 
 
 def _ensure_program(context: Context) -> None:
+    """The cache keeps artifacts, not the program that they were made from."""
+    context.observer(Event("search", "making the int8 program", 0, 0))
     stages.ensure_captured(context)
     int8_stage.ensure(context)

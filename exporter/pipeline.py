@@ -167,6 +167,12 @@ def plan(
             f"--precisions {','.join(precisions) or 'all'}.",
             f"It offers: {', '.join(v.name for v in offered)}.",
         )
+    if search and not any(v.precision == "mixed" for v in chosen):
+        mixed = ", ".join(v.name for v in offered if v.precision == "mixed")
+        raise UsageError(
+            f"--search makes mixed artifacts, and --formats and --precisions leave none of {target.name}'s.",
+            f"It offers: {mixed or 'none'}.",
+        )
     return chosen
 
 

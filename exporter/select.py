@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.records import Artifact
+from exporter.records import QUANTIZED, Artifact
 
 UNMEASURED = "no device has measured it"
 
@@ -30,12 +30,12 @@ def choose(
         allow_synthetic: Choose a quantised artifact even then.
     """
     passed = [a for a in artifacts if a.status == "passed" and a.variant.name in runnable]
-    doubtful = [a for a in passed if synthetic and not allow_synthetic and a.variant.precision == "int8"]
+    doubtful = [a for a in passed if _is_doubtful(a, synthetic, allow_synthetic)]
     candidates = [a for a in passed if a not in doubtful]
     if not candidates:
         return Choice(None, _why_nothing(artifacts, runnable, doubtful))
     best = min(candidates, key=lambda a: _rank(a, runnable))
-    left_out = "; int8 was calibrated on synthetic inputs and left out" if doubtful else ""
+    left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     return Choice(best.variant.name, f"{_why(best, candidates)}{left_out}.")
 
 
@@ -64,7 +64,7 @@ def choose_measured(
         for a in artifacts
         if a.status == "passed"
         and a.variant.name in runnable
-        and not (synthetic and not allow_synthetic and a.variant.precision == "int8")
+        and not _is_doubtful(a, synthetic, allow_synthetic)
     ]
     measured = {a.variant.name: _on_phones(a, budget_ms) for a in candidates}
     shared = set.intersection(*(set(found) for found in measured.values())) if measured else set()
@@ -83,6 +83,11 @@ def choose_measured(
         f"The fastest on {phones} ({p90_ms:.3g} ms p90, measured) of {len(candidates)} passed artifacts that "
         "the target runs.",
     )
+
+
+def _is_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
+    """Its ranges are those of inputs that nobody has seen."""
+    return synthetic and not allow_synthetic and artifact.variant.precision in QUANTIZED
 
 
 def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
@@ -122,7 +127,7 @@ def _why(best: Artifact, candidates: Sequence[Artifact]) -> str:
 def _why_nothing(artifacts: Sequence[Artifact], runnable: Sequence[str], doubtful: Sequence[Artifact]) -> str:
     if doubtful:
         return (
-            "Only int8 artifacts calibrated on synthetic inputs passed. Give photos with --calibration, or "
+            "Only artifacts calibrated on synthetic inputs passed. Give photos with --calibration, or "
             "--allow-synthetic."
         )
     if not any(a.variant.name in runnable for a in artifacts):

@@ -103,6 +103,11 @@ def test_an_unknown_target_suggests_the_nearest(capsys: pytest.CaptureFixture[st
         (["--torchscript", "both"], "--torchscript"),
         (["--arch-arg", "width"], "--arch-arg"),
         (["--mean", "a,b"], "--mean"),
+        (["--min-sqnr", "20"], "--min-sqnr is a limit of --search, which is not given"),
+        (["--time-limit", "60"], "--time-limit is a limit of --search, which is not given"),
+        (["--max-drop", "2"], "--max-drop is a limit of --eval, which is not given"),
+        (["--search", "--min-sqnr", "nan"], "--min-sqnr"),
+        (["--search", "--formats", "onnx-int8"], "--search makes mixed artifacts"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(

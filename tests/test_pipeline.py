@@ -358,7 +358,7 @@ class TestOneFailure:
         checkpoint, options = odd("Branching", tmp_path)
         code = command(
             checkpoint, "--target", "snapdragon865", "--arch", options["arch"], "--input-shape", "1x1x8x8",
-            "--calibration", options["calibration"], "--no-cache", "-o", tmp_path / "out",
+            "--calibration", options["calibration"], "--no-cache", "-o", tmp_path / "out", "--search",
         )  # fmt: skip
         assert code == 0, capsys.readouterr().err
         found = manifest.load(tmp_path / "out" / "manifest.json")
@@ -372,6 +372,9 @@ class TestOneFailure:
             assert "data-dependent" in str(artifact.reason)
             assert "odd_nets.py:" in str(artifact.source_line)
         assert len(rows) == len(plan(get("snapdragon865"))) - 1
+        unfound = [words for words in found.warnings if words.startswith("The search found no ")]
+        assert len(unfound) == 2
+        assert all("data-dependent" in words for words in unfound)
 
     def test_an_operator_that_one_format_does_not_know(self, tmp_path: Path) -> None:
         """Core ML has no determinant: an error with its own words; ONNX passes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -44,7 +43,7 @@ def searched(out: Path, **more: object) -> tuple[Report, list[str]]:
 
 
 def test_the_first_candidate_that_is_good_enough_is_emitted(tmp_path: Path) -> None:
-    """In both formats, passed and judged by the measurer given; a worse one before it is on record."""
+    """In both formats, passed; int8 and all that was tried are on record, timed by the measurer given."""
     report, timed = searched(tmp_path / "out", min_sqnr_db=33.0)
     mixed = {a.variant.name: a for a in report.artifacts if a.variant.precision == "mixed"}
     assert {name: a.status for name, a in mixed.items()} == dict.fromkeys(FORMATS[2:], "passed")
@@ -53,10 +52,11 @@ def test_the_first_candidate_that_is_good_enough_is_emitted(tmp_path: Path) -> N
     assert {point.variant for point in chosen} == set(FORMATS[2:])
     assert all(point.passed and point.sqnr_db >= 33.0 for point in chosen)
     assert [p.kept for p in report.mixed_points if p.variant == "onnx-int8"] == [()]
-    assert timed == [p.variant for p in report.mixed_points if p.kept]
+    assert timed == [p.variant for p in report.mixed_points]
+    assert [p.p50_ms for p in report.mixed_points] == [*range(1, len(timed) + 1)]
     latency = mixed["onnx-mixed"].latency
     assert latency is not None
-    assert latency.p50_ms == next(p.p50_ms for p in chosen if p.variant == "onnx-mixed")
+    assert latency.p50_ms < 1  # here, where the artifact is chosen
     assert manifest.load(tmp_path / "out" / "manifest.json").selected == report.selected
 
 
@@ -67,7 +67,7 @@ def test_mixed_without_a_search_is_refused(tmp_path: Path) -> None:
 
 
 class Interrupted:
-    """Runs of one search with a cache; Ctrl-C comes where the first one's second candidate is timed."""
+    """Runs of one search with a cache; Ctrl-C comes where the first one's first candidate is timed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class Interrupted:
         timed = stages.measure(context, built, checked)
 
         def measure(path: Path, variant: Variant) -> Latency | None:
-            if interrupt and path.parent.name == "mixed-1":
+            if interrupt and path.parent.name == "mixed-0":
                 raise KeyboardInterrupt
             return stages.latency(context, path, variant)
 
@@ -97,13 +97,13 @@ class Interrupted:
 def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made, verified and timed is not again; the third time nothing is."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(searching, "promising", lambda mixes, *_: mixes[:3])
+    monkeypatch.setattr(searching, "promising", lambda mixes, *_: mixes[:2])
     search = Interrupted(tmp_path)
     first, made = search.run(interrupt=True)
-    assert [len(first.points), made.count("mix")] == [2, 2]
+    assert [len(first.points), made.count("mix")] == [1, 1]
     second, made = search.run()
-    assert second.points[:2] == tuple(replace(point, chosen=False) for point in first.points)
-    assert len(second.points) == 4
+    assert second.points[:1] == first.points
+    assert len(second.points) == 3
     counts = {"mix": 1, "build": 1, "verify_artifact": 1, "measure_latency": 2}
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
@@ -133,7 +133,7 @@ def noise() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def labelled() -> Labelled:
-    """Two candidates: the least in float, and all; the measurer tells 7 ms."""
+    """Two candidates: the least in float, and the most; the measurer tells 7 ms."""
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-search-"))
     images, labels = noise()
     np.savez(folder / "eval.npz", image=images, labels=labels)
@@ -186,14 +186,14 @@ def test_a_point_is_its_files() -> None:
     assert [p.drop for p in labelled().found.points] == pytest.approx([drop_of(file) for file in files])
     assert [p.size_bytes for p in labelled().found.points] == [file.stat().st_size for file in files]
     assert (out / "onnx-mixed.onnx").read_bytes() == files[2].read_bytes()
-    none, few, all_of_them = (set(p.kept) for p in labelled().found.points)
-    assert none < few < all_of_them == {"conv2d", "conv2d_1", "conv2d_2", "add", "mean", "linear"}
+    none, few, most = (set(p.kept) for p in labelled().found.points)
+    assert none < few < most < {"conv2d", "conv2d_1", "conv2d_2", "add", "mean", "linear"}
 
 
 def test_a_points_time_is_the_measurers() -> None:
-    """Of candidates; int8 was timed before. The artifact has the same figure."""
-    assert [p.p50_ms for p in labelled().found.points] == [5.0, 7.0, 7.0]
-    assert labelled().found.latencies["onnx-mixed"].p50_ms == 7.0
+    """Int8's too; what is emitted was timed here."""
+    assert [p.p50_ms for p in labelled().found.points] == [7.0, 7.0, 7.0]
+    assert labelled().found.latencies["onnx-mixed"].p50_ms < 1
 
 
 def test_nothing_answers_twice() -> None:

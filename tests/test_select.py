@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from exporter.records import Artifact, Latency, Status, Variant
 from exporter.select import choose
 from tests.variants import FP16, FP32, INT8
 
-RUNNABLE = (INT8.name, FP16.name, FP32.name)
+MIXED = replace(INT8, name="onnx-mixed", precision="mixed")
+RUNNABLE = (INT8.name, MIXED.name, FP16.name, FP32.name)
 
 
 def artifact(variant: Variant, p50_ms: float | None, status: Status = "passed") -> Artifact:
@@ -35,16 +38,18 @@ def test_what_the_target_cannot_run_is_never_chosen() -> None:
     assert "runs on the target" in choice.reason
 
 
-def test_synthetic_int8_is_chosen_only_when_asked() -> None:
+@pytest.mark.parametrize("quantized", [INT8, MIXED])
+def test_what_is_calibrated_synthetically_is_chosen_only_when_asked(quantized: Variant) -> None:
     """Calibration on made-up inputs says nothing about photos."""
-    rows = [artifact(FP32, 4), artifact(INT8, 2)]
+    rows = [artifact(FP32, 4), artifact(quantized, 2)]
     assert choose(rows, RUNNABLE, True, False).name == FP32.name
-    assert choose(rows, RUNNABLE, True, True).name == INT8.name
+    assert choose(rows, RUNNABLE, True, True).name == quantized.name
 
 
-def test_only_synthetic_int8_says_what_to_do() -> None:
+@pytest.mark.parametrize("quantized", [INT8, MIXED])
+def test_only_synthetic_calibration_says_what_to_do(quantized: Variant) -> None:
     """The reason names the way out."""
-    choice = choose([artifact(INT8, 2)], RUNNABLE, True, False)
+    choice = choose([artifact(quantized, 2)], RUNNABLE, True, False)
     assert choice.name is None
     assert "--calibration" in choice.reason
 

@@ -69,7 +69,9 @@ def export_command(
             help="Keep the cheapest operators of int8 in float until --min-sqnr is met: mixed artifacts.",
         ),
     ] = False,
-    min_sqnr: Annotated[float, typer.Option(help="dB that --search must reach on unseen inputs.")] = 24.0,
+    min_sqnr: Annotated[
+        float, typer.Option(min=0, max=200, help="dB that --search must reach on unseen inputs.")
+    ] = 24.0,
     time_limit: Annotated[
         float,
         typer.Option(min=0, help="Seconds after which --search makes no more candidates; again, it goes on."),
@@ -171,11 +173,23 @@ def export_command(
     if checkpoint.suffix == CARD_SUFFIX:
         given, required = _with_card(context, given, required)
     request = Request(**given)
-    if device and not bench:
-        raise UsageError("--device says where to --bench, which is not given.", "Give both, or neither.")
+    _check_partners(context, request, bench)
     _export(request, required, as_json, last=not bench)
     if bench:
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
+
+
+def _check_partners(context: typer.Context, request: Request, bench: bool) -> None:
+    """Refuse an option that says nothing without another."""
+    for option, words, partner, is_there in (
+        ("device", "says where to", "--bench", bench),
+        ("min_sqnr", "is a limit of", "--search", request.search),
+        ("time_limit", "is a limit of", "--search", request.search),
+        ("max_drop", "is a limit of", "--eval", request.evaluation is not None),
+    ):
+        if _is_given(context, option) and not is_there:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} {words} {partner}, which is not given.", "Give both, or neither.")
 
 
 def _with_card(

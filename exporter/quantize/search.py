@@ -4,8 +4,8 @@ The order follows from what each activation costs the output when it alone is ro
 and from the price of the operators around it in float: their share of the network's time and of its weights.
 Time alone favours late layers, whose many weights lie in a cache when layers are timed one by one and come
 from memory in a real call. By time, MobileNetV2 reaches 24 dB at 1.35 times int8's latency and three times
-its size; by both, at 1.14 times and 1.03 times. Neither decides anything: every candidate becomes a real
-artifact, verified and timed.
+its size; by both, at 1.2 times both. Neither decides anything: candidates become real artifacts, and of those
+that are good enough the fastest, as measured, is taken.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 STEP_DB = 0.4
 """How much better each candidate is expected to be than the one before."""
-
-MOST_DB = 12.0
-"""No candidate beyond this gain: a sixteenth of the noise is left, and weights are louder by then."""
 
 MOST_SAMPLES = 4
 
@@ -52,17 +49,17 @@ class Mix:
 
 
 def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -> tuple[Mix, ...]:
-    """Sets of operators to keep in float, each within the next; about `STEP_DB` of SQNR apart.
+    """Sets of operators to keep in float, each within the next, never all; about `STEP_DB` of SQNR apart.
 
     Args:
         activations: Of the whole int8 program.
         prices: Operator -> what it costs to keep it in float, in any unit.
     """
+    every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
     kept: frozenset[str] = frozenset()
     found: list[Mix] = []
     remaining = whole = _noise(activations, kept)
-    gain_db = 0.0
-    while remaining > 0 and gain_db < MOST_DB:
+    while remaining > 0:
         step = max(
             {a.operators for a in activations if not a.operators <= kept},
             key=lambda more: (
@@ -71,6 +68,8 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
             ),
         )
         kept |= step
+        if kept == every:
+            break
         remaining = _noise(activations, kept)
         gain_db = decibels(remaining / whole)
         if gain_db >= STEP_DB + (found[-1].gain_db if found else 0.0):

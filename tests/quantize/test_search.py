@@ -32,15 +32,15 @@ def test_candidates_grow_and_each_is_better_by_a_step() -> None:
     quiet = tuple(Activation(0.001, frozenset({f"q{i}"})) for i in range(20))
     found = candidates((*CHAIN, *quiet), {})
     assert all(set(before.kept) < set(after.kept) for before, after in itertools.pairwise(found))
-    assert len(found) < 12
+    assert len(found) < len(quiet)
 
 
-def test_candidates_are_steps_apart_and_end() -> None:
-    """Each at least 0.4 dB better than the one before it, as far as 12 dB and no further."""
+def test_candidates_are_steps_apart_and_never_all() -> None:
+    """Each at least 0.4 dB better than the one before it; what keeps everything in float is not mixed."""
     loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
     found = candidates((loud, *(Activation(0.05, name) for name in quiet)), {})
     # After n operators 10 log10(2 / (1.05 - n / 20)): 3.0, 3.2, 3.5, 3.7, 4.0, 4.3, 4.6, 4.9, 5.2, …
-    assert [len(mix.kept) for mix in found] == [1, 3, 5, 7, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19]
+    assert [len(mix.kept) for mix in found] == [1, 3, 5, 7, 9, *range(11, 21)]
     assert [mix.gain_db for mix in found[:2]] == pytest.approx([3.0103, 3.4679], abs=1e-3)
 
 
