@@ -232,7 +232,5 @@ def _build_job(variant: Variant, folder: Path, prepare: Job) -> Job:
 
 
 def _ensure_program(context: Context) -> None:
-    """The cache keeps artifacts, not the program that they were made from."""
-    context.observer(Event("search", "making the int8 program", 0, 0))
     stages.ensure_captured(context)
     int8_stage.ensure(context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter import cache, jobs, quantizing
-from exporter.context import TORCH, Context, Source
+from exporter.context import TORCH, Context, Event, Source
 from exporter.quantize import int8
 from exporter.records import QUANTIZED
 from exporter.workers import Job
@@ -33,6 +33,7 @@ def ensure(context: Context) -> None:
     The captured model must be there.
     """
     if not (context.folders.work / int8.PROGRAM).exists():
+        context.observer(Event("search", "making the int8 program", 0, 0))
         (outcome,) = context.workers.run([quantize_job(context)])
         outcome.result()
 
