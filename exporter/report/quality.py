@@ -70,16 +70,19 @@ def series(points: Sequence[MixedPoint]) -> Mapping[str, list[MixedPoint]]:
 
 
 def on_front(points: Sequence[MixedPoint]) -> list[MixedPoint]:
-    """Those of one runtime that no other beats in both latency and SQNR, fastest first."""
-    best: list[MixedPoint] = []
-    for point in sorted(points, key=lambda point: (point.p50_ms, -point.sqnr_db)):
-        if not best or point.sqnr_db > best[-1].sqnr_db:
-            best.append(point)
-    return best
+    """Those of one runtime that no other beats in latency, SQNR and size together, fastest first."""
+    goods = {point: (-point.p50_ms, point.sqnr_db, -point.size_bytes) for point in points}
+    best = [point for point in goods if not any(_beats(other, goods[point]) for other in goods.values())]
+    return sorted(best, key=lambda point: (point.p50_ms, -point.sqnr_db))
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Better in one, worse in none."""
+    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def mixed(points: Sequence[MixedPoint]) -> str | None:
-    """Latency against SQNR, a line along each runtime's front; None when nothing is finite."""
+    """Latency against SQNR, size as area, a line along each runtime's front; None when nothing is finite."""
     shown = series([point for point in points if math.isfinite(point.sqnr_db)])
     if not shown:
         return None
