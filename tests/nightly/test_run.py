@@ -20,7 +20,7 @@ from android_harness.records import Work
 from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
 from exporter.nightly import journal, run
 from exporter.nightly.records import Night
-from exporter.records import Accuracy, Evaluation, Report
+from exporter.records import Accuracy, Evaluation, Report, Status
 from exporter.report import manifest
 from tests.nightly import sample as season
 from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
@@ -155,6 +155,23 @@ class TestNothingStopsTheRest:
         (row,) = rows_of(finished, "failed")
         assert (row.serial, row.words) == ("b", "adb says 'unauthorized'.")
         assert {one.serial for one in phones.sessions()} == {"a"}
+
+    @pytest.mark.parametrize("status", ["failed", "error"])
+    def test_one_artifact_that_is_not_verified_or_not_made(self, phones: Farm, status: Status) -> None:
+        """The night failed, the first one too; what passed is measured."""
+        phones.change = lambda report: replace(
+            only(report, ARTIFACT, "onnx-fp32"),
+            artifacts=tuple(
+                replace(a, status=status, reason="It reaches 3 dB.") if a.variant.name == "onnx-fp32" else a
+                for a in only(report, ARTIFACT, "onnx-fp32").artifacts
+            ),
+        )
+        finished = phones.run(phones.task(["one"]))
+        (row,) = rows_of(finished, "failed")
+        assert (row.artifact, row.serial) == ("onnx-fp32", "")
+        assert row.words.endswith("It reaches 3 dB.")
+        assert finished.result.exit_code == 42
+        assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
 
     def test_what_a_card_requires_and_nothing_passes(self, phones: Farm) -> None:
         """A night without it failed."""
