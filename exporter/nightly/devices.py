@@ -31,13 +31,22 @@ class Lab:
         """Phones were asked for, and not one answered."""
         return set(self.wanted) != {HOST} and not set(self.devices) - {HOST}
 
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """What was asked for and cannot be used: serial, or "all" -> why."""
+        if self.lacks_phone and not self.problems:
+            return {ALL: "No phone answered."}
+        return {serial: why for serial, why in self.problems.items() if serial not in self.devices}
+
     def why_not(self, serial: str, soc: str | None) -> str:
-        """Why a device does not stand for a target; an empty string when it may.
+        """Why a device is not measured on for a target; an empty string when it is.
 
         Args:
-            serial: Of one that answered.
+            serial: Of one that answered or is `absent`.
             soc: The target's; None where any will do.
         """
+        if serial in self.absent:
+            return self.absent[serial]
         seen = self.identities[serial].soc
         if soc is None or serial == HOST or not seen or seen == soc:
             return ""

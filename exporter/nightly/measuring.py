@@ -130,7 +130,8 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
     from android_harness import farm
     from android_harness.records import Plan
 
-    todo = {serial: _open(stage, group, serial, attempt, only) for serial in stage.lab.devices}
+    wanted = (*stage.lab.devices, *stage.lab.absent)
+    todo = {serial: _open(stage, group, serial, attempt, only) for serial in wanted}
     plan = Plan(budget_ms=group.report.budget_ms, **stage.config.settings)
     for names in dict.fromkeys(todo.values()):
         if not names:
@@ -148,16 +149,16 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
 def _open(
     stage: Stage, group: Group, serial: str, attempt: int, only: Collection[Cell] | None
 ) -> tuple[str, ...]:
-    """The artifacts that are still to be measured on a device."""
+    """The artifacts that are still to be measured on a device; none on one that is absent."""
     names = []
     for name in group.works:
         cell = group.cell(name, serial)
         if only is not None and cell not in only:
             continue
-        if why := stage.lab.why_not(serial, group.soc):
-            stage.found.skipped[cell] = why
-        elif known := stage.history.get(key(stage.night, cell, attempt)):
+        if known := stage.history.get(key(stage.night, cell, attempt)):
             stage.found.add(cell, known)
+        elif why := stage.lab.why_not(serial, group.soc):
+            stage.found.skipped[cell] = why
         else:
             names.append(name)
     return tuple(names)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from android_harness.history.records import StoredSession
 from exporter.nightly.config import Config
-from exporter.nightly.devices import ALL, Lab
+from exporter.nightly.devices import Lab
 from exporter.nightly.judging import Judged
 from exporter.nightly.measuring import Found
 from exporter.nightly.records import Cell, Exported, Row, State
@@ -47,15 +47,17 @@ def rows(
     of_exports = [
         row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))
     ]
-    told = {row.cell for row in of_exports}  # what did not pass is not measured: once is enough
+    # What did not pass is not measured, what was not measured again was measured: once is enough.
+    told = {row.cell for row in of_exports} | found.sessions.keys()
+    not_again = found.skipped | found.failures
     made = [
         *(Row(name, "", "", "", "failed", why) for name, why in config.broken),
         *of_exports,
         *_of_devices(lab),
         *(Row(*cell, "skipped", why) for cell, why in found.skipped.items() if cell not in told),
-        *(Row(*cell, "failed", why) for cell, why in found.failures.items() if not found.sessions.get(cell)),
+        *(Row(*cell, "failed", why) for cell, why in found.failures.items() if cell not in found.sessions),
         *(
-            _of_session(cell, sessions, judged[cell], found.failures.get(cell, ""))
+            _of_session(cell, sessions, judged[cell], not_again.get(cell, ""))
             for cell, sessions in found.sessions.items()
         ),
     ]
@@ -65,10 +67,8 @@ def rows(
 def _of_devices(lab: Lab) -> Iterator[Row]:
     """Devices that were asked for and cannot be used."""
     state: State = "no_phone" if lab.lacks_phone else "failed"
-    for serial, why in lab.problems.items():
+    for serial, why in lab.absent.items():
         yield Row("", "", "", serial, state, why)
-    if lab.lacks_phone and not lab.problems:
-        yield Row("", "", "", ALL, state, "No phone answered.")
 
 
 def _of_export(item: Exported, old: Report | None) -> Iterator[Row]:

@@ -156,6 +156,16 @@ class TestNothingStopsTheRest:
         assert (row.serial, row.words) == ("b", "adb says 'unauthorized'.")
         assert {one.serial for one in phones.sessions()} == {"a"}
 
+    def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: Farm) -> None:
+        """Is skipped artifact by artifact, with the reason; the phone's own failure is the only gap."""
+        phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
+        finished = phones.run()
+        measured = {(row.model, row.artifact) for row in rows_of(finished, "fine")}
+        skipped = [row for row in rows_of(finished, "skipped") if row.serial]
+        assert {(row.model, row.artifact) for row in skipped} == measured
+        assert {(row.serial, row.words) for row in skipped} == {("b", "adb says 'unauthorized'.")}
+        assert [(gap.device, gap.artifact) for gap in phones.gaps()] == [(device_hash("b"), "")]
+
     @pytest.mark.parametrize("status", ["failed", "error"])
     def test_one_artifact_that_is_not_verified_or_not_made(self, phones: Farm, status: Status) -> None:
         """The night failed, the first one too; what passed is measured."""
@@ -195,6 +205,21 @@ class TestNoPhone:
             ("adb sees no phone.", finished.result.night)
         ]
 
+    @pytest.mark.parametrize(
+        ("silent", "serial", "why"),
+        [({}, "all", "No phone answered."), ({"b": "adb says 'offline'."}, "b", "adb says 'offline'.")],
+    )
+    def test_what_would_have_been_measured_is_skipped(
+        self, phones: Farm, silent: dict[str, str], serial: str, why: str
+    ) -> None:
+        """Each artifact, with the reason: a reader of JUnit misses none."""
+        phones.phones, phones.silent = (), silent
+        finished = phones.run(phones.task(["one"]))
+        skipped = {row.artifact: (row.serial, row.words) for row in rows_of(finished, "skipped")}
+        assert skipped[ARTIFACT] == skipped["onnx-fp32"] == (serial, why)
+        (row,) = rows_of(finished, "no_phone")
+        assert (row.model, row.serial, row.words) == ("", serial, why)
+
 
 class TestKilled:
     """At any point; the next start goes on."""
@@ -231,6 +256,17 @@ class TestKilled:
             phones.run(task)
         finished = phones.run(task)
         assert {row.serial for row in rows_of(finished, "fine")} == {"a"}
+
+    def test_a_phone_that_is_gone_at_the_next_start(self, phones: Farm) -> None:
+        """What it measured before counts; the rest is skipped."""
+        task = phones.task(["one", "two"])
+        phones.phones, phones.kill_after = ("a",), 1
+        with pytest.raises(Killed):
+            phones.run(task)
+        phones.phones, phones.silent = (), {"a": "adb says 'offline'."}
+        finished = phones.run(task)
+        assert {row.model for row in rows_of(finished, "fine")} == {"one"}
+        assert {row.model for row in rows_of(finished, "skipped") if row.serial} == {"two"}
 
     def test_another_day_begins_another_night(self, phones: Farm) -> None:
         """The one that was cut off leaves a gap."""
@@ -336,6 +372,18 @@ class TestJudged:
             week.run(task)
         assert rows_of(week.run(task), "regression")
         assert len(week.asked) == 2
+
+    def test_a_phone_that_is_gone_before_the_second_measurement(self, week: Farm) -> None:
+        """Is told in the row of the first, which stays a suspicion."""
+        week.answer = lambda *_: FAST * 1.5
+        task = week.task(["one"])
+        week.kill_after = 1
+        with pytest.raises(Killed):
+            week.run(task)
+        week.phones, week.silent = (), {"a": "adb says 'offline'."}
+        (row,) = (row for row in week.run(task).result.rows if row.serial and row.model)
+        assert row.state == "inconclusive"
+        assert "It could not be measured again: adb says 'offline'." in row.words
 
     def test_not_measured_again_when_that_is_not_wanted(self, week: Farm) -> None:
         """Then it is a suspicion: inconclusive."""
