@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from android_harness.history.records import StoredSession
+from exporter.nightly import summary
 from exporter.nightly.config import Config
 from exporter.nightly.devices import Lab
 from exporter.nightly.judging import Judged
@@ -34,7 +36,7 @@ def rows(
     judged: Mapping[Cell, Judged],
     earlier: Mapping[tuple[str, str], Report],
 ) -> tuple[Row, ...]:
-    """Every row, by model, target, artifact and device.
+    """Every row, by model, target, artifact and device; one for each cell.
 
     Args:
         config: Cards that are broken.
@@ -61,7 +63,17 @@ def rows(
             for cell, sessions in found.sessions.items()
         ),
     ]
-    return tuple(sorted(made, key=lambda row: row.cell))
+    cells: dict[Cell, list[Row]] = {}
+    for row in made:
+        cells.setdefault(row.cell, []).append(row)
+    return tuple(_merged(cells[cell]) for cell in sorted(cells))
+
+
+def _merged(same: Sequence[Row]) -> Row:
+    """One row of those of one cell: the worst state, all that is said."""
+    ordered = summary.worst(same)
+    words = " ".join(dict.fromkeys(row.words for row in ordered))
+    return replace(ordered[0], words=words, key=next((row.key for row in ordered if row.key), ""))
 
 
 def _of_devices(lab: Lab) -> Iterator[Row]:

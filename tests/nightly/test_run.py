@@ -18,7 +18,7 @@ from android_harness.errors import Disconnected, HarnessError
 from android_harness.history.records import device_hash
 from android_harness.records import Work
 from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
-from exporter.nightly import journal, run
+from exporter.nightly import journal, rows, run
 from exporter.nightly.records import Night
 from exporter.records import Accuracy, Evaluation, Report, Status
 from exporter.report import manifest
@@ -190,6 +190,19 @@ class TestNothingStopsTheRest:
         card.write_text(card.read_text() + '[artifacts]\nrequire = ["coreml"]\n')
         (row,) = rows_of(phones.run(task), "failed")
         assert row.words == "The card requires coreml, and none of it passed."
+
+    def test_what_is_said_twice_of_one_thing_is_one_row(self, phones: Farm) -> None:
+        """A test case and a count of its own for each thing; everything that is to be said is in it."""
+        task = phones.task(["one"])
+        card = phones.folder / "one.toml"
+        card.write_text(card.read_text() + '[artifacts]\nrequire = ["int8"]\n')
+        phones.change = lambda report: failing(only_chosen(report))
+        rows = phones.run(task).result.rows
+        (whole,) = (row for row in rows if row.model and not row.artifact)
+        assert whole.state == "failed"
+        assert "The card requires int8, and none of it passed." in whole.words
+        assert "Nothing of this export can be measured" in whole.words
+        assert len({row.cell for row in rows}) == len(rows)
 
 
 class TestNoPhone:
@@ -406,6 +419,22 @@ class TestJudged:
         last = journal.ended(week.folder / "out")[-1].name
         result = week.run(week.task(["one"])).result
         assert (result.changes, result.before) == ((), last)
+
+
+class TestMerged:
+    """Rows of one cell."""
+
+    def test_the_worst_state_all_words_once_and_the_key(self) -> None:
+        """Whatever their order."""
+        said = [
+            season.row("fine", "Fast.", key="k"),
+            season.row("failed", "It broke."),
+            season.row("failed", "It broke."),
+            season.row("skipped", "Not here."),
+        ]
+        for order in (said, said[::-1]):
+            merged = rows._merged(order)
+            assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
 
 def only_chosen(report: Report) -> Report:
