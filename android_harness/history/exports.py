@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 
 def export(history: History, path: Path, wanted: Filter | None = None, *, samples: bool = False) -> int:
-    """Write what a filter lets through, oldest columns first; the file appears whole.
+    """Write what a filter lets through, newest first; the file appears whole.
 
     Args:
         history: Of which.
@@ -52,7 +53,7 @@ def export(history: History, path: Path, wanted: Filter | None = None, *, sample
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    aside = path.with_name(f"{path.name}.new")
+    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")  # no name that a file of the user's has
     try:
         yield aside
         aside.replace(path)

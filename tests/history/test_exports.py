@@ -85,10 +85,16 @@ def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -
         patch.setattr("android_harness.history.exports.row", lambda session: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             export(filled, path)
-    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".csv" or "new" in one.name] == [
-        "all.csv"
-    ]
+    assert [one.name for one in tmp_path.iterdir() if "all.csv" in one.name] == ["all.csv"]
     assert path.read_text() == "old"
+
+
+def test_a_file_of_the_users_beside_it_stays(filled: History, tmp_path: Path) -> None:
+    """What is written aside has a name that nobody else gives."""
+    beside = tmp_path / "all.csv.new"
+    beside.write_text("mine")
+    export(filled, tmp_path / "all.csv")
+    assert beside.read_text() == "mine"
 
 
 def test_a_missing_pyarrow_names_the_extra(
