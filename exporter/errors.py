@@ -8,7 +8,7 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── NothingPassedError            6  no artifact may be shipped
 ├── RequirementError              7  an artifact named by `--require` did not pass
 ├── OutputError                   8  OUT cannot be written, or holds something of the user's
-├── VerificationError             9  `export-mobile verify` found a difference
+├── VerificationError             9  OUT is missing or damaged, or `export-mobile verify` found a difference
 ├── MissingDependencyError       10  an optional package is needed
 ├── CalibrationError             11  calibration data cannot be used
 ├── WorkerError                  12  a worker process died (killed, out of memory, crashed)

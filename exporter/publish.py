@@ -16,6 +16,7 @@ MANIFEST = "manifest.json"
 LOG = "export.log"
 DEVICE = "device"
 """Folder of what devices said: raw samples, a file per artifact and device."""
+FORCE = "Give --force to replace an earlier export there, or another folder with -o."
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,20 @@ class Staging:
 
 
 @contextlib.contextmanager
-def staging(destination: Path, force: bool) -> Iterator[Staging]:
+def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Staging]:
     """Folders to work in; they are gone afterwards, and only `publish` makes OUT.
 
     When the run fails, the frameworks' log is kept as `<OUT>.export.log`.
 
+    Args:
+        destination: OUT.
+        force: An earlier export there may be replaced.
+        advice: What to do where OUT holds files and `force` is not given.
+
     Raises:
         OutputError: OUT cannot be written, or holds files and `force` is not given.
     """
-    check(destination, force)
+    check(destination, force, advice)
     _remove_stale(destination)
     root = destination.parent / f"{_prefix(destination)}{os.getpid()}"
     try:
@@ -58,7 +64,7 @@ def staging(destination: Path, force: bool) -> Iterator[Staging]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def check(destination: Path, force: bool) -> None:
+def check(destination: Path, force: bool, advice: str = FORCE) -> None:
     """Refuse early what would fail late."""
     if destination.is_symlink() or destination.exists():
         if not destination.is_dir():
@@ -68,10 +74,7 @@ def check(destination: Path, force: bool) -> None:
         except OSError as error:
             raise _unwritable(destination, error) from None
         if holds is not None and not force:
-            raise OutputError(
-                f"{destination} is not empty (it holds {holds.name}).",
-                "Give --force to replace an earlier export there, or another folder with -o.",
-            )
+            raise OutputError(f"{destination} is not empty (it holds {holds.name}).", advice)
 
 
 def publish(stage: Staging, destination: Path) -> None:

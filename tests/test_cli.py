@@ -126,6 +126,25 @@ def test_a_checkpoint_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_
     assert "does not exist" in message
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["verify"],
+        ["bench", "--device", "host"],
+        ["diff", "gone"],
+        ["release", "--version", "1.0.0", "-o", "x"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_an_out_that_is_not_there(
+    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit 9 of every command that reads one, as the README says, with what it looked for."""
+    code, message = fails(capsys, *options, tmp_path / "gone")
+    assert code == 9
+    assert "manifest.json does not exist" in message
+
+
 def test_out_that_holds_files_is_refused_before_any_work(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ README = "README.md"
 MODEL_CARD = "MODEL_CARD.md"
 LICENCE = "LICENSE"
 CARD = "model_card.toml"
+NEVER_REPLACED = "A release replaces nothing: give another folder with -o."
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         ExportError: See `plan`, `sign.write` and `repeat.differences`; nothing is published then.
     """
     planned = plan(request)
-    with publish.staging(request.destination, force=False) as stage:
+    with publish.staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:
         built = stage.work / planned.title
         build(planned, built, stage.work / "scratch")
         if check:

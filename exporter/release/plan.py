@@ -154,7 +154,7 @@ def _check_words(request: ReleaseRequest) -> None:
         raise UsageError(f"--version {request.version}: a snapshot changes, a release does not.")
     for option, file in (("--license", request.licence), ("--card", request.card), ("--key", request.key)):
         if file is not None and not file.is_file():
-            raise UsageError(f"{option} {file}: no such file.")
+            raise UsageError(f"{option} {file}: {'not a file' if file.exists() else 'no such file'}.")
 
 
 def _name(listed: Manifest) -> str:

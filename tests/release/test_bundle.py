@@ -311,8 +311,10 @@ class TestPublishing:
         """A folder with something in it is refused, and stays as it was."""
         request_.destination.mkdir()
         (request_.destination / "mine").write_text("mine")
-        with pytest.raises(OutputError, match="not empty"):
+        with pytest.raises(OutputError, match="not empty") as caught:
             bundle.release(request_)
+        assert "another folder" in caught.value.hint
+        assert "--force" not in caught.value.hint  # which release does not have
         assert [p.name for p in request_.destination.iterdir()] == ["mine"]
 
     @pytest.mark.parametrize(

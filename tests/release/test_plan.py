@@ -119,6 +119,7 @@ WORDS: list[tuple[dict[str, Any], str]] = [
     ({"group": "com.example/x"}, "--group"),
     ({"artifacts": ("onnx",)}, "no artifact 'onnx'"),
     ({"licence": Path("nowhere")}, "no such file"),
+    ({"licence": Path("/")}, "not a file"),
 ]
 
 
