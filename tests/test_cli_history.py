@@ -56,6 +56,40 @@ def test_it_lists_newest_first(place: Path, command: tuple[str, ...]) -> None:
     assert "key-29" in "".join(lines[4:6])
 
 
+class TestToldApart:
+    """Rows of a list that only a serial or a target tells apart."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXPORT_MOBILE_HISTORY", str(tmp_path / "history.sqlite"))
+        monkeypatch.setenv("COLUMNS", "200")
+
+    def listed(self, *changes: dict[str, str]) -> str:
+        with history.open_history() as memory:
+            for number, change in enumerate(changes):
+                memory.add(night(number, **change))
+        return run()
+
+    def test_two_phones_of_one_model(self) -> None:
+        """By their serials; another phone needs none."""
+        found = self.listed({"serial": "one"}, {"serial": "two"}, {"serial": "three", "device_model": "X"})
+        assert "Mi 10T Pro one" in found
+        assert "Mi 10T Pro two" in found
+        assert "three" not in found
+
+    def test_two_targets(self) -> None:
+        """By the target."""
+        found = self.listed({"target": "pixel8"}, {})
+        assert "mobilenet_v2 for pixel8" in found
+        assert "mobilenet_v2 for snapdragon865" in found
+
+    def test_what_would_be_the_same_in_every_row(self) -> None:
+        """Is left out."""
+        found = self.listed({}, {})
+        assert "R5CR30ABCDE" not in found
+        assert "snapdragon865" not in found
+
+
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from exporter.report import flags, text
@@ -26,7 +27,10 @@ def print_sessions(
     sessions: Sequence[StoredSession], gaps: Sequence[Gap], newest: int, console: Console
 ) -> None:
     """A row for each session and each gap, newest first: the last `newest` of both together."""
-    rows = [(one.started_at, _session(one)) for one in sessions] + [(one.at, _gap(one)) for one in gaps]
+    twins = _twins(sessions)
+    several = len(({one.target for one in sessions} | {gap.target for gap in gaps}) - {""}) > 1
+    rows = [(one.started_at, _session(one, twins, several)) for one in sessions]
+    rows += [(one.at, _gap(one, several)) for one in gaps]
     rows = sorted(rows, key=lambda row: row[0], reverse=True)[:newest]
     if not rows:
         console.print("The history has nothing that fits.")
@@ -37,6 +41,13 @@ def print_sessions(
     console.print(table)
     if len(rows) == newest:
         console.print(plain(f"The last {newest}; --newest shows more.", "dim"))
+
+
+def _twins(sessions: Sequence[StoredSession]) -> frozenset[str]:
+    """Device models that several phones here have: only their serials tell them apart."""
+    phones = {(one.device_model, one.serial) for one in sessions}
+    count = Counter(model for model, _ in phones)
+    return frozenset(model for model in count if count[model] > 1)
 
 
 def _table() -> Table:
@@ -53,23 +64,29 @@ def _table() -> Table:
     return table
 
 
-def _session(row: StoredSession) -> tuple[Text, ...]:
+def _model(row: StoredSession | Gap, several: bool) -> str:
+    """With the target where there are several of them."""
+    return f"{row.model} for {row.target}" if several and row.target else row.model
+
+
+def _session(row: StoredSession, twins: Collection[str], several: bool) -> tuple[Text, ...]:
     usual = row.evidence == "measured" and row.stable and not row.regressed
+    device = f"{row.device_model} {row.serial}".strip() if row.device_model in twins else row.device_model
     return (
         plain(row.key[:KEY_LETTERS]),
         plain(f"{row.started_at:%y-%m-%d %H:%M}"),
-        plain(row.model),
+        plain(_model(row, several)),
         plain(row.artifact),
-        plain(row.device_model or row.serial),
+        plain(device or row.serial),
         plain(text.sig3(row.p50_ms)),
         plain(text.sig3(row.p90_ms)),
         plain(", ".join(_notes(row)), "" if usual else "yellow"),
     )
 
 
-def _gap(row: Gap) -> tuple[Text, ...]:
+def _gap(row: Gap, several: bool) -> tuple[Text, ...]:
     moment = f"{row.at:%y-%m-%d %H:%M}"
-    words = (plain(word) for word in (moment, row.model, row.artifact, "", "", ""))
+    words = (plain(word) for word in (moment, _model(row, several), row.artifact, "", "", ""))
     return (plain("gap", "yellow"), *words, plain(row.reason, "yellow"))
 
 
