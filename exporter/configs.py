@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,11 @@ def read(path: Path, what: str, kind: type[Listed]) -> Listed:
         return kind.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise _refused(error, path, what, kind) from None
+
+
+def expanded(said: str) -> str:
+    """A path as such a file says it, with the user's own folder for `~`."""
+    return os.path.expanduser(said)  # noqa: PTH111 - Path's own refuses an unknown user
 
 
 def _parse(path: Path, what: str) -> dict[str, Any]:

@@ -135,6 +135,26 @@ def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
         cards.request_fields(card)
 
 
+def test_every_path_may_begin_in_the_users_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoint, data and labels: `~` is the folder's name nowhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    text = 'labels = "~/labels.txt"\ncalibration = { path = "~/a.npz" }\nevaluation = { path = "~/b.npz" }\n'
+    card = write(tmp_path, text)
+    card.write_text(card.read_text().replace('"net.pth"', '"~/net.pth"'))
+    (tmp_path / "net.pth").rename(tmp_path / "home" / "net.pth")
+    for name in ("a.npz", "b.npz"):
+        (tmp_path / "home" / name).touch()
+    (tmp_path / "home" / "labels.txt").write_text("cat\ndog\n")
+    found = cards.request_fields(cards.load(card))
+    assert found["labels"] == ("cat", "dog")
+    assert [found[name] for name in ("checkpoint", "calibration", "evaluation")] == [
+        tmp_path / "home" / name for name in ("net.pth", "a.npz", "b.npz")
+    ]
+
+
 def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
     """Their trends would be one."""
     (tmp_path / "a").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +45,7 @@ class RetentionTable(Table):
 
 
 class NightlyFile(Table):
-    """The file, as it is written. Paths and patterns are relative to it."""
+    """The file, as it is written. Paths and patterns are relative to it; `~` is the user's own folder."""
 
     cards: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Model cards: files, or patterns as `models/*.toml`."""
@@ -112,7 +111,7 @@ def load(path: Path) -> Config:
         broken=broken,
         targets=named,
         devices=tuple(dict.fromkeys(listed.devices)),
-        out=folder / listed.out,
+        out=folder / configs.expanded(listed.out),
         history=_history(folder, listed.history),
         protocol=listed.protocol.model_copy(update={"affinity": affinity}),
         resume=listed.resume,
@@ -123,7 +122,7 @@ def load(path: Path) -> Config:
 def _history(folder: Path, said: str | None) -> str | None:
     if said is None or "://" in said:
         return said
-    return str(folder / Path(os.path.expanduser(said)))  # noqa: PTH111 - Path's own refuses an unknown user
+    return str(folder / configs.expanded(said))
 
 
 def _cards(
@@ -148,8 +147,8 @@ def _cards(
 def _files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
-        absolute = Path(pattern).is_absolute()
-        root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (folder, pattern)
+        said = configs.expanded(pattern)
+        root, relative = (Path("/"), said.lstrip("/")) if Path(said).is_absolute() else (folder, said)
         try:
             matching = sorted(root.glob(relative)) if any(c in pattern for c in "*?[") else [root / relative]
         except (ValueError, NotImplementedError) as error:

@@ -47,6 +47,21 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
     assert [card.name for card in config.load(listed).cards] == ["b", "a"]
 
 
+@pytest.mark.parametrize("card", ["~/cards/net.toml", "~/cards/*.toml"])
+def test_every_path_may_begin_in_the_users_own_folder(
+    card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~` is the folder's name nowhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "cards").mkdir(parents=True)
+    text = f'cards = ["{card}"]\ntargets = ["sd865"]\nout = "~/out"\nhistory = "~/h.sqlite"\n'
+    listed = write(tmp_path, text)
+    (tmp_path / "net.toml").rename(tmp_path / "home" / "cards" / "net.toml")
+    found = config.load(listed)
+    assert [one.path for one in found.cards] == [tmp_path / "home" / "cards" / "net.toml"]
+    assert (found.out, found.history) == (tmp_path / "home" / "out", str(tmp_path / "home" / "h.sqlite"))
+
+
 @pytest.mark.parametrize(
     ("said", "kept"), [("h.sqlite", "{folder}/h.sqlite"), ("postgresql://u@h/n", "postgresql://u@h/n")]
 )
