@@ -177,6 +177,7 @@ TALK_TO_DEVICES = {
     "exporter.cli.device",
     "exporter.cli.filters",
     "exporter.cli.history",
+    "exporter.nightly.comparing",
     "exporter.nightly.devices",
     "exporter.nightly.judging",
     "exporter.nightly.measuring",

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from exporter import publish
+from android_harness.regressions.records import Limits
+from exporter import accuracy, publish
 from exporter.errors import ExportError
 from exporter.nightly import journal
 from exporter.nightly.records import Change, Exported, Night
 from exporter.records import Artifact, Report
 from exporter.report import text
 
-SQNR_DB = 1.0
-"""Less than this is the calibration's luck: the figures of 64 samples, printed to three digits."""
-SIZE = 0.01
-"""Of the file: less is metadata."""
-AGREEMENT = 0.02
-"""One of 64 verification samples more or less is 1.6 %."""
+LIMITS = Limits()
+"""What a session's figures are held to; here in both directions. Less is luck, or a file's metadata."""
 
 
 def before(out: Path, night: Night) -> Path | None:
@@ -81,10 +78,11 @@ def _differences(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.status != new.status:
         was, now = text.STATUS_WORDS[old.status], text.STATUS_WORDS[new.status]
         yield f"{now}, {was} before. {text.reason(new)}".strip(), old.status == "passed"
-    if old.size_bytes and new.size_bytes and abs(new.size_bytes / old.size_bytes - 1) > SIZE:
+    if old.size_bytes and new.size_bytes and abs(new.size_bytes / old.size_bytes - 1) > LIMITS.size_share:
         words = f"{text.scaled(new.size_bytes, 'B')}, {text.scaled(old.size_bytes, 'B')} before"
         yield words, new.size_bytes > old.size_bytes
     yield from _quality(old, new)
+    yield from _accuracy(old, new)
 
 
 def _quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
@@ -93,7 +91,7 @@ def _quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if was is None or now is None or now.problem or was.problem:
         return
     # Of fp32 it is rounding noise, which its own limit holds.
-    if new.variant.precision != "fp32" and abs(now.sqnr_db - was.sqnr_db) > SQNR_DB:
+    if new.variant.precision != "fp32" and abs(now.sqnr_db - was.sqnr_db) > LIMITS.sqnr_db:
         yield (
             f"{text.decibels(now.sqnr_db)} SQNR, {text.decibels(was.sqnr_db)} before",
             now.sqnr_db < was.sqnr_db,
@@ -101,7 +99,15 @@ def _quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if (
         was.agreement is not None
         and now.agreement is not None
-        and abs(now.agreement - was.agreement) > AGREEMENT
+        and abs(now.agreement - was.agreement) > LIMITS.agreement
     ):
         words = f"{text.percent(now.agreement)} agreement, {text.percent(was.agreement)} before"
         yield words, now.agreement < was.agreement
+
+
+def _accuracy(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
+    if old.accuracy is None or new.accuracy is None or old.accuracy.count != new.accuracy.count:
+        return  # other labelled samples: another question
+    was, now = (accuracy.share(found.right, found.count) for found in (old.accuracy, new.accuracy))
+    if abs(now - was) > LIMITS.accuracy:
+        yield f"{text.percent(now)} accuracy, {text.percent(was)} before", now < was
