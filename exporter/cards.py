@@ -6,7 +6,6 @@ is what the options of `export-mobile CKPT` say; an option given beside a card w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -174,21 +173,6 @@ def load(path: Path) -> Card:
     """
     listed = configs.read(path, f"Card {path.stem}", CardFile)
     return Card(listed.name or path.stem, path, listed)
-
-
-def load_all(paths: Sequence[Path]) -> tuple[Card, ...]:
-    """Read several, each of a name of its own.
-
-    Raises:
-        UsageError: One is not a card, or two have one name.
-    """
-    found: dict[str, Card] = {}
-    for card in map(load, paths):
-        if card.name in found:
-            other = found[card.name].path
-            raise UsageError(f"{card}: name is that of {other} too.", "Give one of them another name.")
-        found[card.name] = card
-    return tuple(found.values())
 
 
 def request_fields(card: Card) -> dict[str, Any]:

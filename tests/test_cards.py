@@ -155,13 +155,6 @@ def test_every_path_may_begin_in_the_users_own_folder(
     ]
 
 
-def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
-    """Their trends would be one."""
-    (tmp_path / "a").mkdir()
-    with pytest.raises(UsageError, match="name is that of"):
-        cards.load_all([write(tmp_path), write(tmp_path / "a")])
-
-
 def small(folder: Path, **said: Any) -> Path:
     """A card of the tiny network of the tests."""
     source = exports.checkpoint("cnn")

@@ -138,7 +138,8 @@ def _cards(
             continue
         if card.name in found:
             raise UsageError(
-                f"{WHAT} ({path}): cards: {file} and {found[card.name].path} are both {card.name}."
+                f"{WHAT} ({path}): cards: {file} and {found[card.name].path} are both {card.name}.",
+                "Give one of them another name.",
             )
         found[card.name] = card
     return tuple(found.values()), tuple(broken)

@@ -47,6 +47,15 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
     assert [card.name for card in config.load(listed).cards] == ["b", "a"]
 
 
+def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Their trends would be one; both files are named."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "net.toml").write_text(CARD)
+    listed = write(tmp_path, 'cards = ["net.toml", "a/*.toml"]\ntargets = ["sd865"]\n')
+    with pytest.raises(UsageError, match=r"a/net\.toml and .*/net\.toml are both net"):
+        config.load(listed)
+
+
 @pytest.mark.parametrize("card", ["~/cards/net.toml", "~/cards/*.toml"])
 def test_every_path_may_begin_in_the_users_own_folder(
     card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

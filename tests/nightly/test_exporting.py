@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Config:
     digest = hashlib.sha256(b"weights").hexdigest()
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(f'[checkpoint]\npath = "x.pth"\nsha256 = "{digest}"\n')
-    known = cards.load_all([tmp_path / "one.toml", tmp_path / "two.toml"])
+    known = tuple(cards.load(tmp_path / f"{name}.toml") for name in ("one", "two"))
     return sample.config(tmp_path, cards=known, targets=TARGETS)
 
 
