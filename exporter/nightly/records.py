@@ -1,6 +1,6 @@
 """What a night finds out. Frozen; each record follows from the ones before it.
 
-Config -> Night -> Exported -> Measured -> Row -> Result
+Config -> Night -> Exported -> `measuring.Found`, which is filled as devices end -> Row -> Result
 """
 
 from __future__ import annotations

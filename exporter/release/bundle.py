@@ -49,7 +49,7 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         check: Build it a second time in another process with another clock, and refuse any difference.
 
     Raises:
-        ExportError: See `plan`, `sign.write` and `repeat.differences`; nothing is published then.
+        ExportError: See `plan`, `sign.write` and `repeat.check`; nothing is published then.
     """
     planned = plan(request)
     with publish.staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:

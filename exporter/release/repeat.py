@@ -55,7 +55,7 @@ def check(request: ReleaseRequest, built: Path, again: Path) -> None:
 
 
 def differences(one: Path, other: Path) -> tuple[str, ...]:
-    """What is not the same in two folders, a few words per file; for archives, which of their files."""
+    """What is not the same in two folders, a few words per file: it is missing, or where it first differs."""
     first, second = archive.folder(one), archive.folder(other)
     words = [f"{name} is only in one of them" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):
