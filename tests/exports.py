@@ -19,6 +19,7 @@ FACTORIES = {
     "attention": "TinyAttention",
     "loud": "LoudNorm",
     "loud_channels": "LoudChannels",
+    "numbered": "numbered",
 }
 
 

@@ -141,6 +141,21 @@ class LoudChannels(nn.Module):
         return self.head(self.out(self.mix(x).relu() + told).flatten(1))  # type: ignore[no-any-return]
 
 
+def numbered(width: int = 16) -> nn.Sequential:
+    """A plain list of layers, whose names are "0", "1", …: no identifiers."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 10),
+    )
+
+
 def _image(digits: np.ndarray) -> Sample:
     return (digits.reshape(-1, 1, 8, 8),)
 
@@ -167,6 +182,7 @@ MORE: dict[
     "loud": (LoudNorm, _rows, ("rows",), ("logits",)),
     "loud_tokens": (LoudTokens, _rows, ("rows",), ("logits",)),
     "loud_channels": (LoudChannels, _rows, ("rows",), ("logits",)),
+    "numbered": (numbered, _image, ("input",), ("logits",)),
 }
 """For single questions; what is asked of every format is asked of `NETS`."""
 

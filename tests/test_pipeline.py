@@ -443,6 +443,21 @@ class TestOneFailure:
         assert (tmp_path / "out" / artifact.file).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("pipeline")
+def test_modules_may_be_numbered(tmp_path: Path) -> None:
+    """Convolutions and batch norms of a plain `nn.Sequential` go through ExecuTorch, exactly."""
+    formats = ("executorch-xnnpack-fp32", "executorch-vulkan-fp16")
+    options = exports.options("numbered") | {"formats": formats, "cache": False}
+    report = export(exports.checkpoint("numbered"), target="snapdragon865", out=tmp_path / "out", **options)
+    passed = row(report, "executorch-xnnpack-fp32")
+    assert passed.status == "passed", passed.reason
+    assert passed.verdict is not None
+    assert passed.verdict.comparison is not None
+    assert passed.verdict.comparison.sqnr_db > 100
+    assert row(report, "executorch-vulkan-fp16").status == "not_run"
+
+
 class TestSyntheticCalibration:
     """Without real inputs int8 is made, marked, warned about, and not chosen."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import exporter.formats.executorch as executorch
 from exporter.errors import CannotRunHere, LoweringError
+from exporter.formats.executorch.naming import renamed
 from exporter.formats.executorch.work import operator_work
 from exporter.quantize import int8
 from exporter.quantize.int8 import runner
@@ -242,6 +243,20 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
             path.write_bytes(noise.randbytes(4) + identifier + noise.randbytes(3000))
             with pytest.raises(LoweringError, match=r"noise\.pte"):
                 executorch.structure(path, VARIANTS["fp32"])
+
+
+def test_parameters_keep_names_that_the_compiler_can_use() -> None:
+    """The user's names stay in the file; only those of which no identifier can be made are changed."""
+    program = captured("cnn").program
+    assert program is not None
+    assert renamed(program) is program
+    numbered = captured("numbered").program
+    assert numbered is not None
+    before = set(numbered.state_dict)
+    names = set(renamed(numbered).graph_signature.parameters)
+    assert names == {"p_" + name.replace(".", "_") for name in numbered.graph_signature.parameters}
+    assert names <= set(renamed(numbered).state_dict)
+    assert set(numbered.state_dict) == before
 
 
 def test_networks_without_a_program_say_why(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.executorch import weights_only
+from exporter.formats.executorch.naming import renamed
 from exporter.formats.executorch.savings import lean_compiler
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
 
     _check_layout(program)
     with lean_compiler():
-        edge = to_edge_transform_and_lower(program, partitioner=[_partitioner(backend)])
+        edge = to_edge_transform_and_lower(renamed(program), partitioner=[_partitioner(backend)])
         return edge.to_executorch()
 
 
