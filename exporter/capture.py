@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from exporter import matrices
 from exporter.errors import CaptureError, LoweringError
 from exporter.evidence import Evidence, stack
 from exporter.records import Captured, Model, Runner, Sample, TensorSpec
@@ -161,15 +162,10 @@ def digest(captured: Captured) -> str:
 
 
 def matrix_weights(captured: Captured) -> int:
-    """Elements of the weights of two or more dimensions that the graph really uses."""
+    """Elements of the weights of two or more dimensions that the graph multiplies with or looks up."""
     if captured.program is None:
         return sum(p.numel() for p in captured.module.parameters() if p.dim() > 1)
-    used = {node.name for node in captured.program.graph.nodes if node.op == "placeholder" and node.users}
-    names = captured.program.graph_signature.inputs_to_parameters
-    weights = {names[name] for name in used if name in names}
-    return sum(
-        t.numel() for name, t in captured.program.state_dict.items() if name in weights and t.dim() > 1
-    )
+    return matrices.count(captured.program)
 
 
 def reference(

@@ -206,7 +206,8 @@ class Structure:
     weight_bytes: int
     weight_elements: Mapping[str, int]
     """Storage type ("float32", "float16", "int8", "uint8", "int4", …) -> number of weight elements.
-    Biases and quantisation parameters are not weights: only tensors of two or more dimensions count."""
+    Biases and quantisation parameters are not weights: only tensors of two or more dimensions count, where
+    the format tells without those that are only added or multiplied elementwise (a position embedding)."""
     delegated_fraction: float | None = None
     """Share of the multiply-accumulates that the backend executes; None where there is no delegate."""
 

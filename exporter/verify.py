@@ -163,7 +163,7 @@ def check_structure(
         variant: What it claims to be.
         inputs: The model's, by position.
         outputs: The model's, by position.
-        weights: Elements of the two-or-more-dimensional weights the model's graph uses.
+        weights: Elements of the two-or-more-dimensional weights of the model's layers (`matrices.count`).
         limits: Shares that must be reached.
     """
     for kind, want, have in (("input", inputs, structure.inputs), ("output", outputs, structure.outputs)):

@@ -309,3 +309,10 @@ def test_only_used_matrices_count_as_weights() -> None:
     spare.add_module("auxiliary", nn.Linear(50, 50))
     captured = capture.capture(model(spare, (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
     assert capture.matrix_weights(captured) == expected
+
+
+def test_a_parameter_that_is_only_added_is_no_matrix() -> None:
+    """A position embedding is neither multiplied with nor looked up: readers of artifacts ignore it."""
+    named = nets.trained("attention").named_parameters()
+    expected = sum(p.numel() for name, p in named if p.dim() > 1 and name != "position")
+    assert capture.matrix_weights(nets.captured("attention")) == expected

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.coreml as coreml
+from exporter.capture import matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import load_program, operations
 from exporter.formats.coreml.convert import convert
@@ -55,7 +56,7 @@ def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_
     net = captured(name)
     found = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
     assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
-    total = sum(p.numel() for p in net.module.parameters() if p.ndim >= 2)
+    total = matrix_weights(net)
     assert sum(found.weight_elements.values()) == total
     assert found.weight_elements[stored] >= 0.94 * total
     assert found.quantized_weight_fraction == (0 if precision == "fp16" else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from exporter.formats.lowering_errors import shorten
 from exporter.records import Structure, TensorSpec, Variant
 
 _FEATURE_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "INT32": "int32"}
+
+_STORING = frozenset({"const", "constexpr_lut_to_dense", "constexpr_affine_dequantize"})
+_ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum"})
 
 
 def structure(path: Path, variant: Variant) -> Structure:
@@ -89,6 +93,8 @@ def _weights(program: Any) -> tuple[dict[str, int], int]:
 
 def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     """Storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
+    if operation.op_type in _STORING and all(op.op_type in _ELEMENTWISE for op in _users(operation)):
+        return None
     if operation.op_type == "constexpr_lut_to_dense":
         bits = (len(operation.lut.val) - 1).bit_length()
         return f"uint{bits}", tuple(operation.shape.val.tolist()), operation.indices.val.nbytes
@@ -102,6 +108,11 @@ def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     if getattr(value, "ndim", 0) < 2 or value.dtype.kind != "f":
         return None
     return value.dtype.name, value.shape, value.nbytes
+
+
+def _users(operation: Any) -> Iterator[Any]:
+    for output in operation.outputs:
+        yield from output.child_ops
 
 
 def _unpacks(operation: Any) -> bool:

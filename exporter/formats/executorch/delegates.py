@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from exporter.formats.executorch.work import Work, operator_work, total
+from exporter.formats.executorch.work import Work, is_elementwise, operator_work, total
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -35,6 +35,11 @@ XNNPACK_DTYPES = {
     "xnn_datatype_qbint4": "int4",
     "xnn_datatype_int32": "int32",
 }
+VULKAN_COPY = "et_vk.prepack.default"
+"""Copies a constant to the GPU: its last argument is the copy."""
+XNNPACK_ELEMENTWISE = frozenset(
+    {"XNNAdd", "XNNSubtract", "XNNMultiply", "XNNDiv", "XNNMaximum", "XNNMinimum"}
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,10 @@ class Weight:
 class DelegateGraph:
     operators: Counter[str]
     weights: tuple[Weight, ...]
+    """Constants, without those that are only added or multiplied elementwise."""
     work: Work
+    layer_arguments: frozenset[int]
+    """Positions of the call's arguments that something else than an elementwise operator reads."""
 
 
 def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
@@ -103,13 +111,28 @@ def _xnnpack(graph: Json) -> DelegateGraph:
     tensors = [_xnnpack_tensor(value) for value in graph["xvalues"]]
     by_id = {tensor["id_out"]: tensor for tensor in tensors}
     nodes = [(node["xnode_union_type"], node["xnode_union"]) for node in graph["xnodes"]]
+    layers = _xnnpack_layer_inputs(nodes)
     return DelegateGraph(
         operators=Counter(kind for kind, _ in nodes),
         weights=tuple(
-            _xnnpack_weight(t, graph["constant_data"]) for t in tensors if t["constant_buffer_idx"]
+            _xnnpack_weight(t, graph["constant_data"])
+            for t in tensors
+            if t["constant_buffer_idx"] and t["id_out"] in layers
         ),
         work=total(_xnnpack_work(kind, node, by_id) for kind, node in nodes),
+        layer_arguments=frozenset(t["external_id"] for t in tensors if t["id_out"] in layers),
     )
+
+
+def _xnnpack_layer_inputs(nodes: list[tuple[str, Json]]) -> set[int]:
+    """Values that something else than an elementwise operator reads."""
+    return {
+        value
+        for kind, node in nodes
+        if kind not in XNNPACK_ELEMENTWISE
+        for name, value in node.items()
+        if name.endswith("_id")
+    }
 
 
 def _xnnpack_tensor(value: Json) -> Json:
@@ -152,12 +175,26 @@ def _elements(tensor: Json) -> int:
 
 def _vulkan(graph: Json) -> DelegateGraph:
     values = [value["value"] for value in graph["values"]]
-    tensors = [v["value"] for v in graph["values"] if v["value_type"] == "VkTensor"]
+    layers = _vulkan_layer_inputs(graph["chain"])
+    tensors = [
+        v["value"] for i, v in enumerate(graph["values"]) if v["value_type"] == "VkTensor" and i in layers
+    ]
     return DelegateGraph(
         operators=Counter(call["name"] for call in graph["chain"]),
         weights=tuple(_vulkan_weight(t, graph["constants"]) for t in tensors if t["constant_id"] >= 0),
         work=total(_vulkan_work(call, values) for call in graph["chain"]),
+        layer_arguments=frozenset(i for i, value in enumerate(graph["input_ids"]) if value in layers),
     )
+
+
+def _vulkan_layer_inputs(chain: list[Json]) -> set[int]:
+    """Values that something else than an elementwise operator reads."""
+    layers: set[int] = set()
+    for call in reversed(chain):
+        copied = call["name"] == VULKAN_COPY and call["args"][-1] not in layers
+        if not (copied or is_elementwise(call["name"])):
+            layers.update(call["args"])
+    return layers
 
 
 def _vulkan_weight(tensor: Json, constants: list[Json]) -> Weight:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, Weight, read_delegate
-from exporter.formats.executorch.work import Work, operator_work, total
+from exporter.formats.executorch.work import Work, is_elementwise, operator_work, total
 from exporter.formats.lowering_errors import shorten
 from exporter.records import Structure, TensorSpec, Variant
 
@@ -66,7 +66,8 @@ def _structure(data: bytes) -> Structure:
     plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
     kernels = list(_kernels(plan))
     graphs = list(_delegate_graphs(plan, file.program))
-    weights = _weights([*_constants(plan), *(w for graph in graphs for w in graph.weights)])
+    constants = _constants(plan, _layer_inputs(plan, graphs))
+    weights = _weights([*constants, *(w for graph in graphs for w in graph.weights)])
     return Structure(
         inputs=_specs(plan, plan.inputs, "input"),
         outputs=_specs(plan, plan.outputs, "output"),
@@ -111,12 +112,23 @@ def _delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[Delegate
         yield read_delegate(delegate.id, program.backend_delegate_data[delegate.processed.index].data)
 
 
-def _constants(plan: ExecutionPlan) -> Iterator[Weight]:
-    """Constants of the operators outside delegates: buffer 0 means that the tensor is computed."""
-    for value in plan.values:
-        tensor = value.val
+def _constants(plan: ExecutionPlan, layers: set[int]) -> Iterator[Weight]:
+    """Constants of the layers outside delegates: buffer 0 means that the tensor is computed."""
+    for index in sorted(layers):
+        tensor: Any = plan.values[index].val
         if getattr(tensor, "data_buffer_idx", 0) and tensor.allocation_info is None:
             yield Weight(f"buffer {tensor.data_buffer_idx}", _dtype(tensor), tuple(tensor.sizes))
+
+
+def _layer_inputs(plan: ExecutionPlan, graphs: Sequence[DelegateGraph]) -> set[int]:
+    """Values that something else than an elementwise operator reads, in a delegate or outside."""
+    found: set[int] = set()
+    for call in _instructions(plan, "KernelCall"):
+        if not is_elementwise(plan.operators[call.op_index].name):
+            found.update(call.args)
+    for call, graph in zip(_instructions(plan, "DelegateCall"), graphs, strict=True):
+        found.update(index for i, index in enumerate(call.args) if i in graph.layer_arguments)
+    return found
 
 
 def _weights(constants: Sequence[Weight]) -> dict[str, int]:

@@ -19,6 +19,7 @@ Shape: TypeAlias = "Sequence[int]"
 CONVOLUTIONS = frozenset({"convolution", "conv1d", "conv2d", "conv_with_clamp"})
 LEFT_MATRIX = {"linear": 0, "mm": 0, "bmm": 0, "matmul": 0, "addmm": 1, "baddbmm": 1}
 """Operator -> which of its tensors is the left factor, whose last dimension is summed over."""
+ELEMENTWISE = frozenset({"add", "sub", "mul", "div", "maximum", "minimum"})
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,19 @@ def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work
     if not tensors:
         return Work()
     output = prod(tensors[-1])
-    operator = name.replace("::", ".").split(".")[1]
+    operator = _short(name)
     if operator in CONVOLUTIONS:
         image = tensors[0] if transposed else tensors[-1]
         return Work(image[0] * prod(image[2:]) * prod(tensors[1]), output)
     if operator in LEFT_MATRIX:
         return Work(output * tensors[LEFT_MATRIX[operator]][-1], output)
     return Work(0, output)
+
+
+def is_elementwise(name: str) -> bool:
+    """Whether an ATen operator only adds or scales: its constants are no weights of a layer."""
+    return _short(name) in ELEMENTWISE
+
+
+def _short(name: str) -> str:
+    return name.replace("::", ".").split(".")[1]

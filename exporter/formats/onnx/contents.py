@@ -37,7 +37,19 @@ WEIGHT_INPUTS = {
 """Operator -> the inputs that may be weights, fused forms of ONNX Runtime included."""
 
 PASS_THROUGH = frozenset(
-    {"DequantizeLinear", "QuantizeLinear", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+    {
+        "DequantizeLinear",
+        "QuantizeLinear",
+        "Cast",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Expand",
+        "Slice",
+        "Split",
+    }
 )
 """Operators that may stand between a stored weight and the operator that uses it."""
 
@@ -143,9 +155,10 @@ def structure(contents: Contents) -> Structure:
 
 def _weight_names(contents: Contents) -> list[str]:
     sources = {
-        n.outputs[0]: n.inputs[0]
+        output: n.inputs[0]
         for n in contents.nodes
-        if n.operator in PASS_THROUGH and n.inputs and n.outputs
+        if n.operator in PASS_THROUGH and n.inputs
+        for output in n.outputs
     }
     used = {
         _origin(node.inputs[i], sources)

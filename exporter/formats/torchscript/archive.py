@@ -9,7 +9,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ class _Tensor:
     dtype: str
     shape: tuple[int, ...]
     size_bytes: int
+    elements: int
+    """Of the whole record, of which this may be a part: attention's three projections are one."""
 
 
 def check_records(path: Path) -> None:
@@ -69,7 +70,8 @@ def structure(path: Path, variant: Variant) -> Structure:
 
     Returns:
         Operators as the bytecode calls them, counted per call site ("aten::add.Tensor"). Inputs and outputs
-        are empty in files without our signature.
+        are empty in files without our signature. Bytecode does not tell what a tensor is used for: those that
+        are only added count as weights too.
 
     Raises:
         LoweringError: It is not a whole, well-formed file for the lite interpreter.
@@ -111,7 +113,7 @@ def _structure(archive: zipfile.ZipFile) -> Structure:
     weights = {tensor.record: tensor for tensor in tensors if len(tensor.shape) >= 2}.values()
     elements: Counter[str] = Counter()
     for tensor in weights:
-        elements[tensor.dtype] += prod(tensor.shape)
+        elements[tensor.dtype] += tensor.elements
     return Structure(
         inputs=inputs,
         outputs=outputs,
@@ -181,16 +183,16 @@ class _InertUnpickler(pickle.Unpickler):
             return name
         return known.get(f"{module}.{name}", _Inert)
 
-    def persistent_load(self, pid: Any) -> tuple[str, str, int]:
+    def persistent_load(self, pid: Any) -> tuple[str, str, int, int]:
         _, storage, record, _, elements = pid
         dtype, item_bytes = _STORAGES[storage]
         expected, found = elements * item_bytes, self._archive.getinfo(self._folder + record).file_size
         if expected != found:
             raise LoweringError(f"Its record {self._folder}{record} has {found} bytes, not {expected}.")
-        return self._folder + record, dtype, found
+        return self._folder + record, dtype, found, elements
 
-    def _rebuild(self, storage: tuple[str, str, int], offset: int, shape: Any, *_: object) -> _Tensor:
-        record, dtype, size_bytes = storage
-        tensor = _Tensor(record, dtype, tuple(map(int, shape)), size_bytes)
+    def _rebuild(self, storage: tuple[str, str, int, int], offset: int, shape: Any, *_: object) -> _Tensor:
+        record, dtype, size_bytes, elements = storage
+        tensor = _Tensor(record, dtype, tuple(map(int, shape)), size_bytes, elements)
         self._tensors.append(tensor)
         return tensor

@@ -1,0 +1,90 @@
+"""Finds the weights that a graph multiplies its inputs with or looks up: what no artifact can do without.
+
+A parameter that is only added (a position embedding) is none of them, whatever its shape: a compiler is free
+to broadcast, slice or fold it, and readers of artifacts do not count it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import Node
+
+WEIGHT_ARGUMENTS = {
+    "linear": (1,),
+    "conv1d": (1,),
+    "conv2d": (1,),
+    "conv3d": (1,),
+    "convolution": (1,),
+    "conv_transpose1d": (1,),
+    "conv_transpose2d": (1,),
+    "conv_transpose3d": (1,),
+    "matmul": (0, 1),
+    "mm": (0, 1),
+    "bmm": (0, 1),
+    "addmm": (1, 2),
+    "baddbmm": (1, 2),
+    "einsum": (1,),
+    "embedding": (0,),
+    "lstm": (2,),
+    "gru": (2,),
+    "rnn_tanh": (2,),
+    "rnn_relu": (2,),
+}
+"""ATen operator -> its arguments that may be weights, or lists of them."""
+
+
+def count(program: torch.export.ExportedProgram) -> int:
+    """Elements of the learned weights of two or more dimensions that meet the inputs."""
+    shapes = [source.meta["val"].shape for source in _sources(program)]
+    return sum(prod(shape) for shape in shapes if len(shape) > 1)
+
+
+def _sources(program: torch.export.ExportedProgram) -> set[Node]:
+    """Where the weights come from, each once: a parameter, or what is made of parameters alone."""
+    signature = program.graph_signature
+    computed: set[Node] = set()  # depends on the model's inputs
+    learned: set[Node] = set()  # depends on parameters, and on no input
+    found: set[Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name in signature.user_inputs:
+                computed.add(node)
+            elif node.name in signature.inputs_to_parameters:
+                learned.add(node)
+        # A product of constants (position embeddings are looked up at 0, 1, 2, …) may be folded into one.
+        elif not computed.isdisjoint(node.all_input_nodes):
+            computed.add(node)
+            found |= {_source(weight) for weight in _weights(node) if weight in learned}
+        elif not learned.isdisjoint(node.all_input_nodes):
+            learned.add(node)
+    return found
+
+
+def _weights(node: Node) -> Iterator[Node]:
+    from torch.fx import Node
+    from torch.utils._pytree import tree_leaves
+
+    for position in WEIGHT_ARGUMENTS.get(getattr(node.target, "_opname", ""), ()):
+        for leaf in tree_leaves(node.args[position : position + 1]):
+            if isinstance(leaf, Node):
+                yield leaf
+
+
+def _source(weight: Node) -> Node:
+    """The tensor that a weight is a view, a cast or a broadcast of: tied weights are one."""
+    while len(weight.all_input_nodes) == 1:
+        (before,) = weight.all_input_nodes
+        if _elements(before) > _elements(weight):  # a part of it, which is all that is needed
+            break
+        weight = before
+    return weight
+
+
+def _elements(node: Node) -> float:
+    shape = getattr(node.meta.get("val"), "shape", None)  # of `split` it is a list
+    return float("inf") if shape is None else prod(shape)

@@ -1,0 +1,93 @@
+"""Readers of artifacts count the same weights as the model's graph is said to need."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter import matrices, verify
+from exporter.formats import FORMATS, VARIANTS
+from exporter.quantize import int8
+from exporter.records import QUANTIZED, Captured, Limits, Structure, TensorSpec, Variant
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weight_counts")]
+EMITTED = [name for name, variant in VARIANTS.items() if variant.precision != "mixed"]
+IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Positions(nn.Module):
+    """A patch network half of whose parameters are positions, which are added."""
+
+    def __init__(self, hidden: bool = True) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.position = nn.Parameter(torch.randn(1, 64, 16))
+        self.hidden = nn.Linear(16, 16) if hidden else nn.Identity()
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2) + self.position
+        return self.head(self.hidden(x.relu()).relu().mean(1))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Splits one parameter into the three projections of an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.attend = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2)
+        return self.attend(x, x.relu(), x * 3)[0].mean(1)  # type: ignore[no-any-return]
+
+
+def captured(net: nn.Module, precision: str = "fp32") -> Captured:
+    net = net.eval()
+    program = torch.export.export(net, (IMAGE,))
+    if precision in QUANTIZED:
+        program = int8.quantize(program, [(IMAGE.numpy(),)] * 2).program()
+    inputs, outputs = (TensorSpec("image", tuple(IMAGE.shape)),), (TensorSpec("y", tuple(net(IMAGE).shape)),)
+    return Captured(net, program, "", (IMAGE,), inputs, outputs)
+
+
+def structure(net: nn.Module, variant: Variant, folder: Path) -> Structure:
+    module = FORMATS[variant.format]
+    return module.structure(module.emit(captured(net, variant.precision), variant, folder).path, variant)
+
+
+def problem(found: Structure, variant: Variant, needed: int) -> str:
+    unnamed = dataclasses.replace(found, inputs=(), outputs=())
+    return verify.check_structure(unnamed, variant, (), (), needed, Limits())
+
+
+def needed(net: nn.Module) -> int:
+    return matrices.count(torch.export.export(net.eval(), (IMAGE,)))
+
+
+@pytest.mark.parametrize("name", EMITTED)
+def test_a_large_position_embedding_is_no_missing_weight(name: str, tmp_path: Path) -> None:
+    """Formats that tell what a tensor is used for count as the graph does; all are whole."""
+    found = structure(Positions(), VARIANTS[name], tmp_path)
+    if VARIANTS[name].format != "torchscript":
+        assert sum(found.weight_elements.values()) == needed(Positions())
+    assert problem(found, VARIANTS[name], needed(Positions())) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in EMITTED if VARIANTS[name].format != "torchscript"])
+def test_a_missing_layer_is_found_behind_a_large_position_embedding(name: str, tmp_path: Path) -> None:
+    """What is added does not stand in for a layer that an artifact lacks."""
+    found = structure(Positions(hidden=False), VARIANTS[name], tmp_path)
+    assert "weights are missing" in problem(found, VARIANTS[name], needed(Positions()))
+
+
+@pytest.mark.parametrize("name", [name for name in EMITTED if VARIANTS[name].precision not in QUANTIZED])
+def test_the_parts_of_a_split_parameter_are_found(name: str, tmp_path: Path) -> None:
+    """Of an attention whose queries, keys and values are not the same, all projections count."""
+    found = structure(CrossAttention(), VARIANTS[name], tmp_path)
+    assert problem(found, VARIANTS[name], needed(CrossAttention())) == ""
