@@ -126,37 +126,44 @@ def _is_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
 
 def row_digest(row: Sample) -> bytes:
     """Of a sample's values: equal for equal rows."""
-    return hashlib.sha256(_bytes(row)).digest()
+    return hashlib.sha256(b"".join(array.tobytes() for array in row)).digest()
 
 
 def _from_arrays(source: Path, inputs: tuple[TensorSpec, ...], count: int) -> Data:
     rows, notes = arrays.read(source, inputs)
-    middle = (len(rows) + 1) // 2
-    calibration, rest = rows[:middle], rows[middle:]
-    used = {_bytes(row) for row in calibration}
-    verification = [row for row in rest if _bytes(row) not in used]
-    if not verification:
+    # Before they are split: a copy would count twice in the ranges, or verify what calibrated.
+    distinct = _distinct(rows)
+    if len(distinct) < 2:
         raise CalibrationError(
-            f"{source.name} holds {len(rows)} sample(s), {len({_bytes(r) for r in rows})} of them different: "
+            f"{source.name} holds {len(rows)} sample(s), {len(distinct)} of them different: "
             "calibration and verification each need their own.",
             "Give at least two different samples; a hundred or more is better.",
         )
-    if copies := len(rest) - len(verification):
-        notes += (f"Left out {copies} verification sample(s) equal to a calibration sample.",)
-    numbered = list(enumerate(rows))
-    origins = {row_digest(row): Origin(f"row {index}") for index, row in reversed(numbered)}
+    copies = len(rows) - len(distinct)
+    if copies:
+        notes += (f"Left out {copies} sample(s) equal to an earlier one.",)
+    middle = (len(distinct) + 1) // 2
+    calibration, verification = distinct[:middle][:count], distinct[middle:][:count]
     return Data(
-        tuple(calibration[:count]),
-        tuple(verification[:count]),
+        tuple(row for _, row in calibration),
+        tuple(row for _, row in verification),
         "arrays",
         notes,
         (
             *_too_few(middle, count),
-            *_flat_rows([*numbered[:middle][:count], *numbered[middle:][:count]]),
-            *_copied(len(rows) - len(origins), len(origins), 2 * count),
+            *_flat_rows([*calibration, *verification]),
+            *_copied(copies, len(distinct), 2 * count),
         ),
-        origins,
+        {row_digest(row): Origin(f"row {index}") for index, row in distinct},
     )
+
+
+def _distinct(rows: Sequence[Sample]) -> list[tuple[int, Sample]]:
+    """Each row's number in the file and the row, without those equal to an earlier one."""
+    first: dict[bytes, tuple[int, Sample]] = {}
+    for index, row in enumerate(rows):
+        first.setdefault(row_digest(row), (index, row))
+    return list(first.values())
 
 
 def _flat_rows(rows: Sequence[tuple[int, Sample]]) -> tuple[str, ...]:
@@ -171,10 +178,6 @@ def _flat_rows(rows: Sequence[tuple[int, Sample]]) -> tuple[str, ...]:
         if all(float(row[i].std()) < MIN_ROW_CONTRAST * overall[i] for i in places)
     ]
     return _flat(flat, len(rows), "rows") if flat else ()
-
-
-def _bytes(row: Sample) -> bytes:
-    return b"".join(array.tobytes() for array in row)
 
 
 def _too_few(have: int, count: int) -> tuple[str, ...]:

@@ -384,7 +384,31 @@ def test_equal_rows_do_not_reach_both_sides(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", **arrays)  # type: ignore[arg-type]
     result = data.load(tmp_path / "c.npz", PAIR, None)
     assert (len(result.calibration), len(result.verification)) == (3, 2)
-    assert "equal to a calibration sample" in result.notes[0]
+    assert result.notes == ("Left out 1 sample(s) equal to an earlier one.",)
+
+
+def test_equal_rows_calibrate_once(tmp_path: Path) -> None:
+    """Copies are left out first and the different rows are split: the warning is true."""
+    x = np.random.default_rng(0).normal(size=(20, 1, 16)).astype(np.float32)
+    x[:10] = x[0]
+    np.savez(tmp_path / "c.npz", x=x)
+    found = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 16)
+    taken = [float(row[0][0, 0]) for row in (*found.calibration, *found.verification)]
+    assert taken == [float(x[i, 0, 0]) for i in (0, *range(10, 20))]
+    assert len(found.calibration) == 6
+    assert "9 sample(s) are copies of others and were left out, so that 11" in found.warnings[-1]
+
+
+def test_copies_are_replaced_by_rows_that_were_not_needed(tmp_path: Path) -> None:
+    """Where enough different rows remain, copies cost nothing: a note and no warning."""
+    x = np.random.default_rng(0).normal(size=(200, 1, 16)).astype(np.float32)
+    x[5] = x[3]
+    np.savez(tmp_path / "c.npz", x=x)
+    found = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 64)
+    assert len({row[0].tobytes() for row in found.calibration}) == 64
+    assert len(found.verification) == 64
+    assert found.notes == ("Left out 1 sample(s) equal to an earlier one.",)
+    assert found.warnings == ()
 
 
 def test_unused_arrays_are_named(tmp_path: Path) -> None:
