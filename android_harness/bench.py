@@ -18,6 +18,8 @@ from android_harness.records import Backend, Device, Identity, Launch, Plan, Ses
 Programs: TypeAlias = Callable[[Backend], Program]
 Observer: TypeAlias = Callable[[str, str], None]
 """Told (serial, what begins now)."""
+Measured: TypeAlias = Callable[[Session], None]
+"""Given a session that is complete."""
 MIN_KEPT = 2
 """Launches without which there is no interval: fewer are not worth keeping."""
 UNKNOWN = State(
@@ -64,6 +66,7 @@ def measure(
     works: Sequence[Work],
     plan: Plan,
     observer: Observer,
+    measured: Measured = lambda session: None,
 ) -> tuple[Session | Failed, ...]:
     """Measure each work on a device that is ready: `plan.launches` processes each, in alternating order.
 
@@ -78,9 +81,11 @@ def measure(
         works: What to measure.
         plan: How much of it; its threads are no more than the device's cores in the sessions' plan.
         observer: Told what begins now.
+        measured: Given each session that is complete as soon as it is, while others' launches are still to
+            come. What it raises ends all.
 
     Returns:
-        A session or a failure for each work, in their order.
+        A session or a failure for each work, in their order; the sessions that were handed on, too.
 
     Raises:
         DeviceError: The device could not be prepared at all.
@@ -97,11 +102,17 @@ def measure(
         where = repeated(device, lambda: place(device, works, needed, Path(folder)))
         remote = Remote(device, where, plan, identities.watch_paths(identity), Path(folder))
         courses = [_Course(work) for work in works]
-        _run_all(remote, identity, courses, observer)
+        _run_all(remote, identity, courses, observer, measured)
     return tuple(_finished(course, identity, plan) for course in courses)
 
 
-def _run_all(remote: Remote, identity: Identity, courses: Sequence[_Course], observer: Observer) -> None:
+def _run_all(
+    remote: Remote,
+    identity: Identity,
+    courses: Sequence[_Course],
+    observer: Observer,
+    measured: Measured,
+) -> None:
     serial = remote.device.serial
     backend = courses[0].work.backend  # one program's canary for all: another compiler is another computation
     canary = _canary(remote, backend)
@@ -121,6 +132,8 @@ def _run_all(remote: Remote, identity: Identity, courses: Sequence[_Course], obs
             continue
         canary = _canary(remote, backend)
         course.canary.append(canary)
+        if course.before is not None and course.after is not None:
+            measured(_session(course, course.before, identity, remote.plan))
 
 
 def _order(courses: Sequence[_Course], launches: int) -> Iterator[tuple[int, _Course]]:
@@ -152,10 +165,14 @@ def _canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
 def _finished(course: _Course, identity: Identity, plan: Plan) -> Session | Failed:
     if course.before is None or (course.failure and not _worth_keeping(course, plan)):
         return Failed(course.work, _reason(course, plan))
+    return _session(course, course.before, identity, plan)
+
+
+def _session(course: _Course, before: State, identity: Identity, plan: Plan) -> Session:
     return Session(
         work=course.work,
         identity=identity,
-        before=course.before,
+        before=before,
         after=course.after or UNKNOWN,
         launches=tuple(course.launches),
         canary_ns=tuple(course.canary),

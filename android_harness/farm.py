@@ -14,7 +14,7 @@ from typing import Any
 
 from android_harness import bench, build, gates, launching, settings
 from android_harness import identity as identities
-from android_harness.bench import Failed, Observer, Programs
+from android_harness.bench import Failed, Measured, Observer, Programs
 from android_harness.errors import HarnessError
 from android_harness.placing import Program
 from android_harness.records import HOST, Build, Device, Gate, Identity, Launch, Plan, Session, State, Work
@@ -33,6 +33,14 @@ class Outcome:
     """Why there are no results."""
 
 
+class NotKept(Exception):  # noqa: N818 - carries an error through what takes errors for the device's
+    """The caller could not keep a session: no fault of the device, and nothing to go on for."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
     """The user stopped everything; unwinds a worker, so that settings are restored."""
 
@@ -45,6 +53,7 @@ def bench_all(
     soc: str | None,
     observer: Observer,
     programs: Callable[[Device, Identity], Programs] | None = None,
+    measured: Callable[[str, Session], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> Mapping[str, Outcome]:
     """Measure the works on every device, all devices at the same time.
@@ -56,8 +65,10 @@ def bench_all(
         soc: The SoC that devices must have ("SM8250"); None for any.
         observer: Told (serial, what begins now), from any thread.
         programs: The runners for a device; None for those of `runner build`.
-        finished: Given each device's outcome as soon as it is there, from that device's thread; what it
-            raises ends everything, once the other devices are done.
+        measured: Given (serial, session) as soon as a session is complete, from that device's thread; it
+            will be among the outcome's results as well.
+        finished: Given each device's outcome as soon as it is there, from that device's thread. What this or
+            `measured` raises ends everything, once the other devices are done.
 
     Returns:
         Serial -> outcome.
@@ -70,7 +81,16 @@ def bench_all(
     with _set_by_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
         futures = {
             device.serial: pool.submit(
-                _handed_on, finished, device, works, plan, soc, told, programs or built, stop
+                _handed_on,
+                finished,
+                device,
+                works,
+                plan,
+                soc,
+                told,
+                programs or built,
+                stop,
+                _keeping(measured, device.serial, stop),
             )
             for device in devices
         }
@@ -146,6 +166,19 @@ def _stopping(observer: Observer, stop: threading.Event) -> Observer:
     return told
 
 
+def _keeping(measured: Callable[[str, Session], None] | None, serial: str, stop: threading.Event) -> Measured:
+    def told(session: Session) -> None:
+        if stop.is_set():  # its last canary may have been killed already
+            raise Stopped
+        try:
+            if measured:
+                measured(serial, session)
+        except Exception as error:
+            raise NotKept(error) from error
+
+    return told
+
+
 def _handed_on(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
     outcome = _outcome(*arguments)
     if finished and not isinstance(outcome.error, Stopped):
@@ -161,6 +194,7 @@ def _outcome(
     observer: Observer,
     programs: Callable[[Device, Identity], Programs],
     stop: threading.Event,
+    measured: Measured,
 ) -> Outcome:
     identity = None
     try:
@@ -170,11 +204,14 @@ def _outcome(
         identity = identities.identify(device)
         runners = programs(device, identity)
         if device.serial == HOST:  # judged by nobody: nothing to wait for, nothing to change
-            return Outcome(HOST, identity, bench.measure(device, identity, runners, works, plan, observer))
+            results = bench.measure(device, identity, runners, works, plan, observer, measured)
+            return Outcome(HOST, identity, results)
         _wait_until_ready(device, identity, works, plan, soc, observer, stop)
         with settings.changed(device):
-            results = bench.measure(device, identity, runners, works, plan, observer)
+            results = bench.measure(device, identity, runners, works, plan, observer, measured)
         return Outcome(device.serial, identity, results)
+    except NotKept as refused:
+        raise refused.reason from None
     except Exception as error:  # whatever it is, the other devices' work goes on
         return Outcome(device.serial, identity, error=error)
 

@@ -6,6 +6,7 @@ import platform
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from exporter.nightly.records import Cell, Exported, Night
 from exporter.records import Artifact, DeviceLatency, Report
 
 if TYPE_CHECKING:
+    from android_harness.bench import Failed
     from android_harness.farm import Outcome
     from android_harness.history.store import History
     from android_harness.records import Latency, Session, Work
@@ -37,6 +39,10 @@ class Found:
     """The first one, and the second where it was measured again."""
     failures: dict[Cell, str] = field(default_factory=dict)
     skipped: dict[Cell, str] = field(default_factory=dict)
+
+    def has(self, cell: Cell, attempt: int) -> bool:
+        """Whether the session of an attempt is there: 0 for the first, 1 for the second."""
+        return len(self.sessions.get(cell, ())) > attempt
 
     def add(self, cell: Cell, session: StoredSession) -> None:
         self.sessions[cell] = (*self.sessions.get(cell, ()), session)
@@ -53,7 +59,7 @@ class Stage:
     observer: Observer
     found: Found = field(default_factory=Found)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Devices end at the same time; one is written down at once."""
+    """Devices measure at the same time; one is written down at once."""
 
 
 @dataclass(eq=False)
@@ -142,7 +148,8 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
             plan,
             soc=group.soc,
             observer=_telling(stage.observer, group),
-            finished=lambda outcome, names=names: _keep(stage, group, outcome, names, attempt),  # type: ignore[misc]
+            measured=partial(_measured, stage, group, attempt),
+            finished=partial(_ended, stage, group, attempt, names),
         )
 
 
@@ -169,30 +176,41 @@ def _telling(observer: Observer, group: Group) -> Callable[[str, str], None]:
     return lambda serial, what: observer(Event("device", f"{name}: {serial}: {what}", 0, 0))
 
 
-def _keep(stage: Stage, group: Group, outcome: Outcome, names: Sequence[str], attempt: int) -> None:
-    """One device has ended: its samples and page into the folder, its sessions into the history."""
-    from android_harness.bench import Failed
-
+def _measured(stage: Stage, group: Group, attempt: int, serial: str, session: Session) -> None:
+    """A session is complete: it is kept at once, a night may be killed before the device has ended."""
     with stage.lock:
+        _keep(stage, group, attempt, serial, [session])
+
+
+def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outcome: Outcome) -> None:
+    """One device has ended: what failed, and sessions that were cut off and are worth keeping."""
+    with stage.lock:
+        left = [name for name in names if not stage.found.has(group.cell(name, outcome.serial), attempt)]
         if outcome.error is not None:
             known = isinstance(outcome.error, HarnessError)
             words = str(outcome.error) if known else unexpected(outcome.error)
-            stage.found.failures |= {group.cell(name, outcome.serial): words for name in names}
-        judged = []
-        for result in outcome.results:
-            cell = group.cell(result.work.name, outcome.serial)
-            try:
-                if isinstance(result, Failed):
-                    raise result.reason
-                artifact = group.artifacts[result.work.name]
-                judged.append(
-                    (cell, result, bench.judged(result, artifact, group.evidence, group.report.limits))
-                )
-            except HarnessError as error:
-                stage.found.failures[cell] = str(error)
-        _update(stage, group, [(session, latency) for _, session, latency in judged])
-        for cell, session, latency in judged:
-            _remember(stage, group, cell, session, latency, attempt)
+            stage.found.failures |= {group.cell(name, outcome.serial): words for name in left}
+        results = [result for result in outcome.results if result.work.name in left]
+        _keep(stage, group, attempt, outcome.serial, results)
+
+
+def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequence[Session | Failed]) -> None:
+    """Samples and page into the folder, sessions into the history."""
+    from android_harness.bench import Failed
+
+    judged = []
+    for result in results:
+        cell = group.cell(result.work.name, serial)
+        try:
+            if isinstance(result, Failed):
+                raise result.reason
+            artifact = group.artifacts[result.work.name]
+            judged.append((cell, result, bench.judged(result, artifact, group.evidence, group.report.limits)))
+        except HarnessError as error:
+            stage.found.failures[cell] = str(error)
+    _update(stage, group, [(session, latency) for _, session, latency in judged])
+    for cell, session, latency in judged:
+        _remember(stage, group, cell, session, latency, attempt)
 
 
 def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]]) -> None:

@@ -73,6 +73,25 @@ def test_launches_alternate(tmp_path: Path) -> None:
     assert log(device) == [*hashes, *reversed(hashes)]
 
 
+def test_a_session_is_handed_on_once_it_is_complete(tmp_path: Path) -> None:
+    """Before the others' last launches, with all that it has in the end; what failed is not."""
+    device = HostDevice()
+    handed_on: list[tuple[Session, int]] = []
+    found = bench.measure(
+        device,
+        identity.identify(device),
+        lambda backend: Program(sessions.stand_in(tmp_path)),
+        [sessions.work(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
+        PLAN,
+        lambda serial, what: None,
+        lambda session: handed_on.append((session, len(log(device)))),
+    )
+    assert [(session.work.name, launches) for session, launches in handed_on] == [("sleep 0", 4), ("fine", 5)]
+    assert [vars(session) for session, _ in handed_on[::-1]] == [
+        vars(one) for one in found if isinstance(one, Session)
+    ]
+
+
 def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
     """The second time only jobs are sent, unless a content there is not what its name says."""
     device = Breaking()

@@ -7,14 +7,14 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from android_harness import farm, parse
-from android_harness.errors import DeviceError
+from android_harness.errors import DeviceError, HistoryError
 from android_harness.host import HostDevice
 from android_harness.placing import Program
 from android_harness.records import Completed, Plan, Session
@@ -43,16 +43,24 @@ class Named(HostDevice):
         return super().run(*argv, timeout_s=timeout_s)
 
 
-def benched(folder: Path, mode: str, *devices: HostDevice) -> dict[str, farm.Outcome]:
+def benched(
+    folder: Path,
+    modes: str | Sequence[str],
+    *devices: HostDevice,
+    measured: Callable[[str, Session], None] | None = None,
+    finished: Callable[[farm.Outcome], None] | None = None,
+) -> dict[str, farm.Outcome]:
     program = Program(sessions.stand_in(folder))
     return dict(
         farm.bench_all(
             devices,
-            [sessions.work(folder, mode)],
+            [sessions.work(folder, mode) for mode in ([modes] if isinstance(modes, str) else modes)],
             PLAN,
             soc=None,
             observer=lambda serial, what: None,
             programs=lambda device, identity: lambda backend: program,
+            measured=measured,
+            finished=finished,
         )
     )
 
@@ -105,6 +113,51 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
         benched(tmp_path, "hang", *devices)
     assert time.monotonic() - began < 60
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_the_last_round_comes_after_what_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was handed on already; the other work, which waited for its last launch, is dropped."""
+    kept: list[tuple[str, str]] = []
+    ended: list[farm.Outcome] = []
+    sent = threading.Event()
+    waited = farm._all_done
+
+    def keep(serial: str, session: Session) -> None:
+        kept.append((serial, session.work.name))
+        sent.wait(60)
+
+    def interrupted(futures: Sequence[Future[farm.Outcome]]) -> bool:
+        if kept and not sent.is_set():
+            signal.raise_signal(signal.SIGINT)
+            sent.set()
+        return waited(futures)
+
+    monkeypatch.setattr(farm, "_all_done", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        benched(tmp_path, ["sleep 0", "fine"], Named("a"), measured=keep, finished=ended.append)
+    assert (kept, ended) == ([("a", "fine")], [])
+
+
+def test_a_session_that_cannot_be_kept_is_no_fault_of_its_device(tmp_path: Path) -> None:
+    """The caller's own error comes out, once the other device is done."""
+    ended: list[str] = []
+
+    def keep(serial: str, session: Session) -> None:
+        if serial == "a":
+            raise HistoryError("The disk is full.")
+
+    with pytest.raises(HistoryError, match="full"):
+        benched(
+            tmp_path,
+            "fine",
+            Named("a"),
+            Named("b"),
+            measured=keep,
+            finished=lambda outcome: ended.append(outcome.serial),
+        )
+    assert ended == ["b"]
 
 
 def test_samples_are_json_lines(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ class Farm:
     socs_asked: list[str | None] = field(default_factory=list)
     broken: Mapping[str, Exception] = field(default_factory=dict)
     """Devices that break down as a whole."""
+    broken_late: Mapping[str, Exception] = field(default_factory=dict)
+    """Devices that break down once one artifact is measured."""
     kill_after: int | None = None
     """Sessions after whose end everything is killed."""
 
@@ -135,6 +137,7 @@ class Farm:
         plan: Plan,
         *,
         soc: str | None,
+        measured: Callable[[str, Session], None],
         finished: Callable[[Outcome], None],
         **_: Any,
     ) -> None:
@@ -144,11 +147,18 @@ class Farm:
             if device.serial in self.broken:
                 finished(Outcome(device.serial, error=self.broken[device.serial]))
                 continue
-            results = tuple(self._session(device.serial, work, plan) for work in works)
-            finished(Outcome(device.serial, results=results))
-            if self.kill_after is not None and len(self.asked) >= self.kill_after:
-                self.kill_after = None
-                raise Killed
+            results = []
+            for work in works:
+                results.append(self._session(device.serial, work, plan))
+                if isinstance(results[-1], Session) and not results[-1].cut_off:
+                    measured(device.serial, results[-1])
+                if self.kill_after is not None and len(self.asked) >= self.kill_after:
+                    self.kill_after = None
+                    raise Killed
+                if device.serial in self.broken_late:
+                    break
+            late = self.broken_late.get(device.serial)
+            finished(Outcome(device.serial, results=() if late else tuple(results), error=late))
 
     def _session(self, serial: str, work: Work, plan: Plan) -> Session | Failed:
         place = (serial, work.path.parent.name, work.name)

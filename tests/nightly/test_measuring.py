@@ -9,16 +9,24 @@ from typing import Any
 
 import pytest
 
-from android_harness import build
+from android_harness import build, farm, identity, parse
 from android_harness.errors import DeviceError, SetupError
+from android_harness.placing import Program
+from android_harness.records import Completed
 from exporter import bench
 from exporter.errors import OutputError
-from exporter.nightly import measuring
+from exporter.nightly import devices, measuring
+from exporter.nightly.devices import Lab
 from exporter.nightly.measuring import Stage, key
 from exporter.nightly.records import Cell, Night
-from tests.nightly.lab import ARTIFACT, Farm, farm_of, rows_of, states
+from tests.harness import sessions
+from tests.harness.test_farm import Named
+from tests.nightly.lab import ARTIFACT, Farm, Killed, farm_of, only, rows_of, states
 
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
+BENCH_ALL = farm.bench_all
+LAUNCHES = 4
+"""Of `Farm.task`."""
 
 
 @pytest.fixture
@@ -104,6 +112,29 @@ def test_a_phone_that_breaks_down(phones: Farm, error: Exception, words: str) ->
     assert {one.serial for one in phones.sessions()} == {"a"}
 
 
+def test_a_phone_that_breaks_down_later(phones: Farm) -> None:
+    """What it had measured counts, and is not said to have failed; the rest failed."""
+    phones.phones, phones.broken_late = ("a",), {"a": DeviceError("It broke.")}
+    finished = phones.run(phones.task(["one"]))
+    (good,), (bad,) = rows_of(finished, "fine"), rows_of(finished, "failed")
+    assert {good.artifact, bad.artifact} == {ARTIFACT, "onnx-fp32"}
+    assert "broke" not in good.words
+    assert bad.words == "It broke."
+
+
+def test_a_session_is_found_once(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when it is complete and again when its device has ended; found twice, it would be a re-run."""
+    added, remember = [], measuring._remember
+
+    def counted(stage: Stage, group: object, cell: Cell, *rest: Any) -> None:
+        added.append(cell)
+        remember(stage, group, cell, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measuring, "_remember", counted)
+    phones.run(phones.task(["one"]))
+    assert len(added) == len(set(added)) == 4
+
+
 def test_a_folder_that_cannot_be_written_loses_no_measurement(
     phones: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +150,7 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
 
 
 def test_devices_are_written_down_one_after_another(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They end in threads of their own, and share a manifest."""
+    """They measure in threads of their own, and share a manifest."""
     held, update = [], measuring._update
 
     def watched(stage: Stage, *arguments: Any) -> None:
@@ -128,4 +159,43 @@ def test_devices_are_written_down_one_after_another(phones: Farm, monkeypatch: p
 
     monkeypatch.setattr(measuring, "_update", watched)
     phones.run(phones.task(["one"]))
-    assert held == [True, True]
+    assert held
+    assert all(held)
+
+
+class Dying(Named):
+    """A device at whose launch of that number, from 1 on, everything is killed."""
+
+    def __init__(self, serial: str, last: int) -> None:
+        super().__init__(serial)
+        self.left = last
+
+    def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
+        self.left -= "run" in argv
+        if "run" in argv and self.left == 0:
+            raise Killed
+        return super().run(*argv, timeout_s=timeout_s)
+
+
+def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
+    phones: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With launches of a stand-in runner, which alternate: the other artifact alone is measured next time."""
+    device = Dying("a", last=2 * LAUNCHES)
+    who = identity.identify(device)
+    program = Program(sessions.stand_in(phones.folder))
+    monkeypatch.setattr(farm, "bench_all", BENCH_ALL)
+    monkeypatch.setattr(farm, "built", lambda device, identity: lambda backend: program)
+    monkeypatch.setattr(devices, "find", lambda names: Lab({"a": device}, {"a": who}, {}, ("a",)))
+    monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' is no reason to wait
+    phones.change = lambda report: replace(
+        only(report, "onnx-fp32", "onnx-fp16"), selected="onnx-fp32", target_soc="generic"
+    )
+    task = phones.task(["one"])
+    with pytest.raises(Killed):
+        phones.run(task)
+    (first,) = phones.sessions()
+    phones.run(task)
+    assert -device.left == LAUNCHES
+    assert phones.sessions()[0] == first
+    assert {one.artifact for one in phones.sessions()} == {"onnx-fp32", "onnx-fp16"}

@@ -245,7 +245,7 @@ class TestKilled:
         with pytest.raises(Killed):
             phones.run(task)
         first = phones.sessions()
-        assert first
+        assert len(first) == after
         phones.kill_after = len(phones.asked) + 4
         with pytest.raises(Killed):
             phones.run(task)
@@ -273,7 +273,7 @@ class TestKilled:
     def test_a_phone_that_is_gone_at_the_next_start(self, phones: Farm) -> None:
         """What it measured before counts; the rest is skipped."""
         task = phones.task(["one", "two"])
-        phones.phones, phones.kill_after = ("a",), 1
+        phones.phones, phones.kill_after = ("a",), 2
         with pytest.raises(Killed):
             phones.run(task)
         phones.phones, phones.silent = (), {"a": "adb says 'offline'."}
