@@ -32,7 +32,7 @@ class Staging:
 def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Staging]:
     """Folders to work in; they are gone afterwards, and only `publish` makes OUT.
 
-    When the run fails, the frameworks' log is kept as `<OUT>.export.log`.
+    When the run fails, the frameworks' log is kept as `<OUT>.export.log`; when it is interrupted, nothing is.
 
     Args:
         destination: OUT.
@@ -57,7 +57,7 @@ def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Sta
     except OSError as error:
         _keep_log(log, destination)
         raise _unwritable(destination, error) from error
-    except BaseException:
+    except Exception:  # not Ctrl-C, which leaves nothing to look into
         _keep_log(log, destination)
         raise
     finally:

@@ -249,7 +249,7 @@ EXPORT = (
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     how: signal.Signals, after_s: float, tmp_path: Path
 ) -> None:
-    """Ctrl-C says so and exits 130; after a kill the next run cleans up; OUT never half exists."""
+    """Ctrl-C says so and leaves nothing, exit 130; after a kill the next run cleans up; OUT is never half."""
     command = [sys.executable, "-m", "exporter", exports.checkpoint("cnn"), *EXPORT, "-o", tmp_path / "out"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
@@ -266,8 +266,34 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     assert not (tmp_path / "out").exists()
     if how == signal.SIGINT:
         assert process.returncode == 130
+        assert "Interrupted; nothing was left behind." in message
         assert "Traceback" not in message
-        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "words"),
+    [
+        (("inspect", "net.ckpt"), "exporter.inspection.inspect_checkpoint", "nothing was left behind"),
+        (("nightly", "nightly.toml"), "exporter.nightly.config.load", "the next start goes on"),
+    ],
+)
+def test_ctrl_c_says_what_is_left(
+    arguments: tuple[str, ...],
+    where: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing; of a night, what was finished."""
+
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    code, message = fails(capsys, *arguments)
+    assert code == 130
+    assert message.startswith(f"Interrupted; {words}")
 
 
 @pytest.mark.slow

@@ -37,18 +37,19 @@ def test_out_appears_whole_and_nothing_else(tmp_path: Path) -> None:
     assert left_beside(tmp_path / "out") == []
 
 
-def test_a_failure_leaves_no_out(tmp_path: Path) -> None:
-    """What was not finished does not look whole; only the frameworks' log stays, when they said something."""
+@pytest.mark.parametrize(("error", "left"), [(ValueError, ["out.export.log"]), (KeyboardInterrupt, [])])
+def test_a_failure_leaves_no_out(tmp_path: Path, error: type[BaseException], left: list[str]) -> None:
+    """What was not finished does not look whole; the frameworks' log stays, but not after Ctrl-C."""
 
     def fail() -> None:
         with publish.staging(tmp_path / "out", False) as stage:
             (stage.out / "a.pte").write_text("half")
             stage.log.write_text("the framework's last words")
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         fail()
-    assert left_beside(tmp_path / "out") == ["out.export.log"]
+    assert left_beside(tmp_path / "out") == left
 
 
 def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:

@@ -23,8 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _complain(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing was left behind.", err=True)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer has turned Ctrl-C into an exit that says nothing.
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED_EXIT_CODE:
+            raise
+        night = given[:1] == ["nightly"]
+        left = "the next start goes on with this night" if night else "nothing was left behind"
+        typer.echo(f"Interrupted; {left}.", err=True)
         sys.exit(INTERRUPTED_EXIT_CODE)
     except BrokenPipeError:
         sys.exit(1)
