@@ -275,8 +275,10 @@ def _reason(precision: Precision, found: Comparison, applied: Mapping[str, float
     unknown = found.agreement is None
     # fp16 must keep both; quantised artifacts need one of the two.
     bad = loud or apart if precision == "fp16" else loud and (apart or unknown)
-    if not bad:
+    if not bad and found.sqnr_db >= 0:
         return ""
+    if not bad:  # a network that answers one class for nearly everything agrees with any other that does
+        return f"Its error is louder than its output ({found.sqnr_db:.1f} dB SQNR), whatever the agreement."
     agrees = "" if found.agreement is None else f" and {found.agreement:.1%} agreement"
     need = "and" if precision == "fp16" else "or"
     return (

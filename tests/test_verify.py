@@ -156,6 +156,13 @@ def test_int8_may_pass_on_agreement_alone() -> None:
     assert judged(INT8, LOGITS * 0.8) == ("passed", "")
 
 
+def test_int8_may_not_drown_its_output() -> None:
+    """Scaled by 2.5 every class is right, and the error is one and a half times the output."""
+    status, reason = judged(INT8, LOGITS * 2.5)
+    assert status == "failed"
+    assert "Its error is louder than its output (-3.5 dB SQNR)" in str(reason)
+
+
 def test_fp16_may_not_pass_on_agreement_alone() -> None:
     """Half precision must be close as well as right."""
     assert judged(FP16, LOGITS * 0.8)[0] == "failed"
