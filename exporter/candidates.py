@@ -33,6 +33,10 @@ class Candidate:
     answers: answering.Answers = field(default_factory=answering.Answers)
     """Of its artifacts, of int8's and float32's."""
 
+    def artifact(self, name: str) -> jobs.Built:
+        """The artifact of that name, which the candidate was made for."""
+        return next(item for item in self.built if item.variant.name == name)
+
     def point(self, name: str) -> MixedPoint | None:
         """Of the artifact of that name, if it was made, ran, and was timed."""
         return next((point for point in self.points if point.variant == name), None)
@@ -95,7 +99,17 @@ class Judge:
             )
         return tuple(found)
 
-    def time(self, path: Path, variant: Variant) -> Latency | None:
+    def latencies(
+        self, folder: Path, built: Sequence[jobs.Built], checked: Mapping[str, CheckedArtifact]
+    ) -> dict[str, Latency]:
+        """Of the artifacts in `folder` that ran, by name; without those that cannot be timed."""
+        found = {
+            item.variant.name: self._time(folder / str(item.file), item.variant)
+            for item in answering.runnable(built, checked)
+        }
+        return {name: latency for name, latency in found.items() if latency is not None}
+
+    def _time(self, path: Path, variant: Variant) -> Latency | None:
         if self.measure:
             return self.measure(path, variant)
         return stages.latency(self.context, path, variant)
@@ -177,12 +191,7 @@ def make(
     expected = stages.expected(context, judge.source)
     made = [(item.variant, item.file) for item in built if item.file]
     checked = stages.check_files(folder, made, expected, judge.run, context.cache)
-    latencies = {
-        variant.name: latency
-        for variant, file in made
-        if checked[variant.name].verdict.comparison
-        and (latency := judge.time(folder / file, variant)) is not None
-    }
+    latencies = judge.latencies(folder, built, checked)
     answers = judge.answers(folder, built, checked, known)
     points = judge.points(folder, built, checked, latencies, answers, kept)
     return Candidate(kept, folder, built, checked, latencies, points, answers)

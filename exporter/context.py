@@ -50,8 +50,14 @@ class Context:
         return cache.Cache(cache.default_root() if self.request.cache else None)
 
     @functools.cached_property
+    def calibration_digest(self) -> str:
+        """Of the calibration data, empty without any: of what may be much, read once in a run."""
+        calibration = self.request.calibration
+        return cache.digest_path(calibration) if calibration else ""
+
+    @functools.cached_property
     def labelled_digest(self) -> str:
-        """Of the labelled samples: of what may be much, read once in a run."""
+        """Of the labelled samples, as of the calibration data."""
         assert self.request.evaluation is not None
         return cache.digest_path(self.request.evaluation)
 

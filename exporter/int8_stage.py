@@ -73,6 +73,5 @@ def keep(context: Context, source: Source) -> None:
 
 def data_digest(context: Context, source: Source) -> str:
     """Of everything that calibration inputs depend on."""
-    calibration = context.request.calibration
-    content = cache.digest_path(calibration) if calibration else "synthetic"
+    content = context.calibration_digest or "synthetic"
     return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)

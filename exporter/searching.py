@@ -78,7 +78,7 @@ def search(
         _emit(context, one, name)
     tried_points = [replace(p, chosen=best.get(p.variant) is one) for one in tried for p in one.points]
     return Found(
-        tuple(item for name, one in best.items() for item in one.built if item.variant.name == name),
+        tuple(one.artifact(name) for name, one in best.items()),
         {name: one.checked[name] for name, one in best.items()},
         _on_this_host(judge, best),
         (*int8, *tried_points),
@@ -98,11 +98,7 @@ def _of_int8(
     whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
     known = judge.answers(out, whole, checked, answering.Answers())
     if judge.measure is not None:
-        latencies = {
-            item.variant.name: latency
-            for item in answering.runnable(whole, checked)
-            if (latency := judge.time(out / str(item.file), item.variant)) is not None
-        }
+        latencies = judge.latencies(out, whole, checked)
     return known, judge.points(out, whole, checked, latencies, known, ())
 
 
@@ -154,7 +150,7 @@ def _on_this_host(judge: Judge, best: Mapping[str, Candidate]) -> dict[str, Late
         return {name: one.latencies[name] for name, one in best.items()}
     found: dict[str, Latency] = {}
     for name, one in best.items():
-        item = next(item for item in one.built if item.variant.name == name)
+        item = one.artifact(name)
         latency = stages.latency(judge.context, one.folder / str(item.file), item.variant)
         found |= {name: latency} if latency is not None else {}
     return found
@@ -188,11 +184,8 @@ def _best(request: Request, tried: Sequence[Candidate], name: str) -> Candidate 
 
 
 def _emit(context: Context, best: Candidate, name: str) -> None:
-    for item in best.built:
-        if item.variant.name == name and item.file:
-            shutil.copy2(best.folder / item.file, context.folders.out / item.file)
-    lowering = jobs.lowering_file("mixed", name)
-    shutil.copy2(best.folder / lowering, context.folders.out / lowering)
+    for file in (str(best.artifact(name).file), jobs.lowering_file("mixed", name)):
+        shutil.copy2(best.folder / file, context.folders.out / file)
 
 
 def _so_far(points: Sequence[MixedPoint]) -> str:

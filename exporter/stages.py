@@ -46,9 +46,10 @@ def _source_key(context: Context) -> str:
     request = context.request.model
     if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
-    data = cache.digest_path(request.calibration) if request.calibration else ""
     anywhere = replace(request, checkpoint=Path(), calibration=None)
-    return cache.key(cache.toolchain(), cache.digest_file(request.checkpoint), anywhere, data)
+    return cache.key(
+        cache.toolchain(), cache.digest_file(request.checkpoint), anywhere, context.calibration_digest
+    )
 
 
 def build(context: Context, source: Source) -> tuple[Source, tuple[jobs.Built, ...]]:

@@ -55,7 +55,7 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
 
 
 def _affine(module: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
-    """What the norm multiplies with and what it adds, channel by channel: both [C, 1, …] or [1]."""
+    """What the norm multiplies with and what it adds, channel by channel: both [C, 1, …]."""
     weight, bias, mean, variance = (
         graphs.attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
         for node in norm.args[1:5]

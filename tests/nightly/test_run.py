@@ -378,21 +378,13 @@ class TestJudged:
 
     def test_killed_before_the_second_measurement(self, week: Farm) -> None:
         """The next start makes that one only."""
-        week.answer = lambda *_: FAST * 1.5
-        task = week.task(["one"])
-        week.kill_after = 1
-        with pytest.raises(Killed):
-            week.run(task)
+        task = cut_off_when_slower_once(week)
         assert rows_of(week.run(task), "regression")
         assert len(week.asked) == 2
 
     def test_a_phone_that_is_gone_before_the_second_measurement(self, week: Farm) -> None:
         """Is told in the row of the first, which stays a suspicion."""
-        week.answer = lambda *_: FAST * 1.5
-        task = week.task(["one"])
-        week.kill_after = 1
-        with pytest.raises(Killed):
-            week.run(task)
+        task = cut_off_when_slower_once(week)
         week.phones, week.silent = (), {"a": "adb says 'offline'."}
         (row,) = (row for row in week.run(task).result.rows if row.serial and row.model)
         assert row.state == "inconclusive"
@@ -435,6 +427,16 @@ class TestMerged:
         for order in (said, said[::-1]):
             merged = rows._merged(order)
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
+
+
+def cut_off_when_slower_once(week: Farm) -> Path:
+    """The task of a night that is killed before what looks slower is measured again."""
+    week.answer = lambda *_: FAST * 1.5
+    task = week.task(["one"])
+    week.kill_after = 1
+    with pytest.raises(Killed):
+        week.run(task)
+    return task
 
 
 def only_chosen(report: Report) -> Report:
