@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from android_harness import parse
+from android_harness.adb_states import NO_DEVICE, advice
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import Completed, Seen
 
@@ -20,29 +21,6 @@ BYTES_PER_SECOND = 1_000_000
 MAX_OUTPUT = 8 << 20
 MAX_COMMAND = 32_000
 """adb tells a command's length in four hexadecimal digits."""
-
-ADVICE = {
-    "unauthorized": 'unlock the phone and accept "Allow USB debugging?"; replug it if it does not ask',
-    "authorizing": "wait a moment, then accept the prompt on the phone",
-    "connecting": "wait a moment, then try again",
-    "offline": "plug it in again, or `adb reconnect offline`; over Wi-Fi `adb connect ADDRESS` once more",
-    "no permissions": "this computer may not open the USB device: add a udev rule (package "
-    "android-sdk-platform-tools-common), then plug it in again",
-    "recovery": "start Android: `adb reboot`",
-    "sideload": "start Android: `adb reboot`",
-    "bootloader": "start Android: `fastboot reboot`",
-}
-NO_DEVICE = (
-    "Turn on USB debugging (Settings > System > Developer options), plug the phone in and accept the prompt; "
-    "over Wi-Fi `adb connect ADDRESS:PORT`. Linux needs a udev rule for it (package "
-    "android-sdk-platform-tools-common)."
-)
-
-
-def advice(state: str) -> str:
-    """What to do about a device that is listed in this state; empty for one that can be talked to."""
-    known = (text for start, text in ADVICE.items() if state.startswith(start))
-    return "" if state == "device" else next(known, "plug it in again, or restart it")
 
 
 def quote(argv: tuple[str, ...]) -> str:

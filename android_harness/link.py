@@ -22,7 +22,7 @@ import adbutils
 from adbutils._adb import AdbConnection
 from adbutils._utils import adb_path
 
-from android_harness.adb import advice
+from android_harness.adb_states import advice
 from android_harness.errors import DeviceError, Disconnected, SetupError
 
 AdbError: type[Exception] = adbutils.AdbError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from android_harness import adb, identity
+from android_harness.adb_states import advice
 from android_harness.errors import HarnessError
 from android_harness.gates import gates
 from android_harness.records import DeviceReport, Gate, Seen
@@ -35,7 +36,7 @@ def reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
 def report(seen: Seen, soc: str | None = None) -> DeviceReport:
     """One device's row; what is wrong with it is a gate, never an exception."""
     if seen.state != "device":
-        return _silent(seen, seen.state, adb.advice(seen.state))
+        return _silent(seen, seen.state, advice(seen.state))
     device = adb.AdbDevice(seen.serial)
     try:
         who = identity.identify(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -252,3 +253,21 @@ def test_the_harness_neither_prints_nor_exits(module: str) -> None:
     """It reports through observers, records and exceptions."""
     called = {ast.unparse(node.func) for node in walk(tree(module)) if isinstance(node, ast.Call)}
     assert not called & {"print", "sys.exit", "exit", "quit"}
+
+
+def test_no_imports_of_the_harness_form_a_circle() -> None:
+    """Each module can be read after the modules that it imports, also those imported inside functions."""
+    graph = {module: _imported_from_the_harness(module) for module in HARNESS}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
+
+
+def _imported_from_the_harness(module: str) -> set[str]:
+    """The modules of the harness that a module imports, also for its annotations alone."""
+    names: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & HARNESS.keys()
+            names |= submodules or {str(node.module)}
+    return {name if name in HARNESS else f"{name}.__init__" for name in names} & HARNESS.keys()

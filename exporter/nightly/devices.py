@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from android_harness.adb_states import advice
 from android_harness.errors import DeviceError, HarnessError, NoDeviceError
 from android_harness.records import HOST
 
@@ -92,9 +93,7 @@ def _all() -> tuple[dict[str, Device], dict[str, str]]:
     if not seen:
         raise NoDeviceError("adb sees no phone.", "See export-mobile devices.")
     silent = {
-        one.serial: f"adb says {one.state!r}. {adb.advice(one.state)}"
-        for one in seen
-        if one.state != "device"
+        one.serial: f"adb says {one.state!r}. {advice(one.state)}" for one in seen if one.state != "device"
     }
     return {one.serial: adb.AdbDevice(one.serial) for one in seen if one.state == "device"}, silent
 
