@@ -10,5 +10,5 @@ keeper.py  one process per device: starts it, ends it, and lets it misbehave
 link.py    the cable between adb's server and the device's adbd
 faults.py  what misbehaves inside the device
 device.py  `Simulated`: start, misbehave, stop, find
-server.py  an adb server of one's own; rename.py gives serials with spaces
+server.py  a private adb server
 """

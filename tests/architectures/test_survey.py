@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporter.architectures import index, skeleton, survey
+from exporter.architectures import index, skeleton
+from tests.architectures import survey
 
 
 @pytest.mark.slow

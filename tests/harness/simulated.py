@@ -29,8 +29,8 @@ import pytest
 
 from android_harness.simulator import base, server
 from android_harness.simulator.device import Simulated, start
-from android_harness.simulator.rename import renaming_server
 from android_harness.simulator.soc import Arch
+from tests.harness.renaming_server import renaming_server
 
 COMMAND = (
     sys.executable,

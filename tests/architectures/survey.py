@@ -1,4 +1,7 @@
-"""Builds the index from the installed torchvision: run by `scripts/build-architecture-index`."""
+"""Build the index of known networks from the installed torchvision.
+
+`scripts/build-architecture-index` runs this module; it is not part of the package.
+"""
 
 from __future__ import annotations
 
@@ -142,5 +145,5 @@ def _recipe(weights: Any, task: str) -> dict[str, Any]:
 
 
 def packaged() -> Path:
-    """Where the index lies in the source tree."""
-    return Path(__file__).with_name(index.FILE)
+    """Return the path of the index in the source tree."""
+    return Path(index.__file__).with_name(index.FILE)

@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from android_harness.simulator.server import wait_for_port
 
 LISTS = ("host:devices", "host:devices-l")
-PROGRAM = ("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "android_harness.simulator.rename")
+PROGRAM = ("setpriv", "--pdeathsig", "KILL", sys.executable, __file__)
 TRACKERS = ("host:track-devices", "host:track-devices-l")
 
 
 @contextmanager
 def renaming_server(server_port: int, serials: Mapping[str, str]) -> Iterator[int]:
-    """Run the relay in front of the adb server at `server_port`; its port. `serials`: real -> shown."""
+    """Run a relay in front of the adb server at `server_port`; yield its port. `serials`: real -> shown."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         pairs = [part for pair in serials.items() for part in pair]
