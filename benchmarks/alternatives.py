@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter import torchvision_ops
+from exporter.capture import torchvision_ops
 from exporter.errors import MissingDependencyError
 from exporter.records import Sample
 

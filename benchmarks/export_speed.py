@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from exporter import samples
+from exporter.data import demo
 
 NOTHING_CHOSEN = 6
 """Exit code: without verification nothing passes, so nothing is chosen."""
@@ -81,7 +81,7 @@ def main() -> None:
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        samples.write(work)
+        demo.write(work)
         checkpoint, photos = work / "mobilenet_v2.pth", work / "photos"
         for turn in range(runs):
             out = work / f"ours-{turn}"

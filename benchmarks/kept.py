@@ -12,15 +12,16 @@ from pathlib import Path
 from benchmarks import alternatives
 from benchmarks.measure import Evidence, Row
 from benchmarks.subjects import Subject
-from exporter import cache
+from exporter import files
+from exporter.pipeline import cache
 
 
 def key(subject: Subject, method: str, found: Evidence, versions: dict[str, str]) -> str:
     """Of the model, the verification samples, the method with its code, and the packages' versions."""
     code = Path(alternatives.__file__).read_text()
     samples = [array.tobytes().hex() for array in found.read().inputs]
-    calibration = cache.digest_path(subject.calibration)
-    weights = cache.digest_file(subject.checkpoint)
+    calibration = files.digest_path(subject.calibration)
+    weights = files.digest_file(subject.checkpoint)
     return cache.key(weights, calibration, samples, found.samples, method, code, versions)
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from benchmarks import alternatives, pairing
 from benchmarks.pairing import Paired
 from benchmarks.subjects import Subject
-from exporter import data, evidence, verify
+from exporter import data
 from exporter.formats import FORMATS, VARIANTS
 from exporter.records import Preprocessing, Runner, Sample, TensorSpec
+from exporter.verify import compare, reference_io
 
 TIMED_SAMPLES = 8
 
@@ -58,8 +59,8 @@ class Evidence:
     preprocessing: Preprocessing | None
     samples: int
 
-    def read(self) -> evidence.Evidence:
-        return evidence.load(self.out / "verification.npz")
+    def read(self) -> reference_io.Evidence:
+        return reference_io.load(self.out / "verification.npz")
 
 
 def log_to(path: str) -> None:
@@ -113,8 +114,8 @@ def judge(row: Row, path: Path, variant_name: str, found: Evidence) -> Row:
     module = FORMATS[variant.format]
     run, _ = module.load(path, variant, 1)
     known = found.read()
-    outputs = evidence.stack([run(sample) for sample in known.samples()])
-    comparison = verify.compare(known.reference, outputs)
+    outputs = reference_io.stack([run(sample) for sample in known.samples()])
+    comparison = compare.compare(known.reference, outputs)
     return replace(
         row,
         status="ran",

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter import torchvision_ops
+from exporter.capture import torchvision_ops
 
 torchvision_ops.prepare()  # without it torchvision does not import beside a CPU-only torch
 

@@ -21,7 +21,7 @@ import onnxruntime
 import torch
 from PIL import Image
 
-from exporter import torchvision_ops
+from exporter.capture import torchvision_ops
 
 torchvision_ops.prepare()  # without it torchvision does not import beside a CPU-only torch
 

@@ -41,10 +41,10 @@ from benchmarks.alternatives import Method
 from benchmarks.measure import Evidence, Row
 from benchmarks.subjects import Subject
 from exporter import export
+from exporter.config.request import Request
 from exporter.errors import ExportError
 from exporter.formats import VARIANTS
 from exporter.records import Artifact, Report
-from exporter.request import Request
 
 Result = TypeVar("Result")
 RUNTIMES = {"xnnpack": "executorch-xnnpack-int8", "onnxruntime": "onnx-int8"}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.alternatives import Kind
-from exporter import samples, torchvision_ops
+from exporter.capture import torchvision_ops
+from exporter.data import demo
 from exporter.records import TensorSpec
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def prepare(name: str, folder: Path) -> Subject:
         RuntimeError: A training did not succeed.
     """
     if name == MOBILENET:
-        checkpoint, *photos = samples.write(folder / "demo")
+        checkpoint, *photos = demo.write(folder / "demo")
         about = f"torchvision's ImageNet weights, {len(photos)} photos and crops of them"
         return Subject(name, "convolutions", checkpoint, photos[0].parent, about)
     return _net(name, folder)

@@ -6,36 +6,36 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.audit import Audit, verify_export
-    from exporter.context import Event
+    __version__: str
+    from exporter.config.request import ModelRequest, Request
     from exporter.errors import ExportError
-    from exporter.inspection import Inspection, inspect_checkpoint
     from exporter.pipeline import export
+    from exporter.pipeline.audit import Audit, verify_export
+    from exporter.pipeline.context import Event
+    from exporter.pipeline.inspect import Inspection, inspect_checkpoint
     from exporter.records import Artifact, Comparison, Latency, Limits, Report, TensorSpec, Verdict
-    from exporter.request import ModelRequest, Request
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "records",
-    "Audit": "audit",
+    "Audit": "pipeline.audit",
     "Comparison": "records",
-    "Event": "context",
+    "Event": "pipeline.context",
     "ExportError": "errors",
-    "Inspection": "inspection",
+    "Inspection": "pipeline.inspect",
     "Latency": "records",
     "Limits": "records",
-    "ModelRequest": "request",
+    "ModelRequest": "config.request",
     "Report": "records",
-    "Request": "request",
+    "Request": "config.request",
     "TensorSpec": "records",
     "Verdict": "records",
     "export": "pipeline",
-    "inspect_checkpoint": "inspection",
-    "verify_export": "audit",
+    "inspect_checkpoint": "pipeline.inspect",
+    "verify_export": "pipeline.audit",
 }
 """Public name -> module: imported on first use, so that the command line starts at once."""
 
@@ -61,6 +61,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("export-mobile")
     if name not in _HOMES:
         raise AttributeError(f"module 'exporter' has no attribute {name!r}")
     return getattr(importlib.import_module(f"exporter.{_HOMES[name]}"), name)

@@ -29,6 +29,9 @@ QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
 """Precisions whose program is quantised before any format lowers it."""
 FormatName = Literal["executorch", "torchscript", "onnx", "coreml"]
 
+DTYPE_PATTERN = r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128))$"
+"""The dtype names that a manifest or a model card may hold."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from exporter import workers
+from exporter.pipeline.workers import pool
 
 
 def pytest_configure() -> None:
@@ -23,7 +23,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Exports of one test process import the frameworks once, as those of one night do."""
-    with workers.kept_warm():
+    with pool.kept_warm():
         yield
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from exporter.cache import digest_path
+from exporter.files import digest_path
 
 Damage = Callable[[Path], None]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from exporter import targets
-from exporter.context import Context, Observer
+from exporter.config import targets
+from exporter.config.request import Request
+from exporter.files import Staging
 from exporter.formats import VARIANTS
-from exporter.publish import Staging
-from exporter.request import Request
-from exporter.workers import Job, Outcome, Workers
+from exporter.pipeline.context import Context, Observer
+from exporter.pipeline.workers.pool import Job, Outcome, Workers
 
 
 class Inline:

@@ -14,13 +14,15 @@ import pytest
 from typer.main import get_command
 
 from android_harness import errors as harness
-from exporter import errors, pipeline, targets
+from exporter import errors
 from exporter.cli import device
 from exporter.cli.app import app
+from exporter.config import targets
 from exporter.formats import VARIANTS
 from exporter.nightly.records import EXIT_CODES
+from exporter.pipeline import variants
 from exporter.report import manifest
-from exporter.report.schema import Manifest
+from exporter.report.manifest.schema import Manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -181,7 +183,7 @@ def test_the_readmes_commands_run(environment: dict[str, str]) -> None:
 def _check_the_demo(found: Manifest) -> None:
     """Real weights, real photos: fp32 proven to 1e-5, int8 within default limits, no device claimed."""
     rows = {row.name: row for row in found.artifacts}
-    assert set(rows) == {v.name for v in pipeline.plan(targets.get("snapdragon865"))}
+    assert set(rows) == {v.name for v in variants.plan(targets.get("snapdragon865"))}
     for row in rows.values():
         if row.precision == "fp32":
             assert row.status == "passed"
@@ -205,7 +207,7 @@ def test_the_readmes_python_runs(tmp_path: Path, environment: dict[str, str]) ->
     """The API example, as a plain script; the cache has what the commands before it made."""
     (code,) = blocks("python")
     code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
-    subprocess.run([sys.executable, "-m", "exporter.samples", "demo"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "exporter.data.demo", "demo"], cwd=ROOT, check=True)
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )

@@ -9,8 +9,8 @@ from unittest import mock
 
 import pytest
 
-from exporter.audit import Audit, Finding, verify_export
-from exporter.workers import Workers
+from exporter.pipeline.audit import Audit, Finding, verify_export
+from exporter.pipeline.workers.pool import Workers
 from tests.exports import exported
 from tests.faults import FAULTS, Fault, rehash
 
@@ -28,7 +28,7 @@ def _one_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with Workers(2, tmp_path_factory.mktemp("workers") / "log") as pool:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = pool
-        with mock.patch("exporter.audit.Workers", shared):
+        with mock.patch("exporter.pipeline.audit.Workers", shared):
             yield
 
 

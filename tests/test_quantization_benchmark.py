@@ -20,9 +20,10 @@ from benchmarks import alternatives, kept, measure, nets, pairing, quantization,
 from benchmarks.measure import Evidence, Row
 from benchmarks.pairing import Paired
 from benchmarks.subjects import Subject
-from exporter import capture, evidence
+from exporter.capture import program
 from exporter.errors import MissingDependencyError
 from exporter.records import TensorSpec
+from exporter.verify import reference_io
 from tests.nets import captured, samples, trained
 
 SPEC = (TensorSpec("image", (1, 1, 8, 8)),)
@@ -110,9 +111,9 @@ def rows() -> np.ndarray[Any, Any]:
 
 
 @functools.cache
-def reference() -> evidence.Evidence:
+def reference() -> reference_io.Evidence:
     """The float64 network on the second half."""
-    known, _ = capture.reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
+    known, _ = program.reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
     return known
 
 
@@ -127,16 +128,16 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 @pytest.fixture
 def found(tmp_path: Path) -> Evidence:
     """What an export of it would have left."""
-    evidence.save(reference(), tmp_path / "verification.npz")
+    reference_io.save(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)
 
 
 def test_a_benchmark_of_other_samples_is_refused(subject: Subject, found: Evidence, tmp_path: Path) -> None:
     """Figures of different photos cannot be compared."""
     assert len(measure.calibration(subject, found)) == 16
-    known = evidence.load(tmp_path / "verification.npz")
+    known = reference_io.load(tmp_path / "verification.npz")
     changed = replace(known, inputs=tuple(a * 0.5 for a in known.inputs))
-    evidence.save(changed, tmp_path / "verification.npz")
+    reference_io.save(changed, tmp_path / "verification.npz")
     with pytest.raises(RuntimeError, match="other samples"):
         measure.calibration(subject, found)
 

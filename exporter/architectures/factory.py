@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter import torchvision_ops
 from exporter.architectures import index, weights
 from exporter.architectures.built import Built
+from exporter.capture import torchvision_ops
 from exporter.errors import ArchitectureError, UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from exporter import torchvision_ops
+from exporter.capture import torchvision_ops
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from exporter import zips
+from exporter import files
 from exporter.errors import CheckpointError
 
 EXPANSION = 16
@@ -85,9 +85,9 @@ def _root(entries: list[zipfile.ZipInfo]) -> str:
 
 
 def _check(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
-    if any(entry.flag_bits & zips.ENCRYPTED for entry in entries):
+    if any(entry.flag_bits & files.ENCRYPTED for entry in entries):
         raise CheckpointError("The archive is encrypted.", "Unpack it and give the checkpoint itself.")
-    if problem := zips.duplicates(entries):
+    if problem := files.duplicates(entries):
         raise CheckpointError(f"{problem}: no PyTorch wrote it.", DAMAGED)
-    if problem := zips.expands(entries, size_bytes, EXPANSION, SLACK_BYTES):
+    if problem := files.expands(entries, size_bytes, EXPANSION, SLACK_BYTES):
         raise CheckpointError(problem, DAMAGED)

@@ -89,9 +89,9 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        from exporter import __version__
+        from importlib import metadata
 
-        typer.echo(__version__)
+        typer.echo(metadata.version("export-mobile"))
         raise typer.Exit
 
 
@@ -103,6 +103,6 @@ def console() -> Any:
 
 def watch(quiet: bool) -> Any:
     """Progress on standard error, or nowhere."""
-    from exporter.report import progress
+    from exporter.cli.console import progress
 
     return progress.watch(quiet)

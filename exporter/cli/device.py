@@ -10,8 +10,8 @@ import typer
 
 from android_harness import errors
 from android_harness.records import Build, Plan
-from exporter import options
 from exporter.cli.app import Debug, Json, app, console, watch
+from exporter.config import options
 
 if TYPE_CHECKING:
     from android_harness.records import DeviceReport
@@ -38,7 +38,7 @@ runner = typer.Typer(no_args_is_help=True, help="The program that runs the artif
 def devices(as_json: Json = False, debug: Debug = False) -> None:
     """List what adb sees: each device, its SoC, and whether it may be measured now; if not, what to do."""
     from android_harness import listing
-    from exporter.report import bench as tables
+    from exporter.cli.console import bench as tables
 
     found = listing.reports()
     if as_json:
@@ -151,7 +151,7 @@ def run_bench(
 
         typer.echo(manifest.dump(found.report))
     else:
-        from exporter.report import bench as tables
+        from exporter.cli.console import bench as tables
 
         tables.print_bench(found.report, found.latencies, found.skipped, found.problems, console())
     _end(found, out)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter import options
 from exporter.cli.app import (
     DEFAULT_COMMAND,
     Arch,
@@ -26,9 +25,10 @@ from exporter.cli.app import (
     watch,
 )
 from exporter.cli.device import Device, run_bench
+from exporter.config import options
+from exporter.config.request import Request
 from exporter.errors import NothingPassedError, RequirementError, UsageError
 from exporter.records import Report
-from exporter.request import Request
 
 CARD_SUFFIX = ".toml"
 OPTION_OF = {
@@ -196,7 +196,7 @@ def _with_card(
     context: typer.Context, given: dict[str, Any], required: tuple[str, ...]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the card says, save where an option was given beside it."""
-    from exporter import cards
+    from exporter.config import cards
 
     card = cards.load(given["checkpoint"])
     said = {**cards.request_fields(card), "out": Path(f"{card.name}-{given['target']}")}
@@ -215,9 +215,10 @@ def _is_given(context: typer.Context, option: str) -> bool:
 
 def _export(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
     from exporter import pipeline
+    from exporter.pipeline import variants
     from exporter.report import manifest, terminal
 
-    pipeline.check_required(request, require)
+    variants.check_required(request, require)
     with watch(as_json) as observer:
         report = pipeline.run(request, observer)
     if as_json and last:  # one document: the bench prints the manifest it completes

@@ -12,7 +12,7 @@ import typer
 
 from android_harness import records
 from android_harness.history.records import Filter
-from exporter import options
+from exporter.config import options
 
 Model = Annotated[str | None, typer.Option(help="Only this model card's.")]
 Target = Annotated[str | None, typer.Option(help="Only of this target.")]

@@ -63,7 +63,7 @@ def list_sessions(
 ) -> None:
     """List sessions, newest first, and the nights in between when nothing could be measured."""
     from android_harness.history.records import as_json as plain
-    from exporter.report import history as tables
+    from exporter.cli.console import history as tables
 
     wanted = replace(wanted, newest=newest)
     with opened(history) as memory:
@@ -85,7 +85,7 @@ def show(
     """Show all of one session, what it is held against and where its series changed."""
     from android_harness.history.records import as_json as plain
     from android_harness.regressions import changes, judging, quality
-    from exporter.report import history as tables
+    from exporter.cli.console import history as tables
 
     with opened(history) as memory:
         session = memory.find(key)
@@ -150,7 +150,7 @@ def prune(
     """
     from android_harness.history import pruning
     from android_harness.history.records import as_json as plain
-    from exporter.report import history as tables
+    from exporter.cli.console import history as tables
 
     if keep_days is None and keep_newest is None:
         raise UsageError("Nothing says what to keep.", "Give --keep-days, --keep-newest, or both.")

@@ -25,8 +25,8 @@ from exporter.cli.app import (
     watch,
 )
 from exporter.cli.export import model_fields
+from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, VerificationError
-from exporter.request import ModelRequest
 
 
 @app.command()
@@ -43,11 +43,11 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Say what is in CKPT: its contents, which network, how that was inferred, parameters, FLOPs, inputs."""
-    from exporter import inspection
-    from exporter.report import listings
+    from exporter.cli.console import listings
+    from exporter.pipeline.inspect import inspect_checkpoint
 
     fields = model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
-    found = inspection.inspect_checkpoint(ModelRequest(**fields))
+    found = inspect_checkpoint(ModelRequest(**fields))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -71,8 +71,8 @@ def verify(
 ) -> None:
     """Check it from its files alone: signature, hashes, then every artifact in its runtime. Exit 9 if not."""
     from exporter import pipeline
+    from exporter.cli.console import listings
     from exporter.release import check
-    from exporter.report import listings
 
     with watch(as_json) as observer:
         found = check.verify(out, key, jobs or pipeline.worker_count(), observer)
@@ -89,8 +89,8 @@ def verify(
 @app.command()
 def targets(as_json: Json = False, debug: Debug = False) -> None:
     """List the phones: cores, instruction sets, GPU, NPU, what they run, and why not the rest."""
-    from exporter.report import listings
-    from exporter.targets import TARGETS
+    from exporter.cli.console import listings
+    from exporter.config.targets import TARGETS
 
     if as_json:
         typer.echo(json.dumps({target.name: asdict(target) for target in TARGETS}, indent=2))
@@ -101,8 +101,8 @@ def targets(as_json: Json = False, debug: Debug = False) -> None:
 @app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Say what is installed, which runtimes execute here, what is missing and the command that fixes it."""
-    from exporter import doctor as examination
-    from exporter.report import listings
+    from exporter.cli.console import listings
+    from exporter.cli.doctor import examine as examination
 
     findings = examination.examine()
     if as_json:

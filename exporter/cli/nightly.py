@@ -43,9 +43,9 @@ def nightly(
     if as_json:
         typer.echo(json.dumps(values(finished.result), indent=2))
     else:
-        from exporter.nightly import table
+        from exporter.cli.console.nightly import show
 
-        table.show(finished.result, console())
+        show(finished.result, console())
         console().print(f"[dim]Page, JUnit and summary are in[/dim] {listed.out}", highlight=False)
     if code := finished.result.exit_code:
         raise typer.Exit(code)

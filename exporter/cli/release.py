@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter import options
 from exporter.cli.app import Debug, Json, app, console
+from exporter.config import options
 
 
 @app.command()
@@ -49,9 +49,9 @@ def release(
     debug: Debug = False,
 ) -> None:
     """Make DIR of OUT, ready to publish: zip, Maven repository, Swift package, BOM, hashes, signature."""
+    from exporter.cli.console.release import print_release
     from exporter.release import bundle
     from exporter.release.plan import ReleaseRequest
-    from exporter.report import releases
 
     request = ReleaseRequest(
         out=out,
@@ -70,7 +70,7 @@ def release(
     if as_json:
         typer.echo(json.dumps(asdict(made), indent=2, default=str))
     else:
-        releases.print_release(made, console())
+        print_release(made, console())
 
 
 @app.command()
@@ -81,11 +81,11 @@ def diff(
     debug: Debug = False,
 ) -> None:
     """Put two exports or releases side by side: quality, size, latency, operators, versions."""
-    from exporter import diff as comparison
-    from exporter.report import releases
+    from exporter.cli.console.release import print_diff
+    from exporter.release import diff as comparison
 
     found: Any = comparison.diff(a, b)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
-        releases.print_diff(found, console())
+        print_diff(found, console())

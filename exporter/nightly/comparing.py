@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from android_harness.regressions.records import Limits
-from exporter import accuracy, publish
+from exporter import files
 from exporter.errors import ExportError
 from exporter.nightly import journal
 from exporter.nightly.records import Change, Exported, Night
 from exporter.records import Artifact, Report
 from exporter.report import text
+from exporter.verify import accuracy
 
 LIMITS = Limits()
 """What a session's figures are held to; here in both directions. Less is luck, or a file's metadata."""
@@ -24,9 +25,10 @@ def before(out: Path, night: Night) -> Path | None:
 
 def earlier(folder: Path | None, exported: Exported) -> Report | None:
     """The same model's export for the same target in that night; None where there was none, or no more."""
-    from exporter.report import manifest, restore
+    from exporter.report import manifest
+    from exporter.report.manifest import restore
 
-    path = folder / f"{exported.model}-{exported.target}" / publish.MANIFEST if folder else None
+    path = folder / f"{exported.model}-{exported.target}" / files.MANIFEST if folder else None
     if path is None or not path.is_file():
         return None
     try:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from exporter import cards, configs, options, targets
-from exporter.cards import Card, Text
-from exporter.configs import Table
+from exporter.config import cards, options, targets, toml_file
+from exporter.config.cards import Card, Text
+from exporter.config.toml_file import Table
 from exporter.errors import ExportError, UsageError
 
 WHAT = "Nightly"
@@ -97,7 +97,7 @@ def load(path: Path) -> Config:
     Raises:
         UsageError: The file says something that cannot be meant; names the key.
     """
-    listed = configs.read(path, WHAT, NightlyFile)
+    listed = toml_file.read(path, WHAT, NightlyFile)
     folder = path.absolute().parent
     good, broken = _cards(path, folder, listed.cards)
     try:
@@ -111,7 +111,7 @@ def load(path: Path) -> Config:
         broken=broken,
         targets=named,
         devices=tuple(dict.fromkeys(listed.devices)),
-        out=folder / configs.expanded(listed.out),
+        out=folder / toml_file.expanded(listed.out),
         history=_history(folder, listed.history),
         protocol=listed.protocol.model_copy(update={"affinity": affinity}),
         resume=listed.resume,
@@ -122,7 +122,7 @@ def load(path: Path) -> Config:
 def _history(folder: Path, said: str | None) -> str | None:
     if said is None or "://" in said:
         return said
-    return str(folder / configs.expanded(said))
+    return str(folder / toml_file.expanded(said))
 
 
 def _cards(
@@ -148,7 +148,7 @@ def _cards(
 def _files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
-        said = configs.expanded(pattern)
+        said = toml_file.expanded(pattern)
         root, relative = (Path("/"), said.lstrip("/")) if Path(said).is_absolute() else (folder, said)
         try:
             matching = sorted(root.glob(relative)) if any(c in pattern for c in "*?[") else [root / relative]

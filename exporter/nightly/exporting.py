@@ -6,14 +6,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter import bench, cards, pipeline, publish, workers
-from exporter.cards import Card
-from exporter.context import Event, Observer
+from exporter import bench, files, pipeline
+from exporter.config import cards
+from exporter.config.cards import Card
+from exporter.config.request import Request
 from exporter.errors import ExportError
 from exporter.nightly.config import Config
 from exporter.nightly.records import Exported, Night
+from exporter.pipeline import variants
+from exporter.pipeline.context import Event, Observer
+from exporter.pipeline.workers import pool
 from exporter.records import Report
-from exporter.request import Request
 
 
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
@@ -22,7 +25,7 @@ def export_all(config: Config, night: Night, observer: Observer) -> tuple[Export
         shutil.rmtree(leftover, ignore_errors=True)
     pairs = [(card, target) for card in config.cards for target in config.targets]
     found = []
-    with workers.kept_warm():
+    with pool.kept_warm():
         for done, (card, target) in enumerate(pairs):
             observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
             found.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
@@ -52,12 +55,12 @@ def unexpected(error: Exception) -> str:
 
 def _kept(folder: Path) -> Report | None:
     """What an earlier start of this night made; OUT appears whole or not at all."""
-    if not (folder / publish.MANIFEST).is_file():
+    if not (folder / files.MANIFEST).is_file():
         return None
     return bench.read(folder)[0]
 
 
 def _made(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:
     request = Request(**cards.request_fields(card), target=target, out=folder, force=True)
-    pipeline.check_required(request, card.require)
+    variants.check_required(request, card.require)
     return pipeline.run(request, observer)

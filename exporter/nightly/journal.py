@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from exporter.errors import NightRunningError, OutputError
+from exporter.files import write_text
 from exporter.nightly.records import Night
-from exporter.publish import write_text
 
 NIGHTS = "nights"
 ENDED = "night.json"

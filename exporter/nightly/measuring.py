@@ -14,21 +14,24 @@ from android_harness.errors import HarnessError
 from android_harness.history.making import Origin, samples, stored
 from android_harness.history.records import StoredSession, key_of
 from android_harness.records import HOST
-from exporter import bench, cache, devices, workload
-from exporter.context import Event, Observer
+from exporter import bench
+from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
 from exporter.errors import ExportError
+from exporter.files import digest_file
 from exporter.nightly.config import Config
 from exporter.nightly.devices import Lab
 from exporter.nightly.exporting import unexpected
 from exporter.nightly.records import Cell, Exported, Night
+from exporter.pipeline.context import Event, Observer
 from exporter.records import Artifact, DeviceLatency, Report
+from exporter.verify import budget
 
 if TYPE_CHECKING:
     from android_harness.bench import Failed
     from android_harness.farm import Outcome
     from android_harness.history.store import History
     from android_harness.records import Latency, Session, Work
-    from exporter.evidence import Evidence
+    from exporter.verify.reference_io import Evidence
 
 
 @dataclass(eq=False)
@@ -78,7 +81,7 @@ class Group:
 
     @property
     def soc(self) -> str | None:
-        return devices.required_soc(self.report.target_soc)
+        return budget.required_soc(self.report.target_soc)
 
 
 def key(night: Night, cell: Cell, attempt: int) -> str:
@@ -113,16 +116,16 @@ def _group(stage: Stage, item: Exported) -> Group | None:
     if item.report is None or item.folder is None:
         return None
     try:
-        workload.check_target(item.report)
+        check_target(item.report)
     except ExportError as error:
         stage.found.skipped[whole] = str(error)
         return None
     try:
         every = stage.config.protocol.artifacts == "all"
-        chosen = workload.selection(item.report, every=every)
-        chosen = workload.without_unbuilt(chosen, set(stage.lab.devices) == {HOST})
-        expected = workload.load_evidence(item.folder, item.report)
-        works = workload.works(item.folder, chosen.artifacts, expected)
+        chosen = selection(item.report, every=every)
+        chosen = without_unbuilt(chosen, set(stage.lab.devices) == {HOST})
+        expected = load_evidence(item.folder, item.report)
+        works = bench_tasks(item.folder, chosen.artifacts, expected)
     except ExportError as error:
         stage.found.failures[whole] = str(error)
         return None
@@ -223,7 +226,7 @@ def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]
         for session, latency in judged:
             item = bench.keep(group.folder, session, latency)
             found[session.work.name] = [item]
-            files[str(item.samples_file)] = cache.digest_file(group.folder / str(item.samples_file))
+            files[str(item.samples_file)] = digest_file(group.folder / str(item.samples_file))
         group.report = bench.updated(group.report, found, files, group.report.budget_ms)
         bench.write(group.folder, group.report)
     except ExportError as error:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.context import Event, Observer
 from exporter.nightly import comparing, journal, judging, measuring, rows, writing
 from exporter.nightly import devices as phones
 from exporter.nightly.config import Config
@@ -17,6 +16,7 @@ from exporter.nightly.exporting import export_all
 from exporter.nightly.judging import Judged
 from exporter.nightly.measuring import Stage
 from exporter.nightly.records import Cell, Exported, Night, Result, Row, State, as_json
+from exporter.pipeline.context import Event, Observer
 from exporter.records import Report
 
 if TYPE_CHECKING:

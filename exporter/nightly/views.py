@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from android_harness.history.records import Filter, Gap, Line, Point, StoredSession
 from android_harness.regressions import changes
 from android_harness.regressions.records import Change
-from exporter import ondevice
+from exporter.bench import outputs
 from exporter.nightly.config import Config
 from exporter.nightly.records import Result, Row
 
@@ -105,4 +105,4 @@ def _launches(
     for session in sessions:
         raw = memory.samples(session.key)
         if raw is not None:
-            yield session, ondevice.quantiles([one.durations_ns for one in raw.launches])
+            yield session, outputs.quantiles([one.durations_ns for one in raw.launches])

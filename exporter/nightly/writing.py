@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import OutputError
+from exporter.files import write_text
 from exporter.nightly import junit, page, scalars, summary, views
 from exporter.nightly.config import Config
 from exporter.nightly.records import Night, Result
-from exporter.publish import write_text
 
 if TYPE_CHECKING:
     from android_harness.history.store import History

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter import cache, publish
-from exporter.assemble import PAGE
-from exporter.context import EVIDENCE
 from exporter.errors import OutputError
+from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, inside, publish, staging
 from exporter.release import card, examples, maven, repeat, sbom, serials, sign, snippets, sums, swift
 from exporter.release import zip as archive
 from exporter.release.plan import Plan, ReleaseRequest, plan
-from exporter.report.schema import inside
 
 SBOM = "sbom.cdx.json"
 README = "README.md"
@@ -52,15 +49,15 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         ExportError: See `plan`, `sign.write` and `repeat.check`; nothing is published then.
     """
     planned = plan(request)
-    with publish.staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:
+    with staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:
         built = stage.work / planned.title
         build(planned, built, stage.work / "scratch")
         if check:
             repeat.check(request, built, stage.work / "again")
-        files = {n: cache.digest_file(p) for n, p in archive.folder(built).items()}
+        files = {n: digest_file(p) for n, p in archive.folder(built).items()}
         if request.key:
             sign.write(built, built / f"{planned.title}.zip", request.key)
-        publish.publish(replace(stage, out=built), request.destination)
+        publish(replace(stage, out=built), request.destination)
     return Release(
         request.destination,
         planned.title,
@@ -99,7 +96,7 @@ def _zip(planned: Plan, inner: Mapping[str, bytes], path: Path, scratch: Path) -
     evidence = (e.file for e in listed.evidence.files if e.file not in planned.samples)
     for file in (*(str(a.file) for a in listed.artifacts), *evidence):
         _copy(inside(out, file), root / file)
-    files = {**inner, publish.MANIFEST: planned.text.encode(), **examples.files(out / EVIDENCE, listed)}
+    files = {**inner, MANIFEST: planned.text.encode(), **examples.files(out / EVIDENCE, listed)}
     files |= {**planned.samples, PAGE: serials.page(out, planned.devices)}
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 from exporter.release import maven, swift
 from exporter.release.plan import Plan
 from exporter.report import text
-from exporter.report.schema import Artifact
+from exporter.report.manifest.schema import Artifact
 
 CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified"}
 """Files that say on a bundle's face what it is not."""

@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import audit, cache, publish
-from exporter.audit import Audit
+from exporter import files
 from exporter.errors import VerificationError
+from exporter.pipeline import audit
+from exporter.pipeline.audit import Audit
 from exporter.release import maven, sign, sums, swift
 from exporter.release import zip as archive
 
 if TYPE_CHECKING:
-    from exporter.context import Observer
-    from exporter.report.schema import Manifest
+    from exporter.pipeline.context import Observer
+    from exporter.report.manifest.schema import Manifest
 
 NOT_CHECKED = "Its signature was not checked: give --key with the public key."
 UNSIGNED = "Nobody signed it."
@@ -46,7 +47,7 @@ def verify(path: Path, key: Path | None = None, workers: int = 1, observer: Obse
 def is_release(path: Path) -> bool:
     """Whether a folder is what `release` publishes, rather than an export or an unpacked zip."""
     signs = ((path / sums.FILE).exists(), (path / sign.FOLDER).exists(), any(path.glob("*.zip")))
-    return any(signs) and not (path / publish.MANIFEST).exists()
+    return any(signs) and not (path / files.MANIFEST).exists()
 
 
 def _verify_out(out: Path, key: Path | None, workers: int, observer: Observer | None) -> Audit:
@@ -58,7 +59,7 @@ def _verify_out(out: Path, key: Path | None, workers: int, observer: Observer | 
         )
     from exporter.report import manifest
 
-    released = manifest.load(out / publish.MANIFEST).release is not None
+    released = manifest.load(out / files.MANIFEST).release is not None
     if (released or (out / sums.FILE).exists()) and (wrong := sums.problems(out)):
         return Audit((), None, wrong)
     return audit.verify_export(out, workers, observer)
@@ -93,7 +94,7 @@ def _verify_inside(inside: Path, workers: int, observer: Observer | None) -> Aud
 
     if wrong := sums.problems(inside):
         return Audit((), None, wrong)
-    if manifest.load(inside / publish.MANIFEST).release is None:
+    if manifest.load(inside / files.MANIFEST).release is None:
         return Audit((), None, ("Its manifest does not say that it is a release.",))
     return audit.verify_export(inside, workers, observer)
 
@@ -135,8 +136,8 @@ def _mismatches(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:
     """Whether the libraries carry what the zip's manifest describes, and the BOM its hashes."""
     from exporter.report import manifest
 
-    listed = manifest.load(inside / publish.MANIFEST)
-    released = {cache.digest_path(inside / str(a.file)): str(a.file) for a in listed.artifacts if a.file}
+    listed = manifest.load(inside / files.MANIFEST)
+    released = {files.digest_path(inside / str(a.file)): str(a.file) for a in listed.artifacts if a.file}
     problems = []
     for number, library in enumerate(sorted((path / maven.FOLDER).rglob("*.aar"))):
         unpacked = scratch / f"aar{number}"
@@ -158,7 +159,7 @@ def _foreign(folder: Path, released: dict[str, str], where: str) -> list[str]:
     return [
         f"{p.name} in {where} is not the one in the zip."
         for p in found
-        if released.get(cache.digest_path(p)) != p.name
+        if released.get(files.digest_path(p)) != p.name
     ]
 
 

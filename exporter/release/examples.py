@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from exporter import evidence
 from exporter.records import Array
-from exporter.report.schema import Manifest
+from exporter.report.manifest.schema import Manifest
+from exporter.verify import reference_io
 
 FOLDER = "examples"
 MOST = 8
@@ -35,7 +35,7 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
     Raises:
         VerificationError: It is not the evidence of an export.
     """
-    found = evidence.load(path)
+    found = reference_io.load(path)
     count = _count(found)
     made: dict[str, bytes] = {}
     rows = []
@@ -58,7 +58,7 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
     return made | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
 
 
-def _count(found: evidence.Evidence) -> int:
+def _count(found: reference_io.Evidence) -> int:
     stacks = (*found.inputs, *(_narrow(a) for a in found.reference))
     each = sum(int(a[0].nbytes) for a in stacks)
     return max(1, min(MOST, len(found.inputs[0]), MOST_BYTES // max(each, 1)))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from exporter import cache
-from exporter.assemble import PAGE
-from exporter.context import EVIDENCE
+from exporter import files
 from exporter.errors import VerificationError
-from exporter.report.schema import Manifest, inside
+from exporter.files import EVIDENCE, PAGE, inside
+from exporter.report.manifest.schema import Manifest
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -35,7 +34,7 @@ def check(out: Path, kept: Manifest) -> None:
         path = inside(out, file)
         if any(p.is_symlink() for p in path.rglob("*")):
             raise VerificationError(f"{path} holds a link; an artifact holds files only.")
-        if not path.exists() or cache.digest_path(path) != digest:
+        if not path.exists() or files.digest_path(path) != digest:
             raise VerificationError(
                 f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
                 "Export it again.",

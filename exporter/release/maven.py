@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from exporter.release import aar
 from exporter.release.plan import Plan
-from exporter.report.schema import Artifact
+from exporter.report.manifest.schema import Artifact
 
 FOLDER = "maven"
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512")

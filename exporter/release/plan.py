@@ -10,14 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from exporter import cards, devices, jobs, publish, targets
-from exporter.cards import Card
-from exporter.context import EVIDENCE
+from exporter import files
+from exporter.config import cards, targets
+from exporter.config.cards import Card
 from exporter.errors import ReleaseError, UsageError
+from exporter.files import EVIDENCE
 from exporter.records import BudgetVerdict
 from exporter.release import clock, intact, serials
 from exporter.report import manifest
-from exporter.report.schema import Artifact, Manifest
+from exporter.report.manifest.schema import Artifact, Manifest
+from exporter.verify import budget
 
 VERSION = re.compile(r"\d+(\.\d+){0,3}(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*)?")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -41,7 +43,7 @@ class ReleaseRequest:
     allow_unverified: tuple[str, ...] = ()
     licence: Path | None = None
     card: Path | None = None
-    """The model's card (`exporter.cards`), to go in."""
+    """The model's card (`exporter.config.cards`), to go in."""
     key: Path | None = None
     """Private key; never copied."""
 
@@ -98,7 +100,7 @@ def plan(request: ReleaseRequest) -> Plan:
         ReleaseError: Not passed, over budget, or not measured and not allowed to be.
     """
     _check_words(request)
-    listed = manifest.load(request.out / publish.MANIFEST)
+    listed = manifest.load(request.out / files.MANIFEST)
     chosen = _choose(request, listed)
     not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
     not_measured = _unmeasured(request, listed, chosen)
@@ -213,7 +215,7 @@ def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Arti
     known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     words = []
     for artifact in chosen:
-        verdict = devices.verdict(artifact.measured_on(), listed.budget_ms)
+        verdict = budget.budget_verdict(artifact.measured_on(), listed.budget_ms)
         if verdict == "pass" or (known and artifact.name not in known.runnable):
             continue
         sentence = BUDGET_WORDS[verdict].format(
@@ -253,7 +255,7 @@ def _narrowed(
     said: tuple[str, tuple[str, ...], tuple[str, ...]],
 ) -> dict[str, Any]:
     """OUT's manifest with the chosen artifacts, their evidence, and what the release is."""
-    raw: dict[str, Any] = json.loads((request.out / publish.MANIFEST).read_text("utf-8"))
+    raw: dict[str, Any] = json.loads((request.out / files.MANIFEST).read_text("utf-8"))
     order = [artifact.name for artifact in chosen]
     rows = {row["name"]: row for row in raw["artifacts"]}
     raw["artifacts"] = [rows[name] for name in order]
@@ -262,7 +264,7 @@ def _narrowed(
     raw["selected"] = selected
     if first and selected != listed.selected:
         raw["selection_reason"] = "Chosen by name for this release."
-        raw["verdict"]["budget"] = devices.verdict(first.measured_on(), listed.budget_ms)
+        raw["verdict"]["budget"] = budget.budget_verdict(first.measured_on(), listed.budget_ms)
     if first is None:
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
     needed = _evidence(chosen)
@@ -283,10 +285,10 @@ def _text(raw: dict[str, Any]) -> str:
 
 
 def _parsed(request: ReleaseRequest, text: str) -> Manifest:
-    return manifest.parse(text.encode(), request.out / publish.MANIFEST)
+    return manifest.parse(text.encode(), request.out / files.MANIFEST)
 
 
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
     samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
-    return {EVIDENCE, *(jobs.lowering_file(a.precision, a.name) for a in chosen), *samples}
+    return {EVIDENCE, *(files.lowering_file(a.precision, a.name) for a in chosen), *samples}

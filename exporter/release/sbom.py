@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.errors import VerificationError
 from exporter.release import extra
 from exporter.release.plan import Plan
-from exporter.report.schema import Artifact, Tensor
+from exporter.report.manifest.schema import Artifact, Tensor
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom

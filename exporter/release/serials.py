@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter import assemble, ondevice, publish
+from exporter import files
+from exporter.bench import outputs
 from exporter.errors import VerificationError
-from exporter.report import manifest, restore
-from exporter.report.schema import Manifest
+from exporter.pipeline.report import render_page
+from exporter.report import manifest
+from exporter.report.manifest import restore
+from exporter.report.manifest.schema import Manifest
 
 HOST = "host"
 """No phone: what measured on the export's own machine."""
@@ -60,14 +63,14 @@ def hide(
 
 def page(out: Path, known: Mapping[str, str]) -> bytes:
     """OUT's report, drawn again where it names a device."""
-    written = (out / assemble.PAGE).read_bytes()
+    written = (out / files.PAGE).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
     if not any(serial in text for serial in known):
         return written
-    path = out / publish.MANIFEST
+    path = out / files.MANIFEST
     hidden, _ = _relabelled(json.loads(path.read_text("utf-8")), known)
     report = restore.report(manifest.parse(json.dumps(hidden).encode(), path))
-    return assemble.page(out, report).encode()
+    return render_page(out, report).encode()
 
 
 def _relabelled(listed: dict[str, Any], known: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -76,7 +79,7 @@ def _relabelled(listed: dict[str, Any], known: Mapping[str, str]) -> tuple[dict[
     for name, item in _latencies(hidden):
         item |= {key: _without(item[key], known) for key in WHERE if key in item}
         if file := item.get("samples_file"):
-            item["samples_file"] = renamed[file] = ondevice.samples_file(name, item["device"]["serial"])
+            item["samples_file"] = renamed[file] = outputs.samples_file(name, item["device"]["serial"])
     return hidden, renamed
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from exporter.release import aar, maven, swift
 from exporter.release.plan import Plan
-from exporter.report import restore
+from exporter.report.manifest import restore
 from exporter.report.snippets import Libraries
 from exporter.report.snippets import snippets as of_report
 

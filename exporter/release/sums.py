@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from exporter import cache
+from exporter import files
 from exporter.errors import VerificationError
 
 FILE = "SHA256SUMS"
@@ -24,7 +24,7 @@ def text(directory: Path, without: Collection[str] = ()) -> str:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise VerificationError(f"{name} is a link or a device; a bundle holds files only.")
         if path.is_file() and name.parts[0] not in {FILE, *without}:
-            lines.append(f"{cache.digest_file(path)}  {name.as_posix()}\n")
+            lines.append(f"{files.digest_file(path)}  {name.as_posix()}\n")
     return "".join(lines)
 
 

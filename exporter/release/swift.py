@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from exporter.release.plan import Plan
-from exporter.report.schema import Artifact
+from exporter.report.manifest.schema import Artifact
 
 FOLDER = "swift"
 PACKAGE = """\

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporter import zips
 from exporter.errors import VerificationError
+from exporter.files import duplicates, expands, strange
 
 Content = bytes | Path
 UNIX = 3
@@ -78,13 +78,13 @@ def refusal(entries: list[zipfile.ZipInfo], size_bytes: int) -> str:
     if not entries or len(entries) > MAX_ENTRIES:
         return f"it lists {len(entries)} files, expected 1 to {MAX_ENTRIES}"
     for entry in entries:
-        if problem := zips.strange(entry):
+        if problem := strange(entry):
             return problem
         if entry.compress_type != zipfile.ZIP_STORED:
             return f"{entry.filename!a} is compressed, and nothing in a bundle is"
         if entry.file_size != entry.compress_size:
             return f"{entry.filename!a} has two sizes"
-    if problem := zips.duplicates(entries) or zips.expands(entries, size_bytes, 1, 0):
+    if problem := duplicates(entries) or expands(entries, size_bytes, 1, 0):
         return problem[:1].lower() + problem[1:].rstrip(".")
     names = {entry.filename for entry in entries}
     inside = next((n for n in names for i, c in enumerate(n[:-1]) if c == "/" and n[:i] in names), None)

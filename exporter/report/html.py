@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from exporter import accuracy, curve, devices
 from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report, Status
 from exporter.report import flags, plots, quantization, snippets, text
+from exporter.verify import accuracy, budget, calibration_sweep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ..
 
 
 def _budget_remark(chosen: Artifact, report: Report) -> str:
-    found = devices.worst(chosen.device_latencies, report.budget_ms)
+    found = budget.worst(chosen.device_latencies, report.budget_ms)
     if found is None or found.evidence != "measured":
         return text.BUDGET_WORDS[report.budget]
     return f"{text.BUDGET_WORDS[report.budget]}: p90 {text.interval(found.p90_ci_ms)}, {text.device(found)}"
@@ -291,7 +291,7 @@ def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str
         ),
         (
             "Calibration samples",
-            curve.sentence(report.calibration_curve) if report.calibration_curve else "",
+            calibration_sweep.sentence(report.calibration_curve) if report.calibration_curve else "",
             plots.calibration(report.calibration_curve),
         ),
         (

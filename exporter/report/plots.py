@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.accuracy import drop, drop_interval
-from exporter.curve import enough
 from exporter.records import Artifact, CurvePoint, DeviceLatency, Evaluation, Latency, Status
+from exporter.verify.accuracy import drop, drop_interval
+from exporter.verify.calibration_sweep import enough
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporter.records import Artifact, MixedPoint, OperatorCost, Report
 from exporter.report import quality, text
+from exporter.verify import pareto
 
 SHOWN = 12
 """Operators of the table that stand open; the rest is folded away."""
@@ -53,7 +54,7 @@ class View:
 def view(report: Report) -> View:
     ordered = [_cost(cost) for cost in quality.costliest(report.operator_costs)]
     layers = {cost.name: cost.where for cost in report.operator_costs}
-    runtimes = quality.series(report.mixed_points)
+    runtimes = pareto.series(report.mixed_points)
     labelled = any(point.drop is not None for point in report.mixed_points)
     return View(
         costs=tuple(ordered[:SHOWN]),

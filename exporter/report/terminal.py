@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter import curve
 from exporter.records import Artifact, Report, Status
 from exporter.report import quantization, text
+from exporter.verify import calibration_sweep
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.evaluation:
         _line(console, text.labelled(report.evaluation))
     if report.calibration_curve:
-        _line(console, curve.sentence(report.calibration_curve))
+        _line(console, calibration_sweep.sentence(report.calibration_curve))
     _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
     if hint := quantization.hint(report):
         _line(console, hint)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from exporter import accuracy
 from exporter.records import (
     Accuracy,
     Artifact,
@@ -18,6 +17,7 @@ from exporter.records import (
     Status,
     TensorSpec,
 )
+from exporter.verify import accuracy
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",

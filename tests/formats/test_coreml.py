@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.coreml as coreml
-from exporter.capture import matrix_weights
+from exporter.capture.program import matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import load_program, operations
 from exporter.formats.coreml.convert import convert

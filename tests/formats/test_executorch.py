@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.executorch as executorch
+from exporter.capture.torchvision_ops import prepare
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.executorch.naming import renamed
 from exporter.formats.executorch.work import operator_work
 from exporter.quantize import int8
 from exporter.quantize.int8 import runner
 from exporter.records import Array, Captured, Emission, Sample, Variant
-from exporter.torchvision_ops import prepare
 from tests.nets import NETS, captured, captured_for, quantized, samples, trained
 
 VARIANTS: dict[str, Variant] = {v.precision: v for v in executorch.VARIANTS if v.precision != "mixed"}

@@ -26,7 +26,7 @@ from exporter.formats.coreml.convert import convert
 from exporter.formats.onnx.export import fp32_model
 from exporter.formats.onnx.float16 import fp16_model
 from exporter.records import Array, Captured, TensorSpec
-from exporter.verify import agreement, sqnr_db
+from exporter.verify.compare import agreement, sqnr_db
 from tests import exports, nets
 
 Node = half.Node

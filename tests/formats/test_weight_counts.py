@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter import matrices, verify
+from exporter.capture import matmul_weights
 from exporter.formats import FORMATS, VARIANTS
 from exporter.quantize import int8
 from exporter.records import QUANTIZED, Captured, Limits, Structure, TensorSpec, Variant
+from exporter.verify import compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weight_counts")]
 EMITTED = [name for name, variant in VARIANTS.items() if variant.precision != "mixed"]
@@ -63,11 +64,11 @@ def structure(net: nn.Module, variant: Variant, folder: Path) -> Structure:
 
 def problem(found: Structure, variant: Variant, needed: int) -> str:
     unnamed = dataclasses.replace(found, inputs=(), outputs=())
-    return verify.check_structure(unnamed, variant, (), (), needed, Limits())
+    return compare.check_structure(unnamed, variant, (), (), needed, Limits())
 
 
 def needed(net: nn.Module) -> int:
-    return matrices.count(torch.export.export(net.eval(), (IMAGE,)))
+    return matmul_weights.count(torch.export.export(net.eval(), (IMAGE,)))
 
 
 @pytest.mark.parametrize("name", EMITTED)

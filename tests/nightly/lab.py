@@ -18,16 +18,17 @@ from android_harness.errors import HarnessError
 from android_harness.farm import Outcome
 from android_harness.history.records import Filter, Gap, StoredSession
 from android_harness.records import Plan, Session, Work
-from exporter import bench, evidence
-from exporter.context import EVIDENCE
+from exporter import bench
+from exporter.files import EVIDENCE
 from exporter.nightly import config, devices, exporting, page, run, views
 from exporter.nightly.devices import Lab
 from exporter.nightly.records import Row
 from exporter.records import Report
 from exporter.report import manifest
+from exporter.verify import reference_io
+from tests.cli.test_device import phone
 from tests.harness import sessions
 from tests.report import sample
-from tests.test_cli_bench import phone
 
 FAST, OVER, CLOSE = 8.0, 20.0, 15.0
 ARTIFACT = "executorch-xnnpack-int8"
@@ -46,8 +47,8 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
     edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    found = evidence.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
-    evidence.save(found, folder / EVIDENCE)
+    found = reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
+    reference_io.save(found, folder / EVIDENCE)
     report = change(sample.report())
     rows = []
     for row in report.artifacts:
@@ -180,7 +181,7 @@ def farm_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Farm:
     """A farm in place of the real one. No page is drawn: that takes most of the time; others look at it."""
     monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(views, "views", lambda *_: ())
-    monkeypatch.setattr("exporter.bench.assemble.write", _manifest_only)
+    monkeypatch.setattr("exporter.bench.write_report", _manifest_only)
     found = Farm(folder, **said)
     monkeypatch.setattr(exporting, "_made", found._made)
     monkeypatch.setattr(devices, "find", found._find)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter import bench, cards, pipeline
+from exporter import bench, pipeline
+from exporter.config import cards
+from exporter.config.request import Request
 from exporter.nightly import exporting
 from exporter.nightly.config import Config
 from exporter.nightly.records import Exported, Night
 from exporter.records import Report
-from exporter.request import Request
 from tests.nightly import lab, sample
 
 TARGETS = ("snapdragon865", "generic-arm64")

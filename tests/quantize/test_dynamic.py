@@ -12,7 +12,7 @@ from exporter.formats import FORMATS
 from exporter.quantize import dynamic, int8
 from exporter.quantize.dynamic import is_linear_heavy, rounded_rows
 from exporter.records import Array, Sample, Variant
-from exporter.verify import sqnr_db
+from exporter.verify.compare import sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
 
 NET = "loud_tokens"

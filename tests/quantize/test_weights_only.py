@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from exporter import jobs, stages
 from exporter.formats import FORMATS, VARIANTS
+from exporter.pipeline import build, read, results, verify
+from exporter.pipeline.results import CheckedArtifact
 from exporter.quantize import dynamic, int8, weights_only
 from exporter.records import Captured, TensorSpec
-from exporter.stages import CheckedArtifact
 from tests import inline
 from tests.exports import checkpoint, options
 from tests.nets import captured, quantized
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weights_only")]
 
 
 @functools.cache
-def exported() -> tuple[Path, Mapping[str, jobs.Built], Mapping[str, CheckedArtifact]]:
+def exported() -> tuple[Path, Mapping[str, results.Built], Mapping[str, CheckedArtifact]]:
     """OUT, what was built and what verification found, by artifact."""
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-weights-"))
     context = inline.context(folder, NAMES, **options(NET), checkpoint=checkpoint(NET))
-    source, built = stages.build(context, stages.read(context))
-    checked = stages.verify(context, source, built)
+    source, built = build.build(context, read.read(context))
+    checked = verify.verify(context, source, built)
     return context.folders.out, {b.variant.name: b for b in built}, checked
 
 

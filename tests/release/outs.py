@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter import cache, evidence
+from exporter import files
 from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Report, TensorSpec
 from exporter.report import manifest
+from exporter.verify import reference_io
 from tests.report import sample
 
 KEPT = ("onnx-fp32", "executorch-xnnpack-int8", "onnx-int8", "coreml-fp16")
@@ -56,22 +57,22 @@ def write(out: Path, found: Report) -> Path:
     """OUT as an export leaves it."""
     out.mkdir()
     samples = evidence_of(found)
-    evidence.save(samples, out / "verification.npz")
+    reference_io.save(samples, out / "verification.npz")
     (out / "report.html").write_text("<!doctype html><title>made up</title>")
     found = replace(
         found,
         artifacts=tuple(_with_file(out, artifact) for artifact in found.artifacts),
-        evidence_files={"verification.npz": cache.digest_file(out / "verification.npz")},
+        evidence_files={"verification.npz": files.digest_file(out / "verification.npz")},
     )
     (out / "manifest.json").write_text(manifest.dump(found))
     return out
 
 
-def evidence_of(found: Report) -> evidence.Evidence:
+def evidence_of(found: Report) -> reference_io.Evidence:
     random = np.random.default_rng(3)
     inputs = tuple(random.normal(size=(20, *spec.shape)).astype(np.float32) for spec in found.inputs)
     outputs = tuple(random.normal(size=(20, *spec.shape)) for spec in found.outputs)
-    return evidence.Evidence(
+    return reference_io.Evidence(
         inputs,
         outputs,
         tuple(a[:1] for a in inputs),
@@ -92,7 +93,7 @@ def _with_file(out: Path, artifact: Artifact) -> Artifact:
         (path / "Data" / "weight.bin").write_bytes(content)
     else:
         path.write_bytes(content)
-    return replace(artifact, size_bytes=3000, sha256=cache.digest_path(path))
+    return replace(artifact, size_bytes=3000, sha256=files.digest_path(path))
 
 
 def edit(out: Path, change: Callable[[Any], None]) -> None:

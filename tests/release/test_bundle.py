@@ -18,12 +18,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from exporter import evidence
 from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
 from exporter.release import bundle, clock, extra, repeat, sbom
 from exporter.release import zip as archive
 from exporter.release.plan import ReleaseRequest, plan
 from exporter.report import manifest
+from exporter.verify import reference_io
 from tests.release import outs
 
 AAR = "maven/com/example/net/1.4.0/net-1.4.0.aar"
@@ -85,7 +85,7 @@ class TestContents:
         """Read as an app's test would: raw little-endian values by the index."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             opened.extractall(tmp_path)
-        found = evidence.load(tmp_path / "verification.npz")
+        found = reference_io.load(tmp_path / "verification.npz")
         index = json.loads((tmp_path / "examples" / "index.json").read_text())
         assert (len(index["examples"]), index["inputs"], index["outputs"]) == (8, ["x"], ["logits"])
         for number, example in enumerate(index["examples"]):

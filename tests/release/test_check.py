@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from exporter import audit
-from exporter.audit import Audit, Finding
 from exporter.errors import ExportError, UsageError, VerificationError
+from exporter.pipeline import audit
+from exporter.pipeline.audit import Audit, Finding
 from exporter.release import check, sign, sums
 from exporter.release import zip as archive
 

@@ -11,9 +11,9 @@ from unittest import mock
 import pytest
 
 from exporter.cli import main
+from exporter.pipeline.workers.pool import Workers
 from exporter.release import sums
 from exporter.release import zip as archive
-from exporter.workers import Workers
 from tests.exports import exported
 from tests.faults import edit_onnx, rehash, swap, weights
 
@@ -27,7 +27,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with Workers(1, tmp_path_factory.mktemp("workers") / "log") as workers:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = workers
-        with mock.patch("exporter.audit.Workers", shared):
+        with mock.patch("exporter.pipeline.audit.Workers", shared):
             yield
 
 

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 
 from android_harness import evidence, stats
-from exporter import assemble, audit, bench, cache, ondevice
+from exporter import bench
+from exporter.bench import outputs
 from exporter.errors import VerificationError
+from exporter.files import digest_file
+from exporter.pipeline import audit, report
 from exporter.release import bundle, check, serials
 from exporter.release.plan import ReleaseRequest, plan
-from exporter.report import manifest, restore
+from exporter.report import manifest
+from exporter.report.manifest import restore
 from tests.harness import sessions
 from tests.release import outs
 
@@ -45,9 +49,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
     names = [str(item.samples_file) for items in found.values() for item in items]
     (out / LOWERING).write_bytes(b"made up")
-    files = {name: cache.digest_file(out / name) for name in (*names, LOWERING)}
+    files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.report(manifest.load(out / "manifest.json"))
-    assemble.write(out, bench.updated(listed, found, files, 15.0))
+    report.write_report(out, bench.updated(listed, found, files, 15.0))
     return out
 
 
@@ -100,7 +104,7 @@ def test_devices_stay_comparable(out: Path) -> None:
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
-    original = (out / ondevice.samples_file("onnx-fp32", EMULATOR)).read_bytes().splitlines()
+    original = (out / outputs.samples_file("onnx-fp32", EMULATOR)).read_bytes().splitlines()
     assert lines[1:] == original[1:]
 
 
@@ -118,9 +122,7 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in known.items():
         for artifact in outs.KEPT[:2]:
-            page = page.replace(
-                ondevice.samples_file(artifact, serial), ondevice.samples_file(artifact, label)
-            )
+            page = page.replace(outputs.samples_file(artifact, serial), outputs.samples_file(artifact, label))
         page = page.replace(serial, label)
     return page
 
@@ -148,7 +150,7 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
 def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> None:
     """Whatever lies there might name a phone."""
     out = Path(shutil.copytree(out, tmp_path / "out"))
-    path = out / ondevice.samples_file("onnx-fp32", PHONE)
+    path = out / outputs.samples_file("onnx-fp32", PHONE)
     path.write_text("not JSON\n")
     outs.edit(out, lambda listed: rehash(listed, path))
     with pytest.raises(VerificationError, match="holds no raw samples"):
@@ -157,4 +159,4 @@ def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> Non
 
 def rehash(listed: Any, path: Path) -> None:
     row = next(row for row in listed["evidence"]["files"] if row["file"].endswith(path.name))
-    row["sha256"] = cache.digest_file(path)
+    row["sha256"] = digest_file(path)

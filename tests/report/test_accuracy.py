@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from exporter.errors import VerificationError
-from exporter.report import manifest, restore
+from exporter.report import manifest
 from exporter.report.html import render
+from exporter.report.manifest import restore
 from tests.report import sample
 from tests.report.test_terminal import joined, printed
 

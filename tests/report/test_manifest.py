@@ -11,8 +11,9 @@ import pytest
 
 from exporter.errors import VerificationError
 from exporter.records import Limits, OperatorCost
-from exporter.report import manifest, restore
-from exporter.report.schema import Manifest, Preprocessing
+from exporter.report import manifest
+from exporter.report.manifest import restore
+from exporter.report.manifest.schema import Manifest, Preprocessing
 from tests.report import sample
 
 CONTRACT: dict[str, Any] = {

@@ -8,6 +8,7 @@ import pytest
 
 from exporter.records import MixedPoint, OperatorCost
 from exporter.report import quality
+from exporter.verify import pareto
 from tests.report import sample
 
 
@@ -60,9 +61,9 @@ def test_the_costliest_come_first() -> None:
 def test_the_front_holds_what_nothing_beats() -> None:
     """A slower point with no more SQNR is not on it, nor an equally fast one with less; a smaller one is."""
     fast, better, worse, best, tied = (point(1, 20), point(2, 25), point(3, 24), point(4, 26), point(1, 19))
-    assert quality.on_front([best, worse, tied, better, fast]) == [fast, better, best]
+    assert pareto.on_front([best, worse, tied, better, fast]) == [fast, better, best]
     smaller = replace(worse, size_bytes=worse.size_bytes - 1)
-    assert quality.on_front([best, smaller, tied, better, fast]) == [fast, better, smaller, best]
+    assert pareto.on_front([best, smaller, tied, better, fast]) == [fast, better, smaller, best]
 
 
 def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:

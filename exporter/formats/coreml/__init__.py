@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.capture.lowering_errors import lowering_error, shorten
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import compress
 from exporter.formats.coreml.contents import structure
 from exporter.formats.coreml.convert import convert
 from exporter.formats.coreml.package import write
-from exporter.formats.lowering_errors import lowering_error, shorten
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from exporter.capture.lowering_errors import shorten
 from exporter.errors import LoweringError
 from exporter.formats.coreml.compress import load_program, operations
 from exporter.formats.coreml.package import NAMES_KEY, read
-from exporter.formats.lowering_errors import shorten
 from exporter.records import Structure, TensorSpec, Variant
 
 _FEATURE_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "INT32": "int32"}

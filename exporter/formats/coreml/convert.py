@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.coreml.float16 import compute_precision
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
-from exporter.formats.lowering_errors import lowering_error
 from exporter.formats.torchscript.scripting import faithful_trace
 from exporter.records import Captured, TensorSpec
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.lowering import lower
 from exporter.formats.executorch.pte import structure
 from exporter.formats.executorch.runtime import load
-from exporter.formats.lowering_errors import lowering_error
 from exporter.records import Captured, Emission, Variant
 
 __all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]

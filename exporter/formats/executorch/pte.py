@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.capture.lowering_errors import shorten
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, Weight, read_delegate
 from exporter.formats.executorch.work import Work, is_elementwise, operator_work, total
-from exporter.formats.lowering_errors import shorten
 from exporter.records import Structure, TensorSpec, Variant
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.lowering_errors import lowering_error
 from exporter.records import Array, Runner, Sample, Variant
 
 if TYPE_CHECKING:

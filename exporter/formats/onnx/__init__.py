@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.lowering_errors import lowering_error
 from exporter.formats.onnx import contents, export, float16, onnx_file, ort_convert, ort_file, quantized
 from exporter.records import QUANTIZED, Array, Captured, Emission, Runner, Sample, Structure, Variant
 

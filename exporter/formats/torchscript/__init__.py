@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.capture.lowering_errors import lowering_error, shorten
 from exporter.errors import LoweringError
-from exporter.formats.lowering_errors import lowering_error, shorten
 from exporter.formats.torchscript.archive import SIGNATURE, check_records, structure
 from exporter.formats.torchscript.scripting import to_script
 from exporter.records import Array, Captured, Emission, Runner, Sample, Variant

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter.capture.lowering_errors import shorten
 from exporter.errors import LoweringError
-from exporter.formats.lowering_errors import shorten
 from exporter.records import Structure, TensorSpec, Variant
 
 SIGNATURE = "signature.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from exporter.capture.lowering_errors import lowering_error, shorten
 from exporter.errors import LoweringError
-from exporter.formats.lowering_errors import lowering_error, shorten
 from exporter.records import Captured
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _first_sentence(warning: warnings.WarningMessage) -> str:
 def _script(module: torch.nn.Module) -> torch.jit.ScriptModule:
     import torch
 
-    from exporter.capture import FlatOutputs
+    from exporter.capture.program import FlatOutputs
 
     # Its variable arguments can't be scripted, and need not be: our runner flattens outputs the same way.
     module = module.wrapped if isinstance(module, FlatOutputs) else module

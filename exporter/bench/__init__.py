@@ -1,0 +1,278 @@
+"""`export-mobile bench OUT`: artifacts measured on devices, checked there, and written into OUT."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.bench import outputs
+from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
+from exporter.config import targets
+from exporter.errors import OutputError
+from exporter.files import MANIFEST, digest_file
+from exporter.pipeline.context import Event, Observer
+from exporter.pipeline.report import write_report
+from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Report
+from exporter.verify import budget, select
+
+if TYPE_CHECKING:
+    from android_harness.errors import HarnessError
+    from android_harness.farm import Outcome
+    from android_harness.records import Device, Latency, Plan, Session
+    from exporter.report.manifest.schema import Manifest
+    from exporter.verify.reference_io import Evidence
+
+
+def read(out: Path) -> tuple[Report, Manifest]:
+    """The report in OUT, which must be one that can be written to.
+
+    Raises:
+        VerificationError: There is no valid manifest.
+        OutputError: OUT cannot be written.
+    """
+    from exporter.report import manifest
+    from exporter.report.manifest import restore
+
+    listed = manifest.load(out / MANIFEST)
+    if not os.access(out, os.W_OK):
+        raise OutputError(f"{out} cannot be written.", "Check the folder's permissions.")
+    return restore.report(listed), listed
+
+
+def updated(
+    report: Report, found: Mapping[str, Sequence[DeviceLatency]], files: Mapping[str, str], budget_ms: float
+) -> Report:
+    """The report with what devices said, the choice made again once every candidate was measured.
+
+    Args:
+        report: As it was.
+        found: Artifact name -> what each device said now; replaces what the same device said before.
+        files: Files of raw samples -> SHA-256.
+        budget_ms: What was judged against; becomes the report's.
+    """
+    rows = tuple(_merged(artifact, found.get(artifact.variant.name, ())) for artifact in report.artifacts)
+    before = next((a for a in rows if a.variant.name == report.selected), None)
+    choice = select.choose_measured(
+        rows,
+        targets.get(report.target_name).runnable,
+        synthetic=report.calibration_kind == "synthetic",
+        allow_synthetic=before is not None and before.variant.precision == "int8",
+        budget_ms=budget_ms,
+    ) or select.Choice(report.selected, select.remark(report.selection_reason, before, budget_ms))
+    chosen = next((a for a in rows if a.variant.name == choice.name), None)
+    return replace(
+        report,
+        artifacts=rows,
+        selected=choice.name,
+        selection_reason=choice.reason,
+        budget_ms=budget_ms,
+        budget=budget.budget_verdict(chosen.device_latencies, budget_ms) if chosen else "not_measured",
+        evidence_files={**report.evidence_files, **files},
+    )
+
+
+def _merged(artifact: Artifact, found: Sequence[DeviceLatency]) -> Artifact:
+    again = {item.serial for item in found}
+    kept = tuple(item for item in artifact.device_latencies if item.serial not in again)
+    return replace(artifact, device_latencies=(*kept, *found))
+
+
+def write(out: Path, report: Report) -> None:
+    """The page and, last, the manifest; each appears whole.
+
+    Raises:
+        OutputError: OUT cannot be written.
+    """
+    try:
+        write_report(out, report)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"{out} cannot be written: {error.strerror}.", "Check space and permissions.")
+
+
+LAUNCH = re.compile(r": launch \d+ of \d+$")
+"""How the harness says that a process is started."""
+
+
+@dataclass(frozen=True, eq=False)
+class Benched:
+    """What one run of `bench` found out."""
+
+    report: Report
+    latencies: tuple[tuple[str, DeviceLatency], ...]
+    """(artifact, what a device said about it), of this run."""
+    skipped: Mapping[str, str]
+    failures: tuple[HarnessError, ...]
+    problems: Mapping[str, str]
+    """The failures by device and artifact, in words."""
+
+    @property
+    def verdict(self) -> BudgetVerdict:
+        """Of the chosen artifact when it was measured now, else of everything that was."""
+        chosen = [item for name, item in self.latencies if name == self.report.selected]
+        counted = chosen or [item for _, item in self.latencies]
+        return budget.budget_verdict(counted, self.report.budget_ms)
+
+
+def bench(
+    out: Path,
+    names: Sequence[str] = (),
+    *,
+    artifact: str | None = None,
+    every: bool = False,
+    budget_ms: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> Benched:
+    """Measure artifacts of OUT on devices, hold their outputs to the manifest's limits, write it into OUT.
+
+    Args:
+        out: A folder that `export` made.
+        names: Serials, "host" or "all"; the only device connected when empty.
+        artifact: Only this one; the chosen one when None.
+        every: All that can be measured.
+        budget_ms: The export's when None.
+        settings: Other fields of `android_harness.records.Plan`.
+        observer: Told at every step.
+
+    Raises:
+        ExportError: OUT cannot be used or written.
+        HarnessError: No such device, or nothing could be measured on any.
+    """
+    from android_harness import farm
+    from android_harness.records import Plan
+
+    report, listed = read(out)
+    check_target(report)
+    chosen = selection(report, artifact, every)
+    expected = load_evidence(out, report)
+    plan = Plan(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
+    connected = connect(names)
+    if every:
+        chosen = without_unbuilt(chosen, all(device.serial == "host" for device in connected))
+    outcomes = farm.bench_all(
+        connected,
+        bench_tasks(out, chosen.artifacts, expected),
+        plan,
+        soc=budget.required_soc(report.target_soc),
+        observer=_telling(observer, len(connected), len(chosen.artifacts), plan),
+    )
+    sessions, failures = _split(outcomes)
+    if not sessions:
+        raise next(iter(failures.values()))
+    files: dict[str, str] = {}
+    latencies = []
+    for session in sessions:
+        row = next(a for a in chosen.artifacts if a.variant.name == session.work.name)
+        found = keep(out, session, judged(session, row, expected, listed.limits.record()))
+        latencies.append((session.work.name, found))
+        files[str(found.samples_file)] = digest_file(out / str(found.samples_file))
+    by_name = {a.variant.name: [f for n, f in latencies if n == a.variant.name] for a in chosen.artifacts}
+    updated_report = updated(report, by_name, files, plan.budget_ms)
+    write(out, updated_report)
+    problems = {where: str(error) for where, error in failures.items()}
+    return Benched(updated_report, tuple(latencies), chosen.skipped, tuple(failures.values()), problems)
+
+
+def _telling(
+    observer: Observer | None, devices: int, artifacts: int, plan: Plan
+) -> Callable[[str, str], None]:
+    """An observer for the harness, which calls it from a thread for each device; counts launches."""
+    lock = threading.Lock()
+    begun, total = 0, devices * artifacts * plan.launches
+    tell = observer or (lambda event: None)
+    at_least = artifacts * plan.launches * plan.min_seconds
+    what = f"{total} launches, at least {at_least:.0f} s of timed calls; loading and warming up come on top"
+    tell(Event("device", what, 0, total))
+
+    def told(serial: str, what: str) -> None:
+        nonlocal begun
+        with lock:
+            launches = bool(LAUNCH.search(what))
+            tell(Event("device", f"{serial}: {what}", begun, total))
+            begun += launches
+
+    return told
+
+
+def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
+    """The sessions, and by device (and artifact) what failed."""
+    from android_harness.bench import Failed
+    from android_harness.errors import DeviceError, HarnessError
+
+    sessions: list[Session] = []
+    failures: dict[str, HarnessError] = {}
+    for serial, outcome in outcomes.items():
+        if isinstance(outcome.error, HarnessError):
+            failures[serial] = outcome.error
+        elif outcome.error:
+            failures[serial] = DeviceError(f"Unexpected {type(outcome.error).__name__}: {outcome.error}.")
+        for result in outcome.results:
+            if isinstance(result, Failed):
+                failures[f"{result.work.name} on {serial}"] = result.reason
+            else:
+                sessions.append(result)
+    return sessions, failures
+
+
+def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Limits) -> Latency:
+    """What a session is evidence of, its outputs held to the manifest's limits.
+
+    Raises:
+        DeviceError: It has no figures.
+    """
+    from android_harness import evidence, stats
+
+    error, problem = outputs.judge(artifact, expected, [one.outputs for one in session.launches], limits)
+    check = evidence.Check(error, problem)
+    return evidence.latency(session, stats.figures(session), check, session.plan.budget_ms)
+
+
+def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
+    """Write the raw samples into OUT; the latency as a record of its manifest.
+
+    Raises:
+        OutputError: OUT cannot be written.
+    """
+    from android_harness import evidence, farm
+
+    budget_ms = session.plan.budget_ms
+    found = evidence.to_manifest(latency)
+    name = outputs.samples_file(session.work.name, session.identity.serial)
+    try:
+        farm.write_samples(session, out / name)
+    except OSError as problem_here:
+        raise _unwritable(out, problem_here) from problem_here
+    return outputs.record(found, [one.durations_ns for one in session.launches], budget_ms, name)
+
+
+def connect(names: Sequence[str]) -> tuple[Device, ...]:
+    """The devices named: serials, "host", "all"; the only one connected when nothing is.
+
+    Raises:
+        HarnessError: There is no such device, or several and none was named.
+    """
+    from android_harness import adb
+    from android_harness.errors import NoDeviceError
+    from android_harness.host import HostDevice
+
+    if not names:
+        return (adb.connect(),)
+    found: dict[str, Device] = {}
+    for name in names:
+        if name == "all":
+            serials = [seen.serial for seen in adb.list_devices() if seen.state == "device"]
+            found |= {serial: adb.AdbDevice(serial) for serial in serials}
+        elif name not in found:
+            found[name] = HostDevice() if name == "host" else adb.connect(name)
+    if not found:
+        raise NoDeviceError("No device is ready to be talked to.", "See export-mobile devices.")
+    return tuple(found.values())

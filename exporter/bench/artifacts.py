@@ -1,0 +1,153 @@
+"""What `bench` measures of OUT: which artifacts, their files and their inputs, as they were exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from exporter import files
+from exporter.config import targets
+from exporter.errors import UsageError, VerificationError
+from exporter.files import EVIDENCE
+from exporter.records import Artifact, Report
+
+if TYPE_CHECKING:
+    from android_harness.records import Backend, Work
+    from exporter.verify.reference_io import Evidence
+
+BACKENDS: Mapping[tuple[str, str], Backend] = {
+    ("executorch", "xnnpack"): "executorch",
+    ("onnx", "onnxruntime"): "onnxruntime",
+    ("onnx", "onnxruntime-mobile"): "onnxruntime",
+    ("torchscript", "lite"): "torchscript",
+}
+"""(format, backend) -> the runner's backend that executes it."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of OUT is to be measured, and why not the rest."""
+
+    artifacts: tuple[Artifact, ...]
+    skipped: Mapping[str, str]
+
+
+def selection(report: Report, name: str | None = None, every: bool = False) -> Selection:
+    """The artifact named; else all that can be run; else the chosen one, or the first that passed.
+
+    Raises:
+        UsageError: It does not exist, or cannot be measured; says why, and which can.
+    """
+    reasons = {a.variant.name: _why_not(a) for a in report.artifacts}
+    able = tuple(a for a in report.artifacts if not reasons[a.variant.name])
+    offered = ", ".join(a.variant.name for a in able) or "none"
+    if name is not None and reasons.get(name, "it is not in the manifest"):
+        why = reasons.get(name, "it is not in the manifest")
+        raise UsageError(f"{name} cannot be measured: {why}.", f"These can: {offered}.")
+    if not able:
+        why = "; ".join(f"{n}: {reason}" for n, reason in reasons.items()) or "it has no artifacts"
+        raise UsageError(f"Nothing of this export can be measured on a device. {why}.")
+    if every:
+        return Selection(able, {n: reason for n, reason in reasons.items() if reason})
+    wanted = name or report.selected
+    return Selection(tuple(a for a in able if a.variant.name == wanted) or able[:1], {})
+
+
+def _key(artifact: Artifact) -> tuple[str, str]:
+    return artifact.variant.format, artifact.variant.backend
+
+
+def _why_not(artifact: Artifact) -> str:
+    """Why the runner cannot measure it; an empty string when it can."""
+    if _key(artifact) not in BACKENDS:
+        return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
+    return "" if artifact.status == "passed" else f"it is {artifact.status.replace('_', ' ')}, not passed"
+
+
+def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[Work, ...]:
+    """What the harness is given: files whose hashes are the manifest's, with the verification inputs.
+
+    Raises:
+        VerificationError: A file is missing or is not the one that was exported.
+    """
+    from android_harness.records import Work
+    from exporter.files import inside
+
+    found = []
+    for artifact in artifacts:
+        path = inside(out, str(artifact.file))
+        _check_hash(path, str(artifact.sha256))
+        backend = BACKENDS[_key(artifact)]
+        samples = tuple(evidence.samples())
+        found.append(Work(artifact.variant.name, path, str(artifact.sha256), backend, samples))
+    return tuple(found)
+
+
+def load_evidence(out: Path, report: Report) -> Evidence:
+    """The inputs and expected outputs in OUT, if they are those of the export.
+
+    Raises:
+        VerificationError: They are missing, or not what the manifest lists.
+    """
+    from exporter.files import inside
+    from exporter.verify import reference_io
+
+    if EVIDENCE not in report.evidence_files:
+        raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
+    path = inside(out, EVIDENCE)
+    _check_hash(path, report.evidence_files[EVIDENCE])
+    return reference_io.load(path)
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise VerificationError(f"{path} is missing.", "Export again.")
+    if files.digest_file(path) != sha256:
+        raise VerificationError(
+            f"{path} is not the file that was exported (its sha256 differs).", "Export again."
+        )
+
+
+def check_target(report: Report) -> None:
+    """Refuse a target that no Android device can stand for.
+
+    Raises:
+        UsageError: The export is for an iPhone.
+    """
+    if "coreml-fp16" in targets.get(report.target_name).runnable:
+        raise UsageError(
+            f"{report.target_name} cannot be measured: the runner is for Android devices and Linux.",
+            "Export for a Snapdragon or generic-arm64.",
+        )
+
+
+def without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
+    """Leave out what no runner was built for: one missing runtime must not stop the others.
+
+    Args:
+        chosen: What is to be measured.
+        on_host: Only this machine measures; else any build may turn out to be the one needed.
+    """
+    missing = {
+        a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)], on_host))
+    }
+    able = tuple(a for a in chosen.artifacts if a.variant.name not in missing)
+    return Selection(able, {**chosen.skipped, **missing}) if able else chosen
+
+
+def _not_built(backend: Backend, on_host: bool) -> str:
+    from android_harness import build
+    from android_harness.errors import SetupError
+    from android_harness.records import Build
+
+    why = ""
+    for platform in ("host",) if on_host else get_args(Build):
+        try:
+            build.find_runner(platform, backend)
+        except SetupError as error:
+            why = why or str(error)
+        else:
+            return ""
+    return why

@@ -1,0 +1,114 @@
+"""What a device computed, held to the same limits as here, and its latency as a record of the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from exporter import files
+from exporter.errors import ExportError
+from exporter.records import Array, Artifact, DeviceLatency, Limits, Sample
+from exporter.verify import compare, reference_io
+from exporter.verify.reference_io import Evidence
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+def judge(
+    artifact: Artifact, expected: Evidence, launches: Sequence[Sequence[Sample]], limits: Limits
+) -> tuple[float | None, str]:
+    """Compare what every launch computed with the float64 model's outputs.
+
+    Args:
+        artifact: What was run; its precision chooses the limits.
+        expected: The inputs that were sent, and the float64 model's outputs on them.
+        launches: Per launch, what the model answered to each input.
+        limits: The manifest's.
+
+    Returns:
+        The largest error of the output's scale (None when there is none to tell), and why these are not the
+        model's outputs: an empty string when they are.
+    """
+    errors, problems = [0.0], []
+    for outputs in launches:
+        error, problem = _judge_launch(artifact, expected, outputs, limits)
+        errors.append(error)
+        problems.append(problem)
+    if not launches:
+        problems.append("The device sent no outputs.")
+    worst = max(errors)
+    known = launches and math.isfinite(worst)
+    return (worst if known else None), next((problem for problem in problems if problem), "")
+
+
+def _judge_launch(
+    artifact: Artifact, expected: Evidence, outputs: Sequence[Sample], limits: Limits
+) -> tuple[float, str]:
+    if len(outputs) != len(expected.inputs[0]):
+        return math.inf, f"The device answered {len(outputs)} of {len(expected.inputs[0])} inputs."
+    try:
+        stacked = reference_io.stack(outputs)
+    except ValueError as error:
+        return math.inf, f"The device's outputs differ in number or shape: {error}."
+    # Edge inputs are not sent: they prove the file, not the device.
+    real_only = replace(expected, edge_names=())
+    verdict = compare.judge(artifact.variant, "", real_only, stacked, (), None, limits)
+    found = verdict.comparison
+    return (found.max_error if found else math.inf), verdict.reason or ""
+
+
+def record(
+    found: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
+) -> DeviceLatency:
+    """A latency as the harness writes it, checked as if it had been read from a manifest.
+
+    Args:
+        found: `android_harness.evidence.to_manifest`'s.
+        durations_ns: Per launch, of each timed call.
+        budget_ms: What it was judged against.
+        samples_file: Where in OUT the raw samples lie.
+
+    Raises:
+        ExportError: The harness contradicts itself.
+    """
+    from pydantic import ValidationError
+
+    from exporter.report.manifest import latencies
+
+    device = dict(found["device"])
+    extra = {
+        "device": device,
+        "why": device.pop("why", ()),
+        "budget_ms": budget_ms,
+        "samples_file": samples_file,
+        "launch_ms": quantiles(durations_ns),
+    }
+    try:
+        return latencies.DeviceLatency.model_validate({**found, **extra}).record()
+    except ValidationError as error:
+        raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
+
+
+def samples_file(artifact: str, serial: str) -> str:
+    """Name in OUT of the raw samples: plain, and another for every serial."""
+    slug = re.sub(r"[^a-z0-9._-]+", "_", serial)[:60]
+    if slug != serial:
+        slug = f"{slug}-{hashlib.sha256(serial.encode()).hexdigest()[:8]}"
+    return f"{files.DEVICE}/{artifact}-{slug}.jsonl"
+
+
+def quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+    """Per launch: p5, p25, p50, p75 and p95 in ms."""
+    import numpy as np
+
+    return tuple(_quantiles(np.asarray(launch)) for launch in durations_ns if len(launch))
+
+
+def _quantiles(launch: Array) -> tuple[float, ...]:
+    import numpy as np
+
+    return tuple(float(value) / 1e6 for value in np.percentile(launch, QUANTILES))

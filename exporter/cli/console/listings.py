@@ -1,0 +1,129 @@
+"""The shorter answers of the command line: an inspection, an audit, the targets, the doctor's findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from exporter.report import text
+from exporter.report.terminal import STYLES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.cli.doctor.findings import Finding
+    from exporter.config.targets import Target
+    from exporter.pipeline.audit import Audit
+    from exporter.pipeline.inspect import Inspection
+
+CONTENTS_SHOWN = 12
+STATES = {"ok": "green", "missing": "red", "limited": "yellow"}
+
+
+def print_inspection(found: Inspection, console: Console) -> None:
+    """What is in the file, which network it is and why, its size and its inputs."""
+    rows = [
+        ("file", f"{found.file}, {text.scaled(found.size_bytes, 'B')}, {found.kind}"),
+        ("sha256", found.sha256),
+        ("network", found.architecture or f"unknown. {found.problem}"),
+        ("parameters", f"{found.parameters:,}"),
+        *([] if found.architecture is None else [("FLOPs", _flops(found))]),
+        *(("input", text.tensor(spec)) for spec in found.inputs),
+        *([] if found.architecture is None else [("preprocessing", text.preprocessing(found.preprocessing))]),
+        *(("why" if i == 0 else "", note) for i, note in enumerate(found.notes)),
+    ]
+    _print_rows(rows, console)
+    console.print()
+    shown = found.contents[:CONTENTS_SHOWN]
+    _print_rows(
+        [("holds" if i == 0 else "", f"{key}: {what}") for i, (key, what) in enumerate(shown)], console
+    )
+    if len(found.contents) > len(shown):
+        console.print(f"  … and {len(found.contents) - len(shown)} more; --json lists all.", style="dim")
+
+
+def _flops(found: Inspection) -> str:
+    return "not countable" if found.flops is None else f"{text.scaled(found.flops, '')} a call"
+
+
+def print_audit(found: Audit, console: Console) -> None:
+    """One line per artifact: what was claimed, what holds now, and why not."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading in ("artifact", "claimed", "now", "max error", ""):
+        table.add_column(heading, overflow="fold")
+    for finding in found.findings:
+        table.add_row(
+            Text(finding.name),
+            text.STATUS_WORDS[finding.claimed],
+            Text(text.STATUS_WORDS[finding.found], STYLES[finding.found]),
+            text.sig3(finding.max_error),
+            Text("" if finding.found == "passed" else finding.reason),
+        )
+    if found.findings:
+        console.print(table)
+    for fact in found.facts:
+        console.print(Text(fact, "dim"))
+    for problem in found.problems:
+        console.print(Text(problem, "red"))
+    verdict = "Everything it claims holds." if found.holds else "It does not hold what it claims."
+    console.print(Text(verdict, "bold green" if found.holds else "bold red"))
+
+
+def print_targets(targets: Iterable[Target], console: Console) -> None:
+    """Each target's hardware, what it runs, and why not the rest."""
+    from rich.text import Text
+
+    for target in targets:
+        console.print(Text(f"{target.name}  {target.title}, {target.soc}", "bold"))
+        clusters = ", ".join(
+            f"{c.count}x {c.core}" + (f" {c.max_mhz / 1000:.2f} GHz" if c.max_mhz else "")
+            for c in target.clusters
+        )
+        emitted = [name for name in target.variants if name not in target.runnable]
+        rows = [
+            ("CPU", f"{clusters}; {' '.join(target.instruction_sets)}"),
+            ("GPU, NPU", f"{target.gpu}; {target.npu}"),
+            ("runs", ", ".join(target.runnable)),
+            ("emitted too", ", ".join(emitted)),
+            *(("why not" if i == 0 else "", f"{n}: {why}") for i, (n, why) in enumerate(_grouped(target))),
+        ]
+        _print_rows([row for row in rows if row[1]], console, indent=2)
+        console.print()
+
+
+def _grouped(target: Target) -> list[tuple[str, str]]:
+    """The reasons, each once, with all the names it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, why in target.why_not.items():
+        names.setdefault(why, []).append(name)
+    return [(", ".join(group), why) for why, group in names.items()]
+
+
+def print_doctor(findings: Iterable[Finding], console: Console) -> None:
+    """One line per thing looked at; beneath, the command that fixes it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    for finding in findings:
+        detail = Text(finding.detail)
+        if finding.fix:
+            detail.append(f"\n{finding.fix}", "bold")
+        table.add_row(Text(finding.state, STATES[finding.state]), Text(finding.what), detail)
+    console.print(table)
+
+
+def _print_rows(rows: Iterable[tuple[str, str]], console: Console, indent: int = 0) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    console.print(Padding(table, (0, 0, 0, indent)))

@@ -1,0 +1,231 @@
+"""What is installed, which runtimes execute here, and the command that fixes what is missing.
+
+`framework_checks` probes every framework in a process of its own with a deadline: one that crashes or hangs
+at import says so and takes nothing else down.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+from exporter.cli.doctor import extras, phone
+from exporter.cli.doctor.findings import Finding
+from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, Probe, run_probe
+from exporter.config import packaged
+from exporter.data import demo
+from exporter.errors import MissingDependencyError
+from exporter.pipeline import cache
+
+LEAST_MEMORY_BYTES = 4 * 2**30
+"""Exporting MobileNetV2 in two workers needs about half of it."""
+LEAST_DISK_BYTES = 2**30
+
+
+def examine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
+    """Look at everything an export or a phone needs; imports no framework into this process.
+
+    Args:
+        timeout_s: Deadline for each framework's probe, in seconds.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        probes = dict(zip(IMPORTS, pool.map(lambda name: run_probe(name, timeout_s), IMPORTS), strict=True))
+    requirements = _requirements()
+    return (
+        _python(),
+        *(_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
+        *_runtimes(probes),
+        *_machine(),
+        *_samples(),
+        *phone.examine(),
+        *extras.examine(),
+    )
+
+
+def _python() -> Finding:
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("Python", "ok", detail)
+
+
+def _requirements() -> dict[str, str]:
+    """Distribution -> version specifier, from the installed metadata or a checkout's pyproject.toml."""
+    try:
+        written = metadata.requires("export-mobile") or []
+    except metadata.PackageNotFoundError:
+        project = Path(__file__).parents[3] / "pyproject.toml"
+        written = tomllib.loads(project.read_text())["project"]["dependencies"] if project.is_file() else []
+    parts = [re.match(r"([A-Za-z0-9._-]+)\s*([^;\s]*)", line) for line in written]
+    return {part[1].lower(): part[2] for part in parts if part}
+
+
+def _package(name: str, wanted: str, probe: Probe) -> Finding:
+    install = f"pip install {name}{wanted}"
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "missing", f"not installed; tested with {wanted.lstrip('=') or 'any'}", install)
+    if probe.failure:
+        return Finding(name, "missing", f"{version} {probe.failure}", f"{install} --force-reinstall")
+    pinned = wanted.removeprefix("==") if wanted.startswith("==") else ""
+    # 2.13.0+cpu is 2.13.0 built for the CPU.
+    if pinned and version.split("+")[0] != pinned:
+        return Finding(name, "limited", f"{version}; limits were measured with {pinned}", install)
+    return Finding(name, "ok", version)
+
+
+def _runtimes(probes: dict[str, Probe]) -> tuple[Finding, ...]:
+    """Which artifacts can be executed, not only made, on this machine."""
+    return (
+        _xnnpack(probes["executorch"]),
+        _vulkan(probes["executorch"]),
+        _onnxruntime(probes["onnxruntime"]),
+        _lite(probes["torch"]),
+        _optimizer(probes["torch"]),
+        _coreml(probes["coremltools"]),
+        _operators(probes["torchvision"]),
+    )
+
+
+def _unprobed(what: str, package: str, probe: Probe) -> Finding:
+    return Finding(what, "missing", f"{package} {probe.failure}", f"Fix {package} first.")
+
+
+def _xnnpack(probe: Probe) -> Finding:
+    what = "ExecuTorch XNNPACK runtime"
+    if probe.failure:
+        return _unprobed(what, "executorch", probe)
+    backends = probe.answer["backends"]
+    if "XnnpackBackend" in backends:
+        return Finding(what, "ok", f"executes here; registered backends: {', '.join(backends)}")
+    return Finding(
+        what,
+        "missing",
+        f"not among the registered backends: {', '.join(backends) or 'none'}",
+        f"pip install executorch{_requirements().get('executorch', '')} --force-reinstall",
+    )
+
+
+def _vulkan(probe: Probe) -> Finding:
+    what = "ExecuTorch Vulkan runtime"
+    if "VulkanBackend" in probe.answer.get("backends", ()):
+        return Finding(what, "ok", "registered; needs a Vulkan 1.1 driver to execute")
+    detail = "not in this ExecuTorch build: Vulkan artifacts are made and checked structurally, but not_run"
+    return Finding(what, "limited", detail, "Run them on an Android phone.")
+
+
+def _onnxruntime(probe: Probe) -> Finding:
+    what = "ONNX Runtime"
+    if probe.failure:
+        return _unprobed(what, "onnxruntime", probe)
+    return Finding(what, "ok", f"executes here; providers: {', '.join(probe.answer['providers'])}")
+
+
+def _lite(probe: Probe) -> Finding:
+    what = "TorchScript lite interpreter"
+    if probe.failure:
+        return _unprobed(what, "torch", probe)
+    if probe.answer["lite"] is True:
+        return Finding(what, "ok", "saved, loaded and ran a module here")
+    return Finding(what, "limited", f"cannot run a module here: {probe.answer['lite']}")
+
+
+def _optimizer(probe: Probe) -> Finding:
+    what = "TorchScript mobile optimizer"
+    if probe.answer.get("optimizer") is True:
+        return Finding(what, "ok", "optimize_for_mobile works")
+    reason = probe.answer.get("optimizer", probe.failure)
+    detail = f"not in this torch build ({reason}): modules are frozen and folded instead"
+    return Finding(what, "limited", detail, "Use a torch built with USE_XNNPACK=1, or do nothing.")
+
+
+def _coreml(probe: Probe) -> Finding:
+    what = "Core ML runtime"
+    if probe.failure:
+        return _unprobed(what, "coremltools", probe)
+    if platform.system() == "Darwin":
+        return Finding(what, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
+    detail = (
+        f"needs macOS, this is {platform.system()}: packages are made and checked structurally, but not_run"
+    )
+    return Finding(what, "limited", detail, "Run `export-mobile verify OUT` on a Mac.")
+
+
+def _operators(probe: Probe) -> Finding:
+    what = "torchvision operator library"
+    if probe.failure:
+        return _unprobed(what, "torchvision", probe)
+    if probe.answer["operators"]:
+        return Finding(what, "ok", "loads")
+    detail = (
+        "does not load beside this torch; stand-ins are declared (classification, segmentation unaffected)"
+    )
+    fix = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    return Finding(what, "limited", detail, fix)
+
+
+def _machine() -> tuple[Finding, ...]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        Finding("Cores", "ok", f"{cores}"),
+        _memory(),
+        _disk("Free disk, cache", cache.default_root()),
+        _disk("Free disk, here", Path.cwd()),
+    )
+
+
+def _memory() -> Finding:
+    free = _available_memory()
+    if free is None:
+        return Finding("Free memory", "ok", "unknown on this system")
+    detail = f"{free / 2**30:.1f} GiB"
+    if free >= LEAST_MEMORY_BYTES:
+        return Finding("Free memory", "ok", detail)
+    fix = "Close other programs, or use --jobs 1."
+    return Finding("Free memory", "limited", f"{detail}; {LEAST_MEMORY_BYTES >> 30} GiB is comfortable", fix)
+
+
+def _available_memory() -> int | None:
+    """Bytes that can be had without swapping."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _disk(what: str, folder: Path) -> Finding:
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / 2**30:.1f} GiB in {folder}"
+    if not os.access(existing, os.W_OK):
+        return Finding(what, "limited", f"{folder} is not writable", "Choose another folder.")
+    if free >= LEAST_DISK_BYTES:
+        return Finding(what, "ok", detail)
+    return Finding(what, "limited", detail, "Free some space, or choose another folder.")
+
+
+def _samples() -> tuple[Finding, ...]:
+    """The sample checkpoint and photos, which the demo needs and exports don't."""
+    found = []
+    items = {"Sample checkpoint": [demo.CHECKPOINT], "Sample photos": list(demo.PHOTOS.values())}
+    for what, wanted in items.items():
+        try:
+            paths = [packaged.find(item) for item in wanted]
+        except MissingDependencyError as error:
+            command = next(item.command for item in wanted if not _is_there(item))
+            found.append(Finding(what, "limited", error.message, command))
+        else:
+            found.append(Finding(what, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
+    return tuple(found)
+
+
+def _is_there(item: packaged.Packaged) -> bool:
+    return importlib.util.find_spec(item.package) is not None

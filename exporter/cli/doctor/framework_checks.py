@@ -1,0 +1,175 @@
+"""Import one framework in a process of its own, try what we need of it, and let it answer.
+
+`python -m exporter.cli.doctor.framework_checks NAME MODULE` is the child: it answers with the line of JSON
+after `MARK`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Answer = dict[str, Any]
+TIMEOUT_S = 120.0
+MARK = "probe answer: "
+"""Frameworks print to standard output too, while they are imported and when they end."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probing process said: an answer, or how it failed."""
+
+    answer: Answer
+    failure: str = ""
+
+
+IMPORTS = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "executorch": "executorch.exir",
+    "torchao": "torchao",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "coremltools": "coremltools",
+}
+"""Distribution -> module whose import proves it works here."""
+
+
+def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
+    """Import a framework in another process and let it say what it can do here.
+
+    Args:
+        name: A key of `IMPORTS`.
+        timeout_s: Seconds after which the process is killed.
+    """
+    try:
+        done = subprocess.run(
+            # -P: a folder called "onnx" where the user happens to be is not the framework.
+            [
+                sys.executable,
+                "-P",
+                "-W",
+                "ignore",
+                "-m",
+                "exporter.cli.doctor.framework_checks",
+                name,
+                IMPORTS[name],
+            ],
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return Probe({}, f"does not finish importing within {timeout_s:.0f} s")
+    except OSError as error:
+        return Probe({}, f"cannot be probed: {error.strerror}")
+    _, marked, answer = done.stdout.decode(errors="replace").partition(MARK)
+    if done.returncode == 0 and marked:
+        return Probe(json.loads(answer.splitlines()[0]))
+    return Probe({}, _death(done.returncode, done.stderr.decode(errors="replace")))
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with our own package findable from any folder."""
+    root = str(Path(__file__).parents[3])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _death(code: int, stderr: str) -> str:
+    if code < 0:
+        return f"crashes when imported ({signal.Signals(-code).name})"
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return f"cannot be imported: {lines[-1].strip()[:200] if lines else f'exit code {code}'}"
+
+
+def _torch() -> Answer:
+    return {"lite": _attempt(_run_lite), "optimizer": _attempt(_optimize)}
+
+
+def _attempt(action: Callable[[], None]) -> bool | str:
+    """True, or the framework's reason in one line."""
+    try:
+        action()
+    except Exception as error:
+        # torch's assertions name a C++ file first and the reason after this request.
+        words = str(error).strip().split("report a bug to PyTorch. ")[-1]
+        return words.splitlines()[0][:160] if words else type(error).__name__
+    return True
+
+
+def _scripted() -> Any:
+    import torch
+
+    return torch.jit.script(torch.nn.Linear(3, 2).eval())
+
+
+def _run_lite() -> None:
+    """Save a module for the lite interpreter, load it, and compare its output."""
+    import io
+
+    import torch
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    module, x = _scripted(), torch.ones(1, 3)
+    stored = io.BytesIO(module._save_to_buffer_for_lite_interpreter())
+    loaded = _load_for_lite_interpreter(stored)  # type: ignore[no-untyped-call]
+    if not torch.equal(loaded(x), module(x)):
+        raise RuntimeError("its output differs from the module's")
+
+
+def _optimize() -> None:
+    from torch.utils.mobile_optimizer import optimize_for_mobile
+
+    optimize_for_mobile(_scripted())
+
+
+def _torchvision() -> Answer:
+    from exporter.capture import torchvision_ops
+
+    stand_ins = torchvision_ops.prepare()
+    import torchvision  # noqa: F401
+
+    return {"operators": stand_ins is None}
+
+
+def _executorch() -> Answer:
+    from executorch.runtime import Runtime
+
+    registry = Runtime.get().backend_registry
+    return {"backends": [n for n in registry.registered_backend_names if registry.is_available(n)]}
+
+
+def _onnxruntime() -> Answer:
+    import onnxruntime
+
+    return {"providers": onnxruntime.get_available_providers()}
+
+
+PROBES: dict[str, Callable[[], Answer]] = {
+    "torch": _torch,
+    "torchvision": _torchvision,
+    "executorch": _executorch,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def main(name: str, module: str) -> None:
+    """Print what the framework can do; any failure ends the process with a traceback."""
+    answer = PROBES[name]() if name in PROBES else {}
+    importlib.import_module(module)
+    sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

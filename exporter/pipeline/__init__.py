@@ -1,0 +1,159 @@
+"""The stages in order: read, capture, build, verify, measure, choose, report, publish."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exporter import files
+from exporter.config import targets
+from exporter.config.request import Request
+from exporter.errors import CheckpointError, UsageError
+from exporter.pipeline import (
+    accuracy,
+    build,
+    cache,
+    calibration_sweep,
+    mixed_precision_search,
+    read,
+    results,
+    verify,
+)
+from exporter.pipeline.candidates import Measurer
+from exporter.pipeline.context import Context, Event, Observer
+from exporter.pipeline.measure import measure_artifacts
+from exporter.pipeline.report import artifact_rows, make_report, save_outputs, write_report
+from exporter.pipeline.variants import plan
+from exporter.pipeline.workers.pool import Workers
+from exporter.records import Report
+
+MAX_WORKERS = 4
+
+
+def export(
+    checkpoint: str | Path,
+    target: str,
+    observer: Observer | None = None,
+    measure: Measurer | None = None,
+    **options: Any,
+) -> Report:
+    """Export a checkpoint for a target: every variant built, verified and timed, the best one chosen.
+
+    Args:
+        checkpoint: Any file `export-mobile inspect` can read.
+        target: A name that `export-mobile targets` lists.
+        observer: Told at every step.
+        measure: What times the candidates of `search`; this host's runtimes when None.
+        options: The other fields of `Request`.
+
+    Returns:
+        The report; also written to OUT. `report.selected` is None when nothing may be shipped.
+
+    Raises:
+        ExportError: The checkpoint cannot be read, its network is unknown, OUT cannot be written, …
+    """
+    for name in ("calibration", "evaluation", "out"):
+        if isinstance(path := options.get(name), str):
+            options[name] = Path(path)
+    return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer, measure)
+
+
+def run(request: Request, observer: Observer | None = None, measure: Measurer | None = None) -> Report:
+    """As `export`, for a request that is already put together."""
+    target = targets.get(request.target)
+    variants = plan(target, request.formats, request.precisions, request.search)
+    _check_is_file(request.checkpoint)
+    _check_verified(request)
+    with files.staging(request.destination, request.force) as folders:
+        with Workers(request.jobs or worker_count(), folders.log) as workers:
+            context = Context(request, target, variants, folders, workers, observer or _silent)
+            report = _stages(context, measure)
+            context.cache.prune(cache.limit_bytes())
+        files.publish(folders, request.destination)
+    return report
+
+
+def _stages(context: Context, measure: Measurer | None) -> Report:
+    clock = Clock(context.observer)
+    with clock("read"):
+        model = read.read(context)
+        labels = accuracy.find(context, model)
+    with clock("build"):
+        model, built = build.build(context, model)
+    with clock("verify"):
+        checked = verify.verify(context, model, built)
+    with clock("measure"):
+        timed = measure_artifacts(context, built, checked)
+    found = mixed_precision_search.Found()
+    if context.request.search:
+        with clock("search"):
+            found = mixed_precision_search.search(context, model, built, checked, timed, labels, measure)
+        built, checked, timed = (
+            (*built, *found.built),
+            {**checked, **found.checked},
+            {**timed, **found.latencies},
+        )
+    extras = results.Extras()
+    artifacts = artifact_rows(context, built, checked, timed)
+    if context.request.calibration_curve:
+        with clock("curve"):
+            extras = calibration_sweep.calibration_curve(context, model)
+    extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
+    if labels is not None:
+        with clock("accuracy"):
+            artifacts, extras = accuracy.accurate(
+                context, model, built, checked, labels, found.answers, artifacts, extras
+            )
+    save_outputs(context, checked)
+    report = make_report(context, model, artifacts, clock.seconds, extras)
+    with clock("report"):
+        write_report(context.folders.out, report)
+    return report
+
+
+class Clock:
+    """Times the stages and announces them."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.seconds: dict[str, float] = {}
+        self._observer = observer
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        self._observer(Event(stage, "", 0, 0))
+        yield
+        self.seconds[stage] = round(time.monotonic() - begin, 3)
+
+
+def _silent(event: Event) -> None:
+    """The observer of a caller who does not want to watch."""
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
+
+
+def _check_verified(request: Request) -> None:
+    asked = [
+        ("--eval", request.evaluation),
+        ("--calibration-curve", request.calibration_curve),
+        ("--search", request.search),
+    ]
+    for option, value in asked:
+        if value and not request.verify:
+            raise UsageError(
+                f"{option} needs the verification's results.", f"Leave out --no-verify or {option}."
+            )
+
+
+def worker_count() -> int:
+    """As many worker processes as cores, up to four: each holds a framework in memory."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)

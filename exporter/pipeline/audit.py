@@ -1,0 +1,164 @@
+"""`export-mobile verify OUT`: hashes and numerics again, from the files alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.files import EVIDENCE, MANIFEST, PREDICTIONS, digest_file, digest_path, lowering_file
+from exporter.pipeline import accuracy, cache, predictions, results
+from exporter.pipeline.context import Event, Observer
+from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.verify import check_files
+from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.records import QUANTIZED, Status
+
+if TYPE_CHECKING:
+    from exporter.report.manifest.schema import Manifest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One artifact: what the manifest claims and what was found now."""
+
+    name: str
+    claimed: Status
+    found: Status
+    reason: str
+    intact: bool = True
+    """The file is the one that was exported."""
+    max_error: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """The claim is true: what passed passed again. A failure claims nothing."""
+        return self.intact and (self.claimed == "failed" or self.found in {self.claimed, "passed"})
+
+
+@dataclass(frozen=True)
+class Audit:
+    findings: tuple[Finding, ...]
+    selected: str | None
+    problems: tuple[str, ...]
+    """What is wrong with OUT as a whole."""
+    facts: tuple[str, ...] = ()
+    """What else was found out about a release, a sentence each."""
+
+    @property
+    def holds(self) -> bool:
+        return not self.problems and all(finding.holds for finding in self.findings)
+
+
+def verify_export(out: Path, workers: int = 1, observer: Observer | None = None) -> Audit:
+    """Hash every file the manifest lists, then run every artifact again on the inputs kept in OUT.
+
+    Nothing comes from a cache and nothing outside OUT is read.
+
+    Args:
+        out: A folder that `export` made.
+        workers: Artifacts checked at the same time, each in a process of its own.
+        observer: Told at every step.
+
+    Raises:
+        VerificationError: OUT has no manifest that can be read, or no evidence.
+    """
+    from exporter.report import manifest
+
+    listed = manifest.load(out / MANIFEST)
+    problems = _evidence_problems(out, listed)
+    problems += _accuracy_problems(out, listed) if not problems else []
+    wrong = _wrong_hashes(out, listed)
+    checked = {} if problems else _check(out, listed, wrong, workers, observer or (lambda _: None))
+    return Audit(
+        findings=tuple(_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file),
+        selected=listed.selected,
+        problems=tuple(problems),
+    )
+
+
+def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
+    from exporter.files import inside
+
+    names = {item.file for item in listed.evidence.files}
+    problems = [] if EVIDENCE in names else [f"The manifest lists no {EVIDENCE}: nothing to verify against."]
+    for item in listed.evidence.files:
+        path = inside(out, item.file)
+        if not path.is_file():
+            problems.append(f"{item.file} is missing.")
+        elif digest_file(path) != item.sha256:
+            problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
+    for artifact in listed.artifacts:
+        lowering = lowering_file(artifact.precision, artifact.name)
+        quantized = artifact.precision in QUANTIZED
+        if artifact.status == "passed" and quantized and lowering not in names:
+            problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")
+    return problems
+
+
+def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
+    """Where the manifest's accuracy is not what the answers kept in OUT give.
+
+    The labelled samples themselves are not in OUT, so the answers are not made again.
+    """
+    if listed.accuracy is None:
+        return []
+    if not (out / PREDICTIONS).is_file():
+        return [f"{PREDICTIONS} is missing: the accuracy cannot be counted again."]
+    claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
+    claimed[predictions.FLOAT] = listed.accuracy.float32.record()
+    found = accuracy.counted_file(out / PREDICTIONS, listed.accuracy.classes)
+    return [
+        f"The accuracy of {name} is not what {PREDICTIONS} gives."
+        for name, counts in claimed.items()
+        if found.get(name) != counts
+    ]
+
+
+def _wrong_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:
+    """Artifact name -> what is wrong with its file."""
+    wrong: dict[str, str] = {}
+    for artifact in listed.artifacts:
+        path = artifact.path(out)
+        if path is None:
+            continue
+        if not path.exists():
+            wrong[artifact.name] = f"{artifact.file} is missing."
+        elif digest_path(path) != artifact.sha256:
+            wrong[artifact.name] = f"{artifact.file} is not the file that was exported (its sha256 differs)."
+    return wrong
+
+
+def _check(
+    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, observer: Observer
+) -> Mapping[str, CheckedArtifact]:
+    files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
+    expected = results.Expected(
+        listed.input_specs(), listed.output_specs(), listed.evidence.matrix_weights, listed.limits.record()
+    )
+    with tempfile.TemporaryDirectory() as folder, Workers(workers, Path(folder) / "log") as pool:
+        done = 0
+
+        def on_event(kind: str, job: Job) -> None:
+            nonlocal done
+            done += kind == "end"
+            observer(Event("verify", job.label, done, len(files)))
+
+        def run(_: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+            return pool.run(work, on_event, on_outcome)
+
+        return check_files(out, files, expected, run, cache.Cache(None))
+
+
+def _finding(
+    name: str, claimed: Status, wrong: Mapping[str, str], checked: Mapping[str, CheckedArtifact]
+) -> Finding:
+    if name in wrong:
+        return Finding(name, claimed, "failed", wrong[name], intact=False)
+    if name not in checked:
+        return Finding(name, claimed, "not_run", "The evidence cannot be used.")
+    verdict = checked[name].verdict
+    error = verdict.comparison.max_error if verdict.comparison else None
+    return Finding(name, claimed, verdict.status, verdict.reason or "", max_error=error)

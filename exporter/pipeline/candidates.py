@@ -1,0 +1,280 @@
+"""One candidate of `--search`: made or taken from the cache, verified, timed, run on the labelled samples."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from exporter import files
+from exporter.config.request import Request
+from exporter.pipeline import build, cache, int8, predictions, read, results, verify
+from exporter.pipeline.context import Context, Event, Source, preload_of
+from exporter.pipeline.int8 import program_lowering
+from exporter.pipeline.measure import host_latency
+from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.quantize.search import Mix
+from exporter.records import Latency, MixedPoint, Variant, Verdict
+
+Measurer = Callable[[Path, Variant], Latency | None]
+"""Times a file in the runtime that the search is for; None where it cannot."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to keep operators in float, as artifacts of the mixed variants that need one."""
+
+    kept: tuple[str, ...]
+    folder: Path
+    built: tuple[results.Built, ...]
+    checked: Mapping[str, CheckedArtifact]
+    latencies: Mapping[str, Latency]
+    points: tuple[MixedPoint, ...]
+    answers: predictions.Answers = field(default_factory=predictions.Answers)
+    """Of its artifacts, of int8's and float32's."""
+
+    def artifact(self, name: str) -> results.Built:
+        """The artifact of that name, which the candidate was made for."""
+        return next(item for item in self.built if item.variant.name == name)
+
+    def point(self, name: str) -> MixedPoint | None:
+        """Of the artifact of that name, if it was made, ran, and was timed."""
+        return next((point for point in self.points if point.variant == name), None)
+
+    def passed(self, name: str) -> bool:
+        point = self.point(name)
+        return point is not None and point.passed
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What holds for every candidate."""
+
+    context: Context
+    source: Source
+    labels: results.Labels | None
+    measure: Measurer | None
+
+    def answers(
+        self,
+        folder: Path,
+        built: Sequence[results.Built],
+        checked: Mapping[str, CheckedArtifact],
+        known: predictions.Answers,
+    ) -> predictions.Answers:
+        """`known` and what the artifacts in `folder` answer; nothing without labelled samples."""
+        if self.labels is None:
+            return known
+        ran = predictions.runnable(built, checked)
+        return predictions.answer(self.context, self.source, folder, ran, self.run, known)
+
+    def points(
+        self,
+        folder: Path,
+        built: Sequence[results.Built],
+        checked: Mapping[str, CheckedArtifact],
+        latencies: Mapping[str, Latency],
+        answers: predictions.Answers,
+        kept: tuple[str, ...],
+    ) -> tuple[MixedPoint, ...]:
+        """Of every artifact that ran and was timed."""
+        drops = predictions.drops(self.labels, answers) if self.labels else {}
+        found = []
+        for item in predictions.runnable(built, checked):
+            name = item.variant.name
+            verdict, drop = checked[name].verdict, drops.get(name)
+            if verdict.comparison is None or name not in latencies:
+                continue
+            found.append(
+                MixedPoint(
+                    variant=name,
+                    kept=kept,
+                    sqnr_db=verdict.comparison.sqnr_db,
+                    agreement=verdict.comparison.agreement,
+                    p50_ms=latencies[name].p50_ms,
+                    size_bytes=(folder / str(item.file)).stat().st_size,
+                    passed=good_enough(self.context.request, verdict, drop),
+                    drop=drop,
+                )
+            )
+        return tuple(found)
+
+    def latencies(
+        self, folder: Path, built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
+    ) -> dict[str, Latency]:
+        """Of the artifacts in `folder` that ran, by name; without those that cannot be timed."""
+        found = {
+            item.variant.name: self._time(folder / str(item.file), item.variant)
+            for item in predictions.runnable(built, checked)
+        }
+        return {name: latency for name, latency in found.items() if latency is not None}
+
+    def _time(self, path: Path, variant: Variant) -> Latency | None:
+        if self.measure:
+            return self.measure(path, variant)
+        return host_latency(self.context, path, variant)
+
+    def run(self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        """Without a word to the observer, who is told of candidates."""
+        return self.context.workers.run(work, None, on_outcome)
+
+
+def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
+    """Whether an artifact reaches every limit that the search was given.
+
+    Args:
+        request: With the limits; its labelled samples bound what may be lost.
+        verdict: The artifact's.
+        drop: Points of top-1 that it lost on the labelled samples; None where it gave no answers.
+    """
+    found = verdict.comparison
+    if verdict.status != "passed" or found is None:
+        return False
+    agrees = found.agreement is None or found.agreement >= request.limits.int8_min_agreement
+    return found.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
+
+
+def excess(request: Request, drop: float | None) -> float:
+    """Points of top-1 lost beyond what may be lost; 0 without labelled samples."""
+    if request.evaluation is None:
+        return 0.0
+    return math.inf if drop is None else max(0.0, drop - request.max_drop)
+
+
+@dataclass(frozen=True)
+class _Mixes:
+    """As the cache keeps them."""
+
+    found: tuple[Mix, ...]
+
+
+def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
+    """Operators to keep in float, the fewest first; from the cache where it has them.
+
+    Raises:
+        LoweringError: There is no int8 program.
+    """
+    key = int8.key(context, source)
+    if (kept := context.cache.get("mixes", key, _Mixes)) is not None:
+        return kept.found
+    _ensure_program(context)
+    context.observer(Event("search", "measuring what each activation costs", 0, 0))
+    job = Job(
+        "what each activation costs",
+        mixed_candidates,
+        (context.folders.work,),
+        preload=int8.QUANTIZERS,
+    )
+    (outcome,) = context.workers.run([job])
+    found: tuple[Mix, ...] = outcome.result()
+    context.cache.put("mixes", key, _Mixes(found))
+    return found
+
+
+def make(
+    judge: Judge, variants: Sequence[Variant], known: predictions.Answers, kept: tuple[str, ...], number: int
+) -> Candidate:
+    """Make the candidate's artifacts in a folder of its own, and find out all about them.
+
+    Args:
+        judge: Of the search.
+        variants: The mixed variants that still need an artifact.
+        known: Answers of int8 and float32 to the labelled samples.
+        kept: Names of the operators in float.
+        number: Of the candidate.
+    """
+    context = judge.context
+    folder = context.folders.work / f"mixed-{number}"
+    folder.mkdir()
+    shutil.copy2(context.evidence, folder)
+    built = _built(judge, variants, kept, folder)
+    expected = verify.expected(context, judge.source)
+    made = [(item.variant, item.file) for item in built if item.file]
+    checked = verify.check_files(folder, made, expected, judge.run, context.cache)
+    latencies = judge.latencies(folder, built, checked)
+    answers = judge.answers(folder, built, checked, known)
+    points = judge.points(folder, built, checked, latencies, answers, kept)
+    return Candidate(kept, folder, built, checked, latencies, points, answers)
+
+
+def _built(
+    judge: Judge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
+) -> tuple[results.Built, ...]:
+    """Artifacts out of the cache, and those that it does not have."""
+    context = judge.context
+    keys = {v: _key(judge, v, kept) for v in variants}
+    found = {v: context.cache.get("artifact", key, results.Built, folder) for v, key in keys.items()}
+    if missing := [v for v, built in found.items() if built is None]:
+        _ensure_program(context)
+        arguments = (context.folders.work, kept, tuple(v.name for v in missing), folder)
+        prepare = Job(folder.name, mix, arguments, preload=int8.QUANTIZERS)
+        work = [prepare, *(_build_job(v, folder, prepare) for v in missing)]
+        outcomes = context.workers.run(work, None, lambda outcome: _keep(context, outcome, keys, folder))
+        found |= {built.variant: built for outcome in outcomes[1:] for built in build.built_by(outcome)}
+    return tuple(built for built in found.values() if built is not None)
+
+
+def _key(judge: Judge, variant: Variant, kept: tuple[str, ...]) -> str:
+    key = build.artifact_key(judge.context, judge.source, variant)
+    return cache.key(key, kept) if key else ""
+
+
+def _keep(context: Context, outcome: Outcome, keys: Mapping[Variant, str], folder: Path) -> None:
+    """As soon as it is made: a search that is ended goes on from here another time."""
+    if outcome.job.function is not build.build_variants or outcome.error is not None:
+        return
+    for built in outcome.value:
+        if built.file:
+            names = (built.file, files.lowering_file("mixed", built.variant.name))
+            context.cache.put("artifact", keys[built.variant], built, {name: folder / name for name in names})
+
+
+def _build_job(variant: Variant, folder: Path, prepare: Job) -> Job:
+    return Job(
+        variant.name,
+        build.build_variants,
+        (folder, (variant,), folder),
+        preload=preload_of(variant),
+        cost_s=variant.cost_s,
+        after=prepare,
+    )
+
+
+def _ensure_program(context: Context) -> None:
+    read.ensure_captured(context)
+    int8.ensure(context)
+
+
+def mixed_candidates(work: Path) -> tuple[Mix, ...]:
+    """Operators to keep in float, candidate by candidate, the fewest first."""
+    from exporter.quantize import int8, search
+
+    found = int8.load(work)
+    samples = [int8.tensors(sample) for sample in results.load_data(work).calibration]
+    activations, prices = search.measure(found.module, found.float_weights, samples)
+    return search.candidates(activations, prices)
+
+
+def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path) -> None:
+    """Put operators of the int8 program back into float.
+
+    Args:
+        work: Of the run.
+        kept: Names of the operators.
+        names: Of the artifacts that are made from it.
+        folder: What `build` and `verify` need lands here.
+    """
+    from exporter.capture.program import load, save
+    from exporter.quantize import int8, mixed
+    from exporter.verify import reference_io
+
+    found = int8.load(work)
+    module = mixed.keep_float(found.module, found.float_weights, kept)
+    int8.save(replace(found, module=module), folder)
+    save(load(work), folder)
+    lowering = program_lowering(int8.runner(module), results.load_data(work).verification)
+    for name in names:
+        reference_io.save_lowering(lowering, folder / files.lowering_file("mixed", name))

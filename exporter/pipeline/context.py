@@ -1,0 +1,95 @@
+"""What every stage needs of the run it belongs to, and what the stages hand on of the checkpoint."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter import files
+from exporter.config.request import Request
+from exporter.config.targets import Target
+from exporter.files import EVIDENCE, Staging
+from exporter.pipeline import cache, results
+from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.records import Variant
+
+TORCH = ("exporter.pipeline.workers.preload",)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where the run is: shown as progress."""
+
+    stage: str
+    detail: str
+    done: int
+    total: int
+
+
+Observer = Callable[[Event], None]
+Run = Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]]
+"""Runs a stage's jobs and tells of each outcome at once, as `Context.run`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What every stage needs of the run it belongs to."""
+
+    request: Request
+    target: Target
+    variants: tuple[Variant, ...]
+    folders: Staging
+    workers: Workers
+    observer: Observer
+
+    @property
+    def cache(self) -> cache.Cache:
+        return cache.Cache(cache.default_root() if self.request.cache else None)
+
+    @functools.cached_property
+    def calibration_digest(self) -> str:
+        """Of the calibration data, empty without any: of what may be much, read once in a run."""
+        calibration = self.request.calibration
+        return files.digest_path(calibration) if calibration else ""
+
+    @functools.cached_property
+    def labelled_digest(self) -> str:
+        """Of the labelled samples, as of the calibration data."""
+        assert self.request.evaluation is not None
+        return files.digest_path(self.request.evaluation)
+
+    @property
+    def evidence(self) -> Path:
+        return self.folders.out / EVIDENCE
+
+    def run(
+        self, stage: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None] | None = None
+    ) -> list[Outcome]:
+        """Run jobs and report each one's start and end."""
+        done = 0
+
+        def on_event(kind: str, job: Job) -> None:
+            nonlocal done
+            done += kind == "end"
+            self.observer(Event(stage, job.label, done, len(work)))
+
+        return self.workers.run(work, on_event, on_outcome)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint, read: its facts and what identifies it in the cache."""
+
+    facts: results.Facts
+    key: str
+    """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
+    quantization: results.Quantization | None = None
+    """What was found out about its int8 program."""
+
+
+def preload_of(variant: Variant) -> tuple[str, ...]:
+    from exporter.formats import FORMATS
+
+    return (*TORCH, *FORMATS[variant.format].PRELOAD)

@@ -1,0 +1,76 @@
+"""`export-mobile inspect`: what is in a checkpoint, without exporting anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.config.request import ModelRequest
+from exporter.errors import ArchitectureError
+from exporter.records import Checkpoint, Preprocessing, TensorSpec
+
+
+@dataclass(frozen=True)
+class Inspection:
+    file: str
+    sha256: str
+    kind: str
+    size_bytes: int
+    contents: tuple[tuple[str, str], ...]
+    """Everything at the top of the file: (key, short description)."""
+    architecture: str | None
+    """None when no known network fits; `problem` says why."""
+    problem: str
+    parameters: int
+    """Of the network; where there is none, all values in the file's weights."""
+    flops: int | None
+    """Of one call at the inputs' shapes, a multiply-accumulate counted as two; None when it cannot run."""
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    notes: tuple[str, ...]
+
+
+def inspect_checkpoint(request: ModelRequest) -> Inspection:
+    """Read a checkpoint and infer its network.
+
+    Raises:
+        CheckpointError: It cannot be read safely.
+    """
+    from exporter.pipeline import read
+
+    checkpoint = read.read_checkpoint(request)
+    try:
+        model = read.read_network(request, checkpoint)
+    except ArchitectureError as error:
+        return _without_network(request, checkpoint, error)
+    return Inspection(
+        file=request.checkpoint.name,
+        sha256=checkpoint.sha256,
+        kind=checkpoint.kind,
+        size_bytes=request.checkpoint.stat().st_size,
+        contents=checkpoint.contents,
+        architecture=model.architecture,
+        problem="",
+        parameters=model.parameters,
+        flops=read.count_flops(model.module, model.inputs),
+        inputs=model.inputs,
+        preprocessing=model.preprocessing,
+        notes=(*checkpoint.notes, *model.notes),
+    )
+
+
+def _without_network(request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError) -> Inspection:
+    """What can be said of a file whose network is unknown: its contents, and the nearest candidates."""
+    return Inspection(
+        file=request.checkpoint.name,
+        sha256=checkpoint.sha256,
+        kind=checkpoint.kind,
+        size_bytes=request.checkpoint.stat().st_size,
+        contents=checkpoint.contents,
+        architecture=None,
+        problem=str(error),
+        parameters=sum(tensor.numel() for tensor in (checkpoint.tensors or {}).values()),
+        flops=None,
+        inputs=(),
+        preprocessing=None,
+        notes=checkpoint.notes,
+    )

@@ -1,0 +1,132 @@
+"""The int8 program of a run: when it is made and judged, and what of it the cache keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter import files
+from exporter.errors import LoweringError
+from exporter.pipeline import cache, results
+from exporter.pipeline.context import TORCH, Context, Event, Source
+from exporter.pipeline.results import Quantization
+from exporter.pipeline.workers.pool import Job
+from exporter.quantize import int8
+from exporter.records import QUANTIZED, Runner, Sample
+
+if TYPE_CHECKING:
+    from exporter.verify.reference_io import Lowering
+
+QUANTIZERS = (
+    *TORCH,
+    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "torchao.quantization.pt2e.quantize_pt2e",
+)
+
+
+def wanted(context: Context) -> bool:
+    """Whether any artifact of the run is made from the program."""
+    return any(variant.precision in QUANTIZED for variant in context.variants)
+
+
+def quantize_job(context: Context) -> Job:
+    """Makes the program in the work folder, from the captured model there."""
+    return Job("int8", quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+
+
+def ensure(context: Context) -> None:
+    """Make the program now if it is not in the work folder, as the artifacts came from the cache.
+
+    The captured model must be there.
+    """
+    if not (context.folders.work / int8.PROGRAM).exists():
+        context.observer(Event("search", "making the int8 program", 0, 0))
+        (outcome,) = context.workers.run([quantize_job(context)])
+        outcome.result()
+
+
+def judge_job(context: Context, quantize: Job) -> Job:
+    """Runs the program after it was made, and finds what of it costs how much."""
+    arguments = (context.folders.work, _lowering(context))
+    return Job("what int8 costs", judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize)
+
+
+def _lowering(context: Context) -> Path:
+    return context.folders.out / files.lowering_file("int8")
+
+
+def key(context: Context, source: Source) -> str:
+    """The cache's, for what follows from the program; empty when there is none."""
+    facts = source.facts
+    return cache.key(cache.toolchain(), facts.digest, data_digest(context, source)) if facts.digest else ""
+
+
+def cached(context: Context, source: Source) -> results.Quantization | None:
+    """What was found out before, its outputs put into OUT; None where that is unknown, or not asked for."""
+    if not (context.request.verify and wanted(context)):
+        return None
+    return context.cache.get("quantization", key(context, source), results.Quantization, context.folders.out)
+
+
+def keep(context: Context, source: Source) -> None:
+    """For `cached` of a later run."""
+    lowering = _lowering(context)
+    context.cache.put("quantization", key(context, source), source.quantization, {lowering.name: lowering})
+
+
+def data_digest(context: Context, source: Source) -> str:
+    """Of everything that calibration inputs depend on."""
+    content = context.calibration_digest or "synthetic"
+    return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)
+
+
+NUDGED = 16
+"""Samples that tell how much a quantised program amplifies rounding ties."""
+
+
+def quantize_model(work: Path) -> None:
+    """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
+
+    Raises:
+        LoweringError: There is no program, or it cannot be quantised.
+    """
+    from exporter.capture.lowering_errors import lowering_error
+    from exporter.capture.program import load
+    from exporter.quantize import int8
+
+    captured = load(work)
+    if captured.program is None:
+        raise LoweringError(captured.program_error, captured.program_source)
+    try:
+        found = int8.quantize(captured.program, results.load_data(work).calibration)
+        int8.save(found, work)
+    except OSError:
+        raise  # a full disk is not the model's fault
+    except Exception as error:
+        raise lowering_error(error, captured.program) from error
+
+
+def judge_quantized(work: Path, target: Path) -> Quantization:
+    """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
+    from exporter.quantize import int8, sensitivity
+    from exporter.verify import reference_io
+
+    found, data = int8.load(work), results.load_data(work)
+    reference_io.save_lowering(program_lowering(int8.runner(found.module), data.verification), target)
+    samples = [int8.tensors(sample) for sample in data.calibration]
+    return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
+
+
+def program_lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:
+    from exporter.verify.compare import sqnr_db
+    from exporter.verify.reference_io import Lowering, stack
+
+    outputs = stack([program(sample) for sample in samples])
+    nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
+    floor = min(sqnr_db(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True))
+    return Lowering(outputs, floor)
+
+
+def _nudged(sample: Sample) -> Sample:
+    """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
+    return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)

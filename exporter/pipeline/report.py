@@ -1,0 +1,175 @@
+"""Puts what the stages found into the report, and writes manifest and page beside the artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.files import MANIFEST, OUTPUTS, PAGE, digest_file, digest_path, write_text
+from exporter.pipeline import results, verify
+from exporter.pipeline.context import Context, Source
+from exporter.pipeline.results import CheckedArtifact
+from exporter.records import Artifact, Latency, Report, Status
+from exporter.verify import select
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOOLS = (
+    "torch",
+    "torchvision",
+    "executorch",
+    "torchao",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "coremltools",
+    "numpy",
+)
+
+
+def artifact_rows(
+    context: Context,
+    built: Sequence[results.Built],
+    checked: Mapping[str, CheckedArtifact],
+    latencies: Mapping[str, Latency],
+) -> tuple[Artifact, ...]:
+    """One row of the manifest for every variant that was to be made."""
+    return tuple(
+        _artifact(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
+        for item in built
+    )
+
+
+def _artifact(
+    context: Context, built: results.Built, checked: CheckedArtifact | None, latency: Latency | None
+) -> Artifact:
+    if built.file is None or checked is None:
+        return Artifact(
+            built.variant,
+            file=None,
+            size_bytes=None,
+            sha256=None,
+            status="error",
+            reason=built.error,
+            source_line=built.source_line,
+            build_seconds=round(built.seconds, 3),
+        )
+    path = context.folders.out / built.file
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return Artifact(
+        built.variant,
+        file=built.file,
+        size_bytes=sum(p.stat().st_size for p in files),
+        sha256=digest_path(path),
+        status=checked.verdict.status,
+        reason=checked.verdict.reason,
+        notes=built.notes,
+        structure=checked.structure,
+        verdict=checked.verdict,
+        latency=latency,
+        build_seconds=round(built.seconds, 3),
+    )
+
+
+def make_report(
+    context: Context,
+    source: Source,
+    rows: Sequence[Artifact],
+    stage_seconds: Mapping[str, float],
+    extras: results.Extras,
+) -> Report:
+    """Everything the run found out, the choice included."""
+    facts, request, target = source.facts, context.request, context.target
+    choice = select.choose(rows, target.runnable, facts.data_kind == "synthetic", request.allow_synthetic)
+    return Report(
+        source_file=request.checkpoint.name,
+        source_sha256=facts.source_sha256,
+        source_kind=facts.source_kind,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        flops=facts.flops,
+        target_name=target.name,
+        target_soc=target.soc,
+        budget_ms=request.budget_ms,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        preprocessing=facts.preprocessing,
+        calibration_kind=facts.data_kind,
+        calibration_count=facts.calibration_count,
+        verification_kind=facts.data_kind if request.verify else "none",
+        verification_count=facts.verification_count if request.verify else 0,
+        floor=_floor(context),
+        artifacts=tuple(rows),
+        selected=choice.name,
+        selection_reason=choice.reason,
+        numerics=_numerics(rows, choice.name, request.verify),
+        budget="not_measured",
+        tools={name.replace("-", "_"): metadata.version(name) for name in ("export-mobile", *TOOLS)},
+        notes=facts.notes,
+        warnings=(*facts.warnings, *extras.warnings),
+        not_offered=target.why_not,
+        seconds=round(sum(stage_seconds.values()), 3),
+        stage_seconds=dict(stage_seconds),
+        labels=facts.labels,
+        evidence_files=_evidence(context),
+        limits=request.limits,
+        operator_costs=source.quantization.costs if source.quantization else (),
+        matrix_weights=facts.matrix_weights,
+        evaluation=extras.evaluation,
+        calibration_curve=extras.curve,
+        mixed_points=extras.mixed_points,
+    )
+
+
+def _numerics(rows: Sequence[Artifact], selected: str | None, verified: bool) -> Status:
+    if selected:
+        return "passed"
+    return "failed" if verified and rows else "not_run"
+
+
+def _floor(context: Context) -> float:
+    from exporter.verify import reference_io
+
+    return reference_io.load(context.evidence).floor if context.evidence.exists() else 0.0
+
+
+def _evidence(context: Context) -> dict[str, str]:
+    paths = sorted(context.folders.out.glob("*.npz"))
+    return {path.name: digest_file(path) for path in paths}
+
+
+def write_report(folder: Path, found: Report) -> None:
+    """Write report.html and, last, manifest.json; each aside and renamed."""
+    from exporter.report import manifest
+
+    write_text(folder / PAGE, render_page(folder, found))
+    write_text(folder / MANIFEST, manifest.dump(found))
+
+
+def render_page(folder: Path, found: Report) -> str:
+    """The page of what lies in a folder."""
+    from exporter.report import html
+
+    return html.render(found, _outputs(folder / OUTPUTS) if OUTPUTS in found.evidence_files else {})
+
+
+def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> None:
+    """Keep output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
+    import numpy as np
+
+    from exporter.verify import reference_io
+
+    values = {name: np.array(found.outputs, np.float32) for name, found in checked.items() if found.outputs}
+    if values:
+        reference = reference_io.load(context.evidence).reference[0].reshape(-1)
+        values["reference"] = reference[: verify.HISTOGRAM_VALUES].astype(np.float32)
+        np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
+
+
+def _outputs(path: Path) -> dict[str, np.ndarray]:
+    from exporter.verify import reference_io
+
+    return reference_io.arrays(path)

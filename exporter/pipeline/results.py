@@ -1,0 +1,142 @@
+"""What the stages hand on: facts of a checkpoint, built and checked artifacts, measured extras."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from exporter.records import (
+    Array,
+    CurvePoint,
+    DataKind,
+    Evaluation,
+    Limits,
+    MixedPoint,
+    OperatorCost,
+    Preprocessing,
+    Structure,
+    TensorSpec,
+    Variant,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from exporter.data import Data
+    from exporter.records import Array
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What was measured on request, for the report."""
+
+    evaluation: Evaluation | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    warnings: tuple[str, ...] = ()
+    mixed_points: tuple[MixedPoint, ...] = ()
+
+
+DATA = "data.pkl"
+"""In the work folder: written last, when a model is captured."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading and capturing found out: everything later stages need that is not a tensor."""
+
+    source_sha256: str
+    source_kind: str
+    architecture: str
+    parameters: int
+    matrix_weights: int
+    flops: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...]
+    data_kind: DataKind
+    calibration_count: int
+    verification_count: int
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    digest: str
+    """sha256 of the graph and its weights; empty when there is no graph."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One variant after its build: `file` is None when it could not be made."""
+
+    variant: Variant
+    file: str | None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    source_line: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an artifact is checked against, besides the evidence."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    matrix_weights: int
+    limits: Limits
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """One artifact after verification."""
+
+    structure: Structure | None
+    verdict: Verdict
+    outputs: Array | None = None
+    """Some of its output values, flat, for the report's histogram."""
+
+
+def load_data(work: Path) -> Data:
+    """What `capture_model` wrote."""
+    data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
+    return data
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What was found, as far as the caller's process needs it."""
+
+    kind: Literal["photos", "arrays"]
+    classes: int
+    labels: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The most likely classes of every sample; kept in the cache."""
+
+    rows: tuple[tuple[int, ...], ...]
+
+    def array(self) -> Array:
+        return np.array(self.rows, np.int32)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is known of a quantised program beside what it computes."""
+
+    costs: tuple[OperatorCost, ...] = ()
+    """In the order the operators run."""
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedArtifact:
+    """What verification found, and where its answer is kept."""
+
+    structure: Structure | None
+    verdict: Verdict
+    outputs: tuple[float, ...] = ()
+    """Some output values, for the report's histogram."""

@@ -1,0 +1,232 @@
+"""Report -> manifest.json -> Manifest. What is read back is hostile until checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import VerificationError
+from exporter.records import Artifact, Comparison, OperatorCost, Report, Verdict
+from exporter.report.manifest import accuracy
+from exporter.report.manifest.schema import SCHEMA_VERSION, Manifest
+from exporter.verify import budget
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+NOTHING_COMPARED = "Nothing was compared."
+MAX_BYTES = 64 * 1024 * 1024
+"""A manifest with every sample of a hundred artifacts is 1 MB."""
+
+
+def dump(report: Report) -> str:
+    """The manifest as JSON text, keys always in the same order, without NaN or Infinity.
+
+    A figure that is not finite becomes null, and `not_finite` beside it says what it was.
+    """
+    manifest = Manifest.model_validate(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "tool": dict(report.tools),
+            "source": {
+                "file": report.source_file,
+                "sha256": report.source_sha256,
+                "kind": report.source_kind,
+                "architecture": report.architecture,
+                "parameters": report.parameters,
+                "flops": report.flops,
+            },
+            "target": {"name": report.target_name, "soc": report.target_soc},
+            "budget_ms": report.budget_ms,
+            "inputs": [asdict(spec) for spec in report.inputs],
+            "outputs": [asdict(spec) for spec in report.outputs],
+            "calibration": {"kind": report.calibration_kind, "count": report.calibration_count},
+            "artifacts": [_artifact(artifact, report.budget_ms) for artifact in report.artifacts],
+            "selected": report.selected,
+            "verdict": {"numerics": report.numerics, "budget": report.budget},
+            "evidence": _evidence(report),
+            "limits": asdict(report.limits),
+            "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
+            "calibration_curve": [
+                {
+                    "count": point.count,
+                    "sqnr_db": point.sqnr_db if math.isfinite(point.sqnr_db) else None,
+                    "top1_agreement": point.agreement,
+                }
+                for point in report.calibration_curve
+            ],
+            "preprocessing": asdict(report.preprocessing) if report.preprocessing else None,
+            "labels": report.labels,
+            "selection_reason": report.selection_reason,
+            "notes": report.notes,
+            "warnings": report.warnings,
+            "not_offered": dict(report.not_offered),
+            "seconds": report.seconds,
+            "stage_seconds": dict(report.stage_seconds),
+            "operator_costs": [_cost(cost) for cost in report.operator_costs],
+            "mixed_points": [asdict(point) | _decibels(point.sqnr_db) for point in report.mixed_points],
+        }
+    )
+    return manifest.model_dump_json(indent=2) + "\n"
+
+
+def load(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        VerificationError: It cannot be read, is no manifest of this schema, or its files lie outside.
+    """
+    return parse(_read(path), path)
+
+
+def parse(text: bytes, path: Path) -> Manifest:
+    """Check a manifest's text; `path` is for the message.
+
+    Raises:
+        VerificationError: As `load`.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _refusal(path, error) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise VerificationError(f"{path} has {size} bytes; a manifest has at most {MAX_BYTES}.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise VerificationError(
+            f"{path} does not exist.", "Give the folder that export-mobile wrote."
+        ) from None
+    except OSError as error:
+        raise VerificationError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _refusal(path: Path, error: ValidationError) -> VerificationError:
+    """The first thing that is wrong, a wrong schema version before everything else."""
+    errors = sorted(error.errors(include_url=False), key=lambda e: e["loc"] != ("schema_version",))
+    first = errors[0]
+    if first["loc"] == ("schema_version",) and first["type"] == "literal_error":
+        return VerificationError(
+            f"{path} has schema version {_shown(first['input'])}; this export-mobile reads {SCHEMA_VERSION}.",
+            "Use the export-mobile that wrote it, or export again.",
+        )
+    more = f" ({len(errors) - 1} more like it)" if len(errors) > 1 else ""
+    return VerificationError(
+        f"{path} is not a valid manifest: {_where(first)}{_message(first)}{more}.",
+        "Export again, or restore the file as export-mobile wrote it.",
+    )
+
+
+def _where(error: ErrorDetails) -> str:
+    """`artifacts[2].sha256 is "abc": `, or nothing when the whole text is meant."""
+    if not error["loc"]:
+        return ""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    seen = "" if error["type"] == "missing" else f" is {_shown(error['input'])}"
+    return f"{name.removeprefix('.')}{seen}: "
+
+
+def _message(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _evidence(report: Report) -> dict[str, Any]:
+    return {
+        "kind": report.verification_kind,
+        "count": report.verification_count,
+        "floor": report.floor if math.isfinite(report.floor) else None,
+        "matrix_weights": report.matrix_weights,
+        "files": [{"file": name, "sha256": digest} for name, digest in sorted(report.evidence_files.items())],
+    }
+
+
+def _cost(cost: OperatorCost) -> dict[str, Any]:
+    """Rounded to what a decibel is good for, so that writing what was read gives the same text."""
+    return {
+        "name": cost.name,
+        "layer": cost.layer,
+        "kind": cost.kind,
+        **_decibels(round(cost.sqnr_db, 3)),
+    }
+
+
+def _decibels(value: float) -> dict[str, Any]:
+    finite = math.isfinite(value)
+    return {"sqnr_db": value if finite else None, "not_finite": {} if finite else {"sqnr_db": str(value)}}
+
+
+def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
+    structure, latency = artifact.structure, artifact.latency
+    counts = budget.worst(artifact.device_latencies, budget_ms)
+    return {
+        "name": artifact.variant.name,
+        "file": artifact.file,
+        "format": artifact.variant.format,
+        "backend": artifact.variant.backend,
+        "precision": artifact.variant.precision,
+        "size_bytes": artifact.size_bytes,
+        "sha256": artifact.sha256,
+        "status": artifact.status,
+        "reason": artifact.reason,
+        "verification": _verification(artifact.verdict) if artifact.verdict else None,
+        "quantized_weight_fraction": structure.quantized_weight_fraction if structure else None,
+        "delegated_fraction": structure.delegated_fraction if structure else None,
+        "host_latency": asdict(latency) if latency else None,
+        "device_latency": asdict(counts) if counts else None,
+        "device_latencies": [asdict(item) for item in artifact.device_latencies],
+        "structure": structure
+        and {
+            "weight_bytes": structure.weight_bytes,
+            "weight_elements": _sorted(structure.weight_elements),
+            "operators": _sorted(structure.operators),
+        },
+        "accuracy": accuracy.dump(artifact.accuracy) if artifact.accuracy else None,
+        "notes": artifact.notes,
+        "source_line": artifact.source_line,
+        "build_seconds": artifact.build_seconds,
+    }
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    """By name: the readers gather them in the order a file happens to have."""
+    return dict(sorted(counts.items()))
+
+
+def _verification(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "runtime": verdict.runtime,
+        **_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, NOTHING_COMPARED)),
+        "limits": dict(verdict.limits),
+        "edge": verdict.edge and _figures(verdict.edge),
+        "lowering": verdict.lowering and _figures(verdict.lowering),
+    }
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
+    values = {
+        "max_error": comparison.max_error,
+        "sqnr_db": comparison.sqnr_db,
+        "top1_agreement": comparison.agreement,
+    }
+    lost = {name: str(v) for name, v in values.items() if v is not None and not math.isfinite(v)}
+    return {
+        "samples": comparison.samples,
+        **{name: None if name in lost else value for name, value in values.items()},
+        "problem": comparison.problem,
+        "not_finite": lost,
+    }

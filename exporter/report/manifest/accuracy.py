@@ -1,0 +1,87 @@
+"""Accuracy in `manifest.json`: counts and what follows from them, which is checked when they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from exporter.records import Accuracy as AccuracyRecord
+from exporter.records import Evaluation as EvaluationRecord
+from exporter.report.manifest.parts import Count, Fraction, Part
+from exporter.verify import accuracy
+
+DERIVED = 1e-9
+"""How far a written share may be from its counts."""
+
+
+class Accuracy(Part):
+    """On the labelled samples. Shares from 0 to 1, drops in points; intervals are of 95 %."""
+
+    count: Annotated[int, Field(gt=0)]
+    right: Count
+    right5: Count | None
+    lost: Count
+    gained: Count
+    same: Count
+    top1: Fraction
+    top5: Fraction | None
+    top1_interval: tuple[Fraction, Fraction]
+    drop_points: float
+    drop_interval_points: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _follows(self) -> Accuracy:
+        found = self.record()
+        if max(found.right, found.right5 or 0, found.right + found.lost, found.same) > found.count:
+            raise ValueError("counts more than there are samples")
+        expected = derived(found)
+        for name in ("top1", "top5", "drop_points"):
+            claimed, true = getattr(self, name), expected[name]
+            if (claimed is None) != (true is None) or abs((claimed or 0) - (true or 0)) > DERIVED:
+                raise ValueError(f"{name} is {claimed}, but the counts give {true}")
+        return self
+
+    def record(self) -> AccuracyRecord:
+        return AccuracyRecord(self.count, self.right, self.right5, self.lost, self.gained, self.same)
+
+
+class Evaluation(Part):
+    """What accuracy was measured on, and eager float32's own."""
+
+    kind: Literal["photos", "arrays"]
+    classes: Count
+    max_drop_points: float
+    float32: Accuracy
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> EvaluationRecord:
+        return EvaluationRecord(
+            self.kind, self.classes, self.max_drop_points, self.float32.record(), self.notes
+        )
+
+
+def derived(found: AccuracyRecord) -> dict[str, Any]:
+    """The figures that follow from counts."""
+    return {
+        "top1": accuracy.share(found.right, found.count),
+        "top5": None if found.right5 is None else accuracy.share(found.right5, found.count),
+        "top1_interval": accuracy.interval(found.right, found.count),
+        "drop_points": accuracy.drop(found),
+        "drop_interval_points": accuracy.drop_interval(found),
+    }
+
+
+def dump(found: AccuracyRecord) -> dict[str, Any]:
+    counts = {name: getattr(found, name) for name in ("count", "right", "right5", "lost", "gained", "same")}
+    return counts | derived(found)
+
+
+def dump_evaluation(found: EvaluationRecord) -> dict[str, Any]:
+    return {
+        "kind": found.kind,
+        "classes": found.classes,
+        "max_drop_points": found.max_drop,
+        "float32": dump(found.reference),
+        "notes": found.notes,
+    }

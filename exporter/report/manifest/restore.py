@@ -1,0 +1,117 @@
+"""Manifest -> Report: everything the page shows but the output values, from the file alone."""
+
+from __future__ import annotations
+
+import math
+
+from exporter.records import Artifact, Comparison, Latency, Report, Structure, Verdict
+from exporter.report.manifest import NOTHING_COMPARED, schema
+
+
+def report(listed: schema.Manifest) -> Report:
+    """The report that the manifest was written from.
+
+    A structure's own inputs and outputs are not in a manifest: the model's stand for them.
+    """
+    floor = listed.evidence.floor
+    return Report(
+        source_file=listed.source.file,
+        source_sha256=listed.source.sha256,
+        source_kind=listed.source.kind,
+        architecture=listed.source.architecture,
+        parameters=listed.source.parameters,
+        flops=listed.source.flops,
+        target_name=listed.target.name,
+        target_soc=listed.target.soc,
+        budget_ms=listed.budget_ms,
+        inputs=listed.input_specs(),
+        outputs=listed.output_specs(),
+        preprocessing=listed.preprocessing_record(),
+        calibration_kind=listed.calibration.kind,
+        calibration_count=listed.calibration.count,
+        verification_kind=listed.evidence.kind,
+        verification_count=listed.evidence.count,
+        floor=math.nan if floor is None else floor,
+        artifacts=tuple(_artifact(row, listed) for row in listed.artifacts),
+        selected=listed.selected,
+        selection_reason=listed.selection_reason,
+        numerics=listed.verdict.numerics,
+        budget=listed.verdict.budget,
+        tools=listed.tool,
+        notes=listed.notes,
+        warnings=listed.warnings,
+        not_offered=listed.not_offered,
+        seconds=listed.seconds,
+        stage_seconds=listed.stage_seconds,
+        labels=listed.labels,
+        operator_costs=tuple(item.record() for item in listed.operator_costs),
+        mixed_points=tuple(item.record() for item in listed.mixed_points),
+        limits=listed.limits.record(),
+        matrix_weights=listed.evidence.matrix_weights,
+        evidence_files={item.file: item.sha256 for item in listed.evidence.files},
+        calibration_curve=tuple(point.record() for point in listed.calibration_curve),
+        evaluation=listed.accuracy.record() if listed.accuracy else None,
+    )
+
+
+def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
+    return Artifact(
+        row.variant(),
+        file=row.file,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        status=row.status,
+        reason=row.reason,
+        notes=row.notes,
+        source_line=row.source_line,
+        structure=_structure(row, listed),
+        verdict=_verdict(row),
+        latency=Latency(**row.host_latency.model_dump()) if row.host_latency else None,
+        build_seconds=row.build_seconds,
+        device_latencies=row.measured_on(),
+        accuracy=row.accuracy.record() if row.accuracy else None,
+    )
+
+
+def _structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | None:
+    if row.structure is None:
+        return None
+    return Structure(
+        inputs=listed.input_specs(),
+        outputs=listed.output_specs(),
+        operators=row.structure.operators,
+        weight_bytes=row.structure.weight_bytes,
+        weight_elements=row.structure.weight_elements,
+        delegated_fraction=row.delegated_fraction,
+    )
+
+
+def _verdict(row: schema.Artifact) -> Verdict | None:
+    found = row.verification
+    if found is None:
+        return None
+    return Verdict(
+        status=row.status,
+        reason=row.reason,
+        runtime=found.runtime,
+        comparison=_comparison(found),
+        edge=_comparison(found.edge),
+        lowering=_comparison(found.lowering),
+        limits=found.limits,
+    )
+
+
+def _comparison(found: schema.Figures | None) -> Comparison | None:
+    if found is None or found.problem == NOTHING_COMPARED:
+        return None
+    return Comparison(
+        samples=found.samples,
+        max_error=_figure("max_error", found.max_error, found),
+        sqnr_db=_figure("sqnr_db", found.sqnr_db, found),
+        agreement=found.top1_agreement,
+        problem=found.problem,
+    )
+
+
+def _figure(name: str, value: float | None, found: schema.Figures) -> float:
+    return float(found.not_finite.get(name, "nan")) if value is None else value

@@ -1,0 +1,304 @@
+"""The models of `manifest.json`. Field names are a contract: add beside them, never rename.
+
+A manifest may come from anyone, so every string that becomes a path or a size is checked here, before use.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from exporter.files import inside
+from exporter.records import BudgetVerdict, DataKind, FormatName, Limits, Precision, Status, Variant
+from exporter.records import CurvePoint as CurvePointRecord
+from exporter.records import DeviceLatency as DeviceLatencyRecord
+from exporter.records import Preprocessing as PreprocessingRecord
+from exporter.records import TensorSpec as TensorSpecRecord
+from exporter.report.manifest.accuracy import Accuracy, Evaluation
+from exporter.report.manifest.latencies import DeviceLatency, HostLatency
+from exporter.report.manifest.parts import Count, Dtype, FileName, Fraction, Name, Part, Sha256, Shape
+from exporter.report.manifest.points import MixedPoints, OperatorCosts
+from exporter.verify.budget import budget_verdict, contradiction, worst
+
+SCHEMA_VERSION = 1
+
+
+class Source(Part):
+    file: str
+    sha256: Sha256
+    kind: str
+    architecture: str
+    parameters: Count
+    flops: Count | None = None
+
+
+class Target(Part):
+    name: str
+    soc: str
+
+
+class Tensor(Part):
+    name: str
+    shape: Shape
+    dtype: Dtype
+
+    def record(self) -> TensorSpecRecord:
+        return TensorSpecRecord(self.name, self.shape, self.dtype)
+
+
+class Preprocessing(Part):
+    """Field for field `records.Preprocessing`."""
+
+    resize: Annotated[int, Field(gt=0, le=65536)]
+    crop: tuple[Annotated[int, Field(gt=0, le=65536)], Annotated[int, Field(gt=0, le=65536)]]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic"]
+    squash: bool
+    scale: Annotated[float, Field(gt=0)]
+
+    def record(self) -> PreprocessingRecord:
+        return PreprocessingRecord(**self.model_dump())
+
+
+class Calibration(Part):
+    kind: DataKind
+    count: Count
+
+
+class CurvePoint(Part):
+    """int8 calibrated on the first `count` samples."""
+
+    count: Annotated[int, Field(gt=0)]
+    sqnr_db: float | None
+    """Null when its outputs are not finite."""
+    top1_agreement: Fraction | None
+
+    def record(self) -> CurvePointRecord:
+        return CurvePointRecord(
+            self.count, -math.inf if self.sqnr_db is None else self.sqnr_db, self.top1_agreement
+        )
+
+
+class EvidenceFile(Part):
+    """Beside the artifacts: verification inputs, expected outputs, quantised programs' outputs."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Evidence(Part):
+    """What the artifacts were compared on."""
+
+    kind: DataKind
+    count: Count
+    floor: float | None = None
+    """Eager float32's own max_error; the fp32 limit is never below a multiple of it."""
+    matrix_weights: Count = 0
+    """Weight elements that every artifact must hold."""
+    files: tuple[EvidenceFile, ...] = ()
+
+
+class Figures(Part):
+    """One comparison. A figure that is not a finite number is null, and `not_finite` says what it was."""
+
+    samples: Count
+    max_error: float | None
+    sqnr_db: float | None
+    top1_agreement: Fraction | None
+    problem: str = ""
+    not_finite: dict[str, Literal["inf", "-inf", "nan"]] = Field(default_factory=dict)
+
+
+class Verification(Figures):
+    runtime: str
+    limits: dict[str, float]
+    edge: Figures | None = None
+    lowering: Figures | None = None
+
+
+class Structure(Part):
+    """What the file itself says."""
+
+    weight_bytes: Count
+    weight_elements: dict[str, Count]
+    operators: dict[str, Count]
+
+
+class Artifact(Part):
+    name: Name
+    file: FileName | None
+    format: FormatName
+    backend: str
+    precision: Precision
+    size_bytes: Count | None
+    sha256: Sha256 | None
+    status: Status
+    reason: str | None
+    verification: Verification | None
+    quantized_weight_fraction: Fraction | None
+    delegated_fraction: Fraction | None
+    host_latency: HostLatency | None
+    device_latency: DeviceLatency | None = None
+    """Of `device_latencies`, the one that counts (`devices.worst`)."""
+    device_latencies: tuple[DeviceLatency, ...] = ()
+    structure: Structure | None = None
+    accuracy: Accuracy | None = None
+    notes: tuple[str, ...] = ()
+    source_line: str | None = None
+    build_seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> Artifact:
+        known = [value is not None for value in (self.file, self.size_bytes, self.sha256)]
+        if any(known) and not all(known):
+            raise ValueError("file, size_bytes and sha256 must be given together or all be null")
+        if self.status == "passed" and not (all(known) and self.verification):
+            raise ValueError("passed without a file and its verification")
+        return self
+
+    def measured_on(self) -> tuple[DeviceLatencyRecord, ...]:
+        """What every device said; a manifest may also hold `device_latency` alone."""
+        found = self.device_latencies or ((self.device_latency,) if self.device_latency else ())
+        return tuple(item.record() for item in found)
+
+    def variant(self) -> Variant:
+        """The variant as far as a manifest knows it: group and cost only matter while building."""
+        suffix = PurePosixPath(self.file).suffix if self.file else ""
+        return Variant(self.name, self.format, self.backend, self.precision, suffix, self.name, 0.0)
+
+    def path(self, directory: Path) -> Path | None:
+        """Where the file lies in `directory`; None when it was never made.
+
+        Raises:
+            VerificationError: A symbolic link leads out of `directory`.
+        """
+        return inside(directory, self.file) if self.file else None
+
+
+class Verdicts(Part):
+    numerics: Status
+    budget: BudgetVerdict
+
+
+class LimitsPart(Part):
+    """Field for field `records.Limits`; what is missing has its default."""
+
+    fp32_max_error: float = Limits.fp32_max_error
+    fp32_floor_factor: float = Limits.fp32_floor_factor
+    fp16_min_sqnr_db: float = Limits.fp16_min_sqnr_db
+    fp16_min_agreement: float = Limits.fp16_min_agreement
+    int8_min_sqnr_db: float = Limits.int8_min_sqnr_db
+    int8_min_agreement: float = Limits.int8_min_agreement
+    lowering_min_sqnr_db: float = Limits.lowering_min_sqnr_db
+    min_quantized_weights: float = Limits.min_quantized_weights
+    min_delegated: float = Limits.min_delegated
+
+    def record(self) -> Limits:
+        return Limits(**self.model_dump())
+
+
+class Release(Part):
+    """Only in a bundle's manifest: what `export-mobile release` made of an export."""
+
+    name: Name
+    version: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.-]*$", max_length=100)]
+    group: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$", max_length=100)]
+    not_measured: tuple[str, ...] = ()
+    """What no phone has shown to be fast enough, a sentence each."""
+    not_verified: tuple[str, ...] = ()
+    """What was never executed, a sentence each."""
+
+
+class Manifest(Part):
+    """`OUT/manifest.json`, checked."""
+
+    schema_version: Literal[1]
+    tool: dict[str, str]
+    source: Source
+    target: Target
+    budget_ms: Annotated[float, Field(gt=0)]
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    calibration: Calibration
+    artifacts: tuple[Artifact, ...]
+    selected: str | None
+    verdict: Verdicts
+    evidence: Evidence = Evidence(kind="none", count=0)
+    limits: LimitsPart = LimitsPart()
+    accuracy: Evaluation | None = None
+    calibration_curve: tuple[CurvePoint, ...] = ()
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    selection_reason: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    not_offered: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    operator_costs: OperatorCosts = ()
+    mixed_points: MixedPoints = ()
+    release: Release | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        files = [a.file for a in self.artifacts if a.file] + [e.file for e in self.evidence.files]
+        _refuse_duplicates("file", [name.casefold() for name in files])
+        _refuse_duplicates("name", [a.name for a in self.artifacts])
+        passed = {a.name for a in self.artifacts if a.status == "passed"}
+        if self.selected is not None and self.selected not in passed:
+            raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
+        return self
+
+    @model_validator(mode="after")
+    def _accurate(self) -> Manifest:
+        """Nothing passes that lost more than was allowed, and nothing is compared with another set."""
+        for artifact in self.artifacts:
+            found = artifact.accuracy
+            if found is None:
+                continue
+            if self.accuracy is None or found.count != self.accuracy.float32.count:
+                raise ValueError(f"{artifact.name}: accuracy on other samples than float32's")
+            before = found.right + found.lost - found.gained
+            if before != self.accuracy.float32.right:
+                raise ValueError(f"{artifact.name}: accuracy beside another float32 than the manifest's")
+            if artifact.status == "passed" and found.drop_points > self.accuracy.max_drop_points:
+                raise ValueError(f"{artifact.name}: passed, but lost {found.drop_points:g} points of top-1")
+        return self
+
+    @model_validator(mode="after")
+    def _budget(self) -> Manifest:
+        """No verdict without the measurement it follows from."""
+        for artifact in self.artifacts:
+            found = artifact.measured_on()
+            for item in found:
+                if reason := contradiction(item, self.budget_ms, self.target.soc):
+                    raise ValueError(f"{artifact.name}: {reason}")
+            claimed = artifact.device_latency.record() if artifact.device_latency else None
+            if claimed != worst(found, self.budget_ms):
+                raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
+        measured = {a.name: budget_verdict(a.measured_on(), self.budget_ms) for a in self.artifacts}
+        expected = measured.get(self.selected or "", "not_measured")
+        if self.verdict.budget != expected:
+            raise ValueError(
+                f"verdict.budget is {self.verdict.budget}, but the selected artifact's is {expected}"
+            )
+        return self
+
+    def input_specs(self) -> tuple[TensorSpecRecord, ...]:
+        return tuple(tensor.record() for tensor in self.inputs)
+
+    def output_specs(self) -> tuple[TensorSpecRecord, ...]:
+        return tuple(tensor.record() for tensor in self.outputs)
+
+    def preprocessing_record(self) -> PreprocessingRecord | None:
+        return self.preprocessing.record() if self.preprocessing else None
+
+
+def _refuse_duplicates(what: str, values: list[str]) -> None:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"two entries have the same {what}: {twice[0]!r}")

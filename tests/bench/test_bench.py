@@ -1,0 +1,351 @@
+"""What `bench` does around the harness: what is measured, what a verdict needs, what the manifest becomes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from android_harness import errors as harness
+from exporter import bench
+from exporter.bench import artifacts, outputs
+from exporter.cli import main
+from exporter.errors import UsageError, VerificationError
+from exporter.pipeline.audit import verify_export
+from exporter.records import Artifact, BudgetVerdict, DeviceEvidence, DeviceLatency, Limits, Report, Sample
+from exporter.report import html, manifest
+from exporter.report.manifest import restore
+from exporter.verify import budget, select
+from exporter.verify.reference_io import Evidence
+from tests import exports
+from tests.report import sample
+
+PHONE = {"serial": "R58N", "model": "Galaxy S20 FE", "soc": "SM8250"}
+
+
+def latency(
+    p90_ms: float = 12.0,
+    evidence: DeviceEvidence = "measured",
+    verdict: BudgetVerdict = "pass",
+    serial: str = "R58N",
+    **changes: Any,
+) -> DeviceLatency:
+    found = DeviceLatency(
+        evidence, PHONE | {"serial": serial}, p90_ms - 1, p90_ms, (p90_ms - 0.2, p90_ms + 0.2), 5, 1000, (),
+        1e-6, verdict, budget_ms=15.0, launch_ms=((p90_ms - 2,) * 2 + (p90_ms - 1,) + (p90_ms,) * 2,) * 5,
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+SIMULATED = latency(3.0, "simulated", "not_measured", serial="emulator")
+HOST = latency(3.0, "host", "not_measured", serial="host")
+SLOW = latency(20.0, verdict="fail")
+NEAR = latency(15.0, verdict="inconclusive")
+
+
+def measured(**found: DeviceLatency) -> Report:
+    """The sample export with latencies written into it, by artifact (dashes as underscores)."""
+    by_name = {name.replace("_", "-"): (item,) for name, item in found.items()}
+    return bench.updated(sample.report(), by_name, {}, 15.0)
+
+
+def written(report: Report, folder: Path) -> Report:
+    (folder / "manifest.json").write_text(manifest.dump(report))
+    return restore.report(manifest.load(folder / "manifest.json"))
+
+
+class TestManifest:
+    """What a device said survives the file, and no lie does."""
+
+    def test_a_report_restored_from_its_manifest_gives_the_same_manifest(self, tmp_path: Path) -> None:
+        """Nothing the page shows is lost."""
+        report = measured(executorch_xnnpack_int8=SLOW, onnx_fp32=SIMULATED)
+        assert manifest.dump(written(report, tmp_path)) == manifest.dump(report)
+
+    def test_the_page_is_the_same_from_the_manifest(self, tmp_path: Path) -> None:
+        """Bench draws the page again without the export."""
+        report = measured(executorch_xnnpack_int8=SLOW)
+        assert html.render(written(report, tmp_path), sample.outputs()) == html.render(
+            report, sample.outputs()
+        )
+
+    def test_the_fields_of_the_contract(self) -> None:
+        """Scripts read these, in this order; additions come after."""
+        rows = json.loads(manifest.dump(measured(executorch_xnnpack_int8=SLOW)))["artifacts"]
+        found = next(r["device_latency"] for r in rows if r["name"] == "executorch-xnnpack-int8")
+        assert list(found)[:10] == [
+            "evidence", "device", "p50_ms", "p90_ms", "p90_ci_ms", "launches", "samples", "flags",
+            "max_error", "verdict",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"evidence": "simulated"}, "evidence simulated cannot have the verdict pass"),
+            ({"evidence": "host"}, "evidence host cannot have the verdict pass"),
+            ({"verdict": "not_measured"}, "evidence measured cannot have the verdict not_measured"),
+            ({"device": PHONE | {"doubts": ["ro.boot.qemu is 1"]}}, "lists doubts"),
+            ({"why": ["uname says 'x86_64', not 'aarch64'."]}, "lists doubts"),
+            ({"device": {"serial": "R58N", "soc": ""}}, "SoC is not identified"),
+            ({"device": PHONE | {"soc": "SM8350"}}, "not the target's SM8250"),
+            ({"flags": ["trend: 5 %"]}, "not stable"),
+            ({"device": PHONE | {"serial": "host"}}, "its device is 'host'"),
+            ({"device": {}}, "no serial"),
+            ({"p90_ci_ms": [14.0, 15.5]}, "p90 may be 15.5 ms"),
+            ({"p90_ci_ms": [13.0, 12.0]}, "not in order"),
+            ({"problem": "It gives NaN."}, "It gives NaN"),
+            ({"verdict": "fail"}, "p90 may be 11.8 ms"),
+            ({"samples": 0}, "samples is 0"),
+            ({"samples_file": "../x"}, "relative path"),
+        ],
+    )
+    def test_a_latency_that_contradicts_itself_is_refused(
+        self, change: dict[str, Any], words: str, tmp_path: Path
+    ) -> None:
+        """Each is one message that says why."""
+        content = json.loads(manifest.dump(measured(executorch_xnnpack_int8=latency())))
+        row = next(a for a in content["artifacts"] if a["name"] == "executorch-xnnpack-int8")
+        row["device_latency"] |= change
+        row["device_latencies"] = [row["device_latency"]]
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(VerificationError, match=words):
+            manifest.load(tmp_path / "manifest.json")
+
+    @pytest.mark.parametrize("claim", ["pass", "fail", "inconclusive"])
+    @pytest.mark.parametrize("found", [None, SIMULATED, HOST])
+    def test_a_budget_verdict_without_a_phone_is_refused(
+        self, claim: str, found: DeviceLatency | None, tmp_path: Path
+    ) -> None:
+        """Nothing but a real phone's measurement of the chosen artifact decides."""
+        report = measured(executorch_xnnpack_int8=found) if found else sample.report()
+        content = json.loads(manifest.dump(report))
+        content["verdict"]["budget"] = claim
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(VerificationError, match=f"verdict.budget is {claim}"):
+            manifest.load(tmp_path / "manifest.json")
+
+
+class TestVerdict:
+    """Of the chosen artifact, from phones only."""
+
+    @pytest.mark.parametrize(
+        ("found", "expected"),
+        [
+            ((), "not_measured"),
+            ((latency(),), "pass"),
+            ((SLOW,), "fail"),
+            ((NEAR,), "inconclusive"),
+            ((SIMULATED,), "not_measured"),
+            ((HOST,), "not_measured"),
+            ((SIMULATED, latency()), "pass"),
+            ((latency(), latency(20.0, verdict="fail", serial="other")), "fail"),
+            ((latency(), latency(15.0, verdict="inconclusive", serial="other")), "inconclusive"),
+            ((replace(latency(), budget_ms=30.0),), "not_measured"),
+        ],
+    )
+    def test_the_worst_phone_counts(self, found: tuple[DeviceLatency, ...], expected: str) -> None:
+        """Several devices: all of them must meet the budget; another budget's verdict is none."""
+        assert budget.budget_verdict(found, 15.0) == expected
+
+    def test_it_follows_the_chosen_artifact(self) -> None:
+        """Another artifact that is fast enough does not help."""
+        assert measured(executorch_xnnpack_int8=SLOW, onnx_fp32=latency()).budget == "fail"
+        assert measured(onnx_fp32=latency()).budget == "not_measured"
+
+    def test_measuring_again_replaces_what_the_same_device_said(self) -> None:
+        """And keeps what others said."""
+        once = measured(executorch_xnnpack_int8=SLOW)
+        name = "executorch-xnnpack-int8"
+        again = bench.updated(once, {name: (latency(), SIMULATED)}, {}, 15.0)
+        row = next(a for a in again.artifacts if a.variant.name == name)
+        assert row.device_latencies == (latency(), SIMULATED)
+        assert again.budget == "pass"
+
+
+class TestChoice:
+    """Made again by the device, once it knows all candidates."""
+
+    RUNNABLE = ("executorch-xnnpack-fp32", "executorch-xnnpack-int8", "onnx-fp32", "onnx-fp16")
+
+    def everything(self, **changes: DeviceLatency) -> Report:
+        found = {name.replace("-", "_"): latency(10.0 + i) for i, name in enumerate(self.RUNNABLE)}
+        return measured(**(found | changes))
+
+    def test_the_fastest_on_the_device_ships(self) -> None:
+        """Although another was faster here."""
+        report = self.everything()
+        assert report.selected == "executorch-xnnpack-fp32"
+        assert "10 ms p90, measured" in report.selection_reason
+
+    def test_one_that_was_not_measured_leaves_the_choice(self) -> None:
+        """And the reason no longer says that no device has measured it."""
+        report = replace(sample.report(), selection_reason=f"Fastest here; {select.UNMEASURED}.")
+        now = bench.updated(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
+        assert now.selected == report.selected
+        assert "a device measured it (12 ms p90)" in now.selection_reason
+
+    def test_simulated_figures_choose_nothing(self) -> None:
+        """However complete."""
+        found = {name.replace("-", "_"): SIMULATED for name in self.RUNNABLE}
+        assert measured(**found).selection_reason == sample.report().selection_reason
+
+    def test_different_phones_are_not_compared(self) -> None:
+        """One artifact on one phone, the others on another."""
+        assert self.everything(onnx_fp32=latency(serial="other")).selected == sample.report().selected
+
+    def test_what_computes_something_else_does_not_ship(self) -> None:
+        """However fast."""
+        wrong = latency(1.0, verdict="fail", problem="Its largest error is 0.3.")
+        assert self.everything(onnx_fp32=wrong).selected == "executorch-xnnpack-fp32"
+
+
+class TestSelection:
+    """What is measured when."""
+
+    def test_the_chosen_one_by_default(self) -> None:
+        """One phone, one artifact, one minute."""
+        found = artifacts.selection(sample.report())
+        assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-int8"]
+
+    def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
+        """As for an export with --no-verify's opposite: passed, but not chosen."""
+        found = artifacts.selection(replace(sample.report(), selected=None))
+        assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-fp32"]
+
+    def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
+        """Nothing is left out silently."""
+        found = artifacts.selection(sample.report(), every=True)
+        assert {a.variant.name for a in found.artifacts} == set(TestChoice.RUNNABLE)
+        assert "no backend" in found.skipped["executorch-vulkan-fp16"]
+        assert found.skipped["onnx-int8"] == "it is failed, not passed"
+        everything = {a.variant.name for a in sample.artifacts()}
+        assert {a.variant.name for a in found.artifacts} | set(found.skipped) == everything
+
+    @pytest.mark.parametrize("name", ["executorch-vulkan-fp16", "onnx-int8", "nonsense"])
+    def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
+        """It says which can."""
+        with pytest.raises(UsageError, match="These can: executorch-xnnpack-fp32"):
+            artifacts.selection(sample.report(), name)
+
+    def test_an_export_of_which_nothing_passed(self) -> None:
+        """There is nothing to push."""
+        with pytest.raises(UsageError, match="Nothing of this export"):
+            artifacts.selection(sample.nothing_passed())
+
+
+def evidence() -> Evidence:
+    random = np.random.default_rng(1)
+    reference = random.normal(0, 1, (4, 1, 10))
+    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
+    return Evidence(
+        (inputs,), (reference,), (inputs[:1],), (reference[:1] * 0,), ("zeros",), 1e-7, 1e-7, "float64"
+    )
+
+
+def answers(change: Callable[[Any], Any] = lambda y: y) -> list[Sample]:
+    return [(change(y.astype(np.float32)),) for y in evidence().reference[0]]
+
+
+FP32: Artifact = sample.artifacts()[0]
+
+
+class TestOutputs:
+    """What the device computed is held to the limits of the manifest."""
+
+    def test_the_models_outputs_pass(self) -> None:
+        """With the error that float32 has."""
+        error, problem = outputs.judge(FP32, evidence(), [answers(), answers()], Limits())
+        assert problem == ""
+        assert error is not None
+        assert 0 < error < 1e-6
+
+    @pytest.mark.parametrize(
+        ("launches", "words"),
+        [
+            ([answers(), answers(lambda y: y * 1.01)], "largest error"),
+            ([answers(lambda y: y * np.float32(np.nan))], "NaN or Inf"),
+            ([answers(lambda y: y[:, ::-1])], "largest error"),
+            ([answers(lambda y: y[:, :5])], "has shape"),
+            ([answers(lambda y: y.astype(np.int32))], "is int32"),
+            ([answers()[:3]], "answered 3 of 4"),
+            ([], "sent no outputs"),
+        ],
+    )
+    def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
+        """In any launch."""
+        assert words in outputs.judge(FP32, evidence(), launches, Limits())[1]
+
+    def test_the_manifests_limits_apply(self) -> None:
+        """An export that was held to looser limits is, on the device too."""
+        loose = Limits(fp32_max_error=0.1)
+        assert outputs.judge(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1] == ""
+
+
+class TestFiles:
+    """Raw samples beside the manifest."""
+
+    def test_hostile_serials_become_plain_names_that_differ(self) -> None:
+        """A serial comes from the device."""
+        names = [
+            outputs.samples_file("onnx-fp32", s) for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
+        ]
+        assert len({n.casefold() for n in names}) == len(names)
+        assert all(n.startswith("device/onnx-fp32-") and n.count("/") == 1 and len(n) < 255 for n in names)
+
+    def test_a_changed_artifact_is_not_pushed(self, tmp_path: Path) -> None:
+        """What is measured is what was exported."""
+        (tmp_path / str(FP32.file)).write_bytes(b"other")
+        with pytest.raises(VerificationError, match="sha256 differs"):
+            artifacts.bench_tasks(tmp_path, [FP32], evidence())
+
+
+def test_simulated_is_all_over_the_page() -> None:
+    """Nobody mistakes it for a phone's."""
+    page = html.render(measured(executorch_xnnpack_int8=SIMULATED), {})
+    assert page.count("SIMULATED") >= 2
+    assert "did not prove to be a phone" in page
+    assert "NOT MEASURED" in page
+    assert "Budget 15.0 ms on snapdragon865: not measured on a device" in page
+
+
+def test_the_budget_figure_follows_the_phone() -> None:
+    """First screen: the interval and which device."""
+    page = html.render(measured(executorch_xnnpack_int8=SLOW), {})
+    assert "over budget on the device: p90 19.8 to 20.2 ms, Galaxy S20 FE, SM8250, R58N" in page
+
+
+@pytest.mark.slow
+def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real runner: exit 19, the model's own outputs, labelled everywhere, and OUT still holds."""
+    build = pytest.importorskip("android_harness.build")
+    try:
+        build.find_runner("host", "executorch")
+    except harness.SetupError:
+        build.build("host")
+    out = tmp_path / "out"
+    shutil.copytree(exports.exported("cnn")[0], out)
+    name = "executorch-xnnpack-fp32"
+    short = ["--launches", "3", "--seconds", "0.05", "--threads", "1"]
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", str(out), "--device", "host", "--artifact", name, *short])
+    assert caught.value.code == 19
+    told = capsys.readouterr()
+    assert "HOST" in told.out
+    assert "NOT MEASURED" in told.out
+    assert "No real phone ran it" in told.err
+    listed = manifest.load(out / "manifest.json")
+    found = next(a.device_latency for a in listed.artifacts if a.name == name)
+    assert found is not None
+    assert (found.evidence, found.verdict, found.problem) == ("host", "not_measured", "")
+    assert found.max_error is not None
+    assert found.max_error < 1e-5
+    assert listed.verdict.budget == "not_measured"
+    assert f"device/{name}-host.jsonl" in {item.file for item in listed.evidence.files}
+    assert "HOST" in (out / "report.html").read_text()
+    assert verify_export(out).holds

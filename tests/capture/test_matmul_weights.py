@@ -1,0 +1,98 @@
+"""Which of a network's parameters are weights that an artifact must hold."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import matmul_weights
+
+
+class Added(nn.Module):
+    """Adds a position embedding that is larger than its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.position = nn.Parameter(torch.randn(1, 50, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.position[:, : x.shape[1]]  # type: ignore[no-any-return]
+
+
+class LookedUpAtConstants(nn.Module):
+    """Looks its positions up at 0, 1, 2, …: what comes out is one constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.position = nn.Embedding(50, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.position(torch.arange(x.shape[1]))  # type: ignore[no-any-return]
+
+
+class Tied(nn.Module):
+    """Reads tokens and writes them with one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens) @ self.table.weight.t()  # type: ignore[no-any-return]
+
+
+class Sliced(nn.Module):
+    """Multiplies with three of the eight rows of its matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :3] @ self.matrix[:3]
+
+
+class CrossAttention(nn.Module):
+    """Its three projections are parts of one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x, x * 2, x * 3)[0]  # type: ignore[no-any-return]
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(8, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x)[0]  # type: ignore[no-any-return]
+
+
+FLOATS = torch.randn(1, 6, 8)
+TOKENS = torch.arange(6).reshape(1, 6)
+
+
+@pytest.mark.parametrize(
+    ("net", "example", "expected"),
+    [
+        (Added(), FLOATS, 4 * 8),
+        (LookedUpAtConstants(), FLOATS, 4 * 8),
+        (Tied(), TOKENS, 20 * 4),
+        (Sliced(), FLOATS, 3 * 4),
+        (CrossAttention(), FLOATS, 4 * 8 * 8),
+        (Recurrent(), FLOATS, 16 * 8 + 16 * 4),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)), FLOATS, 4 * 8),
+        (nn.Conv1d(6, 5, 3), FLOATS, 6 * 5 * 3),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_the_inputs_are_multiplied_with_counts(net: nn.Module, example: Tensor, expected: int) -> None:
+    """Each weight once, and no more of it than is used; nothing that is only added."""
+    assert matmul_weights.count(torch.export.export(net.eval(), (example,))) == expected

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import library
+
+from exporter.capture import torchvision_ops
+from exporter.errors import MissingDependencyError
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not imported torchvision."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setattr(torchvision_ops, "prepare", torchvision_ops.prepare.__wrapped__)
+
+
+class Declared(list[str]):
+    """Stands in for PyTorch's operator library: what would be declared."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def define(self, schema: str) -> None:
+        self.append(schema)
+
+
+def test_matching_install_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torchvision's own library loads, nothing is declared."""
+    monkeypatch.setattr(library, "Library", Declared)
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    assert torchvision_ops.prepare() is None
+
+
+def test_unloadable_library_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot load, the operators that the import needs are declared."""
+
+    def refuse(path: str) -> None:
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(library, "Library", Declared)
+    monkeypatch.setattr(torch.ops, "load_library", refuse)
+    declared: object = torchvision_ops.prepare()
+    assert declared == list(torchvision_ops.SCHEMAS)
+
+
+def test_missing_torchvision_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torchvision the message says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install torchvision"):
+        torchvision_ops.prepare()
+
+
+def test_torchvision_imports_in_a_fresh_process() -> None:
+    """After `prepare`, `import torchvision` works here, whichever torchvision this is."""
+    code = "from exporter.capture import torchvision_ops as t; t.prepare(); import torchvision; t.prepare()"
+    root = Path(torchvision_ops.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

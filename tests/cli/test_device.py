@@ -1,0 +1,313 @@
+"""`bench` from outside: exit codes, what the terminal says, what is left in OUT."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from android_harness import build, farm, parse
+from android_harness import errors as harness
+from android_harness.farm import Outcome
+from android_harness.records import Launch, Plan, Session, Work
+from exporter import bench
+from exporter.cli import main
+from exporter.cli.console import bench as tables
+from exporter.files import EVIDENCE
+from exporter.pipeline.audit import verify_export
+from exporter.records import DeviceLatency
+from exporter.report import manifest, text
+from exporter.report.manifest.schema import Manifest
+from exporter.verify import reference_io
+from tests import exports
+from tests.bench.test_bench import HOST, NEAR, SIMULATED, SLOW, latency, measured
+from tests.harness import sessions
+from tests.report import sample
+
+CHOSEN = "executorch-xnnpack-int8"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An export whose artifacts are a word each: nothing at this seam runs them."""
+    random = np.random.default_rng(1)
+    reference = random.normal(0, 1, (4, 1, 10))
+    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
+    edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
+    reference_io.save(
+        reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64"), tmp_path / EVIDENCE
+    )
+    report = sample.report()
+    rows = []
+    for row in report.artifacts:
+        if row.file:
+            (tmp_path / row.file).write_text("artifact")
+        rows.append(replace(row, sha256=digest(tmp_path / row.file) if row.file else None))
+    written = replace(report, artifacts=tuple(rows), evidence_files={EVIDENCE: digest(tmp_path / EVIDENCE)})
+    (tmp_path / "manifest.json").write_text(manifest.dump(written))
+    return tmp_path
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def phone(
+    serial: str, work: Work, plan: Plan, ms: Sequence[float], scale: float = 1.0, **about: Any
+) -> Session:
+    """A real phone's session: a launch for each of `ms`; its outputs are the model's, times `scale`."""
+    reference = np.random.default_rng(1).normal(0, 1, (4, 1, 10)).astype(np.float32) * np.float32(scale)
+
+    def launch(index: int, middle: float) -> Launch:
+        taken = sessions.durations(index, ms=middle)
+        return sessions.launch(index, taken, outputs=tuple((row,) for row in reference))
+
+    return sessions.session(
+        work=work,
+        plan=replace(plan, affinity="f0", launches=len(ms)),
+        identity=sessions.identity(serial=serial, **about),
+        launches=tuple(launch(index, middle) for index, middle in enumerate(ms)),
+        canary_ns=((1_000_000,) * 30,) * (len(ms) + 1),
+    )
+
+
+def run(
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phones: Mapping[str, Mapping[str, Any] | Exception],
+    *arguments: str,
+) -> int:
+    """`bench OUT` with a farm that answers what `phones` say: serial -> arguments of `phone`, or an error."""
+
+    def answer(devices: Any, works: Sequence[Work], plan: Plan, **_: Any) -> Mapping[str, Outcome]:
+        return {device.serial: outcome(device.serial, works, plan) for device in devices}
+
+    def outcome(serial: str, works: Sequence[Work], plan: Plan) -> Outcome:
+        said = phones[serial]
+        if isinstance(said, Exception):
+            return Outcome(serial, error=said)
+        return Outcome(serial, results=tuple(phone(serial, work, plan, **said) for work in works))
+
+    monkeypatch.setattr(bench, "connect", lambda _names: [SimpleNamespace(serial=name) for name in phones])
+    monkeypatch.setattr(farm, "bench_all", answer)
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", str(out), *arguments])
+    return int(caught.value.code or 0)
+
+
+FAST, OVER, CLOSE = [8.0] * 5, [20.0] * 5, [14.0, 14.5, 15.0, 15.5, 16.0]
+
+
+class TestExitCodes:
+    """What a script sees."""
+
+    @pytest.mark.parametrize(
+        ("said", "code", "word"),
+        [
+            ({"ms": FAST}, 0, "PASS"),
+            ({"ms": OVER}, 17, "FAIL"),
+            ({"ms": CLOSE}, 18, "INCONCLUSIVE"),
+            ({"ms": FAST, "scale": -1.0}, 17, "FAIL"),
+            ({"ms": FAST, "doubts": ("It says that it is a simulated device.",)}, 19, "NOT MEASURED"),
+            ({"ms": FAST, "machine": "x86_64"}, 19, "NOT MEASURED"),
+        ],
+        ids=["pass", "over", "close", "wrong", "simulated", "x86"],
+    )
+    def test_the_verdict_is_the_exit_code(
+        self,
+        said: dict[str, Any],
+        code: int,
+        word: str,
+        out: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """And the terminal, the manifest and the page say the same."""
+        assert run(out, monkeypatch, {"R58N": said}) == code
+        told = capsys.readouterr()
+        assert word in told.out
+        assert word in (out / "report.html").read_text()
+        listed = manifest.load(out / "manifest.json")
+        assert row(listed).verdict == listed.verdict.budget == word.lower().replace(" ", "_")
+        assert ("SIMULATED" in told.out) == (code == 19)
+
+    def test_wrong_outputs_fail_with_the_reason(
+        self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """However fast."""
+        assert run(out, monkeypatch, {"R58N": {"ms": FAST, "scale": -1.0}}) == 17
+        reason = f"{CHOSEN}: It reaches -6.0 dB SQNR"
+        assert reason in capsys.readouterr().out
+        assert "-6.0 dB SQNR" in row(manifest.load(out / "manifest.json")).problem
+
+    @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+    def test_the_worst_of_two_phones_governs(
+        self,
+        order: tuple[str, str],
+        out: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Whichever came first; both are shown and kept."""
+        known = {"a": {"ms": FAST}, "b": {"ms": OVER}}
+        assert run(out, monkeypatch, {serial: known[serial] for serial in order}) == 17
+        told = capsys.readouterr().out
+        assert told.index("a: Mi 10T Pro") != told.index("b: Mi 10T Pro")
+        listed = manifest.load(out / "manifest.json")
+        assert row(listed).device["serial"] == "b"
+        assert len(next(a for a in listed.artifacts if a.name == CHOSEN).device_latencies) == 2
+
+    def test_one_phone_that_fails_does_not_take_the_others_figures(
+        self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """They are written, and the exit code is the failure's."""
+        gone = harness.Disconnected("It went away.", "Plug it in.")
+        assert run(out, monkeypatch, {"a": {"ms": FAST}, "b": gone}) == 16
+        told = capsys.readouterr()
+        assert "b: It went away. Plug it in." in told.out
+        assert "It went away." in told.err
+        assert row(manifest.load(out / "manifest.json")).verdict == "pass"
+
+    def test_nothing_is_written_when_nothing_was_measured(
+        self, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The manifest is what it was."""
+        before = (out / "manifest.json").read_bytes()
+        gone = harness.NotReadyError("The battery is at 3 %.", "Charge it.")
+        assert run(out, monkeypatch, {"a": gone}) == 15
+        assert not (out / "report.html").exists()
+        assert (out / "manifest.json").read_bytes() == before
+
+    @pytest.mark.parametrize("launches", ["0", "2"])
+    def test_an_interval_takes_three_launches(self, launches: str, out: Path) -> None:
+        """Of two it is their distance."""
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", str(out), "--launches", launches])
+        assert caught.value.code == 2
+
+
+def row(listed: Manifest) -> Any:
+    found = next(a for a in listed.artifacts if a.name == CHOSEN).device_latency
+    assert found is not None
+    return found
+
+
+def shown(width: int, *found: DeviceLatency) -> str:
+    """The terminal's words on latencies of one artifact with a long name."""
+    console = Console(file=io.StringIO(), width=width)
+    report = measured(executorch_xnnpack_int8=found[0])
+    tables.print_bench(report, [(CHOSEN, item) for item in found], {}, {}, console)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+class TestTerminal:
+    """What a person sees."""
+
+    @pytest.mark.parametrize("width", [80, 120])
+    @pytest.mark.parametrize("serial", ["R58N", "127.0.0.1:36941", "adb-R5CR30ABCDE-x._adb-tls-connect._tcp"])
+    def test_a_row_is_one_line(self, serial: str, width: int) -> None:
+        """At any width from 80 on: the artifact, its figures, the evidence and the verdict."""
+        (line,) = (
+            line
+            for line in shown(
+                width, replace(SIMULATED, device={**SIMULATED.device, "serial": serial})
+            ).splitlines()
+            if line.startswith(CHOSEN)
+        )
+        assert line.split() == [
+            CHOSEN,
+            "2.00",
+            "3.00",
+            "2.80",
+            "to",
+            "3.20",
+            text.NONE,
+            "SIMULATED",
+            "NOT",
+            "MEASURED",
+        ]
+
+    @pytest.mark.parametrize(
+        ("found", "words", "never"),
+        [
+            (latency(), ["measured", "PASS", "within budget on the device"], ["SIMULATED", "HOST"]),
+            (SLOW, ["measured", "FAIL", "over budget on the device"], ["SIMULATED", "HOST"]),
+            (NEAR, ["measured", "INCONCLUSIVE", "inconclusive on the device"], ["SIMULATED", "HOST"]),
+            (SIMULATED, ["SIMULATED", "did not prove to be a phone"], ["PASS", " measured "]),
+            (HOST, ["HOST", "nothing about a phone"], ["PASS", " measured "]),
+        ],
+        ids=["pass", "fail", "inconclusive", "simulated", "host"],
+    )
+    def test_each_kind_of_evidence(self, found: DeviceLatency, words: list[str], never: list[str]) -> None:
+        """Nobody mistakes one for the other."""
+        told = " ".join(shown(80, found).split())
+        assert all(word in told for word in words), told
+        table = told.split("Budget")[0]
+        assert not any(word in table for word in never), told
+
+    def test_a_very_fast_model_loses_no_word(self) -> None:
+        """Its figures are the widest: 0.00712 ms."""
+        tiny = replace(HOST, p50_ms=0.00651, p90_ms=0.00712, p90_ci_ms=(0.00651, 0.00799), p99_ms=0.00811)
+        told = shown(80, tiny)
+        assert "…" not in told
+        assert all(word in told for word in ("0.00712", "0.00799", "HOST", "NOT MEASURED"))
+
+    def test_the_budget_is_said_once(self) -> None:
+        """Not measured is one line, not three."""
+        assert shown(80, SIMULATED).count("Budget") == 1
+
+    def test_each_device_is_described_above_its_table(self) -> None:
+        """Serial, model, SoC, Android, runtime, threads, power."""
+        about = {"chip": "snapdragon865", "android": "12", "runtime": "executorch 1.4.1", "threads": 4}
+        one = replace(SLOW, device={**SLOW.device, **about, "power": "usb"})
+        told = shown(120, one, latency(serial="other"))
+        who = "R58N: Galaxy S20 FE, snapdragon865 (SM8250)"
+        described = f"{who}, Android 12, executorch 1.4.1, 4 threads, on USB power"
+        assert described in told
+        assert told.index(described) < told.index("FAIL") < told.index("other: Galaxy") < told.index("PASS")
+
+    def test_flags_of_several_launches_are_one_line(self) -> None:
+        """The manifest keeps each."""
+        flags = tuple(f"spread: launch {n}: p90 is 1.{n}5 times p50" for n in range(3))
+        told = shown(80, replace(NEAR, flags=flags))
+        assert f"{CHOSEN}: spread: launches 0, 1, 2: p90 is 1.05-1.25 times p50" in " ".join(told.split())
+
+    def test_a_choice_that_was_not_measured_is_said(self) -> None:
+        """--artifact measures another one: its verdict is not the export's."""
+        console = Console(file=io.StringIO(), width=100)
+        tables.print_bench(sample.report(), [("onnx-fp32", latency())], {}, {}, console)
+        assert f"{CHOSEN} is chosen, and was not measured now." in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_export_and_bench_in_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`export CKPT … --bench --device host`: one command, the real runner, exit 19."""
+    monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' load is no reason to wait
+    try:
+        build.find_runner("host", "executorch")
+    except harness.SetupError:
+        build.build("host")
+    export = [str(exports.checkpoint("cnn")), "--target", "snapdragon865", "-o", str(tmp_path / "out")]
+    net = ["--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8", "--formats", "executorch"]
+    with pytest.raises(SystemExit) as caught:
+        main([*export, *net, "--precisions", "fp32", "--threads", "1", "--bench", "--device", "host"])
+    assert caught.value.code == 19
+    told = capsys.readouterr()
+    assert "HOST" in told.out
+    assert "No real phone ran it" in told.err
+    listed = manifest.load(tmp_path / "out" / "manifest.json")
+    (found,) = (a.device_latency for a in listed.artifacts if a.name == listed.selected)
+    assert found is not None
+    assert (found.evidence, found.launches, found.problem) == ("host", Plan.launches, "")
+    assert verify_export(tmp_path / "out").holds

@@ -1,0 +1,334 @@
+"""The doctor: real probes, and no single broken framework that stops it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import shutil
+import sys
+import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from android_harness import build
+from android_harness.errors import SetupError
+from exporter.cli.doctor import examine, extras, framework_checks, phone
+from exporter.cli.doctor.findings import Finding
+from exporter.cli.doctor.framework_checks import Probe
+from exporter.config import packaged
+from exporter.data import demo
+
+HEALTHY = {
+    "torch": Probe({"lite": True, "optimizer": True}),
+    "torchvision": Probe({"operators": True}),
+    "executorch": Probe({"backends": ["XnnpackBackend"]}),
+    "onnxruntime": Probe({"providers": ["CPUExecutionProvider"]}),
+}
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> dict[str, Probe]:
+    """Answers of a machine where everything works; change one to see what the doctor says."""
+    answers = {name: HEALTHY.get(name, Probe({})) for name in framework_checks.IMPORTS}
+    monkeypatch.setattr(examine, "run_probe", lambda name, _timeout: answers[name])
+    return answers
+
+
+def findings() -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine.examine()}
+
+
+def fake_framework(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """A module that stands for a framework and behaves badly when imported."""
+    (folder / "fake_framework.py").write_text(source)
+    monkeypatch.setitem(framework_checks.IMPORTS, "fake", "fake_framework")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("source", "failure"),
+    [
+        (
+            "raise RuntimeError('operator torchvision::nms does not exist')",
+            "RuntimeError: operator torchvision",
+        ),
+        ("import no_such_dependency", "No module named 'no_such_dependency'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes when imported (SIGILL)"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+        ("import os; os._exit(0)", "exit code 0"),
+    ],
+    ids=["raises", "dependency", "crashes", "exits", "exits-quietly"],
+)
+def test_a_broken_framework_is_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, failure: str
+) -> None:
+    """However a framework fails at import, the probe says how, in one line."""
+    fake_framework(tmp_path, monkeypatch, source)
+    probe = framework_checks.run_probe("fake")
+    assert failure in probe.failure
+    assert "\n" not in probe.failure
+
+
+def test_a_framework_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline holds."""
+    fake_framework(tmp_path, monkeypatch, "import time; time.sleep(60)")
+    start = time.monotonic()
+    assert "does not finish importing" in framework_checks.run_probe("fake", timeout_s=1).failure
+    assert time.monotonic() - start < 20
+
+
+def test_a_framework_that_prints_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chatter before and after the answer does not hide it."""
+    source = "import atexit; print('hello'); atexit.register(print, 'goodbye')"
+    fake_framework(tmp_path, monkeypatch, source)
+    assert framework_checks.run_probe("fake") == Probe({})
+
+
+def test_a_folder_named_like_a_framework_is_no_framework(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's current folder shadows nothing."""
+    (tmp_path / "onnx.py").write_text("raise RuntimeError('not me')")
+    monkeypatch.chdir(tmp_path)
+    assert framework_checks.run_probe("onnx").failure == ""
+
+
+@pytest.mark.slow
+def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real examination from another folder: everything the project pins is here, and XNNPACK executes."""
+    monkeypatch.chdir(tmp_path)
+    seen = findings()
+    assert [f.what for f in seen.values() if f.state == "missing"] == []
+    for name in framework_checks.IMPORTS:
+        assert metadata.version(name) in seen[name].detail
+    assert "XnnpackBackend" in seen["ExecuTorch XNNPACK runtime"].detail
+    assert "CPUExecutionProvider" in seen["ONNX Runtime"].detail
+    assert seen["TorchScript lite interpreter"].state == "ok"
+    assert seen["Core ML runtime"].state == ("ok" if sys.platform == "darwin" else "limited")
+
+
+def test_examining_imports_no_framework(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor's own process stays light, so no framework can take it down."""
+    for name in framework_checks.IMPORTS:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it would raise
+    importlib.reload(examine)
+    monkeypatch.setattr(examine, "run_probe", lambda name, _timeout: healthy[name])
+    assert findings()["torch"].state == "ok"
+
+
+def test_a_healthy_machine_misses_nothing(healthy: dict[str, Probe]) -> None:
+    """Where all probes answer well, nothing needs fixing but what is optional."""
+    assert {f.state for f in findings().values()} <= {"ok", "limited"}
+
+
+@pytest.mark.parametrize("name", ["torch", "torchvision", "executorch", "onnxruntime", "coremltools"])
+def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name: str) -> None:
+    """It is missing with a command that reinstalls it; the other packages are still ok."""
+    healthy[name] = Probe({}, "crashes when imported (SIGILL)")
+    seen = findings()
+    assert seen[name].state == "missing"
+    assert "SIGILL" in seen[name].detail
+    assert seen[name].fix.startswith(f"pip install {name}==")
+    assert {seen[other].state for other in framework_checks.IMPORTS if other != name} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "what", "state", "detail"),
+    [
+        ("executorch", {"backends": ["QnnBackend"]}, "ExecuTorch XNNPACK runtime", "missing", "QnnBackend"),
+        ("executorch", {"backends": ["VulkanBackend"]}, "ExecuTorch Vulkan runtime", "ok", "registered"),
+        ("executorch", {"backends": ["XnnpackBackend"]}, "ExecuTorch Vulkan runtime", "limited", "not_run"),
+        (
+            "torch",
+            {"lite": "no lite", "optimizer": True},
+            "TorchScript lite interpreter",
+            "limited",
+            "no lite",
+        ),
+        (
+            "torch",
+            {"lite": True, "optimizer": "no XNNPACK"},
+            "TorchScript mobile optimizer",
+            "limited",
+            "XNNPACK",
+        ),
+        ("torchvision", {"operators": False}, "torchvision operator library", "limited", "stand-ins"),
+    ],
+)
+def test_what_a_probe_says_is_reported(
+    healthy: dict[str, Probe], name: str, answer: dict[str, object], what: str, state: str, detail: str
+) -> None:
+    """Each answer leads to its state, with the reason."""
+    healthy[name] = Probe(answer)
+    finding = findings()[what]
+    assert finding.state == state
+    assert detail in finding.detail
+
+
+def test_an_uninstalled_package_names_its_command(
+    healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not installed: the pinned version, and how to get it."""
+    version = metadata.version
+
+    def without_onnx(name: str) -> str:
+        if name == "onnx":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_onnx)
+    finding = findings()["onnx"]
+    assert finding.state == "missing"
+    assert finding.fix.startswith("pip install onnx==")
+
+
+@pytest.mark.parametrize(
+    ("installed", "state"),
+    [("2.13.0", "ok"), ("2.13.0+cpu", "ok"), ("2.12.1", "limited"), ("2.13.01", "limited")],
+)
+def test_versions_are_held_to_the_pin(monkeypatch: pytest.MonkeyPatch, installed: str, state: str) -> None:
+    """Another version than the tested one limits; a CPU build of it doesn't."""
+    monkeypatch.setattr(metadata, "version", lambda _name: installed)
+    assert examine._package("torch", "==2.13.0", Probe({})).state == state
+
+
+def test_pins_are_read_from_the_project() -> None:
+    """Versions come from the package's own metadata (or pyproject.toml in a checkout), not from a copy."""
+    wanted = examine._requirements()
+    assert set(framework_checks.IMPORTS) <= set(wanted)
+    assert wanted["torch"].startswith("==")
+
+
+@pytest.mark.parametrize(("gigabytes", "state"), [(64, "ok"), (1, "limited")])
+def test_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, gigabytes: int, state: str) -> None:
+    """Memory that is too small for two workers is a limitation."""
+    monkeypatch.setattr(examine, "_available_memory", lambda: gigabytes * 2**30)
+    assert examine._memory().state == state
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free space is looked up where the folder will be, even before it exists."""
+    asked: list[Path] = []
+
+    def usage(path: Path) -> object:
+        asked.append(path)
+        return shutil._ntuple_diskusage(10, 9, 1)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert examine._disk("Free disk", tmp_path / "not" / "yet").state == "limited"
+    assert asked == [tmp_path]
+
+
+def test_missing_samples_are_optional(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the demo's checkpoint exports still work; the command that brings it is named."""
+    nowhere = packaged.Packaged("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
+    monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
+    finding = findings()["Sample checkpoint"]
+    assert (finding.state, finding.fix) == ("limited", demo.CHECKPOINT_COMMAND)
+
+
+def phone_findings() -> dict[str, Finding]:
+    return {finding.what: finding for finding in phone.examine()}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine on which nothing was done for a phone."""
+    monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
+    """Nothing of it ever means that an export cannot run."""
+    found = phone_findings()
+    assert {finding.state for finding in found.values()} == {"limited"}
+    assert {what: finding.fix.split(",")[0] for what, finding in found.items()} == {
+        "adb": "apt-get install adb",
+        "adbutils": "pip install 'export-mobile[android]'",
+        "scipy": "pip install 'export-mobile[android]'",
+        "cmake": "pip install 'export-mobile[android]'",
+        "Android NDK": "Unzip r26 or newer from https://developer.android.com/ndk/downloads",
+        "Runner, android-arm64": ("export-mobile runner build --for android-arm64 --executorch FOLDER"),
+        "Runner, host": "export-mobile runner build --for host",
+    }
+
+
+def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> None:
+    """One command tells everything."""
+    assert set(phone_findings()) <= set(findings())
+
+
+@pytest.mark.parametrize("name", extras.EXTRAS)
+def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of its packages is not there, what needs it, and how to get it; other extras are as before."""
+    package = extras.EXTRAS[name].packages[-1]
+    installed = {one for extra in extras.EXTRAS.values() for one in extra.packages} - {package}
+
+    def version(wanted: str) -> str:
+        if wanted not in installed:
+            raise metadata.PackageNotFoundError(wanted)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {finding.what: finding for finding in extras.examine()}
+    mine = found.pop(f"Extra {name}")
+    assert (mine.state, mine.fix) == ("limited", f"pip install 'export-mobile[{name}]'")
+    assert mine.detail == f"not installed: {package}; only needed {extras.EXTRAS[name].purpose}"
+    assert {finding.state for finding in found.values() if package not in finding.detail} == {"ok"}
+    assert all("1.2" in finding.detail for finding in found.values() if finding.state == "ok")
+
+
+def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
+    """The doctor tells of every extra that a command needs, and of all its packages."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    declared = project["optional-dependencies"]
+    assert extras.EXTRAS.keys() == declared.keys() - {"samples", "android", "benchmarks", "dev"}
+    for name, extra in extras.EXTRAS.items():
+        wanted = {re.split(r"[\[<>=]", line)[0] for line in declared[name]}
+        assert wanted <= set(extra.packages) <= wanted | {"jsonschema"}  # of cyclonedx[json-validation]
+    assert {f"Extra {name}" for name in extras.EXTRAS} <= findings().keys()
+
+
+@pytest.mark.parametrize(
+    ("revision", "state", "words"),
+    [
+        ("27.2.12479018", "ok", "27.2.12479018 in"),
+        ("25.1.8937393", "limited", "needs r26"),
+        (None, "limited", "no build/cmake"),
+    ],
+)
+def test_the_ndk(
+    revision: str | None, state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder must hold a toolchain, of a version that knows C++20."""
+    if revision:
+        (tmp_path / "build/cmake").mkdir(parents=True)
+        (tmp_path / "build/cmake/android.toolchain.cmake").touch()
+        (tmp_path / "source.properties").write_text(f"Pkg.Desc = NDK\nPkg.Revision = {revision}\n")
+    monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
+    found = phone_findings()["Android NDK"]
+    assert found.state == state
+    assert words in found.detail
+
+
+def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is built, what is not, and the command for the rest."""
+
+    def find(target: str, backend: str) -> Path:
+        if backend == "torchscript":
+            raise SetupError("It is not built.", f"Build it: build --for {target}")
+        return Path("runner")
+
+    monkeypatch.setattr(build, "find_runner", find)
+    found = phone_findings()["Runner, android-arm64"]
+    assert found.detail == "built for executorch, onnxruntime, not for torchscript"
+    assert found.fix == "build --for android-arm64"
+    monkeypatch.setattr(build, "find_runner", lambda target, backend: Path("runner"))
+    assert phone_findings()["Runner, host"].state == "ok"

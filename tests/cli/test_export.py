@@ -1,0 +1,327 @@
+"""The command line from outside: exit codes, one message, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from android_harness import errors as harness
+from exporter import __version__, errors
+from exporter.cli import device, main
+from tests import exports, nets
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The real program, as a user starts it."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "exporter", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False
+    )
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    return int(caught.value.code or 0), capsys.readouterr().err
+
+
+def test_every_error_has_an_exit_code_of_its_own() -> None:
+    """Scripts tell refusals apart by number; the tree at the head of errors.py lists them."""
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ExportError)]
+    codes = [c.exit_code for c in classes]
+    assert len(set(codes)) == len(codes)
+    for c in classes:
+        assert f"{c.__name__} " in (errors.__doc__ or "")
+
+
+def test_the_harness_exit_codes_are_its_own() -> None:
+    """One number, one meaning, in both packages; 1 is what nobody foresaw."""
+    ours = {
+        c.exit_code
+        for c in vars(errors).values()
+        if isinstance(c, type) and issubclass(c, errors.ExportError)
+    }
+    kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
+    theirs = {c.exit_code for c in kinds} - {1} | set(device.EXIT_CODES.values()) - {0}
+    assert theirs == {13, 14, 15, 16, 17, 18, 19, 20}
+    assert not (ours | {errors.INTERRUPTED_EXIT_CODE}) & theirs
+
+
+def test_help_answers_quickly_and_imports_no_framework() -> None:
+    """Half a second: nothing heavy is imported before it is needed."""
+    code = (
+        "import sys; from exporter.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'coremltools', 'executorch', 'pydantic', 'matplotlib', 'scipy',"
+        " 'adbutils'}\n"
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_the_version() -> None:
+    """--version prints it and nothing else."""
+    assert run("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("command", ["export", "bench", "devices", "inspect", "verify", "targets", "doctor"])
+def test_every_command_explains_itself(command: str) -> None:
+    """--help says what it does."""
+    found = run(command, "--help")
+    assert found.returncode == 0
+    assert "Usage" in found.stdout
+
+
+def test_an_unknown_target_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip of a digit is answered with the right name."""
+    code, message = fails(capsys, exports.checkpoint("cnn"), "--target", "snapdragon856")
+    assert code == 2
+    assert "snapdragon865" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--formats", "tflite"], "tflite"),
+        (["--precisions", "int4"], "int4"),
+        (["--require", "qnn"], "qnn"),
+        (["--formats", "onnx", "--require", "coreml"], "coreml"),
+        (["--formats", "coreml", "--precisions", "int8"], "No artifact"),
+        (["--limits", "sqnr=3"], "sqnr"),
+        (["--input-shape", "big"], "--input-shape"),
+        (["--torchscript", "both"], "--torchscript"),
+        (["--arch-arg", "width"], "--arch-arg"),
+        (["--mean", "a,b"], "--mean"),
+        (["--min-sqnr", "20"], "--min-sqnr is a limit of --search, which is not given"),
+        (["--time-limit", "60"], "--time-limit is a limit of --search, which is not given"),
+        (["--max-drop", "2"], "--max-drop is a limit of --eval, which is not given"),
+        (["--search", "--min-sqnr", "nan"], "--min-sqnr"),
+        (["--search", "--formats", "onnx-int8"], "--search makes mixed artifacts"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 before any work starts, naming what was seen."""
+    code, message = fails(capsys, exports.checkpoint("cnn"), "--target", "snapdragon865", *options)
+    assert code == 2
+    assert words in message
+
+
+def test_a_checkpoint_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The first thing that goes wrong for a new user."""
+    code, message = fails(capsys, tmp_path / "gone.ckpt", "--target", "iphone", "-o", tmp_path / "out")
+    assert code == 3
+    assert "does not exist" in message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["verify"],
+        ["bench", "--device", "host"],
+        ["diff", "gone"],
+        ["release", "--version", "1.0.0", "-o", "x"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_an_out_that_is_not_there(
+    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit 9 of every command that reads one, as the README says, with what it looked for."""
+    code, message = fails(capsys, *options, tmp_path / "gone")
+    assert code == 9
+    assert "manifest.json does not exist" in message
+
+
+def test_out_that_holds_files_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit 8, and what lies there is untouched."""
+    (tmp_path / "thesis.doc").write_text("mine")
+    code, message = fails(capsys, exports.checkpoint("cnn"), "--target", "iphone", "-o", tmp_path)
+    assert code == 8
+    assert "--force" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    """And only --debug does."""
+    plain = run(tmp_path / "gone.ckpt", "--target", "iphone")
+    traced = run(tmp_path / "gone.ckpt", "--target", "iphone", "--debug")
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in traced.stderr
+
+
+def damaged_checkpoints(folder: Path) -> dict[str, tuple[Path, int]]:
+    """File -> the exit code it must get."""
+    good = torch.load(exports.checkpoint("cnn"), weights_only=True)["state_dict"]
+    cases: dict[str, object] = {
+        "one missing": {k: v for k, v in good.items() if k != "head.bias"},
+        "one extra": good | {"extra.weight": torch.ones(3)},
+        "one transposed": good | {"head.weight": good["head.weight"].T.contiguous()},
+    }
+    found: dict[str, tuple[Path, int]] = {}
+    for name, content in cases.items():
+        path = folder / f"{name}.pth"
+        torch.save(content, path)
+        found[name] = (path, 4)
+    whole = exports.checkpoint("cnn").read_bytes()
+    for name, data in {
+        "empty": b"",
+        "truncated": whole[: len(whole) // 2],
+        "random": os.urandom(5000),
+        "a photo": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "huge header": (2**62).to_bytes(8, "little") + b"{}",
+    }.items():
+        path = folder / f"{name}.pth"
+        path.write_bytes(data)
+        found[name] = (path, 3)
+    return found
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the file holds: the right exit code, what was seen, no traceback, no OUT."""
+    for name, (path, expected) in damaged_checkpoints(tmp_path).items():
+        code, message = fails(
+            capsys, path, "--target", "iphone", "--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8",
+            "-o", tmp_path / "out",
+        )  # fmt: skip
+        assert code == expected, (name, message)
+        assert message.count("export-mobile: ") == 1, name
+        assert "Traceback" not in message
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_inspect_says_what_is_in_the_file() -> None:
+    """Kind, network, parameters and FLOPs, for people and for machines."""
+    arguments: list[str | Path] = ["inspect", exports.checkpoint("cnn"), "--arch", "tests.nets:TinyCnn"]
+    arguments += ["--input-shape", "1x1x8x8"]
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["parameters"] == sum(p.numel() for p in nets.trained("cnn").parameters())
+    assert found["flops"] > 0
+    assert found["kind"] == "container"
+    assert "tests.nets:TinyCnn" in run(*arguments).stdout
+
+
+def test_targets_as_json_names_all_eight() -> None:
+    """Every phone the README promises."""
+    found = json.loads(run("targets", "--json").stdout)
+    assert set(found) == {
+        "snapdragon865",
+        "snapdragon888",
+        "snapdragon8gen1",
+        "snapdragon8gen2",
+        "snapdragon8gen3",
+        "snapdragon8elite",
+        "iphone",
+        "generic-arm64",
+    }
+
+
+EXPORT = (
+    "--arch",
+    "tests.nets:TinyCnn",
+    "--input-shape",
+    "1x1x8x8",
+    "--target",
+    "snapdragon865",
+    "--no-cache",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("after_s", [0.0, 4.0, 9.0])
+def test_an_interrupted_run_leaves_nothing_that_looks_whole(
+    how: signal.Signals, after_s: float, tmp_path: Path
+) -> None:
+    """Ctrl-C says so and leaves nothing, exit 130; after a kill the next run cleans up; OUT is never half."""
+    command = [sys.executable, "-m", "exporter", exports.checkpoint("cnn"), *EXPORT, "-o", tmp_path / "out"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [str(c) for c in command], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the first word of progress: before that, it is Python that is interrupted
+    time.sleep(after_s)
+    if process.poll() is None:
+        process.send_signal(how)
+    _, message = process.communicate(timeout=60)
+    if process.returncode in (0, 6):
+        pytest.skip("it had finished")
+    assert not (tmp_path / "out").exists()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Interrupted; nothing was left behind." in message
+        assert "Traceback" not in message
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "words"),
+    [
+        (("inspect", "net.ckpt"), "exporter.pipeline.inspect.inspect_checkpoint", "nothing was left behind"),
+        (("nightly", "nightly.toml"), "exporter.nightly.config.load", "the next start goes on"),
+    ],
+)
+def test_ctrl_c_says_what_is_left(
+    arguments: tuple[str, ...],
+    where: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing; of a night, what was finished."""
+
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    code, message = fails(capsys, *arguments)
+    assert code == 130
+    assert message.startswith(f"Interrupted; {words}")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
+    """A real file system that fills up while artifacts are written."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        found = run(exports.checkpoint("cnn"), *EXPORT, "--formats", "onnx", "-o", small / "out")
+        assert found.returncode == 8, found.stderr
+        assert "No space left" in found.stderr
+        assert "Traceback" not in found.stderr
+        assert not (small / "out").exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.slow
+def test_inspect_of_an_unknown_network_still_says_what_is_in_the_file() -> None:
+    """The contents and the nearest candidates are what someone needs to go on; the exit code says unknown."""
+    found = run("inspect", exports.checkpoint("cnn"))
+    assert found.returncode == 4
+    assert "state_dict" in found.stdout
+    assert "epoch" in found.stdout
+    assert "--arch" in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr

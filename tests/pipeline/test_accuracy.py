@@ -1,0 +1,151 @@
+"""Accuracy on labelled samples, from the request to the manifest, and again from the manifest."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from exporter import Report, export, files
+from exporter.errors import CalibrationError, UsageError
+from exporter.pipeline import accuracy
+from exporter.pipeline.accuracy import Evaluated
+from exporter.pipeline.audit import verify_export
+from exporter.pipeline.context import Event
+from exporter.records import Accuracy, Evaluation
+from tests import exports, nets
+from tests.report import sample
+
+FIRST, COUNT = 1500, 160
+slow = [pytest.mark.slow, pytest.mark.xdist_group("evaluate")]
+
+
+@functools.cache
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="export-mobile-evaluate-"))
+
+
+@functools.cache
+def evaluation() -> Path:
+    """Digits that nothing was trained or calibrated on, with what they are."""
+    images = np.concatenate([s[0] for s in nets.samples("cnn", FIRST, COUNT)])
+    np.savez(folder() / "eval.npz", image=images, labels=load_digits().target[FIRST : FIRST + COUNT])
+    return folder() / "eval.npz"
+
+
+def run(out: str, events: list[Event] | None = None, **more: object) -> tuple[Path, Report]:
+    options: dict[str, Any] = {
+        **exports.options("cnn"),
+        "evaluation": evaluation(),
+        "formats": ("onnx-fp32", "onnx-int8"),
+        **more,
+    }
+    observer = events.append if events is not None else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPORT_MOBILE_CACHE", str(folder() / "cache"))
+        report = export(exports.checkpoint("cnn"), "snapdragon865", observer, out=folder() / out, **options)
+    return folder() / out, report
+
+
+@functools.cache
+def exported() -> tuple[Path, Report]:
+    return run("out")
+
+
+class TestAWholeExport:
+    """The small convolutional network on 160 labelled digits."""
+
+    pytestmark = slow
+
+    def test_float32_is_counted_as_eager_pytorch_has_it(self) -> None:
+        """Right and among five, on exactly the samples that were given."""
+        images = torch.from_numpy(np.load(evaluation())["image"])
+        net = nets.trained("cnn")
+        with torch.no_grad():
+            ranked = net(images).argsort(1, descending=True).numpy()
+        labels = load_digits().target[FIRST : FIRST + COUNT]
+        found = exported()[1].evaluation
+        assert found is not None
+        assert (found.kind, found.classes, found.max_drop) == ("arrays", 10, 1.0)
+        assert found.reference.count == found.reference.same == COUNT
+        assert found.reference.right == (ranked[:, 0] == labels).sum()
+        assert found.reference.right5 == (ranked[:, :5] == labels[:, None]).any(1).sum()
+
+    def test_every_artifact_that_runs_is_counted(self) -> None:
+        """The fp32 file answers as float32 does on every sample, the int8 file on most."""
+        by_name = {a.variant.name: a.accuracy for a in exported()[1].artifacts}
+        exact, small = by_name["onnx-fp32"], by_name["onnx-int8"]
+        assert exact is not None
+        assert small is not None
+        assert exact.same == COUNT
+        assert COUNT * 0.9 < small.same <= COUNT
+
+    def test_verify_counts_again(self) -> None:
+        """From the answers in OUT; a figure that they do not give is found, and so is a damaged file."""
+        assert verify_export(exported()[0]).holds
+        out = Path(shutil.copytree(exported()[0], folder() / "forged"))
+        with np.load(out / "accuracy.npz") as archive:
+            answers = dict(archive)
+        answers["onnx-int8"][:20, 0] = (answers["onnx-int8"][:20, 0] + 1) % 10
+        np.savez(out / "accuracy.npz", **answers)
+        assert "sha256 differs" in verify_export(out).problems[0]
+        listed = json.loads((out / "manifest.json").read_text())
+        for item in listed["evidence"]["files"]:
+            item["sha256"] = files.digest_file(out / item["file"])
+        (out / "manifest.json").write_text(json.dumps(listed))
+        assert verify_export(out).problems == ("The accuracy of onnx-int8 is not what accuracy.npz gives.",)
+
+    def test_the_cache_knows_the_answers(self) -> None:
+        """A second run measures nothing again and says the same."""
+        exported()
+        events: list[Event] = []
+        report = run("again", events)[1]
+        assert [e.detail for e in events if e.stage == "accuracy" and e.detail] == []
+        assert [a.accuracy for a in report.artifacts] == [a.accuracy for a in exported()[1].artifacts]
+
+    def test_judging_on_calibration_data_is_refused(self) -> None:
+        """Before anything is built; exit code 11."""
+        exported()
+        with np.load(exports.arrays("cnn")) as archive:
+            image = archive["image"]
+        path = folder() / "seen.npz"
+        np.savez(path, image=np.concatenate([image] * 2), labels=np.zeros(2 * len(image), np.int64))
+        events: list[Event] = []
+        with pytest.raises(CalibrationError, match="are also in") as caught:
+            run("seen", events, evaluation=path)
+        assert caught.value.exit_code == 11
+        assert {e.stage for e in events} == {"read"}
+
+
+def test_without_verification_nothing_is_judged() -> None:
+    """The two options contradict each other."""
+    with pytest.raises(UsageError, match="--no-verify"):
+        run("unverified", verify=False)
+
+
+def test_an_artifact_that_lost_too_much_fails() -> None:
+    """Only what had passed changes its status; the reason tells the drop; what could not run fails too."""
+    floats = Accuracy(200, 180, None, same=200)
+    bad = Accuracy(200, 170, None, lost=12, gained=2, same=186)
+    rows = sample.artifacts()
+    passed = [a.variant.name for a in rows if a.status == "passed"]
+    failed = next(a.variant.name for a in rows if a.status == "failed")
+    found = Evaluated(
+        Evaluation("photos", 10, 1.0, floats),
+        {passed[0]: bad, passed[1]: floats, failed: bad},
+        {passed[2]: "Broke."},
+    )
+    judged = {a.variant.name: a for a in accuracy.judged(rows, found)}
+    assert (judged[passed[0]].status, judged[passed[1]].status) == ("failed", "passed")
+    assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (12 lost, 2 gained of 200")
+    assert judged[passed[2]].reason == "Broke."
+    assert replace(judged[failed], accuracy=None) == next(a for a in rows if a.variant.name == failed)

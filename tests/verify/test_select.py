@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exporter.records import Artifact, Latency, Status, Variant
+from exporter.verify.select import choose
+from tests.variants import FP16, FP32, INT8
+
+MIXED = replace(INT8, name="onnx-mixed", precision="mixed")
+RUNNABLE = (INT8.name, MIXED.name, FP16.name, FP32.name)
+
+
+def artifact(variant: Variant, p50_ms: float | None, status: Status = "passed") -> Artifact:
+    latency = None if p50_ms is None else Latency(p50_ms, p50_ms, 20, 2)
+    return Artifact(variant, "f", 1, "0" * 64, status, None, latency=latency)
+
+
+def test_the_fastest_passed_artifact_is_chosen() -> None:
+    """Latency decides among what was proven."""
+    assert choose([artifact(FP32, 4), artifact(INT8, 2)], RUNNABLE, False, False).name == INT8.name
+
+
+def test_what_did_not_pass_is_never_chosen() -> None:
+    """The fastest may be the wrong one."""
+    statuses: tuple[Status, ...] = ("failed", "not_run", "error")
+    for status in statuses:
+        assert (
+            choose([artifact(FP32, 4), artifact(INT8, 2, status)], RUNNABLE, False, False).name == FP32.name
+        )
+
+
+def test_what_the_target_cannot_run_is_never_chosen() -> None:
+    """A Core ML file does not run on a Snapdragon."""
+    choice = choose([artifact(FP32, 1)], (INT8.name,), False, False)
+    assert choice.name is None
+    assert "runs on the target" in choice.reason
+
+
+@pytest.mark.parametrize("quantized", [INT8, MIXED])
+def test_what_is_calibrated_synthetically_is_chosen_only_when_asked(quantized: Variant) -> None:
+    """Calibration on made-up inputs says nothing about photos."""
+    rows = [artifact(FP32, 4), artifact(quantized, 2)]
+    assert choose(rows, RUNNABLE, True, False).name == FP32.name
+    assert choose(rows, RUNNABLE, True, True).name == quantized.name
+
+
+@pytest.mark.parametrize("quantized", [INT8, MIXED])
+def test_only_synthetic_calibration_says_what_to_do(quantized: Variant) -> None:
+    """The reason names the way out."""
+    choice = choose([artifact(quantized, 2)], RUNNABLE, True, False)
+    assert choice.name is None
+    assert "--calibration" in choice.reason
+
+
+def test_what_was_not_timed_comes_after_what_was() -> None:
+    """No latency is not a latency of zero; among untimed ones the target's preference decides."""
+    assert choose([artifact(FP32, 4), artifact(INT8, None)], RUNNABLE, False, False).name == FP32.name
+    untimed = [artifact(FP32, None), artifact(FP16, None)]
+    assert choose(untimed, RUNNABLE, False, False).name == FP16.name
+
+
+def test_the_reason_does_not_claim_a_device() -> None:
+    """A host's latency is named as such."""
+    reason = choose([artifact(replace(FP32), 4)], RUNNABLE, False, False).reason
+    assert "on this host" in reason
+    assert "no device has measured it" in reason
