@@ -84,7 +84,11 @@ def choose(seen: tuple[Seen, ...], serial: str | None) -> Seen:
     if len(usable) == 1:
         return usable[0]
     if usable:
-        raise NoDeviceError(f"{len(usable)} devices: {_listed(seen)}.", "Say which with --device SERIAL.")
+        raise NoDeviceError(
+            f"{len(usable)} devices: {_listed(seen)}.",
+            "Say which with --device SERIAL.",
+            code="EM-SEVERAL-DEVICES",
+        )
     if named:
         raise NoDeviceError(f"No device can be talked to: {_listed(named)}.")
     if seen:

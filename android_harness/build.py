@@ -87,7 +87,11 @@ def find_runner(target: Build, backend: Backend) -> Path:
     """
     runner = _last_folder(target) / "bin" / f"runner-{backend}"
     if not runner.is_file():
-        raise SetupError(f"The {backend} runner for {target} is not built.", _how_to_build(target, backend))
+        raise SetupError(
+            f"The {backend} runner for {target} is not built.",
+            _how_to_build(target, backend),
+            code="EM-RUNNER",
+        )
     return runner
 
 
@@ -154,6 +158,7 @@ def _environment(target: Build, ndk: Path | None) -> dict[str, str]:
             else "The Android NDK is missing: ANDROID_NDK_HOME is not set.",
             "Get r26 or newer from https://developer.android.com/ndk/downloads, unzip it, and set "
             "ANDROID_NDK_HOME to its folder.",
+            code="EM-NDK",
         )
     environment["ANDROID_NDK_HOME"] = given
     return environment
@@ -195,10 +200,14 @@ def _run(command: list[str], environment: Mapping[str, str], log: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise SetupError(f"{command[0]} took longer than {BUILD_S:.0f} s.", f"See {log}.") from error
+        raise SetupError(
+            f"{command[0]} took longer than {BUILD_S:.0f} s.", f"See {log}.", code="EM-RUNNER-BUILD"
+        ) from error
     log.write_text(done.stdout)
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if "rror" in line] or done.stdout.splitlines()
         raise SetupError(
-            "The runner did not build: " + " ".join(lines[:3]).strip(), f"All of it is in {log}."
+            "The runner did not build: " + " ".join(lines[:3]).strip(),
+            f"All of it is in {log}.",
+            code="EM-RUNNER-BUILD",
         )

@@ -19,14 +19,17 @@ class HarnessError(Exception):
     Args:
         message: What was seen and what was expected instead.
         hint: What to try next; one sentence, or empty.
+        code: The entry of docs/troubleshooting.md that explains this failure; the class's own when empty.
     """
 
     exit_code = 1
+    code = "EM-HARNESS"
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint, code)
         self.message = message
         self.hint = hint
+        self.code = code or type(self).code
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -34,26 +37,33 @@ class HarnessError(Exception):
 
 class SetupError(HarnessError):
     exit_code = 13
+    code = "EM-SETUP"
 
 
 class NoDeviceError(HarnessError):
     exit_code = 14
+    code = "EM-NO-DEVICE"
 
 
 class NotReadyError(HarnessError):
     exit_code = 15
+    code = "EM-NOT-READY"
 
 
 class DeviceError(HarnessError):
     exit_code = 16
+    code = "EM-DEVICE"
 
 
 class Disconnected(DeviceError):  # noqa: N818 - a kind of DeviceError that is worth a second try
     """The transport broke: worth another try once the device is back; what was finished is not repeated."""
 
+    code = "EM-DISCONNECTED"
+
 
 class HistoryError(HarnessError):
     exit_code = 20
+    code = "EM-HISTORY"
 
 
 OVER_BUDGET_EXIT_CODE = 17

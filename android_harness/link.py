@@ -149,12 +149,16 @@ def _start(client: Client) -> None:
             )
         except (OSError, subprocess.TimeoutExpired, adbutils.AdbError) as error:
             raise SetupError(
-                f"The adb server cannot be started: {error}", "Try `adb start-server`."
+                f"The adb server cannot be started: {error}",
+                "Try `adb start-server`.",
+                code="EM-ADB",
             ) from error
         if ended.returncode:
             said.seek(0)
             text = said.read(2000).decode(errors="replace").strip()
-            raise SetupError(f"The adb server cannot be started: {text}", "Try `adb start-server` yourself.")
+            raise SetupError(
+                f"The adb server cannot be started: {text}", "Try `adb start-server` yourself.", code="EM-ADB"
+            )
 
 
 def pull(device: Any, source: str, target: Path, size: int) -> int:

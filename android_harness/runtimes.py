@@ -33,6 +33,7 @@ def options(
             f"There is nothing to build for {target}: no runtime is given.",
             "Give --onnxruntime FOLDER (an unzipped Android AAR or a release archive), "
             "--executorch FOLDER (an install tree built from its source) or --torch FOLDER.",
+            code="EM-RUNNER-BUILD",
         )
     return found
 
@@ -48,13 +49,16 @@ def _given(onnxruntime: Path | None, executorch: Path | None, torch: Path | None
         raise SetupError(
             f"{onnxruntime} holds no {HEADER}.",
             "Give the unzipped onnxruntime-android AAR or a release archive (include/ and lib/).",
+            code="EM-RUNNER-BUILD",
         )
     return found
 
 
 def _expect_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise SetupError(f"{folder} is no folder.", "Give the folder that holds the runtime.")
+        raise SetupError(
+            f"{folder} is no folder.", "Give the folder that holds the runtime.", code="EM-RUNNER-BUILD"
+        )
 
 
 def _host(observer: Observer) -> dict[str, str]:

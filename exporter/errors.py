@@ -3,6 +3,8 @@
 ExportError                       1  something unexpected; `--debug` shows where
 ├── UsageError                    2  the command line or an argument is wrong
 ├── CheckpointError               3  the checkpoint cannot be read, or not safely
+│   ├── DamagedFileError             cut short, or not what its own header promises
+│   └── CodeInFileError              reading it would run code; `--trust` allows that
 ├── ArchitectureError             4  no known network fits the weights
 ├── CaptureError                  5  the network does not run on the given inputs
 ├── NothingPassedError            6  no artifact may be shipped
@@ -18,11 +20,15 @@ ExportError                       1  something unexpected; `--debug` shows where
 13 to 29 are the harness's. `export-mobile nightly` ends with 40 to 45 by what it found
 (`exporter.nightly.records.EXIT_CODES`). Ctrl-C ends with 130.
 What one format does wrong is data in the report (`Status`), not an exception.
+
+Every class has a `code`, which names its entry in docs/troubleshooting.md; some refusals carry a finer one.
 """
 
 from __future__ import annotations
 
 INTERRUPTED_EXIT_CODE = 130
+TROUBLESHOOTING = "docs/troubleshooting.md"
+"""The page that explains every error under its code; `tests/test_troubleshooting.py` compares the two."""
 
 
 class ExportError(Exception):
@@ -31,15 +37,18 @@ class ExportError(Exception):
     Args:
         message: What was seen and what was expected instead.
         hint: What to try next; one sentence, or empty.
+        code: The entry of docs/troubleshooting.md that explains this refusal; the class's own when empty.
     """
 
     exit_code = 1
+    code = "EM-UNEXPECTED"
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        # Both stay in args so that the error survives pickling out of a worker.
-        super().__init__(message, hint)
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        # All three stay in args so that the error survives pickling out of a worker.
+        super().__init__(message, hint, code)
         self.message = message
         self.hint = hint
+        self.code = code or type(self).code
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -47,54 +56,75 @@ class ExportError(Exception):
 
 class UsageError(ExportError):
     exit_code = 2
+    code = "EM-USAGE"
 
 
 class CheckpointError(ExportError):
     exit_code = 3
+    code = "EM-CHECKPOINT"
+
+
+class DamagedFileError(CheckpointError):
+    code = "EM-DAMAGED"
+
+
+class CodeInFileError(CheckpointError):
+    code = "EM-CODE-IN-FILE"
 
 
 class ArchitectureError(ExportError):
     exit_code = 4
+    code = "EM-ARCHITECTURE"
 
 
 class CaptureError(ExportError):
     exit_code = 5
+    code = "EM-CAPTURE"
 
 
 class NothingPassedError(ExportError):
     exit_code = 6
+    code = "EM-NOTHING-PASSED"
 
 
 class RequirementError(ExportError):
     exit_code = 7
+    code = "EM-REQUIRED"
 
 
 class OutputError(ExportError):
     exit_code = 8
+    code = "EM-OUTPUT"
 
 
 class VerificationError(ExportError):
     exit_code = 9
+    code = "EM-VERIFICATION"
 
 
 class MissingDependencyError(ExportError):
     exit_code = 10
+    code = "EM-MISSING-PACKAGE"
 
 
 class CalibrationError(ExportError):
     exit_code = 11
+    code = "EM-CALIBRATION"
 
 
 class WorkerError(ExportError):
     exit_code = 12
+    code = "EM-WORKER"
 
 
 class ReleaseError(ExportError):
     exit_code = 30
+    code = "EM-RELEASE"
 
 
 class NightRunningError(ExportError):
     exit_code = 46
+    code = "EM-NIGHT-RUNNING"
 
 
 class LoweringError(Exception):
@@ -104,6 +134,8 @@ class LoweringError(Exception):
         cause: The framework's own words, shortened to what matters.
         source: `file:line` of the user's model that caused it, where known.
     """
+
+    code = "EM-LOWERING"
 
     def __init__(self, cause: str, source: str | None = None) -> None:
         super().__init__(cause, source)
@@ -116,3 +148,5 @@ class LoweringError(Exception):
 
 class CannotRunHere(Exception):  # noqa: N818 - not an error: the artifact becomes `not_run` with this reason
     """The artifact's runtime cannot execute on this machine."""
+
+    code = "EM-NOT-RUN"

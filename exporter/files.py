@@ -116,7 +116,9 @@ def check(destination: Path, force: bool, advice: str = FORCE) -> None:
         except OSError as error:
             raise _unwritable(destination, error) from None
         if holds is not None and not force:
-            raise OutputError(f"{destination} is not empty (it holds {holds.name}).", advice)
+            raise OutputError(
+                f"{destination} is not empty (it holds {holds.name}).", advice, code="EM-NOT-EMPTY"
+            )
 
 
 def publish(stage: Staging, destination: Path) -> None:
@@ -155,6 +157,7 @@ def _replace(new: Path, destination: Path) -> None:
             raise OutputError(
                 f"{destination / name} is in the way and no earlier export's.",
                 "Move it, or choose another -o.",
+                code="EM-NOT-EMPTY",
             )
     for name in sorted(
         earlier, key=lambda name: name != MANIFEST

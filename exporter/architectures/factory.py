@@ -34,6 +34,7 @@ def build(arch: str, tensors: Mapping[str, torch.Tensor], arguments: Mapping[str
         raise UsageError(
             f"--arch {arch!r} names no network.",
             f"{_meant(arch)} `mypkg.nets:make_net` stands for a function that returns a module.".lstrip(),
+            code="EM-ARCH",
         )
     with _current_directory_first():
         target = _attribute(_imported(module_name, arch), attribute, arch)
@@ -71,12 +72,16 @@ def _imported(name: str, arch: str) -> Any:
             raise UsageError(
                 f"--arch {arch}: no module {error.name!r} in {Path.cwd()} or among the installed packages.",
                 "Run from the directory that holds it.",
+                code="EM-ARCH",
             ) from error
         raise ArchitectureError(
-            f"--arch {arch}: importing {name} needs {error.name!r}, not installed."
+            f"--arch {arch}: importing {name} needs {error.name!r}, not installed.",
+            code="EM-ARCH",
         ) from error
     except (Exception, SystemExit) as error:
-        raise ArchitectureError(f"--arch {arch}: importing {name} failed: {_told(error)}") from error
+        raise ArchitectureError(
+            f"--arch {arch}: importing {name} failed: {_told(error)}", code="EM-ARCH"
+        ) from error
 
 
 def _attribute(module: Any, path: str, arch: str) -> Any:
@@ -88,6 +93,7 @@ def _attribute(module: Any, path: str, arch: str) -> Any:
             raise UsageError(
                 f"--arch {arch}: {module.__name__} has no {part!r}.",
                 f"Did you mean {' or '.join(nearest)}?" if nearest else "",
+                code="EM-ARCH",
             )
         target = getattr(target, part)
     return target
@@ -100,15 +106,20 @@ def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Mo
         return target
     if isinstance(target, torch.nn.Module) or not callable(target):
         raise UsageError(
-            f"--arch {arch}: {type(target).__name__} found, not a function that returns a module."
+            f"--arch {arch}: {type(target).__name__} found, not a function that returns a module.",
+            code="EM-ARCH",
         )
     _check_arguments(target, arguments, arch)
     try:
         module = target(**arguments)
     except (Exception, SystemExit) as error:
-        raise ArchitectureError(f"--arch {arch}: the function failed: {_told(error)}") from error
+        raise ArchitectureError(
+            f"--arch {arch}: the function failed: {_told(error)}", code="EM-ARCH"
+        ) from error
     if not isinstance(module, torch.nn.Module):
-        raise ArchitectureError(f"--arch {arch} returned {type(module).__name__}, not a torch.nn.Module.")
+        raise ArchitectureError(
+            f"--arch {arch} returned {type(module).__name__}, not a torch.nn.Module.", code="EM-ARCH"
+        )
     return module
 
 
@@ -118,7 +129,9 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], a
         signature.bind(**arguments)
     except TypeError as error:
         raise UsageError(
-            f"--arch {arch}{signature}: {error}.", "Give its arguments with `--arch-arg name=value`."
+            f"--arch {arch}{signature}: {error}.",
+            "Give its arguments with `--arch-arg name=value`.",
+            code="EM-ARCH",
         ) from error
     except ValueError:
         return  # written in C: it tells by itself when called

@@ -76,7 +76,11 @@ def _ordered(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tu
     """Put named shapes into forward's order."""
     for spec in asked:
         if not spec.shape or min(spec.shape) < 1:
-            raise UsageError(f"--input-shape {list(spec.shape)} has no elements.", "Give sizes of 1 or more.")
+            raise UsageError(
+                f"--input-shape {list(spec.shape)} has no elements.",
+                "Give sizes of 1 or more.",
+                code="EM-INPUT-SHAPE",
+            )
     named = [spec.name for spec in asked if spec.name]
     if not named or names is None:
         return asked
@@ -86,6 +90,7 @@ def _ordered(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tu
         raise UsageError(
             f"--input-shape names {given}; the network's inputs are {', '.join(names)}.",
             "Name each input once, or none.",
+            code="EM-INPUT-SHAPE",
         )
     return tuple(sorted(asked, key=lambda spec: names.index(spec.name)))
 
@@ -98,6 +103,7 @@ def _from_example(
         raise UsageError(
             f"The network does not say what shape its input has.{takes}",
             "Give --input-shape once per input, in order: `--input-shape 1,3,224,224`.",
+            code="EM-INPUT-SHAPE",
         )
     return tuple(TensorSpec("", tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in example)
 
@@ -119,6 +125,7 @@ def _check_count(specs: tuple[TensorSpec, ...], names: tuple[str, ...] | None, r
     raise UsageError(
         f"The network's forward takes {takes}, and {len(specs)} input shape(s) are given.",
         "Give --input-shape once per input, in order.",
+        code="EM-INPUT-SHAPE",
     )
 
 
@@ -137,6 +144,7 @@ def _check_photo(specs: tuple[TensorSpec, ...], photo: Photo) -> None:
     raise UsageError(
         f"--input-shape {list(shape)} does not fit the weights, which need {needed}.",
         "The position embedding fixes the size." if side else "",
+        code="EM-INPUT-SHAPE",
     )
 
 

@@ -201,7 +201,9 @@ def _construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
         return skeleton.construct(name, arguments)
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise UsageError(f"{PREFIX}{name} cannot be built with {given or 'no arguments'}: {error}") from error
+        raise UsageError(
+            f"{PREFIX}{name} cannot be built with {given or 'no arguments'}: {error}", code="EM-ARCH"
+        ) from error
 
 
 def _without_disabled(
@@ -284,7 +286,7 @@ def _check_name(name: str) -> None:
         return
     nearest = difflib.get_close_matches(name, known, n=3)
     suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
-    raise UsageError(f"torchvision has no network named {name!r}.", suggestion)
+    raise UsageError(f"torchvision has no network named {name!r}.", suggestion, code="EM-ARCH")
 
 
 def _other_architecture(shapes: Mapping[str, index.Shape]) -> str:

@@ -103,10 +103,12 @@ def load_evidence(out: Path, report: Report) -> Evidence:
 
 def _check_hash(path: Path, sha256: str) -> None:
     if not path.is_file():
-        raise VerificationError(f"{path} is missing.", "Export again.")
+        raise VerificationError(f"{path} is missing.", "Export again.", code="EM-CHANGED")
     if files.digest_file(path) != sha256:
         raise VerificationError(
-            f"{path} is not the file that was exported (its sha256 differs).", "Export again."
+            f"{path} is not the file that was exported (its sha256 differs).",
+            "Export again.",
+            code="EM-CHANGED",
         )
 
 

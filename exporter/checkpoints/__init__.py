@@ -21,7 +21,7 @@ from exporter.checkpoints import (
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.contents import printable
 from exporter.checkpoints.source import EXPECTED, Source, opened
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
 
@@ -71,7 +71,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
         # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
         except (Exception, pickle.PickleError) as error:
             reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")
-            raise CheckpointError(
+            raise DamagedFileError(
                 f"{path} is damaged or no checkpoint: {reason or type(error).__name__}. {EXPECTED}", DAMAGED
             ) from error
 
@@ -85,6 +85,7 @@ def _read(source: Source, trust: bool) -> Checkpoint:
         raise CheckpointError(
             f"{source.path} holds no weights ({found or 'it is empty'}).",
             "Save them with torch.save(model.state_dict(), …).",
+            code="EM-NO-WEIGHTS",
         )
     raise CheckpointError(
         f"{source.path} {source.nature()}. {EXPECTED}", "Give the trained checkpoint itself."
@@ -99,4 +100,6 @@ def _top(source: Source) -> tuple[tuple[str, str], ...]:
 
 def _located(error: CheckpointError, path: Path) -> CheckpointError:
     """The same error with the file's name in it."""
-    return error if str(path) in error.message else CheckpointError(f"{path}: {error.message}", error.hint)
+    if str(path) in error.message:
+        return error
+    return type(error)(f"{path}: {error.message}", error.hint, error.code)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 from exporter import files
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, DamagedFileError
 
 EXPANSION = 16
 SLACK_BYTES = 64 << 20
@@ -25,7 +25,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise CheckpointError(f"The zip archive is damaged or cut short ({error}).", DAMAGED) from error
+            raise DamagedFileError(f"The zip archive is damaged or cut short ({error}).", DAMAGED) from error
         entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
         _check(entries, size_bytes)
         self.root = _root(entries)
@@ -48,7 +48,7 @@ class Archive:
             CheckpointError: It is missing, or not what was written.
         """
         if name not in self._entries:
-            raise CheckpointError(f"The archive has no record {name!r}.", DAMAGED)
+            raise DamagedFileError(f"The archive has no record {name!r}.", DAMAGED)
         try:
             return self._zip.read(self._entries[name])
         except (
@@ -59,7 +59,7 @@ class Archive:
             NotImplementedError,
             RuntimeError,
         ) as error:
-            raise CheckpointError(
+            raise DamagedFileError(
                 f"The record {name!r} of the archive is damaged ({error}).", DAMAGED
             ) from error
 
@@ -88,6 +88,6 @@ def _check(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
     if any(entry.flag_bits & files.ENCRYPTED for entry in entries):
         raise CheckpointError("The archive is encrypted.", "Unpack it and give the checkpoint itself.")
     if problem := files.duplicates(entries):
-        raise CheckpointError(f"{problem}: no PyTorch wrote it.", DAMAGED)
+        raise DamagedFileError(f"{problem}: no PyTorch wrote it.", DAMAGED)
     if problem := files.expands(entries, size_bytes, EXPANSION, SLACK_BYTES):
-        raise CheckpointError(problem, DAMAGED)
+        raise DamagedFileError(problem, DAMAGED)

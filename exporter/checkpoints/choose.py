@@ -92,7 +92,9 @@ def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
 def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
     if not trained:
         raise CheckpointError(
-            "There are no weights in it.", "Save them with torch.save(model.state_dict(), …)."
+            "There are no weights in it.",
+            "Save them with torch.save(model.state_dict(), …).",
+            code="EM-NO-WEIGHTS",
         )
     first, rest = trained[0], trained[1:]
     if rest and rest[0].rank == first.rank:
@@ -100,6 +102,7 @@ def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
         raise CheckpointError(
             f"It holds several sets of weights, and nothing says which to ship: {titles}.",
             "Save the one to ship: torch.save(checkpoint[key], …).",
+            code="EM-SEVERAL-WEIGHTS",
         )
     first = _without_counter(first)
     notes = [f"weights taken from {first.title}"] if first.path else []

@@ -19,7 +19,7 @@ from exporter.checkpoints.archive import DAMAGED, Archive, packed
 from exporter.checkpoints.source import Source
 from exporter.checkpoints.torchscript import check_module
 from exporter.checkpoints.values import TensorRef
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, CodeInFileError, DamagedFileError
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ def _payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
     """The file of one weight; raw numbers only."""
     name, meta = payload["path_name"], payload["tensor_meta"]
     if payload["use_pickle"] or meta is None or not str(name).startswith(("weight_", "tensor_")):
-        raise CheckpointError(
+        raise CodeInFileError(
             f"The exported program stores {str(name)[:60]!r} as a pickled object, expected plain tensors.",
             program_json.TRUST,
         )
     shape: list[int] = [int(size["as_int"]) for size in meta["sizes"]]
     # torch makes up zeros, however many, where the record is empty.
     if archive.size_bytes(folder + name) == 0 and 0 not in shape:
-        raise CheckpointError(
+        raise DamagedFileError(
             f"The exported program declares {shape} for the empty record {name!r}.", DAMAGED
         )
     return str(name)

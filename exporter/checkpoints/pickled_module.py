@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exporter.checkpoints import choose, contents, tensors
 from exporter.checkpoints.source import Source
 from exporter.checkpoints.values import Inert, is_module
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
     key = _preferred(found)
     where = f" under {key!r}" if key else ""
     if not trust:
-        raise CheckpointError(
+        raise CodeInFileError(
             f"{source.path} is a whole pickled module "
             f"(an object of {contents.printable(found[key].name)}{where}), "
             "expected its weights: to read it is to run its code.",

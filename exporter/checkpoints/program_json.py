@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, CodeInFileError
 
 IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*|", re.ASCII)
 DOTTED = re.compile(r"(?!__)\w+(\.\w+)*|", re.ASCII)
@@ -109,7 +109,7 @@ def _name(value: str, separator: str) -> str:
 
 def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:
     if not pattern.fullmatch(value):
-        raise CheckpointError(
+        raise CodeInFileError(
             f"The exported program has the {what} {value[:80]!r}, which a plain model never has.", TRUST
         )
     return value
@@ -123,7 +123,7 @@ def _expression(value: str) -> str:
             f"The exported program has the size {value[:80]!r}, which is no expression."
         ) from error
     if not all(map(_is_harmless, nodes)):
-        raise CheckpointError(
+        raise CodeInFileError(
             f"The exported program has the size {value[:80]!r}, expected sums and products of symbols.", TRUST
         )
     return value
@@ -148,12 +148,12 @@ def _tree(value: str) -> str:
         case [1, dict(root)]:
             _check_tree(root)
             return value
-    raise CheckpointError("The exported program nests its inputs in an unknown way.", TRUST)
+    raise CodeInFileError("The exported program nests its inputs in an unknown way.", TRUST)
 
 
 def _check_tree(node: dict[str, Any]) -> None:
     if node.get("type") not in TREE_TYPES:
-        raise CheckpointError(
+        raise CodeInFileError(
             f"The exported program takes or returns a {str(node.get('type'))[:80]!r}, expected tensors in "
             "plain tuples, lists and dictionaries.",
             TRUST,
@@ -161,6 +161,6 @@ def _check_tree(node: dict[str, Any]) -> None:
     context = node.get("context")
     keys = json.loads(context) if isinstance(context, str) and context else context
     if keys is not None and not (isinstance(keys, list) and all(isinstance(k, str | int) for k in keys)):
-        raise CheckpointError("The exported program nests its inputs in an unknown way.", TRUST)
+        raise CodeInFileError("The exported program nests its inputs in an unknown way.", TRUST)
     for child in node.get("children_spec", ()):
         _check_tree(child)

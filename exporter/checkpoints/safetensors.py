@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.checkpoints import contents, prefixes, tensors
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.source import Source
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def read(source: Source, trust: bool) -> Checkpoint:
     loaded, converted = tensors.as_float32({names[name]: tensor for name, tensor in stored.items()})
     if not loaded:
         raise CheckpointError(
-            f"{source.path} holds no tensors.", "Save the weights with safetensors.torch.save_file."
+            f"{source.path} holds no tensors.",
+            "Save the weights with safetensors.torch.save_file.",
+            code="EM-NO-WEIGHTS",
         )
     described = [
         (contents.printable(name), f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}")
@@ -58,7 +60,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
 def _metadata(source: Source) -> list[tuple[str, object]]:
     (length,) = struct.unpack("<Q", source.head[:8])
     if length > min(MAX_HEADER_BYTES, source.size_bytes - 8):
-        raise CheckpointError(
+        raise DamagedFileError(
             f"{source.path} declares a safetensors header of {length} bytes in a file of "
             f"{source.size_bytes}: cut short, or no safetensors file.",
             DAMAGED,
@@ -77,4 +79,4 @@ def _load(source: Source) -> dict[str, torch.Tensor]:
     try:
         return load(source.file.read())
     except SafetensorError as error:
-        raise CheckpointError(f"{source.path} is not a whole safetensors file: {error}.", DAMAGED) from error
+        raise DamagedFileError(f"{source.path} is not a whole safetensors file: {error}.", DAMAGED) from error

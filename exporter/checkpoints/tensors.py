@@ -101,6 +101,7 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
     raise CheckpointError(
         f"The tensor {name!r} is NaN or infinite in {count} of its {tensor.numel()} values.",
         "The training diverged, or the file is damaged: take an earlier checkpoint.",
+        code="EM-NOT-FINITE",
     )
 
 

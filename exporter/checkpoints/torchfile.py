@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from exporter.checkpoints.archive import DAMAGED, Archive
 from exporter.checkpoints.unpickle import BoundedFile, RestrictedUnpickler, unpickle
 from exporter.checkpoints.values import ITEM_BYTES, Storage
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, DamagedFileError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of the old layout; see `torch/serialization.py`."""
@@ -38,7 +38,7 @@ def read_zip(archive: Archive) -> Pickled:
     def read_storage(storage: Storage) -> bytearray:
         name = f"data/{storage.key}"
         if name in archive and archive.size_bytes(name) != storage.size_bytes:
-            raise CheckpointError(
+            raise DamagedFileError(
                 f"The record {name!r} holds {archive.size_bytes(name)} bytes, but its tensor declares "
                 f"{storage.size_bytes}.",
                 DAMAGED,
@@ -57,7 +57,7 @@ def read_legacy(file: BinaryIO, size_bytes: int) -> Pickled:
             "Load it where it was made and save the weights with torch.save(model.state_dict(), …).",
         )
     if unpickle(file, size_bytes) != PROTOCOL:
-        raise CheckpointError("The file is of an unknown version of torch.save's old format.", DAMAGED)
+        raise DamagedFileError("The file is of an unknown version of torch.save's old format.", DAMAGED)
     unpickle(file, size_bytes)
     reader = _RememberingUnpickler(BoundedFile(file, size_bytes))
     root = reader.load()
@@ -65,7 +65,7 @@ def read_legacy(file: BinaryIO, size_bytes: int) -> Pickled:
 
     def read_storage(storage: Storage) -> bytearray:
         if storage.key not in offsets:
-            raise CheckpointError("The file ends before the numbers of all its tensors.", DAMAGED)
+            raise DamagedFileError("The file ends before the numbers of all its tensors.", DAMAGED)
         file.seek(offsets[storage.key])
         return bytearray(file.read(storage.size_bytes))
 
@@ -84,25 +84,27 @@ class _RememberingUnpickler(RestrictedUnpickler):
         if isinstance(found, Storage):
             first = self.storages.setdefault(found.key, found)
             if (first.dtype, first.numel) != (found.dtype, found.numel):
-                raise CheckpointError(f"The storage {found.key!r} is declared twice, differently.", DAMAGED)
+                raise DamagedFileError(f"The storage {found.key!r} is declared twice, differently.", DAMAGED)
         return found
 
 
 def _offsets(file: BinaryIO, size_bytes: int, keys: object, storages: dict[str, Storage]) -> dict[str, int]:
     """Where each storage's first byte lies: after an 8-byte element count each, in the order of `keys`."""
     if not isinstance(keys, list) or not all(str(key) in storages for key in keys):
-        raise CheckpointError("The file lists storages that none of its tensors uses.", DAMAGED)
+        raise DamagedFileError("The file lists storages that none of its tensors uses.", DAMAGED)
     offsets: dict[str, int] = {}
     position = file.tell()
     for storage in (storages[str(key)] for key in keys):
         file.seek(position)
         head = file.read(8)
         if len(head) < 8 or struct.unpack("<q", head)[0] != storage.numel:
-            raise CheckpointError("The numbers after the pickle do not fit the tensors it declares.", DAMAGED)
+            raise DamagedFileError(
+                "The numbers after the pickle do not fit the tensors it declares.", DAMAGED
+            )
         offsets[storage.key] = position + 8
         position += 8 + storage.numel * ITEM_BYTES[storage.dtype]
         if position > size_bytes:
-            raise CheckpointError(
+            raise DamagedFileError(
                 f"The file ends {position - size_bytes} bytes early: it is cut short.", DAMAGED
             )
     return offsets

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.checkpoints import contents, tensors
 from exporter.checkpoints.archive import Archive, packed
 from exporter.checkpoints.source import Source
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _look_through(source: Source, records: dict[str, bytes]) -> None:
         strange = next((m for m in NAMESPACES.findall(data) if m not in KNOWN_NAMESPACES), None)
         if found or strange:
             what = found.group(1) if found else b"ops." + (strange or b"")
-            raise CheckpointError(
+            raise CodeInFileError(
                 f"The TorchScript code of {source.path} uses {what.decode()!r} ({name!r}), which may reach "
                 "files or operators of others.",
                 "Pass --trust if you trust whoever made the file.",

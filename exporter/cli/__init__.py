@@ -10,7 +10,7 @@ import typer
 from android_harness.errors import HarnessError
 from exporter.cli import device, export, history, look, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
-from exporter.errors import INTERRUPTED_EXIT_CODE, ExportError
+from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,3 +45,4 @@ def _complain(error: ExportError | HarnessError) -> None:
     typer.secho(f"export-mobile: {error.message}", fg="red", err=True)
     if error.hint:
         typer.echo(error.hint, err=True)
+    typer.secho(f"See {TROUBLESHOOTING}#{error.code.lower()}", dim=True, err=True)

@@ -82,7 +82,9 @@ def verify(
         listings.print_audit(found, console())
     if not found.holds:
         raise VerificationError(
-            f"{out} does not hold what its manifest claims.", "Export it again, or get the release again."
+            f"{out} does not hold what its manifest claims.",
+            "Export it again, or get the release again.",
+            code="EM-CHANGED",
         )
 
 

@@ -220,12 +220,15 @@ def checkpoint(card: Card) -> Path:
         path = card.place(listed.path)
     if not path.is_file():
         hint = f"Get it: {listed.get}" if listed.get else "Check the path: it is relative to the card."
-        raise CheckpointError(f"{card}: checkpoint.path: there is no file {path}.", hint)
+        raise CheckpointError(
+            f"{card}: checkpoint.path: there is no file {path}.", hint, code="EM-CARD-CHECKPOINT"
+        )
     seen = files.digest_file(path)
     if not seen.startswith(listed.sha256):
         raise CheckpointError(
             f"{card}: checkpoint.sha256: {path} has {seen}, expected {listed.sha256}.",
             "The file is another than the card means: get that one, or write this one's sha256.",
+            code="EM-CARD-CHECKPOINT",
         )
     return path
 

@@ -248,7 +248,9 @@ def get(name: str) -> Target:
     near = [known[s].name for s in difflib.get_close_matches(wanted, known, n=6, cutoff=0.6)]
     suggestion = f"Did you mean {' or '.join(dict.fromkeys(near[:3]))}? " if near else ""
     raise UsageError(
-        f"Unknown target {name[:80]!r}.", f"{suggestion}Targets: {', '.join(t.name for t in TARGETS)}."
+        f"Unknown target {name[:80]!r}.",
+        f"{suggestion}Targets: {', '.join(t.name for t in TARGETS)}.",
+        code="EM-TARGET",
     )
 
 

@@ -57,13 +57,19 @@ def _parse(path: Path, what: str) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{what}: {path} cannot be read: {error.strerror}.", "Check the path.") from None
+        raise UsageError(
+            f"{what}: {path} cannot be read: {error.strerror}.", "Check the path.", code="EM-CONFIG"
+        ) from None
     if len(content) > MAX_BYTES:
-        raise UsageError(f"{what}: {path} has {len(content)} bytes; at most {MAX_BYTES} are read.")
+        raise UsageError(
+            f"{what}: {path} has {len(content)} bytes; at most {MAX_BYTES} are read.", code="EM-CONFIG"
+        )
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{what}: {path} is not TOML: {error}.", "See https://toml.io.") from None
+        raise UsageError(
+            f"{what}: {path} is not TOML: {error}.", "See https://toml.io.", code="EM-CONFIG"
+        ) from None
 
 
 def _refused(error: ValidationError, path: Path, what: str, kind: type[Table]) -> UsageError:
@@ -83,7 +89,7 @@ def _refused(error: ValidationError, path: Path, what: str, kind: type[Table]) -
     else:
         reason = first["msg"].removeprefix("Value error, ")
         said = f"{where} is {_shown(first['input'])}: {reason[:1].lower()}{reason[1:]}" if where else reason
-    return UsageError(f"{what} ({path}): {said}.{more}", hint)
+    return UsageError(f"{what} ({path}): {said}.{more}", hint, code="EM-CONFIG")
 
 
 def _written(loc: Sequence[str | int]) -> str:

@@ -138,6 +138,7 @@ def _from_arrays(source: Path, inputs: tuple[TensorSpec, ...], count: int) -> Da
             f"{source.name} holds {len(rows)} sample(s), {len(distinct)} of them different: "
             "calibration and verification each need their own.",
             "Give at least two different samples; a hundred or more is better.",
+            code="EM-FEW-SAMPLES",
         )
     copies = len(rows) - len(distinct)
     if copies:
@@ -199,6 +200,7 @@ def _from_photos(
             f"{source} holds {len(found)} picture file(s), {len(distinct)} of them usable and different; "
             f"calibration and verification each need their own. {' '.join(problems[:3])}".rstrip(),
             "Give a folder with at least two different photos; a hundred or more is better.",
+            code="EM-FEW-SAMPLES",
         )
     boundary, pair_problem = _boundary(distinct)
     sides = [distinct[:boundary], distinct[boundary:]]
@@ -256,17 +258,21 @@ def photo_input(
             f"{source} is a folder of photos, but the model's inputs are {shapes}; "
             "expected one float32 [N, 1 or 3, height, width].",
             hint,
+            code="EM-PREPROCESSING",
         )
     spec = inputs[0]
     if preprocessing is None:
         raise CalibrationError(
-            f"Nobody said how a photo becomes the input {shapes}.", "Give --mean and --std or --preprocess."
+            f"Nobody said how a photo becomes the input {shapes}.",
+            "Give --mean and --std or --preprocess.",
+            code="EM-PREPROCESSING",
         )
     if spec.shape[2:] != preprocessing.crop or not _is_photo(spec, preprocessing):
         made = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
         raise CalibrationError(
             f"The preprocessing makes {made}, but the model's input is {shapes}.",
             "Change --preprocess, --mean and --std, or --input-shape.",
+            code="EM-PREPROCESSING",
         )
     return spec, preprocessing
 

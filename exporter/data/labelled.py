@@ -118,6 +118,7 @@ def _check_range(source: Path, labels: Array, classes: int) -> None:
             f"{source.name}: {wrong.size} label(s) are no class of the model's {classes} (0 to "
             f"{classes - 1}), the first is {int(wrong[0])}.",
             "Labels count from 0." if int(labels.max()) == classes and int(labels.min()) == 1 else "",
+            code="EM-CLASSES",
         )
 
 
@@ -176,16 +177,21 @@ def match(
         f"--eval: {source} holds {len(folders)} folders ({_some(folders)}); the model has {classes} classes"
         f"{' without known names' if not names else ''}, so nobody can say which is which.",
         f"Name the folders by class number, or list {classes} names, one a line, in {CLASSES_FILE} there.",
+        code="EM-CLASSES",
     )
 
 
 def _by_name(folders: Sequence[str], names: Sequence[str], where: str) -> dict[str, int]:
     places = _places(names)
     if missing := [name for name in folders if _plain(name) not in places]:
-        raise CalibrationError(f"--eval: {_some(missing)} is not among {where} ({_some(names)}).")
+        raise CalibrationError(
+            f"--eval: {_some(missing)} is not among {where} ({_some(names)}).", code="EM-CLASSES"
+        )
     if twice := [name for name in folders if len(places[_plain(name)]) > 1]:
         raise CalibrationError(
-            f"--eval: {_some(twice)} names more than one of {where}.", "Name that folder by its class number."
+            f"--eval: {_some(twice)} names more than one of {where}.",
+            "Name that folder by its class number.",
+            code="EM-CLASSES",
         )
     return {name: places[_plain(name)][0] for name in folders}
 
@@ -211,7 +217,9 @@ def _listed(path: Path, classes: int) -> list[str]:
         raise CalibrationError(f"--eval: {path} cannot be read: {error}.") from None
     names = [line.strip() for line in lines if line.strip()]
     if len(names) != classes:
-        raise CalibrationError(f"--eval: {path} lists {len(names)} classes, the model has {classes}.")
+        raise CalibrationError(
+            f"--eval: {path} lists {len(names)} classes, the model has {classes}.", code="EM-CLASSES"
+        )
     return names
 
 
@@ -234,6 +242,7 @@ def check_apart(found: Labelled, used: Mapping[bytes, data.Origin], calibration:
             f"{len(shared)} sample(s) of --eval are also in {calibration} ({pairs}{more}): accuracy on what "
             "an artifact was calibrated on says nothing.",
             "Take them out of one of the two.",
+            code="EM-SHARED-SAMPLES",
         )
 
 

@@ -33,7 +33,9 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
     columns = [_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
     counts = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(counts.values())) > 1:
-        raise CalibrationError(f"{path.name}: the arrays hold different numbers of samples: {counts}.", HOW)
+        raise CalibrationError(
+            f"{path.name}: the arrays hold different numbers of samples: {counts}.", HOW, code="EM-NPZ"
+        )
     unused = sorted(set(arrays) - set(names))
     notes = (
         (f"Ignored arrays of {path.name} that are no input: {', '.join(map(repr, unused))}.",)
@@ -55,11 +57,15 @@ def labels(path: Path) -> Array:
     found = _load(path).get(LABELS)
     if found is None:
         raise CalibrationError(
-            f"{path.name} holds no array {LABELS!r}.", "Save the class of each sample as it."
+            f"{path.name} holds no array {LABELS!r}.",
+            "Save the class of each sample as it.",
+            code="EM-NPZ",
         )
     if found.dtype.kind not in "iu" or found.ndim not in {1, 2}:
         raise CalibrationError(
-            f"{path.name}: {LABELS!r} is {found.dtype} {list(found.shape)}, expected whole numbers [samples]."
+            f"{path.name}: {LABELS!r} is {found.dtype} {list(found.shape)}, "
+            "expected whole numbers [samples].",
+            code="EM-NPZ",
         )
     return found.astype(np.int64).reshape(-1)
 
@@ -75,7 +81,9 @@ def _load(path: Path) -> dict[str, Array]:
     # zlib, struct and NumPy's header parser raise whatever hostile bytes led them to.
     except Exception as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CalibrationError(f"{path.name} is not a readable .npz file: {words[:160]}.", HOW) from error
+        raise CalibrationError(
+            f"{path.name} is not a readable .npz file: {words[:160]}.", HOW, code="EM-NPZ"
+        ) from error
 
 
 def _check_total(path: Path, total: int) -> None:
@@ -83,6 +91,7 @@ def _check_total(path: Path, total: int) -> None:
         raise CalibrationError(
             f"{path.name} unpacks to {total / 2**30:.1f} GiB; at most {MAX_BYTES / 2**30:.0f} are read.",
             "A few hundred samples are enough.",
+            code="EM-NPZ",
         )
 
 
@@ -91,12 +100,15 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     with archive.open(member) as stream:
         shape, dtype = _header(stream)
         if dtype.hasobject:
-            raise CalibrationError(f"Array {member.filename!r} holds Python objects, expected numbers.", HOW)
+            raise CalibrationError(
+                f"Array {member.filename!r} holds Python objects, expected numbers.", HOW, code="EM-NPZ"
+            )
         promised = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
         if promised > member.file_size:
             raise CalibrationError(
                 f"Array {member.filename!r} claims {promised:,} bytes, the file holds {member.file_size:,}.",
                 "The file is damaged; write it again.",
+                code="EM-NPZ",
             )
     with archive.open(member) as stream:
         array: Array = np.lib.format.read_array(stream, allow_pickle=False)
@@ -118,7 +130,9 @@ def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...])
     if set(positional) == set(arrays):
         return positional
     raise CalibrationError(
-        f"{path.name} holds the arrays {sorted(arrays)[:20]}; expected {named} (or {positional}).", HOW
+        f"{path.name} holds the arrays {sorted(arrays)[:20]}; expected {named} (or {positional}).",
+        HOW,
+        code="EM-NPZ",
     )
 
 
@@ -133,6 +147,7 @@ def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
             f"{path.name}: array {name!r} has shape {list(array.shape)}, expected {expected} "
             f"for input {spec.name!r}.",
             HOW,
+            code="EM-NPZ",
         )
     typed = _typed(path, name, array, np.dtype(spec.dtype))
     return [np.ascontiguousarray(row.reshape(spec.shape)) for row in typed]
@@ -142,13 +157,17 @@ def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) ->
     kinds = "iu" if wanted.kind in "iu" else wanted.kind
     if array.dtype.kind not in kinds:
         hint = "Apply the model's preprocessing before saving." if wanted.kind == "f" else HOW
-        raise CalibrationError(f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.", hint)
+        raise CalibrationError(
+            f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.", hint, code="EM-NPZ"
+        )
     with np.errstate(over="ignore"):
         typed: Array = array.astype(wanted)
     changed = typed.dtype.kind in "iu" and not np.array_equal(typed, array)
     if changed or (typed.dtype.kind == "f" and not np.isfinite(typed).all()):
         what = f"values that do not fit {wanted}" if changed else "NaN or infinite values"
         raise CalibrationError(
-            f"{path.name}: array {name!r} has {what}.", "Every value must be a finite number."
+            f"{path.name}: array {name!r} has {what}.",
+            "Every value must be a finite number.",
+            code="EM-NPZ",
         )
     return typed

@@ -104,7 +104,7 @@ def load(path: Path) -> Config:
         named = tuple(dict.fromkeys(targets.get(name).name for name in listed.targets))
         affinity = options.mask("protocol.affinity", listed.protocol.affinity)
     except UsageError as error:
-        raise UsageError(f"{WHAT} ({path}): {error.message}", error.hint) from None
+        raise UsageError(f"{WHAT} ({path}): {error.message}", error.hint, error.code) from None
     return Config(
         path=path,
         cards=good,

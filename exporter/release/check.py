@@ -56,6 +56,7 @@ def _verify_out(out: Path, key: Path | None, workers: int, observer: Observer | 
         raise VerificationError(
             f"{out} has no signature: those of a release are over its folder and its zip.",
             "Give one of these.",
+            code="EM-SIGNATURE",
         )
     from exporter.report import manifest
 

@@ -38,6 +38,7 @@ def check(out: Path, kept: Manifest) -> None:
             raise VerificationError(
                 f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
                 "Export it again.",
+                code="EM-CHANGED",
             )
     if not (out / PAGE).is_file():
-        raise VerificationError(f"{out / PAGE} is missing.", "Export it again.")
+        raise VerificationError(f"{out / PAGE} is missing.", "Export it again.", code="EM-CHANGED")

@@ -195,6 +195,7 @@ def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
         raise ReleaseError(
             f"{artifact.name} was never executed, so nothing proves it. {artifact.reason or ''}",
             f"Export where it can run, or give --allow-unverified {artifact.name}: the bundle says so.",
+            code="EM-UNVERIFIED",
         )
     return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
 
@@ -222,11 +223,16 @@ def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Arti
             name=artifact.name, budget=listed.budget_ms, target=listed.target.name
         )
         if verdict == "fail":
-            raise ReleaseError(sentence, "Export for a larger --budget, or choose another with --artifacts.")
+            raise ReleaseError(
+                sentence,
+                "Export for a larger --budget, or choose another with --artifacts.",
+                code="EM-OVER-BUDGET",
+            )
         if not request.allow_unmeasured:
             raise ReleaseError(
                 sentence,
                 f"Run `export-mobile bench {request.out}`, or give --allow-unmeasured: the bundle says so.",
+                code="EM-UNMEASURED",
             )
         words.append(sentence)
     return tuple(words)

@@ -51,6 +51,7 @@ def check(request: ReleaseRequest, built: Path, again: Path) -> None:
         raise ReleaseError(
             f"It is not reproducible: a second build differs. {'; '.join(different[:SHOWN])}{more}.",
             "Nothing was published.",
+            code="EM-NOT-REPRODUCIBLE",
         )
 
 

@@ -63,17 +63,22 @@ def check(what: Path, signature: Path, key: Path) -> None:
     """
     verifying = extra.need("model_signing.verifying", "Checking a signature")
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
-        raise VerificationError(f"{what.name} has no signature: {signature.name} is missing.")
+        raise VerificationError(
+            f"{what.name} has no signature: {signature.name} is missing.", code="EM-SIGNATURE"
+        )
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"--key {key} is no public key that can be used: {error}.", KINDS) from None
+        raise UsageError(
+            f"--key {key} is no public key that can be used: {error}.", KINDS, code="EM-KEY"
+        ) from None
     try:
         config.set_hashing_config(_hashing()).verify(what, signature)
     except Exception as error:  # what a damaged signature makes the library raise is of any type
         why = str(error) or type(error).__name__
         raise VerificationError(
-            f"The signature of {what.name} does not hold: {why[:300].rstrip('. ')}."
+            f"The signature of {what.name} does not hold: {why[:300].rstrip('. ')}.",
+            code="EM-SIGNATURE",
         ) from None
 
 
@@ -101,9 +106,11 @@ def _public_half(key: Path) -> bytes:
         private = serialization.load_pem_private_key(key.read_bytes(), _password())
     except (OSError, ValueError, TypeError) as error:
         hint = f"Set {PASSWORD}." if "encrypted" in str(error) else KINDS
-        raise UsageError(f"--key {key} cannot be read as a private key: {error}.", hint) from None
+        raise UsageError(
+            f"--key {key} cannot be read as a private key: {error}.", hint, code="EM-KEY"
+        ) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
-        raise UsageError(f"--key {key} is of a kind that model-signing does not take.", KINDS)
+        raise UsageError(f"--key {key} is of a kind that model-signing does not take.", KINDS, code="EM-KEY")
     return private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -113,7 +113,9 @@ def _compare(path: Path, into: Path, entries: list[zipfile.ZipInfo]) -> None:
         again.unlink(missing_ok=True)
     if not same:
         raise VerificationError(
-            f"{path.name} holds bytes that export-mobile did not write: it was changed or packed again.", HINT
+            f"{path.name} holds bytes that export-mobile did not write: it was changed or packed again.",
+            HINT,
+            code="EM-CHANGED",
         )
 
 

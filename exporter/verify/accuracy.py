@@ -132,6 +132,7 @@ def check_enough(samples: int, max_drop: float) -> None:
             f"--eval has {samples} labelled sample(s): one of them is {100 / max(samples, 1):.3g} points of "
             f"top-1, more than the {max_drop:g} that may be lost.",
             f"Give {needed(max_drop)} or more, or a larger --max-drop.",
+            code="EM-FEW-SAMPLES",
         )
 
 

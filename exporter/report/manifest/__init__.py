@@ -105,7 +105,9 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise VerificationError(
-            f"{path} does not exist.", "Give the folder that export-mobile wrote."
+            f"{path} does not exist.",
+            "Give the folder that export-mobile wrote.",
+            code="EM-NO-EXPORT",
         ) from None
     except OSError as error:
         raise VerificationError(f"{path} cannot be read: {error.strerror}.") from None
