@@ -11,7 +11,7 @@ from typing import Any
 from android_harness import parse
 from android_harness.adb_states import NO_DEVICE, advice
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
-from android_harness.records import Completed, Seen
+from android_harness.records import Completed, DeviceEntry
 
 ROOT = "/data/local/tmp/export-mobile"
 QUERY_S = 5.0
@@ -48,17 +48,17 @@ def transfer_s(size: int) -> float:
     return 10.0 + size / BYTES_PER_SECOND
 
 
-def list_devices() -> tuple[Seen, ...]:
+def list_devices() -> tuple[DeviceEntry, ...]:
     """Every device adb knows, in whatever state, by serial: adb itself lists them in no order.
 
     Raises:
         SetupError: adbutils or adb is missing, or its server cannot be started.
         DeviceError: The adb server does not answer.
     """
-    link = _link()
-    link.start_server()
-    with link.translated("the adb server", "listing devices", QUERY_S):
-        seen = parse.devices(link.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+    client = _adb_client()
+    client.start_server()
+    with client.translated("the adb server", "listing devices", QUERY_S):
+        seen = parse.devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
     return tuple(sorted(seen, key=lambda one: one.serial))
 
 
@@ -77,7 +77,7 @@ def connect(serial: str | None = None) -> AdbDevice:
     return device
 
 
-def choose(seen: tuple[Seen, ...], serial: str | None) -> Seen:
+def choose(seen: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
     """The device that is meant; `NoDeviceError` where that is not exactly one that can be talked to."""
     named = tuple(device for device in seen if serial in (None, device.serial))
     usable = tuple(device for device in named if device.state == "device")
@@ -96,7 +96,7 @@ def choose(seen: tuple[Seen, ...], serial: str | None) -> Seen:
     raise NoDeviceError("No device: adb lists none.", NO_DEVICE)
 
 
-def _listed(seen: tuple[Seen, ...]) -> str:
+def _listed(seen: tuple[DeviceEntry, ...]) -> str:
     return "; ".join(
         f"{device.serial} ({device.state}{': ' if advice(device.state) else ''}{advice(device.state)})"
         for device in seen
@@ -124,7 +124,7 @@ class AdbDevice:
             raise self._overdue(argv[0], timeout_s) from error
 
     def _shell(self, line: str, timeout_s: float) -> Completed:
-        with _link().translated(self.serial, "running a command", None):
+        with _adb_client().translated(self.serial, "running a command", None):
             # v2: the other form learns the exit code from an echo that `exit` skips.
             raw = self._on_adb(timeout_s).shell2(
                 f"{line} </dev/null", timeout=timeout_s, encoding=None, v2=True
@@ -153,10 +153,10 @@ class AdbDevice:
         deadline = transfer_s(size)
         # Opened here: adbutils leaves a file open when the device goes away before the first byte.
         doing = f"copying {source.name!r:.100} onto it"
-        with source.open("rb") as file, _link().translated(self.serial, doing, deadline):
+        with source.open("rb") as file, _adb_client().translated(self.serial, doing, deadline):
             try:
                 self._on_adb(deadline).sync.push(file, target, check=True)
-            except _link().AdbError as error:
+            except _adb_client().AdbError as error:
                 if str(error) != "FAIL":  # all that adbutils keeps of the device's answer
                     raise
                 refused = True
@@ -191,8 +191,10 @@ class AdbDevice:
         deadline = transfer_s(size)
         aside = target.with_name(f".{target.name[:100]}.part")
         try:
-            with _link().translated(self.serial, f"copying {source!r:.200} from it", deadline):
-                copied = _link().pull(self._on_adb(deadline, 2 * size + MAX_OUTPUT), source, aside, size)
+            with _adb_client().translated(self.serial, f"copying {source!r:.200} from it", deadline):
+                copied = _adb_client().pull(
+                    self._on_adb(deadline, 2 * size + MAX_OUTPUT), source, aside, size
+                )
             if copied != size:
                 raise DeviceError(f"{self.serial}: {source!r:.200} has {size} bytes, {copied} arrived.")
             aside.replace(target)
@@ -200,7 +202,7 @@ class AdbDevice:
             aside.unlink(missing_ok=True)
 
     def _size(self, path: str) -> int:
-        with _link().translated(self.serial, f"looking at {path!r:.200}", QUERY_S):
+        with _adb_client().translated(self.serial, f"looking at {path!r:.200}", QUERY_S):
             found = self._on_adb(QUERY_S).sync.stat(path)
         if not stat.S_ISREG(found.mode):
             raise DeviceError(f"{self.serial} has no file {path!r:.200}.")
@@ -233,14 +235,14 @@ class AdbDevice:
             return
         for command in asked:
             try:
-                _link().start_server()
-                with _link().translated(self.serial, "reconnecting", timeout_s):
-                    _link().Client(timeout_s, MAX_OUTPUT).ask(command)
+                _adb_client().start_server()
+                with _adb_client().translated(self.serial, "reconnecting", timeout_s):
+                    _adb_client().Client(timeout_s, MAX_OUTPUT).ask(command)
             except HarnessError:
                 continue  # whether it worked is asked of the device itself, until time is up
 
     def _on_adb(self, timeout_s: float, limit: int | None = None) -> Any:
-        return _link().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.serial)
+        return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.serial)
 
 
 def megabytes(count: int) -> str:
@@ -254,12 +256,12 @@ def _checked_path(path: str) -> None:
         raise DeviceError(f"Not an absolute path on the device: {path!r:.200}.")
 
 
-def _link() -> Any:
+def _adb_client() -> Any:
     try:
-        from android_harness import link
+        from android_harness import adb_client
     except ImportError as error:
         raise SetupError(
             f"Talking to a phone needs the package adbutils ({error}).",
             "Install it: pip install 'export-mobile[android]'.",
         ) from error
-    return link
+    return adb_client

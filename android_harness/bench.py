@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 from android_harness import identity as identities
 from android_harness.errors import DeviceError, Disconnected, HarnessError
-from android_harness.launching import Gone, Remote, cores, launch, read_canary, repeated
-from android_harness.placing import Program, place, programs_needed
-from android_harness.records import Backend, Device, Identity, Launch, Plan, Session, State, Work
+from android_harness.launch import DeviceLost, PreparedDevice, cores, repeated, run_canary, run_launch
+from android_harness.push import Program, push_files, runners_for
+from android_harness.records import Backend, BenchConfig, BenchTask, Device, Identity, Launch, Session, State
 
 Programs: TypeAlias = Callable[[Backend], Program]
 Observer: TypeAlias = Callable[[str, str], None]
@@ -40,17 +40,17 @@ UNKNOWN = State(
 
 @dataclass(frozen=True, eq=False)
 class Failed:
-    """A work of which there is no session."""
+    """A task of which there is no session."""
 
-    work: Work
+    task: BenchTask
     reason: HarnessError
 
 
 @dataclass(eq=False)
-class _Course:
-    """What is known of one work so far."""
+class _TaskProgress:
+    """What is known of one task so far."""
 
-    work: Work
+    task: BenchTask
     before: State | None = None
     after: State | None = None
     started_at: str = ""
@@ -63,66 +63,66 @@ def measure(
     device: Device,
     identity: Identity,
     programs: Programs,
-    works: Sequence[Work],
-    plan: Plan,
+    tasks: Sequence[BenchTask],
+    config: BenchConfig,
     observer: Observer,
     measured: Measured = lambda session: None,
 ) -> tuple[Session | Failed, ...]:
-    """Measure each work on a device that is ready: `plan.launches` processes each, in alternating order.
+    """Measure each task on a device that is ready: `config.launches` processes each, in alternating order.
 
     A launch that the transport cuts off is repeated, twice at most; one that ended never is, and is kept if
-    there are two of them. What goes wrong with one work fails that work only; a device that does not come
+    there are two of them. What goes wrong with one task fails that task only; a device that does not come
     back ends all.
 
     Args:
         device: Where to.
         identity: `identity.identify(device)`.
         programs: The runner for a backend.
-        works: What to measure.
-        plan: How much of it; its threads are no more than the device's cores in the sessions' plan.
+        tasks: What to measure.
+        config: How much of it; its threads are no more than the device's cores in the sessions' config.
         observer: Told what begins now.
         measured: Given each session that is complete as soon as it is, while others' launches are still to
             come. What it raises ends all.
 
     Returns:
-        A session or a failure for each work, in their order; the sessions that were handed on, too.
+        A session or a failure for each task, in their order; the sessions that were handed on, too.
 
     Raises:
         DeviceError: The device could not be prepared at all.
         SetupError: Of `programs`.
     """
-    if not works:
+    if not tasks:
         return ()
     observer(device.serial, "copying what is not there yet")
     with tempfile.TemporaryDirectory() as folder:
-        plan = replace(
-            plan, threads=min(plan.threads, repeated(device, lambda: cores(device)) or plan.threads)
+        config = replace(
+            config, threads=min(config.threads, repeated(device, lambda: cores(device)) or config.threads)
         )
-        needed = programs_needed(works, programs)
-        where = repeated(device, lambda: place(device, works, needed, Path(folder)))
-        remote = Remote(device, where, plan, identities.watch_paths(identity), Path(folder))
-        courses = [_Course(work) for work in works]
+        needed = runners_for(tasks, programs)
+        where = repeated(device, lambda: push_files(device, tasks, needed, Path(folder)))
+        remote = PreparedDevice(device, where, config, identities.watch_paths(identity), Path(folder))
+        courses = [_TaskProgress(task) for task in tasks]
         _run_all(remote, identity, courses, observer, measured)
-    return tuple(_finished(course, identity, plan) for course in courses)
+    return tuple(_finished(course, identity, config) for course in courses)
 
 
 def _run_all(
-    remote: Remote,
+    remote: PreparedDevice,
     identity: Identity,
-    courses: Sequence[_Course],
+    courses: Sequence[_TaskProgress],
     observer: Observer,
     measured: Measured,
 ) -> None:
     serial = remote.device.serial
-    backend = courses[0].work.backend  # one program's canary for all: another compiler is another computation
+    backend = courses[0].task.backend  # one program's canary for all: another compiler is another computation
     canary = _canary(remote, backend)
-    for index, course in _order(courses, remote.plan.launches):
+    for index, course in _order(courses, remote.config.launches):
         if course.failure:
             continue
-        observer(serial, f"{course.work.name}: launch {index + 1} of {remote.plan.launches}")
+        observer(serial, f"{course.task.name}: launch {index + 1} of {remote.config.launches}")
         try:
             _step(remote, identity, course, index, canary)
-        except Gone as error:
+        except DeviceLost as error:
             for one in courses:
                 if one.after is None:
                     one.failure = one.failure or error
@@ -133,64 +133,66 @@ def _run_all(
         canary = _canary(remote, backend)
         course.canary.append(canary)
         if course.before is not None and course.after is not None:
-            measured(_session(course, course.before, identity, remote.plan))
+            measured(_session(course, course.before, identity, remote.config))
 
 
-def _order(courses: Sequence[_Course], launches: int) -> Iterator[tuple[int, _Course]]:
-    """ABC, CBA, ABC: no work always runs in the warmth of the same other."""
+def _order(courses: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
+    """ABC, CBA, ABC: no task always runs in the warmth of the same other."""
     for index in range(launches):
         for course in courses if index % 2 == 0 else reversed(courses):
             yield index, course
 
 
-def _step(remote: Remote, identity: Identity, course: _Course, index: int, canary: tuple[int, ...]) -> None:
+def _step(
+    remote: PreparedDevice, identity: Identity, course: _TaskProgress, index: int, canary: tuple[int, ...]
+) -> None:
     device = remote.device
     if index == 0:
         course.before = repeated(device, lambda: identities.read_state(device, identity))
         course.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         course.canary.append(canary)
-    course.launches.append(launch(remote, course.work, index))
-    if index + 1 == remote.plan.launches:
+    course.launches.append(run_launch(remote, course.task, index))
+    if index + 1 == remote.config.launches:
         course.after = repeated(device, lambda: identities.read_state(device, identity))
 
 
-def _canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
+def _canary(remote: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     """Its durations; none where it failed: that becomes a flag, finished launches are no worse for it."""
     try:
-        return repeated(remote.device, lambda: read_canary(remote, backend))
+        return repeated(remote.device, lambda: run_canary(remote, backend))
     except DeviceError:
         return ()
 
 
-def _finished(course: _Course, identity: Identity, plan: Plan) -> Session | Failed:
-    if course.before is None or (course.failure and not _worth_keeping(course, plan)):
-        return Failed(course.work, _reason(course, plan))
-    return _session(course, course.before, identity, plan)
+def _finished(course: _TaskProgress, identity: Identity, config: BenchConfig) -> Session | Failed:
+    if course.before is None or (course.failure and not _worth_keeping(course, config)):
+        return Failed(course.task, _reason(course, config))
+    return _session(course, course.before, identity, config)
 
 
-def _session(course: _Course, before: State, identity: Identity, plan: Plan) -> Session:
+def _session(course: _TaskProgress, before: State, identity: Identity, config: BenchConfig) -> Session:
     return Session(
-        work=course.work,
+        task=course.task,
         identity=identity,
         before=before,
         after=course.after or UNKNOWN,
         launches=tuple(course.launches),
         canary_ns=tuple(course.canary),
         started_at=course.started_at,
-        plan=plan,
+        config=config,
         cut_off=course.failure.message if course.failure else "",
     )
 
 
-def _worth_keeping(course: _Course, plan: Plan) -> bool:
+def _worth_keeping(course: _TaskProgress, config: BenchConfig) -> bool:
     """Finished launches are true whatever became of the connection; a runner that failed disproves them."""
-    complete = len(course.launches) == plan.launches  # only the state after them is missing
+    complete = len(course.launches) == config.launches  # only the state after them is missing
     return len(course.launches) >= MIN_KEPT and (complete or isinstance(course.failure, Disconnected))
 
 
-def _reason(course: _Course, plan: Plan) -> HarnessError:
-    failure = course.failure or DeviceError(f"{course.work.name} was not measured.")
+def _reason(course: _TaskProgress, config: BenchConfig) -> HarnessError:
+    failure = course.failure or DeviceError(f"{course.task.name} was not measured.")
     if not isinstance(failure, Disconnected) or not course.launches:
         return failure
-    done = f"{len(course.launches)} of {plan.launches} launches of {course.work.name} had ended"
+    done = f"{len(course.launches)} of {config.launches} launches of {course.task.name} had ended"
     return Disconnected(f"{failure.message} {done}: too few to keep.", failure.hint)

@@ -12,8 +12,8 @@ ClockState = Literal["locked-verified", "unlocked", "unknown"]
 
 
 def asked_cores(session: Session) -> set[int]:
-    """The cores of `Plan.affinity`; empty where the system decides."""
-    mask = int(session.plan.affinity or "0", 16)
+    """The cores of `BenchConfig.affinity`; empty where the system decides."""
+    mask = int(session.config.affinity or "0", 16)
     return {core for core in range(mask.bit_length()) if mask >> core & 1}
 
 

@@ -114,14 +114,14 @@ def _canary(session: Session) -> Iterator[str]:
 
 
 def _completeness(session: Session) -> Iterator[str]:
-    plan = session.plan
+    config = session.config
     if session.cut_off:
         yield f"incomplete: {session.cut_off}"
-    if len(session.launches) < plan.launches:
-        yield f"samples: {len(session.launches)} of {plan.launches} launches"
+    if len(session.launches) < config.launches:
+        yield f"samples: {len(session.launches)} of {config.launches} launches"
     for launch in session.launches:
         seconds = (launch.offsets_ns[-1] + launch.durations_ns[-1]) / 1e9
-        if len(launch.durations_ns) < plan.min_iterations or seconds < plan.min_seconds:
+        if len(launch.durations_ns) < config.min_iterations or seconds < config.min_seconds:
             yield f"samples: launch {launch.index} has {len(launch.durations_ns)} calls in {seconds:.1f} s"
         if not launch.warm:
             yield f"warm-up: launch {launch.index} never settled"

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from android_harness import adb, identity
 from android_harness.adb_states import advice
 from android_harness.errors import HarnessError
-from android_harness.gates import gates
-from android_harness.records import DeviceReport, Gate, Seen
+from android_harness.readiness import gates
+from android_harness.records import DeviceEntry, DeviceReport, Gate
 
 NEED_BYTES = 256 << 20
 """Room for the runner, a few artifacts and their outputs."""
@@ -33,7 +33,7 @@ def reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
         return tuple(pool.map(lambda device: report(device, soc), seen))
 
 
-def report(seen: Seen, soc: str | None = None) -> DeviceReport:
+def report(seen: DeviceEntry, soc: str | None = None) -> DeviceReport:
     """One device's row; what is wrong with it is a gate, never an exception."""
     if seen.state != "device":
         return _silent(seen, seen.state, advice(seen.state))
@@ -46,6 +46,6 @@ def report(seen: Seen, soc: str | None = None) -> DeviceReport:
     return DeviceReport(seen, who, state, gates(who, state, soc=soc, need_bytes=NEED_BYTES))
 
 
-def _silent(seen: Seen, said: str, fix: str) -> DeviceReport:
+def _silent(seen: DeviceEntry, said: str, fix: str) -> DeviceReport:
     gate = Gate("connection", ok=False, seen=said, expected="a device that answers", fix=fix, passing=False)
     return DeviceReport(seen, None, None, (gate,))

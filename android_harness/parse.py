@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from android_harness.records import Cluster, Seen
+from android_harness.records import Cluster, DeviceEntry
 
 CPU_ZONE = re.compile(r"(?i)^(cpu(ss)?[-_]?\d|cpu$|ap$)")
 """cpu-1-3-usr, cpuss-0-usr, cpu-0-0, cpu4-top-thermal; CPU0 and AP are names that thermal HALs use."""
@@ -21,11 +21,11 @@ def text(raw: bytes) -> str:
     return raw.decode(errors="replace").replace("\r\n", "\n")
 
 
-def devices(listing: str) -> tuple[Seen, ...]:
+def devices(listing: str) -> tuple[DeviceEntry, ...]:
     """`host:devices`, or what `adb devices` prints: tabs part the fields, serials may hold spaces."""
     rows = (line.rpartition("\t") for line in listing.splitlines())
     return tuple(
-        Seen(serial, state.strip()) for serial, tab, state in rows if tab and serial and state.strip()
+        DeviceEntry(serial, state.strip()) for serial, tab, state in rows if tab and serial and state.strip()
     )
 
 

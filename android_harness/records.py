@@ -1,6 +1,6 @@
 """The frozen records of the harness, in the order they are made.
 
-Seen -> Identity, State -> Gate -> Work -> Launch -> Session -> Latency
+DeviceEntry -> Identity, State -> Gate -> BenchTask -> Launch -> Session -> Latency
 
 Nothing here imports a framework or `exporter`. Units are in the names; raw integers are kept as they came.
 """
@@ -23,7 +23,7 @@ HOST = "host"
 """Serial of this machine, which is no phone."""
 Backend = Literal["executorch", "onnxruntime", "torchscript"]
 Build = Literal["android-arm64", "linux-arm64", "host"]
-Evidence = Literal["measured", "simulated", "host"]
+Provenance = Literal["measured", "simulated", "host"]
 Verdict = Literal["pass", "fail", "inconclusive", "not_measured"]
 
 
@@ -64,7 +64,7 @@ class Device(Protocol):
 
 
 @dataclass(frozen=True)
-class Seen:
+class DeviceEntry:
     """A device as adb lists it. Only state "device" can be talked to."""
 
     serial: str
@@ -150,7 +150,7 @@ class Gate:
 class DeviceReport:
     """A row of `export-mobile devices`."""
 
-    seen: Seen
+    seen: DeviceEntry
     identity: Identity | None
     state: State | None
     gates: tuple[Gate, ...]
@@ -161,7 +161,7 @@ class DeviceReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class BenchTask:
     """One artifact to measure, with real inputs."""
 
     name: str
@@ -173,7 +173,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchConfig:
     """How much is measured. shared defaults: section 4 of the protocol in the README."""
 
     budget_ms: float = 15.0
@@ -217,7 +217,7 @@ class Launch:
     peak_bytes: int | None
     cores_allowed: str
     outputs: tuple[Sample, ...]
-    """What the model answered to each of `Work.samples`."""
+    """What the model answered to each of `BenchTask.samples`."""
     runtime: str
     """"onnxruntime 1.32.0"."""
     runner: Mapping[str, str]
@@ -232,7 +232,7 @@ class Launch:
 class Session:
     """Everything one device said about one artifact: the raw evidence, before any judgement."""
 
-    work: Work
+    task: BenchTask
     identity: Identity
     before: State
     after: State
@@ -241,7 +241,7 @@ class Session:
     """Durations of the pinned computation, a tuple before the first launch and one after each."""
     started_at: str
     """UTC, ISO 8601."""
-    plan: Plan = Plan()
+    config: BenchConfig = BenchConfig()
     """What was asked for, to judge what came."""
     cut_off: str = ""
     """Why there are fewer launches than were asked for, or no state after them; else empty."""
@@ -272,7 +272,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Latency:
-    """Common to the three kinds of evidence, which share no constructor but `android_harness.evidence`."""
+    """Common to the three kinds of evidence, which share no constructor but `android_harness.provenance`."""
 
     artifact: str
     device: Mapping[str, Any]
@@ -283,7 +283,7 @@ class _Latency:
     problem: str
     """Why the device's outputs are not the model's; empty when they are."""
     started_at: str
-    evidence: ClassVar[Evidence]
+    evidence: ClassVar[Provenance]
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class MeasuredLatency(_Latency):
     """On a real phone that proved to be one: the only kind that can meet or miss a budget."""
 
     budget_ms: float
-    evidence: ClassVar[Evidence] = "measured"
+    evidence: ClassVar[Provenance] = "measured"
 
 
 @dataclass(frozen=True)
@@ -299,14 +299,14 @@ class SimulatedLatency(_Latency):
     """On something that says it is a device but did not prove to be a real phone."""
 
     why: tuple[str, ...] = field(default=())
-    evidence: ClassVar[Evidence] = "simulated"
+    evidence: ClassVar[Provenance] = "simulated"
 
 
 @dataclass(frozen=True)
 class HostLatency(_Latency):
     """By the same runner on this machine."""
 
-    evidence: ClassVar[Evidence] = "host"
+    evidence: ClassVar[Provenance] = "host"
 
 
 Latency: TypeAlias = MeasuredLatency | SimulatedLatency | HostLatency

@@ -39,9 +39,9 @@ def figures(session: Session) -> Figures:
     import numpy as np
 
     if len(session.launches) < MIN_LAUNCHES:
-        raise DeviceError(f"{session.work.name}: an interval needs at least {MIN_LAUNCHES} launches.")
+        raise DeviceError(f"{session.task.name}: an interval needs at least {MIN_LAUNCHES} launches.")
     if not all(launch.durations_ns for launch in session.launches):
-        raise DeviceError(f"{session.work.name}: the session has a launch without a single timed call.")
+        raise DeviceError(f"{session.task.name}: the session has a launch without a single timed call.")
     launches = tuple(np.array(launch.durations_ns, dtype=np.float64) / 1e6 for launch in session.launches)
     pooled = np.concatenate(launches)
     p50, p90, p95 = (float(value) for value in np.percentile(pooled, (50, 90, 95)))

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the stand-in runner lies with the tests
 
-from android_harness import adb, farm
-from android_harness.placing import Program
-from android_harness.records import Plan
+from android_harness import adb, all_devices
+from android_harness.push import Program
+from android_harness.records import BenchConfig
 from android_harness.simulator import base
 from tests.harness import sessions, simulated
 
@@ -28,11 +28,11 @@ def measure(count: int, seconds: float) -> float:
     with simulated.devices(count=count) as found, tempfile.TemporaryDirectory() as name:
         os.environ["ANDROID_ADB_SERVER_PORT"] = str(found[0].server_port)
         program = Program(sessions.device_stand_in(Path(name)))
-        work = sessions.work(Path(name), f"sleep {seconds:g}")
-        plan = Plan(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=60.0)
+        work = sessions.task(Path(name), f"sleep {seconds:g}")
+        plan = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=60.0)
         devices = [adb.AdbDevice(one.serial) for one in found]
         began = time.monotonic()
-        outcomes = farm.bench_all(
+        outcomes = all_devices.bench_all(
             devices,
             [work],
             plan,

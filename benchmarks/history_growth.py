@@ -104,9 +104,9 @@ def questions(memory: History, last: StoredSession) -> dict[str, Callable[[], ob
         "show: by its key": lambda: memory.get(last.key),
         "judge: the baseline": lambda: memory.baseline(last),
         "judge: quality before": lambda: memory.earlier(last),
-        "page: a year of a line": lambda: memory.trend(last.line, newest=365),
+        "page: a year of a line": lambda: memory.trend(last.series_key, newest=365),
         "page: and its change-points": lambda: changes.changes(
-            memory.trend(last.line, newest=365), memory.get_all
+            memory.trend(last.series_key, newest=365), memory.get_all
         ),
     }
 

@@ -177,7 +177,7 @@ HARNESS = {
     for path in sorted(HARNESS_ROOT.rglob("*.py"))
 }
 HEAVY = {"adbutils", "alembic", "numpy", "pyarrow", "ruptures", "scipy", "sqlalchemy"}
-AT_THE_TOP = {"android_harness.link": {"adbutils"}} | {
+AT_THE_TOP = {"android_harness.adb_client": {"adbutils"}} | {
     f"android_harness.history.{name}": {"sqlalchemy"}
     for name in ("database", "pruning", "rows", "schema", "store", "tables")
 }

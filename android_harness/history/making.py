@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from android_harness import clocks, evidence
+from android_harness import clocks, provenance
 from android_harness.history.records import LaunchSamples, Moment, Samples, StoredSession, key_of
 from android_harness.records import Latency, MeasuredLatency, Session, State
 
@@ -45,7 +45,7 @@ def stored(
 
     Args:
         session: The raw evidence.
-        latency: `evidence.latency` of it: the figures, and what kind of evidence they are.
+        latency: `provenance.latency` of it: the figures, and what kind of evidence they are.
         origin: Of the artifact.
         run: The night.
         host: The machine the device is plugged into.
@@ -67,7 +67,7 @@ def stored(
         runtime=_clean(first.runtime),
         backend=origin.backend,
         precision=origin.precision,
-        artifact_sha256=session.work.sha256,
+        artifact_sha256=session.task.sha256,
         source_sha256=origin.source_sha256,
         serial=_clean(identity.serial),
         device_model=_clean(identity.model),
@@ -75,8 +75,8 @@ def stored(
         chip=identity.chip,
         fingerprint=_clean(identity.fingerprint),
         evidence=latency.evidence,
-        threads=session.plan.threads,
-        affinity=session.plan.affinity,
+        threads=session.config.threads,
+        affinity=session.config.affinity,
         clock_state=clocks.state(session),
         runner={name: _clean(str(value)) for name, value in first.runner.items()},
         toolchain=dict(origin.toolchain),
@@ -96,7 +96,7 @@ def stored(
         launches=figures.launches,
         samples=figures.samples,
         flags=tuple(_clean(flag) for flag in figures.flags),
-        verdict=evidence.verdict(latency),
+        verdict=provenance.verdict(latency),
         budget_ms=latency.budget_ms if isinstance(latency, MeasuredLatency) else budget_ms,
         problem=_clean(latency.problem),
         peak_bytes=figures.peak_bytes,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from android_harness.records import Evidence, Verdict
+from android_harness.records import Provenance, Verdict
 
 BASELINE_SESSIONS = 10
 """How many stable sessions another is held against at most; pruning never takes them."""
@@ -42,7 +42,7 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Line:
+class SeriesKey:
     """Sessions that make one series: the same thing, measured the same way, night after night."""
 
     model: str
@@ -50,7 +50,7 @@ class Line:
     artifact: str
     device: str
     """`device_hash` of its serial."""
-    evidence: Evidence
+    evidence: Provenance
     """Part of the line, so that no simulated session is ever held against a measured one."""
     threads: int
     affinity: str
@@ -106,7 +106,7 @@ class StoredSession:
     chip: str
     fingerprint: str
     """Android's build; empty where there is none."""
-    evidence: Evidence
+    evidence: Provenance
     threads: int
     affinity: str
     clock_state: str
@@ -162,8 +162,8 @@ class StoredSession:
         return device_hash(self.serial)
 
     @property
-    def line(self) -> Line:
-        return Line(
+    def series_key(self) -> SeriesKey:
+        return SeriesKey(
             self.model,
             self.target,
             self.artifact,
@@ -180,7 +180,7 @@ class StoredSession:
         return ", ".join([self.runtime, *(f"{name} {self.runner[name]}" for name in sorted(self.runner))])
 
     @property
-    def footing(self) -> str:
+    def comparability_key(self) -> str:
         """Sessions of a line with the same are compared: the same Android, runtime build and clocks' lock.
 
         An update of the system or of the runtime starts a new baseline (protocol, section 4.9 as kept in
@@ -199,8 +199,8 @@ class Point:
     p50_ms: float
     p90_ms: float
     stable: bool
-    line: str
-    """`Line.id`."""
+    series_id: str
+    """`SeriesKey.id`."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Filter:
     artifact: str | None = None
     device: str | None = None
     """A serial, or the hash of one."""
-    evidence: Evidence | None = None
+    evidence: Provenance | None = None
     run: str | None = None
     host: str | None = None
     since: datetime | None = None
@@ -270,7 +270,7 @@ def as_json(record: Any) -> dict[str, Any]:
     """Any frozen record as JSON knows it; of a session with what follows from it beside."""
     found = {name: _plain(value) for name, value in asdict(record).items()}
     if isinstance(record, StoredSession):
-        found |= {"device": record.device, "stable": record.stable, "line": record.line.id}
+        found |= {"device": record.device, "stable": record.stable, "line": record.series_key.id}
     return found
 
 

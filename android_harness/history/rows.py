@@ -27,8 +27,8 @@ def columns(session: StoredSession) -> dict[str, Any]:
         "clocks": dict(session.clocks),
         "flags": list(session.flags),
         "content": content(session),
-        "line": session.line.id,
-        "footing": session.footing,
+        "line": session.series_key.id,
+        "footing": session.comparability_key,
         "device": session.device,
         "stable": session.stable,
     }
@@ -36,7 +36,7 @@ def columns(session: StoredSession) -> dict[str, Any]:
 
 COLUMNS = tuple(getattr(SessionRow, name) for name in FIELDS)
 """What `session` needs, in the order of `FIELDS`."""
-POINT = tuple(getattr(SessionRow, one.name) for one in fields(Point))
+POINT = tuple(getattr(SessionRow, "line" if one.name == "series_id" else one.name) for one in fields(Point))
 """What a `Point` is made of, in its order."""
 
 

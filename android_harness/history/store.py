@@ -18,9 +18,9 @@ from android_harness.history.records import (
     BASELINE_SESSIONS,
     Filter,
     Gap,
-    Line,
     Point,
     Samples,
+    SeriesKey,
     StoredSession,
     device_hash,
 )
@@ -123,7 +123,7 @@ class History:
                 raise _unknown(key)
             found = rows.session(row)
             connection.execute(update(SessionRow).where(SessionRow.key == key).values(accepted=True))
-            since = (SessionRow.line == found.line.id, SessionRow.started_at >= found.started_at)
+            since = (SessionRow.line == found.series_key.id, SessionRow.started_at >= found.started_at)
             connection.execute(update(SessionRow).where(*since).values(regressed=False))
         return replace(found, accepted=True, regressed=False)
 
@@ -193,26 +193,26 @@ class History:
             found = connection.execute(query.order_by(GapRow.at.desc(), GapRow.number.desc())).all()
         return tuple(rows.gap(row) for row in found)
 
-    def lines(self, wanted: Filter | None = None) -> tuple[Line, ...]:
+    def series_keys(self, wanted: Filter | None = None) -> tuple[SeriesKey, ...]:
         """Every line that a filter's sessions belong to, by name."""
-        names = tuple(Line.__dataclass_fields__)
+        names = tuple(SeriesKey.__dataclass_fields__)
         of = [getattr(SessionRow, name) for name in names]
         query = select(*of).where(*_conditions(wanted or Filter())).distinct().order_by(*of)
         with self.database.reading() as connection:
-            return tuple(Line(*row) for row in connection.execute(query))
+            return tuple(SeriesKey(*row) for row in connection.execute(query))
 
-    def series(self, line: Line, newest: int | None = None) -> tuple[StoredSession, ...]:
+    def series(self, key: SeriesKey, newest: int | None = None) -> tuple[StoredSession, ...]:
         """All sessions of a line, stable or not, oldest first.
 
         Args:
-            line: `StoredSession.line` of any of them.
+            key: `StoredSession.series_key` of any of them.
             newest: At most so many, the last ones.
         """
-        return self._oldest_first(series(line).limit(newest))
+        return self._oldest_first(series(key).limit(newest))
 
-    def trend(self, line: Line, newest: int | None = None) -> tuple[Point, ...]:
+    def trend(self, key: SeriesKey, newest: int | None = None) -> tuple[Point, ...]:
         """As `series`, but a few narrow columns of it, at a tenth of the cost."""
-        query = _newest_first(SessionRow.line == line.id, columns=rows.POINT).limit(newest)
+        query = _newest_first(SessionRow.line == key.id, columns=rows.POINT).limit(newest)
         with self.database.reading() as connection:
             found = connection.execute(query).all()
         return tuple(Point(*row) for row in reversed(found))
@@ -239,16 +239,16 @@ def listing(wanted: Filter) -> Select[Any]:
     return _newest_first(*_conditions(wanted)).limit(wanted.newest)
 
 
-def series(line: Line) -> Select[Any]:
+def series(key: SeriesKey) -> Select[Any]:
     """The sessions of a line, newest first."""
-    return _newest_first(SessionRow.line == line.id)
+    return _newest_first(SessionRow.line == key.id)
 
 
 def baseline(session: StoredSession) -> Select[Any]:
     """What a session may be held against, newest first."""
     return _newest_first(
-        SessionRow.line == session.line.id,
-        SessionRow.footing == session.footing,
+        SessionRow.line == session.series_key.id,
+        SessionRow.footing == session.comparability_key,
         SessionRow.stable.is_(True),
         *_counts(session),
     )
@@ -256,7 +256,7 @@ def baseline(session: StoredSession) -> Select[Any]:
 
 def earlier(session: StoredSession) -> Select[Any]:
     """What lies before a session in its line, newest first."""
-    return _newest_first(SessionRow.line == session.line.id, *_counts(session))
+    return _newest_first(SessionRow.line == session.series_key.id, *_counts(session))
 
 
 def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
@@ -264,7 +264,7 @@ def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
     accepted = aliased(SessionRow)
     last = (
         select(func.max(accepted.started_at))
-        .where(accepted.line == session.line.id, accepted.accepted.is_(True))
+        .where(accepted.line == session.series_key.id, accepted.accepted.is_(True))
         .where(accepted.started_at < session.started_at)
         .scalar_subquery()
     )

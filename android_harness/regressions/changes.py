@@ -53,7 +53,7 @@ def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
     Raises:
         ValueError: The sessions are of different lines (kinds of evidence included).
     """
-    if len({one.line for one in series}) > 1:
+    if len({one.series_id for one in series}) > 1:
         raise ValueError("The sessions are of different lines: they are no series.")
     values = [one.p50_ms for one in series]
     places = change_points(values)

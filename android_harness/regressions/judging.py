@@ -74,7 +74,11 @@ def confirm(
 
 def _check(session: StoredSession, baseline: Sequence[StoredSession]) -> None:
     for one in baseline:
-        if one.line != session.line or one.footing != session.footing or not one.stable:
+        if (
+            one.series_key != session.series_key
+            or one.comparability_key != session.comparability_key
+            or not one.stable
+        ):
             raise ValueError(
                 f"{one.key} ({one.evidence}) is no baseline for {session.key} ({session.evidence})."
             )

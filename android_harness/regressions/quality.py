@@ -25,7 +25,7 @@ def worse(
         ValueError: An earlier one is of another line.
     """
     for one in earlier:
-        if one.line != session.line:
+        if one.series_key != session.series_key:
             raise ValueError(f"{one.key} ({one.evidence}) is of another line than {session.key}.")
     return tuple(_found(session, earlier, limits or Limits()))
 

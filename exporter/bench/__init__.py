@@ -21,9 +21,9 @@ from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Rep
 from exporter.verify import budget, select
 
 if TYPE_CHECKING:
+    from android_harness.all_devices import Outcome
     from android_harness.errors import HarnessError
-    from android_harness.farm import Outcome
-    from android_harness.records import Device, Latency, Plan, Session
+    from android_harness.records import BenchConfig, Device, Latency, Session
     from exporter.report.manifest.schema import Manifest
     from exporter.verify.reference_io import Evidence
 
@@ -140,25 +140,25 @@ def bench(
         artifact: Only this one; the chosen one when None.
         every: All that can be measured.
         budget_ms: The export's when None.
-        settings: Other fields of `android_harness.records.Plan`.
+        settings: Other fields of `android_harness.records.BenchConfig`.
         observer: Told at every step.
 
     Raises:
         ExportError: OUT cannot be used or written.
         HarnessError: No such device, or nothing could be measured on any.
     """
-    from android_harness import farm
-    from android_harness.records import Plan
+    from android_harness import all_devices
+    from android_harness.records import BenchConfig
 
     report, listed = read(out)
     check_target(report)
     chosen = selection(report, artifact, every)
     expected = load_evidence(out, report)
-    plan = Plan(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
+    plan = BenchConfig(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
     connected = connect(names)
     if every:
         chosen = without_unbuilt(chosen, all(device.serial == "host" for device in connected))
-    outcomes = farm.bench_all(
+    outcomes = all_devices.bench_all(
         connected,
         bench_tasks(out, chosen.artifacts, expected),
         plan,
@@ -171,9 +171,9 @@ def bench(
     files: dict[str, str] = {}
     latencies = []
     for session in sessions:
-        row = next(a for a in chosen.artifacts if a.variant.name == session.work.name)
+        row = next(a for a in chosen.artifacts if a.variant.name == session.task.name)
         found = keep(out, session, judged(session, row, expected, listed.limits.record()))
-        latencies.append((session.work.name, found))
+        latencies.append((session.task.name, found))
         files[str(found.samples_file)] = digest_file(out / str(found.samples_file))
     by_name = {a.variant.name: [f for n, f in latencies if n == a.variant.name] for a in chosen.artifacts}
     updated_report = updated(report, by_name, files, plan.budget_ms)
@@ -183,7 +183,7 @@ def bench(
 
 
 def _telling(
-    observer: Observer | None, devices: int, artifacts: int, plan: Plan
+    observer: Observer | None, devices: int, artifacts: int, plan: BenchConfig
 ) -> Callable[[str, str], None]:
     """An observer for the harness, which calls it from a thread for each device; counts launches."""
     lock = threading.Lock()
@@ -217,7 +217,7 @@ def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, Ha
             failures[serial] = DeviceError(f"Unexpected {type(outcome.error).__name__}: {outcome.error}.")
         for result in outcome.results:
             if isinstance(result, Failed):
-                failures[f"{result.work.name} on {serial}"] = result.reason
+                failures[f"{result.task.name} on {serial}"] = result.reason
             else:
                 sessions.append(result)
     return sessions, failures
@@ -229,11 +229,11 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     Raises:
         DeviceError: It has no figures.
     """
-    from android_harness import evidence, stats
+    from android_harness import provenance, stats
 
     error, problem = outputs.judge(artifact, expected, [one.outputs for one in session.launches], limits)
-    check = evidence.Check(error, problem)
-    return evidence.latency(session, stats.figures(session), check, session.plan.budget_ms)
+    check = provenance.Check(error, problem)
+    return provenance.latency(session, stats.figures(session), check, session.config.budget_ms)
 
 
 def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
@@ -242,13 +242,13 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     Raises:
         OutputError: OUT cannot be written.
     """
-    from android_harness import evidence, farm
+    from android_harness import all_devices, provenance
 
-    budget_ms = session.plan.budget_ms
-    found = evidence.to_manifest(latency)
-    name = outputs.samples_file(session.work.name, session.identity.serial)
+    budget_ms = session.config.budget_ms
+    found = provenance.to_manifest(latency)
+    name = outputs.samples_file(session.task.name, session.identity.serial)
     try:
-        farm.write_samples(session, out / name)
+        all_devices.write_samples(session, out / name)
     except OSError as problem_here:
         raise _unwritable(out, problem_here) from problem_here
     return outputs.record(found, [one.durations_ns for one in session.launches], budget_ms, name)

@@ -14,7 +14,7 @@ from exporter.files import EVIDENCE
 from exporter.records import Artifact, Report
 
 if TYPE_CHECKING:
-    from android_harness.records import Backend, Work
+    from android_harness.records import Backend, BenchTask
     from exporter.verify.reference_io import Evidence
 
 BACKENDS: Mapping[tuple[str, str], Backend] = {
@@ -66,13 +66,13 @@ def _why_not(artifact: Artifact) -> str:
     return "" if artifact.status == "passed" else f"it is {artifact.status.replace('_', ' ')}, not passed"
 
 
-def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[Work, ...]:
+def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[BenchTask, ...]:
     """What the harness is given: files whose hashes are the manifest's, with the verification inputs.
 
     Raises:
         VerificationError: A file is missing or is not the one that was exported.
     """
-    from android_harness.records import Work
+    from android_harness.records import BenchTask
     from exporter.files import inside
 
     found = []
@@ -81,7 +81,7 @@ def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) ->
         _check_hash(path, str(artifact.sha256))
         backend = BACKENDS[_key(artifact)]
         samples = tuple(evidence.samples())
-        found.append(Work(artifact.variant.name, path, str(artifact.sha256), backend, samples))
+        found.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples))
     return tuple(found)
 
 

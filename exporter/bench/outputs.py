@@ -67,7 +67,7 @@ def record(
     """A latency as the harness writes it, checked as if it had been read from a manifest.
 
     Args:
-        found: `android_harness.evidence.to_manifest`'s.
+        found: `android_harness.provenance.to_manifest`'s.
         durations_ns: Per launch, of each timed call.
         budget_ms: What it was judged against.
         samples_file: Where in OUT the raw samples lie.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from android_harness import errors
-from android_harness.records import Build, Plan
+from android_harness.records import BenchConfig, Build
 from exporter.cli.app import Debug, Json, app, console, watch
 from exporter.config import options
 
@@ -86,17 +86,19 @@ def bench(
             help="Processes per artifact. Calls of one process resemble each other, so p90's interval is "
             "over launches: more of them narrow it.",
         ),
-    ] = Plan.launches,
+    ] = BenchConfig.launches,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Timed seconds per launch, at least.")
-    ] = Plan.min_seconds,
-    threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of the runtime.")] = Plan.threads,
+    ] = BenchConfig.min_seconds,
+    threads: Annotated[
+        int, typer.Option(min=1, max=64, help="Threads of the runtime.")
+    ] = BenchConfig.threads,
     affinity: Annotated[
         str, typer.Option(metavar="MASK", help="Cores in hexadecimal; f0 is the big ones of an 865.")
-    ] = Plan.affinity,
+    ] = BenchConfig.affinity,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a hot or busy device to settle.")
-    ] = Plan.wait_s,
+    ] = BenchConfig.wait_s,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -116,7 +118,7 @@ def bench(
     settings = {
         "launches": launches,
         "min_seconds": seconds,
-        "max_seconds": max(Plan.max_seconds, seconds),
+        "max_seconds": max(BenchConfig.max_seconds, seconds),
         "threads": threads,
         "affinity": options.mask("--affinity", affinity),
         "wait_s": wait,

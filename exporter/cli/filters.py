@@ -48,7 +48,7 @@ def a_filter(
     Raises:
         UsageError: A kind of evidence or a time that there is not.
     """
-    kind = options.one_of("--evidence", evidence, get_args(records.Evidence)) if evidence else None
+    kind = options.one_of("--evidence", evidence, get_args(records.Provenance)) if evidence else None
     return Filter(
         model=model,
         target=target,

@@ -91,7 +91,7 @@ def show(
         session = memory.find(key)
         judgement = judging.judge(session, memory.baseline(session))
         worse = quality.worse(session, memory.earlier(session))
-        steps = changes.changes(memory.trend(session.line), memory.get_all)
+        steps = changes.changes(memory.trend(session.series_key), memory.get_all)
         samples = memory.samples(session.key)
     if as_json:
         found = plain(session) | {

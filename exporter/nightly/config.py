@@ -79,7 +79,7 @@ class Config:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of `android_harness.records.Plan`."""
+        """Fields of `android_harness.records.BenchConfig`."""
         protocol = self.protocol
         return {
             "launches": protocol.launches,

@@ -18,7 +18,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
-class Lab:
+class DevicePool:
     """The devices that answered, by serial, and why the rest cannot be used."""
 
     devices: Mapping[str, Device]
@@ -54,7 +54,7 @@ class Lab:
         return f"this device is a {seen}, the target a {soc}"
 
 
-def find(names: Sequence[str]) -> Lab:
+def find(names: Sequence[str]) -> DevicePool:
     """Ask the devices named who they are; an earlier start's runner that still runs on one is ended.
 
     Args:
@@ -77,7 +77,7 @@ def find(names: Sequence[str]) -> Lab:
     identities = {serial: _identity(device) for serial, device in found.items()}
     problems |= {serial: str(who) for serial, who in identities.items() if isinstance(who, Exception)}
     known = {serial: who for serial, who in identities.items() if not isinstance(who, Exception)}
-    return Lab({serial: found[serial] for serial in known}, known, problems, tuple(names))
+    return DevicePool({serial: found[serial] for serial in known}, known, problems, tuple(names))
 
 
 def _one(serial: str) -> tuple[dict[str, Device], dict[str, str]]:
@@ -99,11 +99,11 @@ def _all() -> tuple[dict[str, Device], dict[str, str]]:
 
 
 def _identity(device: Device) -> Identity | HarnessError:
-    from android_harness import identity, launching
+    from android_harness import identity, launch
 
     try:
         with contextlib.suppress(DeviceError):
-            launching.kill_runner(device)
+            launch.kill_runner(device)
         return identity.identify(device)
     except HarnessError as error:
         return error

@@ -19,7 +19,7 @@ from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, s
 from exporter.errors import ExportError
 from exporter.files import digest_file
 from exporter.nightly.config import Config
-from exporter.nightly.devices import Lab
+from exporter.nightly.devices import DevicePool
 from exporter.nightly.exporting import unexpected
 from exporter.nightly.records import Cell, Exported, Night
 from exporter.pipeline.context import Event, Observer
@@ -27,10 +27,10 @@ from exporter.records import Artifact, DeviceLatency, Report
 from exporter.verify import budget
 
 if TYPE_CHECKING:
+    from android_harness.all_devices import Outcome
     from android_harness.bench import Failed
-    from android_harness.farm import Outcome
     from android_harness.history.store import History
-    from android_harness.records import Latency, Session, Work
+    from android_harness.records import BenchTask, Latency, Session
     from exporter.verify.reference_io import Evidence
 
 
@@ -57,7 +57,7 @@ class Stage:
 
     config: Config
     night: Night
-    lab: Lab
+    pool: DevicePool
     history: History
     observer: Observer
     found: Found = field(default_factory=Found)
@@ -74,7 +74,7 @@ class Group:
     report: Report
     evidence: Evidence
     artifacts: Mapping[str, Artifact]
-    works: Mapping[str, Work]
+    works: Mapping[str, BenchTask]
 
     def cell(self, artifact: str, serial: str) -> Cell:
         return self.model, self.report.target_name, artifact, serial
@@ -123,7 +123,7 @@ def _group(stage: Stage, item: Exported) -> Group | None:
     try:
         every = stage.config.protocol.artifacts == "all"
         chosen = selection(item.report, every=every)
-        chosen = without_unbuilt(chosen, set(stage.lab.devices) == {HOST})
+        chosen = without_unbuilt(chosen, set(stage.pool.devices) == {HOST})
         expected = load_evidence(item.folder, item.report)
         works = bench_tasks(item.folder, chosen.artifacts, expected)
     except ExportError as error:
@@ -136,17 +136,17 @@ def _group(stage: Stage, item: Exported) -> Group | None:
 
 
 def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | None) -> None:
-    from android_harness import farm
-    from android_harness.records import Plan
+    from android_harness import all_devices
+    from android_harness.records import BenchConfig
 
-    wanted = (*stage.lab.devices, *stage.lab.absent)
+    wanted = (*stage.pool.devices, *stage.pool.absent)
     todo = {serial: _open(stage, group, serial, attempt, only) for serial in wanted}
-    plan = Plan(budget_ms=group.report.budget_ms, **stage.config.settings)
+    plan = BenchConfig(budget_ms=group.report.budget_ms, **stage.config.settings)
     for names in dict.fromkeys(todo.values()):
         if not names:
             continue
-        farm.bench_all(
-            [stage.lab.devices[serial] for serial, open_ in todo.items() if open_ == names],
+        all_devices.bench_all(
+            [stage.pool.devices[serial] for serial, open_ in todo.items() if open_ == names],
             [group.works[name] for name in names],
             plan,
             soc=group.soc,
@@ -167,7 +167,7 @@ def _open(
             continue
         if known := stage.history.get(key(stage.night, cell, attempt)):
             stage.found.add(cell, known)
-        elif why := stage.lab.why_not(serial, group.soc):
+        elif why := stage.pool.why_not(serial, group.soc):
             stage.found.skipped[cell] = why
         else:
             names.append(name)
@@ -193,7 +193,7 @@ def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outco
             known = isinstance(outcome.error, HarnessError)
             words = str(outcome.error) if known else unexpected(outcome.error)
             stage.found.failures |= {group.cell(name, outcome.serial): words for name in left}
-        results = [result for result in outcome.results if result.work.name in left]
+        results = [result for result in outcome.results if result.task.name in left]
         _keep(stage, group, attempt, outcome.serial, results)
 
 
@@ -203,11 +203,11 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
 
     judged = []
     for result in results:
-        cell = group.cell(result.work.name, serial)
+        cell = group.cell(result.task.name, serial)
         try:
             if isinstance(result, Failed):
                 raise result.reason
-            artifact = group.artifacts[result.work.name]
+            artifact = group.artifacts[result.task.name]
             judged.append((cell, result, bench.judged(result, artifact, group.evidence, group.report.limits)))
         except HarnessError as error:
             stage.found.failures[cell] = str(error)
@@ -225,7 +225,7 @@ def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]
     try:
         for session, latency in judged:
             item = bench.keep(group.folder, session, latency)
-            found[session.work.name] = [item]
+            found[session.task.name] = [item]
             files[str(item.samples_file)] = digest_file(group.folder / str(item.samples_file))
         group.report = bench.updated(group.report, found, files, group.report.budget_ms)
         bench.write(group.folder, group.report)
@@ -239,10 +239,10 @@ def _remember(
     row = stored(
         session,
         latency,
-        _origin(group, group.artifacts[session.work.name]),
+        _origin(group, group.artifacts[session.task.name]),
         run=stage.night.id,
         host=platform.node(),
-        budget_ms=session.plan.budget_ms,
+        budget_ms=session.config.budget_ms,
         key=key(stage.night, cell, attempt),
     )
     stage.history.add(row, samples(session))

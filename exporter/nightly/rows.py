@@ -8,7 +8,7 @@ from dataclasses import replace
 from android_harness.history.records import StoredSession
 from exporter.nightly import summary
 from exporter.nightly.config import Config
-from exporter.nightly.devices import Lab
+from exporter.nightly.devices import DevicePool
 from exporter.nightly.judging import Judged
 from exporter.nightly.measuring import Found
 from exporter.nightly.records import Cell, Exported, Row, State
@@ -31,7 +31,7 @@ WHY_NOT_MEASURED = {
 def rows(
     config: Config,
     exported: Sequence[Exported],
-    lab: Lab,
+    pool: DevicePool,
     found: Found,
     judged: Mapping[Cell, Judged],
     earlier: Mapping[tuple[str, str], Report],
@@ -41,7 +41,7 @@ def rows(
     Args:
         config: Cards that are broken.
         exported: What was exported, and why not the rest.
-        lab: Which devices there were.
+        pool: Which devices there were.
         found: What was measured, failed and skipped.
         judged: Of the sessions found.
         earlier: (model, target) -> its report of the night before.
@@ -55,7 +55,7 @@ def rows(
     made = [
         *(Row(name, "", "", "", "failed", why) for name, why in config.broken),
         *of_exports,
-        *_of_devices(lab),
+        *_of_devices(pool),
         *(Row(*cell, "skipped", why) for cell, why in found.skipped.items() if cell not in told),
         *(Row(*cell, "failed", why) for cell, why in found.failures.items() if cell not in found.sessions),
         *(
@@ -76,10 +76,10 @@ def _merged(same: Sequence[Row]) -> Row:
     return replace(ordered[0], words=words, key=next((row.key for row in ordered if row.key), ""))
 
 
-def _of_devices(lab: Lab) -> Iterator[Row]:
+def _of_devices(pool: DevicePool) -> Iterator[Row]:
     """Devices that were asked for and cannot be used."""
-    state: State = "no_phone" if lab.lacks_phone else "failed"
-    for serial, why in lab.absent.items():
+    state: State = "no_phone" if pool.lacks_phone else "failed"
+    for serial, why in pool.absent.items():
         yield Row("", "", "", serial, state, why)
 
 

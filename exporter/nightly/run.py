@@ -76,8 +76,8 @@ def run(
 
 def _night(config: Config, night: Night, memory: History, tell: Observer) -> Result:
     exported = export_all(config, night, tell)
-    lab = phones.find(config.devices)
-    stage = Stage(config, night, lab, memory, tell)
+    pool = phones.find(config.devices)
+    stage = Stage(config, night, pool, memory, tell)
     measuring.measure(stage, exported)
     judged = judging.judge_all(memory, stage.found)
     if config.protocol.confirm and (again := judging.suspects(judged, stage.found)):
@@ -101,7 +101,7 @@ def _result(
         started_at=journal.began(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
-        rows=rows.rows(config, exported, stage.lab, stage.found, judged, earlier),
+        rows=rows.rows(config, exported, stage.pool, stage.found, judged, earlier),
         changes=comparing.changes(exported, before),
         tools=next((item.report.tools for item in exported if item.report), {}),
         config=str(config.path),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from android_harness.history.records import Filter, Gap, Line, Point, StoredSession
+from android_harness.history.records import Filter, Gap, Point, SeriesKey, StoredSession
 from android_harness.regressions import changes
 from android_harness.regressions.records import Change
 from exporter.bench import outputs
@@ -29,7 +29,7 @@ FORGOTTEN = 30
 class View:
     """One line of the history, as of tonight."""
 
-    line: Line
+    line: SeriesKey
     series: tuple[Point, ...]
     """Oldest first."""
     last: StoredSession
@@ -53,7 +53,7 @@ def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
     found = [
         view
         for card in config.cards
-        for line in memory.lines(Filter(model=card.name))
+        for line in memory.series_keys(Filter(model=card.name))
         if line.target in config.targets and (view := _view(memory, line, result, rows))
     ]
     return tuple(sorted(found, key=_order))
@@ -63,7 +63,7 @@ def _order(view: View) -> tuple[str, str, str, str]:
     return view.line.model, view.line.target, view.serial, view.line.artifact
 
 
-def _view(memory: History, line: Line, result: Result, rows: Mapping[str, Row]) -> View | None:
+def _view(memory: History, line: SeriesKey, result: Result, rows: Mapping[str, Row]) -> View | None:
     series, recent = memory.trend(line, newest=NIGHTS), memory.series(line, newest=LAUNCHES_OF)
     tonight = tuple(one for one in series if one.run == result.night)
     if not tonight and _is_old(series[-1], result):
@@ -85,7 +85,7 @@ def _is_old(session: Point, result: Result) -> bool:
     return datetime.fromisoformat(result.started_at) - session.started_at > timedelta(days=FORGOTTEN)
 
 
-def _gaps(memory: History, line: Line, series: Sequence[Point]) -> Iterator[Gap]:
+def _gaps(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator[Gap]:
     """Those that this line would have been measured in."""
     wanted = Filter(
         model=line.model,

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from android_harness import build, farm, parse
+from android_harness import all_devices, build, parse
 from android_harness import errors as harness
-from android_harness.farm import Outcome
-from android_harness.records import Launch, Plan, Session, Work
+from android_harness.all_devices import Outcome
+from android_harness.records import BenchConfig, BenchTask, Launch, Session
 from exporter import bench
 from exporter.cli import main
 from exporter.cli.console import bench as tables
@@ -61,7 +61,7 @@ def digest(path: Path) -> str:
 
 
 def phone(
-    serial: str, work: Work, plan: Plan, ms: Sequence[float], scale: float = 1.0, **about: Any
+    serial: str, work: BenchTask, plan: BenchConfig, ms: Sequence[float], scale: float = 1.0, **about: Any
 ) -> Session:
     """A real phone's session: a launch for each of `ms`; its outputs are the model's, times `scale`."""
     reference = np.random.default_rng(1).normal(0, 1, (4, 1, 10)).astype(np.float32) * np.float32(scale)
@@ -71,8 +71,8 @@ def phone(
         return sessions.launch(index, taken, outputs=tuple((row,) for row in reference))
 
     return sessions.session(
-        work=work,
-        plan=replace(plan, affinity="f0", launches=len(ms)),
+        task=work,
+        config=replace(plan, affinity="f0", launches=len(ms)),
         identity=sessions.identity(serial=serial, **about),
         launches=tuple(launch(index, middle) for index, middle in enumerate(ms)),
         canary_ns=((1_000_000,) * 30,) * (len(ms) + 1),
@@ -87,17 +87,19 @@ def run(
 ) -> int:
     """`bench OUT` with a farm that answers what `phones` say: serial -> arguments of `phone`, or an error."""
 
-    def answer(devices: Any, works: Sequence[Work], plan: Plan, **_: Any) -> Mapping[str, Outcome]:
+    def answer(
+        devices: Any, works: Sequence[BenchTask], plan: BenchConfig, **_: Any
+    ) -> Mapping[str, Outcome]:
         return {device.serial: outcome(device.serial, works, plan) for device in devices}
 
-    def outcome(serial: str, works: Sequence[Work], plan: Plan) -> Outcome:
+    def outcome(serial: str, works: Sequence[BenchTask], plan: BenchConfig) -> Outcome:
         said = phones[serial]
         if isinstance(said, Exception):
             return Outcome(serial, error=said)
         return Outcome(serial, results=tuple(phone(serial, work, plan, **said) for work in works))
 
     monkeypatch.setattr(bench, "connect", lambda _names: [SimpleNamespace(serial=name) for name in phones])
-    monkeypatch.setattr(farm, "bench_all", answer)
+    monkeypatch.setattr(all_devices, "bench_all", answer)
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         main(["bench", str(out), *arguments])
@@ -309,5 +311,5 @@ def test_export_and_bench_in_one_command(
     listed = manifest.load(tmp_path / "out" / "manifest.json")
     (found,) = (a.device_latency for a in listed.artifacts if a.name == listed.selected)
     assert found is not None
-    assert (found.evidence, found.launches, found.problem) == ("host", Plan.launches, "")
+    assert (found.evidence, found.launches, found.problem) == ("host", BenchConfig.launches, "")
     assert verify_export(tmp_path / "out").holds

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from android_harness.records import Clock, Cluster, Identity, Launch, Plan, Session, State, Work
+from android_harness.records import BenchConfig, BenchTask, Clock, Cluster, Identity, Launch, Session, State
 
 POLICIES = "/sys/devices/system/cpu/cpufreq"
 CLUSTERS = (
@@ -124,14 +124,14 @@ def launch(index: int, taken: Sequence[int] | None = None, **changes: Any) -> La
 def session(**changes: Any) -> Session:
     """Of a stable phone at 8 ms, unless changed."""
     known: dict[str, Any] = {
-        "work": Work("model.onnx", Path("model.onnx"), "0" * 64, "onnxruntime", ()),
+        "task": BenchTask("model.onnx", Path("model.onnx"), "0" * 64, "onnxruntime", ()),
         "identity": identity(),
         "before": state(),
         "after": state(),
         "launches": tuple(launch(index) for index in range(5)),
         "canary_ns": ((1_000_000,) * 30,) * 6,
         "started_at": "2026-01-01T00:00:00+00:00",
-        "plan": Plan(affinity="f0"),
+        "config": BenchConfig(affinity="f0"),
     }
     return Session(**{**known, **changes})
 
@@ -196,15 +196,15 @@ def stand_in(folder: Path) -> Path:
     return path
 
 
-def work(folder: Path, mode: str) -> Work:
-    """A work for the stand-in runner."""
+def task(folder: Path, mode: str) -> BenchTask:
+    """A task for the stand-in runner."""
     import hashlib
 
     path = folder / f"{mode.replace(' ', '-')}.onnx"
     path.write_text(mode)
     sample = (np.arange(6, dtype=np.float32).reshape(2, 3) * math.pi,)
     sha256 = hashlib.sha256(mode.encode()).hexdigest()
-    return Work(mode, path, sha256, "onnxruntime", (sample, (sample[0] + 1,)))
+    return BenchTask(mode, path, sha256, "onnxruntime", (sample, (sample[0] + 1,)))
 
 
 DEVICE_STAND_IN = r"""#!/usr/bin/perl

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from android_harness import adb, listing
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
-from android_harness.records import Seen
+from android_harness.records import DeviceEntry
 
 HANGS_S = 60.0
 """What a call with a deadline of a second ends within, on a busy machine too; one without takes longer."""
@@ -45,7 +45,11 @@ def test_what_no_command_line_can_hold_is_refused(argv: tuple[str, ...]) -> None
         adb.quote(argv)
 
 
-READY, LOCKED, GONE = Seen("A 1", "device"), Seen("B", "unauthorized"), Seen("C:5555", "offline")
+READY, LOCKED, GONE = (
+    DeviceEntry("A 1", "device"),
+    DeviceEntry("B", "unauthorized"),
+    DeviceEntry("C:5555", "offline"),
+)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +57,12 @@ READY, LOCKED, GONE = Seen("A 1", "device"), Seen("B", "unauthorized"), Seen("C:
     [
         ((READY,), None, READY),
         ((READY, LOCKED, GONE), None, READY),
-        ((READY, Seen("D", "device")), "D", Seen("D", "device")),
+        ((READY, DeviceEntry("D", "device")), "D", DeviceEntry("D", "device")),
     ],
 )
-def test_the_one_that_can_be_talked_to_is_chosen(seen: tuple[Seen, ...], serial: str, expected: Seen) -> None:
+def test_the_one_that_can_be_talked_to_is_chosen(
+    seen: tuple[DeviceEntry, ...], serial: str, expected: DeviceEntry
+) -> None:
     """Or the one that is named."""
     assert adb.choose(seen, serial) == expected
 
@@ -68,19 +74,19 @@ def test_the_one_that_can_be_talked_to_is_chosen(seen: tuple[Seen, ...], serial:
         ((LOCKED,), None, ("B (unauthorized", "accept")),
         ((LOCKED, GONE), None, ("B (unauthorized", "C:5555 (offline", "adb reconnect")),
         (
-            (READY, Seen("D", "device"), LOCKED),
+            (READY, DeviceEntry("D", "device"), LOCKED),
             None,
             ("2 devices", "A 1 (device)", "D (device)", "B", "--device"),
         ),
         ((READY,), "X", ("'X'", "A 1 (device)")),
         ((READY, LOCKED), "B", ("accept",)),
-        ((Seen("E", "no permissions (user in plugdev group)"),), None, ("udev rule",)),
-        ((Seen("F", "bootloader"),), None, ("fastboot reboot",)),
-        ((Seen("G", "something new"),), None, ("plug it in again",)),
+        ((DeviceEntry("E", "no permissions (user in plugdev group)"),), None, ("udev rule",)),
+        ((DeviceEntry("F", "bootloader"),), None, ("fastboot reboot",)),
+        ((DeviceEntry("G", "something new"),), None, ("plug it in again",)),
     ],
 )
 def test_no_device_says_which_there_are_and_what_to_do(
-    seen: tuple[Seen, ...], serial: str | None, words: tuple[str, ...]
+    seen: tuple[DeviceEntry, ...], serial: str | None, words: tuple[str, ...]
 ) -> None:
     """Each candidate with its state."""
     with pytest.raises(NoDeviceError) as raised:
@@ -311,8 +317,8 @@ def test_an_adb_that_cannot_start_is_told_of(tmp_path: Path, monkeypatch: pytest
 def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """And importing the module needs it not."""
     monkeypatch.setitem(sys.modules, "adbutils", None)
-    monkeypatch.delitem(sys.modules, "android_harness.link", raising=False)
-    monkeypatch.delattr("android_harness.link", raising=False)
+    monkeypatch.delitem(sys.modules, "android_harness.adb_client", raising=False)
+    monkeypatch.delattr("android_harness.adb_client", raising=False)
     with pytest.raises(SetupError, match=r"export-mobile\[android\]"):
         adb.list_devices()
 

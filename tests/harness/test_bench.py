@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_harness import bench, identity, launching
+from android_harness import bench, identity
 from android_harness.bench import Failed
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.host import HostDevice
-from android_harness.placing import Program
-from android_harness.records import Completed, Device, Plan, Session
+from android_harness.push import Program
+from android_harness.records import BenchConfig, Completed, Device, Session
 from tests.harness import sessions
 
-PLAN = Plan(launches=2, min_iterations=50, min_seconds=0.0, max_seconds=2.0)
+PLAN = BenchConfig(launches=2, min_iterations=50, min_seconds=0.0, max_seconds=2.0)
 
 
 class Breaking(HostDevice):
@@ -44,9 +44,9 @@ class Breaking(HostDevice):
 def measured(folder: Path, *modes: str, device: Device | None = None) -> tuple[Session | Failed, ...]:
     device = device or HostDevice()
     program = Program(sessions.stand_in(folder))
-    works = [sessions.work(folder, mode) for mode in modes]
+    tasks = [sessions.task(folder, mode) for mode in modes]
     who = identity.identify(device)
-    return bench.measure(device, who, lambda backend: program, works, PLAN, lambda serial, what: None)
+    return bench.measure(device, who, lambda backend: program, tasks, PLAN, lambda serial, what: None)
 
 
 def log(device: HostDevice) -> list[str]:
@@ -61,7 +61,7 @@ def test_a_work_comes_back_as_a_session(tmp_path: Path) -> None:
     assert [launch.index for launch in found.launches] == [0, 1]
     assert len(found.canary_ns) == 3
     for launch in found.launches:
-        for given, came in zip(found.work.samples, launch.outputs, strict=True):
+        for given, came in zip(found.task.samples, launch.outputs, strict=True):
             np.testing.assert_array_equal(given[0], came[0])
 
 
@@ -69,7 +69,7 @@ def test_launches_alternate(tmp_path: Path) -> None:
     """ABC, then CBA."""
     device = HostDevice()
     found = measured(tmp_path, "fine", "sleep 0", "sleep 0.0", device=device)
-    hashes = [item.work.sha256 for item in found]
+    hashes = [item.task.sha256 for item in found]
     assert log(device) == [*hashes, *reversed(hashes)]
 
 
@@ -81,12 +81,12 @@ def test_a_session_is_handed_on_once_it_is_complete(tmp_path: Path) -> None:
         device,
         identity.identify(device),
         lambda backend: Program(sessions.stand_in(tmp_path)),
-        [sessions.work(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
+        [sessions.task(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
         PLAN,
         lambda serial, what: None,
         lambda session: handed_on.append((session, len(log(device)))),
     )
-    assert [(session.work.name, launches) for session, launches in handed_on] == [("sleep 0", 4), ("fine", 5)]
+    assert [(session.task.name, launches) for session, launches in handed_on] == [("sleep 0", 4), ("fine", 5)]
     assert [vars(session) for session, _ in handed_on[::-1]] == [
         vars(one) for one in found if isinstance(one, Session)
     ]
@@ -120,7 +120,7 @@ def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
     ],
 )
 def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, words: str) -> None:
-    """Crashes and lies are told from each other; the other work is measured."""
+    """Crashes and lies are told from each other; the other task is measured."""
     bad, good = measured(tmp_path, mode, "fine")
     assert isinstance(good, Session)
     assert isinstance(bad, Failed)
@@ -130,8 +130,8 @@ def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, wor
 
 
 def test_a_runner_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the deadline, and the other work goes on."""
-    monkeypatch.setattr(launching, "LOAD_S", -1.0)
+    """At the deadline, and the other task goes on."""
+    monkeypatch.setattr("android_harness.launch.LOAD_S", -1.0)
     bad, good = measured(tmp_path, "hang", "fine")
     assert isinstance(bad, Failed)
     assert "did not end within 1 s" in str(bad.reason)

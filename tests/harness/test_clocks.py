@@ -30,7 +30,7 @@ def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
         for at, found in enumerate((fixed, fixed, fixed | dict(changes)))
     )
     launches = tuple(sessions.launch(i, clocks=moments) for i in range(5))
-    return sessions.session(launches=launches, plan=replace(sessions.session().plan, affinity="80"))
+    return sessions.session(launches=launches, config=replace(sessions.session().config, affinity="80"))
 
 
 @pytest.mark.parametrize(

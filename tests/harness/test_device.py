@@ -11,8 +11,8 @@ import pytest
 
 from android_harness import adb, identity, listing, settings
 from android_harness.errors import DeviceError, Disconnected, NoDeviceError
-from android_harness.gates import gates, unmet
-from android_harness.records import Seen
+from android_harness.readiness import gates, unmet
+from android_harness.records import DeviceEntry
 from tests.harness import simulated
 from tests.harness.simulated import TestDevice
 from tests.waiting import wait_until
@@ -110,7 +110,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
     """The other one is identified all the same."""
     pair[0].misbehave("unauthorized")
     pair[0].reconnect()
-    wait_until(lambda: Seen("lab phone 1", "unauthorized") in adb.list_devices())
+    wait_until(lambda: DeviceEntry("lab phone 1", "unauthorized") in adb.list_devices())
     rows = {report.seen.serial: report for report in listing.reports()}
     assert "accept" in rows["lab phone 1"].gates[0].fix
     other = rows["lab phone 2"].identity

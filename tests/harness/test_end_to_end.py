@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from android_harness import adb, evidence, farm, launching, listing, parse, stats
+from android_harness import adb, all_devices, listing, parse, provenance, stats
 from android_harness.bench import Failed, Programs
 from android_harness.errors import HarnessError, SetupError
-from android_harness.placing import Program
-from android_harness.records import Backend, Device, Identity, Plan, Session, Work
+from android_harness.push import Program
+from android_harness.records import Backend, BenchConfig, BenchTask, Device, Identity, Session
 from tests.harness import runners, sessions, simulated
 from tests.harness.simulated import TestDevice
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated")]
 SICK, WELL = "lab phone 1", "lab phone 2"
-PLAN = Plan(launches=2, min_iterations=50, min_seconds=0.1, max_seconds=5.0, wait_s=0.0)
+PLAN = BenchConfig(launches=2, min_iterations=50, min_seconds=0.1, max_seconds=5.0, wait_s=0.0)
 BACKENDS: tuple[Backend, ...] = ("executorch", "onnxruntime", "torchscript")
 
 
@@ -65,20 +65,20 @@ def plugged_in(phone: TestDevice) -> None:
 
 
 @functools.cache
-def tiny(backend: Backend) -> Work:
+def tiny(backend: Backend) -> BenchTask:
     path = runners.model(backend)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Work(path.name, path, sha256, backend, runners.inputs())
+    return BenchTask(path.name, path, sha256, backend, runners.inputs())
 
 
 def benched(
-    works: list[Work],
+    tasks: list[BenchTask],
     *serials: str,
-    plan: Plan = PLAN,
+    config: BenchConfig = PLAN,
     stand_in: Path | None = None,
     observer: Callable[[str, str], None] = lambda serial, what: None,
     soc: str | None = None,
-) -> dict[str, farm.Outcome]:
+) -> dict[str, all_devices.Outcome]:
     devices = [adb.AdbDevice(serial) for serial in serials]
 
     def ours(device: Device, identity: Identity) -> Programs:
@@ -87,17 +87,17 @@ def benched(
         return lambda backend: program
 
     chosen = ours if stand_in else None
-    return dict(farm.bench_all(devices, works, plan, soc=soc, observer=observer, programs=chosen))
+    return dict(all_devices.bench_all(devices, tasks, config, soc=soc, observer=observer, programs=chosen))
 
 
-def session(outcome: farm.Outcome, place: int = 0) -> Session:
+def session(outcome: all_devices.Outcome, place: int = 0) -> Session:
     assert outcome.error is None, outcome.error
     found = outcome.results[place]
     assert isinstance(found, Session), found.reason
     return found
 
 
-def failure(outcome: farm.Outcome) -> str:
+def failure(outcome: all_devices.Outcome) -> str:
     if outcome.error is not None:
         assert isinstance(outcome.error, HarnessError), outcome.error
         return str(outcome.error)
@@ -106,8 +106,8 @@ def failure(outcome: farm.Outcome) -> str:
     return str(found.reason)
 
 
-def sleeper(folder: Path, seconds: float) -> tuple[list[Work], Path]:
-    return [sessions.work(folder, f"sleep {seconds}")], sessions.device_stand_in(folder)
+def sleeper(folder: Path, seconds: float) -> tuple[list[BenchTask], Path]:
+    return [sessions.task(folder, f"sleep {seconds}")], sessions.device_stand_in(folder)
 
 
 # --- The three runtimes
@@ -120,19 +120,19 @@ def check_measured(found: Session) -> None:
         for sample, came in zip(runners.inputs(), launch.outputs, strict=True):
             for expected, array in zip(runners.answers(sample), came, strict=True):
                 np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
-    latency = evidence.latency(found, stats.figures(found), evidence.Check(0.0, ""), 15.0)
-    assert (latency.evidence, evidence.verdict(latency)) == ("simulated", "not_measured")
+    latency = provenance.latency(found, stats.figures(found), provenance.Check(0.0, ""), 15.0)
+    assert (latency.evidence, provenance.verdict(latency)) == ("simulated", "not_measured")
 
 
 def test_three_runtimes_on_an_x86_device(phones: tuple[TestDevice, ...]) -> None:
     """The built runners, found by the farm itself; threads are no more than the cores."""
     for backend in BACKENDS:
         runners.host_runner(backend)
-    outcome = benched([tiny(backend) for backend in BACKENDS], SICK, plan=replace(PLAN, threads=512))[SICK]
+    outcome = benched([tiny(backend) for backend in BACKENDS], SICK, config=replace(PLAN, threads=512))[SICK]
     for place, backend in enumerate(BACKENDS):
         found = session(outcome, place)
         assert found.launches[0].runtime.lower().startswith(backend[:4])
-        assert found.plan.threads == len(os.sched_getaffinity(0))
+        assert found.config.threads == len(os.sched_getaffinity(0))
         check_measured(found)
 
 
@@ -243,34 +243,34 @@ def running(phone: TestDevice) -> list[int]:
     return [pid for pid in faults.runners(phone.simulated.init) if b"\0run\0" in simulated.cmdline(pid)]
 
 
-# --- What goes wrong on one device, while another works on
+# --- What goes wrong on one device, while another tasks on
 
 
 def test_unauthorised(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """It says what to do at the phone."""
     phones[0].misbehave("unauthorized")
     phones[0].reconnect()
-    works, program = sleeper(tmp_path, 0)
-    found = benched(works, SICK, WELL, stand_in=program)
+    tasks, program = sleeper(tmp_path, 0)
+    found = benched(tasks, SICK, WELL, stand_in=program)
     assert 'accept "Allow USB debugging?"' in failure(found[SICK])
     session(found[WELL])
 
 
-def big(folder: Path, size: int) -> Work:
+def big(folder: Path, size: int) -> BenchTask:
     """A model that its push takes a while, and that the stand-in takes for "fine"."""
     path = folder / "big.onnx"
     path.write_bytes(b"fine " + os.urandom(size))
     sample = (np.arange(6, dtype=np.float32).reshape(2, 3),)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Work("big", path, digest, "onnxruntime", (sample,))
+    return BenchTask("big", path, digest, "onnxruntime", (sample,))
 
 
 def test_offline_in_a_push_and_back(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
-    """The push is repeated and the work finished."""
+    """The push is repeated and the task finished."""
     phones[0].misbehave("offline", after_bytes=1 << 20, seconds=1.0)
     told: list[str] = []
-    works = [big(tmp_path, 4_000_000)]
-    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    tasks = [big(tmp_path, 4_000_000)]
+    found = benched(tasks, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
     assert len(session(found[SICK]).launches) == PLAN.launches, told
     session(found[WELL])
 
@@ -286,9 +286,9 @@ def impatient(seconds: float) -> Iterator[None]:
 def test_offline_for_good(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """It is waited for as long as is said."""
     phones[0].misbehave("offline", after_bytes=1 << 20, seconds=600.0)
-    works = [big(tmp_path, 4_000_000)]
+    tasks = [big(tmp_path, 4_000_000)]
     with impatient(2.0):
-        found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+        found = benched(tasks, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
     assert "did not come back within 2 s. Plug it in again." in failure(found[SICK])
     session(found[WELL])
 
@@ -296,9 +296,9 @@ def test_offline_for_good(phones: tuple[TestDevice, ...], tmp_path: Path) -> Non
 def test_a_slow_link_takes_longer(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """And finishes."""
     phones[0].misbehave("slow_link", bytes_per_second=1_500_000)
-    works = [big(tmp_path, 3_000_000)]
+    tasks = [big(tmp_path, 3_000_000)]
     began = time.monotonic()
-    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    found = benched(tasks, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
     session(found[SICK])
     session(found[WELL])
     assert time.monotonic() - began > 1.9
@@ -310,9 +310,9 @@ def test_a_link_that_is_too_slow_costs_its_deadlines(
     """Three tries of a push, no longer."""
     monkeypatch.setattr(adb, "transfer_s", lambda size: 2.0)
     phones[0].misbehave("slow_link", bytes_per_second=100_000)
-    works = [big(tmp_path, 3_000_000)]
+    tasks = [big(tmp_path, 3_000_000)]
     began = time.monotonic()
-    found = benched(works, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
+    found = benched(tasks, SICK, WELL, stand_in=sessions.device_stand_in(tmp_path))
     # The second where what adb still holds of a push that was given up delays the command after it.
     told = failure(found[SICK])
     assert "copying 'big.onnx' onto it took longer than 2 s" in told or "did not end within" in told
@@ -330,7 +330,7 @@ def test_a_link_that_is_too_slow_costs_its_deadlines(
 def test_a_full_disk(phones: tuple[TestDevice, ...], tmp_path: Path, free: int, words: str) -> None:
     """Too full for the model is a gate; too full for the rest is told when it happens."""
     # What earlier tests left half pushed is removed at a start, which would make room.
-    benched([sessions.work(tmp_path, "fine")], SICK, stand_in=sessions.device_stand_in(tmp_path))
+    benched([sessions.task(tmp_path, "fine")], SICK, stand_in=sessions.device_stand_in(tmp_path))
     phones[0].misbehave("disk_full", free_bytes=free)
     program = sessions.device_stand_in(tmp_path)
     with program.open("a") as file:
@@ -343,18 +343,18 @@ def test_a_full_disk(phones: tuple[TestDevice, ...], tmp_path: Path, free: int, 
 def test_a_killed_runner(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """By the system, most likely for want of memory."""
     phones[0].misbehave("killed_runner", after_s=0.2)
-    works, program = sleeper(tmp_path, 1.0)
-    found = benched(works, SICK, WELL, stand_in=program)
+    tasks, program = sleeper(tmp_path, 1.0)
+    found = benched(tasks, SICK, WELL, stand_in=program)
     assert "the runner was killed (exit code 137), out of memory?" in failure(found[SICK])
     session(found[WELL])
 
 
 def test_a_hang(phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs its deadline, and the process is gone afterwards."""
-    monkeypatch.setattr(launching, "LOAD_S", 2.0)
+    monkeypatch.setattr("android_harness.launch.LOAD_S", 2.0)
     phones[0].misbehave("hang", after_s=0.3)
-    works, program = sleeper(tmp_path, 1.0)
-    found = benched(works, SICK, WELL, stand_in=program, plan=replace(PLAN, max_seconds=1.0))
+    tasks, program = sleeper(tmp_path, 1.0)
+    found = benched(tasks, SICK, WELL, stand_in=program, config=replace(PLAN, max_seconds=1.0))
     assert "did not end within 3 s" in failure(found[SICK])
     assert not running(phones[0])
     session(found[WELL])
@@ -373,10 +373,10 @@ def on_launch(phone: TestDevice, number: int, kind: str, **options: float) -> Ca
 
 def test_a_reboot_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """The launch is repeated once the device is back, and the settings are put back in the end."""
-    works, program = sleeper(tmp_path, 1.5)
+    tasks, program = sleeper(tmp_path, 1.5)
     before = phones[0].adb("shell", "settings list global; settings list system").stdout
     reboot = on_launch(phones[0], 2, "reboot", seconds=1.0)
-    found = benched(works, SICK, WELL, stand_in=program, observer=reboot)
+    found = benched(tasks, SICK, WELL, stand_in=program, observer=reboot)
     assert [one.index for one in session(found[SICK]).launches] == [0, 1]
     assert session(found[SICK]).cut_off == ""
     assert phones[0].adb("shell", "settings list global; settings list system").stdout == before
@@ -386,11 +386,11 @@ def test_a_reboot_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path) ->
 @pytest.mark.parametrize(("number", "kept"), [(2, False), (3, True)])
 def test_gone_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path, number: int, kept: bool) -> None:
     """Two finished launches are kept and flagged; one is too few."""
-    works, program = sleeper(tmp_path, 1.5)
-    plan = replace(PLAN, launches=3)
+    tasks, program = sleeper(tmp_path, 1.5)
+    config = replace(PLAN, launches=3)
     gone = on_launch(phones[0], number, "reboot", seconds=20.0)
     with impatient(2.0):
-        found = benched(works, SICK, WELL, stand_in=program, plan=plan, observer=gone)
+        found = benched(tasks, SICK, WELL, stand_in=program, config=config, observer=gone)
     if kept:
         left = session(found[SICK])
         assert len(left.launches) == 2
@@ -404,8 +404,8 @@ def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
     """By what the runner read between its chunks and by the state afterwards."""
     runners.host_runner("onnxruntime")
     phones[0].misbehave("throttling")
-    plan = replace(PLAN, min_seconds=1.5)
-    found = benched([tiny("onnxruntime")], SICK, WELL, plan=plan)
+    config = replace(PLAN, min_seconds=1.5)
+    found = benched([tiny("onnxruntime")], SICK, WELL, config=config)
     flags = stats.figures(session(found[SICK])).flags
     assert any(flag.startswith("cap: launch") and "cores 7 were held to" in flag for flag in flags)
     assert "thermal: status 3 after the run" in flags
@@ -423,8 +423,8 @@ def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
 def test_not_ready(phones: tuple[TestDevice, ...], tmp_path: Path, kind: str, words: str) -> None:
     """The gate and its fix; nothing was started, and the list of devices agrees."""
     phones[0].misbehave(kind)
-    works, program = sleeper(tmp_path, 0)
-    found = benched(works, SICK, WELL, stand_in=program, soc="SM8250")
+    tasks, program = sleeper(tmp_path, 0)
+    found = benched(tasks, SICK, WELL, stand_in=program, soc="SM8250")
     assert "The device is not ready." in failure(found[SICK])
     assert words in failure(found[SICK])
     assert {one.seen.serial: one.ready for one in listing.reports()}[SICK] is False
@@ -435,9 +435,9 @@ def test_a_failed_canary_is_a_flag(
     phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launches that ended stay."""
-    works, program = sleeper(tmp_path, 0)
+    tasks, program = sleeper(tmp_path, 0)
     program.write_text(program.read_text().replace("eq 'canary') {", "eq 'canary') { exit 9;"))
-    found = session(benched(works, SICK, stand_in=program)[SICK])
+    found = session(benched(tasks, SICK, stand_in=program)[SICK])
     assert len(found.launches) == PLAN.launches
     assert "canary: 0 readings for 2 launches" in stats.figures(found).flags
 
@@ -447,7 +447,7 @@ def test_a_failed_canary_is_a_flag(
 
 def test_devices_work_at_the_same_time(phones: tuple[TestDevice, ...], tmp_path: Path) -> None:
     """Over the real adbd; how much faster that is, `benchmarks/devices_at_once.py` shows."""
-    works, program = sleeper(tmp_path, 5.0)
+    tasks, program = sleeper(tmp_path, 5.0)
     ended = threading.Event()
 
     def seen_together() -> bool:
@@ -458,7 +458,7 @@ def test_devices_work_at_the_same_time(phones: tuple[TestDevice, ...], tmp_path:
     with ThreadPoolExecutor(1) as watcher:
         seen = watcher.submit(seen_together)
         try:
-            found = benched(works, *(phone.serial for phone in phones), stand_in=program)
+            found = benched(tasks, *(phone.serial for phone in phones), stand_in=program)
         finally:
             ended.set()
         assert seen.result()
@@ -470,8 +470,8 @@ def test_nothing_is_pushed_twice(
     phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second bench of the same artifacts sends jobs and the settings' journal only."""
-    works, program = sleeper(tmp_path, 0)
-    benched(works, SICK, stand_in=program)
+    tasks, program = sleeper(tmp_path, 0)
+    benched(tasks, SICK, stand_in=program)
     pushed: list[str] = []
     push = adb.AdbDevice.push
 
@@ -480,5 +480,5 @@ def test_nothing_is_pushed_twice(
         push(self, source, target)
 
     monkeypatch.setattr(adb.AdbDevice, "push", counted)
-    session(benched(works, SICK, stand_in=program)[SICK])
+    session(benched(tasks, SICK, stand_in=program)[SICK])
     assert sorted(pushed) == ["job.json", "job.json", "settings.json.new"]

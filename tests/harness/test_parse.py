@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from android_harness import parse
-from android_harness.records import Cluster, Seen
+from android_harness.records import Cluster, DeviceEntry
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -22,9 +22,9 @@ def test_serials_with_spaces_and_every_state_survive_the_listing() -> None:
     """The daemon's noise is no device, and "no permissions (…)" is one state."""
     seen = parse.devices(fixture("adb_devices.txt"))
     assert seen[:3] == (
-        Seen("0a1b2c3d", "device"),
-        Seen("My Phone 7", "unauthorized"),
-        Seen("192.168.1.7:5555", "offline"),
+        DeviceEntry("0a1b2c3d", "device"),
+        DeviceEntry("My Phone 7", "unauthorized"),
+        DeviceEntry("192.168.1.7:5555", "offline"),
     )
     assert seen[3].state.startswith("no permissions")
     assert len(seen) == 4

@@ -9,7 +9,7 @@ import pytest
 
 from android_harness import stats
 from android_harness.errors import DeviceError
-from android_harness.records import Plan, Session
+from android_harness.records import BenchConfig, Session
 from tests.harness import sessions
 
 
@@ -54,7 +54,7 @@ UNSTABLE: dict[str, tuple[str, Session]] = {
     "cold": ("warm-up", first_launch(warm=False)),
     "few calls": ("samples", first_launch(taken=sessions.durations(0, count=40, ms=60))),
     "short": ("samples", first_launch(taken=sessions.durations(0, count=60))),
-    "few launches": ("samples", sessions.session(plan=Plan(launches=6, affinity="f0"))),
+    "few launches": ("samples", sessions.session(config=BenchConfig(launches=6, affinity="f0"))),
 }
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from android_harness import evidence, stats
+from android_harness import provenance, stats
 from android_harness.history import making
 from android_harness.history.records import Point, Samples, StoredSession
 from android_harness.records import Session
@@ -33,7 +33,7 @@ ORIGIN = making.Origin(
 def made(measured: Session | None = None, **origin: Any) -> StoredSession:
     """What the harness' own sessions become."""
     measured = measured or sessions.session()
-    latency = evidence.latency(measured, stats.figures(measured), evidence.Check(1.3e-6, ""), 15.0)
+    latency = provenance.latency(measured, stats.figures(measured), provenance.Check(1.3e-6, ""), 15.0)
     return making.stored(
         measured, latency, replace(ORIGIN, **origin), run="night-0", host="farm-a", budget_ms=15.0
     )
@@ -61,7 +61,7 @@ def point(session: StoredSession) -> Point:
         p50_ms=session.p50_ms,
         p90_ms=session.p90_ms,
         stable=session.stable,
-        line=session.line.id,
+        series_id=session.series_key.id,
     )
 
 

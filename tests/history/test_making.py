@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from android_harness import evidence, stats
+from android_harness import provenance, stats
 from android_harness.history import making
 from android_harness.history.records import StoredSession, as_json
 from tests.harness import sessions
@@ -53,7 +53,9 @@ def test_flags_make_it_unstable() -> None:
 def test_wrong_outputs_make_no_baseline() -> None:
     """However steady the times of computing something else."""
     measured = sessions.session()
-    latency = evidence.latency(measured, stats.figures(measured), evidence.Check(0.5, "NaN in logits"), 15.0)
+    latency = provenance.latency(
+        measured, stats.figures(measured), provenance.Check(0.5, "NaN in logits"), 15.0
+    )
     kept = making.stored(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
     assert not kept.stable
     assert (kept.problem, kept.verdict) == ("NaN in logits", "fail")
@@ -83,7 +85,7 @@ def test_a_session_is_json() -> None:
     """Every field, with what follows from it."""
     found = json.loads(json.dumps(as_json(made())))
     assert set(StoredSession.__dataclass_fields__) <= set(found)
-    assert found["line"] == made().line.id
+    assert found["line"] == made().series_key.id
     assert found["started_at"] == "2026-01-01T00:00:00+00:00"
 
 
@@ -93,4 +95,4 @@ def test_a_session_is_json() -> None:
 def test_each_part_of_a_line_makes_another(field: str) -> None:
     """None of them may be mixed with another in one series."""
     other: Any = {"threads": 1, "evidence": "host"}.get(field, "other")
-    assert replace(made(), **{field: other}).line.id != made().line.id
+    assert replace(made(), **{field: other}).series_key.id != made().series_key.id

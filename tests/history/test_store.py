@@ -84,11 +84,11 @@ def test_a_series_is_one_line_in_time(memory: History) -> None:
     ]
     for session in (*others, *reversed(mine)):
         memory.add(session)
-    assert memory.series(night(9).line) == tuple(mine)
-    assert memory.series(night(9).line, newest=1) == (mine[-1],)
-    assert memory.trend(night(9).line) == tuple(map(point, mine))
-    assert memory.trend(night(9).line, newest=1) == (point(mine[-1]),)
-    assert len(memory.lines()) == 5
+    assert memory.series(night(9).series_key) == tuple(mine)
+    assert memory.series(night(9).series_key, newest=1) == (mine[-1],)
+    assert memory.trend(night(9).series_key) == tuple(map(point, mine))
+    assert memory.trend(night(9).series_key, newest=1) == (point(mine[-1]),)
+    assert len(memory.series_keys()) == 5
 
 
 NO_BASELINE: dict[str, dict[str, Any]] = {

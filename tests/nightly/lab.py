@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from android_harness import build, farm, history
+from android_harness import all_devices, build, history
+from android_harness.all_devices import Outcome
 from android_harness.bench import Failed
 from android_harness.errors import HarnessError
-from android_harness.farm import Outcome
 from android_harness.history.records import Filter, Gap, StoredSession
-from android_harness.records import Plan, Session, Work
+from android_harness.records import BenchConfig, BenchTask, Session
 from exporter import bench
 from exporter.files import EVIDENCE
 from exporter.nightly import config, devices, exporting, page, run, views
-from exporter.nightly.devices import Lab
+from exporter.nightly.devices import DevicePool
 from exporter.nightly.records import Row
 from exporter.records import Report
 from exporter.report import manifest
@@ -32,7 +32,7 @@ from tests.report import sample
 
 FAST, OVER, CLOSE = 8.0, 20.0, 15.0
 ARTIFACT = "executorch-xnnpack-int8"
-Answer = Callable[[str, Work, int], "float | HarnessError"]
+Answer = Callable[[str, BenchTask, int], "float | HarnessError"]
 """(serial, work, how often this phone was asked for this artifact before) -> p50 in ms, or what fails."""
 
 
@@ -84,7 +84,7 @@ class Farm:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """(serial, file's folder, artifact)."""
     exported: list[str] = field(default_factory=list)
-    plans: list[Plan] = field(default_factory=list)
+    plans: list[BenchConfig] = field(default_factory=list)
     socs_asked: list[str | None] = field(default_factory=list)
     broken: Mapping[str, Exception] = field(default_factory=dict)
     """Devices that break down as a whole."""
@@ -124,18 +124,18 @@ class Farm:
         export(folder, self.change)
         return bench.read(folder)[0]
 
-    def _find(self, names: Sequence[str]) -> Lab:
+    def _find(self, names: Sequence[str]) -> DevicePool:
         found = {serial: SimpleNamespace(serial=serial) for serial in self.phones}
         known = {
             serial: sessions.identity(serial=serial, soc=self.socs.get(serial, "SM8250")) for serial in found
         }
-        return Lab(found, known, self.silent, tuple(names))
+        return DevicePool(found, known, self.silent, tuple(names))
 
     def _bench(
         self,
         asked: Sequence[Any],
-        works: Sequence[Work],
-        plan: Plan,
+        works: Sequence[BenchTask],
+        plan: BenchConfig,
         *,
         soc: str | None,
         measured: Callable[[str, Session], None],
@@ -161,7 +161,7 @@ class Farm:
             late = self.broken_late.get(device.serial)
             finished(Outcome(device.serial, results=() if late else tuple(results), error=late))
 
-    def _session(self, serial: str, work: Work, plan: Plan) -> Session | Failed:
+    def _session(self, serial: str, work: BenchTask, plan: BenchConfig) -> Session | Failed:
         place = (serial, work.path.parent.name, work.name)
         said = self.answer(serial, work, self.asked.count(place))
         self.asked.append(place)
@@ -185,7 +185,7 @@ def farm_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Farm:
     found = Farm(folder, **said)
     monkeypatch.setattr(exporting, "_made", found._made)
     monkeypatch.setattr(devices, "find", found._find)
-    monkeypatch.setattr(farm, "bench_all", found._bench)
+    monkeypatch.setattr(all_devices, "bench_all", found._bench)
     monkeypatch.setattr(build, "find_runner", lambda target, backend: folder)
     return found
 

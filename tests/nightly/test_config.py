@@ -31,12 +31,12 @@ def test_the_shipped_example_is_right() -> None:
 
 def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
     """All phones, the protocol's own counts, everything beside the file."""
-    from android_harness.records import Plan
+    from android_harness.records import BenchConfig
 
     found = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
     assert (found.devices, found.targets, found.history) == (("all",), ("snapdragon865",), None)
     assert found.out == tmp_path / "nightly"
-    assert Plan(**found.settings) == Plan()
+    assert BenchConfig(**found.settings) == BenchConfig()
 
 
 def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:

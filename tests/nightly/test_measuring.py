@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from android_harness import build, farm, identity, parse
+from android_harness import all_devices, build, identity, parse
 from android_harness.errors import DeviceError, SetupError
-from android_harness.placing import Program
+from android_harness.push import Program
 from android_harness.records import Completed
 from exporter import bench
 from exporter.errors import OutputError
 from exporter.nightly import devices, measuring
-from exporter.nightly.devices import Lab
+from exporter.nightly.devices import DevicePool
 from exporter.nightly.measuring import Stage, key
 from exporter.nightly.records import Cell, Night
 from tests.harness import sessions
-from tests.harness.test_farm import Named
+from tests.harness.test_all_devices import Named
 from tests.nightly.lab import ARTIFACT, Farm, Killed, farm_of, only, rows_of, states
 
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
-BENCH_ALL = farm.bench_all
+BENCH_ALL = all_devices.bench_all
 LAUNCHES = 4
 """Of `Farm.task`."""
 
@@ -184,9 +184,9 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
     device = Dying("a", last=2 * LAUNCHES)
     who = identity.identify(device)
     program = Program(sessions.stand_in(phones.folder))
-    monkeypatch.setattr(farm, "bench_all", BENCH_ALL)
-    monkeypatch.setattr(farm, "built", lambda device, identity: lambda backend: program)
-    monkeypatch.setattr(devices, "find", lambda names: Lab({"a": device}, {"a": who}, {}, ("a",)))
+    monkeypatch.setattr(all_devices, "bench_all", BENCH_ALL)
+    monkeypatch.setattr(all_devices, "built", lambda device, identity: lambda backend: program)
+    monkeypatch.setattr(devices, "find", lambda names: DevicePool({"a": device}, {"a": who}, {}, ("a",)))
     monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' is no reason to wait
     phones.change = lambda report: replace(
         only(report, "onnx-fp32", "onnx-fp16"), selected="onnx-fp32", target_soc="generic"

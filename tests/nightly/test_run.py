@@ -16,7 +16,7 @@ import pytest
 from android_harness import history
 from android_harness.errors import Disconnected, HarnessError
 from android_harness.history.records import device_hash
-from android_harness.records import Work
+from android_harness.records import BenchTask
 from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
 from exporter.nightly import journal, rows, run
 from exporter.nightly.records import Night
@@ -137,7 +137,7 @@ class TestNothingStopsTheRest:
     def test_one_artifact_on_one_phone(self, phones: Farm) -> None:
         """All else is measured, and a gap is remembered."""
 
-        def answer(serial: str, work: Work, _: int) -> float | HarnessError:
+        def answer(serial: str, work: BenchTask, _: int) -> float | HarnessError:
             return Disconnected("It went away.", "") if (serial, work.name) == ("b", ARTIFACT) else FAST
 
         phones.answer = answer

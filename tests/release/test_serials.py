@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from android_harness import evidence, stats
+from android_harness import provenance, stats
 from exporter import bench
 from exporter.bench import outputs
 from exporter.errors import VerificationError
@@ -33,9 +33,9 @@ LOWERING = "int8.lowering.npz"
 
 def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     """What `bench` does with a session of this device, raw samples included."""
-    work = replace(sessions.session().work, name=artifact)
-    found = sessions.session(work=work, identity=sessions.identity(serial=serial, **identity))
-    latency = evidence.latency(found, stats.figures(found), evidence.Check(1e-6, ""), 15.0)
+    work = replace(sessions.session().task, name=artifact)
+    found = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
+    latency = provenance.latency(found, stats.figures(found), provenance.Check(1e-6, ""), 15.0)
     return bench.keep(out, found, latency)
 
 

@@ -1,4 +1,4 @@
-"""`android_harness.farm`: several devices at once, here stand-ins on this machine."""
+"""`android_harness.all_devices`: several devices at once, here stand-ins on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import farm, parse
+from android_harness import all_devices, parse
 from android_harness.errors import DeviceError, HistoryError
 from android_harness.host import HostDevice
-from android_harness.placing import Program
-from android_harness.records import Completed, Plan, Session
+from android_harness.push import Program
+from android_harness.records import BenchConfig, Completed, Session
 from tests.harness import sessions
 
-PLAN = Plan(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=0.0)
+PLAN = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +48,13 @@ def benched(
     modes: str | Sequence[str],
     *devices: HostDevice,
     measured: Callable[[str, Session], None] | None = None,
-    finished: Callable[[farm.Outcome], None] | None = None,
-) -> dict[str, farm.Outcome]:
+    finished: Callable[[all_devices.Outcome], None] | None = None,
+) -> dict[str, all_devices.Outcome]:
     program = Program(sessions.stand_in(folder))
     return dict(
-        farm.bench_all(
+        all_devices.bench_all(
             devices,
-            [sessions.work(folder, mode) for mode in ([modes] if isinstance(modes, str) else modes)],
+            [sessions.task(folder, mode) for mode in ([modes] if isinstance(modes, str) else modes)],
             PLAN,
             soc=None,
             observer=lambda serial, what: None,
@@ -98,17 +98,17 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
     """A runner that hangs for its whole deadline does not hold it up; nothing loses the signal."""
     devices = [Named("a"), Named("b")]
     before = signal.getsignal(signal.SIGINT)
-    waited = farm._all_done
+    waited = all_devices._all_done
     began = time.monotonic()
 
-    def interrupted(futures: Sequence[Future[farm.Outcome]]) -> bool:
+    def interrupted(futures: Sequence[Future[all_devices.Outcome]]) -> bool:
         if all(list(Path(device.root).glob("programs/*/log")) for device in devices):
-            monkeypatch.setattr(farm, "_all_done", waited)
+            monkeypatch.setattr(all_devices, "_all_done", waited)
             with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
                 signal.raise_signal(signal.SIGINT)
         return waited(futures)
 
-    monkeypatch.setattr(farm, "_all_done", interrupted)
+    monkeypatch.setattr(all_devices, "_all_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(tmp_path, "hang", *devices)
     assert time.monotonic() - began < 60
@@ -118,23 +118,23 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
 def test_ctrl_c_in_the_last_round_comes_after_what_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was handed on already; the other work, which waited for its last launch, is dropped."""
+    """It was handed on already; the other task, which waited for its last launch, is dropped."""
     kept: list[tuple[str, str]] = []
-    ended: list[farm.Outcome] = []
+    ended: list[all_devices.Outcome] = []
     sent = threading.Event()
-    waited = farm._all_done
+    waited = all_devices._all_done
 
     def keep(serial: str, session: Session) -> None:
-        kept.append((serial, session.work.name))
+        kept.append((serial, session.task.name))
         sent.wait(60)
 
-    def interrupted(futures: Sequence[Future[farm.Outcome]]) -> bool:
+    def interrupted(futures: Sequence[Future[all_devices.Outcome]]) -> bool:
         if kept and not sent.is_set():
             signal.raise_signal(signal.SIGINT)
             sent.set()
         return waited(futures)
 
-    monkeypatch.setattr(farm, "_all_done", interrupted)
+    monkeypatch.setattr(all_devices, "_all_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(tmp_path, ["sleep 0", "fine"], Named("a"), measured=keep, finished=ended.append)
     assert (kept, ended) == ([("a", "fine")], [])
@@ -163,7 +163,7 @@ def test_a_session_that_cannot_be_kept_is_no_fault_of_its_device(tmp_path: Path)
 def test_samples_are_json_lines(tmp_path: Path) -> None:
     """A header, then a launch a line, with every duration; nothing is left aside."""
     session = sessions.session()
-    farm.write_samples(session, tmp_path / "device" / "a.jsonl")
+    all_devices.write_samples(session, tmp_path / "device" / "a.jsonl")
     header, *rows = map(json.loads, (tmp_path / "device" / "a.jsonl").read_text().splitlines())
     assert header["artifact"] == "model.onnx"
     assert [row["durations_ns"] for row in rows] == [list(one.durations_ns) for one in session.launches]

@@ -11,7 +11,7 @@ from typing import get_args
 
 from android_harness.errors import DeviceError
 from android_harness.protocol import Dtype, Tensor
-from android_harness.records import Array, Backend, Device, Work
+from android_harness.records import Array, Backend, BenchTask, Device
 
 HASHED_BYTES_PER_S = 20e6
 QUERY_S = 10.0
@@ -26,14 +26,14 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceFiles:
     """Where everything lies on the device."""
 
     programs: Mapping[Backend, str]
     models: Mapping[str, str]
     """SHA-256 -> path."""
     samples: Mapping[str, tuple[tuple[Tensor, ...], ...]]
-    """Name of the work -> its inputs."""
+    """Name of the task -> its inputs."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class _Copy:
     sha256: str
 
 
-def programs_needed(
-    works: Sequence[Work], programs: Callable[[Backend], Program]
+def runners_for(
+    tasks: Sequence[BenchTask], programs: Callable[[Backend], Program]
 ) -> Mapping[Backend, Program]:
-    """The runner for each backend of the works."""
-    return {backend: programs(backend) for backend in dict.fromkeys(work.backend for work in works)}
+    """The runner for each backend of the tasks."""
+    return {backend: programs(backend) for backend in dict.fromkeys(task.backend for task in tasks)}
 
 
-def place(device: Device, works: Sequence[Work], programs: Mapping[Backend, Program], folder: Path) -> Place:
+def push_files(
+    device: Device, tasks: Sequence[BenchTask], programs: Mapping[Backend, Program], folder: Path
+) -> DeviceFiles:
     """Copy what the device does not have yet, and check that it now has exactly these contents.
 
     Args:
         device: Where to.
-        works: Their models and inputs.
+        tasks: Their models and inputs.
         programs: Of `programs_needed`.
         folder: An empty folder here, for the inputs on their way.
 
@@ -69,11 +71,11 @@ def place(device: Device, works: Sequence[Work], programs: Mapping[Backend, Prog
         return target
 
     store = f"{device.root}/store"
-    placed = Place(
+    placed = DeviceFiles(
         programs={backend: _program(device, program, add) for backend, program in programs.items()},
-        models={w.sha256: add(w.path, f"{store}/{w.sha256}{_suffix(w.path)}", w.sha256) for w in works},
+        models={w.sha256: add(w.path, f"{store}/{w.sha256}{_suffix(w.path)}", w.sha256) for w in tasks},
         samples={
-            w.name: tuple(tuple(_input(a, store, folder, add) for a in s) for s in w.samples) for w in works
+            w.name: tuple(tuple(_input(a, store, folder, add) for a in s) for s in w.samples) for w in tasks
         },
     )
     _copy(device, list(copies.values()), list(placed.programs.values()))
@@ -109,7 +111,7 @@ def _suffix(path: Path) -> str:
 
 def _copy(device: Device, copies: Sequence[_Copy], programs: Sequence[str]) -> None:
     folders = sorted({copy.target.rpartition("/")[0] for copy in copies})
-    checked(device, "mkdir", "-p", *folders)
+    run_checked(device, "mkdir", "-p", *folders)
     missing = _differing(device, copies)
     for copy in missing:
         device.push(copy.source, copy.target)
@@ -119,7 +121,7 @@ def _copy(device: Device, copies: Sequence[_Copy], programs: Sequence[str]) -> N
             f"{device.serial}: {wrong[0].target} is not what was copied there (its sha256 differs).",
             "Check the device's free space and its storage.",
         )
-    checked(device, "chmod", "755", *programs)
+    run_checked(device, "chmod", "755", *programs)
 
 
 def _differing(device: Device, copies: Sequence[_Copy]) -> list[_Copy]:
@@ -134,7 +136,7 @@ def _differing(device: Device, copies: Sequence[_Copy]) -> list[_Copy]:
     return [copy for copy in copies if found.get(copy.target) != copy.sha256]
 
 
-def checked(device: Device, *argv: str) -> str:
+def run_checked(device: Device, *argv: str) -> str:
     """Run a short command that must succeed.
 
     Raises:

@@ -7,7 +7,7 @@ import pytest
 
 from android_harness import identity, parse
 from android_harness.errors import NotReadyError
-from android_harness.gates import gates, unmet, wait_until_ready
+from android_harness.readiness import gates, unmet, wait_until_ready
 from android_harness.records import Gate, State
 
 from .test_identity import STATE, who

@@ -1,4 +1,4 @@
-"""`android_harness.evidence`: only a phone that proved to be one is measured."""
+"""`android_harness.provenance`: only a phone that proved to be one is measured."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from android_harness import evidence, stats
-from android_harness.evidence import Check
+from android_harness import provenance, stats
+from android_harness.provenance import Check
 from android_harness.records import Latency, Session
 from tests.harness import sessions
 
@@ -23,7 +23,7 @@ KINDS = {"MeasuredLatency", "SimulatedLatency", "HostLatency"}
 
 
 def judged(session: Session, check: Check = FINE, budget_ms: float = 15.0) -> Latency:
-    return evidence.latency(session, stats.figures(session), check, budget_ms)
+    return provenance.latency(session, stats.figures(session), check, budget_ms)
 
 
 def with_identity(**changes: Any) -> Session:
@@ -37,7 +37,7 @@ def with_launch(**changes: Any) -> Session:
 
 def test_a_proven_phone_is_measured() -> None:
     """With all the proof there, evidence is measured and 8 ms pass a budget of 15."""
-    found = evidence.to_manifest(judged(sessions.session()))
+    found = provenance.to_manifest(judged(sessions.session()))
     assert (found["evidence"], found["verdict"]) == ("measured", "pass")
 
 
@@ -59,7 +59,7 @@ UNPROVEN: dict[str, Session] = {
 @pytest.mark.parametrize("case", UNPROVEN)
 def test_whatever_is_missing_makes_it_simulated(case: str) -> None:
     """One missing piece of proof is enough, and it is named."""
-    found = evidence.to_manifest(judged(UNPROVEN[case]))
+    found = provenance.to_manifest(judged(UNPROVEN[case]))
     assert (found["evidence"], found["verdict"]) == ("simulated", "not_measured")
     assert found["device"]["why"]
 
@@ -74,7 +74,7 @@ def test_cores_of_other_makers_prove_nothing() -> None:
 
 def test_this_machine_is_the_host() -> None:
     """Even if everything else looked like a phone."""
-    found = evidence.to_manifest(judged(with_identity(serial="host")))
+    found = provenance.to_manifest(judged(with_identity(serial="host")))
     assert (found["evidence"], found["verdict"]) == ("host", "not_measured")
 
 
@@ -90,13 +90,13 @@ def test_this_machine_is_the_host() -> None:
 )
 def test_a_measured_verdict_fails_closed(check: Check, budget_ms: float, expected: str) -> None:
     """Too slow, too close, wrong outputs, unchecked outputs."""
-    assert evidence.verdict(judged(sessions.session(), check, budget_ms)) == expected
+    assert provenance.verdict(judged(sessions.session(), check, budget_ms)) == expected
 
 
 def test_an_unstable_session_decides_nothing() -> None:
     """8 ms against 15 would pass, but the phone was hot."""
     assert (
-        evidence.verdict(judged(sessions.session(after=sessions.state(thermal_status=1)))) == "inconclusive"
+        provenance.verdict(judged(sessions.session(after=sessions.state(thermal_status=1)))) == "inconclusive"
     )
 
 
@@ -129,7 +129,7 @@ def test_no_combination_with_a_doubt_is_measured(
     launches[odd] = replace(launches[odd], runner=runner, machine=seen, parts=parts)
     who = sessions.identity(doubts=tuple(doubts), machine=machine, soc=soc, serial=serial)
     session = sessions.session(identity=who, launches=tuple(launches))
-    found = evidence.to_manifest(evidence.latency(session, FIGURES, FINE, 15.0))
+    found = provenance.to_manifest(provenance.latency(session, FIGURES, FINE, 15.0))
     proven = (not doubts, machine == seen == arch == "aarch64", soc, serial != "host", os == "android")
     assert (found["evidence"] == "measured") == (all(proven) and parts == sessions.PARTS)
     assert (found["verdict"] == "pass") == (found["evidence"] == "measured")
@@ -160,7 +160,7 @@ def mentions(tree: ast.AST) -> Iterator[str]:
 def test_only_evidence_makes_latencies() -> None:
     """No other module of the harness or of its caller names a constructor (records defines them)."""
     modules = [*ROOT.glob("android_harness/**/*.py"), *ROOT.glob("exporter/*.py")]
-    spared = {ROOT / "android_harness/records.py", ROOT / "android_harness/evidence.py"}
+    spared = {ROOT / "android_harness/records.py", ROOT / "android_harness/provenance.py"}
     found = {
         path.name: names
         for path in modules

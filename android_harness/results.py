@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from android_harness.errors import DeviceError
 from android_harness.protocol import Canary, Failure, Result, Tensor
-from android_harness.records import Array, Clock, Launch, Sample, Work
+from android_harness.records import Array, BenchTask, Clock, Launch, Sample
 
 M = TypeVar("M", bound=BaseModel)
 MAX_RESULT_BYTES = 256 << 20
@@ -37,7 +37,7 @@ def _parsed(raw: bytes, kind: type[M]) -> M:
         raise NoResult(f"The runner's answer is not one: {where}: {plain(first['msg'])}") from None
 
 
-def failure(raw: bytes) -> Failure:
+def read_failure(raw: bytes) -> Failure:
     """Why a runner says it failed.
 
     Raises:
@@ -49,7 +49,7 @@ def failure(raw: bytes) -> Failure:
     return found
 
 
-def result(raw: bytes, work: Work) -> Result:
+def read_result(raw: bytes, task: BenchTask) -> Result:
     """A finished launch's result, with times that can be true.
 
     Raises:
@@ -57,14 +57,14 @@ def result(raw: bytes, work: Work) -> Result:
     """
     found = _parsed(raw, Result)
     if found.failure:
-        raise DeviceError(f"{work.name}: {found.failure.kind}: {plain(found.failure.reason)}")
-    problem = _problem(found, work)
+        raise DeviceError(f"{task.name}: {found.failure.kind}: {plain(found.failure.reason)}")
+    problem = _problem(found, task)
     if problem:
-        raise DeviceError(f"{work.name}: the runner's result cannot be true: {problem}.")
+        raise DeviceError(f"{task.name}: the runner's result cannot be true: {problem}.")
     return found
 
 
-def _problem(found: Result, work: Work) -> str:
+def _problem(found: Result, task: BenchTask) -> str:
     durations, offsets = found.durations_ns, found.offsets_ns
     checks = (
         (not durations, "no call was timed"),
@@ -72,7 +72,7 @@ def _problem(found: Result, work: Work) -> str:
         (bool(offsets) and offsets[0] != 0, "the first call does not start at 0"),
         (any(value == 0 for value in durations) or not found.first_ns, "a call took no time"),
         (_overlap(found), "calls begin before the one before them ended"),
-        (work.backend not in found.runner.backends, f"a runner without {work.backend}"),
+        (task.backend not in found.runner.backends, f"a runner without {task.backend}"),
         (not found.runtime, "it names no runtime"),
     )
     return next((problem for wrong, problem in checks if wrong), "")
@@ -96,24 +96,24 @@ def check_times(found: Result, elapsed_ns: int) -> None:
         )
 
 
-def check_outputs(found: Result, work: Work, folder: str) -> None:
+def check_outputs(found: Result, task: BenchTask, folder: str) -> None:
     """Outputs are as many as the samples, of sane size, in files that the runner may name.
 
     Raises:
         DeviceError: They are not.
     """
-    if len(found.outputs) != len(work.samples) or not all(found.outputs):
+    if len(found.outputs) != len(task.samples) or not all(found.outputs):
         raise DeviceError(
-            f"{work.name}: {len(found.outputs)} answers came back for {len(work.samples)} samples."
+            f"{task.name}: {len(found.outputs)} answers came back for {len(task.samples)} samples."
         )
     for index, sample in enumerate(found.outputs):
         for place, tensor in enumerate(sample):
             if tensor.file != f"{folder}/{index}-{place}.bin":
                 raise DeviceError(
-                    f"{work.name}: the runner names a file not its own: {plain(tensor.file)!r}."
+                    f"{task.name}: the runner names a file not its own: {plain(tensor.file)!r}."
                 )
     if sum(expected_bytes(tensor) for sample in found.outputs for tensor in sample) > MAX_OUTPUT_BYTES:
-        raise DeviceError(f"{work.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
+        raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
 
 
 def expected_bytes(tensor: Tensor) -> int:
@@ -122,7 +122,7 @@ def expected_bytes(tensor: Tensor) -> int:
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
-def array(tensor: Tensor, raw: bytes) -> Array:
+def to_array(tensor: Tensor, raw: bytes) -> Array:
     """An output's values.
 
     Raises:
@@ -135,7 +135,7 @@ def array(tensor: Tensor, raw: bytes) -> Array:
     return np.frombuffer(raw, dtype=np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
 
 
-def canary(raw: bytes, calls: int) -> tuple[int, ...]:
+def read_canary(raw: bytes, calls: int) -> tuple[int, ...]:
     """The pinned computation's durations in ns.
 
     Raises:
@@ -147,7 +147,7 @@ def canary(raw: bytes, calls: int) -> tuple[int, ...]:
     return durations
 
 
-def launch(found: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
+def to_launch(found: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
     """A checked result as the record of a launch."""
     runner = found.runner
     return Launch(

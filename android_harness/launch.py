@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from android_harness import answers, parse
+from android_harness import parse, results
 from android_harness.errors import DeviceError, Disconnected
-from android_harness.placing import Place, checked
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
-from android_harness.records import Backend, Completed, Device, Launch, Plan, Sample, Work
+from android_harness.push import DeviceFiles, run_checked
+from android_harness.records import Backend, BenchConfig, BenchTask, Completed, Device, Launch, Sample
 
 T = TypeVar("T")
 MAX_REPEATS = 2
@@ -36,17 +36,17 @@ rm -f "$1"
 """A process by its id, and only while it is still ours: after a restart another may have the number."""
 
 
-class Gone(Disconnected):
+class DeviceLost(Disconnected):
     """The device did not come back: nothing else needs to be tried on it."""
 
 
 @dataclass(frozen=True)
-class Remote:
+class PreparedDevice:
     """A prepared device."""
 
     device: Device
-    place: Place
-    plan: Plan
+    place: DeviceFiles
+    config: BenchConfig
     watch: tuple[str, ...]
     folder: Path
     """Ours, here, for files on their way."""
@@ -56,7 +56,7 @@ def repeated(device: Device, action: Callable[[], T]) -> T:
     """Do it, and again after each lost connection, twice at most. For what may be done twice.
 
     Raises:
-        Gone: The device did not come back.
+        DeviceLost: The device did not come back.
         DeviceError: Of the action; or the connection does not stay.
     """
     for _ in range(MAX_REPEATS):
@@ -73,7 +73,7 @@ def _wait_for(device: Device) -> None:
     try:
         device.reconnect()
     except Disconnected as error:
-        raise Gone(error.message, error.hint) from error
+        raise DeviceLost(error.message, error.hint) from error
 
 
 def cores(device: Device) -> int:
@@ -85,7 +85,7 @@ def cores(device: Device) -> int:
     return parse.integer(device.run("nproc").stdout.strip()) or 0
 
 
-def launch(remote: Remote, work: Work, index: int) -> Launch:
+def run_launch(remote: PreparedDevice, task: BenchTask, index: int) -> Launch:
     """Run one process and bring its result back; only a launch that was cut off is repeated.
 
     Raises:
@@ -94,46 +94,46 @@ def launch(remote: Remote, work: Work, index: int) -> Launch:
     """
     base = f"{remote.device.root}/jobs/{secrets.token_hex(8)}"  # new: an old result cannot be taken for this
     try:
-        result, elapsed_ns = repeated(remote.device, lambda: _run(remote, work, base))
-        outputs = repeated(remote.device, lambda: _fetch_outputs(remote, work, result, base))
+        result, elapsed_ns = repeated(remote.device, lambda: _run(remote, task, base))
+        outputs = repeated(remote.device, lambda: _fetch_outputs(remote, task, result, base))
     finally:
         with contextlib.suppress(DeviceError):
             remote.device.run("rm", "-rf", base)
-    answers.check_times(result, elapsed_ns)
-    return answers.launch(result, index, outputs)
+    results.check_times(result, elapsed_ns)
+    return results.to_launch(result, index, outputs)
 
 
-def _run(remote: Remote, work: Work, base: str) -> tuple[Result, int]:
+def _run(remote: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
     device = remote.device
     if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while we were away
-        return answers.result(_fetch(remote, f"{base}/result.json"), work), int(
-            (remote.plan.max_seconds + LOAD_S) * NANOSECONDS
+        return results.read_result(_fetch(remote, f"{base}/result.json"), task), int(
+            (remote.config.max_seconds + LOAD_S) * NANOSECONDS
         )
-    checked(device, "rm", "-rf", base)
-    checked(device, "mkdir", "-p", f"{base}/outputs")
-    _send(remote, _job(remote, work, base).model_dump_json(), f"{base}/job.json")
-    program = remote.place.programs[work.backend]
+    run_checked(device, "rm", "-rf", base)
+    run_checked(device, "mkdir", "-p", f"{base}/outputs")
+    _send(remote, _job(remote, task, base).model_dump_json(), f"{base}/job.json")
+    program = remote.place.programs[task.backend]
     began = time.monotonic_ns()
-    ended = _start(device, remote.plan.max_seconds + LOAD_S, program, "run", f"{base}/job.json")
+    ended = _start(device, remote.config.max_seconds + LOAD_S, program, "run", f"{base}/job.json")
     elapsed_ns = time.monotonic_ns() - began
     if ended.exit_code:
-        _explain(remote, work, ended, f"{base}/result.json")
-    return answers.result(_fetch(remote, f"{base}/result.json"), work), elapsed_ns
+        _explain(remote, task, ended, f"{base}/result.json")
+    return results.read_result(_fetch(remote, f"{base}/result.json"), task), elapsed_ns
 
 
-def _job(remote: Remote, work: Work, base: str) -> Job:
-    plan = remote.plan
+def _job(remote: PreparedDevice, task: BenchTask, base: str) -> Job:
+    config = remote.config
     return Job(
-        backend=work.backend,
-        model=remote.place.models[work.sha256],
-        sha256=work.sha256,
-        threads=plan.threads,
-        affinity=plan.affinity,
-        samples=remote.place.samples[work.name],
+        backend=task.backend,
+        model=remote.place.models[task.sha256],
+        sha256=task.sha256,
+        threads=config.threads,
+        affinity=config.affinity,
+        samples=remote.place.samples[task.name],
         timed=Timed(
-            min_calls=plan.min_iterations,
-            min_ns=int(plan.min_seconds * NANOSECONDS),
-            max_ns=int(plan.max_seconds * NANOSECONDS),
+            min_calls=config.min_iterations,
+            min_ns=int(config.min_seconds * NANOSECONDS),
+            max_ns=int(config.max_seconds * NANOSECONDS),
         ),
         watch=remote.watch,
         outputs=f"{base}/outputs",
@@ -167,40 +167,40 @@ def _pidfile(device: Device) -> str:
     return f"{device.root}/runner.pid"
 
 
-def _explain(remote: Remote, work: Work, ended: Completed, result: str) -> NoReturn:
+def _explain(remote: PreparedDevice, task: BenchTask, ended: Completed, result: str) -> NoReturn:
     """Say why the runner ended badly: in its own words where it left any."""
     if ended.exit_code == KILLED:
         raise DeviceError(
-            f"{work.name}: the runner was killed (exit code {KILLED}), out of memory?",
+            f"{task.name}: the runner was killed (exit code {KILLED}), out of memory?",
             "Close apps or restart the device; see `adb logcat -d | grep lowmemorykiller`.",
         )
-    with contextlib.suppress(answers.NoResult):
-        failure = answers.failure(_fetch(remote, result))
-        raise DeviceError(f"{work.name}: {failure.kind}: {answers.plain(failure.reason)}")
-    said = answers.plain(ended.stderr.strip().rpartition("\n")[2]) or "it says nothing"
-    raise DeviceError(f"{work.name}: the runner ended with exit code {ended.exit_code}: {said}")
+    with contextlib.suppress(results.NoResult):
+        failure = results.read_failure(_fetch(remote, result))
+        raise DeviceError(f"{task.name}: {failure.kind}: {results.plain(failure.reason)}")
+    said = results.plain(ended.stderr.strip().rpartition("\n")[2]) or "it says nothing"
+    raise DeviceError(f"{task.name}: the runner ended with exit code {ended.exit_code}: {said}")
 
 
-def _send(remote: Remote, text: str, target: str) -> None:
+def _send(remote: PreparedDevice, text: str, target: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=remote.folder, encoding="utf-8") as file:
         file.write(text)
         file.flush()
         remote.device.push(Path(file.name), target)
 
 
-def _fetch(remote: Remote, source: str) -> bytes:
+def _fetch(remote: PreparedDevice, source: str) -> bytes:
     """A JSON file of the runner's.
 
     Raises:
-        answers.NoResult: There is none, or one too large to be true.
+        results.NoResult: There is none, or one too large to be true.
     """
     (size,) = _sizes(remote.device, source)
-    if size > answers.MAX_RESULT_BYTES:
-        raise answers.NoResult(f"The runner's result has {size} bytes: more than it can need.")
+    if size > results.MAX_RESULT_BYTES:
+        raise results.NoResult(f"The runner's result has {size} bytes: more than it can need.")
     return _pulled(remote, source)
 
 
-def _pulled(remote: Remote, source: str) -> bytes:
+def _pulled(remote: PreparedDevice, source: str) -> bytes:
     with _temporary(remote.folder) as target:
         remote.device.pull(source, target)
         return target.read_bytes()
@@ -220,24 +220,24 @@ def _sizes(device: Device, *paths: str) -> list[int]:
     sizes = [parse.integer(line) for line in ended.stdout.splitlines()]
     known = [size for size in sizes if size is not None]
     if ended.exit_code or len(known) != len(paths):
-        raise answers.NoResult("The runner left no result.")
+        raise results.NoResult("The runner left no result.")
     return known
 
 
-def _fetch_outputs(remote: Remote, work: Work, result: Result, base: str) -> tuple[Sample, ...]:
-    answers.check_outputs(result, work, f"{base}/outputs")
+def _fetch_outputs(remote: PreparedDevice, task: BenchTask, result: Result, base: str) -> tuple[Sample, ...]:
+    results.check_outputs(result, task, f"{base}/outputs")
     tensors = [tensor for sample in result.outputs for tensor in sample]
     sizes = dict(zip(tensors, _sizes(remote.device, *(t.file for t in tensors)), strict=True))
     for tensor, size in sizes.items():
-        if size != answers.expected_bytes(tensor):
-            raise DeviceError(f"{work.name}: {tensor.file} has {size} bytes, which its shape contradicts.")
+        if size != results.expected_bytes(tensor):
+            raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which its shape contradicts.")
     return tuple(
-        tuple(answers.array(tensor, _pulled(remote, tensor.file)) for tensor in sample)
+        tuple(results.to_array(tensor, _pulled(remote, tensor.file)) for tensor in sample)
         for sample in result.outputs
     )
 
 
-def read_canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
+def run_canary(remote: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     """Run the pinned computation in a process of its own.
 
     Raises:
@@ -245,14 +245,14 @@ def read_canary(remote: Remote, backend: Backend) -> tuple[int, ...]:
     """
     device = remote.device
     path = f"{device.root}/jobs/canary-{secrets.token_hex(8)}.json"
-    affinity = (remote.plan.affinity,) if remote.plan.affinity else ()
-    checked(device, "mkdir", "-p", f"{device.root}/jobs")
+    affinity = (remote.config.affinity,) if remote.config.affinity else ()
+    run_checked(device, "mkdir", "-p", f"{device.root}/jobs")
     ended = _start(
         device, CANARY_S, remote.place.programs[backend], "canary", str(CANARY_CALLS), path, *affinity
     )
     if ended.exit_code:
-        said = answers.plain(ended.stderr.strip()) or "no reason given"
+        said = results.plain(ended.stderr.strip()) or "no reason given"
         raise DeviceError(f"{device.serial}: the runner's canary failed ({ended.exit_code}): {said}")
-    durations = answers.canary(_fetch(remote, path), CANARY_CALLS)
+    durations = results.read_canary(_fetch(remote, path), CANARY_CALLS)
     device.run("rm", "-f", path)
     return durations

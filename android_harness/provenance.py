@@ -47,7 +47,7 @@ def latency(session: Session, figures: Figures, check: Check, budget_ms: float) 
         budget_ms: What a measured latency is judged against.
     """
     common: dict[str, Any] = {
-        "artifact": session.work.name,
+        "artifact": session.task.name,
         "device": _device(session),
         "figures": replace(figures, flags=(*figures.flags, *_uncertain(session, check))),
         "max_error": check.max_error,
@@ -112,8 +112,8 @@ def _device(session: Session) -> dict[str, Any]:
         "clock_state": clocks.state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
-        "threads": session.plan.threads,
-        "affinity": session.plan.affinity,
+        "threads": session.config.threads,
+        "affinity": session.config.affinity,
     }
 
 

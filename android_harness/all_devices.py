@@ -12,12 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from android_harness import bench, build, gates, launching, settings
+from android_harness import bench, build, launch, readiness, settings
 from android_harness import identity as identities
 from android_harness.bench import Failed, Measured, Observer, Programs
 from android_harness.errors import HarnessError
-from android_harness.placing import Program
-from android_harness.records import HOST, Build, Device, Gate, Identity, Launch, Plan, Session, State, Work
+from android_harness.push import Program
+from android_harness.records import (
+    HOST,
+    BenchConfig,
+    BenchTask,
+    Build,
+    Device,
+    Gate,
+    Identity,
+    Launch,
+    Session,
+    State,
+)
 
 POLL_S = 0.5
 
@@ -33,7 +44,7 @@ class Outcome:
     """Why there are no results."""
 
 
-class NotKept(Exception):  # noqa: N818 - carries an error through what takes errors for the device's
+class SessionNotStored(Exception):  # noqa: N818 - carries an error through what takes errors for the device's
     """The caller could not keep a session: no fault of the device, and nothing to go on for."""
 
     def __init__(self, reason: Exception) -> None:
@@ -47,8 +58,8 @@ class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
 
 def bench_all(
     devices: Sequence[Device],
-    works: Sequence[Work],
-    plan: Plan,
+    tasks: Sequence[BenchTask],
+    config: BenchConfig,
     *,
     soc: str | None,
     observer: Observer,
@@ -56,12 +67,12 @@ def bench_all(
     measured: Callable[[str, Session], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> Mapping[str, Outcome]:
-    """Measure the works on every device, all devices at the same time.
+    """Measure the tasks on every device, all devices at the same time.
 
     Args:
         devices: Each with a serial of its own.
-        works: What to measure.
-        plan: How much of it.
+        tasks: What to measure.
+        config: How much of it.
         soc: The SoC that devices must have ("SM8250"); None for any.
         observer: Told (serial, what begins now), from any thread.
         programs: The runners for a device; None for those of `runner build`.
@@ -84,8 +95,8 @@ def bench_all(
                 _handed_on,
                 finished,
                 device,
-                works,
-                plan,
+                tasks,
+                config,
                 soc,
                 told,
                 programs or built,
@@ -152,7 +163,7 @@ def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome
         for device, future in zip(devices, futures, strict=True):
             if not future.done():
                 with contextlib.suppress(HarnessError):
-                    launching.kill_runner(device)
+                    launch.kill_runner(device)
         if _all_done(futures):
             return
 
@@ -174,7 +185,7 @@ def _keeping(measured: Callable[[str, Session], None] | None, serial: str, stop:
             if measured:
                 measured(serial, session)
         except Exception as error:
-            raise NotKept(error) from error
+            raise SessionNotStored(error) from error
 
     return told
 
@@ -188,8 +199,8 @@ def _handed_on(finished: Callable[[Outcome], None] | None, *arguments: Any) -> O
 
 def _outcome(
     device: Device,
-    works: Sequence[Work],
-    plan: Plan,
+    tasks: Sequence[BenchTask],
+    config: BenchConfig,
     soc: str | None,
     observer: Observer,
     programs: Callable[[Device, Identity], Programs],
@@ -204,31 +215,31 @@ def _outcome(
         identity = identities.identify(device)
         runners = programs(device, identity)
         if device.serial == HOST:  # judged by nobody: nothing to wait for, nothing to change
-            results = bench.measure(device, identity, runners, works, plan, observer, measured)
+            results = bench.measure(device, identity, runners, tasks, config, observer, measured)
             return Outcome(HOST, identity, results)
-        _wait_until_ready(device, identity, works, plan, soc, observer, stop)
+        _wait_until_ready(device, identity, tasks, config, soc, observer, stop)
         with settings.changed(device):
-            results = bench.measure(device, identity, runners, works, plan, observer, measured)
+            results = bench.measure(device, identity, runners, tasks, config, observer, measured)
         return Outcome(device.serial, identity, results)
-    except NotKept as refused:
+    except SessionNotStored as refused:
         raise refused.reason from None
-    except Exception as error:  # whatever it is, the other devices' work goes on
+    except Exception as error:  # whatever it is, the other devices' task goes on
         return Outcome(device.serial, identity, error=error)
 
 
 def _wait_until_ready(
     device: Device,
     identity: Identity,
-    works: Sequence[Work],
-    plan: Plan,
+    tasks: Sequence[BenchTask],
+    config: BenchConfig,
     soc: str | None,
     observer: Observer,
     stop: threading.Event,
 ) -> None:
-    need = sum(work.path.stat().st_size + _input_bytes(work) for work in works)
+    need = sum(task.path.stat().st_size + _input_bytes(task) for task in tasks)
 
     def judge(state: State) -> tuple[Gate, ...]:
-        return gates.gates(identity, state, soc=soc, need_bytes=need)
+        return readiness.gates(identity, state, soc=soc, need_bytes=need)
 
     def tell(unmet: tuple[Gate, ...], left_s: float) -> None:
         names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
@@ -238,19 +249,21 @@ def _wait_until_ready(
         if stop.wait(seconds):
             raise Stopped
 
-    gates.wait_until_ready(lambda: identities.read_state(device, identity), judge, plan.wait_s, tell, pause)
+    readiness.wait_until_ready(
+        lambda: identities.read_state(device, identity), judge, config.wait_s, tell, pause
+    )
 
 
-def _input_bytes(work: Work) -> int:
-    return sum(array.nbytes for sample in work.samples for array in sample)
+def _input_bytes(task: BenchTask) -> int:
+    return sum(array.nbytes for sample in task.samples for array in sample)
 
 
 def write_samples(session: Session, path: Path) -> None:
     """Write the raw evidence as JSON lines: a header, then a launch a line; appears whole."""
-    plan, identity = session.plan, session.identity
+    config, identity = session.config, session.identity
     header = {
-        "artifact": session.work.name,
-        "sha256": session.work.sha256,
+        "artifact": session.task.name,
+        "sha256": session.task.sha256,
         "started_at": session.started_at,
         "device": {
             "serial": identity.serial,
@@ -261,7 +274,7 @@ def write_samples(session: Session, path: Path) -> None:
             "doubts": list(identity.doubts),
         },
         "runner": dict(session.launches[0].runner) if session.launches else {},
-        "plan": vars(plan),
+        "plan": vars(config),
         "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
     }
     rows = [header, *(_row(session, place, one) for place, one in enumerate(session.launches))]
