@@ -12,7 +12,8 @@ from typing import Any
 from exporter import files
 from exporter.errors import ExportError
 from exporter.records import Array, Artifact, DeviceLatency, Limits, Sample
-from exporter.verify import compare, reference_io
+from exporter.verify import judge as verdicts
+from exporter.verify import reference_io
 from exporter.verify.reference_io import Evidence
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -56,7 +57,7 @@ def _judge_launch(
         return math.inf, f"The device's outputs differ in number or shape: {error}."
     # Edge inputs are not sent: they prove the file, not the device.
     real_only = replace(expected, edge_names=())
-    verdict = compare.judge(artifact.variant, "", real_only, stacked, (), None, limits)
+    verdict = verdicts.judge(artifact.variant, "", real_only, stacked, (), None, limits)
     found = verdict.comparison
     return (found.max_error if found else math.inf), verdict.reason or ""
 

@@ -31,14 +31,14 @@ def verify_artifact(
     A file that crashes its runtime kills only the process this runs in.
     """
     from exporter.formats import FORMATS
-    from exporter.verify import compare, reference_io
+    from exporter.verify import contract, reference_io
 
     module = FORMATS[variant.format]
     try:
         structure = module.structure(path, variant)
     except LoweringError as error:
         return Checked(None, _failed(f"It cannot be read: {error.cause}"))
-    problem = compare.check_structure(
+    problem = contract.check_structure(
         structure, variant, expected.inputs, expected.outputs, expected.matrix_weights, expected.limits
     )
     if problem:
@@ -63,7 +63,8 @@ def _run_and_judge(
     limits: Limits,
     structure: Structure,
 ) -> Checked:
-    from exporter.verify.compare import judge, repeats
+    from exporter.verify.compare import repeats
+    from exporter.verify.judge import judge
     from exporter.verify.reference_io import stack
 
     try:

@@ -13,7 +13,7 @@ from exporter.capture import matmul_weights
 from exporter.formats import FORMATS, VARIANTS
 from exporter.quantize import int8
 from exporter.records import QUANTIZED, Captured, Limits, Structure, TensorSpec, Variant
-from exporter.verify import compare
+from exporter.verify import contract
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weight_counts")]
 EMITTED = [name for name, variant in VARIANTS.items() if variant.precision != "mixed"]
@@ -64,7 +64,7 @@ def structure(net: nn.Module, variant: Variant, folder: Path) -> Structure:
 
 def problem(found: Structure, variant: Variant, needed: int) -> str:
     unnamed = dataclasses.replace(found, inputs=(), outputs=())
-    return compare.check_structure(unnamed, variant, (), (), needed, Limits())
+    return contract.check_structure(unnamed, variant, (), (), needed, Limits())
 
 
 def needed(net: nn.Module) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exporter.records import Limits, Structure, TensorSpec, Variant
-from exporter.verify import compare
+from exporter.verify import compare, contract
+from exporter.verify.judge import judge
 from exporter.verify.reference_io import Evidence, Lowering
 from tests.variants import FP16, FP32, INT8, W4
 
@@ -39,7 +40,7 @@ def judged(
 ) -> tuple[str, str]:
     found = found or evidence()
     edge_outputs = found.edge_reference[0] if edges is None else edges
-    verdict = compare.judge(variant, "rt 1", found, (outputs,), (edge_outputs,), lowering, limits or Limits())
+    verdict = judge(variant, "rt 1", found, (outputs,), (edge_outputs,), lowering, limits or Limits())
     return verdict.status, verdict.reason or ""
 
 
@@ -137,7 +138,7 @@ def test_the_fp32_limit_follows_the_eager_floor_and_says_so() -> None:
     outputs = LOGITS.copy()
     outputs[0, 0, 0] += 3e-5 * np.abs(LOGITS).max()
     found = evidence(floor=4e-6)
-    verdict = compare.judge(FP32, "rt", found, (outputs,), found.edge_reference, None, Limits())
+    verdict = judge(FP32, "rt", found, (outputs,), found.edge_reference, None, Limits())
     assert verdict.status == "passed"
     assert verdict.limits["max_error"] == verdict.limits["max_error_from_eager_floor"] == pytest.approx(4e-5)
 
@@ -258,11 +259,11 @@ def structure(elements: dict[str, int], delegated: float | None = None) -> Struc
 )
 def test_a_file_must_be_what_it_is_called(variant: Variant, found: Structure, words: str) -> None:
     """Stored types and delegation are read from the artifact and gated."""
-    problem = compare.check_structure(found, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
+    problem = contract.check_structure(found, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
     assert (words in problem) if words else problem == ""
 
 
 def test_other_shapes_than_the_models_are_found() -> None:
     """A file that takes other inputs is another model's."""
     found = replace(structure({"float32": 1000}), inputs=(TensorSpec("x", (1, 3, 9, 9)),))
-    assert "input shapes" in compare.check_structure(found, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())
+    assert "input shapes" in contract.check_structure(found, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())

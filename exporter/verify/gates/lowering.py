@@ -1,0 +1,31 @@
+"""A quantised artifact must compute what its quantised program computes."""
+
+from __future__ import annotations
+
+from exporter.records import Limits
+from exporter.verify.observation import Observation
+from exporter.verify.reference_io import Lowering
+
+ROUNDING_MARGIN_DB = 3.0
+"""How much further than its program's own rounding noise an artifact may be: half the energy again."""
+
+
+def limit(lowering: Lowering, limits: Limits) -> float:
+    """Return the fixed limit, or the program's own rounding noise less a margin where that is louder."""
+    return min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
+
+
+def check(observation: Observation) -> str:
+    """Fail what the lowering changed, apart from what the quantisation costs."""
+    comparison = observation.against_program
+    if comparison is None:
+        return ""
+    if comparison.problem:
+        return comparison.problem
+    expected = observation.limits["lowering_min_sqnr_db"]
+    if comparison.sqnr_db >= expected:
+        return ""
+    return (
+        f"It differs from its own quantised program ({comparison.sqnr_db:.1f} dB, expected {expected:.1f}):"
+        " a fault of the lowering, not of the quantisation."
+    )

@@ -1,0 +1,38 @@
+"""Everything the gates judge an artifact by, in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from exporter.records import Comparison, Precision, Variant
+from exporter.verify.reference_io import Evidence, Lowering, Stacks
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What an artifact gave on the evidence, and the figures and limits it is judged by."""
+
+    variant: Variant
+    evidence: Evidence
+    outputs: Stacks
+    """The artifact's, stacked, on `evidence.inputs`."""
+    edge_outputs: Stacks
+    """The artifact's on `evidence.edge_inputs`."""
+    lowering: Lowering | None
+    """Its quantised program's own outputs, where it has one."""
+    comparison: Comparison
+    edges: Mapping[str, Comparison]
+    """Each edge input by name, on its own scale."""
+    against_program: Comparison | None
+    """The artifact against its quantised program."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The limits that hold for this artifact, resolved to figures; they are shown in the manifest."""
+
+    @property
+    def precision(self) -> Precision:
+        return self.variant.precision
+
+
+Gate = Callable[[Observation], str]
+"""Judges one aspect: returns the reason why the artifact fails, or an empty string."""
