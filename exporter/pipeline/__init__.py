@@ -101,8 +101,8 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
     extras = results.Extras()
     artifacts = artifact_rows(context, built, checked, timed)
     if context.request.calibration_curve:
-        with clock("curve"):
-            extras = calibration_sweep.calibration_curve(context, model)
+        with clock("sweep"):
+            extras = calibration_sweep.calibration_sweep(context, model)
     extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
     if labels is not None:
         with clock("accuracy"):

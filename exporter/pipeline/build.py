@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from exporter.pipeline import cache, int8, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.read import ensure_captured
 from exporter.pipeline.results import Built, load_data
-from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.workers.pool import Job
 from exporter.records import QUANTIZED, Preprocessing, Variant
 
 if TYPE_CHECKING:
@@ -80,89 +81,103 @@ def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
 
 
 def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built, ...]]:
-    """Make every variant that the cache does not have, and the reference beside."""
-    keys = {v: artifact_key(context, source, v) for v in context.variants if v.precision != "mixed"}
-    found = {v: _cached_artifact(context, v, key) for v, key in keys.items()}
-    missing = [v for v, built in found.items() if built is None]
-    source = replace(source, quantization=int8.cached(context, source))
-    needs_judgement = context.request.verify and int8.wanted(context) and source.quantization is None
-    needs_reference = context.request.verify and not context.evidence.exists()
-    if missing or needs_reference or needs_judgement:
-        ensure_captured(context)
+    """Make every variant, the float64 reference beside, and the figures of the int8 program."""
     quantize = int8.quantize_job(context)
-    work = _build_jobs(context, missing, quantize)
-    if needs_judgement:
-        work.append(int8.judge_job(context, quantize))
-    if any(job.after for job in work):
-        work.append(quantize)
-    if needs_reference:
-        work.append(_reference_job(context, source))
-    for outcome in context.run("build", work, lambda outcome: _keep_built(context, outcome, keys)):
-        if outcome.job.function is make_reference:
-            source = _add_notes(source, outcome.result())
-            _keep_source(context, source)
-        elif outcome.job.function is build_variants:
-            found |= {built.variant: built for built in built_by(outcome)}
-        elif outcome.job.function is int8.judge_quantized and outcome.error is None:
-            source = replace(source, quantization=outcome.value)
-            int8.keep(context, source)
-    return source, tuple(built for built in found.values() if built is not None)
+    variants = [
+        artifact_step(context, source, variant, quantize)
+        for variant in context.variants
+        if variant.precision != "mixed"
+    ]
+    reference = [_reference_step(context, source)] if context.request.verify else []
+    judgement = [int8.judge_step(context, source, quantize)] if int8.judged(context) else []
+    steps = [*variants, *judgement, *reference]
+    made = iter(cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context)))
+    built = tuple(next(made) for _ in variants)
+    for quantization in (next(made) for _ in judgement):
+        source = replace(source, quantization=quantization)
+    for notes in (next(made) for _ in reference):
+        source = replace(source, facts=replace(source.facts, notes=(*source.facts.notes, *notes)))
+    return source, built
 
 
-def _keep_built(context: Context, outcome: Outcome, keys: Mapping[Variant, str]) -> None:
-    """As soon as a job ends: a run that is killed later need not do it again."""
-    if outcome.job.function is build_variants and outcome.error is None:
-        for built in outcome.value:
-            _keep_artifact(context, built, keys[built.variant])
-
-
-def _reference_job(context: Context, source: Source) -> Job:
+def _reference_step(context: Context, source: Source) -> Step:
     arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
-    return Job("the float64 reference", make_reference, arguments, preload=TORCH, cost_s=8)
+    job = Job("the float64 reference", make_reference, arguments, preload=TORCH, cost_s=8)
+    return Step(
+        "reference",
+        source.key,
+        tuple[str, ...],
+        lambda _: job,
+        folder=context.folders.out,
+        files=lambda _: (EVIDENCE,),
+    )
 
 
-def _build_jobs(context: Context, variants: Sequence[Variant], quantize: Job) -> list[Job]:
-    groups: dict[str, list[Variant]] = {}
-    for variant in variants:
-        groups.setdefault(variant.group, []).append(variant)
-    return [
-        Job(
-            ", ".join(v.name for v in group),
-            build_variants,
-            (context.folders.work, tuple(group), context.folders.out),
-            preload=preload_of(group[0]),
-            cost_s=sum(v.cost_s for v in group),
-            after=quantize if group[0].precision == "int8" else None,
-        )
-        for group in groups.values()
-    ]
+def artifact_step(
+    context: Context,
+    source: Source,
+    variant: Variant,
+    prepare: Job,
+    folders: tuple[Path, Path] | None = None,
+    key: Callable[[str], str] = str,
+    extra_files: tuple[str, ...] = (),
+) -> Step:
+    """The step that makes one artifact.
+
+    Args:
+        context: The run.
+        source: The checkpoint.
+        variant: The artifact's.
+        prepare: Makes the quantised program that quantised artifacts are lowered from.
+        folders: Where the builders read the captured model, and where the artifact is written; the run's work
+            folder and OUT when None.
+        key: Turns the artifact's cache key into the step's.
+        extra_files: Files that belong to the artifact beside its own.
+    """
+    work, out = folders or (context.folders.work, context.folders.out)
+    artifact_key = _artifact_key(context, source, variant)
+    return Step(
+        "artifact",
+        key(artifact_key) if artifact_key else "",
+        results.Built,
+        lambda group: _build_job(work, out, [step.item for step in group], prepare),
+        group=variant.group if folders is None else "",
+        item=variant,
+        folder=out,
+        files=lambda built: (built.file, *extra_files),
+        value=lambda built: next(b for b in built if b.variant == variant),
+        failed=lambda error: _died(variant, error),
+        keep=lambda built: built.file is not None,  # a failure is tried again: it may have been the machine's
+    )
 
 
-def built_by(outcome: Outcome) -> list[results.Built]:
-    """The job's results; when its whole process died, an error for each variant it was to make."""
-    if outcome.error is None:
-        return list(outcome.value)
-    if isinstance(outcome.error, OSError) and outcome.error.errno in DISK_FULL:
-        raise outcome.error
-    error = outcome.error
+def _build_job(work: Path, out: Path, variants: Sequence[Variant], prepare: Job) -> Job:
+    return Job(
+        ", ".join(variant.name for variant in variants),
+        build_variants,
+        (work, tuple(variants), out),
+        preload=preload_of(variants[0]),
+        cost_s=sum(variant.cost_s for variant in variants),
+        after=prepare if variants[0].precision in QUANTIZED else None,
+    )
+
+
+def _died(variant: Variant, error: Exception) -> results.Built:
+    """What a variant becomes when the whole process that was to make it died.
+
+    Raises:
+        OSError: The disk is full, which ends the run: the siblings could not be written either.
+    """
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        raise error
     cause, line = (error.cause, error.source) if isinstance(error, LoweringError) else (str(error), None)
-    return [
-        results.Built(variant, None, error=cause, source_line=line) for variant in outcome.job.arguments[1]
-    ]
+    return results.Built(variant, None, error=cause, source_line=line)
 
 
-def _add_notes(source: Source, notes: tuple[str, ...]) -> Source:
-    return replace(source, facts=replace(source.facts, notes=(*source.facts.notes, *notes)))
+def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
+    """The cache's key of an artifact; of mixed artifacts it lacks which operators stay in float.
 
-
-def _keep_source(context: Context, source: Source) -> None:
-    context.cache.put("model", source.key, source.facts, {EVIDENCE: context.evidence})
-
-
-def artifact_key(context: Context, source: Source, variant: Variant) -> str:
-    """The cache's; of mixed artifacts without what is kept in float.
-
-    Empty when the graph's digest does not cover what the artifact is made from.
+    It is empty when the graph's digest does not cover what the artifact is made from.
     """
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
@@ -171,12 +186,3 @@ def artifact_key(context: Context, source: Source, variant: Variant) -> str:
     return cache.key(
         cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
     )
-
-
-def _cached_artifact(context: Context, variant: Variant, key: str) -> results.Built | None:
-    return context.cache.get("artifact", key, results.Built, context.folders.out)
-
-
-def _keep_artifact(context: Context, built: results.Built, key: str) -> None:
-    if built.file:  # a failure is tried again: it may have been the machine's
-        context.cache.put("artifact", key, built, {built.file: context.folders.out / built.file})

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from exporter.files import digest_path
 
@@ -28,7 +28,6 @@ RECORD = "record.json"
 LIMIT_BYTES = 10 * 1024**3
 """`$EXPORT_MOBILE_CACHE_GB` changes it."""
 ABANDONED_S = 24 * 3600
-Record = TypeVar("Record")
 
 
 def default_root() -> Path:
@@ -76,10 +75,15 @@ class Cache:
     def __init__(self, root: Path | None) -> None:
         self._root = root
 
-    def get(
-        self, kind: str, entry_key: str, record: type[Record], files_into: Path = Path()
-    ) -> Record | None:
-        """The record kept under a key, its files copied into a folder; None when missing or damaged."""
+    def get(self, kind: str, entry_key: str, record: Any, files_into: Path = Path()) -> Any:
+        """The record kept under a key, its files copied into a folder; None when missing or damaged.
+
+        Args:
+            kind: The folder of such entries.
+            entry_key: What `key` returns; nothing is kept under an empty one.
+            record: The record's type, in any form that pydantic reads.
+            files_into: Where the entry's files are copied.
+        """
         from pydantic import TypeAdapter, ValidationError
 
         if self._root is None or not entry_key:
@@ -97,13 +101,23 @@ class Cache:
             return None
         return found
 
-    def put(self, kind: str, entry_key: str, record: object, files: Mapping[str, Path] | None = None) -> None:
-        """Keep a record and files (or folders). An empty key keeps nothing; a full disk is no error here."""
+    def put(
+        self,
+        kind: str,
+        entry_key: str,
+        record: object,
+        files: Mapping[str, Path] | None = None,
+        record_type: Any = None,
+    ) -> None:
+        """Keep a record and files (or folders). An empty key keeps nothing; a full disk is no error here.
+
+        `record_type` is the record's type where its class does not say enough, as `tuple[str, ...]`.
+        """
         from pydantic import TypeAdapter
 
         if self._root is None or not entry_key:
             return
-        values = TypeAdapter(type(record)).dump_python(record, mode="json")
+        values = TypeAdapter(record_type or type(record)).dump_python(record, mode="json")
         with contextlib.suppress(OSError):
             self._write(self._root / kind / entry_key, values, files or {})
 

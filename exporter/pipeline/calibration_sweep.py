@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.formats import FORMATS
@@ -10,43 +9,35 @@ from exporter.pipeline import cache
 from exporter.pipeline.context import TORCH, Context, Source
 from exporter.pipeline.read import ensure_captured
 from exporter.pipeline.results import Extras, load_data
+from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.records import CurvePoint
-from exporter.verify import calibration_sweep
+from exporter.verify.calibration_sweep import counts, warning
 
 
-@dataclass(frozen=True)
-class Curve:
-    """As the cache keeps it."""
-
-    points: tuple[CurvePoint, ...]
-
-
-def calibration_curve(context: Context, source: Source) -> Extras:
+def calibration_sweep(context: Context, source: Source) -> Extras:
     """Int8 against the number of calibration samples; a warning where it could not be measured."""
-    key = cache.key("curve", cache.toolchain(), source.key) if source.key else ""
-    if (kept := context.cache.get("curve", key, Curve)) is not None:
-        return _curved(kept.points)
-    ensure_captured(context)
     job = Job(
         "calibration samples",
-        measure_curve,
+        measure_sweep,
         (context.folders.work, context.evidence),
         preload=(*TORCH, *FORMATS["executorch"].PRELOAD),
     )
-    (outcome,) = context.run("curve", [job])
-    if outcome.error is not None:
-        return Extras(warnings=(f"--calibration-curve could not be measured: {outcome.error}",))
-    context.cache.put("curve", key, Curve(outcome.value))
-    return _curved(outcome.value)
-
-
-def _curved(points: tuple[CurvePoint, ...]) -> Extras:
-    more = calibration_sweep.warning(points)
+    step = Step(
+        "sweep",
+        cache.key("sweep", cache.toolchain(), source.key) if source.key else "",
+        tuple[CurvePoint, ...],
+        lambda _: job,
+        failed=str,
+    )
+    (points,) = cached(context.run, context.cache, "sweep", [step], lambda: ensure_captured(context))
+    if isinstance(points, str):
+        return Extras(warnings=(f"--calibration-sweep could not be measured: {points}",))
+    more = warning(points)
     return Extras(curve=points, warnings=(more,) if more else ())
 
 
-def measure_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
+def measure_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     """Quantise with 1, 2, 4, … calibration samples and compare each program with float64.
 
     The quantised program itself is compared, as XNNPACK computes it: lowering it changes no figure.
@@ -61,7 +52,7 @@ def measure_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     from exporter.capture import program
     from exporter.errors import LoweringError
     from exporter.quantize import int8
-    from exporter.verify import calibration_sweep, compare, reference_io
+    from exporter.verify import compare, reference_io
 
     captured = program.load(work)
     if captured.program is None:
@@ -69,7 +60,7 @@ def measure_curve(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     data = load_data(work)
     found = reference_io.load(evidence_path)
     points = []
-    for count in calibration_sweep.counts(len(data.calibration)):
+    for count in counts(len(data.calibration)):
         run = int8.runner(int8.quantize(captured.program, data.calibration[:count]).module)
         outputs = reference_io.stack([run(sample) for sample in found.samples()])
         compared = compare.compare(found.reference, outputs)

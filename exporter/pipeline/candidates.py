@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from exporter import files
 from exporter.config.request import Request
 from exporter.pipeline import build, cache, int8, predictions, read, results, verify
-from exporter.pipeline.context import Context, Event, Source, preload_of
+from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.int8 import program_lowering
 from exporter.pipeline.measure import host_latency
 from exporter.pipeline.results import CheckedArtifact
-from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.workers.pool import Job
 from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Variant, Verdict
 
@@ -69,7 +71,7 @@ class Judge:
         if self.labels is None:
             return known
         ran = predictions.runnable(built, checked)
-        return predictions.answer(self.context, self.source, folder, ran, self.run, known)
+        return predictions.answer(self.context, self.source, folder, ran, self.context.run_silently, known)
 
     def points(
         self,
@@ -117,10 +119,6 @@ class Judge:
             return self.measure(path, variant)
         return host_latency(self.context, path, variant)
 
-    def run(self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
-        """Without a word to the observer, who is told of candidates."""
-        return self.context.workers.run(work, None, on_outcome)
-
 
 def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
     """Whether an artifact reaches every limit that the search was given.
@@ -144,34 +142,22 @@ def excess(request: Request, drop: float | None) -> float:
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
-@dataclass(frozen=True)
-class _Mixes:
-    """As the cache keeps them."""
-
-    found: tuple[Mix, ...]
-
-
 def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
     """Operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
         LoweringError: There is no int8 program.
     """
-    key = int8.key(context, source)
-    if (kept := context.cache.get("mixes", key, _Mixes)) is not None:
-        return kept.found
-    _ensure_program(context)
-    context.observer(Event("search", "measuring what each activation costs", 0, 0))
-    job = Job(
-        "what each activation costs",
-        mixed_candidates,
-        (context.folders.work,),
-        preload=int8.QUANTIZERS,
-    )
-    (outcome,) = context.workers.run([job])
-    found: tuple[Mix, ...] = outcome.result()
-    context.cache.put("mixes", key, _Mixes(found))
-    return found
+
+    def prepare() -> None:
+        _ensure_program(context)
+        context.observer(Event("search", "measuring what each activation costs", 0, 0))
+
+    arguments = (context.folders.work,)
+    job = Job("what each activation costs", mixed_candidates, arguments, preload=int8.QUANTIZERS)
+    step = Step("mixes", int8.key(context, source), tuple[Mix, ...], lambda _: job)
+    (found,) = cached(context.run_silently, context.cache, "search", [step], prepare)
+    return cast("tuple[Mix, ...]", found)
 
 
 def make(
@@ -193,7 +179,7 @@ def make(
     built = _built(judge, variants, kept, folder)
     expected = verify.expected(context, judge.source)
     made = [(item.variant, item.file) for item in built if item.file]
-    checked = verify.check_files(folder, made, expected, judge.run, context.cache)
+    checked = verify.check_files(folder, made, expected, context.run_silently, context.cache)
     latencies = judge.latencies(folder, built, checked)
     answers = judge.answers(folder, built, checked, known)
     points = judge.points(folder, built, checked, latencies, answers, kept)
@@ -205,41 +191,23 @@ def _built(
 ) -> tuple[results.Built, ...]:
     """Artifacts out of the cache, and those that it does not have."""
     context = judge.context
-    keys = {v: _key(judge, v, kept) for v in variants}
-    found = {v: context.cache.get("artifact", key, results.Built, folder) for v, key in keys.items()}
-    if missing := [v for v, built in found.items() if built is None]:
-        _ensure_program(context)
-        arguments = (context.folders.work, kept, tuple(v.name for v in missing), folder)
-        prepare = Job(folder.name, mix, arguments, preload=int8.QUANTIZERS)
-        work = [prepare, *(_build_job(v, folder, prepare) for v in missing)]
-        outcomes = context.workers.run(work, None, lambda outcome: _keep(context, outcome, keys, folder))
-        found |= {built.variant: built for outcome in outcomes[1:] for built in build.built_by(outcome)}
-    return tuple(built for built in found.values() if built is not None)
-
-
-def _key(judge: Judge, variant: Variant, kept: tuple[str, ...]) -> str:
-    key = build.artifact_key(judge.context, judge.source, variant)
-    return cache.key(key, kept) if key else ""
-
-
-def _keep(context: Context, outcome: Outcome, keys: Mapping[Variant, str], folder: Path) -> None:
-    """As soon as it is made: a search that is ended goes on from here another time."""
-    if outcome.job.function is not build.build_variants or outcome.error is not None:
-        return
-    for built in outcome.value:
-        if built.file:
-            names = (built.file, files.lowering_file("mixed", built.variant.name))
-            context.cache.put("artifact", keys[built.variant], built, {name: folder / name for name in names})
-
-
-def _build_job(variant: Variant, folder: Path, prepare: Job) -> Job:
-    return Job(
-        variant.name,
-        build.build_variants,
-        (folder, (variant,), folder),
-        preload=preload_of(variant),
-        cost_s=variant.cost_s,
-        after=prepare,
+    names = tuple(variant.name for variant in variants)
+    arguments = (context.folders.work, kept, names, folder)
+    prepare = Job(folder.name, mix, arguments, preload=int8.QUANTIZERS)
+    steps = [
+        build.artifact_step(
+            context,
+            judge.source,
+            variant,
+            prepare,
+            folders=(folder, folder),
+            key=lambda key: cache.key(key, kept),
+            extra_files=(files.lowering_file("mixed", variant.name),),
+        )
+        for variant in variants
+    ]
+    return tuple(
+        cached(context.run_silently, context.cache, "search", steps, lambda: _ensure_program(context))
     )
 
 

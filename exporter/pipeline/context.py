@@ -77,6 +77,12 @@ class Context:
 
         return self.workers.run(work, on_event, on_outcome)
 
+    def run_silently(
+        self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]
+    ) -> list[Outcome]:
+        """Run jobs without progress events: the caller reports progress itself."""
+        return self.workers.run(work, None, on_outcome)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -10,6 +10,7 @@ from exporter.errors import LoweringError
 from exporter.pipeline import cache, results
 from exporter.pipeline.context import TORCH, Context, Event, Source
 from exporter.pipeline.results import Quantization
+from exporter.pipeline.steps import Step
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize import int8
 from exporter.records import QUANTIZED, Runner, Sample
@@ -45,33 +46,37 @@ def ensure(context: Context) -> None:
         outcome.result()
 
 
-def judge_job(context: Context, quantize: Job) -> Job:
-    """Runs the program after it was made, and finds what of it costs how much."""
-    arguments = (context.folders.work, _lowering(context))
-    return Job("what int8 costs", judge_quantized, arguments, preload=QUANTIZERS, cost_s=9, after=quantize)
+def judged(context: Context) -> bool:
+    """Whether the program is run on the verification inputs."""
+    return context.request.verify and wanted(context)
 
 
-def _lowering(context: Context) -> Path:
-    return context.folders.out / files.lowering_file("int8")
+def judge_step(context: Context, source: Source, quantize: Job) -> Step:
+    """The step that runs the program after it was made, and finds what each operator in int8 costs."""
+    lowering = context.folders.out / files.lowering_file("int8")
+    job = Job(
+        "what int8 costs",
+        judge_quantized,
+        (context.folders.work, lowering),
+        preload=QUANTIZERS,
+        cost_s=9,
+        after=quantize,
+    )
+    return Step(
+        "quantization",
+        key(context, source),
+        Quantization,
+        lambda _: job,
+        folder=context.folders.out,
+        files=lambda _: (lowering.name,),
+        failed=lambda _: None,
+    )
 
 
 def key(context: Context, source: Source) -> str:
     """The cache's, for what follows from the program; empty when there is none."""
     facts = source.facts
     return cache.key(cache.toolchain(), facts.digest, data_digest(context, source)) if facts.digest else ""
-
-
-def cached(context: Context, source: Source) -> results.Quantization | None:
-    """What was found out before, its outputs put into OUT; None where that is unknown, or not asked for."""
-    if not (context.request.verify and wanted(context)):
-        return None
-    return context.cache.get("quantization", key(context, source), results.Quantization, context.folders.out)
-
-
-def keep(context: Context, source: Source) -> None:
-    """For `cached` of a later run."""
-    lowering = _lowering(context)
-    context.cache.put("quantization", key(context, source), source.quantization, {lowering.name: lowering})
 
 
 def data_digest(context: Context, source: Source) -> str:

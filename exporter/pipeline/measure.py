@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from exporter.files import digest_file, digest_path
 from exporter.pipeline import cache, results
 from exporter.pipeline.context import Context, Event, preload_of
 from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Latency, Variant
 
@@ -60,16 +62,11 @@ def measure_artifacts(
 def host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
     """Time one file here, or take what the cache knows of it; None when its runtime fails."""
     key = cache.key(cache.toolchain(), digest_path(path), digest_file(context.evidence), _threads(context))
-    if (kept := context.cache.get("latency", key, Latency)) is not None:
-        return kept
     arguments = (path, variant, context.evidence, _threads(context))
     job = Job(variant.name, measure_latency, arguments, preload=preload_of(variant))
-    (outcome,) = context.workers.run([job])
-    if outcome.error is not None:
-        return None
-    found: Latency = outcome.value
-    context.cache.put("latency", key, found)
-    return found
+    step = Step("latency", key, Latency, lambda _: job, failed=lambda _: None)
+    (latency,) = cached(context.run_silently, context.cache, "measure", [step])
+    return cast("Latency | None", latency)
 
 
 def _threads(context: Context) -> int:

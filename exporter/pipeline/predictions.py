@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from exporter.pipeline import cache, results
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of
 from exporter.pipeline.read import ensure_captured
 from exporter.pipeline.results import CheckedArtifact, Facts, Labels, Ranked
-from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.workers.pool import Job
 from exporter.records import Accuracy, Array, Sample, Variant
 from exporter.verify import accuracy
 
@@ -76,27 +78,40 @@ def answer(
     if FLOAT in known.found and not new:
         return known
     keys = _keys(context, source, folder, new)
-    kept = {name: context.cache.get("answers", key, results.Ranked) for name, key in keys.items()}
-    found = {name: answers for name, answers in kept.items() if answers is not None} | dict(known.found)
-    work = [_job(context, source, folder, b) for b in new if b.variant.name not in found]
-    if FLOAT not in found:
-        ensure_captured(context)
-        work.insert(0, _float_job(context, source))
-    failures = dict(known.failures)
+    jobs = {b.variant.name: _job(context, source, folder, b) for b in new}
+    if FLOAT not in known.found:
+        jobs = {FLOAT: _float_job(context, source)} | jobs
+    steps = [
+        Step(
+            "predictions",
+            keys[name],
+            results.Ranked,
+            functools.partial(_given, job),
+            failed=functools.partial(_failure, name),
+        )
+        for name, job in jobs.items()
+    ]
 
-    def on_outcome(outcome: Outcome) -> None:
-        name = outcome.job.label
-        if outcome.error is None:
-            found[name] = outcome.value
-            context.cache.put("answers", keys[name], outcome.value)
-        else:
-            failures[name] = f"It does not run on the labelled samples: {outcome.error}"
+    def prepare() -> None:
+        if FLOAT in jobs:
+            ensure_captured(context)
 
-    for outcome in run("accuracy", work, on_outcome) if work else []:
-        if outcome.job.label == FLOAT:
-            outcome.result()
+    answers = dict(zip(jobs, cached(run, context.cache, "accuracy", steps, prepare), strict=True))
+    found = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(known.found)
+    failures = dict(known.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
     _check_read(found[FLOAT], context.request.max_drop)
     return Answers(found, failures)
+
+
+def _given(job: Job, _: object) -> Job:
+    return job
+
+
+def _failure(name: str, error: Exception) -> str:
+    """Why an artifact has no predictions; without float32's there is nothing to compare with."""
+    if name == FLOAT:
+        raise error
+    return f"It does not run on the labelled samples: {error}"
 
 
 def _check_read(floats: results.Ranked, max_drop: float) -> None:

@@ -12,6 +12,7 @@ from exporter.files import digest_file
 from exporter.pipeline import cache, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.results import DATA, Facts
+from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.records import TensorSpec
 
@@ -92,29 +93,27 @@ def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int 
 def read(context: Context) -> Source:
     """Read the checkpoint, infer its network, load the data and capture, or find all that in the cache."""
     key = _source_key(context)
-    facts = context.cache.get("model", key, results.Facts, context.folders.out)
-    if facts is not None:
-        return Source(facts, key)
-    return Source(_capture(context), key)
-
-
-def _capture(context: Context) -> results.Facts:
-    job = Job(
-        "reading the checkpoint",
-        capture_model,
-        (context.request.model, context.folders.work),
-        preload=TORCH,
-    )
-    context.workers.warm(preload_of(max(context.variants, key=lambda v: v.cost_s)))
-    (outcome,) = context.run("read", [job])
-    facts: results.Facts = outcome.result()
-    return facts
+    step = Step("model", key, results.Facts, lambda _: _capture_job(context))
+    (facts,) = cached(context.run, context.cache, "read", [step], lambda: _warm(context))
+    return Source(facts, key)
 
 
 def ensure_captured(context: Context) -> None:
     """Capture the model now if it is not in the work folder, as the cache keeps its facts only."""
     if not (context.folders.work / results.DATA).exists():
-        _capture(context)
+        _warm(context)
+        (outcome,) = context.run("read", [_capture_job(context)])
+        outcome.result()
+
+
+def _capture_job(context: Context) -> Job:
+    arguments = (context.request.model, context.folders.work)
+    return Job("reading the checkpoint", capture_model, arguments, preload=TORCH)
+
+
+def _warm(context: Context) -> None:
+    """Import what the longest build needs in the other workers while one reads the checkpoint."""
+    context.workers.warm(preload_of(max(context.variants, key=lambda variant: variant.cost_s)))
 
 
 def _source_key(context: Context) -> str:

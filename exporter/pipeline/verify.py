@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import EVIDENCE, digest_path, lowering_file
-from exporter.pipeline import cache, results
+from exporter.pipeline import results
+from exporter.pipeline.cache import Cache, key, toolchain
 from exporter.pipeline.context import Context, Run, Source, preload_of
 from exporter.pipeline.results import Checked, CheckedArtifact, Expected
-from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.workers.pool import Job
 from exporter.records import Limits, Runner, Structure, Variant, Verdict
 
 if TYPE_CHECKING:
@@ -113,26 +116,25 @@ def check_files(
     files: Sequence[tuple[Variant, str]],
     expected: results.Expected,
     run: Run,
-    kept: cache.Cache,
+    cache: Cache,
 ) -> Mapping[str, CheckedArtifact]:
     """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""
-    keys = {v: _verdict_key(folder, v, file, expected) for v, file in files}
-    found = {v: kept.get("verdict", key, CheckedArtifact) for v, key in keys.items()}
-    work = [_verify_job(folder, v, file, expected) for v, file in files if found[v] is None]
+    steps = [
+        Step(
+            "verdict",
+            _verdict_key(folder, variant, file, expected),
+            CheckedArtifact,
+            functools.partial(_verify_job, folder, variant, file, expected),
+            value=_checked,
+            failed=_crashed,
+        )
+        for variant, file in files
+    ]
+    checked = cached(run, cache, "verify", steps)
+    return {variant.name: item for (variant, _), item in zip(files, checked, strict=True)}
 
-    def on_outcome(outcome: Outcome) -> None:
-        """At once: a run that is killed later need not judge this file again."""
-        variant = outcome.job.arguments[1]
-        found[variant] = _checked(outcome)
-        if outcome.error is None:
-            kept.put("verdict", keys[variant], found[variant])
 
-    if work:
-        run("verify", work, on_outcome)
-    return {v.name: checked for v, checked in found.items() if checked is not None}
-
-
-def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Expected) -> Job:
+def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Expected, _: object) -> Job:
     lowering = folder / lowering_file(variant.precision, variant.name)
     arguments = (
         folder / file,
@@ -147,12 +149,14 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Exp
 def _verdict_key(folder: Path, variant: Variant, file: str, expected: results.Expected) -> str:
     lowering = folder / lowering_file(variant.precision, variant.name)
     digests = [digest_path(p) for p in (folder / file, folder / EVIDENCE, lowering) if p.exists()]
-    return cache.key(cache.toolchain(), variant, digests, expected)
+    return key(toolchain(), variant, digests, expected)
 
 
-def _checked(outcome: Outcome) -> CheckedArtifact:
-    if outcome.error is not None:  # its runtime crashed: that is a verdict on the file
-        return CheckedArtifact(None, Verdict("failed", str(outcome.error), "", None))
-    checked: results.Checked = outcome.value
+def _checked(checked: Checked) -> CheckedArtifact:
     values = () if checked.outputs is None else tuple(float(x) for x in checked.outputs)
     return CheckedArtifact(checked.structure, checked.verdict, values)
+
+
+def _crashed(error: Exception) -> CheckedArtifact:
+    """Its runtime crashed: that is a verdict on the file."""
+    return CheckedArtifact(None, Verdict("failed", str(error), "", None))

@@ -11,7 +11,7 @@ import pytest
 
 from exporter.capture import program
 from exporter.data import Data
-from exporter.pipeline.calibration_sweep import measure_curve as calibration_curve
+from exporter.pipeline.calibration_sweep import measure_sweep as calibration_curve
 from exporter.records import CurvePoint
 from exporter.report import manifest
 from exporter.report.html import render
