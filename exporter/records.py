@@ -451,5 +451,5 @@ class Report:
     """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
     evaluation: Evaluation | None = None
     """None when no labels were given."""
-    calibration_curve: tuple[CurvePoint, ...] = ()
+    calibration_sweep: tuple[CurvePoint, ...] = ()
     """Empty unless it was asked for."""

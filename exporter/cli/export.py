@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,11 +27,12 @@ from exporter.cli.app import (
 )
 from exporter.cli.device import Device, run_bench
 from exporter.config import options
-from exporter.config.request import Request
+from exporter.config.request import ModelRequest, Request
 from exporter.errors import NothingPassedError, RequirementError, UsageError
 from exporter.records import Report
 
 CARD_SUFFIX = ".toml"
+RENAMED = "--calibration-curve is now --calibration-sweep; the old name goes with the next version."
 OPTION_OF = {
     "arch_args": "arch_arg",
     "budget_ms": "budget",
@@ -76,13 +78,14 @@ def export_command(
         float,
         typer.Option(min=0, help="Seconds after which --search makes no more candidates; again, it goes on."),
     ] = 600.0,
-    calibration_curve: Annotated[
+    calibration_sweep: Annotated[
         bool,
         typer.Option(
-            "--calibration-curve",
+            "--calibration-sweep",
             help="Also measure int8 with 1, 2, 4, … calibration inputs: how many are enough.",
         ),
     ] = False,
+    calibration_curve: Annotated[bool, typer.Option("--calibration-curve", hidden=True)] = False,
     samples: Annotated[int, typer.Option(min=1, help="Calibration inputs, and as many to verify on.")] = 64,
     formats: Annotated[
         str, typer.Option(metavar="A,B", help="Only these: executorch, torchscript, onnx, coreml.")
@@ -145,8 +148,16 @@ def export_command(
     run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration or
     labelled data, 130 interrupted.
     """
-    given = dict(
-        **model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std),
+    model = model_request(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
+    request = Request(
+        checkpoint=model.checkpoint,
+        trust=model.trust,
+        arch=model.arch,
+        arch_args=model.arch_args,
+        input_shapes=model.input_shapes,
+        preprocess=model.preprocess,
+        mean=model.mean,
+        std=model.std,
         calibration=calibration,
         samples=samples,
         torchscript=options.one_of("--torchscript", torchscript, ("auto", "trace", "script")),
@@ -161,7 +172,7 @@ def export_command(
         search=search,
         min_sqnr_db=min_sqnr,
         time_limit_s=time_limit,
-        calibration_curve=calibration_curve,
+        calibration_sweep=calibration_sweep or calibration_curve,
         allow_synthetic=allow_synthetic,
         verify=not no_verify,
         cache=not no_cache,
@@ -169,10 +180,15 @@ def export_command(
         jobs=jobs,
         threads=threads,
     )
+    if calibration_curve:
+        typer.echo(RENAMED, err=True)
     required = options.names(require)
     if checkpoint.suffix == CARD_SUFFIX:
-        given, required = _with_card(context, given, required)
-    request = Request(**given)
+        from exporter.config import cards
+
+        card = cards.load(checkpoint)
+        request = cards.merged(card, request, _given_fields(context))
+        required = required or card.require
     _check_partners(context, request, bench)
     _export(request, required, as_json, last=not bench)
     if bench:
@@ -192,20 +208,10 @@ def _check_partners(context: typer.Context, request: Request, bench: bool) -> No
             raise UsageError(f"{name} {words} {partner}, which is not given.", "Give both, or neither.")
 
 
-def _with_card(
-    context: typer.Context, given: dict[str, Any], required: tuple[str, ...]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the card says, save where an option was given beside it."""
-    from exporter.config import cards
-
-    card = cards.load(given["checkpoint"])
-    said = {**cards.request_fields(card), "out": Path(f"{card.name}-{given['target']}")}
-    asked = {
-        field for field in given if _is_given(context, OPTION_OF.get(field, field)) and field != "checkpoint"
-    }
-    if asked & {"preprocess", "mean", "std"}:
-        said["preprocessing"] = None
-    return {**given, **said, **{field: given[field] for field in asked}}, required or card.require
+def _given_fields(context: typer.Context) -> set[str]:
+    """The fields of `Request` whose option was given on the command line."""
+    names = (field.name for field in fields(Request))
+    return {name for name in names if _is_given(context, OPTION_OF.get(name, name))}
 
 
 def _is_given(context: typer.Context, option: str) -> bool:
@@ -241,7 +247,7 @@ def _refuse_unshippable(report: Report, require: Sequence[str]) -> None:
         raise NothingPassedError(f"Nothing may be shipped. {report.selection_reason}")
 
 
-def model_fields(
+def model_request(
     checkpoint: Path,
     trust: bool,
     arch: str | None,
@@ -250,14 +256,15 @@ def model_fields(
     preprocess: str | None,
     mean: str | None,
     std: str | None,
-) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint,
-        "trust": trust,
-        "arch": arch,
-        "arch_args": options.pairs("--arch-arg", arch_arg or []),
-        "input_shapes": options.shapes(input_shape or []),
-        "preprocess": preprocess,
-        "mean": options.numbers("--mean", mean),
-        "std": options.numbers("--std", std),
-    }
+) -> ModelRequest:
+    """What the options that `export` and `inspect` share say about the checkpoint and its inputs."""
+    return ModelRequest(
+        checkpoint=checkpoint,
+        trust=trust,
+        arch=arch,
+        arch_args=options.pairs("--arch-arg", arch_arg or []),
+        input_shapes=options.shapes(input_shape or []),
+        preprocess=preprocess,
+        mean=options.numbers("--mean", mean),
+        std=options.numbers("--std", std),
+    )

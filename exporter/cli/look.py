@@ -24,8 +24,7 @@ from exporter.cli.app import (
     console,
     watch,
 )
-from exporter.cli.export import model_fields
-from exporter.config.request import ModelRequest
+from exporter.cli.export import model_request
 from exporter.errors import ArchitectureError, VerificationError
 
 
@@ -46,8 +45,8 @@ def inspect(
     from exporter.cli.console import listings
     from exporter.pipeline.inspect import inspect_checkpoint
 
-    fields = model_fields(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
-    found = inspect_checkpoint(ModelRequest(**fields))
+    request = model_request(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
+    found = inspect_checkpoint(request)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:

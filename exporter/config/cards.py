@@ -6,9 +6,10 @@ is what the options of `export-mobile CKPT` say; an option given beside a card w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -175,8 +176,40 @@ def load(path: Path) -> Card:
     return Card(listed.name or path.stem, path, listed)
 
 
-def request_fields(card: Card) -> dict[str, Any]:
-    """What a card says, as fields of `Request`; target and folder are for the caller to add.
+CARD_FIELDS = frozenset(
+    {
+        "allow_synthetic",
+        "arch",
+        "arch_args",
+        "budget_ms",
+        "calibration",
+        "checkpoint",
+        "evaluation",
+        "formats",
+        "input_shapes",
+        "labels",
+        "limits",
+        "max_drop",
+        "mean",
+        "precisions",
+        "preprocess",
+        "preprocessing",
+        "samples",
+        "std",
+        "torchscript",
+        "trust",
+    }
+)
+"""The fields of `Request` that a card decides."""
+
+
+def request(card: Card, target: str, out: Path | None = None) -> Request:
+    """The export that a card describes, for one target.
+
+    Args:
+        card: The card.
+        target: A name that `export-mobile targets` lists.
+        out: The folder for the result; `<card>-<target>` when None.
 
     Raises:
         CheckpointError: The checkpoint is missing, or is not the one whose sha256 the card has.
@@ -187,28 +220,45 @@ def request_fields(card: Card) -> dict[str, Any]:
     listed = card.listed
     shown = listed.preprocessing
     whole = shown.record() if shown else None
-    return {
-        "checkpoint": checkpoint(card),
-        "trust": listed.checkpoint.trust,
-        "arch": listed.architecture.name,
-        "arch_args": tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
-        "input_shapes": tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),
-        "preprocess": shown.preset if shown else None,
-        "mean": shown.mean if shown and not whole else None,
-        "std": shown.std if shown and not whole else None,
-        "preprocessing": whole,
-        "calibration": _data(card, "calibration", listed.calibration),
-        "samples": listed.calibration.samples if listed.calibration else Request.samples,
-        "labels": labels(card),
-        "formats": listed.artifacts.formats,
-        "precisions": listed.artifacts.precisions,
-        "torchscript": listed.artifacts.torchscript,
-        "allow_synthetic": listed.artifacts.allow_synthetic,
-        "limits": _limits(listed.limits),
-        "budget_ms": listed.budget_ms,
-        "evaluation": _data(card, "evaluation", listed.evaluation),
-        "max_drop": listed.evaluation.max_drop if listed.evaluation else Request.max_drop,
-    }
+    return Request(
+        checkpoint=checkpoint(card),
+        target=target,
+        out=out or Path(f"{card.name}-{target}"),
+        trust=listed.checkpoint.trust,
+        arch=listed.architecture.name,
+        arch_args=tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
+        input_shapes=tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),
+        preprocess=shown.preset if shown else None,
+        mean=shown.mean if shown and not whole else None,
+        std=shown.std if shown and not whole else None,
+        preprocessing=whole,
+        calibration=_data(card, "calibration", listed.calibration),
+        samples=listed.calibration.samples if listed.calibration else Request.samples,
+        labels=labels(card),
+        formats=listed.artifacts.formats,
+        precisions=listed.artifacts.precisions,
+        torchscript=listed.artifacts.torchscript,
+        allow_synthetic=listed.artifacts.allow_synthetic,
+        limits=_limits(listed.limits),
+        budget_ms=listed.budget_ms,
+        evaluation=_data(card, "evaluation", listed.evaluation),
+        max_drop=listed.evaluation.max_drop if listed.evaluation else Request.max_drop,
+    )
+
+
+def merged(card: Card, options: Request, given: Collection[str]) -> Request:
+    """The request of a card and of the options beside it: an option that was given wins.
+
+    Args:
+        card: The card.
+        options: The request that the options alone make; its checkpoint is the card.
+        given: The fields whose option was given on the command line.
+    """
+    described = request(card, options.target)
+    if {"preprocess", "mean", "std"} & set(given):
+        described = replace(described, preprocessing=None)
+    decided = (CARD_FIELDS | {"out"}) - (set(given) - {"checkpoint"})
+    return replace(options, **{name: getattr(described, name) for name in decided})
 
 
 def checkpoint(card: Card) -> Path:

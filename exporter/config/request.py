@@ -57,7 +57,7 @@ class Request(ModelRequest):
     """What `search` must reach on the verification inputs, beside the agreement that int8 must."""
     time_limit_s: float = 600.0
     """After which `search` starts no further candidate."""
-    calibration_curve: bool = False
+    calibration_sweep: bool = False
     """Measure int8 against the number of calibration samples."""
     allow_synthetic: bool = False
     """Let an int8 artifact that was calibrated on synthetic inputs be selected."""

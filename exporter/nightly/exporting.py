@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from exporter import bench, files, pipeline
 from exporter.config import cards
 from exporter.config.cards import Card
-from exporter.config.request import Request
 from exporter.errors import ExportError
 from exporter.nightly.config import Config
 from exporter.nightly.records import Exported, Night
@@ -61,6 +61,6 @@ def _kept(folder: Path) -> Report | None:
 
 
 def _made(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:
-    request = Request(**cards.request_fields(card), target=target, out=folder, force=True)
+    request = replace(cards.request(card, target, folder), force=True)
     variants.check_required(request, card.require)
     return pipeline.run(request, observer)

@@ -100,7 +100,7 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
         )
     extras = results.Extras()
     artifacts = artifact_rows(context, built, checked, timed)
-    if context.request.calibration_curve:
+    if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.calibration_sweep(context, model)
     extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
@@ -144,7 +144,7 @@ def _check_is_file(path: Path) -> None:
 def _check_verified(request: Request) -> None:
     asked = [
         ("--eval", request.evaluation),
-        ("--calibration-curve", request.calibration_curve),
+        ("--calibration-sweep", request.calibration_sweep),
         ("--search", request.search),
     ]
     for option, value in asked:

@@ -119,7 +119,7 @@ def make_report(
         operator_costs=source.quantization.costs if source.quantization else (),
         matrix_weights=facts.matrix_weights,
         evaluation=extras.evaluation,
-        calibration_curve=extras.curve,
+        calibration_sweep=extras.curve,
         mixed_points=extras.mixed_points,
     )
 

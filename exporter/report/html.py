@@ -291,8 +291,8 @@ def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str
         ),
         (
             "Calibration samples",
-            calibration_sweep.sentence(report.calibration_curve) if report.calibration_curve else "",
-            plots.calibration(report.calibration_curve),
+            calibration_sweep.sentence(report.calibration_sweep) if report.calibration_sweep else "",
+            plots.calibration(report.calibration_sweep),
         ),
         (
             "Output values",

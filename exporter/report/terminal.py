@@ -27,8 +27,8 @@ def print_report(report: Report, console: Console) -> None:
     _choice(report, console)
     if report.evaluation:
         _line(console, text.labelled(report.evaluation))
-    if report.calibration_curve:
-        _line(console, calibration_sweep.sentence(report.calibration_curve))
+    if report.calibration_sweep:
+        _line(console, calibration_sweep.sentence(report.calibration_sweep))
     _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
     if hint := quantization.hint(report):
         _line(console, hint)

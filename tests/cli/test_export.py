@@ -325,3 +325,11 @@ def test_inspect_of_an_unknown_network_still_says_what_is_in_the_file() -> None:
     assert "epoch" in found.stdout
     assert "--arch" in found.stdout + found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_the_old_name_of_the_calibration_sweep_works_with_a_notice() -> None:
+    """`--calibration-curve` is hidden for one version: scripts that use it go on, and say how to change."""
+    ran = run("missing.pt", "--target", "snapdragon865", "--calibration-curve")
+    assert "--calibration-sweep" in ran.stderr
+    assert ran.returncode == 3
+    assert "--calibration-curve" not in run("export", "--help").stdout

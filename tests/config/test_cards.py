@@ -69,8 +69,9 @@ class TestShipped:
 
 def test_a_card_needs_nothing_but_a_checkpoint(tmp_path: Path) -> None:
     """All else is what `export-mobile CKPT` does when nothing is said."""
-    fields = cards.request_fields(cards.load(write(tmp_path)))
-    assert Request(**fields) == Request(checkpoint=tmp_path / "net.pth")
+    request = cards.request(cards.load(write(tmp_path)), "snapdragon865")
+    out = Path("net-snapdragon865")
+    assert request == Request(checkpoint=tmp_path / "net.pth", target="snapdragon865", out=out)
 
 
 def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
         artifacts = { formats = ["onnx"], precisions = ["fp32"], torchscript = "script" }
         preprocessing = { resize = 10, crop = [8, 9], mean = [0.5], std = [0.25], interpolation = "bicubic" }
     """
-    request = Request(**cards.request_fields(cards.load(write(tmp_path, said))))
+    request = cards.request(cards.load(write(tmp_path, said)), "pixel9")
     assert (request.budget_ms, request.labels, request.samples) == (7.5, ("cat", "dog"), 9)
     assert request.arch == "mypkg.nets:make"
     assert request.arch_args == (("width", "16"), ("norm", "layer"), ("bias", "True"))
@@ -110,7 +111,7 @@ def test_the_wrong_file_is_refused(tmp_path: Path) -> None:
     """With both hashes, the card's name and the key."""
     card = cards.load(write(tmp_path, sha256="0" * 64))
     with pytest.raises(CheckpointError) as caught:
-        cards.request_fields(card)
+        cards.request(card, "snapdragon865")
     assert f"Card net ({tmp_path}/net.toml): checkpoint.sha256: " in caught.value.message
     assert hashlib.sha256(b"weights").hexdigest() in caught.value.message
 
@@ -132,7 +133,7 @@ def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
     """Before anything is built."""
     card = cards.load(write(tmp_path, f'{key} = {{ path = "nowhere" }}'))
     with pytest.raises(CalibrationError, match=rf"Card net .*: {key}\.path: there is no .*nowhere"):
-        cards.request_fields(card)
+        cards.request(card, "snapdragon865")
 
 
 def test_every_path_may_begin_in_the_users_own_folder(
@@ -148,9 +149,9 @@ def test_every_path_may_begin_in_the_users_own_folder(
     for name in ("a.npz", "b.npz"):
         (tmp_path / "home" / name).touch()
     (tmp_path / "home" / "labels.txt").write_text("cat\ndog\n")
-    found = cards.request_fields(cards.load(card))
-    assert found["labels"] == ("cat", "dog")
-    assert [found[name] for name in ("checkpoint", "calibration", "evaluation")] == [
+    found = cards.request(cards.load(card), "snapdragon865")
+    assert found.labels == ("cat", "dog")
+    assert [found.checkpoint, found.calibration, found.evaluation] == [
         tmp_path / "home" / name for name in ("net.pth", "a.npz", "b.npz")
     ]
 
@@ -210,3 +211,15 @@ def test_a_crop_that_is_not_the_inputs_size_is_refused(tmp_path: Path) -> None:
     wishes = preprocessing.Wishes(whole=Preprocessing(9, (7, 8), (0.5,), (0.5,)))
     with pytest.raises(UsageError, match="crops photos to 7x8, but the input is 8x8"):
         preprocessing.resolve(None, (TensorSpec("x", (1, 1, 8, 8)),), wishes)
+
+
+def test_an_option_that_was_given_beats_the_card_and_a_default_does_not(tmp_path: Path) -> None:
+    """The card decides its own fields; what it cannot say (target, force) comes from the options."""
+    card = cards.load(write(tmp_path, 'budget_ms = 7.5\nartifacts = { formats = ["onnx"] }\n'))
+    options = Request(
+        checkpoint=card.path, target="snapdragon888", budget_ms=3.0, formats=("coreml",), force=True
+    )
+    request = cards.merged(card, options, given={"formats", "target", "force", "checkpoint"})
+    assert (request.formats, request.budget_ms) == (("coreml",), 7.5)
+    assert (request.target, request.force, request.out) == ("snapdragon888", True, Path("net-snapdragon888"))
+    assert request.checkpoint == tmp_path / "net.pth"

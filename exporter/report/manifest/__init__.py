@@ -51,13 +51,13 @@ def dump(report: Report) -> str:
             "evidence": _evidence(report),
             "limits": asdict(report.limits),
             "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
-            "calibration_curve": [
+            "calibration_sweep": [
                 {
                     "count": point.count,
                     "sqnr_db": point.sqnr_db if math.isfinite(point.sqnr_db) else None,
                     "top1_agreement": point.agreement,
                 }
-                for point in report.calibration_curve
+                for point in report.calibration_sweep
             ],
             "preprocessing": asdict(report.preprocessing) if report.preprocessing else None,
             "labels": report.labels,

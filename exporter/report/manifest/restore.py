@@ -49,7 +49,7 @@ def report(listed: schema.Manifest) -> Report:
         limits=listed.limits.record(),
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},
-        calibration_curve=tuple(point.record() for point in listed.calibration_curve),
+        calibration_sweep=tuple(point.record() for point in listed.calibration_sweep),
         evaluation=listed.accuracy.record() if listed.accuracy else None,
     )
 

@@ -9,7 +9,7 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from exporter.files import inside
 from exporter.records import BudgetVerdict, DataKind, FormatName, Limits, Precision, Status, Variant
@@ -230,7 +230,9 @@ class Manifest(Part):
     evidence: Evidence = Evidence(kind="none", count=0)
     limits: LimitsPart = LimitsPart()
     accuracy: Evaluation | None = None
-    calibration_curve: tuple[CurvePoint, ...] = ()
+    calibration_sweep: tuple[CurvePoint, ...] = Field(
+        default=(), validation_alias=AliasChoices("calibration_sweep", "calibration_curve")
+    )
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     selection_reason: str = ""
