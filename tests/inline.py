@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from exporter.config import targets
 from exporter.config.request import Request
-from exporter.files import Staging
 from exporter.formats import VARIANTS
 from exporter.pipeline.context import Context, Observer
 from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.staging import Staging
 
 
 class Inline:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from exporter import bench, files, pipeline
+from exporter import bench, files, pipeline, staging
 from exporter.config import cards
 from exporter.config.cards import Card
 from exporter.errors import ExportError
@@ -21,8 +20,6 @@ from exporter.records import Report
 
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
     """Export models x targets; what goes wrong with one is data, and stops no other."""
-    for leftover in night.folder.glob(".*.partial-*"):  # of a start that was killed: the lock is ours
-        shutil.rmtree(leftover, ignore_errors=True)
     pairs = [(card, target) for card in config.cards for target in config.targets]
     found = []
     with pool.kept_warm():
@@ -40,6 +37,7 @@ def _named(observer: Observer, name: str) -> Observer:
 def _export(card: Card, target: str, night: Night, observer: Observer) -> Exported:
     folder = night.folder / f"{card.name}-{target}"
     try:
+        staging.recover(folder)
         report = _kept(folder) or _made(card, target, folder, observer)
     except ExportError as error:
         return Exported(card.name, target, None, None, str(error), card.require)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exporter import files
+from exporter import staging
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
@@ -69,12 +69,12 @@ def run(request: Request, observer: Observer | None = None, measure: Measurer | 
     variants = plan(target, request.formats, request.precisions, request.search)
     _check_is_file(request.checkpoint)
     _check_verified(request)
-    with files.staging(request.destination, request.force) as folders:
+    with staging.staging(request.destination, request.force) as folders:
         with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
             report = _stages(context, measure)
             context.cache.prune(cache.limit_bytes())
-        files.publish(folders, request.destination)
+        staging.publish(folders, request.destination, request.force)
     return report
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter import held
 from exporter.files import EVIDENCE, MANIFEST, PREDICTIONS, digest_file, digest_path, lowering_file
 from exporter.pipeline import accuracy, cache, predictions, results
 from exporter.pipeline.context import Event, Observer
@@ -138,7 +138,7 @@ def _check(
     expected = results.Expected(
         listed.input_specs(), listed.output_specs(), listed.evidence.matrix_weights, listed.limits.record()
     )
-    with tempfile.TemporaryDirectory() as folder, Workers(workers, Path(folder) / "log") as pool:
+    with held.scratch("verify") as folder, Workers(workers, folder / "log") as pool:
         done = 0
 
         def on_event(kind: str, job: Job) -> None:

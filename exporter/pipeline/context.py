@@ -10,10 +10,11 @@ from pathlib import Path
 from exporter import files
 from exporter.config.request import Request
 from exporter.config.targets import Target
-from exporter.files import EVIDENCE, Staging
+from exporter.files import EVIDENCE
 from exporter.pipeline import cache, results
 from exporter.pipeline.workers.pool import Job, Outcome, Workers
 from exporter.records import Variant
+from exporter.staging import Staging
 
 TORCH = ("exporter.pipeline.workers.preload",)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.errors import OutputError
-from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, inside, publish, staging
+from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, inside
 from exporter.release import card, examples, maven, repeat, sbom, serials, sign, snippets, sums, swift
 from exporter.release import zip as archive
 from exporter.release.plan import Plan, ReleaseRequest, plan
+from exporter.staging import publish, staging
 
 SBOM = "sbom.cdx.json"
 README = "README.md"
@@ -53,11 +54,11 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         built = stage.work / planned.title
         build(planned, built, stage.work / "scratch")
         if check:
-            repeat.check(request, built, stage.work / "again")
+            repeat.check(request, built, stage.work)
         files = {n: digest_file(p) for n, p in archive.folder(built).items()}
         if request.key:
             sign.write(built, built / f"{planned.title}.zip", request.key)
-        publish(replace(stage, out=built), request.destination)
+        publish(replace(stage, out=built), request.destination, advice=NEVER_REPLACED)
     return Release(
         request.destination,
         planned.title,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter import files
+from exporter import files, held
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
@@ -71,8 +70,8 @@ def _verify_zip(path: Path, key: Path | None, workers: int, observer: Observer |
     if key:
         sign.check(path, signature or path.with_name(f"{path.name}.sig"), key)
     said = _said(key, signature is not None)
-    with tempfile.TemporaryDirectory(prefix="export-mobile-verify-") as scratch:
-        inside = Path(scratch) / "zip"
+    with held.scratch("verify") as scratch:
+        inside = scratch / "zip"
         inside.mkdir()
         archive.unpack(path, inside)
         return replace(_verify_inside(inside, workers, observer), facts=(said,))
@@ -111,12 +110,12 @@ def _verify_folder(path: Path, key: Path | None, workers: int, observer: Observe
     if key:
         sign.check(path, signatures / sign.BUNDLE, key)
     (zipped,) = _one(path, "*.zip")
-    with tempfile.TemporaryDirectory(prefix="export-mobile-verify-") as scratch:
-        inside = Path(scratch) / "zip"
+    with held.scratch("verify") as scratch:
+        inside = scratch / "zip"
         inside.mkdir()
         archive.unpack(zipped, inside)
         found = _verify_inside(inside, workers, observer)
-        problems = found.problems or _mismatches(path, inside, Path(scratch))
+        problems = found.problems or _mismatches(path, inside, scratch)
         return replace(found, problems=problems, facts=(_said(key, signed),))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from exporter import files
+from exporter import files, held
 from exporter.errors import VerificationError
 from exporter.release import check
 from exporter.release import zip as archive
@@ -103,8 +102,8 @@ def read(path: Path) -> Manifest:
         path = zips[0]
     if not path.is_file():
         return manifest.load(path / files.MANIFEST)
-    with tempfile.TemporaryDirectory(prefix="export-mobile-diff-") as scratch:
-        inside = Path(scratch) / "zip"
+    with held.scratch("diff") as scratch:
+        inside = scratch / "zip"
         inside.mkdir()
         archive.unpack(path, inside)
         return manifest.load(inside / files.MANIFEST)

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from exporter.errors import ReleaseError
@@ -20,30 +19,36 @@ from exporter.release.plan import ReleaseRequest
 SHOWN = 10
 
 
-def check(request: ReleaseRequest, built: Path, again: Path) -> None:
-    """Build once more into `again` and compare.
+def check(request: ReleaseRequest, built: Path, work: Path) -> None:
+    """Build once more and compare.
+
+    Args:
+        request: What the user said.
+        built: The first build.
+        work: A folder that is gone after the run, however it ends; the second build lies in it.
 
     Raises:
         ReleaseError: A byte differs, or the second build failed.
     """
-    with tempfile.TemporaryDirectory(prefix="export-mobile-again-") as scratch:
-        environment = os.environ | {
-            "PYTHONHASHSEED": "4242",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "TMPDIR": scratch,
-            "TZ": "Pacific/Kiritimati",
-            "LC_ALL": "C",
-        }
-        found = subprocess.run(
-            [sys.executable, "-m", "exporter.release.rebuild", str(again.resolve())],
-            input=_dump(request),
-            env=environment,
-            cwd=scratch,
-            umask=0o077,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    again, scratch = work / "again", work / "temporary-again"
+    scratch.mkdir()
+    environment = os.environ | {
+        "PYTHONHASHSEED": "4242",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "TMPDIR": str(scratch.resolve()),
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "C",
+    }
+    found = subprocess.run(
+        [sys.executable, "-m", "exporter.release.rebuild", str(again.resolve())],
+        input=_dump(request),
+        env=environment,
+        cwd=scratch,
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if found.returncode:
         raise ReleaseError(f"Building it a second time failed: {found.stderr.strip()[-500:]}")
     if different := differences(built, again):
