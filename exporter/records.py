@@ -58,6 +58,16 @@ class Preprocessing:
     """The value white has before normalisation: 1.0, or 255.0 for models trained on raw bytes."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One way to name a checkpoint's tensors: as stored, or without what wrappers put before the names."""
+
+    names: Mapping[str, str]
+    """Name as the network may have it -> name in the file."""
+    notes: tuple[str, ...] = ()
+    """What was done to the names, and what is left out."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a file holds, read without running anything in it.
@@ -70,6 +80,7 @@ class Checkpoint:
     kind: str
     """state_dict, container, lightning, safetensors, torchscript, exported_program or pickled_module."""
     tensors: Mapping[str, torch.Tensor] | None
+    """By the names in the file; `readings` says how a network may call them."""
     module: torch.nn.Module | None = None
     """For self-contained kinds: runs under eager PyTorch (a ScriptModule, a GraphModule, or a module)."""
     example: tuple[torch.Tensor, ...] | None = None
@@ -78,6 +89,15 @@ class Checkpoint:
     """What was found, chosen and left out, a sentence each: shown to the user."""
     contents: tuple[tuple[str, str], ...] = ()
     """Everything at the top of the file, (key, short description), for `inspect`."""
+    readings: tuple[Reading, ...] = ()
+    """Names to try in this order, the stored ones first; empty: only the stored ones."""
+    layer_versions: Mapping[str, Mapping[str, Any]] | None = None
+    """Layer's name in the file -> what PyTorch noted of its format (`state_dict()._metadata`): load hooks ask
+    for its version. None where the file has no such notes."""
+    extra_state: Mapping[str, Any] = field(default_factory=dict)
+    """What layers save beside tensors (`get_extra_state`), where it is plain values; by stored name."""
+    stated_networks: tuple[tuple[str, str], ...] = ()
+    """(where it stands in the file, what it says) of each text that seems to name the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +113,8 @@ class Model:
     parameters: int
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the weights cannot prove of the network."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from exporter.architectures import factory, inputs, preprocessing, self_contained, torchvision
+from exporter.architectures import factory, inputs, preprocessing, self_contained, torchvision, weights
 from exporter.architectures.built import Built, literals
+from exporter.architectures.weights import Weights
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Model, Preprocessing, TensorSpec
 
@@ -31,6 +33,8 @@ def build(
     std: tuple[float, ...] | None = None,
     whole: Preprocessing | None = None,
     labels: tuple[str, ...] = (),
+    ignore_keys: tuple[str, ...] = (),
+    weights_from_arch: bool = False,
 ) -> Model:
     """Make the network that a checkpoint belongs to, with its weights.
 
@@ -44,6 +48,8 @@ def build(
         std: Like `mean`.
         whole: All of the preprocessing, in place of the three before.
         labels: Of the classes, in place of those that are known.
+        ignore_keys: Patterns of tensors in the file to leave out, as `head.*`.
+        weights_from_arch: Keep the weights that `arch`'s function made where the file has none.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients; how it was inferred is in `notes`.
@@ -52,7 +58,7 @@ def build(
         ArchitectureError: No known network fits, or the named one does not.
         UsageError: An argument cannot be used.
     """
-    built = _network(checkpoint, arch, arch_args, _size(input_shapes))
+    built = _network(checkpoint, arch, arch_args, _size(input_shapes), ignore_keys, weights_from_arch)
     module = _ready(built.module)
     specs = inputs.resolve(module, built.photo, checkpoint.example, input_shapes)
     wishes = preprocessing.Wishes(preprocess, mean, std, whole)
@@ -65,31 +71,44 @@ def build(
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         notes=built.notes + notes,
         labels=labels or built.labels,
+        warnings=built.warnings,
     )
 
 
 def _network(
-    checkpoint: Checkpoint, arch: str | None, arch_args: Mapping[str, str], size: tuple[int, int] | None
+    checkpoint: Checkpoint,
+    arch: str | None,
+    arch_args: Mapping[str, str],
+    size: tuple[int, int] | None,
+    ignore_keys: tuple[str, ...],
+    weights_from_arch: bool,
 ) -> Built:
     arguments = literals(arch_args)
+    if weights_from_arch and (arch is None or arch.startswith(torchvision.PREFIX)):
+        raise UsageError(
+            "--weights-from-arch needs a function that makes the weights.",
+            "Name it: --arch mypkg.nets:make_net.",
+        )
     if arch is None and checkpoint.module is not None:
-        if arguments:
-            raise UsageError("--arch-arg has no effect: the checkpoint brings its own network.")
+        if arguments or ignore_keys:
+            option = "--arch-arg" if arguments else "--ignore-key"
+            raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
         return self_contained.build(checkpoint)
-    tensors = _tensors(checkpoint)
+    readings = _readings(checkpoint, ignore_keys)
     if arch is None:
-        return torchvision.infer(tensors, checkpoint.sha256, arguments, size)
+        return torchvision.infer(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):
         name = arch.removeprefix(torchvision.PREFIX)
-        return torchvision.by_name(name, tensors, checkpoint.sha256, arguments, size)
-    return factory.build(arch, tensors, arguments)
+        return torchvision.by_name(name, readings, checkpoint.sha256, arguments, size)
+    return factory.build(arch, readings, arguments, weights_from_arch)
 
 
-def _tensors(checkpoint: Checkpoint) -> Mapping[str, torch.Tensor]:
-    if checkpoint.tensors is not None:
-        return checkpoint.tensors
-    assert checkpoint.module is not None, "a checkpoint holds tensors or a module"
-    return self_contained.tensors(checkpoint.module)
+def _readings(checkpoint: Checkpoint, ignore_keys: tuple[str, ...]) -> tuple[Weights, ...]:
+    if checkpoint.module is None:
+        return weights.readings(checkpoint, ignore_keys)
+    own = self_contained.weights(checkpoint.module)
+    held = replace(checkpoint, tensors=own.tensors, module=None, layer_versions=own.layer_versions)
+    return weights.readings(held, ignore_keys)
 
 
 def _size(input_shapes: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
@@ -104,7 +123,21 @@ def _ready(module: torch.nn.Module) -> torch.nn.Module:
         module.eval()
     for parameter in module.float().cpu().parameters():
         parameter.requires_grad_(False)
+    _lay_out_plainly(module)
     return module
+
+
+def _lay_out_plainly(module: torch.nn.Module) -> None:
+    """Lay every tensor out in C order: a network kept in channels_last cannot be lowered to ExecuTorch."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return
+    for tensor in (*module.parameters(), *module.buffers()):
+        plain = torch.empty(tensor.shape, dtype=tensor.dtype)
+        # A size of 1 hides its stride from is_contiguous.
+        if not tensor.is_sparse and tensor.stride() != plain.stride():
+            tensor.data = plain.copy_(tensor)
 
 
 __all__ = ["build"]

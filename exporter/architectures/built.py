@@ -35,6 +35,8 @@ class Built:
     notes: tuple[str, ...] = ()
     photo: Photo | None = None
     labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the tensors cannot prove of the network."""
 
 
 def literals(arguments: Mapping[str, str]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, weights
+from exporter.architectures import index, loading
 from exporter.architectures.built import Built
+from exporter.architectures.weights import Weights
 from exporter.capture import torchvision_ops
 from exporter.errors import ArchitectureError, UsageError
 
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(arch: str, tensors: Mapping[str, torch.Tensor], arguments: Mapping[str, Any]) -> Built:
-    """Import `module:function`, call it with the arguments, and load the weights strictly.
+def build(
+    arch: str, readings: Sequence[Weights], arguments: Mapping[str, Any], from_arch: bool = False
+) -> Built:
+    """Import `module:function`, call it with the arguments, and load the weights.
+
+    Args:
+        arch: Where the function is.
+        readings: The checkpoint's tensors by the names to try.
+        arguments: What the function is called with.
+        from_arch: Keep the tensors that the function made where the file has none.
 
     Raises:
         UsageError: It cannot be found, or does not take the arguments.
@@ -39,8 +48,7 @@ def build(arch: str, tensors: Mapping[str, torch.Tensor], arguments: Mapping[str
     with _current_directory_first():
         target = _attribute(_imported(module_name, arch), attribute, arch)
         module = _called(target, arguments, arch)
-    weights.load(module, tensors, arch, assign=False)
-    return Built(module, arch, (f"{len(tensors)} tensors match {arch} exactly",))
+    return Built(module, arch, loading.load(module, readings, arch, from_arch=from_arch))
 
 
 def _meant(arch: str) -> str:

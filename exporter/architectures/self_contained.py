@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.architectures import index, torchvision, weights
+from exporter.architectures import index, torchvision
 from exporter.architectures.built import Built, Photo
+from exporter.architectures.weights import Weights
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def build(checkpoint: Checkpoint) -> Built:
     assert module is not None
     name = architecture_name(checkpoint.kind, module)
     notes: tuple[str, ...] = (f"the file brings its own network ({name}), used as it is",)
-    found = index.identify(weights.shapes(tensors(module)))
+    found = index.identify(shapes(module))
     if found is None:
         return Built(module, name, notes)
     entry, comparison = found
@@ -39,8 +40,15 @@ def architecture_name(kind: str, module: torch.nn.Module) -> str:
     return f"pickled/{type(module).__module__}.{type(module).__qualname__}"
 
 
-def tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def weights(module: torch.nn.Module) -> Weights:
     """Take the tensors of a module's state_dict; what else layers save there is left out."""
     import torch
 
-    return {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    state = module.state_dict()
+    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return Weights(tensors, getattr(state, "_metadata", None))
+
+
+def shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
+    """Name -> shape of a module's tensors."""
+    return weights(module).shapes

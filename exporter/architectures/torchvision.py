@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from exporter.architectures import index, skeleton, weights
+from exporter.architectures import index, loading, lookalikes, reparametrized, skeleton
 from exporter.architectures.built import Built, Photo
 from exporter.architectures.preprocessing import resized
+from exporter.architectures.weights import Weights
 from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
     import torch
-
-    Tensors = Mapping[str, torch.Tensor]
 
 PREFIX = "torchvision/"
 OWN_FACTORY_HINT = (
@@ -34,36 +35,43 @@ TRANSFORM_INPUT = ("googlenet", "inception_v3")
 
 
 def infer(
-    tensors: Tensors, sha256: str, arguments: Mapping[str, Any], size: tuple[int, int] | None = None
+    readings: Sequence[Weights],
+    checkpoint: Checkpoint,
+    arguments: Mapping[str, Any],
+    size: tuple[int, int] | None = None,
 ) -> Built:
     """Find the network that has exactly these tensors, and build it.
 
     Args:
-        tensors: The checkpoint's state_dict.
-        sha256: The checkpoint file's, which says whether it is a published one.
+        readings: The checkpoint's tensors by the names to try.
+        checkpoint: Its hash says whether the file is a published one, its settings what it calls its network.
         arguments: More builder arguments, such as `transform_input`.
         size: (height, width) of the input, where the user said so.
 
     Raises:
-        ArchitectureError: No known network fits; names the closest and the first keys that differ.
+        ArchitectureError: No known network fits (names the closest and the first keys that differ), or the
+            file says that it is another one.
         UsageError: The builder does not take the arguments.
     """
-    tensors, notes = _current_keys(tensors)
-    found = index.identify(weights.shapes(tensors))
-    if found is None:
-        raise unknown(weights.shapes(tensors))
-    entry, comparison = found
-    notes += (f"{len(tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+    match = _identified(readings)
+    if match is None:
+        raise unknown([weights.shapes for weights in readings])
+    weights, entry, comparison = match
+    published = _published(entry, checkpoint.sha256) is not None
+    warnings = lookalikes.doubts(entry.name, entry.title, checkpoint.stated_networks, published)
+    notes = (f"{len(weights.tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
     if entry.quantizable:
         notes += (
             f"{PREFIX}{entry.quantizable} has the same tensors and computes the same; the float one is used",
         )
-    return _build(entry.name, entry, comparison, tensors, sha256, arguments, size, notes)
+    weights = weights.noted(weights.tensors, *notes)
+    built = _build(entry.name, entry, comparison, weights, checkpoint.sha256, arguments, size)
+    return replace(built, warnings=warnings)
 
 
 def by_name(
     name: str,
-    tensors: Tensors,
+    readings: Sequence[Weights],
     sha256: str,
     arguments: Mapping[str, Any],
     size: tuple[int, int] | None = None,
@@ -75,25 +83,55 @@ def by_name(
         ArchitectureError: The weights do not fit; names the first keys that differ.
     """
     _check_name(name)
-    tensors, notes = _current_keys(tensors)
-    candidates = [(entry, entry.compare(weights.shapes(tensors))) for entry in index.named(name)]
-    if not candidates:
+    entries = index.named(name)
+    if not entries:
         module = _construct(name, arguments)
-        weights.load(module, tensors, PREFIX + name, assign=True)
-        return Built(module, PREFIX + name, (*notes, f"{len(tensors)} tensors match {PREFIX}{name} exactly"))
-    entry, comparison = max(candidates, key=lambda pair: pair[1].likeness)
+        return Built(module, PREFIX + name, loading.load(module, readings, PREFIX + name, assign=True))
+    weights, entry, comparison = max(
+        (
+            (weights, entry, entry.compare(weights.shapes))
+            for weights in _current(readings)
+            for entry in entries
+        ),
+        key=lambda candidate: (candidate[2].exact, candidate[2].likeness),
+    )
     if comparison.exact:
-        notes += (f"{len(tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+        notes = (f"{len(weights.tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
     elif arguments:
-        notes += (f"{len(tensors)} tensors match {PREFIX}{name} with the given arguments",)
+        notes = (f"{len(weights.tensors)} tensors match {PREFIX}{name} with the given arguments",)
     else:
-        raise weights.mismatch(comparison, _other_architecture(weights.shapes(tensors)))
-    return _build(name, entry, comparison, tensors, sha256, arguments, size, notes)
+        raise loading.mismatch(comparison, _other_architecture(readings))
+    weights = weights.noted(weights.tensors, *notes)
+    return _build(name, entry, comparison, weights, sha256, arguments, size)
 
 
-def unknown(shapes: Mapping[str, index.Shape]) -> ArchitectureError:
-    """Describe weights that belong to no known network, by the networks they are closest to."""
-    nearest = index.near_misses(shapes)
+def _identified(readings: Sequence[Weights]) -> tuple[Weights, index.Entry, index.Comparison] | None:
+    """Find the first reading that is a known network's, whole and as it is first."""
+    for weights in _current(readings):
+        match = index.identify(weights.shapes)
+        if match:
+            return (weights, *match)
+    return None
+
+
+def _current(readings: Sequence[Weights]) -> Iterator[Weights]:
+    """Yield each reading spelt as today; then without what training and counting left in it."""
+    respelt = [_current_keys(weights) for weights in readings]
+    yield from respelt
+    for weights in respelt:
+        plain = loading.without_unused(reparametrized.merged(weights))
+        if plain is not weights:
+            yield plain
+
+
+def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
+    """Describe weights that belong to no known network, by the networks they are closest to.
+
+    Args:
+        readings: Name -> shape of the tensors, by each way to name them.
+    """
+    ranked = [(index.near_misses(shapes), shapes) for shapes in readings]
+    nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
     if not nearest:
         keys = ", ".join(index.printable(key) for key in list(shapes)[:3])
         return ArchitectureError(
@@ -149,11 +187,10 @@ def _build(
     name: str,
     entry: index.Entry,
     comparison: index.Comparison,
-    tensors: Tensors,
+    weights: Weights,
     sha256: str,
     arguments: Mapping[str, Any],
     size: tuple[int, int] | None,
-    notes: tuple[str, ...],
 ) -> Built:
     inferred = {**_inferred(entry, comparison.bindings, size), **_transform_input(entry, sha256)}
     all_arguments = {**inferred, **arguments}
@@ -164,9 +201,9 @@ def _build(
     stem = str(entry.first("channels")).removesuffix(".weight")
     if channels != 3:
         skeleton.replace_stem(module, stem, channels)
-    tensors, dropped = _without_disabled(entry, arguments, tensors)
-    weights.load(module, tensors, PREFIX + name, assign=True)
-    notes += dropped + _cautions(entry, all_arguments, arguments, sha256)
+    weights = _without_disabled(entry, arguments, weights)
+    loading.load(module, (weights,), PREFIX + name, assign=True)
+    notes = weights.notes + _cautions(entry, all_arguments, arguments, sha256)
     taken = photo(entry, comparison.bindings, sha256)
     return Built(module, PREFIX + name, notes, taken, labels(entry, comparison.bindings))
 
@@ -206,17 +243,15 @@ def _construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
         ) from error
 
 
-def _without_disabled(
-    entry: index.Entry, arguments: Mapping[str, Any], tensors: Tensors
-) -> tuple[Tensors, tuple[str, ...]]:
+def _without_disabled(entry: index.Entry, arguments: Mapping[str, Any], weights: Weights) -> Weights:
     """Leave out the tensors of a training head that the user switched off."""
     options = {key: bool(arguments.get(key, value)) for key, value in entry.options.items()}
     for other in index.named(entry.name):
         dropped = entry.tensors.keys() - other.tensors.keys()
         if other.options == options and dropped:
-            kept = {key: tensor for key, tensor in tensors.items() if key not in dropped}
-            return kept, (f"{len(dropped)} tensors of the auxiliary head are left out, as asked",)
-    return tensors, ()
+            rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
+            return weights.noted(rest, f"{len(dropped)} tensors of the auxiliary head are left out, as asked")
+    return weights
 
 
 def _reasons(entry: index.Entry, comparison: index.Comparison) -> tuple[str, ...]:
@@ -265,13 +300,14 @@ def _published(entry: index.Entry, sha256: str) -> index.Recipe | None:
     return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
 
 
-def _current_keys(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+def _current_keys(weights: Weights) -> Weights:
     """Respell the keys of files from before torchvision renamed some layers."""
-    renamed = {_current_key(key): tensor for key, tensor in tensors.items()}
-    changed = len(renamed.keys() - tensors.keys())
-    if not changed or len(renamed) != len(tensors):
-        return tensors, ()
-    return renamed, (f"{changed} keys are spelt as in old torchvision files; respelt as today's",)
+    renamed = {_current_key(key) for key in weights.tensors}
+    changed = len(renamed - weights.tensors.keys())
+    if not changed or len(renamed) != len(weights.tensors):
+        return weights
+    note = f"{changed} keys are spelt as in old torchvision files; respelt as today's"
+    return weights.respelt(_current_key, note)
 
 
 def _current_key(key: str) -> str:
@@ -289,6 +325,6 @@ def _check_name(name: str) -> None:
     raise UsageError(f"torchvision has no network named {name!r}.", suggestion, code="EM-ARCH")
 
 
-def _other_architecture(shapes: Mapping[str, index.Shape]) -> str:
-    found = index.identify(shapes)
-    return f"They fit {found[0].title} exactly: leave --arch out." if found else OWN_FACTORY_HINT
+def _other_architecture(readings: Sequence[Weights]) -> str:
+    match = _identified(readings)
+    return f"They fit {match[1].title} exactly: leave --arch out." if match else OWN_FACTORY_HINT

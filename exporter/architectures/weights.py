@@ -1,90 +1,138 @@
-"""Puts a checkpoint's tensors into a network, strictly, and says in words why they do not fit."""
+"""A checkpoint's tensors under one reading of their names, as a network is offered them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index
-from exporter.errors import ArchitectureError
+from exporter.errors import UsageError
+from exporter.records import Checkpoint, Reading
 
 if TYPE_CHECKING:
     import torch
 
 
-def shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, index.Shape]:
-    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Tensors by the names that a network may have for them."""
+
+    tensors: Mapping[str, torch.Tensor]
+    layer_versions: Mapping[str, Mapping[str, Any]] | None = None
+    """Layer -> PyTorch's notes on its format; None where the file has none."""
+    extra_state: Mapping[str, Any] = field(default_factory=dict)
+    """What layers saved beside tensors."""
+    notes: tuple[str, ...] = ()
+    """How these names and tensors came out of the file's."""
+
+    @property
+    def shapes(self) -> dict[str, index.Shape]:
+        return {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
+
+    def noted(self, tensors: Mapping[str, torch.Tensor], *notes: str) -> Weights:
+        """The same weights with other tensors, and notes on what was done to them."""
+        return replace(self, tensors=tensors, notes=(*self.notes, *notes))
+
+    def respelt(self, rename: Callable[[str], str], note: str) -> Weights:
+        """The same weights by other names."""
+        return replace(
+            self.noted({rename(key): tensor for key, tensor in self.tensors.items()}, note),
+            extra_state={rename(key): value for key, value in self.extra_state.items()},
+            layer_versions=None,
+        )
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """What `torch.load` would give for the file, under these names."""
+        state: OrderedDict[str, Any] = OrderedDict({**self.tensors, **self.extra_state})
+        if self.layer_versions is not None:
+            state._metadata = OrderedDict(  # type: ignore[attr-defined]
+                (layer, dict(noted)) for layer, noted in self.layer_versions.items()
+            )
+        return state
 
 
-def load(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], title: str, *, assign: bool) -> None:
-    """Load a state_dict whose keys and shapes must be exactly the module's.
+def readings(checkpoint: Checkpoint, ignored: tuple[str, ...] = ()) -> tuple[Weights, ...]:
+    """List what a network may be offered: the stored names first, then those without prefixes.
 
     Args:
-        module: Changed in place.
-        tensors: Floating-point tensors become float32. BatchNorm's `num_batches_tracked` may be missing.
-        title: How the network is called in messages.
-        assign: Take the tensors themselves instead of copying into the module's (which may be on the meta
-            device).
+        checkpoint: It holds tensors.
+        ignored: Patterns of names, as `head.*`, whose tensors are left out; a name matches as stored or as
+            read.
 
     Raises:
-        ArchitectureError: Keys, shapes or types differ; names the first that do.
+        UsageError: A pattern matches no tensor.
     """
-    import torch
-
-    own = module.state_dict()
-    if not assign:
-        tensors = {**tensors, **_tied(own, tensors)}
-    own_shapes = {key: tuple(value.shape) for key, value in own.items() if isinstance(value, torch.Tensor)}
-    comparison = index.compare(title, own_shapes, shapes(tensors))
-    if not comparison.exact:
-        raise mismatch(comparison)
-    state: OrderedDict[str, torch.Tensor] = OrderedDict(
-        (key, _converted(key, tensors[key], value) if key in own_shapes and key in tensors else value)
-        for key, value in own.items()
-    )
-    # The versions of the layers' own formats: the keys were just checked against the current ones, and
-    # MNASNet refuses a state_dict without.
-    state._metadata = own._metadata  # type: ignore[attr-defined]
-    try:
-        module.load_state_dict(state, strict=True, assign=assign)
-    except Exception as error:
-        raise ArchitectureError(f"The weights cannot be loaded into {title}: {_first_line(error)}") from error
-
-
-def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
-    """Describe weights that are not the network's, by the first keys that differ."""
-    share = f"{comparison.matched} of {len(comparison.tensors)} tensors match"
-    return ArchitectureError(
-        f"The weights do not fit {comparison.title}: {share}. {comparison.summary()}.", hint
+    assert checkpoint.tensors is not None, "a checkpoint without a module holds tensors"
+    stored = Reading({name: name for name in checkpoint.tensors})
+    every = [_weights(checkpoint, reading) for reading in checkpoint.readings or (stored,)]
+    names = [(key, key) for key in checkpoint.tensors]
+    names += [pair for reading in checkpoint.readings for pair in reading.names.items()]
+    for pattern in ignored:
+        if not any(_matches(pattern, *pair) for pair in names):
+            few = ", ".join(index.printable(key) for key in list(checkpoint.tensors)[:3])
+            raise UsageError(f"--ignore-key {pattern!r} matches none of the file's tensors ({few}, …).")
+    return tuple(
+        _without(weights, reading, ignored) if ignored else weights
+        for weights, reading in zip(every, checkpoint.readings or (stored,), strict=True)
     )
 
 
-def _tied(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Find tensors that the file stores once (safetensors does) and the network uses under two names."""
-    import torch
-
-    def place(key: str) -> tuple[int, index.Shape] | None:
-        value = own[key]
-        return (value.data_ptr(), tuple(value.shape)) if isinstance(value, torch.Tensor) else None
-
-    stored = {place(key): given[key] for key in own if key in given}
-    return {key: stored[place(key)] for key in own if key not in given and place(key) in stored}
+def _weights(checkpoint: Checkpoint, reading: Reading) -> Weights:
+    assert checkpoint.tensors is not None
+    return Weights(
+        {name: checkpoint.tensors[stored] for name, stored in reading.names.items()},
+        _layer_versions(checkpoint.layer_versions, reading),
+        _extra_state(checkpoint.extra_state, reading),
+        reading.notes,
+    )
 
 
-def _converted(key: str, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    if not own.is_floating_point():
-        return tensor.detach().to("cpu", own.dtype)
-    if not tensor.is_floating_point():
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise ArchitectureError(
-            f"{index.printable(key)} holds {kind} where floating-point weights are expected.",
-            "Give the checkpoint from before quantisation.",
-        )
-    return tensor.detach().to("cpu", torch.float32).contiguous()
+def _without(weights: Weights, reading: Reading, patterns: tuple[str, ...]) -> Weights:
+    kept = {
+        name: tensor
+        for name, tensor in weights.tensors.items()
+        if not any(_matches(pattern, name, reading.names[name]) for pattern in patterns)
+    }
+    count = len(weights.tensors) - len(kept)
+    return weights.noted(kept, f"{count} tensors left out, as --ignore-key {' '.join(patterns)} asks")
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _matches(pattern: str, *names: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _layers(reading: Reading) -> dict[str, str]:
+    """Layer in the network -> its name in the file, as far as tensors tell; the network itself is ""."""
+    layers: dict[str, str] = {}
+    for name, stored in reading.names.items():
+        ours, theirs = name, stored
+        while ours:
+            ours, theirs = ours.rpartition(".")[0], theirs.rpartition(".")[0]
+            layers.setdefault(ours, theirs)
+            # Beyond the layer's own name, a wrapper's stands in the file only.
+            while ours and theirs.rpartition(".")[2] != ours.rpartition(".")[2] and theirs:
+                theirs = theirs.rpartition(".")[0]
+    return layers
+
+
+def _layer_versions(
+    versions: Mapping[str, Mapping[str, Any]] | None, reading: Reading
+) -> Mapping[str, Mapping[str, Any]] | None:
+    if versions is None or all(name == stored for name, stored in reading.names.items()):
+        return versions
+    return {ours: versions[theirs] for ours, theirs in _layers(reading).items() if theirs in versions}
+
+
+def _extra_state(extra: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:
+    if not extra or all(name == stored for name, stored in reading.names.items()):
+        return extra
+    ours = {theirs: layer for layer, theirs in _layers(reading).items()}
+    split = {key: key.rpartition(".") for key in extra}
+    return {
+        f"{ours[layer]}.{last}" if ours[layer] else last: extra[key]
+        for key, (layer, _, last) in split.items()
+        if layer in ours
+    }

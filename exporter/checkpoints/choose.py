@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.checkpoints import prefixes
-from exporter.checkpoints.values import AnyTensor, is_tensor
+from exporter.checkpoints.values import AnyTensor, is_plain, is_tensor, layer_versions
 from exporter.errors import CheckpointError
 
 WEIGHTS = (
@@ -21,6 +21,9 @@ TRAINING = re.compile(
 )
 """Keys of what only training needs: never searched for weights."""
 
+EXTRA_STATE = "_extra_state"
+"""How PyTorch ends the names of what layers save beside their tensors."""
+
 MAX_DEPTH = 6
 
 
@@ -32,6 +35,10 @@ class Candidate:
     tensors: Mapping[str, AnyTensor]
     ignored: tuple[str, ...]
     """Entries that are no tensors."""
+    layer_versions: Mapping[str, Mapping[str, Any]] | None = None
+    """What PyTorch noted of the layers' formats, where the file has it."""
+    extra_state: Mapping[str, Any] = field(default_factory=dict)
+    """What layers saved beside tensors, where it is plain values."""
 
     @property
     def title(self) -> str:
@@ -120,12 +127,20 @@ def _search(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[Can
     named = {key: value for key, value in node.items() if isinstance(key, str)}
     tensors = {key: value for key, value in named.items() if is_tensor(value)}
     if tensors:
-        yield Candidate(path, tensors, tuple(key for key in named if key not in tensors))
+        yield _candidate(node, path, named, tensors)
     # Dotted names are a network's own: what nests below them (extra state) is no other network.
     if not any("." in key for key in tensors):
         for key, value in named.items():
             if not TRAINING.search(key.lower()):
                 yield from _search(value, (*path, key), seen)
+
+
+def _candidate(
+    node: object, path: tuple[str, ...], named: Mapping[str, Any], tensors: Mapping[str, AnyTensor]
+) -> Candidate:
+    extra = {key: value for key, value in named.items() if key.endswith(EXTRA_STATE) and is_plain(value)}
+    ignored = tuple(key for key in named if key not in tensors and key not in extra)
+    return Candidate(path, tensors, ignored, layer_versions(node), extra)
 
 
 def _outweighs(other: Candidate, one: Candidate) -> bool:
@@ -141,9 +156,9 @@ def _without_counter(candidate: Candidate) -> Candidate:
     """`torch.optim.swa_utils.AveragedModel` counts its updates beside the wrapped network."""
     rest: dict[str, Any] = {k: v for k, v in candidate.tensors.items() if k != "n_averaged"}
     wrapped = len(rest) < len(candidate.tensors) and rest and all(name.startswith("module.") for name in rest)
-    return Candidate(candidate.path, rest, candidate.ignored) if wrapped else candidate
+    return replace(candidate, tensors=rest) if wrapped else candidate
 
 
 def _missing(ema: Candidate, last: Candidate) -> list[str]:
-    have = set(prefixes.strip(ema.tensors)[0].values())
-    return [name for name in prefixes.strip(last.tensors)[0].values() if name not in have]
+    have = set(prefixes.bare(ema.tensors))
+    return [name for name in prefixes.bare(last.tensors) if name not in have]

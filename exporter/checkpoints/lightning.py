@@ -9,7 +9,7 @@ from exporter.checkpoints import choose, prefixes, weights
 from exporter.checkpoints.choose import Candidate
 from exporter.checkpoints.contents import plural
 from exporter.checkpoints.source import Source
-from exporter.records import Checkpoint
+from exporter.records import Checkpoint, Reading
 
 VERSION_KEY = "pytorch-lightning_version"
 NETWORKS = ("model", "net", "network", "module")
@@ -32,27 +32,25 @@ def matches(source: Source) -> bool:
 
 
 def read(source: Source, trust: bool) -> Checkpoint:
-    """Read the network's tensors; hyper-parameters and callbacks stay inert."""
+    """Read all tensors and say which are the network's; hyper-parameters and callbacks stay inert."""
     assert source.pickled is not None
     chosen, notes = choose.choose(source.pickled.root)
-    network, dropped = _network(chosen)
-    bare = tuple(dict.fromkeys((*prefixes.PREFIXES, *(f"{name}." for name in NETWORKS))))
-    return weights.checkpoint(source, source.pickled, "lightning", network, (*notes, *dropped), bare)
+    return weights.checkpoint(source, source.pickled, "lightning", chosen, notes, _network(chosen))
 
 
-def _network(chosen: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+def _network(chosen: Candidate) -> Reading | None:
     """The tensors of the one attribute that is the network, if the others are clearly not part of it."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
-    for stored, name in prefixes.strip(chosen.tensors, ())[0].items():
-        first, _, rest = name.partition(".")
+    for stored in chosen.tensors:
+        first, _, rest = prefixes.WRAPPERS.sub("", stored).partition(".")
         groups[first][rest] = stored
     network = max((g for g in NETWORKS if g in groups), key=lambda g: len(groups[g]), default=None)
     if network is None:
-        return chosen, ()
+        return None
     averaged = next((g for g in groups if choose.is_ema(g) and set(groups[g]) >= set(groups[network])), None)
     others = [g for g in groups if g != network]
     if not all(AUXILIARY.search(g.lower()) or choose.is_ema(g) for g in others):
-        return chosen, ()
+        return None
     kept = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []
     notes += [
@@ -60,5 +58,4 @@ def _network(chosen: Candidate) -> tuple[Candidate, tuple[str, ...]]:
         for g in groups
         if g not in (kept, network)
     ]
-    tensors = {f"{network}.{rest}": chosen.tensors[stored] for rest, stored in groups[kept].items()}
-    return Candidate(chosen.path, tensors, chosen.ignored), tuple(notes)
+    return Reading({f"{network}.{rest}": stored for rest, stored in groups[kept].items()}, tuple(notes))

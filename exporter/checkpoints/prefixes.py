@@ -1,50 +1,84 @@
-"""Taking off what wrappers put before the names of tensors: DDP, torch.compile, FSDP, Lightning."""
+"""Ways to read the names of tensors: as stored, then without what DDP, torch.compile and Lightning add.
+
+No prefix is cut for good: `model.` may be a wrapper's or the network's own, which only the network knows.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
-from exporter.errors import CheckpointError
-
-PREFIXES = ("module.", "model.")
-"""Taken off, again and again, when every name has it: both are also honest names of a submodule."""
+from exporter.records import Reading
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """No module of one's own is called so: taken out wherever they stand (a compiled submodule)."""
 
+INNER_WRAPPER = re.compile(r"(?:(?<=\.)|^)module\.")
+"""DDP around a submodule only; also an honest name of a submodule, so the last to be tried."""
 
-def strip(
-    names: Collection[str], prefixes: tuple[str, ...] = PREFIXES
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Find the names that the bare network has.
+MAX_PREFIXES = 8
+
+
+def readings(names: Collection[str], network: Reading | None = None) -> tuple[Reading, ...]:
+    """List the names that the bare network may have.
 
     Args:
         names: The tensors' names as stored.
-        prefixes: What may be taken off the front when all names share it.
+        network: The tensors that are the network's, where the file holds others beside them.
 
     Returns:
-        Stored name -> bare name, in the same order; and a note on what was taken off.
-
-    Raises:
-        CheckpointError: Two tensors would get one name.
+        The stored names first, then fewer and fewer prefixes; never two tensors of one name.
     """
-    renamed = {name: WRAPPERS.sub("", name) for name in names}
-    removed = sorted({match for name in names for match in WRAPPERS.findall(name)})
-    while prefix := _shared(renamed.values(), prefixes):
-        renamed = {name: bare[len(prefix) :] for name, bare in renamed.items()}
-        removed.append(prefix)
-    if len(set(renamed.values())) != len(renamed):
-        raise CheckpointError(
-            f"Two tensors have one name once {', '.join(map(repr, removed))} is taken off.",
-            "Save the bare network: torch.save(model.state_dict(), …).",
-        )
-    note = (f"{', '.join(map(repr, removed))} taken off the names of the tensors",) if removed else ()
-    return renamed, note
+    stored = Reading({name: name for name in names})
+    distinct = [stored]
+    for reading in _shorter(network or stored):
+        if all(reading.names != other.names for other in distinct):
+            distinct.append(reading)
+    return tuple(distinct)
 
 
-def _shared(names: Collection[str], prefixes: tuple[str, ...]) -> str | None:
-    for prefix in prefixes:
-        if names and all(name.startswith(prefix) and len(name) > len(prefix) for name in names):
-            return prefix
-    return None
+def bare(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names without every wrapper and shared prefix, in the same order."""
+    return tuple(readings(names)[-1].names)
+
+
+def _shorter(start: Reading) -> Iterator[Reading]:
+    yield start
+    unwrapped = _without(start, WRAPPERS)
+    shorter = [unwrapped, *_without_shared(unwrapped)]
+    yield from shorter
+    inner = _without(shorter[-1], INNER_WRAPPER)
+    if inner is not shorter[-1]:
+        yield inner
+        yield from _without_shared(inner)
+
+
+def _without(reading: Reading, pattern: re.Pattern[str]) -> Reading:
+    """Take a wrapper's name out wherever it stands."""
+    removed = sorted({match for name in reading.names for match in pattern.findall(name)})
+    if not removed:
+        return reading
+    return _renamed(reading, {name: pattern.sub("", name) for name in reading.names}, removed) or reading
+
+
+def _without_shared(reading: Reading) -> Iterator[Reading]:
+    """Take off the first part of the names, as long as all share it."""
+    for _ in range(MAX_PREFIXES):
+        firsts = {name.partition(".")[0] for name in reading.names}
+        prefix = f"{next(iter(firsts), '')}."
+        if len(firsts) != 1 or not all(name.startswith(prefix) for name in reading.names):
+            return
+        shorter = _renamed(reading, {name: name[len(prefix) :] for name in reading.names}, [prefix])
+        if shorter is None:
+            return
+        reading = shorter
+        yield reading
+
+
+def _renamed(reading: Reading, renamed: Mapping[str, str], removed: list[str]) -> Reading | None:
+    """None where two tensors would get one name, or one none."""
+    if len(set(renamed.values())) != len(renamed) or "" in renamed.values():
+        return None
+    names = {renamed[name]: stored for name, stored in reading.names.items()}
+    note = f"{', '.join(map(repr, removed))} taken off the names of the tensors"
+    return Reading(names, (*reading.notes, note))

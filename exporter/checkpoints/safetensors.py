@@ -6,7 +6,7 @@ import json
 import struct
 from typing import TYPE_CHECKING
 
-from exporter.checkpoints import contents, prefixes, tensors
+from exporter.checkpoints import contents, prefixes, stated, tensors
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.source import Source
 from exporter.errors import CheckpointError, DamagedFileError
@@ -32,8 +32,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
     """
     metadata = _metadata(source)
     stored = _load(source)
-    names, stripped = prefixes.strip(stored)
-    loaded, converted = tensors.as_float32({names[name]: tensor for name, tensor in stored.items()})
+    loaded, converted = tensors.as_float32(stored)
     if not loaded:
         raise CheckpointError(
             f"{source.path} holds no tensors.",
@@ -49,11 +48,13 @@ def read(source: Source, trust: bool) -> Checkpoint:
         sha256=source.sha256,
         kind="safetensors",
         tensors=loaded,
-        notes=(*stripped, *converted),
+        notes=converted,
         contents=(
             *described,
             *((f"metadata {contents.printable(k)}", contents.describe(v)) for k, v in metadata),
         ),
+        readings=prefixes.readings(loaded),
+        stated_networks=stated.networks(dict(metadata)),
     )
 
 

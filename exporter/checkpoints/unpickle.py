@@ -19,6 +19,7 @@ from exporter.checkpoints.values import (
     Inert,
     Maker,
     NumpyType,
+    OrderedMapping,
     Storage,
     safe_key,
 )
@@ -170,7 +171,7 @@ def call(function: object, arguments: object) -> object:
 def build(target: object, state: object) -> None:
     """Stand in for `__setstate__`: only our own records listen."""
     match target, state:
-        case Inert(), _:
+        case Inert() | OrderedMapping(), _:
             target.state = state
         case ArrayRef(), (_, tuple(shape), NumpyType(code), fortran, bytes(data)):
             target.shape, target.dtype, target.fortran, target.data = shape, code, bool(fortran), data

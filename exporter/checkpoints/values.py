@@ -105,6 +105,37 @@ class Maker:
     make: Callable[..., Any]
 
 
+class OrderedMapping(dict[Any, Any]):
+    """A `collections.OrderedDict` with its attributes in `state`, where a state_dict has its `_metadata`."""
+
+    state: Any = None
+
+
+def layer_versions(value: object) -> dict[str, dict[str, Any]] | None:
+    """What PyTorch noted in a state_dict of its layers' formats; None where there are no such notes."""
+    state = value.state if isinstance(value, OrderedMapping) else None
+    listed = state.get("_metadata") if isinstance(state, dict) else None
+    if not isinstance(listed, dict):
+        return None
+    return {
+        layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain(item)}
+        for layer, noted in listed.items()
+        if isinstance(layer, str) and isinstance(noted, dict)
+    }
+
+
+def is_plain(value: object, depth: int = 4) -> bool:
+    """Whether a value is numbers and text, alone or in shallow lists and dictionaries."""
+    match value:
+        case dict():
+            inside = [*value.keys(), *value.values()]
+        case list() | tuple():
+            inside = list(value)
+        case _:
+            return type(value) in SCALARS
+    return depth > 0 and all(is_plain(item, depth - 1) for item in inside)
+
+
 def is_tensor(value: object) -> bool:
     return isinstance(value, TensorRef | ArrayRef | Opaque)
 
@@ -191,6 +222,10 @@ def _mapping(items: Any = (), *_: object) -> dict[Any, Any]:
     return {safe_key(key): value for key, value in pairs}
 
 
+def _ordered(items: Any = (), *_: object) -> dict[Any, Any]:
+    return OrderedMapping(_mapping(items))
+
+
 def _defaultdict(factory: object = None, items: object = (), *_: object) -> dict[Any, Any]:
     return _mapping(items)
 
@@ -271,7 +306,7 @@ ALLOWED: Mapping[str, object] = {
     "torch._utils._rebuild_wrapper_subclass": _opaque("of a tensor class of its own"),
     "torch._tensor._rebuild_from_type_v2": Maker(_rebuild_from_type),
     "torch.Size": Maker(_tuple),
-    "collections.OrderedDict": Maker(_mapping),
+    "collections.OrderedDict": Maker(_ordered),
     "collections.Counter": Maker(_mapping),
     "collections.defaultdict": Maker(_defaultdict),
     "builtins.dict": Maker(_mapping),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from exporter.checkpoints import contents, prefixes, tensors
+from exporter.checkpoints import contents, prefixes, stated, tensors
 from exporter.checkpoints.choose import Candidate
 from exporter.checkpoints.source import Source
 from exporter.checkpoints.torchfile import Pickled
-from exporter.records import Checkpoint
+from exporter.records import Checkpoint, Reading
 
 
 def checkpoint(
@@ -15,9 +15,9 @@ def checkpoint(
     kind: str,
     chosen: Candidate,
     notes: tuple[str, ...],
-    bare: tuple[str, ...] = prefixes.PREFIXES,
+    network: Reading | None = None,
 ) -> Checkpoint:
-    """Strip the names, read the numbers.
+    """Read the numbers, and list what the tensors may be called.
 
     Args:
         source: The opened file.
@@ -25,19 +25,21 @@ def checkpoint(
         kind: The checkpoint's kind, as reported.
         chosen: The weights to ship.
         notes: What was decided so far.
-        bare: Prefixes that may be taken off when all tensors share them.
+        network: The tensors that are the network's, where the file holds others beside them.
 
     Raises:
         CheckpointError: A tensor cannot be read, or is not finite.
     """
-    names, stripped = prefixes.strip(chosen.tensors, bare)
-    declared = {names[name]: ref for name, ref in chosen.tensors.items()}
-    loaded, converted = tensors.load(declared, pickled, source.size_bytes)
+    loaded, converted = tensors.load(chosen.tensors, pickled, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
         kind=kind,
         tensors=loaded,
-        notes=(*notes, *stripped, *converted),
+        notes=(*notes, *converted),
         contents=contents.describe_all(pickled.root),
+        readings=prefixes.readings(loaded, network),
+        layer_versions=chosen.layer_versions,
+        extra_state=chosen.extra_state,
+        stated_networks=stated.networks(pickled.root),
     )

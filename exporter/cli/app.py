@@ -70,6 +70,18 @@ Arch = Annotated[
 ArchArg = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; may be given again.")
 ]
+IgnoreKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", help="Leave the file's tensors of this name out, as head.*; may be given again."
+    ),
+]
+WeightsFromArch = Annotated[
+    bool,
+    typer.Option(
+        "--weights-from-arch", help="Keep the weights that --arch's function made where CKPT has none."
+    ),
+]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,12 +14,14 @@ from exporter.cli.app import (
     ArchArg,
     Checkpoint,
     Debug,
+    IgnoreKey,
     InputShape,
     Json,
     Mean,
     Preprocess,
     Std,
     Trust,
+    WeightsFromArch,
     app,
     console,
     watch,
@@ -33,6 +35,8 @@ def inspect(
     checkpoint: Checkpoint,
     arch: Arch = None,
     arch_arg: ArchArg = None,
+    ignore_key: IgnoreKey = None,
+    weights_from_arch: WeightsFromArch = False,
     input_shape: InputShape = None,
     preprocess: Preprocess = None,
     mean: Mean = None,
@@ -45,14 +49,27 @@ def inspect(
     from exporter.cli.console import listings
     from exporter.pipeline.inspect import inspect_checkpoint
 
-    request = model_request(checkpoint, trust, arch, arch_arg, input_shape, preprocess, mean, std)
+    request = model_request(
+        checkpoint,
+        trust,
+        arch,
+        arch_arg,
+        ignore_key,
+        weights_from_arch,
+        input_shape,
+        preprocess,
+        mean,
+        std,
+    )
     found = inspect_checkpoint(request)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
         listings.print_inspection(found, console())
     if found.architecture is None:
-        raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
+        if arch is None:
+            raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
+        raise ArchitectureError(f"The weights do not fit {arch}.", "The row `network` says why.")
 
 
 @app.command()

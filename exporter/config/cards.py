@@ -41,12 +41,16 @@ class CheckpointTable(Table):
     get: Text | None = None
     """Where the file comes from, or the command that gets it: told when it is missing, never run."""
     trust: bool = False
+    ignore_keys: tuple[Text, ...] = ()
+    """Patterns of tensors to leave out; as `--ignore-key`."""
 
 
 class ArchitectureTable(Table):
     name: Text | None = None
     """torchvision/resnet18 or mypkg.nets:make_net; inferred when left out."""
     arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    weights_from_arch: bool = False
+    """As `--weights-from-arch`."""
 
 
 class InputTable(Table):
@@ -186,6 +190,7 @@ CARD_FIELDS = frozenset(
         "checkpoint",
         "evaluation",
         "formats",
+        "ignore_keys",
         "input_shapes",
         "labels",
         "limits",
@@ -198,6 +203,7 @@ CARD_FIELDS = frozenset(
         "std",
         "torchscript",
         "trust",
+        "weights_from_arch",
     }
 )
 """The fields of `Request` that a card decides."""
@@ -225,6 +231,8 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         target=target,
         out=out or Path(f"{card.name}-{target}"),
         trust=listed.checkpoint.trust,
+        ignore_keys=listed.checkpoint.ignore_keys,
+        weights_from_arch=listed.architecture.weights_from_arch,
         arch=listed.architecture.name,
         arch_args=tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
         input_shapes=tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),

@@ -19,6 +19,10 @@ class ModelRequest:
     arch: str | None = None
     """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers it."""
     arch_args: tuple[tuple[str, str], ...] = ()
+    ignore_keys: tuple[str, ...] = ()
+    """Patterns of tensors in the file to leave out, as `head.*`."""
+    weights_from_arch: bool = False
+    """Keep the weights that `arch`'s function made where the file has none."""
     input_shapes: tuple[TensorSpec, ...] = ()
     """Name "" means by position."""
     preprocess: str | None = None

@@ -27,6 +27,8 @@ class Inspection:
     inputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What the weights cannot prove of the network."""
 
 
 def inspect_checkpoint(request: ModelRequest) -> Inspection:
@@ -55,6 +57,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         inputs=model.inputs,
         preprocessing=model.preprocessing,
         notes=(*checkpoint.notes, *model.notes),
+        warnings=model.warnings,
     )
 
 

@@ -43,6 +43,8 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         std=request.std,
         whole=request.preprocessing,
         labels=request.labels,
+        ignore_keys=request.ignore_keys,
+        weights_from_arch=request.weights_from_arch,
     )
 
 
@@ -72,7 +74,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
         calibration_count=len(samples.calibration),
         verification_count=len(samples.verification),
         notes=(*checkpoint.notes, *model.notes, *samples.notes),
-        warnings=samples.warnings,
+        warnings=(*model.warnings, *samples.warnings),
         digest=program.digest(captured),
     )
 

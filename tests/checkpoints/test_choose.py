@@ -15,7 +15,7 @@ from exporter.checkpoints import prefixes
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
 from tests.checkpoints.makers import LAYOUTS, Call, Net, image, net, torch_bytes, weights, written
-from tests.checkpoints.test_kinds import note, same
+from tests.checkpoints.test_kinds import last_reading, note, same
 
 
 def read(tmp_path: Path, value: object, layout: str = "zip") -> Checkpoint:
@@ -148,24 +148,50 @@ def test_real_wrappers(tmp_path: Path) -> None:
     compile_: Any = torch.compile
     assert same(weights(), read(tmp_path, compile_(net()).state_dict()))
     part = nn.Sequential(compile_(nn.Linear(2, 2)), nn.Linear(2, 2))
-    tensors = read(tmp_path, part.state_dict()).tensors
+    tensors = last_reading(read(tmp_path, part.state_dict()))
     assert tensors is not None
     assert list(tensors) == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
+@pytest.mark.parametrize("names", [["model.a", "head.b"], ["module."], ["model"], ["m.", "m.a"], []])
+def test_only_what_all_names_share_is_a_prefix(names: list[str]) -> None:
+    """A prefix that not all tensors share, or that is a whole name, stays."""
+    assert [list(reading.names) for reading in prefixes.readings(names)] == [names]
+
+
+@pytest.mark.parametrize("names", [["a._orig_mod.b", "a.b"], ["a.module.b", "a.b"], ["m.module.a", "m.a"]])
+def test_no_two_tensors_get_one_name(names: list[str]) -> None:
+    """Where a wrapper's name is all that tells two tensors apart, it stays."""
+    assert all(len(reading.names) == len(names) for reading in prefixes.readings(names))
+
+
 @pytest.mark.parametrize(
-    "names",
-    [["module.a", "b"], ["model.a", "head.b"], ["modules.a"], ["a.module.b"], ["module."], ["model"]],
+    ("names", "expected"),
+    [
+        (["model.model.a", "model.model.b"], [["model.model.a"], ["model.a"], ["a"]]),
+        (["module.a", "module.b"], [["module.a"], ["a"]]),
+        (["net.a", "net.b"], [["net.a"], ["a"]]),
+        (["module._orig_mod.model.a", "module._orig_mod.model.b"], None),
+        (["enc.module.a", "dec.a"], [["enc.module.a"], ["enc.a"]]),
+        (["module.a", "b"], [["module.a"], ["a"]]),
+        (["a._orig_mod.b", "a.b"], [["a._orig_mod.b"], ["_orig_mod.b"]]),
+    ],
 )
-def test_shared_by_all_or_kept(names: list[str]) -> None:
-    """A prefix that not all tensors share is a name of the network's own."""
-    assert prefixes.strip(names) == ({name: name for name in names}, ())
+def test_stored_names_come_first(names: list[str], expected: list[list[str]] | None) -> None:
+    """Every name that a network may have is there to try: first as stored, then without each prefix."""
+    firsts = [[next(iter(reading.names))] for reading in prefixes.readings(names)]
+    if expected is None:
+        expected = [["module._orig_mod.model.a"], ["module.model.a"], ["model.a"], ["a"]]
+    assert firsts == expected
 
 
-def test_colliding_names_are_refused() -> None:
-    """Taking a wrapper off must not merge two tensors."""
-    with pytest.raises(CheckpointError, match="one name"):
-        prefixes.strip(["a._orig_mod.b", "a.b"])
+def test_stored_names_lead_back_to_the_tensors(tmp_path: Path) -> None:
+    """The file's own names are kept: a network that really has a `model.` finds its tensors."""
+    checkpoint = read(tmp_path, prefixed("model."))
+    assert checkpoint.tensors is not None
+    assert list(checkpoint.tensors) == list(prefixed("model."))
+    assert checkpoint.readings[0].names == {name: name for name in prefixed("model.")}
+    assert checkpoint.readings[0].notes == ()
 
 
 def lightning(state: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +230,9 @@ def test_lightning_losses_are_dropped(tmp_path: Path) -> None:
 def test_lightning_head_is_kept(tmp_path: Path) -> None:
     """Another attribute that may be part of the network is never dropped."""
     state = {**prefixed("model."), "classifier.weight": torch.ones(3, 3)}
-    assert same(state, read(tmp_path, lightning(state)))
+    checkpoint = read(tmp_path, lightning(state))
+    assert same(state, checkpoint)
+    assert all(len(reading.names) == len(state) for reading in checkpoint.readings)
 
 
 def test_lightning_ema(tmp_path: Path) -> None:

@@ -19,20 +19,29 @@ from tests.checkpoints import makers
 from tests.checkpoints.makers import LAYOUTS, Net, image, net, torch_bytes, weights, written
 
 
+def last_reading(checkpoint: Checkpoint) -> dict[str, Tensor] | None:
+    """The tensors under the barest of their names; as stored where there is one reading only."""
+    if checkpoint.tensors is None:
+        return None
+    names = checkpoint.readings[-1].names
+    return {name: checkpoint.tensors[stored] for name, stored in names.items()}
+
+
 def same(expected: dict[str, Tensor], checkpoint: Checkpoint) -> bool:
-    tensors = checkpoint.tensors
-    return (
-        tensors is not None
-        and list(tensors) == list(expected)
-        and all(
-            torch.equal(expected[k], t) and t.dtype == expected[k].dtype and t.is_contiguous()
-            for k, t in tensors.items()
-        )
+    """Whether a network with the expected names finds exactly these tensors in the file."""
+    reading = next((r for r in checkpoint.readings if list(r.names) == list(expected)), None)
+    if checkpoint.tensors is None or reading is None:
+        return False
+    tensors = {name: checkpoint.tensors[stored] for name, stored in reading.names.items()}
+    return all(
+        torch.equal(expected[k], t) and t.dtype == expected[k].dtype and t.is_contiguous()
+        for k, t in tensors.items()
     )
 
 
 def note(checkpoint: Checkpoint, words: str) -> bool:
-    return any(words in text for text in checkpoint.notes)
+    last = checkpoint.readings[-1].notes if checkpoint.readings else ()
+    return any(words in text for text in (*checkpoint.notes, *last))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

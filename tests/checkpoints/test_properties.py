@@ -14,6 +14,7 @@ from exporter import checkpoints
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint
 from tests.checkpoints.makers import FORMATS, LAYOUTS, Call, edited, torch_bytes, weights, written
+from tests.checkpoints.test_kinds import last_reading
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SLOW_FORMATS = {"exported_program": 20}
@@ -114,7 +115,7 @@ def test_nesting_and_prefixes(
     value: dict[str, Any] = {prefix + name: tensor for name, tensor in weights().items()}
     for key in reversed(keys):
         value = {**beside, key: value}
-    tensors = checkpoints.read(written(tmp_path, torch_bytes(value, layout, protocol))).tensors
+    tensors = last_reading(checkpoints.read(written(tmp_path, torch_bytes(value, layout, protocol))))
     assert tensors is not None
     assert list(tensors) == list(weights())
     assert all(torch.equal(weights()[name], tensor) for name, tensor in tensors.items())

@@ -31,6 +31,7 @@ def print_inspection(found: Inspection, console: Console) -> None:
         *(("input", text.tensor(spec)) for spec in found.inputs),
         *([] if found.architecture is None else [("preprocessing", text.preprocessing(found.preprocessing))]),
         *(("why" if i == 0 else "", note) for i, note in enumerate(found.notes)),
+        *(("warning", warning) for warning in found.warnings),
     ]
     _print_rows(rows, console)
     console.print()
