@@ -103,9 +103,9 @@ def _is_magnitude(magnitude: torch.Tensor, direction: torch.Tensor) -> bool:
 def _norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
     """Length of a weight over every axis but the one that its magnitude is kept for."""
     if len(shape) != direction.dim():
-        return direction.norm()
+        return direction.square().sum().sqrt()
     axes = [axis for axis, size in enumerate(shape) if size == 1]
-    return direction.norm(dim=axes, keepdim=True) if axes else direction.abs()
+    return direction.square().sum(axes, keepdim=True).sqrt() if axes else direction.abs()
 
 
 def _said(kind: str, weights: list[str]) -> str:
