@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import torch
 
-from exporter.capture import matmul_weights
+from exporter.capture import matmul_weights, rounding
 from exporter.errors import CaptureError, LoweringError
 from exporter.records import Captured, Model, Runner, Sample, TensorSpec
 from exporter.verify.compare import max_error
-from exporter.verify.reference_io import Evidence, stack
+from exporter.verify.reference_io import Evidence, Stacks, stack
 
 
 def capture(
@@ -182,6 +182,10 @@ def reference(
     edge_expected = [exact(s) for s in edges.values()]
     edge_actual = [single(s) for s in edges.values()]
     edge_floors = [_floor([y], [a]) for y, a in zip(edge_expected, edge_actual, strict=True)]
+    nudged, edge_nudged = (
+        _nudged(captured, expected, samples),
+        _nudged(captured, expected, list(edges.values())),
+    )
     evidence = Evidence(
         inputs=stack(samples),
         reference=stack(expected),
@@ -191,8 +195,18 @@ def reference(
         floor=_floor(expected, actual),
         edge_floor=max((floor for floor in edge_floors if math.isfinite(floor)), default=0.0),
         reference_dtype=dtype,
+        edge_floors=tuple(edge_floors),
+        eager_errors=rounding.eager_errors(expected, actual, nudged),
+        edge_unstable=rounding.eager_errors(edge_expected, edge_actual, edge_nudged),
     )
     return evidence, notes
+
+
+def _nudged(captured: Captured, expected: Sequence[Sample], samples: Sequence[Sample]) -> list[Stacks]:
+    """Run with other roundings, where an output is a choice that rounding can turn: class numbers, masks."""
+    if all(output.dtype.kind in "fc" for output in expected[0]):
+        return []
+    return rounding.nudged_outputs(captured.module, _copy, runner, samples)
 
 
 def _floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:

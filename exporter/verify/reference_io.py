@@ -18,6 +18,8 @@ from exporter.errors import VerificationError
 from exporter.records import Array, Sample
 
 Stacks = tuple[Array, ...]
+STACKS = ("inputs", "reference", "edge_inputs", "edge_reference", "eager_errors", "edge_unstable")
+"""The groups of arrays in the file, as `Evidence` names them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,14 @@ class Evidence:
     floor: float
     edge_floor: float
     reference_dtype: str
+    edge_floors: tuple[float, ...] = ()
+    """Eager float32's own max_error on each edge input."""
+    eager_errors: Stacks = ()
+    """What rounding does to each output (`exporter.capture.rounding`). Of a float output: eager float32's
+    largest absolute error per element, shaped as one output. Of any other: a boolean per value, stacked as
+    the reference, whether rounding changes it. Empty in files of older versions."""
+    edge_unstable: Stacks = ()
+    """The same on the edge inputs."""
 
     def samples(self) -> list[Sample]:
         return unstack(self.inputs)
@@ -61,8 +71,9 @@ def save(evidence: Evidence, path: Path) -> None:
         "floor": np.array(evidence.floor),
         "edge_floor": np.array(evidence.edge_floor),
         "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
+        "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
     }
-    for group in ("inputs", "reference", "edge_inputs", "edge_reference"):
+    for group in STACKS:
         arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(evidence, group))}
     with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
@@ -77,14 +88,12 @@ def load(path: Path) -> Evidence:
     found = arrays(path)
     try:
         return Evidence(
-            **{
-                group: _group(found, group)
-                for group in ("inputs", "reference", "edge_inputs", "edge_reference")
-            },
+            **{group: _group(found, group) for group in STACKS},
             edge_names=tuple(str(name) for name in found["edge_names"]),
             floor=float(found["floor"]),
             edge_floor=float(found["edge_floor"]),
             reference_dtype=str(found["reference_dtype"]),
+            edge_floors=tuple(float(floor) for floor in found.get("edge_floors", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None

@@ -1,0 +1,86 @@
+"""What rounding alone does to a model: how far float32 is off, and which class numbers it decides."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.records import Array, Runner, Sample
+from exporter.verify.reference_io import Stacks, stack
+
+if TYPE_CHECKING:
+    import torch
+
+NUDGE = 1e-6
+"""Relative change of weights and inputs: some ten roundings of float32, as another runtime's sums differ."""
+TRIALS = 2
+
+
+def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: Sequence[Stacks]) -> Stacks:
+    """Return what rounding does to each output.
+
+    Args:
+        expected: The reference's outputs, a tuple per sample.
+        actual: Eager float32's.
+        nudged: Stacked outputs of float32 runs whose weights and inputs were changed by `NUDGE`.
+
+    Returns:
+        For a float or complex output its largest absolute error per element over the samples, float32. For
+        any other output a boolean per value: whether rounding changes it, so that nobody can be held to it.
+    """
+    pairs = zip(stack(expected), stack(actual), strict=True)
+    return tuple(_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))
+
+
+def _errors(reference: Array, actual: Array, nudged: Sequence[Array]) -> Array:
+    if reference.dtype.kind not in "fc":
+        unstable: Array = np.any([reference != run for run in (actual, *nudged)], axis=0)
+        return unstable
+    wide = np.complex128 if reference.dtype.kind == "c" else np.float64
+    errors: Array = np.abs(actual.astype(wide) - reference.astype(wide)).max(axis=0).astype(np.float32)
+    return errors
+
+
+def nudged_outputs(
+    module: torch.nn.Module,
+    copy: Callable[[torch.nn.Module], torch.nn.Module],
+    runner: Callable[[torch.nn.Module], Runner],
+    samples: Sequence[Sample],
+) -> list[Stacks]:
+    """Run float32 copies of a model with weights and inputs changed by `NUDGE`, `TRIALS` times.
+
+    A model that refuses such inputs has fewer runs.
+    """
+    runs: list[Stacks] = []
+    for seed in range(TRIALS):
+        with contextlib.suppress(Exception):  # the model's own code may raise anything
+            runs.append(_nudged_run(copy(module), runner, samples, seed))
+    return runs
+
+
+def _nudged_run(
+    module: torch.nn.Module,
+    runner: Callable[[torch.nn.Module], Runner],
+    samples: Sequence[Sample],
+    seed: int,
+) -> Stacks:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                tensor.mul_(1 + NUDGE * torch.randn(tensor.shape, generator=generator))
+    run, random = runner(module), np.random.default_rng(seed)
+    return stack([run(tuple(_nudge(array, random) for array in sample)) for sample in samples])
+
+
+def _nudge(array: Array, random: np.random.Generator) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    noise = 1 + NUDGE * random.standard_normal(array.shape)
+    changed: Array = (array * noise).astype(array.dtype)
+    return changed

@@ -1,0 +1,81 @@
+"""What rounding does to outputs, found on networks whose answers it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import program
+from exporter.records import Model, Sample, TensorSpec
+from exporter.verify import reference_io
+from exporter.verify.reference_io import Evidence
+
+
+class Peaks(nn.Module):
+    """Where a heatmap is largest, its two largest values, and the map: a keypoint detector in small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 1, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        heat = self.conv(x).flatten(1)
+        return heat.argmax(1), heat
+
+
+def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Evidence:
+    model = Model(net.eval(), "test:net", (TensorSpec("x", (1, 1, 8, 8)),), None, 0)
+    return program.reference(program.capture(model, samples[0]), samples, edges)[0]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    random = np.random.default_rng(0)
+    samples = [(random.normal(size=(1, 1, 8, 8)).astype(np.float32),) for _ in range(8)]
+    edges = {"flat": (np.full((1, 1, 8, 8), 0.3, np.float32),), "random": samples[3]}
+    return reference(Peaks(), samples, edges)
+
+
+def test_a_clear_choice_is_stable_and_a_tie_is_not(evidence: Evidence) -> None:
+    """On a flat input every place is as large as any other: rounding decides which one is called largest."""
+    assert not evidence.eager_errors[0].any()
+    assert evidence.edge_unstable[0].reshape(2).tolist() == [True, False]
+
+
+def test_float_outputs_have_an_error_per_element(evidence: Evidence) -> None:
+    """Each element's error is of the size of a rounding, and is shaped as one output."""
+    errors = evidence.eager_errors[1]
+    assert errors.shape == (1, 36)
+    assert 0 < errors.max() < 1e-5
+
+
+@pytest.mark.parametrize("field", ["eager_errors", "edge_unstable"])
+def test_rounding_is_kept_in_the_file(evidence: Evidence, tmp_path: Path, field: str) -> None:
+    """`export-mobile verify` judges by the same."""
+    reference_io.save(evidence, tmp_path / "evidence.npz")
+    again = reference_io.load(tmp_path / "evidence.npz")
+    assert again.edge_floors == evidence.edge_floors
+    for before, after in zip(getattr(evidence, field), getattr(again, field), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+class Refuses(Peaks):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if bool((x.double() * 8 % 1 != 0).any()):
+            raise ValueError("not a grey level")
+        return super().forward(x)
+
+
+def test_a_model_that_refuses_nudged_inputs_has_a_reference() -> None:
+    """The model's own code may insist on whole grey levels."""
+    random = np.random.default_rng(0)
+    samples = [(random.integers(0, 8, (1, 1, 8, 8)).astype(np.float32) / 8,) for _ in range(4)]
+    found = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
+    assert found.eager_errors[0].dtype == bool
+    assert not found.eager_errors[0].all()
