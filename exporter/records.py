@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Ge, Gt, Le, Len
 
 if TYPE_CHECKING:
     import torch
@@ -29,14 +31,21 @@ QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
 """Precisions whose program is quantised before any format lowers it."""
 FormatName = Literal["executorch", "torchscript", "onnx", "coreml"]
 
+Count = Annotated[int, Ge(0)]
+Milliseconds = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+Side = Annotated[int, Gt(0), Le(65536)]
+"""Pixels."""
 DTYPE_PATTERN = r"^(bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128))$"
 """The dtype names that a manifest or a model card may hold."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
+    """One input or output of a model."""
+
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     dtype: str = "float32"
 
 
@@ -48,13 +57,13 @@ class Preprocessing:
     width) is cut, values are scaled to 0..1 (unless `scale` is 255), then `(x - mean) / std` per channel.
     """
 
-    resize: int = 256
-    crop: tuple[int, int] = (224, 224)
+    resize: Side = 256
+    crop: tuple[Side, Side] = (224, 224)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     squash: bool = False
-    scale: float = 1.0
+    scale: Positive = 1.0
     """The value white has before normalisation: 1.0, or 255.0 for models trained on raw bytes."""
 
 
@@ -336,15 +345,17 @@ class Evaluation:
 class Latency:
     """Milliseconds on this host: never a phone's."""
 
-    p50_ms: float
-    p90_ms: float
-    samples: int
-    threads: int
-    samples_ns: tuple[int, ...] = ()
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    samples: Count
+    threads: Annotated[int, Ge(1)]
+    samples_ns: tuple[Count, ...] = ()
 
 
 BudgetVerdict = Literal["pass", "fail", "inconclusive", "not_measured"]
 DeviceEvidence = Literal["measured", "simulated", "host"]
+Launch = tuple[Milliseconds, Milliseconds, Milliseconds, Milliseconds, Milliseconds]
+"""p5, p25, p50, p75 and p95 of the calls of one launch."""
 
 
 @dataclass(frozen=True)
@@ -354,25 +365,25 @@ class DeviceLatency:
     evidence: DeviceEvidence
     device: Mapping[str, Any]
     """Serial, model, SoC, Android version, fingerprint, runtime, runner, power, clocks, …"""
-    p50_ms: float
-    p90_ms: float
-    p90_ci_ms: tuple[float, float]
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p90_ci_ms: tuple[Milliseconds, Milliseconds]
     """95 % interval of p90, launches being the sampling unit."""
-    launches: int
-    samples: int
+    launches: Annotated[int, Ge(1)]
+    samples: Annotated[int, Ge(1)]
     flags: tuple[str, ...]
     """Signs of instability, "name: what was seen"; empty for a stable run."""
-    max_error: float | None
+    max_error: Annotated[float, Ge(0)] | None
     verdict: BudgetVerdict
-    budget_ms: float | None = None
+    budget_ms: Positive | None = None
     """What it was judged against; None: the export's own."""
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-    max_ms: float | None = None
-    mad_ms: float | None = None
-    first_ms: float | None = None
-    load_ms: float | None = None
-    peak_bytes: int | None = None
+    p95_ms: Milliseconds | None = None
+    p99_ms: Milliseconds | None = None
+    max_ms: Milliseconds | None = None
+    mad_ms: Milliseconds | None = None
+    first_ms: Milliseconds | None = None
+    load_ms: Milliseconds | None = None
+    peak_bytes: Count | None = None
     problem: str = ""
     """Why the device's outputs are not the model's; empty when they are."""
     why: tuple[str, ...] = ()
@@ -380,8 +391,8 @@ class DeviceLatency:
     started_at: str = ""
     samples_file: str | None = None
     """The raw samples, a JSON line per launch, in OUT."""
-    launch_ms: tuple[tuple[float, ...], ...] = ()
-    """Per launch: p5, p25, p50, p75, p95 of its calls, for the report's plot."""
+    launch_ms: Annotated[tuple[Launch, ...], Len(max_length=10_000)] = ()
+    """For the report's plot."""
 
     @property
     def serial(self) -> str:

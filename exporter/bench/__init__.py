@@ -172,7 +172,7 @@ def bench(
     latencies = []
     for session in sessions:
         row = next(a for a in chosen.artifacts if a.variant.name == session.task.name)
-        found = keep(out, session, judged(session, row, expected, listed.limits.record()))
+        found = keep(out, session, judged(session, row, expected, listed.limits))
         latencies.append((session.task.name, found))
         files[str(found.samples_file)] = digest_file(out / str(found.samples_file))
     by_name = {a.variant.name: [f for n, f in latencies if n == a.variant.name] for a in chosen.artifacts}

@@ -89,7 +89,7 @@ def record(
         "launch_ms": quantiles(durations_ns),
     }
     try:
-        return latencies.DeviceLatency.model_validate({**found, **extra}).record()
+        return latencies.checked({**found, **extra})
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import VerificationError
+from exporter.records import TensorSpec
 from exporter.release import extra
 from exporter.release.plan import Plan
-from exporter.report.manifest.schema import Artifact, Tensor
+from exporter.report.manifest.schema import Artifact
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
@@ -183,7 +184,7 @@ def _dataset(name: str, kind: str, count: int) -> dict[str, Any]:
     return {"type": "dataset", "name": name, "contents": {"properties": properties}}
 
 
-def _formats(specs: Iterable[Tensor]) -> list[dict[str, str]]:
+def _formats(specs: Iterable[TensorSpec]) -> list[dict[str, str]]:
     return [{"format": f"{spec.name}: {spec.dtype} {list(spec.shape)}"} for spec in specs]
 
 

@@ -189,7 +189,7 @@ def test_a_card_is_exported_as_a_checkpoint_is(
     assert [row.name for row in found.artifacts] == ["onnx-fp32"]
     assert found.labels[:2] == ("digit 0", "digit 1")
     assert found.preprocessing is not None
-    assert found.preprocessing.record() == Preprocessing(9, (8, 8), (0.4,), (0.3,))
+    assert found.preprocessing == Preprocessing(9, (8, 8), (0.4,), (0.3,))
 
 
 def main_ends(arguments: list[str], code: int = 0) -> None:

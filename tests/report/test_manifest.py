@@ -13,7 +13,7 @@ from exporter.errors import VerificationError
 from exporter.records import Limits, OperatorCost
 from exporter.report import manifest
 from exporter.report.manifest import restore
-from exporter.report.manifest.schema import Manifest, Preprocessing
+from exporter.report.manifest.schema import Manifest
 from tests.report import sample
 
 CONTRACT: dict[str, Any] = {
@@ -106,10 +106,10 @@ def test_load_gives_back_the_records(tmp_path: Path) -> None:
     """Everything verify needs survives the way through the file."""
     report = replace(sample.report(), limits=Limits(int8_min_sqnr_db=25.0))
     read = manifest.load(write(tmp_path, manifest.dump(report)))
-    assert read.input_specs() == report.inputs
-    assert read.output_specs() == report.outputs
-    assert read.preprocessing_record() == report.preprocessing
-    assert read.limits.record() == report.limits
+    assert read.inputs == report.inputs
+    assert read.outputs == report.outputs
+    assert read.preprocessing == report.preprocessing
+    assert read.limits == report.limits
     assert read.evidence.matrix_weights == report.matrix_weights
     assert {f.file: f.sha256 for f in read.evidence.files} == report.evidence_files
     for back, artifact in zip(read.artifacts, report.artifacts, strict=True):
@@ -123,10 +123,10 @@ def test_load_gives_back_the_records(tmp_path: Path) -> None:
             assert replace(artifact.variant, group=back.name, cost_s=0.0) == back.variant()
 
 
-def test_limits_and_preprocessing_mirror_the_records() -> None:
-    """A field added to a record must be added to the manifest as well."""
+def test_limits_and_preprocessing_are_the_records() -> None:
+    """The manifest holds every field of both records."""
     assert dumped()["limits"] == asdict(Limits())
-    assert set(Preprocessing.model_fields) == set(asdict(sample.report().preprocessing))  # type: ignore[arg-type]
+    assert dumped()["preprocessing"] == json.loads(json.dumps(asdict(sample.report().preprocessing)))  # type: ignore[arg-type]
 
 
 def test_figures_that_are_not_finite_become_null_with_the_reason() -> None:
@@ -203,7 +203,7 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
     "a negative size": (_set(*A, "size_bytes", value=-1), "size_bytes is -1"),
     "a huge shape": (_set("inputs", 0, "shape", value=[10**6, 10**6]), "elements; at most"),
     "a negative shape": (_set("inputs", 0, "shape", value=[-1]), r"inputs\[0\].shape\[0\] is -1"),
-    "a dtype of objects": (_set("inputs", 0, "dtype", value="object"), r"inputs\[0\].dtype is 'object'"),
+    "a dtype of objects": (_set("inputs", 0, "dtype", value="object"), r"inputs\[0\] is .*: dtype is 'object'"),
     "a failed selection": (_set("selected", value="onnx-int8"), "not an artifact that passed"),
     "an absent selection": (_set("selected", value="nothing"), "not an artifact that passed"),
     "a device figure": (_set(*A, "device_latency", value={"p50_ms": 1}), "device_latency"),

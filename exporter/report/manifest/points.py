@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from exporter.records import Count, Milliseconds
 from exporter.records import MixedPoint as MixedPointRecord
 from exporter.records import OperatorCost as OperatorCostRecord
-from exporter.report.manifest.parts import Count, Fraction, Milliseconds, Name, Part
+from exporter.report.manifest.parts import Fraction, Name, Part
 
 MOST = 100_000
 """Entries of either list: a network of a thousand layers has some thousand operators."""

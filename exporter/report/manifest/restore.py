@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from exporter.records import Artifact, Comparison, Latency, Report, Structure, Verdict
+from exporter.records import Artifact, Comparison, Report, Structure, Verdict
 from exporter.report.manifest import NOTHING_COMPARED, schema
 
 
@@ -24,9 +24,9 @@ def report(listed: schema.Manifest) -> Report:
         target_name=listed.target.name,
         target_soc=listed.target.soc,
         budget_ms=listed.budget_ms,
-        inputs=listed.input_specs(),
-        outputs=listed.output_specs(),
-        preprocessing=listed.preprocessing_record(),
+        inputs=listed.inputs,
+        outputs=listed.outputs,
+        preprocessing=listed.preprocessing,
         calibration_kind=listed.calibration.kind,
         calibration_count=listed.calibration.count,
         verification_kind=listed.evidence.kind,
@@ -46,7 +46,7 @@ def report(listed: schema.Manifest) -> Report:
         labels=listed.labels,
         operator_costs=tuple(item.record() for item in listed.operator_costs),
         mixed_points=tuple(item.record() for item in listed.mixed_points),
-        limits=listed.limits.record(),
+        limits=listed.limits,
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},
         calibration_sweep=tuple(point.record() for point in listed.calibration_sweep),
@@ -66,7 +66,7 @@ def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
         source_line=row.source_line,
         structure=_structure(row, listed),
         verdict=_verdict(row),
-        latency=Latency(**row.host_latency.model_dump()) if row.host_latency else None,
+        latency=row.host_latency,
         build_seconds=row.build_seconds,
         device_latencies=row.measured_on(),
         accuracy=row.accuracy.record() if row.accuracy else None,
@@ -77,8 +77,8 @@ def _structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | Non
     if row.structure is None:
         return None
     return Structure(
-        inputs=listed.input_specs(),
-        outputs=listed.output_specs(),
+        inputs=listed.inputs,
+        outputs=listed.outputs,
         operators=row.structure.operators,
         weight_bytes=row.structure.weight_bytes,
         weight_elements=row.structure.weight_elements,

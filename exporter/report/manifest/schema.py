@@ -12,14 +12,22 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, model_validator
 
 from exporter.files import inside
-from exporter.records import BudgetVerdict, DataKind, FormatName, Limits, Precision, Status, Variant
+from exporter.records import (
+    BudgetVerdict,
+    Count,
+    DataKind,
+    FormatName,
+    Latency,
+    Limits,
+    Precision,
+    Preprocessing,
+    Status,
+    Variant,
+)
 from exporter.records import CurvePoint as CurvePointRecord
-from exporter.records import DeviceLatency as DeviceLatencyRecord
-from exporter.records import Preprocessing as PreprocessingRecord
-from exporter.records import TensorSpec as TensorSpecRecord
 from exporter.report.manifest.accuracy import Accuracy, Evaluation
-from exporter.report.manifest.latencies import DeviceLatency, HostLatency
-from exporter.report.manifest.parts import Count, Dtype, FileName, Fraction, Name, Part, Sha256, Shape
+from exporter.report.manifest.latencies import DeviceLatency
+from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
 from exporter.verify.budget import budget_verdict, contradiction, worst
 
@@ -38,30 +46,6 @@ class Source(Part):
 class Target(Part):
     name: str
     soc: str
-
-
-class Tensor(Part):
-    name: str
-    shape: Shape
-    dtype: Dtype
-
-    def record(self) -> TensorSpecRecord:
-        return TensorSpecRecord(self.name, self.shape, self.dtype)
-
-
-class Preprocessing(Part):
-    """Field for field `records.Preprocessing`."""
-
-    resize: Annotated[int, Field(gt=0, le=65536)]
-    crop: tuple[Annotated[int, Field(gt=0, le=65536)], Annotated[int, Field(gt=0, le=65536)]]
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Field(gt=0)], ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
-    squash: bool
-    scale: Annotated[float, Field(gt=0)]
-
-    def record(self) -> PreprocessingRecord:
-        return PreprocessingRecord(**self.model_dump())
 
 
 class Calibration(Part):
@@ -141,7 +125,7 @@ class Artifact(Part):
     verification: Verification | None
     quantized_weight_fraction: Fraction | None
     delegated_fraction: Fraction | None
-    host_latency: HostLatency | None
+    host_latency: Latency | None
     device_latency: DeviceLatency | None = None
     """Of `device_latencies`, the one that counts (`devices.worst`)."""
     device_latencies: tuple[DeviceLatency, ...] = ()
@@ -160,10 +144,9 @@ class Artifact(Part):
             raise ValueError("passed without a file and its verification")
         return self
 
-    def measured_on(self) -> tuple[DeviceLatencyRecord, ...]:
+    def measured_on(self) -> tuple[DeviceLatency, ...]:
         """What every device said; a manifest may also hold `device_latency` alone."""
-        found = self.device_latencies or ((self.device_latency,) if self.device_latency else ())
-        return tuple(item.record() for item in found)
+        return self.device_latencies or ((self.device_latency,) if self.device_latency else ())
 
     def variant(self) -> Variant:
         """The variant as far as a manifest knows it: group and cost only matter while building."""
@@ -182,23 +165,6 @@ class Artifact(Part):
 class Verdicts(Part):
     numerics: Status
     budget: BudgetVerdict
-
-
-class LimitsPart(Part):
-    """Field for field `records.Limits`; what is missing has its default."""
-
-    fp32_max_error: float = Limits.fp32_max_error
-    fp32_floor_factor: float = Limits.fp32_floor_factor
-    fp16_min_sqnr_db: float = Limits.fp16_min_sqnr_db
-    fp16_min_agreement: float = Limits.fp16_min_agreement
-    int8_min_sqnr_db: float = Limits.int8_min_sqnr_db
-    int8_min_agreement: float = Limits.int8_min_agreement
-    lowering_min_sqnr_db: float = Limits.lowering_min_sqnr_db
-    min_quantized_weights: float = Limits.min_quantized_weights
-    min_delegated: float = Limits.min_delegated
-
-    def record(self) -> Limits:
-        return Limits(**self.model_dump())
 
 
 class Release(Part):
@@ -228,7 +194,7 @@ class Manifest(Part):
     selected: str | None
     verdict: Verdicts
     evidence: Evidence = Evidence(kind="none", count=0)
-    limits: LimitsPart = LimitsPart()
+    limits: Limits = Limits()
     accuracy: Evaluation | None = None
     calibration_sweep: tuple[CurvePoint, ...] = Field(
         default=(), validation_alias=AliasChoices("calibration_sweep", "calibration_curve")
@@ -279,8 +245,7 @@ class Manifest(Part):
             for item in found:
                 if reason := contradiction(item, self.budget_ms, self.target.soc):
                     raise ValueError(f"{artifact.name}: {reason}")
-            claimed = artifact.device_latency.record() if artifact.device_latency else None
-            if claimed != worst(found, self.budget_ms):
+            if artifact.device_latency != worst(found, self.budget_ms):
                 raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
         measured = {a.name: budget_verdict(a.measured_on(), self.budget_ms) for a in self.artifacts}
         expected = measured.get(self.selected or "", "not_measured")
@@ -289,15 +254,6 @@ class Manifest(Part):
                 f"verdict.budget is {self.verdict.budget}, but the selected artifact's is {expected}"
             )
         return self
-
-    def input_specs(self) -> tuple[TensorSpecRecord, ...]:
-        return tuple(tensor.record() for tensor in self.inputs)
-
-    def output_specs(self) -> tuple[TensorSpecRecord, ...]:
-        return tuple(tensor.record() for tensor in self.outputs)
-
-    def preprocessing_record(self) -> PreprocessingRecord | None:
-        return self.preprocessing.record() if self.preprocessing else None
 
 
 def _refuse_duplicates(what: str, values: list[str]) -> None:
