@@ -203,7 +203,10 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
     "a negative size": (_set(*A, "size_bytes", value=-1), "size_bytes is -1"),
     "a huge shape": (_set("inputs", 0, "shape", value=[10**6, 10**6]), "elements; at most"),
     "a negative shape": (_set("inputs", 0, "shape", value=[-1]), r"inputs\[0\].shape\[0\] is -1"),
-    "a dtype of objects": (_set("inputs", 0, "dtype", value="object"), r"inputs\[0\] is .*: dtype is 'object'"),
+    "a dtype of objects": (
+        _set("inputs", 0, "dtype", value="object"),
+        r"inputs\[0\] is .*: dtype is 'object'",
+    ),
     "a failed selection": (_set("selected", value="onnx-int8"), "not an artifact that passed"),
     "an absent selection": (_set("selected", value="nothing"), "not an artifact that passed"),
     "a device figure": (_set(*A, "device_latency", value={"p50_ms": 1}), "device_latency"),
