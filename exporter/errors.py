@@ -4,6 +4,7 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── UsageError                    2  the command line or an argument is wrong
 ├── CheckpointError               3  the checkpoint cannot be read, or not safely
 │   ├── DamagedFileError             cut short, or not what its own header promises
+│   ├── BoundsError                  reading it would take too much time or memory
 │   └── CodeInFileError              reading it would run code; `--trust` allows that
 ├── ArchitectureError             4  no known network fits the weights
 ├── CaptureError                  5  the network does not run on the given inputs
@@ -66,6 +67,10 @@ class CheckpointError(ExportError):
 
 class DamagedFileError(CheckpointError):
     code = "EM-DAMAGED"
+
+
+class BoundsError(CheckpointError):
+    code = "EM-BOUNDS"
 
 
 class CodeInFileError(CheckpointError):

@@ -28,7 +28,7 @@ TIERS = (
     {"exporter.capture", "exporter.checkpoints", "exporter.config"},
     {"exporter.quantize", "exporter.verify"},
     {"exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
-    {"exporter.errors"},
+    {"exporter.errors", "exporter.sandbox"},
 )
 """First to last: a module imports only from its own tier and from later ones.
 

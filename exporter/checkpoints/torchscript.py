@@ -1,31 +1,40 @@
 """A TorchScript archive (`torch.jit.save`): weights and network in one.
 
-`torch.jit.load` runs no Python, but it may run the archive's own TorchScript (`__setstate__`), which can
-write and read files. So the code is looked through first, and what was looked through is what is loaded.
+To load it is to run it: `torch.jit.load` calls the archive's own `__setstate__`. So a confined child loads it
+first and names the operators of every function; only when all of them are allowed is it loaded here, from
+the same bytes.
 """
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoints import contents, tensors
-from exporter.checkpoints.archive import Archive, packed
+from exporter import sandbox
+from exporter.checkpoints import contents, operators, tensors
+from exporter.checkpoints.archive import packed
 from exporter.checkpoints.source import Source
-from exporter.errors import CheckpointError, CodeInFileError
+from exporter.errors import BoundsError, CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
+from exporter.sandbox import child
 
 if TYPE_CHECKING:
     import torch
 
-FILE_OPERATORS = re.compile(rb"\.[\s\\]*(save|from_file|load_tensor|read_file|write_file)\b")
-"""Operators that touch the file system: aten::save, aten::from_file, debugprims::load_tensor, image::…"""
+CHECK_SECONDS = 20.0
+"""For loading the archive in the confined child; an honest one takes well under a second."""
 
-NAMESPACES = re.compile(rb"\bops[\s\\]*\.[\s\\]*(\w+)")
-KNOWN_NAMESPACES = frozenset(
-    {b"aten", b"prim", b"prims", b"prepacked", b"quantized", b"_quantized", b"quantization", b"sparse",
-     b"mkldnn", b"torchvision", b"onednn", b"profiler"}
-)  # fmt: skip
+CLASSES = re.compile(rb"torch[.\n]classes[.\n](\w+)")
+"""A class written in C++, by its namespace, in one of the archive's pickles."""
+KNOWN_CLASSES = frozenset({b"quantized", b"rnn", b"sparse", b"xnnpack", b"mkldnn", b"profiler"})
+
+UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:]+)")
+"""What torch says of an operator whose library is not loaded."""
+
+INTERPRETER = "operation failed in the TorchScript interpreter"
+SAVE_AGAIN = "Save it again with the torch that made it, or give the state_dict."
 
 
 def matches(source: Source) -> bool:
@@ -34,16 +43,19 @@ def matches(source: Source) -> bool:
 
 
 def read(source: Source, trust: bool) -> Checkpoint:
-    """Load the module; without trust, only if its code stays away from files.
+    """Load the module; without trust, only if it uses no operator but those that compute.
 
     Raises:
-        CheckpointError: It is damaged, was saved in half precision, or its code touches files.
+        CheckpointError: It is damaged, was saved in half precision, uses other operators, takes too long to
+            load, or this machine has no sandbox to look at it in.
     """
     assert source.archive is not None
     records = {name: source.archive.read(name) for name in source.archive.names}
+    archive = packed(records, source.archive.root or "archive/").getvalue()
     if not trust:
-        _look_through(source, records)
-    module = _load(records, source.archive)
+        _check_classes(records)
+        check_operators(archive, source.size_bytes)
+    module = _load(archive)
     values = dict(module.state_dict())
     check_module(values)
     return Checkpoint(
@@ -75,34 +87,88 @@ def check_module(values: dict[str, torch.Tensor]) -> None:
         tensors.check_finite(name, tensor)
 
 
-def _look_through(source: Source, records: dict[str, bytes]) -> None:
+def check_operators(archive: bytes, file_bytes: int) -> None:
+    """Load the archive in a confined child and hold the operators of all its functions to the allowed ones.
+
+    Args:
+        archive: What is loaded afterwards, byte for byte.
+        file_bytes: Size of the checkpoint; bounds the child's memory.
+
+    Raises:
+        CheckpointError: An operator is not allowed, the archive cannot be loaded within its bounds, or
+            there is no sandbox on this machine.
+    """
+    if not sandbox.support().confines:
+        raise CodeInFileError(
+            "A TorchScript archive runs its own code when it is loaded, and this machine has no sandbox for "
+            "it (Landlock or seccomp, both of Linux).",
+            "Give the state_dict, or pass --trust if you trust whoever made the file.",
+        )
+    confinement = sandbox.Confinement(seconds=CHECK_SECONDS, memory_bytes=sandbox.memory_bound(file_bytes))
+    try:
+        names = child.call(lambda: sorted(_operators(archive)), confinement)
+    except child.ChildFailed as error:
+        unknown = UNKNOWN_OPERATOR.search(str(error))
+        if unknown is None:
+            kind = BoundsError if error.over_bounds else CheckpointError
+            raise kind(f"The TorchScript archive cannot be loaded: {_reason(error)}.", SAVE_AGAIN) from error
+        names = [unknown.group(1)]
+    if refused := operators.refused(map(str, names)):
+        raise CodeInFileError(f"The TorchScript code {operators.complaint(refused)}.", operators.TRUST)
+
+
+def _operators(archive: bytes) -> set[str]:
+    """The operators of every function and method that loading the archive has compiled."""
+    import torch
+
+    torch.set_num_threads(1)  # OpenMP's threads do not survive the fork
+    unit: Any = torch._C.CompilationUnit()
+    torch._C.import_ir_module_from_buffer(unit, archive, torch.device("cpu"), {}, False)  # type: ignore[arg-type]
+    graphs = [function.graph for function in unit.get_functions()]
+    return {node.kind() for graph in graphs for node in _nodes(graph)}
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph, of its blocks, and of graphs that are attributes (`torch.jit.fork`)."""
+    pending = [graph]
+    while pending:
+        for node in pending.pop().nodes():
+            yield node
+            pending.extend(node.blocks())
+            for name in node.attributeNames():
+                kind = node.kindOf(name)
+                pending.extend([node.g(name)] if kind == "g" else node.gs(name) if kind == "gs" else ())
+
+
+def _check_classes(records: Mapping[str, bytes]) -> None:
+    """Refuse objects of C++ classes that are no packed weights: their constructors run on loading."""
     for name, data in records.items():
-        if not name.startswith("code/") or not name.endswith(".py"):
-            continue
-        found = FILE_OPERATORS.search(data)
-        strange = next((m for m in NAMESPACES.findall(data) if m not in KNOWN_NAMESPACES), None)
-        if found or strange:
-            what = found.group(1) if found else b"ops." + (strange or b"")
+        strange = next((n for n in CLASSES.findall(data) if n not in KNOWN_CLASSES), None)
+        if strange is not None and name.endswith((".pkl", ".py")):
             raise CodeInFileError(
-                f"The TorchScript code of {source.path} uses {what.decode()!r} ({name!r}), which may reach "
-                "files or operators of others.",
-                "Pass --trust if you trust whoever made the file.",
+                f"The TorchScript archive holds an object of torch.classes.{strange.decode()[:60]}, "
+                "expected a network's own classes and packed weights.",
+                operators.TRUST,
             )
 
 
-def _load(records: dict[str, bytes], archive: Archive) -> torch.jit.ScriptModule:
+def _load(archive: bytes) -> torch.jit.ScriptModule:
     import torch
 
     load: Any = torch.jit.load
     try:
-        module: torch.jit.ScriptModule = load(packed(records, archive.root or "archive/"), map_location="cpu")
+        module: torch.jit.ScriptModule = load(io.BytesIO(archive), map_location="cpu")
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise CheckpointError(
-            f"The TorchScript archive cannot be loaded: {contents.printable(reason)}.",
-            "Save it again with the torch that made it, or give the state_dict.",
+            f"The TorchScript archive cannot be loaded: {_reason(error)}.", SAVE_AGAIN
         ) from error
     return module.eval()
+
+
+def _reason(error: Exception) -> str:
+    """The error's first line; of an error inside the archive's code its last, which says why."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return contents.printable(lines[-1 if INTERPRETER in lines[0] else 0]).rstrip(".")
 
 
 def _contents(records: dict[str, bytes], values: dict[str, torch.Tensor]) -> tuple[tuple[str, str], ...]:

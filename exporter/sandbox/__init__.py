@@ -1,0 +1,72 @@
+"""Confines a process for the rest of its life: what it may read, write, start and reach, and how much it may use.
+
+A job that runs a model of unknown origin enters a confinement first, in the child that was forked for it.
+Landlock limits the files, seccomp the system calls, resource limits memory and time, each as far as the
+kernel has it. Everything goes through ctypes: the standard library does not offer it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass
+
+from exporter.sandbox import kernel, landlock, limits, seccomp
+from exporter.sandbox.confinement import MEMORY_BYTES, READ_SECONDS, RUN_SECONDS, Confinement, memory_bound
+from exporter.sandbox.limits import release_time
+
+__all__ = [
+    "MEMORY_BYTES",
+    "READ_SECONDS",
+    "RUN_SECONDS",
+    "Confinement",
+    "Support",
+    "enter",
+    "memory_bound",
+    "release_time",
+    "support",
+]
+
+
+@dataclass(frozen=True)
+class Support:
+    """What this machine's kernel offers."""
+
+    landlock: int
+    """The version of Landlock's interface; 0 without Landlock."""
+    seccomp: bool
+
+    @property
+    def confines(self) -> bool:
+        """Whether a confined process can neither write nor reach the network: either mechanism suffices."""
+        return self.landlock > 0 or self.seccomp
+
+    def __str__(self) -> str:
+        names = [f"Landlock {self.landlock}"] if self.landlock else []
+        names += ["seccomp"] if self.seccomp else []
+        return ", ".join([*names, "resource limits"])
+
+
+@functools.cache
+def support() -> Support:
+    """Ask the kernel what it offers; changes nothing."""
+    if sys.platform != "linux":
+        return Support(0, seccomp=False)
+    return Support(landlock.version(), seccomp.available())
+
+
+def enter(confinement: Confinement) -> None:
+    """Confine this process and everything it starts, for good.
+
+    Raises:
+        OSError: The kernel offers a mechanism and then refuses it.
+    """
+    available = support()
+    limits.enter(confinement)
+    if not available.confines:
+        return
+    kernel.forbid_new_privileges()
+    if available.landlock:
+        landlock.enter(confinement, available.landlock)
+    if available.seccomp:
+        seccomp.enter(confinement)

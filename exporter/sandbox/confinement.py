@@ -1,0 +1,38 @@
+"""What a confined process may do, and the bounds on what it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1 << 30
+MEMORY_BYTES = 4 * GIB
+"""Bound on the memory of reading or running a model of up to SMALL_FILE_BYTES."""
+SMALL_FILE_BYTES = 64 << 20
+MEMORY_PER_BYTE = 40
+"""What each byte of a larger file adds to the bound: weights are copied, and held as float64."""
+READ_SECONDS = 45.0
+"""Bound on the wall time of reading a checkpoint, finding its network and running that once."""
+RUN_SECONDS = 900.0
+"""Bound on the wall time of any other confined job."""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What one process may do. Python, its packages and the system's libraries are always readable."""
+
+    reads: tuple[Path, ...] = ()
+    """Files, and folders with everything below, that it may also read."""
+    writes: tuple[Path, ...] = ()
+    """Folders it may change; without any it can write nothing at all."""
+    forks: bool = False
+    """Whether it may start processes, which are confined as it is."""
+    programs: bool = False
+    """Whether these may run programs: ExecuTorch's lowering starts FlatBuffers' compiler."""
+    seconds: float = RUN_SECONDS
+    memory_bytes: int = MEMORY_BYTES
+
+
+def memory_bound(file_bytes: int) -> int:
+    """The memory that a model file of this size may take, in bytes."""
+    return MEMORY_BYTES + MEMORY_PER_BYTE * max(0, file_bytes - SMALL_FILE_BYTES)

@@ -1,0 +1,38 @@
+"""Calls of the kernel that Python does not wrap."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """Make a system call; the result is negative when it failed."""
+    return int(_libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def prctl(operation: int, *arguments: object) -> int:
+    """Make the system call `prctl`; missing arguments are zero."""
+    words = [a if isinstance(a, bytes) else ctypes.c_ulong(int(str(a))) for a in arguments]
+    words += [ctypes.c_ulong(0)] * (4 - len(words))
+    return int(_libc.prctl(operation, *words))
+
+
+def checked(result: int, action: str) -> int:
+    """Return a system call's result.
+
+    Raises:
+        OSError: The call failed.
+    """
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{action}: {os.strerror(code)}")
+    return result
+
+
+def forbid_new_privileges() -> None:
+    """Give up what set-user-ID programs could add: the kernel asks for it before it confines."""
+    checked(prctl(_PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")

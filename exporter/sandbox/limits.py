@@ -1,0 +1,50 @@
+"""Resource limits: a bound on memory and time wherever Python runs on a Unix."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from pathlib import Path
+
+from exporter.sandbox.confinement import GIB, Confinement
+
+LOG_BYTES = 64 << 20
+OUTPUT_BYTES = 64 * GIB
+OPEN_FILES = 4096
+
+
+def enter(confinement: Confinement) -> None:
+    """Bound memory, time and files of this process.
+
+    RLIMIT_NPROC is left alone: it counts all processes of a user, not those of this one.
+    """
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_DATA, confinement.memory_bytes)
+    _lower(resource.RLIMIT_AS, _address_space_bytes() + confinement.memory_bytes)
+    _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _lower(resource.RLIMIT_FSIZE, OUTPUT_BYTES if confinement.writes else LOG_BYTES)
+    _lower(resource.RLIMIT_CPU, int(confinement.seconds * (os.cpu_count() or 1)) + 60)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, confinement.seconds)
+
+
+def release_time() -> None:
+    """Lift the bound on wall time: what is left of the job runs no code of the file's."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _lower(kind: int, limit: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    with contextlib.suppress(OSError, ValueError):  # macOS refuses some
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _address_space_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return 16 * GIB
+    return pages * resource.getpagesize()
