@@ -1,7 +1,7 @@
 """Lists the operators of TorchScript that a model may use: those that compute.
 
-`operators.txt` holds their names, one a line. It was drawn from the operators of the pinned torch. Left out are
-those that name files (`aten::save`, `aten::from_file`), print, reach other processes or devices, set a
+`operators.txt` holds their names, one a line. It was drawn from the operators of the pinned torch. Left out
+are those that name files (`aten::save`, `aten::from_file`), print, reach other processes or devices, set a
 tensor's storage, or belong to another library.
 """
 

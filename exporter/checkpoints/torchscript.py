@@ -123,7 +123,8 @@ def _operators(archive: bytes) -> set[str]:
 
     torch.set_num_threads(1)  # OpenMP's threads do not survive the fork
     unit: Any = torch._C.CompilationUnit()
-    torch._C.import_ir_module_from_buffer(unit, archive, torch.device("cpu"), {}, False)  # type: ignore[arg-type]
+    load: Any = torch._C.import_ir_module_from_buffer
+    load(unit, archive, torch.device("cpu"), {}, False)
     graphs = [function.graph for function in unit.get_functions()]
     return {node.kind() for graph in graphs for node in _nodes(graph)}
 

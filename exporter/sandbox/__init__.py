@@ -1,4 +1,4 @@
-"""Confines a process for the rest of its life: what it may read, write, start and reach, and how much it may use.
+"""Confines a process for the rest of its life: what it may read, write, start, reach and use up.
 
 A job that runs a model of unknown origin enters a confinement first, in the child that was forked for it.
 Landlock limits the files, seccomp the system calls, resource limits memory and time, each as far as the
