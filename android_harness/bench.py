@@ -1,4 +1,4 @@
-"""Artifacts measured on one device: everything in place, launches in turn, the raw evidence brought back."""
+"""Measure tasks on one device: copy the files, run the launches in turn, and return the raw evidence."""
 
 from __future__ import annotations
 
@@ -13,34 +13,29 @@ from android_harness import identity as identities
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import DeviceLost, PreparedDevice, cores, repeated, run_canary, run_launch
 from android_harness.push import Program, push_files, runners_for
-from android_harness.records import Backend, BenchConfig, BenchTask, Device, Identity, Launch, Session, State
+from android_harness.records import (
+    Backend,
+    BenchConfig,
+    BenchTask,
+    Device,
+    Identity,
+    Launch,
+    Session,
+    State,
+)
 
 Programs: TypeAlias = Callable[[Backend], Program]
 Observer: TypeAlias = Callable[[str, str], None]
-"""Told (serial, what begins now)."""
+"""Called with (serial, the step that begins)."""
 Measured: TypeAlias = Callable[[Session], None]
-"""Given a session that is complete."""
-MIN_KEPT = 2
-"""Launches without which there is no interval: fewer are not worth keeping."""
-UNKNOWN = State(
-    battery_percent=None,
-    battery_celsius=None,
-    plugged="unknown",
-    thermal_status=None,
-    thermal_overridden=None,
-    celsius={},
-    power_saver=None,
-    load1=None,
-    free_bytes=None,
-    available_memory_bytes=None,
-    scaling_max_khz=(),
-)
-"""Of a device that could not be asked any more."""
+"""Called with each complete session."""
+MIN_LAUNCHES = 2
+"""Launches that an interval needs; a session with fewer is not worth keeping."""
 
 
 @dataclass(frozen=True, eq=False)
 class Failed:
-    """A task of which there is no session."""
+    """A task without a session."""
 
     task: BenchTask
     reason: HarnessError
@@ -48,7 +43,7 @@ class Failed:
 
 @dataclass(eq=False)
 class _TaskProgress:
-    """What is known of one task so far."""
+    """What has been measured of one task so far."""
 
     task: BenchTask
     before: State | None = None
@@ -68,131 +63,130 @@ def measure(
     observer: Observer,
     measured: Measured = lambda session: None,
 ) -> tuple[Session | Failed, ...]:
-    """Measure each task on a device that is ready: `config.launches` processes each, in alternating order.
+    """Measure each task on a ready device: `config.launches` processes each, in alternating order.
 
-    A launch that the transport cuts off is repeated, twice at most; one that ended never is, and is kept if
-    there are two of them. What goes wrong with one task fails that task only; a device that does not come
-    back ends all.
+    A launch that the transport interrupts is repeated, at most twice. A launch that ended is never repeated;
+    it is kept if its task has at least two of them. A failure of one task does not affect the others, except
+    that a device that does not come back ends them all.
 
     Args:
-        device: Where to.
+        device: The device to measure on.
         identity: `identity.identify(device)`.
-        programs: The runner for a backend.
-        tasks: What to measure.
-        config: How much of it; its threads are no more than the device's cores in the sessions' config.
-        observer: Told what begins now.
-        measured: Given each session that is complete as soon as it is, while others' launches are still to
-            come. What it raises ends all.
+        programs: Returns the runner for a backend.
+        tasks: The tasks to measure.
+        config: How to measure them; its threads are limited to the device's cores in the sessions.
+        observer: Called before each step.
+        measured: Called with each session as soon as it is complete, while launches of other tasks are still
+            to come. An exception from it ends everything.
 
     Returns:
-        A session or a failure for each task, in their order; the sessions that were handed on, too.
+        A session or a failure for each task, in the order of the tasks.
 
     Raises:
-        DeviceError: The device could not be prepared at all.
-        SetupError: Of `programs`.
+        DeviceError: The device could not be prepared.
+        SetupError: `programs` raised it.
     """
     if not tasks:
         return ()
-    observer(device.serial, "copying what is not there yet")
+    observer(device.serial, "copying missing files")
     with tempfile.TemporaryDirectory() as folder:
-        config = replace(
-            config, threads=min(config.threads, repeated(device, lambda: cores(device)) or config.threads)
-        )
-        needed = runners_for(tasks, programs)
-        where = repeated(device, lambda: push_files(device, tasks, needed, Path(folder)))
-        remote = PreparedDevice(device, where, config, identities.watch_paths(identity), Path(folder))
-        courses = [_TaskProgress(task) for task in tasks]
-        _run_all(remote, identity, courses, observer, measured)
-    return tuple(_finished(course, identity, config) for course in courses)
+        available = repeated(device, lambda: cores(device))
+        config = replace(config, threads=min(config.threads, available or config.threads))
+        runners = runners_for(tasks, programs)
+        files = repeated(device, lambda: push_files(device, tasks, runners, Path(folder)))
+        prepared = PreparedDevice(device, files, config, identities.watch_paths(identity), Path(folder))
+        progress = [_TaskProgress(task) for task in tasks]
+        _run_all(prepared, identity, progress, observer, measured)
+    return tuple(_finished(entry, identity, config) for entry in progress)
 
 
 def _run_all(
-    remote: PreparedDevice,
+    prepared: PreparedDevice,
     identity: Identity,
-    courses: Sequence[_TaskProgress],
+    progress: Sequence[_TaskProgress],
     observer: Observer,
     measured: Measured,
 ) -> None:
-    serial = remote.device.serial
-    backend = courses[0].task.backend  # one program's canary for all: another compiler is another computation
-    canary = _canary(remote, backend)
-    for index, course in _order(courses, remote.config.launches):
-        if course.failure:
+    serial, launches = prepared.device.serial, prepared.config.launches
+    backend = progress[0].task.backend  # one runner's canary for all: compilers make different computations
+    canary = _canary(prepared, backend)
+    for index, entry in _order(progress, launches):
+        if entry.failure:
             continue
-        observer(serial, f"{course.task.name}: launch {index + 1} of {remote.config.launches}")
+        observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
-            _step(remote, identity, course, index, canary)
+            _step(prepared, identity, entry, index, canary)
         except DeviceLost as error:
-            for one in courses:
-                if one.after is None:
-                    one.failure = one.failure or error
+            for other in progress:
+                if other.after is None:
+                    other.failure = other.failure or error
             return
         except HarnessError as error:
-            course.failure = error
+            entry.failure = error
             continue
-        canary = _canary(remote, backend)
-        course.canary.append(canary)
-        if course.before is not None and course.after is not None:
-            measured(_session(course, course.before, identity, remote.config))
+        canary = _canary(prepared, backend)
+        entry.canary.append(canary)
+        if entry.before is not None and entry.after is not None:
+            measured(_session(entry, entry.before, identity, prepared.config))
 
 
-def _order(courses: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
-    """ABC, CBA, ABC: no task always runs in the warmth of the same other."""
+def _order(progress: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
+    """Yield ABC, CBA, ABC, …, so that no task always runs on a device that the same other task has heated."""
     for index in range(launches):
-        for course in courses if index % 2 == 0 else reversed(courses):
-            yield index, course
+        for entry in progress if index % 2 == 0 else reversed(progress):
+            yield index, entry
 
 
 def _step(
-    remote: PreparedDevice, identity: Identity, course: _TaskProgress, index: int, canary: tuple[int, ...]
+    prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, index: int, canary: tuple[int, ...]
 ) -> None:
-    device = remote.device
+    device = prepared.device
     if index == 0:
-        course.before = repeated(device, lambda: identities.read_state(device, identity))
-        course.started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        course.canary.append(canary)
-    course.launches.append(run_launch(remote, course.task, index))
-    if index + 1 == remote.config.launches:
-        course.after = repeated(device, lambda: identities.read_state(device, identity))
+        entry.before = repeated(device, lambda: identities.read_state(device, identity))
+        entry.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        entry.canary.append(canary)
+    entry.launches.append(run_launch(prepared, entry.task, index))
+    if index + 1 == prepared.config.launches:
+        entry.after = repeated(device, lambda: identities.read_state(device, identity))
 
 
-def _canary(remote: PreparedDevice, backend: Backend) -> tuple[int, ...]:
-    """Its durations; none where it failed: that becomes a flag, finished launches are no worse for it."""
+def _canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
+    """Return the canary's durations; none if it failed, which becomes a flag of the session."""
     try:
-        return repeated(remote.device, lambda: run_canary(remote, backend))
+        return repeated(prepared.device, lambda: run_canary(prepared, backend))
     except DeviceError:
         return ()
 
 
-def _finished(course: _TaskProgress, identity: Identity, config: BenchConfig) -> Session | Failed:
-    if course.before is None or (course.failure and not _worth_keeping(course, config)):
-        return Failed(course.task, _reason(course, config))
-    return _session(course, course.before, identity, config)
+def _finished(entry: _TaskProgress, identity: Identity, config: BenchConfig) -> Session | Failed:
+    if entry.before is None or (entry.failure and not _worth_keeping(entry, config)):
+        return Failed(entry.task, _reason(entry, config))
+    return _session(entry, entry.before, identity, config)
 
 
-def _session(course: _TaskProgress, before: State, identity: Identity, config: BenchConfig) -> Session:
+def _session(entry: _TaskProgress, before: State, identity: Identity, config: BenchConfig) -> Session:
     return Session(
-        task=course.task,
+        task=entry.task,
         identity=identity,
         before=before,
-        after=course.after or UNKNOWN,
-        launches=tuple(course.launches),
-        canary_ns=tuple(course.canary),
-        started_at=course.started_at,
+        after=entry.after or State(),
+        launches=tuple(entry.launches),
+        canary_ns=tuple(entry.canary),
+        started_at=entry.started_at,
         config=config,
-        cut_off=course.failure.message if course.failure else "",
+        cut_off=entry.failure.message if entry.failure else "",
     )
 
 
-def _worth_keeping(course: _TaskProgress, config: BenchConfig) -> bool:
-    """Finished launches are true whatever became of the connection; a runner that failed disproves them."""
-    complete = len(course.launches) == config.launches  # only the state after them is missing
-    return len(course.launches) >= MIN_KEPT and (complete or isinstance(course.failure, Disconnected))
+def _worth_keeping(entry: _TaskProgress, config: BenchConfig) -> bool:
+    """Whether to keep the finished launches: a lost connection does not disprove them, a failure does."""
+    complete = len(entry.launches) == config.launches  # only the state afterwards is missing
+    return len(entry.launches) >= MIN_LAUNCHES and (complete or isinstance(entry.failure, Disconnected))
 
 
-def _reason(course: _TaskProgress, config: BenchConfig) -> HarnessError:
-    failure = course.failure or DeviceError(f"{course.task.name} was not measured.")
-    if not isinstance(failure, Disconnected) or not course.launches:
+def _reason(entry: _TaskProgress, config: BenchConfig) -> HarnessError:
+    failure = entry.failure or DeviceError(f"{entry.task.name} was not measured.")
+    if not isinstance(failure, Disconnected) or not entry.launches:
         return failure
-    done = f"{len(course.launches)} of {config.launches} launches of {course.task.name} had ended"
-    return Disconnected(f"{failure.message} {done}: too few to keep.", failure.hint)
+    finished = f"{len(entry.launches)} of {config.launches} launches of {entry.task.name} had finished"
+    return Disconnected(f"{failure.message} {finished}: too few to keep.", failure.hint)

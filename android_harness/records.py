@@ -8,9 +8,9 @@ Nothing here imports a framework or `exporter`. Units are in the names; raw inte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = "NDArray[Any]"
 Sample: TypeAlias = "tuple[Array, ...]"
 """One call of the model: an array per input, in the model's own order."""
+
+T = TypeVar("T")
 
 HOST = "host"
 """Serial of this machine, which is no phone."""
@@ -112,24 +114,30 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class State:
-    """The device at one moment; None where it does not say."""
+class Moment:
+    """The part of a device's state that may explain a change of its latencies. None: unknown."""
 
-    battery_percent: int | None
-    battery_celsius: float | None
-    plugged: str
+    battery_percent: int | None = None
+    battery_celsius: float | None = None
+    plugged: str = "unknown"
     """"ac", "usb", "wireless", "none" or "unknown"."""
-    thermal_status: int | None
-    thermal_overridden: bool | None
-    celsius: Mapping[str, float]
-    """Thermal zone name -> temperature, implausible readings left out."""
-    power_saver: bool | None
-    load1: float | None
-    free_bytes: int | None
-    available_memory_bytes: int | None
-    scaling_max_khz: tuple[int, ...]
-    """Of each of `Identity.clusters`; empty where unreadable."""
+    thermal_status: int | None = None
+    celsius: Mapping[str, float] = field(default_factory=dict)
+    """Thermal zone name -> temperature; implausible readings are left out."""
+    power_saver: bool | None = None
+    load1: float | None = None
+    scaling_max_khz: tuple[int, ...] = ()
+    """One value for each of `Identity.clusters`; empty if unreadable."""
     governors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class State(Moment):
+    """The complete state of a device at one moment, as the readiness checks need it. None: unknown."""
+
+    thermal_overridden: bool | None = None
+    free_bytes: int | None = None
+    available_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -192,36 +200,43 @@ class BenchConfig:
     """How long to wait for gates that may pass by themselves."""
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The sysfs texts the runner read between chunks, at one moment."""
+class Clock(NamedTuple):
+    """The sysfs files that the runner read between two chunks of calls."""
 
     at_ns: int
+    """Time since the first timed call."""
     texts: Mapping[str, str]
+    """Path of a file -> its text."""
 
 
-@dataclass(frozen=True, eq=False)
-class Launch:
-    """One process of the runner: load, first call, warm-up, timed calls, outputs."""
+@dataclass(frozen=True)
+class LaunchSamples:
+    """The raw samples of one process of the runner."""
 
     index: int
     load_ns: int
     first_ns: int
     warmup_calls: int
     warm: bool
-    """The warm-up settled before its deadline."""
+    """Whether the warm-up settled before its deadline."""
+    peak_bytes: int | None
     durations_ns: tuple[int, ...]
     offsets_ns: tuple[int, ...]
-    """Start of each timed call since the first."""
-    clocks: tuple[Clock, ...]
-    peak_bytes: int | None
+    """Start of each timed call, relative to the first."""
+    clocks: tuple[Clock, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Launch(LaunchSamples):
+    """One process of the runner: load, first call, warm-up, timed calls, outputs."""
+
     cores_allowed: str
     outputs: tuple[Sample, ...]
-    """What the model answered to each of `BenchTask.samples`."""
+    """The model's outputs for each of `BenchTask.samples`."""
     runtime: str
     """"onnxruntime 1.32.0"."""
     runner: Mapping[str, str]
-    """Version, build and platform, as the runner itself states them."""
+    """The runner's version, build and platform, as it reports them."""
     machine: str = ""
     """`uname -m` as the runner saw it."""
     parts: tuple[tuple[str, str], ...] = ()
@@ -249,12 +264,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Figures:
-    """Statistics of the pooled samples of all launches of a session, in milliseconds."""
+    """Statistics over the pooled samples of all launches of a session."""
 
     p50_ms: float
     p90_ms: float
-    p90_ci_ms: tuple[float, float]
-    """95 % interval of p90, launches being the sampling unit."""
+    p90_low_ms: float
+    """Lower limit of the 95 % interval of p90; launches are the sampling unit."""
+    p90_high_ms: float
     p95_ms: float
     p99_ms: float | None
     """None below 1000 samples."""
@@ -266,8 +282,12 @@ class Figures:
     launches: int
     samples: int
     flags: tuple[str, ...]
-    """Signs of instability, "name: what was seen"; empty for a stable session."""
+    """Signs of instability, "name: detail"; empty for a stable session."""
     peak_bytes: int | None = None
+
+    @property
+    def p90_ci_ms(self) -> tuple[float, float]:
+        return self.p90_low_ms, self.p90_high_ms
 
 
 @dataclass(frozen=True)
@@ -310,3 +330,8 @@ class HostLatency(_Latency):
 
 
 Latency: TypeAlias = MeasuredLatency | SimulatedLatency | HostLatency
+
+
+def base_part(record: object, base: type[T]) -> T:
+    """Return the fields of a record that its base class declares, as an instance of that class."""
+    return base(**{entry.name: getattr(record, entry.name) for entry in fields(cast("type[Any]", base))})

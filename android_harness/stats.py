@@ -44,12 +44,14 @@ def figures(session: Session) -> Figures:
         raise DeviceError(f"{session.task.name}: the session has a launch without a single timed call.")
     launches = tuple(np.array(launch.durations_ns, dtype=np.float64) / 1e6 for launch in session.launches)
     pooled = np.concatenate(launches)
+    p90_low, p90_high = p90_interval(launches)
     p50, p90, p95 = (float(value) for value in np.percentile(pooled, (50, 90, 95)))
     peaks = [launch.peak_bytes for launch in session.launches if launch.peak_bytes is not None]
     return Figures(
         p50_ms=p50,
         p90_ms=p90,
-        p90_ci_ms=p90_interval(launches),
+        p90_low_ms=p90_low,
+        p90_high_ms=p90_high,
         p95_ms=p95,
         p99_ms=float(np.percentile(pooled, 99)) if len(pooled) >= MIN_SAMPLES_OF_P99 else None,
         max_ms=float(pooled.max()),

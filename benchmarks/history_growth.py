@@ -28,7 +28,7 @@ from android_harness import history
 from android_harness.history import rows
 from android_harness.history.records import Filter, StoredSession
 from android_harness.history.store import History
-from android_harness.history.tables import INDEXES, SessionRow
+from android_harness.history.tables import INDEXES, SESSIONS
 from android_harness.regressions import changes
 from tests.history import postgres
 from tests.history.stored import FIRST_NIGHT, night
@@ -85,7 +85,7 @@ def fill(memory: History, count: int) -> StoredSession:
     every = columns(count)
     with memory.database.writing() as connection:
         while batch := list(islice(every, BATCH)):
-            connection.execute(insert(SessionRow), batch)
+            connection.execute(insert(SESSIONS), batch)
         connection.execute(text("ANALYZE"))
     return session(count - 1)
 

@@ -1,4 +1,4 @@
-"""Remembers every session, in SQLite or PostgreSQL: what was measured, on what, in which state, and raw.
+"""The history of all measurements, in SQLite or PostgreSQL: figures, devices, their state and raw samples.
 
     from android_harness import history
 
@@ -7,8 +7,8 @@
         for row in memory.sessions(Filter(model="mobilenet_v2")):
             ...
 
-`records` says what is remembered, `making` turns a `Session` of the harness into that, `store` keeps it,
-`tables` and `migrations` say how; `exports` and `pruning` serve `export-mobile history`.
+`records` defines what is stored, and `tables` derives the tables from it. `making` converts a `Session` of
+the harness, `store` stores it. `exports` and `pruning` serve `export-mobile history`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXTRA = "pip install 'export-mobile[history]'"
 
 
 def default_location() -> str:
-    """`$EXPORT_MOBILE_HISTORY`, else `export-mobile/history.sqlite` in the user's data folder."""
+    """Return `$EXPORT_MOBILE_HISTORY`, or `export-mobile/history.sqlite` in the user's data folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_HISTORY"):
         return chosen
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
@@ -34,16 +34,16 @@ def default_location() -> str:
 
 
 def open_history(location: str | Path | None = None, *, must_exist: bool = False) -> History:
-    """Open the history, made or brought up to date where it must be; close it, or use it in a `with`.
+    """Open the history; create or upgrade it if necessary. Close it, or use it in a `with` statement.
 
     Args:
-        location: A file for SQLite, or a URL of SQLAlchemy's ("postgresql+psycopg://user@host/name"); None
-            for `default_location()`.
-        must_exist: Whether a missing file is an error, for those who only read.
+        location: A file for SQLite, or an SQLAlchemy URL ("postgresql+psycopg://user@host/name"); None for
+            `default_location()`.
+        must_exist: Whether a missing file is an error, for commands that only read.
 
     Raises:
         SetupError: SQLAlchemy, Alembic or the database's driver is not installed.
-        HistoryError: It cannot be opened, or a newer version of this tool made it.
+        HistoryError: It cannot be opened, or a newer version of this tool wrote it.
     """
     try:
         from android_harness.history import store

@@ -1,7 +1,7 @@
-"""Where the history lies: a file of SQLite's or a server, opened, locked and spoken to alike.
+"""The database of the history: an SQLite file or a PostgreSQL server, used in the same way.
 
-SQLite: write-ahead log, so that readers never wait; writers take the write lock at once and wait for it, so
-that two processes writing at once lose nothing. PostgreSQL needs no more than its transactions.
+SQLite uses a write-ahead log, so that readers never wait. Writers take the write lock when their transaction
+begins and wait for it, so that two processes can write at once. PostgreSQL's transactions suffice.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_
 from android_harness.errors import HistoryError, SetupError
 
 BUSY_S = 60
-"""How long a writer waits for another."""
+"""The time that a writer waits for another writer."""
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-"""Names without a driver -> with ours."""
+"""Name of a database without a driver -> name with the driver that this package uses."""
 DRIVER_EXTRA = "pip install 'export-mobile[postgresql]'"
 
 
 class Database:
-    """An engine with one way to read and one to write; every failure is a `HistoryError`."""
+    """A database with one way to read and one to write. Every failure is a `HistoryError`."""
 
     def __init__(self, location: str, must_exist: bool = False) -> None:
         self.url = parse(location)
@@ -36,20 +36,20 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database."""
+        """Open a connection that sees one state of the database."""
         with self._translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction: all of it is kept, or nothing."""
+        """Open a transaction that is written completely or not at all."""
         with self._translated(), self._engine.connect() as plain:
             connection = plain.execution_options(begin="BEGIN IMMEDIATE")
             with connection.begin():
                 yield connection
 
     def compact(self) -> None:
-        """Give space back that deleted rows took; a server does so by itself."""
+        """Free the space of deleted rows; PostgreSQL does so by itself."""
         if self.url.get_backend_name() == "sqlite":
             with self._translated(), self._engine.connect() as connection:
                 connection.execution_options(begin="SELECT 1").exec_driver_sql("VACUUM")
@@ -60,8 +60,8 @@ class Database:
             yield
         except exc.SQLAlchemyError as error:
             raise HistoryError(
-                f"The history {self.where} cannot be used: {_words(error)}.",
-                "Is it the right place, is there space, may you write there?",
+                f"The history {self.where} cannot be used: {_message(error)}.",
+                "Check the location, its free space and its permissions.",
             ) from error
 
     def close(self) -> None:
@@ -69,10 +69,10 @@ class Database:
 
 
 def parse(location: str) -> URL:
-    """A file's path or a URL, as a URL.
+    """Return the URL of a database, given a URL or the path of a file.
 
     Raises:
-        HistoryError: It is neither.
+        HistoryError: The location is neither.
     """
     if "://" not in location:
         return URL.create("sqlite", database=str(Path(location).expanduser()))
@@ -80,20 +80,20 @@ def parse(location: str) -> URL:
         url = make_url(location)
     except exc.ArgumentError:
         raise HistoryError(
-            f"{location.split('://')[0]}://… is no URL of a database.",
+            f"{location.split('://')[0]}://… is not a database URL.",
             "Expected a file, or postgresql+psycopg://user@host/name.",
         ) from None
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise HistoryError(
-            f"A history cannot lie in {url.get_backend_name()!r}.",
+            f"Unsupported history database: {url.get_backend_name()!r}.",
             "Expected a file, or postgresql+psycopg://user@host/name.",
         )
     return url
 
 
 def shown(url: URL) -> str:
-    """For messages: without the password."""
+    """Return the URL for messages, without its password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.render_as_string(hide_password=True)
@@ -101,16 +101,16 @@ def shown(url: URL) -> str:
 
 def _prepare(url: URL, where: str, must_exist: bool) -> None:
     if not url.database or url.database == ":memory:":
-        raise HistoryError("A history in memory would be forgotten at once.", "Give --history a file.")
+        raise HistoryError("A history in memory would be lost immediately.", "Give --history a file.")
     path = Path(url.database)
     if must_exist and not path.exists():
         raise HistoryError(
-            f"There is no history at {where}.", "A nightly run makes one; --history says where it lies."
+            f"There is no history at {where}.", "A nightly run creates one; --history selects its location."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HistoryError(f"{path.parent} cannot be made: {error.strerror}.") from error
+        raise HistoryError(f"{path.parent} cannot be created: {error.strerror}.") from error
 
 
 def _engine(url: URL, where: str) -> Engine:
@@ -122,7 +122,7 @@ def _engine(url: URL, where: str) -> Engine:
     except ModuleNotFoundError as error:
         raise SetupError(f"The history {where} needs {error.name}.", f"Run `{DRIVER_EXTRA}`.") from error
     except exc.SQLAlchemyError as error:
-        raise HistoryError(f"The history {where} cannot be opened: {_words(error)}.") from error
+        raise HistoryError(f"The history {where} cannot be opened: {_message(error)}.") from error
     if sqlite:
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
@@ -130,15 +130,13 @@ def _engine(url: URL, where: str) -> Engine:
 
 
 @functools.lru_cache(4096)
-def _decoded(words: str) -> Any:
-    """A series says the same toolchain a thousand times; nobody changes what records hold."""
-    return json.loads(words)
+def _decoded(text: str) -> Any:
+    """Decode JSON with a cache: a series repeats its toolchain a thousand times, and records are frozen."""
+    return json.loads(text)
 
 
 def _configure(connection: Any, _record: object) -> None:
-    connection.isolation_level = (
-        None  # we begin transactions ourselves: Python's sqlite3 begins them too late
-    )
+    connection.isolation_level = None  # `_begin` begins transactions: sqlite3 itself begins them too late
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
 
@@ -147,8 +145,8 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _words(error: exc.SQLAlchemyError) -> str:
-    """What the database said, in one line; never its URL, which may hold a password."""
+def _message(error: exc.SQLAlchemyError) -> str:
+    """Return the first line of the database's message; never its URL, which may hold a password."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(cause).__name__

@@ -1,4 +1,4 @@
-"""Sessions or raw samples as CSV or Parquet, for whatever people analyse them with; whole or not at all."""
+"""Export sessions or raw samples as CSV or Parquet. A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +20,33 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".parquet")
 BATCH = 5000
-"""Rows written at once."""
+"""Number of rows written at once."""
 PARQUET_EXTRA = "pip install 'export-mobile[parquet]'"
 Row = dict[str, Any]
+FIRST_COLUMNS = ("key", "run", "host", "started_at")
+SIMPLE_TYPES: dict[str, type] = {"str": str, "datetime": str, "int": int, "float": float, "bool": bool}
 
 
 def export(history: History, path: Path, wanted: Filter | None = None, *, samples: bool = False) -> int:
-    """Write what a filter lets through, newest first; the file appears whole.
+    """Write the sessions that a filter selects, newest first.
 
     Args:
-        history: Of which.
-        path: A ".csv" or ".parquet".
-        wanted: Which sessions.
-        samples: A row for every timed call instead of one for every session.
+        history: The history to export from.
+        path: A ".csv" or ".parquet" file.
+        wanted: The sessions to export.
+        samples: Whether to write a row for every timed call instead of one for every session.
 
     Returns:
-        Rows written.
+        The number of rows written.
 
     Raises:
-        HistoryError: The suffix is another, or the file cannot be written.
-        SetupError: Parquet without pyarrow.
+        HistoryError: The suffix is unknown, or the file cannot be written.
+        SetupError: Parquet needs pyarrow, which is not installed.
     """
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower())
     if write is None:
         raise HistoryError(
-            f"{path.name} ends in neither {' nor '.join(SUFFIXES)}.", "Its suffix says the format."
+            f"{path.name} ends in neither {' nor '.join(SUFFIXES)}.", "The suffix selects the format."
         )
     sessions = history.iterate(wanted)
     rows = _calls(history, sessions) if samples else map(row, sessions)
@@ -53,7 +56,7 @@ def export(history: History, path: Path, wanted: Filter | None = None, *, sample
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")  # no name that a file of the user's has
+    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")  # a name that no file of the user has
     try:
         yield aside
         aside.replace(path)
@@ -66,22 +69,22 @@ def _aside(path: Path) -> Iterator[Path]:
 
 
 def row(session: StoredSession) -> Row:
-    """One value a column; what is nested is JSON."""
-    found = as_json(session)
+    """Return the row of a session, one value for each column; nested values are JSON."""
+    values = as_json(session)
     return {
-        name: json.dumps(found[name], sort_keys=True) if SESSION_TYPES[name] is dict else found[name]
+        name: json.dumps(values[name], sort_keys=True) if SESSION_TYPES[name] is dict else values[name]
         for name in SESSION_TYPES
     }
 
 
 def _types() -> dict[str, type]:
-    """Column -> what it holds, from the record's own annotations."""
-    found: dict[str, type] = {}
-    for name, words in StoredSession.__annotations__.items():
-        plain = str(words).removesuffix(" | None")
-        found[name] = {"str": str, "datetime": str, "int": int, "float": float, "bool": bool}.get(plain, dict)
+    """Return the type of each column, from the record's own annotations; the key and the time come first."""
+    types: dict[str, type] = dict.fromkeys(FIRST_COLUMNS, str)
+    for field in fields(StoredSession):
+        annotation = str(field.type).removesuffix(" | None")
+        types[field.name] = SIMPLE_TYPES.get(annotation, dict)
     texts: dict[str, type] = dict.fromkeys(("evidence", "verdict", "device", "line"), str)
-    return found | texts | {"stable": bool}
+    return types | texts | {"stable": bool}
 
 
 SESSION_TYPES = _types()
@@ -101,9 +104,9 @@ CALL_TYPES: dict[str, type] = {
 
 def _calls(history: History, sessions: Iterable[StoredSession]) -> Iterator[Row]:
     for session in sessions:
-        found = as_json(session)
+        values = as_json(session)
         common = {
-            name: found[name] for name in ("key", "started_at", "model", "artifact", "device", "evidence")
+            name: values[name] for name in ("key", "started_at", "model", "artifact", "device", "evidence")
         }
         samples = history.samples(session.key)
         for launch in samples.launches if samples else ():
@@ -118,8 +121,8 @@ def _write_csv(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, types)
         writer.writeheader()
-        for one in rows:
-            writer.writerow(one)
+        for values in rows:
+            writer.writerow(values)
             count += 1
     return count
 
@@ -135,9 +138,9 @@ def _write_parquet(path: Path, rows: Iterable[Row], types: dict[str, type]) -> i
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), dict: pa.string()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in types.items()])
     count = 0
-    every = iter(rows)
+    remaining = iter(rows)
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        while some := list(itertools.islice(every, BATCH)):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
-            count += len(some)
+        while batch := list(itertools.islice(remaining, BATCH)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            count += len(batch)
     return count

@@ -1,34 +1,25 @@
-"""From what the harness measured to what the history remembers."""
+"""Make the history's records from the harness' records."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from android_harness import clocks, provenance
-from android_harness.history.records import LaunchSamples, Moment, Samples, StoredSession, key_of
-from android_harness.records import Latency, MeasuredLatency, Session, State
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What the measured artifact is, and what is known of it without a device."""
-
-    model: str
-    """The model card's name."""
-    target: str
-    artifact: str
-    format: str
-    backend: str
-    precision: str
-    source_sha256: str
-    size_bytes: int | None = None
-    sqnr_db: float | None = None
-    top1_agreement: float | None = None
-    accuracy: float | None = None
-    toolchain: Mapping[str, str] = field(default_factory=dict)
+from android_harness.history.records import Origin, Samples, StoredSession, key_of
+from android_harness.records import (
+    Cluster,
+    Latency,
+    Launch,
+    LaunchSamples,
+    MeasuredLatency,
+    Moment,
+    Session,
+    State,
+    base_part,
+)
 
 
 def stored(
@@ -41,119 +32,80 @@ def stored(
     budget_ms: float,
     key: str = "",
 ) -> StoredSession:
-    """A session as it is remembered.
+    """Make the stored form of a session.
 
     Args:
         session: The raw evidence.
-        latency: `provenance.latency` of it: the figures, and what kind of evidence they are.
-        origin: Of the artifact.
+        latency: `provenance.latency(session, ...)`: the figures, and what they prove.
+        origin: The measured artifact.
         run: The night.
-        host: The machine the device is plugged into.
-        budget_ms: What p90 was held against.
-        key: Its own; made of run, device, model, target, artifact and start when empty.
+        host: The machine that the device is plugged into.
+        budget_ms: The budget for p90, unless the latency has one.
+        key: The key; derived from run, device, model, target, artifact and start if empty.
     """
-    identity, figures, first = session.identity, latency.figures, session.launches[0]
-    named = (run, host, identity.serial, origin.model, origin.target, origin.artifact, session.started_at)
-    low, high = figures.p90_ci_ms
+    identity, first = session.identity, session.launches[0]
+    key_parts = (run, host, identity.serial, origin.model, origin.target, origin.artifact, session.started_at)
+    shared = {**vars(latency.figures), **vars(origin)}
+    for name in ("sqnr_db", "top1_agreement", "accuracy"):
+        shared[name] = _finite(shared[name])
+    shared["flags"] = tuple(_without_nul(flag) for flag in latency.figures.flags)
     return StoredSession(
-        key=key or key_of(*named),
+        **shared,
+        key=key or key_of(*key_parts),
         run=run,
         host=host,
         started_at=datetime.fromisoformat(session.started_at).astimezone(UTC),
-        model=origin.model,
-        target=origin.target,
-        artifact=origin.artifact,
-        format=origin.format,
-        runtime=_clean(first.runtime),
-        backend=origin.backend,
-        precision=origin.precision,
+        runtime=_without_nul(first.runtime),
         artifact_sha256=session.task.sha256,
-        source_sha256=origin.source_sha256,
-        serial=_clean(identity.serial),
-        device_model=_clean(identity.model),
+        serial=_without_nul(identity.serial),
+        device_model=_without_nul(identity.model),
         soc=identity.soc,
         chip=identity.chip,
-        fingerprint=_clean(identity.fingerprint),
+        fingerprint=_without_nul(identity.fingerprint),
         evidence=latency.evidence,
         threads=session.config.threads,
         affinity=session.config.affinity,
         clock_state=clocks.state(session),
-        runner={name: _clean(str(value)) for name, value in first.runner.items()},
-        toolchain=dict(origin.toolchain),
+        runner={name: _without_nul(str(value)) for name, value in first.runner.items()},
         before=moment(session.before),
         after=moment(session.after),
-        clocks=dict(_clocks(session)),
-        p50_ms=figures.p50_ms,
-        p90_ms=figures.p90_ms,
-        p90_low_ms=low,
-        p90_high_ms=high,
-        p95_ms=figures.p95_ms,
-        p99_ms=figures.p99_ms,
-        max_ms=figures.max_ms,
-        mad_ms=figures.mad_ms,
-        first_ms=figures.first_ms,
-        load_ms=figures.load_ms,
-        launches=figures.launches,
-        samples=figures.samples,
-        flags=tuple(_clean(flag) for flag in figures.flags),
+        clocks=dict(_clock_extremes(session)),
         verdict=provenance.verdict(latency),
         budget_ms=latency.budget_ms if isinstance(latency, MeasuredLatency) else budget_ms,
-        problem=_clean(latency.problem),
-        peak_bytes=figures.peak_bytes,
-        size_bytes=origin.size_bytes,
+        problem=_without_nul(latency.problem),
         max_error=_finite(latency.max_error),
-        sqnr_db=_finite(origin.sqnr_db),
-        top1_agreement=_finite(origin.top1_agreement),
-        accuracy=_finite(origin.accuracy),
     )
 
 
 def moment(state: State) -> Moment:
-    """The part of a device's state that may explain a change."""
-    return Moment(
-        battery_percent=state.battery_percent,
-        battery_celsius=state.battery_celsius,
-        plugged=state.plugged,
-        thermal_status=state.thermal_status,
-        celsius={_clean(name): value for name, value in state.celsius.items()},
-        power_saver=state.power_saver,
-        load1=state.load1,
-        scaling_max_khz=state.scaling_max_khz,
-        governors=tuple(_clean(name) for name in state.governors),
-    )
+    """Return the part of a device's state that may explain a change of its latencies."""
+    celsius = {_without_nul(name): value for name, value in state.celsius.items()}
+    governors = tuple(_without_nul(name) for name in state.governors)
+    return replace(base_part(state, Moment), celsius=celsius, governors=governors)
 
 
-def _clocks(session: Session) -> Iterator[tuple[str, float]]:
-    """What cores and their hottest zone did while it was measured; the worst launch of each."""
+def _clock_extremes(session: Session) -> Iterator[tuple[str, float]]:
+    """Yield the lowest clocks and the hottest temperature over all launches."""
     for cluster in session.identity.clusters:
-        name = cluster.policy.rpartition("/")[2]
-        limits = [clocks.lowest_limit_khz(one, cluster) for one in session.launches]
-        means = [clocks.mean_khz(one, cluster) for one in session.launches]
-        if known := [khz for khz in limits if khz is not None]:
-            yield f"{name} lowest limit khz", min(known)
-        if means_known := [khz for khz in means if khz is not None]:
-            yield f"{name} mean khz", min(means_known)
-    hottest = [clocks.hottest(one, session.identity) for one in session.launches]
-    if celsius := [one[1] for one in hottest if one]:
-        yield "hottest celsius", max(celsius)
+        yield from _cluster_extremes(cluster, session.launches)
+    readings = [clocks.hottest(launch, session.identity) for launch in session.launches]
+    if temperatures := [reading[1] for reading in readings if reading]:
+        yield "hottest celsius", max(temperatures)
+
+
+def _cluster_extremes(cluster: Cluster, launches: Sequence[Launch]) -> Iterator[tuple[str, float]]:
+    policy = cluster.policy.rpartition("/")[2]
+    limits = [clocks.lowest_limit_khz(launch, cluster) for launch in launches]
+    means = [clocks.mean_khz(launch, cluster) for launch in launches]
+    if known_limits := [khz for khz in limits if khz is not None]:
+        yield f"{policy} lowest limit khz", min(known_limits)
+    if known_means := [khz for khz in means if khz is not None]:
+        yield f"{policy} mean khz", min(known_means)
 
 
 def samples(session: Session) -> Samples:
-    """Everything the figures were computed from."""
-    launches = tuple(
-        LaunchSamples(
-            index=one.index,
-            load_ns=one.load_ns,
-            first_ns=one.first_ns,
-            warmup_calls=one.warmup_calls,
-            warm=one.warm,
-            peak_bytes=one.peak_bytes,
-            durations_ns=one.durations_ns,
-            offsets_ns=one.offsets_ns,
-            clocks=tuple((clock.at_ns, dict(clock.texts)) for clock in one.clocks),
-        )
-        for one in session.launches
-    )
+    """Return the raw samples from which the session's figures are computed."""
+    launches = tuple(base_part(launch, LaunchSamples) for launch in session.launches)
     return Samples(launches, session.canary_ns)
 
 
@@ -161,6 +113,6 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _clean(words: str) -> str:
-    """Without NUL, which PostgreSQL's text cannot hold; a device may say anything."""
-    return words.replace("\0", "")
+def _without_nul(text: str) -> str:
+    """Remove NUL characters: a device may send them, and PostgreSQL's text cannot hold them."""
+    return text.replace("\0", "")

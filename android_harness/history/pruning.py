@@ -1,4 +1,4 @@
-"""Forgetting by policy, and never what others are still held against."""
+"""Delete old sessions or samples by policy, but never a session that others are still compared with."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or
 
 from android_harness.history.records import BASELINE_SESSIONS, now
 from android_harness.history.store import History
-from android_harness.history.tables import SamplesRow, SessionRow
+from android_harness.history.tables import SAMPLES, SESSIONS
 
 BATCH = 500
-"""Rows deleted by one statement: databases limit their parameters."""
+"""Rows deleted by one statement; databases limit the number of parameters."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is kept: whatever any rule keeps. At least one rule must be given."""
+    """What to keep: every session that at least one rule keeps. At least one rule is required."""
 
     days: int | None = None
-    """Younger than so many."""
+    """Keep sessions younger than this."""
     newest: int | None = None
-    """The last so many of every line."""
+    """Keep this many of the last sessions of every series."""
     samples_only: bool = False
-    """Forget the raw samples, which take most of the space, and keep the figures."""
+    """Delete only the raw samples, which take most of the space, and keep the figures."""
 
     def __post_init__(self) -> None:
         if self.days is None and self.newest is None:
@@ -34,64 +34,66 @@ class Policy:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a policy takes, or took."""
+    """What a policy would delete, or has deleted."""
 
     sessions: int
-    """That lose themselves, or their samples."""
+    """Number of sessions that are deleted, or that lose their samples."""
     total: int
     protected: int
-    """That no rule keeps, but that others are still held against."""
+    """Number of sessions that no rule keeps, but that are still part of a baseline."""
     oldest: datetime | None
     newest: datetime | None
     packed_bytes: int
-    """Of raw samples."""
+    """Size of the deleted raw samples."""
 
 
 def plan(history: History, policy: Policy, at: datetime | None = None) -> Pruned:
-    """What a policy would take; nothing is changed.
+    """Return what a policy would delete; nothing is changed.
 
     Args:
-        history: Of which.
-        policy: What is kept.
-        at: Now, when None.
+        history: The history to examine.
+        policy: What to keep.
+        at: The current time; None for now.
     """
     with history.database.reading() as connection:
         return _counted(connection, policy, at or now())[0]
 
 
 def prune(history: History, policy: Policy, at: datetime | None = None) -> Pruned:
-    """Forget what a policy does not keep, in one transaction, and give the space back.
+    """Delete what a policy does not keep, in one transaction, and free the space.
 
     Returns:
-        What is gone: computed anew, so what came in since `plan` counts.
+        What was deleted. It is computed again, so sessions added since `plan` count.
     """
     with history.database.writing() as connection:
-        found, numbers = _counted(connection, policy, at or now())
+        pruned, numbers = _counted(connection, policy, at or now())
         for start in range(0, len(numbers), BATCH):
-            some = numbers[start : start + BATCH]
-            connection.execute(delete(SamplesRow).where(SamplesRow.session.in_(some)))
+            batch = numbers[start : start + BATCH]
+            connection.execute(delete(SAMPLES).where(SAMPLES.c.session.in_(batch)))
             if not policy.samples_only:
-                connection.execute(delete(SessionRow).where(SessionRow.number.in_(some)))
+                connection.execute(delete(SESSIONS).where(SESSIONS.c.number.in_(batch)))
     if numbers:
         history.database.compact()
-    return found
+    return pruned
 
 
 def _counted(connection: Connection, policy: Policy, at: datetime) -> tuple[Pruned, list[int]]:
-    places = _places().subquery()
-    unwanted = _unwanted(places.c, policy, at)
-    held = _held(places.c)
-    if policy.samples_only:  # figures stay, so nothing has to be protected, and only what has samples counts
-        held = places.c.packed.is_(None)
+    ranked = _ranked().subquery()
+    unwanted = _unwanted(ranked.c, policy, at)
+    protected = _protected(ranked.c)
+    if policy.samples_only:
+        # The figures stay, so nothing needs protection; only sessions that have samples count.
+        protected = ranked.c.packed.is_(None)
     rows = connection.execute(
-        select(places.c.number, places.c.started_at, places.c.packed).where(unwanted, ~held)
+        select(ranked.c.number, ranked.c.started_at, ranked.c.packed).where(unwanted, ~protected)
     ).all()
-    protected = connection.scalar(select(func.count()).select_from(places).where(unwanted, held)) or 0
+    count = select(func.count()).select_from(ranked).where(unwanted, protected)
+    protected_count = connection.scalar(count) or 0
     times = [row.started_at for row in rows]
     pruned = Pruned(
         sessions=len(rows),
-        total=connection.scalar(select(func.count()).select_from(SessionRow)) or 0,
-        protected=0 if policy.samples_only else protected,
+        total=connection.scalar(select(func.count()).select_from(SESSIONS)) or 0,
+        protected=0 if policy.samples_only else protected_count,
         oldest=min(times, default=None),
         newest=max(times, default=None),
         packed_bytes=sum(row.packed or 0 for row in rows),
@@ -99,35 +101,35 @@ def _counted(connection: Connection, policy: Policy, at: datetime) -> tuple[Prun
     return pruned, [row.number for row in rows]
 
 
-def _places() -> Select[Any]:
-    """Every session with its place, from the newest, in its line and among its baselines."""
-    newest = (SessionRow.started_at.desc(), SessionRow.number.desc())
-    eligible = and_(SessionRow.stable.is_(True), SessionRow.regressed.is_(False))
-    of_baseline = (SessionRow.line, SessionRow.footing, eligible)
+def _ranked() -> Select[Any]:
+    """Select every session with its rank, from the newest, in its series and among comparable sessions."""
+    newest = (SESSIONS.c.started_at.desc(), SESSIONS.c.number.desc())
+    eligible = and_(SESSIONS.c.stable.is_(True), SESSIONS.c.regressed.is_(False))
+    of_baseline = (SESSIONS.c.line, SESSIONS.c.footing, eligible)
     return select(
-        SessionRow.number,
-        SessionRow.started_at,
-        SessionRow.accepted,
+        SESSIONS.c.number,
+        SESSIONS.c.started_at,
+        SESSIONS.c.accepted,
         eligible.label("eligible"),
-        func.length(SamplesRow.packed).label("packed"),
-        func.row_number().over(partition_by=SessionRow.line, order_by=newest).label("in_line"),
-        func.row_number().over(partition_by=of_baseline, order_by=newest).label("in_baseline"),
-    ).outerjoin(SamplesRow)
+        func.length(SAMPLES.c.packed).label("packed"),
+        func.row_number().over(partition_by=SESSIONS.c.line, order_by=newest).label("rank_in_series"),
+        func.row_number().over(partition_by=of_baseline, order_by=newest).label("rank_in_baseline"),
+    ).outerjoin(SAMPLES)
 
 
-def _unwanted(places: Any, policy: Policy, at: datetime) -> ColumnElement[bool]:
+def _unwanted(ranked: Any, policy: Policy, at: datetime) -> ColumnElement[bool]:
     conditions = []
     if policy.days is not None:
-        conditions.append(places.started_at < at - timedelta(days=policy.days))
+        conditions.append(ranked.started_at < at - timedelta(days=policy.days))
     if policy.newest is not None:
-        conditions.append(places.in_line > policy.newest)
+        conditions.append(ranked.rank_in_series > policy.newest)
     return and_(*conditions)
 
 
-def _held(places: Any) -> ColumnElement[bool]:
-    """What `History.baseline` or `History.earlier` may still give for the next session."""
+def _protected(ranked: Any) -> ColumnElement[bool]:
+    """Match what `History.baseline` or `History.earlier` may return for the next session."""
     return or_(
-        and_(places.eligible, places.in_baseline <= BASELINE_SESSIONS),
-        places.in_line <= BASELINE_SESSIONS,
-        places.accepted,
+        and_(ranked.eligible, ranked.rank_in_baseline <= BASELINE_SESSIONS),
+        ranked.rank_in_series <= BASELINE_SESSIONS,
+        ranked.accepted,
     )

@@ -1,6 +1,7 @@
-"""What the history remembers. Frozen; units in the names; times are UTC.
+"""The records of the history. They are frozen; units are in the names; times are UTC.
 
-StoredSession + Samples -> history -> StoredSession, by Filter; Gap where there was nothing to measure
+A `Session` of the harness becomes a `StoredSession` and its `Samples`. A `Filter` selects stored sessions.
+A `Gap` records that something was not measured.
 """
 
 from __future__ import annotations
@@ -13,37 +14,37 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from android_harness.records import Provenance, Verdict
+from android_harness.records import Figures, LaunchSamples, Moment, Provenance, Verdict
 
 BASELINE_SESSIONS = 10
-"""How many stable sessions another is held against at most; pruning never takes them."""
+"""The largest baseline, in stable sessions; pruning never deletes them."""
 NAMESPACE = uuid.UUID("5f0d4bb0-6c35-4e0c-9d7e-3a1f6a5f8f11")
-"""Of the keys made by `key_of`; random once, fixed for ever."""
+"""Namespace of the keys that `key_of` makes: random, and never changed."""
 
 
 def key_of(*parts: str) -> str:
-    """A key that is the same for the same parts: who is killed and starts again adds nothing twice."""
+    """Return a key that is the same for the same parts, so that a restarted night adds nothing twice."""
     return str(uuid.uuid5(NAMESPACE, json.dumps(parts)))
 
 
 def digest(*parts: object) -> str:
-    """A short hash to look rows up by; equal exactly where the parts are."""
+    """Return a short hash that is equal exactly if the parts are equal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def device_hash(serial: str) -> str:
-    """What sessions of one device are compared by; the serial need not be shown to whoever sees it."""
+    """Return the hash that identifies a device without showing its serial."""
     return digest("device", serial)
 
 
 def now() -> datetime:
-    """Now, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class SeriesKey:
-    """Sessions that make one series: the same thing, measured the same way, night after night."""
+    """What all sessions of one series share: the same thing, measured the same way, night after night."""
 
     model: str
     target: str
@@ -51,110 +52,84 @@ class SeriesKey:
     device: str
     """`device_hash` of its serial."""
     evidence: Provenance
-    """Part of the line, so that no simulated session is ever held against a measured one."""
+    """Part of the key, so that no simulated session is ever compared with a measured one."""
     threads: int
     affinity: str
     context: str = "shell"
 
     @property
     def id(self) -> str:
-        return digest("line", *(getattr(self, one.name) for one in fields(self)))
+        return digest("line", *(getattr(self, entry.name) for entry in fields(self)))
 
 
-@dataclass(frozen=True)
-class Moment:
-    """The device's state before or after a session; None and empty where it does not say."""
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the measured artifact is, and what is known about it without a device."""
 
-    battery_percent: int | None = None
-    battery_celsius: float | None = None
-    plugged: str = "unknown"
-    """"ac", "usb", "wireless", "none" or "unknown"."""
-    thermal_status: int | None = None
-    celsius: Mapping[str, float] = field(default_factory=dict)
-    power_saver: bool | None = None
-    load1: float | None = None
-    scaling_max_khz: tuple[int, ...] = ()
-    governors: tuple[str, ...] = ()
+    model: str
+    """The model card's name: it stays the same when the weights change."""
+    target: str
+    artifact: str
+    format: str
+    backend: str
+    precision: str
+    source_sha256: str
+    """SHA-256 of the checkpoint."""
+    size_bytes: int | None = None
+    sqnr_db: float | None = None
+    top1_agreement: float | None = None
+    accuracy: float | None = None
+    """Accuracy on the model card's evaluation data."""
+    toolchain: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version of the tools that made the artifact."""
 
 
-@dataclass(frozen=True)
-class StoredSession:
-    """One device's answer about one artifact, as it is remembered; its raw samples are `Samples`."""
+@dataclass(frozen=True, kw_only=True)
+class StoredSession(Figures, Origin):
+    """One session as the history stores it. `Samples` holds its raw samples."""
 
     key: str
-    """Its own for ever: adding it again changes nothing."""
+    """The session's permanent key: adding the session again changes nothing."""
     run: str
     """The night it belongs to."""
     host: str
     """The machine that the device was plugged into."""
     started_at: datetime
-    model: str
-    """The model card's name: what stays when the weights change."""
-    target: str
-    artifact: str
-    format: str
     runtime: str
     """"onnxruntime 1.32.0"."""
-    backend: str
-    precision: str
     artifact_sha256: str
-    source_sha256: str
-    """Of the checkpoint."""
     serial: str
     device_model: str
     soc: str
     chip: str
     fingerprint: str
-    """Android's build; empty where there is none."""
+    """Android's build fingerprint; empty if there is none."""
     evidence: Provenance
     threads: int
     affinity: str
     clock_state: str
     """"locked-verified", "unlocked" or "unknown"."""
     runner: Mapping[str, str]
-    """The program on the device: version, build and platform."""
-    toolchain: Mapping[str, str]
-    """Package -> version of what made the artifact."""
+    """Version, build and platform of the runner."""
     before: Moment
     after: Moment
     clocks: Mapping[str, float]
-    """What the cores did while it was measured: "policy7 lowest limit khz", "policy7 mean khz", …"""
-    p50_ms: float
-    p90_ms: float
-    p90_low_ms: float
-    p90_high_ms: float
-    p95_ms: float
-    p99_ms: float | None
-    max_ms: float
-    mad_ms: float
-    first_ms: float
-    load_ms: float
-    launches: int
-    samples: int
-    flags: tuple[str, ...]
-    """Signs of instability, "name: what was seen"."""
+    """What the cores did during the measurement: "policy7 lowest limit khz", "policy7 mean khz", …"""
     verdict: Verdict
     budget_ms: float
     problem: str = ""
-    """Why the device's outputs are not the model's; empty when they are."""
-    peak_bytes: int | None = None
-    size_bytes: int | None = None
+    """Why the device's outputs are not the model's; empty if they are."""
     max_error: float | None = None
-    sqnr_db: float | None = None
-    top1_agreement: float | None = None
-    accuracy: float | None = None
-    """On the model card's evaluation data."""
     context: str = "shell"
     regressed: bool = False
-    """Slower or worse than what it was held against, or so suspected and not cleared: others are not held
-    against it, so that nights stay red until it is repaired or accepted. This and the next are the only
-    fields that may change."""
+    """Whether it is slower or worse than its baseline, or suspected to be. Such a session is in no baseline,
+    so that nights stay red until it is repaired or accepted. Only this field and the next may change."""
     accepted: bool = False
-    """Its level is the new normal: a baseline begins here, nothing before it counts any more."""
+    """Whether its level is the new normal: the baseline begins with it, and earlier sessions do not count."""
 
     @property
     def stable(self) -> bool:
-        """Nothing speaks against its times: it may be what others are held to."""
+        """Whether it may be part of a baseline."""
         return not self.flags and not self.problem
 
     @property
@@ -176,22 +151,23 @@ class StoredSession:
 
     @property
     def build(self) -> str:
-        """The runtime and the program it is built into, in one line."""
+        """The runtime and the runner it is built into, as one text."""
         return ", ".join([self.runtime, *(f"{name} {self.runner[name]}" for name in sorted(self.runner))])
 
     @property
     def comparability_key(self) -> str:
-        """Sessions of a line with the same are compared: the same Android, runtime build and clocks' lock.
+        """The hash that two sessions of a series must share to be compared.
 
-        An update of the system or of the runtime starts a new baseline (protocol, section 4.9 as kept in
-        `android_harness.regressions`); pinned clocks are another machine than free ones.
+        It covers Android's build, the runtime build and whether the clocks were locked. An update of the
+        system or the runtime therefore starts a new baseline: docs/explanation/measurement-protocol.md,
+        section 4.9.
         """
         return digest("footing", self.fingerprint, self.build, self.clock_state == "locked-verified")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One session as far as the trend of its line goes: a year of them is read for every line of a page."""
+    """The few columns of a session that a trend needs: a page reads a year of them for every series."""
 
     key: str
     run: str
@@ -204,34 +180,17 @@ class Point:
 
 
 @dataclass(frozen=True)
-class LaunchSamples:
-    """One process, raw."""
-
-    index: int
-    load_ns: int
-    first_ns: int
-    warmup_calls: int
-    warm: bool
-    peak_bytes: int | None
-    durations_ns: tuple[int, ...]
-    offsets_ns: tuple[int, ...]
-    """Start of each timed call since the first."""
-    clocks: tuple[tuple[int, Mapping[str, str]], ...] = ()
-    """(nanoseconds since the first call, sysfs file -> its text) between chunks."""
-
-
-@dataclass(frozen=True)
 class Samples:
-    """Everything a session's figures were computed from."""
+    """The raw samples from which a session's figures were computed."""
 
     launches: tuple[LaunchSamples, ...]
     canary_ns: tuple[tuple[int, ...], ...] = ()
-    """Durations of the pinned computation: before the first launch, and after each."""
+    """Durations of the canary: before the first launch, and after each launch."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that should have been measured and was not: a night without a phone."""
+    """Something that should have been measured and was not, such as a night without a phone."""
 
     key: str
     run: str
@@ -239,42 +198,42 @@ class Gap:
     at: datetime
     reason: str
     model: str = ""
-    """Empty where nothing at all could be measured, as the rest."""
+    """Empty, like the fields below, if nothing at all could be measured."""
     target: str = ""
     artifact: str = ""
     device: str = ""
-    """`device_hash`."""
+    """`device_hash` of its serial."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which sessions; what is None does not matter."""
+    """Conditions that select sessions. A condition that is None always holds."""
 
     model: str | None = None
     target: str | None = None
     artifact: str | None = None
     device: str | None = None
-    """A serial, or the hash of one."""
+    """A serial, or the hash of a serial."""
     evidence: Provenance | None = None
     run: str | None = None
     host: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    """Before this."""
+    """Exclusive."""
     stable: bool | None = None
     newest: int | None = None
-    """At most so many."""
+    """The largest number of sessions."""
 
 
 def as_json(record: Any) -> dict[str, Any]:
-    """Any frozen record as JSON knows it; of a session with what follows from it beside."""
-    found = {name: _plain(value) for name, value in asdict(record).items()}
+    """Return a record as JSON values; a session also gets its device, stability and series."""
+    values = {name: _json_value(value) for name, value in asdict(record).items()}
     if isinstance(record, StoredSession):
-        found |= {"device": record.device, "stable": record.stable, "line": record.series_key.id}
-    return found
+        values |= {"device": record.device, "stable": record.stable, "line": record.series_key.id}
+    return values
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return list(value) if isinstance(value, tuple) else value

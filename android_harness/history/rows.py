@@ -1,31 +1,32 @@
-"""Records <-> the columns of their tables."""
+"""Convert records to rows of their tables, and back."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from android_harness.history.records import Gap, Moment, Point, StoredSession, as_json, digest
-from android_harness.history.tables import SessionRow
+from android_harness.history.records import Gap, Point, StoredSession, as_json, digest
+from android_harness.history.tables import SESSIONS
+from android_harness.records import Moment
 
-FIELDS = tuple(one.name for one in fields(StoredSession))
+FIELDS = tuple(entry.name for entry in fields(StoredSession))
+COLUMNS = tuple(SESSIONS.c[name] for name in FIELDS)
+"""The columns that `session` needs, in the order of `FIELDS`."""
+POINT = tuple(SESSIONS.c["line" if entry.name == "series_id" else entry.name] for entry in fields(Point))
+"""The columns of a `Point`, in the order of its fields."""
 
 
 def content(session: StoredSession) -> str:
-    """A hash that is equal exactly where everything that was measured is."""
+    """Return a hash that is equal exactly if everything measured is equal."""
     return digest("content", as_json(replace(session, regressed=False, accepted=False)))
 
 
 def columns(session: StoredSession) -> dict[str, Any]:
-    """What a row of `sessions` holds; its number comes from the database."""
+    """Return the values of a session's row, without the number that the database assigns."""
     values = {name: getattr(session, name) for name in FIELDS}
     return values | {
-        "runner": dict(session.runner),
-        "toolchain": dict(session.toolchain),
         "before": asdict(session.before),
         "after": asdict(session.after),
-        "clocks": dict(session.clocks),
-        "flags": list(session.flags),
         "content": content(session),
         "line": session.series_key.id,
         "footing": session.comparability_key,
@@ -34,32 +35,18 @@ def columns(session: StoredSession) -> dict[str, Any]:
     }
 
 
-COLUMNS = tuple(getattr(SessionRow, name) for name in FIELDS)
-"""What `session` needs, in the order of `FIELDS`."""
-POINT = tuple(getattr(SessionRow, "line" if one.name == "series_id" else one.name) for one in fields(Point))
-"""What a `Point` is made of, in its order."""
-
-
 def session(row: Any) -> StoredSession:
-    """Of a row of `COLUMNS`."""
+    """Make a session from a row of `COLUMNS`."""
     values = dict(zip(FIELDS, row, strict=True))
-    return StoredSession(
-        **values
-        | {
-            "before": _moment(values["before"]),
-            "after": _moment(values["after"]),
-            "flags": tuple(values["flags"]),
-        }
-    )
+    values["before"], values["after"] = _moment(values["before"]), _moment(values["after"])
+    return StoredSession(**values | {"flags": tuple(values["flags"])})
 
 
 def _moment(values: dict[str, Any]) -> Moment:
-    return Moment(
-        **values
-        | {"scaling_max_khz": tuple(values["scaling_max_khz"]), "governors": tuple(values["governors"])}
-    )
+    lists = ("scaling_max_khz", "governors")
+    return Moment(**values | {name: tuple(values[name]) for name in lists})
 
 
 def gap(row: Any) -> Gap:
-    """Of a row of `gaps`."""
-    return Gap(**{one.name: getattr(row, one.name) for one in fields(Gap)})
+    """Make a gap from a row of `gaps`."""
+    return Gap(**{entry.name: getattr(row, entry.name) for entry in fields(Gap)})

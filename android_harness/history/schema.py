@@ -1,7 +1,7 @@
-"""The schema's version: brought up to date when a history is opened, by one process at a time.
+"""The version of the schema. Opening a history upgrades it, by one process at a time.
 
-A history that a newer version of the tool has changed is refused: writing into it could lose what the new
-columns are for.
+A history that a newer version of the tool has upgraded is refused: writing to it could lose the data of new
+columns.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from sqlalchemy import Connection, inspect, text
 from android_harness.errors import HistoryError
 
 HEAD = "0001"
-"""The newest step in `migrations/versions`; a test compares."""
+"""The newest revision in `migrations/versions`; a test compares both."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x65786D6F62
-"""Of PostgreSQL's advisory locks, ours while migrating ("exmob")."""
+"""The PostgreSQL advisory lock ("exmob") that is held during a migration."""
 
 
 def is_current(connection: Connection, where: str) -> bool:
-    """Whether nothing has to be done.
+    """Return whether the schema is up to date.
 
     Raises:
-        HistoryError: A newer version of this tool made the history, or something else did.
+        HistoryError: A newer version of this tool wrote the history, or it is not a history.
     """
-    found = _version(connection, where)
-    if found is not None and found not in _known():
+    version = _version(connection, where)
+    if version is not None and version not in _known():
         raise HistoryError(
-            f"The history {where} has schema {found}; this version knows up to {HEAD}.",
+            f"The history {where} has schema {version}; this version knows up to {HEAD}.",
             "A newer export-mobile has changed it: upgrade this one, or use another --history.",
         )
-    return found == HEAD
+    return version == HEAD
 
 
 def _version(connection: Connection, where: str) -> str | None:
     tables = set(inspect(connection).get_table_names())
     if "alembic_version" in tables:
-        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return found
+        version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return version
     if tables & {"sessions", "samples", "gaps"}:
         raise HistoryError(
-            f"{where} holds tables of other things under the history's names.",
+            f"{where} is not a history: other tables have the names of its tables.",
             "Use another database for --history.",
         )
     return None
@@ -52,12 +52,12 @@ def _known() -> set[str]:
 
 
 def upgrade(connection: Connection, where: str) -> None:
-    """Bring the schema up to date, in the transaction of `connection`, which must be about to write.
+    """Upgrade the schema in the transaction of `connection`, which must hold the write lock.
 
-    A second process waits (SQLite's write lock, PostgreSQL's advisory lock) and then finds nothing to do.
+    A second process waits for SQLite's write lock or PostgreSQL's advisory lock, and then has nothing to do.
 
     Raises:
-        HistoryError: As of `is_current`.
+        HistoryError: For the same reasons as in `is_current`.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

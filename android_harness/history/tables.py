@@ -1,16 +1,21 @@
-"""The tables, typed. Changing one needs a migration beside those in `migrations/versions`; a test compares.
+"""The tables, derived from the records: a field is a column of the type that its annotation implies.
 
-Samples lie in a table of their own, so that no listing ever reads them.
+A changed field needs a migration in `migrations/versions`; a test compares both. Samples have a table of
+their own, so that no listing reads them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
+    Column,
     Double,
     ForeignKey,
     Index,
@@ -18,22 +23,26 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import DateTime, TypeDecorator
+from sqlalchemy.types import DateTime, TypeDecorator, TypeEngine
 
-NAMES = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
+from android_harness.history.records import Gap, StoredSession
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
 
 
 class Utc(TypeDecorator[datetime]):
-    """Aware on the way in and out, UTC in between; SQLite keeps no time zones."""
+    """A time that is aware in Python and UTC in the database; SQLite stores no time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,83 +56,54 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Number = BigInteger().with_variant(Integer(), "sqlite")
-"""SQLite numbers rows by itself in a column of type INTEGER only."""
-Key = String(64)
-Hash = String(32)
+NUMBER = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite numbers rows automatically only in a column of type INTEGER."""
+HASH = String(32)
+TYPES: dict[Any, TypeEngine[Any]] = {
+    str: Text(),
+    int: Integer(),
+    float: Double(),
+    bool: Boolean(),
+    datetime: Utc(),
+}
+"""Annotation -> column type; any other annotation becomes JSON."""
+TYPES_BY_NAME: dict[str, TypeEngine[Any]] = {
+    "key": String(64),
+    "device": HASH,
+    "artifact_sha256": String(64),
+    "source_sha256": String(64),
+    "evidence": String(16),
+    "verdict": String(16),
+    "affinity": String(16),
+    "context": String(16),
+    "clock_state": String(32),
+    "samples": BigInteger(),
+    "peak_bytes": BigInteger(),
+    "size_bytes": BigInteger(),
+}
+"""Columns whose annotation does not imply their type or length."""
 
 
-class Table(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMES)
-    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double()}
+def _columns(record: type) -> Iterator[Column[Any]]:
+    """Yield a column for each field of a record."""
+    for name, annotation in get_type_hints(record).items():
+        options = get_args(annotation)
+        nullable = NoneType in options
+        kind = TYPES_BY_NAME.get(name) or TYPES.get(options[0] if nullable else annotation) or JSON()
+        yield Column(name, kind, nullable=nullable, unique=name == "key" or None)
 
 
-class SessionRow(Table):
-    """A `records.StoredSession`, column by column."""
-
-    __tablename__ = "sessions"
-
-    number: Mapped[int] = mapped_column(Number, primary_key=True)
-    key: Mapped[str] = mapped_column(Key, unique=True)
-    content: Mapped[str] = mapped_column(Hash)
-    """Hash of the whole record: tells the same session added twice from two with one key."""
-    line: Mapped[str] = mapped_column(Hash)
-    footing: Mapped[str] = mapped_column(Hash)
-    device: Mapped[str] = mapped_column(Hash)
-    stable: Mapped[bool]
-    regressed: Mapped[bool]
-    accepted: Mapped[bool]
-    run: Mapped[str] = mapped_column(Text)
-    host: Mapped[str] = mapped_column(Text)
-    started_at: Mapped[datetime] = mapped_column(Utc)
-    model: Mapped[str] = mapped_column(Text)
-    target: Mapped[str] = mapped_column(Text)
-    artifact: Mapped[str] = mapped_column(Text)
-    format: Mapped[str] = mapped_column(Text)
-    runtime: Mapped[str] = mapped_column(Text)
-    backend: Mapped[str] = mapped_column(Text)
-    precision: Mapped[str] = mapped_column(Text)
-    artifact_sha256: Mapped[str] = mapped_column(String(64))
-    source_sha256: Mapped[str] = mapped_column(String(64))
-    serial: Mapped[str] = mapped_column(Text)
-    device_model: Mapped[str] = mapped_column(Text)
-    soc: Mapped[str] = mapped_column(Text)
-    chip: Mapped[str] = mapped_column(Text)
-    fingerprint: Mapped[str] = mapped_column(Text)
-    evidence: Mapped[str] = mapped_column(String(16))
-    threads: Mapped[int]
-    affinity: Mapped[str] = mapped_column(String(16))
-    context: Mapped[str] = mapped_column(String(16))
-    clock_state: Mapped[str] = mapped_column(String(32))
-    runner: Mapped[dict[str, str]] = mapped_column(JSON)
-    toolchain: Mapped[dict[str, str]] = mapped_column(JSON)
-    before: Mapped[dict[str, Any]] = mapped_column(JSON)
-    after: Mapped[dict[str, Any]] = mapped_column(JSON)
-    clocks: Mapped[dict[str, float]] = mapped_column(JSON)
-    p50_ms: Mapped[float]
-    p90_ms: Mapped[float]
-    p90_low_ms: Mapped[float]
-    p90_high_ms: Mapped[float]
-    p95_ms: Mapped[float]
-    p99_ms: Mapped[float | None]
-    max_ms: Mapped[float]
-    mad_ms: Mapped[float]
-    first_ms: Mapped[float]
-    load_ms: Mapped[float]
-    launches: Mapped[int]
-    samples: Mapped[int] = mapped_column(BigInteger)
-    flags: Mapped[list[str]] = mapped_column(JSON)
-    verdict: Mapped[str] = mapped_column(String(16))
-    budget_ms: Mapped[float]
-    problem: Mapped[str] = mapped_column(Text)
-    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    max_error: Mapped[float | None]
-    sqnr_db: Mapped[float | None]
-    top1_agreement: Mapped[float | None]
-    accuracy: Mapped[float | None]
-
-
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("number", NUMBER, primary_key=True),
+    Column("content", HASH, nullable=False),  # distinguishes a session added twice from two with one key
+    Column("line", HASH, nullable=False),  # StoredSession.series_key
+    Column("footing", HASH, nullable=False),  # StoredSession.comparability_key
+    Column("device", HASH, nullable=False),
+    Column("stable", Boolean(), nullable=False),
+    *_columns(StoredSession),
+)
 INDEXES = {
     "ix_sessions_line_started_at": ("line", "started_at", "number"),
     "ix_sessions_line_footing_stable_started_at": ("line", "footing", "stable", "started_at", "number"),
@@ -134,34 +114,15 @@ INDEXES = {
     "ix_sessions_artifact_started_at": ("artifact", "started_at", "number"),
     "ix_sessions_run": ("run",),
 }
-"""For what the judge asks (a line, its baseline) and what people list; `benchmarks/history_growth.py`."""
-for _name, _columns in INDEXES.items():
-    Index(_name, *(SessionRow.__table__.c[column] for column in _columns))
+"""Indexes for series, baselines and listings; `benchmarks/history_growth.py` measures what they gain."""
+for _name, _indexed in INDEXES.items():
+    Index(_name, *(SESSIONS.c[column] for column in _indexed))
 
-
-class SamplesRow(Table):
-    """`records.Samples`, packed."""
-
-    __tablename__ = "samples"
-
-    session: Mapped[int] = mapped_column(
-        Number, ForeignKey("sessions.number", ondelete="CASCADE"), primary_key=True
-    )
-    packed: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class GapRow(Table):
-    """A `records.Gap`."""
-
-    __tablename__ = "gaps"
-
-    number: Mapped[int] = mapped_column(Number, primary_key=True)
-    key: Mapped[str] = mapped_column(Key, unique=True)
-    run: Mapped[str] = mapped_column(Text)
-    host: Mapped[str] = mapped_column(Text)
-    at: Mapped[datetime] = mapped_column(Utc, index=True)
-    reason: Mapped[str] = mapped_column(Text)
-    model: Mapped[str] = mapped_column(Text)
-    target: Mapped[str] = mapped_column(Text)
-    artifact: Mapped[str] = mapped_column(Text)
-    device: Mapped[str] = mapped_column(Hash)
+SAMPLES = Table(
+    "samples",
+    METADATA,
+    Column("session", NUMBER, ForeignKey(SESSIONS.c.number, ondelete="CASCADE"), primary_key=True),
+    Column("packed", LargeBinary(), nullable=False),
+)
+GAPS = Table("gaps", METADATA, Column("number", NUMBER, primary_key=True), *_columns(Gap))
+Index("ix_gaps_at", GAPS.c.at)

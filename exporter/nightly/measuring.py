@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from android_harness.errors import HarnessError
-from android_harness.history.making import Origin, samples, stored
-from android_harness.history.records import StoredSession, key_of
+from android_harness.history.making import samples, stored
+from android_harness.history.records import Origin, StoredSession, key_of
 from android_harness.records import HOST
 from exporter import bench
 from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
 from exporter.errors import ExportError
-from exporter.files import digest_file
 from exporter.nightly.config import Config
 from exporter.nightly.devices import DevicePool
 from exporter.nightly.exporting import unexpected
 from exporter.nightly.records import Cell, Exported, Night
 from exporter.pipeline.context import Event, Observer
-from exporter.records import Artifact, DeviceLatency, Report
+from exporter.records import Artifact, Report
 from exporter.verify import budget
 
 if TYPE_CHECKING:
@@ -217,18 +216,11 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
 
 
 def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]]) -> None:
-    """The export's own manifest and page. Not written is no reason not to remember what was measured."""
-    found: dict[str, list[DeviceLatency]] = {}
-    files: dict[str, str] = {}
+    """Write the samples, manifest and page of the export; the history gets them even if this fails."""
     if not judged:
         return
     try:
-        for session, latency in judged:
-            item = bench.keep(group.folder, session, latency)
-            found[session.task.name] = [item]
-            files[str(item.samples_file)] = digest_file(group.folder / str(item.samples_file))
-        group.report = bench.updated(group.report, found, files, group.report.budget_ms)
-        bench.write(group.folder, group.report)
+        group.report, _ = bench.store(group.folder, group.report, judged, group.report.budget_ms)
     except ExportError as error:
         stage.found.failures[group.model, group.report.target_name, "", ""] = str(error)
 

@@ -107,16 +107,16 @@ def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        ("killed", "out of memory?"),
+        ("killed", "probably for lack of memory"),
         ("crash", "exit code 1: it broke"),
         ("bad model", r"model: no  \[31mgraph"),
-        ("foreign", "names a file not its own: '/etc/passwd'"),
-        ("short", "which its shape contradicts"),
+        ("foreign", "names a file that is not its own: '/etc/passwd'"),
+        ("short", "does not fit its shape"),
         ("huge", "outputs are larger"),
-        ("overlap", "begin before"),
+        ("overlap", "begins before"),
         ("fewer", "60 durations, 59 starts"),
         ("slow claim", "claims 1000.00 s"),
-        ("extra", "answer is not one: extra"),
+        ("extra", "result is malformed: extra"),
     ],
 )
 def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, words: str) -> None:

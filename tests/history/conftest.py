@@ -36,7 +36,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def memory(shared: History) -> History:
     """An empty history."""
     with shared.database.writing() as connection:
-        for table in reversed(tables.Table.metadata.sorted_tables):
+        for table in reversed(tables.METADATA.sorted_tables):
             connection.execute(delete(table))
     return shared
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from android_harness import provenance, stats
 from android_harness.history import making
-from android_harness.history.records import Point, Samples, StoredSession
+from android_harness.history.records import Origin, Point, Samples, StoredSession
 from android_harness.records import Session
 from tests.harness import sessions
 
 FIRST_NIGHT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
-ORIGIN = making.Origin(
+ORIGIN = Origin(
     model="mobilenet_v2",
     target="snapdragon865",
     artifact="onnx-fp32",

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from android_harness.history.packing import Damaged, pack, unpack
-from android_harness.history.records import LaunchSamples, Samples
+from android_harness.history.records import Samples
+from android_harness.records import Clock, LaunchSamples
 from tests.history.stored import samples
 
 NANOSECONDS = st.integers(0, 2**62)
@@ -30,7 +31,7 @@ def launches(draw: st.DrawFn) -> LaunchSamples:
         peak_bytes=draw(st.none() | NANOSECONDS),
         durations_ns=tuple(taken),
         offsets_ns=tuple(starts),
-        clocks=((5, texts),),
+        clocks=(Clock(5, texts),),
     )
 
 

@@ -20,7 +20,7 @@ def test_the_migrations_make_the_tables(shared: History) -> None:
     """Column for column and index for index what `tables` says."""
     with shared.database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.Table.metadata) == []
+        assert compare_metadata(context, tables.METADATA) == []
 
 
 def test_the_head_is_the_last_migration() -> None:
@@ -50,7 +50,7 @@ def test_a_newer_schema_is_refused(location: str) -> None:
 def test_a_strangers_database_is_refused(location: str) -> None:
     """A table of the same name that is not ours is not written into."""
     _execute(location, "CREATE TABLE sessions (cookie TEXT)")
-    with pytest.raises(HistoryError, match="tables of other things"):
+    with pytest.raises(HistoryError, match="is not a history"):
         history.open_history(location)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from android_harness.history.records import Moment, StoredSession
+from android_harness.history.records import StoredSession
+from android_harness.records import Moment
 from android_harness.regressions.causes import NO_CAUSE
 from android_harness.regressions.changes import change_points, noise_of
 from android_harness.regressions.changes import changes as changes_of

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `schema.upgrade` holds, in its transaction."""
+"""Alembic's entry point: it runs on the connection of `schema.upgrade`, in that connection's transaction."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from alembic import context
 
 from android_harness.history import tables
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=tables.Table.metadata)
+context.configure(connection=context.config.attributes["connection"], target_metadata=tables.METADATA)
 with context.begin_transaction():
     context.run_migrations()
