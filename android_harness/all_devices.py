@@ -1,4 +1,4 @@
-"""Several devices at once, a worker thread each: what goes wrong on one is data, and stops no other."""
+"""Measure on several devices at once, a thread for each. A failure of one does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from android_harness.records import (
     Device,
     Gate,
     Identity,
-    Launch,
     Session,
     State,
 )
@@ -35,25 +34,25 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of one device."""
+    """The outcome of one device."""
 
     serial: str
     identity: Identity | None = None
     results: tuple[Session | Failed, ...] = ()
     error: Exception | None = None
-    """Why there are no results."""
+    """The reason why there are no results."""
 
 
-class SessionNotStored(Exception):  # noqa: N818 - carries an error through what takes errors for the device's
-    """The caller could not keep a session: no fault of the device, and nothing to go on for."""
+class SessionNotStored(Exception):  # noqa: N818 - carries an error past the code that handles the device's errors
+    """The caller could not store a session. This is not the device's fault, and it ends the measurement."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
-    """The user stopped everything; unwinds a worker, so that settings are restored."""
+class Stopped(Exception):  # noqa: N818 - a request of the user, not an error
+    """The user pressed Ctrl-C. This exception unwinds a worker, so that settings are restored."""
 
 
 def bench_all(
@@ -67,46 +66,46 @@ def bench_all(
     measured: Callable[[str, Session], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
 ) -> Mapping[str, Outcome]:
-    """Measure the tasks on every device, all devices at the same time.
+    """Measure the tasks on every device, on all devices at the same time.
 
     Args:
-        devices: Each with a serial of its own.
-        tasks: What to measure.
-        config: How much of it.
+        devices: The devices, with distinct serials.
+        tasks: The tasks to measure.
+        config: How to measure them.
         soc: The SoC that devices must have ("SM8250"); None for any.
-        observer: Told (serial, what begins now), from any thread.
-        programs: The runners for a device; None for those of `runner build`.
-        measured: Given (serial, session) as soon as a session is complete, from that device's thread; it
-            will be among the outcome's results as well.
-        finished: Given each device's outcome as soon as it is there, from that device's thread. What this or
-            `measured` raises ends everything, once the other devices are done.
+        observer: Called with (serial, the step that begins), from any thread.
+        programs: Returns the runners for a device; None for those of `runner build`.
+        measured: Called with (serial, session) as soon as a session is complete, from the device's thread.
+            The session is part of the outcome's results as well.
+        finished: Called with each device's outcome as soon as it is known, from the device's thread. An
+            exception from this or from `measured` ends everything once the other devices have finished.
 
     Returns:
         Serial -> outcome.
 
     Raises:
-        KeyboardInterrupt: After the runners were killed and the settings restored.
+        KeyboardInterrupt: The user pressed Ctrl-C; the runners were killed and the settings restored.
     """
     stop = threading.Event()
-    told = _stopping(observer, stop)
-    with _set_by_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
+    stoppable = _stopping(observer, stop)
+    with _stop_on_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
         futures = {
             device.serial: pool.submit(
-                _handed_on,
+                _run_device,
                 finished,
                 device,
                 tasks,
                 config,
                 soc,
-                told,
+                stoppable,
                 programs or built,
                 stop,
-                _keeping(measured, device.serial, stop),
+                _storing(measured, device.serial, stop),
             )
             for device in devices
         }
         pending = list(futures.values())
-        # Short waits: Ctrl-C is not seen by a thread that waits for a lock.
+        # The waits are short because a thread that waits for a lock does not see Ctrl-C.
         while not stop.is_set() and not _all_done(pending):
             pass
         if stop.is_set():
@@ -116,10 +115,10 @@ def bench_all(
 
 
 @contextlib.contextmanager
-def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
-    """A flag, because Python drops the exception where a finaliser happens to run."""
+def _stop_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
+    """Set a flag on Ctrl-C: Python would drop the exception if a finaliser happens to run."""
     before = signal.getsignal(signal.SIGINT)
-    # Only the main thread is told; a background job of a shell is meant to ignore it.
+    # Only the main thread gets signals, and a background job of a shell ignores this launch.
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
@@ -131,10 +130,10 @@ def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
 
 
 def built(device: Device, identity: Identity) -> Programs:
-    """The runners that `runner build` made for a device's kind of system.
+    """Return the runners that `runner build` made for the device's kind of system.
 
     Raises:
-        SetupError: They were not built.
+        SetupError: They are not built.
         DeviceError: The device does not answer.
     """
     target = _target(device, identity)
@@ -142,7 +141,7 @@ def built(device: Device, identity: Identity) -> Programs:
 
 
 def _program(binary: Path) -> Program:
-    """With the libraries beside it: on the host too it runs from another folder, and needs them there."""
+    """Return a runner with the libraries next to it: even on the host it is copied to another folder."""
     return Program(binary, tuple(sorted(path for path in binary.parent.glob("*.so*") if path.is_file())))
 
 
@@ -158,7 +157,7 @@ def _all_done(futures: Sequence[Future[Outcome]]) -> bool:
 
 
 def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]]) -> None:
-    """A worker may be about to start another runner: kill until every worker has seen the stop."""
+    """Kill runners until every worker has seen the stop: a worker may be about to start another runner."""
     while True:
         for device, future in zip(devices, futures, strict=True):
             if not future.done():
@@ -169,17 +168,17 @@ def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome
 
 
 def _stopping(observer: Observer, stop: threading.Event) -> Observer:
-    def told(serial: str, what: str) -> None:
+    def observe(serial: str, step: str) -> None:
         if stop.is_set():
             raise Stopped
-        observer(serial, what)
+        observer(serial, step)
 
-    return told
+    return observe
 
 
-def _keeping(measured: Callable[[str, Session], None] | None, serial: str, stop: threading.Event) -> Measured:
-    def told(session: Session) -> None:
-        if stop.is_set():  # its last canary may have been killed already
+def _storing(measured: Callable[[str, Session], None] | None, serial: str, stop: threading.Event) -> Measured:
+    def store(session: Session) -> None:
+        if stop.is_set():  # the session's last canary may have been killed
             raise Stopped
         try:
             if measured:
@@ -187,10 +186,10 @@ def _keeping(measured: Callable[[str, Session], None] | None, serial: str, stop:
         except Exception as error:
             raise SessionNotStored(error) from error
 
-    return told
+    return store
 
 
-def _handed_on(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
+def _run_device(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
     outcome = _outcome(*arguments)
     if finished and not isinstance(outcome.error, Stopped):
         finished(outcome)
@@ -209,12 +208,12 @@ def _outcome(
 ) -> Outcome:
     identity = None
     try:
-        observer(device.serial, "asking who it is")
+        observer(device.serial, "identifying the device")
         if device.serial != HOST:
             settings.recover(device)
         identity = identities.identify(device)
         runners = programs(device, identity)
-        if device.serial == HOST:  # judged by nobody: nothing to wait for, nothing to change
+        if device.serial == HOST:  # it has no readiness checks and no settings to change
             results = bench.measure(device, identity, runners, tasks, config, observer, measured)
             return Outcome(HOST, identity, results)
         _wait_until_ready(device, identity, tasks, config, soc, observer, stop)
@@ -223,7 +222,7 @@ def _outcome(
         return Outcome(device.serial, identity, results)
     except SessionNotStored as refused:
         raise refused.reason from None
-    except Exception as error:  # whatever it is, the other devices' task goes on
+    except Exception as error:  # even an unexpected one: the other devices continue
         return Outcome(device.serial, identity, error=error)
 
 
@@ -238,10 +237,10 @@ def _wait_until_ready(
 ) -> None:
     need = sum(task.path.stat().st_size + _input_bytes(task) for task in tasks)
 
-    def judge(state: State) -> tuple[Gate, ...]:
+    def check(state: State) -> tuple[Gate, ...]:
         return readiness.gates(identity, state, soc=soc, need_bytes=need)
 
-    def tell(unmet: tuple[Gate, ...], left_s: float) -> None:
+    def notify(unmet: tuple[Gate, ...], left_s: float) -> None:
         names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
         observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
 
@@ -250,7 +249,7 @@ def _wait_until_ready(
             raise Stopped
 
     readiness.wait_until_ready(
-        lambda: identities.read_state(device, identity), judge, config.wait_s, tell, pause
+        lambda: identities.read_state(device, identity), check, config.wait_s, notify, pause
     )
 
 
@@ -259,7 +258,7 @@ def _input_bytes(task: BenchTask) -> int:
 
 
 def write_samples(session: Session, path: Path) -> None:
-    """Write the raw evidence as JSON lines: a header, then a launch a line; appears whole."""
+    """Write the raw samples as JSON lines, a header and a line for each launch, completely or not at all."""
     config, identity = session.config, session.identity
     header = {
         "artifact": session.task.name,
@@ -277,26 +276,27 @@ def write_samples(session: Session, path: Path) -> None:
         "plan": vars(config),
         "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
     }
-    rows = [header, *(_row(session, place, one) for place, one in enumerate(session.launches))]
+    rows = [header, *(_row(session, position) for position in range(len(session.launches)))]
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.new")
     aside.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     aside.replace(path)
 
 
-def _row(session: Session, place: int, one: Launch) -> dict[str, object]:
-    after = session.canary_ns[place + 1] if place + 1 < len(session.canary_ns) else ()
+def _row(session: Session, position: int) -> dict[str, object]:
+    launch = session.launches[position]
+    canary = session.canary_ns[position + 1] if position + 1 < len(session.canary_ns) else ()
     return {
-        "launch": one.index,
-        "load_ns": one.load_ns,
-        "first_ns": one.first_ns,
-        "warmup_calls": one.warmup_calls,
-        "warm": one.warm,
-        "peak_bytes": one.peak_bytes,
-        "cores_allowed": one.cores_allowed,
-        "runtime": one.runtime,
-        "durations_ns": list(one.durations_ns),
-        "offsets_ns": list(one.offsets_ns),
-        "clocks": [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in one.clocks],
-        "canary_ns": list(after),
+        "launch": launch.index,
+        "load_ns": launch.load_ns,
+        "first_ns": launch.first_ns,
+        "warmup_calls": launch.warmup_calls,
+        "warm": launch.warm,
+        "peak_bytes": launch.peak_bytes,
+        "cores_allowed": launch.cores_allowed,
+        "runtime": launch.runtime,
+        "durations_ns": list(launch.durations_ns),
+        "offsets_ns": list(launch.offsets_ns),
+        "clocks": [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in launch.clocks],
+        "canary_ns": list(canary),
     }

@@ -1,4 +1,4 @@
-"""One process of the runner on a device: started, watched, killed when it must be, and its result fetched."""
+"""Run one process of the runner on a device: start it, fetch its result, kill it at its deadline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from android_harness.records import Backend, BenchConfig, BenchTask, Completed, 
 T = TypeVar("T")
 MAX_REPEATS = 2
 LOAD_S = 60.0
-"""Allowed for loading, the first call, warm-up and the outputs, beside the timed part."""
+"""Time for loading, the first call, the warm-up and the outputs, in addition to the timed calls."""
 CANARY_CALLS = 30
 CANARY_S = 60.0
 KILLED = 137
@@ -33,43 +33,44 @@ case $pid in ''|*[!0-9]*|0|1) exit 0;; esac
 grep -qF -- "$2" "/proc/$pid/cmdline" 2>/dev/null && kill -9 "$pid"
 rm -f "$1"
 """
-"""A process by its id, and only while it is still ours: after a restart another may have the number."""
+"""Kills the process whose id is in the file $1 if it is still a runner: another may have got its id."""
 
 
 class DeviceLost(Disconnected):
-    """The device did not come back: nothing else needs to be tried on it."""
+    """The device did not come back, so that nothing else can be done on it."""
 
 
 @dataclass(frozen=True)
 class PreparedDevice:
-    """A prepared device."""
+    """A device with everything in place for a launch."""
 
     device: Device
-    place: DeviceFiles
+    files: DeviceFiles
     config: BenchConfig
     watch: tuple[str, ...]
+    """The sysfs files that the runner reads between chunks of calls."""
     folder: Path
-    """Ours, here, for files on their way."""
+    """A local folder for temporary files."""
 
 
 def repeated(device: Device, action: Callable[[], T]) -> T:
-    """Do it, and again after each lost connection, twice at most. For what may be done twice.
+    """Run an idempotent action; after a lost connection reconnect and run it again, at most twice.
 
     Raises:
         DeviceLost: The device did not come back.
-        DeviceError: Of the action; or the connection does not stay.
+        DeviceError: The action failed, or the connection was lost for the third time.
     """
     for _ in range(MAX_REPEATS):
         try:
             return action()
         except Disconnected:
-            _wait_for(device)
-            with contextlib.suppress(Disconnected):  # lost again: the action will find out
+            _reconnect(device)
+            with contextlib.suppress(Disconnected):  # lost again: the action will raise it
                 kill_runner(device)
     return action()
 
 
-def _wait_for(device: Device) -> None:
+def _reconnect(device: Device) -> None:
     try:
         device.reconnect()
     except Disconnected as error:
@@ -77,7 +78,7 @@ def _wait_for(device: Device) -> None:
 
 
 def cores(device: Device) -> int:
-    """How many cores programs may use there; 0 where it does not say.
+    """Return the number of cores that programs may use; 0 if unknown.
 
     Raises:
         DeviceError: The device does not answer.
@@ -85,57 +86,58 @@ def cores(device: Device) -> int:
     return parse.integer(device.run("nproc").stdout.strip()) or 0
 
 
-def run_launch(remote: PreparedDevice, task: BenchTask, index: int) -> Launch:
-    """Run one process and bring its result back; only a launch that was cut off is repeated.
+def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
+    """Run one process of the runner and fetch its result. Only an interrupted launch is repeated.
 
     Raises:
-        DeviceError: The runner failed, says which way; what it answered is not to be believed; or the
-            connection was lost for the third time.
+        DeviceError: The runner failed, its result is impossible, or the connection was lost for the third
+            time.
     """
-    base = f"{remote.device.root}/jobs/{secrets.token_hex(8)}"  # new: an old result cannot be taken for this
+    # A new name, so that no old result is mistaken for this one.
+    base = f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
-        result, elapsed_ns = repeated(remote.device, lambda: _run(remote, task, base))
-        outputs = repeated(remote.device, lambda: _fetch_outputs(remote, task, result, base))
+        result, elapsed_ns = repeated(prepared.device, lambda: _run(prepared, task, base))
+        outputs = repeated(prepared.device, lambda: _fetch_outputs(prepared, task, result, base))
     finally:
         with contextlib.suppress(DeviceError):
-            remote.device.run("rm", "-rf", base)
+            prepared.device.run("rm", "-rf", base)
     results.check_times(result, elapsed_ns)
     return results.to_launch(result, index, outputs)
 
 
-def _run(remote: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
-    device = remote.device
-    if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while we were away
-        return results.read_result(_fetch(remote, f"{base}/result.json"), task), int(
-            (remote.config.max_seconds + LOAD_S) * NANOSECONDS
+def _run(prepared: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
+    device = prepared.device
+    if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while disconnected
+        return results.read_result(_fetch(prepared, f"{base}/result.json"), task), int(
+            (prepared.config.max_seconds + LOAD_S) * NANOSECONDS
         )
     run_checked(device, "rm", "-rf", base)
     run_checked(device, "mkdir", "-p", f"{base}/outputs")
-    _send(remote, _job(remote, task, base).model_dump_json(), f"{base}/job.json")
-    program = remote.place.programs[task.backend]
-    began = time.monotonic_ns()
-    ended = _start(device, remote.config.max_seconds + LOAD_S, program, "run", f"{base}/job.json")
-    elapsed_ns = time.monotonic_ns() - began
-    if ended.exit_code:
-        _explain(remote, task, ended, f"{base}/result.json")
-    return results.read_result(_fetch(remote, f"{base}/result.json"), task), elapsed_ns
+    _send(prepared, _job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+    program = prepared.files.programs[task.backend]
+    start_ns = time.monotonic_ns()
+    completed = _start(device, prepared.config.max_seconds + LOAD_S, program, "run", f"{base}/job.json")
+    elapsed_ns = time.monotonic_ns() - start_ns
+    if completed.exit_code:
+        _explain(prepared, task, completed, f"{base}/result.json")
+    return results.read_result(_fetch(prepared, f"{base}/result.json"), task), elapsed_ns
 
 
-def _job(remote: PreparedDevice, task: BenchTask, base: str) -> Job:
-    config = remote.config
+def _job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
+    config = prepared.config
     return Job(
         backend=task.backend,
-        model=remote.place.models[task.sha256],
+        model=prepared.files.models[task.sha256],
         sha256=task.sha256,
         threads=config.threads,
         affinity=config.affinity,
-        samples=remote.place.samples[task.name],
+        samples=prepared.files.samples[task.name],
         timed=Timed(
             min_calls=config.min_iterations,
             min_ns=int(config.min_seconds * NANOSECONDS),
             max_ns=int(config.max_seconds * NANOSECONDS),
         ),
-        watch=remote.watch,
+        watch=prepared.watch,
         outputs=f"{base}/outputs",
         result=f"{base}/result.json",
     )
@@ -147,15 +149,15 @@ def _start(device: Device, timeout_s: float, program: str, *arguments: str) -> C
         return device.run(
             "sh", "-c", START, "sh", _pidfile(device), folder, program, *arguments, timeout_s=timeout_s
         )
-    except BaseException as error:  # Ctrl-C too
-        if not isinstance(error, Disconnected):  # then only once the device is back
+    except BaseException as error:  # also for Ctrl-C
+        if not isinstance(error, Disconnected):  # after a lost connection `repeated` kills it
             with contextlib.suppress(DeviceError):
                 kill_runner(device)
         raise
 
 
 def kill_runner(device: Device) -> None:
-    """End the runner that was started last, if it still runs.
+    """Kill the runner that was started last, if it still runs.
 
     Raises:
         DeviceError: The device does not answer.
@@ -167,42 +169,42 @@ def _pidfile(device: Device) -> str:
     return f"{device.root}/runner.pid"
 
 
-def _explain(remote: PreparedDevice, task: BenchTask, ended: Completed, result: str) -> NoReturn:
-    """Say why the runner ended badly: in its own words where it left any."""
-    if ended.exit_code == KILLED:
+def _explain(prepared: PreparedDevice, task: BenchTask, completed: Completed, result: str) -> NoReturn:
+    """Raise the reason why the runner failed, in its own words if it left a result."""
+    if completed.exit_code == KILLED:
         raise DeviceError(
-            f"{task.name}: the runner was killed (exit code {KILLED}), out of memory?",
+            f"{task.name}: the runner was killed (exit code {KILLED}), probably for lack of memory.",
             "Close apps or restart the device; see `adb logcat -d | grep lowmemorykiller`.",
         )
     with contextlib.suppress(results.NoResult):
-        failure = results.read_failure(_fetch(remote, result))
+        failure = results.read_failure(_fetch(prepared, result))
         raise DeviceError(f"{task.name}: {failure.kind}: {results.plain(failure.reason)}")
-    said = results.plain(ended.stderr.strip().rpartition("\n")[2]) or "it says nothing"
-    raise DeviceError(f"{task.name}: the runner ended with exit code {ended.exit_code}: {said}")
+    message = results.plain(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
+    raise DeviceError(f"{task.name}: the runner ended with exit code {completed.exit_code}: {message}")
 
 
-def _send(remote: PreparedDevice, text: str, target: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=remote.folder, encoding="utf-8") as file:
+def _send(prepared: PreparedDevice, text: str, target: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=prepared.folder, encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        remote.device.push(Path(file.name), target)
+        prepared.device.push(Path(file.name), target)
 
 
-def _fetch(remote: PreparedDevice, source: str) -> bytes:
-    """A JSON file of the runner's.
+def _fetch(prepared: PreparedDevice, source: str) -> bytes:
+    """Fetch a JSON file that the runner wrote.
 
     Raises:
-        results.NoResult: There is none, or one too large to be true.
+        results.NoResult: There is none, or it is too large.
     """
-    (size,) = _sizes(remote.device, source)
+    (size,) = _sizes(prepared.device, source)
     if size > results.MAX_RESULT_BYTES:
-        raise results.NoResult(f"The runner's result has {size} bytes: more than it can need.")
-    return _pulled(remote, source)
+        raise results.NoResult(f"The runner's result has {size} bytes, more than {results.MAX_RESULT_BYTES}.")
+    return _pull(prepared, source)
 
 
-def _pulled(remote: PreparedDevice, source: str) -> bytes:
-    with _temporary(remote.folder) as target:
-        remote.device.pull(source, target)
+def _pull(prepared: PreparedDevice, source: str) -> bytes:
+    with _temporary(prepared.folder) as target:
+        prepared.device.pull(source, target)
         return target.read_bytes()
 
 
@@ -216,43 +218,45 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 def _sizes(device: Device, *paths: str) -> list[int]:
-    ended = device.run("stat", "-c", "%s", *paths)
-    sizes = [parse.integer(line) for line in ended.stdout.splitlines()]
+    completed = device.run("stat", "-c", "%s", *paths)
+    sizes = [parse.integer(line) for line in completed.stdout.splitlines()]
     known = [size for size in sizes if size is not None]
-    if ended.exit_code or len(known) != len(paths):
+    if completed.exit_code or len(known) != len(paths):
         raise results.NoResult("The runner left no result.")
     return known
 
 
-def _fetch_outputs(remote: PreparedDevice, task: BenchTask, result: Result, base: str) -> tuple[Sample, ...]:
+def _fetch_outputs(
+    prepared: PreparedDevice, task: BenchTask, result: Result, base: str
+) -> tuple[Sample, ...]:
     results.check_outputs(result, task, f"{base}/outputs")
     tensors = [tensor for sample in result.outputs for tensor in sample]
-    sizes = dict(zip(tensors, _sizes(remote.device, *(t.file for t in tensors)), strict=True))
+    sizes = dict(zip(tensors, _sizes(prepared.device, *(t.file for t in tensors)), strict=True))
     for tensor, size in sizes.items():
         if size != results.expected_bytes(tensor):
-            raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which its shape contradicts.")
+            raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which does not fit its shape.")
     return tuple(
-        tuple(results.to_array(tensor, _pulled(remote, tensor.file)) for tensor in sample)
+        tuple(results.to_array(tensor, _pull(prepared, tensor.file)) for tensor in sample)
         for sample in result.outputs
     )
 
 
-def run_canary(remote: PreparedDevice, backend: Backend) -> tuple[int, ...]:
-    """Run the pinned computation in a process of its own.
+def run_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
+    """Run the canary, a fixed computation in a process of its own, and return its durations.
 
     Raises:
-        DeviceError: It failed, or its answer is not to be believed.
+        DeviceError: It failed, or its result is impossible.
     """
-    device = remote.device
+    device = prepared.device
     path = f"{device.root}/jobs/canary-{secrets.token_hex(8)}.json"
-    affinity = (remote.config.affinity,) if remote.config.affinity else ()
+    affinity = (prepared.config.affinity,) if prepared.config.affinity else ()
     run_checked(device, "mkdir", "-p", f"{device.root}/jobs")
-    ended = _start(
-        device, CANARY_S, remote.place.programs[backend], "canary", str(CANARY_CALLS), path, *affinity
+    completed = _start(
+        device, CANARY_S, prepared.files.programs[backend], "canary", str(CANARY_CALLS), path, *affinity
     )
-    if ended.exit_code:
-        said = results.plain(ended.stderr.strip()) or "no reason given"
-        raise DeviceError(f"{device.serial}: the runner's canary failed ({ended.exit_code}): {said}")
-    durations = results.read_canary(_fetch(remote, path), CANARY_CALLS)
+    if completed.exit_code:
+        message = results.plain(completed.stderr.strip()) or "no error output"
+        raise DeviceError(f"{device.serial}: the runner's canary failed ({completed.exit_code}): {message}")
+    durations = results.read_canary(_fetch(prepared, path), CANARY_CALLS)
     device.run("rm", "-f", path)
     return durations

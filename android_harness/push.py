@@ -1,4 +1,4 @@
-"""Runners, models and inputs on the device: copied once, and known by their content, never by their names."""
+"""Copy runners, models and inputs to the device. A file is named by its content, and copied only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY_S = 10.0
 
 @dataclass(frozen=True)
 class Program:
-    """A built runner and the shared libraries that it needs beside it."""
+    """A runner and the shared libraries that it needs next to it."""
 
     binary: Path
     libraries: tuple[Path, ...] = ()
@@ -27,7 +27,7 @@ class Program:
 
 @dataclass(frozen=True)
 class DeviceFiles:
-    """Where everything lies on the device."""
+    """The paths of all files on the device."""
 
     programs: Mapping[Backend, str]
     models: Mapping[str, str]
@@ -46,23 +46,24 @@ class _Copy:
 def runners_for(
     tasks: Sequence[BenchTask], programs: Callable[[Backend], Program]
 ) -> Mapping[Backend, Program]:
-    """The runner for each backend of the tasks."""
+    """Return the runner for each backend that the tasks use."""
     return {backend: programs(backend) for backend in dict.fromkeys(task.backend for task in tasks)}
 
 
 def push_files(
     device: Device, tasks: Sequence[BenchTask], programs: Mapping[Backend, Program], folder: Path
 ) -> DeviceFiles:
-    """Copy what the device does not have yet, and check that it now has exactly these contents.
+    """Copy the files that the device does not have yet, and check the contents of all files.
 
     Args:
-        device: Where to.
-        tasks: Their models and inputs.
-        programs: Of `programs_needed`.
-        folder: An empty folder here, for the inputs on their way.
+        device: The device to copy to.
+        tasks: The tasks whose models and inputs are needed.
+        programs: The runners, from `runners_for`.
+        folder: An empty local folder for the inputs.
 
     Raises:
-        DeviceError: A file on the device is not what was sent; the disk is full; disconnected.
+        DeviceError: A file on the device differs from the local file, the disk is full, or the device was
+            disconnected.
     """
     copies: dict[str, _Copy] = {}
 
@@ -71,27 +72,30 @@ def push_files(
         return target
 
     store = f"{device.root}/store"
-    placed = DeviceFiles(
-        programs={backend: _program(device, program, add) for backend, program in programs.items()},
-        models={w.sha256: add(w.path, f"{store}/{w.sha256}{_suffix(w.path)}", w.sha256) for w in tasks},
+    files = DeviceFiles(
+        programs={backend: _add_program(device, program, add) for backend, program in programs.items()},
+        models={t.sha256: add(t.path, f"{store}/{t.sha256}{_suffix(t.path)}", t.sha256) for t in tasks},
         samples={
-            w.name: tuple(tuple(_input(a, store, folder, add) for a in s) for s in w.samples) for w in tasks
+            task.name: tuple(
+                tuple(_add_input(array, store, folder, add) for array in sample) for sample in task.samples
+            )
+            for task in tasks
         },
     )
-    _copy(device, list(copies.values()), list(placed.programs.values()))
-    return placed
+    _copy(device, list(copies.values()), list(files.programs.values()))
+    return files
 
 
-def _program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:
-    """Libraries are found by their names, so they lie beside the program in a folder for these contents."""
-    files = {path: digest(path) for path in (program.binary, *program.libraries)}
-    together = hashlib.sha256("".join(files.values()).encode()).hexdigest()
-    for path, sha256 in files.items():
-        add(path, f"{device.root}/programs/{together}/{path.name}", sha256)
-    return f"{device.root}/programs/{together}/{program.binary.name}"
+def _add_program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:
+    """Add a runner and its libraries, in a folder named by their contents: libraries keep their names."""
+    digests = {path: digest(path) for path in (program.binary, *program.libraries)}
+    folder = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
+    for path, sha256 in digests.items():
+        add(path, f"{device.root}/programs/{folder}/{path.name}", sha256)
+    return f"{device.root}/programs/{folder}/{program.binary.name}"
 
 
-def _input(array: Array, store: str, folder: Path, add: Callable[[Path, str, str], str]) -> Tensor:
+def _add_input(array: Array, store: str, folder: Path, add: Callable[[Path, str, str], str]) -> Tensor:
     import numpy as np
 
     if array.dtype.name not in get_args(Dtype):
@@ -105,7 +109,7 @@ def _input(array: Array, store: str, folder: Path, add: Callable[[Path, str, str
 
 
 def _suffix(path: Path) -> str:
-    """Runtimes tell formats by it."""
+    """Return the suffix of a model, because runtimes recognise formats by it; drop an unusual one."""
     return path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", path.suffix) else ""
 
 
@@ -118,38 +122,38 @@ def _copy(device: Device, copies: Sequence[_Copy], programs: Sequence[str]) -> N
     wrong = _differing(device, missing)
     if wrong:
         raise DeviceError(
-            f"{device.serial}: {wrong[0].target} is not what was copied there (its sha256 differs).",
+            f"{device.serial}: {wrong[0].target} differs from the file that was copied (by its SHA-256).",
             "Check the device's free space and its storage.",
         )
     run_checked(device, "chmod", "755", *programs)
 
 
 def _differing(device: Device, copies: Sequence[_Copy]) -> list[_Copy]:
-    """Those whose contents the device does not have, by one call of its `sha256sum`."""
+    """Return the copies whose contents the device does not have, by one call of its `sha256sum`."""
     if not copies:
         return []
     size = sum(copy.source.stat().st_size for copy in copies)
-    ended = device.run(
+    completed = device.run(
         "sha256sum", *(copy.target for copy in copies), timeout_s=QUERY_S + size / HASHED_BYTES_PER_S
     )
-    found = {line[66:]: line[:64] for line in ended.stdout.splitlines()}
-    return [copy for copy in copies if found.get(copy.target) != copy.sha256]
+    digests = {line[66:]: line[:64] for line in completed.stdout.splitlines()}
+    return [copy for copy in copies if digests.get(copy.target) != copy.sha256]
 
 
 def run_checked(device: Device, *argv: str) -> str:
-    """Run a short command that must succeed.
+    """Run a short command on the device and return its output.
 
     Raises:
-        DeviceError: It did not; says what it printed.
+        DeviceError: The command failed; the message holds its error output.
     """
-    ended = device.run(*argv, timeout_s=QUERY_S)
-    if ended.exit_code:
-        said = ended.stderr.strip()[:300] or f"exit code {ended.exit_code}"
-        raise DeviceError(f"{device.serial}: {argv[0]} failed: {said}")
-    return ended.stdout
+    completed = device.run(*argv, timeout_s=QUERY_S)
+    if completed.exit_code:
+        reason = completed.stderr.strip()[:300] or f"exit code {completed.exit_code}"
+        raise DeviceError(f"{device.serial}: {argv[0]} failed: {reason}")
+    return completed.stdout
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file here."""
+    """Return the SHA-256 of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What comes back from a runner: hostile until it is checked here."""
+"""Check what a runner returns. It is untrusted until it has passed these checks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ M = TypeVar("M", bound=BaseModel)
 MAX_RESULT_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 1 << 30
 CLOCK_TOLERANCE = 1.02
-"""Two machines' clocks, and the time a command needs to come back."""
+"""Factor by which the clocks of the two machines may differ."""
 SLACK_NS = 50_000_000
+"""Time by which a command may seem shorter here than on the device."""
 
 
-class NoResult(DeviceError):  # noqa: N818 - named for what is the matter
-    """The runner left nothing that can be read."""
+class NoResult(DeviceError):  # noqa: N818 - the name says what is missing
+    """The runner left no readable result."""
 
 
 def plain(text: str) -> str:
-    """A device's words for a message: printable, one line, not long."""
+    """Return a device's text for a message: printable, on one line and short."""
     return "".join(c if c.isprintable() else " " for c in text)[:500].strip()
 
 
@@ -33,86 +34,86 @@ def _parsed(raw: bytes, kind: type[M]) -> M:
         return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = plain(".".join(str(part) for part in first["loc"]))
-        raise NoResult(f"The runner's answer is not one: {where}: {plain(first['msg'])}") from None
+        field = plain(".".join(str(part) for part in first["loc"]))
+        raise NoResult(f"The runner's result is malformed: {field}: {plain(first['msg'])}") from None
 
 
 def read_failure(raw: bytes) -> Failure:
-    """Why a runner says it failed.
+    """Return the failure that a runner reports.
 
     Raises:
-        NoResult: It does not say.
+        NoResult: It reports none.
     """
-    found = _parsed(raw, Result).failure
-    if found is None:
-        raise NoResult("The runner failed and says that it did not.")
-    return found
+    failure = _parsed(raw, Result).failure
+    if failure is None:
+        raise NoResult("The runner exited with an error but its result reports success.")
+    return failure
 
 
 def read_result(raw: bytes, task: BenchTask) -> Result:
-    """A finished launch's result, with times that can be true.
+    """Return the result of a finished launch, after checking that its times are possible.
 
     Raises:
-        DeviceError: It contradicts itself or its job.
+        DeviceError: The result contradicts itself or its task.
     """
-    found = _parsed(raw, Result)
-    if found.failure:
-        raise DeviceError(f"{task.name}: {found.failure.kind}: {plain(found.failure.reason)}")
-    problem = _problem(found, task)
+    result = _parsed(raw, Result)
+    if result.failure:
+        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain(result.failure.reason)}")
+    problem = _problem(result, task)
     if problem:
-        raise DeviceError(f"{task.name}: the runner's result cannot be true: {problem}.")
-    return found
+        raise DeviceError(f"{task.name}: the runner's result is impossible: {problem}.")
+    return result
 
 
-def _problem(found: Result, task: BenchTask) -> str:
-    durations, offsets = found.durations_ns, found.offsets_ns
+def _problem(result: Result, task: BenchTask) -> str:
+    durations, offsets = result.durations_ns, result.offsets_ns
     checks = (
         (not durations, "no call was timed"),
         (len(durations) != len(offsets), f"{len(durations)} durations, {len(offsets)} starts"),
         (bool(offsets) and offsets[0] != 0, "the first call does not start at 0"),
-        (any(value == 0 for value in durations) or not found.first_ns, "a call took no time"),
-        (_overlap(found), "calls begin before the one before them ended"),
-        (task.backend not in found.runner.backends, f"a runner without {task.backend}"),
-        (not found.runtime, "it names no runtime"),
+        (any(value == 0 for value in durations) or not result.first_ns, "a call took no time"),
+        (_overlap(result), "a call begins before the previous call ended"),
+        (task.backend not in result.runner.backends, f"the runner has no backend {task.backend}"),
+        (not result.runtime, "it names no runtime"),
     )
     return next((problem for wrong, problem in checks if wrong), "")
 
 
-def _overlap(found: Result) -> bool:
-    ends = (start + length for start, length in zip(found.offsets_ns, found.durations_ns, strict=False))
-    return any(begin < end for begin, end in zip(found.offsets_ns[1:], ends, strict=False))
+def _overlap(result: Result) -> bool:
+    ends = (start + length for start, length in zip(result.offsets_ns, result.durations_ns, strict=False))
+    return any(begin < end for begin, end in zip(result.offsets_ns[1:], ends, strict=False))
 
 
-def check_times(found: Result, elapsed_ns: int) -> None:
-    """Hold what the runner timed to the time its command took here.
+def check_times(result: Result, elapsed_ns: int) -> None:
+    """Compare the times that the runner reports with the time that its command took on this machine.
 
     Raises:
-        DeviceError: More passed there than here.
+        DeviceError: More time passed there than here.
     """
-    claimed = found.load_ns + found.first_ns + found.offsets_ns[-1] + found.durations_ns[-1]
+    claimed = result.load_ns + result.first_ns + result.offsets_ns[-1] + result.durations_ns[-1]
     if claimed > elapsed_ns * CLOCK_TOLERANCE + SLACK_NS:
         raise DeviceError(
             f"The runner claims {claimed / 1e9:.2f} s, but its command took {elapsed_ns / 1e9:.2f} s."
         )
 
 
-def check_outputs(found: Result, task: BenchTask, folder: str) -> None:
-    """Outputs are as many as the samples, of sane size, in files that the runner may name.
+def check_outputs(result: Result, task: BenchTask, folder: str) -> None:
+    """Check the number of the outputs, their sizes and their file names.
 
     Raises:
-        DeviceError: They are not.
+        DeviceError: They do not fit the task.
     """
-    if len(found.outputs) != len(task.samples) or not all(found.outputs):
+    if len(result.outputs) != len(task.samples) or not all(result.outputs):
         raise DeviceError(
-            f"{task.name}: {len(found.outputs)} answers came back for {len(task.samples)} samples."
+            f"{task.name}: the runner returned {len(result.outputs)} outputs for {len(task.samples)} samples."
         )
-    for index, sample in enumerate(found.outputs):
-        for place, tensor in enumerate(sample):
-            if tensor.file != f"{folder}/{index}-{place}.bin":
+    for index, sample in enumerate(result.outputs):
+        for position, tensor in enumerate(sample):
+            if tensor.file != f"{folder}/{index}-{position}.bin":
                 raise DeviceError(
-                    f"{task.name}: the runner names a file not its own: {plain(tensor.file)!r}."
+                    f"{task.name}: the runner names a file that is not its own: {plain(tensor.file)!r}."
                 )
-    if sum(expected_bytes(tensor) for sample in found.outputs for tensor in sample) > MAX_OUTPUT_BYTES:
+    if sum(expected_bytes(tensor) for sample in result.outputs for tensor in sample) > MAX_OUTPUT_BYTES:
         raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
 
 
@@ -123,23 +124,23 @@ def expected_bytes(tensor: Tensor) -> int:
 
 
 def to_array(tensor: Tensor, raw: bytes) -> Array:
-    """An output's values.
+    """Return the values of an output.
 
     Raises:
-        DeviceError: The file is not of the size its shape has.
+        DeviceError: The file's size does not fit the shape.
     """
     import numpy as np
 
     if len(raw) != expected_bytes(tensor):
-        raise DeviceError(f"{plain(tensor.file)} came with {len(raw)} bytes, which its shape contradicts.")
+        raise DeviceError(f"{plain(tensor.file)} has {len(raw)} bytes, which does not fit its shape.")
     return np.frombuffer(raw, dtype=np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
 
 
 def read_canary(raw: bytes, calls: int) -> tuple[int, ...]:
-    """The pinned computation's durations in ns.
+    """Return the durations of the canary in nanoseconds.
 
     Raises:
-        DeviceError: Not as many as asked for, or one took no time.
+        DeviceError: Their number is wrong, or a call took no time.
     """
     durations = _parsed(raw, Canary).durations_ns
     if len(durations) != calls or not all(durations):
@@ -147,22 +148,22 @@ def read_canary(raw: bytes, calls: int) -> tuple[int, ...]:
     return durations
 
 
-def to_launch(found: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
-    """A checked result as the record of a launch."""
-    runner = found.runner
+def to_launch(result: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
+    """Make the record of a launch from a checked result."""
+    runner = result.runner
     return Launch(
         index=index,
-        load_ns=found.load_ns,
-        first_ns=found.first_ns,
-        warmup_calls=found.warmup_calls,
-        warm=found.warm,
-        durations_ns=found.durations_ns,
-        offsets_ns=found.offsets_ns,
-        clocks=tuple(Clock(moment.at_ns, moment.texts) for moment in found.clocks),
-        peak_bytes=found.peak_bytes,
-        cores_allowed=found.cores_allowed,
+        load_ns=result.load_ns,
+        first_ns=result.first_ns,
+        warmup_calls=result.warmup_calls,
+        warm=result.warm,
+        durations_ns=result.durations_ns,
+        offsets_ns=result.offsets_ns,
+        clocks=tuple(Clock(moment.at_ns, moment.texts) for moment in result.clocks),
+        peak_bytes=result.peak_bytes,
+        cores_allowed=result.cores_allowed,
         outputs=outputs,
-        runtime=found.runtime,
+        runtime=result.runtime,
         runner={
             "version": runner.version,
             "os": runner.os,
@@ -170,6 +171,6 @@ def to_launch(found: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
             "android_api": str(runner.android_api),
             "compiler": runner.compiler,
         },
-        machine=found.machine,
-        parts=found.parts,
+        machine=result.machine,
+        parts=result.parts,
     )

@@ -168,18 +168,14 @@ def bench(
     sessions, failures = _split(outcomes)
     if not sessions:
         raise next(iter(failures.values()))
-    files: dict[str, str] = {}
-    latencies = []
-    for session in sessions:
-        row = next(a for a in chosen.artifacts if a.variant.name == session.task.name)
-        found = keep(out, session, judged(session, row, expected, listed.limits))
-        latencies.append((session.task.name, found))
-        files[str(found.samples_file)] = digest_file(out / str(found.samples_file))
-    by_name = {a.variant.name: [f for n, f in latencies if n == a.variant.name] for a in chosen.artifacts}
-    updated_report = updated(report, by_name, files, plan.budget_ms)
-    write(out, updated_report)
+    artifacts = {row.variant.name: row for row in chosen.artifacts}
+    judged_sessions = [
+        (session, judged(session, artifacts[session.task.name], expected, listed.limits))
+        for session in sessions
+    ]
+    updated_report, latencies = store(out, report, judged_sessions, plan.budget_ms)
     problems = {where: str(error) for where, error in failures.items()}
-    return Benched(updated_report, tuple(latencies), chosen.skipped, tuple(failures.values()), problems)
+    return Benched(updated_report, latencies, chosen.skipped, tuple(failures.values()), problems)
 
 
 def _telling(
@@ -236,6 +232,34 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     return provenance.latency(session, stats.figures(session), check, session.config.budget_ms)
 
 
+def store(
+    out: Path, report: Report, sessions: Sequence[tuple[Session, Latency]], budget_ms: float
+) -> tuple[Report, tuple[tuple[str, DeviceLatency], ...]]:
+    """Write sessions into OUT: their raw samples, the page and the manifest.
+
+    Args:
+        out: The folder of the export.
+        report: The export's report.
+        sessions: Each session with its latency.
+        budget_ms: The budget that the sessions were judged against.
+
+    Returns:
+        The updated report, and the name of each session's artifact with its latency.
+
+    Raises:
+        OutputError: OUT cannot be written.
+    """
+    latencies = tuple((session.task.name, keep(out, session, latency)) for session, latency in sessions)
+    by_artifact: dict[str, list[DeviceLatency]] = {}
+    for artifact, latency in latencies:
+        by_artifact.setdefault(artifact, []).append(latency)
+    names = [str(latency.samples_file) for _, latency in latencies]
+    files = {name: digest_file(out / name) for name in names}
+    report = updated(report, by_artifact, files, budget_ms)
+    write(out, report)
+    return report, latencies
+
+
 def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     """Write the raw samples into OUT; the latency as a record of its manifest.
 
@@ -255,24 +279,22 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
 
 
 def connect(names: Sequence[str]) -> tuple[Device, ...]:
-    """The devices named: serials, "host", "all"; the only one connected when nothing is.
+    """Connect to the named devices: serials, "host" or "all"; without names to the only phone.
 
     Raises:
-        HarnessError: There is no such device, or several and none was named.
+        HarnessError: There is no such device, or there are several and none was named.
     """
     from android_harness import adb
     from android_harness.errors import NoDeviceError
-    from android_harness.host import HostDevice
+    from android_harness.resolve import resolve_devices
 
     if not names:
         return (adb.connect(),)
-    found: dict[str, Device] = {}
+    resolved = resolve_devices(names)
     for name in names:
-        if name == "all":
-            serials = [seen.serial for seen in adb.list_devices() if seen.state == "device"]
-            found |= {serial: adb.AdbDevice(serial) for serial in serials}
-        elif name not in found:
-            found[name] = HostDevice() if name == "host" else adb.connect(name)
-    if not found:
-        raise NoDeviceError("No device is ready to be talked to.", "See export-mobile devices.")
-    return tuple(found.values())
+        error = resolved.errors.get(name)
+        if error and not (resolved.devices and isinstance(error, NoDeviceError) and name == "all"):
+            raise error
+    if not resolved.devices:
+        raise NoDeviceError("No phone is ready to be used.", "See `export-mobile devices`.")
+    return tuple(resolved.devices.values())

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from android_harness.adb_states import advice
-from android_harness.errors import DeviceError, HarnessError, NoDeviceError
+from android_harness.errors import DeviceError, HarnessError
 from android_harness.records import HOST
 
 if TYPE_CHECKING:
@@ -60,50 +59,23 @@ def find(names: Sequence[str]) -> DevicePool:
     Args:
         names: Serials, "all", "host".
     """
-    from android_harness.host import HostDevice
+    from android_harness.resolve import resolve_devices
 
-    found: dict[str, Device] = {}
-    problems: dict[str, str] = {}
-    for name in names:
-        if name == HOST:
-            found[HOST] = HostDevice()
-            continue
+    resolved = resolve_devices(names)
+    identities: dict[str, Identity] = {}
+    problems = {name: str(error) for name, error in resolved.errors.items()}
+    for serial, device in resolved.devices.items():
         try:
-            more, silent = _all() if name == ALL else _one(name)
+            identities[serial] = _identity(device)
         except HarnessError as error:
-            more, silent = {}, {name: str(error)}
-        found |= {serial: device for serial, device in more.items() if serial not in found}
-        problems |= silent
-    identities = {serial: _identity(device) for serial, device in found.items()}
-    problems |= {serial: str(who) for serial, who in identities.items() if isinstance(who, Exception)}
-    known = {serial: who for serial, who in identities.items() if not isinstance(who, Exception)}
-    return DevicePool({serial: found[serial] for serial in known}, known, problems, tuple(names))
+            problems[serial] = str(error)
+    devices = {serial: resolved.devices[serial] for serial in identities}
+    return DevicePool(devices, identities, problems, tuple(names))
 
 
-def _one(serial: str) -> tuple[dict[str, Device], dict[str, str]]:
-    from android_harness import adb
-
-    return {serial: adb.connect(serial)}, {}
-
-
-def _all() -> tuple[dict[str, Device], dict[str, str]]:
-    from android_harness import adb
-
-    seen = adb.list_devices()
-    if not seen:
-        raise NoDeviceError("adb sees no phone.", "See export-mobile devices.")
-    silent = {
-        one.serial: f"adb says {one.state!r}. {advice(one.state)}" for one in seen if one.state != "device"
-    }
-    return {one.serial: adb.AdbDevice(one.serial) for one in seen if one.state == "device"}, silent
-
-
-def _identity(device: Device) -> Identity | HarnessError:
+def _identity(device: Device) -> Identity:
     from android_harness import identity, launch
 
-    try:
-        with contextlib.suppress(DeviceError):
-            launch.kill_runner(device)
-        return identity.identify(device)
-    except HarnessError as error:
-        return error
+    with contextlib.suppress(DeviceError):
+        launch.kill_runner(device)
+    return identity.identify(device)

@@ -1,0 +1,57 @@
+"""Turn the names that a user gives (serials, "host", "all") into devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from android_harness import adb
+from android_harness.adb_states import advice
+from android_harness.errors import HarnessError, NoDeviceError
+from android_harness.host import HostDevice
+from android_harness.records import HOST, Device
+
+ALL = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """The devices that names stand for."""
+
+    devices: Mapping[str, Device]
+    """Serial -> device."""
+    errors: Mapping[str, HarnessError]
+    """Serial, or "all" -> why there is no device."""
+
+
+def resolve_devices(names: Sequence[str]) -> Resolved:
+    """Connect to every device that is named; "all" stands for every phone that adb lists."""
+    devices: dict[str, Device] = {}
+    errors: dict[str, HarnessError] = {}
+    for name in dict.fromkeys(names):
+        try:
+            if name == HOST:
+                devices[HOST] = HostDevice()
+            elif name == ALL:
+                listed = _all_listed()
+                errors |= listed.errors
+                devices = {**listed.devices, **devices}
+            elif name not in devices:
+                devices[name] = adb.connect(name)
+        except HarnessError as error:
+            errors[name] = error
+    return Resolved(devices, {name: error for name, error in errors.items() if name not in devices})
+
+
+def _all_listed() -> Resolved:
+    entries = adb.list_devices()
+    if not entries:
+        raise NoDeviceError("adb lists no phone.", "See `export-mobile devices`.")
+    return Resolved(
+        {entry.serial: adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"},
+        {
+            entry.serial: NoDeviceError(f"adb reports the state {entry.state!r}.", advice(entry.state))
+            for entry in entries
+            if entry.state != "device"
+        },
+    )
