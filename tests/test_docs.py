@@ -1,4 +1,4 @@
-"""The README's words are true: its commands run, its tables are complete."""
+"""The documentation is true: its commands run, its tables are complete, its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -25,129 +25,207 @@ from exporter.report import manifest
 from exporter.report.manifest.schema import Manifest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+}
+README = PAGES["README.md"]
 RUN_ELSEWHERE = {"scripts/test"}
 """Commands that run this test: CI calls exactly them."""
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```sh\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+OTHER_PROGRAMS = {
+    "--branch",
+    "--build",
+    "--depth",
+    "--editable",
+    "--index-url",
+    "--models",
+    "--now",
+    "--parallel",
+    "--quick",
+    "--recurse-submodules",
+    "--sessions",
+    "--shallow-submodules",
+    "--strict",
+    "--target",
+    "--user",
+}
+"""Options in these pages that belong to git, pip, CMake, systemd, MkDocs and the benchmarks."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def command(*names: str) -> Any:
+    node: Any = get_command(app)
+    for name in names:
+        node = node.commands[name]
+    return node
 
 
-def commands() -> list[str]:
-    return [
-        line for block in blocks("sh") for line in block.splitlines() if line and line not in RUN_ELSEWHERE
-    ]
+def commands(node: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return every command below a group, by its path."""
+    if not hasattr(node, "commands"):
+        return {path: node}
+    below = [commands(child, (*path, name)) for name, child in node.commands.items()]
+    return {key: value for part in below for key, value in part.items()}
 
 
-def in_own_environment() -> bool:
-    return Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
+def shown_options(node: Any) -> set[str]:
+    """Return the long options that a command's own --help lists."""
+    shown = [parameter for parameter in node.params if not getattr(parameter, "hidden", False)]
+    names = {name for parameter in shown for name in (*parameter.opts, *parameter.secondary_opts)}
+    return {name for name in names if name.startswith("--")} | {"--help"}
 
 
-def test_the_two_commands_come_first() -> None:
+COMMANDS = commands(get_command(app))
+ALL_OPTIONS = {"--version"}.union(*(shown_options(node) for node in COMMANDS.values()))
+
+
+def blocks_to_run(page: str) -> list[str]:
+    bodies = [match["body"] for match in BLOCK.finditer(PAGES[page]) if not match["reason"]]
+    without = ["".join(f"{line}\n" for line in b.splitlines() if line not in RUN_ELSEWHERE) for b in bodies]
+    return [body for body in without if body.strip()]
+
+
+def test_the_readme_is_short() -> None:
+    """What does not fit into 150 lines belongs into docs/."""
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_begins_with_installing_and_the_two_commands_of_a_checkout() -> None:
     """A stranger sees them before anything else."""
-    assert blocks("sh")[0].splitlines() == ["scripts/demo", "scripts/test"]
+    first, second = [match["body"].splitlines() for match in BLOCK.finditer(README)][:2]
+    assert first == ["pip install export-mobile"]
+    assert second == ["scripts/demo", "scripts/test"]
 
 
-def test_every_exit_code_is_in_the_readme() -> None:
-    """Of the refusals a user of `export`, `verify`, `release` and the history can meet."""
-    more = (harness.HistoryError.exit_code, errors.ReleaseError.exit_code, errors.INTERRUPTED_EXIT_CODE)
-    for code in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, *more):
-        assert re.search(rf"^\|[^|]*\b{code}\b[^|]*\|", README, re.MULTILINE), code
+def test_the_readme_lists_every_command() -> None:
+    """No command is a secret."""
+    table = README.partition("## Commands")[2].partition("\n## ")[0]
+    names = set(command().commands) - {"export"}
+    assert names == set(re.findall(r"^\| `export-mobile ([a-z]+)\b", table, re.MULTILINE))
 
 
-def in_table(code: int) -> str | None:
-    """The words beside an exit code, in the table that the measuring section has of its own."""
-    section = README.partition("## Measure on your phone")[2]
-    found = re.search(rf"^\| {code} \| (.+) \|$", section, re.MULTILINE)
-    return found[1] if found else None
+@pytest.mark.parametrize("page", PAGES)
+def test_every_shell_block_is_run_or_says_why_not(page: str) -> None:
+    """Only fences of the kind that these tests run; no block by indentation."""
+    assert not re.search(r"^```(bash|shell|console|zsh)", PAGES[page], re.MULTILINE)
+    assert not re.search(r"^    (export-mobile|pip|scripts/|\.venv/) ", PAGES[page], re.MULTILINE)
+    assert PAGES[page].count("```sh\n") == len(BLOCK.findall(PAGES[page]))
 
 
-def test_every_exit_code_of_bench_is_in_the_readme() -> None:
-    """And each of them means what the code says."""
-    kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
-    codes = {c.exit_code for c in kinds} - {harness.HistoryError.exit_code}
-    codes = codes - {1} | set(device.EXIT_CODES.values())
-    assert codes == {0, 13, 14, 15, 16, 17, 18, 19}
-    assert all(in_table(code) for code in codes)
-    words = {"pass": "within budget", "fail": "over budget", "inconclusive": "inconclusive"}
-    for verdict, word in {**words, "not_measured": "not measured"}.items():
-        assert word in str(in_table(device.EXIT_CODES[verdict]))
+@pytest.mark.parametrize("page", PAGES)
+def test_no_option_is_invented(page: str) -> None:
+    """What a page says, the command line accepts and its --help shows."""
+    spans = "\n".join(
+        re.findall(r"`([^`\n]+)`", PAGES[page]) + [m["body"] for m in BLOCK.finditer(PAGES[page])]
+    )
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+\b", spans)) - OTHER_PROGRAMS
+    assert used <= ALL_OPTIONS
 
 
-def options_of(*command: str) -> set[str]:
-    """Long options of a command, as its own --help would list them."""
-    found: Any = get_command(app)
-    for name in command:
-        found = found.commands[name]
-    own = {"--json", "--debug", "--help"}
-    return {
-        option for parameter in found.params for option in parameter.opts if option.startswith("--")
-    } - own
+@pytest.mark.parametrize("page", PAGES)
+def test_no_option_is_given_to_another_command(page: str) -> None:
+    """A command in a shell block takes the options that stand behind it."""
+    for body in (match["body"].replace("\\\n", " ") for match in BLOCK.finditer(PAGES[page])):
+        for line in re.findall(r"^export-mobile .+$", body, re.MULTILINE):
+            words = line.split()[1:]
+            names = max((n for n in COMMANDS if tuple(words[: len(n)]) == n), key=len, default=("export",))
+            node = command(words[0]) if words[0] == "history" and names == ("export",) else command(*names)
+            used = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert used <= shown_options(node) | ({"--help"} if words[0] == "history" else set()), line
 
 
-@pytest.mark.parametrize("command", ["release", "verify", "diff"])
-def test_every_option_for_releases_is_in_the_readme(command: str) -> None:
-    """And the command itself, as it is typed."""
-    section = README.partition("## Ship it")[2].partition("\n## ")[0]
-    assert f"export-mobile {command} demo/" in section
-    missing = {o for o in options_of(command) if not re.search(rf"{o}(?![a-z-])", section)}
-    assert missing <= {"--jobs", "--out"}  # -o is what the example says
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("docs/guides/releases.md", ("release",)),
+        ("docs/guides/releases.md", ("diff",)),
+        ("docs/guides/phones.md", ("devices",)),
+        ("docs/guides/phones.md", ("bench",)),
+        ("docs/guides/phones.md", ("runner", "build")),
+        ("docs/guides/nights.md", ("nightly",)),
+        ("docs/guides/history.md", ("history", "list")),
+        ("docs/guides/history.md", ("history", "show")),
+        ("docs/guides/history.md", ("history", "export")),
+        ("docs/guides/history.md", ("history", "prune")),
+        ("docs/guides/history.md", ("history", "accept")),
+    ],
+)
+def test_a_guide_names_every_option_of_its_commands(page: str, names: tuple[str, ...]) -> None:
+    """Nobody has to guess; -o, --json, --debug and --help are the same everywhere."""
+    text = PAGES[page]
+    assert f"export-mobile {' '.join(names)}" in text or names == ("history", "list")
+    everywhere = {"--json", "--debug", "--help", "--out"}
+    missing = {o for o in shown_options(command(*names)) if not re.search(rf"{o}(?![a-z-])", text)}
+    assert missing <= everywhere
 
 
-@pytest.mark.parametrize("command", [("devices",), ("bench",), ("runner", "build")])
-def test_every_command_and_option_for_phones_is_in_the_readme(command: tuple[str, ...]) -> None:
-    """A stranger with a phone finds what there is; and nothing is there that is not."""
-    section = README.partition("## Measure on your phone")[2]
-    assert f"export-mobile {' '.join(command)}" in section
-    missing = {o for o in options_of(*command) if not re.search(rf"{o}(?![a-z-])", section)}
-    assert not missing
+def exit_codes() -> dict[int, set[str]]:
+    """Return every exit code that the code can end with, and what it belongs to."""
+    codes: dict[int, set[str]] = {0: {"success"}, errors.INTERRUPTED_EXIT_CODE: {"interrupted"}}
+    for module, root in ((errors, errors.ExportError), (harness, harness.HarnessError)):
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, root):
+                codes.setdefault(kind.exit_code, set()).add(kind.__name__)
+    for state, code in (*EXIT_CODES.items(), *device.EXIT_CODES.items()):
+        codes.setdefault(code, set()).add(state)
+    return codes
 
 
-@pytest.mark.parametrize("command", ["list", "show", "export", "prune", "accept"])
-def test_every_option_of_the_history_is_in_the_readme(command: str) -> None:
-    """Nobody should have to guess how to forget."""
-    section = README.partition("## Remember every measurement")[2].partition("\n## ")[0]
-    assert f"history {command}" in section or command == "list"
-    missing = {o for o in options_of("history", command) if not re.search(rf"{o}(?![a-z-])", section)}
-    assert not missing
+def test_the_table_of_exit_codes_is_complete() -> None:
+    """One table, one row a code, no code that the program does not have."""
+    rows = re.findall(r"^\| (\d+) \| .+ \| .+ \|$", PAGES["docs/reference/exit-codes.md"], re.MULTILINE)
+    assert [int(row) for row in rows] == sorted(exit_codes())
 
 
-def test_no_option_for_phones_is_invented() -> None:
-    """What the commands of that section say, the command line accepts."""
-    section = README.partition("## Measure on your phone")[2].partition("## Without CUDA")[0]
-    lines = re.findall(r"^    (export-mobile .+)$", section, re.MULTILINE)
-    assert len(lines) >= 5
-    for line in lines:
-        first, second = line.split()[1:3] if len(line.split()) > 2 else (line.split()[1], "")
-        command = {"runner": ("runner", second), "CKPT": ("export",)}.get(first, (first,))
-        assert set(re.findall(r"--[a-z-]+", line)) <= options_of(*command), line
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (device.EXIT_CODES["fail"], "over budget"),
+        (device.EXIT_CODES["inconclusive"], "inconclusive"),
+        (device.EXIT_CODES["not_measured"], "not measured"),
+        (EXIT_CODES["regression"], "slower or worse"),
+        (EXIT_CODES["over_budget"], "over budget"),
+        (EXIT_CODES["failed"], "something failed"),
+        (EXIT_CODES["no_phone"], "no phone"),
+        (EXIT_CODES["inconclusive"], "inconclusive"),
+        (EXIT_CODES["not_measured"], "not measured"),
+        (errors.NightRunningError.exit_code, "another night"),
+        (harness.NotReadyError.exit_code, "may not be measured now"),
+        (errors.ReleaseError.exit_code, "`release`"),
+        (errors.MissingDependencyError.exit_code, "optional package"),
+    ],
+)
+def test_the_table_of_exit_codes_says_what_the_code_means(code: int, words: str) -> None:
+    """The meaning beside the number."""
+    row = re.search(rf"^\| {code} \| (.+) \|$", PAGES["docs/reference/exit-codes.md"], re.MULTILINE)
+    assert row
+    assert words in row[1]
 
 
-def test_every_exit_code_of_nightly_is_in_the_readme() -> None:
-    """And its --help."""
-    section = README.partition("## Run it every night")[2].partition("\n## ")[0]
-    group: Any = get_command(app)
-    told = str(group.commands["nightly"].help)
+def test_the_help_of_nightly_names_every_exit_code_of_its_own() -> None:
+    """Who reads only --help can write a script, too."""
+    text = str(command("nightly").help)
     for code in {*EXIT_CODES.values(), errors.NightRunningError.exit_code}:
-        assert re.search(rf"^\| {code} \| .+ \|$", section, re.MULTILINE), code
-        assert re.search(rf"\b{code}\b", told), code
-    for word, code in (("slower", 40), ("over budget", 41), ("failed", 42), ("no phone", 43), ("fine", 0)):
-        assert re.search(rf"^\| {code} \| .*{word}", section, re.MULTILINE)
+        assert re.search(rf"\b{code}\b", text), code
 
 
-def test_every_option_of_nightly_is_in_the_readme() -> None:
-    """In its own section."""
-    section = README.partition("## Run it every night")[2].partition("\n## ")[0]
-    assert "export-mobile nightly" in section
-    assert not {o for o in options_of("nightly") if not re.search(rf"{o}(?![a-z-])", section)}
+def test_no_other_page_has_a_table_of_exit_codes() -> None:
+    """Two tables would drift apart."""
+    for page, text in PAGES.items():
+        if page != "docs/reference/exit-codes.md":
+            assert not re.search(r"^\| (exit )?code", text, re.MULTILINE | re.IGNORECASE), page
+            assert not re.search(r"^\| \d\d \|", text, re.MULTILINE), page
 
 
-def test_every_variant_is_of_a_format_the_readme_names() -> None:
+def test_every_format_is_in_the_readme_and_every_variant_has_a_row() -> None:
     """No format is a secret."""
     names = {"executorch": "ExecuTorch", "torchscript": "TorchScript", "onnx": "ONNX", "coreml": "Core ML"}
+    rows = PAGES["docs/reference/output-folder.md"].partition("## Variants")[2]
     for variant in VARIANTS.values():
         assert names[variant.format] in README
+        assert f"| {names[variant.format]} |" in rows
 
 
 def test_the_demos_target_exists() -> None:
@@ -155,34 +233,153 @@ def test_the_demos_target_exists() -> None:
     assert "snapdragon865" in {target.name for target in targets.TARGETS}
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    """A path in backticks leads to a file of this repository."""
+    folders = "exporter|android_harness|tests|benchmarks|scripts|models|docs"
+    named = set(re.findall(rf"`((?:{folders})/[\w./-]+|[A-Z]+\.md|mkdocs\.yml|\.ci/run)`", PAGES[page]))
+    named -= {name for name in named if "NAME" in name} | {"MODEL_CARD.md"}
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_between_files_leads_somewhere(page: str) -> None:
+    """The site's builder checks the links of docs/; GitHub shows the other files, too."""
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", PAGES[page])
+    generated = {"manifest.schema.json"}
+    assert not {x for x in links if x not in generated and not ((ROOT / page).parent / x).exists()}
+
+
+def test_the_code_cites_sections_of_the_protocol_that_exist() -> None:
+    """A reader who follows a comment to a section finds it."""
+    sections = set(
+        re.findall(r"^## (\d+)\. ", PAGES["docs/explanation/measurement-protocol.md"], re.MULTILINE)
+    )
+    assert sections == {str(number) for number in range(1, 12)}
+    for folder in ("exporter", "android_harness"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text = re.sub(r"\s+", " ", path.read_text())
+            cited = re.findall(r"measurement-protocol\.md, section ([\d.]+\d|\d)", text)
+            assert set(cited) <= sections, path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documentation."""
+    folder = tmp_path_factory.mktemp("site")
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_builds_without_a_warning(site: Path) -> None:
+    """`--strict` refuses broken links, missing anchors and pages that nothing leads to."""
+    assert (site / "index.html").is_file()
+    assert (site / "assets" / "report.png").stat().st_size < 300_000
+
+
+def test_the_site_lists_every_command_and_option(site: Path) -> None:
+    """The reference comes from the Typer application."""
+    page = (site / "reference" / "cli" / "index.html").read_text()
+    for names, node in COMMANDS.items():
+        part = page.partition(f"<code>export-mobile {' '.join(names)}</code>")[2].partition("<h")[0]
+        assert part, names
+        assert not {option for option in shown_options(node) if option not in part}, names
+    assert "[bold]" not in page
+
+
+def test_the_site_lists_every_field_of_the_manifest_and_every_public_name(site: Path) -> None:
+    """The reference comes from the pydantic models and from `exporter.__all__`."""
+    import exporter
+
+    page = (site / "reference" / "manifest" / "index.html").read_text()
+    assert not {field for field in Manifest.model_fields if f"<code>{field}</code>" not in page}
+    assert "<!-- generated" not in page
+    api = (site / "reference" / "api" / "index.html").read_text()
+    assert not {name for name in exporter.__all__ if f'id="exporter.{name}"' not in api} - {"__version__"}
+
+
+@pytest.mark.parametrize("guide", ["guides/model-cards", "guides/nights"])
+def test_the_site_lists_the_keys_of_a_file_of_settings(site: Path, guide: str) -> None:
+    """A key of a card or of nightly.toml is looked up, not guessed."""
+    page = (site / guide / "index.html").read_text()
+    keys = {"guides/model-cards": "checkpoint", "guides/nights": "retention"}
+    assert f"<code>{keys[guide]}</code>" in page
+    assert "<!-- generated" not in page
+
+
+def in_own_environment() -> bool:
+    return Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The project's own programs, and a cache that is empty at first."""
     return os.environ | {
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
         "EXPORT_MOBILE_CACHE": str(tmp_path_factory.mktemp("cache")),
     }
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
+    """A copy of the checkout as far as the pages use it, in which the README's commands have run."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("scripts", "models"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("LICENSE", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    # Already done by scripts/test; from here it would install this copy in the place of the project.
+    (folder / "scripts" / "setup").write_text("#!/bin/sh\n")
+    run_blocks("README.md", folder, environment)
+    return folder
+
+
+def run_blocks(page: str, folder: Path, environment: dict[str, str]) -> None:
+    """Run a page's shell blocks in order, each in a shell of its own."""
+    for block in blocks_to_run(page):
+        done = subprocess.run(
+            ["sh", "-eu", "-c", block],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{page}:\n{block}\n{done.stdout}\n{done.stderr}"
+
+
+WITH_BLOCKS = [page for page in PAGES if page != "README.md" and blocks_to_run(page)]
+in_project = pytest.mark.skipif(not in_own_environment(), reason="the commands run in the project's .venv")
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
-def test_the_readmes_commands_run(environment: dict[str, str]) -> None:
-    """In order, in a shell, as they stand; the demo's export first, then the rest on its files."""
-    shutil.rmtree(ROOT / "demo" / "released", ignore_errors=True)  # of an earlier run
-    for command in commands():
-        command += " --force" if " -o " in command and " release " not in command else ""
-        found = subprocess.run(
-            ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
-    _check_the_demo(manifest.load(ROOT / "demo" / "out" / "manifest.json"))
+@in_project
+def test_the_readmes_commands_run(checkout: Path) -> None:
+    """The export of the sample: real weights, real photos, no device claimed."""
+    _check_the_demo(manifest.load(checkout / "demo" / "out" / "manifest.json"))
+    assert manifest.load(checkout / "demo" / "mine" / "manifest.json").selected
 
 
-def _check_the_demo(found: Manifest) -> None:
-    """Real weights, real photos: fp32 proven to 1e-5, int8 within default limits, no device claimed."""
-    rows = {row.name: row for row in found.artifacts}
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("page", WITH_BLOCKS)
+@in_project
+def test_a_pages_commands_run(page: str, checkout: Path, environment: dict[str, str]) -> None:
+    """As they stand, in order, on what the README's commands made."""
+    run_blocks(page, checkout, environment)
+
+
+def _check_the_demo(listed: Manifest) -> None:
+    """fp32 is proven to 1e-5, int8 passes within the default limits."""
+    rows = {row.name: row for row in listed.artifacts}
     assert set(rows) == {v.name for v in variants.plan(targets.get("snapdragon865"))}
     for row in rows.values():
         if row.precision == "fp32":
@@ -194,21 +391,30 @@ def _check_the_demo(found: Manifest) -> None:
             assert row.status == "passed", row.reason
             assert row.quantized_weight_fraction is not None
             assert row.quantized_weight_fraction > 0.99
-    assert (found.calibration.kind, found.evidence.count) == ("photos", 64)
-    assert found.selected is not None
-    assert rows[found.selected].status == "passed"
-    assert found.verdict.budget == "not_measured"
+    assert (listed.calibration.kind, listed.evidence.count) == ("photos", 64)
+    assert listed.selected is not None
+    assert rows[listed.selected].status == "passed"
+    assert listed.verdict.budget == "not_measured"
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-@pytest.mark.skipif(not in_own_environment(), reason="the README's commands run in the project's .venv")
-def test_the_readmes_python_runs(tmp_path: Path, environment: dict[str, str]) -> None:
+@in_project
+def test_the_pages_python_runs(tmp_path: Path, checkout: Path, environment: dict[str, str]) -> None:
     """The API example, as a plain script; the cache has what the commands before it made."""
-    (code,) = blocks("python")
-    code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
-    subprocess.run([sys.executable, "-m", "exporter.data.demo", "demo"], cwd=ROOT, check=True)
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.startswith(("onnx-", "ort-"))
+    codes = {
+        code
+        for page in PAGES.values()
+        for code in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    }
+    for code in codes:
+        code = code.replace('out="demo/api"', f'out="{tmp_path / "api"}", formats=("onnx",)')
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith(("onnx-", "ort-"))
