@@ -114,7 +114,7 @@ def test_every_shell_block_is_run_or_says_why_not(page: str) -> None:
     assert PAGES[page].count("```sh\n") == len(BLOCK.findall(PAGES[page]))
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {"CHANGELOG.md"}))  # which also names what is gone
 def test_no_option_is_invented(page: str) -> None:
     """What a page says, the command line accepts and its --help shows."""
     spans = "\n".join(
