@@ -81,6 +81,12 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(metavar="PUB", help="The signer's public key: its signature must hold.")
     ] = None,
+    expect_name: Annotated[
+        str, typer.Option(metavar="NAME", help="Refuse a release of any other model.")
+    ] = "",
+    expect_version: Annotated[
+        str, typer.Option(metavar="VERSION", help="Refuse any other version: an older one is signed as well.")
+    ] = "",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes.")] = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -90,8 +96,9 @@ def verify(
     from exporter.cli.console import listings
     from exporter.release import check
 
+    wanted = check.Wanted(expect_name, expect_version)
     with watch(as_json) as observer:
-        found = check.verify(out, key, jobs or pipeline.worker_count(), observer)
+        found = check.verify(out, key, jobs or pipeline.worker_count(), observer, wanted)
     if as_json:
         typer.echo(json.dumps({"holds": found.holds} | asdict(found), indent=2))
     else:

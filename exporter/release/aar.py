@@ -15,6 +15,11 @@ from exporter.release import zip as archive
 from exporter.release.plan import Plan
 
 METADATA = "META-INF/com/android/build/gradle/aar-metadata.properties"
+ANDROID_MANIFEST = "AndroidManifest.xml"
+SYMBOLS = "R.txt"
+JAR = "classes.jar"
+FIXED = (ANDROID_MANIFEST, SYMBOLS, JAR, METADATA)
+"""The files of every library but the model."""
 PROPERTIES = """\
 aarFormatVersion=1.0
 aarMetadataVersion=1.0
@@ -26,6 +31,7 @@ coreLibraryDesugaringEnabled=false
 """What the Android Gradle Plugin 8 writes for a library that asks nothing of its users."""
 MIN_SDK = 21
 """Without one the manifest merger assumes 1, and adds the permissions that such old apps had implicitly."""
+JAR_MANIFEST_NAME = "META-INF/MANIFEST.MF"
 JAR_MANIFEST = b"Manifest-Version: 1.0\r\n\r\n"
 
 
@@ -39,28 +45,27 @@ def write(plan: Plan, path: Path, scratch: Path) -> None:
     """
     artifact = plan.android
     assert artifact is not None
-    jar = scratch / "classes.jar"
+    jar = scratch / JAR
     _jar(jar, plan.date)
     files: dict[str, archive.Content] = {
-        "AndroidManifest.xml": _manifest(plan).encode(),
-        "R.txt": b"",
-        "classes.jar": jar,
+        ANDROID_MANIFEST: _manifest(plan).encode(),
+        SYMBOLS: b"",
+        JAR: jar,
         "res/": b"",
         METADATA: PROPERTIES.encode(),
-        asset(plan): plan.path(artifact),
+        asset(plan.name, str(artifact.file)): plan.path(artifact),
     }
     archive.write(path, files, plan.date)
 
 
-def asset(plan: Plan) -> str:
+def asset(name: str, file: str) -> str:
     """Where the model lies in the AAR; a folder of its own, so that two models of one app never collide."""
-    assert plan.android is not None
-    return f"assets/{plan.name}/{plan.android.file}"
+    return f"assets/{name}/{file}"
 
 
 def _jar(path: Path, date: datetime) -> None:
     """No classes: the runtime has them all. A jar must still be there, and a jar has a manifest."""
-    archive.write(path, {"META-INF/MANIFEST.MF": JAR_MANIFEST}, date)
+    archive.write(path, {JAR_MANIFEST_NAME: JAR_MANIFEST}, date)
 
 
 def _manifest(plan: Plan) -> str:

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from exporter.errors import OutputError
 from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, inside
-from exporter.release import card, examples, maven, repeat, sbom, serials, sign, snippets, sums, swift
+from exporter.release import (
+    card,
+    examples,
+    listing,
+    maven,
+    repeat,
+    sbom,
+    serials,
+    sign,
+    snippets,
+    sums,
+    swift,
+)
 from exporter.release import zip as archive
 from exporter.release.plan import Plan, ReleaseRequest, plan
 from exporter.staging import publish, staging
@@ -79,31 +91,41 @@ def build(planned: Plan, directory: Path, scratch: Path) -> None:
     face = {MODEL_CARD: card.model_card(planned), **card.caveats(planned), **code}
     if planned.request.licence:
         face[LICENCE] = planned.request.licence.read_bytes()
-    inner = face | {SBOM: bill, README: card.readme_of_zip(planned)}
-    _zip(planned, inner, directory / f"{planned.title}.zip", scratch)
     maven.write(planned, directory, scratch)
     swift.write(planned, directory)
     outer = {f"{planned.title}.cdx.json": bill, README: card.readme(planned, planned.request.key is not None)}
     _write(directory, face | outer)
+    inner = face | {SBOM: bill, README: card.readme_of_zip(planned)}
+    _zip(planned, inner, directory, scratch / "zip")
     sums.write(directory)
 
 
-def _zip(planned: Plan, inner: Mapping[str, bytes], path: Path, scratch: Path) -> None:
-    """What an app team unpacks: also a folder that `export-mobile verify` can check on its own."""
-    root = scratch / "zip"
+def _zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path) -> None:
+    """Make what an app team unpacks: also a folder that `export-mobile verify` can check on its own.
+
+    Args:
+        planned: The release.
+        inner: Files of the zip that say what it is.
+        directory: The release's folder, complete but for the zip and the hashes: the manifest lists it.
+        root: A folder to put together what goes into the zip.
+    """
     root.mkdir()
     out = planned.request.out
     listed = planned.manifest
     evidence = (e.file for e in listed.evidence.files if e.file not in planned.samples)
     for file in (*(str(a.file) for a in listed.artifacts), *evidence):
         _copy(inside(out, file), root / file)
-    files = {**inner, MANIFEST: planned.text.encode(), **examples.files(out / EVIDENCE, listed)}
+    files = {**inner, **examples.files(out / EVIDENCE, listed)}
     files |= {**planned.samples, PAGE: serials.page(out, planned.devices)}
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()
     _write(root, files)
+    text = listing.written(
+        planned.text, listing.in_folder(directory, planned.title, sign.FOLDER), listing.in_zip(root)
+    )
+    _write(root, {MANIFEST: text.encode()})
     sums.write(root)
-    archive.write(path, archive.folder(root), planned.date)
+    archive.write(directory / f"{planned.title}.zip", archive.folder(root), planned.date)
     shutil.rmtree(root)
 
 

@@ -160,7 +160,7 @@ def readme(plan: Plan, signed: bool) -> bytes:
         lines += ["There is no Android library: none of the chosen artifacts runs on Android.", ""]
     if not plan.apple:
         lines += ["There is no Swift package: none of the chosen artifacts is for Core ML or ExecuTorch.", ""]
-    lines += ["Check it, offline:", "", *_commands(signed), ""]
+    lines += ["Check it, offline:", "", *_commands(plan, signed), ""]
     lines.append(
         "Nothing in it depends on when or where it was made; the date of everything in it is "
         f"{plan.date:%Y-%m-%d %H:%M:%S} UTC."
@@ -179,16 +179,19 @@ def _contents(plan: Plan, signed: bool) -> list[str]:
     if plan.android:
         lines.append(f"| `{maven.FOLDER}/` | a Maven repository with `{maven.coordinates(plan)}` (AAR) |")
     if plan.apple:
-        lines.append(f"| `{swift.FOLDER}/{swift.module(plan)}/` | a Swift package with `{plan.apple.file}` |")
+        lines.append(
+            f"| `{swift.FOLDER}/{swift.module(plan.name)}/` | a Swift package with `{plan.apple.file}` |"
+        )
     if signed:
         lines.append("| `signatures/` | OpenSSF model-signing signatures of this folder and of the zip |")
     return lines
 
 
-def _commands(signed: bool) -> list[str]:
+def _commands(plan: Plan, signed: bool) -> list[str]:
+    wanted = f"--expect-name {plan.name} --expect-version {plan.request.version}"
     if not signed:
-        return ["    export-mobile verify .", "", "Nobody signed it: the hashes find accidents, not intent."]
+        return [f"    export-mobile verify . {wanted}", "", "Nobody signed it: the hashes find accidents, not intent."]
     return [
-        "    export-mobile verify . --key PUBLIC_KEY.pem",
+        f"    export-mobile verify . --key PUBLIC_KEY.pem {wanted}",
         "    model_signing verify key . --signature signatures/bundle.sig --public_key PUBLIC_KEY.pem",
     ]

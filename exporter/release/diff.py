@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from exporter import files, held
-from exporter.errors import VerificationError
 from exporter.release import check
 from exporter.release import zip as archive
 from exporter.report import manifest
@@ -96,10 +95,7 @@ def read(path: Path) -> Manifest:
         VerificationError: There is none, or the archive is hostile.
     """
     if path.is_dir() and check.is_release(path):
-        zips = sorted(path.glob("*.zip"))
-        if len(zips) != 1:
-            raise VerificationError(f"{path} holds {len(zips)} zip files, a release has one.")
-        path = zips[0]
+        path = check.zip_of(path)
     if not path.is_file():
         return manifest.load(path / files.MANIFEST)
     with held.scratch("diff") as scratch:

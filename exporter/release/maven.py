@@ -6,7 +6,7 @@ There is no `.module` file: Gradle's own metadata only adds variants, and this l
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
 from exporter.release import aar
@@ -14,6 +14,7 @@ from exporter.release.plan import Plan
 from exporter.report.manifest.schema import Artifact
 
 FOLDER = "maven"
+METADATA = "maven-metadata.xml"
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
 """Each beside every file, the first two because old clients know no others."""
 RUNTIMES = {
@@ -28,14 +29,27 @@ def write(plan: Plan, directory: Path, scratch: Path) -> None:
     """Write the repository with the Android library; does nothing when no artifact is for Android."""
     if plan.android is None:
         return
-    base = directory.joinpath(FOLDER, *plan.request.group.split("."), plan.name)
-    versioned = base / plan.request.version
-    versioned.mkdir(parents=True)
-    aar.write(plan, versioned / f"{plan.title}.aar", scratch)
-    (versioned / f"{plan.title}.pom").write_bytes(_pom(plan, plan.android).encode())
-    (base / "maven-metadata.xml").write_bytes(_metadata(plan).encode())
-    for path in [*versioned.iterdir(), base / "maven-metadata.xml"]:
-        _add_checksums(path)
+    path = directory / FOLDER / library(plan.request.group, plan.name, plan.request.version)
+    path.parent.mkdir(parents=True)
+    aar.write(plan, path, scratch)
+    pom = path.with_name(f"{plan.title}.pom")
+    pom.write_bytes(_pom(plan, plan.android).encode())
+    metadata = path.parents[1] / METADATA
+    metadata.write_bytes(_metadata(plan).encode())
+    for file in (path, pom, metadata):
+        _add_checksums(file)
+
+
+def library(group: str, name: str, version: str) -> str:
+    """Where the library lies in the repository."""
+    return f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.aar"
+
+
+def names(group: str, name: str, version: str) -> set[str]:
+    """Every file of the repository."""
+    path = PurePosixPath(library(group, name, version))
+    described = (str(path), f"{str(path).removesuffix('.aar')}.pom", str(path.parents[1] / METADATA))
+    return {f"{file}{suffix}" for file in described for suffix in ("", *(f".{a}" for a in ALGORITHMS))}
 
 
 def _add_checksums(path: Path) -> None:

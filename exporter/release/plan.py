@@ -78,17 +78,27 @@ class Plan:
     @property
     def android(self) -> Artifact | None:
         """The artifact for the Android library."""
-        return next((a for a in self.manifest.artifacts if a.format in ANDROID), None)
+        return for_android(self.manifest)
 
     @property
     def apple(self) -> Artifact | None:
-        """The artifact for the Swift package: Core ML before ExecuTorch on the CPU."""
-        rows = self.manifest.artifacts
-        core_ml = next((a for a in rows if a.format == "coreml"), None)
-        return core_ml or next((a for a in rows if a.format == "executorch" and a.backend == "xnnpack"), None)
+        """The artifact for the Swift package."""
+        return for_apple(self.manifest)
 
     def path(self, artifact: Artifact) -> Path:
         return self.request.out / str(artifact.file)
+
+
+def for_android(listed: Manifest) -> Artifact | None:
+    """The artifact of a bundle that its Android library carries; None when none can be."""
+    return next((a for a in listed.artifacts if a.format in ANDROID), None)
+
+
+def for_apple(listed: Manifest) -> Artifact | None:
+    """The artifact of a bundle that its Swift package carries: Core ML before ExecuTorch on the CPU."""
+    rows = listed.artifacts
+    core_ml = next((a for a in rows if a.format == "coreml"), None)
+    return core_ml or next((a for a in rows if a.format == "executorch" and a.backend == "xnnpack"), None)
 
 
 def plan(request: ReleaseRequest) -> Plan:

@@ -26,7 +26,7 @@ def files(plan: Plan) -> dict[str, bytes]:
     report = restore.report(plan.manifest)
     made: dict[str, bytes] = {}
     if plan.android:
-        libraries = Libraries(asset=aar.asset(plan).removeprefix("assets/"))
+        libraries = Libraries(asset=aar.asset(plan.name, str(plan.android.file)).removeprefix("assets/"))
         suffix = str(plan.android.file).rpartition(".")[2]
         head = GRADLE.format(coordinates=maven.coordinates(plan), suffix=suffix)
         shown = of_report(replace(report, selected=plan.android.name), libraries)
@@ -34,7 +34,7 @@ def files(plan: Plan) -> dict[str, bytes]:
             f"{FOLDER}/LoadAndRun.kt": f"{head}{s.code}\n".encode() for s in shown if "Kotlin" in s.title
         }
     if plan.apple:
-        module = swift.module(plan)
+        module = swift.module(plan.name)
         head = PACKAGE.format(folder=swift.FOLDER, module=module)
         shown = of_report(replace(report, selected=plan.apple.name), Libraries(module=module))
         mine = [s for s in shown if "Swift" in s.title and s.file == plan.apple.file]

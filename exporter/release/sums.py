@@ -16,16 +16,27 @@ def text(directory: Path, without: Collection[str] = ()) -> str:
     """A line per file, sorted by name: all but `FILE` at the top and what lies in the folders `without`.
 
     Raises:
-        VerificationError: Something in the folder is neither a file nor a folder.
+        VerificationError: Something in the folder is neither a file nor a folder that holds one, or has a
+            name that a line cannot hold.
     """
     lines = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory)
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise VerificationError(f"{name} is a link or a device; a bundle holds files only.")
+        _check_entry(path, name.as_posix())
         if path.is_file() and name.parts[0] not in {FILE, *without}:
             lines.append(f"{files.digest_file(path)}  {name.as_posix()}\n")
     return "".join(lines)
+
+
+def _check_entry(path: Path, name: str) -> None:
+    """Refuse what no line can stand for: a name with a line break in it would hide two other files."""
+    plain = ascii(name)[1:-1]
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        raise VerificationError(f"{plain} is a link or a device; a bundle holds files only.")
+    if not name.isprintable() or "\\" in name:
+        raise VerificationError(f"{plain} is no plain name; it is not part of the release.")
+    if path.is_dir() and not any(path.iterdir()):
+        raise VerificationError(f"{plain} is an empty folder; it is not part of the release.")
 
 
 def write(directory: Path, without: Collection[str] = ()) -> None:

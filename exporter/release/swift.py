@@ -62,9 +62,21 @@ PLATFORMS = {"coreml": ("16", "13"), "executorch": ("17", "12")}
 own package asks for iOS 17."""
 
 
-def module(plan: Plan) -> str:
-    """mobilenet_v2 is "MobilenetV2Model"."""
-    return "".join(part.capitalize() for part in re.split("[_-]", plan.name)) + "Model"
+def module(name: str) -> str:
+    """The Swift module of a model: mobilenet_v2 is "MobilenetV2Model"."""
+    return "".join(part.capitalize() for part in re.split("[_-]", name)) + "Model"
+
+
+def sources(name: str) -> tuple[str, str]:
+    """Where the two source files of a model's package lie, below `FOLDER`."""
+    own = module(name)
+    return f"{own}/Package.swift", f"{own}/Sources/{own}/{own}.swift"
+
+
+def resource(name: str, file: str) -> str:
+    """Where the model itself lies in its package, below `FOLDER`."""
+    own = module(name)
+    return f"{own}/Sources/{own}/Resources/{file}"
 
 
 def write(plan: Plan, directory: Path) -> None:
@@ -72,15 +84,14 @@ def write(plan: Plan, directory: Path) -> None:
     artifact = plan.apple
     if artifact is None:
         return
-    name = module(plan)
-    root = directory / FOLDER / name
-    sources = root / "Sources" / name
-    (sources / "Resources").mkdir(parents=True)
+    package, code = (directory / FOLDER / file for file in sources(plan.name))
+    source = plan.path(artifact)
+    target = directory / FOLDER / resource(plan.name, str(artifact.file))
+    target.parent.mkdir(parents=True)
     ios, macos = PLATFORMS[artifact.format]
-    words = {"module": name, "file": str(artifact.file), "ios": ios, "macos": macos}
-    (root / "Package.swift").write_bytes(PACKAGE.format(**words).encode())
-    (sources / f"{name}.swift").write_bytes(_source(plan, artifact).encode())
-    source, target = plan.path(artifact), sources / "Resources" / str(artifact.file)
+    words = {"module": module(plan.name), "file": str(artifact.file), "ios": ios, "macos": macos}
+    package.write_bytes(PACKAGE.format(**words).encode())
+    code.write_bytes(_source(plan, artifact).encode())
     if source.is_dir():
         shutil.copytree(source, target)
     else:
@@ -92,7 +103,7 @@ def _source(plan: Plan, artifact: Artifact) -> str:
     return template.format(
         title=plan.title,
         architecture=re.sub(r"[^\w.:/ -]", "?", plan.manifest.source.architecture),
-        module=module(plan),
+        module=module(plan.name),
         version=plan.request.version,
         file=artifact.file,
     )

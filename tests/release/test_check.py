@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit, Finding
 from exporter.release import check, sign, sums
 from exporter.release import zip as archive
+from tests.release.forging import forged, library, repacked, resummed
 
 Keys = tuple[Path, Path]
+TITLE = "It is net 1.4.0 of com.example."
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def changed(path: Path, position: int, bit: int) -> Iterator[None]:
 def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) -> None:
     """The folder and the zip alone, with the key and without; and it says which."""
     for path in (signed, signed / "net-1.4.0.zip"):
-        assert check.verify(path, keys[1]).facts == ("Signed with the private half of pub.pem.",)
-        assert check.verify(path).facts == (check.NOT_CHECKED,)
+        assert check.verify(path, keys[1]).facts == (TITLE, "Signed with the private half of pub.pem.")
+        assert check.verify(path).facts == (TITLE, check.NOT_CHECKED)
         assert check.verify(path, keys[1]).holds
     assert len(numerics) == 6
 
@@ -65,7 +65,7 @@ def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) 
 def test_a_zip_alone(signed: Path, keys: Keys, tmp_path: Path) -> None:
     """With its signature beside it, and without any."""
     lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
-    assert check.verify(lone).facts == (check.UNSIGNED,)
+    assert check.verify(lone).facts == (TITLE, check.UNSIGNED)
     with pytest.raises(VerificationError, match="has no signature"):
         check.verify(lone, keys[1])
     shutil.copy(signed / "signatures" / "net-1.4.0.zip.sig", tmp_path)
@@ -117,47 +117,14 @@ def test_50_random_bytes_of_the_zip_alone(signed: Path, tmp_path: Path, numerics
     assert numerics == []
 
 
-def repacked(change: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Damage inside the zip by someone who then makes a faultless zip, and list of hashes, of it."""
-
-    def damage(signed: Path) -> None:
-        path = signed / "net-1.4.0.zip"
-        inside = signed.parent / "inside"
-        inside.mkdir()
-        archive.unpack(path, inside)
-        with zipfile.ZipFile(path) as opened:
-            date = opened.infolist()[0].date_time
-        change(inside)
-        archive.write(path, archive.folder(inside), datetime(*date, tzinfo=UTC))
-        sums.write(signed, without=("signatures",))
-
-    return damage
-
-
-def resummed(name: str, text: str) -> Callable[[Path], None]:
-    def damage(signed: Path) -> None:
-        path = signed / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        sums.write(signed, without=("signatures",))
-
-    return damage
-
-
 def link(signed: Path) -> None:
     (signed / "LICENSE").rename(signed.parent / "LICENSE")
     (signed / "LICENSE").symlink_to(signed.parent / "LICENSE")
 
 
-def other_model(signed: Path) -> None:
+def other_model(inside: Path) -> None:
     """The right name, other weights, in a well-formed library."""
-    path = signed / "maven/com/example/net/1.4.0/net-1.4.0.aar"
-    inside = signed.parent / "aar"
-    inside.mkdir()
-    archive.unpack(path, inside)
     (inside / "assets" / "net" / "onnx-fp32.onnx").write_bytes(b"other")
-    archive.write(path, {**archive.folder(inside), "res/": b""}, datetime(1980, 1, 1, tzinfo=UTC))
-    sums.write(signed, without=("signatures",))
 
 
 def no_release(inside: Path) -> None:
@@ -175,14 +142,20 @@ UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no list": (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
     "signature gone": (lambda d: (d / "signatures" / "bundle.sig").unlink(), "bundle.sig is missing"),
     "signature more": (lambda d: (d / "signatures" / "x").write_text(""), "x is not part of the release"),
-    "two zips": (resummed("b.zip", "x"), "holds 2 files"),
+    "two zips": (resummed(lambda d: (d / "b.zip").write_text("x")), "holds 2 zip archives"),
     "inner file": (
         repacked(lambda d: (d / "LICENSE").write_text("x")),
         "LICENSE is not the file that was released",
     ),
     "inner manifest": (repacked(no_release), "does not say that it is a release"),
-    "other model": (other_model, "onnx-fp32.onnx in net-1.4.0.aar is not the one in the zip"),
-    "other bom": (resummed("net-1.4.0.cdx.json", "{}"), "does not list the released artifacts"),
+    "other model": (
+        forged(library(other_model)),
+        "onnx-fp32.onnx in net-1.4.0.aar is not the one in the zip",
+    ),
+    "other bom": (
+        forged(lambda d: (d / "net-1.4.0.cdx.json").write_text("{}")),
+        "does not list the released artifacts",
+    ),
 }
 """Damage, and the words that name it even to whoever has no key."""
 
@@ -214,7 +187,7 @@ def test_damage_with_the_key(name: str, signed: Path, keys: Keys, numerics: list
 
 def test_hashes_made_anew_need_the_key(signed: Path, keys: Keys) -> None:
     """Whoever changes a file and all hashes deceives who has no key, and only them."""
-    resummed("LICENSE", "Another licence")(signed)
+    forged(lambda d: (d / "LICENSE").write_text("Another licence"))(signed)
     assert holds(signed)
     assert "signature of signed does not hold" in said(signed, keys[1])
 
@@ -234,7 +207,7 @@ def test_anothers_key(signed: Path, tmp_path: Path) -> None:
 def test_a_release_without_signature_needs_one_when_there_is_a_key(signed: Path, keys: Keys) -> None:
     """Taking the signatures away is no way around them."""
     shutil.rmtree(signed / "signatures")
-    assert check.verify(signed).facts == (check.UNSIGNED,)
+    assert check.verify(signed).facts == (TITLE, check.UNSIGNED)
     assert "has no signature" in said(signed, keys[1])
 
 

@@ -167,6 +167,10 @@ class Verdicts(Part):
     budget: BudgetVerdict
 
 
+Listing = Annotated[dict[Annotated[str, Field(max_length=1000)], Sha256], Field(max_length=20_000)]
+"""Name of a file -> its sha256; the names are compared, and never become a path."""
+
+
 class Release(Part):
     """Only in a bundle's manifest: what `export-mobile release` made of an export."""
 
@@ -177,6 +181,15 @@ class Release(Part):
     """What no phone has shown to be fast enough, a sentence each."""
     not_verified: tuple[str, ...] = ()
     """What was never executed, a sentence each."""
+    files: Listing = Field(default_factory=dict)
+    """Every file of the release's folder around the zip, but for hashes and signatures."""
+    contents: Listing = Field(default_factory=dict)
+    """Every other file of the zip, but for its hashes."""
+
+    @property
+    def title(self) -> str:
+        """How the files of the release are called."""
+        return f"{self.name}-{self.version}"
 
 
 class Manifest(Part):

@@ -1,0 +1,108 @@
+"""Changes to a release by someone without the key, who then makes every hash and list fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from exporter.release import listing, sums
+from exporter.release import zip as archive
+
+TITLE = "net-1.4.0"
+AAR = f"maven/com/example/net/1.4.0/{TITLE}.aar"
+RESOURCE = "swift/NetModel/Sources/NetModel/Resources/coreml-fp16.mlpackage"
+Damage = Callable[[Path], object]
+
+
+def resum(signed: Path) -> None:
+    """Make the folder's hashes fit what lies in it, whatever its names; `sums.write` refuses some."""
+    listed = listing.digests(signed, (sums.FILE, "signatures"))
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
+    (signed / sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
+
+
+def resummed(change: Damage) -> Damage:
+    """A change of the folder with new hashes, the list in the manifest as it was."""
+
+    def damage(signed: Path) -> None:
+        change(signed)
+        resum(signed)
+
+    return damage
+
+
+def repacked(change: Damage, title: str = TITLE) -> Damage:
+    """A change inside the zip, in a faultless new zip, with new hashes outside."""
+
+    def damage(signed: Path) -> None:
+        path, inside = signed / f"{title}.zip", signed.parent / "inside"
+        inside.mkdir()
+        archive.unpack(path, inside)
+        change(inside)
+        repack(path, inside)
+        resum(signed)
+
+    return damage
+
+
+def repack(path: Path, inside: Path) -> None:
+    """Write an archive anew from a folder, with its own date; the folder is used up."""
+    with zipfile.ZipFile(path) as opened:
+        date = opened.infolist()[0].date_time
+    archive.write(path, archive.folder(inside), datetime(*date, tzinfo=UTC))
+    shutil.rmtree(inside)
+
+
+def forged(change: Damage) -> Damage:
+    """A change of the folder that the manifest's list and all hashes were made to fit."""
+
+    def damage(signed: Path) -> None:
+        change(signed)
+
+        def relist(inside: Path) -> None:
+            path = inside / "manifest.json"
+            outer = listing.in_folder(signed, TITLE, "signatures")
+            path.write_text(listing.written(path.read_text(), outer, listing.in_zip(inside)))
+            sums.write(inside)
+
+        repacked(relist)(signed)
+
+    return damage
+
+
+def edited(change: Callable[[Any], object]) -> Damage:
+    """A change of the manifest in the zip, with new hashes."""
+
+    def edit(inside: Path) -> None:
+        path = inside / "manifest.json"
+        listed = json.loads(path.read_text())
+        change(listed)
+        path.write_text(json.dumps(listed))
+        sums.write(inside)
+
+    return repacked(edit)
+
+
+def library(change: Damage) -> Damage:
+    """A change inside the Android library, in a well-formed new one."""
+
+    def damage(signed: Path) -> None:
+        inside = signed.parent / "library"
+        inside.mkdir()
+        archive.unpack(signed / AAR, inside)
+        change(inside)
+        content: dict[str, bytes | Path] = {**archive.folder(inside), "res/": b""}
+        archive.write(signed / AAR, content, datetime(1980, 1, 1, tzinfo=UTC))
+
+    return damage
+
+
+def with_code(inside: Path) -> None:
+    """A class where a library of data has none."""
+    jar = {"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", "Evil.class": b"\xca\xfe\xba\xbe"}
+    archive.write(inside / "classes.jar", jar, datetime(1980, 1, 1, tzinfo=UTC))
