@@ -190,7 +190,11 @@ def _contents(plan: Plan, signed: bool) -> list[str]:
 def _commands(plan: Plan, signed: bool) -> list[str]:
     wanted = f"--expect-name {plan.name} --expect-version {plan.request.version}"
     if not signed:
-        return [f"    export-mobile verify . {wanted}", "", "Nobody signed it: the hashes find accidents, not intent."]
+        return [
+            f"    export-mobile verify . {wanted}",
+            "",
+            "Nobody signed it: the hashes find accidents, not intent.",
+        ]
     return [
         f"    export-mobile verify . --key PUBLIC_KEY.pem {wanted}",
         "    model_signing verify key . --signature signatures/bundle.sig --public_key PUBLIC_KEY.pem",
