@@ -44,6 +44,12 @@ def digest_path(path: Path) -> str:
     return total.hexdigest()
 
 
+def size_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def lowering_file(precision: Precision, name: str = "") -> str:
     """In OUT: what an artifact's quantised program computes.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, parts, reparametrized
 from exporter.architectures.weights import Weights
+from exporter.checkpoints import foreign
 from exporter.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -273,7 +274,13 @@ def _refusal(misfit: Misfit, title: str, assign: bool, from_arch: bool) -> Archi
 
 
 def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
-    """Describe weights that are not the network's, by the first keys that differ."""
+    """Describe weights that are not the network's, by what they are or by the first keys that differ."""
+    if kind := foreign.by_names(comparison.extra):
+        return ArchitectureError(
+            f"The file holds {kind.title}, not the weights of {comparison.title}: it has "
+            f"{index.printable(next(key for key in comparison.extra if kind.names.search(key)))}.",
+            kind.advice,
+        )
     share = f"{comparison.matched} of {len(comparison.tensors)} tensors match"
     return ArchitectureError(
         f"The weights do not fit {comparison.title}: {share}. {comparison.summary()}.", hint

@@ -13,6 +13,7 @@ from exporter.architectures import index, loading, lookalikes, reparametrized, s
 from exporter.architectures.built import Built, Photo
 from exporter.architectures.preprocessing import resized
 from exporter.architectures.weights import Weights
+from exporter.checkpoints import foreign
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint
 
@@ -130,6 +131,12 @@ def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
     """
+    if kind := foreign.by_names(readings[0]):
+        name = next(key for key in readings[0] if kind.names.search(key))
+        return ArchitectureError(
+            f"The file holds {kind.title}: it has {index.printable(name)}, which no known network has.",
+            kind.advice,
+        )
     ranked = [(index.near_misses(shapes), shapes) for shapes in readings]
     nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
     if not nearest:

@@ -6,12 +6,16 @@ To add one, write a module with the two functions of `Kind` and add a line to th
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from exporter.checkpoints import (
     container,
+    distributed,
     exported_program,
+    foreign,
     lightning,
     pickled_module,
     safetensors,
@@ -53,7 +57,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     """Read a checkpoint: its weights, and for self-contained kinds the network too.
 
     Args:
-        path: Any file.
+        path: Any file, or a folder of `torch.distributed.checkpoint`.
         trust: Whether code in the file may run: needed for whole pickled modules, and for archives that
             ask for more than a plain model does.
 
@@ -63,17 +67,30 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: The file cannot be read, or not safely. Never anything else.
     """
-    with opened(path) as source:
-        try:
-            return _read(source, trust)
-        except CheckpointError as error:
-            raise _located(error, path) from error
-        # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
-        except (Exception, pickle.PickleError) as error:
-            reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")
-            raise DamagedFileError(
-                f"{path} is damaged or no checkpoint: {reason or type(error).__name__}. {EXPECTED}", DAMAGED
-            ) from error
+    if distributed.matches(path):
+        with _explained(path):
+            return distributed.read(path)
+    if distributed.is_part(path):
+        raise CheckpointError(
+            f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."
+        )
+    with opened(path) as source, _explained(path):
+        return _read(source, trust)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Make every failure a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise _located(error, path) from error
+    # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
+    except (Exception, pickle.PickleError) as error:
+        reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")
+        raise DamagedFileError(
+            f"{path} is damaged or no checkpoint: {reason or type(error).__name__}. {EXPECTED}", DAMAGED
+        ) from error
 
 
 def _read(source: Source, trust: bool) -> Checkpoint:
@@ -81,6 +98,8 @@ def _read(source: Source, trust: bool) -> Checkpoint:
         if kind.matches(source):
             return kind.read(source, trust)
     if source.pickled is not None:
+        if problem := foreign.deepspeed(source.pickled.root, ()):
+            raise CheckpointError(f"{source.path} is {problem}.", foreign.ZERO_ADVICE)
         found = "; ".join(f"{key}: {what}" for key, what in _top(source)[:5])
         raise CheckpointError(
             f"{source.path} holds no weights ({found or 'it is empty'}).",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from exporter.checkpoints import foreign
 from exporter.checkpoints.torchfile import Pickled
 from exporter.checkpoints.values import ITEM_BYTES, AnyTensor, ArrayRef, Opaque, Storage, TensorRef
 from exporter.errors import CheckpointError
@@ -48,6 +49,11 @@ def load(
             read[ref.storage] = pickled.read_storage(ref.storage)
         tensors[name] = _real(name, ref, read)
     return as_float32(tensors)
+
+
+def raw(name: str, ref: TensorRef, pickled: Pickled) -> torch.Tensor:
+    """Read one tensor in the type it is stored in."""
+    return _strided(name, ref, pickled.read_storage(ref.storage))
 
 
 def size_bytes(ref: AnyTensor) -> int:
@@ -121,7 +127,7 @@ def _real(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch
         case Opaque():
             raise CheckpointError(
                 f"The tensor {name!r} is {ref.what}, expected plain numbers.",
-                "Save the float weights: torch.save(model.state_dict(), …) before quantising or sharding.",
+                foreign.advice(ref.what),
             )
 
 

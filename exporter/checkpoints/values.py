@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
+from exporter.checkpoints import foreign
+
 ITEM_BYTES: Mapping[str, int] = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8,
     "uint64": 8, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
@@ -153,7 +155,12 @@ SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
 def safe_key(key: object) -> Any:
-    """A key that is cheap to hash: a tuple nested a million deep would overflow the interpreter's stack."""
+    """A key that is cheap to hash: a tuple nested a million deep would overflow the interpreter's stack.
+
+    An inert object is hashed by its identity.
+    """
+    if isinstance(key, Inert):
+        return key
     flat = type(key) is tuple and len(key) < 64 and all(type(part) in SCALARS for part in key)
     return key if type(key) in SCALARS or flat else Inert(f"a {type(key).__name__} as a key")
 
@@ -215,6 +222,9 @@ def _opaque(what: str) -> Maker:
     return Maker(lambda *_: Opaque(what))
 
 
+WRAPPER_SUBCLASS = _opaque("of a tensor class of its own")
+
+
 def _mapping(items: Any = (), *_: object) -> dict[Any, Any]:
     pairs = items.items() if isinstance(items, dict) else items
     if not isinstance(pairs, Sequence) and not isinstance(items, dict):
@@ -258,6 +268,8 @@ def _complex(real: object = 0.0, imaginary: object = 0.0, *_: object) -> complex
 
 
 def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
+    if function is WRAPPER_SUBCLASS and isinstance(kind, Foreign):
+        return Opaque(foreign.class_of_tensors(kind.name))
     if not isinstance(function, Maker) or not isinstance(arguments, tuple):
         return Inert(function.name if isinstance(function, Foreign) else "a tensor subclass")
     return function.make(*arguments)
@@ -303,7 +315,8 @@ ALLOWED: Mapping[str, object] = {
     "torch._utils._rebuild_sparse_tensor": _opaque("sparse"),
     "torch._utils._rebuild_nested_tensor": _opaque("nested"),
     "torch._utils._rebuild_meta_tensor_no_storage": _opaque("on the meta device, without values"),
-    "torch._utils._rebuild_wrapper_subclass": _opaque("of a tensor class of its own"),
+    "torch._utils._rebuild_wrapper_subclass": WRAPPER_SUBCLASS,
+    "torch.distributed._shard.sharded_tensor.api.ShardedTensor": _opaque(foreign.SHARDED),
     "torch._tensor._rebuild_from_type_v2": Maker(_rebuild_from_type),
     "torch.Size": Maker(_tuple),
     "collections.OrderedDict": Maker(_ordered),

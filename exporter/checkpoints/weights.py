@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from exporter.checkpoints import contents, prefixes, stated, tensors
+from exporter.checkpoints import contents, foreign, prefixes, stated, tensors
 from exporter.checkpoints.choose import Candidate
 from exporter.checkpoints.source import Source
 from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.values import AnyTensor, Opaque
+from exporter.errors import CheckpointError
 from exporter.records import Checkpoint, Reading
 
 
@@ -30,6 +32,10 @@ def checkpoint(
     Raises:
         CheckpointError: A tensor cannot be read, or is not finite.
     """
+    if problem := foreign.deepspeed(pickled.root, [_shape(ref) for ref in chosen.tensors.values()]):
+        raise CheckpointError(f"The file is {problem}.", foreign.ZERO_ADVICE)
+    if foreign.is_deepspeed(pickled.root):
+        notes = (*notes, foreign.ZERO_NOTE)
     loaded, converted = tensors.load(chosen.tensors, pickled, source.size_bytes)
     return Checkpoint(
         path=source.path,
@@ -43,3 +49,7 @@ def checkpoint(
         extra_state=chosen.extra_state,
         stated_networks=stated.networks(pickled.root),
     )
+
+
+def _shape(ref: AnyTensor) -> tuple[int, ...]:
+    return () if isinstance(ref, Opaque) else ref.shape

@@ -136,7 +136,9 @@ def _silent(event: Event) -> None:
 
 
 def _check_is_file(path: Path) -> None:
-    if not path.is_file():
+    from exporter.checkpoints import distributed
+
+    if not path.is_file() and not distributed.matches(path):
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
 

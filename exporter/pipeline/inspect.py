@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError
+from exporter.files import size_bytes
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
 
 
@@ -48,7 +49,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
         kind=checkpoint.kind,
-        size_bytes=request.checkpoint.stat().st_size,
+        size_bytes=size_bytes(request.checkpoint),
         contents=checkpoint.contents,
         architecture=model.architecture,
         problem="",
@@ -67,7 +68,7 @@ def _without_network(request: ModelRequest, checkpoint: Checkpoint, error: Archi
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
         kind=checkpoint.kind,
-        size_bytes=request.checkpoint.stat().st_size,
+        size_bytes=size_bytes(request.checkpoint),
         contents=checkpoint.contents,
         architecture=None,
         problem=str(error),

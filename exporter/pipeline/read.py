@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.config.request import ModelRequest
-from exporter.files import digest_file
+from exporter.files import digest_path
 from exporter.pipeline import cache, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.results import DATA, Facts
@@ -123,4 +123,4 @@ def _source_key(context: Context) -> str:
     if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
     anywhere = replace(request, checkpoint=Path(), calibration=None)
-    return cache.key(cache.toolchain(), digest_file(request.checkpoint), anywhere, context.calibration_digest)
+    return cache.key(cache.toolchain(), digest_path(request.checkpoint), anywhere, context.calibration_digest)

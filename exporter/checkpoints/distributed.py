@@ -1,0 +1,191 @@
+"""A folder of `torch.distributed.checkpoint` (DCP): all ranks' shards, put together without a process group.
+
+`.metadata` is a pickle that says which tensors there are and where each shard lies; a `.distcp` file is a row
+of small `torch.save` archives. Both are read with the restricted unpickler: nothing in them runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoints import choose, tensors, torchfile, unpickle, weights
+from exporter.checkpoints.archive import DAMAGED, Archive
+from exporter.checkpoints.source import Source
+from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.values import DType, Inert, Storage, TensorRef, is_plain
+from exporter.errors import CheckpointError, DamagedFileError
+from exporter.files import digest_file
+from exporter.records import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+METADATA = ".metadata"
+TO_PLAIN = (
+    "Make a plain file: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch {} model.pt`."
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where one piece of a tensor lies."""
+
+    offsets: tuple[int, ...]
+    file: str
+    start: int
+    size_bytes: int
+
+
+def matches(folder: Path) -> bool:
+    """Whether DCP wrote the folder, by the metadata that it keeps there."""
+    try:
+        return folder.is_dir() and (folder / METADATA).is_file()
+    except (OSError, ValueError):  # no path at all: `opened` says why
+        return False
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one of such a folder's."""
+    return (path.suffix == ".distcp" or path.name == METADATA) and matches(path.parent)
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read the network's tensors from all shards.
+
+    Raises:
+        CheckpointError: There are no weights, a shard is missing or damaged, or they are compressed.
+    """
+    metadata = _state(_unpickled(folder / METADATA), "Metadata")
+    listed = metadata.get("state_dict_metadata")
+    if not isinstance(listed, dict):
+        raise DamagedFileError(f"{folder / METADATA} lists no tensors.", DAMAGED)
+    refs = {name: ref for name, entry in listed.items() if (ref := _tensor(name, entry)) is not None}
+    shards = _shards(folder, metadata.get("storage_data"))
+    root = _nested(refs, metadata.get("planner_data"))
+    files = sorted({shard.file for pieces in shards.values() for shard in pieces})
+    size_bytes = sum((folder / file).stat().st_size for file in files if (folder / file).is_file())
+
+    def read_storage(storage: Storage) -> bytearray:
+        return _assembled(folder, refs[storage.key], shards.get(storage.key, []))
+
+    with (folder / METADATA).open("rb") as file:
+        source = Source(folder, file, size_bytes, _digest(folder, files), b"")
+        pickled = Pickled(root, read_storage)
+        chosen, notes = choose.choose(root)
+        note = f"put together from {len(files)} files of a distributed checkpoint"
+        return weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
+
+
+def _unpickled(path: Path) -> Any:
+    with path.open("rb") as file:
+        return unpickle.unpickle(file, path.stat().st_size)
+
+
+def _state(value: object, kind: str) -> dict[Any, Any]:
+    """The attributes of an inert object of DCP's."""
+    if isinstance(value, Inert) and value.name.endswith(f".{kind}") and isinstance(value.state, dict):
+        return value.state
+    raise DamagedFileError(f"There is no {kind} where a distributed checkpoint has it.", DAMAGED)
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or not all(type(size) is int and size >= 0 for size in value):
+        raise DamagedFileError(f"A size is {str(value)[:80]}.", DAMAGED)
+    return tuple(value)
+
+
+def _tensor(name: object, entry: object) -> TensorRef | None:
+    """A declared tensor, as one contiguous storage of its own; None for other values."""
+    declares = isinstance(entry, Inert) and entry.name.endswith(".TensorStorageMetadata")
+    if not isinstance(name, str) or not declares:
+        return None
+    state = _state(entry, "TensorStorageMetadata")
+    properties = state.get("properties")
+    listed = properties.state if isinstance(properties, Inert) else None
+    dtype = listed.get("dtype") if isinstance(listed, dict) else next(iter(listed or ()), None)
+    if not isinstance(dtype, DType):
+        raise DamagedFileError(f"The tensor {name!r} has no dtype.", DAMAGED)
+    shape = _sizes(state.get("size"))
+    strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return TensorRef(Storage(name, dtype.name, prod(shape)), dtype.name, 0, shape, strides)
+
+
+def _shards(folder: Path, listed: object) -> dict[str, list[Shard]]:
+    """Name -> pieces of each tensor."""
+    shards: dict[str, list[Shard]] = defaultdict(list)
+    for key, value in (listed if isinstance(listed, dict) else {}).items():
+        index, info = _state(key, "MetadataIndex"), _state(value, "_StorageInfo")
+        name, offsets, file = index.get("fqn"), index.get("offset"), info.get("relative_path")
+        start, size_bytes = _sizes((info.get("offset"), info.get("length")))
+        if not isinstance(name, str) or not isinstance(file, str) or Path(file).name != file:
+            raise DamagedFileError(f"A shard lies in {str(file)[:80]!r}.", DAMAGED)
+        if info.get("transform_descriptors"):
+            raise CheckpointError(f"The shards of {name!r} are compressed.", TO_PLAIN.format(folder))
+        shards[name].append(Shard(_sizes(offsets or ()), file, start, size_bytes))
+    return shards
+
+
+def _nested(refs: Mapping[str, TensorRef], paths: object) -> dict[Any, Any]:
+    """The dictionary that was saved: DCP flattens it, and notes each tensor's keys."""
+    root: dict[Any, Any] = {}
+    for name, ref in refs.items():
+        keys = paths.get(name) if isinstance(paths, dict) else None
+        keys = keys if isinstance(keys, tuple) and keys and is_plain(keys) else (name,)
+        node = root
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise DamagedFileError(f"{name!r} lies inside a tensor.", DAMAGED)
+        node[keys[-1]] = ref
+    return root
+
+
+def _assembled(folder: Path, ref: TensorRef, shards: list[Shard]) -> bytearray:
+    """Put a tensor together; every element exactly once."""
+    import torch
+
+    whole = torch.empty(ref.shape, dtype=getattr(torch, ref.dtype))
+    filled = torch.zeros(ref.shape, dtype=torch.bool)
+    for shard in shards:
+        piece = _piece(folder, shard)
+        offsets = shard.offsets or (0,) * piece.dim()
+        where = tuple(slice(o, o + size) for o, size in zip(offsets, piece.shape, strict=False))
+        if piece.dim() != whole.dim() or whole[where].shape != piece.shape or piece.dtype != whole.dtype:
+            raise DamagedFileError(f"A shard of {ref.storage.key!r} does not fit the tensor.", DAMAGED)
+        whole[where] = piece
+        filled[where] = True
+    if not bool(filled.all()):
+        missing = int((~filled).sum())
+        raise DamagedFileError(
+            f"{missing} of {filled.numel()} values of {ref.storage.key!r} are in none of the shards.",
+            "Copy the files of all ranks into the folder.",
+        )
+    return bytearray(whole.flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _piece(folder: Path, shard: Shard) -> torch.Tensor:
+    path = folder / shard.file
+    if not path.is_file():
+        raise DamagedFileError(f"There is no {path}.", "Copy the files of all ranks into the folder.")
+    with path.open("rb") as file:
+        file.seek(shard.start)
+        data = file.read(min(shard.size_bytes, path.stat().st_size))
+    pickled = torchfile.read_zip(Archive(io.BytesIO(data), len(data)))
+    if not isinstance(pickled.root, TensorRef):
+        raise DamagedFileError(f"A shard in {path} is no tensor.", DAMAGED)
+    return tensors.raw(shard.file, pickled.root, pickled)
+
+
+def _digest(folder: Path, files: list[str]) -> str:
+    total = hashlib.sha256()
+    for file in (METADATA, *files):
+        if (folder / file).is_file():
+            total.update(f"{file}\0{digest_file(folder / file)}\n".encode())
+    return total.hexdigest()
