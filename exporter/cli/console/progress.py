@@ -17,7 +17,7 @@ STAGES = {
     "verify": "verifying",
     "measure": "timing on this host",
     "search": "searching mixed precision",
-    "curve": "measuring int8 against calibration samples",
+    "sweep": "measuring int8 against calibration samples",
     "accuracy": "measuring accuracy",
     "report": "writing the report",
     "device": "measuring on devices",
