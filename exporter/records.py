@@ -144,6 +144,8 @@ class Captured:
     """How TorchScript is made: "auto" traces, and scripts where a trace would lose control flow."""
     program_source: str | None = None
     """`file:line` of the user's code that `torch.export` could not follow, where known."""
+    state: tuple[str, ...] = ()
+    """Buffers and attributes through which a call changes the next call's outputs."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,12 @@ The package root re-exports the public names and has no tier: nothing inside the
 MAX_TIERS = 9
 
 TORCH_AT_THE_TOP = {
+    "exporter.capture.calls",
+    "exporter.capture.digest",
     "exporter.capture.program",
+    "exporter.capture.randomness",
+    "exporter.capture.reference",
+    "exporter.capture.state",
     "exporter.quantize.choice",
     "exporter.quantize.dynamic",
     "exporter.quantize.equalise",

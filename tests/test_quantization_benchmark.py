@@ -20,7 +20,7 @@ from benchmarks import alternatives, kept, measure, nets, pairing, quantization,
 from benchmarks.measure import Evidence, Row
 from benchmarks.pairing import Paired
 from benchmarks.subjects import Subject
-from exporter.capture import program
+from exporter.capture.reference import run_reference
 from exporter.errors import MissingDependencyError
 from exporter.records import TensorSpec
 from exporter.verify import reference_io
@@ -113,7 +113,7 @@ def rows() -> np.ndarray[Any, Any]:
 @functools.cache
 def reference() -> reference_io.Evidence:
     """The float64 network on the second half."""
-    known, _ = program.reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
+    known, _ = run_reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
     return known
 
 

@@ -51,10 +51,9 @@ def _judge_launch(
 ) -> tuple[float, str]:
     if len(outputs) != len(expected.inputs[0]):
         return math.inf, f"The device answered {len(outputs)} of {len(expected.inputs[0])} inputs."
-    try:
-        stacked = reference_io.stack(outputs)
-    except ValueError as error:
-        return math.inf, f"The device's outputs differ in number or shape: {error}."
+    stacked, problem = reference_io.stack_like(outputs, expected.reference, expected.shapes)
+    if problem:
+        return math.inf, problem
     # Edge inputs are not sent: they prove the file, not the device.
     real_only = replace(expected, edge_names=())
     verdict = verdicts.judge(artifact.variant, "", real_only, stacked, (), None, limits)

@@ -46,7 +46,7 @@ def lowering_error(
     chain = list(_causes(error))
     texts = [_COLOUR.sub("", str(e)) for e in chain]
     sources = [source_in_text(text) for text in reversed(texts)]
-    sources += [_source_in_traceback(e) for e in reversed(chain)]
+    sources += [source_in_traceback(e) for e in reversed(chain)]
     if program is not None:
         sources += [_source_of_operator(text, program) for text in reversed(texts)]
     return LoweringError(shorten(chain[-1]), next((s for s in sources if s), None))
@@ -67,7 +67,7 @@ def shorten(error: BaseException) -> str:
 
 def source_in_text(text: str) -> str | None:
     """The innermost `file:line` of the user's own code in a stack trace printed as text, if there is one."""
-    frames = [(file, line) for file, line in _FRAME.findall(text) if _is_user_code(file)]
+    frames = [(file, line) for file, line in _FRAME.findall(text) if is_user_code(file)]
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
 
 
@@ -78,12 +78,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _is_user_code(file: str) -> bool:
+def is_user_code(file: str) -> bool:
+    """Tell whether a file is neither Python's, nor an installed package's, nor ours."""
     installed = "site-packages" in file or "dist-packages" in file
     return not (installed or file.startswith(("<", *_NOT_USER_CODE)))
 
 
-def _source_in_traceback(error: BaseException) -> str | None:
+def source_in_traceback(error: BaseException) -> str | None:
+    """Return the innermost `file:line` of the user's own code on the way to an exception, if there is one."""
     return source_in_text("".join(traceback.format_tb(error.__traceback__)))
 
 

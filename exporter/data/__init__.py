@@ -12,10 +12,12 @@ from typing import Literal
 import numpy as np
 
 from exporter.data import npz, photos
+from exporter.data.edges import edge_inputs, is_photo
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Sample, TensorSpec
 
-TINY = 1e-6
+__all__ = ["Data", "Origin", "edge_inputs", "load", "photo_input", "row_digest"]
+
 FEW = 16
 """Values below which a row may be alike by chance."""
 MIN_ROW_CONTRAST = 0.05
@@ -77,50 +79,6 @@ def load(
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."
-    )
-
-
-def edge_inputs(
-    inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None, sample: Sample
-) -> Mapping[str, Sample]:
-    """Inputs at the ends of what a model can meet, shaped like `sample`.
-
-    Returns:
-        "zeros"; "saturated_low" and "saturated_high": a black and a white photo, or minus and plus the
-        largest magnitude of a sample that is no photo (the extremes of integers); "tiny": the sample times
-        1e-6 (integers as they are).
-    """
-    pairs = list(zip(inputs, sample, strict=True))
-    return {
-        "zeros": tuple(np.zeros_like(array) for array in sample),
-        "saturated_low": tuple(_saturated(spec, array, preprocessing, white=False) for spec, array in pairs),
-        "saturated_high": tuple(_saturated(spec, array, preprocessing, white=True) for spec, array in pairs),
-        "tiny": tuple(_tiny(array) for array in sample),
-    }
-
-
-def _tiny(array: Array) -> Array:
-    return (array * array.dtype.type(TINY)).astype(array.dtype) if array.dtype.kind == "f" else array.copy()
-
-
-def _saturated(spec: TensorSpec, array: Array, preprocessing: Preprocessing | None, *, white: bool) -> Array:
-    if array.dtype.kind != "f":
-        return np.full_like(array, array.max() if white else array.min())
-    if preprocessing is not None and _is_photo(spec, preprocessing):
-        brightness = preprocessing.scale if white else 0.0
-        values = (brightness - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-        return np.ascontiguousarray(np.broadcast_to(values[:, None, None], array.shape).astype(array.dtype))
-    largest = np.abs(array).max()
-    return np.full_like(array, largest if white else -largest)
-
-
-def _is_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
-    """Whether the preprocessing's statistics are for this input's channels."""
-    channels = spec.shape[1] if len(spec.shape) == 4 else 0
-    return (
-        channels in {1, 3}
-        and len(preprocessing.mean) in {1, channels}
-        and len(preprocessing.std) in {1, channels}
     )
 
 
@@ -267,7 +225,7 @@ def photo_input(
             "Give --mean and --std or --preprocess.",
             code="EM-PREPROCESSING",
         )
-    if spec.shape[2:] != preprocessing.crop or not _is_photo(spec, preprocessing):
+    if spec.shape[2:] != preprocessing.crop or not is_photo(spec, preprocessing):
         made = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
         raise CalibrationError(
             f"The preprocessing makes {made}, but the model's input is {shapes}.",
@@ -315,7 +273,7 @@ def _synthetic(
     made = [
         tuple(
             synthetic.make(
-                spec, preprocessing if preprocessing and _is_photo(spec, preprocessing) else None, generator
+                spec, preprocessing if preprocessing and is_photo(spec, preprocessing) else None, generator
             )
             for spec in inputs
         )

@@ -29,13 +29,13 @@ def make_reference(work: Path, target: Path, preprocessing: Preprocessing | None
     """Run the float64 model on every verification input into `target`; returns notes on how."""
     from exporter import data
     from exporter.capture import program
+    from exporter.capture.reference import run_reference
     from exporter.verify import reference_io
 
-    captured = program.load(work)
-    samples = load_data(work).verification
-    edges = data.edge_inputs(captured.inputs, preprocessing, samples[0])
-    found, notes = program.reference(captured, samples, edges)
-    reference_io.save(found, target)
+    captured, samples = program.load(work), load_data(work)
+    edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
+    evidence, notes = run_reference(captured, samples.verification, edges)
+    reference_io.save(evidence, target)
     return notes
 
 

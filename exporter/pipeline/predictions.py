@@ -220,20 +220,11 @@ def predict_float(work: Path, output: int) -> Ranked:
         work: Holds the captured model and `LABELLED`.
         output: Position of the output that says the class.
     """
-    import torch
-
     from exporter.capture import program
+    from exporter.capture.calls import runner
 
-    module = program.load(work).module
-
-    def run(sample: Sample) -> Array:
-        with torch.no_grad():
-            outputs = module(*(torch.from_numpy(array) for array in sample))
-        chosen = outputs if isinstance(outputs, torch.Tensor) else outputs[output]
-        found: Array = chosen.numpy()
-        return found
-
-    return _ranked(run, work)
+    run = runner(program.load(work).module)
+    return _ranked(lambda sample: run(sample)[output], work)
 
 
 def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> Ranked:

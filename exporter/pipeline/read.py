@@ -56,7 +56,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
-    captured = program.capture(model, samples.verification[0], request.torchscript)
+    captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     program.save(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return Facts(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ from exporter.pipeline.context import Context, Run, Source, preload_of
 from exporter.pipeline.results import Checked, CheckedArtifact, Expected
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Limits, Runner, Structure, Variant, Verdict
+from exporter.records import Limits, Runner, Variant, Verdict
 
 if TYPE_CHECKING:
-    from exporter.verify.reference_io import Evidence, Lowering
+    from exporter.verify.reference_io import Evidence, Lowering, Stacks
 
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
@@ -54,33 +54,82 @@ def verify_artifact(
     except Exception as error:
         return Checked(structure, _failed(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_lowering(lowering_path) if lowering_path else None
-    return _run_and_judge(variant, run, runtime, found, lowering, expected.limits, structure)
 
-
-def _run_and_judge(
-    variant: Variant,
-    run: Runner,
-    runtime: str,
-    found: Evidence,
-    lowering: Lowering | None,
-    limits: Limits,
-    structure: Structure,
-) -> Checked:
-    from exporter.verify.compare import repeats
-    from exporter.verify.judge import judge
-    from exporter.verify.reference_io import stack
+    def fresh() -> Runner:
+        """The same file as it starts: with the state that it was written with."""
+        return module.load(path, variant, 1)[0] if found.state else run
 
     try:
-        outputs = stack([run(sample) for sample in found.samples()])
-        edges = stack([run(sample) for sample in found.edges()])
-        again = stack([run(sample) for sample in reversed(found.samples()[:REPEATED])])
+        outputs = _Outputs.collect(run, fresh, found, [spec.name for spec in expected.outputs])
     except Exception as error:
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
-    verdict = judge(variant, runtime, found, outputs, edges, lowering, limits)
-    first = tuple(a[:REPEATED] for a in outputs)
-    if verdict.status == "passed" and (problem := repeats(first, tuple(a[::-1] for a in again))):
-        verdict = replace(verdict, status="failed", reason=problem)
-    return Checked(structure, verdict, outputs[0].reshape(-1)[:HISTOGRAM_VALUES])
+    if outputs.problem:
+        return Checked(structure, _failed(outputs.problem, runtime))
+    verdict = _judged(variant, runtime, found, outputs, lowering, expected.limits)
+    return Checked(structure, verdict, outputs.samples[0].reshape(-1)[:HISTOGRAM_VALUES])
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """What an artifact gives on the evidence."""
+
+    samples: Stacks
+    edges: Stacks
+    again: Stacks
+    """On the first samples, called once more."""
+    problem: str = ""
+    """Why they cannot be compared with the model's; they are empty then."""
+
+    @classmethod
+    def collect(
+        cls, run: Runner, fresh: Callable[[], Runner], evidence: Evidence, names: Sequence[str]
+    ) -> _Outputs:
+        """Run an artifact on the samples, on the edges, and on some samples again.
+
+        Args:
+            run: The artifact as it was loaded.
+            fresh: Gives it as it was loaded, before each further sequence of calls.
+            evidence: What it is run on.
+            names: Of the model's outputs.
+
+        Raises:
+            Exception: Whatever its runtime raises.
+        """
+        from exporter.verify.reference_io import stack_like
+
+        samples, edges = evidence.samples(), evidence.edges()
+        given = [run(sample) for sample in samples]
+        run = fresh()
+        on_edges = [run(edge) for edge in edges]
+        run = fresh()
+        # In reverse: nothing may be carried over, unless the model itself carries it from call to call.
+        order = range(REPEATED) if evidence.state else reversed(range(REPEATED))
+        repeated = {i: run(samples[i]) for i in order if i < len(samples)}
+        again = [repeated[i] for i in sorted(repeated)]
+        stacked, problem = stack_like(given, evidence.reference, evidence.shapes, names)
+        edge_stack, edge_problem = stack_like(on_edges, evidence.edge_reference, evidence.edge_shapes, names)
+        shapes = tuple(sizes[: len(again)] for sizes in evidence.shapes)
+        again_stack, again_problem = stack_like(again, evidence.reference, shapes, names)
+        return cls(stacked, edge_stack, again_stack, problem or edge_problem or again_problem)
+
+
+def _judged(
+    variant: Variant,
+    runtime: str,
+    evidence: Evidence,
+    outputs: _Outputs,
+    lowering: Lowering | None,
+    limits: Limits,
+) -> Verdict:
+    from exporter.verify.compare import repeats
+    from exporter.verify.judge import judge
+
+    verdict = judge(variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits)
+    if verdict.status == "passed" and (
+        problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
+    ):
+        return replace(verdict, status="failed", reason=problem)
+    return verdict
 
 
 def _unrun(why: CannotRunHere) -> str:

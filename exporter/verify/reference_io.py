@@ -18,7 +18,16 @@ from exporter.errors import VerificationError
 from exporter.records import Array, Sample
 
 Stacks = tuple[Array, ...]
-STACKS = ("inputs", "reference", "edge_inputs", "edge_reference", "eager_errors", "edge_unstable")
+STACKS = (
+    "inputs",
+    "reference",
+    "edge_inputs",
+    "edge_reference",
+    "eager_errors",
+    "edge_unstable",
+    "shapes",
+    "edge_shapes",
+)
 """The groups of arrays in the file, as `Evidence` names them."""
 
 
@@ -47,6 +56,14 @@ class Evidence:
     the reference, whether rounding changes it. Empty in files of older versions."""
     edge_unstable: Stacks = ()
     """The same on the edge inputs."""
+    shapes: Stacks = ()
+    """Per output [N, dimensions]: its size in each sample, where sizes depend on the data; else empty.
+
+    `reference` is then padded with zeros to the largest.
+    """
+    edge_shapes: Stacks = ()
+    state: tuple[str, ...] = ()
+    """Buffers that a call changes for the next one: samples and edges are one sequence of calls each."""
 
     def samples(self) -> list[Sample]:
         return unstack(self.inputs)
@@ -57,6 +74,58 @@ class Evidence:
 
 def stack(samples: Sequence[Sample]) -> Stacks:
     return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+
+
+def stack_padded(samples: Sequence[Sample]) -> Stacks:
+    """Stack outputs of data-dependent sizes, padded with zeros to the largest."""
+    return tuple(np.stack(_padded(arrays)) for arrays in zip(*samples, strict=True))
+
+
+def _padded(arrays: Sequence[Array], shape: tuple[int, ...] = ()) -> list[Array]:
+    shape = shape or tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
+    return [
+        np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
+        for array in arrays
+    ]
+
+
+def shapes_of(samples: Sequence[Sample]) -> Stacks:
+    """Every output's shape in every sample; empty when no output's shape changes."""
+    each = [[array.shape for array in arrays] for arrays in zip(*samples, strict=True)]
+    if all(len(set(shapes)) == 1 for shapes in each):
+        return ()
+    return tuple(np.array(shapes, np.int64).reshape(len(samples), -1) for shapes in each)
+
+
+def stack_like(
+    outputs: Sequence[Sample], reference: Stacks, shapes: Stacks = (), names: Sequence[str] = ()
+) -> tuple[Stacks, str]:
+    """Stack an artifact's outputs as the reference is.
+
+    Args:
+        outputs: Of each call, as the artifact gave them.
+        reference: What they will be compared with.
+        shapes: `Evidence.shapes`, of as many calls.
+        names: Of the outputs; their positions when empty.
+
+    Returns:
+        The stacks, and a sentence when an output has another size than the model's; they are empty then.
+    """
+    if not outputs:
+        return tuple(np.zeros((0, *y.shape[1:]), y.dtype) for y in reference), ""
+    names = names or [str(i) for i in range(len(reference))]
+    if any(len(call) != len(reference) for call in outputs):
+        return (), f"It has {len(outputs[0])} outputs, the model has {len(reference)}."
+    for index, call in enumerate(outputs):
+        for position, (name, array) in enumerate(zip(names, call, strict=True)):
+            size = tuple(shapes[position][index]) if shapes else reference[position].shape[1:]
+            if array.shape != size:
+                return (), (
+                    f"Its output {name!r} has shape {list(array.shape)} on sample {index}, "
+                    f"the model's has {[int(s) for s in size]}."
+                )
+    pairs = zip(zip(*outputs, strict=True), reference, strict=True)
+    return tuple(np.stack(_padded(arrays, whole.shape[1:])) for arrays, whole in pairs), ""
 
 
 def unstack(stacks: Stacks) -> list[Sample]:
@@ -73,6 +142,8 @@ def save(evidence: Evidence, path: Path) -> None:
         "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
         "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
     }
+    if evidence.state:
+        arrays["state"] = np.array(evidence.state, dtype=np.str_)
     for group in STACKS:
         arrays |= {f"{group}/{i}": a for i, a in enumerate(getattr(evidence, group))}
     with path.open("wb") as stream:
@@ -89,6 +160,7 @@ def load(path: Path) -> Evidence:
     try:
         return Evidence(
             **{group: _group(found, group) for group in STACKS},
+            state=tuple(str(name) for name in found.get("state", ())),
             edge_names=tuple(str(name) for name in found["edge_names"]),
             floor=float(found["floor"]),
             edge_floor=float(found["edge_floor"]),

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import program
+from exporter.capture import calls, program
+from exporter.capture.reference import run_reference
 from exporter.errors import CaptureError
 from exporter.records import Captured, Model, Sample, TensorSpec
 from tests import nets
@@ -136,7 +137,7 @@ def test_control_flow_leaves_no_graph_but_says_where() -> None:
 def reference_of(name: str) -> tuple[Any, tuple[str, ...], tuple[Sample, ...]]:
     samples = nets.samples(name, 1400, 6)
     zeros = {"zeros": tuple(np.zeros_like(a) for a in samples[0])}
-    evidence, notes = program.reference(nets.captured(name), samples, zeros)
+    evidence, notes = run_reference(nets.captured(name), samples, zeros)
     return evidence, notes, samples
 
 
@@ -194,7 +195,7 @@ def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: n
     """A reference that only looks like float64 would hide its own rounding."""
     inputs = [example((1, 4))]
     captured = program.capture(model(net, (1, 4)), inputs[0])
-    evidence, notes = program.reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
+    evidence, notes = run_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
     assert evidence.reference_dtype == "float32"
     assert evidence.floor == 0
     assert "not float64" in notes[0]
@@ -203,7 +204,7 @@ def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: n
 
 
 def outputs_of(captured: Captured) -> tuple[np.ndarray, ...]:
-    return program.runner(captured.module)(tuple(t.numpy() for t in captured.example))
+    return calls.runner(captured.module)(tuple(t.numpy() for t in captured.example))
 
 
 def test_a_module_and_its_graph_survive_save_and_load(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_scripted_modules_reference_is_float64_too() -> None:
     )
     samples = nets.samples("cnn", 1400, 2)
     captured = replace(nets.captured("cnn"), module=scripted)
-    evidence, _ = program.reference(captured, samples, {})
+    evidence, _ = run_reference(captured, samples, {})
     assert evidence.reference_dtype == "float64"
     assert {p.dtype for p in scripted.parameters()} == {torch.float32}
 

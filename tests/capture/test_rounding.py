@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import program
+from exporter.capture.reference import run_reference
 from exporter.records import Model, Sample, TensorSpec
 from exporter.verify import reference_io
 from exporter.verify.reference_io import Evidence
@@ -31,7 +32,7 @@ class Peaks(nn.Module):
 
 def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Evidence:
     model = Model(net.eval(), "test:net", (TensorSpec("x", (1, 1, 8, 8)),), None, 0)
-    return program.reference(program.capture(model, samples[0]), samples, edges)[0]
+    return run_reference(program.capture(model, samples[0]), samples, edges)[0]
 
 
 @pytest.fixture(scope="module")

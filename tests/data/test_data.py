@@ -538,32 +538,6 @@ def test_synthetic_inputs_keep_shape_and_dtype() -> None:
         assert set(np.unique(sample[1])) <= {0, 1}
 
 
-def test_edge_inputs_of_photos() -> None:
-    """Saturated means a black and a white photo through the preprocessing."""
-    (sample,) = load(None, count=1).calibration
-    edges = data.edge_inputs(INPUT, SMALL, sample)
-    assert set(edges) == {"zeros", "saturated_low", "saturated_high", "tiny"}
-    black = photos.preprocess(Image.new("RGB", (50, 50), "black"), SMALL)[None]
-    white = photos.preprocess(Image.new("RGB", (50, 50), "white"), SMALL)[None]
-    np.testing.assert_allclose(edges["saturated_low"][0], black, atol=1e-6)
-    np.testing.assert_allclose(edges["saturated_high"][0], white, atol=1e-6)
-    assert not edges["zeros"][0].any()
-    np.testing.assert_allclose(edges["tiny"][0], sample[0] * 1e-6, rtol=1e-5)
-    assert all(e[0].flags.c_contiguous and e[0].dtype == np.float32 for e in edges.values())
-
-
-def test_edge_inputs_of_other_data() -> None:
-    """Floats go to plus and minus their largest magnitude, integers to values that were seen."""
-    sample = (np.array([[1.0, -3.0, 2.0, 0.5]], np.float32), np.array([[4, 1, 7]]))
-    edges = data.edge_inputs(PAIR, None, sample)
-    assert edges["saturated_low"][0].tolist() == [[-3.0] * 4]
-    assert edges["saturated_high"][0].tolist() == [[3.0] * 4]
-    assert edges["saturated_low"][1].tolist() == [[1, 1, 1]]
-    assert edges["saturated_high"][1].tolist() == [[7, 7, 7]]
-    assert edges["tiny"][1].tolist() == [[4, 1, 7]]
-    assert [a.dtype for a in edges["tiny"]] == [np.float32, np.int64]
-
-
 def test_nearly_constant_photos_are_warned_about(folder: Path) -> None:
     """A dark frame with sensor noise and an evenly lit wall, but not a photo of little contrast."""
     generator = np.random.default_rng(0)

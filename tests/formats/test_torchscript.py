@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.torchscript as torchscript
-from exporter.capture.program import FlatOutputs
+from exporter.capture.calls import FlatOutputs
 from exporter.errors import LoweringError
 from exporter.records import Array, Captured, TensorSpec
 from tests.nets import NETS, captured, samples

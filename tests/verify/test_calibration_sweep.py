@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.capture import program
+from exporter.capture.reference import run_reference
 from exporter.data import Data
 from exporter.pipeline.calibration_sweep import measure_sweep
 from exporter.records import CurvePoint
@@ -56,7 +57,7 @@ def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
     data = Data((black, *nets.samples("cnn", 0, 2)), nets.samples("cnn", 1400, 8), "arrays")
     program.save(net, tmp_path)
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(data))
-    reference, _ = program.reference(net, data.verification, {"zeros": black})
+    reference, _ = run_reference(net, data.verification, {"zeros": black})
     reference_io.save(reference, tmp_path / "verification.npz")
     one, two, three = measure_sweep(tmp_path, tmp_path / "verification.npz")
     assert [p.count for p in (one, two, three)] == [1, 2, 3]

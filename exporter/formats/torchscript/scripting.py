@@ -114,10 +114,10 @@ def _first_sentence(warning: warnings.WarningMessage) -> str:
 def _script(module: torch.nn.Module) -> torch.jit.ScriptModule:
     import torch
 
-    from exporter.capture.program import FlatOutputs
+    from exporter.capture.calls import unwrapped
 
-    # Its variable arguments can't be scripted, and need not be: our runner flattens outputs the same way.
-    module = module.wrapped if isinstance(module, FlatOutputs) else module
+    # Variable arguments can't be scripted, and need not be: our runner flattens outputs and copies inputs.
+    module = unwrapped(module)
     try:
         return torch.jit.script(module)
     except Exception as error:

@@ -1,0 +1,194 @@
+"""Calling a user's network so that a call changes neither its inputs' owners nor, where asked, the network.
+
+Every call gets its own copy of its inputs: a network may normalise its input in place. What the network's own
+code raises becomes a `CaptureError` with the line that raised it.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exporter.capture.lowering_errors import source_in_traceback
+from exporter.errors import CaptureError
+from exporter.records import Runner, Sample
+
+
+def arguments(sample: Sample, widen: bool = False) -> tuple[Tensor, ...]:
+    """Make contiguous tensors that share no memory with the arrays; `widen` makes floats float64."""
+    tensors = (torch.from_numpy(array).clone(memory_format=torch.contiguous_format) for array in sample)
+    return tuple(t.double() if widen and t.is_floating_point() else t for t in tensors)
+
+
+def call(
+    module: nn.Module, inputs: Sequence[Tensor], what: str = "The network", names: Sequence[str] = ()
+) -> Any:
+    """Call the network on copies of the inputs, without gradients.
+
+    Args:
+        module: Any module; whatever state it keeps changes as it wants.
+        inputs: Are left as they are.
+        what: The subject of the error message.
+        names: Of the inputs, for the message.
+
+    Raises:
+        CaptureError: The network's own code raised: the first line of that, and where.
+    """
+    copies = [tensor.clone() for tensor in inputs]
+    try:
+        with torch.no_grad():
+            return module(*copies)
+    except (Exception, SystemExit) as error:
+        raise CaptureError(
+            f"{what} does not run on {described(inputs, names)}: {first_line(error)}{raised_at(error)}",
+            "Give the shapes it was trained on with --input-shape, or inputs it accepts with --calibration.",
+        ) from error
+
+
+def raised_at(error: BaseException) -> str:
+    """Return " (at file:line)" for the line of the user's code that raised, or an empty string."""
+    source = source_in_traceback(error)
+    return f" (at {source})" if source else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def described(inputs: Sequence[Tensor], names: Sequence[str] = ()) -> str:
+    """Describe inputs by name, shape and dtype: "image [1, 3, 224, 224] float32"."""
+    texts = [f"{list(t.shape)} {dtype_name(t)}" for t in inputs]
+    return (
+        ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+        if names
+        else ", ".join(texts)
+    )
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """Return NumPy's name of a tensor's dtype."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def leaves(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield (name, tensor) for every tensor in nested tuples, lists and dicts, in torch's own order."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, f"{name}_{key}" if name else str(key))
+    elif isinstance(value, tuple | list):
+        fields = getattr(value, "_fields", range(len(value)))
+        for key, item in zip(fields, value, strict=True):
+            if item is not None:
+                yield from leaves(item, f"{name}_{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def runner(module: nn.Module, widen: bool = False, names: Sequence[str] = ()) -> Runner:
+    """Make a function that calls the module with arrays; `widen` turns float inputs into float64 first."""
+
+    def run(sample: Sample) -> Sample:
+        outputs = call(module, arguments(sample, widen), names=names)
+        return tuple(array(leaf) for _, leaf in leaves(outputs))
+
+    return run
+
+
+def array(tensor: Tensor) -> Any:
+    """Copy a tensor into an array that no later call can change; bfloat16, which NumPy lacks, as float32."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy().copy()
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a module with all its tensors; a module that refuses to be copied is returned as it is."""
+    if isinstance(module, torch.jit.ScriptModule):
+        buffer = io.BytesIO()
+        torch.jit.save(module, buffer)
+        buffer.seek(0)
+        return torch.jit.load(buffer)  # type: ignore[no-any-return, no-untyped-call]
+    try:
+        return copy.deepcopy(module)
+    except Exception:
+        return module
+
+
+def settle(module: nn.Module) -> None:
+    """Make every parameter, buffer and tensor attribute a contiguous leaf, in place.
+
+    A compiler bakes the layout of a weight into its file: a network kept in channels_last lowers without a
+    word and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied.
+    """
+    for holder, name, tensor in owned_tensors(module):
+        if not tensor.is_leaf:
+            tensor = tensor.detach()
+            holder[name] = tensor
+        # Strides and not is_contiguous(), which calls one-channel images contiguous in any layout.
+        if tensor.layout == torch.strided and tensor.stride() != plain_strides(tensor):
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+
+
+def plain_strides(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor of the same shape."""
+    return torch.empty(tensor.shape, device="meta").stride()
+
+
+def owned_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Yield every parameter, buffer and plain tensor attribute with the dict that holds it."""
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                yield {}, "", tensor
+            continue
+        for holder in (part._parameters, part._buffers, part.__dict__):
+            for name, value in list(holder.items()):
+                if isinstance(value, Tensor) and not isinstance(value, torch._subclasses.FakeTensor):
+                    yield holder, name, value
+
+
+def mutates_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Tell whether one call writes to its inputs."""
+    copies = [tensor.clone() for tensor in inputs]
+    versions = [tensor._version for tensor in copies]
+    with torch.no_grad():
+        module(*copies)
+    return versions != [tensor._version for tensor in copies]
+
+
+class FlatOutputs(nn.Module):
+    """Returns another module's nested outputs as one tuple of tensors."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(leaf for _, leaf in leaves(self.wrapped(*inputs)))
+
+
+class OwnInputs(nn.Module):
+    """Gives another module, which writes to its inputs, copies of them."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.wrapped(*(tensor.clone() for tensor in inputs))
+
+
+WRAPPERS = (FlatOutputs, OwnInputs)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the user's own module inside this module's wrappers."""
+    while isinstance(module, WRAPPERS):
+        module = module.wrapped
+    return module

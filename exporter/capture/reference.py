@@ -1,0 +1,193 @@
+"""The float64 model's outputs on the verification inputs: what every artifact is judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from exporter.capture import rounding
+from exporter.capture.calls import copied, first_line, runner
+from exporter.errors import CaptureError
+from exporter.records import Captured, Runner, Sample
+from exporter.verify.compare import max_error
+from exporter.verify.reference_io import Evidence, Stacks, shapes_of, stack, stack_padded
+
+MAX_FLOOR = 1e-3
+"""The largest error of eager float32 that an artifact's limit may be derived from.
+
+A network whose float32 is further from its float64 than this is ill-conditioned, or jumps: its floor would
+excuse nearly any artifact.
+"""
+
+
+def run_reference(
+    captured: Captured, samples: Sequence[Sample], edges: Mapping[str, Sample]
+) -> tuple[Evidence, tuple[str, ...]]:
+    """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
+
+    Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
+    Edge inputs that the model refuses, or answers with NaN or Inf, are left out; so are samples on which
+    float64 and float32 give outputs of different sizes.
+
+    Returns:
+        The evidence, and notes on how the reference was made.
+
+    Raises:
+        CaptureError: The model does not run on a sample.
+    """
+    exact, reason = _widest(captured, samples)
+    single = _Network(captured, widen=False)
+    samples, expected, actual, unequal = _of_equal_sizes(
+        samples, exact.sequence(samples), single.sequence(samples)
+    )
+    edge_expected, edge_actual, refused = _edges(exact, single, edges)
+    kept = [edges[name] for name in edge_expected]
+    _check_ranks(captured, [*expected, *edge_expected.values()])
+    floor = _floor(expected, actual)
+    edge_floors = [_floor([y], [a]) for y, a in zip(edge_expected.values(), edge_actual, strict=True)]
+    evidence = Evidence(
+        inputs=stack(samples),
+        reference=stack_padded(expected),
+        edge_inputs=stack(kept) if kept else _empty(samples[0]),
+        edge_reference=stack_padded(list(edge_expected.values())) if kept else _empty(expected[0]),
+        edge_names=tuple(edge_expected),
+        floor=min(floor, MAX_FLOOR),
+        edge_floor=min(max((f for f in edge_floors if math.isfinite(f)), default=0.0), MAX_FLOOR),
+        reference_dtype="float64" if exact.widen else "float32",
+        shapes=shapes_of(expected),
+        edge_shapes=shapes_of(list(edge_expected.values())),
+        state=captured.state,
+        edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
+        eager_errors=rounding.eager_errors(expected, actual, _nudged(captured, expected, samples)),
+        edge_unstable=(
+            rounding.eager_errors(
+                list(edge_expected.values()), edge_actual, _nudged(captured, expected, kept)
+            )
+            if kept
+            else ()
+        ),
+    )
+    return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
+
+
+class _Network:
+    """The captured network, at the start of a sequence of calls."""
+
+    def __init__(self, captured: Captured, widen: bool) -> None:
+        self.captured, self.widen = captured, widen
+        self._names = [spec.name for spec in captured.inputs]
+
+    def start(self) -> Runner:
+        """Return a runner from the checkpoint's state on."""
+        module = copied(self.captured.module)
+        return runner(module.double() if self.widen else module, self.widen, self._names)
+
+    def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Call the network on the samples, one after the other."""
+        run = self.start()
+        return [run(sample) for sample in samples]
+
+
+def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tuple[str, ...]]:
+    """The network in float64; in float32, with a note, where its code insists on float32."""
+    network = _Network(captured, widen=True)
+    try:
+        run = network.start()
+        outputs = [output for sample in samples for output in run(sample)]
+        narrow = any(o.dtype.name in ("float32", "complex64") for o in outputs)
+        reason = "its output stays float32" if narrow else ""
+    except (CaptureError, TypeError, RuntimeError) as error:
+        reason = first_line(error.__cause__ or error)
+    if not reason:
+        return network, ()
+    note = f"The reference is eager float32, not float64: the model does not run in float64 ({reason})."
+    return _Network(captured, widen=False), (note,)
+
+
+def _edges(
+    exact: _Network, single: _Network, edges: Mapping[str, Sample]
+) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
+    """Outputs on the edge inputs in float64 and in float32, and a note on each edge that is left out."""
+    left = dict(edges)
+    notes: list[str] = []
+    while True:
+        expected, actual, refused = {}, [], ""
+        run, run_single = exact.start(), single.start()
+        for name, sample in left.items():
+            try:
+                expected[name] = run(sample)
+                actual.append(run_single(sample))
+                reason = _unusable(expected[name], actual[-1])
+            except CaptureError as error:
+                reason = f"it raises {first_line(error.__cause__ or error)}"
+            if reason:
+                refused = name
+                break
+        if not refused:
+            return expected, actual, tuple(notes)
+        # From the start again: a call that failed may have changed a network's state.
+        notes.append(f"The edge input {refused!r} is left out: on it the model itself fails ({reason}).")
+        del left[refused]
+
+
+def _unusable(expected: Sample, actual: Sample) -> str:
+    if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for o in (*expected, *actual)):
+        return "it gives NaN or Inf"
+    if [o.shape for o in expected] != [o.shape for o in actual]:
+        return "its outputs' sizes differ between float64 and float32"
+    return ""
+
+
+def _of_equal_sizes(
+    samples: Sequence[Sample], expected: Sequence[Sample], actual: Sequence[Sample]
+) -> tuple[list[Sample], list[Sample], list[Sample], tuple[str, ...]]:
+    """Leave out samples where rounding alone decides how many rows an output has."""
+    triples = list(zip(samples, expected, actual, strict=True))
+    equal = [t for t in triples if [o.shape for o in t[1]] == [o.shape for o in t[2]]]
+    if not equal:
+        raise CaptureError(
+            "In float64 and in float32 the model gives outputs of different sizes on every sample.",
+            "Nothing can be compared: export the network without its last selection.",
+        )
+    count = len(triples) - len(equal)
+    note = f"{count} verification sample(s) are left out: rounding alone decides the size of an output there."
+    return [t[0] for t in equal], [t[1] for t in equal], [t[2] for t in equal], (note,) if count else ()
+
+
+def _check_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
+    for spec, arrays in zip(captured.outputs, zip(*outputs, strict=True), strict=True):
+        ranks = sorted({array.ndim for array in arrays})
+        if len(ranks) > 1:
+            raise CaptureError(
+                f"The output {spec.name!r} has {' or '.join(map(str, ranks))} dimensions, depending on the "
+                "input.",
+                "Return it with one number of dimensions (squeeze with a dim, for one).",
+            )
+
+
+def _empty(sample: Sample) -> Sample:
+    """Stacks of no samples."""
+    return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
+
+
+def _nudged(captured: Captured, expected: Sequence[Sample], samples: Sequence[Sample]) -> list[Stacks]:
+    """Run with other roundings, where an output is a choice that rounding can turn: class numbers, masks."""
+    if all(output.dtype.kind in "fc" for output in expected[0]):
+        return []
+    return rounding.nudged_outputs(captured.module, copied, runner, samples)
+
+
+def _floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
+    pairs = zip(stack_padded(expected), stack_padded(actual), strict=True)
+    return max(max_error(y, a) for y, a in pairs)
+
+
+def _floor_note(floor: float) -> tuple[str, ...]:
+    if floor <= MAX_FLOOR:
+        return ()
+    return (
+        f"Eager float32 itself is {floor:.1e} of the output's scale away from float64: the network is "
+        f"ill-conditioned, or jumps. Limits are derived from {MAX_FLOOR:g} at most.",
+    )

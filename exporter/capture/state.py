@@ -1,0 +1,125 @@
+"""Finds what a network carries from one call to the next: buffers and attributes that `forward` changes.
+
+A change that no output depends on (a counter, a table made at the first call) is no state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from exporter.capture.calls import arguments, array, call, copied, leaves
+from exporter.records import Sample
+from exporter.verify.compare import REPEAT_TOLERANCE, max_error
+
+CALLS = 4
+"""Different samples that are called before the first one is called again."""
+
+
+def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Name the tensors through which earlier calls change a later call's outputs.
+
+    Args:
+        module: Is left as it is, where it can be copied.
+        samples: Inputs of calls; only different ones tell something.
+
+    Returns:
+        Paths of buffers, parameters and attributes, in the module's order; empty without such a dependency.
+        A dependency through anything else than a tensor (a counter, a generator) gives the attribute's path,
+        and `("",)` where no attribute changed.
+
+    Raises:
+        CaptureError: The network's own code raised.
+    """
+    fresh, used = copied(module), copied(module)
+    if used is module:
+        return ()
+    first = _outputs(fresh, samples[0])
+    before = tensors_of(used), plain_of(used)
+    for sample in samples[:CALLS]:
+        call(used, arguments(sample))
+    between = tensors_of(used), plain_of(used)
+    again = _outputs(used, samples[0])
+    if same(first, again):
+        return ()
+    return _differing(before[0], between[0]) or _differing(before[1], between[1]) or ("",)
+
+
+def same(first: Sequence[Any], again: Sequence[Any]) -> bool:
+    """Tell whether two calls gave equal outputs, but for the last bits."""
+    if len(first) != len(again) or any(a.shape != b.shape for a, b in zip(first, again, strict=True)):
+        return False
+    return all(_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def _equal(first: Any, again: Any) -> bool:
+    if np.array_equal(first, again, equal_nan=first.dtype.kind in "fc"):
+        return True
+    finite = bool(np.isfinite(first).all() and np.isfinite(again).all()) if first.dtype.kind == "f" else False
+    return finite and max_error(first, again) <= REPEAT_TOLERANCE
+
+
+def _outputs(module: nn.Module, sample: Sample) -> list[Any]:
+    return [array(leaf) for _, leaf in leaves(call(module, arguments(sample)))]
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in {**before, **after} if not _alike(before.get(name), after.get(name)))
+
+
+def _alike(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool(torch.equal(first, second))
+    return type(first) is type(second) and not isinstance(first, Tensor) and bool(first == second)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copy every tensor of a module by its path: parameters, buffers, attributes, and lists of tensors."""
+    found: dict[str, Tensor] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path, part in module.named_modules():
+            for name, value in _attributes(part):
+                for suffix, leaf in _nested(value):
+                    if isinstance(leaf, Tensor):
+                        found[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
+    return found
+
+
+def plain_of(module: nn.Module) -> dict[str, str]:
+    """Print every attribute that is no tensor, by its path."""
+    return {
+        ".".join(filter(None, (path, name))): repr(value)
+        for path, part in module.named_modules()
+        for name, value in _attributes(part)
+        if isinstance(value, bool | int | float | str | type(None) | list | tuple | dict | set)
+    }
+
+
+def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
+    own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+    if isinstance(part, torch.jit.ScriptModule):
+        return own
+    internal = nn.Module().__dict__.keys()
+    return own + [(name, value) for name, value in part.__dict__.items() if name not in internal]
+
+
+def _nested(value: Any, depth: int = 3) -> list[tuple[str, Any]]:
+    if depth and isinstance(value, tuple | list):
+        return [
+            (".".join(filter(None, (str(i), suffix))), leaf)
+            for i, item in enumerate(value)
+            for suffix, leaf in _nested(item, depth - 1)
+        ]
+    if depth and isinstance(value, dict):
+        return [
+            (".".join(filter(None, (str(key), suffix))), leaf)
+            for key, item in value.items()
+            for suffix, leaf in _nested(item, depth - 1)
+        ]
+    return [("", value)]

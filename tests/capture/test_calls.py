@@ -1,0 +1,192 @@
+"""Calls leave their inputs, and where asked the network, as they were."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import calls, program
+from exporter.capture.reference import run_reference
+from exporter.errors import CaptureError
+from exporter.records import Model, Sample, TensorSpec
+
+
+class InPlace(nn.Module):
+    """Writes to its input before it reads it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.how = nn.Linear(6, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.how:
+            case "arithmetic":
+                x.sub_(0.3).div_(0.35)
+            case "relu":
+                nn.functional.relu(x, inplace=True)
+            case "index":
+                x[:, 0] = 1.0
+            case "view":
+                x[:, 1:3].mul_(2.0)
+            case "cast":
+                return self.layer(x.sub_(0.5).double().float())  # type: ignore[no-any-return]
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+HOW = ["arithmetic", "relu", "index", "view", "cast"]
+
+
+def samples_of(shape: tuple[int, ...] = (1, 6), count: int = 6) -> list[Sample]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=shape).astype(np.float32),) for _ in range(count)]
+
+
+def model(net: nn.Module, shape: tuple[int, ...] = (1, 6)) -> Model:
+    return Model(net.eval(), "tests:net", (TensorSpec("x", shape),), None, 0)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None:
+    """Samples, edges, the example and the evidence are as before, and outputs are those of fresh inputs."""
+    samples = samples_of()
+    before = copy.deepcopy(samples)
+    edges = {"zeros": (np.zeros((1, 6), np.float32),)}
+    captured = program.capture(model(InPlace(how)), samples[0], others=samples[1:])
+    evidence, _ = run_reference(captured, samples, edges)
+    for (array,), (kept,), stored in zip(samples, before, evidence.inputs[0], strict=True):
+        np.testing.assert_array_equal(array, kept)
+        np.testing.assert_array_equal(stored, kept)
+    np.testing.assert_array_equal(captured.example[0].numpy(), before[0][0])
+    assert not edges["zeros"][0].any()
+    with torch.no_grad():
+        expected = InPlace(how)(torch.from_numpy(before[3][0].copy()))
+    np.testing.assert_allclose(evidence.reference[0][3], expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_graph_of_such_a_network_writes_to_no_input(how: str) -> None:
+    """Calibration and lowering call the graph on tensors of their own again and again."""
+    captured = program.capture(model(InPlace(how)), samples_of()[0])
+    assert captured.program is not None
+    assert captured.program.graph_signature.user_inputs_to_mutate == {}
+    x = torch.ones(1, 6)
+    captured.program.module()(x)
+    assert x.tolist() == [[1.0] * 6]
+
+
+def test_a_runners_outputs_are_its_own() -> None:
+    """A network that returns its input or its buffer gives copies."""
+
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.zeros(1, 6))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            assert isinstance(self.kept, Tensor)
+            self.kept.copy_(x)
+            return x, self.kept
+
+    run = calls.runner(Views())
+    sample = samples_of()[0]
+    first = run(sample)
+    run((sample[0] + 1,))
+    for output in first:
+        np.testing.assert_array_equal(output, sample[0])
+    first[0][:] = 7.0
+    assert not (sample[0] == 7.0).any()
+
+
+LAYOUTS: dict[str, tuple[nn.Module, torch.memory_format]] = {
+    "channels_last": (nn.Conv2d(4, 5, 3), torch.channels_last),
+    "one channel": (nn.Conv2d(1, 5, 1), torch.channels_last),
+    "channels_last_3d": (nn.Conv3d(3, 4, 2), torch.channels_last_3d),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parameters_become_contiguous(layout: str) -> None:
+    """By their strides: is_contiguous() calls one-channel images contiguous in any layout."""
+    net, form = LAYOUTS[layout]
+    net = net.to(memory_format=form)  # type: ignore[call-overload]
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    calls.settle(net)
+    for name, parameter in net.named_parameters():
+        assert parameter.stride() == torch.empty(parameter.shape, device="meta").stride()
+        assert torch.equal(parameter, before[name])
+        assert isinstance(parameter, nn.Parameter)
+
+
+def test_buffers_and_attributes_become_contiguous_and_ties_hold() -> None:
+    """An expanded buffer, a transposed table and a weight that two layers share."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    net.register_buffer("wide", torch.arange(3.0).expand(5, 3))
+    net.table = torch.arange(6.0).reshape(2, 3).t()
+    calls.settle(net)
+    assert net[1].weight is net[0].weight
+    assert net.get_buffer("wide").stride() == (3, 1)
+    assert isinstance(net.table, Tensor)
+    assert net.table.stride() == (2, 1)
+    assert net.table.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_old_weight_norm_can_be_copied() -> None:
+    """Its weight has a history until it is settled, and what has one cannot be copied."""
+    net = nn.utils.weight_norm(nn.Linear(4, 3))
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(net)
+    calls.settle(net)
+    assert calls.copied(net) is not net
+
+
+class Raises(nn.Module):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise self.error
+
+
+class OddError(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}\nand more")
+
+
+def singular(text: str) -> Exception:
+    """Return what torch.linalg raises, with another text."""
+    try:
+        torch.linalg.inv(torch.zeros(2, 2))
+    except RuntimeError as error:
+        return type(error)(text)
+    raise AssertionError("zeros have an inverse")
+
+
+RAISE_LINE = Raises.forward.__code__.co_firstlineno + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("no such token\ndetails"), "no such token"),
+        (IndexError(), "IndexError"),
+        (OddError(1, 2), "1 and 2"),
+        (SystemExit(3), "3"),
+        (AssertionError(), "AssertionError"),
+        (RecursionError("too deep"), "too deep"),
+        (singular("singular"), "singular"),
+    ],
+)
+def test_what_a_network_raises_has_a_sentence_and_a_line(error: BaseException, text: str) -> None:
+    """Nothing that the user's own code raises is unexpected."""
+    with pytest.raises(CaptureError) as caught:
+        calls.call(Raises(error), [torch.zeros(1, 2)], "My net", ["wave"])
+    assert caught.value.message == (
+        f"My net does not run on wave [1, 2] float32: {text} (at {__file__}:{RAISE_LINE})"
+    )

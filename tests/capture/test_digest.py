@@ -1,0 +1,139 @@
+"""Whatever can change an artifact changes the key under which the cache keeps it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from exporter.capture.digest import digest
+
+
+class Everything(nn.Module):
+    """Weights, a buffer, a constant, numbers, and graphs nested in graphs."""
+
+    def __init__(self, inner: float = 3.0, outer: float = 2.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 4)
+        self.register_buffer("scale", torch.rand(4))
+        self.register_buffer("shift", torch.rand(4), persistent=False)
+        self.offset = torch.arange(4) * 0.5
+        self.inner, self.outer = inner, outer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x) * self.scale + self.shift + self.offset
+        y = nn.functional.leaky_relu(y, 0.1)
+        return torch.cond(y.sum() > 0, self.rare, lambda t: t - self.outer, (y,))  # type: ignore[no-any-return]
+
+    def rare(self, y: Tensor) -> Tensor:
+        return torch.cond(y.max() > 1, lambda t: t * self.inner, lambda t: t + 1.0, (y,))  # type: ignore[no-any-return]
+
+
+def exported(net: nn.Module | None = None) -> torch.export.ExportedProgram:
+    return torch.export.export((net or Everything()).eval(), (torch.ones(1, 6),))
+
+
+def graphs(program: torch.export.ExportedProgram) -> list[fx.GraphModule]:
+    return [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
+
+
+def mutated_arguments(node: fx.Node) -> Iterator[Callable[[], None]]:
+    """Yield a change of every argument that is a number."""
+    for position, value in enumerate(node.args):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield functools.partial(node.update_arg, position, value + 1)
+
+
+def test_the_same_network_has_the_same_digest(tmp_path: Any) -> None:
+    """Exported again, copied, or saved and loaded: otherwise nothing would ever come from the cache."""
+    program = exported()
+    assert digest(program) == digest(exported(copy.deepcopy(Everything()))) != ""
+    torch.export.save(program, tmp_path / "program.pt2")
+    assert digest(torch.export.load(tmp_path / "program.pt2")) == digest(program)
+
+
+def test_every_number_in_every_nested_graph_counts() -> None:
+    """Each mutated alone, down to the branch of a branch."""
+    program = exported()
+    assert len(graphs(program)) == 5
+    seen = {digest(program)}
+    mutations = 0
+    for index, graph in enumerate(graphs(program)):
+        for position, node in enumerate(graph.graph.nodes):
+            for number, _ in enumerate(mutated_arguments(node)):
+                changed = copy.deepcopy(program)
+                other = list(graphs(changed)[index].graph.nodes)[position]
+                list(mutated_arguments(other))[number]()
+                seen.add(digest(changed))
+                mutations += 1
+    assert mutations >= 6
+    assert len(seen) == mutations + 1
+
+
+def test_every_operator_in_every_nested_graph_counts() -> None:
+    """A branch that adds where it multiplied is another network."""
+    program = exported()
+    seen, swapped = {digest(program)}, 0
+    swap = {
+        torch.ops.aten.mul.Tensor: torch.ops.aten.add.Tensor,
+        torch.ops.aten.add.Tensor: torch.ops.aten.sub.Tensor,
+    }
+    for index, graph in enumerate(graphs(program)):
+        for position, node in enumerate(graph.graph.nodes):
+            if node.target in swap:
+                changed = copy.deepcopy(program)
+                list(graphs(changed)[index].graph.nodes)[position].target = swap[node.target]
+                seen.add(digest(changed))
+                swapped += 1
+    assert swapped >= 4
+    assert len(seen) == swapped + 1
+
+
+def test_every_tensor_counts_to_its_last_bit() -> None:
+    """Weights, buffers (those not in the state_dict too), and constants."""
+    program = exported()
+    names = [*program.state_dict, *program.constants]
+    assert {"layer.weight", "layer.bias", "scale", "shift", "offset"} <= set(names)
+    seen = {digest(program)}
+    for name in names:
+        changed = copy.deepcopy(program)
+        holder = changed.state_dict if name in changed.state_dict else changed.constants
+        with torch.no_grad():
+            flat = holder[name].data.reshape(-1)
+            flat[-1] = torch.nextafter(flat[-1], torch.tensor(torch.inf))
+        seen.add(digest(changed))
+    assert len(seen) == len(names) + 1
+
+
+@pytest.mark.parametrize("change", ["dtype", "shape", "layout"])
+def test_a_tensors_kind_counts(change: str) -> None:
+    """Equal bytes in another dtype, shape or memory layout make another file."""
+    program = exported()
+    weight = program.state_dict["layer.weight"].detach()
+    changed = {
+        "dtype": weight.view(torch.int32),
+        "shape": weight.reshape(2, 12),
+        "layout": weight.t().contiguous().t(),
+    }[change]
+    other = copy.deepcopy(program)
+    other.state_dict["layer.weight"] = changed
+    assert digest(other) != digest(program)
+
+
+@pytest.mark.parametrize("name", ["inner", "outer"])
+def test_an_edited_branch_is_another_network(name: str) -> None:
+    """From the source, as a user edits it."""
+    assert digest(exported(Everything(**{name: 5.0}))) != digest(exported())
+
+
+def test_what_it_does_not_know_has_no_digest() -> None:
+    """Nothing is kept then, rather than found again under a wrong key."""
+    program = exported()
+    program.constants["odd"] = object()
+    assert digest(program) == ""

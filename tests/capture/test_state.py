@@ -1,0 +1,138 @@
+"""What a network carries from call to call is found by name, and its reference is a sequence of calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from exporter.capture import program
+from exporter.capture.reference import run_reference
+from exporter.capture.state import changed_by_calls
+from exporter.records import Model, Sample, TensorSpec
+
+
+class Keeps(nn.Module):
+    """A linear layer over an input and what is left of earlier ones."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.how = nn.Linear(8, 3), how
+        self.register_buffer("cache", torch.full((1, 4), 0.5))
+        self.register_buffer("calls", torch.zeros(1))
+        self.memory = torch.zeros(1, 4)
+        self.past: list[Tensor] = [torch.zeros(1, 4)]
+        self.table: Tensor | None = None
+        self.step = 0
+
+    cache: Tensor
+    calls: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.cache.clone()
+        match self.how:
+            case "copied into a buffer":
+                self.cache.copy_(x)
+            case "assigned to a buffer":
+                self.cache = x.clone()
+            case "a part of a buffer":
+                self.cache[:, :2] = x[:, 2:]
+            case "a running mean":
+                self.cache.mul_(0.9).add_(x, alpha=0.1)
+            case "an attribute":
+                before, self.memory = self.memory, x
+            case "a list":
+                before = self.past[0]
+                self.past = [x]
+            case "a step":
+                before, self.step = before * self.step, self.step + 1
+            case "a counter":
+                self.calls += 1
+            case "a table":
+                self.table = torch.ones(1, 4) if self.table is None else self.table
+                before = self.table
+        return self.layer(torch.cat([before, x], 1))  # type: ignore[no-any-return]
+
+
+STATE = {
+    "copied into a buffer": ("cache",),
+    "assigned to a buffer": ("cache",),
+    "a part of a buffer": ("cache",),
+    "a running mean": ("cache",),
+    "an attribute": ("memory",),
+    "a list": ("past.0",),
+    "a step": ("step",),
+    "a counter": (),
+    "a table": (),
+    "nothing": (),
+}
+
+
+def samples(count: int = 6) -> list[Sample]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=(1, 4)).astype(np.float32),) for _ in range(count)]
+
+
+def model(how: str) -> Model:
+    return Model(Keeps(how).eval(), "tests:net", (TensorSpec("x", (1, 4)),), None, 0)
+
+
+@pytest.mark.parametrize("how", STATE)
+def test_state_is_named(how: str) -> None:
+    """What changes and matters; a counter and a table made at the first call change and do not matter."""
+    assert changed_by_calls(Keeps(how).eval(), samples()) == STATE[how]
+
+
+def test_state_of_submodules_has_its_path() -> None:
+    """As the checkpoint names it."""
+    net = nn.Sequential(nn.Linear(4, 4), Keeps("copied into a buffer"))
+    assert changed_by_calls(net.eval(), samples()) == ("1.cache",)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cache", torch.zeros(1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.cache  # type: ignore[operator]
+        self.cache.copy_(x)  # type: ignore[operator]
+        return y
+
+
+def test_state_of_torchscript_is_named() -> None:
+    """It has no attributes that Python could read, but it has buffers."""
+    assert changed_by_calls(torch.jit.script(Small().eval()), samples()) == ("cache",)
+
+
+@pytest.mark.parametrize("how", [how for how, names in STATE.items() if names == ("cache",)])
+def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
+    """Neither the example nor any other call of ours is left in the module or in the graph."""
+    captured = program.capture(model(how), samples()[0], others=samples()[1:])
+    assert captured.state == ("cache",)
+    assert captured.module.get_buffer("cache").tolist() == [[0.5] * 4]
+    assert captured.program is not None
+    assert captured.program.state_dict["cache"].tolist() == [[0.5] * 4]
+
+
+@pytest.mark.parametrize("how", [how for how, names in STATE.items() if names])
+def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> None:
+    """Samples one after the other, and the edges again from the start."""
+    given = samples()
+    captured = program.capture(model(how), given[0], others=given[1:])
+    evidence, _ = run_reference(captured, given, {"first": given[0]})
+    assert evidence.state == STATE[how]
+    net = Keeps(how).eval()
+    with torch.no_grad():
+        expected = [net(torch.from_numpy(x)).numpy() for (x,) in given]
+    np.testing.assert_allclose(evidence.reference[0], np.stack(expected), atol=1e-6)
+    np.testing.assert_array_equal(evidence.edge_reference[0][0], evidence.reference[0][0])
+
+
+def test_a_network_without_state_is_exported_as_it_is_warmed() -> None:
+    """A table that the first call makes would stop torch.export, which allows no assignments."""
+    captured = program.capture(model("a table"), samples()[0], others=samples()[1:])
+    assert captured.state == ()
+    assert captured.program is not None
