@@ -82,6 +82,13 @@ WeightsFromArch = Annotated[
         "--weights-from-arch", help="Keep the weights that --arch's function made where CKPT has none."
     ),
 ]
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PHOTO=CLASS",
+        help="The network must give this photo this class, a number or label; may be given again.",
+    ),
+]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(

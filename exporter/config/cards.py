@@ -51,6 +51,8 @@ class ArchitectureTable(Table):
     arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
     weights_from_arch: bool = False
     """As `--weights-from-arch`."""
+    expect: dict[Text, str | int] = Field(default_factory=dict)
+    """Photo -> its class's number or label; as `--expect`."""
 
 
 class InputTable(Table):
@@ -189,6 +191,7 @@ CARD_FIELDS = frozenset(
         "calibration",
         "checkpoint",
         "evaluation",
+        "expect",
         "formats",
         "ignore_keys",
         "input_shapes",
@@ -233,6 +236,9 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         trust=listed.checkpoint.trust,
         ignore_keys=listed.checkpoint.ignore_keys,
         weights_from_arch=listed.architecture.weights_from_arch,
+        expect=tuple(
+            (str(card.place(photo)), str(answer)) for photo, answer in listed.architecture.expect.items()
+        ),
         arch=listed.architecture.name,
         arch_args=tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
         input_shapes=tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),

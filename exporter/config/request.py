@@ -23,6 +23,8 @@ class ModelRequest:
     """Patterns of tensors in the file to leave out, as `head.*`."""
     weights_from_arch: bool = False
     """Keep the weights that `arch`'s function made where the file has none."""
+    expect: tuple[tuple[str, str], ...] = ()
+    """(photo, class's number or label): what the network must answer before anything is made."""
     input_shapes: tuple[TensorSpec, ...] = ()
     """Name "" means by position."""
     preprocess: str | None = None

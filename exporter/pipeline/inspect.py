@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError
 from exporter.files import size_bytes
+from exporter.pipeline import expectations
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
 
 
@@ -45,6 +46,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         model = read.read_network(request, checkpoint)
     except ArchitectureError as error:
         return _without_network(request, checkpoint, error)
+    answered = expectations.check(model, request.expect)
     return Inspection(
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
@@ -57,7 +59,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
         flops=read.count_flops(model.module, model.inputs),
         inputs=model.inputs,
         preprocessing=model.preprocessing,
-        notes=(*checkpoint.notes, *model.notes),
+        notes=(*checkpoint.notes, *model.notes, *answered),
         warnings=model.warnings,
     )
 

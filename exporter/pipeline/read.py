@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter.config.request import ModelRequest
 from exporter.files import digest_path
-from exporter.pipeline import cache, results
+from exporter.pipeline import cache, expectations, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.results import DATA, Facts
 from exporter.pipeline.steps import Step, cached
@@ -55,6 +55,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
 
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
+    answered = expectations.check(model, request.expect)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     program.save(captured, work)
@@ -73,7 +74,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
         data_kind=samples.kind,
         calibration_count=len(samples.calibration),
         verification_count=len(samples.verification),
-        notes=(*checkpoint.notes, *model.notes, *samples.notes),
+        notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes),
         warnings=(*model.warnings, *samples.warnings),
         digest=program.digest(captured),
     )
@@ -122,5 +123,7 @@ def _source_key(context: Context) -> str:
     request = context.request.model
     if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
+    if request.expect:
+        return ""  # asked again in every run: the photos may have changed
     anywhere = replace(request, checkpoint=Path(), calibration=None)
     return cache.key(cache.toolchain(), digest_path(request.checkpoint), anywhere, context.calibration_digest)
