@@ -26,7 +26,7 @@ class HarnessError(Exception):
     code = "EM-HARNESS"
 
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
-        super().__init__(message, hint, code)
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
         self.code = code or type(self).code

@@ -45,8 +45,8 @@ class ExportError(Exception):
     code = "EM-UNEXPECTED"
 
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
-        # All three stay in args so that the error survives pickling out of a worker.
-        super().__init__(message, hint, code)
+        # Both stay in args so that the error survives pickling out of a worker.
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
         self.code = code or type(self).code

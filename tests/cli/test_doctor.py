@@ -289,7 +289,7 @@ def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
     """The doctor tells of every extra that a command needs, and of all its packages."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     declared = project["optional-dependencies"]
-    assert extras.EXTRAS.keys() == declared.keys() - {"samples", "android", "benchmarks", "dev"}
+    assert extras.EXTRAS.keys() == declared.keys() - {"samples", "android", "benchmarks", "docs", "dev"}
     for name, extra in extras.EXTRAS.items():
         wanted = {re.split(r"[\[<>=]", line)[0] for line in declared[name]}
         assert wanted <= set(extra.packages) <= wanted | {"jsonschema"}  # of cyclonedx[json-validation]
