@@ -6,7 +6,6 @@ of small `torch.save` archives. Both are read with the restricted unpickler: not
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import choose, tensors, torchfile, unpickle, weights
 from exporter.checkpoints.archive import DAMAGED, Archive
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.source import UNCHANGED, Source
 from exporter.checkpoints.torchfile import Pickled
 from exporter.checkpoints.values import DType, Inert, Storage, TensorRef, is_plain
 from exporter.errors import CheckpointError, DamagedFileError
-from exporter.files import digest_file
+from exporter.files import digest_path
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -60,8 +59,10 @@ def read(folder: Path) -> Checkpoint:
     """Read the network's tensors from all shards.
 
     Raises:
-        CheckpointError: There are no weights, a shard is missing or damaged, or they are compressed.
+        CheckpointError: There are no weights, a shard is missing or damaged, they are compressed, or the
+            folder was changed meanwhile.
     """
+    sha256 = digest_path(folder)
     metadata = _state(_unpickled(folder / METADATA), "Metadata")
     listed = metadata.get("state_dict_metadata")
     if not isinstance(listed, dict):
@@ -76,11 +77,14 @@ def read(folder: Path) -> Checkpoint:
         return _assembled(folder, refs[storage.key], shards.get(storage.key, []))
 
     with (folder / METADATA).open("rb") as file:
-        source = Source(folder, file, size_bytes, _digest(folder, files), b"")
+        source = Source(folder, file, size_bytes, sha256, b"")
         pickled = Pickled(root, read_storage)
         chosen, notes = choose.choose(root)
         note = f"put together from {len(files)} files of a distributed checkpoint"
-        return weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
+        found = weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
+    if digest_path(folder) != sha256:
+        raise CheckpointError(f"{folder} was changed while it was read.", UNCHANGED)
+    return found
 
 
 def _unpickled(path: Path) -> Any:
@@ -181,11 +185,3 @@ def _piece(folder: Path, shard: Shard) -> torch.Tensor:
     if not isinstance(pickled.root, TensorRef):
         raise DamagedFileError(f"A shard in {path} is no tensor.", DAMAGED)
     return tensors.raw(shard.file, pickled.root, pickled)
-
-
-def _digest(folder: Path, files: list[str]) -> str:
-    total = hashlib.sha256()
-    for file in (METADATA, *files):
-        if (folder / file).is_file():
-            total.update(f"{file}\0{digest_file(folder / file)}\n".encode())
-    return total.hexdigest()

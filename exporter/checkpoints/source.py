@@ -22,6 +22,8 @@ EXPECTED = (
     ".safetensors file, a TorchScript archive or a torch.export .pt2."
 )
 
+UNCHANGED = "Give a copy that nothing writes to."
+
 FOREIGN_FILES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG picture"),
     (0, b"\x89PNG", "a PNG picture"),
@@ -67,7 +69,9 @@ class Source:
 
     def nature(self) -> str:
         """What the file looks like, for an error message."""
-        for offset, magic, name in FOREIGN_FILES:
+        for offset, magic, name in UNCHANGED = "Give a copy that nothing writes to."
+
+FOREIGN_FILES:
             if self.head[offset:].startswith(magic):
                 return f"looks like {name}"
         if self.archive is not None:
@@ -87,7 +91,8 @@ def opened(path: Path) -> Iterator[Source]:
     """Open a checkpoint once: everything is read from this one handle, whatever happens to the path.
 
     Raises:
-        CheckpointError: There is no such file, it is no file, it is empty, or it may not be read.
+        CheckpointError: There is no such file, it is no file, it is empty, it may not be read, or it was
+            changed meanwhile.
     """
     try:
         mode = path.stat().st_mode
@@ -98,7 +103,9 @@ def opened(path: Path) -> Iterator[Source]:
                 f"{path} is {what}, expected a checkpoint file.", "Give the file inside it."
             )
         with path.open("rb") as file:
-            yield _source(path, file)
+            source = _source(path, file)
+            yield source
+            _check_unchanged(source)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"There is no file {path}.", "Check the path; relative paths start here."
@@ -108,6 +115,13 @@ def opened(path: Path) -> Iterator[Source]:
         raise CheckpointError(
             f"{path} cannot be read: {reason}.", "Check its permissions and the disk."
         ) from error
+
+
+def _check_unchanged(source: Source) -> None:
+    """Refuse a file that was written to in place while it was read: its hash would name other weights."""
+    source.file.seek(0)
+    if hashlib.file_digest(source.file, "sha256").hexdigest() != source.sha256:  # type: ignore[arg-type]
+        raise CheckpointError(f"{source.path} was changed while it was read.", UNCHANGED)
 
 
 def _source(path: Path, file: BufferedReader) -> Source:

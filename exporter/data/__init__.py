@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from exporter import files
 from exporter.data import npz, photos
 from exporter.data.edges import edge_inputs, is_photo
 from exporter.errors import CalibrationError
@@ -80,6 +81,16 @@ def load(
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."
     )
+
+
+def check_unchanged(source: Path | None, digest: str) -> None:
+    """Refuse data that is not any more what it was when it was hashed.
+
+    Raises:
+        CalibrationError: It is not.
+    """
+    if source is not None and files.digest_path(source) != digest:
+        raise CalibrationError(f"{source} was changed while it was read.", photos.UNCHANGED)
 
 
 def row_digest(row: Sample) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from exporter import data
+from exporter import data, files
 from exporter.data import npz, photos
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Sample, TensorSpec
@@ -32,11 +33,21 @@ class Labelled:
     paths: tuple[Path, ...] = ()
     rows: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    """sha256 of each photo, empty for one that cannot be opened; or of the file that holds the rows."""
+
+    @property
+    def digest(self) -> str:
+        """Of the samples and their order."""
+        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
 
     def batches(self) -> Iterator[tuple[Sample, list[bool]]]:
         """One call of the model after the other, and which of its rows could be read.
 
         A last batch that is not full, and what cannot be read, is filled up with zeros.
+
+        Raises:
+            CalibrationError: A photo is not the one any more that was found.
         """
         if self.kind == "arrays":
             yield from ((row, [True] * row[0].shape[0]) for row in self.rows)
@@ -44,8 +55,9 @@ class Labelled:
         spec, how = self.inputs[0], self.preprocessing
         assert how is not None
         batch, channels = spec.shape[:2]
-        for first in range(0, len(self.paths), batch):
-            images = [photos.read_whole(path, how, channels) for path in self.paths[first : first + batch]]
+        found = list(zip(self.paths, self.digests, strict=True))
+        for first in range(0, len(found), batch):
+            images = [photos.read_whole(*photo, how, channels) for photo in found[first : first + batch]]
             images += [None] * (batch - len(images))
             blank = np.zeros(spec.shape[1:], np.float32)
             stacked = np.stack([blank if image is None else image for image in images])
@@ -99,8 +111,10 @@ def answers(outputs: Sequence[TensorSpec]) -> int:
 
 
 def _arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
+    digest = files.digest_file(source)
     rows, notes = npz.read(source, inputs)
     labels = npz.labels(source)
+    data.check_unchanged(source, digest)
     batch = inputs[0].shape[0] if inputs[0].shape else 1
     if labels.size != len(rows) * batch:
         raise CalibrationError(
@@ -108,7 +122,9 @@ def _arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Label
         )
     _check_range(source, labels, classes)
     ignored = tuple(note for note in notes if "'labels'" not in note)
-    return Labelled("arrays", classes, labels, inputs, None, rows=tuple(rows), notes=ignored)
+    return Labelled(
+        "arrays", classes, labels, inputs, None, rows=tuple(rows), notes=ignored, digests=(digest,)
+    )
 
 
 def _check_range(source: Path, labels: Array, classes: int) -> None:
@@ -145,7 +161,16 @@ def _photos(
         )
     paths = [path for folder in folders for path in found[folder]]
     labels = [chosen[folder.name] for folder in folders for _ in found[folder]]
-    return Labelled("photos", classes, np.array(labels), inputs, how, paths=tuple(paths), notes=(note,))
+    return Labelled(
+        "photos",
+        classes,
+        np.array(labels),
+        inputs,
+        how,
+        paths=tuple(paths),
+        notes=(note,),
+        digests=tuple(photos.file_digest(path) for path in paths),
+    )
 
 
 def match(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import CalibrationError
+from exporter.files import digest_file
 from exporter.records import Array, Preprocessing
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
 """Of a photo as stored and as resized: decoded as RGB this is 300 MB."""
+UNCHANGED = "Give a copy that nothing writes to."
+MAX_FILE_BYTES = 512 << 20
+"""Of a photo's file: a TIFF of as many pixels is smaller."""
 THUMBNAIL = (16, 16)
 LOOKALIKE_CORRELATION = 0.75  # of 16x16 greys: 0.88 for a stereo pair, at most 0.47 for different photos
 CONTRAST_SIZE = (64, 64)
@@ -95,10 +100,33 @@ def read_distinct(
     return [photos[path] for path in sorted(photos)], notes, problems
 
 
-def read_whole(path: Path, preprocessing: Preprocessing, channels: int) -> Array | None:
-    """One photo as the model gets it, float32 [C, H, W]; None when it cannot be used."""
+def file_digest(path: Path) -> str:
+    """sha256 of a photo's file; empty when it cannot be opened or is too large to be one."""
     try:
-        image = _decode(path).convert("L" if channels == 1 else "RGB")
+        return digest_file(path) if path.stat().st_size <= MAX_FILE_BYTES else ""
+    except OSError:
+        return ""
+
+
+def read_whole(path: Path, sha256: str, preprocessing: Preprocessing, channels: int) -> Array | None:
+    """One photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
+
+    Args:
+        path: The photo.
+        sha256: What `file_digest` gave: the bytes that are decoded are those that were hashed.
+        preprocessing: How it becomes the input.
+        channels: Of the input.
+
+    Raises:
+        CalibrationError: It is not the file any more that was hashed.
+    """
+    if not sha256:
+        return None
+    content = _bytes(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CalibrationError(f"{path} was changed while it was read.", UNCHANGED)
+    try:
+        image = _decode(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
         _check_size(_resized_size(image, preprocessing), "once resized")
         return preprocess(image, preprocessing)
     except _Unusable:
@@ -198,7 +226,16 @@ def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
     )
 
 
-def _decode(path: Path) -> Image.Image:
+def _bytes(path: Path) -> bytes:
+    """A file's content, no more than a photo may have; empty when it is gone."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError:
+        return b""
+
+
+def _decode(path: Path | io.BytesIO) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:

@@ -69,6 +69,8 @@ def run(request: Request, observer: Observer | None = None, measure: Measurer | 
     variants = plan(target, request.formats, request.precisions, request.search)
     _check_is_file(request.checkpoint)
     _check_verified(request)
+    if request.cache:
+        cache.check_private(cache.default_root())
     with staging.staging(request.destination, request.force) as folders:
         with Workers(request.jobs or worker_count(), folders.log) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)

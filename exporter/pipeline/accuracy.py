@@ -62,7 +62,7 @@ def accurate(
     What is `known` is not run again.
     """
     ran = predictions.runnable(built, checked)
-    answers = predictions.answer(context, source, context.folders.out, ran, context.run, known)
+    answers = predictions.answer(context, source, labels, context.folders.out, ran, context.run, known)
     found = _evaluated(context, labels, answers)
     rows = judged(artifacts, found)
     unsure = doubt(rows, found.evaluation)

@@ -91,7 +91,7 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built
     reference = [_reference_step(context, source)] if context.request.verify else []
     judgement = [int8.judge_step(context, source, quantize)] if int8.judged(context) else []
     steps = [*variants, *judgement, *reference]
-    made = iter(cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context)))
+    made = iter(cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context, source)))
     built = tuple(next(made) for _ in variants)
     for quantization in (next(made) for _ in judgement):
         source = replace(source, quantization=quantization)

@@ -1,8 +1,10 @@
 """Finished work, kept by content: keys cover the inputs, the options and every installed package's version.
 
 An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run
-leaves none half-written, and their files are hashed again when read: a damaged entry is a miss. Nothing is
-unpickled. What was not used for longest goes first when the cache outgrows its limit.
+leaves none half-written. The record's first line is the hash of the rest, which names the entry's kind, its
+key and the hashes of its files: what was damaged, edited or moved is a miss. Whoever may write the folder can
+make a whole new entry, so a folder that others may write is refused. Nothing is unpickled. What was not used
+for longest goes first when the cache outgrows its limit.
 """
 
 from __future__ import annotations
@@ -14,27 +16,54 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from exporter import held
+from exporter.errors import UsageError
 from exporter.files import digest_path
 
 RECORD = "record.json"
 LIMIT_BYTES = 10 * 1024**3
 """`$EXPORT_MOBILE_CACHE_GB` changes it."""
-ABANDONED_S = 24 * 3600
+WRITING = ".writing-"
+OTHERS_MAY_WRITE = 0o022
 
 
 def default_root() -> Path:
     """`$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile"
+    user = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has an empty or relative path ignored.
+    return (user if user.is_absolute() else Path.home() / ".cache") / "export-mobile"
+
+
+def check_private(root: Path) -> None:
+    """Refuse a folder in which others may put what a later export would publish as passed.
+
+    Raises:
+        UsageError: It is a link, no folder, another user's, or may be written by others.
+    """
+    try:
+        found = root.lstat()
+    except OSError:
+        return  # it does not exist yet, or cannot be used at all
+    problem, advice = "", "Give --no-cache, or another folder in EXPORT_MOBILE_CACHE."
+    if stat.S_ISLNK(found.st_mode):
+        problem, advice = "is a link", f"Set EXPORT_MOBILE_CACHE to the folder it leads to: {root.resolve()}"
+    elif not stat.S_ISDIR(found.st_mode):
+        problem = "is not a folder"
+    elif found.st_uid != os.getuid():
+        problem = "belongs to another user"
+    elif found.st_mode & OTHERS_MAY_WRITE:
+        problem, advice = "may be written by others", f"Delete it, or if you trust it: chmod go-w {root}"
+    if problem:
+        raise UsageError(f"The cache {root} {problem}.", advice, code="EM-CACHE")
 
 
 def limit_bytes() -> int:
@@ -90,14 +119,14 @@ class Cache:
             return None
         entry = self._root / kind / entry_key
         try:
-            kept = json.loads((entry / RECORD).read_text())
+            kept = _opened((entry / RECORD).read_text(), kind, entry_key)
             found = TypeAdapter(record).validate_python(kept["record"])
             if any(digest_path(entry / "files" / name) != digest for name, digest in kept["files"].items()):
                 return None
             for name in kept["files"]:
                 _copy(entry / "files" / name, files_into / name)
             os.utime(entry / RECORD)  # used now: `prune` takes the others first
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             return None
         return found
 
@@ -122,17 +151,26 @@ class Cache:
             self._write(self._root / kind / entry_key, values, files or {})
 
     def _write(self, entry: Path, values: Any, files: Mapping[str, Path]) -> None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
-        try:
-            for name, path in files.items():
-                _copy(path, aside / "files" / name)
-            digests = {name: digest_path(aside / "files" / name) for name in files}
-            (aside / RECORD).write_text(json.dumps({"record": values, "files": digests}))
-            shutil.rmtree(entry, ignore_errors=True)
-            aside.rename(entry)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        self._make_root()
+        entry.parent.mkdir(mode=0o700, exist_ok=True)
+        with held.folder(entry.parent, WRITING) as aside:
+            try:
+                for name, path in files.items():
+                    _copy(path, aside / "files" / name)
+                digests = {name: digest_path(aside / "files" / name) for name in files}
+                content = {"kind": entry.parent.name, "key": entry.name, "record": values, "files": digests}
+                (aside / RECORD).write_text(_sealed(content))
+                shutil.rmtree(entry, ignore_errors=True)
+                aside.rename(entry)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _make_root(self) -> None:
+        """Private from the start: a umask of 002 would let a group write."""
+        assert self._root is not None
+        if not self._root.exists():
+            self._root.parent.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o700, exist_ok=True)
 
     def prune(self, limit: int) -> None:
         """Delete what was not used for longest until at most `limit` bytes are left, and abandoned writes."""
@@ -143,9 +181,32 @@ class Cache:
             left -= sum(_size(path) for path in record.parent.rglob("*"))
             if left < 0:
                 shutil.rmtree(record.parent, ignore_errors=True)
-        for aside in self._root.glob("*/.writing-*"):
-            if time.time() - _modified(aside) > ABANDONED_S:
+        for kind in self._root.glob("*/"):
+            for aside in held.abandoned(kind, WRITING):
                 shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sealed(content: Mapping[str, Any]) -> str:
+    """A record's text: the hash of the second line, and that line."""
+    text = json.dumps(content)
+    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
+
+
+def _opened(text: str, kind: str, entry_key: str) -> Any:
+    """What a record's text says.
+
+    Raises:
+        ValueError: It was changed, is another entry's, or names a file outside of its folder.
+    """
+    seal, _, line = text.partition("\n")
+    if hashlib.sha256(line.removesuffix("\n").encode()).hexdigest() != seal:
+        raise ValueError("the record was changed")
+    content = json.loads(line)
+    if (content["kind"], content["key"]) != (kind, entry_key):
+        raise ValueError("the record is another entry's")
+    if any(Path(name).name != name or name in {"", ".", ".."} for name in content["files"]):
+        raise ValueError("a file lies outside of the entry")
+    return content
 
 
 def _modified(path: Path) -> float:

@@ -30,7 +30,7 @@ def calibration_sweep(context: Context, source: Source) -> Extras:
         lambda _: job,
         failed=str,
     )
-    (points,) = cached(context.run, context.cache, "sweep", [step], lambda: ensure_captured(context))
+    (points,) = cached(context.run, context.cache, "sweep", [step], lambda: ensure_captured(context, source))
     if isinstance(points, str):
         return Extras(warnings=(f"--calibration-sweep could not be measured: {points}",))
     more = warning(points)

@@ -71,7 +71,9 @@ class Judge:
         if self.labels is None:
             return known
         ran = predictions.runnable(built, checked)
-        return predictions.answer(self.context, self.source, folder, ran, self.context.run_silently, known)
+        return predictions.answer(
+            self.context, self.source, self.labels, folder, ran, self.context.run_silently, known
+        )
 
     def points(
         self,
@@ -150,7 +152,7 @@ def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
     """
 
     def prepare() -> None:
-        _ensure_program(context)
+        _ensure_program(context, source)
         context.observer(Event("search", "measuring what each activation costs", 0, 0))
 
     arguments = (context.folders.work,)
@@ -207,12 +209,18 @@ def _built(
         for variant in variants
     ]
     return tuple(
-        cached(context.run_silently, context.cache, "search", steps, lambda: _ensure_program(context))
+        cached(
+            context.run_silently,
+            context.cache,
+            "search",
+            steps,
+            lambda: _ensure_program(context, judge.source),
+        )
     )
 
 
-def _ensure_program(context: Context) -> None:
-    read.ensure_captured(context)
+def _ensure_program(context: Context, source: Source) -> None:
+    read.ensure_captured(context, source)
     int8.ensure(context)
 
 

@@ -55,12 +55,6 @@ class Context:
         calibration = self.request.calibration
         return files.digest_path(calibration) if calibration else ""
 
-    @functools.cached_property
-    def labelled_digest(self) -> str:
-        """Of the labelled samples, as of the calibration data."""
-        assert self.request.evaluation is not None
-        return files.digest_path(self.request.evaluation)
-
     @property
     def evidence(self) -> Path:
         return self.folders.out / EVIDENCE

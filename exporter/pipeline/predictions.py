@@ -53,6 +53,7 @@ def runnable(
 def answer(
     context: Context,
     source: Source,
+    labels: Labels,
     folder: Path,
     ran: Sequence[results.Built],
     run: Run,
@@ -63,6 +64,7 @@ def answer(
     Args:
         context: Of the run; its work folder holds the labelled samples.
         source: The checkpoint.
+        labels: Of the labelled samples.
         folder: Where the artifacts lie.
         ran: The artifacts to run.
         run: What runs the jobs, as `Context.run`.
@@ -77,7 +79,7 @@ def answer(
     new = [b for b in ran if b.variant.name not in known.found.keys() | known.failures.keys()]
     if FLOAT in known.found and not new:
         return known
-    keys = _keys(context, source, folder, new)
+    keys = _keys(source, labels, folder, new)
     jobs = {b.variant.name: _job(context, source, folder, b) for b in new}
     if FLOAT not in known.found:
         jobs = {FLOAT: _float_job(context, source)} | jobs
@@ -94,7 +96,7 @@ def answer(
 
     def prepare() -> None:
         if FLOAT in jobs:
-            ensure_captured(context)
+            ensure_captured(context, source)
 
     answers = dict(zip(jobs, cached(run, context.cache, "accuracy", steps, prepare), strict=True))
     found = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(known.found)
@@ -109,7 +111,7 @@ def _given(job: Job, _: object) -> Job:
 
 def _failure(name: str, error: Exception) -> str:
     """Why an artifact has no predictions; without float32's there is nothing to compare with."""
-    if name == FLOAT:
+    if name == FLOAT or isinstance(error, CalibrationError):  # the samples were changed
         raise error
     return f"It does not run on the labelled samples: {error}"
 
@@ -121,12 +123,12 @@ def _check_read(floats: results.Ranked, max_drop: float) -> None:
     accuracy.check_enough(read, max_drop)
 
 
-def _keys(context: Context, source: Source, folder: Path, ran: Sequence[results.Built]) -> dict[str, str]:
+def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Built]) -> dict[str, str]:
     """Cache keys: of the samples, how they become inputs, and what runs on them."""
     facts = source.facts
     data = (
         cache.toolchain(),
-        context.labelled_digest,
+        labels.digest,
         facts.inputs,
         facts.outputs,
         facts.preprocessing,
@@ -210,7 +212,8 @@ def find_labelled(
         used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_apart(found, used.origins, calibration)
     (work / LABELLED).write_bytes(pickle.dumps(found))
-    return Labels(found.kind, found.classes, tuple(int(label) for label in found.labels), found.notes)
+    labels = tuple(int(label) for label in found.labels)
+    return Labels(found.kind, found.classes, labels, found.notes, found.digest)
 
 
 def predict_float(work: Path, output: int) -> Ranked:

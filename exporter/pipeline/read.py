@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.config.request import ModelRequest
+from exporter.errors import CheckpointError
 from exporter.files import digest_path
 from exporter.pipeline import cache, expectations, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
@@ -48,8 +49,17 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
     )
 
 
-def capture_model(request: ModelRequest, work: Path) -> Facts:
-    """Read, infer, load the data, capture; everything the builders need lands in `work`."""
+def capture_model(request: ModelRequest, work: Path, calibration_digest: str) -> Facts:
+    """Read, infer, load the data, capture; everything the builders need lands in `work`.
+
+    Args:
+        request: What the user said about the model.
+        work: Where the captured model and the data are written.
+        calibration_digest: What the calibration data was hashed to before: every cache key has it.
+
+    Raises:
+        ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
+    """
     from exporter import data
     from exporter.capture import program
 
@@ -57,6 +67,7 @@ def capture_model(request: ModelRequest, work: Path) -> Facts:
     model = read_network(request, checkpoint)
     answered = expectations.check(model, request.expect)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
+    data.check_unchanged(request.calibration, calibration_digest)
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     program.save(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))
@@ -95,22 +106,37 @@ def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int 
 
 def read(context: Context) -> Source:
     """Read the checkpoint, infer its network, load the data and capture, or find all that in the cache."""
-    key = _source_key(context)
-    step = Step("model", key, results.Facts, lambda _: _capture_job(context))
+    sha256 = digest_path(context.request.checkpoint)
+    step = Step(
+        "model",
+        _source_key(context, sha256),
+        results.Facts,
+        lambda _: _capture_job(context),
+        keep=lambda facts: facts.source_sha256 == sha256,  # not where the file was replaced meanwhile
+    )
     (facts,) = cached(context.run, context.cache, "read", [step], lambda: _warm(context))
-    return Source(facts, key)
+    return Source(facts, _source_key(context, facts.source_sha256))
 
 
-def ensure_captured(context: Context) -> None:
-    """Capture the model now if it is not in the work folder, as the cache keeps its facts only."""
-    if not (context.folders.work / results.DATA).exists():
-        _warm(context)
-        (outcome,) = context.run("read", [_capture_job(context)])
-        outcome.result()
+def ensure_captured(context: Context, source: Source) -> None:
+    """Capture the model now if it is not in the work folder, as the cache keeps its facts only.
+
+    Raises:
+        CheckpointError: The file is not the one any more that the facts in the cache are about.
+    """
+    if (context.folders.work / results.DATA).exists():
+        return
+    _warm(context)
+    (outcome,) = context.run("read", [_capture_job(context)])
+    if outcome.result().source_sha256 != source.facts.source_sha256:
+        raise CheckpointError(
+            f"{context.request.checkpoint} was replaced while it was exported.",
+            "Export a copy that nothing writes to.",
+        )
 
 
 def _capture_job(context: Context) -> Job:
-    arguments = (context.request.model, context.folders.work)
+    arguments = (context.request.model, context.folders.work, context.calibration_digest)
     return Job("reading the checkpoint", capture_model, arguments, preload=TORCH)
 
 
@@ -119,11 +145,12 @@ def _warm(context: Context) -> None:
     context.workers.warm(preload_of(max(context.variants, key=lambda variant: variant.cost_s)))
 
 
-def _source_key(context: Context) -> str:
+def _source_key(context: Context, sha256: str) -> str:
+    """The cache's key of what was read from the checkpoint with that hash."""
     request = context.request.model
     if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
     if request.expect:
         return ""  # asked again in every run: the photos may have changed
     anywhere = replace(request, checkpoint=Path(), calibration=None)
-    return cache.key(cache.toolchain(), digest_path(request.checkpoint), anywhere, context.calibration_digest)
+    return cache.key(cache.toolchain(), sha256, anywhere, context.calibration_digest)

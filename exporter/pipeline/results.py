@@ -112,6 +112,8 @@ class Labels:
     classes: int
     labels: tuple[int, ...]
     notes: tuple[str, ...]
+    digest: str = ""
+    """Of the samples and their order."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ class Run:
         for name in names:
             (out / name).touch()
         built = [results.Built(VARIANTS[name], name) for name in names]
-        return predictions.answer(self.context, self.source, out, built, self.context.run, known or Answers())
+        return predictions.answer(
+            self.context, self.source, LABELS, out, built, self.context.run, known or Answers()
+        )
 
 
 def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
