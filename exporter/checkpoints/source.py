@@ -69,9 +69,7 @@ class Source:
 
     def nature(self) -> str:
         """What the file looks like, for an error message."""
-        for offset, magic, name in UNCHANGED = "Give a copy that nothing writes to."
-
-FOREIGN_FILES:
+        for offset, magic, name in FOREIGN_FILES:
             if self.head[offset:].startswith(magic):
                 return f"looks like {name}"
         if self.archive is not None:
