@@ -57,7 +57,7 @@ class Labelled:
         batch, channels = spec.shape[:2]
         found = list(zip(self.paths, self.digests, strict=True))
         for first in range(0, len(found), batch):
-            images = [photos.read_whole(*photo, how, channels) for photo in found[first : first + batch]]
+            images = [photos.read_whole(p, how, channels, d) for p, d in found[first : first + batch]]
             images += [None] * (batch - len(images))
             blank = np.zeros(spec.shape[1:], np.float32)
             stacked = np.stack([blank if image is None else image for image in images])

@@ -108,22 +108,25 @@ def file_digest(path: Path) -> str:
         return ""
 
 
-def read_whole(path: Path, sha256: str, preprocessing: Preprocessing, channels: int) -> Array | None:
+def read_whole(
+    path: Path, preprocessing: Preprocessing, channels: int, sha256: str | None = None
+) -> Array | None:
     """One photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
 
     Args:
         path: The photo.
-        sha256: What `file_digest` gave: the bytes that are decoded are those that were hashed.
         preprocessing: How it becomes the input.
         channels: Of the input.
+        sha256: What `file_digest` gave: the bytes that are decoded must be those that were hashed. None takes
+            any bytes.
 
     Raises:
         CalibrationError: It is not the file any more that was hashed.
     """
-    if not sha256:
+    if sha256 == "":
         return None
     content = _bytes(path)
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         raise CalibrationError(f"{path} was changed while it was read.", UNCHANGED)
     try:
         image = _decode(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
