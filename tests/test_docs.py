@@ -18,7 +18,7 @@ from exporter import errors
 from exporter.cli import device
 from exporter.cli.app import app
 from exporter.config import targets
-from exporter.formats import VARIANTS
+from exporter.formats import VARIANTS, Format
 from exporter.nightly.records import EXIT_CODES
 from exporter.pipeline import variants
 from exporter.report import manifest
@@ -226,6 +226,14 @@ def test_every_format_is_in_the_readme_and_every_variant_has_a_row() -> None:
     for variant in VARIANTS.values():
         assert names[variant.format] in README
         assert f"| {names[variant.format]} |" in rows
+
+
+def test_the_walk_through_a_format_names_everything_that_one_needs() -> None:
+    """Who follows CONTRIBUTING.md ends with a module that the table of formats takes."""
+    walk = PAGES["CONTRIBUTING.md"].partition("## Example: add a format")[2].partition("\n## ")[0]
+    names = {*Format.__annotations__, *(name for name in vars(Format) if not name.startswith("_"))}
+    assert len(names) == 5
+    assert not {name for name in names if not re.search(rf"`{name}[`(]", walk)}
 
 
 def test_the_demos_target_exists() -> None:
