@@ -108,7 +108,7 @@ def test_the_readme_lists_every_command() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_shell_block_is_run_or_says_why_not(page: str) -> None:
-    """Only fences of the kind that these tests run; no block by indentation."""
+    """Every shell block is a fence that these tests find; none is made by indentation."""
     assert not re.search(r"^```(bash|shell|console|zsh)", PAGES[page], re.MULTILINE)
     assert not re.search(r"^    (export-mobile|pip|scripts/|\.venv/) ", PAGES[page], re.MULTILINE)
     assert PAGES[page].count("```sh\n") == len(BLOCK.findall(PAGES[page]))
@@ -153,7 +153,7 @@ def test_no_option_is_given_to_another_command(page: str) -> None:
     ],
 )
 def test_a_guide_names_every_option_of_its_commands(page: str, names: tuple[str, ...]) -> None:
-    """Nobody has to guess; -o, --json, --debug and --help are the same everywhere."""
+    """A reader finds every option; -o, --json, --debug and --help are the same everywhere."""
     text = PAGES[page]
     assert f"export-mobile {' '.join(names)}" in text or names == ("history", "list")
     everywhere = {"--json", "--debug", "--help", "--out"}
@@ -198,7 +198,7 @@ def test_the_table_of_exit_codes_is_complete() -> None:
     ],
 )
 def test_the_table_of_exit_codes_says_what_the_code_means(code: int, words: str) -> None:
-    """The meaning beside the number."""
+    """A row says in words what the code means by the number."""
     row = re.search(rf"^\| {code} \| (.+) \|$", PAGES["docs/reference/exit-codes.md"], re.MULTILINE)
     assert row
     assert words in row[1]
@@ -272,7 +272,7 @@ def test_the_code_cites_sections_of_the_protocol_that_exist() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built documentation."""
+    """Return the folder of the built documentation."""
     folder = tmp_path_factory.mktemp("site")
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
@@ -323,7 +323,7 @@ def in_own_environment() -> bool:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The project's own programs, and a cache that is empty at first."""
+    """Return variables that find the project's own programs, and a cache that is empty at first."""
     return os.environ | {
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -333,7 +333,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """A copy of the checkout as far as the pages use it, in which the README's commands have run."""
+    """Return a copy of what the pages use of the checkout, in which the README's commands have run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("scripts", "models"):
         shutil.copytree(ROOT / name, folder / name)
@@ -369,7 +369,7 @@ in_project = pytest.mark.skipif(not in_own_environment(), reason="the commands r
 @pytest.mark.timeout(1200)
 @in_project
 def test_the_readmes_commands_run(checkout: Path) -> None:
-    """The export of the sample: real weights, real photos, no device claimed."""
+    """The sample is exported from real weights on real photos, and no device is claimed."""
     _check_the_demo(manifest.load(checkout / "demo" / "out" / "manifest.json"))
     assert manifest.load(checkout / "demo" / "mine" / "manifest.json").selected
 
@@ -380,7 +380,7 @@ def test_the_readmes_commands_run(checkout: Path) -> None:
 @pytest.mark.parametrize("page", WITH_BLOCKS)
 @in_project
 def test_a_pages_commands_run(page: str, checkout: Path, environment: dict[str, str]) -> None:
-    """As they stand, in order, on what the README's commands made."""
+    """A page's commands run as they stand, in order, on what the README's commands made."""
     run_blocks(page, checkout, environment)
 
 
@@ -408,7 +408,7 @@ def _check_the_demo(listed: Manifest) -> None:
 @pytest.mark.xdist_group("demo")
 @in_project
 def test_the_pages_python_runs(tmp_path: Path, checkout: Path, environment: dict[str, str]) -> None:
-    """The API example, as a plain script; the cache has what the commands before it made."""
+    """The API example runs as a plain script; the cache has what the commands before it made."""
     codes = {
         code
         for page in PAGES.values()
