@@ -295,6 +295,23 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class WorstChannel:
+    """The channel of all outputs that is nearest to its limit, or furthest beyond it."""
+
+    output: str
+    channel: str
+    """Where it is in the output, as NumPy writes it: "boxes[..., 4]"."""
+    label: str
+    """Its class, where the classes have names; else empty."""
+    sqnr_db: float
+    """Its error against its own variation around its own mean over the inputs."""
+    limit_db: float
+    """What `sqnr_db` must reach."""
+    fault: str
+    """Why the artifact fails because of it, in words; empty when it does not."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One artifact, judged."""
 
@@ -309,6 +326,8 @@ class Verdict:
     """Quantised artifact against its own quantised program."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """The limits that were applied, by name, as resolved."""
+    worst_channel: WorstChannel | None = None
+    """None where no channel has an error, or nothing could be compared."""
 
 
 @dataclass(frozen=True)

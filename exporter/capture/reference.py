@@ -59,6 +59,7 @@ def run_reference(
         shapes=shapes_of(expected),
         edge_shapes=shapes_of(list(edge_expected.values())),
         state=captured.state,
+        output_names=tuple(spec.name for spec in captured.outputs),
         edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
         eager_errors=rounding.eager_errors(expected, actual, _nudged(captured, expected, samples)),
         edge_unstable=(
@@ -181,7 +182,7 @@ def _nudged(captured: Captured, expected: Sequence[Sample], samples: Sequence[Sa
 
 def _floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
     pairs = zip(stack_padded(expected), stack_padded(actual), strict=True)
-    return max(max_error(y, a) for y, a in pairs)
+    return max((max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
 
 
 def _floor_note(floor: float) -> tuple[str, ...]:

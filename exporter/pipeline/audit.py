@@ -135,7 +135,8 @@ def _check(
     out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, observer: Observer
 ) -> Mapping[str, CheckedArtifact]:
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
-    expected = results.Expected(listed.inputs, listed.outputs, listed.evidence.matrix_weights, listed.limits)
+    weights = listed.evidence.matrix_weights
+    expected = results.Expected(listed.inputs, listed.outputs, weights, listed.limits, listed.labels)
     with held.scratch("verify") as folder, Workers(workers, folder / "log") as pool:
         done = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,8 @@ def program_lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:
 
     outputs = stack([program(sample) for sample in samples])
     nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
-    floor = min(sqnr_db(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True))
+    pairs = [(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True) if o.dtype.kind in "fc"]
+    floor = min((sqnr_db(o, n) for o, n in pairs), default=math.inf)
     return Lowering(outputs, floor)
 
 

@@ -86,6 +86,7 @@ class Expected:
     outputs: tuple[TensorSpec, ...]
     matrix_weights: int
     limits: Limits
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

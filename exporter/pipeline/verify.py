@@ -16,7 +16,7 @@ from exporter.pipeline.context import Context, Run, Source, preload_of
 from exporter.pipeline.results import Checked, CheckedArtifact, Expected
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Limits, Runner, Variant, Verdict
+from exporter.records import Runner, Variant, Verdict
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import Evidence, Lowering, Stacks
@@ -65,7 +65,7 @@ def verify_artifact(
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
     if outputs.problem:
         return Checked(structure, _failed(outputs.problem, runtime))
-    verdict = _judged(variant, runtime, found, outputs, lowering, expected.limits)
+    verdict = _judged(variant, runtime, found, outputs, lowering, expected)
     return Checked(structure, verdict, outputs.samples[0].reshape(-1)[:HISTOGRAM_VALUES])
 
 
@@ -119,12 +119,13 @@ def _judged(
     evidence: Evidence,
     outputs: _Outputs,
     lowering: Lowering | None,
-    limits: Limits,
+    expected: Expected,
 ) -> Verdict:
     from exporter.verify.compare import repeats
     from exporter.verify.judge import judge
 
-    verdict = judge(variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits)
+    limits, labels = expected.limits, expected.labels
+    verdict = judge(variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits, labels)
     if verdict.status == "passed" and (
         problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
     ):
@@ -157,7 +158,8 @@ def verify(context: Context, source: Source, built: Sequence[results.Built]) -> 
 def expected(context: Context, source: Source) -> results.Expected:
     """What every artifact of this run is checked against."""
     facts = source.facts
-    return results.Expected(facts.inputs, facts.outputs, facts.matrix_weights, context.request.limits)
+    limits = context.request.limits
+    return results.Expected(facts.inputs, facts.outputs, facts.matrix_weights, limits, facts.labels)
 
 
 def check_files(

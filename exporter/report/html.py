@@ -242,6 +242,7 @@ def _artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
         facts += [
             ("Runtime", verdict.runtime),
             ("Limits", limits),
+            ("Worst channel", text.worst_channel(verdict.worst_channel)),
             ("On edge inputs", _comparison(verdict.edge)),
             ("Against its own quantised program", _comparison(verdict.lowering)),
         ]

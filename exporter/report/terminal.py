@@ -90,6 +90,9 @@ def _choice(report: Report, console: Console) -> None:
         _line(console, f"Nothing to ship. {report.selection_reason}", "bold red")
     else:
         _line(console, f"Ship {chosen.file}. {report.selection_reason}", "bold")
+        worst = chosen.verdict and text.worst_channel(chosen.verdict.worst_channel)
+        if worst:
+            _line(console, f"Its worst channel is {worst}.")
 
 
 def _reasons(report: Report, console: Console) -> None:

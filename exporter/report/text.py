@@ -16,6 +16,7 @@ from exporter.records import (
     Report,
     Status,
     TensorSpec,
+    WorstChannel,
 )
 from exporter.verify import accuracy
 
@@ -86,6 +87,17 @@ def milliseconds(value: float | None) -> str:
 
 def decibels(value: float | None) -> str:
     return NONE if value is None else f"{sig3(value)} dB"
+
+
+def worst_channel(worst: WorstChannel | None) -> str:
+    """Return where an artifact has the least room to its limit; an empty string when nothing was compared."""
+    if worst is None:
+        return ""
+    label = f" ({worst.label})" if worst.label else ""
+    return (
+        f"{worst.channel}{label}: {decibels(worst.sqnr_db)} against its own variation, "
+        f"at least {decibels(worst.limit_db)} expected"
+    )
 
 
 def points(value: float | None) -> str:

@@ -11,6 +11,8 @@ import math
 import numpy as np
 
 from exporter.records import Array, Comparison
+from exporter.verify.discrete import compare_choices, is_discrete
+from exporter.verify.groups import group_channels
 from exporter.verify.reference_io import Stacks
 
 REPEAT_TOLERANCE = 1e-6
@@ -19,49 +21,77 @@ REPEAT_TOLERANCE = 1e-6
 
 def max_error(reference: Array, actual: Array) -> float:
     """max|a - y| / max|y| over everything; 0 for equal arrays."""
-    y, a = reference.astype(np.float64), actual.astype(np.float64)
+    y, a = _wide(reference), _wide(actual)
     worst, scale = float(np.abs(a - y).max(initial=0.0)), float(np.abs(y).max(initial=0.0))
     return 0.0 if worst == 0 else worst / scale if scale else math.inf
 
 
 def sqnr_db(reference: Array, actual: Array) -> float:
-    """10 log10(sum y² / sum (a - y)²): signal-to-quantisation-noise ratio; inf for equal arrays."""
-    y, a = reference.astype(np.float64), actual.astype(np.float64)
-    noise, signal = float(((a - y) ** 2).sum()), float((y**2).sum())
+    """10 log10(sum |y|² / sum |a - y|²): signal-to-quantisation-noise ratio; inf for equal arrays."""
+    y, a = _wide(reference), _wide(actual)
+    noise, signal = float((np.abs(a - y) ** 2).sum()), float((np.abs(y) ** 2).sum())
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def agreement(reference: Array, actual: Array) -> float | None:
-    """Share of equal argmax over the class axis; None where the output has no classes.
+def _wide(array: Array) -> Array:
+    wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    return wide
+
+
+def agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | None:
+    """Share of samples whose largest class is right; None where the output has no classes.
+
+    Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
+    An axis whose channels are unlike each other (boxes and scores) holds no classes.
 
     Args:
         reference: [N, batch, classes, ...] (samples stacked in front).
         actual: The same shape.
+        tied: Reference scores that differ by this or less are equally right.
     """
-    if reference.ndim < 3 or reference.shape[2] < 2 or not np.issubdtype(reference.dtype, np.floating):
+    if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
         return None
-    return float((reference.argmax(axis=2) == actual.argmax(axis=2)).mean())
+    rest = tuple(i for i in range(reference.ndim) if i != 2)
+    if len(np.unique(group_channels(reference.min(axis=rest), reference.max(axis=rest), len(reference)))) > 1:
+        return None
+    return float(np.mean([_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)]))
 
 
-def compare(reference: Stacks, actual: Stacks) -> Comparison:
+def _agreement(y: Array, a: Array, tied: float) -> float:
+    right = y >= y.max(axis=1, keepdims=True) - tied
+    answered = a >= a.max(axis=1, keepdims=True)
+    return float(((right & answered).sum(axis=1) / answered.sum(axis=1)).mean())
+
+
+def compare(
+    reference: Stacks, actual: Stacks, unstable: Stacks = (), tolerances: tuple[float, ...] = ()
+) -> Comparison:
     """Compare stacked outputs; the worst output of the model counts for each figure.
+
+    Outputs that are no floats count for the agreement only. Where there are no others, the largest error is
+    the share of wrong values.
 
     Args:
         reference: Per output [N, *shape], usually float64.
         actual: Per output [N, *shape] from the artifact.
+        unstable: See `Evidence.eager_errors`; empty where it is not known.
+        tolerances: Per output, how far apart floats may be and still be equal.
     """
     samples = len(reference[0])
     if problem := _mismatch(reference, actual) or not_finite("The artifact", actual):
         return Comparison(samples, math.inf, -math.inf, None, problem)
-    pairs = list(zip(reference, actual, strict=True))
-    shares = [share for y, a in pairs if (share := agreement(y, a)) is not None]
+    choices = compare_choices(reference, actual, unstable, tolerances)
+    allowed = tolerances or (0.0,) * len(reference)
+    triples = [t for t in zip(reference, actual, allowed, strict=True) if not is_discrete(t[0])]
+    shares = [share for y, a, tied in triples if (share := agreement(y, a, tied)) is not None]
+    wrong = max((1 - choice.share for choice in choices), default=0.0)
     return Comparison(
         samples=samples,
-        max_error=max(max_error(y, a) for y, a in pairs),
-        sqnr_db=min(sqnr_db(y, a) for y, a in pairs),
-        agreement=min(shares, default=None),
+        max_error=max((max_error(y, a) for y, a, _ in triples), default=wrong),
+        sqnr_db=min((sqnr_db(y, a) for y, a, _ in triples), default=math.nan if wrong else math.inf),
+        agreement=min([*shares, *(choice.share for choice in choices)], default=None),
     )
 
 
@@ -71,15 +101,19 @@ def _mismatch(reference: Stacks, actual: Stacks) -> str:
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
         if y.shape != a.shape:
             return f"Output {index} has shape {list(a.shape[1:])}, the model's has {list(y.shape[1:])}."
-        if (y.dtype.kind == "f") != (a.dtype.kind == "f"):
+        if _kind(y) != _kind(a):
             return f"Output {index} is {a.dtype}, the model's is {y.dtype}."
     return ""
+
+
+def _kind(array: Array) -> str:
+    return "i" if array.dtype.kind == "u" else array.dtype.kind
 
 
 def not_finite(whose: str, outputs: Stacks) -> str:
     """A sentence when an output has NaN or Inf, else an empty string."""
     for index, array in enumerate(outputs):
-        bad = int(array.size - np.isfinite(array).sum()) if array.dtype.kind == "f" else 0
+        bad = int(array.size - np.isfinite(array).sum()) if array.dtype.kind in "fc" else 0
         if bad:
             return f"{whose} gives NaN or Inf: {bad} of {array.size} values of output {index}."
     return ""

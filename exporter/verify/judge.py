@@ -6,19 +6,28 @@ with a `check` and add a line to the table; what it needs to know is in `Observa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
-from exporter.records import Comparison, Limits, Precision, Variant, Verdict
-from exporter.verify.compare import compare
-from exporter.verify.gates import comparable, edges, lowering, reference, whole
+import numpy as np
+
+from exporter.records import Comparison, Limits, Precision, Variant, Verdict, WorstChannel
+from exporter.verify.compare import compare, not_finite
+from exporter.verify.discrete import compare_choices
+from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, whole
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.ties import untie
+from exporter.verify.tolerance import Tolerance
+from exporter.verify.worst import worst_channel
 
 GATES: Mapping[str, Gate] = {
     "comparable": comparable.check,
     "reference": reference.check,
     "lowering": lowering.check,
     "whole": whole.check,
+    "channels": channels.check,
+    "choices": choices.check,
     "edges": edges.check,
 }
 """Name -> gate, in the order in which their reasons are of use: the first reason is shown."""
@@ -32,6 +41,7 @@ def judge(
     edge_outputs: Stacks,
     program: Lowering | None,
     limits: Limits,
+    labels: Sequence[str] = (),
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
 
@@ -43,20 +53,29 @@ def judge(
         edge_outputs: The artifact's on `evidence.edge_inputs`.
         program: Its quantised program's own outputs, where it has one.
         limits: When it counts as equal.
+        labels: Of the model's classes, where they have names.
 
     Returns:
         PASSED or FAILED with every figure; never NOT_RUN.
     """
+    tolerances = tied_within(evidence, limits)
+    outputs = _untied(evidence.reference, outputs, tolerances)
+    comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances)
+    applied = _applied(variant.precision, limits, evidence, program)
     observation = Observation(
         variant=variant,
         evidence=evidence,
         outputs=outputs,
         edge_outputs=edge_outputs,
         lowering=program,
-        comparison=compare(evidence.reference, outputs),
-        edges=_compare_edges(evidence, edge_outputs),
+        comparison=comparison,
+        edges=_compare_edges(evidence, edge_outputs, tolerances),
         against_program=compare(program.outputs, outputs) if program else None,
-        limits=_applied(variant.precision, limits, evidence, program),
+        choices=()
+        if comparison.problem
+        else compare_choices(evidence.reference, outputs, evidence.eager_errors, tolerances),
+        worst_channel=_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        limits=applied,
     )
     return Verdict(
         status="failed" if (reason := first_reason(observation)) else "passed",
@@ -66,6 +85,7 @@ def judge(
         edge=_worst(observation.edges),
         lowering=observation.against_program,
         limits=observation.limits,
+        worst_channel=observation.worst_channel,
     )
 
 
@@ -74,14 +94,69 @@ def first_reason(observation: Observation) -> str:
     return next((reason for gate in GATES.values() if (reason := gate(observation))), "")
 
 
-def _compare_edges(evidence: Evidence, actual: Stacks) -> dict[str, Comparison]:
+def _worst_channel(
+    precision: Precision,
+    evidence: Evidence,
+    outputs: Stacks,
+    comparison: Comparison,
+    limits: Limits,
+    labels: Sequence[str],
+) -> WorstChannel | None:
+    if comparison.problem or not_finite("", evidence.reference):
+        return None
+    allowed = tolerance(precision, comparison, limits)
+    names = evidence.output_names
+    return worst_channel(evidence.reference, outputs, evidence.eager_errors, allowed, names, labels)
+
+
+def tolerance(precision: Precision, comparison: Comparison, limits: Limits) -> Tolerance:
+    """Return what a precision may cost a channel.
+
+    The limits for the whole hold for its channels; float32 may be ten times as far off, as errors are shared
+    out unevenly. A quantised artifact that passes by its agreement is held to its own figure. A constant must
+    be as exact as the precision stores numbers.
+    """
+    if precision == "fp32":
+        sqnr_db = -20 * math.log10(10 * limits.fp32_max_error)
+        return Tolerance(sqnr_db, limits.fp32_floor_factor, limits.fp32_max_error)
+    if precision == "fp16":
+        return Tolerance(limits.fp16_min_sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
+    agrees = comparison.agreement is not None and comparison.agreement >= limits.int8_min_agreement
+    sqnr_db = min(limits.int8_min_sqnr_db, comparison.sqnr_db) if agrees else limits.int8_min_sqnr_db
+    return Tolerance(sqnr_db, limits.fp32_floor_factor, 1 / 7 if precision == "w4" else 2 / 127)
+
+
+def tied_within(evidence: Evidence, limits: Limits) -> tuple[float, ...]:
+    """Return for each output how far apart its values may be and still be equal but for rounding."""
+    errors = evidence.eager_errors or tuple(
+        np.asarray(evidence.floor * np.abs(y).max(initial=0.0)) for y in evidence.reference
+    )
+    return tuple(limits.fp32_floor_factor * float(np.max(error, initial=0.0)) for error in errors)
+
+
+def _untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+    same = [y.shape for y in reference] == [a.shape for a in actual]
+    return untie(reference, actual, tolerances) if same else actual
+
+
+def _compare_edges(
+    evidence: Evidence, actual: Stacks, tolerances: tuple[float, ...]
+) -> dict[str, Comparison]:
     """Compare each edge input on its own scale, because a saturated input would hide an error on zeros."""
     return {
-        name: compare(
-            tuple(y[i : i + 1] for y in evidence.edge_reference), tuple(a[i : i + 1] for a in actual)
-        )
-        for i, name in enumerate(evidence.edge_names)
+        name: _compare_edge(evidence, actual, i, tolerances) for i, name in enumerate(evidence.edge_names)
     }
+
+
+def _compare_edge(
+    evidence: Evidence, actual: Stacks, index: int, tolerances: tuple[float, ...]
+) -> Comparison:
+    def one(stacks: Stacks) -> Stacks:
+        return tuple(stack[index : index + 1] for stack in stacks)
+
+    reference = one(evidence.edge_reference)
+    outputs = _untied(reference, one(actual), tolerances)
+    return compare(reference, outputs, one(evidence.edge_unstable), tolerances)
 
 
 def _worst(edges: Mapping[str, Comparison]) -> Comparison | None:

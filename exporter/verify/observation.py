@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from exporter.records import Comparison, Precision, Variant
+from exporter.records import Comparison, Precision, Variant, WorstChannel
+from exporter.verify.discrete import Choices
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
 
 
@@ -26,12 +27,18 @@ class Observation:
     """Each edge input by name, on its own scale."""
     against_program: Comparison | None
     """The artifact against its quantised program."""
+    choices: tuple[Choices, ...] = ()
+    """Each output that is no float."""
+    worst_channel: WorstChannel | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     """The limits that hold for this artifact, resolved to figures; they are shown in the manifest."""
 
     @property
     def precision(self) -> Precision:
         return self.variant.precision
+
+    def output_name(self, index: int) -> str:
+        return self.evidence.output_name(index)
 
 
 Gate = Callable[[Observation], str]

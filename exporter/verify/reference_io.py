@@ -64,6 +64,11 @@ class Evidence:
     edge_shapes: Stacks = ()
     state: tuple[str, ...] = ()
     """Buffers that a call changes for the next one: samples and edges are one sequence of calls each."""
+    output_names: tuple[str, ...] = ()
+
+    def output_name(self, index: int) -> str:
+        """Return an output's name; its number where names are not known."""
+        return self.output_names[index] if index < len(self.output_names) else f"output {index}"
 
     def samples(self) -> list[Sample]:
         return unstack(self.inputs)
@@ -141,6 +146,7 @@ def save(evidence: Evidence, path: Path) -> None:
         "edge_floor": np.array(evidence.edge_floor),
         "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
         "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
+        "output_names": np.array(evidence.output_names, dtype=np.str_),
     }
     if evidence.state:
         arrays["state"] = np.array(evidence.state, dtype=np.str_)
@@ -166,6 +172,7 @@ def load(path: Path) -> Evidence:
             edge_floor=float(found["edge_floor"]),
             reference_dtype=str(found["reference_dtype"]),
             edge_floors=tuple(float(floor) for floor in found.get("edge_floors", ())),
+            output_names=tuple(str(name) for name in found.get("output_names", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None

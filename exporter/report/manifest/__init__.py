@@ -216,6 +216,7 @@ def _verification(verdict: Verdict) -> dict[str, Any]:
         "limits": dict(verdict.limits),
         "edge": verdict.edge and _figures(verdict.edge),
         "lowering": verdict.lowering and _figures(verdict.lowering),
+        "worst_channel": verdict.worst_channel and asdict(verdict.worst_channel),
     }
 
 

@@ -98,6 +98,7 @@ def _verdict(row: schema.Artifact) -> Verdict | None:
         edge=_comparison(found.edge),
         lowering=_comparison(found.lowering),
         limits=found.limits,
+        worst_channel=found.worst_channel,
     )
 
 

@@ -23,6 +23,7 @@ from exporter.records import (
     Preprocessing,
     Status,
     Variant,
+    WorstChannel,
 )
 from exporter.records import CurvePoint as CurvePointRecord
 from exporter.report.manifest.accuracy import Accuracy, Evaluation
@@ -102,6 +103,7 @@ class Verification(Figures):
     limits: dict[str, float]
     edge: Figures | None = None
     lowering: Figures | None = None
+    worst_channel: WorstChannel | None = None
 
 
 class Structure(Part):

@@ -9,8 +9,11 @@ from exporter.verify.observation import Observation
 def check(observation: Observation) -> str:
     """Fail outputs that are further from the reference than the precision's limits."""
     if observation.precision == "fp32":
-        return _fp32_reason(observation.comparison, observation.limits["max_error"])
-    return _lossy_reason(observation)
+        reason = _fp32_reason(observation.comparison, observation.limits["max_error"])
+    else:
+        reason = _lossy_reason(observation)
+    worst = observation.worst_channel
+    return f"{reason} {worst.fault}".rstrip() if reason and worst else reason
 
 
 def _fp32_reason(comparison: Comparison, limit: float) -> str:

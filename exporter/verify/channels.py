@@ -1,0 +1,148 @@
+"""Every channel of an output, each against its own variation: small things beside large ones.
+
+One figure per output hides what is small in it: scores from 0 to 1 beside boxes in pixels, a pressure's
+variation beside the pressure, one class of a thousand. So every index of every axis is a channel, and its
+error is measured against how the reference varies around that channel's own mean over the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.records import Array
+from exporter.verify.groups import group_channels
+from exporter.verify.reference_io import Stacks
+
+CONSTANT = 20.0
+"""A channel is constant when it varies over the inputs by less than this many of float32's own errors."""
+CONSTANT_SHARE = 1e-6
+"""The same, as a share of the channel's largest value: below this float32 cannot vary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """One output's channels along one axis: an item per channel in every array. Energies are mean squares."""
+
+    output: int
+    axis: int
+    """Of the output as the model gives it: 0 is usually the batch. -1: the output as one channel."""
+    samples: int
+    variation: Array
+    """Of the reference around the channel's mean, over inputs and positions."""
+    movement: Array
+    """Of the reference around each position's mean, over the inputs only."""
+    artifact_movement: Array
+    error: Array
+    low: Array
+    high: Array
+    floor: Array
+    """Eager float32's largest error."""
+    groups: Array
+    """The number of each channel's group."""
+
+    @property
+    def scale(self) -> Array:
+        largest: Array = np.maximum(np.abs(self.low), np.abs(self.high))
+        return largest
+
+    @property
+    def constant(self) -> Array:
+        """Whether the reference does not move by more than rounding does."""
+        still: Array = self.movement <= np.maximum(CONSTANT * self.floor, CONSTANT_SHARE * self.scale) ** 2
+        return still
+
+
+def measure(reference: Stacks, actual: Stacks, eager_errors: Stacks) -> Iterator[Channels]:
+    """Measure every channel of every float or complex output, axis by axis.
+
+    Args:
+        reference: Per output [N, *shape].
+        actual: The artifact's.
+        eager_errors: Eager float32's largest error per element; empty where it is not known.
+    """
+    for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
+        if y.dtype.kind in "fc" and len(y) > 1 and y.size:
+            floors = eager_errors[index] if eager_errors else np.zeros(y.shape[1:])
+            yield from _output_channels(index, _real(y), _real(a), _real_floor(y, floors))
+
+
+def _real(array: Array) -> Array:
+    """View complex numbers as two real ones along a new last axis."""
+    if array.dtype.kind != "c":
+        return array
+    parts: Array = np.stack([array.real, array.imag], axis=-1)
+    return parts
+
+
+def _real_floor(reference: Array, floors: Array) -> Array:
+    return np.stack([floors, floors], axis=-1) if reference.dtype.kind == "c" else floors
+
+
+def _output_channels(output: int, y: Array, a: Array, floors: Array) -> Iterator[Channels]:
+    elements = _Elements.of(y, a, floors)
+    axes: Sequence[int] = [axis for axis, size in enumerate(y.shape[1:]) if size > 1] or [-1]
+    for axis in axes:
+        yield elements.along(output, axis)
+
+
+@dataclass(frozen=True, eq=False)
+class _Elements:
+    """Figures over the samples, per element of one output."""
+
+    samples: int
+    mean: Array
+    movement: Array
+    artifact_movement: Array
+    error: Array
+    low: Array
+    high: Array
+    floor: Array
+
+    @classmethod
+    def of(cls, y: Array, a: Array, floors: Array) -> _Elements:
+        """Sum over the samples one by one: large outputs are not copied as a whole."""
+        start = y[0].astype(np.float64)
+        sums, squares, artifact_sums, artifact_squares, error = (np.zeros_like(start) for _ in range(5))
+        low, high = start.copy(), start.copy()
+        for exact, found in zip(y, a, strict=True):
+            moved, artifact_moved = exact.astype(np.float64) - start, found.astype(np.float64) - start
+            sums += moved
+            squares += moved**2
+            artifact_sums += artifact_moved
+            artifact_squares += artifact_moved**2
+            error += (artifact_moved - moved) ** 2
+            low, high = np.minimum(low, exact), np.maximum(high, exact)
+        n = len(y)
+        return cls(
+            n,
+            start + sums / n,
+            np.maximum(squares / n - (sums / n) ** 2, 0),
+            np.maximum(artifact_squares / n - (artifact_sums / n) ** 2, 0),
+            error / n,
+            low,
+            high,
+            floors.astype(np.float64),
+        )
+
+    def along(self, output: int, axis: int) -> Channels:
+        """Average over every other axis."""
+        rest = tuple(i for i in range(self.mean.ndim) if i != axis)
+        movement, means = self.movement.mean(rest), self.mean.mean(rest, keepdims=True)
+        variation = movement + ((self.mean - means) ** 2).mean(rest)
+        low, high = self.low.min(rest), self.high.max(rest)
+        return Channels(
+            output=output,
+            axis=axis,
+            samples=self.samples,
+            variation=np.atleast_1d(variation),
+            movement=np.atleast_1d(movement),
+            artifact_movement=np.atleast_1d(self.artifact_movement.mean(rest)),
+            error=np.atleast_1d(self.error.mean(rest)),
+            low=np.atleast_1d(low),
+            high=np.atleast_1d(high),
+            floor=np.atleast_1d(self.floor.max(rest)),
+            groups=group_channels(np.atleast_1d(low), np.atleast_1d(high), self.samples),
+        )

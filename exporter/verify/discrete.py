@@ -1,0 +1,147 @@
+"""Class numbers, indices, masks, counts: compared by equality and by what they index, never in decibels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.records import Array
+from exporter.verify.reference_io import Stacks
+
+MAX_CLASSES = 1000
+"""An output with more different values holds no classes: positions, counts, times."""
+MIN_VALUES = 10
+"""A class must occur so often in the reference for its loss to be no accident."""
+MIN_KEPT = 0.5
+"""At least this share of a class's values must keep it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """One output that is no float, compared value by value."""
+
+    output: int
+    values: int
+    """Values that rounding does not decide."""
+    unstable: int
+    """Values that rounding decides: they are not compared."""
+    different: int
+    """Compared values that are neither equal nor point at something equal."""
+    first: str
+    """Where the first of them is, in words."""
+    lost: str
+    """The class that is kept worst, in words, when it is as good as lost; else empty."""
+
+    @property
+    def share(self) -> float:
+        """The share of compared values that are right."""
+        return 1 - self.different / self.values if self.values else 1.0
+
+
+def is_discrete(array: Array) -> bool:
+    return array.dtype.kind not in "fc"
+
+
+def compare_choices(
+    reference: Stacks, actual: Stacks, unstable: Stacks = (), tolerances: tuple[float, ...] = ()
+) -> tuple[Choices, ...]:
+    """Compare every output that is neither float nor complex.
+
+    Args:
+        reference: Per output [N, *shape].
+        actual: The artifact's.
+        unstable: Per output, which values rounding decides; empty where that is not known.
+        tolerances: Per output, how far apart floats may be and still be equal.
+    """
+    return tuple(
+        _compare(index, reference, actual, unstable, tolerances)
+        for index, y in enumerate(reference)
+        if is_discrete(y)
+    )
+
+
+def _compare(
+    index: int, reference: Stacks, actual: Stacks, unstable: Stacks, tolerances: tuple[float, ...]
+) -> Choices:
+    y, a = reference[index], actual[index]
+    shaky = unstable[index] if unstable else np.zeros(y.shape, bool)
+    wrong = (y != a) & ~shaky
+    for scores, axis in _indexed(y, reference):
+        tolerance = tolerances[scores] if tolerances else 0.0
+        wrong &= ~_points_at_equals(y, a, reference[scores], axis, tolerance)
+    return Choices(
+        output=index,
+        values=int(y.size - shaky.sum()),
+        unstable=int(shaky.sum()),
+        different=int(wrong.sum()),
+        first=_first(wrong, y, a),
+        lost=_lost_class(y, a, wrong, ~shaky),
+    )
+
+
+def _indexed(y: Array, reference: Stacks) -> Iterator[tuple[int, int]]:
+    """Yield (output, axis) of floats that an output's values index: it holds their argmax, top-k or order."""
+    if y.dtype.kind == "b" or not y.size:
+        return
+    for index, scores in enumerate(reference):
+        if scores.dtype.kind == "f":
+            for axis in range(1, scores.ndim):
+                if _is_choice_of(y, scores, axis):
+                    yield index, axis
+
+
+def _is_choice_of(y: Array, scores: Array, axis: int) -> bool:
+    indices = _along(y, scores, axis)
+    if indices is None or indices.min() < 0 or indices.max() >= scores.shape[axis]:
+        return False
+    picked = np.take_along_axis(scores, indices, axis)
+    steps, first = np.diff(picked, axis=axis), picked.take([0], axis)
+    largest = bool((steps <= 0).all() and (first == scores.max(axis, keepdims=True)).all())
+    return largest or bool((steps >= 0).all() and (first == scores.min(axis, keepdims=True)).all())
+
+
+def _along(y: Array, scores: Array, axis: int) -> Array | None:
+    """Return the indices with the scores' axes; None where the shapes do not fit."""
+    if y.ndim == scores.ndim - 1:
+        y = np.expand_dims(y, axis)
+    rest = [i for i in range(scores.ndim) if i != axis]
+    if y.ndim != scores.ndim or any(y.shape[i] != scores.shape[i] for i in rest):
+        return None
+    indices: Array = y.astype(np.int64)
+    return indices if y.shape[axis] <= scores.shape[axis] else None
+
+
+def _points_at_equals(y: Array, a: Array, scores: Array, axis: int, tolerance: float) -> Array:
+    """Return where another index points at a score that is equal but for rounding, and no index is twice."""
+    mine, theirs = _along(a, scores, axis), _along(y, scores, axis)
+    assert mine is not None
+    assert theirs is not None
+    valid = (mine >= 0) & (mine < scores.shape[axis])
+    picked = np.take_along_axis(scores, np.where(valid, mine, 0), axis)
+    equal = valid & (np.abs(picked - np.take_along_axis(scores, theirs, axis)) <= tolerance)
+    twice = (np.diff(np.sort(mine, axis=axis), axis=axis) == 0).any(axis, keepdims=True)
+    unique: Array = (equal & ~twice).reshape(y.shape)
+    return unique
+
+
+def _first(wrong: Array, y: Array, a: Array) -> str:
+    if not wrong.any():
+        return ""
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"input {place[0]}: {a[place]} instead of {y[place]}"
+
+
+def _lost_class(y: Array, a: Array, wrong: Array, compared: Array) -> str:
+    classes, counts = np.unique(y[compared], return_counts=True)
+    if len(classes) > MAX_CLASSES:
+        return ""
+    worst, kept_share = "", MIN_KEPT
+    for value, count in zip(classes, counts, strict=True):
+        if count < MIN_VALUES:
+            continue
+        kept = int(((y == value) & compared & ~wrong).sum())
+        if kept < kept_share * count:
+            worst, kept_share = f"{value} is kept in {kept} of {count} values", kept / count
+    return worst

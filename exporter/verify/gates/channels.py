@@ -1,0 +1,11 @@
+"""Every channel of every output must keep what it says: none may be dead, clipped or quantised away."""
+
+from __future__ import annotations
+
+from exporter.verify.observation import Observation
+
+
+def check(observation: Observation) -> str:
+    """Fail an artifact for its worst channel, by the channel's name."""
+    worst = observation.worst_channel
+    return worst.fault if worst else ""

@@ -1,0 +1,30 @@
+"""Class numbers, indices, masks and counts must be the model's, except where rounding decides them."""
+
+from __future__ import annotations
+
+from exporter.verify.discrete import Choices
+from exporter.verify.observation import Observation
+
+UNSEEN_SHARE = 0.5
+"""As many further values as this share of those that a few trials turned may turn for an artifact, too."""
+
+
+def check(observation: Observation) -> str:
+    """Fail an artifact for the first output whose values differ, or one of whose classes is lost."""
+    reasons = (_reason(observation, choices) for choices in observation.choices)
+    return next((reason for reason in reasons if reason), "")
+
+
+def _reason(observation: Observation, choices: Choices) -> str:
+    name = observation.output_name(choices.output)
+    right = choices.values - choices.different
+    if observation.precision == "fp32":
+        if choices.different <= UNSEEN_SHARE * choices.unstable:
+            return ""
+        return (
+            f"Its output {name} differs in {choices.different} of {choices.values} values ({choices.first})."
+        )
+    limit = observation.limits["min_agreement"]
+    if choices.share < limit:
+        return f"Its output {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
+    return f"Its output {name} loses a class: {choices.lost}." if choices.lost else ""

@@ -1,0 +1,103 @@
+"""How far off each channel of a right artifact may be, and which channels are dead.
+
+Channels that behave alike are a group, with one noise: in a group, what varies less than the noise of the
+others cannot be expected to be right. Between groups there is no such excuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.records import Array
+from exporter.verify.chance import noise_margin, ratio_margin
+from exporter.verify.channels import Channels
+
+UNLIKE = 4.0
+"""Noise energy by which alike channels differ: four times, as their weights' norms do (MobileNetV2: 3.4)."""
+FOLLOWED = 0.5
+"""A channel follows the reference when its error's energy is less than this share of its variation's."""
+DEAD = 0.01
+"""A channel is dead when it varies over the inputs by less than this share of the reference's energy."""
+WORST_OWN_DB = 20.0
+"""The rounding of an offset excuses no channel below this: a tenth of its variation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tolerance:
+    """What a precision may cost each channel."""
+
+    sqnr_db: float
+    """Of a channel against its own variation, before the margins for luck and unlike channels."""
+    floor_factor: float
+    """Times eager float32's own error."""
+    constant: float
+    """Of a constant channel, as a share of its largest value."""
+    rounding: float = 0.0
+    """Of one stored number, as a share of it: what it may cost a channel with an offset."""
+
+
+def allowed(channels: Channels, tolerance: Tolerance) -> Array:
+    """Return the error's energy that each channel may have."""
+    own = _own_share(channels, tolerance) * channels.variation
+    by_own = ratio_margin(channels.samples, channels.error.size) * own * _unlike(channels)
+    by_noise = _allowed_by_noise(channels, tolerance)
+    still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
+    limits: Array = np.where(channels.constant, still, np.maximum(by_own, by_noise))
+    return np.maximum(limits, _allowed_by_floor(channels, tolerance))
+
+
+def _own_share(channels: Channels, tolerance: Tolerance) -> Array:
+    """Return the error's energy as a share of each channel's variation, before the margins."""
+    rounded = (tolerance.rounding * channels.scale) ** 2
+    share = np.divide(rounded, channels.variation, out=np.zeros_like(rounded), where=channels.variation > 0)
+    shares: Array = np.maximum(_share(tolerance.sqnr_db), np.minimum(share, _share(WORST_OWN_DB)))
+    return shares
+
+
+def _share(sqnr_db: float) -> float:
+    return float(10 ** (-sqnr_db / 10))
+
+
+def _unlike(channels: Channels) -> Array:
+    """Return by how much alike channels may differ; a channel that is alone has no others to differ from."""
+    _, group, sizes = np.unique(channels.groups, return_inverse=True, return_counts=True)
+    unlike: Array = np.where(sizes[group] > 1, UNLIKE, 1.0)
+    return unlike
+
+
+def _allowed_by_noise(channels: Channels, tolerance: Tolerance) -> Array:
+    margin = noise_margin(channels.samples, channels.error.size)
+    noise: Array = margin * _unlike(channels) * group_noise(channels, _share(tolerance.sqnr_db))
+    return noise
+
+
+def _allowed_by_floor(channels: Channels, tolerance: Tolerance) -> Array:
+    floor: Array = (tolerance.floor_factor * channels.floor) ** 2
+    return floor
+
+
+def group_noise(channels: Channels, own: float) -> Array:
+    """Return for each channel the noise energy of its group.
+
+    It is measured on the channels that follow the reference, so that dead ones are no excuse for each other,
+    and bounded by what the tolerance allows the group.
+    """
+    noise = np.zeros_like(channels.error)
+    followed = channels.error < FOLLOWED * channels.variation
+    for group in np.unique(channels.groups):
+        members = channels.groups == group
+        good = members & followed
+        if good.any():
+            bound = own * channels.variation[members].mean()
+            noise[members] = min(float(channels.error[good].mean()), float(bound))
+    return noise
+
+
+def dead(channels: Channels, tolerance: Tolerance) -> Array:
+    """Return which channels stand still in the artifact though the reference moves by more than the noise."""
+    excused = np.maximum(_allowed_by_noise(channels, tolerance), _allowed_by_floor(channels, tolerance))
+    moves = ~channels.constant & (channels.movement > excused)
+    still: Array = moves & (channels.artifact_movement < DEAD * channels.movement)
+    return still

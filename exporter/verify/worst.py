@@ -1,0 +1,150 @@
+"""Finds the channel that is nearest to its limit or furthest beyond it, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.records import Array, WorstChannel
+from exporter.verify.channels import Channels, measure
+from exporter.verify.reference_io import Stacks
+from exporter.verify.tolerance import Tolerance, allowed, dead
+
+FEW_VALUES = 16
+"""So many different values, or fewer, are few where the reference has several times as many."""
+CLIPPED_SHARE = 0.02
+"""A channel is clipped when this share of its values is its extreme one, and the reference goes on."""
+BOUND_DB = 300.0
+"""Stands for infinite ratios, which a manifest cannot hold."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    channels: Channels
+    index: int
+    excess_db: float
+    """How far the error is beyond what is allowed."""
+    dead: bool
+    wrong: int
+    """Channels of this axis that are beyond what is allowed."""
+
+    @property
+    def key(self) -> tuple[bool, float]:
+        return self.dead, self.excess_db
+
+
+def worst_channel(
+    reference: Stacks,
+    actual: Stacks,
+    eager_errors: Stacks,
+    tolerance: Tolerance,
+    names: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> WorstChannel | None:
+    """Return the channel with the least room to its limit; None where no channel has an error.
+
+    Args:
+        reference: Per output [N, *shape].
+        actual: The artifact's.
+        eager_errors: See `Evidence`.
+        tolerance: What the precision may cost.
+        names: Of the outputs; their numbers stand in where there are none.
+        labels: Of the classes; used for an axis of as many channels.
+    """
+    places = [p for c in measure(reference, actual, eager_errors) for p in _worst_of_axis(c, tolerance)]
+    if not places:
+        return None
+    place = max(places, key=lambda place: place.key)
+    channels, index = place.channels, place.index
+    output = names[channels.output] if channels.output < len(names) else f"output{channels.output}"
+    signal = channels.scale[index] ** 2 if channels.constant[index] else channels.variation[index]
+    error = channels.error[index]
+    limit = _db(signal, error) + place.excess_db
+    figure = WorstChannel(
+        output=output,
+        channel=_expression(output, channels, index, reference[channels.output]),
+        label=labels[index] if len(labels) == channels.error.size > 1 else "",
+        sqnr_db=_db(signal, error),
+        limit_db=max(-BOUND_DB, min(BOUND_DB, limit)),
+        fault="",
+    )
+    if place.excess_db <= 0 and not place.dead:
+        return figure
+    y, a = (_values(stacks[channels.output], channels.axis, index) for stacks in (reference, actual))
+    return WorstChannel(**{**figure.__dict__, "fault": _fault(figure, place, y, a)})
+
+
+def _worst_of_axis(channels: Channels, tolerance: Tolerance) -> Iterator[_Place]:
+    limits, stopped = allowed(channels, tolerance), dead(channels, tolerance)
+    excess = np.array([_db(error, limit) for error, limit in zip(channels.error, limits, strict=True)])
+    order = excess + np.where(stopped, 2 * BOUND_DB, 0)
+    index = int(np.argmax(order))
+    if channels.error[index] > 0:
+        wrong = int(((excess > 0) | stopped).sum())
+        yield _Place(channels, index, float(excess[index]), bool(stopped[index]), wrong)
+
+
+def _db(signal: float, noise: float) -> float:
+    if signal <= 0 or noise <= 0:
+        return -BOUND_DB if signal <= 0 else BOUND_DB
+    return max(-BOUND_DB, min(BOUND_DB, 10 * math.log10(signal / noise)))
+
+
+def _expression(output: str, channels: Channels, index: int, reference: Array) -> str:
+    """Write a channel as NumPy indexes it: "boxes[..., 4]", "boxes[:, 4, :]"; complex parts by name."""
+    axes = reference.ndim - 1
+    if channels.axis == -1:
+        return output
+    if channels.axis == axes:  # complex numbers have their parts along one axis more
+        return f"{output}.{('real', 'imag')[index]}"
+    if channels.axis == axes - 1 and axes > 1:
+        return f"{output}[..., {index}]"
+    places = [":"] * axes
+    places[channels.axis] = str(index)
+    return f"{output}[{', '.join(places)}]"
+
+
+def _values(stack: Array, axis: int, index: int) -> Array:
+    if stack.dtype.kind == "c":
+        stack = np.stack([stack.real, stack.imag], axis=-1)
+    values: Array = stack if axis == -1 else np.take(stack, index, axis=axis + 1)
+    return values.reshape(len(values), -1)
+
+
+def _fault(figure: WorstChannel, place: _Place, y: Array, a: Array) -> str:
+    size = place.channels.error.size
+    others = f" ({place.wrong} of {size} such channels are wrong)" if place.wrong > 1 else ""
+    where = f"{figure.channel}, class '{figure.label}'," if figure.label else figure.channel
+    return f"Its output {where} {_description(figure, place, y, a)}{others}."
+
+
+def _description(figure: WorstChannel, place: _Place, y: Array, a: Array) -> str:
+    if place.channels.constant[place.index]:
+        return f"is a constant in the model and is off by {np.abs(a - y).max():.3g} here"
+    model, here = len(np.unique(y)), len(np.unique(a))
+    if place.dead:
+        return f"is dead: it varies by {_range(y):.3g} in the model and by {_range(a):.3g} here"
+    if here <= FEW_VALUES and model >= 4 * here:
+        return (
+            f"has {here} different value(s), the model's {model}, and varies by {_range(y):.3g} in the model"
+        )
+    numbers = (
+        f"reaches {figure.sqnr_db:.1f} dB against its own variation; the limit is {figure.limit_db:.1f} dB"
+    )
+    return f"is clipped: it {numbers}" if _clipped(y, a) else numbers
+
+
+def _range(values: Array) -> float:
+    """Return by how much the values at one position vary over the inputs, at most."""
+    return float((values.max(axis=0) - values.min(axis=0)).max())
+
+
+def _clipped(y: Array, a: Array) -> bool:
+    top, bottom = a >= a.max(), a <= a.min()
+    reach = 0.02 * (y.max() - y.min())
+    over = top.mean() >= CLIPPED_SHARE and (y[top] > a.max() + reach).mean() > 0.5
+    under = bottom.mean() >= CLIPPED_SHARE and (y[bottom] < a.min() - reach).mean() > 0.5
+    return bool(over or under)
