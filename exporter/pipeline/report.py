@@ -164,8 +164,8 @@ def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> No
 
     values = {name: np.array(found.outputs, np.float32) for name, found in checked.items() if found.outputs}
     if values:
-        reference = reference_io.load(context.evidence).reference[0].reshape(-1)
-        values["reference"] = reference[: verify.HISTOGRAM_VALUES].astype(np.float32)
+        reference = reference_io.load(context.evidence).reference[0]
+        values["reference"] = verify.histogram_values(reference).astype(np.float32)
         np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import EVIDENCE, digest_path, lowering_file
 from exporter.pipeline import results
@@ -16,7 +18,7 @@ from exporter.pipeline.context import Context, Run, Source, preload_of
 from exporter.pipeline.results import Checked, CheckedArtifact, Expected
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Runner, Variant, Verdict
+from exporter.records import Array, Runner, Variant, Verdict
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import Evidence, Lowering, Stacks
@@ -66,7 +68,13 @@ def verify_artifact(
     if outputs.problem:
         return Checked(structure, _failed(outputs.problem, runtime))
     verdict = _judged(variant, runtime, found, outputs, lowering, expected)
-    return Checked(structure, verdict, outputs.samples[0].reshape(-1)[:HISTOGRAM_VALUES])
+    return Checked(structure, verdict, histogram_values(outputs.samples[0]))
+
+
+def histogram_values(output: Array) -> Array:
+    """Return the values that the report's histogram shows; of complex numbers their size."""
+    values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
+    return np.abs(values) if values.dtype.kind == "c" else values
 
 
 @dataclass(frozen=True, eq=False)
