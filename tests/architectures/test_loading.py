@@ -15,8 +15,9 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 from exporter import checkpoints
-from exporter.architectures import factory, loading, weights
+from exporter.architectures import build, factory, loading, weights
 from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Checkpoint, TensorSpec
 
 compile_: Any = torch.compile
 old_weight_norm: Any = nn.utils.weight_norm
@@ -513,3 +514,31 @@ def test_the_factory_loads_so(tmp_path: Path) -> None:
     net = trained(Outer)
     built = factory.build("tests.architectures.test_loading:Outer", read(tmp_path, net.state_dict()), {})
     assert answers_alike(net, built.module.eval())
+
+
+class LastChannels(nn.Module):
+    """A one-channel image in channels_last: sizes of 1 hide their strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 5, 3)
+        self.body = nn.Conv2d(5, 4, 1)
+        self.register_buffer("grid", torch.rand(2, 3, 4).permute(2, 0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.stem(x))  # type: ignore[no-any-return]
+
+
+def last_channels() -> nn.Module:
+    return LastChannels().to(memory_format=torch.channels_last)
+
+
+def test_every_tensor_is_laid_out_plainly() -> None:
+    """A network kept in channels_last has the strides of C order afterwards, and the same answers."""
+    net = last_channels().eval()
+    held = Checkpoint(Path("net.pt"), "0" * 64, "state_dict", net.state_dict())
+    shape = (TensorSpec("", (1, 1, 8, 8)),)
+    model = build(held, arch="tests.architectures.test_loading:last_channels", input_shapes=shape)
+    for tensor in (*model.module.parameters(), *model.module.buffers()):
+        assert tensor.stride() == torch.empty(tensor.shape).stride()
+    assert answers_alike(net, model.module, 1, 1, 8, 8)

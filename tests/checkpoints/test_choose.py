@@ -227,6 +227,14 @@ def test_lightning_losses_are_dropped(tmp_path: Path) -> None:
     assert note(checkpoint, "1 tensor of 'val_acc' left out")
 
 
+def test_lightning_stored_names_come_first(tmp_path: Path) -> None:
+    """A network that has its loss inside, as the file does, finds every tensor under its stored name."""
+    state = {**prefixed("model."), "loss_fn.weight": torch.ones(3)}
+    first, *others = read(tmp_path, lightning(state)).readings
+    assert first.names == {name: name for name in state}
+    assert all("loss_fn.weight" not in reading.names for reading in others)
+
+
 def test_lightning_head_is_kept(tmp_path: Path) -> None:
     """Another attribute that may be part of the network is never dropped."""
     state = {**prefixed("model."), "classifier.weight": torch.ones(3, 3)}
