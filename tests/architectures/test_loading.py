@@ -530,7 +530,9 @@ class LastChannels(nn.Module):
 
 
 def last_channels() -> nn.Module:
-    return LastChannels().to(memory_format=torch.channels_last)
+    net: Any = LastChannels()
+    kept: nn.Module = net.to(memory_format=torch.channels_last)
+    return kept
 
 
 def test_every_tensor_is_laid_out_plainly() -> None:

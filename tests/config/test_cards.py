@@ -100,6 +100,22 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
     assert request.preprocessing == Preprocessing(10, (8, 9), (0.5,), (0.25,), "bicubic")
 
 
+def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
+    """Keys to ignore, weights of the function's own, and photos whose class is known."""
+    said = """
+        [architecture]
+        name = "mypkg.nets:make"
+        weights_from_arch = true
+        expect = { "cat.jpg" = 281, "~/dog.jpg" = "beagle" }
+    """
+    card = write(tmp_path, said)
+    card.write_text(card.read_text() + 'ignore_keys = ["head.*", "aux"]\n')
+    request = cards.request(cards.load(card), "pixel9")
+    assert request.weights_from_arch
+    assert request.ignore_keys == ("head.*", "aux")
+    assert request.expect == ((str(tmp_path / "cat.jpg"), "281"), (str(Path.home() / "dog.jpg"), "beagle"))
+
+
 @pytest.mark.parametrize("digits", [8, 64])
 def test_the_right_file_is_taken(digits: int, tmp_path: Path) -> None:
     """Known by its whole hash or by the first digits."""
