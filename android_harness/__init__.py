@@ -1,4 +1,5 @@
-"""Measures exported artifacts on real devices over adb, and says what the figures are worth.
+"""Measure exported artifacts on real devices over adb, and decide what the figures prove.
 
-Knows nothing of `exporter` or of any framework: it runs files in the runner (`runner/`) and judges times.
+This package knows neither `exporter` nor any framework: it runs files in the runner (`runner/`) and judges
+times.
 """

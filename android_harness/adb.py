@@ -1,4 +1,4 @@
-"""A phone over adb: argument quoting, deadlines and typed failures, all in one place."""
+"""A phone over adb, with quoted arguments, deadlines and typed errors."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ ROOT = "/data/local/tmp/export-mobile"
 QUERY_S = 5.0
 PROBE_S = 3.0
 BYTES_PER_SECOND = 1_000_000
-"""The slowest link worth waiting for: a transfer may take 10 s and its size at this rate."""
+"""The slowest acceptable connection: a transfer may take 10 s plus its size at this rate."""
 MAX_OUTPUT = 8 << 20
 MAX_COMMAND = 32_000
-"""adb tells a command's length in four hexadecimal digits."""
+"""adb encodes a command's length in four hexadecimal digits."""
 
 
 def quote(argv: tuple[str, ...]) -> str:
-    """A command line for the device's shell whose words are exactly these.
+    """Return a command line for the device's shell that consists of exactly these words.
 
-    Every word is quoted, so that none is taken for an assignment or a keyword either.
+    Every word is quoted, so that none is mistaken for an assignment or a keyword.
 
     Raises:
-        DeviceError: No command line can hold these: no word, NUL, text that is not Unicode, or too long.
+        DeviceError: There is no word, a NUL character or text that is not Unicode, or the line is too long.
     """
     if not argv or any("\0" in word for word in argv):
-        raise DeviceError("A command for the device needs a program, and no NUL characters.")
+        raise DeviceError("A command for the device needs a program and must not contain NUL characters.")
     line = " ".join("'" + word.replace("'", "'\"'\"'") + "'" for word in argv)
     try:
         length = len(line.encode())
     except UnicodeEncodeError:
-        raise DeviceError(f"Not Unicode text: {line[:200]!r}.", "Rename the file.") from None
+        raise DeviceError(f"The command is not Unicode text: {line[:200]!r}.", "Rename the file.") from None
     if length > MAX_COMMAND:
         raise DeviceError(f"A command of {length} bytes is too long for adb (at most {MAX_COMMAND}).")
     return line
 
 
 def transfer_s(size: int) -> float:
-    """How long a file of `size` bytes may take, in seconds."""
+    """Return the time in seconds that a transfer of `size` bytes may take."""
     return 10.0 + size / BYTES_PER_SECOND
 
 
 def list_devices() -> tuple[DeviceEntry, ...]:
-    """Every device adb knows, in whatever state, by serial: adb itself lists them in no order.
+    """Return every device that adb knows, in any state, sorted by serial: adb's own order varies.
 
     Raises:
         SetupError: adbutils or adb is missing, or its server cannot be started.
@@ -58,63 +58,66 @@ def list_devices() -> tuple[DeviceEntry, ...]:
     client = _adb_client()
     client.start_server()
     with client.translated("the adb server", "listing devices", QUERY_S):
-        seen = parse.devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
-    return tuple(sorted(seen, key=lambda one: one.serial))
+        entries = parse.devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+    return tuple(sorted(entries, key=lambda entry: entry.serial))
 
 
 def connect(serial: str | None = None) -> AdbDevice:
-    """The one device that can be talked to, or the one named.
+    """Connect to the only usable device, or to the one named.
 
     Raises:
-        NoDeviceError: None, several, or not authorised; lists the candidates and what to do for each.
-        DeviceError: It is there but does not answer.
+        NoDeviceError: There is no usable device, or several; the message lists each with advice.
+        DeviceError: The device does not answer.
         SetupError: See `list_devices`.
     """
     device = AdbDevice(choose(list_devices(), serial).serial)
-    made = device.run("mkdir", "-p", device.root)
-    if made.exit_code:
-        raise DeviceError(f"{device.serial}: {device.root} cannot be made: {made.stderr.strip()[:300]}")
+    completed = device.run("mkdir", "-p", device.root)
+    if completed.exit_code:
+        reason = completed.stderr.strip()[:300]
+        raise DeviceError(f"{device.serial}: {device.root} cannot be created: {reason}")
     return device
 
 
-def choose(seen: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
-    """The device that is meant; `NoDeviceError` where that is not exactly one that can be talked to."""
-    named = tuple(device for device in seen if serial in (None, device.serial))
+def choose(entries: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
+    """Return the named device, or the only one; raise `NoDeviceError` unless exactly one is usable."""
+    named = tuple(device for device in entries if serial in (None, device.serial))
     usable = tuple(device for device in named if device.state == "device")
     if len(usable) == 1:
         return usable[0]
     if usable:
         raise NoDeviceError(
-            f"{len(usable)} devices: {_listed(seen)}.",
-            "Say which with --device SERIAL.",
+            f"There are {len(usable)} devices: {_listed(entries)}.",
+            "Choose one with --device SERIAL.",
             code="EM-SEVERAL-DEVICES",
         )
     if named:
-        raise NoDeviceError(f"No device can be talked to: {_listed(named)}.")
-    if seen:
-        raise NoDeviceError(f"No device {serial!r}; there are: {_listed(seen)}.", "Check --device SERIAL.")
-    raise NoDeviceError("No device: adb lists none.", NO_DEVICE)
+        raise NoDeviceError(f"No device is usable: {_listed(named)}.")
+    if entries:
+        raise NoDeviceError(
+            f"There is no device {serial!r}, only: {_listed(entries)}.", "Check --device SERIAL."
+        )
+    raise NoDeviceError("adb lists no device.", NO_DEVICE)
 
 
-def _listed(seen: tuple[DeviceEntry, ...]) -> str:
+def _listed(entries: tuple[DeviceEntry, ...]) -> str:
     return "; ".join(
         f"{device.serial} ({device.state}{': ' if advice(device.state) else ''}{advice(device.state)})"
-        for device in seen
+        for device in entries
     )
 
 
 class AdbDevice:
-    """A phone over adb, as `records.Device`. Every call is a connection of its own: threads may share it."""
+    """A phone over adb as a `records.Device`. Each call makes its own connection, so threads may share it."""
 
     def __init__(self, serial: str) -> None:
         self.serial = serial
         self.root = ROOT
 
     def run(self, *argv: str, timeout_s: float = QUERY_S) -> Completed:
-        """Run one program; its arguments arrive as they are given here, whatever they hold.
+        """Run one program. Its arguments arrive unchanged, whatever characters they contain.
 
         Raises:
-            Disconnected: The transport broke, or the device does not answer any more.
+            Disconnected: The connection was lost, or the device does not answer any more.
             DeviceError: The program did not end in time, or printed more than 8 MB.
         """
         line = quote(argv)
@@ -125,7 +128,7 @@ class AdbDevice:
 
     def _shell(self, line: str, timeout_s: float) -> Completed:
         with _adb_client().translated(self.serial, "running a command", None):
-            # v2: the other form learns the exit code from an echo that `exit` skips.
+            # Without v2, adbutils reads the exit code from an echo that `exit` would skip.
             raw = self._on_adb(timeout_s).shell2(
                 f"{line} </dev/null", timeout=timeout_s, encoding=None, v2=True
             )
@@ -136,28 +139,28 @@ class AdbDevice:
             self._shell("true", PROBE_S)
         except (TimeoutError, DeviceError):
             return Disconnected(
-                f"{self.serial} stopped answering ({program!r:.100} got {timeout_s:g} s).",
+                f"{self.serial} stopped answering ({program!r:.100} had {timeout_s:g} s).",
                 "Check the cable or the Wi-Fi connection.",
             )
         return DeviceError(f"{self.serial}: {program!r:.100} did not end within {timeout_s:g} s.")
 
     def push(self, source: Path, target: str) -> None:
-        """Copy a file onto the device; its size there is checked.
+        """Copy a file to the device and check its size there.
 
         Raises:
-            Disconnected: The transport broke or is too slow (less than 1 MB/s).
-            DeviceError: The device refused the file; says so when it is full.
+            Disconnected: The connection was lost or is too slow (less than 1 MB/s).
+            DeviceError: The device refused the file, perhaps because it is full.
         """
-        _checked_path(target)
+        _check_path(target)
         size = source.stat().st_size
         deadline = transfer_s(size)
-        # Opened here: adbutils leaves a file open when the device goes away before the first byte.
-        doing = f"copying {source.name!r:.100} onto it"
+        # The file is opened here because adbutils leaves it open if the device disappears early.
+        doing = f"copying {source.name!r:.100} to it"
         with source.open("rb") as file, _adb_client().translated(self.serial, doing, deadline):
             try:
                 self._on_adb(deadline).sync.push(file, target, check=True)
             except _adb_client().AdbError as error:
-                if str(error) != "FAIL":  # all that adbutils keeps of the device's answer
+                if str(error) != "FAIL":  # adbutils reduces the device's answer to this
                     raise
                 refused = True
             else:
@@ -176,17 +179,17 @@ class AdbDevice:
             )
         return DeviceError(
             f"{self.serial} refused to store {target!r:.200} ({megabytes(size)}).",
-            f"May adb write to {folder}?",
+            f"Check that adb may write to {folder}.",
         )
 
     def pull(self, source: str, target: Path) -> None:
-        """Copy a file from the device; `target` changes only once all of it has arrived.
+        """Copy a file from the device. `target` changes only when the file is complete.
 
         Raises:
-            Disconnected: The transport broke or is too slow (less than 1 MB/s).
-            DeviceError: There is no such file, or it is not as long as the device says.
+            Disconnected: The connection was lost or is too slow (less than 1 MB/s).
+            DeviceError: There is no such file, or its length differs from what the device reports.
         """
-        _checked_path(source)
+        _check_path(source)
         size = self._size(source)
         deadline = transfer_s(size)
         aside = target.with_name(f".{target.name[:100]}.part")
@@ -202,14 +205,14 @@ class AdbDevice:
             aside.unlink(missing_ok=True)
 
     def _size(self, path: str) -> int:
-        with _adb_client().translated(self.serial, f"looking at {path!r:.200}", QUERY_S):
-            found = self._on_adb(QUERY_S).sync.stat(path)
-        if not stat.S_ISREG(found.mode):
+        with _adb_client().translated(self.serial, f"examining {path!r:.200}", QUERY_S):
+            status = self._on_adb(QUERY_S).sync.stat(path)
+        if not stat.S_ISREG(status.mode):
             raise DeviceError(f"{self.serial} has no file {path!r:.200}.")
-        return int(found.size)
+        return int(status.size)
 
     def reconnect(self, timeout_s: float = 60.0) -> None:
-        """Wait until the device answers again; over TCP, connect to it anew.
+        """Wait until the device answers again; over TCP, reconnect to it.
 
         Raises:
             Disconnected: It did not come back in time.
@@ -226,34 +229,34 @@ class AdbDevice:
 
     def _nudge(self, timeout_s: float) -> None:
         over_tcp = re.search(r":\d+$", self.serial)
-        asked = (
+        commands = (
             (f"host:disconnect:{self.serial}", f"host:connect:{self.serial}")
             if over_tcp
             else ("host:reconnect-offline",)
         )
         if timeout_s <= 0:
             return
-        for command in asked:
+        for command in commands:
             try:
                 _adb_client().start_server()
                 with _adb_client().translated(self.serial, "reconnecting", timeout_s):
                     _adb_client().Client(timeout_s, MAX_OUTPUT).ask(command)
             except HarnessError:
-                continue  # whether it worked is asked of the device itself, until time is up
+                continue  # `reconnect` asks the device itself whether it worked
 
     def _on_adb(self, timeout_s: float, limit: int | None = None) -> Any:
         return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.serial)
 
 
 def megabytes(count: int) -> str:
-    """Bytes as a person reads them, such as "1.5 MB"."""
+    """Return a number of bytes for people, such as "1.5 MB"."""
     return f"{count / 1e6:.1f} MB"
 
 
-def _checked_path(path: str) -> None:
+def _check_path(path: str) -> None:
     quote((path,))
     if not path.startswith("/"):
-        raise DeviceError(f"Not an absolute path on the device: {path!r:.200}.")
+        raise DeviceError(f"This is not an absolute path on the device: {path!r:.200}.")
 
 
 def _adb_client() -> Any:

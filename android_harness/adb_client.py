@@ -1,7 +1,10 @@
-"""adbutils on sockets that keep a deadline. Imported only where a device is talked to: adbutils is heavy.
+"""An adb client on adbutils, with sockets that keep a deadline. It is imported late: adbutils is heavy.
 
-adbutils' own timeouts are per read, and its file transfers and `server_version` have none; its `send` may
-send a part only once a socket has a timeout. Here one deadline covers everything that one call does.
+adbutils' own timeouts apply to single reads, its file transfers and `server_version` have none, and its
+`send` may send only a part once a socket has a timeout. Here one deadline covers everything that a call does.
+
+Running the adb program for each call would remove the private parts of adbutils, but it is slower:
+`benchmarks/adb_calls.py` measures both.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ MAX_READ = 1 << 16
 SERVER_START_S = 20.0
 
 
-class TooMuch(Exception):  # noqa: N818 - translated into a DeviceError before anyone sees it
-    """The device sends more than it was asked for."""
+class TooMuch(Exception):  # noqa: N818 - `translated` makes it a DeviceError
+    """The device sends more than was requested."""
 
 
 class _Socket(socket.socket):
@@ -41,11 +44,11 @@ class _Socket(socket.socket):
         self._left = limit
 
     def __del__(self) -> None:
-        # adbutils drops a connection whose request was refused (open_transport) without closing it.
+        # If a request is refused (open_transport), adbutils drops the connection without closing it.
         self.close()
 
     def settimeout(self, value: float | None) -> None:
-        """The deadline was set when the call began; what adbutils would rather have does not count."""
+        """Ignore adbutils' timeout: the deadline was set when the call began."""
 
     def _arm(self) -> None:
         left = self._deadline - time.monotonic()
@@ -77,21 +80,21 @@ class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
         super().__init__(client.host, client.port)
 
     def _safe_connect(self) -> _Socket:
-        made = _Socket(self._client.deadline, self._client.limit)
+        connection = _Socket(self._client.deadline, self._client.limit)
         try:
-            made.connect((self._client.host, self._client.port))
+            connection.connect((self._client.host, self._client.port))
         except OSError:
-            made.close()
+            connection.close()
             raise
-        return made
+        return connection
 
 
 class Client(adbutils.AdbClient):  # type: ignore[misc]
-    """One call's view of the adb server, whose port is ANDROID_ADB_SERVER_PORT or 5037.
+    """The adb server as one call uses it; its port is ANDROID_ADB_SERVER_PORT or 5037.
 
     Args:
-        timeout_s: Seconds from now until everything that is done through this object must have ended.
-        limit: Bytes that may be received over one connection.
+        timeout_s: The deadline in seconds for everything that is done through this object.
+        limit: The largest number of bytes to receive over one connection.
     """
 
     def __init__(self, timeout_s: float, limit: int) -> None:
@@ -100,11 +103,11 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
         self.limit = limit
 
     def make_connection(self, timeout: float | None = None) -> _Connection:
-        """Connect to the server under this object's deadline; adbutils' own `timeout` is not used."""
+        """Connect to the server with this object's deadline; adbutils' `timeout` is ignored."""
         return _Connection(self)
 
     def ask(self, command: str) -> str:
-        """What the server answers to a command of its own, such as "host:devices"."""
+        """Send the server a command such as "host:devices", and return its answer."""
         with self.make_connection() as connection:
             connection.send_command(command)
             connection.check_okay()
@@ -112,10 +115,10 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
 
 
 def start_server() -> None:
-    """Start the adb server unless something listens on its port already.
+    """Start the adb server unless a server already listens on its port.
 
     Raises:
-        SetupError: There is no adb, or it cannot start its server.
+        SetupError: adb is missing, or cannot start its server.
     """
     client = _client_for_start()
     try:
@@ -135,15 +138,15 @@ def _client_for_start() -> Client:
 
 
 def _start(client: Client) -> None:
-    # Its messages go to a file: the server it leaves behind would keep a pipe open for ever.
-    with tempfile.TemporaryFile() as said:
+    # The messages go to a file, because the server would keep a pipe open for ever.
+    with tempfile.TemporaryFile() as messages:
         try:
             command = [adb_path(), "-P", str(client.port), "start-server"]
-            ended = subprocess.run(
+            completed = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=messages,
+                stderr=messages,
                 timeout=SERVER_START_S,
                 check=False,
             )
@@ -153,16 +156,16 @@ def _start(client: Client) -> None:
                 "Try `adb start-server`.",
                 code="EM-ADB",
             ) from error
-        if ended.returncode:
-            said.seek(0)
-            text = said.read(2000).decode(errors="replace").strip()
+        if completed.returncode:
+            messages.seek(0)
+            text = messages.read(2000).decode(errors="replace").strip()
             raise SetupError(
-                f"The adb server cannot be started: {text}", "Try `adb start-server` yourself.", code="EM-ADB"
+                f"The adb server cannot be started: {text}", "Run `adb start-server`.", code="EM-ADB"
             )
 
 
 def pull(device: Any, source: str, target: Path, size: int) -> int:
-    """Copy a file from the device, no more than `size` bytes of it, and count them."""
+    """Copy at most `size` bytes of a file from the device; return their number."""
     copied = 0
     with target.open("wb") as file:
         for chunk in device.sync.iter_content(source):
@@ -175,12 +178,12 @@ def pull(device: Any, source: str, target: Path, size: int) -> int:
 
 @contextmanager
 def translated(serial: str, doing: str, timeout_s: float | None) -> Iterator[None]:
-    """Turn what adbutils and sockets raise into the harness' errors.
+    """Translate the exceptions of adbutils and sockets into errors of the harness.
 
     Args:
-        serial: Whom the messages name.
-        doing: What was going on: "copying 'a.pte' onto it".
-        timeout_s: The deadline in seconds, for the message; None leaves it to the caller (TimeoutError).
+        serial: The device that messages name.
+        doing: The activity that messages name, such as "copying 'a.pte' to it".
+        timeout_s: The deadline in seconds for the message; None raises TimeoutError instead.
     """
     try:
         yield
@@ -193,21 +196,19 @@ def translated(serial: str, doing: str, timeout_s: float | None) -> Iterator[Non
         ) from error
     except TooMuch as error:
         raise DeviceError(f"{serial} sent more than expected while {doing}.") from error
-    # The last three are what adbutils makes of an answer that was cut off.
+    # adbutils raises the last three if an answer is cut off.
     except (adbutils.AdbError, OSError, EOFError, AssertionError, struct.error, ValueError) as error:
         raise _failure(serial, doing, error) from error
 
 
 def _failure(serial: str, doing: str, error: Exception) -> DeviceError:
-    what = error.args[0] if isinstance(error, AdbError) and error.args else error
-    said = str(what).strip().partition("\n")[0][:300]
-    if "unauthorized" in said:
-        return DeviceError(
-            f"{serial} does not allow USB debugging (any more).", f"Please {advice('unauthorized')}."
-        )
-    if re.search("no such file|permission denied|is a directory|not a directory", said, re.IGNORECASE):
-        return DeviceError(f"{serial}: {doing}: {said}.")
+    cause = error.args[0] if isinstance(error, AdbError) and error.args else error
+    message = str(cause).strip().partition("\n")[0][:300]
+    if "unauthorized" in message:
+        return DeviceError(f"{serial} does not allow USB debugging.", f"Please {advice('unauthorized')}.")
+    if re.search("no such file|permission denied|is a directory|not a directory", message, re.IGNORECASE):
+        return DeviceError(f"{serial}: {doing}: {message}.")
     return Disconnected(
-        f"{serial} was disconnected while {doing}{': ' if said else ''}{said}.",
+        f"{serial} was disconnected while {doing}{': ' if message else ''}{message}.",
         "Check the cable and `adb devices`.",
     )

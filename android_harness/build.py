@@ -1,6 +1,6 @@
-"""Build the on-device runner with CMake, and find it again.
+"""Build the on-device runner with CMake, and find built runners.
 
-Builds are kept in the cache folder, one per target, sources and options: the same call twice builds once.
+The cache folder holds one build for each target, sources and options, so that the same call builds only once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUILD_S = 1800.0
 
 
 def cache_root() -> Path:
-    """`$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder; the runners' part of it."""
+    """Return the folder of runners in `$EXPORT_MOBILE_CACHE`, or in the user's cache folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen) / "runner"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile" / "runner"
@@ -43,21 +43,21 @@ def build(
     ndk: Path | None = None,
     observer: Observer = lambda line: None,
 ) -> tuple[Path, ...]:
-    """Build a runner for each runtime that is given (on the host: also for those that are installed).
+    """Build a runner for each given runtime and, on the host, for each installed runtime.
 
     Args:
-        target: What the runner is for.
+        target: The system that the runner is for.
         onnxruntime: A release archive's folder, an unzipped Android AAR, or a Debian root's `usr`.
-        executorch: An install tree of ExecuTorch built from its source for the target.
+        executorch: An install tree of ExecuTorch, built from source for the target.
         torch: LibTorch for the target.
-        ndk: The Android NDK; `$ANDROID_NDK_HOME` where it is not given.
-        observer: Gets a line for each step.
+        ndk: The Android NDK; `$ANDROID_NDK_HOME` if None.
+        observer: Called with a line for each step.
 
     Returns:
-        The runners.
+        The paths of the runners.
 
     Raises:
-        SetupError: Something that the build takes is missing, or the compiler refused.
+        SetupError: The build needs something that is missing, or the compiler failed.
     """
     options = runtimes.options(target, onnxruntime, executorch, torch, observer)
     environment = _environment(target, ndk)
@@ -72,7 +72,7 @@ def build(
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process builds, the others wait for it; the kernel frees the lock of one that was killed."""
+    """Let one process build while others wait; the kernel releases the lock of a killed process."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,10 +80,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def find_runner(target: Build, backend: Backend) -> Path:
-    """The runner that was built last for a target.
+    """Return the runner that was built last for a target.
 
     Raises:
-        SetupError: It was not built, or the sources changed since; the hint is the command that builds it.
+        SetupError: It is not built, or the sources have changed since; the hint is the build command.
     """
     runner = _last_folder(target) / "bin" / f"runner-{backend}"
     if not runner.is_file():
@@ -96,7 +96,7 @@ def find_runner(target: Build, backend: Backend) -> Path:
 
 
 def libraries(target: Build) -> tuple[Path, ...]:
-    """The shared libraries that must lie beside a target's runners on the device; none on the host."""
+    """Return the shared libraries that a target's runners need next to them; none on the host."""
     if target == "host":
         return ()
     return tuple(sorted(p for p in (_last_folder(target) / "bin").glob("*.so*") if p.is_file()))
@@ -108,12 +108,12 @@ def _how_to_build(target: Build, backend: Backend) -> str:
 
 
 def _runners(folder: Path) -> tuple[Path, ...]:
-    found = (folder / "bin" / f"runner-{backend}" for backend in get_args(Backend))
-    return tuple(path for path in found if path.is_file())
+    paths = (folder / "bin" / f"runner-{backend}" for backend in get_args(Backend))
+    return tuple(path for path in paths if path.is_file())
 
 
 def _last_folder(target: Build) -> Path:
-    """Of the build that was asked for last, of these sources."""
+    """Return the folder of the last requested build of the current sources."""
     try:
         return cache_root() / target / _last(target).read_text()
     except OSError:
@@ -128,7 +128,7 @@ def _remember(target: Build, key: str) -> None:
 
 
 def _last(target: Build) -> Path:
-    """Names the build asked for last; a file for each state of the sources: checkouts share the cache."""
+    """Return the file that names the last build; each state of the sources has its own."""
     return cache_root() / target / f"current-{_sources_digest()[:12]}"
 
 
@@ -150,17 +150,17 @@ def _environment(target: Build, ndk: Path | None) -> dict[str, str]:
     if target != "android-arm64":
         environment.pop("ANDROID_NDK_HOME", None)
         return environment
-    given = str(ndk.resolve()) if ndk else environment.get("ANDROID_NDK_HOME", "")
-    if not given or not (Path(given) / "build/cmake/android.toolchain.cmake").is_file():
+    folder = str(ndk.resolve()) if ndk else environment.get("ANDROID_NDK_HOME", "")
+    if not folder or not (Path(folder) / "build/cmake/android.toolchain.cmake").is_file():
         raise SetupError(
-            f"No Android NDK in {given!r}."
-            if given
+            f"There is no Android NDK in {folder!r}."
+            if folder
             else "The Android NDK is missing: ANDROID_NDK_HOME is not set.",
             "Get r26 or newer from https://developer.android.com/ndk/downloads, unzip it, and set "
             "ANDROID_NDK_HOME to its folder.",
             code="EM-NDK",
         )
-    environment["ANDROID_NDK_HOME"] = given
+    environment["ANDROID_NDK_HOME"] = folder
     return environment
 
 
@@ -173,9 +173,11 @@ def _compile(
 ) -> None:
     cmake = shutil.which("cmake", path=environment["PATH"])
     if cmake is None:
-        raise SetupError("There is no cmake.", "Install it: pip install 'export-mobile[android]'")
+        raise SetupError("cmake is not installed.", "Install it: pip install 'export-mobile[android]'")
     if target == "linux-arm64" and shutil.which("aarch64-linux-gnu-g++", path=environment["PATH"]) is None:
-        raise SetupError("There is no aarch64-linux-gnu-g++.", "Debian: apt install g++-aarch64-linux-gnu")
+        raise SetupError(
+            "aarch64-linux-gnu-g++ is not installed.", "Debian: apt install g++-aarch64-linux-gnu"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     defines = [f"-D{name}={value}" for name, value in sorted(options.items())]
@@ -208,6 +210,6 @@ def _run(command: list[str], environment: Mapping[str, str], log: Path) -> None:
         lines = [line for line in done.stdout.splitlines() if "rror" in line] or done.stdout.splitlines()
         raise SetupError(
             "The runner did not build: " + " ".join(lines[:3]).strip(),
-            f"All of it is in {log}.",
+            f"The complete output is in {log}.",
             code="EM-RUNNER-BUILD",
         )

@@ -1,4 +1,4 @@
-"""What the texts that a runner read between its chunks tell of clocks and temperatures."""
+"""Clocks and temperatures during a launch, from the files that the runner read between chunks of calls."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ from android_harness.records import Cluster, Identity, Launch, Session
 ClockState = Literal["locked-verified", "unlocked", "unknown"]
 
 
-def asked_cores(session: Session) -> set[int]:
-    """The cores of `BenchConfig.affinity`; empty where the system decides."""
+def requested_cores(session: Session) -> set[int]:
+    """Return the cores of `BenchConfig.affinity`; empty if the system decides."""
     mask = int(session.config.affinity or "0", 16)
     return {core for core in range(mask.bit_length()) if mask >> core & 1}
 
 
 def used_clusters(session: Session) -> tuple[Cluster, ...]:
-    """Clusters with a core the run was asked to be on, slowest first; without affinity all but the little."""
+    """Return the clusters that the run may use, slowest first; without affinity all but the slowest."""
     clusters = session.identity.clusters
-    asked = asked_cores(session)
-    if asked:
-        return tuple(cluster for cluster in clusters if asked & set(cluster.cores))
+    requested = requested_cores(session)
+    if requested:
+        return tuple(cluster for cluster in clusters if requested & set(cluster.cores))
     return clusters[1:] or clusters
 
 
 def lowest_limit_khz(launch: Launch, cluster: Cluster) -> int | None:
-    """The lowest upper limit that a cluster's clock had; None where it could not be read."""
+    """Return the lowest upper limit of a cluster's clock during the launch; None if unreadable."""
     return min(_integers(launch, f"{cluster.policy}/scaling_max_freq"), default=None)
 
 
 def mean_khz(launch: Launch, cluster: Cluster) -> float | None:
-    """A cluster's mean clock from the launch's first moment to its last; None where that is not told."""
-    read = _times(launch, cluster)
-    if len(read) < 2:
+    """Return a cluster's mean clock from the first reading to the last; None if unreadable."""
+    readings = _times(launch, cluster)
+    if len(readings) < 2:
         return None
-    ticks = {khz: count - read[0].get(khz, 0) for khz, count in read[-1].items()}
+    ticks = {khz: count - readings[0].get(khz, 0) for khz, count in readings[-1].items()}
     total = sum(ticks.values())
     return sum(khz * count for khz, count in ticks.items()) / total if total > 0 else None
 
 
 def hottest(launch: Launch, identity: Identity) -> tuple[str, float] | None:
-    """(name, °C) of the CPU zone that got hottest; None where no CPU zone could be read."""
-    read = ((name, raw / 1000) for name, path in _cpu_zones(identity) for raw in _integers(launch, path))
-    plausible = [(name, celsius) for name, celsius in read if parse.plausible(celsius)]
+    """Return (name, °C) of the hottest CPU zone; None if no CPU zone could be read."""
+    readings = ((name, raw / 1000) for name, path in _cpu_zones(identity) for raw in _integers(launch, path))
+    plausible = [(name, celsius) for name, celsius in readings if parse.plausible(celsius)]
     return max(plausible, key=lambda reading: reading[1], default=None)
 
 
 def state(session: Session) -> ClockState:
-    """Whether the clocks were locked: seen at every moment, never taken on anybody's word.
+    """Return whether the clocks were locked, as verified by every reading.
 
-    A clock that stands at its minimum is not locked for a measurement but held down.
+    A clock that stays at its minimum is not locked for a measurement but throttled.
     """
-    seen = [_is_locked(launch, c) for launch in session.launches for c in used_clusters(session)]
-    if not seen or None in seen:
+    locked = [_is_locked(launch, c) for launch in session.launches for c in used_clusters(session)]
+    if not locked or None in locked:
         return "unknown"
-    return "locked-verified" if all(seen) else "unlocked"
+    return "locked-verified" if all(locked) else "unlocked"
 
 
 def _is_locked(launch: Launch, cluster: Cluster) -> bool | None:
-    """None where a moment lacks a reading, or nothing tells the cluster's minimum."""
+    """Return whether a cluster's clock was locked; None if a reading or the cluster's minimum is missing."""
     names = ("scaling_min_freq", "scaling_cur_freq", "scaling_max_freq")
-    read = [_integers(launch, f"{cluster.policy}/{name}") for name in names]
+    readings = [_integers(launch, f"{cluster.policy}/{name}") for name in names]
     known = {khz for times in _times(launch, cluster) for khz in times}
-    if not launch.clocks or not known or any(len(one) != len(launch.clocks) for one in read):
+    if not launch.clocks or not known or any(len(values) != len(launch.clocks) for values in readings):
         return None
-    values = {khz for one in read for khz in one}
-    return len(values) == 1 and values != {min(known)}
+    distinct = {khz for values in readings for khz in values}
+    return len(distinct) == 1 and distinct != {min(known)}
 
 
 def _times(launch: Launch, cluster: Cluster) -> list[dict[int, int]]:
@@ -76,8 +76,8 @@ def _times(launch: Launch, cluster: Cluster) -> list[dict[int, int]]:
 
 
 def _integers(launch: Launch, path: str) -> list[int]:
-    read = (parse.integer(clock.texts.get(path)) for clock in launch.clocks)
-    return [value for value in read if value is not None]
+    values = (parse.integer(clock.texts.get(path)) for clock in launch.clocks)
+    return [value for value in values if value is not None]
 
 
 def _cpu_zones(identity: Identity) -> Iterator[tuple[str, str]]:

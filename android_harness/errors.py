@@ -1,24 +1,25 @@
-"""Everything that can go wrong with a device, as exceptions with exit codes of their own.
+"""The exceptions of the harness, each with its own exit code.
 
 HarnessError                      1
 ├── SetupError                   13  a program or package is missing, or the runner is not built
 ├── NoDeviceError                14  no device, several, unauthorised, offline, or the wrong one
-├── NotReadyError                15  the device may not be measured now (battery, heat, space, …)
-└── DeviceError                  16  the device or the runner failed: disconnected, timed out, crashed, lied
+├── NotReadyError                15  a condition for measuring is not met (battery, heat, space, …)
+├── DeviceError                  16  device or runner failed: disconnected, timed out, crashed, …
+└── HistoryError                 20  the history cannot be opened, read or written
 
-`export-mobile bench` further ends with 17 over budget, 18 inconclusive, 19 not measured (simulated or host).
-These numbers continue those of `exporter.errors`; a test holds the two apart.
+`export-mobile bench` also exits with 17 (over budget), 18 (inconclusive) or 19 (not measured: simulated or
+host). The codes continue those of `exporter.errors`; a test checks that they differ.
 """
 
 from __future__ import annotations
 
 
 class HarnessError(Exception):
-    """What was seen, and what to try.
+    """An error with a hint.
 
     Args:
-        message: What was seen and what was expected instead.
-        hint: What to try next; one sentence, or empty.
+        message: What happened, and what was expected.
+        hint: What to try next, in one sentence; may be empty.
         code: The entry of docs/troubleshooting.md that explains this failure; the class's own when empty.
     """
 
@@ -56,7 +57,7 @@ class DeviceError(HarnessError):
 
 
 class Disconnected(DeviceError):  # noqa: N818 - a kind of DeviceError that is worth a second try
-    """The transport broke: worth another try once the device is back; what was finished is not repeated."""
+    """The connection was lost. Another attempt is worthwhile once the device is back."""
 
     code = "EM-DISCONNECTED"
 

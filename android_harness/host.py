@@ -1,4 +1,4 @@
-"""This machine as a device: the same calls, without adb."""
+"""This machine as a device, with the same methods as a phone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
 class HostDevice:
-    """This machine, as `records.Device`. Its root is a private folder that goes when this object does."""
+    """This machine as a `records.Device`. Its root is a private folder that is deleted with this object."""
 
     def __init__(self) -> None:
         self.serial = HOST
@@ -28,13 +28,13 @@ class HostDevice:
         weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
 
     def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
-        """Run one program, with a shell's exit codes: 126, 127, and 128 and the signal that ended it.
+        """Run one program. Exit codes are a shell's: 126, 127, and 128 plus the number of a signal.
 
         Raises:
-            DeviceError: It did not end in time, printed more than 8 MB, or cannot be a command at all.
+            DeviceError: It did not end in time, printed more than 8 MB, or is not a valid command.
         """
         if not argv or any("\0" in word for word in argv):
-            raise DeviceError("A command needs a program, and no NUL characters.")
+            raise DeviceError("A command needs a program and must not contain NUL characters.")
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
                 code = _wait(argv, out, err, timeout_s)
@@ -56,14 +56,14 @@ class HostDevice:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-            target.chmod(0o755)  # as adb does: the runner must be executable
+            target.chmod(0o755)  # like adb: the runner must be executable
         except (OSError, ValueError, shutil.Error) as error:
             raise DeviceError(
                 f"{str(source)!r:.200} cannot be copied to {str(target)!r:.200}: {error}"
             ) from error
 
     def reconnect(self, timeout_s: float = 60.0) -> None:
-        """This machine is always there."""
+        """Return at once: this machine is always connected."""
 
 
 def _wait(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
@@ -73,7 +73,7 @@ def _wait(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: floa
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"{argv[0]!r:.100} did not end within {timeout_s:g} s.") from error
     finally:
-        if process.returncode is None:  # the deadline passed, or Ctrl-C: nothing of it is left behind
+        if process.returncode is None:  # after the deadline or Ctrl-C, kill its children too
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""Which device this is, from several sources that must agree, and how it is at this moment."""
+"""Identify a device by several sources that must agree, and read its current state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from android_harness.records import Cluster, Device, Identity, State
 SCRIPT_S = 10.0
 CPUS = "/sys/devices/system/cpu"
 ZONES = "/sys/class/thermal/thermal_zone*"
-# One script, few processes: every call over adb costs 10 to 50 ms, and so does every process on a phone.
+# One script with few processes: each call over adb takes 10 to 50 ms, and so does each process on a phone.
 IDENTITY_SCRIPT = f"""
 echo @@machine; uname -m
 echo @@kernel; uname -r
@@ -39,7 +39,7 @@ A510, A710, A715, A720 = ("0x41", "0xd46"), ("0x41", "0xd47"), ("0x41", "0xd4d")
 
 @dataclass(frozen=True)
 class Soc:
-    """What one chip's phones say of themselves. Core ids: /proc/cpuinfo dumps of phones (arm-socs-table)."""
+    """How phones with one SoC describe themselves. The core ids are from /proc/cpuinfo (arm-socs-table)."""
 
     name: str
     platform: str
@@ -47,7 +47,7 @@ class Soc:
 
 
 SOCS = (
-    # Its A55 goes by Qualcomm's own number, not by Arm's 0x41/0xd05.
+    # Its A55 has Qualcomm's own number instead of Arm's 0x41/0xd05.
     Soc("SM8250", "kona", frozenset({("0x51", "0x805"), ("0x41", "0xd0d")})),
     Soc("SM8350", "lahaina", frozenset({("0x41", "0xd05"), ("0x41", "0xd41"), ("0x41", "0xd44")})),
     Soc("SM8450", "taro", frozenset({A510, A710, ("0x41", "0xd48")})),
@@ -60,36 +60,36 @@ CHIPS_OF_SM8250 = (
     ("snapdragon865+", 3_050_000, 3_150_000),
     ("snapdragon870", 3_187_200, 3_187_200),
 )
-"""(chip, lowest, highest kHz of the prime core): nothing else tells these three apart."""
+"""(chip, lowest, highest kHz of the prime core), which is the only difference between these three."""
 
 EMULATED_HARDWARE = ("goldfish", "ranchu", "cutf", "vsoc", "vbox", "qemu")
 ARM_IMPLEMENTERS = ("0x41", "0x51")
 
 
 def identify(device: Device) -> Identity:
-    """Ask a device who it is, in one round trip.
+    """Identify a device in one round trip.
 
     Raises:
-        DeviceError: It does not answer, or answers something else altogether.
+        DeviceError: It does not answer, or its answer is no output of the script.
     """
-    ended = device.run("sh", "-c", IDENTITY_SCRIPT, timeout_s=SCRIPT_S)
-    said = parse.sections(ended.stdout)
-    if "machine" not in said:
+    completed = device.run("sh", "-c", IDENTITY_SCRIPT, timeout_s=SCRIPT_S)
+    sections = parse.sections(completed.stdout)
+    if "machine" not in sections:
         raise DeviceError(
-            f"{device.serial} did not run a simple script (exit code {ended.exit_code}).",
+            f"{device.serial} did not run a simple script (exit code {completed.exit_code}).",
             "Restart the device.",
         )
-    return from_text(device.serial, said)
+    return from_text(device.serial, sections)
 
 
-def from_text(serial: str, said: Mapping[str, str]) -> Identity:
-    """Make an identity of the sections that `IDENTITY_SCRIPT` prints."""
-    props = parse.getprop(said.get("getprop", ""))
-    contents = parse.files(said.get("files", ""))
+def from_text(serial: str, sections: Mapping[str, str]) -> Identity:
+    """Make an identity from the sections that `IDENTITY_SCRIPT` prints."""
+    props = parse.getprop(sections.get("getprop", ""))
+    contents = parse.files(sections.get("files", ""))
     cpuinfo = contents.get("/proc/cpuinfo", "")
     parts = parse.cpu_parts(cpuinfo)
     clusters = parse.clusters(contents)
-    machine = said.get("machine", "").strip()[:64]
+    machine = sections.get("machine", "").strip()[:64]
     soc, chip, reasons = identify_soc(props, parse.hardware(cpuinfo), parts, clusters)
     return Identity(
         serial=serial,
@@ -103,10 +103,10 @@ def from_text(serial: str, said: Mapping[str, str]) -> Identity:
         fingerprint=props.get("ro.build.fingerprint", ""),
         abi=props.get("ro.product.cpu.abi", ""),
         machine=machine,
-        kernel=said.get("kernel", "").strip()[:200],
+        kernel=sections.get("kernel", "").strip()[:200],
         parts=parts,
         clusters=clusters,
-        doubts=find_doubts(serial, props, machine, parts, clusters, said.get("system", "")),
+        doubts=find_doubts(serial, props, machine, parts, clusters, sections.get("system", "")),
         thermal_zones=parse.thermal_zones(contents),
     )
 
@@ -114,7 +114,7 @@ def from_text(serial: str, said: Mapping[str, str]) -> Identity:
 def identify_soc(
     props: Mapping[str, str], hardware: str, parts: tuple[tuple[str, str], ...], clusters: tuple[Cluster, ...]
 ) -> tuple[str, str, tuple[str, ...]]:
-    """(SoC, chip, what each source said); the SoC is empty unless it is named and nothing disagrees."""
+    """Return (SoC, chip, reasons); the SoC is empty unless a source names it and no source objects."""
     model = props.get("ro.soc.model", "")
     platform = props.get("ro.board.platform", "")
     named = {
@@ -122,7 +122,7 @@ def identify_soc(
         f"ro.board.platform is {platform!r}": next((s.name for s in SOCS if s.platform == platform), ""),
         f"cpuinfo's Hardware is {hardware!r}": _named(hardware),
     }
-    reasons = [f"{source}: {name or 'tells nothing'}" for source, name in named.items()]
+    reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
     names = {name for name in named.values() if name}
     soc = names.pop() if len(names) == 1 else ""
     chip = _chip(clusters) if soc == "SM8250" else ""
@@ -134,9 +134,9 @@ def identify_soc(
 
 
 def _named(text: str) -> str:
-    """What chip a text names: SM8250 in "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
-    found = re.search(r"(?<![A-Z0-9])SM\d{4}(?!\d)", text.upper())
-    return found[0] if found else ""
+    """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
+    match = re.search(r"(?<![A-Z0-9])SM\d{4}(?!\d)", text.upper())
+    return match[0] if match else ""
 
 
 def _against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
@@ -172,13 +172,13 @@ def find_doubts(
     clusters: tuple[Cluster, ...],
     system: str,
 ) -> tuple[str, ...]:
-    """Everything that speaks against a real Android phone, a sentence each."""
+    """Return every reason to doubt that this is a real Android phone, a sentence each."""
     files = system.split()
     fingerprint = props.get("ro.build.fingerprint", "")
     checks = (
-        (serial == "host", "This machine is no phone."),
+        (serial == "host", "This machine is not a phone."),
         (serial.startswith("emulator-"), f"adb calls it {serial}, an emulator."),
-        (bool(props.get("ro.export_mobile.simulated")), "It says that it is a simulated device."),
+        (bool(props.get("ro.export_mobile.simulated")), "It reports that it is a simulated device."),
         (not props, "getprop does not answer."),
         (_emulated(props), "Its properties are those of an emulator."),
         (bool(props) and not _real_fingerprint(fingerprint), f"Its fingerprint is {fingerprint[:100]!r}."),
@@ -189,7 +189,7 @@ def find_doubts(
         ),
         (machine != "aarch64", f"uname says {machine!r}, not 'aarch64'."),
         (not any(i in ARM_IMPLEMENTERS for i, _ in parts), "/proc/cpuinfo lists no Arm or Qualcomm cores."),
-        (not clusters, "It tells no CPU clocks."),
+        (not clusters, "It reports no CPU clocks."),
     )
     return tuple(sentence for doubtful, sentence in checks if doubtful)
 
@@ -206,13 +206,13 @@ def _emulated(props: Mapping[str, str]) -> bool:
 
 
 def _real_fingerprint(fingerprint: str) -> bool:
-    """brand/product/device:version/id/incremental:type/tags, and not a generic one."""
+    """Whether it has the form brand/product/device:version/id/incremental:type/tags and is not generic."""
     shape = re.fullmatch(r"[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+", fingerprint)
     return bool(shape) and not re.match(r"(?i)generic|unknown|.*(vbox|/sdk_|emulator)", fingerprint)
 
 
 def read_state(device: Device, identity: Identity) -> State:
-    """Ask a device how it is, in one round trip.
+    """Read the state of a device in one round trip.
 
     Raises:
         DeviceError: It does not answer.
@@ -220,14 +220,14 @@ def read_state(device: Device, identity: Identity) -> State:
     clocks = [
         f"{c.policy}/{name}" for c in identity.clusters for name in ("scaling_max_freq", "scaling_governor")
     ]
-    ended = device.run("sh", "-c", STATE_SCRIPT, device.root, *clocks, timeout_s=SCRIPT_S)
-    return state_from_text(parse.sections(ended.stdout), identity)
+    completed = device.run("sh", "-c", STATE_SCRIPT, device.root, *clocks, timeout_s=SCRIPT_S)
+    return state_from_text(parse.sections(completed.stdout), identity)
 
 
-def state_from_text(said: Mapping[str, str], identity: Identity) -> State:
-    """Make a state of the sections that `STATE_SCRIPT` prints."""
-    contents = parse.files(said.get("files", ""))
-    battery, thermal = said.get("battery", ""), said.get("thermal", "")
+def state_from_text(sections: Mapping[str, str], identity: Identity) -> State:
+    """Make a state from the sections that `STATE_SCRIPT` prints."""
+    contents = parse.files(sections.get("files", ""))
+    battery, thermal = sections.get("battery", ""), sections.get("thermal", "")
     tops = [parse.integer(contents.get(f"{c.policy}/scaling_max_freq")) for c in identity.clusters]
     governors = [contents.get(f"{c.policy}/scaling_governor", "").strip() for c in identity.clusters]
     return State(
@@ -237,9 +237,9 @@ def state_from_text(said: Mapping[str, str], identity: Identity) -> State:
         thermal_status=parse.thermal_status(thermal),
         thermal_overridden=parse.status_overridden(thermal),
         celsius={**parse.hal_celsius(thermal), **parse.zone_celsius(contents)},
-        power_saver={"0": False, "1": True, "null": False}.get(said.get("saver", "").strip()),
+        power_saver={"0": False, "1": True, "null": False}.get(sections.get("saver", "").strip()),
         load1=parse.load1(contents.get("/proc/loadavg", "")),
-        free_bytes=parse.free_bytes(said.get("space", "")),
+        free_bytes=parse.free_bytes(sections.get("space", "")),
         available_memory_bytes=parse.available_memory_bytes(contents.get("/proc/meminfo", "")),
         scaling_max_khz=tuple(top for top in tops if top is not None) if None not in tops else (),
         governors=tuple(governors) if all(governors) else (),
@@ -247,7 +247,7 @@ def state_from_text(said: Mapping[str, str], identity: Identity) -> State:
 
 
 def watch_paths(identity: Identity) -> tuple[str, ...]:
-    """Files the runner reads between chunks: clocks, limits and times of each cluster, CPU temperatures."""
+    """Return the files that the runner reads between chunks: each cluster's clocks, and CPU temperatures."""
     names = ("scaling_cur_freq", "scaling_min_freq", "scaling_max_freq", "stats/time_in_state")
     clocks = tuple(f"{cluster.policy}/{name}" for cluster in identity.clusters for name in names)
     return clocks + tuple(path for name, path in identity.thermal_zones if parse.CPU_ZONE.match(name))

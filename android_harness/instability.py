@@ -1,4 +1,7 @@
-"""Signs that a device was not stable while it was measured; any one makes its verdict inconclusive."""
+"""Find signs that a device was unstable during a session. Any sign makes the verdict inconclusive.
+
+The limits follow docs/explanation/measurement-protocol.md, section 4.6.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ MAX_TREND = 0.03
 MAX_SPREAD = 1.10
 MAX_DRIFT = 0.05
 MAX_CELSIUS = 85.0
-"""Our choice: 5 below the first trip point at which Linux' sm8250.dtsi slows an 865's cores."""
+"""5 degrees below the first trip point at which Linux' sm8250.dtsi slows an 865's cores."""
 SDK_WITH_THERMAL_STATUS = 29
-"""Android 10. Older ones are judged by their clocks and temperatures alone."""
-THIRDS_OF = 9
-"""A third of fewer calls than this says nothing about a trend."""
+"""Android 10. Older versions are judged by clocks and temperatures alone."""
+MIN_CALLS_OF_TREND = 9
+"""Thirds of fewer calls show no trend."""
 
 
 def find_flags(session: Session) -> tuple[str, ...]:
-    """Every sign of instability, "name: what was seen"; empty for a stable session."""
+    """Return every sign of instability as "name: detail"; empty for a stable session."""
     checks = (_thermal, _heat, _clocks, _affinity, _spread, _canary, _completeness)
     return tuple(flag for check in checks for flag in check(session))
 
@@ -37,22 +40,23 @@ def _thermal(session: Session) -> Iterator[str]:
 
 
 def _has_thermal_status(identity: Identity) -> bool:
-    """Phones that do not tell their version are expected to have one; this machine has no such service."""
+    """Whether the device should report a thermal status; a phone of unknown version should."""
     return identity.serial != "host" and (identity.sdk is None or identity.sdk >= SDK_WITH_THERMAL_STATUS)
 
 
 def _heat(session: Session) -> Iterator[str]:
-    """Between the launches' chunks: the status is asked for only before and after a run."""
+    """Check the temperatures between chunks; the thermal status is read only before and after a run."""
     for launch in session.launches:
-        found = clocks.hottest(launch, session.identity)
-        if found and found[1] > MAX_CELSIUS:
-            yield f"heat: launch {launch.index}: {found[0]} reached {found[1]:.1f} °C"
+        hottest = clocks.hottest(launch, session.identity)
+        if hottest and hottest[1] > MAX_CELSIUS:
+            zone, celsius = hottest
+            yield f"heat: launch {launch.index}: {zone} reached {celsius:.1f} °C"
 
 
 def _clocks(session: Session) -> Iterator[str]:
     before, after = session.before.scaling_max_khz, session.after.scaling_max_khz
     if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
-        yield f"cap: the clocks' limits fell from {_words(before)} to {_words(after)} kHz"
+        yield f"cap: the clocks' limits fell from {_listed(before)} to {_listed(after)} kHz"
     used = clocks.used_clusters(session)
     for launch in session.launches:
         if not used or not all(_readable(launch, cluster) for cluster in used):
@@ -64,31 +68,32 @@ def _clocks(session: Session) -> Iterator[str]:
 
 
 def _readable(launch: Launch, cluster: Cluster) -> bool:
-    found = (clocks.lowest_limit_khz(launch, cluster), clocks.mean_khz(launch, cluster))
-    return any(khz is not None for khz in found)
+    readings = (clocks.lowest_limit_khz(launch, cluster), clocks.mean_khz(launch, cluster))
+    return any(khz is not None for khz in readings)
 
 
 def _cap(launch: Launch, cluster: Cluster) -> Iterator[str]:
     lowest = clocks.lowest_limit_khz(launch, cluster)
     if lowest is not None and lowest < cluster.max_khz:
-        cores = _words(cluster.cores)
+        cores = _listed(cluster.cores)
         yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
 def _frequency(launch: Launch, cluster: Cluster) -> Iterator[str]:
     mean = clocks.mean_khz(launch, cluster)
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
-        cores, share = _words(cluster.cores), mean / cluster.max_khz
+        cores, share = _listed(cluster.cores), mean / cluster.max_khz
         yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
 def _affinity(session: Session) -> Iterator[str]:
-    asked = clocks.asked_cores(session)
-    for launch in session.launches if asked else ():
+    requested = clocks.requested_cores(session)
+    for launch in session.launches if requested else ():
         allowed = set(parse.cores(launch.cores_allowed))
-        if allowed != asked:
-            seen = launch.cores_allowed[:40] or "an unknown set"
-            yield f"affinity: launch {launch.index} was allowed cores {seen}, not {_words(sorted(asked))}"
+        if allowed != requested:
+            actual = launch.cores_allowed[:40] or "an unknown set"
+            wanted = _listed(sorted(requested))
+            yield f"affinity: launch {launch.index} was allowed cores {actual}, not {wanted}"
 
 
 def _spread(session: Session) -> Iterator[str]:
@@ -99,7 +104,7 @@ def _spread(session: Session) -> Iterator[str]:
         if p90 > MAX_SPREAD * middle:
             yield f"spread: launch {launch.index}: p90 is {p90 / middle:.2f} times p50"
         third = len(durations) // 3
-        if len(durations) >= THIRDS_OF:
+        if len(durations) >= MIN_CALLS_OF_TREND:
             trend = statistics.median(durations[-third:]) / statistics.median(durations[:third]) - 1
             if abs(trend) > MAX_TREND:
                 yield f"trend: launch {launch.index}: the last third took {trend:+.1%} against the first"
@@ -127,5 +132,5 @@ def _completeness(session: Session) -> Iterator[str]:
             yield f"warm-up: launch {launch.index} never settled"
 
 
-def _words(numbers: Sequence[int]) -> str:
+def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers)

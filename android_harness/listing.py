@@ -1,4 +1,4 @@
-"""Every device adb knows, and whether each is ready to be measured."""
+"""List every device that adb knows, and whether it is ready to be measured."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from android_harness.readiness import gates
 from android_harness.records import DeviceEntry, DeviceReport, Gate
 
 NEED_BYTES = 256 << 20
-"""Room for the runner, a few artifacts and their outputs."""
+"""Space for the runner, a few artifacts and their outputs."""
 MAX_THREADS = 32
 
 
 def reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
-    """Ask all devices at once; one that hangs costs only its own deadlines.
+    """Examine all devices at once, so that one that hangs delays only itself.
 
     Args:
-        soc: "SM8250" to ask for that one; None takes any.
+        soc: The required SoC, such as "SM8250"; None for any.
 
     Returns:
-        A report per device, in adb's order, those that cannot be talked to included.
+        A report for each device, in the order of serials, including unusable devices.
 
     Raises:
         SetupError: adbutils or adb is missing, or its server cannot be started.
         DeviceError: The adb server does not answer.
     """
-    seen = adb.list_devices()
+    entries = adb.list_devices()
     with ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="device") as pool:
-        return tuple(pool.map(lambda device: report(device, soc), seen))
+        return tuple(pool.map(lambda entry: report(entry, soc), entries))
 
 
-def report(seen: DeviceEntry, soc: str | None = None) -> DeviceReport:
-    """One device's row; what is wrong with it is a gate, never an exception."""
-    if seen.state != "device":
-        return _silent(seen, seen.state, advice(seen.state))
-    device = adb.AdbDevice(seen.serial)
+def report(entry: DeviceEntry, soc: str | None = None) -> DeviceReport:
+    """Return the report of one device. A problem becomes an unmet gate, never an exception."""
+    if entry.state != "device":
+        return _unusable(entry, entry.state, advice(entry.state))
+    device = adb.AdbDevice(entry.serial)
     try:
         who = identity.identify(device)
         state = identity.read_state(device, who)
     except HarnessError as error:
-        return _silent(seen, error.message, error.hint)
-    return DeviceReport(seen, who, state, gates(who, state, soc=soc, need_bytes=NEED_BYTES))
+        return _unusable(entry, error.message, error.hint)
+    return DeviceReport(entry, who, state, gates(who, state, soc=soc, need_bytes=NEED_BYTES))
 
 
-def _silent(seen: DeviceEntry, said: str, fix: str) -> DeviceReport:
-    gate = Gate("connection", ok=False, seen=said, expected="a device that answers", fix=fix, passing=False)
-    return DeviceReport(seen, None, None, (gate,))
+def _unusable(entry: DeviceEntry, problem: str, fix: str) -> DeviceReport:
+    gate = Gate("connection", False, seen=problem, expected="a device that answers", fix=fix, passing=False)
+    return DeviceReport(entry, None, None, (gate,))

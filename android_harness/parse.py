@@ -1,4 +1,4 @@
-"""What devices print, as values. Pure functions on text that may be anything: what is missing is None."""
+"""Parse what devices print. The functions are pure and accept any text; a missing value is None."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from android_harness.records import Cluster, DeviceEntry
 
 CPU_ZONE = re.compile(r"(?i)^(cpu(ss)?[-_]?\d|cpu$|ap$)")
-"""cpu-1-3-usr, cpuss-0-usr, cpu-0-0, cpu4-top-thermal; CPU0 and AP are names that thermal HALs use."""
+"""Matches cpu-1-3-usr, cpuss-0-usr, cpu-0-0, cpu4-top-thermal, and CPU0 and AP of thermal HALs."""
 TRAP_ZONE = re.compile(r"(?i)(-step$|-lowf$|-lvl\d*$|^soc$)")
-"""Trip-point zones that report no temperature; "soc" is the battery's percentage."""
+"""Matches trip-point zones, which report no temperature, and "soc", the battery's percentage."""
 PLAUSIBLE_CELSIUS = (1.0, 150.0)
 PLUGS = (("AC", "ac"), ("USB", "usb"), ("Wireless", "wireless"), ("Dock", "ac"))
 CPU = "/sys/devices/system/cpu"
 
 
 def text(raw: bytes) -> str:
-    """Decode a device's output; CRLF, which old shells send, becomes LF."""
+    """Decode a device's output; the CRLF of old shells becomes LF."""
     return raw.decode(errors="replace").replace("\r\n", "\n")
 
 
 def devices(listing: str) -> tuple[DeviceEntry, ...]:
-    """`host:devices`, or what `adb devices` prints: tabs part the fields, serials may hold spaces."""
+    """Parse the output of `host:devices` or `adb devices`: tabs separate fields, serials may hold spaces."""
     rows = (line.rpartition("\t") for line in listing.splitlines())
     return tuple(
         DeviceEntry(serial, state.strip()) for serial, tab, state in rows if tab and serial and state.strip()
@@ -30,32 +30,32 @@ def devices(listing: str) -> tuple[DeviceEntry, ...]:
 
 
 def sections(output: str) -> dict[str, str]:
-    """Parts of a script's output, each begun by a line "@@name"; the first of each name counts."""
-    found: dict[str, str] = {}
+    """Split a script's output at lines "@@name"; the first section of each name counts."""
+    bodies: dict[str, str] = {}
     for part in re.split(r"^@@", output.replace("\r\n", "\n"), flags=re.MULTILINE)[1:]:
         name, _, body = part.partition("\n")
-        found.setdefault(name.strip(), body)
-    return found
+        bodies.setdefault(name.strip(), body)
+    return bodies
 
 
 def files(output: str) -> dict[str, str]:
-    """What `grep -H . FILE…` prints: path -> text, without empty lines."""
-    found: dict[str, list[str]] = {}
+    """Parse the output of `grep -H . FILE…`: path -> text without empty lines."""
+    texts: dict[str, list[str]] = {}
     for line in output.splitlines():
         path, colon, rest = line.partition(":")
         if colon and path.startswith("/"):
-            found.setdefault(path, []).append(rest)
-    return {path: "\n".join(lines) for path, lines in found.items()}
+            texts.setdefault(path, []).append(rest)
+    return {path: "\n".join(lines) for path, lines in texts.items()}
 
 
 def getprop(output: str) -> dict[str, str]:
-    """`getprop` without arguments; properties of several lines are left out."""
+    """Parse the output of `getprop`; properties with several lines are left out."""
     rows = (re.match(r"\[([^\]]+)\]: \[(.*)\]\s*$", line) for line in output.splitlines())
     return {row[1]: row[2].strip() for row in rows if row}
 
 
 def cpu_parts(cpuinfo: str) -> tuple[tuple[str, str], ...]:
-    """(implementer, part) of each core in /proc/cpuinfo, lower-case: ("0x51", "0x805")."""
+    """Return (implementer, part) of each core in /proc/cpuinfo, in lower case: ("0x51", "0x805")."""
     implementers = re.findall(r"^CPU implementer[ \t]*:[ \t]*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
     parts = re.findall(r"^CPU part[ \t]*:[ \t]*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
     if len(implementers) != len(parts):
@@ -64,57 +64,57 @@ def cpu_parts(cpuinfo: str) -> tuple[tuple[str, str], ...]:
 
 
 def hardware(cpuinfo: str) -> str:
-    """The "Hardware" line of /proc/cpuinfo ("Qualcomm Technologies, Inc SM8250"), or empty."""
-    found = re.search(r"^Hardware[ \t]*:[ \t]*(\S.*)$", cpuinfo, re.MULTILINE)
-    return found[1].strip() if found else ""
+    """Return the "Hardware" line of /proc/cpuinfo ("Qualcomm Technologies, Inc SM8250"), or an empty text."""
+    match = re.search(r"^Hardware[ \t]*:[ \t]*(\S.*)$", cpuinfo, re.MULTILINE)
+    return match[1].strip() if match else ""
 
 
 def integer(content: str | None) -> int | None:
-    """The only number in a text, such as a sysfs file's."""
+    """Return the number that is a text's only content, as in a sysfs file."""
     stripped = (content or "").strip()
     return int(stripped) if re.fullmatch(r"-?[0-9]{1,18}", stripped) else None
 
 
 def cores(content: str) -> tuple[int, ...]:
-    """related_cpus: "4 5 6", "4-6" or "4,5-6"; empty where it is none of these."""
-    found: set[int] = set()
+    """Parse related_cpus: "4 5 6", "4-6" or "4,5-6"; return nothing for any other text."""
+    numbers: set[int] = set()
     for word in re.split(r"[\s,]+", content.strip()):
         span = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word)
         if not span:
             return ()
-        found.update(range(int(span[1]), int(span[2] or span[1]) + 1))
-    return tuple(sorted(found))
+        numbers.update(range(int(span[1]), int(span[2] or span[1]) + 1))
+    return tuple(sorted(numbers))
 
 
 def clusters(contents: Mapping[str, str]) -> tuple[Cluster, ...]:
-    """Cores that share a clock, slowest first, from sysfs texts by path: policy folders, else each core's."""
+    """Return the clusters, slowest first, from sysfs texts by path: by policy, or else by core."""
     policies = _clusters(contents, rf"({CPU}/cpufreq/policy\d+)/related_cpus")
     return policies or _clusters(contents, rf"({CPU}/cpu\d+/cpufreq)/related_cpus")
 
 
 def _clusters(contents: Mapping[str, str], pattern: str) -> tuple[Cluster, ...]:
-    found: dict[tuple[int, ...], Cluster] = {}
+    clusters_by_cores: dict[tuple[int, ...], Cluster] = {}
     for path, content in contents.items():
         folder = re.fullmatch(pattern, path)
         top = integer(contents.get(f"{folder[1]}/cpuinfo_max_freq")) if folder else None
         members = cores(content)
         if folder and members and top is not None and top > 0:
-            found.setdefault(members, Cluster(members, top, folder[1]))
-    return tuple(sorted(found.values(), key=lambda cluster: (cluster.max_khz, cluster.cores)))
+            clusters_by_cores.setdefault(members, Cluster(members, top, folder[1]))
+    return tuple(sorted(clusters_by_cores.values(), key=lambda cluster: (cluster.max_khz, cluster.cores)))
 
 
 def thermal_zones(contents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """(name, path of its temperature) of every zone that tells one; numbers move, names do not."""
-    found = (
+    """Return (name, path of the temperature) of every thermal zone; numbers change, names do not."""
+    zones = (
         (content.strip(), path.removesuffix("type") + "temp")
         for path, content in contents.items()
         if re.fullmatch(r"/sys/class/thermal/thermal_zone\d+/type", path)
     )
-    return tuple(sorted((name, path) for name, path in found if name and not TRAP_ZONE.search(name)))
+    return tuple(sorted((name, path) for name, path in zones if name and not TRAP_ZONE.search(name)))
 
 
 def zone_celsius(contents: Mapping[str, str]) -> dict[str, float]:
-    """Zone name -> temperature, from millidegrees in sysfs; placeholders are left out."""
+    """Return zone name -> temperature, from millidegrees in sysfs; placeholders are left out."""
     read = ((name, integer(contents.get(path))) for name, path in thermal_zones(contents))
     return {name: raw / 1000 for name, raw in read if raw is not None and plausible(raw / 1000)}
 
@@ -125,26 +125,26 @@ def plausible(celsius: float) -> bool:
 
 
 def hottest_cpu(celsius: Mapping[str, float]) -> float | None:
-    """The highest temperature of any CPU zone."""
+    """Return the highest temperature of the CPU zones."""
     return max((value for name, value in celsius.items() if CPU_ZONE.match(name)), default=None)
 
 
 def thermal_status(dump: str) -> int | None:
-    """`dumpsys thermalservice`: 0 is none, 6 shutdown. Anchored: "IsStatusOverride" stands there too."""
-    found = re.search(r"^Thermal Status:[ \t]*(\d{1,3})[ \t\r]*$", dump, re.MULTILINE)
-    return int(found[1]) if found else None
+    """Return the status in `dumpsys thermalservice`, 0 (none) to 6 (shutdown), not "IsStatusOverride"."""
+    match = re.search(r"^Thermal Status:[ \t]*(\d{1,3})[ \t\r]*$", dump, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def status_overridden(dump: str) -> bool | None:
-    """Whether somebody ran `cmd thermalservice override-status`."""
-    found = re.search(r"^IsStatusOverride:[ \t]*(true|false)\b", dump, re.MULTILINE)
-    return found[1] == "true" if found else None
+    """Return whether `cmd thermalservice override-status` has been used."""
+    match = re.search(r"^IsStatusOverride:[ \t]*(true|false)\b", dump, re.MULTILINE)
+    return match[1] == "true" if match else None
 
 
 def hal_celsius(dump: str) -> dict[str, float]:
-    """`dumpsys thermalservice`: what the HAL says now; the cached temperatures above it may be old."""
+    """Return the HAL's current temperatures from `dumpsys thermalservice`; its cached ones may be old."""
     start = re.search(r"^Current temperatures from HAL:[ \t\r]*$", dump, re.MULTILINE)
-    found: dict[str, float] = {}
+    temperatures: dict[str, float] = {}
     for line in dump[start.end() :].splitlines()[1:] if start else ():
         row = re.match(
             r"\s+Temperature\{mValue=(-?[0-9]{1,6}(?:\.[0-9]{1,9})?), mType=-?\d+, mName=([^,}]+),", line
@@ -152,12 +152,12 @@ def hal_celsius(dump: str) -> dict[str, float]:
         if not row:
             break
         if plausible(float(row[1])) and not TRAP_ZONE.search(row[2]):
-            found[row[2]] = float(row[1])
-    return found
+            temperatures[row[2]] = float(row[1])
+    return temperatures
 
 
 def battery_percent(dump: str) -> int | None:
-    """`dumpsys battery`: the level as a share of its scale."""
+    """Return the battery's level from `dumpsys battery`, relative to its scale."""
     level, scale = _field(dump, "level"), _field(dump, "scale")
     if level is None or not 0 <= level <= (scale or 100):
         return None
@@ -165,52 +165,52 @@ def battery_percent(dump: str) -> int | None:
 
 
 def battery_celsius(dump: str) -> float | None:
-    """`dumpsys battery` tells tenths of a degree."""
+    """Return the battery's temperature from `dumpsys battery`, which prints tenths of a degree."""
     tenths = _field(dump, "temperature")
     return tenths / 10 if tenths is not None and plausible(tenths / 10) else None
 
 
 def _field(dump: str, name: str) -> int | None:
-    found = re.search(rf"^[ \t]*{name}:[ \t]*(-?\d{{1,9}})[ \t\r]*$", dump, re.MULTILINE)
-    return int(found[1]) if found else None
+    match = re.search(rf"^[ \t]*{name}:[ \t]*(-?\d{{1,9}})[ \t\r]*$", dump, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def plugged(dump: str) -> str:
-    """`dumpsys battery`: "ac", "usb", "wireless", "none" or "unknown"."""
-    said = {
+    """Return the charger from `dumpsys battery`: "ac", "usb", "wireless", "none" or "unknown"."""
+    matches = {
         name: re.search(rf"^[ \t]*{name} powered:[ \t]*(true|false)\b", dump, re.MULTILINE)
         for name, _ in PLUGS
     }
-    if not any(said.values()):
+    if not any(matches.values()):
         return "unknown"
-    return next((kind for name, kind in PLUGS if (row := said[name]) and row[1] == "true"), "none")
+    return next((kind for name, kind in PLUGS if (row := matches[name]) and row[1] == "true"), "none")
 
 
 def available_memory_bytes(meminfo: str) -> int | None:
-    """/proc/meminfo: MemAvailable."""
-    found = re.search(r"^MemAvailable:[ \t]*(\d{1,15}) kB", meminfo, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    """Return MemAvailable of /proc/meminfo."""
+    match = re.search(r"^MemAvailable:[ \t]*(\d{1,15}) kB", meminfo, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def free_bytes(df: str) -> int | None:
-    """`df -k FOLDER`: a long device name may have pushed the figures onto a line of their own."""
-    found = re.search(r"\s(\d{1,15})\s+(\d{1,15})\s+(-?\d{1,15})\s+\d{1,3}%", df)
-    return max(0, int(found[3])) * 1024 if found else None
+    """Return the free space from `df -k FOLDER`; a long device name may push the figures to the next line."""
+    match = re.search(r"\s(\d{1,15})\s+(\d{1,15})\s+(-?\d{1,15})\s+\d{1,3}%", df)
+    return max(0, int(match[3])) * 1024 if match else None
 
 
 def load1(loadavg: str) -> float | None:
-    """/proc/loadavg: the first figure."""
-    found = re.match(r"\s*(\d{1,6}\.\d{1,6})\s", loadavg)
-    return float(found[1]) if found else None
+    """Return the first figure of /proc/loadavg."""
+    match = re.match(r"\s*(\d{1,6}\.\d{1,6})\s", loadavg)
+    return float(match[1]) if match else None
 
 
 def setting(output: str) -> str | None:
-    """`settings get`: None where it is not set ("null")."""
+    """Return the output of `settings get`; None if the setting is not set ("null")."""
     value = output.strip()
     return None if value == "null" else value
 
 
 def time_in_state(content: str) -> dict[int, int]:
-    """stats/time_in_state: kHz -> ticks of 10 ms."""
+    """Parse stats/time_in_state: kHz -> ticks of 10 ms."""
     rows = re.findall(r"^[ \t]*(\d{1,9})[ \t]+(\d{1,18})[ \t\r]*$", content, re.MULTILINE)
     return {int(khz): int(ticks) for khz, ticks in rows}

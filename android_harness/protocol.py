@@ -1,6 +1,6 @@
-"""What the harness and the runner say to each other: one JSON file each way, checked on arrival.
+"""The messages between harness and runner: one JSON file in each direction, validated by its reader.
 
-The runner refuses a `protocol` it does not know; so does the harness. Paths are the device's own.
+Both refuse an unknown `protocol`. Paths are paths on the device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Message(BaseModel):
 
 
 class Tensor(Message):
-    """Raw little-endian values, contiguous, in a file of their own."""
+    """A file of contiguous little-endian values."""
 
     file: Text
     dtype: Dtype
@@ -34,12 +34,12 @@ class Tensor(Message):
 
 
 class Warmup(Message):
-    """AndroidX Benchmark's rule: done once a fast and a slow moving average of the durations agree."""
+    """AndroidX Benchmark's rule: warm-up ends when a fast and a slow moving average of durations agree."""
 
     min_calls: Count = 30
     min_ns: Nanoseconds = NANOSECONDS // 4
     settled_calls: Count = 40
-    """This many calls in a row with the averages within `tolerance` of each other."""
+    """Number of consecutive calls for which the averages must be within `tolerance` of each other."""
     tolerance: Annotated[float, Field(gt=0)] = 0.04
     fast: float = 0.1
     slow: float = 0.005
@@ -47,7 +47,7 @@ class Warmup(Message):
 
 
 class Timed(Message):
-    """Calls go on until both minima are met, and stop at the maximum."""
+    """The timed calls continue until both minima are met, and stop at the maximum."""
 
     min_calls: Count
     min_ns: Nanoseconds
@@ -57,7 +57,7 @@ class Timed(Message):
 
 
 class Job(Message):
-    """`runner run JOB.json`."""
+    """The job of `runner run JOB.json`."""
 
     protocol: int = PROTOCOL
     backend: Literal["executorch", "onnxruntime", "torchscript"]
@@ -69,30 +69,30 @@ class Job(Message):
     warmup: Warmup = Warmup()
     timed: Timed
     watch: tuple[Text, ...] = ()
-    """Files whose text tells the clocks and temperatures."""
+    """Files that hold clocks and temperatures."""
     outputs: Text
-    """An existing folder for the outputs of each sample."""
+    """An existing folder for the outputs."""
     result: Text
 
 
 class Runner(Message):
-    """Who ran: compiled in, not asked of the device."""
+    """The runner's description of itself, fixed when it was compiled."""
 
     version: Text
     os: Literal["android", "linux"]
     arch: Text
-    """Of the machine code: "aarch64" or "x86_64"."""
+    """Architecture of the machine code: "aarch64" or "x86_64"."""
     android_api: Count
-    """0 where it was not built for Android."""
+    """0 if the runner was not built for Android."""
     compiler: Text
     backends: tuple[Text, ...]
 
 
 class Moment(Message):
     at_ns: Nanoseconds
-    """Since the first timed call began."""
+    """Time since the first timed call began."""
     texts: dict[str, Text]
-    """Path -> text; a file that could not be read is left out."""
+    """Path -> text; unreadable files are left out."""
 
 
 class Failure(Message):
@@ -101,14 +101,14 @@ class Failure(Message):
 
 
 class Result(Message):
-    """Written aside, synced and renamed; `failure` and the figures exclude each other."""
+    """The result of a job, renamed into place when complete. It holds either a `failure` or figures."""
 
     protocol: Literal[1]
     runner: Runner
     machine: Text
     """`uname -m` as the runner sees it."""
     parts: Annotated[tuple[tuple[Text, Text], ...], Field(max_length=1024)]
-    """(implementer, part) of each core in /proc/cpuinfo; empty where it lists none."""
+    """(implementer, part) of each core in /proc/cpuinfo; empty if it lists none."""
     failure: Failure | None = None
     runtime: Text = ""
     load_ns: Nanoseconds = 0
@@ -124,7 +124,7 @@ class Result(Message):
 
 
 class Canary(Message):
-    """`runner canary CALLS RESULT [AFFINITY]`: a pinned computation that only the device's state can slow."""
+    """The result of `runner canary CALLS RESULT [AFFINITY]`, a fixed computation."""
 
     protocol: Literal[1]
     runner: Runner

@@ -1,6 +1,6 @@
-"""What kind of evidence a session is. The only place that makes latencies, and it fails closed.
+"""Decide what a session proves. Only this module makes latencies, and it fails closed.
 
-A latency is "measured" only by positive proof of a real phone; whatever is missing makes it "simulated".
+A latency is "measured" only if every proof of a real phone is present; without one it is "simulated".
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from android_harness.records import (
 )
 
 ARM_IMPLEMENTERS = frozenset({"0x41", "0x51"})
-"""Arm and Qualcomm: who makes the cores of a Snapdragon."""
+"""Arm and Qualcomm, the implementers of a Snapdragon's cores."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What comparing a session's outputs with the float64 model said."""
+    """The comparison of a session's outputs with those of the float64 model."""
 
     max_error: float | None
     problem: str
-    """Why the outputs are not the model's; empty when they are."""
+    """Why the outputs are not the model's; empty if they are."""
 
 
 def latency(session: Session, figures: Figures, check: Check, budget_ms: float) -> Latency:
-    """Say what a session is evidence of.
+    """Make the latency that a session proves: measured, simulated or of the host.
 
     Args:
-        session: What one device said about one artifact.
+        session: The raw evidence.
         figures: `stats.figures(session)`.
-        check: Of the session's outputs.
-        budget_ms: What a measured latency is judged against.
+        check: The comparison of the session's outputs.
+        budget_ms: The budget of a measured latency.
     """
     common: dict[str, Any] = {
         "artifact": session.task.name,
@@ -56,9 +56,9 @@ def latency(session: Session, figures: Figures, check: Check, budget_ms: float) 
     }
     if session.identity.serial == HOST:
         return HostLatency(**common)
-    why = tuple(_missing_proof(session))
-    if why:
-        return SimulatedLatency(**common, why=why)
+    missing = tuple(_missing_proof(session))
+    if missing:
+        return SimulatedLatency(**common, why=missing)
     return MeasuredLatency(**common, budget_ms=budget_ms)
 
 
@@ -75,22 +75,22 @@ def _missing_proof(session: Session) -> Iterator[str]:
     if not identity.soc:
         yield "Its SoC is not identified."
     if not session.launches:
-        yield "Nothing was run."
+        yield "No launch has finished."
     for launch in session.launches:
         yield from _missing_proof_of(launch, identity)
 
 
 def _missing_proof_of(launch: Launch, identity: Identity) -> Iterator[str]:
-    who = f"Launch {launch.index}:"
+    subject = f"Launch {launch.index}:"
     system = (launch.runner.get("os"), launch.runner.get("arch"))
     if system != ("android", "aarch64"):
-        yield f"{who} the runner is a program for {system[0]} on {system[1]}, not for Android on aarch64."
+        yield f"{subject} the runner is a program for {system[0]} on {system[1]}, not for Android on aarch64."
     if launch.machine != "aarch64":
-        yield f"{who} the runner sees a {launch.machine!r} machine, not 'aarch64'."
+        yield f"{subject} the runner sees a {launch.machine!r} machine, not 'aarch64'."
     if not launch.parts or any(implementer not in ARM_IMPLEMENTERS for implementer, _ in launch.parts):
-        yield f"{who} the runner sees no Arm or Qualcomm cores, or others among them."
+        yield f"{subject} the runner sees cores that are neither from Arm nor from Qualcomm, or none."
     if launch.parts != identity.parts:
-        yield f"{who} the runner sees other cores than the device's /proc/cpuinfo lists."
+        yield f"{subject} the runner sees other cores than the device's /proc/cpuinfo lists."
 
 
 def _device(session: Session) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _device(session: Session) -> dict[str, Any]:
         "runtime": first.runtime if first else "",
         "runner": dict(first.runner) if first else {},
         "power": session.before.plugged,
-        "context": "shell",  # an app may be scheduled otherwise, above all with several threads
+        "context": "shell",  # an app may be scheduled differently, especially with several threads
         "clock_state": clocks.state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
@@ -118,9 +118,9 @@ def _device(session: Session) -> dict[str, Any]:
 
 
 def verdict(latency: Latency) -> Verdict:
-    """Judge a latency against its budget; only a measured one can be.
+    """Judge a latency against its budget; only a measured latency has a verdict.
 
-    Wrong outputs fail whatever the speed; an unstable or incompletely proven session decides nothing.
+    Wrong outputs fail at any speed. An unstable or unchecked session is inconclusive.
     """
     if not isinstance(latency, MeasuredLatency):
         return "not_measured"
@@ -132,7 +132,7 @@ def verdict(latency: Latency) -> Verdict:
 
 
 def to_manifest(latency: Latency) -> dict[str, Any]:
-    """A latency as the manifest's `device_latency`; milliseconds, finite numbers or null."""
+    """Return a latency as the manifest's `device_latency`, with finite numbers or null."""
     figures = latency.figures
     return {
         "evidence": latency.evidence,
@@ -158,9 +158,9 @@ def to_manifest(latency: Latency) -> dict[str, Any]:
 
 
 def _described(latency: Latency) -> dict[str, Any]:
-    """The device, with why it proved nothing where it did not."""
-    why = latency.why if isinstance(latency, SimulatedLatency) else ()
-    return {**latency.device, **({"why": list(why)} if why else {})}
+    """Return the device, with the missing proof of a simulated latency."""
+    missing = latency.why if isinstance(latency, SimulatedLatency) else ()
+    return {**latency.device, **({"why": list(missing)} if missing else {})}
 
 
 def _finite(value: float | None) -> float | None:

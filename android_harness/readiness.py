@@ -1,7 +1,8 @@
-"""What must hold before a device may be measured, and waiting for what passes by itself.
+"""Check whether a device may be measured, and wait for conditions that pass by themselves.
 
-A value that cannot be read never blocks, except the SoC when one is asked for: an unknown battery level
-costs a repeated run, an unknown chip makes the figure worthless.
+An unreadable value does not block, except the SoC if one is required: an unknown battery level may cost a
+repeated run, but an unknown chip makes the figures worthless. The conditions are those of
+docs/explanation/measurement-protocol.md, section 4.2.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MIN_CORES = 4
 POLL_S = 5.0
 UNREADABLE = "unreadable"
 CHIP_MEANT = {"SM8250": "snapdragon865"}
-"""Of chips that share a SoC's name, the one whose clock a target of that name is about."""
+"""SoC -> the chip that a target of this name means, for SoCs that several chips share."""
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 
@@ -33,14 +34,14 @@ def gates(
     need_bytes: int,
     baseline_celsius: float | None = None,
 ) -> tuple[Gate, ...]:
-    """Judge a device's readiness; every condition is listed, met or not.
+    """Return every condition of a device's readiness, met or not.
 
     Args:
-        identity: Who the device is. Its doubts are no gate: they make a figure simulated, not impossible.
-        state: How it is now.
-        soc: "SM8250" where only that will do; None measures whatever it is.
-        need_bytes: Space that will be written.
-        baseline_celsius: The hottest CPU zone of this device when idle, where known.
+        identity: The device. Its doubts are no gate: they make its figures simulated, not impossible.
+        state: Its current state.
+        soc: The required SoC, such as "SM8250"; None for any.
+        need_bytes: The space that will be written.
+        baseline_celsius: The temperature of this device's hottest CPU zone when idle, if known.
     """
     return (
         *((_soc_gate(identity, soc),) if soc else ()),
@@ -57,13 +58,13 @@ def gates(
 
 
 def _soc_gate(identity: Identity, soc: str) -> Gate:
-    wanted = CHIP_MEANT.get(soc, "")
+    required = CHIP_MEANT.get(soc, "")
     seen = f"{identity.soc or UNREADABLE}{f' ({identity.chip})' if identity.chip else ''}"
     return Gate(
         name="soc",
-        ok=identity.soc == soc and wanted in ("", identity.chip),
+        ok=identity.soc == soc and required in ("", identity.chip),
         seen=f"{seen}: {'; '.join(identity.soc_reasons)}",
-        expected=f"{soc}{f' ({wanted})' if wanted else ''}",
+        expected=f"{soc}{f' ({required})' if required else ''}",
         fix="Use a phone with that chip, or export for the chip of this one (--target).",
         passing=False,
     )
@@ -129,7 +130,7 @@ def _load_gate(load: float | None, identity: Identity) -> Gate:
         name="load",
         ok=load is None or load <= limit,
         seen=UNREADABLE if load is None else f"{load:.1f}",
-        expected=f"at most {limit} (one a core)",
+        expected=f"at most {limit} (one per core)",
         fix="Close apps and wait until updates and indexing are done.",
     )
 
@@ -168,13 +169,13 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def unmet(judged: tuple[Gate, ...]) -> tuple[Gate, ...]:
-    return tuple(gate for gate in judged if not gate.ok)
+def unmet(checked: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    return tuple(gate for gate in checked if not gate.ok)
 
 
-def describe(judged: tuple[Gate, ...]) -> str:
-    """The unmet gates as sentences: what was seen, what was expected, what to do."""
-    return " ".join(f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in unmet(judged))
+def describe(checked: tuple[Gate, ...]) -> str:
+    """Describe each unmet gate: its value, the expected value, and the fix."""
+    return " ".join(f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in unmet(checked))
 
 
 def wait_until_ready(
@@ -184,29 +185,29 @@ def wait_until_ready(
     observer: Callable[[tuple[Gate, ...], float], None],
     sleep: Callable[[float], None],
 ) -> tuple[Gate, ...]:
-    """Look again every 5 seconds while only gates are unmet that may pass by themselves.
+    """Check every 5 seconds until all gates are met, while every unmet gate may pass by itself.
 
     Args:
         read: Reads the device's state.
-        evaluate: Judges it.
-        wait_s: Seconds to wait at most; time that `read` takes is not counted.
-        observer: Told of the unmet gates and the seconds left, before each wait.
-        sleep: Waits that many seconds.
+        evaluate: Returns the gates of a state.
+        wait_s: The longest wait in seconds, without the time that `read` takes.
+        observer: Called with the unmet gates and the seconds left, before each wait.
+        sleep: Waits for a number of seconds.
 
     Returns:
-        All gates, every one met.
+        All gates, which are met.
 
     Raises:
-        NotReadyError: Names every unmet gate and its fix.
-        DeviceError: Of `read`.
+        NotReadyError: A gate is still unmet; the message names each one and its fix.
+        DeviceError: `read` raised it.
     """
     left = wait_s
-    while failed := unmet(judged := evaluate(read())):
+    while failed := unmet(checked := evaluate(read())):
         if left <= 0 or not all(gate.passing for gate in failed):
             waited = f" after {wait_s:g} s" if left <= 0 < wait_s else ""
-            raise NotReadyError(f"The device is not ready{waited}. {describe(judged)}")
+            raise NotReadyError(f"The device is not ready{waited}. {describe(checked)}")
         observer(failed, left)
         pause = min(POLL_S, left)
         sleep(pause)
         left -= pause
-    return judged
+    return checked

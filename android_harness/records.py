@@ -1,8 +1,8 @@
-"""The frozen records of the harness, in the order they are made.
+"""The frozen records of the harness, in the order in which they are made.
 
 DeviceEntry -> Identity, State -> Gate -> BenchTask -> Launch -> Session -> Latency
 
-Nothing here imports a framework or `exporter`. Units are in the names; raw integers are kept as they came.
+This module imports neither a framework nor `exporter`. Units are in the names.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "NDArray[Any]"
 Sample: TypeAlias = "tuple[Array, ...]"
-"""One call of the model: an array per input, in the model's own order."""
+"""The arguments of one call: an array per input, in the model's order."""
 
 T = TypeVar("T")
 
 HOST = "host"
-"""Serial of this machine, which is no phone."""
+"""The serial of this machine, which is not a phone."""
 Backend = Literal["executorch", "onnxruntime", "torchscript"]
 Build = Literal["android-arm64", "linux-arm64", "host"]
 Provenance = Literal["measured", "simulated", "host"]
@@ -31,7 +31,7 @@ Verdict = Literal["pass", "fail", "inconclusive", "not_measured"]
 
 @dataclass(frozen=True)
 class Completed:
-    """One command that ran to its end on a device."""
+    """The result of a command that ended on a device."""
 
     exit_code: int
     stdout: str
@@ -39,24 +39,24 @@ class Completed:
 
 
 class Device(Protocol):
-    """What the harness needs of a device: a phone over adb, or this machine.
+    """A device that can be measured: a phone over adb, or this machine.
 
-    Every method raises `DeviceError` (`Disconnected` where the transport broke) and honours its deadline.
+    Every method keeps its deadline, and raises `DeviceError` (`Disconnected` if the connection was lost).
     """
 
     @property
     def serial(self) -> str:
-        """The device's name in adb; "host" for this machine."""
+        """The serial in adb; "host" for this machine."""
 
     @property
     def root(self) -> str:
-        """A folder on the device that is the harness' own."""
+        """The harness' own folder on the device."""
 
     def run(self, *argv: str, timeout_s: float = 5.0) -> Completed:
-        """Run one program; its arguments arrive as they are given here, whatever they hold."""
+        """Run one program. Its arguments arrive unchanged, whatever characters they contain."""
 
     def push(self, source: Path, target: str) -> None:
-        """Copy a file onto the device; its size there is checked."""
+        """Copy a file to the device and check its size there."""
 
     def pull(self, source: str, target: Path) -> None:
         """Copy a file from the device."""
@@ -67,7 +67,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class DeviceEntry:
-    """A device as adb lists it. Only state "device" can be talked to."""
+    """A device as adb lists it. It is usable only in the state "device"."""
 
     serial: str
     state: str
@@ -85,17 +85,17 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which device this is. Empty strings where it does not say."""
+    """The identity of a device. An empty text means unknown."""
 
     serial: str
     manufacturer: str
     model: str
     soc: str
-    """"SM8250", or empty where the sources do not agree or say nothing."""
+    """"SM8250", or empty if the sources disagree or do not name it."""
     chip: str
-    """"snapdragon865", "snapdragon865+" or "snapdragon870" where the clocks tell them apart; else empty."""
+    """"snapdragon865", "snapdragon865+" or "snapdragon870", as the clocks imply; else empty."""
     soc_reasons: tuple[str, ...]
-    """What each source said."""
+    """What each source says about the SoC."""
     android: str
     sdk: int | None
     fingerprint: str
@@ -108,9 +108,9 @@ class Identity:
     clusters: tuple[Cluster, ...]
     """Slowest first."""
     doubts: tuple[str, ...]
-    """Reasons to think that this is no real Android phone; empty for one."""
+    """Reasons to doubt that this is a real Android phone; empty for a real one."""
     thermal_zones: tuple[tuple[str, str], ...] = ()
-    """(name, path of the file that tells its temperature in thousandths of a degree)."""
+    """(name, path of the file with its temperature in thousandths of a degree)."""
 
 
 @dataclass(frozen=True)
@@ -142,23 +142,23 @@ class State(Moment):
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition that must hold before anything is measured."""
+    """A condition that must be met before a device is measured."""
 
     name: str
     ok: bool
     seen: str
     expected: str
     fix: str
-    """What the person at the phone can do about it."""
+    """What the user can do about it."""
     passing: bool = True
-    """Waiting may help (heat, load); False when only a person can."""
+    """Whether waiting may help (heat, load); False if only the user can help."""
 
 
 @dataclass(frozen=True)
 class DeviceReport:
     """A row of `export-mobile devices`."""
 
-    seen: DeviceEntry
+    entry: DeviceEntry
     identity: Identity | None
     state: State | None
     gates: tuple[Gate, ...]
@@ -177,27 +177,27 @@ class BenchTask:
     sha256: str
     backend: Backend
     samples: tuple[Sample, ...]
-    """All are run once for their outputs; the timed loop goes round them."""
+    """The inputs. Each is run once for its outputs; the timed calls cycle through them."""
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """How much is measured. shared defaults: section 4 of the protocol in the README."""
+    """How to measure. The defaults follow docs/explanation/measurement-protocol.md, section 4.4."""
 
     budget_ms: float = 15.0
     launches: int = 5
-    """Processes per artifact: they, not iterations, are the sampling unit."""
+    """Processes per artifact. They are the sampling unit, not the calls."""
     min_iterations: int = 50
-    """Timed calls per launch, at least."""
+    """Minimum number of timed calls per launch."""
     min_seconds: float = 2.0
-    """Timed seconds per launch, at least."""
+    """Minimum timed seconds per launch."""
     max_seconds: float = 24.0
-    """Timed seconds per launch, at most."""
+    """Maximum timed seconds per launch."""
     threads: int = 4
     affinity: str = ""
-    """Hexadecimal mask of the cores to run on ("f0": the big ones of an 865); empty: the system decides."""
+    """Hexadecimal mask of the cores to use ("f0": the big cores of an 865); empty: the system decides."""
     wait_s: float = 300.0
-    """How long to wait for gates that may pass by themselves."""
+    """Longest wait for gates that may pass by themselves."""
 
 
 class Clock(NamedTuple):
@@ -245,7 +245,7 @@ class Launch(LaunchSamples):
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything one device said about one artifact: the raw evidence, before any judgement."""
+    """The raw evidence of one device about one artifact, before any judgement."""
 
     task: BenchTask
     identity: Identity
@@ -253,13 +253,13 @@ class Session:
     after: State
     launches: tuple[Launch, ...]
     canary_ns: tuple[tuple[int, ...], ...]
-    """Durations of the pinned computation, a tuple before the first launch and one after each."""
+    """Durations of the canary: a tuple before the first launch, and one after each launch."""
     started_at: str
     """UTC, ISO 8601."""
     config: BenchConfig = BenchConfig()
-    """What was asked for, to judge what came."""
+    """The configuration that the launches are judged by."""
     cut_off: str = ""
-    """Why there are fewer launches than were asked for, or no state after them; else empty."""
+    """Why launches or the state after them are missing; empty if the session is complete."""
 
 
 @dataclass(frozen=True)
@@ -292,23 +292,23 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Latency:
-    """Common to the three kinds of evidence, which share no constructor but `android_harness.provenance`."""
+    """What the three kinds of latency have in common. Only `android_harness.provenance` makes them."""
 
     artifact: str
     device: Mapping[str, Any]
     """Serial, manufacturer, model, SoC, Android version, fingerprint, runtime and runner, power, clocks."""
     figures: Figures
     max_error: float | None
-    """max|a-y| / max|y| of what the device computed, against the float64 model."""
+    """max|a-y| / max|y| of the device's outputs a and the float64 model's outputs y."""
     problem: str
-    """Why the device's outputs are not the model's; empty when they are."""
+    """Why the device's outputs are not the model's; empty if they are."""
     started_at: str
     evidence: ClassVar[Provenance]
 
 
 @dataclass(frozen=True)
 class MeasuredLatency(_Latency):
-    """On a real phone that proved to be one: the only kind that can meet or miss a budget."""
+    """A latency on a proven real phone: the only kind that can meet or miss a budget."""
 
     budget_ms: float
     evidence: ClassVar[Provenance] = "measured"
@@ -316,15 +316,16 @@ class MeasuredLatency(_Latency):
 
 @dataclass(frozen=True)
 class SimulatedLatency(_Latency):
-    """On something that says it is a device but did not prove to be a real phone."""
+    """A latency on a device that did not prove to be a real phone."""
 
     why: tuple[str, ...] = field(default=())
+    """The missing proof."""
     evidence: ClassVar[Provenance] = "simulated"
 
 
 @dataclass(frozen=True)
 class HostLatency(_Latency):
-    """By the same runner on this machine."""
+    """A latency of the same runner on this machine."""
 
     evidence: ClassVar[Provenance] = "host"
 

@@ -1,4 +1,4 @@
-"""Where the runtimes lie that a runner is built with, as definitions for CMake."""
+"""Find the runtimes that a runner is built with, as definitions for CMake."""
 
 from __future__ import annotations
 
@@ -20,60 +20,60 @@ DEBIAN_HEADERS = Path("/usr/include/onnxruntime")
 def options(
     target: Build, onnxruntime: Path | None, executorch: Path | None, torch: Path | None, observer: Observer
 ) -> dict[str, str]:
-    """CMake's definitions for the runtimes that are given, and on the host for those of this Python.
+    """Return CMake's definitions for the given runtimes and, on the host, for those of this Python.
 
     Raises:
-        SetupError: There is none, or a folder does not hold what it should.
+        SetupError: There is no runtime, or a folder does not contain one.
     """
-    found = _given(onnxruntime, executorch, torch)
+    definitions = _given(onnxruntime, executorch, torch)
     if target == "host":
-        found = _host(observer) | found
-    if not any(name.endswith(("_ROOT", "_LIBRARY")) for name in found):
+        definitions = _host(observer) | definitions
+    if not any(name.endswith(("_ROOT", "_LIBRARY")) for name in definitions):
         raise SetupError(
-            f"There is nothing to build for {target}: no runtime is given.",
+            f"There is nothing to build for {target}: no runtime was given.",
             "Give --onnxruntime FOLDER (an unzipped Android AAR or a release archive), "
             "--executorch FOLDER (an install tree built from its source) or --torch FOLDER.",
             code="EM-RUNNER-BUILD",
         )
-    return found
+    return definitions
 
 
 def _given(onnxruntime: Path | None, executorch: Path | None, torch: Path | None) -> dict[str, str]:
     roots = {"ONNXRUNTIME_ROOT": onnxruntime, "EXECUTORCH_ROOT": executorch, "TORCH_ROOT": torch}
-    found = {}
+    definitions = {}
     for name, folder in roots.items():
         if folder is not None:
             _expect_folder(folder)
-            found[name] = str(folder.resolve())
+            definitions[name] = str(folder.resolve())
     if onnxruntime is not None and not any(onnxruntime.rglob(HEADER)):
         raise SetupError(
-            f"{onnxruntime} holds no {HEADER}.",
+            f"{onnxruntime} does not contain {HEADER}.",
             "Give the unzipped onnxruntime-android AAR or a release archive (include/ and lib/).",
             code="EM-RUNNER-BUILD",
         )
-    return found
+    return definitions
 
 
 def _expect_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise SetupError(
-            f"{folder} is no folder.", "Give the folder that holds the runtime.", code="EM-RUNNER-BUILD"
+            f"{folder} is not a folder.", "Give the folder that contains the runtime.", code="EM-RUNNER-BUILD"
         )
 
 
 def _host(observer: Observer) -> dict[str, str]:
-    """The runtimes of this Python's packages."""
-    found = {}
+    """Return the definitions for the runtimes in this Python's packages."""
+    definitions = {}
     if torch := _package("torch"):
-        found["TORCH_ROOT"] = str(torch)
+        definitions["TORCH_ROOT"] = str(torch)
     python = _python_library()
     if torch and (executorch := _package("executorch")) and python:
         version = metadata.version("executorch")
-        found |= {"EXECUTORCH_ROOT": str(executorch), "EXECUTORCH_VERSION": version}
-        found["PYTHON_LIBRARY"] = str(python)
+        definitions |= {"EXECUTORCH_ROOT": str(executorch), "EXECUTORCH_VERSION": version}
+        definitions["PYTHON_LIBRARY"] = str(python)
     elif torch:
-        observer("The ExecuTorch runner is left out: it takes the executorch package and libpython.so.")
-    return found | _host_onnxruntime(observer)
+        observer("The ExecuTorch runner is skipped: it needs the executorch package and libpython.so.")
+    return definitions | _host_onnxruntime(observer)
 
 
 def _host_onnxruntime(observer: Observer) -> dict[str, str]:
@@ -83,17 +83,17 @@ def _host_onnxruntime(observer: Observer) -> dict[str, str]:
     if built and (headers / HEADER).is_file():
         return {"ONNXRUNTIME_INCLUDE": str(headers), "ONNXRUNTIME_LIBRARY": str(built[-1])}
     observer(
-        f"The ONNX Runtime runner is left out: there is no {HEADER} in {headers}. Install "
+        f"The ONNX Runtime runner is skipped: there is no {HEADER} in {headers}. Install "
         "libonnxruntime-dev (Debian 13) or set ONNXRUNTIME_INCLUDE to a release archive's include folder."
     )
     return {}
 
 
 def _package(name: str) -> Path | None:
-    """A package's folder, without importing it."""
+    """Return a package's folder without importing it."""
     spec = importlib.util.find_spec(name)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) if places else None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(folders[0]) if folders else None
 
 
 def _python_library() -> Path | None:

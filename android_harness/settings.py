@@ -1,7 +1,8 @@
-"""Change a phone's settings for a while, and put them back whatever happens.
+"""Change a phone's settings temporarily, and restore them whatever happens.
 
-What was set before is written to a journal on the device first: after a crash of this machine, the next start
-finds it there. It is not trusted when it is read back: it can name no setting but those in `ADJUSTABLE`.
+The previous values are written to a journal on the device first, so that the next start can restore them
+after a crash of this machine. The journal is untrusted: it can name only the settings in `ADJUSTABLE`. See
+docs/explanation/measurement-protocol.md, section 4.11.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SYNC_S = 30.0
 MAX_JOURNAL = 1 << 16
 WANTED: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("global", "stay_on_while_plugged_in"): "7",  # on any charger: a sleeping phone parks its cores
+        ("global", "stay_on_while_plugged_in"): "7",  # on any charger: a sleeping phone turns cores off
         ("system", "screen_brightness_mode"): "0",
         ("system", "screen_brightness"): "1",
     }
@@ -35,7 +36,7 @@ ADJUSTABLE = frozenset(WANTED)
 NUMBER = r"^-?[0-9]{1,9}$"
 NOT_THERE = 44
 READ_SCRIPT = f'[ -e "$0" ] || exit {NOT_THERE}; head -c {MAX_JOURNAL + 1} "$0"'
-# The whole disk is synced: toybox' sync takes no file.
+# toybox' sync takes no file, so the whole disk is synced.
 REPLACE_SCRIPT = 'sync && mv -f "$0" "$1" && sync'
 
 logger = logging.getLogger(__name__)
@@ -59,20 +60,20 @@ class _Journal(BaseModel):
 
 @contextmanager
 def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> Iterator[tuple[str, ...]]:
-    """Change settings while the body runs, then put them back.
+    """Change settings while the body runs, then restore them.
 
-    A setting that the user changes meanwhile is left alone. What cannot be put back now (disconnected) stays
-    in the journal, is logged as a warning and never hides what the body did or raised.
+    A setting that the user changes in the meantime is left alone. If a setting cannot be restored because the
+    device is disconnected, it stays in the journal and a warning is logged; the body's exception is kept.
 
     Args:
-        device: Where.
-        wanted: (namespace, key) -> value, of those in `ADJUSTABLE`.
+        device: The phone.
+        wanted: (namespace, key) -> value, for settings in `ADJUSTABLE`.
 
     Yields:
-        What could not be changed and why, a sentence each: no reason not to measure.
+        A sentence for each setting that could not be changed; this does not prevent measuring.
 
     Raises:
-        ValueError: `wanted` names something that is not adjustable.
+        ValueError: `wanted` names a setting that is not adjustable.
         DeviceError: The journal cannot be written; nothing was changed.
     """
     if not set(wanted) <= ADJUSTABLE:
@@ -88,74 +89,80 @@ def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> I
             recover(device)
         except HarnessError as error:
             logger.warning(
-                "Settings of %s are not put back yet, the next start will: %s", device.serial, error
+                "The settings of %s are not restored yet; the next start will restore them: %s",
+                device.serial,
+                error,
             )
 
 
 def recover(device: Device) -> tuple[str, ...]:
-    """Put back what a journal on the device says, if there is one, and delete it.
+    """Restore the settings in the journal on the device, if there is one, and delete the journal.
 
     Returns:
-        What was done or skipped, a sentence each; empty where there was no journal.
+        A sentence for each setting that was restored or skipped; empty if there was no journal.
 
     Raises:
         DeviceError: The device does not answer or refuses; the journal stays.
     """
-    ended = device.run("sh", "-c", READ_SCRIPT, _journal(device), timeout_s=SETTING_S)
-    if ended.exit_code == NOT_THERE:
+    completed = device.run("sh", "-c", READ_SCRIPT, _journal(device), timeout_s=SETTING_S)
+    if completed.exit_code == NOT_THERE:
         return ()
-    if ended.exit_code:
-        raise DeviceError(f"{device.serial}: its settings journal cannot be read: {_said(ended)}.")
+    if completed.exit_code:
+        raise DeviceError(f"{device.serial}: its settings journal cannot be read: {_reason(completed)}.")
     try:
-        journal = _Journal.model_validate_json(ended.stdout)
+        journal = _Journal.model_validate_json(completed.stdout)
     except ValidationError:
-        done: tuple[str, ...] = ("The settings journal is damaged: nothing was put back.",)
+        done: tuple[str, ...] = ("The settings journal is damaged: no setting was restored.",)
     else:
         done = tuple(_restore(device, entry) for entry in reversed(journal.entries))
-    _checked(device, device.run("rm", "-f", _journal(device)), "its settings journal cannot be deleted")
+    _check(device, device.run("rm", "-f", _journal(device)), "its settings journal cannot be deleted")
     return done
 
 
 def _restore(device: Device, entry: _Entry) -> str:
     name = f"{entry.namespace} {entry.key}"
     if (entry.namespace, entry.key) not in ADJUSTABLE:
-        return f"{name} is none of ours: left alone."
-    now = _get(device, entry.namespace, entry.key)
-    _checked(device, now, f"{name} cannot be read")
-    if parse.setting(now.stdout) != entry.wanted:
-        return f"{name} was changed meanwhile: left alone."
+        return f"{name} is not adjustable: it is left alone."
+    current = _get(device, entry.namespace, entry.key)
+    _check(device, current, f"{name} cannot be read")
+    if parse.setting(current.stdout) != entry.wanted:
+        return f"{name} was changed in the meantime: it is left alone."
     if entry.before is None:
         argv: tuple[str, ...] = ("settings", "delete", entry.namespace, entry.key)
     else:
         argv = ("settings", "put", entry.namespace, entry.key, entry.before)
-    _checked(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be put back")
+    _check(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be restored")
     return f"{name} is {entry.before or 'unset'} again."
 
 
 def _plan(
     device: Device, wanted: Mapping[tuple[str, str], str]
 ) -> tuple[tuple[_Entry, ...], tuple[str, ...]]:
-    """What to change, and why the rest is not."""
+    """Return the settings to change, and a sentence for each that cannot be read."""
     entries: list[_Entry] = []
     problems: list[str] = []
     for (namespace, key), value in wanted.items():
-        got = _get(device, namespace, key)
-        before = parse.setting(got.stdout)
-        if got.exit_code or (before is not None and not re.match(NUMBER, before)):
-            problems.append(f"{namespace} {key} cannot be read: {_said(got)}.")
+        current = _get(device, namespace, key)
+        before = parse.setting(current.stdout)
+        if current.exit_code or (before is not None and not re.match(NUMBER, before)):
+            problems.append(f"{namespace} {key} cannot be read: {_reason(current)}.")
         elif before != value:
             entries.append(_Entry(namespace=namespace, key=key, before=before, wanted=value))  # type: ignore[arg-type]
     return tuple(entries), tuple(problems)
 
 
 def _apply(device: Device, entries: tuple[_Entry, ...]) -> tuple[str, ...]:
-    ends = {
+    results = {
         f"{entry.namespace} {entry.key}": device.run(
             "settings", "put", entry.namespace, entry.key, entry.wanted, timeout_s=SETTING_S
         )
         for entry in entries
     }
-    return tuple(f"{name} cannot be changed: {_said(end)}." for name, end in ends.items() if end.exit_code)
+    return tuple(
+        f"{name} cannot be changed: {_reason(result)}."
+        for name, result in results.items()
+        if result.exit_code
+    )
 
 
 def _get(device: Device, namespace: str, key: str) -> Completed:
@@ -168,19 +175,19 @@ def _write(device: Device, journal: _Journal) -> None:
         file.write(journal.model_dump_json())
         file.flush()
         device.push(Path(file.name), aside)
-    ended = device.run("sh", "-c", REPLACE_SCRIPT, aside, _journal(device), timeout_s=SYNC_S)
-    _checked(device, ended, "its settings journal cannot be written")
+    completed = device.run("sh", "-c", REPLACE_SCRIPT, aside, _journal(device), timeout_s=SYNC_S)
+    _check(device, completed, "its settings journal cannot be written")
 
 
 def _journal(device: Device) -> str:
     return f"{device.root}/settings.json"
 
 
-def _checked(device: Device, ended: Completed, problem: str) -> None:
-    if ended.exit_code:
-        raise DeviceError(f"{device.serial}: {problem}: {_said(ended)}.")
+def _check(device: Device, completed: Completed, problem: str) -> None:
+    if completed.exit_code:
+        raise DeviceError(f"{device.serial}: {problem}: {_reason(completed)}.")
 
 
-def _said(ended: Completed) -> str:
-    text = (ended.stderr.strip() or ended.stdout.strip()).partition("\n")[0][:200]
-    return f"{text or 'no reason given'} (exit code {ended.exit_code})"
+def _reason(completed: Completed) -> str:
+    text = (completed.stderr.strip() or completed.stdout.strip()).partition("\n")[0][:200]
+    return f"{text or 'no reason given'} (exit code {completed.exit_code})"

@@ -1,7 +1,7 @@
-"""Figures of a session: percentiles, the interval of p90, and signs that the device was not stable.
+"""Compute a session's figures: percentiles, the interval of p90, and signs of instability.
 
-Launches are the sampling unit. Within one process of a phone durations differ by less than a percent while
-processes and sessions of the same model differ by several: a thousand calls of one launch are one draw.
+Launches are the sampling unit: durations within one process on a phone differ by less than a percent, but
+processes and sessions of the same model differ by several. The thousand calls of a launch are one draw.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MIN_LAUNCHES = 2
 
 
 def figures(session: Session) -> Figures:
-    """Pool the samples of all launches and judge their stability.
+    """Pool the samples of all launches and look for signs of instability.
 
     Returns:
-        Milliseconds; p99 only where 1000 samples or more support it.
+        The figures in milliseconds; p99 is None below 1000 samples.
 
     Raises:
-        DeviceError: A launch has no samples, or there are fewer than two, which leaves their spread unknown.
+        DeviceError: A launch has no samples, or there are fewer than two launches.
     """
     import numpy as np
 
@@ -66,7 +66,7 @@ def figures(session: Session) -> Figures:
 
 
 def verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
-    """Pass or fail where the whole interval lies on one side of the budget; else inconclusive."""
+    """Return "pass" or "fail" if the whole interval is on one side of the budget, else "inconclusive"."""
     low, high = interval_ms
     if high < budget_ms:
         return "pass"
@@ -74,34 +74,34 @@ def verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
 
 
 def p90_interval(launches: Sequence[Array]) -> tuple[float, float]:
-    """95 % interval of p90: the bootstrap's and the quantile's together.
+    """Return the 95 % interval of p90, which covers the intervals of the bootstrap and of the quantile.
 
-    In `benchmarks/interval_coverage.py --sessions 200` (seeds and a second model that played no part in the
-    choice; 3, 5 and 10 launches) it holds the truth in 92 to 99 % of sessions (± 2 %), but in 87.5 ± 2.3 % of
-    those with 5 launches that differ by 3 %; the bootstrap alone in 43 to 94 %, Student's of the mean 27 to
-    93 %. Where launches differ that much, repeat a verdict that is close.
+    In `benchmarks/interval_coverage.py --sessions 200` (3, 5 and 10 launches; held-out seeds and a second
+    model) it contains the true p90 in 92 to 99 % of sessions (± 2 %), but only in 87.5 ± 2.3 % if 5 launches
+    differ by 3 %. The bootstrap alone reaches 43 to 94 %, Student's interval of the mean 27 to 93 %. Repeat a
+    close verdict if launches differ that much.
 
     Args:
-        launches: Durations of each launch, two or more, in any one unit.
+        launches: The durations of each launch, two or more launches, in the same unit.
     """
     lows, highs = zip(bootstrap_interval(launches), quantile_interval(launches), strict=True)
     return max(0.0, min(lows)), max(highs)
 
 
 def bootstrap_interval(launches: Sequence[Array]) -> tuple[float, float]:
-    """Percentile bootstrap of the pooled p90 over whole launches (Efron & Tibshirani 1993, section 13.3)."""
+    """Return the percentile bootstrap of p90 over whole launches (Efron & Tibshirani 1993, section 13.3)."""
     import numpy as np
 
     drawn = np.random.default_rng(SEED).integers(0, len(launches), (RESAMPLES, len(launches)))
-    # A handful of launches makes few different resamples: each is computed once.
-    distinct, place = np.unique(np.sort(drawn, axis=1), axis=0, return_inverse=True)
+    # A few launches have few distinct resamples: compute each one once.
+    distinct, inverse = np.unique(np.sort(drawn, axis=1), axis=0, return_inverse=True)
     p90s = np.array([np.percentile(np.concatenate([launches[i] for i in row]), 90) for row in distinct])
-    low, high = np.percentile(p90s[place.ravel()], _tails())
+    low, high = np.percentile(p90s[inverse.ravel()], _tails())
     return float(low), float(high)
 
 
 def student_interval(launches: Sequence[Array]) -> tuple[float, float]:
-    """Student's t interval of the mean of the launches' p90s."""
+    """Return Student's t interval of the mean of the launches' p90s."""
     from scipy import stats
 
     mean, deviation = _p90s(launches)
@@ -110,11 +110,11 @@ def student_interval(launches: Sequence[Array]) -> tuple[float, float]:
 
 
 def quantile_interval(launches: Sequence[Array]) -> tuple[float, float]:
-    """Student's t around the pooled p90, with the standard error of a normal population's 90 % quantile.
+    """Return Student's t interval around the pooled p90, with the standard error of a normal 90 % quantile.
 
-    Where launches differ more than their calls, the p90 of all calls is a quantile of the launches, whose
-    estimate from n launches varies by s * sqrt(1/n + z^2 / (2 (n - 1))) (large-sample variance of mean +
-    z * s: Hahn & Meeker 1991, Statistical Intervals).
+    If launches differ more than calls, the p90 of all calls is a quantile of the launches. Its estimate from
+    n launches has the standard error s * sqrt(1/n + z^2 / (2 (n - 1))), the large-sample error of mean + z s
+    (Hahn & Meeker 1991, Statistical Intervals).
     """
     import numpy as np
     from scipy import stats

@@ -1,6 +1,7 @@
-"""Whether a session is slower or worse than the nights before, since when, and what else changed then. Pure.
+"""Find out whether a session is slower or worse than earlier ones, since when, and what else changed then.
 
-`judging` holds one session against its baseline (at once, with a re-run to confirm), `quality` its outputs
-and size against those before, `changes` finds where a whole series changed (some nights later, but smaller
-steps too), and `causes` names what changed at that place. Sessions come from `android_harness.history`.
+`judging` compares a session with its baseline at once, and a re-run confirms the result. `quality` compares
+its outputs and its size with earlier ones. `changes` finds where a whole series changed, some nights later
+but also for smaller steps, and `causes` names what else changed there. All functions are pure; sessions come
+from `android_harness.history`.
 """

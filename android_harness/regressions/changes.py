@@ -1,10 +1,11 @@
-"""Where a whole series of nights went to another level, and what else changed there.
+"""Find where a series of nights changed to another level, and what else changed there.
 
-The logarithm of p50 is cleaned of single outliers (Hampel 1974), scaled by its own noise (the median absolute
-difference of neighbours, which a step hardly touches), and cut by ruptures' `KernelCPD`: PELT with a linear
-kernel, which is least squares, in C. `benchmarks/regression_detection.py --costs` is why: without cleaning,
-a restless phone has ten times the false steps and fewer true ones are found; a lower penalty finds a few more
-of 5 % there, for several times the false ones. Absolute deviations need no cleaning, but took 0.3 s a series.
+The logarithm of p50 is cleaned of single outliers (Hampel 1974) and scaled by its noise, the median absolute
+difference of neighbours, which a step hardly changes. Then ruptures' `KernelCPD` cuts it: PELT with a linear
+kernel, which means least squares, in C. `benchmarks/regression_detection.py --costs` compares alternatives:
+without cleaning, an unsteady phone has ten times as many false steps, and fewer true ones are found. A lower
+penalty finds a few more steps of 5 %, at several times as many false ones. Absolute deviations need no
+cleaning but took 0.3 s for a series.
 """
 
 from __future__ import annotations
@@ -24,43 +25,43 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 LookUp: TypeAlias = Callable[[Collection[str]], Mapping[str, StoredSession]]
-"""Keys -> their sessions."""
+"""Maps keys to their sessions."""
 
 PENALTY = 8.0
-"""Times log n, in units of the noise's variance."""
+"""Penalty of a change-point, in units of log(n) times the variance of the noise."""
 MIN_SESSIONS = 3
-"""Of a level: fewer cannot be told from outliers."""
+"""Smallest number of sessions in a level; fewer cannot be distinguished from outliers."""
 MIN_STEP = 0.02
-"""Levels closer than this are one: a device's slow drift is no event."""
+"""Smallest step between levels: a device's slow drift is not an event."""
 MIN_NOISE = 0.003
-"""Series that are calmer than this by chance would show steps that mean nothing."""
+"""Smallest noise: a series that is calmer by chance would show meaningless steps."""
 OUTLIER = 3.0
-"""Deviations of the noise from the median of the neighbours."""
+"""Distance from the median of the neighbours, in deviations of the noise, that makes an outlier."""
 NEIGHBOURS = 3
-"""On each side."""
+"""Number of neighbours on each side."""
 SIGMA_OF_MAD = 1.4826
-"""Of a normal distribution: its standard deviation by its median absolute deviation."""
+"""The standard deviation of a normal distribution divided by its median absolute deviation."""
 
 
 def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
-    """Every place where a series went to another level, with its causes.
+    """Return every change of a series to another level, with its causes.
 
     Args:
-        series: `History.trend(line)`: all sessions of one line, oldest first. Unstable ones too: where a
-            device throttles from one night on, that is what happened.
-        look_up: `History.get_all`: all that is known of the few sessions around the places.
+        series: `History.trend(key)`: all sessions of a series, oldest first. Unstable ones are included: a
+            device that throttles from one night on has changed.
+        look_up: `History.get_all`, for the few sessions around the change-points.
 
     Raises:
-        ValueError: The sessions are of different lines (kinds of evidence included).
+        ValueError: The sessions belong to different series.
     """
-    if len({one.series_id for one in series}) > 1:
-        raise ValueError("The sessions are of different lines: they are no series.")
-    values = [one.p50_ms for one in series]
+    if len({point.series_id for point in series}) > 1:
+        raise ValueError("The sessions belong to different series.")
+    values = [point.p50_ms for point in series]
     places = change_points(values)
     ends = [0, *places, len(values)]
     spans = list(zip(ends, places, ends[2:], strict=False))
     around = (series[max(start, place - AROUND) : min(end, place + AROUND)] for start, place, end in spans)
-    known = look_up({one.key for near in around for one in near}) if places else {}
+    known = look_up({point.key for points in around for point in points}) if places else {}
     return tuple(
         Change(
             index=place,
@@ -77,17 +78,17 @@ def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
 def _causes(
     before: Sequence[Point], after: Sequence[Point], known: Mapping[str, StoredSession]
 ) -> tuple[Cause, ...]:
-    """Of two levels, by the sessions that are known; another process may have pruned some meanwhile."""
-    old, new = ([known[one.key] for one in side if one.key in known] for side in (before, after))
+    """Return the causes between two levels; another process may have pruned some sessions meanwhile."""
+    old, new = ([known[point.key] for point in side if point.key in known] for side in (before, after))
     return causes(old, new) if old and new else (NO_CAUSE,)
 
 
 def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[int, ...]:
-    """Indices of the first value of each new level.
+    """Return the index of the first value of each new level.
 
     Args:
-        values: Positive, in order of time; fewer than six have no change-point.
-        penalty: Higher finds less.
+        values: Positive values in order of time; fewer than six have no change-point.
+        penalty: A higher penalty finds fewer change-points.
     """
     import math
 
@@ -105,7 +106,7 @@ def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[in
 
 
 def noise_of(logs: Array) -> float:
-    """Standard deviation of the noise around the levels."""
+    """Return the standard deviation of the noise around the levels."""
     import numpy as np
 
     steps = np.diff(logs)
@@ -113,7 +114,7 @@ def noise_of(logs: Array) -> float:
 
 
 def without_outliers(logs: Array, most: float) -> Array:
-    """What is further from the median of its neighbours takes that median's value."""
+    """Replace each value that is further than `most` from the median of its neighbours by that median."""
     import numpy as np
 
     padded = np.pad(logs, NEIGHBOURS, constant_values=np.nan)
@@ -123,7 +124,7 @@ def without_outliers(logs: Array, most: float) -> Array:
 
 
 def without_small_steps(logs: Array, places: list[int]) -> tuple[int, ...]:
-    """Joins neighbouring levels until every step is worth naming; the smallest step goes first."""
+    """Join neighbouring levels, the smallest step first, until every step is large enough."""
     import math
 
     import numpy as np

@@ -1,8 +1,9 @@
-"""One session against the last stable ones of its line and footing: protocol, section 4.9.
+"""Compare a session with the last comparable stable sessions of its series.
 
-Slower means p50 above the p90 of the baseline's p90s plus a tenth of their range *and* above 1.05 times the
-baseline's usual p50. The first is FAI-PEP's rule: the middle of the new against the worst of the old. It is
-confirmed only if a re-run is slower, too: `benchmarks/regression_detection.py` tells how often that errs.
+A session is slower if its p50 exceeds the p90 of the baseline's p90s plus a tenth of their range *and* 1.05
+times the baseline's median p50. The first rule is FAI-PEP's. A re-run must confirm it. See
+docs/explanation/measurement-protocol.md, section 4.9; `benchmarks/regression_detection.py` measures the error
+rates.
 """
 
 from __future__ import annotations
@@ -18,31 +19,34 @@ from android_harness.regressions.records import Judgement, Limits
 def judge(
     session: StoredSession, baseline: Sequence[StoredSession], limits: Limits | None = None
 ) -> Judgement:
-    """Hold a session against its baseline.
+    """Compare a session with its baseline.
 
     Args:
-        session: The new one.
+        session: The new session.
         baseline: `History.baseline(session)`.
-        limits: What counts as slower; the protocol's when None.
+        limits: What counts as slower; None for the protocol's limits.
 
     Returns:
-        "no_baseline", "unstable", "steady", or "suspected": then measure again and ask `confirm`.
+        A judgement with the status "no_baseline", "unstable", "steady" or "suspected". If it is suspected,
+        measure again and call `confirm`.
 
     Raises:
-        ValueError: The baseline is not the session's: another line (evidence included) or footing, unstable.
+        ValueError: A session of the baseline is unstable, or its series or comparability key differs.
     """
     limits = limits or Limits()
     _check(session, baseline)
-    found = Judgement("steady", "", session.p50_ms, baseline=tuple(one.key for one in baseline))
+    judgement = Judgement("steady", "", session.p50_ms, baseline=tuple(entry.key for entry in baseline))
     if len(baseline) < limits.min_baseline:
-        return replace(found, status="no_baseline", reason=_too_few(len(baseline), limits))
+        return replace(judgement, status="no_baseline", reason=_too_few(len(baseline), limits))
     usual, limit = _thresholds(baseline, limits)
-    found = replace(found, usual_ms=usual, limit_ms=limit)
+    judgement = replace(judgement, usual_ms=usual, limit_ms=limit)
     if not session.stable:
-        why = "; ".join((*session.flags, session.problem)).strip("; ")
-        return replace(found, status="unstable", reason=f"The run was not stable: {why}.")
-    words = f"p50 is {session.p50_ms:.3g} ms, {_percent(found)} {usual:.3g}; the limit is {limit:.3g} ms."
-    return replace(found, status="suspected" if session.p50_ms > limit else "steady", reason=words)
+        signs = "; ".join((*session.flags, session.problem)).strip("; ")
+        return replace(judgement, status="unstable", reason=f"The run was not stable: {signs}.")
+    reason = (
+        f"p50 is {session.p50_ms:.3g} ms, {_percent(judgement)} {usual:.3g}; the limit is {limit:.3g} ms."
+    )
+    return replace(judgement, status="suspected" if session.p50_ms > limit else "steady", reason=reason)
 
 
 def confirm(
@@ -51,17 +55,16 @@ def confirm(
     baseline: Sequence[StoredSession],
     limits: Limits | None = None,
 ) -> Judgement:
-    """What a suspicion is worth after the re-run.
+    """Judge a suspected session by its re-run.
 
     Args:
-        first: `judge` of the first run; what is not "suspected" stays as it is.
+        first: The judgement of the first run; returned as it is unless it is "suspected".
         again: The re-run.
-        baseline: The same as before: the first run is not part of it.
-        limits: As for `judge`.
+        baseline: The baseline of the first run, which does not include that run.
+        limits: The limits given to `judge`.
 
     Returns:
-        "confirmed" if the re-run is slower, too, "refuted" if it is not; still "suspected" where it was not
-        stable and so says nothing.
+        "confirmed" if the re-run is slower, too; "refuted" if it is not; "suspected" if it was unstable.
     """
     if first.status != "suspected":
         return first
@@ -73,33 +76,33 @@ def confirm(
 
 
 def _check(session: StoredSession, baseline: Sequence[StoredSession]) -> None:
-    for one in baseline:
+    for entry in baseline:
         if (
-            one.series_key != session.series_key
-            or one.comparability_key != session.comparability_key
-            or not one.stable
+            entry.series_key != session.series_key
+            or entry.comparability_key != session.comparability_key
+            or not entry.stable
         ):
             raise ValueError(
-                f"{one.key} ({one.evidence}) is no baseline for {session.key} ({session.evidence})."
+                f"{entry.key} ({entry.evidence}) is no baseline for {session.key} ({session.evidence})."
             )
 
 
 def _too_few(count: int, limits: Limits) -> str:
     return (
-        f"{count} stable sessions of the same device, Android build and runtime build lie before it; "
+        f"{count} stable sessions of the same device, Android build and runtime build precede it; "
         f"{limits.min_baseline} are needed."
     )
 
 
 def _thresholds(baseline: Sequence[StoredSession], limits: Limits) -> tuple[float, float]:
-    """(the usual p50, what p50 must exceed), in milliseconds."""
-    p90s = [one.p90_ms for one in baseline]
+    """Return (the usual p50, the limit that p50 must exceed), in milliseconds."""
+    p90s = [entry.p90_ms for entry in baseline]
     worst = statistics.quantiles(p90s, n=10, method="inclusive")[8]
-    usual = statistics.median(one.p50_ms for one in baseline)
+    usual = statistics.median(entry.p50_ms for entry in baseline)
     room = limits.range_share * (max(p90s) - min(p90s))
     return usual, max(worst + room, (1 + limits.min_slower) * usual)
 
 
-def _percent(found: Judgement) -> str:
-    slower = found.slower or 0.0
+def _percent(judgement: Judgement) -> str:
+    slower = judgement.slower or 0.0
     return f"{abs(slower):.1%} {'above' if slower >= 0 else 'below'} the usual"

@@ -1,4 +1,4 @@
-"""Outputs, accuracy and size against the sessions before: what a faster artifact may have cost."""
+"""Compare outputs, accuracy and size with earlier sessions: a faster artifact may have lost quality."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from android_harness.regressions.records import Limits, Worsening
 def worse(
     session: StoredSession, earlier: Sequence[StoredSession], limits: Limits | None = None
 ) -> tuple[Worsening, ...]:
-    """Every figure that got worse than the median of the sessions before.
+    """Return every figure that is worse than the median of the earlier sessions.
 
-    Quality does not depend on heat or clocks: unstable sessions and other system versions count as well.
+    Quality does not depend on heat or clocks, so unstable sessions and other system versions count as well.
 
     Args:
-        session: The new one.
-        earlier: `History.earlier(session)`; without any, nothing got worse.
+        session: The new session.
+        earlier: `History.earlier(session)`; if it is empty, nothing is worse.
         limits: What counts as worse.
 
     Raises:
-        ValueError: An earlier one is of another line.
+        ValueError: An earlier session belongs to another series.
     """
-    for one in earlier:
-        if one.series_key != session.series_key:
-            raise ValueError(f"{one.key} ({one.evidence}) is of another line than {session.key}.")
-    return tuple(_found(session, earlier, limits or Limits()))
+    for entry in earlier:
+        if entry.series_key != session.series_key:
+            raise ValueError(f"{entry.key} ({entry.evidence}) belongs to another series than {session.key}.")
+    return tuple(_worsenings(session, earlier, limits or Limits()))
 
 
-def _found(session: StoredSession, earlier: Sequence[StoredSession], limits: Limits) -> Iterator[Worsening]:
-    if session.problem and not all(one.problem for one in earlier):
+def _worsenings(
+    session: StoredSession, earlier: Sequence[StoredSession], limits: Limits
+) -> Iterator[Worsening]:
+    if session.problem and not all(entry.problem for entry in earlier):
         yield Worsening("outputs", None, None, f"The device's outputs are not the model's: {session.problem}")
-    for figure, is_worse, words in _rules(limits):
-        known = [value for one in earlier if (value := getattr(one, figure)) is not None]
+    for figure, is_worse, describe in _rules(limits):
+        known = [value for entry in earlier if (value := getattr(entry, figure)) is not None]
         now = getattr(session, figure)
         if now is None or not known:
             continue
         before = statistics.median(known)
         if is_worse(before, now):
-            yield Worsening(figure, before, now, words(before, now))
+            yield Worsening(figure, before, now, describe(before, now))
 
 
 def _rules(
     limits: Limits,
 ) -> tuple[tuple[str, Callable[[float, float], bool], Callable[[float, float], str]], ...]:
-    """(figure, whether it got worse, in words)."""
+    """Return (figure, whether it is worse, description) for each rule."""
     return (
         (
             "sqnr_db",

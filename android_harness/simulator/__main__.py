@@ -1,4 +1,4 @@
-"""`scripts/simulated-device up|down|status`."""
+"""The command `scripts/simulated-device up|down|status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from android_harness.simulator.device import Simulated
 from android_harness.simulator.soc import ARCHS, SOCS
 
 ADB_PORT = 5037
-NOTICE = "Simulated: whatever is timed on these is no measurement of a phone."
+NOTICE = "Simulated: nothing timed on these devices is a measurement of a phone."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,46 +32,48 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "simulated-device", description="Android devices without a phone. " + NOTICE
+        "simulated-device", description="Start and stop simulated Android devices. " + NOTICE
     )
     parser.add_argument("verb", choices=("up", "down", "status"))
-    parser.add_argument("--count", type=int, default=1, help="how many there shall be (1)")
-    parser.add_argument("--soc", choices=SOCS, default=SOCS[0], help="what they look like")
-    parser.add_argument("--arch", choices=ARCHS, default=ARCHS[0], help="whose programs they run")
+    parser.add_argument("--count", type=int, default=1, help="number of devices (default: 1)")
+    parser.add_argument("--soc", choices=SOCS, default=SOCS[0], help="the SoC that they imitate")
     parser.add_argument(
-        "--misbehave", metavar="KIND", default="", help="what goes wrong from now on; none: nothing"
+        "--arch", choices=ARCHS, default=ARCHS[0], help="the architecture of the programs that they run"
+    )
+    parser.add_argument(
+        "--misbehave", metavar="KIND", default="", help="the fault to cause; none: end all faults"
     )
     return parser
 
 
 def _up(options: argparse.Namespace) -> None:
-    """As many as asked for, those that run already among them."""
-    devices = [found for found in _own() if (found.arch, found.soc) == (options.arch, options.soc)]
+    """Start devices until the requested number runs."""
+    devices = [running for running in _own() if (running.arch, running.soc) == (options.arch, options.soc)]
     while len(devices) < options.count:
         devices.append(device.start(options.arch, options.soc, attached=False))
-    for one in devices[: options.count]:
+    for simulated in devices[: options.count]:
         if options.misbehave:
-            one.misbehave(options.misbehave)
-        server.connect(one.address, _server_port())
-        print(one.address)  # noqa: T201
+            simulated.misbehave(options.misbehave)
+        server.connect(simulated.address, _server_port())
+        print(simulated.address)  # noqa: T201
     print(NOTICE, file=sys.stderr)  # noqa: T201
 
 
 def _down() -> None:
-    for one in _own():
-        server.disconnect(one.address, _server_port())
-        one.down()
+    for simulated in _own():
+        server.disconnect(simulated.address, _server_port())
+        simulated.down()
 
 
 def _status() -> None:
-    for one in device.running():
-        by = "a test" if one.attached else "simulated-device"
-        print(f"{one.address}  {one.soc}  {one.arch}  started by {by}")  # noqa: T201
+    for running in device.running():
+        starter = "a test" if running.attached else "simulated-device"
+        print(f"{running.address}  {running.soc}  {running.arch}  started by {starter}")  # noqa: T201
 
 
 def _own() -> list[Simulated]:
-    """Those started here; a test's end with the test."""
-    return [one for one in device.running() if not one.attached]
+    """Return the devices that this command started; those of a test end with the test."""
+    return [running for running in device.running() if not running.attached]
 
 
 def _server_port() -> int:

@@ -1,4 +1,4 @@
-"""The Debian root that every simulated device is an overlay of: made once, then only read."""
+"""Make the Debian root on which every simulated device is an overlay. It is made once and then only read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from android_harness.errors import SetupError
 
 RELEASE = "trixie"
 FORMAT = 1
-"""Counted up when what `_make` installs changes."""
+"""Incremented when `_make` installs other things."""
 PROGRAMS = {
     "debootstrap": "debootstrap",
     "adb": "adb",
@@ -27,7 +27,7 @@ PROGRAMS = {
 
 
 def missing() -> str:
-    """Why no simulated device can run here; empty where one can."""
+    """Return the reason why no simulated device can run here; empty if one can."""
     if sys.platform != "linux":
         return "simulated devices need Linux"
     if os.geteuid() != 0:
@@ -37,20 +37,20 @@ def missing() -> str:
 
 
 def cache_folder() -> Path:
-    """EXPORT_MOBILE_SIMULATOR_ROOT, or a folder in the user's cache."""
+    """Return EXPORT_MOBILE_SIMULATOR_ROOT, or a folder in the user's cache."""
     chosen = os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT")
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen) if chosen else user_cache / "export-mobile" / "simulator"
 
 
 def base_root() -> Path:
-    """The base, made now if it does not exist yet (about a minute and a half).
+    """Return the base; if it does not exist, make it in about a minute and a half.
 
-    It also holds ONNX Runtime for arm64: headers in usr/include/onnxruntime, the library in
+    It also contains ONNX Runtime for arm64: headers in usr/include/onnxruntime, the library in
     usr/lib/aarch64-linux-gnu/libonnxruntime.so.
 
     Raises:
-        SetupError: Something it takes is missing, or Debian's archive could not be read.
+        SetupError: A requirement is missing, or Debian's archive could not be read.
     """
     base = cache_folder() / f"{RELEASE}-{FORMAT}"
     if not base.exists():
@@ -91,15 +91,15 @@ def _make(base: Path) -> None:
 
 
 def _run(*argv: str) -> None:
-    """In a mount namespace of its own: what debootstrap mounts is gone with it."""
+    """Run a command in its own mount namespace, which removes what debootstrap mounts."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    done = subprocess.run(
+    completed = subprocess.run(
         ["unshare", "--mount", *argv], env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+    if completed.returncode:
+        last = (completed.stdout + completed.stderr).strip().splitlines()[-3:]
         raise SetupError(
-            f"The simulated device's base could not be made: {' '.join(argv[:3])} ended with "
-            f"{done.returncode}: {' / '.join(last)}.",
+            f"The simulated device's base could not be created: {' '.join(argv[:3])} ended with "
+            f"{completed.returncode}: {' / '.join(last)}.",
             "It needs Debian's package archive; check the network and try again.",
         )

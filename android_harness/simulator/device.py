@@ -1,4 +1,4 @@
-"""A simulated device as its user holds it: start it, let it misbehave, stop it, find those that run."""
+"""Start, stop and list simulated devices, and make them misbehave."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from android_harness.simulator import base
 from android_harness.simulator.soc import Arch, Soc, device_files
 
 RUN = Path("/run/export-mobile-simulator")
-"""A folder per running device: short, as a control socket's path must be, and gone with the processes."""
+"""Contains a folder per running device. The path is short because a socket's path must be."""
 START_S = 30.0
 EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 HERE = Path(__file__).parent
@@ -36,20 +36,20 @@ class Simulated:
 
     name: str
     address: str
-    """What adb's server connects to; its serial, unless a renaming server calls it otherwise."""
+    """The address that the adb server connects to; also its serial, unless a renaming server is used."""
     keeper: int
-    """Process id of the one process that holds it."""
+    """Process id of its keeper."""
     keeper_started: int
     init: int
-    """The device's process 1, as the host numbers it."""
+    """Process id, on the host, of the device's process 1."""
     arch: Arch
     soc: Soc
     attached: bool
-    """It ends with the process that started it."""
+    """Whether it ends with the process that started it."""
 
     @property
     def root_path(self) -> Path:
-        """The device's root, seen and writable from outside."""
+        """The device's root, readable and writable from outside."""
         return Path(f"/proc/{self.init}/root")
 
     @property
@@ -61,14 +61,14 @@ class Simulated:
         return _started(self.keeper) == self.keeper_started
 
     def misbehave(self, kind: str, **options: float) -> None:
-        """Let something go wrong, from now on.
+        """Cause a fault from now on.
 
-        Kinds and their options: `none` (all is well again), `unauthorized`, `offline` (after_bytes,
+        Kinds and their options: `none` (ends all faults), `unauthorized`, `offline` (after_bytes,
         seconds), `slow_link` (bytes_per_second), `disk_full` (free_bytes), `killed_runner` (after_s),
         `hang` (after_s), `reboot` (seconds), `throttling`, `low_battery` (percent), `thermal_overridden`.
 
         Raises:
-            DeviceError: No such kind or option, or the device is gone.
+            DeviceError: There is no such kind or option, or the device has ended.
         """
         try:
             with socket.socket(socket.AF_UNIX) as control:
@@ -82,7 +82,7 @@ class Simulated:
             raise DeviceError(f"The simulated device {self.address} cannot do {kind!r}: {answer['error']}.")
 
     def down(self) -> None:
-        """End it and everything it left; does nothing when it has ended already."""
+        """End the device and delete what it left; do nothing if it has already ended."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.keeper, signal.SIGKILL)
@@ -91,15 +91,15 @@ class Simulated:
 
 
 def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool = True) -> Simulated:
-    """Start one device, and wait until its adbd answers (about half a second once the base exists).
+    """Start a device and wait until its adbd answers, about half a second once the base exists.
 
     Args:
-        arch: Whose programs it runs: the host's, or arm64 ones through qemu.
-        soc: What it looks like.
-        attached: It ends with the calling process. Otherwise only `down` ends it.
+        arch: The programs that it runs: the host's, or arm64 programs through qemu.
+        soc: The SoC that it imitates.
+        attached: Whether it ends with the calling process; otherwise only `down` ends it.
 
     Raises:
-        SetupError: Something it takes is missing, or it did not start.
+        SetupError: A requirement is missing, or it did not start.
     """
     root = base.base_root()
     if arch == "aarch64":
@@ -108,8 +108,8 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
     folder = RUN / name
     (folder / "mnt").mkdir(parents=True)
     _write_fake(folder / "fake", arch)
-    seen = _python_paths() if arch == "x86_64" else []
-    keeper = _start_keeper([str(folder), str(root), "attached" if attached else "detached", *seen], folder)
+    visible = _python_paths() if arch == "x86_64" else []
+    keeper = _start_keeper([str(folder), str(root), "attached" if attached else "detached", *visible], folder)
     running = _wait_for_start(keeper, folder)
     device = Simulated(
         name,
@@ -127,13 +127,13 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
 
 
 def running() -> tuple[Simulated, ...]:
-    """The devices of this machine that are up, whoever started them; removes what dead ones left."""
+    """Return the running devices of this machine, whoever started them; remove what dead ones left."""
     devices = []
     for folder in RUN.glob("sim-*"):
         try:
             device = Simulated(**json.loads((folder / "device.json").read_text()))
         except FileNotFoundError:
-            continue  # starting, or just removed by somebody else
+            continue  # it is starting, or was just removed
         if device.alive:
             devices.append(device)
         else:
@@ -143,7 +143,7 @@ def running() -> tuple[Simulated, ...]:
 
 
 def _write_fake(folder: Path, arch: Arch) -> None:
-    """What lies over the base: files that only look like a phone's."""
+    """Write the overlay: files that imitate a phone's."""
     for path, text in device_files(arch).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
@@ -154,18 +154,18 @@ def _write_fake(folder: Path, arch: Arch) -> None:
         else:
             shutil.copy(source, folder / target)
     for entry in (folder, *folder.rglob("*")):
-        # Not the umask's: adbd is not root. A wheel does not keep the scripts' own bits either.
+        # Explicit modes, whatever the umask is: adbd is not root.
         script = entry.parent.name == "bin" or entry.name == "init"
         entry.chmod(0o755 if entry.is_dir() or script else 0o644)
 
 
 def _python_paths() -> list[str]:
-    """Where the host keeps the runtimes that its own build of the runner is linked with."""
+    """Return where the host has the runtimes that its build of the runner is linked with."""
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     library = Path(sysconfig.get_config_var("LIBDIR") or "/") / (
         sysconfig.get_config_var("INSTSONAME") or "-"
     )
-    # The file alone: the folder may be /usr/lib, and the device has a C library of its own there.
+    # Only the file: the folder may be /usr/lib, where the device has its own C library.
     return sorted(packages) + ([str(library)] if library.is_file() and ".so" in library.name else [])
 
 
@@ -189,12 +189,12 @@ def _wait_for_start(keeper: subprocess.Popen[bytes], folder: Path) -> Mapping[st
         if keeper.poll() is not None or time.monotonic() > deadline:
             keeper.kill()
             keeper.wait()
-            said = "".join(
+            logs = "".join(
                 (folder / log).read_text() for log in ("boot.log", "keeper.log") if (folder / log).exists()
             )
             shutil.rmtree(folder, ignore_errors=True)
             raise SetupError(
-                f"The simulated device did not start: {said.strip()[-600:] or 'it said nothing'}."
+                f"The simulated device did not start: {logs.strip()[-600:] or 'its logs are empty'}."
             )
         time.sleep(0.02)
     answer: Mapping[str, int] = json.loads((folder / "running.json").read_text())
@@ -202,11 +202,11 @@ def _wait_for_start(keeper: subprocess.Popen[bytes], folder: Path) -> Mapping[st
 
 
 _keepers: list[subprocess.Popen[bytes]] = []
-"""Those of this process: the pipe each holds keeps an attached device up, and they must be reaped."""
+"""The keepers of this process: their pipes keep attached devices running, and they must be reaped."""
 
 
 def _started(pid: int) -> int:
-    """When the kernel says it started, telling it from a later process of that number; 0 if gone."""
+    """Return when a process started, to distinguish it from a later one with its id; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -226,7 +226,7 @@ def _wait_until_gone(device: Simulated) -> None:
 
 
 def _is_init(device: Simulated) -> bool:
-    """The device's process 1 is still there: its namespaces and mounts end with it."""
+    """Whether the device's process 1 still runs: its namespaces and mounts end with it."""
     try:
         return b"/sim/init" in Path(f"/proc/{device.init}/cmdline").read_bytes()
     except OSError:
@@ -234,7 +234,7 @@ def _is_init(device: Simulated) -> bool:
 
 
 def _emulate_arm64() -> None:
-    """Have the kernel run arm64 programs through qemu, which it must open now: the device has none."""
+    """Make the kernel run arm64 programs through qemu. It opens qemu now, because the device has none."""
     if not EMULATOR.parent.joinpath("register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "none", str(EMULATOR.parent)], check=False)
     if EMULATOR.exists() and "F" in EMULATOR.read_text().split("flags:")[1].split("\n")[0]:

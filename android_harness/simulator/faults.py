@@ -1,4 +1,4 @@
-"""What goes wrong inside a device: its processes, files and readings, seen and changed from outside."""
+"""Change the processes, files and readings of a device from outside."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 from android_harness.simulator.soc import CPUFREQ, POLICIES, THERMAL, ZONES, Policy, time_in_state
 
 TICK_S = 0.25
-"""How often a device's readings move."""
+"""Interval at which a device's readings change."""
 HOTTEST = 95000
-"""Thousandths of a degree."""
+"""In thousandths of a degree."""
 DATA_BYTES = 4 << 30
 
 
 def processes(init: int) -> list[int]:
-    """The host's process ids of everything in the device but its process 1."""
+    """Return the ids, on the host, of all processes in the device except its process 1."""
     namespace = str(Path(f"/proc/{init}/ns/pid").readlink())
-    found = []
+    pids = []
     for entry in os.listdir("/proc"):  # noqa: PTH208 - several times a second; Path would double its cost
         if entry.isdecimal() and int(entry) != init:
             try:
                 if os.readlink(f"/proc/{entry}/ns/pid") == namespace:  # noqa: PTH115 - as above
-                    found.append(int(entry))
+                    pids.append(int(entry))
             except OSError:
-                continue  # ended meanwhile
-    return found
+                continue  # it has ended
+    return pids
 
 
 def runners(init: int) -> list[int]:
-    """Those that are a runner: its file is named runner-<build>-<hash>, also under an emulator."""
+    """Return the ids of runners, whose file is named runner-…, also under an emulator."""
     return [pid for pid in processes(init) if any(name.startswith("runner") for name in _names(pid))]
 
 
@@ -42,20 +42,20 @@ def _names(pid: int) -> list[str]:
     except OSError:
         return []
     first = [Path(os.fsdecode(argument)).name for argument in arguments[:3]]
-    # A shell that was told to start one is none.
+    # A shell that starts a runner is not a runner.
     return [] if first[0] in {"sh", "bash", "dash"} else first
 
 
-def kill(pids: list[int], what: signal.Signals) -> None:
+def kill(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         try:
-            os.kill(pid, what)
+            os.kill(pid, number)
         except ProcessLookupError:
             continue
 
 
 def write(root: Path, path: str, text: str) -> None:
-    """Replace a file of the device so that no reader sees half of it."""
+    """Replace a file of the device atomically."""
     target = root / path
     aside = target.with_name(f".{target.name}")
     aside.write_text(text)
@@ -66,7 +66,7 @@ def write(root: Path, path: str, text: str) -> None:
 
 
 def resize_data(init: int, free_bytes: int | None) -> None:
-    """Leave so much space on /data; None for plenty. What lies there stays."""
+    """Leave this much free space on /data, or plenty for None; its files stay."""
     usage = os.statvfs(f"/proc/{init}/root/data")
     used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
     size = DATA_BYTES if free_bytes is None else used + max(free_bytes, usage.f_frsize)
@@ -75,7 +75,7 @@ def resize_data(init: int, free_bytes: int | None) -> None:
 
 
 class Physics:
-    """Clocks and temperatures that follow what the device does: constant ones would prove nothing."""
+    """Clocks and temperatures that follow the device's load; constant ones would test nothing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -84,7 +84,7 @@ class Physics:
         self._ticks = {policy: dict.fromkeys(policy.khz, 1000) for policy in POLICIES}
 
     def tick(self, busy: bool) -> None:
-        """`TICK_S` go by, with a runner at work or without."""
+        """Advance by `TICK_S`, with or without a running runner."""
         heat = min(HOTTEST, self._heat + 8000) if busy and self.throttling else max(0, self._heat - 4000)
         if heat != self._heat:
             self._show_heat(heat)
@@ -92,7 +92,7 @@ class Physics:
             self._show_clock(policy, busy)
 
     def _cap(self, policy: Policy) -> int:
-        """The prime core's cap falls a step with every 12 degrees; the others keep theirs."""
+        """Return a cluster's clock limit: the prime core's falls a step for every 12 degrees."""
         steps = self._heat // 12000 if policy.name == "policy7" else 0
         return policy.khz[max(0, len(policy.khz) - 1 - steps)]
 

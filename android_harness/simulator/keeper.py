@@ -1,6 +1,6 @@
-"""One process per simulated device: starts it, relays its adb, lets it misbehave, and ends it with itself.
+"""The process that keeps one simulated device: it starts the device, relays adb and causes faults.
 
-The device's process 1 is killed by the kernel when this process ends, however it ends.
+When this process ends, for whatever reason, the kernel kills the device's process 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOOT_S = 20.0
 
 
 def boot(folder: Path, base: Path, seen: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start the device's process 1; the kernel kills it when this process or `unshare` dies."""
+    """Start the device's process 1; the kernel kills it when this process or `unshare` ends."""
     script = Path(__file__).with_name("boot.sh")
     namespaces = ("--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child")
     inside = ("sh", str(script), str(folder), str(base), *seen)
@@ -42,7 +42,7 @@ def boot(folder: Path, base: Path, seen: Sequence[str]) -> subprocess.Popen[byte
 
 
 def find_init(unshare: int) -> int | None:
-    """The one child of `unshare`."""
+    """Return the only child of `unshare`."""
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             if int(status.read_text().rpartition(")")[2].split()[1]) == unshare:
@@ -51,7 +51,7 @@ def find_init(unshare: int) -> int | None:
 
 
 def enter_network(init: int) -> None:
-    """Only the calling thread: what it connects to from now on is inside the device."""
+    """Move the calling thread into the device's network; its new connections stay inside the device."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(f"/proc/{init}/ns/net").open("rb") as namespace:
         if libc.setns(namespace.fileno(), CLONE_NEWNET):
@@ -59,7 +59,7 @@ def enter_network(init: int) -> None:
 
 
 class Keeper:
-    """Does what `Simulated.misbehave` asks for."""
+    """Causes the faults that `Simulated.misbehave` requests."""
 
     def __init__(self, init: int) -> None:
         self.init = init
@@ -100,8 +100,8 @@ class Keeper:
     def _slow_link(self, bytes_per_second: int = 1 << 20) -> None:
         self.link.bytes_per_second = bytes_per_second
 
-    def _strike(self, what: signal.Signals, after_s: float) -> None:
-        self._signal, self._after_s = what, after_s
+    def _strike(self, number: signal.Signals, after_s: float) -> None:
+        self._signal, self._after_s = number, after_s
 
     def _throttle(self) -> None:
         self.physics.throttling = True
@@ -126,30 +126,31 @@ class Keeper:
 
     async def live(self) -> None:
         """Let time pass inside the device."""
-        seen: dict[int, float] = {}
+        since: dict[int, float] = {}
         next_tick = time.monotonic()
         while True:
             running = faults.runners(self.init)
-            seen = {pid: seen.get(pid, time.monotonic()) for pid in running}
+            since = {pid: since.get(pid, time.monotonic()) for pid in running}
             if time.monotonic() >= next_tick:
                 self.physics.tick(busy=bool(running))
                 next_tick += faults.TICK_S
-            self._strike_those_due(seen)
-            # A runner may live for less than a tick: one that is to be struck must not slip through.
+            self._strike_due(since)
+            # A runner may live for less than a tick, so look more often while one must be struck.
             await asyncio.sleep(0.02 if self._signal else faults.TICK_S)
 
-    def _strike_those_due(self, seen: dict[int, float]) -> None:
+    def _strike_due(self, since: dict[int, float]) -> None:
         if self._signal is not None:
             now = time.monotonic()
-            faults.kill([pid for pid, since in seen.items() if now - since >= self._after_s], self._signal)
+            due = [pid for pid, start in since.items() if now - start >= self._after_s]
+            faults.kill(due, self._signal)
 
     async def obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One line in, one line out: {"kind", "options"} -> {"error"}."""
+        """Read one line with {"kind", "options"} and answer with one line with {"error"}."""
         try:
             order: dict[str, Any] = json.loads(await reader.readline())
             self.kinds[order["kind"]](**order["options"])
             error = ""
-        except Exception as problem:  # whatever it is, the asker must learn of it
+        except Exception as problem:  # the caller must get any error
             error = f"{type(problem).__name__}: {problem}"
         writer.write(json.dumps({"error": error}).encode() + b"\n")
         await writer.drain()
@@ -201,7 +202,7 @@ async def _wait_for_end(unshare: subprocess.Popen[bytes]) -> None:
 
 
 async def _wait_for_parent() -> None:
-    """Until the pipe that the parent holds is closed: when it is done, or dead."""
+    """Wait until the parent closes its pipe, by ending or by dying."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     await ended.wait()
@@ -210,4 +211,4 @@ async def _wait_for_parent() -> None:
 if __name__ == "__main__":
     _, folder_, base_, attached_, *seen_ = sys.argv
     asyncio.run(keep(Path(folder_), Path(base_), seen_, attached_ == "attached"))
-    os._exit(0)  # the kernel ends the device; nothing here needs an orderly farewell
+    os._exit(0)  # the kernel ends the device, so no cleanup is needed

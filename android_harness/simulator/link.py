@@ -1,4 +1,4 @@
-"""The cable between adb's server and a device's adbd: a TCP relay that can be bad at it."""
+"""The TCP relay between the adb server and a device's adbd, which can imitate a bad connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MAX_PAYLOAD = 1 << 20
 
 
 class Link:
-    """Relays every connection, as bad as its settings say; they may be changed at any time.
+    """Relay every connection with the faults in its settings, which may change at any time.
 
-    It connects to `ADBD` in whichever network namespace the calling thread is in.
+    It connects to `ADBD` in the network namespace of the calling thread.
     """
 
     def __init__(self) -> None:
         self.cut_after: int | None = None
-        """Bytes towards the device after which the cable comes out; None for never."""
+        """Number of bytes to the device after which the cable is unplugged; None for never."""
         self.out_for_s = 0.0
-        """How long it then stays out."""
+        """Seconds for which it stays unplugged."""
         self.bytes_per_second: int | None = None
         self._plugged = asyncio.Event()
         self._plugged.set()
@@ -38,7 +38,7 @@ class Link:
         await server.serve_forever()
 
     def authorize(self, authorized: bool) -> None:
-        """What the person at the phone answers; withdrawing it needs a new connection."""
+        """Set the user's answer to the authorisation dialog; a withdrawal drops the connections."""
         if authorized:
             self._authorized.set()
         elif self._authorized.is_set():
@@ -56,7 +56,7 @@ class Link:
         self.authorize(True)
 
     def _plug_in_after(self, seconds: float) -> None:
-        """The last order counts: an earlier one's end must not end it."""
+        """Plug the cable in again after some seconds; the last call replaces earlier ones."""
         if self._back:
             self._back.cancel()
         if seconds:
@@ -83,7 +83,7 @@ class Link:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._plugged.is_set():
             return
-        greeting = b"" if self._authorized.is_set() else await self._doubt(reader, writer)
+        greeting = b"" if self._authorized.is_set() else await self._refuse(reader, writer)
         device_reader, device_writer = await asyncio.open_connection(*ADBD)
         try:
             device_writer.write(greeting)
@@ -98,8 +98,8 @@ class Link:
         finally:
             device_writer.transport.abort()
 
-    async def _doubt(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """Answer as a phone whose dialog nobody has answered does; the host's greeting once somebody has."""
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Behave like a phone with an open dialog; return the host's greeting once the user has accepted."""
         greeting = await _message(reader)
         asking = asyncio.ensure_future(_ask_for_keys(reader, writer))
         try:
@@ -129,7 +129,7 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _ask_for_keys(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """No signature is good enough; a public key is met with silence, as while the dialog is open."""
+    """Refuse every signature and ignore a public key, as a phone does while its dialog is open."""
     kind = SIGNATURE
     while True:
         if kind == SIGNATURE:

@@ -1,4 +1,4 @@
-"""An adb server of one's own, on its own port and with its own key: the user's stays untouched."""
+"""A private adb server with its own port and key, which leaves the user's server alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from android_harness.errors import SetupError
 
 START_S = 15.0
-# The phones on this machine's USB belong to the user's own server.
+# The phones on this machine's USB belong to the user's server.
 HIDE_USB = 'for bus in /dev/bus/usb; do [ ! -d "$bus" ] || mount -t tmpfs none "$bus"; done; exec "$@"'
 
 ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HIDE_USB, "sh")
@@ -21,7 +21,7 @@ ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HID
 
 @contextmanager
 def private_server() -> Iterator[int]:
-    """Run an adb server; its port. It ends with the block, and with this process however that ends."""
+    """Run an adb server and yield its port. It ends with the block, and with this process."""
     import adbutils
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -43,10 +43,10 @@ def private_server() -> Iterator[int]:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until something listens there.
+    """Wait until a process listens on a port.
 
     Raises:
-        SetupError: The process that should ended, or took too long.
+        SetupError: The process ended, or took too long.
     """
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -57,7 +57,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def connect(address: str, port: int) -> None:
-    """Have the adb server at `port` (re)connect to a device; an unauthorized one counts as connected too.
+    """Make the adb server at `port` (re)connect to a device; an unauthorized device counts as connected.
 
     Raises:
         SetupError: It cannot reach the device.
@@ -67,13 +67,13 @@ def connect(address: str, port: int) -> None:
     client = adbutils.AdbClient(host="127.0.0.1", port=port)
     client.disconnect(address)
     answer = client.connect(address, timeout=20.0)
-    # adb tells success and failure apart in words only.
+    # adb distinguishes success from failure only by its message.
     if not answer.startswith(("connected", "already connected", "failed to authenticate")):
         raise SetupError(f"adb's server could not connect to the simulated device {address}: {answer}.")
 
 
 def disconnect(address: str, port: int) -> None:
-    """Have the adb server at `port` forget a device; does nothing when no server runs there."""
+    """Make the adb server at `port` forget a device; do nothing if no server runs there."""
     import adbutils
 
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):

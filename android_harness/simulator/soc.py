@@ -25,7 +25,7 @@ class Policy:
     name: str
     cores: tuple[int, ...]
     khz: tuple[int, ...]
-    """Rising; the first and last are from the mainline device tree, and enough in between for a throttle."""
+    """Ascending. The first and last are from the mainline device tree; the rest allow throttling."""
 
 
 POLICIES = (
@@ -36,7 +36,7 @@ POLICIES = (
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
 THERMAL = "sys/class/thermal"
 
-# Name -> what its `temp` says when idle: mostly thousandths of a degree, and the traps of real phones.
+# (name, its `temp` when idle): mostly thousandths of a degree, and misleading values of real phones.
 ZONES: tuple[tuple[str, int], ...] = (
     ("aoss0-usr", 33900),
     *((f"cpu-0-{core}-usr", 34200 + 100 * core) for core in range(4)),
@@ -88,7 +88,7 @@ SETTINGS = {
 
 
 def device_files(arch: Arch) -> dict[str, str]:
-    """Path below the device's root -> text."""
+    """Return the files of a device: path below its root -> text."""
     return {
         **_identity_files(arch),
         **_cpu_files(),
@@ -117,7 +117,7 @@ def _identity_files(arch: Arch) -> dict[str, str]:
 
 
 def cpuinfo() -> str:
-    """/proc/cpuinfo as the 4.19 kernel of a Snapdragon 865 writes it."""
+    """Return /proc/cpuinfo as the 4.19 kernel of a Snapdragon 865 writes it."""
     cores = [("0x51", "0xd", "0x805", "14")] * 4 + [("0x41", "0x1", "0xd0d", "0")] * 4
     blocks = [
         f"processor\t: {index}\nBogoMIPS\t: 38.40\nFeatures\t: {FEATURES}\nCPU implementer\t: {implementer}\n"
@@ -156,13 +156,13 @@ def _policy_files(policy: Policy) -> dict[str, str]:
 
 
 def time_in_state(ticks: Mapping[int, int]) -> str:
-    """Frequency in kHz -> time spent there, in units of 10 ms."""
+    """Format `time_in_state`: frequency in kHz -> time at that frequency in units of 10 ms."""
     return "".join(f"{khz} {count}\n" for khz, count in ticks.items())
 
 
 def _thermal_files() -> dict[str, str]:
     files = {"sim/thermal/status": "0\n", "sim/thermal/override": "false\n"}
-    # The cache that a real thermal service may show unchanged for a whole run.
+    # A real thermal service may show its cached values unchanged for a whole run.
     files["sim/thermal/cached"] = "\tTemperature{mValue=27.3, mType=3, mName=skin-therm-usr, mStatus=0}\n"
     for number, (name, temperature) in enumerate(ZONES):
         files[f"{THERMAL}/thermal_zone{number}/type"] = f"{name}\n"

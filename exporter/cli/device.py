@@ -56,8 +56,8 @@ def _row(device: DeviceReport) -> dict[str, object]:
 
     who = device.identity
     return {
-        "serial": device.seen.serial,
-        "state": device.seen.state,
+        "serial": device.entry.serial,
+        "state": device.entry.state,
         "soc": (who.soc or None) if who else None,
         "ready": device.ready,
         "gates": [asdict(gate) for gate in device.gates],

@@ -47,7 +47,7 @@ class Judged:
     def words(self) -> str:
         """All that is to be said about it."""
         said = (self.judgement.reason, *(item.reason for item in self.worse))
-        return " ".join((*said, *(cause.what for cause in self.causes)))
+        return " ".join((*said, *(cause.description for cause in self.causes)))
 
 
 def judge_all(history: History, found: Found, cells: Iterable[Cell] | None = None) -> dict[Cell, Judged]:

@@ -183,5 +183,5 @@ def _chart(view: View) -> Chart:
 def _step(step: Step) -> str:
     share = f"{abs(step.slower):.1%} {'slower' if step.slower > 0 else 'faster'}"
     levels = f"{text.sig3(step.before_ms)} to {text.milliseconds(step.after_ms)}"
-    causes = " ".join(cause.what for cause in step.causes)
+    causes = " ".join(cause.description for cause in step.causes)
     return f"{step.started_at:%d %b %Y}: {levels}, {share}. {causes}"

@@ -119,7 +119,7 @@ class TestExitCodes:
             ({"ms": OVER}, 17, "FAIL"),
             ({"ms": CLOSE}, 18, "INCONCLUSIVE"),
             ({"ms": FAST, "scale": -1.0}, 17, "FAIL"),
-            ({"ms": FAST, "doubts": ("It says that it is a simulated device.",)}, 19, "NOT MEASURED"),
+            ({"ms": FAST, "doubts": ("It reports that it is a simulated device.",)}, 19, "NOT MEASURED"),
             ({"ms": FAST, "machine": "x86_64"}, 19, "NOT MEASURED"),
         ],
         ids=["pass", "over", "close", "wrong", "simulated", "x86"],

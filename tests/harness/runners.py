@@ -1,4 +1,4 @@
-"""Runners built once per machine, tiny models of each format, and jobs to run them with."""
+"""Runners that are built once per machine, a tiny model of each format, and jobs for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _base_exists() -> bool:
 
 
 def simulator_root() -> Path:
-    """The simulated devices' Debian root, with ONNX Runtime's headers and arm64 library; made if need be."""
+    """Return the Debian root of the simulated devices, with ONNX Runtime for arm64; make it if necessary."""
     if not _base_exists() and (reason := base.missing()):
         pytest.skip(reason)
     return base.base_root()
@@ -50,14 +50,14 @@ def host_build() -> tuple[Path, ...]:
 
 @functools.cache
 def arm64_build() -> tuple[Path, ...]:
-    """The runner for arm64 Linux, with what the simulated devices' Debian has of ONNX Runtime."""
+    """Build the runner for arm64 Linux with the ONNX Runtime of the simulated devices' Debian."""
     if not shutil.which("aarch64-linux-gnu-g++"):
         pytest.skip("there is no aarch64-linux-gnu-g++")
     return build.build("linux-arm64", onnxruntime=simulator_root() / "usr")
 
 
 def host_runner(backend: Backend) -> Path:
-    """This machine's runner; skips where a runtime's headers are missing."""
+    """Return this machine's runner; skip the test if a runtime's headers are missing."""
     for path in host_build():
         if path.name == f"runner-{backend}":
             return path
@@ -73,7 +73,7 @@ def find(target: Build, backend: Backend) -> Path | SetupError:
 
 @functools.cache
 def model(backend: Backend) -> Path:
-    """Takes a and b, each float32 [2, 3]; answers relu(a @ b.T) and a - b."""
+    """Return a model that maps a and b, each float32 [2, 3], to relu(a @ b.T) and a - b."""
     import torch
 
     class Net(torch.nn.Module):
@@ -132,7 +132,7 @@ class Ran:
 
 
 def job(backend: Backend, where: Path, path: Path | None = None) -> dict[str, Any]:
-    """A job as plain JSON values, so that a test may spoil it."""
+    """Return a job as plain JSON values, so that a test can make it invalid."""
     path = path or model(backend)
     samples = []
     for i, sample in enumerate(inputs()):
@@ -155,7 +155,7 @@ def job(backend: Backend, where: Path, path: Path | None = None) -> dict[str, An
 
 
 def run(runner: Path, values: dict[str, Any], where: Path, *before: str) -> Ran:
-    """Run a job as `before runner run JOB.json`."""
+    """Run `before runner run JOB.json`."""
     import json
 
     (where / "job.json").write_text(json.dumps(values))

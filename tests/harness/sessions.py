@@ -1,4 +1,4 @@
-"""Sessions as a real phone would give them, and a small program that speaks the runner's protocol."""
+"""Sessions like those of a real phone, and a small program that implements the runner's protocol."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def state(**changes: Any) -> State:
 def clocks(
     share: float = 1.0, cap_khz: int = 2841600, moments: int = 9, millidegrees: int = 52000
 ) -> tuple[Clock, ...]:
-    """Of a prime core that spends `share` of its time at its maximum, the rest at 844800 kHz."""
+    """Return clocks of a prime core that is at its maximum for `share` of the time, else at 844800 kHz."""
     gold, prime = CLUSTERS[1].policy, CLUSTERS[-1].policy
     return tuple(
         Clock(
@@ -84,7 +84,7 @@ def clocks(
 
 
 def without(moments: tuple[Clock, ...], *names: str) -> tuple[Clock, ...]:
-    """As a phone shows it that lets nobody read these files."""
+    """Return the moments of a phone on which these files are unreadable."""
     return tuple(
         Clock(m.at_ns, {path: text for path, text in m.texts.items() if not path.endswith(names)})
         for m in moments
@@ -98,8 +98,8 @@ def durations(seed: int, count: int = 300, ms: float = 8.0, slope: float = 0.0) 
     )
 
 
-def launch(index: int, taken: Sequence[int] | None = None, **changes: Any) -> Launch:
-    values = tuple(taken or durations(index))
+def launch(index: int, durations_ns: Sequence[int] | None = None, **changes: Any) -> Launch:
+    values = tuple(durations_ns or durations(index))
     starts = tuple(int(start) for start in np.concatenate([[0], np.cumsum(values)[:-1]]))
     known: dict[str, Any] = {
         "index": index,
@@ -122,7 +122,7 @@ def launch(index: int, taken: Sequence[int] | None = None, **changes: Any) -> La
 
 
 def session(**changes: Any) -> Session:
-    """Of a stable phone at 8 ms, unless changed."""
+    """Return a session of a stable phone at 8 ms, unless changed."""
     known: dict[str, Any] = {
         "task": BenchTask("model.onnx", Path("model.onnx"), "0" * 64, "onnxruntime", ()),
         "identity": identity(),
@@ -189,7 +189,7 @@ else:
 
 
 def stand_in(folder: Path) -> Path:
-    """A runner whose model file says what it does: "fine", "sleep 1", "hang" and so on."""
+    """Write a runner that does what its model file says: "fine", "sleep 1", "hang" and so on."""
     path = folder / "runner-onnxruntime"
     path.write_text(STAND_IN)
     path.chmod(0o755)
@@ -197,7 +197,7 @@ def stand_in(folder: Path) -> Path:
 
 
 def task(folder: Path, mode: str) -> BenchTask:
-    """A task for the stand-in runner."""
+    """Return a task for the stand-in runner."""
     import hashlib
 
     path = folder / f"{mode.replace(' ', '-')}.onnx"
@@ -208,7 +208,7 @@ def task(folder: Path, mode: str) -> BenchTask:
 
 
 DEVICE_STAND_IN = r"""#!/usr/bin/perl
-# As STAND_IN, for a simulated device: Debian's smallest root has perl and no Python.
+# The same as STAND_IN for a simulated device: Debian's smallest root has Perl but no Python.
 use strict;
 my $me = '"protocol":1,"runner":{"version":"0","os":"linux","arch":"x86_64","android_api":0,'
   . '"compiler":"none","backends":["onnxruntime"]}';
@@ -237,7 +237,7 @@ spill($result, "{$me,\"machine\":\"x86_64\",\"parts\":[],\"runtime\":\"stand-in 
 
 
 def device_stand_in(folder: Path) -> Path:
-    """`stand_in` for a simulated device; it knows "fine" and "sleep SECONDS"."""
+    """Write the stand-in runner of a simulated device; it knows "fine" and "sleep SECONDS"."""
     path = folder / "runner-onnxruntime"
     path.write_text(DEVICE_STAND_IN)
     return path

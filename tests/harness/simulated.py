@@ -1,11 +1,11 @@
-"""Simulated devices for tests: the real adbd, reached through an adb server of the test's own.
+"""Simulated devices for tests: the real adbd, reached through a private adb server.
 
     from tests.harness import simulated
 
     with simulated.devices(count=1, arch="x86_64") as (device,):
         device.serial, device.server_port          # for adb: ANDROID_ADB_SERVER_PORT, AdbClient(port=...)
         device.misbehave("offline", after_bytes=1 << 20, seconds=3.0)   # kinds: Simulated.misbehave
-        device.misbehave("none")                   # all is well again
+        device.misbehave("none")                   # ends all faults
         device.reconnect()                         # adb disconnect + connect
         device.root_path / "data/local/tmp"        # the device's files, from outside
         device.adb("shell", "id")                  # the adb client: CompletedProcess[str]
@@ -38,12 +38,12 @@ COMMAND = (
     "import sys; from android_harness import parse; from exporter.cli import main; "
     "parse.load1 = lambda text: 0.5; main(sys.argv[1:])",
 )
-"""export-mobile, for which no device is busy: simulated ones show this machine's load, which tests make."""
+"""Runs export-mobile without the load check, because simulated devices show the load of this machine."""
 
 
 @dataclass(frozen=True)
 class TestDevice:
-    """A simulated device that an adb server knows."""
+    """A simulated device that is connected to an adb server."""
 
     __test__ = False
     simulated: Simulated
@@ -67,7 +67,7 @@ class TestDevice:
 
 
 def cmdline(pid: int) -> bytes:
-    """The command line of a process of this machine; empty if it ended."""
+    """Return the command line of a process of this machine; empty if it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
@@ -98,16 +98,18 @@ def skip_where_impossible() -> None:
 def devices(
     count: int = 1, arch: Arch = "x86_64", serials: tuple[str, ...] = ()
 ) -> Iterator[tuple[TestDevice, ...]]:
-    """Bring devices up behind an adb server of their own; everything is gone after the block."""
+    """Start devices behind a private adb server; the devices and the server end with the block."""
     skip_where_impossible()
     with ExitStack() as stack:
         real_port = stack.enter_context(server.private_server())
-        found = []
+        started = []
         for _ in range(count):
-            found.append(start(arch))
-            stack.callback(found[-1].down)
-            server.connect(found[-1].address, real_port)
-        shown = serials or tuple(one.address for one in found)
-        pairs = {one.address: name for one, name in zip(found, shown, strict=True)}
+            started.append(start(arch))
+            stack.callback(started[-1].down)
+            server.connect(started[-1].address, real_port)
+        shown = serials or tuple(device.address for device in started)
+        pairs = {device.address: name for device, name in zip(started, shown, strict=True)}
         port = stack.enter_context(renaming_server(real_port, pairs)) if serials else real_port
-        yield tuple(TestDevice(one, name, port, real_port) for one, name in zip(found, shown, strict=True))
+        yield tuple(
+            TestDevice(device, name, port, real_port) for device, name in zip(started, shown, strict=True)
+        )

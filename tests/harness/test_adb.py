@@ -19,28 +19,28 @@ from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDe
 from android_harness.records import DeviceEntry
 
 HANGS_S = 60.0
-"""What a call with a deadline of a second ends within, on a busy machine too; one without takes longer."""
+"""Time within which a call with a deadline of a second ends, even on a busy machine."""
 Words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1)
 
 
 @given(Words)
 def test_a_shell_reads_back_the_words_that_were_quoted(words: list[str]) -> None:
-    """Whatever they hold; printf tells them apart by its own separator."""
+    """Quoted words arrive unchanged, whatever they contain; printf separates them."""
     line = adb.quote(("printf", "%s\\0", *words))
     printed = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True).stdout
     assert printed == b"".join(word.encode() + b"\0" for word in words)
 
 
 @pytest.mark.parametrize("program", ["A=b", "if", "~", "!", "{", "case"])
-def test_a_program_is_never_taken_for_the_shells_own(program: str) -> None:
-    """Neither for an assignment nor for a keyword: it is looked up, and not found."""
+def test_a_program_is_never_mistaken_for_shell_syntax(program: str) -> None:
+    """A program's name is mistaken neither for an assignment nor for a keyword."""
     ended = subprocess.run(["/bin/sh", "-c", adb.quote((program,))], capture_output=True, check=False)
     assert ended.returncode == 127
 
 
 @pytest.mark.parametrize("argv", [(), ("a\0b",), ("ls", "\udcff"), ("ls", "x" * 40_000)])
-def test_what_no_command_line_can_hold_is_refused(argv: tuple[str, ...]) -> None:
-    """Before anything reaches the device."""
+def test_invalid_commands_are_refused(argv: tuple[str, ...]) -> None:
+    """An invalid command is refused before anything reaches the device."""
     with pytest.raises(DeviceError):
         adb.quote(argv)
 
@@ -53,22 +53,22 @@ READY, LOCKED, GONE = (
 
 
 @pytest.mark.parametrize(
-    ("seen", "serial", "expected"),
+    ("entries", "serial", "expected"),
     [
         ((READY,), None, READY),
         ((READY, LOCKED, GONE), None, READY),
         ((READY, DeviceEntry("D", "device")), "D", DeviceEntry("D", "device")),
     ],
 )
-def test_the_one_that_can_be_talked_to_is_chosen(
-    seen: tuple[DeviceEntry, ...], serial: str, expected: DeviceEntry
+def test_the_usable_device_is_chosen(
+    entries: tuple[DeviceEntry, ...], serial: str, expected: DeviceEntry
 ) -> None:
-    """Or the one that is named."""
-    assert adb.choose(seen, serial) == expected
+    """The only usable device is chosen, or the one that is named."""
+    assert adb.choose(entries, serial) == expected
 
 
 @pytest.mark.parametrize(
-    ("seen", "serial", "words"),
+    ("entries", "serial", "words"),
     [
         ((), None, ("USB debugging", "adb connect", "udev")),
         ((LOCKED,), None, ("B (unauthorized", "accept")),
@@ -85,17 +85,17 @@ def test_the_one_that_can_be_talked_to_is_chosen(
         ((DeviceEntry("G", "something new"),), None, ("plug it in again",)),
     ],
 )
-def test_no_device_says_which_there_are_and_what_to_do(
-    seen: tuple[DeviceEntry, ...], serial: str | None, words: tuple[str, ...]
+def test_the_error_lists_the_candidates(
+    entries: tuple[DeviceEntry, ...], serial: str | None, words: tuple[str, ...]
 ) -> None:
-    """Each candidate with its state."""
+    """The error lists each candidate with its state and what to do."""
     with pytest.raises(NoDeviceError) as raised:
-        adb.choose(seen, serial)
+        adb.choose(entries, serial)
     assert not [word for word in words if word not in str(raised.value)]
 
 
 class Server:
-    """Speaks as much of adb's protocol as a call needs, then does `behave` with the connection."""
+    """A server that implements as much of adb's protocol as a call needs, then calls `behave`."""
 
     def __init__(self, behave: Callable[[socket.socket, str], None]) -> None:
         self.behave = behave
@@ -126,7 +126,7 @@ class Server:
                     self.behave(connection, command)
 
     def close(self) -> None:
-        # shutdown wakes the thread that waits in accept; close alone would leave it there.
+        # shutdown wakes the thread that waits in accept; close alone does not.
         for each in (self.socket, *self.open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -153,7 +153,7 @@ def serve(
 
 
 def hang(connection: socket.socket, command: str) -> None:
-    """Until the other side gives up."""
+    """Keep the connection open until the client gives up."""
     connection.settimeout(2 * HANGS_S)
     while connection.recv(1 << 16):
         pass
@@ -198,7 +198,7 @@ def say(text: str) -> Callable[[socket.socket, str], None]:
         (flood, DeviceError, "more than expected"),
         (boast, DeviceError, "more than expected"),
         (hang_up, Disconnected, "disconnected while running"),
-        (say("device 'A 1' not found"), Disconnected, "not found"),
+        (say("device 'A 1' not reports"), Disconnected, "not reports"),
         (say("device offline"), Disconnected, "device offline"),
         (say("device unauthorized.\nThis adb server's …"), DeviceError, "accept"),
     ],
@@ -207,7 +207,7 @@ def say(text: str) -> Callable[[socket.socket, str], None]:
 def test_every_way_a_command_can_fail_ends_in_time_and_in_our_errors(
     serve: Callable[..., None], behave: Callable[..., None], error: type[HarnessError], message: str
 ) -> None:
-    """A device that sends a byte now and then does not outlive the deadline either."""
+    """Every failure ends in time with an error of the harness, even if the device sends byte after byte."""
     serve(behave)
     start = time.monotonic()
     with pytest.raises(error, match=message) as raised:
@@ -220,7 +220,7 @@ def test_every_way_a_command_can_fail_ends_in_time_and_in_our_errors(
 def test_a_transfer_over_a_hung_link_ends(
     serve: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: str
 ) -> None:
-    """In adbutils file transfers have no timeout of their own."""
+    """A transfer keeps its deadline, although adbutils' file transfers have no timeout."""
     monkeypatch.setattr(adb, "transfer_s", lambda size: 0.5)
     serve(hang)
     (tmp_path / "a").write_bytes(bytes(1000))
@@ -232,8 +232,8 @@ def test_a_transfer_over_a_hung_link_ends(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_server_that_hangs_is_told_of(serve: Callable[..., None]) -> None:
-    """It costs one deadline."""
+def test_a_hanging_server_is_reported(serve: Callable[..., None]) -> None:
+    """A server that hangs takes one deadline and is reported."""
     serve(hang)
     with pytest.raises(Disconnected, match="the adb server stopped answering"):
         adb.list_devices()
@@ -242,7 +242,7 @@ def test_a_server_that_hangs_is_told_of(serve: Callable[..., None]) -> None:
 def test_one_hanging_device_costs_the_listing_only_its_deadline(
     serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Devices are asked at the same time, and those in other states not at all."""
+    """Devices are examined at the same time, and unusable ones not at all."""
     from android_harness import identity
 
     monkeypatch.setattr(identity, "SCRIPT_S", 2.0)
@@ -264,16 +264,16 @@ def test_one_hanging_device_costs_the_listing_only_its_deadline(
 
     rows = [("A 1", "device"), ("B", "device"), ("C", "unauthorized"), ("D", "device")]
     serve(behave)
-    found = listing.reports()
+    reports = listing.reports()
     assert together == 3
-    assert [(report.seen.serial, report.seen.state) for report in found] == rows
-    assert [report.ready for report in found] == [False] * 4
-    assert "stopped answering" in found[0].gates[0].seen
-    assert "accept" in found[2].gates[0].fix
+    assert [(report.entry.serial, report.entry.state) for report in reports] == rows
+    assert [report.ready for report in reports] == [False] * 4
+    assert "stopped answering" in reports[0].gates[0].seen
+    assert "accept" in reports[2].gates[0].fix
 
 
 def test_reconnect_gives_up_in_time(serve: Callable[..., None]) -> None:
-    """And says so."""
+    """Reconnecting gives up at its deadline with an error."""
     serve(say("device offline"))
     start = time.monotonic()
     with pytest.raises(Disconnected, match="did not come back within 1 s"):
@@ -282,13 +282,13 @@ def test_reconnect_gives_up_in_time(serve: Callable[..., None]) -> None:
 
 
 def test_a_server_is_started_where_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one; it knows no device, and the message says what to do."""
+    """A real server is started; it knows no device, and the message says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for name, value in {"ANDROID_ADB_SERVER_PORT": port, "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     try:
-        with pytest.raises(NoDeviceError, match=r"'none of these'|adb lists none"):
+        with pytest.raises(NoDeviceError, match=r"'none of these'|adb lists no device"):
             adb.connect("none of these")
     finally:
         from adbutils._utils import adb_path
@@ -296,15 +296,15 @@ def test_a_server_is_started_where_none_runs(tmp_path: Path, monkeypatch: pytest
         subprocess.run([adb_path(), "-P", port, "kill-server"], capture_output=True, check=True)
 
 
-def test_a_port_that_is_none_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is named."""
+def test_an_invalid_port_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid port is reported with the name of its variable."""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "usb")
     with pytest.raises(SetupError, match="ANDROID_ADB_SERVER_PORT"):
         adb.list_devices()
 
 
-def test_an_adb_that_cannot_start_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it printed."""
+def test_an_adb_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error contains what adb printed."""
     (tmp_path / "adb").write_text("#!/bin/sh\necho cannot bind >&2; exit 1\n")
     (tmp_path / "adb").chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -315,7 +315,7 @@ def test_an_adb_that_cannot_start_is_told_of(tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And importing the module needs it not."""
+    """The error names the command that installs adbutils; importing the module does not need it."""
     monkeypatch.setitem(sys.modules, "adbutils", None)
     monkeypatch.delitem(sys.modules, "android_harness.adb_client", raising=False)
     monkeypatch.delattr("android_harness.adb_client", raising=False)
@@ -324,8 +324,8 @@ def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("path", ["relative", "/a\0b", "/\udcff"])
-def test_paths_that_are_none_are_refused(path: str, tmp_path: Path) -> None:
-    """Before the device is asked."""
+def test_invalid_paths_are_refused(path: str, tmp_path: Path) -> None:
+    """An invalid path is refused before the device is contacted."""
     (tmp_path / "a").touch()
     with pytest.raises(DeviceError):
         adb.AdbDevice("A").push(tmp_path / "a", path)

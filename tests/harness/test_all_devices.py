@@ -1,4 +1,4 @@
-"""`android_harness.all_devices`: several devices at once, here stand-ins on this machine."""
+"""`android_harness.all_devices` measures on several devices at once; here they are stand-ins."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PLAN = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=0.0)
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests' load on this machine is no reason not to start."""
+    """Ignore the load of this machine, which other tests cause."""
     monkeypatch.setattr(parse, "load1", lambda text: 0.5)
 
 
 class Named(HostDevice):
-    """This machine under another name, whose settings cannot be changed."""
+    """This machine under another name; its settings cannot be changed."""
 
     def __init__(self, serial: str, broken: bool = False) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def benched(
             [sessions.task(folder, mode) for mode in ([modes] if isinstance(modes, str) else modes)],
             PLAN,
             soc=None,
-            observer=lambda serial, what: None,
+            observer=lambda serial, step: None,
             programs=lambda device, identity: lambda backend: program,
             measured=measured,
             finished=finished,
@@ -66,16 +66,16 @@ def benched(
 
 
 def test_one_broken_device_stops_no_other(tmp_path: Path) -> None:
-    """Its failure is data."""
-    found = benched(tmp_path, "fine", Named("a"), Named("b", broken=True), Named("c"))
-    assert str(found["b"].error) == "it burns"
+    """A failure of one device becomes its outcome; the others finish."""
+    outcomes = benched(tmp_path, "fine", Named("a"), Named("b", broken=True), Named("c"))
+    assert str(outcomes["b"].error) == "it burns"
     for serial in "ac":
-        assert found[serial].error is None
-        assert isinstance(found[serial].results[0], Session)
+        assert outcomes[serial].error is None
+        assert isinstance(outcomes[serial].results[0], Session)
 
 
 class Meeting(Named):
-    """One that runs a job only once every other device has one to run."""
+    """A device that runs a job only when every other device has one to run."""
 
     def __init__(self, serial: str, everyone: threading.Barrier) -> None:
         super().__init__(serial)
@@ -88,14 +88,14 @@ class Meeting(Named):
 
 
 def test_devices_work_at_the_same_time(tmp_path: Path) -> None:
-    """No launch of one waits for another device to be done; how much faster that is, `benchmarks/` shows."""
+    """No launch waits for another device to finish; `benchmarks/devices_at_once.py` measures the gain."""
     everyone = threading.Barrier(3)
-    found = benched(tmp_path, "fine", *(Meeting(name, everyone) for name in "abc"))
-    assert all(isinstance(one.results[0], Session) for one in found.values())
+    outcomes = benched(tmp_path, "fine", *(Meeting(name, everyone) for name in "abc"))
+    assert all(isinstance(outcome.results[0], Session) for outcome in outcomes.values())
 
 
 def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner that hangs for its whole deadline does not hold it up; nothing loses the signal."""
+    """A runner that hangs does not delay Ctrl-C, and no signal is lost."""
     devices = [Named("a"), Named("b")]
     before = signal.getsignal(signal.SIGINT)
     waited = all_devices._all_done
@@ -104,7 +104,7 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
     def interrupted(futures: Sequence[Future[all_devices.Outcome]]) -> bool:
         if all(list(Path(device.root).glob("programs/*/log")) for device in devices):
             monkeypatch.setattr(all_devices, "_all_done", waited)
-            with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
+            with contextlib.suppress(KeyboardInterrupt):  # like Python in a finaliser
                 signal.raise_signal(signal.SIGINT)
         return waited(futures)
 
@@ -118,33 +118,33 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
 def test_ctrl_c_in_the_last_round_comes_after_what_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was handed on already; the other task, which waited for its last launch, is dropped."""
-    kept: list[tuple[str, str]] = []
+    """A complete session has been handed on; the other task, which waits for its last launch, is dropped."""
+    stored: list[tuple[str, str]] = []
     ended: list[all_devices.Outcome] = []
     sent = threading.Event()
     waited = all_devices._all_done
 
-    def keep(serial: str, session: Session) -> None:
-        kept.append((serial, session.task.name))
+    def store(serial: str, session: Session) -> None:
+        stored.append((serial, session.task.name))
         sent.wait(60)
 
     def interrupted(futures: Sequence[Future[all_devices.Outcome]]) -> bool:
-        if kept and not sent.is_set():
+        if stored and not sent.is_set():
             signal.raise_signal(signal.SIGINT)
             sent.set()
         return waited(futures)
 
     monkeypatch.setattr(all_devices, "_all_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        benched(tmp_path, ["sleep 0", "fine"], Named("a"), measured=keep, finished=ended.append)
-    assert (kept, ended) == ([("a", "fine")], [])
+        benched(tmp_path, ["sleep 0", "fine"], Named("a"), measured=store, finished=ended.append)
+    assert (stored, ended) == ([("a", "fine")], [])
 
 
-def test_a_session_that_cannot_be_kept_is_no_fault_of_its_device(tmp_path: Path) -> None:
-    """The caller's own error comes out, once the other device is done."""
+def test_a_session_that_cannot_be_stored_is_not_the_devices_fault(tmp_path: Path) -> None:
+    """The caller's own error is raised once the other device has finished."""
     ended: list[str] = []
 
-    def keep(serial: str, session: Session) -> None:
+    def store(serial: str, session: Session) -> None:
         if serial == "a":
             raise HistoryError("The disk is full.")
 
@@ -154,17 +154,17 @@ def test_a_session_that_cannot_be_kept_is_no_fault_of_its_device(tmp_path: Path)
             "fine",
             Named("a"),
             Named("b"),
-            measured=keep,
+            measured=store,
             finished=lambda outcome: ended.append(outcome.serial),
         )
     assert ended == ["b"]
 
 
 def test_samples_are_json_lines(tmp_path: Path) -> None:
-    """A header, then a launch a line, with every duration; nothing is left aside."""
+    """The file has a header and a line with every duration for each launch; no temporary file remains."""
     session = sessions.session()
     all_devices.write_samples(session, tmp_path / "device" / "a.jsonl")
     header, *rows = map(json.loads, (tmp_path / "device" / "a.jsonl").read_text().splitlines())
     assert header["artifact"] == "model.onnx"
-    assert [row["durations_ns"] for row in rows] == [list(one.durations_ns) for one in session.launches]
+    assert [row["durations_ns"] for row in rows] == [list(launch.durations_ns) for launch in session.launches]
     assert [path.name for path in (tmp_path / "device").iterdir()] == ["a.jsonl"]

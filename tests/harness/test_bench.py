@@ -1,4 +1,4 @@
-"""`android_harness.bench` against a small program that speaks the runner's protocol, on this machine."""
+"""`android_harness.bench` with a small program that implements the runner's protocol, on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN = BenchConfig(launches=2, min_iterations=50, min_seconds=0.0, max_seconds=2
 
 
 class Breaking(HostDevice):
-    """Loses the connection, or fails, where the test says so."""
+    """A device that loses the connection, or fails, where the test wants it."""
 
     def __init__(self, breaks: Callable[[tuple[str, ...]], bool] = lambda argv: False) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def measured(folder: Path, *modes: str, device: Device | None = None) -> tuple[S
     program = Program(sessions.stand_in(folder))
     tasks = [sessions.task(folder, mode) for mode in modes]
     who = identity.identify(device)
-    return bench.measure(device, who, lambda backend: program, tasks, PLAN, lambda serial, what: None)
+    return bench.measure(device, who, lambda backend: program, tasks, PLAN, lambda serial, step: None)
 
 
 def log(device: HostDevice) -> list[str]:
@@ -54,46 +54,46 @@ def log(device: HostDevice) -> list[str]:
     return path.read_text().split()
 
 
-def test_a_work_comes_back_as_a_session(tmp_path: Path) -> None:
-    """Launches, outputs that are the stand-in's inputs, one canary more than launches, both states."""
-    (found,) = measured(tmp_path, "fine")
-    assert isinstance(found, Session)
-    assert [launch.index for launch in found.launches] == [0, 1]
-    assert len(found.canary_ns) == 3
-    for launch in found.launches:
-        for given, came in zip(found.task.samples, launch.outputs, strict=True):
+def test_a_task_becomes_a_session(tmp_path: Path) -> None:
+    """A session has the launches, their outputs, one canary more than launches, and both states."""
+    (session,) = measured(tmp_path, "fine")
+    assert isinstance(session, Session)
+    assert [launch.index for launch in session.launches] == [0, 1]
+    assert len(session.canary_ns) == 3
+    for launch in session.launches:
+        for given, came in zip(session.task.samples, launch.outputs, strict=True):
             np.testing.assert_array_equal(given[0], came[0])
 
 
 def test_launches_alternate(tmp_path: Path) -> None:
-    """ABC, then CBA."""
+    """The order of three tasks is ABC, then CBA."""
     device = HostDevice()
-    found = measured(tmp_path, "fine", "sleep 0", "sleep 0.0", device=device)
-    hashes = [item.task.sha256 for item in found]
+    results = measured(tmp_path, "fine", "sleep 0", "sleep 0.0", device=device)
+    hashes = [result.task.sha256 for result in results]
     assert log(device) == [*hashes, *reversed(hashes)]
 
 
 def test_a_session_is_handed_on_once_it_is_complete(tmp_path: Path) -> None:
-    """Before the others' last launches, with all that it has in the end; what failed is not."""
+    """A session is handed on before the other tasks' last launches; a failed task is not handed on."""
     device = HostDevice()
     handed_on: list[tuple[Session, int]] = []
-    found = bench.measure(
+    results = bench.measure(
         device,
         identity.identify(device),
         lambda backend: Program(sessions.stand_in(tmp_path)),
         [sessions.task(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
         PLAN,
-        lambda serial, what: None,
+        lambda serial, step: None,
         lambda session: handed_on.append((session, len(log(device)))),
     )
     assert [(session.task.name, launches) for session, launches in handed_on] == [("sleep 0", 4), ("fine", 5)]
     assert [vars(session) for session, _ in handed_on[::-1]] == [
-        vars(one) for one in found if isinstance(one, Session)
+        vars(result) for result in results if isinstance(result, Session)
     ]
 
 
 def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
-    """The second time only jobs are sent, unless a content there is not what its name says."""
+    """A second run sends only jobs, unless a file's content on the device has changed."""
     device = Breaking()
     measured(tmp_path, "fine", device=device)
     stored = [path for path in device.pushed if not path.endswith("job.json")]
@@ -119,8 +119,8 @@ def test_nothing_is_pushed_twice(tmp_path: Path) -> None:
         ("extra", "result is malformed: extra"),
     ],
 )
-def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, words: str) -> None:
-    """Crashes and lies are told from each other; the other task is measured."""
+def test_a_failing_runner_fails_only_its_own_task(tmp_path: Path, mode: str, words: str) -> None:
+    """Crashes and impossible results have different messages; the other task is measured."""
     bad, good = measured(tmp_path, mode, "fine")
     assert isinstance(good, Session)
     assert isinstance(bad, Failed)
@@ -130,7 +130,7 @@ def test_a_failing_runner_fails_its_own_work_only(tmp_path: Path, mode: str, wor
 
 
 def test_a_runner_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the deadline, and the other task goes on."""
+    """A hanging runner is killed at its deadline, and the other task continues."""
     monkeypatch.setattr("android_harness.launch.LOAD_S", -1.0)
     bad, good = measured(tmp_path, "hang", "fine")
     assert isinstance(bad, Failed)
@@ -139,7 +139,7 @@ def test_a_runner_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 class Once:
-    """True the first `times` a launch of the runner is about to start."""
+    """A condition that holds for the first `times` launches of the runner."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -150,17 +150,17 @@ class Once:
         return hit
 
 
-def test_only_the_launch_that_was_cut_off_is_repeated(tmp_path: Path) -> None:
-    """Two lost connections, two launches in the end."""
+def test_only_an_interrupted_launch_is_repeated(tmp_path: Path) -> None:
+    """After two lost connections there are still two launches."""
     device = Breaking(Once(2))
-    (found,) = measured(tmp_path, "fine", device=device)
-    assert isinstance(found, Session)
+    (session,) = measured(tmp_path, "fine", device=device)
+    assert isinstance(session, Session)
     assert device.reconnects == 2
     assert len(log(device)) == 2
 
 
-def test_a_third_lost_connection_fails_the_work(tmp_path: Path) -> None:
-    """The other one is measured."""
+def test_a_third_lost_connection_fails_the_task(tmp_path: Path) -> None:
+    """The third lost connection fails the task; the other task is measured."""
     bad, good = measured(tmp_path, "fine", "sleep 0", device=Breaking(Once(3)))
     assert isinstance(bad, Failed)
     assert isinstance(bad.reason, Disconnected)
@@ -168,7 +168,7 @@ def test_a_third_lost_connection_fails_the_work(tmp_path: Path) -> None:
 
 
 class Ended(Breaking):
-    """Loses the connection after the runner has ended, before it says so."""
+    """A device that loses the connection after the runner has ended, but before its exit code arrives."""
 
     lost = False
 
@@ -181,8 +181,8 @@ class Ended(Breaking):
 
 
 def test_a_finished_launch_is_never_repeated(tmp_path: Path) -> None:
-    """Its result is fetched once the device is back."""
+    """The result of a finished launch is fetched once the device is back."""
     device = Ended()
-    (found,) = measured(tmp_path, "fine", device=device)
-    assert isinstance(found, Session)
+    (session,) = measured(tmp_path, "fine", device=device)
+    assert isinstance(session, Session)
     assert len(log(device)) == 2

@@ -1,4 +1,4 @@
-"""What `runner build` asks for, says and hands to CMake."""
+"""`runner build`: what it requires, reports and passes to CMake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness import runners
 RECORD = """
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
-if(ANDROID_ABI)  # CMake's own trial compilations read this file too, without the preset
+if(ANDROID_ABI)  # CMake's own trial compilations also read this file, without the preset
   file(WRITE "{out}" "${ANDROID_ABI} ${ANDROID_PLATFORM} ${ANDROID_STL}")
 endif()
 """
@@ -26,7 +26,7 @@ endif()
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test builds into a cache of its own."""
+    """Build into a separate cache in each test."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
 
@@ -38,38 +38,38 @@ def _aar(folder: Path) -> Path:
 
 
 def test_missing_ndk(tmp_path: Path) -> None:
-    """Without an NDK the message says what is not set and where to get one."""
+    """The error for a missing NDK names the variable and the download page."""
     with pytest.raises(SetupError, match=r"ANDROID_NDK_HOME is not set.*developer\.android\.com/ndk"):
         build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"))
 
 
 def test_wrong_ndk(tmp_path: Path) -> None:
-    """A folder that is no NDK is named."""
-    with pytest.raises(SetupError, match=r"No Android NDK in .*nothing"):
+    """A folder that is not an NDK is named."""
+    with pytest.raises(SetupError, match=r"There is no Android NDK in .*nothing"):
         build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"), ndk=tmp_path / "nothing")
 
 
 def test_no_headers(tmp_path: Path) -> None:
     """A folder without ONNX Runtime's headers is refused before anything is compiled."""
-    with pytest.raises(SetupError, match=r"holds no onnxruntime_c_api\.h"):
+    with pytest.raises(SetupError, match=r"does not contain onnxruntime_c_api\.h"):
         build.build("linux-arm64", onnxruntime=tmp_path)
 
 
 @pytest.mark.parametrize("target", ["android-arm64", "linux-arm64"])
 def test_nothing_to_build(target: Build) -> None:
-    """A device's runner takes at least one runtime."""
+    """A device's runner needs at least one runtime."""
     with pytest.raises(SetupError, match="nothing to build"):
         build.build(target)
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    """A root that is no folder is named."""
-    with pytest.raises(SetupError, match="absent is no folder"):
+    """A root that is not a folder is named."""
+    with pytest.raises(SetupError, match="absent is not a folder"):
         build.build("linux-arm64", executorch=tmp_path / "absent")
 
 
 def test_not_built() -> None:
-    """A runner that was never built is asked for by the exact command."""
+    """The error for a missing runner contains the command that builds it."""
     with pytest.raises(
         SetupError, match="export-mobile runner build --for android-arm64 --onnxruntime FOLDER"
     ):
@@ -77,7 +77,7 @@ def test_not_built() -> None:
 
 
 def test_the_android_preset_reaches_the_ndk(tmp_path: Path) -> None:
-    """The preset's ABI, platform and C++ library arrive in the NDK's toolchain file."""
+    """The preset's ABI, platform and C++ library reach the NDK's toolchain file."""
     toolchain = tmp_path / "ndk/build/cmake/android.toolchain.cmake"
     toolchain.parent.mkdir(parents=True)
     out = tmp_path / "seen"
@@ -97,7 +97,7 @@ def test_the_android_preset_reaches_the_ndk(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same build again compiles nothing; afterwards the runner is found."""
+    """Repeating a build compiles nothing, and the runner is found afterwards."""
     monkeypatch.undo()
     built = runners.host_build()
     lines: list[str] = []
@@ -109,9 +109,9 @@ def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_what_the_compiler_said(tmp_path: Path) -> None:
-    """A failed build names the log that holds the compiler's words."""
+    """The error of a failed build names the log with the compiler's output."""
     aar = _aar(tmp_path / "aar")
     (aar / "lib").mkdir()
     (aar / "lib/libonnxruntime.so").write_text("no library")
-    with pytest.raises(SetupError, match=r"did not build: .* All of it is in .*configure\.log"):
+    with pytest.raises(SetupError, match=r"did not build: .* The complete output is in .*configure\.log"):
         build.build("linux-arm64", onnxruntime=aar)

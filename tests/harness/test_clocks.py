@@ -1,4 +1,4 @@
-"""`android_harness.clocks`: what sysfs texts prove, over recorded texts and over the simulator's."""
+"""`android_harness.clocks`: what sysfs texts prove, recorded ones and those of the simulator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIME = sessions.CLUSTERS[-1]
 
 
 def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
-    """On the prime core, which stands at its maximum at every moment but for the changes in the last one."""
+    """Return a session on the prime core at its maximum, except for the changes in the last reading."""
     fixed = {
         "scaling_min_freq": "2841600\n",
         "scaling_cur_freq": "2841600\n",
@@ -26,8 +26,8 @@ def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
         "stats/time_in_state": f"{lowest_khz} 10\n2841600 900\n",
     }
     moments = tuple(
-        Clock(at, {f"{PRIME.policy}/{name}": text for name, text in found.items()})
-        for at, found in enumerate((fixed, fixed, fixed | dict(changes)))
+        Clock(at, {f"{PRIME.policy}/{name}": text for name, text in texts.items()})
+        for at, texts in enumerate((fixed, fixed, fixed | dict(changes)))
     )
     launches = tuple(sessions.launch(i, clocks=moments) for i in range(5))
     return sessions.session(launches=launches, config=replace(sessions.session().config, affinity="80"))
@@ -44,23 +44,23 @@ def locked(changes: Mapping[str, str], lowest_khz: int = 844800) -> Session:
     ],
 )
 def test_clocks_are_locked_only_where_every_moment_shows_it(changes: dict[str, str], expected: str) -> None:
-    """One other or unreadable reading is enough."""
+    """One different or unreadable reading is enough to disprove a lock."""
     assert clocks.state(locked(changes)) == expected
 
 
 def test_a_clock_held_at_its_minimum_is_not_locked() -> None:
-    """That is a phone in need of rest."""
+    """A clock at its minimum means that the phone is throttled."""
     assert clocks.state(locked({}, lowest_khz=2841600)) == "unlocked"
 
 
 @pytest.mark.parametrize("session", [sessions.session(), sessions.session(launches=())])
 def test_what_is_not_seen_is_unknown(session: Session) -> None:
-    """The current clock was not read; nothing was run."""
+    """The state is unknown if the current clock was not read, or if nothing ran."""
     assert clocks.state(session) == "unknown"
 
 
 def simulated(root: Path, throttling: bool) -> Session:
-    """A session whose texts come from the simulator's clocks and temperatures, 12 moments a launch."""
+    """Return a session with 12 readings per launch of the simulator's clocks and temperatures."""
     for path, text in device_files("x86_64").items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -79,11 +79,11 @@ def simulated(root: Path, throttling: bool) -> Session:
 
 
 def test_the_simulators_throttling_is_seen(tmp_path: Path) -> None:
-    """Its falling limit, its falling clock and its heat, each by a flag of its own."""
+    """Its falling limit, its falling clock and its heat each raise a flag."""
     names = {flag.partition(":")[0] for flag in instability.find_flags(simulated(tmp_path, throttling=True))}
     assert names == {"cap", "frequency", "heat"}
 
 
 def test_the_simulator_at_rest_is_stable(tmp_path: Path) -> None:
-    """The same path raises nothing where nothing throttles."""
+    """The simulator raises no flag if nothing throttles."""
     assert instability.find_flags(simulated(tmp_path, throttling=False)) == ()

@@ -1,4 +1,4 @@
-"""The Python side on the real adbd: quoting, deadlines, failures, identity, settings and the listing."""
+"""The Python side with the real adbd: quoting, deadlines, failures, identity, settings and the listing."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def file_of(folder: Path, size: int) -> Path:
 
 
 def test_two_devices_with_spaces_are_listed_and_ambiguous(phone: adb.AdbDevice) -> None:
-    """The message names both."""
-    assert [seen.serial for seen in adb.list_devices()] == ["lab phone 1", "lab phone 2"]
+    """The error for two devices names both."""
+    assert [entry.serial for entry in adb.list_devices()] == ["lab phone 1", "lab phone 2"]
     with pytest.raises(NoDeviceError, match=r"2 devices: lab phone 1 \(device\); lab phone 2 \(device\)"):
         adb.connect()
 
 
 def test_arguments_arrive_as_given(phone: adb.AdbDevice) -> None:
-    """Whatever they hold, through the device's own shell."""
+    """Arguments arrive unchanged through the device's shell, whatever they contain."""
     assert phone.run("printf", "%s|", *HOSTILE, "").stdout == "".join(f"{w}|" for w in (*HOSTILE, ""))
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("nosuch", 127)])
 def test_exit_codes_and_streams(phone: adb.AdbDevice, script: str, code: int) -> None:
-    """`exit` would skip an echo that tells the code."""
+    """Exit codes are exact even if the script itself calls `exit`."""
     ended = phone.run("sh", "-c", f"echo out; echo err >&2; {script}")
     assert (ended.exit_code, ended.stdout, ended.stderr[:4]) == (code, "out\n", "err\n")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_files_of_any_name_go_there_and_back(phone: adb.AdbDevice, tmp_path: Path, name: str) -> None:
-    """Byte for byte."""
+    """Files arrive byte for byte, whatever their names are."""
     source = file_of(tmp_path, 100_000)
     phone.push(source, f"{phone.root}/{name}")
     phone.pull(f"{phone.root}/{name}", tmp_path / "back")
@@ -71,7 +71,7 @@ def test_files_of_any_name_go_there_and_back(phone: adb.AdbDevice, tmp_path: Pat
 
 
 def test_a_command_that_hangs_costs_its_deadline(phone: adb.AdbDevice) -> None:
-    """The device is fine, and the message does not blame the cable."""
+    """A hanging command takes its deadline; the message does not blame the cable."""
     start = time.monotonic()
     with pytest.raises(DeviceError, match=r"did not end within 0\.5 s") as raised:
         phone.run("sleep", "300", timeout_s=0.5)
@@ -79,10 +79,10 @@ def test_a_command_that_hangs_costs_its_deadline(phone: adb.AdbDevice) -> None:
     assert time.monotonic() - start < 60
 
 
-def test_a_full_disk_is_told_with_what_is_free_and_needed(
+def test_the_error_of_a_full_disk_says_what_is_free_and_needed(
     pair: tuple[TestDevice, ...], phone: adb.AdbDevice, tmp_path: Path
 ) -> None:
-    """And no part of the file stays."""
+    """The error says how much is free and how much is needed; no part of the file remains."""
     pair[0].misbehave("disk_full", free_bytes=1 << 20)
     with pytest.raises(DeviceError, match=r"full.*needs 8\.0 MB, 1\.\d MB are free"):
         phone.push(file_of(tmp_path, 8_000_000), f"{phone.root}/big")
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_with_what_is_free_and_needed(
 def test_a_device_that_goes_offline_in_a_push_is_back_after_reconnect(
     pair: tuple[TestDevice, ...], phone: adb.AdbDevice, tmp_path: Path
 ) -> None:
-    """A second try succeeds; the other device never notices."""
+    """A second attempt succeeds, and the other device is unaffected."""
     source = file_of(tmp_path, 8_000_000)
     pair[0].misbehave("offline", after_bytes=1 << 20, seconds=1.0)
     with pytest.raises(Disconnected):
@@ -107,11 +107,11 @@ def test_a_device_that_goes_offline_in_a_push_is_back_after_reconnect(
 def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
     pair: tuple[TestDevice, ...], phone: adb.AdbDevice
 ) -> None:
-    """The other one is identified all the same."""
+    """An unauthorised device is listed with what to do; the other device is identified."""
     pair[0].misbehave("unauthorized")
     pair[0].reconnect()
     wait_until(lambda: DeviceEntry("lab phone 1", "unauthorized") in adb.list_devices())
-    rows = {report.seen.serial: report for report in listing.reports()}
+    rows = {report.entry.serial: report for report in listing.reports()}
     assert "accept" in rows["lab phone 1"].gates[0].fix
     other = rows["lab phone 2"].identity
     assert other is not None
@@ -121,7 +121,7 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
 
 
 def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> None:
-    """Its chip is known and its readings make sense, and it says itself what it is."""
+    """A simulated device reports its chip and plausible readings, and that it is simulated."""
     who = identity.identify(phone)
     state = identity.read_state(phone, who)
     assert (who.soc, who.chip) == ("SM8250", "snapdragon865")
@@ -132,8 +132,8 @@ def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> No
         assert phone.run("cat", path).exit_code == 0, path
 
 
-def test_settings_are_changed_and_put_back(phone: adb.AdbDevice) -> None:
-    """One that was unset is unset again."""
+def test_settings_are_changed_and_restored(phone: adb.AdbDevice) -> None:
+    """Settings are changed and restored; one that was unset is unset again."""
     before = phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout
     with settings.changed(phone) as problems:
         assert problems == ()

@@ -21,7 +21,7 @@ def who(text: str = IDENTITY, serial: str = "0a1b2c3d") -> Identity:
 
 
 def test_an_865_is_known_by_all_its_sources() -> None:
-    """Name, platform, cores and prime clock agree, and nothing speaks against a real phone."""
+    """Name, platform, cores and prime clock agree, and nothing indicates another device."""
     phone = who()
     assert (phone.soc, phone.chip, phone.doubts) == ("SM8250", "snapdragon865", ())
     assert (phone.manufacturer, phone.model, phone.android, phone.sdk) == ("Xiaomi", "Mi 10", "12", 31)
@@ -33,7 +33,7 @@ def test_an_865_is_known_by_all_its_sources() -> None:
     [("2841600", "snapdragon865"), ("3091200", "snapdragon865+"), ("3187200", "snapdragon870")],
 )
 def test_the_prime_cores_clock_tells_the_three_konas_apart(prime_khz: str, chip: str) -> None:
-    """All three say SM8250 and kona."""
+    """All three report SM8250 and kona."""
     phone = who(IDENTITY.replace("2841600", prime_khz))
     assert (phone.soc, phone.chip) == ("SM8250", chip)
 
@@ -49,14 +49,14 @@ def test_the_prime_cores_clock_tells_the_three_konas_apart(prime_khz: str, chip:
     ],
 )
 def test_a_source_that_disagrees_leaves_the_soc_empty(old: str, new: str, reason: str) -> None:
-    """And the reasons tell which it is."""
+    """The reasons name the source that disagrees."""
     phone = who(IDENTITY.replace(old, new))
     assert (phone.soc, phone.chip) == ("", "")
-    assert any(reason in said for said in phone.soc_reasons)
+    assert any(reason in source for source in phone.soc_reasons)
 
 
-def test_one_name_is_enough_where_the_others_are_silent() -> None:
-    """ro.soc.model is absent before Android 12, and newer kernels have no Hardware line."""
+def test_one_name_is_enough_if_the_others_are_missing() -> None:
+    """Android 11 has no ro.soc.model, and newer kernels have no Hardware line."""
     text = IDENTITY.replace("[ro.soc.model]: [SM8250]\n", "").replace(
         "/proc/cpuinfo:Hardware", "/proc/other:x"
     )
@@ -64,14 +64,14 @@ def test_one_name_is_enough_where_the_others_are_silent() -> None:
 
 
 def test_unreadable_clocks_leave_the_chip_open() -> None:
-    """Without them an 870 cannot be told from an 865."""
+    """An 870 cannot be distinguished from an 865 without clocks."""
     phone = who(IDENTITY.replace("/cpufreq/", "/denied/"))
     assert (phone.soc, phone.chip, phone.clusters) == ("SM8250", "", ())
 
 
 @pytest.mark.parametrize("soc", identity.SOCS, ids=lambda soc: soc.name)
 def test_each_target_is_known_by_its_platform(soc: identity.Soc) -> None:
-    """The table's platforms and cores belong together."""
+    """The table's platforms and cores are consistent."""
     named = identity.identify_soc({"ro.board.platform": soc.platform}, "", tuple(soc.parts), ())
     assert named[0] == soc.name
     assert identity.identify_soc({"ro.board.platform": soc.platform}, "", (("0x41", "0xd03"),), ())[0] == ""
@@ -95,20 +95,20 @@ def test_each_target_is_known_by_its_platform(soc: identity.Soc) -> None:
         (lambda t: t.replace("/cpufreq/", "/denied/"), "clocks"),
     ],
 )
-def test_whatever_speaks_against_a_phone_is_a_doubt(change: Callable[[str], str], doubt: str) -> None:
-    """One sign is enough."""
+def test_every_sign_of_another_device_is_a_doubt(change: Callable[[str], str], doubt: str) -> None:
+    """One sign is enough for a doubt."""
     text = change(IDENTITY)
     assert text != IDENTITY
     assert any(doubt in sentence for sentence in who(text).doubts)
 
 
 def test_an_emulators_serial_is_a_doubt() -> None:
-    """Adb names emulators so."""
+    """The serials of emulators have a prefix."""
     assert any("emulator" in sentence for sentence in who(serial="emulator-5554").doubts)
 
 
 def test_the_state_of_a_cool_idle_phone() -> None:
-    """Every figure of the fixture, in the record's units."""
+    """The state has every figure of the fixture in the record's units."""
     state = identity.state_from_text(parse.sections(STATE), who())
     assert (state.battery_percent, state.battery_celsius, state.plugged) == (72, 29.8, "usb")
     assert (state.thermal_status, state.thermal_overridden, state.power_saver) == (0, False, False)
@@ -121,14 +121,14 @@ def test_the_state_of_a_cool_idle_phone() -> None:
 
 
 def test_a_silent_phone_has_no_state() -> None:
-    """Nothing is made up."""
+    """Unknown values stay unknown."""
     state = identity.state_from_text({}, who())
     assert (state.battery_percent, state.thermal_status, state.power_saver, state.load1) == (None,) * 4
     assert (state.plugged, state.scaling_max_khz, dict(state.celsius)) == ("unknown", (), {})
 
 
 def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
-    """Zones are found by name; traps and other zones are not watched."""
+    """Zones are recognised by name; misleading and other zones are not watched."""
     paths = identity.watch_paths(who())
     assert len(paths) == 3 * 4 + 14
     assert "/sys/devices/system/cpu/cpufreq/policy7/stats/time_in_state" in paths
@@ -136,11 +136,11 @@ def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
     assert "/sys/class/thermal/thermal_zone0/temp" not in paths
 
 
-def test_this_machine_is_identified_as_none() -> None:
-    """The same scripts run here."""
+def test_this_machine_is_not_identified_as_a_phone() -> None:
+    """The scripts run on this machine as well."""
     host = HostDevice()
     phone = identity.identify(host)
-    assert "This machine is no phone." in phone.doubts
+    assert "This machine is not a phone." in phone.doubts
     state = identity.read_state(host, phone)
     assert state.load1 is not None
     assert state.free_bytes
@@ -148,6 +148,6 @@ def test_this_machine_is_identified_as_none() -> None:
 
 @given(st.integers(0, len(IDENTITY)), st.integers(0, 300), st.text(max_size=8))
 def test_no_garbage_raises(start: int, length: int, text: str) -> None:
-    """A device that says anything at all is still described."""
+    """A device that prints garbage gets an identity nevertheless."""
     broken = IDENTITY[:start] + text + IDENTITY[start + length :]
     identity.state_from_text(parse.sections(broken + STATE), who(broken))

@@ -19,24 +19,24 @@ def fixture(name: str) -> str:
 
 
 def test_serials_with_spaces_and_every_state_survive_the_listing() -> None:
-    """The daemon's noise is no device, and "no permissions (…)" is one state."""
-    seen = parse.devices(fixture("adb_devices.txt"))
-    assert seen[:3] == (
+    """Messages of the daemon are not devices, and "no permissions (…)" is one state."""
+    entries = parse.devices(fixture("adb_devices.txt"))
+    assert entries[:3] == (
         DeviceEntry("0a1b2c3d", "device"),
         DeviceEntry("My Phone 7", "unauthorized"),
         DeviceEntry("192.168.1.7:5555", "offline"),
     )
-    assert seen[3].state.startswith("no permissions")
-    assert len(seen) == 4
+    assert entries[3].state.startswith("no permissions")
+    assert len(entries) == 4
 
 
 def test_sections_end_where_the_next_begins() -> None:
-    """Only a marker at the start of a line counts, and only the first of its name."""
+    """Only a marker at the start of a line counts, and only the first one of each name."""
     assert parse.sections("noise\n@@a\n1 @@b\n@@b\n2\n@@a\nforged") == {"a": "1 @@b\n", "b": "2\n"}
 
 
 def test_grep_output_is_split_at_the_first_colon() -> None:
-    """The lines of cpuinfo hold colons of their own."""
+    """The lines of cpuinfo contain colons themselves."""
     assert parse.files("/p/a:x : 1\n/p/a:y : 2\ngrep: nothing\n/p/b:3") == {
         "/p/a": "x : 1\ny : 2",
         "/p/b": "3",
@@ -44,12 +44,12 @@ def test_grep_output_is_split_at_the_first_colon() -> None:
 
 
 def test_properties_keep_brackets_in_their_values() -> None:
-    """A value ends at the line's last bracket."""
+    """A value ends at the last bracket of its line."""
     assert parse.getprop("[a.b]: [x [y]]\r\n[c]: []\nnoise\n[d]: [two") == {"a.b": "x [y]", "c": ""}
 
 
 def test_qualcomms_own_core_numbers_are_read() -> None:
-    """An 865's little cores are 0x51/0x805, its big ones 0x41/0xd0d."""
+    """An 865's little cores are 0x51/0x805, its big cores 0x41/0xd0d."""
     cpuinfo = parse.files(fixture("identity_sm8250.txt"))["/proc/cpuinfo"]
     assert parse.cpu_parts(cpuinfo) == (("0x51", "0x805"),) * 4 + (("0x41", "0xd0d"),) * 4
     assert parse.hardware(cpuinfo) == "Qualcomm Technologies, Inc SM8250"
@@ -79,8 +79,8 @@ def test_clusters_fall_back_to_each_cores_folder() -> None:
     ]
 
 
-def test_zones_that_tell_no_temperature_are_left_out() -> None:
-    """Zone "soc" is the battery's percentage, others are trip points, -40000 and 0 placeholders."""
+def test_zones_without_a_temperature_are_left_out() -> None:
+    """Zone "soc" is the battery's percentage, others are trip points, -40000 and 0 are placeholders."""
     celsius = parse.zone_celsius(parse.files(fixture("state_sm8250.txt")))
     assert celsius["cpu-1-7-usr"] == 37.5
     left_out = {"soc", "cpu-1-0-step", "cpu-0-0-lowf", "pm8150b-ibat-lvl0", "conn-therm-usr", "usb-therm"}
@@ -92,20 +92,20 @@ def test_zones_that_tell_no_temperature_are_left_out() -> None:
     "name", ["cpu-1-3-usr", "cpuss-0-usr", "cpu-0-0", "cpu4-top-thermal", "CPU7", "cpu_0", "AP"]
 )
 def test_cpu_zones_are_known_by_name(name: str) -> None:
-    """Each vendor's kernel and HAL names them a little differently."""
+    """Each vendor's kernel and HAL has its own names."""
     assert parse.hottest_cpu({name: 40.0, "aoss0-usr": 80.0, "gpuss-0-usr": 90.0}) == 40.0
 
 
 def test_stale_cached_temperatures_are_not_read() -> None:
-    """The cache says 88.8 where the HAL says 36.4 now."""
+    """The cache has 88.8 while the HAL has 36.4."""
     dump = fixture("thermalservice_stale.txt")
     assert parse.hal_celsius(dump) == {"CPU0": 36.4, "CPU7": 37.1, "skin": 31.5}
     assert parse.thermal_status(dump) == 0
     assert parse.status_overridden(dump) is False
 
 
-def test_an_overridden_status_is_told_despite_crlf() -> None:
-    """The status is anchored: the override line must not be taken for it."""
+def test_an_overridden_status_is_recognised_despite_crlf() -> None:
+    """The status is not confused with the override line."""
     dump = fixture("thermalservice_overridden_crlf.txt")
     assert parse.status_overridden(dump) is True
     assert parse.thermal_status(dump) == 3
@@ -114,7 +114,7 @@ def test_an_overridden_status_is_told_despite_crlf() -> None:
 
 
 def test_battery_temperature_is_in_tenths() -> None:
-    """298 is 29.8 °C, and the level a share of its scale."""
+    """298 means 29.8 °C, and the level is relative to its scale."""
     dump = parse.sections(fixture("state_sm8250.txt"))["battery"]
     assert (parse.battery_percent(dump), parse.battery_celsius(dump), parse.plugged(dump)) == (
         72,
@@ -139,12 +139,12 @@ def test_battery_temperature_is_in_tenths() -> None:
     ],
 )
 def test_free_space_is_read_off_df(df: str, free: int | None) -> None:
-    """Also when a long device name wraps, or a quota makes it negative."""
+    """Free space is read even if a long device name wraps, or a quota makes it negative."""
     assert parse.free_bytes(df) == free
 
 
 def test_small_files() -> None:
-    """loadavg, meminfo, settings and time_in_state, with CRLF where a shell may send it."""
+    """loadavg, meminfo, settings and time_in_state are parsed, with CRLF from some shells."""
     assert parse.load1("2.31 2.78 3.02 1/4711 20917\r\n") == 2.31
     assert parse.available_memory_bytes("MemFree: 1 kB\r\nMemAvailable:    3914468 kB\r\n") == 3914468 * 1024
     assert parse.setting("null\n") is None
@@ -190,6 +190,6 @@ REAL = "\n".join(fixture(path.name) for path in sorted(FIXTURES.glob("*.txt")))
     )
 )
 def test_no_parser_raises_on_garbage(text: str) -> None:
-    """Whatever a device prints, a value or None comes out."""
+    """Every parser returns a value or None, whatever a device prints."""
     for parser in PARSERS:
         parser(text)

@@ -1,4 +1,4 @@
-"""`android_harness.provenance`: only a phone that proved to be one is measured."""
+"""`android_harness.provenance`: only a proven phone is measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINE = Check(1e-6, "")
 KINDS = {"MeasuredLatency", "SimulatedLatency", "HostLatency"}
 
 
-def judged(session: Session, check: Check = FINE, budget_ms: float = 15.0) -> Latency:
+def latency_of(session: Session, check: Check = FINE, budget_ms: float = 15.0) -> Latency:
     return provenance.latency(session, stats.figures(session), check, budget_ms)
 
 
@@ -36,9 +36,9 @@ def with_launch(**changes: Any) -> Session:
 
 
 def test_a_proven_phone_is_measured() -> None:
-    """With all the proof there, evidence is measured and 8 ms pass a budget of 15."""
-    found = provenance.to_manifest(judged(sessions.session()))
-    assert (found["evidence"], found["verdict"]) == ("measured", "pass")
+    """With every proof, the evidence is "measured", and 8 ms meet a budget of 15."""
+    entry = provenance.to_manifest(latency_of(sessions.session()))
+    assert (entry["evidence"], entry["verdict"]) == ("measured", "pass")
 
 
 UNPROVEN: dict[str, Session] = {
@@ -58,24 +58,24 @@ UNPROVEN: dict[str, Session] = {
 
 @pytest.mark.parametrize("case", UNPROVEN)
 def test_whatever_is_missing_makes_it_simulated(case: str) -> None:
-    """One missing piece of proof is enough, and it is named."""
-    found = provenance.to_manifest(judged(UNPROVEN[case]))
-    assert (found["evidence"], found["verdict"]) == ("simulated", "not_measured")
-    assert found["device"]["why"]
+    """One missing proof is enough, and it is named."""
+    entry = provenance.to_manifest(latency_of(UNPROVEN[case]))
+    assert (entry["evidence"], entry["verdict"]) == ("simulated", "not_measured")
+    assert entry["device"]["why"]
 
 
 def test_cores_of_other_makers_prove_nothing() -> None:
-    """A server's cores agree with themselves and are still no phone's."""
+    """The cores of a server are consistent but not a phone's."""
     foreign = (("0xc0", "0xac3"),) * 8
     launches = tuple(sessions.launch(i, parts=foreign) for i in range(5))
     session = sessions.session(identity=sessions.identity(parts=foreign), launches=launches)
-    assert judged(session).evidence == "simulated"
+    assert latency_of(session).evidence == "simulated"
 
 
 def test_this_machine_is_the_host() -> None:
-    """Even if everything else looked like a phone."""
-    found = provenance.to_manifest(judged(with_identity(serial="host")))
-    assert (found["evidence"], found["verdict"]) == ("host", "not_measured")
+    """The host is never measured, even if everything else looks like a phone."""
+    entry = provenance.to_manifest(latency_of(with_identity(serial="host")))
+    assert (entry["evidence"], entry["verdict"]) == ("host", "not_measured")
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,17 @@ def test_this_machine_is_the_host() -> None:
     ],
 )
 def test_a_measured_verdict_fails_closed(check: Check, budget_ms: float, expected: str) -> None:
-    """Too slow, too close, wrong outputs, unchecked outputs."""
-    assert provenance.verdict(judged(sessions.session(), check, budget_ms)) == expected
+    """Too slow, too close, wrong outputs and unchecked outputs do not pass."""
+    assert provenance.verdict(latency_of(sessions.session(), check, budget_ms)) == expected
 
 
 def test_an_unstable_session_decides_nothing() -> None:
-    """8 ms against 15 would pass, but the phone was hot."""
-    assert (
-        provenance.verdict(judged(sessions.session(after=sessions.state(thermal_status=1)))) == "inconclusive"
-    )
+    """8 ms would meet a budget of 15, but the phone was hot."""
+    hot = sessions.session(after=sessions.state(thermal_status=1))
+    assert provenance.verdict(latency_of(hot)) == "inconclusive"
 
 
-@settings(max_examples=400)  # mostly proof: a missing piece must stand alone to show that it counts
+@settings(max_examples=400)  # mostly proofs, so that often only one is missing
 @given(
     doubts=st.sampled_from([*[()] * 6, ("a doubt",), ("", "two")]).map(list),
     machine=st.sampled_from([*["aarch64"] * 6, "x86_64", ""]),
@@ -108,7 +107,7 @@ def test_an_unstable_session_decides_nothing() -> None:
     serial=st.sampled_from([*["R5CR30ABCDE"] * 6, "host"]),
     os=st.sampled_from([*["android"] * 6, "linux", ""]),
     arch=st.sampled_from([*["aarch64"] * 6, "x86_64"]),
-    seen=st.sampled_from([*["aarch64"] * 6, "x86_64", ""]),
+    reported=st.sampled_from([*["aarch64"] * 6, "x86_64", ""]),
     parts=st.sampled_from([sessions.PARTS, (), sessions.PARTS[:4], (("0x41", "0xd0c"),) * 8]),
     odd=st.integers(0, 4),
 )
@@ -119,27 +118,27 @@ def test_no_combination_with_a_doubt_is_measured(
     serial: str,
     os: str,
     arch: str,
-    seen: str,
+    reported: str,
     parts: tuple[tuple[str, str], ...],
     odd: int,
 ) -> None:
-    """Measured if and only if every piece of proof is there; and nothing else ever passes."""
+    """A latency is measured if and only if every proof is present; nothing else ever passes."""
     runner = {**sessions.RUNNER, "os": os, "arch": arch}
     launches = list(sessions.session().launches)
-    launches[odd] = replace(launches[odd], runner=runner, machine=seen, parts=parts)
+    launches[odd] = replace(launches[odd], runner=runner, machine=reported, parts=parts)
     who = sessions.identity(doubts=tuple(doubts), machine=machine, soc=soc, serial=serial)
     session = sessions.session(identity=who, launches=tuple(launches))
-    found = provenance.to_manifest(provenance.latency(session, FIGURES, FINE, 15.0))
-    proven = (not doubts, machine == seen == arch == "aarch64", soc, serial != "host", os == "android")
-    assert (found["evidence"] == "measured") == (all(proven) and parts == sessions.PARTS)
-    assert (found["verdict"] == "pass") == (found["evidence"] == "measured")
+    entry = provenance.to_manifest(provenance.latency(session, FIGURES, FINE, 15.0))
+    proven = (not doubts, machine == reported == arch == "aarch64", soc, serial != "host", os == "android")
+    assert (entry["evidence"] == "measured") == (all(proven) and parts == sessions.PARTS)
+    assert (entry["verdict"] == "pass") == (entry["evidence"] == "measured")
 
 
 FIGURES = stats.figures(sessions.session())
 
 
 def mentions(tree: ast.AST) -> Iterator[str]:
-    """Where one of the kinds is used other than in `isinstance`, a `case`, an annotation or an import."""
+    """Yield where a latency class is used, except in `isinstance`, a `case`, an annotation or an import."""
     allowed: set[int] = set()
     for node in ast.walk(tree):
         spared: list[Any] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
@@ -158,18 +157,18 @@ def mentions(tree: ast.AST) -> Iterator[str]:
 
 
 def test_only_evidence_makes_latencies() -> None:
-    """No other module of the harness or of its caller names a constructor (records defines them)."""
-    modules = [*ROOT.glob("android_harness/**/*.py"), *ROOT.glob("exporter/*.py")]
+    """No other module of the harness or the exporter uses a constructor."""
+    modules = [*ROOT.glob("android_harness/**/*.py"), *ROOT.glob("exporter/**/*.py")]
     spared = {ROOT / "android_harness/records.py", ROOT / "android_harness/provenance.py"}
-    found = {
+    uses = {
         path.name: names
         for path in modules
         if path not in spared and (names := list(mentions(ast.parse(path.read_text(encoding="utf-8")))))
     }
-    assert found == {}
+    assert uses == {}
 
 
-def test_the_watch_over_constructors_sees_one() -> None:
-    """The test above can fail."""
+def test_a_constructor_elsewhere_is_noticed() -> None:
+    """The previous test can fail."""
     source = "from r import MeasuredLatency as M\nx: MeasuredLatency = r.MeasuredLatency(1)"
     assert len(list(mentions(ast.parse(source)))) == 2

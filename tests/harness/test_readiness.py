@@ -24,7 +24,7 @@ def names(state: State, **options: Any) -> list[str]:
 
 
 def test_a_cool_idle_865_is_ready() -> None:
-    """All gates are met."""
+    """A cool and idle phone meets all gates."""
     assert names(COOL) == []
 
 
@@ -61,13 +61,13 @@ def test_each_condition_has_its_gate(change: dict[str, Any], gate: str, passing:
     ],
 )
 def test_limits_are_inclusive(change: dict[str, Any]) -> None:
-    """The value itself is allowed, and only CPU zones count."""
+    """The limit itself is allowed, and only CPU zones count."""
     assert names(replace(COOL, **change)) == []
 
 
 @pytest.mark.parametrize(("hottest", "ok"), [(36.0, True), (36.1, False)])
 def test_a_known_idle_temperature_is_the_stricter_measure(hottest: float, ok: bool) -> None:
-    """Within 5 °C of the baseline, whatever the general limit."""
+    """The CPU must be within 5 °C of the baseline, whatever the general limit is."""
     state = replace(COOL, celsius={"cpu-1-0-usr": hottest})
     assert (names(state, baseline_celsius=31.0) == []) is ok
 
@@ -82,8 +82,8 @@ def test_a_known_idle_temperature_is_the_stricter_measure(hottest: float, ok: bo
         (("[kona]", "[lahaina]"), False),
     ],
 )
-def test_only_a_proven_865_will_do_where_it_is_asked_for(text: tuple[str, str], ok: bool) -> None:
-    """Not an 870, an 865+, one whose clock is unreadable, nor one that contradicts itself."""
+def test_only_a_proven_865_is_accepted_if_required(text: tuple[str, str], ok: bool) -> None:
+    """An 870, an 865+, an unreadable clock and contradicting sources are refused."""
     from .test_identity import IDENTITY
 
     phone = who(IDENTITY.replace(*text) if text[0] else IDENTITY)
@@ -91,24 +91,24 @@ def test_only_a_proven_865_will_do_where_it_is_asked_for(text: tuple[str, str], 
     assert "soc" not in [gate.name for gate in gates(phone, COOL, soc=None, need_bytes=0)]
 
 
-def test_what_cannot_be_read_does_not_block() -> None:
-    """But it is shown as unreadable."""
-    judged = gates(PHONE, SILENT, soc=None, need_bytes=NEED)
-    assert all(gate.ok and gate.seen == "unreadable" for gate in judged)
-    assert len(judged) == 9
+def test_unreadable_values_do_not_block() -> None:
+    """An unreadable value is reported as unreadable."""
+    checked = gates(PHONE, SILENT, soc=None, need_bytes=NEED)
+    assert all(gate.ok and gate.seen == "unreadable" for gate in checked)
+    assert len(checked) == 9
 
 
 class Clock:
     def __init__(self, *states: State) -> None:
         self.states = list(states)
         self.slept: list[float] = []
-        self.told: list[tuple[list[str], float]] = []
+        self.reported: list[tuple[list[str], float]] = []
 
     def read(self) -> State:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
     def tell(self, failed: tuple[Gate, ...], left: float) -> None:
-        self.told.append(([gate.name for gate in failed], left))
+        self.reported.append(([gate.name for gate in failed], left))
 
     def wait(self, seconds: float) -> tuple[Gate, ...]:
         return wait_until_ready(
@@ -124,23 +124,23 @@ HOT = replace(COOL, thermal_status=2)
 
 
 def test_waiting_ends_once_the_phone_is_cool() -> None:
-    """The observer hears what is waited for."""
+    """The observer gets the gates that are waited for."""
     clock = Clock(HOT, HOT, COOL)
     assert unmet(clock.wait(60.0)) == ()
     assert clock.slept == [5.0, 5.0]
-    assert clock.told == [(["thermal status"], 60.0), (["thermal status"], 55.0)]
+    assert clock.reported == [(["thermal status"], 60.0), (["thermal status"], 55.0)]
 
 
 def test_waiting_ends_with_the_time() -> None:
-    """It never waits longer, and looks once more at the end."""
+    """It does not wait longer than allowed, and checks once more at the end."""
     clock = Clock(HOT)
     with pytest.raises(NotReadyError, match=r"after 12 s.*thermal status: 2 \(moderate\).*cool"):
         clock.wait(12.0)
     assert clock.slept == [5.0, 5.0, 2.0]
 
 
-def test_what_only_a_person_can_mend_is_not_waited_for() -> None:
-    """All unmet gates are named, the passing ones too."""
+def test_gates_that_only_the_user_can_fix_are_not_waited_for() -> None:
+    """The error names all unmet gates, including those that may pass by themselves."""
     clock = Clock(replace(HOT, battery_percent=3))
     with pytest.raises(NotReadyError, match=r"battery: 3 %.*Charge.*thermal status") as raised:
         clock.wait(60.0)

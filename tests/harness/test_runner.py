@@ -1,4 +1,4 @@
-"""The C++ runner, built for this machine and for arm64 Linux, run on real files."""
+"""The C++ runner, built for this machine and for arm64 Linux, with real files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _check_outputs(result: protocol.Result) -> None:
     assert len(result.outputs) == len(runners.inputs())
     for tensors, sample in zip(result.outputs, runners.inputs(), strict=True):
         for tensor, expected in zip(tensors, runners.answers(sample), strict=True):
-            found = np.fromfile(tensor.file, tensor.dtype).reshape(tensor.shape)
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            actual = np.fromfile(tensor.file, tensor.dtype).reshape(tensor.shape)
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_it_answers_what_the_model_says(backend: Backend, tmp_path: Path) -> None:
-    """Every sample's outputs are those of the model, for each runtime."""
+def test_its_outputs_are_those_of_the_model(backend: Backend, tmp_path: Path) -> None:
+    """With each runtime, every sample's outputs are those of the model."""
     ran = runners.run(runners.host_runner(backend), runners.job(backend, tmp_path), tmp_path)
     assert ran.code == 0, ran.stderr
     assert ran.result is not None
@@ -40,7 +40,7 @@ def test_it_answers_what_the_model_says(backend: Backend, tmp_path: Path) -> Non
 
 
 def test_it_keeps_every_timed_call(tmp_path: Path) -> None:
-    """Durations and offsets belong together, both minima are met, and clocks are read around each chunk."""
+    """Durations and offsets are consistent, both minima are met, and clocks are read around each chunk."""
     values = runners.job("torchscript", tmp_path)
     result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
     assert result is not None
@@ -57,7 +57,7 @@ def test_it_keeps_every_timed_call(tmp_path: Path) -> None:
 
 
 def _chunks(job: dict[str, Any], durations: NDArray[np.int64], offsets: NDArray[np.int64]) -> int:
-    """How many chunks those calls make; a call that had to wait for a core makes fewer of longer ones."""
+    """Return the number of chunks of these calls; waiting for a core makes fewer and longer chunks."""
     count, began = 0, 0
     for end in offsets + durations:
         if end - began >= job["timed"]["chunk_ns"]:
@@ -72,12 +72,12 @@ def test_it_stops_at_the_maximum(tmp_path: Path) -> None:
     result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
     assert result is not None
     assert 0 < len(result.durations_ns) < 10**7
-    # The last call may begin late, in a process that had to wait for a core; none is begun after the maximum.
+    # The last call may begin late if the process waited for a core, but none begins after the maximum.
     assert result.offsets_ns[-2] + result.durations_ns[-2] < 10**8
 
 
-def test_it_runs_where_it_is_told(tmp_path: Path) -> None:
-    """The affinity mask is in force, as the kernel states it."""
+def test_it_runs_on_the_requested_cores(tmp_path: Path) -> None:
+    """The kernel reports the requested affinity mask."""
     values = runners.job("torchscript", tmp_path) | {"affinity": "1"}
     result = runners.run(runners.host_runner("torchscript"), values, tmp_path).result
     assert result is not None
@@ -120,8 +120,8 @@ FAILURES: dict[str, tuple[Spoil, int, str, str]] = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_it_says_why_it_failed(name: str, tmp_path: Path) -> None:
-    """Each failure has an exit code of its own and leaves its kind and reason in the result."""
+def test_it_reports_why_it_failed(name: str, tmp_path: Path) -> None:
+    """Each failure has its own exit code, and the result contains its kind and reason."""
     spoil, code, kind, words = FAILURES[name]
     values = runners.job("onnxruntime", tmp_path)
     spoil(values)
@@ -134,8 +134,8 @@ def test_it_says_why_it_failed(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["executorch", "torchscript"])
-def test_every_runtime_refuses_what_is_no_model(backend: Backend, tmp_path: Path) -> None:
-    """A file that is no model is a failure of kind model, not a crash."""
+def test_every_runtime_refuses_a_file_that_is_not_a_model(backend: Backend, tmp_path: Path) -> None:
+    """A file that is not a model is a failure of kind model, not a crash."""
     values = runners.job(backend, tmp_path)
     _broken_model(values)
     ran = runners.run(runners.host_runner(backend), values, tmp_path)
@@ -144,7 +144,7 @@ def test_every_runtime_refuses_what_is_no_model(backend: Backend, tmp_path: Path
     assert (ran.code, ran.result.failure.kind) == (22, "model")
 
 
-def test_it_says_that_memory_ran_out(tmp_path: Path) -> None:
+def test_it_reports_that_memory_ran_out(tmp_path: Path) -> None:
     """An allocation that the system refuses is a failure of kind memory, not a crash."""
     values = runners.job("onnxruntime", tmp_path)
     huge = tmp_path / "huge"
@@ -160,16 +160,16 @@ def test_it_says_that_memory_ran_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 55, 56, 63, 64, 65, 65536, 100001])
 def test_sha256_is_hashlibs(size: int, tmp_path: Path) -> None:
-    """Our own sha256 agrees with hashlib's around every block boundary."""
+    """The runner's SHA-256 agrees with hashlib's around every block boundary."""
     path = tmp_path / "data"
     path.write_bytes(np.random.default_rng(size).bytes(size))
     command = [str(runners.host_runner("torchscript")), "sha256", str(path)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_canary(tmp_path: Path) -> None:
-    """The pinned computation takes some milliseconds each time: it was not optimised away."""
+    """The canary takes some milliseconds each time, so it was not optimised away."""
     runner = runners.host_runner("torchscript")
     subprocess.run([str(runner), "canary", "5", str(tmp_path / "c.json"), "1"], check=True)
     canary = protocol.Canary.model_validate_json((tmp_path / "c.json").read_text())
@@ -178,7 +178,7 @@ def test_canary(tmp_path: Path) -> None:
 
 
 def test_version() -> None:
-    """`--version` is the protocol's Runner."""
+    """`--version` prints the protocol's Runner."""
     command = [str(runners.host_runner("torchscript")), "--version"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     runner = protocol.Runner.model_validate(json.loads(text))
@@ -189,13 +189,13 @@ def test_version() -> None:
     "arguments", [[], ["run"], ["canary", "x", "y"], ["canary", "0", "y"], ["run", "/none"]]
 )
 def test_bad_usage(arguments: list[str]) -> None:
-    """A command line that makes no sense ends with the usage exit code."""
+    """An invalid command line ends with the usage exit code."""
     command = [str(runners.host_runner("torchscript")), *arguments]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 21
 
 
 def test_arm64(tmp_path: Path) -> None:
-    """Cross-built and emulated, the runner answers the same and says that it is arm64."""
+    """The cross-built runner gives the same outputs under emulation, and reports arm64."""
     root = runners.simulator_root()
     (runner,) = build.build("linux-arm64", onnxruntime=root / "usr")
     assert [path.name for path in build.libraries("linux-arm64")] == ["libonnxruntime.so.1.21"]

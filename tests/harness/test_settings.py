@@ -14,7 +14,7 @@ from android_harness.errors import DeviceError, Disconnected
 from android_harness.host import HostDevice
 from android_harness.records import Completed
 
-# `settings` as Android has it: a value per file, "null" where there is none.
+# Android's `settings`: a value per file, "null" if there is none.
 STAND_IN = """#!/bin/sh
 [ -e "$STORE/refuse" ] && [ "$1" != get ] && { echo "SecurityException: no" >&2; exit 255; }
 case "$1" in
@@ -31,7 +31,7 @@ AWAKE, MODE, LIGHT = (
 
 
 class Phone(HostDevice):
-    """This machine with a stand-in for `settings`, and a cable that can be pulled."""
+    """This machine with a stand-in for `settings`, and a cable that can be unplugged."""
 
     def __init__(self, store: Path) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def values(phone: Phone) -> tuple[str | None, ...]:
 
 
 def test_settings_hold_inside_and_come_back_after(phone: Phone) -> None:
-    """One that was unset is unset again, and no journal stays."""
+    """A setting that was unset is unset again, and no journal remains."""
     with settings.changed(phone) as problems:
         assert (values(phone), problems) == (("7", "0", "1"), ())
         assert phone.journal.exists()
@@ -85,21 +85,21 @@ def test_settings_hold_inside_and_come_back_after(phone: Phone) -> None:
 
 
 def test_they_come_back_when_the_body_fails(phone: Phone) -> None:
-    """And the body's own error is the one that is seen."""
+    """The exception is the one that the body raised."""
     with pytest.raises(KeyboardInterrupt), settings.changed(phone):
         raise KeyboardInterrupt
     assert values(phone) == (None, "1", "130")
 
 
-def test_what_the_user_changes_meanwhile_is_left_alone(phone: Phone) -> None:
-    """It is the user's phone."""
+def test_changes_by_the_user_are_left_alone(phone: Phone) -> None:
+    """The user's own changes are kept."""
     with settings.changed(phone):
         phone.put(LIGHT, "200")
     assert values(phone) == (None, "1", "200")
 
 
-def test_what_is_as_wanted_already_is_not_written_down(phone: Phone) -> None:
-    """Nothing to change, no journal."""
+def test_unchanged_settings_need_no_journal(phone: Phone) -> None:
+    """A setting that already has its value needs no journal."""
     for name, value in settings.WANTED.items():
         phone.put(name, value)
     with settings.changed(phone):
@@ -114,7 +114,7 @@ def pull_the_cable_inside(phone: Phone) -> None:
 
 
 @pytest.mark.parametrize("calls", range(3, 9))
-def test_a_cable_pulled_at_any_moment_is_mended_at_the_next_start(phone: Phone, calls: int) -> None:
+def test_a_cable_unplugged_at_any_moment_is_handled_at_the_next_start(phone: Phone, calls: int) -> None:
     """The journal is on the phone before anything is changed."""
     phone.calls_left = calls
     with pytest.raises(Disconnected, match="unplugged"):
@@ -125,21 +125,21 @@ def test_a_cable_pulled_at_any_moment_is_mended_at_the_next_start(phone: Phone, 
     assert not phone.journal.exists()
 
 
-def test_an_unplugged_phone_is_told_of_and_hides_nothing(
+def test_an_unplugged_phone_is_logged_and_hides_no_result(
     phone: Phone, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A finished measurement is not lost because settings could not be put back."""
+    """A finished measurement is not lost because settings could not be restored."""
     with caplog.at_level(logging.WARNING), settings.changed(phone):
         phone.calls_left = 0
-    assert "not put back yet" in caplog.text
+    assert "not restored yet" in caplog.text
     phone.calls_left = None
     with settings.changed(phone):
         assert json.loads(phone.journal.read_text())["entries"][0]["before"] is None
     assert values(phone) == (None, "1", "130")
 
 
-def test_a_crash_of_this_machine_is_mended_at_the_next_start(phone: Phone) -> None:
-    """No `finally` runs when the process is gone."""
+def test_a_crash_of_this_machine_is_handled_at_the_next_start(phone: Phone) -> None:
+    """No `finally` runs if the process is killed."""
     code = (
         "import os, sys; from android_harness import host, settings\n"
         "d = host.HostDevice(); d.root = sys.argv[1]\n"
@@ -153,7 +153,7 @@ def test_a_crash_of_this_machine_is_mended_at_the_next_start(phone: Phone) -> No
 
 
 def test_a_phone_that_refuses_is_measured_all_the_same(phone: Phone) -> None:
-    """Some vendors let adb change no settings; the reason is told."""
+    """Some vendors do not let adb change settings; the reason is reported."""
     (phone.store / "refuse").touch()
     with settings.changed(phone) as problems:
         assert len(problems) == 3
@@ -162,7 +162,7 @@ def test_a_phone_that_refuses_is_measured_all_the_same(phone: Phone) -> None:
 
 
 def test_a_device_without_settings_is_left_alone() -> None:
-    """This machine has none."""
+    """This machine has no settings."""
     device = HostDevice()
     with settings.changed(device) as problems:
         assert all("cannot be read" in problem for problem in problems)
@@ -187,12 +187,14 @@ def entry(**fields: object) -> dict[str, object]:
         json.dumps({"version": 1, "entries": [entry(key="adb_enabled", namespace="global")]}),
         json.dumps({"version": 1, "entries": [entry(more=1)]}),
         json.dumps({"version": 1, "entries": [entry()] * 4}),
-        pytest.param("[" * 60_000, id="deep"),  # ids end up in the environment, which is limited
+        pytest.param(
+            "[" * 60_000, id="deep"
+        ),  # the id becomes part of the environment, whose size is limited
         pytest.param("x" * 200_000, id="long"),
     ],
 )
 def test_a_hostile_journal_changes_nothing(phone: Phone, journal: str) -> None:
-    """It is checked like any input, and cleared away."""
+    """The journal is checked like any input, and deleted."""
     phone.put(("global", "adb_enabled"), "130")
     before = {path.name: path.read_text() for path in phone.store.iterdir()}
     phone.journal.write_text(journal)
@@ -204,7 +206,7 @@ def test_a_hostile_journal_changes_nothing(phone: Phone, journal: str) -> None:
 
 
 def test_only_known_settings_can_be_changed(phone: Phone) -> None:
-    """The list of what we touch is in one place."""
+    """Only the settings in one list can be changed."""
     with (
         pytest.raises(ValueError, match="adb_enabled"),
         settings.changed(phone, {("global", "adb_enabled"): "0"}),
@@ -213,11 +215,11 @@ def test_only_known_settings_can_be_changed(phone: Phone) -> None:
 
 
 def test_a_refusal_to_restore_keeps_the_journal(phone: Phone) -> None:
-    """So that a later start can try again."""
+    """A later start can try again."""
     with settings.changed(phone):
         (phone.store / "refuse").touch()
     assert phone.journal.exists()
-    with pytest.raises(DeviceError, match="cannot be put back"):
+    with pytest.raises(DeviceError, match="cannot be restored"):
         settings.recover(phone)
     (phone.store / "refuse").unlink()
     settings.recover(phone)

@@ -1,4 +1,4 @@
-"""The simulated device through the real adb client: what works, how it fails, and that it goes away."""
+"""The simulated device with the real adb client: how it works, fails and ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair() -> Iterator[tuple[TestDevice, ...]]:
 
 @pytest.fixture
 def device(pair: tuple[TestDevice, ...]) -> Iterator[TestDevice]:
-    """One that is well before and after the test."""
+    """A device without faults before and after the test."""
     yield pair[0]
     pair[0].misbehave("none")
     pair[0].reconnect()
@@ -51,7 +51,7 @@ def state(device: TestDevice) -> str:
 
 
 def is_back(device: TestDevice) -> bool:
-    with suppress(SetupError):  # while it is out, adb cannot reach it
+    with suppress(SetupError):  # adb cannot reach it yet
         device.reconnect()
     return state(device) == "device"
 
@@ -63,7 +63,7 @@ def file_of(folder: Path, size: int) -> Path:
 
 
 def start_runner(device: TestDevice, seconds: float) -> subprocess.Popen[bytes]:
-    """A process on the device whose file is named as a runner's; the shell that waits for it."""
+    """Start a process whose file is named like a runner's; return the shell that waits for it."""
     shell(device, "[ -e /data/local/tmp/runner-x ] || cp /bin/sleep /data/local/tmp/runner-x")
     client = shutil.which("adb")
     assert client is not None
@@ -84,12 +84,12 @@ def start_runner(device: TestDevice, seconds: float) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(("command", "code"), [("true", 0), ("exit 3", 3), ("kill -9 $$", 137)])
 def test_exit_codes_arrive(device: TestDevice, command: str, code: int) -> None:
-    """A command's exit code is the client's."""
+    """The client's exit code is the command's."""
     assert device.adb("shell", command).returncode == code
 
 
 def test_files_travel(device: TestDevice, tmp_path: Path) -> None:
-    """8 MB pushed and pulled are the same bytes."""
+    """8 MB are the same after a push and a pull."""
     source = file_of(tmp_path, 8 * MIB)
     assert device.adb("push", str(source), "/data/local/tmp/eight").returncode == 0
     assert device.adb("pull", "/data/local/tmp/eight", str(tmp_path / "back")).returncode == 0
@@ -122,19 +122,19 @@ def test_files_travel(device: TestDevice, tmp_path: Path) -> None:
     ],
 )
 def test_it_looks_like_a_phone(device: TestDevice, command: str, text: str) -> None:
-    """What a shell on the device is told."""
+    """A shell on the device gets a phone's values."""
     assert text in shell(device, command)
 
 
 def test_devices_are_isolated(pair: tuple[TestDevice, ...]) -> None:
-    """A file on one is not on the other."""
+    """A file on one device is not on the other."""
     shell(pair[0], "echo one >/data/local/tmp/mine")
     assert pair[1].adb("shell", "cat /data/local/tmp/mine").returncode == 1
     assert (pair[0].root_path / "data/local/tmp/mine").read_text() == "one\n"
 
 
 def test_unauthorized(device: TestDevice) -> None:
-    """It is `unauthorized` until somebody answers the dialog, and then a device without reconnecting."""
+    """It is `unauthorized` until the user answers the dialog, and then usable without reconnecting."""
     device.misbehave("unauthorized")
     device.reconnect()
     wait_until(lambda: state(device) == "unauthorized")
@@ -144,7 +144,7 @@ def test_unauthorized(device: TestDevice) -> None:
 
 
 def test_offline_in_the_middle_of_a_push(device: TestDevice, tmp_path: Path) -> None:
-    """The push fails, no complete file is there, and the device can come back."""
+    """The push fails, the file is incomplete, and the device can come back."""
     device.misbehave("offline", after_bytes=2 * MIB, seconds=2.0)
     assert device.adb("push", str(file_of(tmp_path, 8 * MIB)), "/data/local/tmp/cut").returncode != 0
     assert state(device) != "device"
@@ -156,7 +156,7 @@ def test_offline_in_the_middle_of_a_push(device: TestDevice, tmp_path: Path) -> 
 
 
 def test_slow_link(device: TestDevice, tmp_path: Path) -> None:
-    """One megabyte at one megabyte a second takes a second at least."""
+    """One megabyte at one megabyte per second takes at least a second."""
     device.misbehave("slow_link", bytes_per_second=MIB)
     start = time.monotonic()
     assert device.adb("push", str(file_of(tmp_path, MIB)), "/data/local/tmp/slow").returncode == 0
@@ -164,13 +164,13 @@ def test_slow_link(device: TestDevice, tmp_path: Path) -> None:
 
 
 def test_full_disk(device: TestDevice, tmp_path: Path) -> None:
-    """A push ends with the kernel's own words, and what was there before stays."""
-    shell(device, "echo kept >/data/local/tmp/kept")
+    """A push fails with the kernel's message, and existing files stay."""
+    shell(device, "echo old >/data/local/tmp/old")
     device.misbehave("disk_full", free_bytes=MIB)
     done = device.adb("push", str(file_of(tmp_path, 4 * MIB)), "/data/local/tmp/large")
     assert done.returncode != 0
     assert "No space left on device" in done.stdout + done.stderr
-    assert shell(device, "rm -f /data/local/tmp/large; cat /data/local/tmp/kept") == "kept\n"
+    assert shell(device, "rm -f /data/local/tmp/large; cat /data/local/tmp/old") == "old\n"
 
 
 def test_killed_runner(device: TestDevice) -> None:
@@ -183,7 +183,7 @@ def test_killed_runner(device: TestDevice) -> None:
 
 
 def test_hanging_runner(device: TestDevice) -> None:
-    """A process named runner-* stops, and goes on once the device is well."""
+    """A process named runner-* stops, and continues when the fault ends."""
     device.misbehave("hang")
     runner = start_runner(device, 2)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -194,18 +194,18 @@ def test_hanging_runner(device: TestDevice) -> None:
 
 
 def test_reboot(device: TestDevice) -> None:
-    """The daemon is gone, comes back, and /data is as it was."""
-    shell(device, "echo kept >/data/local/tmp/kept")
+    """The daemon ends and comes back, and /data is unchanged."""
+    shell(device, "echo old >/data/local/tmp/old")
     runner = start_runner(device, 600)
     device.misbehave("reboot", seconds=2.0)
     runner.communicate(timeout=30)
     assert state(device) != "device"
     wait_until(lambda: is_back(device))
-    assert shell(device, "cat /data/local/tmp/kept; pidof runner-x || echo none") == "kept\nnone\n"
+    assert shell(device, "cat /data/local/tmp/old; pidof runner-x || echo none") == "old\nnone\n"
 
 
 def test_throttling(device: TestDevice) -> None:
-    """While a runner works it gets hot, the prime core's cap falls and the status rises; then it cools."""
+    """A runner heats the device, lowers the prime core's limit and raises the status; then it cools."""
     device.misbehave("throttling")
     runner = start_runner(device, 600)
     cap = "cat /sys/devices/system/cpu/cpufreq/policy7/scaling_max_freq"
@@ -225,7 +225,7 @@ def test_throttling(device: TestDevice) -> None:
     ],
 )
 def test_bad_readings(device: TestDevice, kind: str, command: str, text: str) -> None:
-    """They show where the harness reads them, and go away again."""
+    """The readings show where the harness reads them, and disappear again."""
     device.misbehave(kind)
     assert text in shell(device, command)
     device.misbehave("none")
@@ -233,13 +233,13 @@ def test_bad_readings(device: TestDevice, kind: str, command: str, text: str) ->
 
 
 def test_unknown_misbehaviour_is_refused(device: TestDevice) -> None:
-    """A misspelt kind is an error, not a device that is well."""
+    """A misspelt kind is an error."""
     with pytest.raises(DeviceError, match="explode"):
         device.misbehave("explode")
 
 
 def test_serials_with_spaces(tmp_path: Path) -> None:
-    """The adb client can use a device whose serial holds spaces, and never sees the real one."""
+    """The adb client can use a serial with spaces, and never sees the real one."""
     with simulated.devices(count=1, serials=("lab phone 1",)) as (device,):
         listing = simulated.adb(device.server_port, "devices", "-l").stdout
         assert "lab phone 1" in listing
@@ -249,7 +249,7 @@ def test_serials_with_spaces(tmp_path: Path) -> None:
 
 
 def test_arm64_programs_run() -> None:
-    """The arm64 device calls itself that, and runs the base's arm64 programs."""
+    """The arm64 device reports its architecture and runs the base's arm64 programs."""
     with simulated.devices(arch="aarch64") as (device,):
         assert shell(device, "uname -m; getprop ro.product.cpu.abi") == "aarch64\narm64-v8a\n"
         loader = "/usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"
@@ -258,7 +258,7 @@ def test_arm64_programs_run() -> None:
 
 
 def traces(name: str, init: int) -> list[str]:
-    """What is left of a device: its folder, its mounts, its processes."""
+    """Return what is left of a device: its folder, its mounts and its processes."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
     commands = [
         str(path)
@@ -280,11 +280,11 @@ def test_down_leaves_nothing() -> None:
 
 
 def test_a_crash_leaves_nothing() -> None:
-    """A device ends with the process that started it; its folder is removed by whoever looks next."""
+    """A device ends with the process that started it; its folder is removed by the next call of `running`."""
     simulated.skip_where_impossible()
     code = (
         "import os; from android_harness.simulator.device import start\n"
-        "one = start(); print(one.name, one.init, flush=True); os.kill(os.getpid(), 9)"
+        "device = start(); print(device.name, device.init, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     name, init = done.stdout.split()
@@ -294,9 +294,9 @@ def test_a_crash_leaves_nothing() -> None:
 
 
 def test_command_line() -> None:
-    """`up` twice gives the same devices, `status` lists them, `down` twice removes them."""
+    """`up` twice gives the same devices, `status` lists them, and `down` twice removes them."""
     simulated.skip_where_impossible()
-    if any(not one.attached for one in simulator.running()):
+    if any(not device.attached for device in simulator.running()):
         pytest.skip("devices of yours are up, and `down` would end them")
     with server.private_server() as port:
 

@@ -14,7 +14,7 @@ from tests.harness import sessions
 
 
 def test_a_stable_session_has_no_flags() -> None:
-    """Simulated clean clocks, temperatures and durations raise nothing."""
+    """Simulated clean clocks, temperatures and durations raise no flag."""
     assert stats.figures(sessions.session()).flags == ()
 
 
@@ -59,8 +59,8 @@ UNSTABLE: dict[str, tuple[str, Session]] = {
 
 
 @pytest.mark.parametrize("case", UNSTABLE)
-def test_every_sign_of_instability_is_seen(case: str) -> None:
-    """Each simulated disturbance raises its own flag, and no other."""
+def test_every_sign_of_instability_is_flagged(case: str) -> None:
+    """Each simulated disturbance raises its own flag and no other."""
     name, session = UNSTABLE[case]
     flags = stats.figures(session).flags
     assert flags
@@ -68,14 +68,14 @@ def test_every_sign_of_instability_is_seen(case: str) -> None:
 
 
 def test_one_of_two_readings_of_a_clock_is_enough() -> None:
-    """Some phones deny time_in_state, some kernels lack it: the limits still tell a throttled run."""
+    """Some phones deny time_in_state and some kernels lack it; the limits still show throttling."""
     for denied in ("time_in_state", "policy7/scaling_max_freq"):
         texts = sessions.without(sessions.clocks(), denied)
         assert stats.figures(first_launch(clocks=texts)).flags == ()
 
 
 def test_android_9_has_no_thermal_status_to_read() -> None:
-    """Its clocks and temperatures still judge it; a phone that hides its version is judged as a newer one."""
+    """Clocks and temperatures still judge it; a phone of unknown version is judged like a newer one."""
     unread = sessions.state(thermal_status=None, thermal_overridden=None)
     old, silent = sessions.identity(sdk=28), sessions.identity(sdk=None)
     assert stats.figures(sessions.session(before=unread, after=unread, identity=old)).flags == ()
@@ -83,29 +83,29 @@ def test_android_9_has_no_thermal_status_to_read() -> None:
 
 
 def test_clocks_near_their_cap_are_stable() -> None:
-    """98 % of the time at the maximum is no throttling."""
+    """98 % of the time at the maximum is not throttling."""
     assert stats.figures(first_launch(clocks=sessions.clocks(share=0.98))).flags == ()
 
 
 def test_figures_are_those_of_the_pooled_samples() -> None:
-    """Percentiles of 5 x 100 known values, in milliseconds."""
+    """The percentiles are those of 5 x 100 known values, in milliseconds."""
     launches = tuple(sessions.launch(i, [k * 10**6 for k in range(1, 102)]) for i in range(5))
-    found = stats.figures(sessions.session(launches=launches))
-    assert (found.p50_ms, found.p90_ms, found.p95_ms, found.max_ms) == (51, 91, 96, 101)
-    assert found.mad_ms == 25
-    assert (found.samples, found.launches, found.first_ms, found.load_ms) == (505, 5, 12, 50)
-    assert found.p99_ms is None
-    assert found.p90_ci_ms == (91, 91)
+    figures = stats.figures(sessions.session(launches=launches))
+    assert (figures.p50_ms, figures.p90_ms, figures.p95_ms, figures.max_ms) == (51, 91, 96, 101)
+    assert figures.mad_ms == 25
+    assert (figures.samples, figures.launches, figures.first_ms, figures.load_ms) == (505, 5, 12, 50)
+    assert figures.p99_ms is None
+    assert figures.p90_ci_ms == (91, 91)
 
 
 def test_p99_needs_a_thousand_samples() -> None:
-    """5 x 300 are enough."""
+    """5 x 300 samples are enough."""
     assert stats.figures(sessions.session()).p99_ms is not None
 
 
 @pytest.mark.parametrize("launches", [(), (sessions.launch(0),)])
 def test_one_launch_makes_no_interval(launches: tuple[Any, ...]) -> None:
-    """Their spread would be a guess."""
+    """The spread of a single launch is unknown."""
     with pytest.raises(DeviceError, match="at least 2 launches"):
         stats.figures(sessions.session(launches=launches))
 
@@ -124,13 +124,13 @@ def test_one_launch_makes_no_interval(launches: tuple[Any, ...]) -> None:
 def test_a_verdict_needs_the_interval_clear_of_the_budget(
     interval: tuple[float, float], expected: str
 ) -> None:
-    """Touching the budget is not clear of it."""
+    """An interval that touches the budget is inconclusive."""
     assert stats.verdict(interval, 15.0) == expected
 
 
 @pytest.mark.parametrize(("launches", "between"), [(3, 0.003), (3, 0.03), (5, 0.003), (5, 0.03)])
 def test_the_interval_holds_the_true_p90(launches: int, between: float) -> None:
-    """In 90 % of 150 simulated sessions or more (fewer than 85 % would be bad luck of 3 sigma)."""
+    """It does so in at least 90 % of 150 simulated sessions (fewer than 85 % would be a 3 sigma event)."""
     rng = np.random.default_rng(7)
 
     def draw(count: int, calls: int) -> Any:

@@ -1,4 +1,4 @@
-"""Every test that asks for `memory` or `location` runs on both databases."""
+"""Every test with the fixture `memory` or `location` runs on both databases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from android_harness.history.store import History
 from tests.history import postgres
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
-"""One worker has all tests of PostgreSQL: one server is started."""
+"""One worker runs all tests of PostgreSQL, so that only one server is started."""
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +27,14 @@ def server() -> Iterator[postgres.Server]:
 
 @pytest.fixture(scope="module", params=BOTH)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    """Migrated once a module: that takes longer than most tests."""
+    """Return a history that is migrated once per module, which takes longer than most tests."""
     with history.open_history(_new(request, tmp_path_factory.mktemp("history"))) as opened:
         yield opened
 
 
 @pytest.fixture
 def memory(shared: History) -> History:
-    """An empty history."""
+    """Return an empty history."""
     with shared.database.writing() as connection:
         for table in reversed(tables.METADATA.sorted_tables):
             connection.execute(delete(table))
@@ -43,7 +43,7 @@ def memory(shared: History) -> History:
 
 @pytest.fixture(params=BOTH)
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where there is no history yet."""
+    """Return a location without a history."""
     return _new(request, tmp_path)
 
 

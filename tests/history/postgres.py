@@ -1,4 +1,4 @@
-"""PostgreSQL, in a temporary folder, on a Unix socket: no port, no password, nothing left."""
+"""PostgreSQL in a temporary folder with a Unix socket, without a port or a password."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ START_S = 60
 
 
 def programs() -> Path | None:
-    """The folder of initdb and pg_ctl, the newest version's; None where they are not installed."""
-    if found := shutil.which("initdb"):
-        return Path(found).parent
+    """Return the folder of the newest initdb and pg_ctl; None if they are not installed."""
+    if initdb := shutil.which("initdb"):
+        return Path(initdb).parent
     return max(
         (path.parent for path in DEBIAN.glob("*/bin/initdb")),
         key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0,
@@ -29,7 +29,7 @@ def programs() -> Path | None:
 
 
 def why_not() -> str:
-    """Why there can be no server here; empty when there can."""
+    """Return the reason why no server can run here; empty if one can."""
     if programs() is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
     if os.geteuid() == 0 and _owner() is None:
@@ -38,7 +38,7 @@ def why_not() -> str:
 
 
 def _owner() -> str | None:
-    """Whom the server runs as: PostgreSQL refuses root."""
+    """Return the user that the server runs as: PostgreSQL refuses root."""
     known = {user.pw_name for user in pwd.getpwall()}
     return next((name for name in ("postgres", "nobody") if name in known), None)
 
@@ -51,7 +51,7 @@ class Server:
         self._numbers = itertools.count()
 
     def new_location(self) -> str:
-        """The URL of an empty schema: a database would take a second and 7 MB each."""
+        """Return the URL of an empty schema: a database would take a second and 7 MB."""
         import psycopg
 
         name = f"history_{next(self._numbers)}"
@@ -63,9 +63,9 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """A server, ended and removed with everything in it; also where this process is killed."""
+    """Run a server; it ends, and its folder is removed, even if this process is killed."""
     owner = _owner() if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="history-"))  # short: a socket's path has at most 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="history-"))  # short, because a socket's path has at most 107 bytes
     if owner:
         shutil.chown(folder, owner)
     with _keeper(owner, folder):
@@ -84,7 +84,7 @@ KEEPER = 'read -r _; "$@"; rm -rf "$0"'
 
 @contextmanager
 def _keeper(owner: str | None, folder: Path) -> Iterator[None]:
-    """A process that cleans up once this one closes a pipe, which the system does for whoever is killed."""
+    """Start a process that cleans up when this one closes a pipe, which happens even if it is killed."""
     stop = (str(_program("pg_ctl")), "stop", *_control(folder), "--mode", "immediate")
     with subprocess.Popen(
         ["/bin/sh", "-c", KEEPER, folder, *stop],
@@ -93,7 +93,7 @@ def _keeper(owner: str | None, folder: Path) -> Iterator[None]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the tests, not for who cleans up after them
+        start_new_session=True,  # Ctrl-C must not reach the process that cleans up
     ):
         yield
 
@@ -108,7 +108,7 @@ def _run(owner: str | None, folder: Path, program: str, *arguments: str) -> None
         user=owner,
         cwd=folder,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
-        stdout=subprocess.DEVNULL,  # the server inherits it: a pipe would never end
+        stdout=subprocess.DEVNULL,  # the server inherits it, and a pipe would never end
         stderr=subprocess.DEVNULL,
         timeout=2 * START_S,
         check=True,

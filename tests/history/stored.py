@@ -1,4 +1,4 @@
-"""Sessions as the history remembers them, and where it may lie."""
+"""Stored sessions for tests, and their locations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORIGIN = Origin(
 
 
 def made(measured: Session | None = None, **origin: Any) -> StoredSession:
-    """What the harness' own sessions become."""
+    """Return the stored form of one of the harness' sessions."""
     measured = measured or sessions.session()
     latency = provenance.latency(measured, stats.figures(measured), provenance.Check(1.3e-6, ""), 15.0)
     return making.stored(
@@ -43,7 +43,7 @@ ONE = made()
 
 
 def night(number: int, **changes: Any) -> StoredSession:
-    """A stable session of a night of its own, unless changed."""
+    """Return a stable session of its own night, unless changed."""
     own: dict[str, Any] = {
         "key": f"key-{number}",
         "run": f"night-{number}",
@@ -53,7 +53,7 @@ def night(number: int, **changes: Any) -> StoredSession:
 
 
 def point(session: StoredSession) -> Point:
-    """What `History.trend` says of a session."""
+    """Return the `History.trend` point of a session."""
     return Point(
         key=session.key,
         run=session.run,
@@ -67,5 +67,5 @@ def point(session: StoredSession) -> Point:
 
 @cache
 def samples() -> Samples:
-    """Raw samples of a session."""
+    """Return the raw samples of a session."""
     return making.samples(sessions.session())

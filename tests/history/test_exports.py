@@ -1,4 +1,4 @@
-"""`android_harness.history.exports`: the same rows as CSV and Parquet."""
+"""`android_harness.history.exports`: CSV and Parquet contain the same rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.history.stored import night, samples
 
 def read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        found: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-        return found
+        rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+        return rows
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -34,7 +34,7 @@ def filled(memory: History) -> History:
 
 
 def test_parquet_holds_the_sessions(filled: History, tmp_path: Path) -> None:
-    """With their types; what is nested is JSON."""
+    """Columns have their types, and nested values are JSON."""
     path = tmp_path / "all.parquet"
     assert export(filled, path) == 2
     second, first = read(path)
@@ -46,7 +46,7 @@ def test_parquet_holds_the_sessions(filled: History, tmp_path: Path) -> None:
 
 
 def test_csv_holds_the_same(filled: History, tmp_path: Path) -> None:
-    """As text; an unknown figure is empty."""
+    """Values are text, and an unknown figure is empty."""
     export(filled, tmp_path / "all.csv")
     export(filled, tmp_path / "all.parquet")
     for text, typed in zip(read(tmp_path / "all.csv"), read(tmp_path / "all.parquet"), strict=True):
@@ -55,10 +55,10 @@ def test_csv_holds_the_same(filled: History, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) -> None:
-    """Of those sessions that have any, in order."""
+    """The rows of sessions with samples are in order."""
     path = tmp_path / f"samples{suffix}"
     launches = samples().launches
-    assert export(filled, path, samples=True) == sum(len(one.durations_ns) for one in launches)
+    assert export(filled, path, samples=True) == sum(len(launch.durations_ns) for launch in launches)
     rows = read(path)
     assert [int(row["duration_ns"]) for row in rows[:300]] == list(launches[0].durations_ns)
     assert [int(row["offset_ns"]) for row in rows[:300]] == list(launches[0].offsets_ns)
@@ -66,18 +66,18 @@ def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) ->
 
 
 def test_a_filter_holds(filled: History, tmp_path: Path) -> None:
-    """As for a list."""
+    """It selects sessions as in a list."""
     assert export(filled, tmp_path / "one.csv", Filter(model="mobilenet_v2")) == 1
 
 
 def test_another_suffix_is_refused(filled: History, tmp_path: Path) -> None:
-    """With those that are known."""
+    """The error names the known suffixes."""
     with pytest.raises(HistoryError, match=r"neither \.csv nor \.parquet"):
         export(filled, tmp_path / "all.xlsx")
 
 
 def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -> None:
-    """And nothing beside it."""
+    """No temporary file remains."""
     path = tmp_path / "all.csv"
     path.write_text("old")
     filled.database.close()
@@ -85,12 +85,12 @@ def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -
         patch.setattr("android_harness.history.exports.row", lambda session: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             export(filled, path)
-    assert [one.name for one in tmp_path.iterdir() if "all.csv" in one.name] == ["all.csv"]
+    assert [path.name for path in tmp_path.iterdir() if "all.csv" in path.name] == ["all.csv"]
     assert path.read_text() == "old"
 
 
 def test_a_file_of_the_users_beside_it_stays(filled: History, tmp_path: Path) -> None:
-    """What is written aside has a name that nobody else gives."""
+    """The temporary file has a name that nobody else uses."""
     beside = tmp_path / "all.csv.new"
     beside.write_text("mine")
     export(filled, tmp_path / "all.csv")
@@ -100,7 +100,7 @@ def test_a_file_of_the_users_beside_it_stays(filled: History, tmp_path: Path) ->
 def test_a_missing_pyarrow_names_the_extra(
     filled: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CSV goes on working."""
+    """CSV export still works."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SetupError, match=r"export-mobile\[parquet\]"):
         export(filled, tmp_path / "all.parquet")
@@ -108,6 +108,6 @@ def test_a_missing_pyarrow_names_the_extra(
 
 
 def test_a_folder_that_is_not_there_is_an_error(filled: History, tmp_path: Path) -> None:
-    """With the path, and no traceback."""
+    """The error has the path and no traceback."""
     with pytest.raises(HistoryError, match=r"nowhere/all\.csv cannot be written"):
         export(filled, tmp_path / "nowhere" / "all.csv")

@@ -1,4 +1,4 @@
-"""`android_harness.history.making`: what of a session is remembered."""
+"""`android_harness.history.making`: what the history stores of a session."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ from tests.history.stored import ORIGIN, made
 
 
 def test_the_figures_are_those_of_the_harness() -> None:
-    """No second way to compute them."""
+    """They are not computed in another way."""
     measured = sessions.session()
-    figures, kept = stats.figures(measured), made(measured)
-    assert (kept.p50_ms, kept.p90_ms, kept.max_ms) == (figures.p50_ms, figures.p90_ms, figures.max_ms)
-    assert (kept.p90_low_ms, kept.p90_high_ms) == figures.p90_ci_ms
-    assert kept.started_at.isoformat() == "2026-01-01T00:00:00+00:00"
-    assert kept.started_at.tzinfo is UTC
+    figures, session = stats.figures(measured), made(measured)
+    assert (session.p50_ms, session.p90_ms, session.max_ms) == (
+        figures.p50_ms,
+        figures.p90_ms,
+        figures.max_ms,
+    )
+    assert (session.p90_low_ms, session.p90_high_ms) == figures.p90_ci_ms
+    assert session.started_at.isoformat() == "2026-01-01T00:00:00+00:00"
+    assert session.started_at.tzinfo is UTC
 
 
 def test_the_kind_of_evidence_is_the_harness_word() -> None:
-    """What did not prove to be a phone stays simulated for ever."""
+    """A device that did not prove to be a phone stays simulated."""
     assert made().evidence == "measured"
     assert (
         made(sessions.session(identity=sessions.identity(doubts=("It is an emulator.",)))).evidence
@@ -37,13 +41,13 @@ def test_the_kind_of_evidence_is_the_harness_word() -> None:
 
 
 def test_a_session_has_one_key() -> None:
-    """Made again from the same evidence it is the same session; another artifact is another."""
+    """The same evidence gives the same key; another artifact gives another key."""
     assert made() == made()
     assert made().key != made(artifact="ort-fp32").key
 
 
 def test_flags_make_it_unstable() -> None:
-    """They are kept, and what they say."""
+    """The flags are stored with their details."""
     hot = made(sessions.session(after=sessions.state(thermal_status=2)))
     assert not hot.stable
     assert hot.flags[0].startswith("thermal: status 2")
@@ -51,29 +55,29 @@ def test_flags_make_it_unstable() -> None:
 
 
 def test_wrong_outputs_make_no_baseline() -> None:
-    """However steady the times of computing something else."""
+    """Wrong outputs make a session unusable, however steady its times are."""
     measured = sessions.session()
     latency = provenance.latency(
         measured, stats.figures(measured), provenance.Check(0.5, "NaN in logits"), 15.0
     )
-    kept = making.stored(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
-    assert not kept.stable
-    assert (kept.problem, kept.verdict) == ("NaN in logits", "fail")
+    session = making.stored(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
+    assert not session.stable
+    assert (session.problem, session.verdict) == ("NaN in logits", "fail")
 
 
 def test_clocks_and_heat_are_kept() -> None:
-    """The worst of the launches: what may explain a slow night."""
+    """The worst launch is stored, because it may explain a slow night."""
     slow = sessions.launch(1, clocks=sessions.clocks(cap_khz=2457600, millidegrees=70000))
-    kept = made(sessions.session(launches=(sessions.launch(0), slow)))
-    assert kept.clocks["policy7 lowest limit khz"] == 2457600
-    assert kept.clocks["hottest celsius"] == 70.0
-    assert kept.clocks["policy7 mean khz"] == pytest.approx(2841600)
+    session = made(sessions.session(launches=(sessions.launch(0), slow)))
+    assert session.clocks["policy7 lowest limit khz"] == 2457600
+    assert session.clocks["hottest celsius"] == 70.0
+    assert session.clocks["policy7 mean khz"] == pytest.approx(2841600)
 
 
-def test_what_is_not_finite_is_unknown() -> None:
-    """JSON and people cannot compare NaN."""
-    kept = made(sqnr_db=math.inf, accuracy=math.nan)
-    assert (kept.sqnr_db, kept.accuracy) == (None, None)
+def test_infinite_and_nan_figures_are_unknown() -> None:
+    """JSON has no NaN."""
+    session = made(sqnr_db=math.inf, accuracy=math.nan)
+    assert (session.sqnr_db, session.accuracy) == (None, None)
 
 
 def test_a_device_cannot_smuggle_nul() -> None:
@@ -82,17 +86,17 @@ def test_a_device_cannot_smuggle_nul() -> None:
 
 
 def test_a_session_is_json() -> None:
-    """Every field, with what follows from it."""
-    found = json.loads(json.dumps(as_json(made())))
-    assert set(StoredSession.__dataclass_fields__) <= set(found)
-    assert found["line"] == made().series_key.id
-    assert found["started_at"] == "2026-01-01T00:00:00+00:00"
+    """It has every field, and the derived values."""
+    values = json.loads(json.dumps(as_json(made())))
+    assert set(StoredSession.__dataclass_fields__) <= set(values)
+    assert values["line"] == made().series_key.id
+    assert values["started_at"] == "2026-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(
     "field", ["model", "target", "artifact", "serial", "evidence", "threads", "affinity", "context"]
 )
-def test_each_part_of_a_line_makes_another(field: str) -> None:
-    """None of them may be mixed with another in one series."""
+def test_each_part_of_a_series_key_makes_another_series(field: str) -> None:
+    """Sessions that differ in one part belong to different series."""
     other: Any = {"threads": 1, "evidence": "host"}.get(field, "other")
     assert replace(made(), **{field: other}).series_key.id != made().series_key.id

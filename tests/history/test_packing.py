@@ -1,4 +1,4 @@
-"""`android_harness.history.packing`: raw samples as bytes and back."""
+"""`android_harness.history.packing`: raw samples become bytes and back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NANOSECONDS = st.integers(0, 2**62)
 
 @st.composite
 def launches(draw: st.DrawFn) -> LaunchSamples:
-    taken = draw(st.lists(NANOSECONDS, max_size=20))
-    starts = draw(st.lists(NANOSECONDS, min_size=len(taken), max_size=len(taken)))
+    durations = draw(st.lists(NANOSECONDS, max_size=20))
+    starts = draw(st.lists(NANOSECONDS, min_size=len(durations), max_size=len(durations)))
     texts = draw(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
     return LaunchSamples(
         index=draw(st.integers(0, 9)),
@@ -29,7 +29,7 @@ def launches(draw: st.DrawFn) -> LaunchSamples:
         warmup_calls=3,
         warm=draw(st.booleans()),
         peak_bytes=draw(st.none() | NANOSECONDS),
-        durations_ns=tuple(taken),
+        durations_ns=tuple(durations),
         offsets_ns=tuple(starts),
         clocks=(Clock(5, texts),),
     )
@@ -38,16 +38,16 @@ def launches(draw: st.DrawFn) -> LaunchSamples:
 @settings(max_examples=60)
 @given(st.lists(launches(), max_size=3), st.lists(st.lists(NANOSECONDS, max_size=3).map(tuple), max_size=3))
 def test_samples_survive(runs: list[LaunchSamples], canary: list[tuple[int, ...]]) -> None:
-    """Whatever they are, to the nanosecond."""
+    """All samples are restored to the nanosecond."""
     known = Samples(tuple(runs), tuple(canary))
     assert unpack(pack(known)) == known
 
 
 def test_a_session_takes_a_few_bytes_a_sample() -> None:
-    """Of 16 that a duration and its start would take."""
+    """A duration and its start would take 16 bytes unpacked."""
     known = samples()
-    known = replace(known, launches=tuple(replace(one, clocks=()) for one in known.launches))
-    assert len(pack(known)) < 4 * sum(len(one.durations_ns) for one in known.launches)
+    known = replace(known, launches=tuple(replace(launch, clocks=()) for launch in known.launches))
+    assert len(pack(known)) < 4 * sum(len(launch.durations_ns) for launch in known.launches)
 
 
 GOOD = pack(samples())
@@ -70,7 +70,7 @@ def repacked(change: bytes) -> bytes:
     ids=["empty", "foreign", "cut off", "no zlib", "too long", "no header"],
 )
 def test_damage_is_found(blob: bytes) -> None:
-    """Rather than read as numbers."""
+    """Damaged bytes are refused instead of read as numbers."""
     with pytest.raises(Damaged):
         unpack(blob)
 

@@ -22,7 +22,7 @@ with postgres.running() as server:
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_server() -> None:
-    """Killed without a chance to clean up: the server ends, and its folder is gone."""
+    """If the tests are killed, the server ends and its folder is removed."""
     if reason := postgres.why_not():
         pytest.skip(reason)
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`android_harness.history.pruning`: by policy, and never what others are still held against."""
+"""`android_harness.history.pruning`: a policy never deletes sessions that others are still compared with."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def nights(count: int, first: int = 0, **changes: Any) -> list[StoredSession]:
 
 
 def left(memory: History) -> set[str]:
-    return {one.key for one in memory.iterate()}
+    return {session.key for session in memory.iterate()}
 
 
 def test_a_plan_changes_nothing(memory: History) -> None:
-    """It only counts: what would go, of how many, and the bytes of their samples."""
+    """It only counts what would be deleted, of how many, and the bytes of their samples."""
     filled(memory, nights(15))
-    found = plan(memory, EVERYTHING, LATER)
-    assert (found.sessions, found.total, found.protected) == (5, 15, 10)
-    assert (found.oldest, found.newest) == (night(0).started_at, night(4).started_at)
-    assert found.packed_bytes > 0
+    pruned = plan(memory, EVERYTHING, LATER)
+    assert (pruned.sessions, pruned.total, pruned.protected) == (5, 15, 10)
+    assert (pruned.oldest, pruned.newest) == (night(0).started_at, night(4).started_at)
+    assert pruned.packed_bytes > 0
     assert len(left(memory)) == 15
 
 
 def test_what_is_kept_by_any_rule_stays(memory: History) -> None:
-    """By age, by number, and by both."""
+    """Age, number or both keep a session."""
     filled(memory, nights(40))
     at = night(40).started_at
     assert plan(memory, Policy(days=15), at).sessions == 25
@@ -59,24 +59,24 @@ def test_the_newest_are_of_every_line(memory: History) -> None:
 
 @pytest.mark.parametrize("changes", [{"fingerprint": "old"}, {"runtime": "onnxruntime 1.0"}])
 def test_a_baseline_is_never_forgotten(memory: History, changes: dict[str, Any]) -> None:
-    """Whatever the policy: the next session is held against the same ones as before, on any footing."""
+    """Under any policy, the next session is compared with the same sessions as before."""
     filled(memory, [*nights(12, **changes), *nights(12, first=20), *nights(9, first=40, flags=("heat: 1",))])
     asked = (night(99), night(99, **changes))
-    before = [memory.baseline(one) for one in asked], memory.earlier(night(99))
+    before = [memory.baseline(session) for session in asked], memory.earlier(night(99))
     assert prune(memory, EVERYTHING, LATER).sessions > 0
-    assert ([memory.baseline(one) for one in asked], memory.earlier(night(99))) == before
-    assert all(len(one) == BASELINE_SESSIONS for one in before[0])
+    assert ([memory.baseline(session) for session in asked], memory.earlier(night(99))) == before
+    assert all(len(baseline) == BASELINE_SESSIONS for baseline in before[0])
 
 
 def test_regressions_hold_no_baseline_back(memory: History) -> None:
-    """Nights that are still red do not push the good ones out."""
+    """Regressed nights do not push good ones out of the baseline."""
     filled(memory, [*nights(12), *nights(20, first=12, regressed=True)])
     prune(memory, EVERYTHING, LATER)
-    assert [one.key for one in memory.baseline(night(99))] == [f"key-{n}" for n in range(2, 12)]
+    assert [session.key for session in memory.baseline(night(99))] == [f"key-{n}" for n in range(2, 12)]
 
 
 def test_an_accepted_session_stays(memory: History) -> None:
-    """Without it the sessions before would count again."""
+    """Without it the earlier sessions would count again."""
     filled(memory, nights(30))
     memory.accept("key-5")
     prune(memory, EVERYTHING, LATER)
@@ -84,7 +84,7 @@ def test_an_accepted_session_stays(memory: History) -> None:
 
 
 def test_samples_go_with_their_session(memory: History) -> None:
-    """Nothing is left behind, and the next session starts afresh."""
+    """No samples remain, and the next session gets its own."""
     filled(memory, nights(15))
     prune(memory, EVERYTHING, LATER)
     assert memory.samples("key-0") is None
@@ -94,10 +94,10 @@ def test_samples_go_with_their_session(memory: History) -> None:
 
 
 def test_samples_alone_may_be_forgotten(memory: History) -> None:
-    """Of baselines too: nothing is computed from them again. Figures stay; a second time nothing is left."""
+    """Baselines lose their samples, too; the figures stay, and a second run deletes nothing."""
     filled(memory, nights(12))
-    found = prune(memory, Policy(newest=2, samples_only=True), LATER)
-    assert (found.sessions, found.protected) == (10, 0)
+    pruned = prune(memory, Policy(newest=2, samples_only=True), LATER)
+    assert (pruned.sessions, pruned.protected) == (10, 0)
     assert len(left(memory)) == 12
     assert memory.samples("key-9") is None
     assert memory.samples("key-10") == samples()
@@ -105,7 +105,7 @@ def test_samples_alone_may_be_forgotten(memory: History) -> None:
 
 
 def test_many_are_forgotten(memory: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than one statement takes, the last of them not full."""
+    """They take more than one statement, the last of which is not full."""
     monkeypatch.setattr("android_harness.history.pruning.BATCH", 3)
     filled(memory, nights(20))
     prune(memory, EVERYTHING, LATER)
@@ -113,6 +113,6 @@ def test_many_are_forgotten(memory: History, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_policy_without_a_rule_is_refused() -> None:
-    """It would take everything."""
+    """It would delete everything."""
     with pytest.raises(ValueError, match="days or newest"):
         Policy()

@@ -1,4 +1,4 @@
-"""`android_harness.history.schema`: made and brought up to date on opening; strangers are left alone."""
+"""`android_harness.history.schema`: opening creates and upgrades the schema, and refuses other databases."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.history.stored import night
 
 
 def test_the_migrations_make_the_tables(shared: History) -> None:
-    """Column for column and index for index what `tables` says."""
+    """Every column and index is as in `tables`."""
     with shared.database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.METADATA) == []
 
 
 def test_the_head_is_the_last_migration() -> None:
-    """It is written down, so that opening does not import Alembic."""
+    """The head is a constant, so that opening does not import Alembic."""
     assert ScriptDirectory(str(schema.MIGRATIONS)).get_heads() == [schema.HEAD]
 
 
 def test_opening_again_changes_nothing(location: str) -> None:
-    """The sessions of last night are there."""
+    """The sessions of the last night are there."""
     with history.open_history(location) as memory:
         memory.add(night(0))
     with history.open_history(location) as memory:
@@ -37,7 +37,7 @@ def test_opening_again_changes_nothing(location: str) -> None:
 
 
 def test_a_newer_schema_is_refused(location: str) -> None:
-    """With both versions, and what to do; nothing is changed."""
+    """The error has both versions and what to do; nothing is changed."""
     history.open_history(location).close()
     _execute(location, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(HistoryError, match="has schema 9999; this version knows up to 0001") as caught:
@@ -48,14 +48,14 @@ def test_a_newer_schema_is_refused(location: str) -> None:
 
 
 def test_a_strangers_database_is_refused(location: str) -> None:
-    """A table of the same name that is not ours is not written into."""
+    """A table with the same name is not written to."""
     _execute(location, "CREATE TABLE sessions (cookie TEXT)")
     with pytest.raises(HistoryError, match="is not a history"):
         history.open_history(location)
 
 
 def test_a_migration_that_fails_leaves_nothing(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it happens in one transaction: the next start finds an empty database, not half of a schema."""
+    """Everything happens in one transaction, so the next start finds an empty database."""
 
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("power cut")

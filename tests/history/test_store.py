@@ -1,4 +1,4 @@
-"""`android_harness.history`: what goes in comes out, once, by filter, as a series or a baseline."""
+"""`android_harness.history`: sessions are stored once and returned by filter, series or baseline."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tests.history.stored import FIRST_NIGHT, night, point, samples
 
 
 def test_a_session_comes_out_as_it_went_in(memory: History) -> None:
-    """Every field, with its type; and the raw samples to the nanosecond."""
+    """Every field has its value and type, and raw samples are exact to the nanosecond."""
     memory.add(night(0), samples())
     assert memory.get("key-0") == night(0)
     assert memory.samples("key-0") == samples()
 
 
 def test_adding_twice_changes_nothing(memory: History) -> None:
-    """Whoever was killed in between may add again."""
+    """A killed process may add its sessions again."""
     assert memory.add(night(0), samples())
     assert not memory.add(night(0), samples())
     assert len(memory.sessions()) == 1
 
 
 def test_samples_may_come_later(memory: History) -> None:
-    """A session added without them is added again with them."""
+    """A session that was added without samples can be added again with them."""
     memory.add(night(0))
     assert memory.samples("key-0") is None
     memory.add(night(0), samples())
@@ -36,7 +36,7 @@ def test_samples_may_come_later(memory: History) -> None:
 
 
 def test_two_sessions_with_one_key_are_refused(memory: History) -> None:
-    """The second would be lost without a word."""
+    """Otherwise the second session would be lost silently."""
     memory.add(night(0))
     with pytest.raises(HistoryError, match="Two different sessions"):
         memory.add(night(0, p50_ms=9.0))
@@ -58,8 +58,8 @@ FILTERS: dict[str, tuple[Filter, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_a_filter_lets_through_what_it_names(memory: History, name: str) -> None:
-    """And nothing else."""
+def test_a_filter_selects_what_it_names(memory: History, name: str) -> None:
+    """A filter selects nothing else."""
     wanted, changes = FILTERS[name]
     memory.add(night(0))
     memory.add(night(1, **changes))
@@ -67,14 +67,14 @@ def test_a_filter_lets_through_what_it_names(memory: History, name: str) -> None
 
 
 def test_the_newest_come_first(memory: History) -> None:
-    """And no more of them than asked for."""
+    """There are no more sessions than requested."""
     for number in (1, 3, 2):
         memory.add(night(number))
     assert memory.sessions(Filter(newest=2)) == (night(3), night(2))
 
 
-def test_a_series_is_one_line_in_time(memory: History) -> None:
-    """Stable or not, oldest first; other devices, threads, artifacts and evidence are other lines."""
+def test_a_series_is_ordered_by_time(memory: History) -> None:
+    """Unstable sessions are part of it; another device, thread count, artifact or evidence starts another."""
     mine = [night(0), night(1, flags=("trend: up",)), night(2, fingerprint="new")]
     others = [
         night(3, serial="other"),
@@ -108,28 +108,28 @@ NO_BASELINE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", NO_BASELINE)
-def test_what_differs_is_no_baseline(memory: History, name: str) -> None:
-    """Only stable, earlier sessions on the same footing are, whatever else lies there."""
+def test_different_sessions_are_no_baseline(memory: History, name: str) -> None:
+    """A baseline has only stable, earlier sessions with the same comparability key."""
     memory.add(night(0))
     memory.add(night(1, **NO_BASELINE[name]))
     assert memory.baseline(night(9)) == (night(0),)
 
 
 def test_a_new_checkpoint_keeps_its_baseline(memory: History) -> None:
-    """The model line stays when the weights change: that is what is watched."""
+    """The series stays the same when the weights change."""
     memory.add(night(0))
     assert memory.baseline(night(1, source_sha256="2" * 64)) == (night(0),)
 
 
 def test_a_baseline_is_the_last_sessions(memory: History) -> None:
-    """Oldest first, as a series."""
+    """They are ordered from the oldest to the newest."""
     for number in range(8):
         memory.add(night(number))
     assert memory.baseline(night(9), count=3) == (night(5), night(6), night(7))
 
 
 def test_a_regression_is_marked_and_accepted(memory: History) -> None:
-    """Marked, it is no baseline; accepted, it is one."""
+    """A regressed session is no baseline; an accepted one is."""
     memory.add(night(0))
     memory.mark("key-0", regressed=True)
     assert memory.baseline(night(1)) == ()
@@ -138,17 +138,17 @@ def test_a_regression_is_marked_and_accepted(memory: History) -> None:
 
 
 def test_an_accepted_level_begins_a_new_baseline(memory: History) -> None:
-    """The sessions before it count no more, the regressions since it do; for times and for quality."""
+    """Earlier sessions no longer count, and regressions since then do, for times and for quality."""
     for number in range(6):
         memory.add(night(number, regressed=number >= 3))
     memory.accept("key-3")
-    assert [one.key for one in memory.baseline(night(9))] == ["key-3", "key-4", "key-5"]
-    assert [one.key for one in memory.earlier(night(9))] == ["key-3", "key-4", "key-5"]
-    assert [one.key for one in memory.baseline(night(2))] == ["key-0", "key-1"]
+    assert [session.key for session in memory.baseline(night(9))] == ["key-3", "key-4", "key-5"]
+    assert [session.key for session in memory.earlier(night(9))] == ["key-3", "key-4", "key-5"]
+    assert [session.key for session in memory.baseline(night(2))] == ["key-0", "key-1"]
 
 
-def test_accepting_is_of_one_line(memory: History) -> None:
-    """Another artifact that regressed in the same night stays so."""
+def test_accepting_affects_one_series(memory: History) -> None:
+    """Another artifact that regressed in the same night stays regressed."""
     memory.add(night(0))
     memory.add(night(1, regressed=True))
     memory.add(night(2, artifact="ort-fp32", regressed=True))
@@ -157,16 +157,16 @@ def test_accepting_is_of_one_line(memory: History) -> None:
     assert memory.find("key-1") == night(1, accepted=True)
 
 
-def test_what_is_marked_may_be_added_again(memory: History) -> None:
-    """A nightly that goes on after a kill adds what it added before it marked it."""
+def test_a_marked_session_may_be_added_again(memory: History) -> None:
+    """A nightly run that continues after a kill adds what it added before it marked it."""
     memory.add(night(0))
     memory.accept("key-0")
     memory.mark("key-0", regressed=True)
     assert not memory.add(night(0))
 
 
-def test_quality_is_held_against_every_session_of_the_line(memory: History) -> None:
-    """Stable or not, of any Android; not of the own run, later, of other lines, or marked."""
+def test_quality_is_compared_with_all_sessions_of_the_series(memory: History) -> None:
+    """Unstable sessions and other Android versions count; later, marked and other series' ones do not."""
     before = [night(0, flags=("trend: up",)), night(1, fingerprint="old"), night(2)]
     others = [night(3, run="night-9"), night(10), night(4, artifact="ort-fp32"), night(5, regressed=True)]
     for session in (*before, *others):
@@ -175,7 +175,7 @@ def test_quality_is_held_against_every_session_of_the_line(memory: History) -> N
 
 
 def test_a_key_may_be_shortened(memory: History) -> None:
-    """As far as one session has it; and a percent sign is no wild card."""
+    """A unique prefix is enough, and a percent sign is no wildcard."""
     memory.add(night(1))
     memory.add(night(12))
     memory.add(night(2))
@@ -187,14 +187,14 @@ def test_a_key_may_be_shortened(memory: History) -> None:
 
 
 def test_sessions_are_looked_up_together(memory: History) -> None:
-    """By key; what is not there is left out."""
+    """They are returned by key; unknown keys are left out."""
     for number in range(3):
         memory.add(night(number))
-    found = memory.get_all(["key-0", "key-2", "key-9"])
-    assert found == {"key-0": night(0), "key-2": night(2)}
+    sessions = memory.get_all(["key-0", "key-2", "key-9"])
+    assert sessions == {"key-0": night(0), "key-2": night(2)}
 
 
-def test_marking_what_is_not_there_is_an_error(memory: History) -> None:
+def test_marking_an_unknown_session_is_an_error(memory: History) -> None:
     """A mistyped key would otherwise leave a regression in the baseline."""
     with pytest.raises(HistoryError, match="No session has the key 'nothing'"):
         memory.mark("nothing", regressed=True)
@@ -211,16 +211,16 @@ def gap(key: str, **changes: Any) -> Gap:
     return Gap(**known | changes)
 
 
-def test_a_gap_is_remembered_once(memory: History) -> None:
-    """A night without a phone is not a night that never was."""
+def test_a_gap_is_stored_once(memory: History) -> None:
+    """A night without a phone is stored."""
     assert memory.add_gap(gap("a"))
     assert not memory.add_gap(gap("a"))
     assert memory.gaps() == (gap("a"),)
 
 
-def test_a_gap_of_a_whole_night_is_one_of_every_model(memory: History) -> None:
-    """A gap of another model is not."""
+def test_a_gap_of_a_whole_night_matches_every_model(memory: History) -> None:
+    """A gap of another model does not match."""
     memory.add_gap(gap("a"))
     memory.add_gap(gap("b", model="other"))
     memory.add_gap(gap("c", model="mobilenet_v2"))
-    assert {one.key for one in memory.gaps(Filter(model="mobilenet_v2"))} == {"a", "c"}
+    assert {gap.key for gap in memory.gaps(Filter(model="mobilenet_v2"))} == {"a", "c"}

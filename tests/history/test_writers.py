@@ -1,4 +1,4 @@
-"""Several hosts open a new history and write at once: nothing is lost, and nothing is kept twice."""
+"""Several hosts open a new history and write at once: nothing is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLES = replace(samples(), launches=samples().launches[:1])
 WRITERS = 4
 SESSIONS = 12
 PROCESSES = multiprocessing.get_context("fork")
-"""What they need is imported already; nothing that was opened is shared."""
+"""Their imports are already done, and no open connection is shared."""
 
 
 def write(name: str, location: str, together: Barrier) -> None:
@@ -26,7 +26,7 @@ def write(name: str, location: str, together: Barrier) -> None:
 
 
 def test_writers_at_once_lose_nothing(location: str) -> None:
-    """From a new database on: they migrate at once, and write their own and the same sessions at once."""
+    """They migrate a new database at once, and write their own and shared sessions at once."""
     together = PROCESSES.Barrier(WRITERS)
     writers = [
         PROCESSES.Process(target=write, args=(f"host-{number}", location, together))
@@ -40,14 +40,14 @@ def test_writers_at_once_lose_nothing(location: str) -> None:
     with history.open_history(location) as memory:
         for number in range(WRITERS):
             assert len(memory.sessions(Filter(host=f"host-{number}"))) == SESSIONS
-        keys = sorted(one.key for one in memory.iterate())
+        keys = sorted(session.key for session in memory.iterate())
         assert keys == sorted(set(keys))
         assert sum(key.startswith("common-") for key in keys) == SESSIONS
         assert all(memory.samples(key) == SAMPLES for key in keys)
 
 
 def test_a_reader_sees_whole_sessions(location: str) -> None:
-    """While another writes: a listing does not wait, and what it sees has its samples."""
+    """A listing does not wait for a writer, and every session in it has its samples."""
     with history.open_history(location) as writer, history.open_history(location) as reader:
         writer.add(night(0), samples())
         with writer.database.writing() as connection:

@@ -1,4 +1,4 @@
-"""`android_harness.regressions.changes`: where a series went to another level, and why."""
+"""`android_harness.regressions.changes`: where a series changed to another level, and why."""
 
 from __future__ import annotations
 
@@ -20,48 +20,50 @@ from tests.history.stored import ONE, night, point
 
 
 def levels(*parts: tuple[int, float], noise: float = 0.01, seed: int = 3) -> list[float]:
-    """(nights, milliseconds) each, with log-normal noise."""
+    """Return values for (nights, milliseconds), with log-normal noise."""
     rng = random.Random(seed)
     return [ms * rng.lognormvariate(0, noise) for count, ms in parts for _ in range(count)]
 
 
 def series(values: Sequence[float], at: int, **after: Any) -> list[StoredSession]:
-    """A line whose sessions have other fields from `at` on."""
+    """Return a series whose sessions have other fields from `at` on."""
     return [
         night(place, p50_ms=value, **(after if place >= at else {})) for place, value in enumerate(values)
     ]
 
 
-def changes(line: Sequence[StoredSession]) -> tuple[Change, ...]:
-    """As of a history that holds these sessions."""
-    known = {one.key: one for one in line}
-    return changes_of([point(one) for one in line], lambda keys: {key: known[key] for key in keys})
+def changes(sessions: Sequence[StoredSession]) -> tuple[Change, ...]:
+    """Return the changes of a series, with a history that contains its sessions."""
+    known = {session.key: session for session in sessions}
+    return changes_of(
+        [point(session) for session in sessions], lambda keys: {key: known[key] for key in keys}
+    )
 
 
 def test_a_step_is_found_where_it_is() -> None:
-    """A tenth, in noise of a percent."""
+    """A step of a tenth is found in noise of a percent."""
     assert change_points(levels((20, 8.0), (20, 8.8))) == (20,)
 
 
 def test_several_steps_are_found() -> None:
-    """Up and down."""
+    """Steps up and down are found."""
     assert change_points(levels((20, 8.0), (15, 8.8), (15, 7.5))) == (20, 35)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_has_no_steps(seed: int) -> None:
-    """At a percent, over a season."""
+    """Noise of a percent has no steps over a season."""
     assert change_points(levels((90, 8.0), seed=seed)) == ()
 
 
 def test_a_restless_year_has_no_steps() -> None:
-    """Three percent of noise: the longer the series, the more a step must explain."""
+    """With noise of three percent, a longer series needs a larger step."""
     years = [levels((365, 8.0), noise=0.03, seed=seed) for seed in range(8)]
     assert [change_points(year) for year in years] == [()] * len(years)
 
 
 def test_noise_is_that_around_the_levels() -> None:
-    """As a standard deviation, whatever steps or drift lie beneath it."""
+    """It is a standard deviation, whatever steps or drift the series has."""
     logs = np.log(levels((1000, 8.0), (1000, 9.0)))
     assert noise_of(logs) == pytest.approx(0.01, rel=0.05)
     assert noise_of(logs + 0.05 * np.arange(len(logs))) == pytest.approx(0.01, rel=0.05)
@@ -76,25 +78,25 @@ def test_single_outliers_are_no_steps() -> None:
 
 
 def test_a_small_step_is_none() -> None:
-    """One percent of a very calm series is true, and nobody's business."""
+    """A step of one percent of a very calm series is true but irrelevant."""
     assert change_points(levels((40, 8.0), (40, 8.08), noise=0.0001)) == ()
     assert change_points(levels((40, 8.0), (40, 8.24), noise=0.0001)) == (40,)
 
 
 def test_small_steps_join_their_levels_and_leave_the_others() -> None:
-    """A tenth, and one percent on top of it: one step."""
+    """A step of a tenth with one of a percent on top is one step."""
     assert change_points(levels((20, 8.0), (20, 8.8), (20, 8.88), noise=0.0001)) == (20,)
 
 
 def test_a_level_has_three_sessions() -> None:
-    """Six nights may have two levels; two slow nights at the end are none of their own."""
+    """Six nights may have two levels; two slow nights at the end are not a level."""
     assert change_points([8.0] * 3 + [10.0] * 3) == (3,)
     assert 40 not in change_points(levels((40, 8.0), (2, 12.0)))
 
 
 @pytest.mark.parametrize("count", range(6))
 def test_a_few_sessions_have_no_levels(count: int) -> None:
-    """Not even six, and not an error."""
+    """Even six sessions have none, and that is not an error."""
     assert change_points([8.0, 8.0, 8.0, 80.0, 80.0][:count]) == ()
 
 
@@ -104,17 +106,17 @@ def test_equal_values_have_no_noise_and_no_steps() -> None:
 
 
 def test_a_change_tells_its_levels() -> None:
-    """The medians on both sides, and the session it begins with."""
+    """It has the medians of both sides, and the first session of the new level."""
     values = levels((20, 8.0), (20, 8.8), noise=0.001)
-    (found,) = changes(series(values, 20))
-    assert (found.index, found.key) == (20, "key-20")
-    assert found.started_at == night(20).started_at
-    assert found.before_ms == pytest.approx(8.0, rel=0.002)
-    assert found.slower == pytest.approx(0.1, rel=0.05)
+    (change,) = changes(series(values, 20))
+    assert (change.index, change.key) == (20, "key-20")
+    assert change.started_at == night(20).started_at
+    assert change.before_ms == pytest.approx(8.0, rel=0.002)
+    assert change.slower == pytest.approx(0.1, rel=0.05)
 
 
 def test_levels_lie_between_steps() -> None:
-    """Each is the median of its own nights: an outlier does not move it, nor does the next level."""
+    """Each level is the median of its own nights: neither an outlier nor the next level moves it."""
     values = levels((20, 8.0), (20, 8.8), (30, 7.5), noise=0.001)
     values[5] *= 1.4
     first, second = changes(series(values, 20))
@@ -159,20 +161,20 @@ CAUSES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_each_cause_is_named(name: str) -> None:
-    """And nothing else: what did not change explains nothing."""
+    """Nothing else is named: unchanged fields explain nothing."""
     after, kind, words = CAUSES[name]
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 20, **after))
-    (cause,) = found.causes
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 20, **after))
+    (cause,) = change.causes
     assert cause.kind == kind
-    assert words in cause.what
+    assert words in cause.description
 
 
 def test_a_flag_that_is_gone_is_named() -> None:
     """A phone that was capped until then is faster for that reason."""
-    line = series(levels((20, 8.8), (20, 8.0)), 20)
-    line[:20] = [replace(one, flags=("cap: held",)) for one in line[:20]]
-    (cause,) = changes(line)[0].causes
-    assert cause.what == "The flag cap is gone."
+    sessions = series(levels((20, 8.8), (20, 8.0)), 20)
+    sessions[:20] = [replace(session, flags=("cap: held",)) for session in sessions[:20]]
+    (cause,) = changes(sessions)[0].causes
+    assert cause.description == "The flag cap is gone."
 
 
 TOO_LITTLE: dict[str, dict[str, Any]] = {
@@ -184,57 +186,57 @@ TOO_LITTLE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", TOO_LITTLE)
 def test_a_little_explains_nothing(name: str) -> None:
-    """Every night differs a little; a flag of one night is no level's."""
-    line = series(levels((20, 8.0), (20, 8.8)), 20, **TOO_LITTLE[name])
+    """Every night differs a little, and a flag of one night does not belong to its level."""
+    sessions = series(levels((20, 8.0), (20, 8.8)), 20, **TOO_LITTLE[name])
     if name == "a rare flag":
-        line[21:] = [replace(one, flags=()) for one in line[21:]]
-    assert changes(line)[0].causes == (NO_CAUSE,)
+        sessions[21:] = [replace(session, flags=()) for session in sessions[21:]]
+    assert changes(sessions)[0].causes == (NO_CAUSE,)
 
 
 def test_a_change_three_nights_before_is_no_cause() -> None:
     """A change-point is misplaced by one night at most."""
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 17, source_sha256="2" * 64))
-    assert found.causes == (NO_CAUSE,)
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 17, source_sha256="2" * 64))
+    assert change.causes == (NO_CAUSE,)
 
 
 def test_without_a_cause_it_is_unexplained() -> None:
-    """That is said, not guessed."""
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 20))
-    assert found.causes == (NO_CAUSE,)
+    """An unknown cause is reported as such, not guessed."""
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 20))
+    assert change.causes == (NO_CAUSE,)
 
 
 def test_all_causes_of_one_night_are_named() -> None:
-    """A new checkpoint and a new runtime in one night cannot be told apart: both are said."""
+    """A new checkpoint and a new runtime in the same night are both named."""
     after: dict[str, Any] = {
         "source_sha256": "2" * 64,
         "runtime": "onnxruntime 1.33.0",
         "fingerprint": "new",
     }
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 20, **after))
-    assert [cause.kind for cause in found.causes] == ["model", "tool", "device"]
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 20, **after))
+    assert [cause.kind for cause in change.causes] == ["model", "tool", "device"]
 
 
 def test_a_cause_one_night_away_is_named() -> None:
-    """Noise may move a change-point by one."""
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 19, source_sha256="2" * 64))
-    assert [cause.kind for cause in found.causes] == ["model"]
+    """Noise may move a change-point by one night."""
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 19, source_sha256="2" * 64))
+    assert [cause.kind for cause in change.causes] == ["model"]
 
 
 def test_a_change_weeks_away_is_no_cause() -> None:
-    """Else every update would explain every step."""
-    (found,) = changes(series(levels((20, 8.0), (20, 8.8)), 8, source_sha256="2" * 64))
-    assert found.causes == (NO_CAUSE,)
+    """Otherwise every update would explain every step."""
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 8, source_sha256="2" * 64))
+    assert change.causes == (NO_CAUSE,)
 
 
 def test_a_device_that_says_nothing_explains_nothing() -> None:
-    """Unreadable sysfs is no cause, and no error."""
+    """Unreadable sysfs files are neither a cause nor an error."""
     mute: dict[str, Any] = {"before": Moment(), "after": Moment(), "clocks": {}}
-    line = [replace(one, **mute) for one in series(levels((20, 8.0), (20, 8.8)), 20)]
-    assert changes(line)[0].causes == (NO_CAUSE,)
+    sessions = [replace(session, **mute) for session in series(levels((20, 8.0), (20, 8.8)), 20)]
+    assert changes(sessions)[0].causes == (NO_CAUSE,)
 
 
 def test_only_sessions_around_a_step_are_looked_up() -> None:
-    """Five on each side, once; of a quiet series none: a year is long."""
+    """Five sessions on each side are read at once; a series without a step needs none."""
     asked: list[set[str]] = []
 
     def look_up(keys: Collection[str]) -> dict[str, StoredSession]:
@@ -242,13 +244,13 @@ def test_only_sessions_around_a_step_are_looked_up() -> None:
         return {}
 
     for values in (levels((40, 8.0)), levels((20, 8.0), (20, 8.8))):
-        found = changes_of([point(one) for one in series(values, 20)], look_up)
+        found_changes = changes_of([point(session) for session in series(values, 20)], look_up)
     assert asked == [{f"key-{number}" for number in range(15, 25)}]
-    assert found[0].causes == (NO_CAUSE,)  # they are not there any more: pruned meanwhile
+    assert found_changes[0].causes == (NO_CAUSE,)  # the sessions were pruned meanwhile
 
 
 def test_kinds_of_evidence_are_never_one_series() -> None:
-    """A simulated night after measured ones is no step of the phone."""
+    """A simulated night after measured ones is not a step of the phone."""
     mixed = series(levels((20, 8.0), (20, 80.0)), 20, evidence="simulated")
-    with pytest.raises(ValueError, match="different lines"):
+    with pytest.raises(ValueError, match="different series"):
         changes(mixed)

@@ -1,4 +1,4 @@
-"""`android_harness.regressions.judging`: protocol section 4.9, by numbers worked out by hand."""
+"""`android_harness.regressions.judging`: section 4.9 of the protocol, with numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.history.stored import night
 P90S = (8.1, 8.2, 8.3, 8.4, 8.6)
 BASELINE = tuple(night(place, p50_ms=8.0, p90_ms=p90) for place, p90 in enumerate(P90S))
 LIMIT = 8.57
-"""p90 of the p90s is 8.4 + 0.6 * 0.2 = 8.52, a tenth of their range 0.05; 1.05 * 8 is less."""
+"""The p90 of the p90s is 8.4 + 0.6 * 0.2 = 8.52, a tenth of their range 0.05; 1.05 * 8 is less."""
 
 
 def at(p50_ms: float, **changes: Any) -> StoredSession:
@@ -23,21 +23,21 @@ def at(p50_ms: float, **changes: Any) -> StoredSession:
 
 
 def test_the_limit_is_p90_of_p90s_and_a_tenth_of_their_range() -> None:
-    """Worked out by hand."""
-    found = judge(at(8.0), BASELINE)
-    assert found.limit_ms == pytest.approx(LIMIT)
-    assert found.usual_ms == 8.0
+    """The limit is the one computed by hand."""
+    judgement = judge(at(8.0), BASELINE)
+    assert judgement.limit_ms == pytest.approx(LIMIT)
+    assert judgement.usual_ms == 8.0
 
 
 @pytest.mark.parametrize(("p50", "status"), [(8.5699, "steady"), (8.5701, "suspected"), (5.0, "steady")])
 def test_slower_than_the_limit_is_suspected(p50: float, status: str) -> None:
-    """And faster is never."""
+    """A faster session is never suspected."""
     assert judge(at(p50), BASELINE).status == status
 
 
 def test_a_calm_series_leaves_five_percent() -> None:
-    """Where all p90s are alike, their limit would flag what nobody notices."""
-    calm = tuple(replace(one, p90_ms=8.01) for one in BASELINE)
+    """If all p90s are alike, their limit alone would flag an irrelevant change."""
+    calm = tuple(replace(session, p90_ms=8.01) for session in BASELINE)
     assert judge(at(8.39), calm).status == "steady"
     assert judge(at(8.41), calm).status == "suspected"
 
@@ -49,18 +49,18 @@ def test_the_usual_is_the_median() -> None:
 
 
 def test_fewer_than_five_stable_sessions_judge_nothing() -> None:
-    """However slow: what is usual is not known."""
-    found = judge(at(80.0), BASELINE[1:])
-    assert (found.status, found.usual_ms, found.slower) == ("no_baseline", None, None)
+    """However slow the session is, the usual p50 is unknown."""
+    judgement = judge(at(80.0), BASELINE[1:])
+    assert (judgement.status, judgement.usual_ms, judgement.slower) == ("no_baseline", None, None)
     assert judge(at(80.0), BASELINE[1:], Limits(min_baseline=4)).status == "suspected"
 
 
 @pytest.mark.parametrize("changes", [{"flags": ("trend: up",)}, {"problem": "other outputs"}])
 def test_an_unstable_session_is_no_regression(changes: dict[str, Any]) -> None:
-    """A hot phone says nothing about the model; why is said."""
-    found = judge(at(80.0, **changes), BASELINE)
-    assert found.status == "unstable"
-    assert (changes.get("flags") or (changes["problem"],))[0] in found.reason
+    """A hot phone proves nothing about the model, and the reason is given."""
+    judgement = judge(at(80.0, **changes), BASELINE)
+    assert judgement.status == "unstable"
+    assert (changes.get("flags") or (changes["problem"],))[0] in judgement.reason
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_an_unstable_session_is_no_regression(changes: dict[str, Any]) -> None:
     ],
 )
 def test_a_suspicion_is_confirmed_by_a_second_slow_run(again: StoredSession, status: str) -> None:
-    """Refuted by a normal one, and left open by one that says nothing."""
+    """A normal re-run refutes it, and an unstable one leaves it open."""
     assert confirm(judge(at(9.0), BASELINE), again, BASELINE).status == status
 
 
 def test_a_second_run_is_held_to_the_same_limits() -> None:
-    """Not to the protocol's own, where others were asked for."""
+    """The re-run uses the given limits, not the protocol's."""
     few = Limits(min_baseline=4)
     first = judge(at(9.0), BASELINE[1:], few)
     assert confirm(first, at(9.0, key="again"), BASELINE[1:], few).status == "confirmed"
 
 
 def test_what_is_not_suspected_needs_no_second_run() -> None:
-    """A slow re-run of a steady session would be a choice of the worse."""
+    """A slow re-run of a steady session does not count."""
     steady = judge(at(8.0), BASELINE)
     assert confirm(steady, at(9.0), BASELINE) is steady
 
@@ -100,15 +100,15 @@ FOREIGN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_no_baseline_is_refused(name: str) -> None:
-    """Above all a simulated session for a measured one: that would be a comparison of two machines."""
+    """A simulated session is no baseline for a measured one: they are from different machines."""
     wrong = (*BASELINE[:4], replace(BASELINE[4], **FOREIGN[name]))
     with pytest.raises(ValueError, match="is no baseline"):
         judge(at(8.0), wrong)
 
 
 def test_the_share_is_of_the_usual() -> None:
-    """Said in words, too."""
-    found = judge(at(8.8), BASELINE)
-    assert found.slower == pytest.approx(0.1)
-    assert found.reason == "p50 is 8.8 ms, 10.0% above the usual 8; the limit is 8.57 ms."
+    """The share is relative to the usual p50, also in the text."""
+    judgement = judge(at(8.8), BASELINE)
+    assert judgement.slower == pytest.approx(0.1)
+    assert judgement.reason == "p50 is 8.8 ms, 10.0% above the usual 8; the limit is 8.57 ms."
     assert "20.0% below the usual" in judge(at(6.4), BASELINE).reason

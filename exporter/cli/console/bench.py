@@ -105,8 +105,8 @@ def print_devices(found: Iterable[DeviceReport], console: Console) -> None:
     """Every device adb knows; beneath each, what it did not prove and each gate that is not met."""
     for device in found:
         who = device.identity
-        known = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.seen.state,)
-        line = plain(f"{device.seen.serial}: ", "bold")
+        known = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.entry.state,)
+        line = plain(f"{device.entry.serial}: ", "bold")
         line.append(f"{', '.join(plain(word).plain for word in known if word)}: ")
         line.append("ready" if device.ready else "not ready", "green" if device.ready else "red")
         console.print(line)

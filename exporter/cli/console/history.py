@@ -168,7 +168,7 @@ def _facts(one: StoredSession) -> Iterator[tuple[str, str]]:
 
 def _step(step: Change) -> str:
     direction = "slower" if step.slower > 0 else "faster"
-    causes = " ".join(cause.what for cause in step.causes)
+    causes = " ".join(cause.description for cause in step.causes)
     levels = f"from {text.sig3(step.before_ms)} to {text.sig3(step.after_ms)} ms"
     return f"{step.started_at:%Y-%m-%d}: {abs(step.slower):.1%} {direction}, {levels}. {causes}"
 
