@@ -3,8 +3,9 @@
 adbutils' own timeouts apply to single reads, its file transfers and `server_version` have none, and its
 `send` may send only a part once a socket has a timeout. Here one deadline covers everything that a call does.
 
-Running the adb program for each call would remove the private parts of adbutils, but it is slower:
-`benchmarks/adb_calls.py` measures both.
+Running the adb program for each call would not need the private parts of adbutils, but its exit code does not
+distinguish a lost connection, after which a launch is repeated, from a command that fails.
+`benchmarks/adb_calls.py` measures the cost of both.
 """
 
 from __future__ import annotations
@@ -79,14 +80,19 @@ class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
         self._client = client
         super().__init__(client.host, client.port)
 
+    def close(self) -> None:
+        """Close at once: adbutils sleeps for 10 ms before it closes a socket that is still open."""
+        self._socket.close()
+        super().close()
+
     def _safe_connect(self) -> _Socket:
-        connection = _Socket(self._client.deadline, self._client.limit)
+        self._socket = _Socket(self._client.deadline, self._client.limit)
         try:
-            connection.connect((self._client.host, self._client.port))
+            self._socket.connect((self._client.host, self._client.port))
         except OSError:
-            connection.close()
+            self._socket.close()
             raise
-        return connection
+        return self._socket
 
 
 class Client(adbutils.AdbClient):  # type: ignore[misc]

@@ -36,7 +36,7 @@ def with_launch(**changes: Any) -> Session:
 
 
 def test_a_proven_phone_is_measured() -> None:
-    """With every proof, the evidence is "measured", and 8 ms meet a budget of 15."""
+    """Every proof together makes the evidence "measured", and 8 ms meet a budget of 15."""
     entry = provenance.to_manifest(latency_of(sessions.session()))
     assert (entry["evidence"], entry["verdict"]) == ("measured", "pass")
 

@@ -76,7 +76,7 @@ def test_regressions_hold_no_baseline_back(memory: History) -> None:
 
 
 def test_an_accepted_session_stays(memory: History) -> None:
-    """Without it the earlier sessions would count again."""
+    """The earlier sessions would count again if it were deleted."""
     filled(memory, nights(30))
     memory.accept("key-5")
     prune(memory, EVERYTHING, LATER)

@@ -57,7 +57,7 @@ def test_noise_has_no_steps(seed: int) -> None:
 
 
 def test_a_restless_year_has_no_steps() -> None:
-    """With noise of three percent, a longer series needs a larger step."""
+    """A longer series needs a larger step in noise of three percent."""
     years = [levels((365, 8.0), noise=0.03, seed=seed) for seed in range(8)]
     assert [change_points(year) for year in years] == [()] * len(years)
 
