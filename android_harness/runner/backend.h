@@ -7,7 +7,7 @@
 
 namespace runner {
 
-// The seam between the measurement and a runtime. Exactly one backend_*.cc is linked into each executable:
+// The interface between the measurement and a runtime. Exactly one backend_*.cc is linked into each executable:
 // all three in one process would distort each other's load time and peak memory (their libraries are mapped
 // and initialised before main), and ExecuTorch's and LibTorch's symbols clash.
 class Backend {
@@ -17,16 +17,16 @@ class Backend {
   // "onnxruntime 1.32.0"
   virtual std::string runtime() const = 0;
 
-  // Throws Failure(model) when the file is none, Failure(memory) when it does not fit.
+  // Throws Failure(model) if the file is not a model, Failure(memory) if it does not fit into memory.
   virtual void load(const std::string& model, int threads) = 0;
 
-  // Not timed. The sample outlives the next run(). Throws Failure(input) when the model takes something else.
+  // Not timed. The sample outlives the next run(). Throws Failure(input) if it does not fit the model.
   virtual void set_inputs(const Sample& sample) = 0;
 
-  // The only thing that is timed.
+  // The only function that is timed.
   virtual void run() = 0;
 
-  // Copies of what the last run() answered.
+  // Returns copies of the outputs of the last run().
   virtual Sample outputs() = 0;
 };
 

@@ -63,7 +63,7 @@ T value_of(et::Result<T>&& result, Kind kind, const std::string& what) {
   return std::move(result.get());
 }
 
-// Maps the file, as ExecuTorch's own apps do; the wheel has no header of the loader that does so.
+// Maps the file like ExecuTorch's own apps; the wheel lacks the header of the loader that does so.
 class MappedFile final : public et::DataLoader {
  public:
   explicit MappedFile(const std::string& path) {
@@ -90,7 +90,7 @@ class MappedFile final : public et::DataLoader {
   size_t size_;
 };
 
-// The runtime never frees: everything lives as long as the method.
+// The runtime never frees memory: everything lives as long as the method.
 class HeapAllocator final : public et::MemoryAllocator {
  public:
   HeapAllocator() : MemoryAllocator(0, nullptr) {}
@@ -111,7 +111,7 @@ class HeapAllocator final : public et::MemoryAllocator {
   std::vector<void*> blocks_;
 };
 
-// The values of a tensor that may lie in another memory order, one after the other.
+// Returns the values of a tensor in C order, whatever its memory order is.
 void copy_in_order(const executorch::aten::Tensor& from, Tensor& to) {
   const size_t item = size_of(to.dtype);
   const auto* data = static_cast<const std::byte*>(from.const_data_ptr());
@@ -134,7 +134,7 @@ class ExecuTorch final : public Backend {
   void load(const std::string& model, int threads) override {
     if (!executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
             static_cast<uint32_t>(threads))) {
-      throw Failure(Kind::unsupported, "ExecuTorch would not set its threads");
+      throw Failure(Kind::unsupported, "ExecuTorch refused the number of threads");
     }
     file_.emplace(model);
     const auto kind = Kind::model;
@@ -159,7 +159,7 @@ class ExecuTorch final : public Backend {
     Sample sample;
     for (size_t i = 0; i < method_->outputs_size(); ++i) {
       const et::EValue& value = method_->get_output(i);
-      if (!value.isTensor()) throw Failure(Kind::unsupported, "The model answers something else than tensors");
+      if (!value.isTensor()) throw Failure(Kind::unsupported, "The model returns something other than tensors");
       const executorch::aten::Tensor& found = value.toTensor();
       Tensor tensor{dtype_of(found.scalar_type()), {found.sizes().begin(), found.sizes().end()}, {}};
       tensor.bytes.resize(found.nbytes());
@@ -193,7 +193,7 @@ class ExecuTorch final : public Backend {
                                       static_cast<ssize_t>(rank), sizes.data(),
                                       const_cast<std::byte*>(tensor.bytes.data()), order.data(),
                                       strides.data());
-    // set_input copies, or keeps the pointer to the values; never to sizes and strides.
+    // set_input copies the values or keeps a pointer to them, but keeps no pointer to sizes and strides.
     check(method_->set_input(et::EValue(executorch::aten::Tensor(&impl)), index), Kind::input, what);
   }
 
@@ -204,7 +204,7 @@ class ExecuTorch final : public Backend {
   std::vector<et::Span<uint8_t>> spans_;
   std::optional<et::HierarchicalAllocator> planned_;
   std::optional<et::MemoryManager> manager_;
-  std::optional<et::Method> method_;  // last: it goes before what it points into
+  std::optional<et::Method> method_;  // last, so that it is destroyed before what it points to
 };
 
 }  // namespace

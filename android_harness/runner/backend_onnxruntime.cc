@@ -120,12 +120,12 @@ class OnnxRuntime final : public Backend {
     }
     auto& pointers = input ? input_pointers_ : output_pointers_;
     pointers.clear();
-    // Moving the vector to its member leaves each string, and so its characters, where it is.
+    // Moving the vector to its member does not move the strings' characters.
     for (const std::string& name : found) pointers.push_back(name.c_str());
     return found;
   }
 
-  // The shape is checked by Session itself, whose message names the dimension.
+  // Session itself checks the shape, and its message names the dimension.
   OrtValue* value_of(const Tensor& tensor, size_t index) {
     expect_type(tensor, index);
     OrtValue* value = nullptr;

@@ -52,11 +52,11 @@ void append(const c10::IValue& value, Sample& sample) {
   } else if (value.isTensorList()) {
     for (const at::Tensor& element : value.toTensorVector()) append(element, sample);
   } else {
-    throw Failure(Kind::unsupported, "The model answers a " + value.tagKind());
+    throw Failure(Kind::unsupported, "The model returns a " + value.tagKind());
   }
 }
 
-// LibTorch's messages end in a stack of C++ frames, which tells the user nothing.
+// LibTorch's messages end in a stack of C++ frames, which does not help the user.
 std::string first_words(const c10::Error& error) { return error.what_without_backtrace(); }
 
 class TorchScript final : public Backend {

@@ -9,10 +9,10 @@ namespace runner {
 namespace {
 
 constexpr int kRounds = 12000;
-constexpr size_t kValues = 2048;              // 8 KB: stays in every first-level cache
+constexpr size_t kValues = 2048;              // 8 KB: fits into every first-level cache
 constexpr int64_t kSettleNs = 200'000'000;  // governors need some tens of milliseconds to raise the clock
 
-// Read and written where the compiler must not look ahead, so that no call can be left out or precomputed.
+// Volatile, so that the compiler can neither skip nor precompute a call.
 volatile float g_seed = 0.5F;
 volatile float g_sink = 0.0F;
 

@@ -5,8 +5,8 @@
 
 namespace runner {
 
-// Durations of a pinned computation of a few milliseconds that needs nothing but a core: when it slows
-// between two launches, the device changed, not the model.
+// Returns the durations of a fixed computation of a few milliseconds that needs only a core. If it slows down
+// between two launches, the device has changed, not the model.
 std::vector<int64_t> canary_ns(int64_t calls);
 
 }  // namespace runner

@@ -6,8 +6,8 @@
 
 namespace runner {
 
-// The kinds of protocol.py's ErrorKind, each with an exit code of its own. Those start above the shell's 1
-// and 2 and stay below 126, from where shells speak for themselves.
+// The kinds of protocol.py's ErrorKind, each with its own exit code. The codes are above the shell's 1
+// and 2 and below 126, from which shells use them.
 enum class Kind { protocol = 20, usage, model, hash, input, memory, run, io, unsupported };
 
 std::string_view name_of(Kind kind);
@@ -22,7 +22,7 @@ class Failure : public std::runtime_error {
   Kind kind_;
 };
 
-// For runtimes that say by words alone that memory ran out.
+// For runtimes that report a lack of memory only by a message.
 Failure failure_of(Kind kind, const std::string& reason);
 
 }  // namespace runner

@@ -17,7 +17,7 @@ constexpr int64_t kMostThreads = 64;
 
 [[noreturn]] void refuse(const std::string& reason) { throw Failure(Kind::protocol, "The job: " + reason); }
 
-// A key we do not know may change the meaning of those we do.
+// An unknown key may change the meaning of the known keys.
 void expect_keys(const json& object, const char* what, std::initializer_list<std::string_view> keys) {
   if (!object.is_object()) refuse(std::string(what) + " is no object");
   for (const auto& item : object.items()) {
@@ -63,7 +63,7 @@ TensorFile tensor_file(const json& object) {
   expect_keys(object, "a tensor", {"file", "dtype", "shape"});
   TensorFile tensor{text(object, "file"), dtype_named(text(object, "dtype")), {}};
   for (const json& length : list(object.at("shape"), "a shape")) {
-    if (!length.is_number_integer()) refuse("a shape holds " + length.dump());
+    if (!length.is_number_integer()) refuse("a shape contains " + length.dump());
     tensor.shape.push_back(length.get<int64_t>());
   }
   if (tensor.shape.size() > kMostDimensions) refuse("a shape has more than 16 dimensions");
@@ -76,7 +76,7 @@ std::vector<std::vector<TensorFile>> samples(const json& value) {
     all.emplace_back();
     for (const json& tensor : list(sample, "a sample")) all.back().push_back(tensor_file(tensor));
   }
-  if (all.empty()) throw Failure(Kind::input, "The job holds no sample to run");
+  if (all.empty()) throw Failure(Kind::input, "The job has no sample");
   return all;
 }
 
@@ -121,7 +121,7 @@ json read_json(const std::string& path) {
 
 Job parse_job(const json& object) {
   if (!object.contains("protocol") || object.at("protocol") != kProtocol) {
-    refuse("this runner speaks protocol " + std::to_string(kProtocol) + " only");
+    refuse("this runner knows only protocol " + std::to_string(kProtocol));
   }
   expect_keys(object, "it",
               {"protocol", "backend", "model", "sha256", "threads", "affinity", "samples", "warmup", "timed",
@@ -137,8 +137,8 @@ Job parse_job(const json& object) {
           warmup(object.at("warmup")),
           timed(object.at("timed")),
           watched(object.at("watch"))};
-  if (job.sha256.size() != 64 || !is_hex(job.sha256)) refuse("sha256 is none");
-  if (job.affinity.size() > 16 || !is_hex(job.affinity)) refuse("affinity is no hexadecimal mask");
+  if (job.sha256.size() != 64 || !is_hex(job.sha256)) refuse("sha256 is not 64 hexadecimal digits");
+  if (job.affinity.size() > 16 || !is_hex(job.affinity)) refuse("affinity is not a hexadecimal mask");
   return job;
 }
 

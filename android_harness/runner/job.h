@@ -20,7 +20,7 @@ struct Timed {
   int64_t min_calls, min_ns, max_ns, chunk_ns;
 };
 
-// android_harness/protocol.py's Job. Every key must be there: the sender writes its defaults out.
+// android_harness/protocol.py's Job. Every key is required: the sender writes its defaults.
 struct Job {
   std::string backend, model, sha256, affinity, outputs, result;
   int threads;
@@ -30,10 +30,10 @@ struct Job {
   std::vector<std::string> watch;
 };
 
-// Throws Failure(usage) when the file cannot be read or is no JSON object.
+// Throws Failure(usage) if the file cannot be read or is not a JSON object.
 nlohmann::json read_json(const std::string& path);
 
-// Throws Failure(protocol) for another protocol, an unknown or missing key or a value of the wrong kind.
+// Throws Failure(protocol) for another protocol, an unknown or missing key, or a value of the wrong type.
 Job parse_job(const nlohmann::json& text);
 
 }  // namespace runner

@@ -1,4 +1,4 @@
-// Measures one model on the machine it runs on. See android_harness/protocol.py for both JSON files.
+// Measures one model on this machine. android_harness/protocol.py describes both JSON files.
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -53,7 +53,7 @@ std::vector<TensorFile> write_outputs(const Sample& outputs, const std::string& 
   return files;
 }
 
-// After the timed calls and in the same process: what is proven right is what was measured.
+// Runs after the timed calls in the same process, so that the checked outputs are those of the measured model.
 std::vector<std::vector<TensorFile>> answer_all(Backend& backend, const std::vector<Sample>& samples,
                                                 const Job& job) {
   std::vector<std::vector<TensorFile>> outputs;
@@ -65,10 +65,10 @@ std::vector<std::vector<TensorFile>> answer_all(Backend& backend, const std::vec
   return outputs;
 }
 
-// Hashing brings the file into the page cache, so load_ns is the runtime's own work, not the flash's.
+// Hashing loads the file into the page cache, so that load_ns measures the runtime and not the storage.
 nlohmann::json run_job(const Job& job) {
   check_model(job);
-  set_affinity(job.affinity);  // before any runtime makes its threads: they inherit it
+  set_affinity(job.affinity);  // before a runtime creates threads, which inherit it
   const std::vector<Sample> samples = read_samples(job);
   const auto backend = make_backend();
   const int64_t began = now_ns();
@@ -79,7 +79,7 @@ nlohmann::json run_job(const Job& job) {
   return result_json(measured);
 }
 
-// Whatever goes wrong below, by whatever exception, leaves as a Failure.
+// Turns every exception into a Failure.
 template <typename Work>
 auto translated(Work work) {
   try {
@@ -122,7 +122,7 @@ int64_t canary_calls(const std::string& text) {
 
 std::string mask(const std::string& text) {
   if (text.size() > 16 || text.find_first_not_of("0123456789abcdef") != std::string::npos) {
-    throw Failure(Kind::usage, "AFFINITY is no hexadecimal mask: " + text);
+    throw Failure(Kind::usage, "AFFINITY is not a hexadecimal mask: " + text);
   }
   return text;
 }

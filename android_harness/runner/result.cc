@@ -67,7 +67,7 @@ void write_all(int file, const char* data, size_t size, const std::string& path)
 void sync_folder_of(const std::string& path) {
   const auto folder = std::filesystem::path(path).parent_path();
   const int handle = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (handle < 0) return;  // some Android folders may be written but not opened: the file itself is synced
+  if (handle < 0) return;  // some Android folders cannot be opened; the file itself is synced
   fsync(handle);
   close(handle);
 }

@@ -18,14 +18,14 @@ struct Measured {
   std::vector<std::vector<TensorFile>> outputs;
 };
 
-// protocol.py's Runner: compiled in.
+// The Runner of protocol.py, fixed when this program was compiled.
 nlohmann::json runner_json();
 
 nlohmann::json result_json(const Measured& measured);
 nlohmann::json failure_json(const Failure& failure);
 nlohmann::json canary_json(const std::vector<int64_t>& durations_ns);
 
-// Written aside, synced and renamed: whoever finds the file finds all of it. Throws Failure(io).
+// Writes a complete file or none: it is synced before it is renamed. Throws Failure(io).
 void write_atomically(const std::string& path, const char* data, size_t size);
 void write_json(const std::string& path, const nlohmann::json& value);
 

@@ -7,7 +7,7 @@
 
 namespace runner {
 
-// FIPS 180-4. Our own because the NDK has no OpenSSL and one function is no reason to bring it.
+// FIPS 180-4. The NDK has no OpenSSL, and a single function does not justify adding it.
 class Sha256 {
  public:
   void update(const uint8_t* data, size_t size);
@@ -22,7 +22,7 @@ class Sha256 {
   uint64_t size_ = 0;
 };
 
-// Reads in small pieces: the model must not show up in peak memory because it was hashed.
+// Reads in small pieces, so that hashing does not add the model to the peak memory.
 std::string sha256_of_file(const std::string& path);
 
 }  // namespace runner

@@ -34,7 +34,7 @@ std::string status_line(const char* name) {
   return "";
 }
 
-// Plain read(2): sysfs files are made anew by each read and must be taken at once.
+// Uses plain read(2): the kernel generates a sysfs file for each read, so it must be read at once.
 std::optional<std::string> read_text(const std::string& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) return std::nullopt;

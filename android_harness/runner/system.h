@@ -9,7 +9,7 @@
 
 namespace runner {
 
-// CLOCK_MONOTONIC_RAW: not slewed by NTP while we measure.
+// CLOCK_MONOTONIC_RAW, which NTP does not adjust.
 int64_t now_ns();
 
 // glibc gives freed memory back to the kernel at once when it lies at the heap's end, and LibTorch frees all it
@@ -17,23 +17,23 @@ int64_t now_ns();
 // happens to end elsewhere. Android's allocators keep freed pages by themselves.
 void keep_freed_memory();
 
-// Throws Failure(unsupported) when the system does not let us run on these cores.
+// Throws Failure(unsupported) if the system does not allow these cores.
 void set_affinity(const std::string& hexadecimal_mask);
 
-// "4-7": what the system really allows, whatever was asked for.
+// Returns the cores that the system really allows, such as "4-7".
 std::string cores_allowed();
 
-// (implementer, part) of each core; empty where /proc/cpuinfo lists none (x86).
+// Returns (implementer, part) of each core; empty if /proc/cpuinfo lists none (x86).
 std::vector<std::pair<std::string, std::string>> cpu_parts();
 
 // `uname -m`
 std::string machine();
 
-// The most memory this process ever had resident. It includes the job's samples and, on the host, the
-// libraries that the Python wheels drag along.
+// Returns the peak resident memory of this process. It includes the job's samples and, on the host, the
+// libraries of the Python wheels.
 std::optional<int64_t> peak_bytes();
 
-// Path -> its text, cut to what the protocol allows; what cannot be read is left out.
+// Returns path -> text, cut to the protocol's limit; unreadable files are left out.
 std::map<std::string, std::string> read_texts(const std::vector<std::string>& paths);
 
 }  // namespace runner

@@ -31,13 +31,13 @@ struct Tensor {
 
 using Sample = std::vector<Tensor>;
 
-// Throws Failure(input) where the product is beyond anything that could be meant.
+// Throws Failure(input) if the product is too large.
 size_t byte_count(Dtype dtype, const std::vector<int64_t>& shape);
 
 // "float32[1, 3, 224, 224]"
 std::string describe(Dtype dtype, const std::vector<int64_t>& shape);
 
-// Throws Failure(input) when the file is missing or not exactly as long as its shape says.
+// Throws Failure(input) if the file is missing or its length does not fit the shape.
 Tensor read_tensor(const TensorFile& source);
 
 }  // namespace runner

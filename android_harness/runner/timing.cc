@@ -16,7 +16,7 @@ class Calls {
  public:
   Calls(Backend& backend, const std::vector<Sample>& samples) : backend_(backend), samples_(samples) {}
 
-  // Setting the inputs is outside of what is timed: apps write into buffers of their own.
+  // Setting the inputs is not timed: apps write into their own buffers.
   void prepare() { backend_.set_inputs(samples_[next_++ % samples_.size()]); }
   int64_t timed(int64_t& start) {
     start = now_ns();
@@ -30,7 +30,7 @@ class Calls {
   size_t next_ = 0;
 };
 
-// AndroidX Benchmark's rule: warm once a fast and a slow moving average agree for long enough.
+// Implements AndroidX Benchmark's rule: the warm-up ends when a fast and a slow moving average agree.
 class Settling {
  public:
   explicit Settling(const Warmup& rule) : rule_(rule) {}
@@ -64,7 +64,7 @@ void warm_up(Calls& calls, const Warmup& rule, Timings& timings) {
   timings.warmup_calls = settling.calls();
 }
 
-// Grows between chunks only, and touches the new pages there: a timed call never pays for them.
+// Grows and touches its pages only between chunks, so that no timed call pays for them.
 void make_room(std::vector<int64_t>& values, size_t used) {
   values.resize(std::min(kMostCalls, used + std::max<size_t>(kRoom, used / 2)));
 }

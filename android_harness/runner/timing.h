@@ -23,7 +23,7 @@ struct Timings {
   std::vector<Moment> clocks;
 };
 
-// First call, warm-up, timed calls; round and round the samples.
+// Runs the first call, the warm-up and the timed calls, cycling through the samples.
 Timings measure(Backend& backend, const std::vector<Sample>& samples, const Job& job);
 
 }  // namespace runner

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs as process 1 of a device's new namespaces, with the host's programs: builds the device's root and enters it.
 # $1: the device's folder (holds fake/), $2: the base, the rest: host paths the device sees read-only at the same path.
-# Everything lies on tmpfs in this mount namespace, so nothing outlives process 1.
+# Everything is on tmpfs in this mount namespace, so nothing outlives process 1.
 set -eu
 device=$1 base=$2
 shift 2
@@ -18,7 +18,7 @@ for path in "$@"; do
     if [ -d "$path" ]; then mkdir -p "root$path"; else : >>"root$path"; fi
     mount --bind "$path" "root$path"
     mount -o remount,ro,bind "root$path"
-    # adbd is not root: it must be able to walk down to there, as into /root.
+    # adbd is not root, so it needs access to every folder on the way, such as /root.
     folder=${path%/*}
     while [ -n "$folder" ]; do
         chmod a+x "root$folder" 2>/dev/null || :

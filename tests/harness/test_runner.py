@@ -31,7 +31,7 @@ def _check_outputs(result: protocol.Result) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_its_outputs_are_those_of_the_model(backend: Backend, tmp_path: Path) -> None:
-    """With each runtime, every sample's outputs are those of the model."""
+    """Every sample's outputs are those of the model, with each runtime."""
     ran = runners.run(runners.host_runner(backend), runners.job(backend, tmp_path), tmp_path)
     assert ran.code == 0, ran.stderr
     assert ran.result is not None
@@ -102,7 +102,7 @@ def _broken_model(job: dict[str, Any]) -> None:
 
 
 FAILURES: dict[str, tuple[Spoil, int, str, str]] = {
-    "protocol": (_set("protocol", 2), 20, "protocol", "speaks protocol 1 only"),
+    "protocol": (_set("protocol", 2), 20, "protocol", "knows only protocol 1"),
     "unknown key": (_set("surprise", 1), 20, "protocol", "surprise"),
     "missing key": (lambda job: job.pop("threads"), 20, "protocol", "threads"),
     "broken model": (_broken_model, 22, "model", ""),
