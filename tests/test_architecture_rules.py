@@ -39,6 +39,7 @@ MAX_TIERS = 9
 TORCH_AT_THE_TOP = {
     "exporter.capture.calls",
     "exporter.capture.digest",
+    "exporter.capture.explicit_state",
     "exporter.capture.program",
     "exporter.capture.randomness",
     "exporter.capture.reference",

@@ -91,6 +91,14 @@ def leaves(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
         yield name, value
 
 
+def output_names(named: Sequence[tuple[str, Tensor]]) -> list[str]:
+    """Name outputs by their keys, fields or positions; one output alone by what it looks like."""
+    names = [name for name, _ in named]
+    if len(named) == 1 and not names[0]:
+        names = ["logits" if named[0][1].dim() == 2 and named[0][1].shape[1] > 1 else "output"]
+    return [f"output_{name}" if name.isdigit() else name for name in names]
+
+
 def runner(module: nn.Module, widen: bool = False, names: Sequence[str] = ()) -> Runner:
     """Make a function that calls the module with arrays; `widen` turns float inputs into float64 first."""
 

@@ -23,6 +23,7 @@ from exporter.capture.calls import (
     dtype_name,
     leaves,
     mutates_inputs,
+    output_names,
     settle,
 )
 from exporter.capture.digest import digest as program_digest
@@ -117,24 +118,11 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def _name_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
-    names = [name for name, _ in named]
-    if len(named) == 1 and not names[0]:
-        names = ["logits" if named[0][1].dim() == 2 and named[0][1].shape[1] > 1 else "output"]
-    names = [f"output_{name}" if name.isdigit() else name for name in names]
     taken = {spec.name for spec in model.inputs}
-    names = [f"{name}_out" if name in taken else name for name in names]
+    names = [f"{name}_out" if name in taken else name for name in output_names(named)]
     return tuple(
         TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, (_, t) in zip(names, named, strict=True)
     )
-
-
-def _flat(module: torch.nn.Module, outputs: Any) -> torch.nn.Module:
-    """The module itself where it returns a tensor or a flat tuple, else a wrapper that flattens."""
-    if isinstance(outputs, torch.Tensor):
-        return module
-    if type(outputs) is tuple and all(isinstance(item, torch.Tensor) for item in outputs):
-        return module
-    return FlatOutputs(module).eval()
 
 
 def _export(

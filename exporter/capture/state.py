@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.calls import arguments, array, call, copied, leaves
+from exporter.capture.calls import arguments, array, call, copied, leaves, unwrapped
+from exporter.errors import CaptureError
 from exporter.records import Sample
 from exporter.verify.compare import REPEAT_TOLERANCE, max_error
 
@@ -30,11 +31,10 @@ def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str,
 
     Returns:
         Paths of buffers, parameters and attributes, in the module's order; empty without such a dependency.
-        A dependency through anything else than a tensor (a counter, a generator) gives the attribute's path,
-        and `("",)` where no attribute changed.
 
     Raises:
-        CaptureError: The network's own code raised.
+        CaptureError: The network's own code raised, or earlier calls change the outputs through what is no
+            tensor.
     """
     fresh, used = copied(module), copied(module)
     if used is module:
@@ -47,7 +47,21 @@ def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str,
     again = _outputs(used, samples[0])
     if same(first, again):
         return ()
-    return _differing(before[0], between[0]) or _differing(before[1], between[1]) or ("",)
+    if names := _differing(before[0], between[0]):
+        return names
+    plain = ", ".join(_differing(before[1], between[1]))
+    raise CaptureError(
+        f"Earlier calls change the network's outputs, through {plain or 'something'} that is no tensor: "
+        "no artifact keeps it.",
+        "Keep it in a buffer (register_buffer), so that it is part of the checkpoint.",
+        code="EM-STATE",
+    )
+
+
+def not_buffers(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a network's changing tensors that are plain attributes: an exported file drops them."""
+    buffers = {name for name, _ in unwrapped(module).named_buffers()}
+    return tuple(name for name in names if name not in buffers)
 
 
 def same(first: Sequence[Any], again: Sequence[Any]) -> bool:

@@ -119,6 +119,12 @@ def export_command(
             help="auto traces, and scripts where tracing would lose control flow; or trace, script."
         ),
     ] = "auto",
+    state: Annotated[
+        str,
+        typer.Option(
+            help="kept in the file, where forward changes buffers; or explicit: inputs and outputs."
+        ),
+    ] = "kept",
     trust: Trust = False,
     allow_synthetic: Annotated[
         bool, typer.Option("--allow-synthetic", help="Let int8 calibrated without real inputs be chosen.")
@@ -183,6 +189,7 @@ def export_command(
         calibration=calibration,
         samples=samples,
         torchscript=options.one_of("--torchscript", torchscript, ("auto", "trace", "script")),
+        state=options.one_of("--state", state, ("kept", "explicit")),
         target=target,
         out=out,
         formats=options.names(formats),

@@ -123,12 +123,16 @@ class LimitsTable(Table):
 
 
 class ArtifactsTable(Table):
-    """What is made; as `--formats`, `--precisions`, `--require`, `--torchscript`, `--allow-synthetic`."""
+    """What is made.
+
+    As `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`, `--allow-synthetic`.
+    """
 
     formats: tuple[Text, ...] = ()
     precisions: tuple[Text, ...] = ()
     require: tuple[Text, ...] = ()
     torchscript: Literal["auto", "trace", "script"] = "auto"
+    state: Literal["kept", "explicit"] = "kept"
     allow_synthetic: bool = False
 
 
@@ -203,6 +207,7 @@ CARD_FIELDS = frozenset(
         "preprocess",
         "preprocessing",
         "samples",
+        "state",
         "std",
         "torchscript",
         "trust",
@@ -252,6 +257,7 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         formats=listed.artifacts.formats,
         precisions=listed.artifacts.precisions,
         torchscript=listed.artifacts.torchscript,
+        state=listed.artifacts.state,
         allow_synthetic=listed.artifacts.allow_synthetic,
         limits=_limits(listed.limits),
         budget_ms=listed.budget_ms,

@@ -39,6 +39,8 @@ class ModelRequest:
     samples: int = 64
     """Calibration samples, and as many others for verification."""
     torchscript: Literal["auto", "trace", "script"] = "auto"
+    state: Literal["kept", "explicit"] = "kept"
+    """Whether the files keep what forward changes, or it becomes inputs and outputs."""
 
 
 @dataclass(frozen=True)

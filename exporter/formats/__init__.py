@@ -1,6 +1,6 @@
 """What export-mobile can emit: one module per format, listed in `FORMATS`.
 
-To add one, write a module with the five names of `Format` and add a line to the table.
+To add one, write a module with the six names of `Format` and add a line to the table.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class Format(Protocol):
     """A module that makes, reads and runs one kind of file. Frameworks are imported inside functions."""
 
     VARIANTS: tuple[Variant, ...]
+    KEEPS_STATE: bool
+    """Whether its files keep buffers that forward changes, from call to call."""
     PRELOAD: tuple[str, ...]
     """Modules worth importing before the first job: imports cost seconds and happen once per worker."""
 

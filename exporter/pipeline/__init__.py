@@ -156,6 +156,10 @@ def _check_verified(request: Request) -> None:
             raise UsageError(
                 f"{option} needs the verification's results.", f"Leave out --no-verify or {option}."
             )
+    if request.evaluation and request.state == "explicit":
+        raise UsageError(
+            "--eval has no state to send: its samples are calls on their own.", "Leave out --state explicit."
+        )
 
 
 def worker_count() -> int:

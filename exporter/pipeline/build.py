@@ -65,6 +65,7 @@ def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
 
     started = time.monotonic()
     try:
+        refuse_state(captured, variant)
         emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -74,6 +75,31 @@ def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
         return _not_built(variant, cause, started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+
+
+def refuse_state(captured: Captured, variant: Variant) -> None:
+    """Refuse to write a file that would forget what the network keeps from call to call.
+
+    Raises:
+        LoweringError: The buffers' names, and the way out.
+    """
+    from exporter.capture.state import not_buffers
+    from exporter.formats import FORMATS
+
+    if not captured.state:
+        return
+    names = ", ".join(captured.state)
+    way_out = "--state explicit makes inputs and outputs of what forward keeps"
+    if plain := not_buffers(captured.module, captured.state):
+        raise LoweringError(
+            f"forward changes {', '.join(plain)}, which no file keeps: register a buffer; or {way_out}"
+        )
+    if not FORMATS[variant.format].KEEPS_STATE:
+        raise LoweringError(
+            f"{variant.format} files keep nothing between calls, but forward changes {names}: {way_out}"
+        )
+    if variant.precision != "fp32":
+        raise LoweringError(f"state is kept in fp32 files only, and forward changes {names}: {way_out}")
 
 
 def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:

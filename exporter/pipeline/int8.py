@@ -103,6 +103,11 @@ def quantize_model(work: Path) -> None:
     captured = load(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
+    if captured.state:
+        raise LoweringError(
+            f"calibration would change what forward keeps ({', '.join(captured.state)}): --state explicit "
+            "makes inputs and outputs of it"
+        )
     try:
         found = int8.quantize(captured.program, results.load_data(work).calibration)
         int8.save(found, work)

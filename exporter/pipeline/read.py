@@ -61,13 +61,17 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
         ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
     """
     from exporter import data
-    from exporter.capture import program
+    from exporter.capture import explicit_state, program
 
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
     answered = expectations.check(model, request.expect)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     data.check_unchanged(request.calibration, calibration_digest)
+    if request.state == "explicit":
+        made = explicit_state.make(model, samples.calibration, samples.verification)
+        model = made.model
+        samples = replace(samples, calibration=made.calibration, verification=made.verification)
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     program.save(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))

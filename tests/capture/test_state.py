@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from exporter.capture import program
 from exporter.capture.reference import run_reference
 from exporter.capture.state import changed_by_calls
+from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
 
 
@@ -63,7 +64,6 @@ STATE = {
     "a running mean": ("cache",),
     "an attribute": ("memory",),
     "a list": ("past.0",),
-    "a step": ("step",),
     "a counter": (),
     "a table": (),
     "nothing": (),
@@ -83,6 +83,13 @@ def model(how: str) -> Model:
 def test_state_is_named(how: str) -> None:
     """What changes and matters; a counter and a table made at the first call change and do not matter."""
     assert changed_by_calls(Keeps(how).eval(), samples()) == STATE[how]
+
+
+def test_state_that_is_no_tensor_is_refused() -> None:
+    """A Python number in forward becomes a constant of the file."""
+    with pytest.raises(CaptureError, match="through step") as caught:
+        changed_by_calls(Keeps("a step").eval(), samples())
+    assert caught.value.code == "EM-STATE"
 
 
 def test_state_of_submodules_has_its_path() -> None:

@@ -17,7 +17,7 @@ from exporter.records import Array, Captured, Emission, Precision, Runner, Sampl
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
+__all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
 
 def _variant(precision: Precision, cost_s: float) -> Variant:
@@ -25,6 +25,7 @@ def _variant(precision: Precision, cost_s: float) -> Variant:
 
 
 VARIANTS: tuple[Variant, ...] = (_variant("fp16", 5.0), _variant("w8", 1.0), _variant("w4", 2.5))
+KEEPS_STATE = False
 PRELOAD: tuple[str, ...] = ("coremltools",)
 
 

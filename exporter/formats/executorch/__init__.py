@@ -11,7 +11,7 @@ from exporter.formats.executorch.pte import structure
 from exporter.formats.executorch.runtime import load
 from exporter.records import Captured, Emission, Variant
 
-__all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
+__all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
 VARIANTS: tuple[Variant, ...] = (
     Variant(
@@ -51,6 +51,7 @@ VARIANTS: tuple[Variant, ...] = (
         cost_s=8.0,
     ),
 )
+KEEPS_STATE = True
 PRELOAD: tuple[str, ...] = (
     "executorch.exir",
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",

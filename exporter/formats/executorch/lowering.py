@@ -11,7 +11,7 @@ from exporter.formats.executorch.savings import lean_compiler
 
 if TYPE_CHECKING:
     import torch
-    from executorch.exir import ExecutorchProgramManager
+    from executorch.exir import ExecutorchBackendConfig, ExecutorchProgramManager
     from executorch.exir.backend.partitioner import Partitioner
 
 
@@ -31,7 +31,18 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
     _check_layout(program)
     with lean_compiler():
         edge = to_edge_transform_and_lower(renamed(program), partitioner=[_partitioner(backend)])
-        return edge.to_executorch()
+        return edge.to_executorch(_config(edge.exported_program()))
+
+
+def _config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
+    """Let buffers that forward changes start with their values: by default, memory nobody has written to."""
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+
+    signature = program.graph_signature
+    changed = set(signature.buffers_to_mutate.values())
+    names = [name for name, target in signature.inputs_to_buffers.items() if target in changed]
+    return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)] if names else [])
 
 
 def _check_layout(program: torch.export.ExportedProgram) -> None:

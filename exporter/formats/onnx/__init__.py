@@ -22,6 +22,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("ort-fp32", "onnx", "onnxruntime-mobile", "fp32", ".ort", "onnx", 0.5),
     Variant("ort-int8", "onnx", "onnxruntime-mobile", "int8", ".ort", "onnx-int8", 0.5),
 )
+KEEPS_STATE = False
 PRELOAD: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript")
 
 ORT_NOTE = "Optimised ahead of time for ARM CPUs: slower than the .onnx file on x86, which has other kernels."

@@ -17,7 +17,7 @@ from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRELOAD", "VARIANTS", "emit", "load", "structure"]
+__all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
 VARIANTS: tuple[Variant, ...] = (
     Variant(
@@ -30,6 +30,7 @@ VARIANTS: tuple[Variant, ...] = (
         cost_s=1.0,
     ),
 )
+KEEPS_STATE = True
 PRELOAD: tuple[str, ...] = ()
 
 

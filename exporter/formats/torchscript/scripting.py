@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten
@@ -97,14 +98,32 @@ def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
     import torch
     from torch.jit._trace import TracerWarning
 
+    from exporter.capture.calls import copied
+
+    module = captured.module
+    if captured.state and captured.program is not None:
+        # A trace of the module itself loses `self.cache = x`; in the graph that is a copy into the buffer.
+        module = copied(captured.program.module())
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         # Verification compares the outputs on many inputs: the tracer's own check on one would add nothing.
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            captured.module, captured.example, check_trace=False, strict=False
+            module, tuple(t.clone() for t in captured.example), check_trace=False, strict=False
         )
+    if captured.state and captured.program is not None:
+        _restore(traced, captured.program.state_dict)
     lost = [w for w in caught if issubclass(w.category, TracerWarning)]
     return traced, [f"{shorten(Warning(_first_sentence(w)))} at {w.filename}:{w.lineno}" for w in lost]
+
+
+def _restore(traced: torch.jit.ScriptModule, state: Mapping[str, torch.Tensor]) -> None:
+    """Undo what the call that was traced left in the buffers."""
+    import torch
+
+    with torch.no_grad():
+        for name, buffer in traced.named_buffers():
+            if name in state:
+                buffer.copy_(state[name])
 
 
 def _first_sentence(warning: warnings.WarningMessage) -> str:

@@ -1,0 +1,175 @@
+"""Makes inputs and outputs of what a network keeps from call to call: `--state explicit`.
+
+The app then keeps it: it sends the state that the last call gave back, and the checkpoint's at first. Every
+format and precision can carry that, as nothing is left for a file to remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from exporter.capture.calls import arguments, array, call, copied, dtype_name, leaves, output_names, settle
+from exporter.capture.state import changed_by_calls
+from exporter.errors import CaptureError
+from exporter.records import Model, Sample, TensorSpec
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model whose state is explicit, and its samples with the state that a sequence of calls meets."""
+
+    model: Model
+    calibration: tuple[Sample, ...]
+    verification: tuple[Sample, ...]
+
+
+def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sample]) -> Made:
+    """Turn a network's state into further inputs and outputs.
+
+    Args:
+        model: Eval, float32; is left as it is.
+        calibration: Calls that follow one another.
+        verification: The same.
+
+    Returns:
+        A model that also takes each state, named after its buffer, and returns it as `<buffer>_out`; samples
+        that hold the state before each call. Without state: what was given.
+
+    Raises:
+        CaptureError: The network does not run, or its state changes shape from call to call.
+    """
+    settle(model.module)
+    fresh = copied(model.module)
+    paths = changed_by_calls(fresh, (*verification, *calibration))
+    if not paths:
+        return Made(model, tuple(calibration), tuple(verification))
+    first = arguments(verification[0])
+    names = output_names(list(leaves(call(copied(fresh), first))))
+    taken = {spec.name for spec in model.inputs}
+    inputs = [_free(path.replace(".", "_"), taken) for path in paths]
+    initial = [_tensor(fresh, path).detach().clone() for path in paths]
+    module = ExplicitState(fresh, paths, names, inputs).eval()
+    samples = [_threaded(module, given, initial) for given in (calibration, verification)]
+    specs = tuple(
+        TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, t in zip(inputs, initial, strict=True)
+    )
+    listed = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(inputs, initial, strict=True))
+    note = (
+        f"State is explicit: send {listed} with every call, at first as the checkpoint has it, then as the "
+        "last call returned it (…_out)."
+    )
+    made = replace(model, module=module, inputs=(*model.inputs, *specs), notes=(*model.notes, note))
+    return Made(made, *samples)
+
+
+class ExplicitState(nn.Module):
+    """Calls another module with the state given, and returns its outputs and the state that the call left."""
+
+    def __init__(
+        self, wrapped: nn.Module, paths: Sequence[str], outputs: Sequence[str], states: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+        self.paths, self.outputs, self.states = tuple(paths), tuple(outputs), tuple(states)
+        for path in paths:
+            _release(wrapped, path)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        own, given = inputs[: -len(self.paths)], inputs[-len(self.paths) :]
+        with self._holding(given):
+            outputs = [leaf for _, leaf in leaves(self.wrapped(*own))]
+            after = [_tensor(self.wrapped, path).clone() for path in self.paths]
+        return dict(zip((*self.outputs, *self.states), (*outputs, *after), strict=True))
+
+    @contextmanager
+    def _holding(self, given: Sequence[Tensor]) -> Iterator[None]:
+        """Put copies of the given tensors where the network keeps its state, and take them out again."""
+        for path, tensor in zip(self.paths, given, strict=True):
+            _put(self.wrapped, path, tensor.clone())
+        try:
+            yield
+        finally:
+            for path in self.paths:
+                _put(self.wrapped, path, None)
+
+
+def _threaded(module: nn.Module, samples: Sequence[Sample], initial: Sequence[Tensor]) -> tuple[Sample, ...]:
+    """Add to each sample the state that it meets when all are called one after the other."""
+    state = [array(tensor) for tensor in initial]
+    threaded: list[Sample] = []
+    for sample in samples:
+        threaded.append((*sample, *state))
+        after = [array(leaf) for _, leaf in leaves(call(module, arguments(threaded[-1])))][-len(state) :]
+        _check_shapes(state, after)
+        state = after
+    return tuple(threaded)
+
+
+def _check_shapes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
+    for old, new in zip(before, after, strict=True):
+        if old.shape != new.shape:
+            raise CaptureError(
+                f"A call changes the shape of the network's state, {list(old.shape)} to {list(new.shape)}.",
+                "Keep a state of one size (a ring of the last frames): an artifact's shapes are fixed.",
+                code="EM-STATE",
+            )
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_state"
+    taken.add(name)
+    return name
+
+
+def _owner(module: nn.Module, path: str) -> tuple[Any, str]:
+    """Return the object that holds the tensor at a path, and its name or place there."""
+    *parents, name = path.split(".")
+    owner: Any = module
+    for parent in parents:
+        owner = _item(owner, parent)
+    return owner, name
+
+
+def _item(owner: Any, name: str) -> Any:
+    if isinstance(owner, nn.Module):
+        return getattr(owner, name)
+    return owner[name] if isinstance(owner, dict) else owner[int(name)]
+
+
+def _tensor(module: nn.Module, path: str) -> Tensor:
+    owner, name = _owner(module, path)
+    value = _item(owner, name)
+    if not isinstance(value, Tensor):
+        raise CaptureError(
+            f"The network's state {path} holds no tensor before the first call.",
+            "Give it its first value in the constructor.",
+            code="EM-STATE",
+        )
+    return value
+
+
+def _put(module: nn.Module, path: str, value: Tensor | None) -> None:
+    owner, name = _owner(module, path)
+    if isinstance(owner, nn.Module):
+        owner.__dict__[name] = value  # a plain attribute: what torch.export sees as a value of the call
+    elif isinstance(owner, dict):
+        owner[name] = value
+    else:
+        owner[int(name)] = value
+
+
+def _release(module: nn.Module, path: str) -> None:
+    """Let the tensor at a path be a plain attribute, which holds nothing between calls."""
+    owner, name = _owner(module, path)
+    if isinstance(owner, nn.Module):
+        owner._buffers.pop(name, None)
+        owner._parameters.pop(name, None)
+        owner._non_persistent_buffers_set.discard(name)
+    _put(module, path, None)

@@ -1,0 +1,67 @@
+"""Files that keep state start from the checkpoint's, and files that cannot keep it are not written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.capture import explicit_state, program
+from exporter.errors import LoweringError
+from exporter.formats import FORMATS, VARIANTS
+from exporter.pipeline.build import refuse_state
+from exporter.records import Captured
+from tests.capture.test_explicit_state import by_itself
+from tests.capture.test_state import STATE, Keeps, model, samples
+
+BUFFERS = [how for how, names in STATE.items() if names == ("cache",)]
+
+
+def captured(how: str) -> Captured:
+    given = samples()
+    return program.capture(model(how), given[0], others=given[1:])
+
+
+@pytest.mark.parametrize("how", BUFFERS)
+@pytest.mark.parametrize("name", ["executorch-xnnpack-fp32", "torchscript-lite-fp32"])
+def test_a_sequence_of_calls_is_the_same(name: str, how: str, tmp_path: Path) -> None:
+    """From the first call on; loaded again, from the first call on again."""
+    variant = VARIANTS[name]
+    module = FORMATS[variant.format]
+    path = module.emit(captured(how), variant, tmp_path).path
+    expected = by_itself(Keeps(how).eval(), samples())
+    for _ in range(2):
+        run, _ = module.load(path, variant, 1)
+        np.testing.assert_allclose(np.stack([run(s)[0] for s in samples()]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "ort-fp32", "coreml-fp16", "executorch-vulkan-fp16"])
+def test_what_cannot_keep_state_is_refused_by_name(name: str) -> None:
+    """With the buffer, and the way out."""
+    with pytest.raises(LoweringError, match=r"changes cache: --state explicit"):
+        refuse_state(captured("copied into a buffer"), VARIANTS[name])
+
+
+@pytest.mark.parametrize("name", ["executorch-xnnpack-fp32", "torchscript-lite-fp32"])
+@pytest.mark.parametrize("how", ["an attribute", "a list"])
+def test_what_no_file_keeps_is_refused_by_name(name: str, how: str) -> None:
+    """A plain attribute becomes a constant wherever the network is exported."""
+    with pytest.raises(LoweringError, match=rf"changes {STATE[how][0]}, which no file keeps"):
+        refuse_state(captured(how), VARIANTS[name])
+
+
+@pytest.mark.parametrize("how", ["a running mean", "an attribute", "a list"])
+@pytest.mark.parametrize("name", ["onnx-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32"])
+def test_every_format_takes_explicit_state(name: str, how: str, tmp_path: Path) -> None:
+    """The app sends back what the last call returned."""
+    given = samples()
+    made = explicit_state.make(model(how), given, given)
+    variant = VARIANTS[name]
+    module = FORMATS[variant.format]
+    path = module.emit(program.capture(made.model, made.verification[0]), variant, tmp_path).path
+    run, _ = module.load(path, variant, 1)
+    state = made.verification[0][1]
+    for (x,), answer in zip(given, by_itself(Keeps(how).eval(), given), strict=True):
+        output, state = run((x, state))
+        np.testing.assert_allclose(output, answer, atol=1e-5)
