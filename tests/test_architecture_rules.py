@@ -27,7 +27,7 @@ TIERS = (
     {"exporter.architectures", "exporter.data", "exporter.formats", "exporter.report"},
     {"exporter.capture", "exporter.checkpoints", "exporter.config"},
     {"exporter.quantize", "exporter.verify"},
-    {"exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
+    {"exporter.array_file", "exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
     {"exporter.errors", "exporter.sandbox"},
 )
 """First to last: a module imports only from its own tier and from later ones.

@@ -1,17 +1,15 @@
-"""Calibration arrays from an `.npz` file, read without trusting its headers."""
+"""Calibration arrays from an `.npz` file, one array per input and one row per sample."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from exporter import array_file
 from exporter.errors import CalibrationError
 from exporter.records import Array, Sample, TensorSpec
 
-MAX_BYTES = 4 * 2**30
 HOW = "Write it with `numpy.savez(file, <input name>=array, …)`, first axis = samples."
 
 
@@ -72,54 +70,9 @@ def labels(path: Path) -> Array:
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            _check_total(path, sum(member.file_size for member in members))
-            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
-    except CalibrationError:
-        raise
-    # zlib, struct and NumPy's header parser raise whatever hostile bytes led them to.
-    except Exception as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CalibrationError(
-            f"{path.name} is not a readable .npz file: {words[:160]}.", HOW, code="EM-NPZ"
-        ) from error
-
-
-def _check_total(path: Path, total: int) -> None:
-    if total > MAX_BYTES:
-        raise CalibrationError(
-            f"{path.name} unpacks to {total / 2**30:.1f} GiB; at most {MAX_BYTES / 2**30:.0f} are read.",
-            "A few hundred samples are enough.",
-            code="EM-NPZ",
-        )
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
-    """One array, after checking that its header promises no more than the file holds."""
-    with archive.open(member) as stream:
-        shape, dtype = _header(stream)
-        if dtype.hasobject:
-            raise CalibrationError(
-                f"Array {member.filename!r} holds Python objects, expected numbers.", HOW, code="EM-NPZ"
-            )
-        promised = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-        if promised > member.file_size:
-            raise CalibrationError(
-                f"Array {member.filename!r} claims {promised:,} bytes, the file holds {member.file_size:,}.",
-                "The file is damaged; write it again.",
-                code="EM-NPZ",
-            )
-    with archive.open(member) as stream:
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(stream)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(stream)
-    return shape, dtype
+        return array_file.read(path)
+    except (array_file.ArrayFileError, OSError) as error:
+        raise CalibrationError(f"{path.name} cannot be used. {error}", HOW, code="EM-NPZ") from error
 
 
 def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...]) -> list[str]:
@@ -161,7 +114,7 @@ def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) ->
             f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.", hint, code="EM-NPZ"
         )
     with np.errstate(over="ignore"):
-        typed: Array = array.astype(wanted)
+        typed: Array = array.astype(wanted, copy=False)
     changed = typed.dtype.kind in "iu" and not np.array_equal(typed, array)
     if changed or (typed.dtype.kind == "f" and not np.isfinite(typed).all()):
         what = f"values that do not fit {wanted}" if changed else "NaN or infinite values"

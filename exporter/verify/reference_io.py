@@ -6,14 +6,13 @@ Stacks are arrays with one leading axis for the sample: an input of shape [1, 3,
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from exporter import array_file
 from exporter.errors import VerificationError
 from exporter.records import Array, Sample
 
@@ -217,10 +216,9 @@ def arrays(path: Path) -> dict[str, Array]:
         VerificationError: It cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive.items())
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise VerificationError(f"{path.name} cannot be read: {error}.", "Export again.") from None
+        return array_file.read(path)
+    except (array_file.ArrayFileError, OSError) as error:
+        raise VerificationError(f"{path.name} cannot be read. {error}", "Export again.") from None
 
 
 def _group(arrays: dict[str, Array], group: str) -> Stacks:

@@ -338,3 +338,43 @@ def test_decibels_that_would_overflow_are_refused(tmp_path: Path) -> None:
     content["operator_costs"][0]["sqnr_db"] = -1e9
     with pytest.raises(VerificationError, match=r"operator_costs\[0\]\.sqnr_db is -1000000000\.0"):
         manifest.load(write(tmp_path, content))
+
+
+def many(field: str, item: Any, count: int) -> Callable[[Any], object]:
+    return lambda content: content.update({field: [item] * count})
+
+
+def many_files(content: Any) -> None:
+    content["evidence"]["files"] = [{"file": f"f{i}", "sha256": "0" * 64} for i in range(20_001)]
+
+
+def long_shape(content: Any) -> None:
+    content["inputs"][0]["shape"] = [10**4000]
+
+
+HUGE: dict[str, tuple[Callable[[Any], object], str]] = {
+    "artifacts": (lambda c: c.update(artifacts=c["artifacts"][:1] * 1001), "artifacts"),
+    "artifacts that are none": (many("artifacts", {}, 200_000), "artifacts"),
+    "files": (many_files, "evidence.files"),
+    "costs": (many("operator_costs", {}, 200_000), "operator_costs"),
+    "points": (many("mixed_points", {}, 200_000), "mixed_points"),
+    "a size of 4,000 digits": (long_shape, "inputs"),
+    "dimensions": (lambda c: c["inputs"][0].update(shape=[1] * 100_000), "inputs"),
+    "a long name": (lambda c: c["artifacts"][0].update(file="a" * 1_000_000), "file"),
+    "two equal long names": (
+        lambda c: [row.update(file="a" * 250, size_bytes=1, sha256="0" * 64) for row in c["artifacts"]],
+        "same file",
+    ),
+}
+"""Manifests that would cost time or memory, or fill the screen."""
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_manifest_of_too_much_is_one_short_message(name: str, tmp_path: Path) -> None:
+    """Lists have a largest length, and no hostile value is printed whole."""
+    change, words = HUGE[name]
+    content = dumped()
+    change(content)
+    with pytest.raises(VerificationError, match=words) as caught:
+        manifest.load(write(tmp_path, content))
+    assert len(str(caught.value)) < 600

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 NOTHING_COMPARED = "Nothing was compared."
+MAX_MESSAGE = 300
 MAX_BYTES = 64 * 1024 * 1024
 """A manifest with every sample of a hundred artifacts is 1 MB."""
 
@@ -139,7 +140,8 @@ def _where(error: ErrorDetails) -> str:
 
 
 def _message(error: ErrorDetails) -> str:
-    return error["msg"].removeprefix("Value error, ")
+    """What is wrong, in one line: a hostile value may be in it."""
+    return error["msg"].removeprefix("Value error, ")[:MAX_MESSAGE]
 
 
 def _shown(value: Any) -> str:

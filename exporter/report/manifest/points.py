@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from exporter.records import Count, Milliseconds
 from exporter.records import MixedPoint as MixedPointRecord
@@ -66,5 +66,5 @@ class MixedPoint(Decibels):
         )
 
 
-OperatorCosts = Annotated[tuple[OperatorCost, ...], Field(max_length=MOST)]
-MixedPoints = Annotated[tuple[MixedPoint, ...], Field(max_length=MOST)]
+OperatorCosts = Annotated[tuple[OperatorCost, ...], Field(max_length=MOST), FailFast()]
+MixedPoints = Annotated[tuple[MixedPoint, ...], Field(max_length=MOST), FailFast()]

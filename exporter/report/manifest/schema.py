@@ -6,10 +6,11 @@ A manifest may come from anyone, so every string that becomes a path or a size i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, FailFast, Field, model_validator
 
 from exporter.files import inside
 from exporter.records import (
@@ -33,6 +34,8 @@ from exporter.report.manifest.points import MixedPoints, OperatorCosts
 from exporter.verify.budget import budget_verdict, contradiction, worst
 
 SCHEMA_VERSION = 1
+MAX_ARTIFACTS = 1000
+MAX_FILES = 20_000
 
 
 class Source(Part):
@@ -84,7 +87,7 @@ class Evidence(Part):
     """Eager float32's own max_error; the fp32 limit is never below a multiple of it."""
     matrix_weights: Count = 0
     """Weight elements that every artifact must hold."""
-    files: tuple[EvidenceFile, ...] = ()
+    files: Annotated[tuple[EvidenceFile, ...], Field(max_length=MAX_FILES), FailFast()] = ()
 
 
 class Figures(Part):
@@ -169,7 +172,7 @@ class Verdicts(Part):
     budget: BudgetVerdict
 
 
-Listing = Annotated[dict[Annotated[str, Field(max_length=1000)], Sha256], Field(max_length=20_000)]
+Listing = Annotated[dict[Annotated[str, Field(max_length=1000)], Sha256], Field(max_length=MAX_FILES)]
 """Name of a file -> its sha256; the names are compared, and never become a path."""
 
 
@@ -205,7 +208,7 @@ class Manifest(Part):
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     calibration: Calibration
-    artifacts: tuple[Artifact, ...]
+    artifacts: Annotated[tuple[Artifact, ...], Field(max_length=MAX_ARTIFACTS), FailFast()]
     selected: str | None
     verdict: Verdicts
     evidence: Evidence = Evidence(kind="none", count=0)
@@ -272,6 +275,6 @@ class Manifest(Part):
 
 
 def _refuse_duplicates(what: str, values: list[str]) -> None:
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
-        raise ValueError(f"two entries have the same {what}: {twice[0]!r}")
+        raise ValueError(f"two entries have the same {what}: {twice[0][:80]!r}")
