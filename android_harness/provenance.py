@@ -133,27 +133,17 @@ def verdict(latency: Latency) -> Verdict:
 
 def to_manifest(latency: Latency) -> dict[str, Any]:
     """Return a latency as the manifest's `device_latency`, with finite numbers or null."""
-    figures = latency.figures
-    return {
+    figures = dict(vars(latency.figures))
+    interval = [figures.pop("p90_low_ms"), figures.pop("p90_high_ms")]
+    return figures | {
         "evidence": latency.evidence,
         "device": _described(latency),
-        "p50_ms": figures.p50_ms,
-        "p90_ms": figures.p90_ms,
-        "p90_ci_ms": [_finite(limit) for limit in figures.p90_ci_ms],
-        "launches": figures.launches,
-        "samples": figures.samples,
-        "flags": list(figures.flags),
+        "p90_ci_ms": [_finite(limit) for limit in interval],
+        "flags": list(latency.figures.flags),
         "max_error": _finite(latency.max_error),
         "verdict": verdict(latency),
         "problem": latency.problem,
         "started_at": latency.started_at,
-        "p95_ms": figures.p95_ms,
-        "p99_ms": figures.p99_ms,
-        "first_ms": figures.first_ms,
-        "load_ms": figures.load_ms,
-        "peak_bytes": figures.peak_bytes,
-        "max_ms": figures.max_ms,
-        "mad_ms": figures.mad_ms,
     }
 
 
