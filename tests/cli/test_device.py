@@ -85,7 +85,7 @@ def run(
     phones: Mapping[str, Mapping[str, Any] | Exception],
     *arguments: str,
 ) -> int:
-    """`bench OUT` with a farm that answers what `phones` say: serial -> arguments of `phone`, or an error."""
+    """Run `bench OUT` on stand-ins that do what `phones` say: serial -> arguments of `phone`, or an error."""
 
     def answer(
         devices: Any, works: Sequence[BenchTask], plan: BenchConfig, **_: Any

@@ -70,7 +70,7 @@ def digest(path: Path) -> str:
 
 
 @dataclass
-class Farm:
+class FakePhones:
     """What the phones answer, and what they were asked."""
 
     folder: Path
@@ -177,12 +177,12 @@ def _manifest_only(out: Path, report: Report) -> None:
     (out / "manifest.json").write_text(manifest.dump(report))
 
 
-def farm_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Farm:
-    """A farm in place of the real one. No page is drawn: that takes most of the time; others look at it."""
+def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> FakePhones:
+    """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
     monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(views, "views", lambda *_: ())
     monkeypatch.setattr("exporter.bench.write_report", _manifest_only)
-    found = Farm(folder, **said)
+    found = FakePhones(folder, **said)
     monkeypatch.setattr(exporting, "_made", found._made)
     monkeypatch.setattr(devices, "find", found._find)
     monkeypatch.setattr(all_devices, "bench_all", found._bench)

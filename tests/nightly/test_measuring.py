@@ -21,17 +21,17 @@ from exporter.nightly.measuring import Stage, key
 from exporter.nightly.records import Cell, Night
 from tests.harness import sessions
 from tests.harness.test_all_devices import Named
-from tests.nightly.lab import ARTIFACT, Farm, Killed, farm_of, only, rows_of, states
+from tests.nightly.lab import ARTIFACT, FakePhones, Killed, fake_phones, only, rows_of, states
 
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
 BENCH_ALL = all_devices.bench_all
 LAUNCHES = 4
-"""Of `Farm.task`."""
+"""Of `FakePhones.task`."""
 
 
 @pytest.fixture
-def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
-    return farm_of(tmp_path, monkeypatch)
+def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhones:
+    return fake_phones(tmp_path, monkeypatch)
 
 
 def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch
     assert len({*keys, key(night, CELL, 0)}) == 5
 
 
-def test_what_the_protocol_says_is_what_the_phones_do(phones: Farm) -> None:
+def test_what_the_protocol_says_is_what_the_phones_do(phones: FakePhones) -> None:
     """Launches as in the night's file, the budget and the chip of the export."""
     phones.change = lambda report: replace(report, budget_ms=12.0)
     phones.run(phones.task(["one"]))
@@ -51,7 +51,7 @@ def test_what_the_protocol_says_is_what_the_phones_do(phones: Farm) -> None:
     assert (plan.launches, plan.budget_ms, phones.socs_asked) == (4, 12.0, ["SM8250"])
 
 
-def test_a_target_that_no_phone_here_stands_for(phones: Farm) -> None:
+def test_a_target_that_no_phone_here_stands_for(phones: FakePhones) -> None:
     """An iPhone's export is made, and not measured; no failure."""
     task = phones.task(["one"])
     task.write_text(task.read_text().replace("snapdragon865", "iphone"))
@@ -62,7 +62,9 @@ def test_a_target_that_no_phone_here_stands_for(phones: Farm) -> None:
     assert ["iphone cannot be measured" in one for one in words] == [True]
 
 
-def test_a_runtime_without_a_runner_stops_no_other(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_without_a_runner_stops_no_other(
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was not built is skipped, with the reason."""
 
     def find(_: str, backend: str) -> Path:
@@ -77,7 +79,7 @@ def test_a_runtime_without_a_runner_stops_no_other(phones: Farm, monkeypatch: py
     assert words["onnx-fp32"] == "It is not built. Build it."
 
 
-def test_a_file_that_was_changed_is_not_measured(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_changed_is_not_measured(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
     """That export failed; the others are measured."""
     made = phones._made
 
@@ -102,7 +104,7 @@ def test_a_file_that_was_changed_is_not_measured(phones: Farm, monkeypatch: pyte
         (KeyError("x"), "Unexpected KeyError: 'x'."),
     ],
 )
-def test_a_phone_that_breaks_down(phones: Farm, error: Exception, words: str) -> None:
+def test_a_phone_that_breaks_down(phones: FakePhones, error: Exception, words: str) -> None:
     """All that was to be measured on it failed; the other phone is not told."""
     phones.broken = {"b": error}
     finished = phones.run(phones.task(["one"]))
@@ -112,7 +114,7 @@ def test_a_phone_that_breaks_down(phones: Farm, error: Exception, words: str) ->
     assert {one.serial for one in phones.sessions()} == {"a"}
 
 
-def test_a_phone_that_breaks_down_later(phones: Farm) -> None:
+def test_a_phone_that_breaks_down_later(phones: FakePhones) -> None:
     """What it had measured counts, and is not said to have failed; the rest failed."""
     phones.phones, phones.broken_late = ("a",), {"a": DeviceError("It broke.")}
     finished = phones.run(phones.task(["one"]))
@@ -122,7 +124,7 @@ def test_a_phone_that_breaks_down_later(phones: Farm) -> None:
     assert bad.words == "It broke."
 
 
-def test_a_session_is_found_once(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_found_once(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes when it is complete and again when its device has ended; found twice, it would be a re-run."""
     added, remember = [], measuring._remember
 
@@ -136,7 +138,7 @@ def test_a_session_is_found_once(phones: Farm, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_that_cannot_be_written_loses_no_measurement(
-    phones: Farm, monkeypatch: pytest.MonkeyPatch
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is remembered all the same, and the failure is told."""
 
@@ -149,7 +151,9 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
     assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]
 
 
-def test_devices_are_written_down_one_after_another(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_are_written_down_one_after_another(
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They measure in threads of their own, and share a manifest."""
     held, update = [], measuring._update
 
@@ -178,7 +182,7 @@ class Dying(Named):
 
 
 def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
-    phones: Farm, monkeypatch: pytest.MonkeyPatch
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With launches of a stand-in runner, which alternate: the other artifact alone is measured next time."""
     device = Dying("a", last=2 * LAUNCHES)

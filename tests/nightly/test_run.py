@@ -23,28 +23,39 @@ from exporter.nightly.records import Night
 from exporter.records import Accuracy, Evaluation, Report, Status
 from exporter.report import manifest
 from tests.nightly import sample as season
-from tests.nightly.lab import ARTIFACT, CLOSE, FAST, OVER, Farm, Killed, farm_of, only, rows_of, states
+from tests.nightly.lab import (
+    ARTIFACT,
+    CLOSE,
+    FAST,
+    OVER,
+    FakePhones,
+    Killed,
+    fake_phones,
+    only,
+    rows_of,
+    states,
+)
 from tests.report import sample
 
 
 @pytest.fixture
-def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
-    return farm_of(tmp_path, monkeypatch)
+def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhones:
+    return fake_phones(tmp_path, monkeypatch)
 
 
-def cells(farm: Farm) -> Counter[tuple[str, str, str, str]]:
-    return Counter((one.run, one.model, one.artifact, one.serial) for one in farm.sessions())
+def cells(phones: FakePhones) -> Counter[tuple[str, str, str, str]]:
+    return Counter((one.run, one.model, one.artifact, one.serial) for one in phones.sessions())
 
 
-def per_night(farm: Farm) -> int:
+def per_night(phones: FakePhones) -> int:
     """Artifacts that passed in the sample and that the runner executes, times models and phones."""
-    return len({(one.model, one.artifact, one.serial) for one in farm.sessions()})
+    return len({(one.model, one.artifact, one.serial) for one in phones.sessions()})
 
 
 class TestAllIsMeasured:
     """Models x targets x devices."""
 
-    def test_every_artifact_of_every_model_on_every_phone(self, phones: Farm) -> None:
+    def test_every_artifact_of_every_model_on_every_phone(self, phones: FakePhones) -> None:
         """Each is remembered, and the night is fine."""
         finished = phones.run()
         stored = phones.sessions()
@@ -56,7 +67,7 @@ class TestAllIsMeasured:
         assert len({row.cell for row in finished.result.rows}) == len(finished.result.rows)
         assert finished.result.exit_code == 0
 
-    def test_what_is_remembered_says_what_it_is_of(self, phones: Farm) -> None:
+    def test_what_is_remembered_says_what_it_is_of(self, phones: FakePhones) -> None:
         """Enough to compare it in a year."""
         phones.run()
         one = next(s for s in phones.sessions() if s.artifact == ARTIFACT)
@@ -73,14 +84,14 @@ class TestAllIsMeasured:
         with history.open_history(phones.folder / "history.sqlite") as memory:
             assert memory.samples(one.key) is not None
 
-    def test_accuracy_on_labelled_data_is_remembered(self, phones: Farm) -> None:
+    def test_accuracy_on_labelled_data_is_remembered(self, phones: FakePhones) -> None:
         """As the export measured it."""
         phones.phones = ("a",)
         phones.change = lambda report: with_accuracy(only_chosen(report))
         phones.run(phones.task(["one"]))
         assert [one.accuracy for one in phones.sessions()] == [0.75]
 
-    def test_the_exports_own_page_and_manifest_know_it(self, phones: Farm) -> None:
+    def test_the_exports_own_page_and_manifest_know_it(self, phones: FakePhones) -> None:
         """As after `bench`: `export-mobile verify` holds, and the choice is made by the devices."""
         finished = phones.run()
         listed = manifest.load(finished.folder / "one-snapdragon865" / "manifest.json")
@@ -88,14 +99,14 @@ class TestAllIsMeasured:
         assert {item.device["serial"] for item in row.device_latencies} == {"a", "b"}
         assert listed.verdict.budget == "pass"
 
-    def test_only_the_chosen_when_that_is_asked_for(self, phones: Farm) -> None:
+    def test_only_the_chosen_when_that_is_asked_for(self, phones: FakePhones) -> None:
         """A tenth of the time."""
         task = phones.task()
         task.write_text(task.read_text() + 'artifacts = "chosen"\n')
         phones.run(task)
         assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
 
-    def test_a_phone_that_is_another_chip_is_left_out(self, phones: Farm) -> None:
+    def test_a_phone_that_is_another_chip_is_left_out(self, phones: FakePhones) -> None:
         """With the reason, and no failure."""
         phones.socs = {"b": "SM8350"}
         finished = phones.run()
@@ -109,7 +120,7 @@ class TestAllIsMeasured:
 class TestNothingStopsTheRest:
     """Every failure is in the report, with its message."""
 
-    def test_one_model(self, phones: Farm) -> None:
+    def test_one_model(self, phones: FakePhones) -> None:
         """The other two are measured."""
         gone = CheckpointError("There is no such file.", "Get it.")
         phones.exports = lambda model, _: gone if model == "two" else None
@@ -119,13 +130,13 @@ class TestNothingStopsTheRest:
         assert (row.model, row.words) == ("two", "There is no such file. Get it.")
         assert finished.result.exit_code == 42
 
-    def test_one_model_with_an_error_that_nobody_thought_of(self, phones: Farm) -> None:
+    def test_one_model_with_an_error_that_nobody_thought_of(self, phones: FakePhones) -> None:
         """Told as such."""
         phones.exports = lambda model, _: ZeroDivisionError("by zero") if model == "two" else None
         (row,) = rows_of(phones.run(), "failed")
         assert row.words == "Unexpected ZeroDivisionError: by zero."
 
-    def test_one_card(self, phones: Farm) -> None:
+    def test_one_card(self, phones: FakePhones) -> None:
         """Its mistake is told; the night goes on."""
         task = phones.task()
         (phones.folder / "two.toml").write_text("licens = 1\n")
@@ -134,7 +145,7 @@ class TestNothingStopsTheRest:
         (row,) = rows_of(finished, "failed")
         assert "unknown key licens. " in row.words
 
-    def test_one_artifact_on_one_phone(self, phones: Farm) -> None:
+    def test_one_artifact_on_one_phone(self, phones: FakePhones) -> None:
         """All else is measured, and a gap is remembered."""
 
         def answer(serial: str, work: BenchTask, _: int) -> float | HarnessError:
@@ -148,7 +159,7 @@ class TestNothingStopsTheRest:
         assert {(gap.artifact, gap.reason) for gap in phones.gaps()} == {(ARTIFACT, "It went away.")}
         assert len(phones.sessions()) == sum(states(finished).values()) - 3
 
-    def test_one_phone_that_does_not_answer(self, phones: Farm) -> None:
+    def test_one_phone_that_does_not_answer(self, phones: FakePhones) -> None:
         """It is a failure of its own."""
         phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
         finished = phones.run()
@@ -156,7 +167,7 @@ class TestNothingStopsTheRest:
         assert (row.serial, row.words) == ("b", "adb says 'unauthorized'.")
         assert {one.serial for one in phones.sessions()} == {"a"}
 
-    def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: Farm) -> None:
+    def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: FakePhones) -> None:
         """Is skipped artifact by artifact, with the reason; the phone's own failure is the only gap."""
         phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
         finished = phones.run()
@@ -167,7 +178,7 @@ class TestNothingStopsTheRest:
         assert [(gap.device, gap.artifact) for gap in phones.gaps()] == [(device_hash("b"), "")]
 
     @pytest.mark.parametrize("status", ["failed", "error"])
-    def test_one_artifact_that_is_not_verified_or_not_made(self, phones: Farm, status: Status) -> None:
+    def test_one_artifact_that_is_not_verified_or_not_made(self, phones: FakePhones, status: Status) -> None:
         """The night failed, the first one too; what passed is measured."""
         phones.change = lambda report: replace(
             only(report, ARTIFACT, "onnx-fp32"),
@@ -183,7 +194,7 @@ class TestNothingStopsTheRest:
         assert finished.result.exit_code == 42
         assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
 
-    def test_what_a_card_requires_and_nothing_passes(self, phones: Farm) -> None:
+    def test_what_a_card_requires_and_nothing_passes(self, phones: FakePhones) -> None:
         """A night without it failed."""
         task = phones.task(["one"])
         card = phones.folder / "one.toml"
@@ -191,7 +202,7 @@ class TestNothingStopsTheRest:
         (row,) = rows_of(phones.run(task), "failed")
         assert row.words == "The card requires coreml, and none of it passed."
 
-    def test_what_is_said_twice_of_one_thing_is_one_row(self, phones: Farm) -> None:
+    def test_what_is_said_twice_of_one_thing_is_one_row(self, phones: FakePhones) -> None:
         """A test case and a count of its own for each thing; everything that is to be said is in it."""
         task = phones.task(["one"])
         card = phones.folder / "one.toml"
@@ -208,7 +219,7 @@ class TestNothingStopsTheRest:
 class TestNoPhone:
     """Nothing to measure on."""
 
-    def test_has_its_own_exit_code_and_leaves_a_gap(self, phones: Farm) -> None:
+    def test_has_its_own_exit_code_and_leaves_a_gap(self, phones: FakePhones) -> None:
         """The exports were made all the same."""
         phones.phones, phones.silent = (), {"all": "adb sees no phone."}
         finished = phones.run()
@@ -223,7 +234,7 @@ class TestNoPhone:
         [({}, "all", "No phone answered."), ({"b": "adb says 'offline'."}, "b", "adb says 'offline'.")],
     )
     def test_what_would_have_been_measured_is_skipped(
-        self, phones: Farm, silent: dict[str, str], serial: str, why: str
+        self, phones: FakePhones, silent: dict[str, str], serial: str, why: str
     ) -> None:
         """Each artifact, with the reason: a reader of JUnit misses none."""
         phones.phones, phones.silent = (), silent
@@ -238,7 +249,7 @@ class TestKilled:
     """At any point; the next start goes on."""
 
     @pytest.mark.parametrize("after", [1, 7])
-    def test_nothing_is_lost_and_nothing_is_measured_twice(self, phones: Farm, after: int) -> None:
+    def test_nothing_is_lost_and_nothing_is_measured_twice(self, phones: FakePhones, after: int) -> None:
         """Twice at different points, and still complete in one night."""
         task = phones.task()
         phones.kill_after = after
@@ -260,7 +271,7 @@ class TestKilled:
         assert phones.exported == ["one", "two", "three"]
         assert finished.result.notes == ("This night was cut off and went on where it was.",)
 
-    def test_a_failure_is_tried_again(self, phones: Farm) -> None:
+    def test_a_failure_is_tried_again(self, phones: FakePhones) -> None:
         """Only what was measured is finished."""
         task = phones.task(["one"])
         phones.answer = lambda serial, work, before: Disconnected("Gone.") if not before else FAST
@@ -270,7 +281,7 @@ class TestKilled:
         finished = phones.run(task)
         assert {row.serial for row in rows_of(finished, "fine")} == {"a"}
 
-    def test_a_phone_that_is_gone_at_the_next_start(self, phones: Farm) -> None:
+    def test_a_phone_that_is_gone_at_the_next_start(self, phones: FakePhones) -> None:
         """What it measured before counts; the rest is skipped."""
         task = phones.task(["one", "two"])
         phones.phones, phones.kill_after = ("a",), 2
@@ -281,7 +292,7 @@ class TestKilled:
         assert {row.model for row in rows_of(finished, "fine")} == {"one"}
         assert {row.model for row in rows_of(finished, "skipped") if row.serial} == {"two"}
 
-    def test_another_day_begins_another_night(self, phones: Farm) -> None:
+    def test_another_day_begins_another_night(self, phones: FakePhones) -> None:
         """The one that was cut off leaves a gap."""
         task = phones.task(["one"])
         phones.kill_after = 1
@@ -294,12 +305,12 @@ class TestKilled:
         assert [gap.run for gap in phones.gaps()] == ["2026-01-01T02-00-00Z"]
         assert finished.result.notes == ("The night 2026-01-01T02-00-00Z was cut off and never ended.",)
 
-    def test_one_that_has_ended_is_not_gone_on_with(self, phones: Farm) -> None:
+    def test_one_that_has_ended_is_not_gone_on_with(self, phones: FakePhones) -> None:
         """The next start is the next night."""
         task = phones.task(["one"])
         assert phones.run(task).result.night != phones.run(task).result.night
 
-    def test_a_new_one_begins_when_asked_for(self, phones: Farm) -> None:
+    def test_a_new_one_begins_when_asked_for(self, phones: FakePhones) -> None:
         """`--fresh`."""
         task = phones.task(["one"])
         phones.kill_after = 1
@@ -309,7 +320,7 @@ class TestKilled:
         assert len(journal.nights(phones.folder / "out")) == 2
 
 
-def test_two_nights_do_not_run_at_once(phones: Farm) -> None:
+def test_two_nights_do_not_run_at_once(phones: FakePhones) -> None:
     """The second one says so at once."""
     import subprocess
     import sys
@@ -335,7 +346,7 @@ class TestJudged:
     """Against the nights before."""
 
     @pytest.fixture
-    def week(self, phones: Farm) -> Farm:
+    def week(self, phones: FakePhones) -> FakePhones:
         """Six fine nights of one model on one phone."""
         phones.phones = ("a",)
         phones.change = only_chosen
@@ -344,7 +355,7 @@ class TestJudged:
         phones.asked.clear()
         return phones
 
-    def test_slower_twice_is_a_regression(self, week: Farm) -> None:
+    def test_slower_twice_is_a_regression(self, week: FakePhones) -> None:
         """Measured again to be sure, told with figures, and kept out of the baselines."""
         week.answer = lambda *_: FAST * 1.5
         finished = week.run(week.task(["one"]))
@@ -354,7 +365,7 @@ class TestJudged:
         assert "above the usual" in row.words
         assert "Measured again" in row.words
 
-    def test_a_regression_is_none_the_less_one_the_next_night(self, week: Farm) -> None:
+    def test_a_regression_is_none_the_less_one_the_next_night(self, week: FakePhones) -> None:
         """It is not held against itself; and it is over once the speed is back."""
         week.answer = lambda *_: FAST * 1.5
         week.run(week.task(["one"]))
@@ -362,27 +373,27 @@ class TestJudged:
         week.answer = lambda *_: FAST
         assert states(week.run(week.task(["one"]))) == {"fine": 1}
 
-    def test_slower_once_is_none(self, week: Farm) -> None:
+    def test_slower_once_is_none(self, week: FakePhones) -> None:
         """The second measurement was made to be believed."""
         week.answer = lambda serial, work, before: FAST if before else FAST * 1.5
         finished = week.run(week.task(["one"]))
         assert states(finished) == {"fine": 1}
         assert len(week.asked) == 2
 
-    def test_only_what_looked_slower_is_measured_again(self, week: Farm) -> None:
+    def test_only_what_looked_slower_is_measured_again(self, week: FakePhones) -> None:
         """Another phone, which is new here, is not."""
         week.phones = ("a", "b")
         week.answer = lambda *_: FAST * 1.5
         week.run(week.task(["one"]))
         assert Counter(serial for serial, _, _ in week.asked) == {"a": 2, "b": 1}
 
-    def test_killed_before_the_second_measurement(self, week: Farm) -> None:
+    def test_killed_before_the_second_measurement(self, week: FakePhones) -> None:
         """The next start makes that one only."""
         task = cut_off_when_slower_once(week)
         assert rows_of(week.run(task), "regression")
         assert len(week.asked) == 2
 
-    def test_a_phone_that_is_gone_before_the_second_measurement(self, week: Farm) -> None:
+    def test_a_phone_that_is_gone_before_the_second_measurement(self, week: FakePhones) -> None:
         """Is told in the row of the first, which stays a suspicion."""
         task = cut_off_when_slower_once(week)
         week.phones, week.silent = (), {"a": "adb says 'offline'."}
@@ -390,14 +401,14 @@ class TestJudged:
         assert row.state == "inconclusive"
         assert "It could not be measured again: adb says 'offline'." in row.words
 
-    def test_not_measured_again_when_that_is_not_wanted(self, week: Farm) -> None:
+    def test_not_measured_again_when_that_is_not_wanted(self, week: FakePhones) -> None:
         """Then it is a suspicion: inconclusive."""
         week.answer = lambda *_: FAST * 1.5
         task = week.task(["one"])
         task.write_text(task.read_text() + "confirm = false\n")
         assert states(week.run(task)) == {"inconclusive": 1}
 
-    def test_what_passed_before_and_does_not_now(self, week: Farm) -> None:
+    def test_what_passed_before_and_does_not_now(self, week: FakePhones) -> None:
         """Is a regression, whatever the speed; what else changed is listed."""
         week.change = lambda report: failing(only_chosen(report))
         finished = week.run(week.task(["one"]))
@@ -406,7 +417,7 @@ class TestJudged:
         change = finished.result.changes[0]
         assert (change.artifact, change.worse) == (ARTIFACT, True)
 
-    def test_a_steady_night_changes_nothing(self, week: Farm) -> None:
+    def test_a_steady_night_changes_nothing(self, week: FakePhones) -> None:
         """Nothing to read; it says which night it was compared with."""
         last = journal.ended(week.folder / "out")[-1].name
         result = week.run(week.task(["one"])).result
@@ -429,7 +440,7 @@ class TestMerged:
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
 
-def cut_off_when_slower_once(week: Farm) -> Path:
+def cut_off_when_slower_once(week: FakePhones) -> Path:
     """The task of a night that is killed before what looks slower is measured again."""
     week.answer = lambda *_: FAST * 1.5
     task = week.task(["one"])
@@ -457,7 +468,7 @@ def failing(report: Report) -> Report:
 @pytest.mark.parametrize(
     ("ms", "code", "state"), [(FAST, 0, "fine"), (OVER, 41, "over_budget"), (CLOSE, 44, "inconclusive")]
 )
-def test_the_budget_decides(phones: Farm, ms: float, code: int, state: str) -> None:
+def test_the_budget_decides(phones: FakePhones, ms: float, code: int, state: str) -> None:
     """Of the phones' p90; a p90 on the budget decides nothing."""
     phones.phones = ("a",)
     if state == "inconclusive":
@@ -468,7 +479,7 @@ def test_the_budget_decides(phones: Farm, ms: float, code: int, state: str) -> N
     assert (finished.result.exit_code, set(states(finished))) == (code, {state})
 
 
-def test_what_is_left_behind(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_behind(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
     """Page, JUnit, summary and JSON in the night's folder, the first three also beside all nights."""
     step = phones.folder / "step.md"
     step.write_text("before\n")
@@ -482,7 +493,7 @@ def test_what_is_left_behind(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> N
     assert step.read_text() == "before\n" + (out / "summary.md").read_text()
 
 
-def test_old_samples_and_sessions_are_forgotten_as_asked(phones: Farm) -> None:
+def test_old_samples_and_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
     """By the history's own rules: samples first, later whole sessions that nothing is held against."""
     task = phones.task(["one"], extra="retention = { samples_days = 30 }")
     phones.run(task)
@@ -498,7 +509,7 @@ def test_old_samples_and_sessions_are_forgotten_as_asked(phones: Farm) -> None:
         assert memory.samples(one.key) is not None
 
 
-def test_old_sessions_are_forgotten_as_asked(phones: Farm) -> None:
+def test_old_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
     """Without their samples, too; what is still held against others stays."""
     task = phones.task(["one"], extra="retention = { history_days = 30 }")
     phones.run(task)
@@ -514,7 +525,9 @@ def test_old_sessions_are_forgotten_as_asked(phones: Farm) -> None:
         assert memory.get(one.key) is not None
 
 
-def test_a_missing_package_is_told_before_the_night(phones: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_before_the_night(
+    phones: FakePhones, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not in the morning."""
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MissingDependencyError, match="tensorboard"):
@@ -538,7 +551,7 @@ def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
     assert found == {("mobilenet_v2", device_hash("b")), ("", "")}
 
 
-def test_old_nights_are_forgotten(phones: Farm) -> None:
+def test_old_nights_are_forgotten(phones: FakePhones) -> None:
     """Their folders; the history keeps what was measured."""
     task = phones.task(["one"], extra="retention = { nights = 2 }")
     for _ in range(3):
