@@ -1,5 +1,23 @@
 """`python -m exporter` is `export-mobile`."""
 
-from exporter.cli import main
+import sys
+from pathlib import Path
 
-main()
+
+def _leave_current_directory() -> None:
+    """Python puts the current folder first on the path for -m: nothing that lies there may be imported.
+
+    Where the package itself lies there, it comes last, after the installed packages.
+    """
+    here = {"", str(Path.cwd())}
+    sys.path[:] = [entry for entry in sys.path if entry not in here]
+    home = str(Path(__file__).parents[1])
+    if home not in sys.path:
+        sys.path.append(home)
+
+
+if __name__ == "__main__":
+    _leave_current_directory()
+    from exporter.cli import main
+
+    main()

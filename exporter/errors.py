@@ -15,6 +15,7 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── MissingDependencyError       10  an optional package is needed
 ├── CalibrationError             11  calibration data cannot be used
 ├── WorkerError                  12  a worker process died (killed, out of memory, crashed)
+│   └── OverBoundsError              it took more time or memory than a model of that size may
 ├── ReleaseError                 30  may not be released: not passed, over budget, not measured, …
 └── NightRunningError            46  a nightly run is under way in the same folder
 
@@ -32,6 +33,20 @@ TROUBLESHOOTING = "docs/troubleshooting.md"
 """The page that explains every error under its code; `tests/test_troubleshooting.py` compares the two."""
 
 
+MAX_TEXT = 1_200
+"""A message that quotes a file is cut here: it fits a screen of 24 lines of 80 characters, with its hint."""
+MAX_LINES = 16
+
+
+def brief(text: str) -> str:
+    """The text as it may be printed: without control characters, and no longer than a screen."""
+    clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in text.replace("\t", " "))
+    lines = clean.splitlines()
+    if len(lines) > MAX_LINES:
+        clean = "\n".join([*lines[:MAX_LINES], "…"])
+    return clean if len(clean) <= MAX_TEXT else f"{clean[: MAX_TEXT - 200]} … {clean[-200:]}"
+
+
 class ExportError(Exception):
     """What was seen, and what to try: always one message a user can act on.
 
@@ -47,8 +62,8 @@ class ExportError(Exception):
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
         # Both stay in args so that the error survives pickling out of a worker.
         super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = brief(message)
+        self.hint = brief(hint)
         self.code = code or type(self).code
 
     def __str__(self) -> str:
@@ -120,6 +135,10 @@ class CalibrationError(ExportError):
 class WorkerError(ExportError):
     exit_code = 12
     code = "EM-WORKER"
+
+
+class OverBoundsError(WorkerError):
+    code = "EM-STOPPED"
 
 
 class ReleaseError(ExportError):

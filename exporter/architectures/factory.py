@@ -6,8 +6,9 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,8 @@ def build(
             f"{_meant(arch)} `mypkg.nets:make_net` stands for a function that returns a module.".lstrip(),
             code="EM-ARCH",
         )
-    with _current_directory_first():
-        target = _attribute(_imported(module_name, arch), attribute, arch)
-        module = _called(target, arguments, arch)
+    target = _attribute(_imported(module_name, arch), attribute, arch)
+    module = _called(target, arguments, arch)
     return Built(module, arch, loading.load(module, readings, arch, from_arch=from_arch))
 
 
@@ -57,23 +57,30 @@ def _meant(arch: str) -> str:
     return f"Did you mean torchvision/{nearest[0]}?" if nearest else "Write `torchvision/resnet18`, or:"
 
 
-@contextmanager
-def _current_directory_first() -> Iterator[None]:
-    """Import as `python -m` would; later imports must not find the user's `onnx.py` before the real one."""
+def _open_current_directory(name: str) -> None:
+    """Make the user's module importable, and what it imports in turn.
+
+    The current directory comes last on the path, so that the user's `onnx.py` never stands in for the real
+    one. The module that `--arch` names is the exception: an installed package of its name does not hide it.
+    """
     here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
-        if here not in sys.path:
-            # The network may import more when it is called, here or in a worker.
-            sys.path.append(here)
+    importlib.invalidate_caches()
+    if here not in sys.path:
+        sys.path.append(here)
+    top = name.partition(".")[0]
+    spec = PathFinder.find_spec(top, [here]) if top not in sys.modules else None
+    if spec is not None and spec.loader is not None:
+        sys.modules[top] = module = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[top]
+            raise
 
 
 def _imported(name: str, arch: str) -> Any:
-    importlib.invalidate_caches()
     try:
+        _open_current_directory(name)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.checkpoints import prefixes
+from exporter.checkpoints.contents import printable
 from exporter.checkpoints.values import AnyTensor, is_plain, is_tensor, layer_versions
 from exporter.errors import CheckpointError
 
@@ -42,7 +43,7 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        return repr(".".join(self.path)) if self.path else "the top of the file"
+        return printable(repr(".".join(self.path))) if self.path else "the top of the file"
 
     @property
     def is_ema(self) -> bool:
@@ -64,9 +65,30 @@ def is_ema(key: str) -> bool:
 
 
 def candidates(root: object) -> tuple[Candidate, ...]:
-    """Every dictionary that could be a network's weights, the file's order."""
+    """Every dictionary that could be a network's weights, the file's order.
+
+    Left out are those that are only a few counters beside or inside another one.
+    """
     found = list(_search(root, (), set()))
-    return tuple(c for c in found if not any(_outweighs(other, c) for other in found))
+    counts = {candidate.path: len(candidate.tensors) for candidate in found}
+    inside: dict[tuple[str, ...], int] = {}
+    """Path -> the most tensors of a candidate below it."""
+    for path, count in counts.items():
+        for above in _above(path):
+            inside[above] = max(inside.get(above, 0), count)
+    return tuple(c for c in found if not _is_outweighed(c, counts, inside))
+
+
+def _above(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [path[:length] for length in range(len(path))]
+
+
+def _is_outweighed(
+    one: Candidate, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
+) -> bool:
+    """Whether a candidate above has more tensors, or one below at least as many."""
+    count = len(one.tensors)
+    return inside.get(one.path, 0) >= count or any(counts.get(p, 0) > count for p in _above(one.path))
 
 
 def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
@@ -114,9 +136,11 @@ def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
     first = _without_counter(first)
     notes = [f"weights taken from {first.title}"] if first.path else []
     if rest:
-        notes.append(f"other weights left out: {', '.join(c.title for c in rest)}")
+        titles = ", ".join(c.title for c in rest[:5]) + (", …" if len(rest) > 5 else "")
+        notes.append(f"other weights left out: {titles}")
     if first.ignored:
-        notes.append(f"entries that are no tensors left out: {', '.join(map(repr, first.ignored[:5]))}")
+        names = ", ".join(printable(repr(key)) for key in first.ignored[:5])
+        notes.append(f"entries that are no tensors left out: {names}")
     return first, tuple(notes)
 
 
@@ -141,15 +165,6 @@ def _candidate(
     extra = {key: value for key, value in named.items() if key.endswith(EXTRA_STATE) and is_plain(value)}
     ignored = tuple(key for key in named if key not in tensors and key not in extra)
     return Candidate(path, tensors, ignored, layer_versions(node), extra)
-
-
-def _outweighs(other: Candidate, one: Candidate) -> bool:
-    """Whether `one` is only a few counters beside or inside `other`."""
-    shorter, longer = sorted((one.path, other.path), key=len)
-    if one is other or longer[: len(shorter)] != shorter:
-        return False
-    counts = len(other.tensors), len(one.tensors)
-    return counts[0] > counts[1] or (counts[0] == counts[1] and len(other.path) > len(one.path))
 
 
 def _without_counter(candidate: Candidate) -> Candidate:

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from exporter.checkpoints import tensors
 from exporter.checkpoints.values import AnyTensor, ArrayRef, Foreign, Inert, Opaque, TensorRef, is_tensor
 
 MAX_TEXT = 60
 MAX_DEPTH = 8
+MAX_ENTRIES = 10_000
+MAX_VISITS = 1_000_000
+"""How many things are looked at to describe one checkpoint: containers may share their items."""
 
 
 def describe_all(root: object) -> tuple[tuple[str, str], ...]:
     """(key, description) of each entry of a dictionary; one entry "" for anything else."""
-    if isinstance(root, dict):
-        return tuple((_key(key), describe(value)) for key, value in root.items())
-    return (("", describe(root)),)
+    if not isinstance(root, dict):
+        return (("", describe(root)),)
+    visits = Visits(MAX_VISITS)
+    entries = itertools.islice(root.items(), MAX_ENTRIES)
+    described = [(_key(key), describe(value, visits)) for key, value in entries]
+    left = len(root) - len(described)
+    return (*described, *([("…", f"and {plural(left, 'entry', 'entries')} more")] if left else ()))
 
 
-def describe(value: object) -> str:
-    """One line on any value that a checkpoint can hold; safe to print."""
+@dataclass
+class Visits:
+    """How many more things may be looked at."""
+
+    left: int
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def describe(value: object, visits: Visits | None = None) -> str:
+    """One line on any value that a checkpoint can hold; safe to print.
+
+    Args:
+        value: As the restricted unpickler made it.
+        visits: Bounds how much is looked at for all values that share it.
+    """
     match value:
         case TensorRef() | ArrayRef() | Opaque():
             return _tensor(value)
@@ -28,7 +53,7 @@ def describe(value: object) -> str:
         case Foreign(name=name):
             return f"{printable(name)}, left inert"
         case dict() | list() | tuple() | set():
-            return _container(value)
+            return _container(value, visits or Visits(MAX_VISITS))
         case str():
             return printable(repr(value[:MAX_TEXT]))
         case bytes():
@@ -36,12 +61,12 @@ def describe(value: object) -> str:
         case int() if value.bit_length() > 64:
             return "a large integer"
         case _:
-            return str(value)[:MAX_TEXT]
+            return printable(str(value)[:MAX_TEXT])
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, many: str = "") -> str:
     """A count with its noun: 1 tensor, 2 tensors."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun if count == 1 else many or noun + 's'}"
 
 
 def megabytes(size_bytes: int) -> str:
@@ -60,12 +85,14 @@ def _key(key: object) -> str:
 
 def _tensor(value: AnyTensor) -> str:
     if isinstance(value, Opaque):
-        return f"tensor, {value.what}"
+        return f"tensor, {printable(value.what)}"
     return f"tensor {value.dtype} {list(value.shape)}"
 
 
-def _container(value: dict[object, object] | list[object] | tuple[object, ...] | set[object]) -> str:
-    inside = [item for item in _walk(value, 0, set()) if is_tensor(item)]
+def _container(
+    value: dict[object, object] | list[object] | tuple[object, ...] | set[object], visits: Visits
+) -> str:
+    inside = [item for item in _walk(value, 0, set(), visits) if is_tensor(item)]
     if inside and isinstance(value, dict) and all(is_tensor(v) for v in value.values()):
         return f"{plural(len(inside), 'tensor')}, {megabytes(_size(inside))}"
     noun = "key" if isinstance(value, dict) else "item"
@@ -78,12 +105,12 @@ def _size(found: list[object]) -> int:
     return sum(tensors.size_bytes(t) for t in found if isinstance(t, TensorRef | ArrayRef | Opaque))
 
 
-def _walk(value: object, depth: int, seen: set[int]) -> Iterator[object]:
+def _walk(value: object, depth: int, seen: set[int], visits: Visits) -> Iterator[object]:
     """Each thing inside once: containers may be shared a million times over, or hold themselves."""
-    if id(value) in seen or depth > MAX_DEPTH:
+    if not visits or id(value) in seen or depth > MAX_DEPTH:
         return
     seen.add(id(value))
     yield value
     if isinstance(value, dict | list | tuple | set):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _walk(item, depth + 1, seen)
+            yield from _walk(item, depth + 1, seen, visits)

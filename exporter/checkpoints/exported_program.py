@@ -18,7 +18,7 @@ from exporter.checkpoints import contents, program_json, tensors, torchfile
 from exporter.checkpoints.archive import DAMAGED, Archive, packed
 from exporter.checkpoints.source import Source
 from exporter.checkpoints.torchscript import check_module
-from exporter.checkpoints.values import TensorRef
+from exporter.checkpoints.values import MAX_DIMENSIONS, TensorRef
 from exporter.errors import CheckpointError, CodeInFileError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -65,7 +65,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
         program = _load(packed(_safe_records(archive, example), archive.root or "model/"))
     _check_inference(program)
     values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_tensor(v)}}
-    check_module(values)
+    check_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -108,6 +108,8 @@ def _payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
             program_json.TRUST,
         )
     shape: list[int] = [int(size["as_int"]) for size in meta["sizes"]]
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= size < 2**63 for size in shape):
+        raise DamagedFileError(f"The exported program declares impossible sizes for {name!r}.", DAMAGED)
     # torch makes up zeros, however many, where the record is empty.
     if archive.size_bytes(folder + name) == 0 and 0 not in shape:
         raise DamagedFileError(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from typing import Any
 
-from exporter.errors import CheckpointError, CodeInFileError
+from exporter.errors import BoundsError, CheckpointError, CodeInFileError
 
 IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*|", re.ASCII)
 DOTTED = re.compile(r"(?!__)\w+(\.\w+)*|", re.ASCII)
@@ -115,7 +116,19 @@ def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:
     return value
 
 
+MAX_EXPRESSION = 4_000
+MAX_NODES = 600
+MAX_NESTING = 100
+MAX_TERMS = 1_000
+"""Bounds on one size's expression: sympy expands products of sums, and simplifies what it nests."""
+
+
 def _expression(value: str) -> str:
+    if len(value) > MAX_EXPRESSION:
+        raise BoundsError(
+            f"The exported program has a size of {len(value)} characters, expected {MAX_EXPRESSION} at most.",
+            "Export it again with fixed shapes.",
+        )
     try:
         nodes = list(ast.walk(ast.parse(value, mode="eval")))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -126,7 +139,30 @@ def _expression(value: str) -> str:
         raise CodeInFileError(
             f"The exported program has the size {value[:80]!r}, expected sums and products of symbols.", TRUST
         )
+    if len(nodes) > MAX_NODES or max(_terms(nodes[0])) > 1:
+        raise BoundsError(
+            f"The exported program has the size {value[:80]!r}, which takes too long to simplify.",
+            "Export it again with fixed shapes.",
+        )
     return value
+
+
+def _terms(node: ast.AST) -> tuple[float, float]:
+    """How many terms an expression has once its products are expanded, and how deep it nests.
+
+    Both as shares of what is allowed.
+    """
+    inside = [_terms(child) for child in ast.iter_child_nodes(node)]
+    deepest = max((nesting for _, nesting in inside), default=0.0)
+    counts = [max(terms * MAX_TERMS, 1) for terms, _ in inside]
+    match node:
+        case ast.Call(func=ast.Name(id="Mul")) | ast.BinOp(op=ast.Mult()):
+            terms = math.prod(counts)
+        case ast.Call() | ast.BinOp() | ast.Expression():
+            terms = sum(counts)
+        case _:
+            terms = 1
+    return terms / MAX_TERMS, deepest + 1 / MAX_NESTING
 
 
 def _is_harmless(node: ast.AST) -> bool:

@@ -92,18 +92,32 @@ def opened(path: Path) -> Iterator[Source]:
         CheckpointError: There is no such file, it is no file, it is empty, it may not be read, or it was
             changed meanwhile.
     """
-    try:
-        mode = path.stat().st_mode
-        # A named pipe would block for ever.
-        if not stat.S_ISREG(mode):
-            what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise CheckpointError(
-                f"{path} is {what}, expected a checkpoint file.", "Give the file inside it."
-            )
+    with _readable(path):
+        check_regular(path)
         with path.open("rb") as file:
             source = _source(path, file)
             yield source
             _check_unchanged(source)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file without opening it: a named pipe would block for ever.
+
+    Raises:
+        CheckpointError: There is no such file, or it is a folder, a pipe or a device.
+    """
+    with _readable(path):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise CheckpointError(f"{path} is {what}, expected a checkpoint file.", "Give the file inside it.")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into errors about the checkpoint."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise CheckpointError(
             f"There is no file {path}.", "Check the path; relative paths start here."

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import foreign
 from exporter.checkpoints.torchfile import Pickled
-from exporter.checkpoints.values import ITEM_BYTES, AnyTensor, ArrayRef, Opaque, Storage, TensorRef
-from exporter.errors import CheckpointError
+from exporter.checkpoints.values import (
+    ITEM_BYTES,
+    MAX_DIMENSIONS,
+    AnyTensor,
+    ArrayRef,
+    Opaque,
+    Storage,
+    TensorRef,
+)
+from exporter.errors import BoundsError, CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -39,21 +48,38 @@ def load(
     Raises:
         CheckpointError: A tensor reaches outside its storage, has no values, or holds NaN.
     """
-    total = sum(size_bytes(ref) for ref in declared.values())
-    if total > BUDGET_FACTOR * file_bytes + BUDGET_SLACK_BYTES:
-        raise CheckpointError(f"The tensors claim to hold {total} bytes in a file of {file_bytes}.", RESAVE)
+    check_total(sum(map(size_bytes, declared.values())), file_bytes)
     read: dict[Storage, bytearray] = {}
     tensors = {}
     for name, ref in declared.items():
-        if isinstance(ref, TensorRef) and ref.storage not in read:
-            read[ref.storage] = pickled.read_storage(ref.storage)
+        if isinstance(ref, TensorRef) and (stored := whole(ref.storage)) not in read:
+            read[stored] = pickled.read_storage(stored)
         tensors[name] = _real(name, ref, read)
     return as_float32(tensors)
 
 
 def raw(name: str, ref: TensorRef, pickled: Pickled) -> torch.Tensor:
     """Read one tensor in the type it is stored in."""
-    return _strided(name, ref, pickled.read_storage(ref.storage))
+    return _strided(name, ref, pickled.read_storage(whole(ref.storage)))
+
+
+def check_total(total_bytes: int, file_bytes: int) -> None:
+    """Refuse tensors that are much larger than their file: a stride of zero repeats one number without end.
+
+    Raises:
+        BoundsError: They are.
+    """
+    if total_bytes > BUDGET_FACTOR * file_bytes + BUDGET_SLACK_BYTES:
+        raise BoundsError(
+            f"The tensors claim to hold {total_bytes} bytes in a file of {file_bytes}, expected at most "
+            f"{BUDGET_FACTOR} times its size.",
+            RESAVE,
+        )
+
+
+def whole(storage: Storage) -> Storage:
+    """The storage that a view begins somewhere in: many views share its bytes."""
+    return replace(storage, start=0)
 
 
 def size_bytes(ref: AnyTensor) -> int:
@@ -121,7 +147,7 @@ def _is_mask(values: torch.Tensor) -> bool:
 def _real(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch.Tensor:
     match ref:
         case TensorRef():
-            return _strided(name, ref, read[ref.storage])
+            return _strided(name, ref, read[whole(ref.storage)])
         case ArrayRef():
             return _from_array(name, ref)
         case Opaque():
@@ -156,7 +182,8 @@ def _from_array(name: str, ref: ArrayRef) -> torch.Tensor:
     import numpy as np
     import torch
 
-    if not ref.dtype or any(type(size) is not int or size < 0 for size in ref.shape):
+    sizes_are_plain = all(type(size) is int and 0 <= size < 2**63 for size in ref.shape)
+    if not ref.dtype or not sizes_are_plain or len(ref.shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"The array {name!r} holds no plain numbers.", RESAVE)
     flat = np.frombuffer(ref.data, np.dtype(ref.dtype))
     if flat.size != prod(ref.shape):

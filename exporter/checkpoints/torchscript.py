@@ -57,7 +57,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
         check_operators(archive, source.size_bytes)
     module = _load(archive)
     values = dict(module.state_dict())
-    check_module(values)
+    check_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -69,14 +69,19 @@ def read(source: Source, trust: bool) -> Checkpoint:
     )
 
 
-def check_module(values: dict[str, torch.Tensor]) -> None:
+def check_module(values: dict[str, torch.Tensor], file_bytes: int) -> None:
     """Refuse a self-contained module whose weights are no finite float32: its code is written for their type.
+
+    Args:
+        values: Name -> tensor.
+        file_bytes: Size of the file they come from.
 
     Raises:
         CheckpointError: Names the first such tensor.
     """
     import torch
 
+    tensors.check_total(sum(t.numel() * t.element_size() for t in values.values()), file_bytes)
     for name, tensor in values.items():
         if tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype != torch.float32):
             kind = str(tensor.dtype).removeprefix("torch.")

@@ -32,6 +32,12 @@ RENAMED = {
 """Python 2 and NumPy 2 names of the same things."""
 
 
+COPIES = (list, tuple, dict, set, bytes)
+COPIES_PER_BYTE = 4
+COPIES_SLACK = 1 << 20
+"""How much the stand-ins may copy, in items and bytes, beside what each byte of the file may ask for."""
+
+
 class BoundedFile:
     """A file that never allocates for bytes it doesn't have."""
 
@@ -59,6 +65,8 @@ class RestrictedUnpickler(pickle._Unpickler):
     def __init__(self, file: BoundedFile) -> None:
         # Python 2 wrote bytes and text alike; latin1 reads both without failing.
         super().__init__(file, encoding="latin1")
+        self._copied = 0
+        self._may_copy = COPIES_PER_BYTE * file.size + COPIES_SLACK
 
     def find_class(self, module: str, name: str) -> object:
         full = f"{RENAMED.get(module, module)}.{name}"
@@ -66,7 +74,7 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: object) -> object:
         match pid:
-            case ("storage", DType(dtype), str(key) | int(key), _, int(numel), *view) if numel >= 0:
+            case ("storage", DType(dtype), str(key) | int(key), _, int(numel), *view) if 0 <= numel < 2**60:
                 return _viewed(Storage(str(key), dtype, numel), view)
             case ("storage", Foreign(name), *_):
                 return Inert(name)
@@ -82,7 +90,12 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = call(self.stack[-1], arguments)
+        made = call(self.stack[-1], arguments)
+        if isinstance(made, COPIES):
+            self._copied += len(made)
+            if self._copied > self._may_copy:
+                raise pickle.UnpicklingError("it copies its own contents again and again")
+        self.stack[-1] = made
 
     def load_newobj(self) -> None:
         self.load_reduce()

@@ -113,12 +113,17 @@ class OrderedMapping(dict[Any, Any]):
     state: Any = None
 
 
+MAX_NOTES = 100_000
+
+
 def layer_versions(value: object) -> dict[str, dict[str, Any]] | None:
     """What PyTorch noted in a state_dict of its layers' formats; None where there are no such notes."""
     state = value.state if isinstance(value, OrderedMapping) else None
     listed = state.get("_metadata") if isinstance(state, dict) else None
     if not isinstance(listed, dict):
         return None
+    if sum(len(noted) for noted in listed.values() if isinstance(noted, dict)) > MAX_NOTES:
+        return None  # nobody's: PyTorch notes one version per layer
     return {
         layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain(item)}
         for layer, noted in listed.items()
@@ -126,16 +131,26 @@ def layer_versions(value: object) -> dict[str, dict[str, Any]] | None:
     }
 
 
-def is_plain(value: object, depth: int = 4) -> bool:
-    """Whether a value is numbers and text, alone or in shallow lists and dictionaries."""
-    match value:
-        case dict():
-            inside = [*value.keys(), *value.values()]
-        case list() | tuple():
-            inside = list(value)
-        case _:
-            return type(value) in SCALARS
-    return depth > 0 and all(is_plain(item, depth - 1) for item in inside)
+PLAIN_DEPTH = 4
+PLAIN_ITEMS = 10_000
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is numbers and text, alone or in shallow and not too many lists and dictionaries."""
+    level: list[object] = [value]
+    seen = 0
+    for _ in range(PLAIN_DEPTH + 1):
+        inside: list[object] = []
+        for item in level:
+            if isinstance(item, dict | list | tuple):
+                inside += [*item.keys(), *item.values()] if isinstance(item, dict) else item
+            elif type(item) not in SCALARS:
+                return False
+            if seen + len(inside) > PLAIN_ITEMS:  # one list may stand in another a thousand times
+                return False
+        seen += len(inside)
+        level = inside
+    return not level
 
 
 def is_tensor(value: object) -> bool:
@@ -165,10 +180,15 @@ def safe_key(key: object) -> Any:
     return key if type(key) in SCALARS or flat else Inert(f"a {type(key).__name__} as a key")
 
 
+MAX_DIMENSIONS = 64
+"""PyTorch's own limit."""
+
+
 def _integers(value: object, what: str) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or not all(type(v) is int and v >= 0 for v in value):
-        raise UnpicklingError(f"a tensor's {what} is {str(value)[:80]}")
-    return tuple(value)
+    sizes = value if isinstance(value, tuple | list) and len(value) <= MAX_DIMENSIONS else (None,)
+    if not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
+        raise UnpicklingError(f"a tensor's {what} is no list of {MAX_DIMENSIONS} sizes at most")
+    return tuple(sizes)
 
 
 def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> AnyTensor:
@@ -264,7 +284,8 @@ def _bytearray(data: object = b"", encoding: object = "latin1", *_: object) -> b
 
 
 def _complex(real: object = 0.0, imaginary: object = 0.0, *_: object) -> complex:
-    return complex(float(str(real)), float(str(imaginary)))
+    parts = [part if isinstance(part, int | float) else 0.0 for part in (real, imaginary)]
+    return complex(*parts)
 
 
 def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:

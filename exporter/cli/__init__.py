@@ -10,12 +10,18 @@ import typer
 from android_harness.errors import HarnessError
 from exporter.cli import device, export, history, look, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
-from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError
+from exporter.cli.pipes import patient_output
+from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError, brief
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one message and the right exit code, a traceback only with --debug."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with patient_output():
+        _run(given)
+
+
+def _run(given: list[str]) -> None:
     try:
         app(args=given, prog_name="export-mobile")
     except (ExportError, HarnessError) as error:
@@ -31,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         left = "the next start goes on with this night" if night else "nothing was left behind"
         typer.echo(f"Interrupted; {left}.", err=True)
         sys.exit(INTERRUPTED_EXIT_CODE)
-    except BrokenPipeError:
-        sys.exit(1)
     except Exception as error:
         if "--debug" in given:
             raise
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _complain(error: ExportError | HarnessError) -> None:
-    typer.secho(f"export-mobile: {error.message}", fg="red", err=True)
+    typer.secho(f"export-mobile: {brief(error.message)}", fg="red", err=True)
     if error.hint:
-        typer.echo(error.hint, err=True)
+        typer.echo(brief(error.hint), err=True)
     typer.secho(f"See {TROUBLESHOOTING}#{error.code.lower()}", dim=True, err=True)

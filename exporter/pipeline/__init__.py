@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import staging
+from exporter.checkpoints.source import check_regular
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
@@ -22,6 +23,7 @@ from exporter.pipeline import (
     mixed_precision_search,
     read,
     results,
+    rights,
     verify,
 )
 from exporter.pipeline.candidates import Measurer
@@ -72,7 +74,8 @@ def run(request: Request, observer: Observer | None = None, measure: Measurer | 
     if request.cache:
         cache.check_private(cache.default_root())
     with staging.staging(request.destination, request.force) as folders:
-        with Workers(request.jobs or worker_count(), folders.log) as workers:
+        allowed = rights.to_export(request, folders)
+        with Workers(request.jobs or worker_count(), folders.log, allowed) as workers:
             context = Context(request, target, variants, folders, workers, observer or _silent)
             report = _stages(context, measure)
             context.cache.prune(cache.limit_bytes())
@@ -140,9 +143,12 @@ def _silent(event: Event) -> None:
 def _check_is_file(path: Path) -> None:
     from exporter.checkpoints import distributed
 
-    if not path.is_file() and not distributed.matches(path):
+    if distributed.matches(path):
+        return
+    if path.is_dir() or not path.exists():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
+    check_regular(path)
 
 
 def _check_verified(request: Request) -> None:

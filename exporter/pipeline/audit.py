@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter import held
 from exporter.files import EVIDENCE, MANIFEST, PREDICTIONS, digest_file, digest_path, lowering_file
-from exporter.pipeline import accuracy, cache, predictions, results
+from exporter.pipeline import accuracy, cache, predictions, results, rights
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifact
 from exporter.pipeline.verify import check_files
@@ -137,7 +137,8 @@ def _check(
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     weights = listed.evidence.matrix_weights
     expected = results.Expected(listed.inputs, listed.outputs, weights, listed.limits, listed.labels)
-    with held.scratch("verify") as folder, Workers(workers, folder / "log") as pool:
+    allowed = rights.to_verify(out)
+    with held.scratch("verify") as folder, Workers(workers, folder / "log", allowed) as pool:
         done = 0
 
         def on_event(kind: str, job: Job) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter import held
+from exporter.checkpoints import distributed
+from exporter.checkpoints.source import check_regular
 from exporter.config.request import ModelRequest
-from exporter.errors import ArchitectureError
+from exporter.errors import ArchitectureError, OverBoundsError
 from exporter.files import size_bytes
-from exporter.pipeline import expectations
+from exporter.pipeline import expectations, read, rights
+from exporter.pipeline.context import TORCH
+from exporter.pipeline.workers.pool import Job, Workers
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
 
 
@@ -34,13 +39,24 @@ class Inspection:
 
 
 def inspect_checkpoint(request: ModelRequest) -> Inspection:
-    """Read a checkpoint and infer its network.
+    """Read a checkpoint and infer its network, in a confined process of its own.
 
     Raises:
-        CheckpointError: It cannot be read safely.
+        CheckpointError: It cannot be read safely, or not within its bounds.
     """
-    from exporter.pipeline import read
+    if not distributed.matches(request.checkpoint):
+        check_regular(request.checkpoint)
+    job = Job("reading the checkpoint", look, (request,), preload=TORCH)
+    with held.scratch("inspect") as folder, Workers(1, folder / "log", rights.to_inspect(request)) as pool:
+        (outcome,) = pool.run([job])
+    if isinstance(outcome.error, OverBoundsError):
+        raise read.over_bounds(request, outcome.error)
+    inspection: Inspection = outcome.result()
+    return inspection
 
+
+def look(request: ModelRequest) -> Inspection:
+    """Read a checkpoint and infer its network, in this process."""
     checkpoint = read.read_checkpoint(request)
     try:
         model = read.read_network(request, checkpoint)

@@ -63,7 +63,7 @@ def host_latency(context: Context, path: Path, variant: Variant) -> Latency | No
     """Time one file here, or take what the cache knows of it; None when its runtime fails."""
     key = cache.key(cache.toolchain(), digest_path(path), digest_file(context.evidence), _threads(context))
     arguments = (path, variant, context.evidence, _threads(context))
-    job = Job(variant.name, measure_latency, arguments, preload=preload_of(variant))
+    job = Job(variant.name, measure_latency, arguments, preload=preload_of(variant), read_only=True)
     step = Step("latency", key, Latency, lambda _: job, failed=lambda _: None)
     (latency,) = cached(context.run_silently, context.cache, "measure", [step])
     return cast("Latency | None", latency)

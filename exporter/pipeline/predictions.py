@@ -160,6 +160,7 @@ def _job(context: Context, source: Source, folder: Path, built: results.Built) -
         ),
         preload=preload_of(built.variant),
         cost_s=built.variant.cost_s,
+        read_only=True,
     )
 
 

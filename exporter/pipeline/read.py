@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.config.request import ModelRequest
-from exporter.errors import CheckpointError
-from exporter.files import digest_path
+from exporter.errors import BoundsError, CheckpointError, OverBoundsError
+from exporter.files import digest_path, size_bytes
 from exporter.pipeline import cache, expectations, results
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.results import DATA, Facts
+from exporter.pipeline.rights import own_code
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.records import TensorSpec
+from exporter.sandbox import allow_seconds, read_seconds
+from exporter.sandbox.confinement import RUN_SECONDS
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +68,8 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
 
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
+    if checkpoint.module is None:
+        allow_seconds(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check(model, request.expect)
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     data.check_unchanged(request.calibration, calibration_digest)
@@ -73,6 +78,7 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
         model = made.model
         samples = replace(samples, calibration=made.calibration, verification=made.verification)
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
+    allow_seconds(RUN_SECONDS)
     program.save(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return Facts(
@@ -118,8 +124,19 @@ def read(context: Context) -> Source:
         lambda _: _capture_job(context),
         keep=lambda facts: facts.source_sha256 == sha256,  # not where the file was replaced meanwhile
     )
-    (facts,) = cached(context.run, context.cache, "read", [step], lambda: _warm(context))
+    try:
+        (facts,) = cached(context.run, context.cache, "read", [step], lambda: _warm(context))
+    except OverBoundsError as error:
+        raise over_bounds(context.request, error) from error
     return Source(facts, _source_key(context, facts.source_sha256))
+
+
+def over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
+    """The checkpoint's refusal when the job that reads it was stopped."""
+    return BoundsError(
+        f"{request.checkpoint} is not read. {error.message}",
+        "Save the weights alone: torch.save(model.state_dict(), …).",
+    )
 
 
 def ensure_captured(context: Context, source: Source) -> None:
@@ -140,8 +157,14 @@ def ensure_captured(context: Context, source: Source) -> None:
 
 
 def _capture_job(context: Context) -> Job:
-    arguments = (context.request.model, context.folders.work, context.calibration_digest)
-    return Job("reading the checkpoint", capture_model, arguments, preload=TORCH)
+    request = context.request.model
+    return Job(
+        "reading the checkpoint",
+        capture_model,
+        (request, context.folders.work, context.calibration_digest),
+        preload=TORCH,
+        seconds=read_seconds(size_bytes(request.checkpoint)),
+    )
 
 
 def _warm(context: Context) -> None:
@@ -152,7 +175,7 @@ def _warm(context: Context) -> None:
 def _source_key(context: Context, sha256: str) -> str:
     """The cache's key of what was read from the checkpoint with that hash."""
     request = context.request.model
-    if request.trust or (request.arch and not request.arch.startswith("torchvision/")):
+    if own_code(request):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
     if request.expect:
         return ""  # asked again in every run: the photos may have changed

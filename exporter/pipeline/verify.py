@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter import sandbox
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.files import EVIDENCE, digest_path, lowering_file
 from exporter.pipeline import results
@@ -49,6 +50,7 @@ def verify_artifact(
     if problem:
         return Checked(structure, _failed(problem))
     found = reference_io.load(evidence_path)
+    sandbox.tighten()  # to read a file may take other programs, to run it does not
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
@@ -202,7 +204,15 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Exp
         lowering if lowering.exists() else None,
         expected,
     )
-    return Job(variant.name, verify_artifact, arguments, preload=preload_of(variant), cost_s=variant.cost_s)
+    return Job(
+        variant.name,
+        verify_artifact,
+        arguments,
+        preload=preload_of(variant),
+        cost_s=variant.cost_s,
+        read_only=True,
+        scratch=True,
+    )
 
 
 def _verdict_key(folder: Path, variant: Variant, file: str, expected: results.Expected) -> str:

@@ -8,23 +8,24 @@ kernel has it. Everything goes through ctypes: the standard library does not off
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 
 from exporter.sandbox import kernel, landlock, limits, seccomp
-from exporter.sandbox.confinement import MEMORY_BYTES, READ_SECONDS, RUN_SECONDS, Confinement, memory_bound
-from exporter.sandbox.limits import release_time
+from exporter.sandbox.confinement import Confinement, memory_bound, read_seconds
+from exporter.sandbox.limits import allow_seconds
 
 __all__ = [
-    "MEMORY_BYTES",
-    "READ_SECONDS",
-    "RUN_SECONDS",
     "Confinement",
     "Support",
+    "allow_seconds",
     "enter",
     "memory_bound",
-    "release_time",
+    "read_seconds",
     "support",
+    "tighten",
 ]
 
 
@@ -47,6 +48,17 @@ class Support:
         return ", ".join([*names, "resource limits"])
 
 
+_entered: Confinement | None = None
+"""What this process is confined to."""
+
+
+def tighten() -> None:
+    """From here on write nothing and start nothing, where this process is confined at all."""
+    if _entered is not None:
+        visible = (*_entered.reads, *_entered.writes)
+        enter(replace(_entered, reads=visible, writes=(), forks=False, programs=False))
+
+
 @functools.cache
 def support() -> Support:
     """Ask the kernel what it offers; changes nothing."""
@@ -61,8 +73,12 @@ def enter(confinement: Confinement) -> None:
     Raises:
         OSError: The kernel offers a mechanism and then refuses it.
     """
+    global _entered
+    _entered = confinement
     available = support()
     limits.enter(confinement)
+    if confinement.writes:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(confinement.writes[0])
     if not available.confines:
         return
     kernel.forbid_new_privileges()

@@ -11,8 +11,10 @@ MEMORY_BYTES = 4 * GIB
 SMALL_FILE_BYTES = 64 << 20
 MEMORY_PER_BYTE = 40
 """What each byte of a larger file adds to the bound: weights are copied, and held as float64."""
-READ_SECONDS = 45.0
-"""Bound on the wall time of reading a checkpoint, finding its network and running that once."""
+READ_SECONDS = 50.0
+"""Bound on the wall time of reading such a checkpoint, finding its network and running that once."""
+SECONDS_PER_BYTE = 1e-6
+"""What each byte of a larger file adds to that."""
 RUN_SECONDS = 900.0
 """Bound on the wall time of any other confined job."""
 
@@ -24,13 +26,18 @@ class Confinement:
     reads: tuple[Path, ...] = ()
     """Files, and folders with everything below, that it may also read."""
     writes: tuple[Path, ...] = ()
-    """Folders it may change; without any it can write nothing at all."""
+    """Folders it may change, the first also for temporary files; without any it can write nothing."""
     forks: bool = False
     """Whether it may start processes, which are confined as it is."""
     programs: bool = False
     """Whether these may run programs: ExecuTorch's lowering starts FlatBuffers' compiler."""
     seconds: float = RUN_SECONDS
     memory_bytes: int = MEMORY_BYTES
+
+
+def read_seconds(file_bytes: int) -> float:
+    """The wall time that reading a model file of this size may take."""
+    return READ_SECONDS + SECONDS_PER_BYTE * max(0, file_bytes - SMALL_FILE_BYTES)
 
 
 def memory_bound(file_bytes: int) -> int:

@@ -30,9 +30,10 @@ def enter(confinement: Confinement) -> None:
     signal.setitimer(signal.ITIMER_REAL, confinement.seconds)
 
 
-def release_time() -> None:
-    """Lift the bound on wall time: what is left of the job runs no code of the file's."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
+def allow_seconds(seconds: float) -> None:
+    """Begin the bound on a confined process's wall time anew, for its next piece of work."""
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _lower(kind: int, limit: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,3 +235,53 @@ def test_bytes_are_reproducible(tmp_path: Path) -> None:
         )
     first, second = (tmp_path / n / f"{VARIANT.name}.ptl" for n in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
+
+
+class Saver(nn.Module):
+    """Writes its input to a file whenever it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.save(x, "MARKER")
+        return x
+
+
+class Reader(nn.Module):
+    """Adds what a file holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.from_file("/etc/passwd", False, 4).sum()
+
+
+class Speaker(nn.Module):
+    """Says so on the terminal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        print("Everything it claims holds.")  # noqa: T201
+        return x
+
+
+@pytest.mark.parametrize(
+    ("module", "operator"),
+    [(Saver(), "aten::save"), (Reader(), "aten::from_file"), (Speaker(), "prim::Print")],
+    ids=["writes", "reads", "prints"],
+)
+def test_a_file_that_does_more_than_compute_is_neither_read_nor_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    module: nn.Module,
+    operator: str,
+) -> None:
+    """Its operators are in its bytecode: structure and runtime refuse it by name, and nothing happens."""
+    monkeypatch.chdir(tmp_path)
+    script: Any = torch.jit.script(module)
+    script._save_for_lite_interpreter("net.ptl")
+    capfd.readouterr()
+    for refusing in (
+        lambda: torchscript.structure(Path("net.ptl"), VARIANT),
+        lambda: torchscript.load(Path("net.ptl"), VARIANT, 1),
+    ):
+        with pytest.raises(LoweringError, match=operator):
+            refusing()
+    assert [path.name for path in tmp_path.iterdir()] == ["net.ptl"]
+    assert capfd.readouterr() == ("", "")

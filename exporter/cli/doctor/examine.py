@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
+from exporter import sandbox
 from exporter.cli.doctor import extras, phone
 from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, Probe, run_probe
@@ -174,10 +175,23 @@ def _machine() -> tuple[Finding, ...]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (
         Finding("Cores", "ok", f"{cores}"),
+        _sandbox(),
         _memory(),
         _disk("Free disk, cache", cache.default_root()),
         _disk("Free disk, here", Path.cwd()),
     )
+
+
+def _sandbox() -> Finding:
+    """What confines the processes that run models of unknown origin."""
+    available = sandbox.support()
+    if available.landlock and available.seccomp:
+        return Finding("Sandbox", "ok", f"{available}: models run without files, network or programs")
+    if available.confines:
+        closed = "files and TCP" if available.landlock else "writing, the network and programs, not reading"
+        return Finding("Sandbox", "limited", f"{available}: closes {closed}", "Linux 5.13 or later has both.")
+    detail = f"{available} only: a TorchScript archive needs --trust here"
+    return Finding("Sandbox", "limited", detail, "Use Linux 5.13 or later.")
 
 
 def _memory() -> Finding:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error, shorten
+from exporter.checkpoints.archive import packed
 from exporter.errors import LoweringError
-from exporter.formats.torchscript.archive import SIGNATURE, check_records, structure
+from exporter.formats.torchscript.archive import SIGNATURE, structure
 from exporter.formats.torchscript.scripting import to_script
 from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
 
@@ -79,10 +82,10 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     from torch.jit.mobile import _load_for_lite_interpreter
 
     # The interpreter itself trusts the file: damaged bytes could crash the process.
-    check_records(path)
+    structure(path, variant)
     torch.set_num_threads(threads)
     try:
-        module = _load_for_lite_interpreter(str(path))  # type: ignore[no-untyped-call]
+        module = _load_for_lite_interpreter(_repacked(path))  # type: ignore[no-untyped-call]
     except Exception as error:
         raise LoweringError(f"The lite interpreter refuses {path.name}: {shorten(error)}") from error
 
@@ -92,6 +95,12 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         return tuple(tensor.numpy() for tensor in _flatten(outputs))
 
     return run, f"torchscript lite (torch {torch.__version__.partition('+')[0]})"
+
+
+def _repacked(path: Path) -> io.BytesIO:
+    """The file's records in a fresh archive: two readers can disagree about a crafted one."""
+    with zipfile.ZipFile(path) as archive:
+        return packed({name: archive.read(name) for name in archive.namelist()}, root="")
 
 
 def _optimise(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter import files
 from exporter.capture.lowering_errors import shorten
+from exporter.checkpoints import operators
 from exporter.errors import LoweringError
 from exporter.records import Structure, TensorSpec, Variant
 
@@ -92,10 +94,13 @@ def _check(archive: zipfile.ZipFile, path: Path) -> None:
     packed = (i for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
     if any("/code/" not in i.filename or i.file_size > MAX_CODE_BYTES for i in packed):
         raise LoweringError(f"{path.name} has compressed records, which PyTorch never writes.")
+    if problem := files.duplicates(archive.infolist()):
+        raise LoweringError(f"{path.name}: {problem}.")
     damaged = archive.testzip()
     if damaged is not None:
         raise LoweringError(f"{path.name} is damaged: the checksum of its record {damaged} is wrong.")
-    if not any(name.endswith("/bytecode.pkl") for name in archive.namelist()):
+    found = sum(name.lower().endswith("/bytecode.pkl") for name in archive.namelist())
+    if found != 1 or not any(name.endswith("/bytecode.pkl") for name in archive.namelist()):
         raise LoweringError(f"{path.name} holds no bytecode: the lite interpreter cannot run it.")
 
 
@@ -105,6 +110,9 @@ def _structure(archive: zipfile.ZipFile) -> Structure:
     bytecode = _unpickle(archive, root, "bytecode.pkl", "constants", tensors)
     _unpickle(archive, root, "data.pkl", "data", tensors)
     methods = list(_methods(bytecode))
+    named = {name for _, method in methods for name, *_ in method["operators"]}
+    if refused := operators.refused(named):
+        raise LoweringError(f"Its code {operators.complaint(refused)}")
     inputs, outputs = _signature(archive, root)
     arguments = next(len(m["arguments"]) for name, m in methods if name.endswith(".forward")) - 1
     if inputs and len(inputs) != arguments:

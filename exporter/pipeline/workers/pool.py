@@ -16,13 +16,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from exporter import held
 from exporter.errors import WorkerError
+from exporter.pipeline.workers import answers
 from exporter.pipeline.workers.server import ENVIRONMENT, Request, import_path
+from exporter.sandbox import Confinement
 
 _SERVER = "import sys; from exporter.pipeline.workers.server import serve; serve(int(sys.argv[1]))"
 
@@ -40,6 +43,49 @@ class Job:
     """Rough seconds; longer jobs start first."""
     after: Job | None = None
     """Starts when that one has ended; an error of that one is this one's too."""
+    read_only: bool = False
+    """Runs an artifact: its process writes nothing, whatever the pool's other jobs may do."""
+    scratch: bool = False
+    """A read-only job may write to a folder of its own and start programs, until it tightens its sandbox."""
+    seconds: float | None = None
+    """Bound on its wall time, in place of the confinement's."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What the jobs of one pool may do."""
+
+    confinement: Confinement | None = None
+    """None lets them do whatever the user may."""
+    own_code: bool = False
+    """Whether the user vouches for code that the jobs run, of the checkpoint or of the current folder.
+
+    Only jobs that run artifacts are confined then, and the others may import from the current folder.
+    """
+
+    def request(self, log: Path, job: Job, scratch: Path) -> Request:
+        """The message that starts a job with these rights."""
+        confinement = self.confinement
+        if confinement is not None and job.read_only:
+            confinement = replace(
+                confinement,
+                reads=(*confinement.reads, *confinement.writes),
+                writes=(scratch,) if job.scratch else (),
+                forks=job.scratch,
+                programs=job.scratch,
+            )
+        elif self.own_code:
+            confinement = None
+        if confinement is not None and job.seconds is not None:
+            confinement = replace(confinement, seconds=job.seconds)
+        return Request(
+            log,
+            job.preload,
+            job.function,
+            job.arguments,
+            own_modules=self.own_code and not job.read_only,
+            confinement=confinement,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +103,9 @@ class Outcome:
 class Workers:
     """A pool of `count` slots. Use as a context manager; leaving it kills whatever still runs."""
 
-    def __init__(self, count: int, log: Path) -> None:
+    def __init__(self, count: int, log: Path, rights: Rights | None = None) -> None:
         self._closing = threading.Event()
-        self._slots = [_Slot(log, self._closing) for _ in range(count)]
+        self._slots = [_Slot(log, self._closing, rights or Rights()) for _ in range(count)]
 
     def __enter__(self) -> Workers:
         return self
@@ -214,12 +260,24 @@ def _server(log: Path) -> _Server:
     return _Server(log)
 
 
+def _value(answer: bytes, confined: bool) -> Any:
+    """The value or the error that a job's process answered."""
+    if not confined:
+        return pickle.loads(answer)
+    try:
+        # Whoever took over the confined process must not get out of the confinement by its answer.
+        return answers.loads(answer)
+    except Exception as error:
+        return WorkerError(f"The worker gave an answer that is none: {error!r}")
+
+
 class _Slot:
     """One server, started when first needed and again if it dies."""
 
-    def __init__(self, log: Path, closing: threading.Event) -> None:
+    def __init__(self, log: Path, closing: threading.Event, rights: Rights) -> None:
         self._log = log
         self._closing = closing
+        self._rights = rights
         self._server: _Server | None = None
         self._lock = threading.Lock()
 
@@ -234,18 +292,18 @@ class _Slot:
             self._connect().send(Request(self._log, modules))
 
     def run(self, job: Job) -> Outcome:
-        with self._lock:
+        with self._lock, held.scratch("job") as scratch:
             try:
                 server = self._connect()
-                server.send(Request(self._log, job.preload, job.function, job.arguments))
-                value = pickle.loads(server.pipe.recv_bytes())
+                request = self._rights.request(self._log, job, scratch)
+                server.send(request)
+                answer = server.pipe.recv_bytes()
             except (EOFError, OSError):
                 self._kill()
                 self._forget()
                 return Outcome(job, error=WorkerError(f"The worker for {job.label} died.", "See export.log."))
-        if isinstance(value, Exception):
-            return Outcome(job, error=value)
-        return Outcome(job, value)
+        value = _value(answer, confined=request.confinement is not None)
+        return Outcome(job, error=value) if isinstance(value, Exception) else Outcome(job, value)
 
     def _connect(self) -> _Server:
         if self._closing.is_set():

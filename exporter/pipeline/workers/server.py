@@ -18,15 +18,20 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ExportError, WorkerError
+from exporter import sandbox
+from exporter.errors import ExportError, OverBoundsError, WorkerError
+from exporter.sandbox import Confinement
 
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 """OpenMP's threads spin for each other's time slices on a busy machine: 116 ms a call instead of 27."""
 
 
+ANSWER_BYTES = 1 << 30
+
+
 def import_path() -> tuple[str, ...]:
-    """Ours, and the current folder last: a user's network may be defined there."""
-    return (*filter(None, sys.path), str(Path.cwd()))
+    """Where this process imports from, without the entry that means the current folder."""
+    return tuple(filter(None, sys.path))
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,23 @@ class Request:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: Path = field(default_factory=Path.cwd)
     import_path: tuple[str, ...] = field(default_factory=import_path)
+    own_modules: bool = False
+    """Whether the job may also import from `folder`: the user's own network is defined there."""
+    confinement: Confinement | None = None
+    """What the job's process may do; None lets it do whatever the user may."""
 
     def enter(self) -> None:
-        """Make this process like the caller's; a server may have been started for an earlier one."""
+        """Make this process like the caller's; a server may have been started for an earlier one.
+
+        The folder comes last on the import path, when the frameworks are imported: nothing in it can stand in
+        for one of them.
+        """
         os.environ.clear()
         os.environ.update({**self.environment, **ENVIRONMENT})
         os.chdir(self.folder)
-        sys.path[:] = self.import_path
+        sys.path[:] = [*self.import_path, *([str(self.folder)] if self.own_modules else [])]
+        if self.confinement is not None:
+            sandbox.enter(self.confinement)
 
 
 def serve(descriptor: int) -> None:
@@ -91,6 +106,7 @@ def _in_child(pipe: connection.Connection, request: Request) -> bytes:
     child = os.fork()
     if child == 0:
         os.close(reader)
+        pipe.close()  # it leads to the caller, who trusts what comes out of it
         _child(writer, request)
     os.close(writer)
     answer = bytearray()
@@ -103,9 +119,12 @@ def _in_child(pipe: connection.Connection, request: Request) -> bytes:
         if not chunk:
             break
         answer += chunk
+        if len(answer) > ANSWER_BYTES:
+            os.kill(child, signal.SIGKILL)
+            answer.clear()
     os.close(reader)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return bytes(answer) if status == 0 else pickle.dumps(_death(status))
+    return bytes(answer) if status == 0 else pickle.dumps(_death(status, request.confinement))
 
 
 def _child(writer: int, request: Request) -> None:
@@ -114,6 +133,8 @@ def _child(writer: int, request: Request) -> None:
             request.enter()
             assert request.function is not None
             answer = pickle.dumps(request.function(*request.arguments))
+        except MemoryError:
+            answer = pickle.dumps(_over_memory(request.confinement))
         except Exception as error:
             import traceback
 
@@ -128,6 +149,12 @@ def _child(writer: int, request: Request) -> None:
         os._exit(1)
 
 
+def _over_memory(confinement: Confinement | None) -> WorkerError:
+    if confinement is None:
+        return WorkerError("The worker ran out of memory.", "Try --jobs 1.")
+    return OverBoundsError(f"It needed more than {confinement.memory_bytes / 2**30:.0f} GiB of memory.")
+
+
 def _pickled_error(error: Exception) -> bytes:
     """The error itself where it survives pickling, otherwise its text."""
     try:
@@ -138,7 +165,9 @@ def _pickled_error(error: Exception) -> bytes:
     return data
 
 
-def _death(status: int) -> WorkerError:
+def _death(status: int, confinement: Confinement | None) -> WorkerError:
+    if confinement is not None and status in (-signal.SIGALRM, -signal.SIGXCPU):
+        return OverBoundsError(f"It took more than {confinement.seconds:.0f} s and was stopped.")
     if status == -signal.SIGKILL:
         return WorkerError(
             "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
