@@ -25,9 +25,9 @@ GATES: Mapping[str, Gate] = {
     "comparable": comparable.check,
     "reference": reference.check,
     "lowering": lowering.check,
+    "choices": choices.check,
     "whole": whole.check,
     "channels": channels.check,
-    "choices": choices.check,
     "edges": edges.check,
 }
 """Name -> gate, in the order in which their reasons are of use: the first reason is shown."""

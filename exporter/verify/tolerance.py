@@ -85,7 +85,7 @@ def group_noise(channels: Channels, own: float) -> Array:
     and bounded by what the tolerance allows the group.
     """
     noise = np.zeros_like(channels.error)
-    followed = channels.error < FOLLOWED * channels.variation
+    followed = ~channels.constant & (channels.error < FOLLOWED * channels.variation)
     for group in np.unique(channels.groups):
         members = channels.groups == group
         good = members & followed
