@@ -55,7 +55,7 @@ def _judge_launch(
     if problem:
         return math.inf, problem
     # Edge inputs are not sent: they prove the file, not the device.
-    real_only = replace(expected, edge_names=())
+    real_only = replace(expected, edge_names=(), edge_floors=())
     verdict = verdicts.judge(artifact.variant, "", real_only, stacked, (), None, limits)
     found = verdict.comparison
     return (found.max_error if found else math.inf), verdict.reason or ""

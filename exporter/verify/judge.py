@@ -70,6 +70,8 @@ def judge(
         lowering=program,
         comparison=comparison,
         edges=_compare_edges(evidence, edge_outputs, tolerances),
+        tied_within=tolerances,
+        edge_limits=edges.fp32_limits(evidence, limits),
         against_program=compare(program.outputs, outputs) if program else None,
         choices=()
         if comparison.problem
@@ -177,11 +179,9 @@ def _applied(
     """Resolve the limits that hold for an artifact to figures."""
     own = {"lowering_min_sqnr_db": lowering.limit(program, limits)} if program else {}
     if precision == "fp32":
-        return (
-            own
-            | _fp32_limit("max_error", limits, evidence.floor)
-            | _fp32_limit("edge_max_error", limits, evidence.edge_floor)
-        )
+        on_edges = edges.fp32_limits(evidence, limits).values()
+        edge = {"edge_max_error": max(on_edges)} if on_edges else {}
+        return own | _fp32_limit("max_error", limits, evidence.floor) | edge
     if precision == "fp16":
         return own | {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
     return own | {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}

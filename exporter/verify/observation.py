@@ -25,6 +25,10 @@ class Observation:
     comparison: Comparison
     edges: Mapping[str, Comparison]
     """Each edge input by name, on its own scale."""
+    edge_limits: Mapping[str, float]
+    """The largest error of float32 on each edge input."""
+    tied_within: tuple[float, ...]
+    """Per output, how far apart its values may be and still be equal but for rounding."""
     against_program: Comparison | None
     """The artifact against its quantised program."""
     choices: tuple[Choices, ...] = ()

@@ -1,14 +1,40 @@
-"""Inputs at the edge of what a model accepts: zeros, saturated, tiny. Each is judged on its own scale."""
+"""Inputs at the ends of what a model can meet, and a little beyond: each is judged on its own, by its name.
+
+float32 must be right to its limit. A narrower precision may be coarse where it was not calibrated, but its
+answer must still be the model's: its error may not be as large as the output, unless it is no larger than the
+error that the precision may have on real inputs.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from exporter.records import Array, Limits
+from exporter.verify.discrete import compare_choices
 from exporter.verify.observation import Observation
+from exporter.verify.reference_io import Evidence
+
+HALF_MIN_DB = 20.0
+"""float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
+QUANTIZED_MIN_DB = 0.0
+"""Beyond the calibrated range 8 bits clip: all that is asked is an error smaller than the output."""
+NOISE_FACTOR = 4.0
+"""An error's energy on a single input, against what the limit allows on average over the real ones."""
+
+
+def fp32_limits(evidence: Evidence, limits: Limits) -> dict[str, float]:
+    """Return float32's largest error on each edge input, by name: the fixed one, or ten times eager's own."""
+    floors = evidence.edge_floors or (evidence.edge_floor,) * len(evidence.edge_names)
+    return {
+        name: max(limits.fp32_max_error, limits.fp32_floor_factor * max(floor, evidence.floor))
+        for name, floor in zip(evidence.edge_names, floors, strict=True)
+    }
 
 
 def check(observation: Observation) -> str:
-    """Fail the first edge input whose outputs are wrong, by its name."""
+    """Fail the first edge input whose outputs are wrong."""
     reasons = (_reason(observation, index, name) for index, name in enumerate(observation.edges))
     return next((reason for reason in reasons if reason), "")
 
@@ -18,11 +44,61 @@ def _reason(observation: Observation, index: int, name: str) -> str:
     if comparison.problem:
         broken = not all(_finite(y[index]) for y in observation.evidence.edge_reference)
         return "" if broken else f"On the edge input '{name}': {comparison.problem}"
-    if observation.precision == "fp32" and comparison.max_error > observation.limits["edge_max_error"]:
-        error = comparison.max_error
-        return f"On the edge input '{name}' its largest error is {error:.1e} of the output's scale."
+    if observation.precision == "fp32":
+        return _fp32_reason(name, comparison.max_error, observation.edge_limits[name]) or _turned(
+            observation, index, name
+        )
+    return _lossy_reason(observation, index, name)
+
+
+def _fp32_reason(name: str, error: float, limit: float) -> str:
+    if error <= limit:
+        return ""
+    return (
+        f"On the edge input '{name}' its largest error is {error:.1e} of the output's scale; "
+        f"the limit is {limit:.1e}."
+    )
+
+
+def _turned(observation: Observation, index: int, name: str) -> str:
+    """Return a reason when a class number, mask or index differs that rounding does not decide."""
+    evidence = observation.evidence
+    one = [
+        tuple(stack[index : index + 1] for stack in stacks)
+        for stacks in (evidence.edge_reference, observation.edge_outputs, evidence.edge_unstable)
+    ]
+    for choices in compare_choices(one[0], one[1], one[2], observation.tied_within):
+        if choices.different:
+            output = observation.output_name(choices.output)
+            return (
+                f"On the edge input '{name}' its output {output} differs in {choices.different} of "
+                f"{choices.values} values."
+            )
     return ""
 
 
-def _finite(array: np.ndarray) -> bool:
+def _lossy_reason(observation: Observation, index: int, name: str) -> str:
+    least = HALF_MIN_DB if observation.precision == "fp16" else QUANTIZED_MIN_DB
+    share = NOISE_FACTOR * 10 ** (-observation.limits["min_sqnr_db"] / 10)
+    evidence = observation.evidence
+    outputs = zip(evidence.reference, evidence.edge_reference, observation.edge_outputs, strict=True)
+    for position, (real, edge, actual) in enumerate(outputs):
+        if edge.dtype.kind not in "fc":
+            continue
+        signal, noise = _energy(edge[index]), _energy(actual[index] - edge[index])
+        if noise > max(signal * 10 ** (-least / 10), share * _energy(real)):
+            decibels = 10 * math.log10(signal / noise) if signal else -math.inf
+            output = observation.output_name(position)
+            return (
+                f"On the edge input '{name}' its output {output} reaches {decibels:.1f} dB SQNR; "
+                f"the limit is {least:g} dB."
+            )
+    return ""
+
+
+def _energy(array: Array) -> float:
+    return float((np.abs(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)) ** 2).mean())
+
+
+def _finite(array: Array) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

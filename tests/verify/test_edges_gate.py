@@ -1,0 +1,82 @@
+"""Each edge input is judged on its own, for every precision, and the one that failed is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from exporter.records import Array, Variant
+from exporter.verify.reference_io import Evidence
+from tests.variants import FP16, FP32, INT8
+from tests.verify.observed import evidence, judged
+
+RANDOM = np.random.default_rng(0)
+REAL = RANDOM.normal(size=(16, 1, 10))
+NAMES = ("zeros", "saturated_low", "brighter", "larger")
+EDGES = RANDOM.normal(size=(4, 1, 10)) * np.array([0.01, 1, 1, 4])[:, None, None]
+PRECISIONS = [FP32, FP16, INT8]
+
+
+def found(edges: Array = EDGES) -> Evidence:
+    return evidence(REAL, edges=[edges], edge_names=NAMES, names=["logits"])
+
+
+@pytest.mark.parametrize("variant", PRECISIONS)
+@pytest.mark.parametrize("index", range(4))
+def test_the_edge_that_failed_is_named(variant: Variant, index: int) -> None:
+    """An answer that is another input's, on one edge alone."""
+    wrong = EDGES.copy()
+    wrong[index] = -EDGES[index] - 1
+    verdict = judged(variant, found(), REAL, edges=[wrong])
+    assert verdict.status == "failed"
+    assert f"On the edge input '{NAMES[index]}'" in str(verdict.reason)
+    assert not any(name in str(verdict.reason) for i, name in enumerate(NAMES) if i != index)
+
+
+@pytest.mark.parametrize(("variant", "share"), [(FP32, 1e-6), (FP16, 0.02), (INT8, 0.5)])
+def test_what_a_precision_costs_is_no_failure(variant: Variant, share: float) -> None:
+    """An edge may be as coarse as the precision is where it was not calibrated."""
+    assert judged(variant, found(), REAL, edges=[EDGES * (1 + share)]).reason is None
+
+
+@pytest.mark.parametrize("variant", [FP16, INT8])
+def test_noise_of_the_real_inputs_is_no_fault_of_a_small_output(variant: Variant) -> None:
+    """Zeros give next to nothing: an error as small as that on photos is none, though it is all of it."""
+    wrong = EDGES.copy()
+    wrong[0] += 0.015 if variant is FP16 else 0.08
+    assert judged(variant, found(), REAL, edges=[wrong]).reason is None
+
+
+def test_each_edge_has_the_limit_of_its_own_rounding() -> None:
+    """A network that float32 computes badly on one edge is not excused on the others."""
+    floors = replace(found(), edge_floors=(2e-7, 2e-7, 1e-4, 2e-7))
+    scale = np.abs(EDGES).max(axis=(1, 2))
+    for index, status in ((2, "passed"), (3, "failed")):
+        wrong = EDGES.copy()
+        wrong[index, 0, 0] += 5e-4 * scale[index]
+        assert judged(FP32, floors, REAL, edges=[wrong]).status == status
+
+
+@pytest.mark.parametrize("variant", PRECISIONS)
+def test_nan_on_an_edge_counts_unless_the_model_gives_it_too(variant: Variant) -> None:
+    """float16 that overflows on a brighter photo is not shippable; a model that does is its own fault."""
+    wrong = EDGES.copy()
+    wrong[2, 0, 0] = np.nan
+    assert "edge input 'brighter'" in str(judged(variant, found(), REAL, edges=[wrong]).reason)
+    assert judged(variant, found(wrong), REAL, edges=[wrong]).reason is None
+
+
+def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
+    """On zeros every place is as good as another; on the others the class must be the model's."""
+    numbers = RANDOM.integers(0, 9, (16, 1))
+    edge = RANDOM.integers(0, 9, (4, 1))
+    unstable = np.array([[True], [False], [False], [False]])
+    known = evidence(
+        REAL, numbers, edges=[EDGES, edge], edge_names=NAMES, edge_unstable=[np.zeros((1, 10)), unstable]
+    )
+    for index, status in ((0, "passed"), (1, "failed")):
+        wrong = edge.copy()
+        wrong[index] += 1
+        assert judged(FP32, known, REAL, numbers, edges=[EDGES, wrong]).status == status
