@@ -146,6 +146,8 @@ class Captured:
     """`file:line` of the user's code that `torch.export` could not follow, where known."""
     state: tuple[str, ...] = ()
     """Buffers and attributes through which a call changes the next call's outputs."""
+    variable: tuple[str, ...] = ()
+    """Names of the outputs whose sizes depend on the inputs' values, as the graph tells."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def capture(
     module = _adapted(fresh if changed else module, tensors, outputs)
     program, problem = _export(copied(module) if changed else module, tensors)
     randomness.check(fresh, tensors, program)
+    specs = _name_outputs(model, named)
     return Captured(
         module=module,
         program=program,
@@ -71,9 +72,10 @@ def capture(
             replace(spec, shape=tuple(t.shape), dtype=dtype_name(t))
             for spec, t in zip(model.inputs, tensors, strict=True)
         ),
-        outputs=_name_outputs(model, named),
+        outputs=specs,
         torchscript=torchscript,
         state=changed,
+        variable=_variable(program, specs),
     )
 
 
@@ -123,6 +125,17 @@ def _name_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]]) -> tu
     return tuple(
         TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, (_, t) in zip(names, named, strict=True)
     )
+
+
+def _variable(program: torch.export.ExportedProgram | None, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """Name the outputs whose sizes are symbols in the graph: as inputs' sizes are fixed, values decide."""
+    if program is None:
+        return ()
+    (result,) = (node for node in program.graph.nodes if node.op == "output")
+    values = [getattr(node, "meta", {}).get("val") for node in result.args[0]][-len(outputs) :]
+    shapes = [tuple(getattr(value, "shape", ())) for value in values]
+    pairs = zip(outputs, shapes, strict=False)
+    return tuple(spec.name for spec, shape in pairs if any(isinstance(size, torch.SymInt) for size in shape))
 
 
 def _export(

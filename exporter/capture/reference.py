@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import nn
 
 from exporter.capture import rounding
 from exporter.capture.calls import copied, first_line, runner
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
 from exporter.verify.compare import max_error
-from exporter.verify.reference_io import Evidence, Stacks, shapes_of, stack, stack_padded
+from exporter.verify.reference_io import Evidence, Stacks, largest_shapes, padded, shapes_of, stack
 
 MAX_FLOOR = 1e-3
 """The largest error of eager float32 that an artifact's limit may be derived from.
@@ -44,31 +45,33 @@ def run_reference(
     )
     edge_expected, edge_actual, refused = _edges(exact, single, edges)
     kept = [edges[name] for name in edge_expected]
-    _check_ranks(captured, [*expected, *edge_expected.values()])
+    edge_outputs = list(edge_expected.values())
+    _check_ranks(captured, [*expected, *edge_outputs])
+    shapes = shapes_of(expected, always=bool(captured.variable))
+    edge_shapes = shapes_of(edge_outputs, always=bool(shapes))
+    largest = largest_shapes([*expected, *edge_outputs])
+    expected, actual, edge_outputs, edge_actual = (
+        [padded(outputs, largest) for outputs in each]
+        for each in (expected, actual, edge_outputs, edge_actual)
+    )
     floor = _floor(expected, actual)
-    edge_floors = [_floor([y], [a]) for y, a in zip(edge_expected.values(), edge_actual, strict=True)]
+    edge_floors = [_floor([y], [a]) for y, a in zip(edge_outputs, edge_actual, strict=True)]
+    nudged, edge_nudged = (_nudged(captured, largest, calls) for calls in (samples, kept))
     evidence = Evidence(
         inputs=stack(samples),
-        reference=stack_padded(expected),
+        reference=stack(expected),
         edge_inputs=stack(kept) if kept else _empty(samples[0]),
-        edge_reference=stack_padded(list(edge_expected.values())) if kept else _empty(expected[0]),
+        edge_reference=stack(edge_outputs) if kept else _empty(expected[0]),
         edge_names=tuple(edge_expected),
         floor=min(floor, MAX_FLOOR),
         edge_floor=min(max((f for f in edge_floors if math.isfinite(f)), default=0.0), MAX_FLOOR),
         reference_dtype="float64" if exact.widen else "float32",
-        shapes=shapes_of(expected),
-        edge_shapes=shapes_of(list(edge_expected.values())),
-        state=captured.state,
-        output_names=tuple(spec.name for spec in captured.outputs),
         edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
-        eager_errors=rounding.eager_errors(expected, actual, _nudged(captured, expected, samples)),
-        edge_unstable=(
-            rounding.eager_errors(
-                list(edge_expected.values()), edge_actual, _nudged(captured, expected, kept)
-            )
-            if kept
-            else ()
-        ),
+        eager_errors=rounding.eager_errors(expected, actual, nudged),
+        edge_unstable=rounding.eager_errors(edge_outputs, edge_actual, edge_nudged) if kept else (),
+        shapes=shapes,
+        edge_shapes=edge_shapes,
+        state=captured.state,
     )
     return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
 
@@ -173,15 +176,23 @@ def _empty(sample: Sample) -> Sample:
     return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
 
 
-def _nudged(captured: Captured, expected: Sequence[Sample], samples: Sequence[Sample]) -> list[Stacks]:
+def _nudged(
+    captured: Captured, largest: Sequence[tuple[int, ...]], samples: Sequence[Sample]
+) -> list[Stacks]:
     """Run with other roundings, where an output is a choice that rounding can turn: class numbers, masks."""
-    if all(output.dtype.kind in "fc" for output in expected[0]):
+    real = ("float", "bfloat", "complex")
+    if not samples or all(spec.dtype.startswith(real) for spec in captured.outputs):
         return []
-    return rounding.nudged_outputs(captured.module, copied, runner, samples)
+
+    def padding(module: nn.Module) -> Runner:
+        run = runner(module)
+        return lambda sample: padded(run(sample), largest)
+
+    return rounding.nudged_outputs(captured.module, copied, padding, samples)
 
 
 def _floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
-    pairs = zip(stack_padded(expected), stack_padded(actual), strict=True)
+    pairs = zip(stack(expected), stack(actual), strict=True)
     return max((max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
 
 

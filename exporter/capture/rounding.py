@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.records import Array, Runner, Sample
-from exporter.verify.reference_io import Stacks, stack_padded
+from exporter.verify.reference_io import Stacks, stack
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +31,13 @@ def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: S
         For a float or complex output its largest absolute error per element over the samples, float32. For
         any other output a boolean per value: whether rounding changes it, so that nobody can be held to it.
     """
-    pairs = zip(stack_padded(expected), stack_padded(actual), strict=True)
+    pairs = zip(stack(expected), stack(actual), strict=True)
     return tuple(_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))
 
 
 def _errors(reference: Array, actual: Array, nudged: Sequence[Array]) -> Array:
     if reference.dtype.kind not in "fc":
-        unstable: Array = np.any(
-            [reference != run for run in (actual, *nudged) if run.shape == reference.shape], axis=0
-        )
+        unstable: Array = np.any([reference != run for run in (actual, *nudged)], axis=0)
         return unstable
     wide = np.complex128 if reference.dtype.kind == "c" else np.float64
     errors: Array = np.abs(actual.astype(wide) - reference.astype(wide)).max(axis=0).astype(np.float32)
@@ -77,7 +75,7 @@ def _nudged_run(
             if tensor.is_floating_point():
                 tensor.mul_(1 + NUDGE * torch.randn(tensor.shape, generator=generator))
     run, random = runner(module), np.random.default_rng(seed)
-    return stack_padded([run(tuple(_nudge(array, random) for array in sample)) for sample in samples])
+    return stack([run(tuple(_nudge(array, random) for array in sample)) for sample in samples])
 
 
 def _nudge(array: Array, random: np.random.Generator) -> Array:

@@ -73,8 +73,16 @@ def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
         return _not_built(variant, lowering_error(error), started)
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return _not_built(variant, cause, started)
+        return _not_built(variant, _with_variable_sizes(cause, captured), started)
     return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+
+
+def _with_variable_sizes(cause: LoweringError, captured: Captured) -> LoweringError:
+    """Name the outputs whose sizes depend on the data: most compilers stumble over nothing else."""
+    if not captured.variable:
+        return cause
+    names = ", ".join(captured.variable)
+    return LoweringError(f"The size of {names} depends on the data: {cause.cause}", cause.source)
 
 
 def refuse_state(captured: Captured, variant: Variant) -> None:

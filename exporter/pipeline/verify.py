@@ -44,12 +44,18 @@ def verify_artifact(
         structure = module.structure(path, variant)
     except LoweringError as error:
         return Checked(None, _failed(f"It cannot be read: {error.cause}"))
+    found = reference_io.load(evidence_path)
     problem = contract.check_structure(
-        structure, variant, expected.inputs, expected.outputs, expected.matrix_weights, expected.limits
+        structure,
+        variant,
+        expected.inputs,
+        expected.outputs,
+        expected.matrix_weights,
+        expected.limits,
+        found.shapes,
     )
     if problem:
         return Checked(structure, _failed(problem))
-    found = reference_io.load(evidence_path)
     sandbox.tighten()  # to read a file may take other programs, to run it does not
     try:
         run, runtime = module.load(path, variant, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from exporter.records import Limits, Precision, Structure, TensorSpec, Variant
+from exporter.verify.reference_io import Stacks
 
 STORED_AS: Mapping[Precision, frozenset[str]] = {
     "fp32": frozenset({"float32"}),
@@ -23,6 +24,7 @@ def check_structure(
     outputs: Sequence[TensorSpec],
     weights: int,
     limits: Limits,
+    sizes: Stacks = (),
 ) -> str:
     """What is wrong with the file as read, without running it; an empty string when nothing is.
 
@@ -33,9 +35,11 @@ def check_structure(
         outputs: The model's, by position.
         weights: Elements of the two-or-more-dimensional weights of the model's layers (`matrices.count`).
         limits: Shares that must be reached.
+        sizes: `Evidence.shapes`, where outputs' sizes depend on the data.
     """
+    largest = [tuple(int(size) for size in shapes.max(axis=0)) for shapes in sizes]
     for kind, want, have in (("input", inputs, structure.inputs), ("output", outputs, structure.outputs)):
-        if have and [s.shape for s in have] != [s.shape for s in want]:
+        if have and not _shapes_fit(have, want, largest if kind == "output" else []):
             shapes = ", ".join(str(list(s.shape)) for s in have)
             return (
                 f"Its {kind} shapes are {shapes}, the model's {', '.join(str(list(s.shape)) for s in want)}."
@@ -56,3 +60,21 @@ def check_structure(
             f"(at least {limits.min_delegated:.0%} expected): it would run slowly."
         )
     return ""
+
+
+def _shapes_fit(
+    have: Sequence[TensorSpec], want: Sequence[TensorSpec], largest: Sequence[tuple[int, ...]]
+) -> bool:
+    """Compare shapes; where sizes depend on the data a file has none (-1), or the most that it can give."""
+    if len(have) != len(want):
+        return False
+    if not largest:
+        return [spec.shape for spec in have] == [spec.shape for spec in want]
+    return all(
+        len(file.shape) == len(model.shape)
+        and all(
+            size in (-1, wanted) or size >= most
+            for size, wanted, most in zip(file.shape, model.shape, sizes, strict=True)
+        )
+        for file, model, sizes in zip(have, want, largest, strict=True)
+    )

@@ -80,23 +80,32 @@ def stack(samples: Sequence[Sample]) -> Stacks:
     return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
 
-def stack_padded(samples: Sequence[Sample]) -> Stacks:
-    """Stack outputs of data-dependent sizes, padded with zeros to the largest."""
-    return tuple(np.stack(_padded(arrays)) for arrays in zip(*samples, strict=True))
+def largest_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
+    """Return, for each output, the largest size of each dimension over all samples."""
+    return tuple(
+        tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
+        for arrays in zip(*samples, strict=True)
+    )
 
 
-def _padded(arrays: Sequence[Array], shape: tuple[int, ...] = ()) -> list[Array]:
-    shape = shape or tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
-    return [
-        np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
-        for array in arrays
-    ]
+def padded(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
+    """Pad outputs with zeros to the given shapes.
+
+    Raises:
+        ValueError: An output is larger.
+    """
+    return tuple(
+        array
+        if array.shape == shape
+        else np.pad(array, [(0, most - size) for size, most in zip(array.shape, shape, strict=True)])
+        for array, shape in zip(outputs, shapes, strict=True)
+    )
 
 
-def shapes_of(samples: Sequence[Sample]) -> Stacks:
-    """Every output's shape in every sample; empty when no output's shape changes."""
+def shapes_of(samples: Sequence[Sample], always: bool = False) -> Stacks:
+    """Return every output's shape in every sample; empty when no shape changes, unless `always`."""
     each = [[array.shape for array in arrays] for arrays in zip(*samples, strict=True)]
-    if all(len(set(shapes)) == 1 for shapes in each):
+    if not always and all(len(set(shapes)) == 1 for shapes in each):
         return ()
     return tuple(np.array(shapes, np.int64).reshape(len(samples), -1) for shapes in each)
 
@@ -128,8 +137,8 @@ def stack_like(
                     f"Its output {name!r} has shape {list(array.shape)} on sample {index}, "
                     f"the model's has {[int(s) for s in size]}."
                 )
-    pairs = zip(zip(*outputs, strict=True), reference, strict=True)
-    return tuple(np.stack(_padded(arrays, whole.shape[1:])) for arrays, whole in pairs), ""
+    largest = [whole.shape[1:] for whole in reference]
+    return stack([padded(call, largest) for call in outputs]), ""
 
 
 def unstack(stacks: Stacks) -> list[Sample]:

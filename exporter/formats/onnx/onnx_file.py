@@ -74,7 +74,7 @@ def _contents(model: onnx.ModelProto) -> Contents:
     tensors = {t.name: _stored(t) for graph in graphs for t in graph.initializer}
     return Contents(
         inputs=tuple(_spec(v) for v in model.graph.input if v.name not in tensors),
-        outputs=tuple(_spec(v) for v in model.graph.output),
+        outputs=tuple(_spec(v, fixed=False) for v in model.graph.output),
         nodes=tuple(
             Node(n.op_type, n.domain, tuple(n.input), tuple(n.output)) for graph in graphs for n in graph.node
         ),
@@ -88,8 +88,10 @@ def _stored(tensor: onnx.TensorProto) -> Stored:
     return stored(tensor.name, dtype_name(tensor.data_type), tuple(tensor.dims), held)
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, fixed: bool = True) -> TensorSpec:
+    """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
     kind = value.type.tensor_type
-    if not all(d.HasField("dim_value") for d in kind.shape.dim):
-        raise LoweringError(f"'{value.name}' has a dynamic shape; our artifacts' shapes are static.")
-    return TensorSpec(value.name, tuple(d.dim_value for d in kind.shape.dim), dtype_name(kind.elem_type))
+    if fixed and not all(d.HasField("dim_value") for d in kind.shape.dim):
+        raise LoweringError(f"'{value.name}' has a dynamic shape; our artifacts' inputs are static.")
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+    return TensorSpec(value.name, shape, dtype_name(kind.elem_type))

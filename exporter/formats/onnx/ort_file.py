@@ -42,7 +42,9 @@ class _Reader:
         types = {v.Name().decode(): v.Type() for v in self._items(graph, "NodeArgs")}
         return Contents(
             inputs=tuple(_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Inputs")),
-            outputs=tuple(_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Outputs")),
+            outputs=tuple(
+                _spec(n.decode(), types[n.decode()], fixed=False) for n in self._items(graph, "Outputs")
+            ),
             nodes=tuple(self._node(n) for g in graphs for n in self._items(g, "Nodes")),
             tensors={
                 t.Name().decode(): self._tensor(t) for g in graphs for t in self._items(g, "Initializers")
@@ -103,13 +105,15 @@ def session_table(data: bytes) -> Any:
     return InferenceSession.GetRootAs(data, 0)
 
 
-def _spec(name: str, info: Any) -> TensorSpec:
+def _spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
+    """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
     from ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
 
     kind = TensorTypeAndShape()
     kind.Init(info.Value().Bytes, info.Value().Pos)
     shape = kind.Shape()
     sizes = [shape.Dim(i).Value() for i in range(min(shape.DimLength(), 16))]
-    if any(size.DimParam() for size in sizes):
-        raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' shapes are static.")
-    return TensorSpec(name, tuple(size.DimValue() for size in sizes), dtype_name(kind.ElemType()))
+    if fixed and any(size.DimParam() for size in sizes):
+        raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' inputs are static.")
+    known = tuple(-1 if size.DimParam() else size.DimValue() for size in sizes)
+    return TensorSpec(name, known, dtype_name(kind.ElemType()))
