@@ -23,6 +23,7 @@ from exporter.nightly.records import EXIT_CODES
 from exporter.pipeline import variants
 from exporter.report import manifest
 from exporter.report.manifest.schema import Manifest
+from exporter.verify.judge import GATES
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -226,6 +227,13 @@ def test_every_format_is_in_the_readme_and_every_variant_has_a_row() -> None:
     for variant in VARIANTS.values():
         assert names[variant.format] in README
         assert f"| {names[variant.format]} |" in rows
+
+
+def test_every_gate_of_verification_is_explained() -> None:
+    """A reader of a reason finds the gate that gave it, in the order in which they are asked."""
+    gates = PAGES["docs/explanation/verification.md"].partition("## Gates")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z]+) \| ", gates, re.MULTILINE)
+    assert rows == ["gate", *GATES]
 
 
 def test_the_walk_through_a_format_names_everything_that_one_needs() -> None:
