@@ -20,9 +20,9 @@ from exporter.records import Array, Preprocessing, Sample, TensorSpec
 __all__ = ["Data", "Origin", "edge_inputs", "load", "photo_input", "row_digest"]
 
 FEW = 16
-"""Values below which a row may be alike by chance."""
+"""A row of fewer values may be nearly constant by chance."""
 MIN_ROW_CONTRAST = 0.05
-"""Of an array row's standard deviation against all rows': below, it is nearly constant.
+"""An array row whose standard deviation is below this fraction of all rows' is nearly constant.
 
 For photos the same line is drawn at 5 of a typical 50 to 60 greys, see `photos.MIN_CONTRAST`."""
 SYNTHETIC_WARNING = (
@@ -49,7 +49,7 @@ class Data:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: Mapping[bytes, Origin] = field(default_factory=dict)
-    """What was decoded, by digest: pictures and rows that serve for calibration or verification."""
+    """Digest of a picture or row -> its origin, for all that serve for calibration or verification."""
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
         inputs: The model's inputs; every sample has an array per input, in its shape and dtype, C-contiguous.
         preprocessing: How photos become inputs; needed for photos.
         count: Samples per purpose. Photos that are too few are cropped to reach it; array rows are not.
-        seed: Of crops and synthetic inputs; equal arguments give equal data.
+        seed: Decides crops and synthetic inputs; equal arguments give equal data.
 
     Raises:
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
@@ -84,17 +84,17 @@ def load(
 
 
 def check_unchanged(source: Path | None, digest: str) -> None:
-    """Refuse data that is not any more what it was when it was hashed.
+    """Refuse data that changed since it was hashed.
 
     Raises:
-        CalibrationError: It is not.
+        CalibrationError: It changed.
     """
     if source is not None and files.digest_path(source) != digest:
         raise CalibrationError(f"{source} was changed while it was read.", photos.UNCHANGED)
 
 
 def row_digest(row: Sample) -> bytes:
-    """Of a sample's values: equal for equal rows."""
+    """Hash a sample's values: equal rows have equal hashes."""
     return hashlib.sha256(b"".join(array.tobytes() for array in row)).digest()
 
 
@@ -129,7 +129,7 @@ def _from_arrays(source: Path, inputs: tuple[TensorSpec, ...], count: int) -> Da
 
 
 def _distinct(rows: Sequence[Sample]) -> list[tuple[int, Sample]]:
-    """Each row's number in the file and the row, without those equal to an earlier one."""
+    """Return each row's number in the file and the row, without those equal to an earlier one."""
     first: dict[bytes, tuple[int, Sample]] = {}
     for index, row in enumerate(rows):
         first.setdefault(row_digest(row), (index, row))
@@ -137,7 +137,7 @@ def _distinct(rows: Sequence[Sample]) -> list[tuple[int, Sample]]:
 
 
 def _flat_rows(rows: Sequence[tuple[int, Sample]]) -> tuple[str, ...]:
-    """A warning about rows whose float inputs hardly vary, beside how all rows vary."""
+    """Warn about rows whose float inputs hardly vary in comparison with all rows."""
     places = [i for i, array in enumerate(rows[0][1]) if array.dtype.kind == "f" and array.size >= FEW]
     if not places:
         return ()
@@ -161,12 +161,12 @@ def _from_photos(
 ) -> Data:
     spec, how = photo_input(source, inputs, preprocessing)
     batch, channels = spec.shape[:2]
-    found = photos.find(source)
+    paths = photos.find(source)
     each = count * batch
-    distinct, notes, problems = photos.read_distinct(found, 2 * each, how, channels)
+    distinct, notes, problems = photos.read_distinct(paths, 2 * each, how, channels)
     if len(distinct) < 2:
         raise CalibrationError(
-            f"{source} holds {len(found)} picture file(s), {len(distinct)} of them usable and different; "
+            f"{source} holds {len(paths)} picture file(s), {len(distinct)} of them usable and different; "
             f"calibration and verification each need their own. {' '.join(problems[:3])}".rstrip(),
             "Give a folder with at least two different photos; a hundred or more is better.",
             code="EM-FEW-SAMPLES",
@@ -193,21 +193,21 @@ def _flat_photos(distinct: Sequence[photos.Photo]) -> tuple[str, ...]:
     return _flat(flat, len(distinct), "photos") if flat else ()
 
 
-def _flat(names: Sequence[str], of: int, what: str) -> tuple[str, ...]:
+def _flat(names: Sequence[str], total: int, kind: str) -> tuple[str, ...]:
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return (
-        f"{len(names)} of {of} {what} are nearly constant ({shown}): int8 ranges learn little from them, and "
-        "agreement on them is easy. Replace them.",
+        f"{len(names)} of {total} {kind} are nearly constant ({shown}): int8 ranges learn little from them, "
+        "and agreement on them is easy. Replace them.",
     )
 
 
 def _copied(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
-    """A warning when copies leave fewer different samples than were asked for."""
+    """Warn when copies leave fewer different samples than were asked for."""
     if not copies or distinct >= wanted:
         return ()
     return (
-        f"{copies} sample(s) are copies of others and were left out, so that {distinct} different ones stand "
-        f"for the {wanted} asked for. Give others in their place.",
+        f"{copies} sample(s) are copies of others and were left out: {distinct} different ones remain of "
+        f"the {wanted} requested. Replace the copies.",
     )
 
 
@@ -232,14 +232,14 @@ def photo_input(
     spec = inputs[0]
     if preprocessing is None:
         raise CalibrationError(
-            f"Nobody said how a photo becomes the input {shapes}.",
+            f"No preprocessing is known for input {shapes}.",
             "Give --mean and --std or --preprocess.",
             code="EM-PREPROCESSING",
         )
     if spec.shape[2:] != preprocessing.crop or not is_photo(spec, preprocessing):
-        made = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
+        result = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
         raise CalibrationError(
-            f"The preprocessing makes {made}, but the model's input is {shapes}.",
+            f"The preprocessing makes {result}, but the model's input is {shapes}.",
             "Change --preprocess, --mean and --std, or --input-shape.",
             code="EM-PREPROCESSING",
         )
@@ -247,7 +247,7 @@ def photo_input(
 
 
 def _boundary(distinct: Sequence[photos.Photo]) -> tuple[int, tuple[str, ...]]:
-    """Where calibration ends: the cut nearest to the middle that does not part two look-alikes."""
+    """Return where calibration ends: the cut nearest to the middle that does not separate look-alikes."""
     middle = (len(distinct) + 1) // 2
     for cut in sorted(range(1, len(distinct)), key=lambda place: abs(place - middle)):
         if not photos.look_alike(distinct[cut - 1], distinct[cut]):
@@ -256,7 +256,7 @@ def _boundary(distinct: Sequence[photos.Photo]) -> tuple[int, tuple[str, ...]]:
 
 
 def _fill(side: Sequence[photos.Photo], wanted: int, how: Preprocessing, seed: int) -> list[Array]:
-    """`wanted` images: the photos themselves, then crops of each in turn."""
+    """Return `wanted` images: the photos themselves, then crops of each in turn."""
     images = [photo.whole for photo in side[:wanted]]
     generator = np.random.default_rng(seed)
     views = [photos.crops(photo, how, generator) for photo in side]
@@ -281,7 +281,7 @@ def _synthetic(
     from exporter.data import synthetic
 
     generator = np.random.default_rng(seed)
-    made = [
+    samples = [
         tuple(
             synthetic.make(
                 spec, preprocessing if preprocessing and is_photo(spec, preprocessing) else None, generator
@@ -290,4 +290,4 @@ def _synthetic(
         )
         for _ in range(2 * count)
     ]
-    return Data(tuple(made[:count]), tuple(made[count:]), "synthetic", (), (SYNTHETIC_WARNING,))
+    return Data(tuple(samples[:count]), tuple(samples[count:]), "synthetic", (), (SYNTHETIC_WARNING,))

@@ -45,7 +45,7 @@ PHOTOS: dict[str, Packaged] = {
 
 
 def write(directory: Path) -> tuple[Path, ...]:
-    """Write the sample checkpoint and photos; what is already there and equal is kept.
+    """Write the sample checkpoint and photos; equal files that are already there stay.
 
     Returns:
         The checkpoint, then the photos.
@@ -92,7 +92,7 @@ def _place_photo(target: Path, source: Path) -> Path:
 
 
 def _pixels(path: Path) -> bytes:
-    """Decoded, because another Pillow encodes the same picture differently."""
+    """Return the decoded pixels of a picture, because another Pillow encodes it differently."""
     from PIL import Image
 
     with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
@@ -101,7 +101,7 @@ def _pixels(path: Path) -> bytes:
 
 
 def _place(target: Path, content: bytes) -> Path:
-    """Write aside, then rename: never half a file, and never over something of the user's."""
+    """Write to a temporary file, then rename it: never half a file, and never over a file of the user's."""
     if target.exists():
         if target.is_file() and target.read_bytes() == content:
             return target
@@ -120,7 +120,7 @@ def _place(target: Path, content: bytes) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Command line: one folder; says what it wrote."""
+    """Run the command line: write the samples to one folder and print their paths."""
     try:
         if len(arguments) != 1 or arguments[0].startswith("-"):
             raise UsageError("Usage: python -m exporter.data.demo DIR")

@@ -1,8 +1,8 @@
-"""Inputs at the ends of what a model can meet, made from what its real inputs are.
+"""Edge inputs: the extremes of what a model can be given, derived from its real inputs.
 
-A network need not accept everything that has the right shape: a mask of nothing, a length of zero and a token
-beyond the vocabulary are no inputs. So integers and masks keep to what was observed; only what looks like a
-signal (an image, a wave, a feature) is moved to its ends and a little beyond.
+A network need not accept everything that has the right shape: an empty mask, a length of zero and a token
+beyond the vocabulary are not valid inputs. So integers and masks keep to the observed values; only what looks
+like a signal (an image, a wave, a feature) is moved to its extremes and a little beyond.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kind = Literal["signal", "codes", "fixed"]
 
 @dataclass(frozen=True)
 class _Input:
-    """One input: its array in the sample that the edges are shaped like, and what was observed of it."""
+    """One input: its array in the sample that the edges are shaped like, and its observed range."""
 
     array: Array
     kind: Kind
@@ -43,10 +43,10 @@ def edge_inputs(
     """Make the edge inputs, shaped like `sample`.
 
     Args:
-        inputs: The model's.
+        inputs: The model's inputs.
         preprocessing: How photos become inputs, where they do.
         sample: A real call's inputs.
-        observed: Other calls' inputs: with `sample`, they tell each input's range and whether it is a mask.
+        observed: Other calls' inputs: with `sample`, they show each input's range and whether it is a mask.
 
     Returns:
         Name -> inputs, without those that equal `sample`. Of signals: "zeros"; "saturated_low" and
@@ -85,7 +85,7 @@ def _described(
 
 
 def _kind(rows: Sequence[Array]) -> Kind:
-    """What an input is, by its values in every sample."""
+    """Classify an input by its values in every sample."""
     first = rows[0]
     if first.dtype.kind not in "fiu":
         return "fixed"

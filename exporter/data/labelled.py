@@ -34,20 +34,20 @@ class Labelled:
     rows: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
-    """sha256 of each photo, empty for one that cannot be opened; or of the file that holds the rows."""
+    """The sha256 of each photo, empty for one that cannot be opened; or of the file that holds the rows."""
 
     @property
     def digest(self) -> str:
-        """Of the samples and their order."""
+        """Return a hash of the samples and their order."""
         return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
 
     def batches(self) -> Iterator[tuple[Sample, list[bool]]]:
-        """One call of the model after the other, and which of its rows could be read.
+        """Yield the inputs of one call after the other, and which of its rows could be read.
 
-        A last batch that is not full, and what cannot be read, is filled up with zeros.
+        Zeros fill a last batch that is not full, and stand for photos that cannot be read.
 
         Raises:
-            CalibrationError: A photo is not the one any more that was found.
+            CalibrationError: A photo changed since it was found.
         """
         if self.kind == "arrays":
             yield from ((row, [True] * row[0].shape[0]) for row in self.rows)
@@ -55,9 +55,9 @@ class Labelled:
         spec, how = self.inputs[0], self.preprocessing
         assert how is not None
         batch, channels = spec.shape[:2]
-        found = list(zip(self.paths, self.digests, strict=True))
-        for first in range(0, len(found), batch):
-            images = [photos.read_whole(p, how, channels, d) for p, d in found[first : first + batch]]
+        pairs = list(zip(self.paths, self.digests, strict=True))
+        for first in range(0, len(pairs), batch):
+            images = [photos.read_whole(p, how, channels, d) for p, d in pairs[first : first + batch]]
             images += [None] * (batch - len(images))
             blank = np.zeros(spec.shape[1:], np.float32)
             stacked = np.stack([blank if image is None else image for image in images])
@@ -75,13 +75,13 @@ def find(
 
     Args:
         source: A folder of photos with a folder per class, or an `.npz` with an array per input and `labels`.
-        inputs: The model's.
-        outputs: The model's; the first of shape [batch, classes] is what answers.
+        inputs: The model's inputs.
+        outputs: The model's outputs; the first of shape [batch, classes] says the class.
         preprocessing: How photos become inputs; needed for photos.
         names: The model's own class names, where it has them.
 
     Raises:
-        CalibrationError: It cannot be used: what was seen, what was expected, what to try.
+        CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
     classes = outputs[answers(outputs)].shape[1]
     if source.is_dir():
@@ -95,7 +95,7 @@ def find(
 
 
 def answers(outputs: Sequence[TensorSpec]) -> int:
-    """Which output says the class: the first of shape [batch, classes].
+    """Return the index of the output that says the class: the first of shape [batch, classes].
 
     Raises:
         CalibrationError: None has that shape.
@@ -118,7 +118,8 @@ def _arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Label
     batch = inputs[0].shape[0] if inputs[0].shape else 1
     if labels.size != len(rows) * batch:
         raise CalibrationError(
-            f"{source.name}: {labels.size} labels for {len(rows) * batch} samples.", "Give one for each."
+            f"{source.name}: {labels.size} labels for {len(rows) * batch} samples.",
+            "Give one label for each sample.",
         )
     _check_range(source, labels, classes)
     ignored = tuple(note for note in notes if "'labels'" not in note)
@@ -131,8 +132,8 @@ def _check_range(source: Path, labels: Array, classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise CalibrationError(
-            f"{source.name}: {wrong.size} label(s) are no class of the model's {classes} (0 to "
-            f"{classes - 1}), the first is {int(wrong[0])}.",
+            f"{source.name}: {wrong.size} label(s) are outside the model's {classes} classes "
+            f"(0 to {classes - 1}); the first is {int(wrong[0])}.",
             "Labels count from 0." if int(labels.max()) == classes and int(labels.min()) == 1 else "",
             code="EM-CLASSES",
         )
@@ -150,17 +151,17 @@ def _photos(
     if not folders:
         raise CalibrationError(
             f"--eval: {source} holds no folders; expected one per class, its photos inside.",
-            "As torchvision's ImageFolder has it: DIR/cat/1.jpg, DIR/dog/2.jpg.",
+            "Use the layout of torchvision's ImageFolder: DIR/cat/1.jpg, DIR/dog/2.jpg.",
         )
     chosen, note = match(source, [folder.name for folder in folders], names, classes)
-    found = {folder: photos.find(folder) for folder in folders}
-    if empty := [folder.name for folder, paths in found.items() if not paths]:
+    by_folder = {folder: photos.find(folder) for folder in folders}
+    if empty := [folder.name for folder, paths in by_folder.items() if not paths]:
         raise CalibrationError(
             f"--eval: {_some(empty)} hold(s) no photos.",
             "Fill the folder, or remove it if the class is absent.",
         )
-    paths = [path for folder in folders for path in found[folder]]
-    labels = [chosen[folder.name] for folder in folders for _ in found[folder]]
+    paths = [path for folder in folders for path in by_folder[folder]]
+    labels = [chosen[folder.name] for folder in folders for _ in by_folder[folder]]
     return Labelled(
         "photos",
         classes,
@@ -176,9 +177,9 @@ def _photos(
 def match(
     source: Path, folders: Sequence[str], names: Sequence[str], classes: int
 ) -> tuple[dict[str, int], str]:
-    """Which class each folder holds, and a sentence on how that was found.
+    """Return which class each folder holds, and a sentence on how that was decided.
 
-    `classes.txt` beside the folders (a name per line, in the model's order) decides; else folders named by
+    `classes.txt` next to the folders (a name per line, in the model's order) decides; else folders named by
     class number, else the model's own names, else sorted order when there are as many folders as classes.
 
     Raises:
@@ -200,7 +201,7 @@ def match(
         )
     raise CalibrationError(
         f"--eval: {source} holds {len(folders)} folders ({_some(folders)}); the model has {classes} classes"
-        f"{' without known names' if not names else ''}, so nobody can say which is which.",
+        f"{' without known names' if not names else ''}, so folders cannot be mapped to classes.",
         f"Name the folders by class number, or list {classes} names, one a line, in {CLASSES_FILE} there.",
         code="EM-CLASSES",
     )
@@ -229,7 +230,7 @@ def _places(names: Sequence[str]) -> Mapping[str, list[int]]:
 
 
 def _plain(name: str) -> str:
-    """Without case, and underscores for blanks, as folders often have them."""
+    """Normalise a class name: case is ignored, and an underscore is a blank, as in names of folders."""
     return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
 
 
@@ -252,33 +253,33 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-def check_apart(found: Labelled, used: Mapping[bytes, data.Origin], calibration: Path) -> None:
-    """Refuse to judge on what an artifact was calibrated on.
+def check_apart(evaluation: Labelled, used: Mapping[bytes, data.Origin], calibration: Path) -> None:
+    """Refuse an evaluation set that shares samples with the calibration data.
 
     Raises:
         CalibrationError: A picture or row of the evaluation set is among the calibration data, whatever its
             name and encoding.
     """
-    shared = list(_shared(found, used))
+    shared = list(_shared(evaluation, used))
     if shared:
         pairs = ", ".join(f"{mine} = {theirs}" for mine, theirs in shared[:SHOWN])
         more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
         raise CalibrationError(
-            f"{len(shared)} sample(s) of --eval are also in {calibration} ({pairs}{more}): accuracy on what "
-            "an artifact was calibrated on says nothing.",
-            "Take them out of one of the two.",
+            f"{len(shared)} sample(s) of --eval are also in {calibration} ({pairs}{more}): accuracy on "
+            "calibration data proves nothing.",
+            "Remove them from one of the two.",
             code="EM-SHARED-SAMPLES",
         )
 
 
-def _shared(found: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
-    for index, row in enumerate(found.rows):
+def _shared(evaluation: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
+    for index, row in enumerate(evaluation.rows):
         if (origin := used.get(data.row_digest(row))) is not None:
             yield f"row {index}", origin.name
     sizes = {origin.size for origin in used.values()}
-    channels = found.inputs[0].shape[1] if found.paths else 0
-    for path in found.paths:
-        # Only pictures of the same size can be the same: the others need not be decoded for that.
+    channels = evaluation.inputs[0].shape[1] if evaluation.paths else 0
+    for path in evaluation.paths:
+        # Only pictures of the same size can be equal: the others need not be decoded.
         if not sizes.isdisjoint(photos.sizes(path)):
             digest = photos.digest(path, channels)
             if digest is not None and digest in used:

@@ -36,7 +36,7 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
         )
     unused = sorted(set(arrays) - set(names))
     notes = (
-        (f"Ignored arrays of {path.name} that are no input: {', '.join(map(repr, unused))}.",)
+        (f"Ignored arrays of {path.name} that are not inputs: {', '.join(map(repr, unused))}.",)
         if unused
         else ()
     )
@@ -47,25 +47,25 @@ LABELS = "labels"
 
 
 def labels(path: Path) -> Array:
-    """The array `labels` of a `.npz`, int64 [samples].
+    """Read the array `labels` of a `.npz`, int64 [samples].
 
     Raises:
-        CalibrationError: There is none, or it holds no whole numbers.
+        CalibrationError: It is missing, or does not hold whole numbers.
     """
-    found = _load(path).get(LABELS)
-    if found is None:
+    array = _load(path).get(LABELS)
+    if array is None:
         raise CalibrationError(
             f"{path.name} holds no array {LABELS!r}.",
-            "Save the class of each sample as it.",
+            "Save the class of each sample under that name.",
             code="EM-NPZ",
         )
-    if found.dtype.kind not in "iu" or found.ndim not in {1, 2}:
+    if array.dtype.kind not in "iu" or array.ndim not in {1, 2}:
         raise CalibrationError(
-            f"{path.name}: {LABELS!r} is {found.dtype} {list(found.shape)}, "
+            f"{path.name}: {LABELS!r} is {array.dtype} {list(array.shape)}, "
             "expected whole numbers [samples].",
             code="EM-NPZ",
         )
-    return found.astype(np.int64).reshape(-1)
+    return array.astype(np.int64).reshape(-1)
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -90,7 +90,7 @@ def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...])
 
 
 def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
-    """The array as samples of the input's shape and dtype."""
+    """Return the array as samples of the input's shape and dtype."""
     without_batch = spec.shape[1:] if spec.shape[:1] == (1,) else None
     if array.ndim == 0 or array.shape[1:] not in {spec.shape, without_batch}:
         expected = " or ".join(
@@ -117,9 +117,9 @@ def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) ->
         typed: Array = array.astype(wanted, copy=False)
     changed = typed.dtype.kind in "iu" and not np.array_equal(typed, array)
     if changed or (typed.dtype.kind == "f" and not np.isfinite(typed).all()):
-        what = f"values that do not fit {wanted}" if changed else "NaN or infinite values"
+        problem = f"values that do not fit {wanted}" if changed else "NaN or infinite values"
         raise CalibrationError(
-            f"{path.name}: array {name!r} has {what}.",
+            f"{path.name}: array {name!r} has {problem}.",
             "Every value must be a finite number.",
             code="EM-NPZ",
         )

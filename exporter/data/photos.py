@@ -1,4 +1,4 @@
-"""Photos from a folder: found, opened without trusting them, preprocessed as torchvision would."""
+"""Finds photos in a folder, opens them without trusting them, and preprocesses them as torchvision does."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 # Pillow tries all its decoders whatever the suffix; among them is EPS, which starts Ghostscript.
 DECODERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
-"""Of a photo as stored and as resized: decoded as RGB this is 300 MB."""
+"""The most pixels of a photo, as stored and as resized; decoded as RGB they take 300 MB."""
 UNCHANGED = "Give a copy that nothing writes to."
 MAX_FILE_BYTES = 512 << 20
-"""Of a photo's file: a TIFF of as many pixels is smaller."""
+"""The largest file of a photo; a TIFF of `MAX_PIXELS` is smaller."""
 THUMBNAIL = (16, 16)
 LOOKALIKE_CORRELATION = 0.75  # of 16x16 greys: 0.88 for a stereo pair, at most 0.47 for different photos
 CONTRAST_SIZE = (64, 64)
 MIN_CONTRAST = 5.0
-"""Standard deviation of 64x64 greys, of 255, below which a photo is nearly one colour.
+"""A photo whose 64x64 greys (0 to 255) have a smaller standard deviation is nearly one colour.
 
 Measured: a black frame with sensor noise 0.6 to 1.3, an evenly lit wall 3.2 to 3.4; the flattest photographs
 of scikit-image 9.8 (a retina's detail), 12 (the moon) and 17 (bricks, deep space); most have 30 to 80."""
 CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
-"""Side of a crop as a share of the largest crop that fits."""
+"""Sides of the crops as a share of the largest crop that fits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +52,25 @@ class Photo:
     size: tuple[int, int]
     """Width and height of the picture as decoded."""
     digest: bytes
-    """Of the decoded pixels: equal for copies, however they were encoded."""
+    """A hash of the decoded pixels: equal for copies, however they are encoded."""
     thumbnail: Array
     contrast: float
     """Standard deviation of its greys, 0 to 128; see `MIN_CONTRAST`."""
 
 
 def find(folder: Path) -> list[Path]:
-    """Every file under `folder` with a photo's suffix, sorted; links to folders are not followed."""
+    """Return every file under `folder` with a photo's suffix, sorted; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise CalibrationError(f"Cannot read {error.filename}: {error.strerror}.", "Check its permissions.")
 
-    found = (
+    candidates = (
         Path(root) / name
         for root, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES
     )
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in candidates if path.is_file())
 
 
 def read_distinct(
@@ -101,7 +101,7 @@ def read_distinct(
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a photo's file; empty when it cannot be opened or is too large to be one."""
+    """Return the sha256 of a photo's file; empty when it cannot be opened or is too large to be one."""
     try:
         return digest_file(path) if path.stat().st_size <= MAX_FILE_BYTES else ""
     except OSError:
@@ -111,17 +111,17 @@ def file_digest(path: Path) -> str:
 def read_whole(
     path: Path, preprocessing: Preprocessing, channels: int, sha256: str | None = None
 ) -> Array | None:
-    """One photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
+    """Read one photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
 
     Args:
         path: The photo.
         preprocessing: How it becomes the input.
-        channels: Of the input.
-        sha256: What `file_digest` gave: the bytes that are decoded must be those that were hashed. None takes
-            any bytes.
+        channels: Number of the input's channels.
+        sha256: The result of `file_digest`: the bytes that are decoded must be those that were hashed. None
+            accepts any bytes.
 
     Raises:
-        CalibrationError: It is not the file any more that was hashed.
+        CalibrationError: The file changed since it was hashed.
     """
     if sha256 == "":
         return None
@@ -137,7 +137,7 @@ def read_whole(
 
 
 def digest(path: Path, channels: int) -> bytes | None:
-    """Of a photo's decoded pixels, as in `Photo`; None when it cannot be decoded."""
+    """Hash a photo's decoded pixels, as in `Photo`; None when it cannot be decoded."""
     try:
         return _content(_decode(path).convert("L" if channels == 1 else "RGB"))
     except _Unusable:
@@ -145,7 +145,7 @@ def digest(path: Path, channels: int) -> bytes | None:
 
 
 def sizes(path: Path) -> set[tuple[int, int]]:
-    """Width and height that a photo may have once decoded, either way round; from its header alone."""
+    """Return width and height that a photo may have once decoded, either way round; from its header alone."""
     from PIL import Image
 
     try:
@@ -176,7 +176,7 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Array:
 
 
 def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Generator) -> Iterator[Array]:
-    """Endless different views of one photo: several scales, any position, half of them mirrored."""
+    """Yield endless different views of one photo: several scales, any position, half of them mirrored."""
     from PIL import Image
 
     height, width = preprocessing.crop
@@ -192,18 +192,18 @@ def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Gener
             yield preprocess(view, preprocessing)
 
 
-def look_alike(one: Photo, other: Photo) -> bool:
-    """Whether two photos are nearly one picture: a stereo pair, neighbours of a burst, a re-encoded copy."""
-    correlation = np.corrcoef(one.thumbnail.ravel(), other.thumbnail.ravel())[0, 1]
+def look_alike(photo: Photo, other: Photo) -> bool:
+    """Tell whether two photos are nearly equal: a stereo pair, neighbours of a burst, a re-encoded copy."""
+    correlation = np.corrcoef(photo.thumbnail.ravel(), other.thumbnail.ravel())[0, 1]
     return bool(correlation >= LOOKALIKE_CORRELATION)
 
 
 class _Unusable(Exception):  # noqa: N818 - a reason, not an error of ours
-    """Why one file is not a usable photo."""
+    """The reason why a file is not a usable photo."""
 
 
 def _spread(paths: list[Path], limit: int) -> Iterable[Path]:
-    """An evenly spaced `limit` of `paths`, then the rest, so that a few of many stand for all of them."""
+    """Return an evenly spaced `limit` of `paths`, then the rest, so that a few of many stand for all."""
     chosen = {index * len(paths) // limit for index in range(limit)} if len(paths) > limit else set()
     rest = [index for index in range(len(paths)) if index not in chosen]
     return [paths[index] for index in [*sorted(chosen), *rest]]
@@ -230,7 +230,7 @@ def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
 
 
 def _bytes(path: Path) -> bytes:
-    """A file's content, no more than a photo may have; empty when it is gone."""
+    """Read a file's content, no more than a photo may have; empty when the file is gone."""
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_FILE_BYTES + 1)
@@ -271,11 +271,11 @@ def _reason(error: Exception) -> str:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """RGB or L, 8 bits a channel, whatever the file held."""
+    """Convert to RGB or L with 8 bits a channel, whatever the file holds."""
     from PIL import Image
 
     if image.mode.startswith("F"):
-        raise _Unusable("floating-point pixels: nobody said which value is white")
+        raise _Unusable("floating-point pixels: which value is white is unknown")
     if image.mode.startswith("I"):
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray((deep >> 8).astype(np.uint8))

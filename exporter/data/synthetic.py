@@ -1,4 +1,4 @@
-"""Made-up inputs that excite a network roughly as photos do, for when no real ones are given."""
+"""Synthetic inputs that excite a network roughly as photos do, for when no real ones are given."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from exporter.records import Array, Preprocessing, TensorSpec
 NATURAL_MEAN = 0.45
 NATURAL_DEVIATION = 0.226
 SHARED_VARIANCE = 0.85
-# Of amplitude against frequency: the sample photos at 224 pixels have -1.2 to -1.9, mean -1.5.
+# Amplitude falls as frequency ** SLOPE: the sample photos at 224 pixels have -1.2 to -1.9, mean -1.5.
 SLOPE = -1.5
 
 
 def make(spec: TensorSpec, preprocessing: Preprocessing | None, generator: np.random.Generator) -> Array:
-    """One input: image-like for 4-D floats, normally distributed for other floats, 0 or 1 for integers.
+    """Make one input: image-like for 4-D floats, normally distributed for other floats, 0 or 1 for integers.
 
     Args:
         spec: Shape and dtype to make.
@@ -48,7 +48,7 @@ def _images(
 
 
 def _smooth_noise(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Noise whose amplitude falls with frequency as in photos; mean 0 and deviation 1 per plane."""
+    """Make noise whose amplitude falls with frequency as in photos; mean 0 and deviation 1 per plane."""
     height, width = shape[-2:]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequency[0, 0] = np.inf  # no constant part

@@ -1,4 +1,4 @@
-"""Calibration and verification inputs: faithful, disjoint, deterministic, and safe to read."""
+"""Calibration and verification inputs are faithful, disjoint, deterministic, and safe to read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PAIR = (TensorSpec("top", (1, 4)), TensorSpec("ids", (1, 3), "int64"))
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 48), mode: str = "RGB") -> Image.Image:
-    """A photo-like picture: large blobs, a different layout for each seed."""
+    """Draw a photo-like picture: large blobs, a different layout for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six different photos, a.png to f.png."""
+    """Write six different photos, a.png to f.png."""
     for index, name in enumerate("abcdef"):
         picture(index).save(tmp_path / f"{name}.png")
     return tmp_path
@@ -43,7 +43,7 @@ def load(source: Path | None, count: int = 8, seed: int = 0) -> Data:
 
 
 def whole(path: Path) -> bytes:
-    """The preprocessed photo as bytes, to find it in a set of samples."""
+    """Return the preprocessed photo as bytes, to find it in a set of samples."""
     return photos.preprocess(Image.open(path).convert("RGB"), SMALL)[None].tobytes()
 
 
@@ -111,7 +111,7 @@ def test_no_photo_is_on_both_sides(folder: Path) -> None:
 
 
 def test_samples_are_contiguous_and_shaped(folder: Path) -> None:
-    """Exporters bake the example's memory layout in: samples are C-contiguous, in the input's shape."""
+    """Exporters bake in the example's memory layout: samples are C-contiguous, in the input's shape."""
     result = load(folder)
     for (array,) in result.calibration + result.verification:
         assert (array.shape, array.dtype.name, array.flags.c_contiguous) == ((1, 3, 32, 32), "float32", True)
@@ -143,10 +143,10 @@ def test_crops_have_several_scales(folder: Path) -> None:
 
 
 def test_equal_arguments_give_equal_data(folder: Path) -> None:
-    """The seed decides: another one gives other crops, the same one the same."""
-    one, two, other = load(folder), load(folder), load(folder, seed=1)
-    assert [s[0].tobytes() for s in one.calibration] == [s[0].tobytes() for s in two.calibration]
-    assert contents(one.calibration) != contents(other.calibration)
+    """The seed decides: another first gives other crops, the same first the same."""
+    first, same, other = load(folder), load(folder), load(folder, seed=1)
+    assert [s[0].tobytes() for s in first.calibration] == [s[0].tobytes() for s in same.calibration]
+    assert contents(first.calibration) != contents(other.calibration)
 
 
 def test_a_pixel_identical_copy_is_left_out(folder: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_pixel_identical_copy_is_left_out(folder: Path) -> None:
 
 
 def test_a_stereo_pair_stays_on_one_side(tmp_path: Path) -> None:
-    """The cut moves rather than part two pictures of one scene."""
+    """The cut moves rather than separate two pictures of one scene."""
     for name, seed in {"a": 0, "b": 1, "d": 3, "e": 4}.items():
         picture(seed).save(tmp_path / f"{name}.png")
     scene = picture(2, (66, 48))
@@ -172,7 +172,7 @@ def test_a_stereo_pair_stays_on_one_side(tmp_path: Path) -> None:
 
 
 def test_only_what_is_needed_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many photos, an evenly spread few are read."""
+    """A few evenly spread photos are read of many."""
     opened: list[str] = []
     decode = photos._decode
 
@@ -238,7 +238,7 @@ SMALL_GREY = Preprocessing(resize=40, crop=(32, 32), mean=(0.0,), std=(1.0,))
 
 
 def _png_header(width: int, height: int) -> bytes:
-    """A PNG that promises a size and holds nothing."""
+    """Make a PNG that promises a size and holds nothing."""
     from zlib import crc32
 
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -304,7 +304,7 @@ def test_verification_needs_its_own_photo(tmp_path: Path, names: list[str]) -> N
 
 
 def test_no_usable_photo_says_why(tmp_path: Path) -> None:
-    """The error carries the reason of the first broken files."""
+    """The error gives the reason for the first broken files."""
     (tmp_path / "broken.png").write_bytes(b"x")
     with pytest.raises(CalibrationError, match=r"0 of them usable.*'broken.png': not a picture"):
         load(tmp_path)
@@ -315,7 +315,7 @@ def test_no_usable_photo_says_why(tmp_path: Path) -> None:
     [
         (PAIR, SMALL, "model's inputs are top"),
         ((TensorSpec("x", (1, 4, 32, 32)),), SMALL, r"expected one float32 \[N, 1 or 3"),
-        (INPUT, None, "Nobody said how"),
+        (INPUT, None, "No preprocessing is known for input"),
         ((TensorSpec("x", (1, 3, 64, 64)),), SMALL, "32x32, but the model's input is"),
         ((TensorSpec("x", (1, 1, 32, 32)),), SMALL, "3 channel"),
     ],
@@ -355,7 +355,7 @@ def rows(count: int, seed: int = 0) -> dict[str, Array]:
 @pytest.mark.parametrize("named", [True, False], ids=["named", "positional"])
 @pytest.mark.parametrize("batched", [True, False], ids=["batch", "no-batch"])
 def test_arrays_are_split_in_halves(tmp_path: Path, named: bool, batched: bool) -> None:
-    """First half calibrates, second half verifies; names or order, with or without the batch axis."""
+    """The first half calibrates, the second verifies; by name or order, with or without a batch axis."""
     arrays = {name: (a[:, None] if batched else a) for name, a in rows(10).items()}
     save = arrays if named else {f"arr_{index}": array for index, array in enumerate(arrays.values())}
     np.savez(tmp_path / "c.npz", **save)  # type: ignore[arg-type]
@@ -369,7 +369,7 @@ def test_arrays_are_split_in_halves(tmp_path: Path, named: bool, batched: bool) 
 
 
 def test_fortran_order_arrays_become_contiguous(tmp_path: Path) -> None:
-    """However the array lay in memory, samples are contiguous."""
+    """Samples are contiguous, whatever the array's memory layout."""
     stored = np.asfortranarray(np.random.default_rng(0).standard_normal((4, 3, 32, 32)))
     np.savez_compressed(tmp_path / "c.npz", x=stored)
     result = load(tmp_path / "c.npz")
@@ -392,11 +392,11 @@ def test_equal_rows_calibrate_once(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(20, 1, 16)).astype(np.float32)
     x[:10] = x[0]
     np.savez(tmp_path / "c.npz", x=x)
-    found = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 16)
-    taken = [float(row[0][0, 0]) for row in (*found.calibration, *found.verification)]
-    assert taken == [float(x[i, 0, 0]) for i in (0, *range(10, 20))]
-    assert len(found.calibration) == 6
-    assert "9 sample(s) are copies of others and were left out, so that 11" in found.warnings[-1]
+    loaded = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 16)
+    values = [float(row[0][0, 0]) for row in (*loaded.calibration, *loaded.verification)]
+    assert values == [float(x[i, 0, 0]) for i in (0, *range(10, 20))]
+    assert len(loaded.calibration) == 6
+    assert "9 sample(s) are copies of others and were left out: 11" in loaded.warnings[-1]
 
 
 def test_copies_are_replaced_by_rows_that_were_not_needed(tmp_path: Path) -> None:
@@ -404,15 +404,15 @@ def test_copies_are_replaced_by_rows_that_were_not_needed(tmp_path: Path) -> Non
     x = np.random.default_rng(0).normal(size=(200, 1, 16)).astype(np.float32)
     x[5] = x[3]
     np.savez(tmp_path / "c.npz", x=x)
-    found = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 64)
-    assert len({row[0].tobytes() for row in found.calibration}) == 64
-    assert len(found.verification) == 64
-    assert found.notes == ("Left out 1 sample(s) equal to an earlier one.",)
-    assert found.warnings == ()
+    loaded = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 64)
+    assert len({row[0].tobytes() for row in loaded.calibration}) == 64
+    assert len(loaded.verification) == 64
+    assert loaded.notes == ("Left out 1 sample(s) equal to an earlier one.",)
+    assert loaded.warnings == ()
 
 
 def test_unused_arrays_are_named(tmp_path: Path) -> None:
-    """Labels beside the inputs are ignored, and said so."""
+    """Labels next to the inputs are ignored, and a note says so."""
     np.savez(tmp_path / "c.npz", labels=np.arange(4), **rows(4))  # type: ignore[arg-type]
     assert "'labels'" in data.load(tmp_path / "c.npz", PAIR, None).notes[0]
 
@@ -434,7 +434,7 @@ def _nan() -> Array:
 
 
 def _lying_header(path: Path) -> None:
-    """A header that promises a terabyte in a file of a few bytes."""
+    """Write a header that promises a terabyte in a file of a few bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (2**38, 4)}
@@ -445,7 +445,7 @@ def _lying_header(path: Path) -> None:
 
 
 def _bomb(path: Path) -> None:
-    """Declares five gigabytes in its directory."""
+    """Write an archive whose directory declares five gigabytes."""
     _with()(path)
     content = bytearray(path.read_bytes())
     at = content.index(b"PK\x01\x02") + 24
@@ -488,7 +488,7 @@ def test_bad_arrays_say_what_was_seen(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("cut", [0.05, 0.3, 0.6, 0.9, 0.99])
 def test_truncated_archives_are_refused(tmp_path: Path, cut: float) -> None:
-    """Wherever the file ends early, the answer is a CalibrationError."""
+    """A file that ends early is a CalibrationError, wherever it ends."""
     _with()(tmp_path / "c.npz")
     content = (tmp_path / "c.npz").read_bytes()
     (tmp_path / "c.npz").write_bytes(content[: int(len(content) * cut)])
@@ -509,12 +509,12 @@ def test_flipped_bytes_never_escape(tmp_path: Path) -> None:
 
 
 def test_synthetic_data_is_seeded_disjoint_and_warned_about() -> None:
-    """Without a source: made-up inputs, the same for the same seed, never silent."""
-    one, two, other = load(None), load(None), load(None, seed=1)
-    assert one.kind == "synthetic"
-    assert "--calibration" in one.warnings[0]
-    assert contents(one.calibration) == contents(two.calibration) != contents(other.calibration)
-    assert not contents(one.calibration) & contents(one.verification)
+    """Without a source, inputs are synthetic, the same for the same seed, and a warning says so."""
+    first, same, other = load(None), load(None), load(None, seed=1)
+    assert first.kind == "synthetic"
+    assert "--calibration" in first.warnings[0]
+    assert contents(first.calibration) == contents(same.calibration) != contents(other.calibration)
+    assert not contents(first.calibration) & contents(first.verification)
 
 
 def test_synthetic_images_are_smooth_and_in_range() -> None:
@@ -539,7 +539,7 @@ def test_synthetic_inputs_keep_shape_and_dtype() -> None:
 
 
 def test_nearly_constant_photos_are_warned_about(folder: Path) -> None:
-    """A dark frame with sensor noise and an evenly lit wall, but not a photo of little contrast."""
+    """A dark frame with sensor noise and an evenly lit wall are named, a photo of little contrast is not."""
     generator = np.random.default_rng(0)
     noise = np.clip(generator.normal(20, 3, (48, 60)), 0, 255).astype(np.uint8)
     wall = np.broadcast_to(np.linspace(180, 192, 60), (48, 60)).astype(np.uint8)
@@ -551,7 +551,7 @@ def test_nearly_constant_photos_are_warned_about(folder: Path) -> None:
 
 
 def test_nearly_constant_rows_are_warned_about(tmp_path: Path) -> None:
-    """Beside the other rows; a quiet row that still varies is none."""
+    """A row is constant in comparison with the others; a quiet row that still varies is not."""
     x = np.random.default_rng(0).normal(size=(64, 1, 16)).astype(np.float32)
     x[5] = 0.25
     x[6] *= 0.3
@@ -563,17 +563,15 @@ def test_nearly_constant_rows_are_warned_about(tmp_path: Path) -> None:
 
 
 def test_copies_that_cost_samples_are_warned_about(folder: Path, tmp_path: Path) -> None:
-    """Only where the different ones are fewer than were asked for."""
+    """Copies cause a warning only where fewer different samples remain than were requested."""
     Image.open(folder / "a.png").save(folder / "again.bmp")
     (warning,) = load(folder, 8).warnings
-    assert warning.startswith(
-        "1 sample(s) are copies of others and were left out, so that 6 different ones stand"
-    )
+    assert warning.startswith("1 sample(s) are copies of others and were left out: 6 different ones remain")
     assert load(folder, 3).warnings == ()
 
 
 def test_what_was_decoded_is_told_by_its_digest(folder: Path) -> None:
-    """Every picture that serves, with its name and size, so that no other set uses it unnoticed."""
+    """Every picture that serves is listed with its name and size, so that no other set shares it."""
     origins = load(folder).origins.values()
     assert sorted(origin.name for origin in origins) == [f"{name}.png" for name in "abcdef"]
     assert {origin.size for origin in origins} == {(60, 48)}

@@ -1,4 +1,4 @@
-"""The sample checkpoint and photos: real, complete, written whole, and never over something of the user's."""
+"""The sample checkpoint and photos are real, complete, written whole, and never over a file of the user's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_photos_are_rgb_pictures(written: Path) -> None:
 
 @pytest.mark.parametrize("name", demo.PHOTOS)
 def test_photos_lie_inside_the_wheels(name: str) -> None:
-    """Only files that pip installed: nothing that a package would download on first use."""
+    """The samples are files that pip installed, none that a package would download on first use."""
     from importlib import metadata
 
     distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
@@ -133,7 +133,7 @@ def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One folder as the argument; anything else is a usage error, not a traceback."""
+    """The command takes one folder; anything else is a usage error, not a traceback."""
     assert demo.main([]) == 2
     assert "Usage" in capsys.readouterr().err
     assert demo.main([str(tmp_path)]) == 0

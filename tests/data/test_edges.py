@@ -21,7 +21,7 @@ def rows(*columns: Sequence[Array]) -> list[Sample]:
 
 
 def edges_of(*columns: Sequence[Array]) -> dict[str, Sample]:
-    """Edges of a model whose inputs were observed as these columns, the first row being the sample."""
+    """Make the edges of a model with these observed columns as inputs, whose first row is the sample."""
     observed = rows(*columns)
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(observed[0]))
     return dict(data.edge_inputs(specs, None, observed[0], observed[1:]))
@@ -39,7 +39,7 @@ SIGNAL = floats([1.0, -3.0, 2.0, 0.5], [0.0, 5.0, 1.0, 1.0])
 
 
 def test_photos_saturate_to_black_and_white() -> None:
-    """Through the preprocessing, as a black and a white photo would come out."""
+    """The saturated edges are a black and a white photo, preprocessed."""
     sample = (np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32),)
     edges = data.edge_inputs((TensorSpec("image", (1, 3, 16, 16)),), SMALL, sample)
     assert set(edges) == set(NAMES)
@@ -62,7 +62,7 @@ def test_signals_reach_what_was_observed_and_a_little_beyond() -> None:
 
 
 def test_codes_stay_among_those_observed() -> None:
-    """A token beyond the vocabulary is no input; neither is a zero that nobody ever sent."""
+    """Codes keep to the observed ones: neither a token beyond the vocabulary nor a zero is made up."""
     edges = edges_of(SIGNAL, integers([4, 1, 7, 7], [3, 2, 9, 5]))
     assert edges["saturated_low"][1].tolist() == [[1] * 4]
     assert edges["saturated_high"][1].tolist() == [[9] * 4]
@@ -85,7 +85,7 @@ KEPT = {
 
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_has_a_meaning_stays_as_it_is(kind: str) -> None:
-    """An empty mask, a length of zero and offsets out of order are no inputs."""
+    """Masks, lengths and offsets stay as they are: empty, zero or out of order they are not valid."""
     column = KEPT[kind]
     for edge in edges_of(
         [np.ones_like(SIGNAL[0]) * i + SIGNAL[0] for i in range(len(column))], column
@@ -94,6 +94,6 @@ def test_what_has_a_meaning_stays_as_it_is(kind: str) -> None:
 
 
 def test_edges_that_change_nothing_are_left_out() -> None:
-    """A model of tokens has two: all its least, and all its largest code."""
+    """A model of tokens has two edges: all its least, and all its largest code."""
     assert set(edges_of(integers([4, 1, 7], [2, 3, 9]))) == {"saturated_low", "saturated_high"}
     assert edges_of(KEPT["a boolean mask"]) == {}

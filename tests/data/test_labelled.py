@@ -1,4 +1,4 @@
-"""Labelled samples: which class a folder holds, what is refused, and nothing that was calibrated on."""
+"""Labelled samples get their class from folders or labels, and never share calibration data."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def find(source: Path, names: tuple[str, ...] = (), outputs: tuple[TensorSpec, .
 def test_folders_are_classes(
     names: tuple[str, ...], model: tuple[str, ...], labels: list[int], tmp_path: Path
 ) -> None:
-    """Sorted when there are as many as classes; by number; by the model's own names, whatever the case."""
+    """Folders are classes by sorted order, by number, or by the model's own names, whatever the case."""
     assert find(folders(tmp_path, *names), model).labels.tolist() == labels
 
 
 def test_classes_txt_decides(tmp_path: Path) -> None:
-    """A list beside the folders gives their places."""
+    """A list next to the folders gives their class numbers."""
     folders(tmp_path, "a", "b")
     (tmp_path / "classes.txt").write_text("b\nc\na\n")
     assert find(tmp_path).labels.tolist() == [2, 2, 0, 0]
 
 
 def test_what_the_model_gets_is_its_preprocessing(tmp_path: Path) -> None:
-    """As for calibration photos; what cannot be decoded is marked, and the last batch is filled up."""
+    """Photos are preprocessed as for calibration; unreadable ones are marked, the last batch is filled up."""
     folders(tmp_path, "a", "b", "c", photos=1)
     (tmp_path / "c" / "0.png").write_bytes(b"no picture")
     two = (TensorSpec("x", (2, 3, 32, 32)),)
@@ -67,7 +67,7 @@ def test_what_the_model_gets_is_its_preprocessing(tmp_path: Path) -> None:
 
 
 def listed(root: Path, lines: str, *names: str) -> None:
-    """Folders, and a classes.txt beside them."""
+    """Write folders, and a classes.txt next to them."""
     (folders(root, *names) / "classes.txt").write_text(lines)
 
 
@@ -78,7 +78,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "empty": (lambda p: (folders(p, "a", "b") / "c").mkdir(), r"'c' hold\(s\) no photos"),
     "none": (lambda p: picture(0).save(p / "a.png"), "holds no folders"),
-    "number too large": (lambda p: folders(p, "1", "3"), "nobody can say which is which"),
+    "number too large": (lambda p: folders(p, "1", "3"), "folders cannot be mapped to classes"),
     "short list": (lambda p: listed(p, "a\nb\n", "a"), "lists 2 classes, the model has 3"),
     "not listed": (lambda p: listed(p, "a\nb\nc", "x"), r"'x' is not among classes.txt"),
     "listed twice": (lambda p: listed(p, "a\nA\nc", "a"), "names more than one"),
@@ -87,7 +87,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("bad", BAD_FOLDERS)
 def test_folders_that_are_no_classes_are_refused(bad: str, tmp_path: Path) -> None:
-    """With what was seen."""
+    """The refusal says what was seen."""
     make, message = BAD_FOLDERS[bad]
     make(tmp_path)
     with pytest.raises(CalibrationError, match=message):
@@ -95,7 +95,7 @@ def test_folders_that_are_no_classes_are_refused(bad: str, tmp_path: Path) -> No
 
 
 def test_only_classifiers_are_judged(tmp_path: Path) -> None:
-    """The first output of shape [batch, classes] answers; without one it is refused."""
+    """The first output of shape [batch, classes] says the class; a model without one is refused."""
     assert labelled.answers((TensorSpec("map", (1, 3, 8, 8)), TensorSpec("y", (1, 3)))) == 1
     with pytest.raises(CalibrationError, match="judges classifiers"):
         find(folders(tmp_path, "a"), outputs=(TensorSpec("map", (1, 3, 8, 8)),))
@@ -108,37 +108,40 @@ def arrays(path: Path, **more: np.ndarray) -> Path:
 
 
 def test_arrays_come_with_labels(tmp_path: Path) -> None:
-    """One for each row; the inputs are the model's."""
-    found = find(arrays(tmp_path / "e.npz"))
-    assert found.labels.tolist() == [0, 1, 2, 1]
-    assert [sample[0].shape for sample, _ in found.batches()] == [(1, 3, 32, 32)] * 4
+    """An archive gives one label for each row, and inputs of the model's shape."""
+    samples = find(arrays(tmp_path / "e.npz"))
+    assert samples.labels.tolist() == [0, 1, 2, 1]
+    assert [inputs[0].shape for inputs, _ in samples.batches()] == [(1, 3, 32, 32)] * 4
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         (np.array([0, 1, 2]), "3 labels for 4 samples"),
-        (np.array([0, 1, 2, 3]), r"no class of the model's 3 \(0 to 2\), the first is 3"),
+        (
+            np.array([0, 1, 2, 3]),
+            r"1 label\(s\) are outside the model's 3 classes \(0 to 2\); the first is 3",
+        ),
         (np.array([1, 2, 3, 1]), "Labels count from 0"),
         (np.array([-1, 2, 0, 1]), "the first is -1"),
         (np.array([0.0, 1, 2, 0]), "expected whole numbers"),
     ],
 )
 def test_wrong_labels_are_refused(labels: np.ndarray, message: str, tmp_path: Path) -> None:
-    """Too few, out of range, or no whole numbers."""
+    """Labels that are too few, out of range or not whole numbers are refused."""
     with pytest.raises(CalibrationError, match=message):
         find(arrays(tmp_path / "e.npz", labels=labels))
 
 
 def test_arrays_without_labels_are_refused(tmp_path: Path) -> None:
-    """And the name they must have is told."""
+    """The refusal gives the name that the array must have."""
     np.savez(tmp_path / "e.npz", x=np.zeros((4, 3, 32, 32), np.float32))
     with pytest.raises(CalibrationError, match="no array 'labels'"):
         find(tmp_path / "e.npz")
 
 
 def test_a_calibration_picture_may_not_judge(tmp_path: Path) -> None:
-    """Found by its pixels, under another name and in another encoding; the message names both."""
+    """A shared picture is found by its pixels, under another name and encoding; the message names both."""
     calibration = folders(tmp_path / "calibration", "any", photos=4)
     evaluation = folders(tmp_path / "evaluation", "1", "2")
     for path in evaluation.rglob("*.png"):  # make them different pictures first
