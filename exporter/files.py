@@ -60,6 +60,11 @@ def lowering_file(precision: Precision, name: str = "") -> str:
     return f"{name if precision == 'mixed' else precision}.lowering.npz"
 
 
+def simulation_file(precision: Precision) -> str:
+    """In OUT: what a precision makes of the model in a simulation, apart from any runtime."""
+    return f"{precision}.simulated.npz"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file of OUT aside and rename it: a reader sees the old one or the new one.
 

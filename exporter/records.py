@@ -28,6 +28,8 @@ Runner: TypeAlias = "Callable[[Sample], tuple[Array, ...]]"
 Status = Literal["passed", "failed", "not_run", "error"]
 Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
 QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
+SIMULATED: tuple[Precision, ...] = ("fp16", "w8", "w4")
+"""Their cost is simulated from the float program; quantised ones have a program of their own."""
 """Precisions whose program is quantised before any format lowers it."""
 FormatName = Literal["executorch", "torchscript", "onnx", "coreml"]
 

@@ -44,6 +44,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.randomness",
     "exporter.capture.reference",
     "exporter.capture.state",
+    "exporter.formats.simulation",
     "exporter.quantize.choice",
     "exporter.quantize.dynamic",
     "exporter.quantize.equalise",

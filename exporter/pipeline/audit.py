@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import held
-from exporter.files import EVIDENCE, MANIFEST, PREDICTIONS, digest_file, digest_path, lowering_file
+from exporter.files import (
+    EVIDENCE,
+    MANIFEST,
+    PREDICTIONS,
+    digest_file,
+    digest_path,
+    lowering_file,
+    simulation_file,
+)
 from exporter.pipeline import accuracy, cache, predictions, results, rights
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifact
@@ -17,6 +25,7 @@ from exporter.pipeline.workers.pool import Job, Outcome, Workers
 from exporter.records import QUANTIZED, Status
 
 if TYPE_CHECKING:
+    from exporter.report.manifest.schema import Artifact as ArtifactPart
     from exporter.report.manifest.schema import Manifest
 
 
@@ -91,11 +100,20 @@ def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
         elif digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        lowering = lowering_file(artifact.precision, artifact.name)
-        quantized = artifact.precision in QUANTIZED
-        if artifact.status == "passed" and quantized and lowering not in names:
-            problems.append(f"The manifest lists no {lowering}: {artifact.name} cannot be verified.")
+        for needed in _needed(artifact) - names if artifact.status == "passed" else ():
+            problems.append(f"The manifest lists no {needed}: {artifact.name} cannot be verified.")
     return problems
+
+
+def _needed(artifact: ArtifactPart) -> set[str]:
+    """Return the names of the files, beside the evidence, that a passed artifact was judged by."""
+    limits = artifact.verification.limits if artifact.verification else {}
+    needed = set()
+    if artifact.precision in QUANTIZED:
+        needed.add(lowering_file(artifact.precision, artifact.name))
+    elif "simulated_sqnr_db" in limits:
+        needed.add(simulation_file(artifact.precision))
+    return needed
 
 
 def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE
-from exporter.pipeline import cache, int8, results
+from exporter.pipeline import cache, int8, results, simulation
 from exporter.pipeline.context import TORCH, Context, Source, preload_of
 from exporter.pipeline.read import ensure_captured
 from exporter.pipeline.results import Built, load_data
@@ -115,28 +115,33 @@ def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
 
 
 def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built, ...]]:
-    """Make every variant, the float64 reference beside, and the figures of the int8 program."""
+    """Make every variant, the float64 reference beside, and what each precision costs."""
     quantize = int8.quantize_job(context)
     variants = [
         artifact_step(context, source, variant, quantize)
         for variant in context.variants
         if variant.precision != "mixed"
     ]
-    reference = [_reference_step(context, source)] if context.request.verify else []
+    reference_job = _reference_job(context, source)
+    reference = [_reference_step(context, source, reference_job)] if context.request.verify else []
     judgement = [int8.judge_step(context, source, quantize)] if int8.judged(context) else []
-    steps = [*variants, *judgement, *reference]
+    simulations = simulation.steps(context, source, reference_job)
+    steps = [*variants, *judgement, *reference, *simulations]
     made = iter(cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context, source)))
     built = tuple(next(made) for _ in variants)
     for quantization in (next(made) for _ in judgement):
         source = replace(source, quantization=quantization)
-    for notes in (next(made) for _ in reference):
+    for notes in made:
         source = replace(source, facts=replace(source.facts, notes=(*source.facts.notes, *notes)))
     return source, built
 
 
-def _reference_step(context: Context, source: Source) -> Step:
+def _reference_job(context: Context, source: Source) -> Job:
     arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
-    job = Job("the float64 reference", make_reference, arguments, preload=TORCH, cost_s=8)
+    return Job("the float64 reference", make_reference, arguments, preload=TORCH, cost_s=8)
+
+
+def _reference_step(context: Context, source: Source, job: Job) -> Step:
     return Step(
         "reference",
         source.key,

@@ -77,7 +77,7 @@ def cached(
                 files = {name: step.folder / name for name in step.files(results[step])}
                 cache.put(step.kind, step.key, results[step], files, step.result)
 
-    before = dict.fromkeys(job.after for job in makers if job.after is not None)
+    before = dict.fromkeys(job.after for job in makers if job.after is not None and job.after not in makers)
     for outcome in run(stage, [*makers, *before], on_outcome) if makers else ():
         if outcome.error is not None:
             results |= {step: step.failed(outcome.error) for step in makers.get(outcome.job, ())}

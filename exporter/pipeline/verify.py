@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter import sandbox
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.files import EVIDENCE, digest_path, lowering_file
+from exporter.files import EVIDENCE, digest_path, lowering_file, simulation_file
 from exporter.pipeline import results
 from exporter.pipeline.cache import Cache, key, toolchain
 from exporter.pipeline.context import Context, Run, Source, preload_of
@@ -23,6 +23,7 @@ from exporter.records import Array, Runner, Variant, Verdict
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import Evidence, Lowering, Stacks
+    from exporter.verify.simulation_io import Simulation
 
 REPEATED = 4
 """Samples that run a second time, in reverse: a runtime must not carry anything from call to call."""
@@ -30,14 +31,19 @@ HISTOGRAM_VALUES = 4096
 
 
 def verify_artifact(
-    path: Path, variant: Variant, evidence_path: Path, lowering_path: Path | None, expected: Expected
+    path: Path,
+    variant: Variant,
+    evidence_path: Path,
+    lowering_path: Path | None,
+    expected: Expected,
+    simulation_path: Path | None = None,
 ) -> Checked:
     """Read the written file, run it in its own runtime on the evidence, and judge it.
 
     A file that crashes its runtime kills only the process this runs in.
     """
     from exporter.formats import FORMATS
-    from exporter.verify import contract, reference_io
+    from exporter.verify import contract, reference_io, simulation_io
 
     module = FORMATS[variant.format]
     try:
@@ -64,6 +70,7 @@ def verify_artifact(
     except Exception as error:
         return Checked(structure, _failed(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_lowering(lowering_path) if lowering_path else None
+    simulation = simulation_io.load(simulation_path) if simulation_path else None
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
@@ -75,7 +82,7 @@ def verify_artifact(
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
     if outputs.problem:
         return Checked(structure, _failed(outputs.problem, runtime))
-    verdict = _judged(variant, runtime, found, outputs, lowering, expected)
+    verdict = _judged(variant, runtime, found, outputs, lowering, simulation, expected)
     return Checked(structure, verdict, histogram_values(outputs.samples[0]))
 
 
@@ -135,13 +142,16 @@ def _judged(
     evidence: Evidence,
     outputs: _Outputs,
     lowering: Lowering | None,
+    simulation: Simulation | None,
     expected: Expected,
 ) -> Verdict:
     from exporter.verify.compare import repeats
     from exporter.verify.judge import judge
 
     limits, labels = expected.limits, expected.labels
-    verdict = judge(variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits, labels)
+    verdict = judge(
+        variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits, labels, simulation
+    )
     if verdict.status == "passed" and (
         problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
     ):
@@ -202,13 +212,14 @@ def check_files(
 
 
 def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Expected, _: object) -> Job:
-    lowering = folder / lowering_file(variant.precision, variant.name)
+    lowering, simulation = _programs(folder, variant)
     arguments = (
         folder / file,
         variant,
         folder / EVIDENCE,
         lowering if lowering.exists() else None,
         expected,
+        simulation if simulation.exists() else None,
     )
     return Job(
         variant.name,
@@ -222,9 +233,15 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Exp
 
 
 def _verdict_key(folder: Path, variant: Variant, file: str, expected: results.Expected) -> str:
-    lowering = folder / lowering_file(variant.precision, variant.name)
-    digests = [digest_path(p) for p in (folder / file, folder / EVIDENCE, lowering) if p.exists()]
+    paths = (folder / file, folder / EVIDENCE, *_programs(folder, variant))
+    digests = [digest_path(path) for path in paths if path.exists()]
     return key(toolchain(), variant, digests, expected)
+
+
+def _programs(folder: Path, variant: Variant) -> tuple[Path, Path]:
+    """Return where the outputs of its quantised program, and of its simulation, would lie."""
+    names = lowering_file(variant.precision, variant.name), simulation_file(variant.precision)
+    return folder / names[0], folder / names[1]
 
 
 def _checked(checked: Checked) -> CheckedArtifact:

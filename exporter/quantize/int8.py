@@ -79,13 +79,11 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     """With every range fixed beforehand."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
     from exporter.quantize import annotate, equalise, norms, ranges, rounding
 
     module = copy.deepcopy(program.module())
-    norms.spell_out(module)
-    _fuse_conv_bn_(module)
+    norms.fold(module)
     equalise.equalise(module, samples)
     prepared = prepare_pt2e(module, annotate.quantizer())
     with torch.no_grad():

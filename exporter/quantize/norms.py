@@ -12,6 +12,14 @@ from torch import Tensor, fx
 from exporter.quantize import graphs
 
 
+def fold(module: fx.GraphModule) -> None:
+    """Fold every batch norm of a captured program into the convolution before it, in place."""
+    from torchao.quantization.pt2e.utils import _fuse_conv_bn_
+
+    spell_out(module)
+    _fuse_conv_bn_(module)
+
+
 def spell_out(module: fx.GraphModule) -> None:
     """Replace every such batch norm of a captured program, in place."""
     norms = [node for node in module.graph.nodes if node.target is torch.ops.aten.batch_norm.default]

@@ -307,4 +307,5 @@ def _parsed(request: ReleaseRequest, text: str) -> Manifest:
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
     samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
-    return {EVIDENCE, *(files.lowering_file(a.precision, a.name) for a in chosen), *samples}
+    programs = {files.lowering_file(a.precision, a.name) for a in chosen}
+    return {EVIDENCE, *programs, *(files.simulation_file(a.precision) for a in chosen), *samples}

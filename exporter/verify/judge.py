@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from exporter.records import Comparison, Limits, Precision, Variant, Verdict, WorstChannel
 from exporter.verify.compare import compare, not_finite
 from exporter.verify.discrete import compare_choices
-from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, whole
+from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.simulation_io import Simulation
 from exporter.verify.ties import untie
 from exporter.verify.tolerance import Tolerance
 from exporter.verify.worst import worst_channel
@@ -29,6 +31,7 @@ GATES: Mapping[str, Gate] = {
     "whole": whole.check,
     "channels": channels.check,
     "edges": edges.check,
+    "simulated": simulated.check,
 }
 """Name -> gate, in the order in which their reasons are of use: the first reason is shown."""
 
@@ -42,6 +45,7 @@ def judge(
     program: Lowering | None,
     limits: Limits,
     labels: Sequence[str] = (),
+    simulation: Simulation | None = None,
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
 
@@ -54,6 +58,7 @@ def judge(
         program: Its quantised program's own outputs, where it has one.
         limits: When it counts as equal.
         labels: Of the model's classes, where they have names.
+        simulation: What its precision makes of the model, where that was simulated.
 
     Returns:
         PASSED or FAILED with every figure; never NOT_RUN.
@@ -68,6 +73,8 @@ def judge(
         outputs=outputs,
         edge_outputs=edge_outputs,
         lowering=program,
+        simulation=simulation
+        or (Simulation(program.outputs, {}, program.rounding_floor_db) if program else None),
         comparison=comparison,
         edges=_compare_edges(evidence, edge_outputs, tolerances),
         tied_within=tolerances,
@@ -79,6 +86,7 @@ def judge(
         worst_channel=_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
         limits=applied,
     )
+    observation = replace(observation, limits=observation.limits | simulated.limit_db(observation))
     return Verdict(
         status="failed" if (reason := first_reason(observation)) else "passed",
         reason=reason or None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from exporter.records import Comparison, Precision, Variant, WorstChannel
 from exporter.verify.discrete import Choices
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.simulation_io import Simulation
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,8 @@ class Observation:
     """The artifact's on `evidence.edge_inputs`."""
     lowering: Lowering | None
     """Its quantised program's own outputs, where it has one."""
+    simulation: Simulation | None
+    """What its precision makes of the model; of a quantised artifact, what its program computes."""
     comparison: Comparison
     edges: Mapping[str, Comparison]
     """Each edge input by name, on its own scale."""
@@ -34,7 +37,7 @@ class Observation:
     choices: tuple[Choices, ...] = ()
     """Each output that is no float."""
     worst_channel: WorstChannel | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
     """The limits that hold for this artifact, resolved to figures; they are shown in the manifest."""
 
     @property

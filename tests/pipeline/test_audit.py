@@ -48,7 +48,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def keep_three(manifest: dict[str, Any]) -> None:
     manifest["artifacts"] = [a for a in manifest["artifacts"] if a["name"] in KEPT]
-    manifest["evidence"]["files"] = [e for e in manifest["evidence"]["files"] if e["file"] == EVIDENCE]
+    kept = {EVIDENCE, "fp16.simulated.npz"}
+    manifest["evidence"]["files"] = [e for e in manifest["evidence"]["files"] if e["file"] in kept]
     manifest["selected"] = "onnx-fp32"
 
 
@@ -210,6 +211,19 @@ def test_something_selected_that_did_not_pass_is_refused(out: Path) -> None:
     edit_manifest(lambda manifest: manifest.update(selected="coreml-fp16"))(out)
     with pytest.raises(VerificationError, match="not an artifact that passed"):
         verify_export(out)
+
+
+def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> None:
+    """Left out of the manifest it would leave the file to the fixed limits."""
+    listed = json.loads(manifest.dump(sample.report()))
+    (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
+    row |= {"precision": "fp16", "status": "passed"}
+    listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
+    for limits, expected in (({}, False), ({"simulated_sqnr_db": 60.0}, True)):
+        row["verification"]["limits"] = limits
+        found = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
+        problems = " ".join(audit._evidence_problems(tmp_path, found))
+        assert ("lists no fp16.simulated.npz" in problems) == expected
 
 
 @pytest.mark.parametrize(

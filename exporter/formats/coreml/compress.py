@@ -41,7 +41,7 @@ def compress(package: Package, precision: str) -> tuple[Package, str]:
     original = _weights(program)
     if not original:
         raise LoweringError(f"It has no weight of more than {MIN_ELEMENTS} values to compress.")
-    small = _smallest(original) if precision == "w4" else set(original)
+    small = smallest(original) if precision == "w4" else set(original)
     _quantize(program, small)
     _palettize(program, set(original) - small)
     note = f"Weights are {_sqnr_db(original, program):.1f} dB from the uncompressed ones."
@@ -91,7 +91,7 @@ def _weights(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
     }
 
 
-def _smallest(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
+def smallest(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
     left = SMALL_SHARE * sum(weight.size for weight in weights.values())
     chosen = set()
     for name, weight in sorted(weights.items(), key=lambda item: (item[1].size, item[0])):
@@ -115,12 +115,12 @@ def _palettize(program: Any, names: set[str]) -> None:
     import coremltools.optimize.coreml as optimize
     from coremltools.optimize.coreml._quantization_passes import palettize_weights
 
-    config = optimize.OpPalettizerConfig(mode="custom", lut_function=_palette, weight_threshold=MIN_ELEMENTS)
+    config = optimize.OpPalettizerConfig(mode="custom", lut_function=palette, weight_threshold=MIN_ELEMENTS)
     configs = dict.fromkeys(names, config)
     palettize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
 
 
-def _palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
+def palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
     """The 16 values with the least squared error, exactly; coremltools' own mode would need scikit-learn."""
     import numpy as np
     from coremltools._deps.kmeans1d import cluster

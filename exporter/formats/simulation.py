@@ -1,0 +1,189 @@
+"""Runs a float program as a narrower artifact stores and computes it: its cost, apart from any runtime.
+
+Half precision rounds every weight and every activation to float16, but for what `exporter.formats.half` keeps
+in float32. Artifacts of 8- and 4-bit weights compute in half precision too. Products are summed in float32:
+the order of a runtime's own sums is no part of the model, and the limits' margin is for it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree
+
+from exporter.formats import half
+from exporter.formats.coreml.compress import MIN_ELEMENTS, palette, smallest
+from exporter.quantize import norms
+from exporter.records import Array, Precision, Runner, Sample
+
+_OPERATORS: Mapping[str, str] = {
+    aten: onnx
+    for onnx, names in {
+        "BatchNormalization": "batch_norm _native_batch_norm_legit_no_training",
+        "LayerNormalization": "layer_norm native_layer_norm rms_norm _fused_rms_norm",
+        "GroupNormalization": "group_norm native_group_norm",
+        "InstanceNormalization": "instance_norm",
+        "Softmax": "softmax _softmax log_softmax _log_softmax _safe_softmax",
+        "ReduceSum": "sum prod var std var_mean std_mean norm linalg_vector_norm logsumexp "
+        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d",
+        "ReduceMean": "mean",
+        "AveragePool": "avg_pool1d avg_pool2d avg_pool3d",
+        "CumSum": "cumsum",
+        "Exp": "exp exp2 expm1",
+        "Log": "log log2 log10 log1p",
+        "Pow": "pow",
+        "Square": "square",
+        "Sqrt": "sqrt rsqrt",
+        "Reciprocal": "reciprocal",
+        "Reshape": "view reshape flatten unflatten expand squeeze unsqueeze permute transpose "
+        "clone contiguous alias detach",
+        "Tanh": "tanh sigmoid erf",
+        "Add": "add sub mul div neg abs clamp clamp_min minimum maximum where rsub",
+    }.items()
+    for aten in names.split()
+}
+"""ATen operator -> the name that `half` knows one of its kind by."""
+_NORMS = frozenset({"BatchNormalization"})
+
+
+def runner(program: torch.export.ExportedProgram, precision: Precision) -> Runner:
+    """The program with its weights and activations rounded.
+
+    Args:
+        program: A float program; left as it is.
+        precision: One of `records.SIMULATED`.
+
+    Returns:
+        A runner that takes and gives what the program does.
+    """
+    module = copy.deepcopy(program.module())
+    norms.fold(module)
+    interpreter = HalfInterpreter(module, stored_weights(module, precision))
+
+    def run(sample: Sample) -> Sample:
+        tensors = [torch.from_numpy(np.array(array)) for array in sample]
+        with torch.inference_mode():
+            outputs = interpreter.run(*tensors)
+        return tuple(t.float().numpy() if t.is_floating_point() else t.numpy() for t in _leaves(outputs))
+
+    return run
+
+
+def _leaves(outputs: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
+
+
+class HalfInterpreter(fx.Interpreter):
+    """Rounds what an operator reads and writes to float16, where a half-precision artifact does."""
+
+    def __init__(self, module: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(module)
+        self._weights = weights
+        self._rounded: dict[int, Tensor] = {}
+        self._float32 = _float32_nodes(module.graph)
+        self._fused = _fused_nodes(module.graph)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute a node, on rounded values unless it stays in float32."""
+        if n.op == "get_attr":
+            return self._weights.get(str(n.target), super().run_node(n))
+        if n.op != "call_function" or n in self._float32:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        args, kwargs = _pytree.tree_map(to_half, (args, kwargs))
+        result = self.call_function(n.target, args, kwargs)
+        return result if n in self._fused else _pytree.tree_map(to_half, result)
+
+
+def to_half(value: Any) -> Any:
+    """Round a float tensor to float16's values, kept as float32; other values stay as they are.
+
+    What needs no rounding is returned as it is: a later operator may write into it through a view.
+    """
+    if not isinstance(value, Tensor) or value.dtype not in (torch.float32, torch.float64):
+        return value
+    rounded = value.half().to(value.dtype)
+    return value if torch.equal(rounded, value) else rounded
+
+
+def _float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    nodes = [half.Node(_operator(n), tuple(_values(n)), (n.name,), _has_matrix(n)) for n in calls]
+    outputs = [n.name for n in graph.output_node().all_input_nodes]
+    return frozenset(calls[i] for i in half.float32_nodes(nodes, outputs))
+
+
+def _fused_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+    """Layers that only a batch norm reads: it is folded into their weights, nothing is rounded between."""
+    return frozenset(
+        node for node in graph.nodes if node.users and all(_operator(user) in _NORMS for user in node.users)
+    )
+
+
+def _operator(node: fx.Node) -> str:
+    name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
+    if name == "mul" and len(node.args) > 1 and node.args[0] is node.args[1]:
+        return "Square"
+    return _OPERATORS.get(name, name)
+
+
+def _values(node: fx.Node) -> Iterator[str]:
+    return (value.name for value in node.all_input_nodes if value.op != "get_attr")
+
+
+def _has_matrix(node: fx.Node) -> bool:
+    shapes = [n.meta["val"].shape for n in node.all_input_nodes if n.op == "get_attr" and "val" in n.meta]
+    return any(half.is_matrix(shape) for shape in shapes)
+
+
+def stored_weights(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
+    """Attribute of the graph -> its weights of two or more dimensions, as an artifact stores them."""
+    if precision == "fp16":
+        return {}
+    weights = {name: value for name in _attributes(module) if _is_weight(value := _attribute(module, name))}
+    arrays = {name: value.detach().numpy() for name, value in weights.items()}
+    small = smallest(arrays) if precision == "w4" else set(arrays)
+    return {
+        name: torch.from_numpy(_eight_bits(array) if name in small else _four_bits(array))
+        for name, array in arrays.items()
+    }
+
+
+def _attributes(module: fx.GraphModule) -> set[str]:
+    return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+
+
+def _attribute(module: fx.GraphModule, name: str) -> Any:
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _is_weight(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() >= 2
+        and value.numel() > MIN_ELEMENTS
+    )
+
+
+def _eight_bits(weight: Array) -> Array:
+    """Linear and symmetric, a scale for each output channel."""
+    axes = tuple(range(1, weight.ndim))
+    scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    stored: Array = (np.rint(weight / scale) * scale).astype(np.float32)
+    return stored
+
+
+def _four_bits(weight: Array) -> Array:
+    """The best palette of 16 values for the whole tensor, in half precision."""
+    values, positions = palette(weight.astype(np.float16))
+    stored: Array = values[positions].astype(np.float32).reshape(weight.shape)
+    return stored

@@ -1,0 +1,96 @@
+"""What a precision costs a model, simulated from its float program: when that runs, and what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.files import simulation_file
+from exporter.pipeline import cache
+from exporter.pipeline.context import TORCH, Context, Source
+from exporter.pipeline.steps import Step
+from exporter.pipeline.workers.pool import Job
+from exporter.records import SIMULATED, Precision, Runner, Sample
+
+if TYPE_CHECKING:
+    from exporter.verify.reference_io import Stacks
+
+
+def steps(context: Context, source: Source, reference: Job) -> list[Step]:
+    """Return a step for each precision of the run that is simulated.
+
+    Args:
+        context: The run.
+        source: The checkpoint.
+        reference: Writes the evidence, whose inputs are run.
+    """
+    if not context.request.verify:
+        return []
+    precisions = dict.fromkeys(variant.precision for variant in context.variants)
+    return [
+        _step(context, source, reference, precision) for precision in precisions if precision in SIMULATED
+    ]
+
+
+def _step(context: Context, source: Source, reference: Job, precision: Precision) -> Step:
+    target = context.folders.out / simulation_file(precision)
+    arguments = (context.folders.work, context.evidence, target, precision)
+
+    def job(_: object) -> Job:
+        # The evidence is there already when it came from the cache.
+        after = None if context.evidence.exists() else reference
+        return Job(f"what {precision} costs", simulate, arguments, preload=TORCH, cost_s=6, after=after)
+
+    return Step(
+        "simulation",
+        cache.key(source.key, precision) if source.key else "",
+        tuple[str, ...],
+        job,
+        folder=context.folders.out,
+        files=lambda _: (target.name,),
+        failed=lambda error: _notes(precision, error),
+        keep=lambda notes: not notes,
+    )
+
+
+def _notes(precision: Precision, error: Exception) -> tuple[str, ...]:
+    return (f"What {precision} costs could not be simulated ({error}): fixed limits alone judge it.",)
+
+
+def simulate(work: Path, evidence: Path, target: Path, precision: Precision) -> tuple[str, ...]:
+    """Run the captured program as the precision rounds it, on every verification and edge input.
+
+    Args:
+        work: Holds what `capture_model` wrote.
+        evidence: Holds the inputs.
+        target: Where the outputs are written.
+        precision: What is simulated.
+
+    Returns:
+        Notes for the user: none.
+    """
+    from exporter.capture import program
+    from exporter.formats import simulation
+    from exporter.verify import reference_io, simulation_io
+
+    captured = program.load(work)
+    if captured.program is None:
+        return ()  # nothing of a precision below fp32 is made without a graph
+    found = reference_io.load(evidence)
+    run = simulation.runner(captured.program, precision)
+    outputs = reference_io.stack([run(sample) for sample in found.samples()])
+    run = simulation.runner(captured.program, precision)  # with the state that the model starts from
+    edges = dict(zip(found.edge_names, found.edges(), strict=True))
+    simulation_io.save(simulation_io.Simulation(outputs, _edge_outputs(run, edges)), target)
+    return ()
+
+
+def _edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:
+    from exporter.verify.reference_io import stack
+
+    outputs = {}
+    for name, sample in edges.items():
+        with contextlib.suppress(Exception):  # the model's own code refuses it: the reference says so
+            outputs[name] = stack([run(sample)])
+    return outputs

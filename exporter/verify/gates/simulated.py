@@ -1,0 +1,181 @@
+"""An artifact may be as far from the reference as its precision costs on this model, and little further.
+
+The cost is that of a simulation: the float program with its weights and activations rounded as the artifact
+stores and computes them. An artifact rounds in other places than the simulation and sums in another order,
+so that its noise has about the same level but other values; a fault (a lost bias, another activation, another
+scale) adds an error that does not average out. So three figures are held to multiples of the simulated
+error's root mean square: the artifact's own error, the error of each channel, and, of the difference from
+the simulation, its mean over the samples (an offset) and its projection on the output (a gain).
+
+The margins were measured on onnx-fp16 artifacts of 24 right networks and their faulty copies: see
+docs/explanation/verification.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.records import Array, Variant
+from exporter.verify.observation import Observation
+from exporter.verify.reference_io import Stacks
+
+NOISE = 2.0
+"""Times the simulated error that the whole output's error may be. Right artifacts reach 1.0."""
+CHANNEL = 5.0
+"""Times its simulated error (at least half the output's) that a channel's error may be. They reach 2.6."""
+OFFSET = 0.5
+"""Times the simulated error that the offsets' root mean square may be. They reach 0.3."""
+GAIN = 0.5
+"""Times the simulated error, as a share of the output's variation, that the gain may be off. They reach 0.34
+on eight samples."""
+EDGE = 5.0
+"""Times the simulated error that one edge input's error may be: it is a single sample."""
+SMALLEST = 2.0**-13
+"""Simulated errors below this share of the output count as this: half a unit in float16's last place."""
+SHARE = 0.9
+"""Share of the samples that is judged, the best first: rounding turns a choice (an index, a threshold) in a
+few of them, here and there in others."""
+SUMS_IN_HALF = frozenset({"coreml", "vulkan"})
+SUMS_MARGIN = 4.0
+"""Times more for backends that may sum in float16, which the simulation does in float32."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One output's figures, each as a multiple of the simulated error."""
+
+    simulated_db: float
+    """The simulation's signal-to-noise ratio."""
+    noise: float
+    channel: float
+    worst: tuple[int, int]
+    """Axis (of one call's output) and index of the channel with the largest error."""
+    offset: float
+    gain: float
+
+
+def check(observation: Observation) -> str:
+    """Fail outputs that are further from the model's than the precision costs on this model."""
+    if observation.simulation is None:
+        return ""
+    margin = _margin(observation.variant)
+    samples = len(observation.evidence.inputs[0]) if observation.evidence.inputs else 0
+    for index, found in figures(observation).items():
+        if reason := _reason(found, margin, samples):
+            return (
+                f"Output {index} is not what {observation.precision} makes of this model, which a simulation "
+                f"puts at {found.simulated_db:.1f} dB SQNR: {reason}."
+            )
+    return _edge_reason(observation, EDGE * margin)
+
+
+def _margin(variant: Variant) -> float:
+    return SUMS_MARGIN if variant.backend in SUMS_IN_HALF else 1.0
+
+
+def limit_db(observation: Observation) -> dict[str, float]:
+    """Return the SQNR that the simulation reaches, and the least that is allowed; nothing without one."""
+    found = figures(observation) if observation.simulation else {}
+    if not found:
+        return {}
+    simulated = min(f.simulated_db for f in found.values())
+    allowed = 20 * math.log10(NOISE * _margin(observation.variant))
+    return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": simulated - allowed}
+
+
+def figures(observation: Observation) -> dict[int, Figures]:
+    """Return the figures of every float output that can be judged by the simulation, by its index."""
+    assert observation.simulation is not None
+    stacks = (observation.evidence.reference, observation.simulation.outputs, observation.outputs)
+    ties = 10 ** (-observation.simulation.rounding_floor_db / 20)
+    return {i: _figures(y, s, a, ties) for i, y, s, a in _comparable(*stacks)}
+
+
+def _comparable(
+    reference: Stacks, simulated: Stacks, actual: Stacks
+) -> Iterator[tuple[int, Array, Array, Array]]:
+    """Yield the float outputs whose shapes agree and whose values are all finite."""
+    for i, arrays in enumerate(zip(reference, simulated, actual, strict=False)):
+        floats = all(a.dtype.kind == "f" for a in arrays)
+        if floats and len({a.shape for a in arrays}) == 1 and arrays[0].size:
+            y, s, a = (array.astype(np.float64) for array in arrays)
+            if all(np.isfinite(array).all() for array in (y, s, a)) and y.any():
+                yield i, y, s, a
+
+
+def _rms(array: Array) -> float:
+    return float(np.sqrt((array**2).mean()))
+
+
+def _figures(y: Array, s: Array, a: Array, ties: float) -> Figures:
+    """Compare one output; `ties` is the share of the output that other roundings of the simulation change."""
+    energies = ((a - y).reshape(len(y), -1) ** 2).sum(axis=1)
+    judged = np.sort(np.argsort(energies, kind="stable")[: math.ceil(SHARE * len(y))])
+    y, s, a = y[judged], s[judged], a[judged]
+    error = math.hypot(max(_rms(s - y), SMALLEST * _rms(y)), ties * _rms(s))
+    channel, worst = _worst_channel(s - y, a - y, error)
+    varying = y - y.mean(axis=0)
+    energy = float((varying**2).sum())
+    gain = abs(float(((a - s) * varying).sum())) / energy if energy else 0.0
+    return Figures(
+        simulated_db=20 * math.log10(_rms(y) / error),
+        noise=_rms(a - y) / error,
+        channel=channel,
+        worst=worst,
+        offset=_rms((a - s).mean(axis=0)) / error,
+        gain=gain * _rms(varying) / error,
+    )
+
+
+def _worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float, tuple[int, int]]:
+    """Return the largest error of a slice of any axis as a multiple of its simulated error, and the slice."""
+    worst, where = 0.0, (0, 0)
+    for axis in range(1, actual.ndim):
+        others = tuple(i for i in range(actual.ndim) if i != axis)
+        expected = np.sqrt((simulated**2).mean(axis=others))
+        ratios = np.sqrt((actual**2).mean(axis=others)) / np.maximum(expected, error / 2)
+        if ratios.max() > worst:
+            worst, where = float(ratios.max()), (axis - 1, int(ratios.argmax()))
+    return worst, where
+
+
+def _reason(found: Figures, margin: float, samples: int) -> str:
+    # What is random averages out over the samples only; with few of them more of it is left.
+    few = 1 / math.sqrt(max(samples, 1))
+    offset, gain = max(OFFSET, 1.5 * few) * margin, max(GAIN, 2 * few) * margin
+    axis, index = found.worst
+    judged = (
+        ("its error is", found.noise, NOISE * margin),
+        (f"the error at {index} of axis {axis} is", found.channel, CHANNEL * margin),
+        ("it is scaled, its gain is off by", found.gain, gain),
+        ("it is shifted, its offset is", found.offset, offset),
+    )
+    return next(
+        (
+            f"{words} {times:.1f} times the simulated error, at most {limit:.1f} times is allowed"
+            for words, times, limit in judged
+            if times > limit
+        ),
+        "",
+    )
+
+
+def _edge_reason(observation: Observation, allowed: float) -> str:
+    simulation = observation.simulation
+    assert simulation is not None
+    for index, name in enumerate(observation.evidence.edge_names):
+        row = slice(index, index + 1)
+        expected = tuple(y[row] for y in observation.evidence.edge_reference)
+        actual = tuple(a[row] for a in observation.edge_outputs)
+        for output, y, s, a in _comparable(expected, simulation.edges.get(name, ()), actual):
+            times = _rms(a - y) / max(_rms(s - y), 2 * SMALLEST * _rms(y))
+            if times > allowed:
+                return (
+                    f"On the edge input '{name}' the error of output {output} is {times:.1f} times what "
+                    f"{observation.precision} costs in a simulation; at most {allowed:g} times is allowed."
+                )
+    return ""

@@ -1,0 +1,58 @@
+"""What a simulation of a precision gave, as a file beside the evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.errors import VerificationError
+from exporter.records import Array
+from exporter.verify.reference_io import Stacks, arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What a precision makes of the model, apart from any runtime.
+
+    `outputs` belong to the evidence's inputs, `edges` to its edge inputs by name; an edge input that the
+    simulation cannot run is left out.
+    """
+
+    outputs: Stacks
+    edges: dict[str, Stacks]
+    rounding_floor_db: float = math.inf
+    """SQNR of the simulation against itself where other roundings change it (`Lowering`)."""
+
+
+def save(simulation: Simulation, path: Path) -> None:
+    """Write a simulation as one compressed .npz without pickles."""
+    groups = {"outputs": simulation.outputs, **{f"edge/{n}": s for n, s in simulation.edges.items()}}
+    stored = {f"{group}/{i}": array for group, stacks in groups.items() for i, array in enumerate(stacks)}
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, **stored)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Simulation:
+    """Read what `save` wrote.
+
+    Raises:
+        VerificationError: It is not such a file.
+    """
+    found = arrays(path)
+    groups: dict[str, list[Array]] = {}
+    for index, key in sorted((int(key.rpartition("/")[2]), key) for key in found if _is_entry(key)):
+        group = groups.setdefault(key.rpartition("/")[0], [])
+        if index == len(group):
+            group.append(found[key])
+    if not groups.get("outputs"):
+        raise VerificationError(f"{path.name} is not a simulation of this model.", "Export again.")
+    edges = {name.removeprefix("edge/"): tuple(s) for name, s in groups.items() if name != "outputs"}
+    return Simulation(tuple(groups["outputs"]), edges)
+
+
+def _is_entry(key: str) -> bool:
+    group, _, index = key.rpartition("/")
+    return index.isdecimal() and (group == "outputs" or group.startswith("edge/"))
