@@ -315,6 +315,25 @@ class WorstChannel:
     """Why the artifact fails because of it, in words; empty when it does not."""
 
 
+TaskName = Literal["", "boxes", "masks", "keypoints", "images", "embeddings", "sequences", "regression"]
+"""What a model is for; empty where nobody said it. `exporter.verify.tasks` measures each."""
+
+
+@dataclass(frozen=True)
+class TaskMeasure:
+    """The figure that a model's task is known by, of an artifact's outputs against the model's."""
+
+    task: str
+    """"boxes", "masks", … (`exporter.verify.tasks`)."""
+    name: str
+    """"mIoU", "PSNR", …"""
+    value: float
+    unit: str
+    limit: float
+    passed: bool
+    detail: str = ""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One artifact, judged."""
@@ -332,6 +351,8 @@ class Verdict:
     """The limits that were applied, by name, as resolved."""
     worst_channel: WorstChannel | None = None
     """None where no channel has an error, or nothing could be compared."""
+    task: TaskMeasure | None = None
+    """None where no task was named and the outputs do not say which it is."""
 
 
 @dataclass(frozen=True)
@@ -497,6 +518,8 @@ class Report:
     seconds: float
     stage_seconds: Mapping[str, float]
     labels: tuple[str, ...] = ()
+    task: TaskName = ""
+    """As the user named it; empty leaves it to the outputs."""
     limits: Limits = Limits()
     """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
     operator_costs: tuple[OperatorCost, ...] = ()

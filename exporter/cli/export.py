@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -32,7 +32,7 @@ from exporter.cli.device import Device, run_bench
 from exporter.config import options
 from exporter.config.request import ModelRequest, Request
 from exporter.errors import NothingPassedError, RequirementError, UsageError
-from exporter.records import Report
+from exporter.records import Report, TaskName
 
 CARD_SUFFIX = ".toml"
 RENAMED = "--calibration-curve is now --calibration-sweep; the old name goes with the next version."
@@ -99,6 +99,14 @@ def export_command(
     ] = "",
     require: Annotated[
         str, typer.Option(metavar="A,B", help="Formats, precisions or artifacts that must pass (exit 7).")
+    ] = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What the model is for, whose measure every artifact must meet: boxes, masks, keypoints, "
+            "images, embeddings, sequences, regression.",
+        ),
     ] = "",
     limits: Annotated[
         str, typer.Option(metavar="K=V,…", help="Change verification limits, as int8_min_sqnr_db=15.")
@@ -195,6 +203,7 @@ def export_command(
         formats=options.names(formats),
         precisions=options.names(precisions),
         limits=options.limits(limits),
+        task=options.one_of("--task", task, get_args(TaskName)),
         budget_ms=budget,
         evaluation=evaluation,
         max_drop=max_drop,

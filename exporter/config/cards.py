@@ -19,7 +19,7 @@ from exporter.config.packaged import Packaged, find
 from exporter.config.request import Request
 from exporter.config.toml_file import Table
 from exporter.errors import CalibrationError, CheckpointError, UsageError
-from exporter.records import DTYPE_PATTERN, Limits, Preprocessing, TensorSpec
+from exporter.records import DTYPE_PATTERN, Limits, Preprocessing, TaskName, TensorSpec
 
 SUFFIX = ".toml"
 Positive = Annotated[float, Field(gt=0)]
@@ -153,6 +153,8 @@ class CardFile(Table):
     calibration: DataTable | None = None
     evaluation: EvaluationTable | None = None
     limits: LimitsTable = LimitsTable()
+    task: TaskName = ""
+    """As `--task`."""
     artifacts: ArtifactsTable = ArtifactsTable()
 
 
@@ -209,6 +211,7 @@ CARD_FIELDS = frozenset(
         "samples",
         "state",
         "std",
+        "task",
         "torchscript",
         "trust",
         "weights_from_arch",
@@ -260,6 +263,7 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         state=listed.artifacts.state,
         allow_synthetic=listed.artifacts.allow_synthetic,
         limits=_limits(listed.limits),
+        task=listed.task,
         budget_ms=listed.budget_ms,
         evaluation=_data(card, "evaluation", listed.evaluation),
         max_drop=listed.evaluation.max_drop if listed.evaluation else Request.max_drop,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from exporter.records import Limits, Preprocessing, TensorSpec
+from exporter.records import Limits, Preprocessing, TaskName, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class Request(ModelRequest):
     """Labelled data: a folder of photos with a folder per class, or an .npz with an array `labels`."""
     max_drop: float = 1.0
     """Points of top-1 that an artifact may lose on it against eager float32."""
+    task: TaskName = ""
+    """What the model is for, whose measure every artifact must meet; empty leaves it to the outputs, and then
+    the measure is shown only."""
     search: bool = False
     """Look for the operators to keep in float: artifacts of precision "mixed"."""
     min_sqnr_db: float = 24.0

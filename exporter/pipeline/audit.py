@@ -154,7 +154,9 @@ def _check(
 ) -> Mapping[str, CheckedArtifact]:
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     weights = listed.evidence.matrix_weights
-    expected = results.Expected(listed.inputs, listed.outputs, weights, listed.limits, listed.labels)
+    expected = results.Expected(
+        listed.inputs, listed.outputs, weights, listed.limits, listed.labels, listed.task
+    )
     allowed = rights.to_verify(out)
     with held.scratch("verify") as folder, Workers(workers, folder / "log", allowed) as pool:
         done = 0

@@ -116,6 +116,7 @@ def make_report(
         labels=facts.labels,
         evidence_files=_evidence(context),
         limits=request.limits,
+        task=request.task,
         operator_costs=source.quantization.costs if source.quantization else (),
         matrix_weights=facts.matrix_weights,
         evaluation=extras.evaluation,

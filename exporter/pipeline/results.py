@@ -19,6 +19,7 @@ from exporter.records import (
     OperatorCost,
     Preprocessing,
     Structure,
+    TaskName,
     TensorSpec,
     Variant,
     Verdict,
@@ -87,6 +88,8 @@ class Expected:
     matrix_weights: int
     limits: Limits
     labels: tuple[str, ...] = ()
+    task: TaskName = ""
+    """As the user named it; empty leaves it to the outputs."""
 
 
 @dataclass(frozen=True, eq=False)

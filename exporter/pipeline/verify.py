@@ -148,9 +148,17 @@ def _judged(
     from exporter.verify.compare import repeats
     from exporter.verify.judge import judge
 
-    limits, labels = expected.limits, expected.labels
     verdict = judge(
-        variant, runtime, evidence, outputs.samples, outputs.edges, lowering, limits, labels, simulation
+        variant,
+        runtime,
+        evidence,
+        outputs.samples,
+        outputs.edges,
+        lowering,
+        expected.limits,
+        expected.labels,
+        simulation,
+        expected.task,
     )
     if verdict.status == "passed" and (
         problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
@@ -185,7 +193,9 @@ def expected(context: Context, source: Source) -> results.Expected:
     """What every artifact of this run is checked against."""
     facts = source.facts
     limits = context.request.limits
-    return results.Expected(facts.inputs, facts.outputs, facts.matrix_weights, limits, facts.labels)
+    return results.Expected(
+        facts.inputs, facts.outputs, facts.matrix_weights, limits, facts.labels, context.request.task
+    )
 
 
 def check_files(

@@ -243,6 +243,7 @@ def _artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
             ("Runtime", verdict.runtime),
             ("Limits", limits),
             ("Worst channel", text.worst_channel(verdict.worst_channel)),
+            ("Task", text.task(verdict.task)),
             ("On edge inputs", _comparison(verdict.edge)),
             ("Against its own quantised program", _comparison(verdict.lowering)),
         ]

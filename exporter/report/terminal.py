@@ -93,6 +93,8 @@ def _choice(report: Report, console: Console) -> None:
         worst = chosen.verdict and text.worst_channel(chosen.verdict.worst_channel)
         if worst:
             _line(console, f"Its worst channel is {worst}.")
+        if chosen.verdict and chosen.verdict.task:
+            _line(console, f"Its task: {text.task(chosen.verdict.task)}.")
 
 
 def _reasons(report: Report, console: Console) -> None:

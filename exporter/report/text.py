@@ -15,6 +15,7 @@ from exporter.records import (
     Preprocessing,
     Report,
     Status,
+    TaskMeasure,
     TensorSpec,
     WorstChannel,
 )
@@ -98,6 +99,15 @@ def worst_channel(worst: WorstChannel | None) -> str:
         f"{worst.channel}{label}: {decibels(worst.sqnr_db)} against its own variation, "
         f"at least {decibels(worst.limit_db)} expected"
     )
+
+
+def task(measure: TaskMeasure | None) -> str:
+    """Return the measure of a model's task; an empty string when there is none."""
+    if measure is None:
+        return ""
+    unit = f" {measure.unit}" if measure.unit else ""
+    within = "" if measure.passed else f", beyond {measure.limit:g}"
+    return f"{measure.task}, {measure.name} {measure.value:.4g}{unit}{within} ({measure.detail})"
 
 
 def points(value: float | None) -> str:

@@ -16,9 +16,12 @@ from exporter.records import Comparison, Limits, Precision, Variant, Verdict, Wo
 from exporter.verify.compare import compare, not_finite
 from exporter.verify.discrete import compare_choices
 from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
+from exporter.verify.gates import task as task_gate
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
 from exporter.verify.simulation_io import Simulation
+from exporter.verify.tasks import measured
+from exporter.verify.tasks.measure import Outputs
 from exporter.verify.ties import untie
 from exporter.verify.tolerance import Tolerance
 from exporter.verify.worst import worst_channel
@@ -32,6 +35,7 @@ GATES: Mapping[str, Gate] = {
     "channels": channels.check,
     "edges": edges.check,
     "simulated": simulated.check,
+    "task": task_gate.check,
 }
 """Name -> gate, in the order in which their reasons are of use: the first reason is shown."""
 
@@ -46,6 +50,7 @@ def judge(
     limits: Limits,
     labels: Sequence[str] = (),
     simulation: Simulation | None = None,
+    task: str = "",
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
 
@@ -59,6 +64,7 @@ def judge(
         limits: When it counts as equal.
         labels: Of the model's classes, where they have names.
         simulation: What its precision makes of the model, where that was simulated.
+        task: The model's, where the user named it; empty leaves it to the outputs.
 
     Returns:
         PASSED or FAILED with every figure; never NOT_RUN.
@@ -84,6 +90,13 @@ def judge(
         if comparison.problem
         else compare_choices(evidence.reference, outputs, evidence.eager_errors, tolerances),
         worst_channel=_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        task=None
+        if comparison.problem
+        else measured(
+            Outputs(evidence.output_names, evidence.inputs, evidence.reference, outputs, variant.precision),
+            task,
+        ),
+        task_named=task,
         limits=applied,
     )
     observation = replace(observation, limits=observation.limits | simulated.limit_db(observation))
@@ -96,6 +109,7 @@ def judge(
         lowering=observation.against_program,
         limits=observation.limits,
         worst_channel=observation.worst_channel,
+        task=observation.task,
     )
 
 

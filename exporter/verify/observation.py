@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from exporter.records import Comparison, Precision, Variant, WorstChannel
+from exporter.records import Comparison, Precision, TaskMeasure, Variant, WorstChannel
 from exporter.verify.discrete import Choices
 from exporter.verify.reference_io import Evidence, Lowering, Stacks
 from exporter.verify.simulation_io import Simulation
@@ -37,6 +37,9 @@ class Observation:
     choices: tuple[Choices, ...] = ()
     """Each output that is no float."""
     worst_channel: WorstChannel | None = None
+    task: TaskMeasure | None = None
+    task_named: str = ""
+    """The task that the user named; empty when the outputs alone said it."""
     limits: dict[str, float] = field(default_factory=dict)
     """The limits that hold for this artifact, resolved to figures; they are shown in the manifest."""
 

@@ -23,7 +23,8 @@ NAMES = ("zeros", "saturated")
 
 
 def noise(seed: int, level: float, shape: tuple[int, ...] = REFERENCE.shape) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape) * level
+    values: np.ndarray = np.random.default_rng(seed).normal(size=shape) * level
+    return values
 
 
 SIMULATED = Simulation(

@@ -51,6 +51,7 @@ def dump(report: Report) -> str:
             "verdict": {"numerics": report.numerics, "budget": report.budget},
             "evidence": _evidence(report),
             "limits": asdict(report.limits),
+            "task": report.task,
             "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
             "calibration_sweep": [
                 {
@@ -219,6 +220,7 @@ def _verification(verdict: Verdict) -> dict[str, Any]:
         "edge": verdict.edge and _figures(verdict.edge),
         "lowering": verdict.lowering and _figures(verdict.lowering),
         "worst_channel": verdict.worst_channel and asdict(verdict.worst_channel),
+        "task": verdict.task and asdict(verdict.task),
     }
 
 

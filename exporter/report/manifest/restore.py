@@ -47,6 +47,7 @@ def report(listed: schema.Manifest) -> Report:
         operator_costs=tuple(item.record() for item in listed.operator_costs),
         mixed_points=tuple(item.record() for item in listed.mixed_points),
         limits=listed.limits,
+        task=listed.task,
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},
         calibration_sweep=tuple(point.record() for point in listed.calibration_sweep),
@@ -99,6 +100,7 @@ def _verdict(row: schema.Artifact) -> Verdict | None:
         lowering=_comparison(found.lowering),
         limits=found.limits,
         worst_channel=found.worst_channel,
+        task=found.task,
     )
 
 

@@ -23,6 +23,8 @@ from exporter.records import (
     Precision,
     Preprocessing,
     Status,
+    TaskMeasure,
+    TaskName,
     Variant,
     WorstChannel,
 )
@@ -107,6 +109,7 @@ class Verification(Figures):
     edge: Figures | None = None
     lowering: Figures | None = None
     worst_channel: WorstChannel | None = None
+    task: TaskMeasure | None = None
 
 
 class Structure(Part):
@@ -213,6 +216,7 @@ class Manifest(Part):
     verdict: Verdicts
     evidence: Evidence = Evidence(kind="none", count=0)
     limits: Limits = Limits()
+    task: TaskName = ""
     accuracy: Evaluation | None = None
     calibration_sweep: tuple[CurvePoint, ...] = Field(
         default=(), validation_alias=AliasChoices("calibration_sweep", "calibration_curve")

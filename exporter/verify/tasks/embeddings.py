@@ -1,0 +1,51 @@
+"""Vectors to compare with each other: their direction, and who is nearest to whom."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.records import Array, TaskMeasure
+from exporter.verify.tasks.measure import Outputs, merged
+
+EXACT, LOSSY = 0.9999, 0.98
+MIN_WIDTH = 16
+UNIT = 1e-3
+
+
+def detect(outputs: Outputs) -> bool:
+    """Take an output named after embeddings, or vectors that all have length one."""
+    index = outputs.find("embed")
+    if index is not None:
+        return outputs.reference[index].ndim == 3 and outputs.reference[index].dtype.kind == "f"
+    index = outputs.first_float(3)
+    if index is None or outputs.reference[index].shape[2] < MIN_WIDTH:
+        return False
+    y = merged(outputs.reference[index])
+    return bool((np.abs(np.linalg.norm(y, axis=1) - 1) < UNIT).all() and (y < 0).any())
+
+
+def measure(outputs: Outputs) -> TaskMeasure | None:
+    """Return the worst sample's cosine with the model's vector, and how many nearest neighbours stay."""
+    index = outputs.find("embed")
+    index = outputs.first_float(3) if index is None else index
+    if index is None:
+        return None
+    y, a = (_unit(merged(stack[index])) for stack in (outputs.reference, outputs.actual))
+    value = float((y * a).sum(axis=1).min())
+    ranks = float((_nearest(y, y) == _nearest(a, a)).mean()) if len(y) > 2 else 1.0
+    limit = outputs.limit(EXACT, LOSSY)
+    detail = f"of the worst sample; {ranks:.1%} keep their nearest neighbour"
+    return TaskMeasure("embeddings", "cosine", value, "", limit, value >= limit, detail)
+
+
+def _unit(vectors: Array) -> Array:
+    lengths = np.linalg.norm(vectors.reshape(len(vectors), -1), axis=1, keepdims=True)
+    unit: Array = vectors.reshape(len(vectors), -1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
+
+
+def _nearest(these: Array, those: Array) -> Array:
+    cosines = these @ those.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest: Array = cosines.argmax(axis=1)
+    return nearest

@@ -1,0 +1,64 @@
+"""A class for every pixel: intersection over union, averaged over the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.records import Array, TaskMeasure
+from exporter.verify.tasks.measure import Outputs, merged
+
+EXACT, LOSSY = 0.99, 0.9
+MIN_SIDE = 8
+
+
+def detect(outputs: Outputs) -> bool:
+    """Take an output named after masks, or scores of 2 or of 4 to 256 classes at the input's resolution."""
+    return _index(outputs) is not None
+
+
+def _index(outputs: Outputs) -> int | None:
+    named = outputs.find("mask", "segm")
+    if named is not None and _is_map(outputs.reference[named]):
+        return named
+    index = outputs.first_float(5)
+    if index is None or not outputs.inputs or outputs.inputs[0].ndim != 5:
+        return None
+    shape = outputs.reference[index].shape
+    same_size = shape[3:] == outputs.inputs[0].shape[3:] and min(shape[3:]) >= MIN_SIDE
+    return index if same_size and (shape[2] == 2 or 4 <= shape[2] <= 256) else None
+
+
+def _is_map(y: Array) -> bool:
+    return y.ndim >= 4 and min(y.shape[-2:]) >= MIN_SIDE
+
+
+def measure(outputs: Outputs) -> TaskMeasure | None:
+    """Return the mean, over the classes that the model gives, of intersection over union."""
+    index = _index(outputs)
+    if index is None:
+        index = next((i for i, y in enumerate(outputs.reference) if _is_map(y)), None)
+    if index is None:
+        return None
+    y, a = (_classes(merged(stack[index])) for stack in (outputs.reference, outputs.actual))
+    shares = {int(c): _overlap(y == c, a == c) for c in np.unique(y)}
+    worst = min(shares, key=lambda c: shares[c])
+    value = float(np.mean(list(shares.values())))
+    limit = outputs.limit(EXACT, LOSSY)
+    detail = f"{len(shares)} classes, class {worst} is the worst with {shares[worst]:.3f}"
+    return TaskMeasure("masks", "mIoU", value, "", limit, value >= limit, detail)
+
+
+def _classes(y: Array) -> Array:
+    """Return a class per pixel: the likeliest, the sign of a single score, or the numbers themselves."""
+    if y.dtype.kind != "f":
+        return y
+    if y.ndim == 4 and y.shape[1] > 1:
+        likeliest: Array = y.argmax(axis=1)
+        return likeliest
+    middle = 0.5 if y.min() >= 0 and y.max() <= 1 else 0.0
+    inside: Array = y > middle
+    return inside
+
+
+def _overlap(y: Array, a: Array) -> float:
+    return float((y & a).sum() / (y | a).sum())

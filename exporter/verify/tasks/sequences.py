@@ -1,0 +1,54 @@
+"""A class for every step of a sequence: equal tokens, and equal text after CTC joins the steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.records import Array, TaskMeasure
+from exporter.verify.tasks.measure import Outputs, merged
+
+EXACT, LOSSY = 0.99, 0.95
+MIN_STEPS = 2
+NAMES = ("token", "ctc", "log_prob", "logprob", "lm_logits")
+
+
+def detect(outputs: Outputs) -> bool:
+    """Take an output named after tokens, or steps whose scores are logarithms of probabilities."""
+    index = _index(outputs)
+    if index is None:
+        return False
+    y = outputs.reference[index]
+    if outputs.find(*NAMES) == index:
+        return True
+    sums = np.exp(np.minimum(y, 1.0)).sum(axis=-1)
+    return bool(y.max() <= 0 and (np.abs(sums - 1) < 1e-3).all())
+
+
+def _index(outputs: Outputs) -> int | None:
+    index = outputs.find(*NAMES)
+    index = outputs.first_float(4) if index is None else index
+    if index is None:
+        return None
+    y = outputs.reference[index]
+    return (
+        index if y.ndim == 4 and y.dtype.kind == "f" and y.shape[2] >= MIN_STEPS and y.shape[3] > 1 else None
+    )
+
+
+def measure(outputs: Outputs) -> TaskMeasure | None:
+    """Return the share of steps with the model's token, and of samples with its text."""
+    index = _index(outputs)
+    if index is None:
+        return None
+    y, a = (merged(stack[index]).argmax(axis=-1) for stack in (outputs.reference, outputs.actual))
+    value = float((y == a).mean())
+    texts = float(np.mean([joined(left) == joined(right) for left, right in zip(y, a, strict=True)]))
+    limit = outputs.limit(EXACT, LOSSY)
+    detail = f"{texts:.1%} of the samples give the same text after CTC"
+    return TaskMeasure("sequences", "equal tokens", value, "", limit, value >= limit, detail)
+
+
+def joined(tokens: Array, blank: int = 0) -> list[int]:
+    """Return what CTC makes of the steps: repeated tokens once, without blanks."""
+    repeated = np.concatenate([[False], tokens[1:] == tokens[:-1]])
+    return [int(token) for token in tokens[~repeated] if token != blank]

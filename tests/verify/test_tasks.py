@@ -1,0 +1,186 @@
+"""The measure of a model's task: recognised where the outputs say it, and right on outputs that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from exporter.records import Limits, TaskMeasure, TaskName
+from exporter.verify.judge import judge
+from exporter.verify.reference_io import Evidence
+from exporter.verify.tasks import TASKS, measured
+from exporter.verify.tasks.boxes import overlap
+from exporter.verify.tasks.measure import Outputs
+from exporter.verify.tasks.sequences import joined
+from tests.variants import FP16
+
+SAMPLES = 8
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled
+
+
+def outputs(
+    *reference: np.ndarray, names: tuple[str, ...] = (), side: int = 16, precision: str = "fp32"
+) -> Outputs:
+    inputs = (np.zeros((SAMPLES, 1, 3, side, side), np.float32),)
+    return Outputs(names, inputs, reference, reference, precision)
+
+
+def detector() -> np.ndarray:
+    """Two sure objects per sample among 40 places: [4 + 3 classes, places], corners in pixels."""
+    y = np.zeros((SAMPLES, 1, 7, 40))
+    y[:, :, :2] = rng().uniform(8, 56, (SAMPLES, 1, 2, 40))
+    y[:, :, 2:4] = 8.0
+    y[:, :, 4, 3], y[:, :, 6, 17] = 0.9, 0.8
+    return y
+
+
+EXAMPLES: dict[str, Outputs] = {
+    "boxes": outputs(detector(), side=64),
+    "masks": outputs(rng().normal(size=(SAMPLES, 1, 5, 16, 16))),
+    "keypoints": outputs(rng().uniform(0, 64, (SAMPLES, 1, 17, 2)), names=("keypoints",)),
+    "images": outputs(rng().uniform(0, 1, (SAMPLES, 1, 3, 32, 32))),
+    "embeddings": outputs(unit(rng().normal(size=(SAMPLES, 1, 32)))),
+    "sequences": outputs(np.log(rng().dirichlet(np.ones(6), (SAMPLES, 1, 10)))),
+    "regression": outputs(rng().normal(300, 5, (SAMPLES, 1, 1))),
+}
+
+
+def measure(found: Outputs, task: str = "") -> TaskMeasure:
+    result = measured(found, task)
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_the_outputs_say_which_task_it_is(task: str) -> None:
+    """Each example is recognised, and equal outputs are as good as can be."""
+    found = measure(EXAMPLES[task])
+    assert (found.task, found.passed) == (task, True)
+    assert np.isfinite(found.value)
+
+
+def test_every_task_has_an_example_and_a_name() -> None:
+    """A task that is added to the table is tested here and can be named."""
+    assert set(EXAMPLES) == set(TASKS) == set(get_args(TaskName)) - {""}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        rng().normal(size=(SAMPLES, 1, 10)),
+        rng().dirichlet(np.ones(10), (SAMPLES, 1)),
+        rng().normal(size=(SAMPLES, 1, 64, 7, 7)),
+        rng().normal(size=(SAMPLES, 1, 20, 32)),
+        rng().integers(0, 5, (SAMPLES, 1, 4)),
+    ],
+    ids=["logits", "probabilities", "feature map", "hidden states", "integers"],
+)
+def test_what_could_be_anything_is_not_guessed(reference: np.ndarray) -> None:
+    """A classifier keeps its top-1, and features are nobody's."""
+    assert measured(outputs(reference)) is None
+
+
+def no_score(y: np.ndarray) -> np.ndarray:
+    y[:, :, 4:] = 0
+    return y
+
+
+def swapped(y: np.ndarray) -> np.ndarray:
+    return y[:, :, [1, 0, *range(2, y.shape[2])]]
+
+
+DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "boxes": no_score,
+    "masks": swapped,
+    "keypoints": lambda y: y + 10.0 * (np.arange(17) == 3)[:, None],
+    "images": lambda y: y * 0.9,
+    "embeddings": lambda y: np.roll(y, 1, axis=-1),
+    "sequences": lambda y: np.roll(y, 1, axis=-1),
+    "regression": lambda y: y + 2.0,
+}
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_a_damaged_output_is_worse_at_its_task(task: str) -> None:
+    """It fails for float32 and, being much damaged, for int8."""
+    found = EXAMPLES[task]
+    damaged = replace(found, actual=(DAMAGE[task](found.reference[0].copy()),))
+    for precision in ("fp32", "int8"):
+        assert not measure(replace(damaged, precision=precision)).passed
+
+
+def test_detections_are_counted_and_their_drift_is_measured() -> None:
+    """One of two objects lost in every sample, the other's score lower by 0.1."""
+    found = EXAMPLES["boxes"]
+    actual = found.reference[0].copy()
+    actual[:, :, 4, 3] -= 0.1
+    actual[:, :, 6, 17] = 0.0
+    result = measure(replace(found, actual=(actual,)))
+    assert f"{SAMPLES} kept, {SAMPLES} lost, 0 new; scores drift by up to 0.100" in result.detail
+    assert result.value == pytest.approx(2 / 3)
+
+
+def test_boxes_beside_scores_and_labels_are_matched_by_class() -> None:
+    """A box that changes its label is lost here and new there."""
+    corners = np.tile([[0.0, 0, 8, 8], [20, 20, 30, 30]], (SAMPLES, 1, 1, 1))
+    scores, labels = np.full((SAMPLES, 1, 2), 0.9), np.tile([1, 2], (SAMPLES, 1, 1))
+    found = outputs(corners, scores, labels, names=("boxes", "scores", "labels"))
+    other = replace(found, actual=(corners, scores, np.tile([1, 3], (SAMPLES, 1, 1))))
+    assert measure(found).value == 1
+    assert f"{SAMPLES} kept, {SAMPLES} lost, {SAMPLES} new" in measure(other).detail
+
+
+def test_overlap_of_known_boxes() -> None:
+    """Half of two boxes in common is a third of their union; no area is no overlap."""
+    left = np.array([[0.0, 0, 2, 2], [5, 5, 5, 5]])
+    right = np.array([[1.0, 0, 3, 2], [5, 5, 5, 5]])
+    np.testing.assert_allclose(overlap(left, right), np.array([[1 / 3, 0], [0, 0]]))
+
+
+@pytest.mark.parametrize(("tokens", "text"), [([0, 1, 1, 0, 1, 2, 2], [1, 1, 2]), ([3], [3]), ([0, 0], [])])
+def test_ctc_joins_steps(tokens: list[int], text: list[int]) -> None:
+    """A repeated token counts once unless a blank parts it."""
+    assert joined(np.array(tokens)) == text
+
+
+def test_one_rare_class_counts_as_much_as_the_background() -> None:
+    """4 of 256 pixels that vanish cost a whole class of the mean."""
+    y = np.zeros((SAMPLES, 1, 2, 16, 16))
+    y[:, :, 0], y[:, :, 1, :2, :2] = 1, 2
+    found = outputs(y, names=("masks",))
+    gone = replace(found, actual=(np.where(np.arange(2)[:, None, None] == 1, 0, y),))
+    assert measure(gone).value == pytest.approx((252 / 256 + 0) / 2)
+
+
+def test_a_named_task_decides_and_a_recognised_one_is_shown() -> None:
+    """Regression: 2 % of the spread is small against the numbers and large against what they say."""
+    y = EXAMPLES["regression"].reference[0]
+    edge = y[:1]
+    evidence = Evidence(
+        (np.zeros((SAMPLES, 1, 4), np.float32),), (y,), (), (edge[:0],), (), 1e-7, 1e-7, "float64"
+    )
+    noisy = y + 0.02 * y.std() * np.where(np.arange(SAMPLES) % 2, 1, -1)[:, None, None]
+
+    def reason(task: str, actual: np.ndarray) -> tuple[str, TaskMeasure | None]:
+        verdict = judge(FP16, "rt", evidence, (actual,), (edge[:0],), None, Limits(), (), None, task)
+        return verdict.reason or "", verdict.task
+
+    shown, found = reason("", noisy)
+    assert shown == ""
+    assert found is not None
+    assert not found.passed
+    assert "Its error is 0.02 of the spread, the limit is 0.01" in reason("regression", noisy)[0]
+    assert reason("regression", y)[0] == ""
+    assert "cannot be read as those of the task boxes" in reason("boxes", y)[0]
