@@ -50,7 +50,8 @@ def reason(
 
 def right(seed: int = 9) -> np.ndarray:
     """Outputs as far from the reference as the simulation, and elsewhere."""
-    return REFERENCE + noise(seed, 1e-3)
+    outputs: np.ndarray = REFERENCE + noise(seed, 1e-3)
+    return outputs
 
 
 def test_an_artifact_as_noisy_as_its_simulation_passes() -> None:
