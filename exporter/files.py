@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import stat
@@ -42,6 +43,17 @@ def digest_path(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         total.update(f"{file.relative_to(path).as_posix()}\0{digest_file(file)}\n".encode())
     return total.hexdigest()
+
+
+_CONTROLS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def clean_log(path: Path) -> None:
+    """Take terminal control codes out of what frameworks and models printed: people look at it with `cat`."""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if text.translate(_CONTROLS) != text:
+            path.write_text(text.translate(_CONTROLS), encoding="utf-8")
 
 
 def size_bytes(path: Path) -> int:

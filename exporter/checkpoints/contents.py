@@ -33,7 +33,8 @@ class Visits:
 
     left: int
 
-    def __bool__(self) -> bool:
+    def spend(self) -> bool:
+        """Whether one more may be looked at; counts it."""
         self.left -= 1
         return self.left >= 0
 
@@ -53,7 +54,7 @@ def describe(value: object, visits: Visits | None = None) -> str:
         case Foreign(name=name):
             return f"{printable(name)}, left inert"
         case dict() | list() | tuple() | set():
-            return _container(value, visits or Visits(MAX_VISITS))
+            return _container(value, Visits(MAX_VISITS) if visits is None else visits)
         case str():
             return printable(repr(value[:MAX_TEXT]))
         case bytes():
@@ -107,10 +108,12 @@ def _size(found: list[object]) -> int:
 
 def _walk(value: object, depth: int, seen: set[int], visits: Visits) -> Iterator[object]:
     """Each thing inside once: containers may be shared a million times over, or hold themselves."""
-    if not visits or id(value) in seen or depth > MAX_DEPTH:
+    if not visits.spend() or id(value) in seen or depth > MAX_DEPTH:
         return
     seen.add(id(value))
     yield value
     if isinstance(value, dict | list | tuple | set):
         for item in value.values() if isinstance(value, dict) else value:
+            if visits.left <= 0:
+                return
             yield from _walk(item, depth + 1, seen, visits)

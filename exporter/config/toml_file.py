@@ -54,15 +54,20 @@ def expanded(said: str) -> str:
 
 
 def _parse(path: Path, what: str) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a named pipe would block for ever
+        raise UsageError(
+            f"{what}: {path} cannot be read: it is not a regular file.", "Check the path.", code="EM-CONFIG"
+        )
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(
             f"{what}: {path} cannot be read: {error.strerror}.", "Check the path.", code="EM-CONFIG"
         ) from None
     if len(content) > MAX_BYTES:
         raise UsageError(
-            f"{what}: {path} has {len(content)} bytes; at most {MAX_BYTES} are read.", code="EM-CONFIG"
+            f"{what}: {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read.", code="EM-CONFIG"
         )
     try:
         return tomllib.loads(content.decode())

@@ -15,6 +15,7 @@ from exporter.checkpoints.source import check_regular
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
+from exporter.files import clean_log
 from exporter.pipeline import (
     accuracy,
     build,
@@ -79,6 +80,7 @@ def run(request: Request, observer: Observer | None = None, measure: Measurer | 
             context = Context(request, target, variants, folders, workers, observer or _silent)
             report = _stages(context, measure)
             context.cache.prune(cache.limit_bytes())
+        clean_log(folders.log)
         staging.publish(folders, request.destination, request.force)
     return report
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter import sandbox
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.files import EVIDENCE, digest_path, lowering_file, simulation_file
+from exporter.files import EVIDENCE, digest_path, lowering_file, simulation_file, size_bytes
 from exporter.pipeline import results
 from exporter.pipeline.cache import Cache, key, toolchain
 from exporter.pipeline.context import Context, Run, Source, preload_of
@@ -20,6 +20,7 @@ from exporter.pipeline.results import Checked, CheckedArtifact, Expected
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Array, Runner, Variant, Verdict
+from exporter.sandbox import read_seconds
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import Evidence, Lowering, Stacks
@@ -239,6 +240,7 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Exp
         cost_s=variant.cost_s,
         read_only=True,
         scratch=True,
+        seconds=read_seconds(size_bytes(folder / file)),
     )
 
 
