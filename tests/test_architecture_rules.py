@@ -51,6 +51,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.graphs",
     "exporter.quantize.integer",
     "exporter.quantize.mixed",
+    "exporter.quantize.movement",
     "exporter.quantize.norms",
     "exporter.quantize.probes",
     "exporter.quantize.ranges",

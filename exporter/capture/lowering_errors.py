@@ -25,6 +25,18 @@ _ADVICE = re.compile(
     r"|Exception raised from|The following call raised|The error above occurred|consider using data-dependent"
     r"|See the stack trace|\(Refer to the full stack|\n⬆|\(https?://"
 )
+_ERROR = re.compile(
+    r"fail|missing|not found|no kernel|\berror\b|must |invalid|unsupported|not supported|cannot|can't"
+    r"|mismatch|expected|out of memory|unable|assert",
+    re.IGNORECASE,
+)
+_CONSEQUENCE = re.compile(
+    r"compileModel failed: 0x|Init failed for backend|KernelCall failed|instructions don't have|midr|cpuinfo"
+    r"|CPU info|loading of method|Traceback|Warning|^\s*(INFO|DEBUG|WARNING)\b|^\s*File \"|^\s*raise "
+    r"|0x[0-9a-f]+$",
+)
+"""Lines that only pass a failure on, or that have nothing to do with one."""
+_ORIGIN = re.compile(r"^\[[\w./+-]+:\d+\]\s*")
 _NOT_USER_CODE = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
 
 
@@ -63,6 +75,18 @@ def shorten(error: BaseException) -> str:
         line = line[: MAX_CAUSE_CHARACTERS - 1] + "…"
     # A bare KeyError('x') says nothing without its class.
     return f"{type(error).__name__}: {line}" if len(line.split()) < 3 else line
+
+
+def cause_in(text: str, last: bool = False) -> str:
+    """Return the first line of a program's output that says what went wrong; empty when none does.
+
+    A runtime prints the cause first, and then each level that passes it on. `last` starts at the other end.
+    """
+    lines = text.splitlines()
+    for line in reversed(lines) if last else lines:
+        if _ERROR.search(line) and not _CONSEQUENCE.search(line):
+            return _ORIGIN.sub("", line.strip()).rstrip(" .:")[:300]
+    return ""
 
 
 def source_in_text(text: str) -> str | None:

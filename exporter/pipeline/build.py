@@ -62,11 +62,13 @@ def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -
 def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
     from exporter.capture.lowering_errors import lowering_error
     from exporter.formats import FORMATS
+    from exporter.formats.native_output import compiler_explained
 
     started = time.monotonic()
     try:
         refuse_state(captured, variant)
-        emission = FORMATS[variant.format].emit(captured, variant, directory)
+        with compiler_explained():
+            emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either

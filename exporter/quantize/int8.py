@@ -80,7 +80,7 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, equalise, norms, ranges, rounding
+    from exporter.quantize import annotate, equalise, movement, norms, ranges, rounding
 
     module = copy.deepcopy(program.module())
     norms.fold(module)
@@ -92,6 +92,7 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     ranges.choose(prepared, samples)
     weights = rounding.float_weights(prepared)
     converted = convert_pt2e(prepared)
+    movement.share_quantisation(converted)
     rounding.improve(converted, weights, samples)
     return Quantized(converted, program.example_inputs[0], weights)
 
@@ -139,11 +140,11 @@ def _layers(module: fx.GraphModule) -> list[fx.Node]:
 
 
 def tensors(sample: Sample) -> tuple[Tensor, ...]:
-    """A call's arrays as contiguous tensors."""
+    """A call's arrays as contiguous tensors of their own."""
     import numpy as np
     import torch
 
-    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in sample)
+    return tuple(torch.from_numpy(np.array(array, order="C")) for array in sample)
 
 
 def runner(module: fx.GraphModule) -> Runner:

@@ -242,3 +242,17 @@ def test_servers_end_with_their_workers_otherwise(tmp_path: Path, monkeypatch: p
         second = run_one(Job("b", server_id), tmp_path / "log")
         assert psutil.pid_exists(int(str(second)))
     assert not psutil.pid_exists(int(str(second)))
+
+
+def say_and_crash() -> None:
+    os.write(2, b"[kernel.cpp:3] Check failed: no memory for node 7\n[loader.cpp:9] bye\n")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_crash_names_the_last_error_that_was_printed(log: Path) -> None:
+    """And what was printed is in the log."""
+    with Workers(1, log) as workers:
+        (outcome,) = workers.run([Job("crash", say_and_crash)])
+    assert "SIGSEGV" in str(outcome.error)
+    assert "Check failed: no memory for node 7" in str(outcome.error)
+    assert "[loader.cpp:9] bye" in log.read_text()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import CannotRunHere, LoweringError
+from exporter.formats.native_output import explained
 from exporter.records import Array, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         )
     _set_threads(threads)
     try:
-        # Internal consistency: offsets are checked, so that a damaged file is refused and does not crash.
-        program = runtime.load_program(path.read_bytes(), verification=Verification.InternalConsistency)
-        method = program.load_method("forward")
+        with explained():
+            # Internal consistency: offsets are checked, so that a damaged file is refused and does not crash.
+            program = runtime.load_program(path.read_bytes(), verification=Verification.InternalConsistency)
+            method = program.load_method("forward")
     except (RuntimeError, KeyError) as error:
         raise lowering_error(error) from error
     if method is None:
@@ -62,8 +64,13 @@ def _execute(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, .
     import torch
 
     # The runtime reads raw memory in the layout of the exported example, which was contiguous.
-    inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in sample)
-    outputs = method.execute(inputs)
+    # Copies: a program may write to its inputs.
+    inputs = tuple(torch.from_numpy(np.array(array, order="C")) for array in sample)
+    try:
+        outputs = method.execute(inputs)
+    except RuntimeError:
+        with explained():  # once more, to hear what it says: listening at every call would cost time
+            outputs = method.execute(inputs)
     # Outputs lie in the method's own arena: the next call overwrites them.
     return tuple(output.numpy().copy() for output in outputs)
 

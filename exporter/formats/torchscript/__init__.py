@@ -92,7 +92,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     def run(sample: Sample) -> tuple[Array, ...]:
         with torch.no_grad():
             outputs = module(*(torch.tensor(array) for array in sample))
-        return tuple(tensor.numpy() for tensor in _flatten(outputs))
+        return tuple(tensor.numpy().copy() for tensor in _flatten(outputs))  # a buffer may be among them
 
     return run, f"torchscript lite (torch {torch.__version__.partition('+')[0]})"
 

@@ -12,13 +12,15 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from exporter import sandbox
+from exporter.capture.lowering_errors import cause_in
 from exporter.errors import ExportError, OverBoundsError, WorkerError
 from exporter.sandbox import Confinement
 
@@ -26,6 +28,8 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 """OpenMP's threads spin for each other's time slices on a busy machine: 116 ms a call instead of 27."""
 
 
+LAST_BYTES = 1 << 14
+"""Of a crashed job's output, searched for what went wrong."""
 ANSWER_BYTES = 1 << 30
 
 
@@ -103,9 +107,12 @@ def _freeze() -> None:
 
 def _in_child(pipe: connection.Connection, request: Request) -> bytes:
     reader, writer = os.pipe()
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - the child's own, so that its last words are known
     child = os.fork()
     if child == 0:
         os.close(reader)
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
         pipe.close()  # it leads to the caller, who trusts what comes out of it
         _child(writer, request)
     os.close(writer)
@@ -124,7 +131,20 @@ def _in_child(pipe: connection.Connection, request: Request) -> bytes:
             answer.clear()
     os.close(reader)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return bytes(answer) if status == 0 else pickle.dumps(_death(status, request.confinement))
+    with output:
+        printed = _passed_on(output)
+    return bytes(answer) if status == 0 else pickle.dumps(_death(status, request.confinement, printed))
+
+
+def _passed_on(output: IO[bytes]) -> str:
+    """Append what a job printed to the log, and return the end of it."""
+    output.seek(0)
+    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the log's disk may be full
+        while chunk := output.read(1 << 20):
+            os.write(1, chunk)
+    output.seek(max(0, output.tell() - LAST_BYTES))
+    return output.read().decode(errors="replace")
 
 
 def _child(writer: int, request: Request) -> None:
@@ -165,7 +185,7 @@ def _pickled_error(error: Exception) -> bytes:
     return data
 
 
-def _death(status: int, confinement: Confinement | None) -> WorkerError:
+def _death(status: int, confinement: Confinement | None, printed: str = "") -> WorkerError:
     if confinement is not None and status in (-signal.SIGALRM, -signal.SIGXCPU):
         return OverBoundsError(f"It took more than {confinement.seconds:.0f} s and was stopped.")
     if status == -signal.SIGKILL:
@@ -173,4 +193,5 @@ def _death(status: int, confinement: Confinement | None) -> WorkerError:
             "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
         )
     what = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
-    return WorkerError(f"The worker crashed with {what}.", "See export.log.")
+    line = cause_in(printed, last=True)
+    return WorkerError(f"The worker crashed with {what}{f': {line}' if line else ''}.", "See export.log.")

@@ -1,0 +1,102 @@
+"""Finds a runtime's own words for a failure: native code prints them, and raises a number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeAlias
+
+from exporter.capture.lowering_errors import cause_in, lowering_error
+from exporter.errors import LoweringError
+
+Output: TypeAlias = "Callable[[], str]"
+LONGEST = 1 << 20
+"""Bytes of output that are searched."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Let whatever is raised inside say what native code printed meanwhile.
+
+    Raises:
+        LoweringError: Instead of the exception: its message, and the runtime's own line.
+    """
+    with _collected() as output:
+        try:
+            yield
+        except Exception as error:
+            original = error
+        else:
+            return
+        line = cause_in(output())
+    _raise(original, line)
+
+
+@contextmanager
+def compiler_explained() -> Iterator[None]:
+    """The same for another program that ended with an error (`flatc`), and for nothing else.
+
+    A framework's Python code warns of much on standard error that is no cause of anything.
+    """
+    with _collected() as output:
+        try:
+            yield
+        except Exception as error:
+            original = error
+        else:
+            return
+        line = cause_in(output()) if _is_of_a_program(original) else ""
+    _raise(original, line)
+
+
+def _raise(original: Exception, line: str) -> NoReturn:
+    found = lowering_error(original)
+    if not line or line in found.cause:
+        raise original
+    raise LoweringError(f"{found.cause}: {line}", found.source) from original
+
+
+def _is_of_a_program(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, subprocess.CalledProcessError) or "returned non-zero" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _collected() -> Iterator[Output]:
+    """Give a function that returns what was written to standard error inside the block."""
+    sys.stderr.flush()
+    if (start := _readable_end()) is not None:  # a job's own file: nothing need be redirected
+        yield lambda: _read(2, start)
+        return
+    with tempfile.TemporaryFile() as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: _read(file.fileno(), 0)
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.write(2, _read(file.fileno(), 0).encode())
+            os.close(before)
+
+
+def _readable_end() -> int | None:
+    """Return where standard error's file ends; None where it cannot be read (a terminal, a pipe)."""
+    try:
+        end = os.lseek(2, 0, os.SEEK_CUR)
+        os.pread(2, 1, 0)
+    except OSError:
+        return None
+    return end
+
+
+def _read(descriptor: int, start: int) -> str:
+    sys.stderr.flush()
+    return os.pread(descriptor, LONGEST, start).decode(errors="replace")

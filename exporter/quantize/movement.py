@@ -1,0 +1,77 @@
+"""Gives operators that only move values one quantisation before and after: nothing is rounded twice.
+
+A slice of a quantised tensor whose reader was given a range of its own would be rounded a second time, and
+XNNPACK refuses to run such a slice at all: it copies bytes.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from exporter.quantize.graphs import DEQUANTIZE, QUANTIZE
+
+MOVES = frozenset(
+    {
+        "slice",
+        "select",
+        "narrow",
+        "chunk",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "view",
+        "reshape",
+        "flatten",
+        "permute",
+        "transpose",
+        "t",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "contiguous",
+        "clone",
+        "max_pool2d",
+        "getitem",
+    }
+)
+"""Operators whose outputs hold nothing but values of their first argument."""
+
+
+def share_quantisation(module: fx.GraphModule) -> int:
+    """Quantise what only moves values as its input was, in place.
+
+    Args:
+        module: As PT2E converted it.
+
+    Returns:
+        How many quantisers changed.
+    """
+    changed = 0
+    for node in module.graph.nodes:
+        if node.target is not QUANTIZE:
+            continue
+        source = _moved_from(node.args[0])
+        if source is None or source.args[1:] == node.args[1:]:
+            continue
+        for each in (node, *(user for user in node.users if user.target is DEQUANTIZE)):
+            each.args = (each.args[0], *source.args[1:])
+        changed += 1
+    module.recompile()
+    return changed
+
+
+def _moved_from(node: fx.Node) -> fx.Node | None:
+    """Return the dequantiser that a value comes from by moves alone, at least one."""
+    moves = 0
+    while _is_move(node):
+        node, moves = node.args[0], moves + 1  # type: ignore[assignment]
+    return node if moves and node.target is DEQUANTIZE else None
+
+
+def _is_move(node: fx.Node) -> bool:
+    name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
+    return (
+        node.op == "call_function"
+        and (name in MOVES or name == "getitem")
+        and isinstance(node.args[0], fx.Node)
+    )
