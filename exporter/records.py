@@ -529,6 +529,8 @@ class Report:
     matrix_weights: int = 0
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)
+    page_sha256: str = ""
+    """Of report.html; empty until it is written."""
     """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
     evaluation: Evaluation | None = None
     """None when no labels were given."""

@@ -82,14 +82,17 @@ def _merged(artifact: Artifact, found: Sequence[DeviceLatency]) -> Artifact:
     return replace(artifact, device_latencies=(*kept, *found))
 
 
-def write(out: Path, report: Report) -> None:
-    """The page and, last, the manifest; each appears whole.
+def write(out: Path, report: Report) -> Report:
+    """Write the page and, last, the manifest; each appears whole.
+
+    Returns:
+        The report as it is in the manifest.
 
     Raises:
         OutputError: OUT cannot be written.
     """
     try:
-        write_report(out, report)
+        return write_report(out, report)
     except OSError as error:
         raise _unwritable(out, error) from error
 
@@ -256,7 +259,7 @@ def store(
     names = [str(latency.samples_file) for _, latency in latencies]
     files = {name: digest_file(out / name) for name in names}
     report = updated(report, by_artifact, files, budget_ms)
-    write(out, report)
+    report = write(out, report)
     return report, latencies
 
 

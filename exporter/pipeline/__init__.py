@@ -119,8 +119,7 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
     save_outputs(context, checked)
     report = make_report(context, model, artifacts, clock.seconds, extras)
     with clock("report"):
-        write_report(context.folders.out, report)
-    return report
+        return write_report(context.folders.out, report)
 
 
 class Clock:

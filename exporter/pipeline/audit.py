@@ -17,7 +17,7 @@ from exporter.files import (
     lowering_file,
     simulation_file,
 )
-from exporter.pipeline import accuracy, cache, predictions, results, rights
+from exporter.pipeline import accuracy, cache, claims, predictions, results, rights
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifact
 from exporter.pipeline.verify import check_files
@@ -54,7 +54,9 @@ class Audit:
     problems: tuple[str, ...]
     """What is wrong with OUT as a whole."""
     facts: tuple[str, ...] = ()
-    """What else was found out about a release, a sentence each."""
+    """What else was found out, a sentence each."""
+    unproven: tuple[str, ...] = ()
+    """Fields of the manifest that nothing in OUT can prove."""
 
     @property
     def holds(self) -> bool:
@@ -63,6 +65,8 @@ class Audit:
 
 def verify_export(out: Path, workers: int = 1, observer: Observer | None = None) -> Audit:
     """Hash every file the manifest lists, then run every artifact again on the inputs kept in OUT.
+
+    Every figure in the manifest is found again, or named as one that OUT cannot prove.
 
     Nothing comes from a cache and nothing outside OUT is read.
 
@@ -78,13 +82,15 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
 
     listed = manifest.load(out / MANIFEST)
     problems = _evidence_problems(out, listed)
-    problems += _accuracy_problems(out, listed) if not problems else []
+    problems += [*claims.readable(out, listed), *_accuracy_problems(out, listed)] if not problems else []
     wrong = _wrong_hashes(out, listed)
     checked = {} if problems else _check(out, listed, wrong, workers, observer or (lambda _: None))
     return Audit(
         findings=tuple(_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file),
         selected=listed.selected,
-        problems=tuple(problems),
+        problems=(*problems, *claims.of_files(out, listed), *claims.of_artifacts(listed, checked)),
+        facts=(claims.extent(listed), *claims.changed_limits(listed)),
+        unproven=claims.unproven(listed),
     )
 
 

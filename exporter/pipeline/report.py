@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,12 +143,18 @@ def _evidence(context: Context) -> dict[str, str]:
     return {path.name: digest_file(path) for path in paths}
 
 
-def write_report(folder: Path, found: Report) -> None:
-    """Write report.html and, last, manifest.json; each aside and renamed."""
+def write_report(folder: Path, found: Report) -> Report:
+    """Write report.html and, last, manifest.json; each aside and renamed.
+
+    Returns:
+        The report with the page's hash, as it is in the manifest.
+    """
     from exporter.report import manifest
 
     write_text(folder / PAGE, render_page(folder, found))
-    write_text(folder / MANIFEST, manifest.dump(found))
+    written = replace(found, page_sha256=digest_file(folder / PAGE))
+    write_text(folder / MANIFEST, manifest.dump(written))
+    return written
 
 
 def render_page(folder: Path, found: Report) -> str:

@@ -40,5 +40,10 @@ def check(out: Path, kept: Manifest) -> None:
                 "Export it again.",
                 code="EM-CHANGED",
             )
-    if not (out / PAGE).is_file():
-        raise VerificationError(f"{out / PAGE} is missing.", "Export it again.", code="EM-CHANGED")
+    page = inside(out, PAGE)
+    if not page.is_file():
+        raise VerificationError(f"{page} is missing.", "Export it again.", code="EM-CHANGED")
+    if kept.page_sha256 is not None and files.digest_file(page) != kept.page_sha256:
+        raise VerificationError(
+            f"{page} is not the file that was exported.", "Export it again.", code="EM-CHANGED"
+        )

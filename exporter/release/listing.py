@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from exporter import files
-from exporter.files import MANIFEST
+from exporter.files import MANIFEST, PAGE
 from exporter.release import sums
 from exporter.release import zip as archive
 from exporter.report.manifest.schema import Release
@@ -34,8 +34,9 @@ def in_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
 
 
 def written(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:
-    """A bundle's manifest with both lists in it."""
+    """A bundle's manifest with both lists in it, and the hash of the bundle's own page."""
     raw = json.loads(text)
+    raw["page_sha256"] = inner[PAGE]
     raw["release"] |= {"files": outer, "contents": inner}
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 

@@ -173,8 +173,9 @@ class FakePhones:
         return replace(measured, started_at=datetime.now(UTC).isoformat())
 
 
-def _manifest_only(out: Path, report: Report) -> None:
+def _manifest_only(out: Path, report: Report) -> Report:
     (out / "manifest.json").write_text(manifest.dump(report))
+    return report
 
 
 def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> FakePhones:

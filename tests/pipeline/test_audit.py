@@ -51,13 +51,15 @@ def keep_three(manifest: dict[str, Any]) -> None:
     kept = {EVIDENCE, "fp16.simulated.npz"}
     manifest["evidence"]["files"] = [e for e in manifest["evidence"]["files"] if e["file"] in kept]
     manifest["selected"] = "onnx-fp32"
+    fastest = next(a for a in manifest["artifacts"] if a["name"] == "onnx-fp32")
+    fastest["host_latency"] |= {"p50_ms": 1e-6}  # so that the choice is the one that its figures lead to
 
 
 def claim(name: str, status: str) -> Callable[[Path], None]:
     def edit(manifest: dict[str, Any]) -> None:
         row = next(a for a in manifest["artifacts"] if a["name"] == name)
         row["status"], row["reason"] = status, None if status == "passed" else "so it says"
-        manifest["selected"] = None
+        manifest["selected"] = None if manifest["selected"] == name else manifest["selected"]
 
     return edit_manifest(edit)
 

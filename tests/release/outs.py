@@ -50,6 +50,7 @@ def report(verdict: BudgetVerdict = "not_measured") -> Report:
         outputs=(TensorSpec("logits", (1, 5)),),
         preprocessing=None,
         evidence_files={},
+        floor=1e-7,
     )
 
 
@@ -93,10 +94,12 @@ def _with_file(out: Path, artifact: Artifact) -> Artifact:
         (path / "Data" / "weight.bin").write_bytes(content)
     else:
         path.write_bytes(content)
-    return replace(artifact, size_bytes=3000, sha256=files.digest_path(path))
+    parts = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    size_bytes = sum(p.stat().st_size for p in parts)
+    return replace(artifact, size_bytes=size_bytes, sha256=files.digest_path(path))
 
 
-def edit(out: Path, change: Callable[[Any], None]) -> None:
+def edit(out: Path, change: Callable[[Any], object]) -> None:
     path = out / "manifest.json"
     listed = json.loads(path.read_text())
     change(listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -134,8 +135,7 @@ def test_an_attack_on_a_signed_release(attack: str, signed: Path, keys: Keys, nu
     """Refused before anything runs."""
     damage, words = WITH_THE_KEY[attack]
     damage(signed)
-    with pytest.raises(AssertionError, match=words):
-        assert not said(signed, keys[1])
+    assert re.search(words, said(signed, keys[1]))
     assert numerics == []
 
 
@@ -213,8 +213,7 @@ def test_an_attack_on_an_unsigned_release(attack: str, signed: Path, numerics: l
     shutil.rmtree(signed / "signatures")
     damage, words = WITHOUT_A_KEY[attack]
     damage(signed)
-    with pytest.raises(AssertionError, match=words):
-        assert not said(signed)
+    assert re.search(words, said(signed))
     assert numerics == []
 
 

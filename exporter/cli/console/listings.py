@@ -67,6 +67,8 @@ def print_audit(found: Audit, console: Console) -> None:
         console.print(table)
     for fact in found.facts:
         console.print(Text(fact, "dim"))
+    if found.unproven:
+        console.print(Text(f"Only a signature can vouch for: {', '.join(found.unproven)}.", "dim"))
     for problem in found.problems:
         console.print(Text(problem, "red"))
     verdict = "Everything it claims holds." if found.holds else "It does not hold what it claims."

@@ -50,6 +50,7 @@ def report(listed: schema.Manifest) -> Report:
         task=listed.task,
         matrix_weights=listed.evidence.matrix_weights,
         evidence_files={item.file: item.sha256 for item in listed.evidence.files},
+        page_sha256=listed.page_sha256 or "",
         calibration_sweep=tuple(point.record() for point in listed.calibration_sweep),
         evaluation=listed.accuracy.record() if listed.accuracy else None,
     )
@@ -95,16 +96,17 @@ def _verdict(row: schema.Artifact) -> Verdict | None:
         status=row.status,
         reason=row.reason,
         runtime=found.runtime,
-        comparison=_comparison(found),
-        edge=_comparison(found.edge),
-        lowering=_comparison(found.lowering),
+        comparison=comparison(found),
+        edge=comparison(found.edge),
+        lowering=comparison(found.lowering),
         limits=found.limits,
         worst_channel=found.worst_channel,
         task=found.task,
     )
 
 
-def _comparison(found: schema.Figures | None) -> Comparison | None:
+def comparison(found: schema.Figures | None) -> Comparison | None:
+    """The figures of one comparison; None when nothing was compared."""
     if found is None or found.problem == NOTHING_COMPARED:
         return None
     return Comparison(

@@ -231,6 +231,8 @@ class Manifest(Part):
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     operator_costs: OperatorCosts = ()
     mixed_points: MixedPoints = ()
+    page_sha256: Sha256 | None = None
+    """Of report.html."""
     release: Release | None = None
 
     @model_validator(mode="after")

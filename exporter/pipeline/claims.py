@@ -1,0 +1,280 @@
+"""What a manifest claims, held to what was found again in OUT, and what nothing in OUT can prove.
+
+Figures are compared with some room: the same file on another processor rounds differently. What is claimed to
+be better than it is does not hold, and neither is a figure that is merely another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.config import targets
+from exporter.errors import VerificationError
+from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file
+from exporter.pipeline.results import CheckedArtifact
+from exporter.records import QUANTIZED, Comparison, Limits, Structure
+from exporter.report.manifest import restore
+from exporter.verify import reference_io, select
+
+if TYPE_CHECKING:
+    from exporter.report.manifest import schema
+    from exporter.verify.reference_io import Evidence
+
+ROOM = 0.25
+"""Share by which an error may differ: about 2 dB."""
+ROUNDING = 1e-5
+"""Errors below this share of the output's scale are float32's own rounding, which no two processors share."""
+AGREEMENT_ROOM = 0.05
+ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
+"""Fields that nothing in OUT can prove, in every manifest."""
+SOMETIMES_UNPROVEN = (
+    "preprocessing",
+    "labels",
+    "notes",
+    "warnings",
+    "not_offered",
+    "calibration_sweep",
+    "operator_costs",
+    "mixed_points",
+)
+
+
+def of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
+    """Where the evidence is not what the manifest says of it, a sentence each; its hash holds.
+
+    Raises:
+        VerificationError: It cannot be read.
+    """
+    evidence = reference_io.load(inside(out, EVIDENCE))
+    problems = _count_problems(evidence, listed) + _shape_problems(evidence, listed)
+    if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
+        problems.append(
+            f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {evidence.floor:.3g}."
+        )
+    for artifact in listed.artifacts:
+        file = lowering_file(artifact.precision, artifact.name)
+        if artifact.status != "passed" or artifact.precision not in QUANTIZED:
+            continue
+        count = _length(reference_io.load_lowering(inside(out, file)).outputs)
+        if count != listed.evidence.count:
+            problems.append(f"{file} holds {count} samples, the manifest says {listed.evidence.count}.")
+    return sorted(set(problems))
+
+
+def _length(stacks: reference_io.Stacks) -> int:
+    """Samples of stacked arrays; -1 when they differ in it."""
+    lengths = {len(stack) if stack.ndim else -1 for stack in stacks}
+    return lengths.pop() if len(lengths) == 1 else -1
+
+
+def _count_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+    claimed = listed.evidence.count
+    counts = {name: _length(getattr(evidence, name)) for name in ("inputs", "reference")}
+    problems = [
+        f"{EVIDENCE} holds {count if count >= 0 else 'different numbers of'} samples ({name}), "
+        f"the manifest says {claimed}."
+        for name, count in counts.items()
+        if count != claimed
+    ]
+    edges = (_length(evidence.edge_inputs), _length(evidence.edge_reference))
+    if evidence.edge_names and edges != (len(evidence.edge_names),) * 2:
+        problems.append(f"{EVIDENCE} names {len(evidence.edge_names)} edge inputs and holds others.")
+    return problems
+
+
+def _shape_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+    wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
+    found = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
+    if found == wanted:
+        return []
+    return [f"{EVIDENCE} holds inputs {_shown(found)}, the manifest says {_shown(wanted)}."]
+
+
+def _shown(specs: list[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{dtype} {list(shape)}" for shape, dtype in specs)[:200]
+
+
+def of_files(out: Path, listed: schema.Manifest) -> list[str]:
+    """Where sizes, the page, the target or the choice are not what the manifest says, a sentence each."""
+    problems = [
+        f"{a.name}: size_bytes is {a.size_bytes}, the file has {size}."
+        for a in listed.artifacts
+        if (path := a.path(out)) is not None and path.exists() and (size := _size(path)) != a.size_bytes
+    ]
+    return [*problems, *_page_problems(out, listed), *_target_problems(listed), *_choice_problems(listed)]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
+
+
+def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
+    if listed.page_sha256 is None:
+        return []
+    path = inside(out, PAGE)
+    if not path.is_file():
+        return [f"{PAGE} is missing."]
+    if digest_file(path) != listed.page_sha256:
+        return [f"{PAGE} is not the file that was exported (its sha256 differs)."]
+    return []
+
+
+def _target_problems(listed: schema.Manifest) -> list[str]:
+    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    if known is None or known.soc == listed.target.soc:
+        return []
+    return [f"target.soc is {listed.target.soc!a}, but {known.name} has {known.soc}."]
+
+
+def _choice_problems(listed: schema.Manifest) -> list[str]:
+    """Whether the figures in the manifest lead to the choice in it; a release's may be chosen by name."""
+    numerics = listed.verdict.numerics
+    problems = []
+    if (numerics == "passed") != (listed.selected is not None):
+        problems.append(f"verdict.numerics is {numerics}, but selected is {listed.selected}.")
+    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    if listed.release is not None or known is None:
+        return problems
+    rows = restore.report(listed).artifacts
+    synthetic = listed.calibration.kind == "synthetic"
+    choices = {select.choose(rows, known.runnable, synthetic, allow).name for allow in (False, True)}
+    for allow in (False, True):
+        measured = select.choose_measured(rows, known.runnable, synthetic, allow, listed.budget_ms)
+        choices |= {measured.name} if measured else set()
+    if listed.selected not in choices:
+        expected = " or ".join(sorted(str(name) for name in choices))
+        problems.append(f"selected is {listed.selected}, but by its own figures it would be {expected}.")
+    return problems
+
+
+def of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedArtifact]) -> list[str]:
+    """Where a figure of an artifact that passed is not the one that was found now, a sentence each."""
+    problems = []
+    for row in listed.artifacts:
+        found = checked.get(row.name)
+        if row.status != "passed" or row.verification is None or found is None:
+            continue
+        problems += _figure_problems(row, found)
+        if found.structure is not None:
+            problems += _structure_problems(row, found.structure)
+    return problems
+
+
+def _figure_problems(row: schema.Artifact, found: CheckedArtifact) -> list[str]:
+    claimed, verdict = row.verification, found.verdict
+    assert claimed is not None
+    if verdict.comparison is None:
+        return []  # it did not run: its own finding says so
+    problems = _limit_problems(row.name, claimed.limits, verdict.limits)
+    for part, figures, comparison in (
+        ("verification", claimed, verdict.comparison),
+        ("verification.edge", claimed.edge, verdict.edge),
+        ("verification.lowering", claimed.lowering, verdict.lowering),
+    ):
+        problems += _comparison_problems(f"{row.name}: {part}", figures, comparison)
+    return problems
+
+
+def _limit_problems(name: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
+    return [
+        f"{name}: limits.{key} is {claimed.get(key)}, it follows to be {found.get(key)}."
+        for key in sorted(claimed.keys() | found.keys())
+        if not math.isclose(claimed.get(key, math.nan), found.get(key, math.nan), rel_tol=1e-6)
+    ]
+
+
+def _comparison_problems(where: str, claimed: schema.Figures | None, found: Comparison | None) -> list[str]:
+    if claimed is None or found is None:
+        both = claimed is None and found is None
+        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
+    read = restore.comparison(claimed)
+    if read is None:
+        return [f"{where} has no figures."]
+    pairs = (
+        ("samples", read.samples, found.samples, read.samples == found.samples),
+        ("max_error", read.max_error, found.max_error, _near(read.max_error, found.max_error)),
+        ("sqnr_db", read.sqnr_db, found.sqnr_db, _near(_noise(read.sqnr_db), _noise(found.sqnr_db))),
+        ("top1_agreement", read.agreement, found.agreement, _agree(read.agreement, found.agreement)),
+    )
+    return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
+
+
+def _noise(sqnr_db: float) -> float:
+    """Noise as a share of the signal, which is near 0 for what is nearly equal."""
+    return 10.0 ** (-min(max(sqnr_db, -300.0), 300.0) / 20) if not math.isnan(sqnr_db) else math.nan
+
+
+def _near(claimed: float, found: float) -> bool:
+    if not (math.isfinite(claimed) and math.isfinite(found)):
+        return str(claimed) == str(found)
+    return abs(claimed - found) <= max(ROOM * max(abs(claimed), abs(found)), ROUNDING)
+
+
+def _agree(claimed: float | None, found: float | None) -> bool:
+    if claimed is None or found is None:
+        return claimed is found
+    return abs(claimed - found) <= AGREEMENT_ROOM
+
+
+def _structure_problems(row: schema.Artifact, found: Structure) -> list[str]:
+    expected: dict[str, object] = {
+        "quantized_weight_fraction": found.quantized_weight_fraction,
+        "delegated_fraction": found.delegated_fraction,
+    }
+    claimed: dict[str, object] = {name: getattr(row, name) for name in expected}
+    if row.structure is not None:
+        parts = ("weight_bytes", "weight_elements", "operators")
+        claimed |= {f"structure.{name}": getattr(row.structure, name) for name in parts}
+        expected |= {f"structure.{name}": getattr(found, name) for name in parts}
+    return [
+        f"{row.name}: {name} is {str(claimed[name])[:80]}, the file has {str(value)[:80]}."
+        for name, value in expected.items()
+        if claimed[name] != value
+    ]
+
+
+def changed_limits(listed: schema.Manifest) -> tuple[str, ...]:
+    """A sentence when the artifacts were held to other limits than the usual ones."""
+    usual, applied = asdict(Limits()), asdict(listed.limits)
+    changed = [
+        f"{name} {applied[name]:g} (usually {usual[name]:g})"
+        for name in usual
+        if applied[name] != usual[name]
+    ]
+    return (f"Limits were changed: {', '.join(changed)}.",) if changed else ()
+
+
+def extent(listed: schema.Manifest) -> str:
+    """A sentence on how much the artifacts were compared on."""
+    verified = [a.verification for a in listed.artifacts if a.verification]
+    edges = max((found.edge.samples for found in verified if found.edge), default=0)
+    return f"Compared on {listed.evidence.count} samples ({listed.evidence.kind}) and {edges} edge inputs."
+
+
+def unproven(listed: schema.Manifest) -> tuple[str, ...]:
+    """Fields of the manifest that nothing in OUT can prove: only a signature says who vouches for them."""
+    found = [*ALWAYS_UNPROVEN, *(name for name in SOMETIMES_UNPROVEN if getattr(listed, name))]
+    if listed.page_sha256 is None:
+        found.append(PAGE)
+    if any(a.host_latency for a in listed.artifacts):
+        found.append("host_latency")
+    if any(a.device_latencies or a.device_latency for a in listed.artifacts):
+        found.append("device_latencies")
+    if listed.accuracy is not None:
+        found.append("the labels of accuracy")
+    if any(a.verification and a.status != "passed" for a in listed.artifacts):
+        found.append("figures of what did not pass")
+    return tuple(found)
+
+
+def readable(out: Path, listed: schema.Manifest) -> list[str]:
+    """As `of_evidence`, with evidence that cannot be read as a problem of its own."""
+    try:
+        return of_evidence(out, listed)
+    except VerificationError as error:
+        return [error.message]
