@@ -1,4 +1,4 @@
-"""What export-mobile can emit: one module per format, listed in `FORMATS`.
+"""The formats that export-mobile can emit: one module per format, listed in `FORMATS`.
 
 To add one, write a module with the six names of `Format` and add a line to the table.
 """
@@ -30,7 +30,7 @@ class Format(Protocol):
         For int8 and mixed variants `captured.program` is the quantised program (see `exporter.quantize`).
 
         Raises:
-            LoweringError: The framework cannot express this model; the cause in its words.
+            LoweringError: The framework cannot express this model; it quotes the cause.
         """
         ...
 
@@ -38,7 +38,7 @@ class Format(Protocol):
         """Load the written file in its own runtime; returns the runner and "runtime version".
 
         Raises:
-            CannotRunHere: No runtime for it on this machine, and why.
+            CannotRunHere: This machine has no runtime for it; the message says why.
         """
         ...
 

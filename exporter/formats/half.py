@@ -1,10 +1,10 @@
-"""What stays in float32 in a half-precision artifact: the same table and rules for ONNX and for Core ML.
+"""Decides what stays in float32 in a half-precision artifact: one table of rules for ONNX and Core ML.
 
 float16 ends at 65504 and has eleven bits. A norm squares its input before it averages, a softmax takes
-exponentials, a sum over thousands of values loses the small ones: these are computed in float32. They do not
-always come as one operator. An RMS norm that was written out is Mul, ReduceMean, Add, Sqrt, Div, Mul; a cast
-between any two of them would bring the overflow back. So the operators of `FLOAT32` are only where it starts:
-the cheap operators around them join, and each group is cast once on its way in and once on its way out.
+exponentials, a sum over thousands of values loses the small ones: these are computed in float32. They are
+not always a single operator. A decomposed RMS norm is Mul, ReduceMean, Add, Sqrt, Div, Mul; a cast between
+any two of them would bring the overflow back. So the operators of `FLOAT32` are only where a float32 group
+starts: the cheap operators around them join it, and each group is cast once on entry and once on exit.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _REASONS: Mapping[str, str] = {
     STEEP: "Exp Log Pow Reciprocal Sqrt Square exp exp2 inverse log pow rsqrt sqrt square",
 }
 FLOAT32: Mapping[str, str] = {name: why for why, names in _REASONS.items() for name in names.split()}
-"""Operator, as ONNX or as Core ML spells it -> why it is computed in float32.
+"""Operator name, in ONNX or in Core ML -> why it is computed in float32.
 
 `Square` is a multiplication of a value by itself. Matrix products and convolutions are not here: their
-weights are what makes a half-precision artifact small, and the hardware chooses what they add up in.
+weights make a half-precision artifact small, and the hardware chooses the precision of their sums.
 """
 
 
@@ -45,7 +45,7 @@ _SHAPE = _names(
     "expand_dims identity reshape squeeze transpose"
 )
 _BOUNDED = _names("Erf Sigmoid Tanh erf sigmoid tanh")
-"""What they give is small, whatever they take."""
+"""Functions whose results are small, whatever their inputs."""
 _CHEAP = (
     _SHAPE
     | _BOUNDED
@@ -54,42 +54,43 @@ _CHEAP = (
         "abs add clip maximum minimum mul real_div select sub"
     )
 )
-"""One pass over the values: joins a group rather than part it, unless it has weights."""
+"""Operators of one pass over the values: without weights, they join a group rather than divide it."""
 
 _WINDOWS = frozenset({"AveragePool", "LpPool", "CumSum", "avg_pool", "l2_pool", "cumsum"})
-"""Sums that leave an image an image: what follows is no statistic of it."""
+"""Sums whose result is still an image: what follows is not a statistic of it."""
 _WIDE = frozenset({"Exp", "Pow", "Square", "exp", "exp2", "pow", "square"})
+"""Functions whose results may be beyond float16's range."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """An operator, as far as the rules look: `inputs` and `outputs` are values' names, constants left out."""
+    """The parts of an operator that the rules read: `inputs` and `outputs` name values, without constants."""
 
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: bool = False
-    """One of its constants is a matrix or more (a position embedding): half precision is to make it small."""
+    """Whether a constant is a matrix or more (a position embedding), which half precision makes small."""
 
 
 def is_matrix(shape: Iterable[int]) -> bool:
-    """Whether a constant is more than a value per channel: two or more dimensions larger than one."""
+    """Tell whether a constant is more than a value per channel: two or more dimensions larger than one."""
     return sum(size > 1 for size in shape) > 1
 
 
 def float32_nodes(
-    nodes: Sequence[Node], kept: Iterable[str] = (), also: Iterable[int] = ()
+    nodes: Sequence[Node], external: Iterable[str] = (), also: Iterable[int] = ()
 ) -> frozenset[int]:
-    """Positions of the nodes that stay in float32.
+    """Return the positions of the nodes that stay in float32.
 
     Args:
         nodes: One graph, every node after those it reads from.
-        kept: Values that something outside of the graph reads (its outputs).
-        also: Positions that stay in float32 for reasons of the caller's own.
+        external: Values that something outside of the graph reads (its outputs).
+        also: Positions that stay in float32 for other reasons.
 
     Returns:
         `also`, the nodes of `FLOAT32`, and the cheap ones that (1) read a statistic, (2) read what may be out
-        of float16's range, (3) are read by such nodes only, or (4) lie between two of them.
+        of float16's range, (3) are read by such nodes only, or (4) are between two of them.
     """
     inside = set(also) | {i for i, node in enumerate(nodes) if node.operator in FLOAT32}
     cheap = {i for i, n in enumerate(nodes) if n.operator in _CHEAP and not n.weights}
@@ -97,7 +98,7 @@ def float32_nodes(
     while True:
         more = _reading(nodes, inside, cheap, _statistics(nodes, inside))
         more |= _reading(nodes, inside, cheap, _wide(nodes, inside))
-        more |= _feeding(nodes, inside, cheap, readers, frozenset(kept))
+        more |= _feeding(nodes, inside, cheap, readers, frozenset(external))
         more |= _between(nodes, inside, cheap, readers)
         if more <= inside:
             return frozenset(inside)
@@ -105,35 +106,35 @@ def float32_nodes(
 
 
 def _readers(nodes: Sequence[Node]) -> Mapping[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    readers: dict[str, list[int]] = {}
     for index, node in enumerate(nodes):
         for value in node.inputs:
-            found.setdefault(value, []).append(index)
-    return found
+            readers.setdefault(value, []).append(index)
+    return readers
 
 
 def _statistics(nodes: Sequence[Node], inside: set[int]) -> set[str]:
-    """Sums over whole axes, and what was computed from nothing else: a variance, its root, one over that."""
-    found: set[str] = set()
+    """Name sums over whole axes, and values computed from nothing else: a variance, its root, its inverse."""
+    statistics: set[str] = set()
     for index, node in enumerate(nodes):
         if index not in inside:
             continue
         is_sum = FLOAT32.get(node.operator) == SUM and node.operator not in _WINDOWS
-        if is_sum or (node.inputs and found.issuperset(node.inputs)):
-            found.update(node.outputs)
-    return found
+        if is_sum or (node.inputs and statistics.issuperset(node.inputs)):
+            statistics.update(node.outputs)
+    return statistics
 
 
 def _wide(nodes: Sequence[Node], inside: set[int]) -> set[str]:
-    """What may be too large for float16, on to the next function that is bounded."""
-    found: set[str] = set()
+    """Name the values that may be too large for float16, up to the next function that is bounded."""
+    wide: set[str] = set()
     for index, node in enumerate(nodes):
         grows = node.operator in _WIDE or (
-            node.operator in _CHEAP - _BOUNDED and found.intersection(node.inputs)
+            node.operator in _CHEAP - _BOUNDED and wide.intersection(node.inputs)
         )
         if index in inside and grows:
-            found.update(node.outputs)
-    return found
+            wide.update(node.outputs)
+    return wide
 
 
 def _reading(nodes: Sequence[Node], inside: set[int], cheap: set[int], values: set[str]) -> set[int]:
@@ -145,22 +146,22 @@ def _feeding(
     inside: set[int],
     cheap: set[int],
     readers: Mapping[str, list[int]],
-    kept: frozenset[str],
+    external: frozenset[str],
 ) -> set[int]:
-    """Nodes whose every reader is inside; constants' producers among them."""
-    found: set[int] = set()
+    """Return the nodes whose every reader is inside; constants' producers are among them."""
+    feeding: set[int] = set()
     for index in sorted(cheap - inside, reverse=True):
         outputs = nodes[index].outputs
         reading = [r for value in outputs for r in readers.get(value, ())]
-        if reading and kept.isdisjoint(outputs) and all(r in inside or r in found for r in reading):
-            found.add(index)
-    return found
+        if reading and external.isdisjoint(outputs) and all(r in inside or r in feeding for r in reading):
+            feeding.add(index)
+    return feeding
 
 
 def _between(
     nodes: Sequence[Node], inside: set[int], cheap: set[int], readers: Mapping[str, list[int]]
 ) -> set[int]:
-    """Nodes on a path of cheap ones from inside to inside."""
+    """Return the nodes on a path of cheap ones from inside to inside."""
     after: set[str] = set()
     for index, node in enumerate(nodes):
         if index in inside or (index in cheap and after.intersection(node.inputs)):

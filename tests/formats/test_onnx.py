@@ -1,4 +1,4 @@
-"""ONNX and ORT artifacts of the three small networks: equal, small, reproducible, and safe to read."""
+"""ONNX and ORT artifacts of the three small networks are equal, small, reproducible, and safe to read."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def emitted(net: str, name: str, folder: Path) -> Emission:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder per network, so that each artifact is made once."""
-    made = {net: tmp_path_factory.mktemp(net) for net in nets.NETS}
-    return lambda net: made[net]
+    """Make a folder per network, so that each artifact is made once."""
+    folders = {net: tmp_path_factory.mktemp(net) for net in nets.NETS}
+    return lambda net: folders[net]
 
 
 def held_out(net: str) -> tuple[Sample, ...]:
@@ -48,7 +48,7 @@ def held_out(net: str) -> tuple[Sample, ...]:
 
 @functools.cache
 def exact(net: str) -> list[Array]:
-    """The float64 network's outputs."""
+    """Return the float64 network's outputs."""
     module = copy.deepcopy(nets.trained(net)).double()
 
     def run(sample: Sample) -> tuple[Array, ...]:
@@ -75,7 +75,7 @@ def sqnr_db(expected: Array, actual: Array) -> float:
 @pytest.mark.parametrize("net", nets.NETS)
 @pytest.mark.parametrize("name", FLOAT)
 def test_float32_files_equal_the_float64_network(net: str, name: str, folders: Callable[[str], Path]) -> None:
-    """Run from the written file, fp32 artifacts are within 1e-5 of the output's scale."""
+    """An fp32 artifact, run from the written file, is within 1e-5 of the output's scale."""
     run, _ = onnx_format.load(emitted(net, name, folders(net)).path, VARIANTS[name], 1)
     for expected, actual in zip(exact(net), stacked(run, held_out(net)), strict=True):
         assert max_error(expected, actual) <= 1e-5
@@ -94,7 +94,7 @@ def test_fp16_stays_close_and_takes_float32(net: str, folders: Callable[[str], P
 
 
 def test_fp16_keeps_sensitive_operators_in_float32(folders: Callable[[str], Path]) -> None:
-    """In the fp16 attention block, layer norm, softmax and the mean read float32 values."""
+    """Layer norm, softmax and the mean of the fp16 attention block read float32 values."""
     model = onnx.load(emitted("attention", "onnx-fp16", folders("attention")).path)
     types = {
         v.name: v.type.tensor_type.elem_type
@@ -168,7 +168,7 @@ SOURCES = re.compile(rb"\.py\b|pkg\.torch|site-packages")
 def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
     tmp_path: Path, folders: Callable[[str], Path]
 ) -> None:
-    """Another process, with other hash seeds, writes the same bytes; none of them is a source path."""
+    """Another process, with other hash seeds, writes the same bytes, without any source path."""
     files = [emitted("attention", name, folders("attention")).path.read_bytes() for name in VARIANTS]
     command = [sys.executable, "-W", "ignore", "-c", EMIT_HASHES, str(tmp_path)]
     again = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -291,13 +291,13 @@ def test_references_to_other_files_are_refused(place: str, tmp_path: Path) -> No
 
 
 def test_a_missing_file_is_a_lowering_error(tmp_path: Path) -> None:
-    """Reading what is not there says so."""
+    """Reading a missing file says that it is missing."""
     with pytest.raises(LoweringError, match="cannot be read"):
         onnx_format.structure(tmp_path / "gone.onnx", VARIANTS["onnx-fp32"])
 
 
 def loudest(path: Path) -> None:
-    """An int8 matrix product whose every sum of two products is beyond 16 bits; its result is 64."""
+    """Make an int8 matrix product whose every sum of two products is beyond 16 bits; its result is 64."""
     scales = {"x_scale": 1 / 255, "w_scale": 1 / 127, "y_scale": 64 / 255}
     constants = [onnx.numpy_helper.from_array(np.array(v, np.float32), n) for n, v in scales.items()]
     constants.append(onnx.numpy_helper.from_array(np.array(0, np.uint8), "zero"))
@@ -318,8 +318,8 @@ def loudest(path: Path) -> None:
 
 
 def test_sums_do_not_saturate_on_x86(tmp_path: Path) -> None:
-    """A phone adds in 32 bits: what is verified here must, too, though x86 without VNNI adds in 16."""
+    """The session adds in 32 bits, as a phone does, though x86 without VNNI adds in 16."""
     loudest(tmp_path / "loudest.onnx")
     run, _ = onnx_format.load(tmp_path / "loudest.onnx", VARIANTS["onnx-int8"], 1)
-    (found,) = run((np.ones((1, 64), np.float32),))
-    np.testing.assert_allclose(found, 64, rtol=0.01)
+    (product,) = run((np.ones((1, 64), np.float32),))
+    np.testing.assert_allclose(product, 64, rtol=0.01)

@@ -26,7 +26,7 @@ def captured(how: str) -> Captured:
 @pytest.mark.parametrize("how", BUFFERS)
 @pytest.mark.parametrize("name", ["executorch-xnnpack-fp32", "torchscript-lite-fp32"])
 def test_a_sequence_of_calls_is_the_same(name: str, how: str, tmp_path: Path) -> None:
-    """From the first call on; loaded again, from the first call on again."""
+    """A file follows the model from the first call on, and again when it is loaded again."""
     variant = VARIANTS[name]
     module = FORMATS[variant.format]
     path = module.emit(captured(how), variant, tmp_path).path
@@ -38,7 +38,7 @@ def test_a_sequence_of_calls_is_the_same(name: str, how: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["onnx-fp32", "ort-fp32", "coreml-fp16", "executorch-vulkan-fp16"])
 def test_what_cannot_keep_state_is_refused_by_name(name: str) -> None:
-    """With the buffer, and the way out."""
+    """The refusal names the buffer and what to do."""
     with pytest.raises(LoweringError, match=r"changes cache: --state explicit"):
         refuse_state(captured("copied into a buffer"), VARIANTS[name])
 
@@ -46,7 +46,7 @@ def test_what_cannot_keep_state_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["executorch-xnnpack-fp32", "torchscript-lite-fp32"])
 @pytest.mark.parametrize("how", ["an attribute", "a list"])
 def test_what_no_file_keeps_is_refused_by_name(name: str, how: str) -> None:
-    """A plain attribute becomes a constant wherever the network is exported."""
+    """State in a plain attribute is refused, because an exported file makes it a constant."""
     with pytest.raises(LoweringError, match=rf"changes {STATE[how][0]}, which no file keeps"):
         refuse_state(captured(how), VARIANTS[name])
 
@@ -54,14 +54,14 @@ def test_what_no_file_keeps_is_refused_by_name(name: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["a running mean", "an attribute", "a list"])
 @pytest.mark.parametrize("name", ["onnx-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32"])
 def test_every_format_takes_explicit_state(name: str, how: str, tmp_path: Path) -> None:
-    """The app sends back what the last call returned."""
+    """A file with explicit state follows the model when the app sends back the returned state."""
     given = samples()
-    made = explicit_state.make(model(how), given, given)
+    explicit = explicit_state.make(model(how), given, given)
     variant = VARIANTS[name]
     module = FORMATS[variant.format]
-    path = module.emit(program.capture(made.model, made.verification[0]), variant, tmp_path).path
+    path = module.emit(program.capture(explicit.model, explicit.verification[0]), variant, tmp_path).path
     run, _ = module.load(path, variant, 1)
-    state = made.verification[0][1]
+    state = explicit.verification[0][1]
     for (x,), answer in zip(given, by_itself(Keeps(how).eval(), given), strict=True):
         output, state = run((x, state))
         np.testing.assert_allclose(output, answer, atol=1e-5)

@@ -24,7 +24,7 @@ from tests.nets import NETS, captured, samples
 
 
 class Branch(nn.Module):
-    """The sign of the input's sum decides which layer runs."""
+    """A network in which the sign of the input's sum decides which layer runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,21 +38,21 @@ class Branch(nn.Module):
 
 
 class Equal(nn.Module):
-    """Branches on `torch.equal`, about which the tracer does not warn."""
+    """A network that branches on `torch.equal`, about which the tracer does not warn."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if torch.equal(x, x.abs()) else x * 3
 
 
 class Item(nn.Module):
-    """`torch.export` can express it, a trace can't."""
+    """A network that `torch.export` can express and a trace can't."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * x.sum().item()
 
 
 class Nested(nn.Module):
-    """Control flow, and outputs in a dictionary."""
+    """A network with control flow, and outputs in a dictionary."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if bool(x.sum() > 0):
@@ -61,7 +61,7 @@ class Nested(nn.Module):
 
 
 class Unscriptable(nn.Module):
-    """Control flow in a way of writing that TorchScript doesn't know."""
+    """A network whose control flow is written in a way that TorchScript doesn't know."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * 2 if bool(inputs[0].sum() > 0) else inputs[0]
@@ -111,11 +111,11 @@ def test_outputs_equal_eager(name: str, tmp_path: Path) -> None:
 def test_structure(name: str, weights: int, operators: dict[str, int], tmp_path: Path) -> None:
     """Inputs, outputs, operators and every weight can be read without running the file."""
     net = captured(name)
-    found = torchscript.structure(torchscript.emit(net, VARIANT, tmp_path).path, VARIANT)
-    assert (found.inputs, found.outputs) == (net.inputs, net.outputs)
-    assert operators.items() <= found.operators.items()
-    assert found.weight_elements == {"float32": weights}
-    assert found.weight_bytes == 4 * weights
+    contents = torchscript.structure(torchscript.emit(net, VARIANT, tmp_path).path, VARIANT)
+    assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
+    assert operators.items() <= contents.operators.items()
+    assert contents.weight_elements == {"float32": weights}
+    assert contents.weight_bytes == 4 * weights
 
 
 def test_batch_norm_is_folded(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_control_flow_is_scripted(module: type[nn.Module], tmp_path: Path) -> No
 
 
 def test_trace_would_lose_the_branch(tmp_path: Path) -> None:
-    """Forced, a trace keeps the example's branch for all inputs: the notes warn, with the line."""
+    """A forced trace keeps the example's branch for all inputs, and the notes warn, with the line."""
     emission = torchscript.emit(capture(Branch(), mode="trace"), VARIANT, tmp_path)
     assert "Traced, as asked." in emission.notes
     assert any("may be wrong" in note and "test_torchscript.py:" in note for note in emission.notes)
@@ -175,12 +175,12 @@ def test_script_modules_are_used_as_they_are(freeze: bool, tmp_path: Path) -> No
         script = torch.jit.freeze(script) if freeze else script
     source = dataclasses.replace(capture(net), module=script)
     emission = torchscript.emit(source, VARIANT, tmp_path)
-    assert emission.notes[0] == "The model is TorchScript already: used as it is."
+    assert emission.notes[0] == "The model is already TorchScript: used unchanged."
     np.testing.assert_allclose(run(emission.path, DOWN.numpy())[0], net(DOWN).detach().numpy(), atol=1e-6)
 
 
 def test_integer_inputs(tmp_path: Path) -> None:
-    """Token numbers go in as int64."""
+    """The artifact takes token numbers as int64."""
     net = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4)).eval()
     tokens = torch.tensor([[1, 2, 3]])
     path = torchscript.emit(capture(net, tokens), VARIANT, tmp_path).path
@@ -188,7 +188,7 @@ def test_integer_inputs(tmp_path: Path) -> None:
 
 
 def test_any_damage_is_found(tmp_path: Path) -> None:
-    """Truncated, or with one changed byte, a file is refused by reader and runtime and crashes neither."""
+    """A truncated file, or one with a changed byte, is refused by reader and runtime and crashes neither."""
     whole = torchscript.emit(captured("two_in_two_out"), VARIANT, tmp_path).path.read_bytes()
     with zipfile.ZipFile(tmp_path / f"{VARIANT.name}.ptl") as archive:
         bytecode = archive.read(f"{VARIANT.name}/bytecode.pkl")
@@ -238,7 +238,7 @@ def test_bytes_are_reproducible(tmp_path: Path) -> None:
 
 
 class Saver(nn.Module):
-    """Writes its input to a file whenever it runs."""
+    """A network that writes its input to a file whenever it runs."""
 
     def forward(self, x: Tensor) -> Tensor:
         torch.save(x, "MARKER")
@@ -246,14 +246,14 @@ class Saver(nn.Module):
 
 
 class Reader(nn.Module):
-    """Adds what a file holds."""
+    """A network that adds the content of a file."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.from_file("/etc/passwd", False, 4).sum()
 
 
 class Speaker(nn.Module):
-    """Says so on the terminal."""
+    """A network that prints to the terminal."""
 
     def forward(self, x: Tensor) -> Tensor:
         print("Everything it claims holds.")  # noqa: T201
@@ -272,7 +272,7 @@ def test_a_file_that_does_more_than_compute_is_neither_read_nor_run(
     module: nn.Module,
     operator: str,
 ) -> None:
-    """Its operators are in its bytecode: structure and runtime refuse it by name, and nothing happens."""
+    """Structure and runtime refuse operators of the bytecode by name, and nothing happens."""
     monkeypatch.chdir(tmp_path)
     script: Any = torch.jit.script(module)
     script._save_for_lite_interpreter("net.ptl")

@@ -36,7 +36,7 @@ class Positions(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Splits one parameter into the three projections of an attention."""
+    """An attention that splits one parameter into its three projections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ def structure(net: nn.Module, variant: Variant, folder: Path) -> Structure:
     return module.structure(module.emit(captured(net, variant.precision), variant, folder).path, variant)
 
 
-def problem(found: Structure, variant: Variant, needed: int) -> str:
-    unnamed = dataclasses.replace(found, inputs=(), outputs=())
+def problem(contents: Structure, variant: Variant, needed: int) -> str:
+    unnamed = dataclasses.replace(contents, inputs=(), outputs=())
     return contract.check_structure(unnamed, variant, (), (), needed, Limits())
 
 
@@ -74,21 +74,21 @@ def needed(net: nn.Module) -> int:
 @pytest.mark.parametrize("name", EMITTED)
 def test_a_large_position_embedding_is_no_missing_weight(name: str, tmp_path: Path) -> None:
     """Formats that tell what a tensor is used for count as the graph does; all are whole."""
-    found = structure(Positions(), VARIANTS[name], tmp_path)
+    contents = structure(Positions(), VARIANTS[name], tmp_path)
     if VARIANTS[name].format != "torchscript":
-        assert sum(found.weight_elements.values()) == needed(Positions())
-    assert problem(found, VARIANTS[name], needed(Positions())) == ""
+        assert sum(contents.weight_elements.values()) == needed(Positions())
+    assert problem(contents, VARIANTS[name], needed(Positions())) == ""
 
 
 @pytest.mark.parametrize("name", [name for name in EMITTED if VARIANTS[name].format != "torchscript"])
 def test_a_missing_layer_is_found_behind_a_large_position_embedding(name: str, tmp_path: Path) -> None:
-    """What is added does not stand in for a layer that an artifact lacks."""
-    found = structure(Positions(hidden=False), VARIANTS[name], tmp_path)
-    assert "weights are missing" in problem(found, VARIANTS[name], needed(Positions()))
+    """A tensor that is added does not stand in for a layer that an artifact lacks."""
+    contents = structure(Positions(hidden=False), VARIANTS[name], tmp_path)
+    assert "weights are missing" in problem(contents, VARIANTS[name], needed(Positions()))
 
 
 @pytest.mark.parametrize("name", [name for name in EMITTED if VARIANTS[name].precision not in QUANTIZED])
 def test_the_parts_of_a_split_parameter_are_found(name: str, tmp_path: Path) -> None:
-    """Of an attention whose queries, keys and values are not the same, all projections count."""
-    found = structure(CrossAttention(), VARIANTS[name], tmp_path)
-    assert problem(found, VARIANTS[name], needed(CrossAttention())) == ""
+    """All projections of an attention with different queries, keys and values count."""
+    contents = structure(CrossAttention(), VARIANTS[name], tmp_path)
+    assert problem(contents, VARIANTS[name], needed(CrossAttention())) == ""

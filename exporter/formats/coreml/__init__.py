@@ -90,7 +90,7 @@ def _load_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
     def run(sample: Sample) -> tuple[Array, ...]:
         # Core ML has no 64-bit integers.
         narrow = [a.astype(np.int32) if a.dtype == np.int64 else a for a in sample]
-        found = model.predict(dict(zip(inputs, narrow, strict=True)))
-        return tuple(np.asarray(found[name]) for name in outputs)
+        predictions = model.predict(dict(zip(inputs, narrow, strict=True)))
+        return tuple(np.asarray(predictions[name]) for name in outputs)
 
     return run, f"coreml (macOS {platform.mac_ver()[0]})"

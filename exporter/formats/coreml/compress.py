@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_ELEMENTS = 64
-"""Smaller tensors stay in float16: a palette or scales would be as large as they are."""
+"""Tensors with fewer values stay in float16: a palette or scales would be as large as they are."""
 SMALL_SHARE = 0.05
 """With 4 bits, the smallest tensors that together hold up to this share of the weights get 8: they are
 depthwise and first layers, which cost few bytes and lose most. On MobileNetV2's logits, palettes for all
@@ -27,14 +27,14 @@ def compress(package: Package, precision: str) -> tuple[Package, str]:
     """Compress the weights of two or more dimensions.
 
     Args:
-        package: As converted; it is left as it is.
+        package: The converted package, which is not changed.
         precision: "w8" or "w4".
 
     Returns:
         The compressed package, and a note with the weights' signal-to-noise ratio against the original.
 
     Raises:
-        LoweringError: There is nothing to compress: the result would not be what it says.
+        LoweringError: There is nothing to compress, so the result would be mislabelled.
     """
     ct = coremltools_quietly()
     program = load_program(package)
@@ -66,14 +66,14 @@ def load_program(package: Package) -> Any:
 
 
 def operations(program: Any) -> list[Any]:
-    """All operators of a program, in order; those of nested blocks after their own."""
-    found = []
+    """List all operators of a program, in order; those of nested blocks after their own."""
+    collected = []
     blocks = list(program.functions.values())
     while blocks:
         for operation in blocks.pop(0).operations:
-            found.append(operation)
+            collected.append(operation)
             blocks.extend(operation.blocks)
-    return found
+    return collected
 
 
 def _weights(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
@@ -121,15 +121,15 @@ def _palettize(program: Any, names: set[str]) -> None:
 
 
 def palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
-    """The 16 values with the least squared error, exactly; coremltools' own mode would need scikit-learn."""
+    """Find the 16 values of least squared error, exactly; coremltools' own mode would need scikit-learn."""
     import numpy as np
     from coremltools._deps.kmeans1d import cluster
 
     values, positions, counts = np.unique(weight, return_inverse=True, return_counts=True)
-    found = cluster(values.tolist(), min(16, len(values)), weights=counts.tolist())
+    clusters = cluster(values.tolist(), min(16, len(values)), weights=counts.tolist())
     palette = np.zeros(16, weight.dtype)
-    palette[: len(found.centroids)] = found.centroids
-    return palette, np.array(found.clusters, np.uint8)[positions.reshape(-1)]
+    palette[: len(clusters.centroids)] = clusters.centroids
+    return palette, np.array(clusters.clusters, np.uint8)[positions.reshape(-1)]
 
 
 def _sqnr_db(original: Mapping[str, NDArray[np.floating[Any]]], program: Any) -> float:

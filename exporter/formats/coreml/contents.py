@@ -1,4 +1,4 @@
-"""What a written Core ML package holds, read back without running it."""
+"""Reads what a written Core ML package holds, without running it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def structure(path: Path, variant: Variant) -> Structure:
 
     Args:
         path: The folder.
-        variant: One of this format's.
+        variant: One of this format's variants.
 
     Returns:
         Inputs and outputs under the model's own names, in its order; operators without constants.
@@ -52,8 +52,8 @@ def structure(path: Path, variant: Variant) -> Structure:
 
 def _features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     description = spec.description
-    kept = description.metadata.userDefined
-    names = json.loads(kept[NAMES_KEY]) if NAMES_KEY in kept else {}
+    metadata = description.metadata.userDefined
+    names = json.loads(metadata[NAMES_KEY]) if NAMES_KEY in metadata else {}
     inputs, outputs = (
         tuple(
             _feature(feature, name)
@@ -74,12 +74,14 @@ def _check_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
     for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
         # A scalar is described without a shape, or with one element.
         if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
-            computed, said = list(variable.shape), list(spec.shape)
-            raise LoweringError(f"Its output {spec.name} is described as {said}, but computed as {computed}.")
+            computed, described = list(variable.shape), list(spec.shape)
+            raise LoweringError(
+                f"Its output {spec.name} is described as {described}, but computed as {computed}."
+            )
 
 
 def _weights(program: Any) -> tuple[dict[str, int], int]:
-    """Elements by storage type, and their bytes, palettes and scales aside."""
+    """Count the elements by storage type, and their bytes without palettes and scales."""
     elements: Counter[str] = Counter()
     size = 0
     for operation in operations(program):
@@ -92,7 +94,7 @@ def _weights(program: Any) -> tuple[dict[str, int], int]:
 
 
 def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
-    """Storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
+    """Return storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
     if operation.op_type in _STORING and all(op.op_type in _ELEMENTWISE for op in _users(operation)):
         return None
     if operation.op_type == "constexpr_lut_to_dense":

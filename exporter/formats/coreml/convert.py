@@ -28,13 +28,13 @@ DEPLOYMENT_TARGET = "iOS16"
 
 
 def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
-    """Convert to an ML Program that computes in float16 but for what `half` keeps in float32.
+    """Convert to an ML Program that computes in float16, except what `half` keeps in float32.
 
     Its inputs and outputs are float32.
 
     Returns:
-        The package, and notes on what differs from the model (narrowed integers, changed names). Asked again
-        for the same `captured`, the same package: don't change it.
+        The package, and notes on what differs from the model (narrowed integers, changed names). A second
+        call with the same `captured` returns the same package: don't change it.
 
     Raises:
         LoweringError: There is no program, or coremltools cannot express it.
@@ -65,15 +65,15 @@ def _convert(captured: Captured, program: torch.export.ExportedProgram) -> tuple
     ]
     package = _from_trace(captured, inputs, types) or _from_program(program, types)
     _rename_inputs(package.spec, inputs)
-    found = [feature.name for feature in package.spec.description.output]
-    if found != outputs:
-        raise LoweringError(f"Core ML gives the outputs as {found}, the model as {outputs}.")
+    names = [feature.name for feature in package.spec.description.output]
+    if names != outputs:
+        raise LoweringError(f"Core ML gives the outputs as {names}, the model as {outputs}.")
     _keep_names(package.spec, captured)
     return package, _notes(captured, [*inputs, *outputs])
 
 
 def _from_trace(captured: Captured, names: list[str], outputs: list[Any]) -> Package | None:
-    """A third faster than from the program, and knows recurrent layers; None where that does not work.
+    """Convert from a trace: a third faster, and with recurrent layers; None where that does not work.
 
     coremltools' TorchScript reader fails on many attention networks (with NumPy 2.4, `int()` of an array).
     """
@@ -125,7 +125,7 @@ def to_package(model: Any, **options: Any) -> Package:
 def _safe_names(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> tuple[list[str], list[str]]:
-    """Names that Core ML takes (letters, digits, underscores), all different."""
+    """Return names that Core ML accepts (letters, digits, underscores), all different."""
     taken: set[str] = set()
     names = []
     for spec in (*inputs, *outputs):
@@ -141,14 +141,16 @@ def _safe_names(
 def _rename_inputs(spec: Any, names: list[str]) -> None:
     """Give the inputs, which coremltools names after the graph's placeholders, the model's names."""
     rename = coremltools_quietly().utils.rename_feature
-    found = [feature.name for feature in spec.description.input]
-    if len(found) != len(names):
-        raise LoweringError(f"Core ML takes the inputs {found}, the model {names}: some are never used.")
-    taken = set(_values(spec)) & set(names) - set(found)
+    placeholders = [feature.name for feature in spec.description.input]
+    if len(placeholders) != len(names):
+        raise LoweringError(
+            f"Core ML takes the inputs {placeholders}, the model {names}: some are never used."
+        )
+    taken = set(_values(spec)) & set(names) - set(placeholders)
     if taken:
         raise LoweringError(f"The input name {min(taken)} is an operator's in the converted graph.")
-    # In two steps, because one's new name may be another's old one.
-    for position, old in enumerate(found):
+    # In two steps, because the new name of one input may be the old name of another.
+    for position, old in enumerate(placeholders):
         rename(spec, old, f"export_mobile_input_{position}", rename_outputs=False)
     for position, new in enumerate(names):
         rename(spec, f"export_mobile_input_{position}", new, rename_outputs=False)

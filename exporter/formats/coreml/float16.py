@@ -1,4 +1,4 @@
-"""Half precision for Core ML; `exporter.formats.half` says what of it stays in float32."""
+"""Half precision for Core ML; `exporter.formats.half` decides what stays in float32."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from exporter.formats.coreml.package import coremltools_quietly
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Operation, Var
 
-# Under the hood these stay as they are: they have no float values, or coremltools never casts them.
+# These stay unchanged: they have no float values, or coremltools never casts them.
 _NO_COMPUTE = frozenset({"const", "cast"})
 
 
 def compute_precision() -> Any:
-    """What `coremltools.convert` takes as `compute_precision`: float16 but for groups of operators."""
+    """Return the `compute_precision` of `coremltools.convert`: float16, except groups of operators."""
     return coremltools_quietly().transform.FP16ComputePrecision(op_selector=_Selector())
 
 
 class _Selector:
-    """Says of each operator whether it is cast to float16.
+    """Tells for each operator whether it is cast to float16.
 
-    coremltools asks while it inserts casts, so a block is looked at as a whole when its first operator comes
-    up: then none have been inserted yet.
+    coremltools asks while it inserts casts, so a whole block is decided at its first operator, when no cast
+    has been inserted yet.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Selector:
 
 
 def _float32_operations(block: Block) -> frozenset[int]:
-    """Ids of the operators of a block that stay in float32."""
+    """Return the ids of the operators of a block that stay in float32."""
     operations = [op for op in block.operations if op.op_type not in _NO_COMPUTE]
     nodes = [_node(operation) for operation in operations]
     positions = half.float32_nodes(nodes, [value.name for value in block.outputs])

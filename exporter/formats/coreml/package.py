@@ -1,4 +1,4 @@
-"""An `.mlpackage` folder: its manifest, its model description and its weights, read and written."""
+"""Reads and writes an `.mlpackage` folder: its manifest, model description and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.errors import LoweringError
 
 AUTHOR = "com.apple.CoreML"
 NAMES_KEY = "export-mobile.names"
-"""Metadata of ours: the model's own input and output names, which Core ML's rules may have changed."""
+"""Our metadata key for the model's own input and output names, which Core ML's rules may have changed."""
 
 _MODEL = Path("Data", AUTHOR, "model.mlmodel")
 WEIGHTS = Path("Data", AUTHOR, "weights", "weight.bin")
@@ -24,7 +24,7 @@ WEIGHTS = Path("Data", AUTHOR, "weights", "weight.bin")
 _MODEL_ID = "9b1c5f3a-6c1e-5d0b-9c57-0e6f6f3f6a01"
 _WEIGHTS_ID = "9b1c5f3a-6c1e-5d0b-9c57-0e6f6f3f6a02"
 
-# MILBlob storage: a 64-byte header, then blobs, each a 64-byte record that says where its bytes lie.
+# MILBlob storage: a 64-byte header, then blobs, each a 64-byte record that says where its bytes are.
 _FILE_HEADER = struct.Struct("<II56x")
 _BLOB = struct.Struct("<IIQQ40x")
 _BLOB_MARK = 0xDEADBEEF
@@ -33,7 +33,7 @@ _STORAGE_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class Package:
-    """A model before it is written, or as read."""
+    """A model before it is written, or after it is read."""
 
     spec: Any
     """The `Model` message of Core ML's protobuf."""
@@ -41,7 +41,7 @@ class Package:
 
 
 def coremltools_quietly() -> ModuleType:
-    """Import coremltools; its complaints about versions it wasn't tested with help nobody."""
+    """Import coremltools; silence its warnings about versions it wasn't tested with."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     import coremltools
 
@@ -65,7 +65,7 @@ def _item(description: str, name: str) -> dict[str, str]:
 
 
 def read(path: Path) -> Package:
-    """Read a folder as `write` or coremltools made it, and check that every weight lies within its file.
+    """Read a folder made by `write` or coremltools, and check that every weight is inside its file.
 
     Raises:
         LoweringError: It is not a whole package with one ML Program.
@@ -121,11 +121,11 @@ def _check_blobs(package: Package) -> None:
 
 
 def _offsets(message: Any) -> Iterator[int]:
-    """Where each value kept in the weight file starts, for all values of a program."""
+    """Yield where each value of a program that is stored in the weight file starts."""
     for field, value in message.ListFields():
         if field.name == "blobFileValue":
             if value.fileName != "@model_path/weights/weight.bin":
-                raise LoweringError(f"A weight lies in an unknown file, {value.fileName!r}.")
+                raise LoweringError(f"A weight is stored in an unknown file, {value.fileName!r}.")
             yield value.offset
         elif field.message_type is not None:
             for child in _children(value):
@@ -133,7 +133,7 @@ def _offsets(message: Any) -> Iterator[int]:
 
 
 def _children(value: Any) -> list[Any]:
-    """The messages in a message field: one, a list, or the values of a map."""
+    """List the messages in a message field: a single message, a list, or the values of a map."""
     if hasattr(value, "ListFields"):
         return [value]
     children = list(value.values()) if hasattr(value, "values") else list(value)

@@ -67,14 +67,14 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
         directory: Where `<variant.name>.pte` is written.
 
     Raises:
-        LoweringError: No program, or ExecuTorch cannot express it.
+        LoweringError: There is no program, or ExecuTorch cannot express it.
     """
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     try:
         data = lower(captured.program, variant.backend)
     except Exception as error:
-        # The compiler is a pile of passes: what they raise on a graph they don't know is of any type.
+        # The compiler's passes raise errors of any type on a graph that they don't know.
         raise lowering_error(error, captured.program) from error
     path = directory / f"{variant.name}{variant.suffix}"
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Reads what is inside a `.pte`'s delegates: the graphs that XNNPACK and Vulkan execute themselves.
+"""Reads the delegates of a `.pte`: the graphs that XNNPACK and Vulkan execute themselves.
 
 Both are flatbuffers behind a small header. They are turned into JSON by ExecuTorch's `flatc` with the
 schemas that the backends ship, in a process of its own: a damaged graph cannot crash ours.
@@ -36,7 +36,7 @@ XNNPACK_DTYPES = {
     "xnn_datatype_int32": "int32",
 }
 VULKAN_COPY = "et_vk.prepack.default"
-"""Copies a constant to the GPU: its last argument is the copy."""
+"""The operator that copies a constant to the GPU: its last argument is the copy."""
 XNNPACK_ELEMENTWISE = frozenset(
     {"XNNAdd", "XNNSubtract", "XNNMultiply", "XNNDiv", "XNNMaximum", "XNNMinimum"}
 )
@@ -53,12 +53,14 @@ class Weight:
 
 @dataclass(frozen=True)
 class DelegateGraph:
+    """The graph that a delegate executes."""
+
     operators: Counter[str]
     weights: tuple[Weight, ...]
     """Constants, without those that are only added or multiplied elementwise."""
     work: Work
     layer_arguments: frozenset[int]
-    """Positions of the call's arguments that something else than an elementwise operator reads."""
+    """Positions of the call's arguments that an operator other than an elementwise one reads."""
 
 
 def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
@@ -69,7 +71,7 @@ def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
         blob: The delegate's payload.
 
     Raises:
-        ValueError: Another backend, or a damaged payload.
+        ValueError: The backend is another, or the payload is damaged.
     """
     if backend_id == "XnnpackBackend":
         return _xnnpack(_xnnpack_json(blob))
@@ -125,7 +127,7 @@ def _xnnpack(graph: Json) -> DelegateGraph:
 
 
 def _xnnpack_layer_inputs(nodes: list[tuple[str, Json]]) -> set[int]:
-    """Values that something else than an elementwise operator reads."""
+    """Return the values that an operator other than an elementwise one reads."""
     return {
         value
         for kind, node in nodes
@@ -188,7 +190,7 @@ def _vulkan(graph: Json) -> DelegateGraph:
 
 
 def _vulkan_layer_inputs(chain: list[Json]) -> set[int]:
-    """Values that something else than an elementwise operator reads."""
+    """Return the values that an operator other than an elementwise one reads."""
     layers: set[int] = set()
     for call in reversed(chain):
         copied = call["name"] == VULKAN_COPY and call["args"][-1] not in layers

@@ -24,7 +24,7 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
 
     Raises:
         LoweringError: The program was captured with transposed example inputs.
-        Exception: Of any other type, when a compiler pass cannot handle the graph.
+        Exception: A compiler pass cannot handle the graph; it may be of any type.
     """
     from executorch.exir import to_edge_transform_and_lower
 
@@ -35,7 +35,7 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
 
 
 def _config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
-    """Let buffers that forward changes start with their values: by default, memory nobody has written to."""
+    """Start buffers that forward changes with their values: by default they are uninitialised memory."""
     from executorch.exir import ExecutorchBackendConfig
     from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 
@@ -46,7 +46,7 @@ def _config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
 
 
 def _check_layout(program: torch.export.ExportedProgram) -> None:
-    """A transposed example lowers without a word into a file that fails for every input."""
+    """Refuse a transposed example, which lowers silently into a file that fails for every input."""
     import torch
 
     for tensor in program.example_inputs[0]:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def renamed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The same program, in which the compiler can name a tensor after every parameter.
+    """Rename parameters, so that the compiler can name a tensor after every one of them.
 
-    Where it can already, the program itself: names end up in the file, and should be the user's.
+    Returns the program itself where it already can: names end up in the file, and should be the user's.
     """
     from torch.export.graph_signature import ExportGraphSignature, InputKind
 
@@ -43,5 +43,5 @@ def renamed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgr
 
 
 def _is_usable(name: str) -> bool:
-    """Whether torch.fx leaves the compiler's name for a tensor as it is."""
+    """Tell whether torch.fx leaves the compiler's name for a tensor unchanged."""
     return name.isascii() and name.replace(".", "_").isidentifier()

@@ -41,7 +41,7 @@ def structure(path: Path, variant: Variant) -> Structure:
     A `.pte` does not keep tensor names: inputs are "input0", …, outputs "output0", ….
 
     Raises:
-        LoweringError: Not a whole, well-formed `.pte` file of known delegates.
+        LoweringError: It is not a whole, well-formed `.pte` file of known delegates.
     """
     data = path.read_bytes()
     if data[4:6] != MAGIC:
@@ -113,7 +113,7 @@ def _delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[Delegate
 
 
 def _constants(plan: ExecutionPlan, layers: set[int]) -> Iterator[Weight]:
-    """Constants of the layers outside delegates: buffer 0 means that the tensor is computed."""
+    """Yield the constants of the layers outside delegates; buffer 0 means that the tensor is computed."""
     for index in sorted(layers):
         tensor: Any = plan.values[index].val
         if getattr(tensor, "data_buffer_idx", 0) and tensor.allocation_info is None:
@@ -121,14 +121,14 @@ def _constants(plan: ExecutionPlan, layers: set[int]) -> Iterator[Weight]:
 
 
 def _layer_inputs(plan: ExecutionPlan, graphs: Sequence[DelegateGraph]) -> set[int]:
-    """Values that something else than an elementwise operator reads, in a delegate or outside."""
-    found: set[int] = set()
+    """Return the values that an operator other than an elementwise one reads, in a delegate or outside."""
+    layers: set[int] = set()
     for call in _instructions(plan, "KernelCall"):
         if not is_elementwise(plan.operators[call.op_index].name):
-            found.update(call.args)
+            layers.update(call.args)
     for call, graph in zip(_instructions(plan, "DelegateCall"), graphs, strict=True):
-        found.update(index for i, index in enumerate(call.args) if i in graph.layer_arguments)
-    return found
+        layers.update(index for i, index in enumerate(call.args) if i in graph.layer_arguments)
+    return layers
 
 
 def _weights(constants: Sequence[Weight]) -> dict[str, int]:

@@ -22,7 +22,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
 
     Args:
         path: The written file.
-        variant: Names the backend that must be there to run it.
+        variant: Names the backend that is needed to run it.
         threads: Size of XNNPACK's thread pool. The runtime has one pool per process: a runner loaded
             before with another number must not be called any more.
 
@@ -71,7 +71,7 @@ def _execute(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, .
     except RuntimeError:
         with explained():  # once more, to hear what it says: listening at every call would cost time
             outputs = method.execute(inputs)
-    # Outputs lie in the method's own arena: the next call overwrites them.
+    # Outputs are in the method's own arena: the next call overwrites them.
     return tuple(output.numpy().copy() for output in outputs)
 
 

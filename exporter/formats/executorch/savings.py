@@ -1,4 +1,4 @@
-"""Takes work out of ExecuTorch's compiler whose result is thrown away. The bytes it writes stay the same.
+"""Skips work of ExecuTorch's compiler whose result is thrown away. The bytes that it writes stay the same.
 
 Lowering MobileNetV2 spends nearly half of its time on three things:
     pattern graphs   bilinear upsampling, attention and rotary embeddings are exported and decomposed to be
@@ -6,7 +6,7 @@ Lowering MobileNetV2 spends nearly half of its time on three things:
     retracing        passes run the whole graph through fake tensors again when they changed nothing
     provenance       every retrace deep-copies each node's history, which nothing ever changes
 
-They can't be switched off from outside, so this replaces internals for as long as a lowering runs, and only
+They can't be switched off from outside, so this replaces internals while a lowering runs, and only
 in the versions where it was proven (`tests/formats/test_executorch_savings.py` compares the bytes).
 """
 
@@ -32,7 +32,7 @@ VULKAN_PATTERNS = {
     "export_llama_rope": frozenset({"aten.mul.Tensor", "aten.cat.default", "aten.sub.Tensor"}),
     "hf_rope": frozenset({"aten.mul.Tensor", "aten.cat.default", "aten.neg.default"}),
 }
-"""Vulkan pattern -> the same."""
+"""Vulkan pattern -> operators that it contains: without one of them it cannot match."""
 _RETRACED = "exporter_retraced"
 
 
@@ -94,14 +94,14 @@ def _no_idle_retraces() -> contextlib.AbstractContextManager[None]:
 
 
 def _hooks(base: type) -> dict[str, Any]:
-    """What a pass can override to change nodes as they are retraced."""
+    """Return the methods that a pass can override to change nodes as they are retraced."""
     names = {name for cls in base.__mro__[:-1] for name, value in vars(cls).items() if callable(value)}
     names -= {"__init__", "call", "requires", "ensures", "inputs", "__call__"}
     return {name: getattr(base, name) for name in names if not name.startswith("__")}
 
 
 def _fingerprint(graph: Graph) -> list[Any]:
-    """Everything that a retrace of the graph depends on."""
+    """Return everything that a retrace of the graph depends on."""
     return [(n.op, n.target, str(n.args), str(n.kwargs), str(_specs(n))) for n in graph.nodes]
 
 
@@ -147,8 +147,10 @@ def _no_vulkan_search() -> Iterator[None]:
 
     def candidates(graph: Graph) -> dict[str, Any]:
         present = _operators(graph)
-        known = patterns.fusable_patterns.items()
-        return {name: entry for name, entry in known if VULKAN_PATTERNS.get(name, present) <= present}
+        patterns_by_name = patterns.fusable_patterns.items()
+        return {
+            name: entry for name, entry in patterns_by_name if VULKAN_PATTERNS.get(name, present) <= present
+        }
 
     def find_candidates(module: GraphModule) -> Any:
         with _replaced(patterns, "fusable_patterns", candidates(module.graph)):

@@ -1,7 +1,7 @@
 """Lets XNNPACK run linear layers with int8 weights and float activations.
 
-XNNPACK has kernels for them (f32-qc8w-gemm) on ARM and x86, and ExecuTorch's serialisation can say it. Only
-its partitioner takes a dequantised weight for a sign that activations are quantised too, and refuses the
+XNNPACK has kernels for them (f32-qc8w-gemm) on ARM and x86, and ExecuTorch's serialisation can express it.
+But its partitioner takes a dequantised weight as a sign that activations are quantised too, and refuses the
 layer when they are not: portable kernels would then dequantise all weights anew at every call.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def configs() -> list[Any]:
-    """What XNNPACK is to be given: all that ExecuTorch's partitioner gives it, and these layers."""
+    """Return ExecuTorch's partitioner configurations for XNNPACK, extended to these layers."""
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
@@ -31,7 +31,10 @@ def configs() -> list[Any]:
 
 
 def _is_weights_only(linear: torch.fx.Node) -> bool:
-    """Without a bias, which the kernels would scale (see `exporter.quantize.weights_only`)."""
+    """Tell whether only the weight is quantised. Kernels would scale a bias: there must be none.
+
+    See `exporter.quantize.weights_only`.
+    """
     from executorch.backends.xnnpack.utils.quant_utils import is_dequant
 
     x, weight, *bias = linear.args

@@ -1,4 +1,4 @@
-"""What operators cost, by their tensors' shapes: decides which share of a network a backend executes.
+"""Computes what operators cost from their tensors' shapes, to tell which share a backend executes.
 
 Only multiply-accumulates count. With out = elements of the output, k = length of the summed dimension:
     convolution             output pixels x weight elements (transposed: input pixels x weight elements);
@@ -24,24 +24,25 @@ ELEMENTWISE = frozenset({"add", "sub", "mul", "div", "maximum", "minimum"})
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-accumulates, and elements written: the measure where a network has no multiplications."""
+    """Multiply-accumulates, and elements written, which count where a network has no multiplications."""
 
     macs: int = 0
     elements: int = 0
 
 
 def total(works: Iterable[Work]) -> Work:
+    """Add up the work of several operators."""
     works = tuple(works)
     return Work(sum(w.macs for w in works), sum(w.elements for w in works))
 
 
 def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work:
-    """What one ATen operator costs.
+    """Return what an ATen operator costs.
 
     Args:
         name: "aten::convolution", "aten.linear.default", "et_vk.conv_with_clamp.default", …
         tensors: Shapes of its tensor arguments in order; the output is last.
-        transposed: A transposed convolution.
+        transposed: The convolution is transposed.
     """
     if not tensors:
         return Work()
@@ -56,7 +57,7 @@ def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work
 
 
 def is_elementwise(name: str) -> bool:
-    """Whether an ATen operator only adds or scales: its constants are no weights of a layer."""
+    """Tell whether an ATen operator only adds or scales: its constants are not weights of a layer."""
     return _short(name) in ELEMENTWISE
 
 

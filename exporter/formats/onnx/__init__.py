@@ -32,7 +32,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """Write the artifact; see `Format.emit`.
 
     Raises:
-        LoweringError: PyTorch or ONNX Runtime cannot express this model; the cause in their words.
+        LoweringError: PyTorch or ONNX Runtime cannot express this model; it quotes the cause.
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
@@ -81,7 +81,7 @@ def _contents(path: Path) -> contents.Contents:
 
 
 def _model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
-    """The ONNX model of the variant's precision, and notes on how it was made."""
+    """Make the ONNX model of the variant's precision, and notes on how it was made."""
     if variant.precision == "fp16":
         model, note = float16.fp16_model(export.fp32_model(captured))
         return model, (note,) if note else ()

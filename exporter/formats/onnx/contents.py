@@ -1,4 +1,4 @@
-"""What an ONNX or ORT file holds, as plain records, and the figures taken from them."""
+"""Records of what an ONNX or ORT file holds, and the figures taken from them."""
 
 from __future__ import annotations
 
@@ -90,6 +90,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Node:
+    """An operator of the graph, with the names of the values that it reads and gives."""
+
     operator: str
     domain: str
     inputs: tuple[str, ...]
@@ -111,7 +113,7 @@ class Contents:
 
 
 def dtype_name(number: int) -> str:
-    """NumPy's name of an ONNX element type; ORT files use the same numbers.
+    """Return NumPy's name of an ONNX element type; ORT files use the same numbers.
 
     Raises:
         ValueError: There is no such type.
@@ -123,17 +125,17 @@ def dtype_name(number: int) -> str:
 
 
 def stored(name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | None) -> Stored:
-    """Describe a tensor after checking that its data is there (`actual_bytes` None: the caller has).
+    """Describe a tensor after checking that its data is there (None for `actual_bytes`: the caller did).
 
     Raises:
-        LoweringError: Its size is not what its shape says.
+        LoweringError: Its size differs from its shape's.
     """
     if dtype not in ITEM_BITS:
-        raise LoweringError(f"Tensor '{name}' has type {dtype}, which no artifact of ours holds.")
+        raise LoweringError(f"Tensor '{name}' has type {dtype}, which none of our artifacts holds.")
     tensor = Stored(dtype, shape)
     if any(d < 0 for d in shape) or (actual_bytes is not None and tensor.size_bytes != actual_bytes):
         raise LoweringError(
-            f"Tensor '{name}' holds {actual_bytes} bytes; {dtype} {list(shape)} needs others."
+            f"Tensor '{name}' holds {actual_bytes} bytes; {dtype} {list(shape)} needs another number."
         )
     return tensor
 

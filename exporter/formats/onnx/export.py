@@ -1,4 +1,4 @@
-"""A captured program as an ONNX model, in bytes, and how every ONNX model is finished."""
+"""Translates a captured program into an ONNX model, in bytes, and finishes every ONNX model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18
-"""The opset PyTorch's translations are written in, so nothing is converted up or down afterwards.
+"""The opset of PyTorch's own translations, so that nothing is converted up or down afterwards.
 
 ONNX Runtime's mobile packages carry every operator of the full runtime since 1.19 (the reduced
 `onnxruntime-mobile`, which stopped at opset 15, is gone: https://github.com/microsoft/onnxruntime/pull/20941).
@@ -25,12 +25,12 @@ with 17. Newer opsets only shut out older apps.
 """
 
 MAX_BYTES = 2**31 - 1
-"""What one protobuf file can hold."""
+"""The most bytes that a protobuf file can hold."""
 
 
 @functools.lru_cache(maxsize=1)
 def fp32_model(captured: Captured) -> bytes:
-    """Translate the program; made once per captured model, as every variant starts here.
+    """Translate the program, once per captured model: every variant starts here.
 
     Returns:
         A checked, simplified ONNX model (batch norms and constants folded), weights inside, static shapes,
@@ -48,7 +48,7 @@ def fp32_model(captured: Captured) -> bytes:
 def translate(
     program: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> onnx_ir.Model:
-    """PyTorch's own translation, its inputs and outputs named as given.
+    """Translate by PyTorch's own exporter; inputs and outputs get the given names.
 
     Raises:
         LoweringError: The weights are too large for one file.
@@ -72,7 +72,7 @@ def translate(
 
 
 def finish(model: onnx_ir.Model) -> bytes:
-    """Clean, check and serialise: what is written says nothing about the machine it was made on.
+    """Clean, check and serialise, without any trace of the machine that the model was made on.
 
     Raises:
         onnx.checker.ValidationError: The model is not valid ONNX.
@@ -93,7 +93,11 @@ def finish(model: onnx_ir.Model) -> bytes:
 
 
 def refuse_too_large(size_bytes: int) -> None:
-    """Raises: LoweringError: One ONNX file cannot hold that much."""
+    """Refuse weights that one ONNX file cannot hold.
+
+    Raises:
+        LoweringError: They are too large.
+    """
     if size_bytes > MAX_BYTES:
         raise LoweringError(
             f"The weights take {size_bytes / 1e9:.2f} GB; one ONNX file holds up to {MAX_BYTES / 1e9:.2f} GB."
@@ -101,7 +105,7 @@ def refuse_too_large(size_bytes: int) -> None:
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    """Remove what the passes leave: PyTorch's notes on the model and its values."""
+    """Remove PyTorch's notes on the model and its values, which the passes leave."""
     graph = proto.graph
     proto.producer_name, proto.producer_version, proto.doc_string = "export-mobile", "", ""
     for holder in (proto, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):

@@ -1,4 +1,4 @@
-"""An fp32 ONNX model in half precision; `exporter.formats.half` says what of it stays in float32."""
+"""Converts an fp32 ONNX model to half precision; `exporter.formats.half` decides what stays in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fp16_model(model: bytes) -> tuple[bytes, str]:
-    """Store weights and compute in float16, but for groups of nodes in float32; inputs and outputs too.
+    """Store weights and compute in float16; inputs, outputs and groups of nodes stay in float32.
 
     Args:
         model: A checked fp32 model of static shapes.
@@ -48,7 +48,7 @@ def _note(graph: onnx.GraphProto, names: frozenset[str]) -> str:
 
 
 def _float32_names(graph: onnx.GraphProto, unsupported: frozenset[str]) -> frozenset[str]:
-    """Names of the nodes that stay in float32; `unsupported` are operators that must."""
+    """Return the names of the nodes that stay in float32; operators in `unsupported` must."""
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"  # the converter knows nodes by name only
     constants = {t.name: half.is_matrix(t.dims) for t in graph.initializer}
@@ -67,7 +67,7 @@ def _float32_names(graph: onnx.GraphProto, unsupported: frozenset[str]) -> froze
 
 
 def _own_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:
-    """Give the float32 nodes copies of what float16 nodes read too: an epsilon is 0 once it was float16."""
+    """Copy constants that both float32 and float16 nodes read: in float16 an epsilon becomes 0."""
     readers = Counter((i, node.name in names) for node in graph.node for i in set(node.input))
     shared = {
         t.name: t for t in graph.initializer if all((t.name, side) in readers for side in (True, False))
@@ -104,7 +104,7 @@ def _join(model: onnx_ir.Model) -> None:
 
 
 def _cast_from(node: onnx_ir.Node | None, to: str) -> onnx_ir.Value | None:
-    """What a node casts, when it is a cast to that type."""
+    """Return the value that a node casts, when it is a cast to that type."""
     import onnx_ir
 
     if node is None or node.op_type != "Cast" or node.attributes["to"].as_int() != onnx_ir.DataType[to]:

@@ -1,4 +1,4 @@
-"""Read an .onnx file without running it, believing nothing in it."""
+"""Reads an .onnx file without running it, trusting nothing in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(path: Path) -> Contents:
     """Parse and check the file.
 
     Raises:
-        LoweringError: It is not a whole, valid ONNX model that stands alone.
+        LoweringError: It is not a whole, valid, self-contained ONNX model.
     """
     import onnx
 
@@ -46,13 +46,13 @@ def _refuse_external_data(model: onnx.ModelProto) -> None:
         for tensor in (*graph.initializer, *sparse, *_attribute_tensors(graph.node)):
             if uses_external_data(tensor):
                 raise LoweringError(
-                    f"Tensor '{tensor.name}' lies in another file: an artifact must stand alone."
+                    f"Tensor '{tensor.name}' is stored in another file: an artifact must be self-contained."
                 )
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     if model.functions or model.training_info:
-        raise LoweringError("It holds functions or training graphs, which no artifact of ours does.")
+        raise LoweringError("It holds functions or training graphs, which none of our artifacts does.")
     waiting = [model.graph]
     while waiting:
         graph = waiting.pop()
@@ -84,8 +84,8 @@ def _contents(model: onnx.ModelProto) -> Contents:
 
 def _stored(tensor: onnx.TensorProto) -> Stored:
     # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
-    held = len(tensor.raw_data) if tensor.HasField("raw_data") else None
-    return stored(tensor.name, dtype_name(tensor.data_type), tuple(tensor.dims), held)
+    raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
+    return stored(tensor.name, dtype_name(tensor.data_type), tuple(tensor.dims), raw_bytes)
 
 
 def _spec(value: onnx.ValueInfoProto, fixed: bool = True) -> TensorSpec:

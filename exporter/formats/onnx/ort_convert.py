@@ -1,4 +1,4 @@
-"""Write ONNX models in ONNX Runtime's own format (.ort) for the CPUs of phones."""
+"""Writes ONNX models in ONNX Runtime's own format (.ort) for the CPUs of phones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from exporter.formats.onnx.ort_file import session_table
 
 ALIGNMENT = 64
-"""Keeps every field of the model part as aligned as ONNX Runtime wrote it."""
+"""Bytes of padding that keep every field of the model part aligned as ONNX Runtime wrote it."""
 
 
 def convert(model: bytes) -> bytes:
     """Optimise an ONNX model and write it in ORT format, as ONNX Runtime's convert_onnx_models_to_ort does.
 
-    With its settings for `--target_platform arm` and the fixed style (all optimisations now, none on the
-    phone): no blocked layout (NCHWc, x86 only), int8 activations stay int8. That tool itself works on folders
-    and prints.
+    The settings are those of `--target_platform arm` and the fixed style (all optimisations now, none on the
+    phone): no blocked layout (NCHWc, x86 only), int8 activations stay int8. The tool itself is not used,
+    because it works on folders and prints.
     """
     import onnxruntime as ort
 
@@ -42,7 +42,8 @@ def _reproducible(data: bytes) -> bytes:
     """
     session = session_table(data)
     old_model = session.Model()._tab.Pos
-    body = min(old_model, old_model - _signed(data, old_model))  # a table's own layout may lie before it
+    # A table's own layout may be stored before it.
+    body = min(old_model, old_model - _signed(data, old_model))
     head, slot = _head(session)
     padding = (body - len(head)) % ALIGNMENT
     target = len(head) + padding + old_model - body
@@ -55,7 +56,7 @@ def _signed(data: bytes, position: int) -> int:
 
 
 def _head(session: Any) -> tuple[bytearray, int]:
-    """The session table and its kernels' constraints, and where in it the offset to the model goes."""
+    """Build the session table with its kernels' constraints; return it and where the model's offset goes."""
     import flatbuffers
     from ort_flatbuffers_py.fbs import InferenceSession as Table
     from ort_flatbuffers_py.fbs import KernelTypeStrResolver as Resolver

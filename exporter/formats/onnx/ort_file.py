@@ -1,4 +1,4 @@
-"""Read an .ort file (ONNX Runtime's own format, a flatbuffer) without running it, believing nothing in it."""
+"""Reads an .ort file (ONNX Runtime's own format, a flatbuffer) without running it, trusting nothing in it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from exporter.formats.onnx.contents import Contents, Node, Stored, dtype_name, s
 from exporter.records import TensorSpec
 
 MAX_DEPTH = 16
-"""Of subgraphs in subgraphs."""
+"""The deepest nesting of subgraphs."""
 
 
 def read(path: Path) -> Contents:
     """Parse the file.
 
     Raises:
-        LoweringError: It is not a whole ORT-format model that stands alone.
+        LoweringError: It is not a whole, self-contained ORT-format model.
     """
     try:
         data = path.read_bytes()
@@ -80,19 +80,19 @@ class _Reader:
         name = tensor.Name().decode()
         if tensor.RawDataIsNone():
             raise LoweringError(
-                f"The data of tensor '{name}' is not in the file: an artifact must stand alone."
+                f"The data of tensor '{name}' is not in the file: an artifact must be self-contained."
             )
-        # The length is the file's word; the view over the bytes fails where they are not there.
-        held = len(tensor.RawDataAsNumpy())
+        # The file states the length; the view over the bytes fails where they are missing.
+        raw_bytes = len(tensor.RawDataAsNumpy())
         shape = tuple(int(d) for d in self._items(tensor, "Dims"))
-        return stored(name, dtype_name(tensor.DataType()), shape, held)
+        return stored(name, dtype_name(tensor.DataType()), shape, raw_bytes)
 
 
 def session_table(data: bytes) -> Any:
-    """The flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
+    """Return the flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
 
     Raises:
-        LoweringError: The file's mark or its last bytes are not there.
+        LoweringError: The file's mark or its last bytes are missing.
     """
     # Importing the package puts ONNX Runtime's generated flatbuffers classes on the path.
     import onnxruntime.tools.ort_format_model  # noqa: F401
@@ -115,5 +115,5 @@ def _spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
     sizes = [shape.Dim(i).Value() for i in range(min(shape.DimLength(), 16))]
     if fixed and any(size.DimParam() for size in sizes):
         raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' inputs are static.")
-    known = tuple(-1 if size.DimParam() else size.DimValue() for size in sizes)
-    return TensorSpec(name, known, dtype_name(kind.ElemType()))
+    dimensions = tuple(-1 if size.DimParam() else size.DimValue() for size in sizes)
+    return TensorSpec(name, dimensions, dtype_name(kind.ElemType()))

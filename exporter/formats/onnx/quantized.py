@@ -1,7 +1,7 @@
-"""A PT2E-quantised program as an ONNX model of QuantizeLinear/DequantizeLinear pairs, which runtimes fuse.
+"""Translates a PT2E-quantised program into ONNX with the QDQ pairs that runtimes fuse.
 
-PyTorch translates the pairs themselves. What is left to do is what runtimes expect beside them: biases as
-int32 in their accumulator's scale, and weights that lie as MatMul reads them.
+PyTorch translates the pairs (QuantizeLinear, DequantizeLinear) itself. This module adds what runtimes also
+expect: biases as int32 in their accumulator's scale, and weights in the layout that MatMul reads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 @functools.lru_cache(maxsize=1)
 def int8_model(captured: Captured) -> bytes:
-    """Translate a quantised program; its numbers are those of the program. Made once per program.
+    """Translate a quantised program, once per program; the model computes the program's numbers.
 
     Raises:
         LoweringError: There is no program.
@@ -61,7 +61,7 @@ def int8_model(captured: Captured) -> bytes:
 
 
 def _without_ranges(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
-    """The same with activations in float, where their ranges are chosen as it runs."""
+    """Return the program with float activations if their ranges are chosen as it runs, else None."""
     import torch
 
     from exporter.quantize import dynamic
@@ -73,7 +73,7 @@ def _without_ranges(program: torch.export.ExportedProgram) -> torch.export.Expor
 
 
 def unsigned(model: bytes) -> bytes:
-    """The same with activations in uint8, 128 higher: the same numbers.
+    """Store activations as uint8, 128 higher, which represents the same numbers.
 
     ONNX Runtime's x86 build turns int8 activations into uint8 itself, but not those with several readers, and
     fuses no kernel where the two meet. Its ARM build has kernels for both.
@@ -95,12 +95,12 @@ def unsigned(model: bytes) -> bytes:
                 proto.graph.initializer.append(onnx.numpy_helper.from_array(constants[name], name))
             node.input[place] = name
     _drop_unused(proto)
-    proto.graph.ClearField("value_info")  # it says int8 still
+    proto.graph.ClearField("value_info")  # it still says int8
     return finish(onnx_ir.from_proto(proto))
 
 
 def _part_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
-    """A zero point of its own for each weight: ONNX Runtime's x86 build converts both, a shared one twice."""
+    """Give each weight its own zero point: ONNX Runtime's x86 build converts both, a shared one twice."""
     import onnx
 
     for node in proto.graph.node:
@@ -115,7 +115,7 @@ def _part_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> Non
 def _turn_weights(
     proto: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
 ) -> None:
-    """Turn weights for good where they are transposed before a MatMul: kernels fuse with dequantisers."""
+    """Transpose weights now that would be transposed before a MatMul: kernels fuse with dequantisers only."""
     import onnx
 
     for turn in [node for node in proto.graph.node if node.op_type == "Transpose"]:
@@ -167,7 +167,7 @@ def _scale(dequantize: onnx.NodeProto | None, constants: Mapping[str, Array]) ->
 
 
 def _drop_unused(proto: onnx.ModelProto) -> None:
-    """What nothing reads any more: a dequantiser before its constants."""
+    """Remove what nothing reads any more: a dequantiser before its constants."""
     while True:
         read = {name for node in proto.graph.node for name in node.input} | {
             o.name for o in proto.graph.output

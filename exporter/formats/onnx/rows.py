@@ -1,4 +1,6 @@
-"""Linear layers in ONNX whose inputs are quantised row by row as they come (see `exporter.quantize.dynamic`).
+"""Writes linear layers in ONNX whose inputs are quantised row by row at run time.
+
+See `exporter.quantize.dynamic`.
 
 ONNX's own DynamicQuantizeLinear takes one range for a whole tensor, which one loud token spoils for all
 others. So a row's range is written out in plain operators, and MatMulInteger multiplies:
@@ -6,7 +8,7 @@ others. So a row's range is written out in plain operators, and MatMulInteger mu
     steps   round(x * 255 / (high - low)) + zero         uint8, with zero = round(-low * 255 / (high - low))
     result  (steps @ w - zero * sum of w's column) * (high - low) / 255 * w's scale
 
-These are XNNPACK's numbers, 128 higher: its kernels and this answer alike.
+These are XNNPACK's numbers, 128 higher: its kernels give the same results.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 SMALLEST_RANGE = np.float32(1e-30)
 """Keeps the division finite for a row of zeros."""
 MIDDLE = 128
-"""Zero of the stored weights: without VNNI, sums of uint8 times int8 saturate, those of uint8 never."""
+"""The stored weights' zero point: without VNNI, sums of uint8 times int8 saturate, those of uint8 never."""
 
 
 class _Rows(NamedTuple):
@@ -68,7 +70,7 @@ class _Writer:
         self._constants: set[str] = set()
 
     def layer(self, node: onnx.NodeProto, weight: Array, scale: Array) -> None:
-        """What a float layer gave, from integers.
+        """Compute a float layer's result from integers.
 
         Args:
             node: MatMul or Gemm.
@@ -92,7 +94,7 @@ class _Writer:
             self._add("Add", result, bias, to=at)
 
     def _quantised(self, x: str) -> _Rows:
-        """Once for all layers that read it."""
+        """Return an input's quantised rows, written once for all layers that read it."""
         if x not in self._rows:
             self._rows[x] = self._quantise(x)
         return self._rows[x]

@@ -1,9 +1,9 @@
-"""Linear layers in ONNX with int8 weights and float inputs (see `exporter.quantize.weights_only`).
+"""Writes linear layers in ONNX with int8 weights and float inputs (see `exporter.quantize.weights_only`).
 
-Each is a Gemm of rows with a dequantised weight that lies as PyTorch has it, [outputs, inputs]. ONNX Runtime
-computes that in float, dequantising at every call. Of a MatMul with the same weight ONNX Runtime 1.32 makes a
-MatMulNBits, which rounds its inputs to int8 unless the app's session forbids it
-("session.qdq_matmulnbits_accuracy_level"): just what the network does not bear.
+Each is a Gemm of rows with a dequantised weight in PyTorch's layout, [outputs, inputs]. ONNX Runtime
+computes that in float, dequantising at every call. ONNX Runtime 1.32 would turn a MatMul with the same
+weight into a MatMulNBits, which rounds its inputs to int8 unless the app's session forbids it
+("session.qdq_matmulnbits_accuracy_level"), and such networks lose too much by that.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def write_gemms(proto: onnx.ModelProto) -> None:
     """Turn every product of a float tensor with a dequantised, transposed weight into a Gemm, in place.
 
     Args:
-        proto: As PyTorch translates linear layers without a bias; shapes are static. Its nodes must be sorted
-            afterwards.
+        proto: PyTorch's translation of linear layers without a bias; shapes are static. Its nodes must be
+            sorted afterwards.
     """
     makers = {name: node for node in proto.graph.node for name in node.output}
     layers = [(node, weight) for node in proto.graph.node if (weight := _weight(node, makers)) is not None]
@@ -32,7 +32,7 @@ def write_gemms(proto: onnx.ModelProto) -> None:
 
 
 def _weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> str | None:
-    """The dequantised weight before it is turned, of a layer whose input is float."""
+    """Return the dequantised weight, before it is transposed, of a layer whose input is float."""
     if node.op_type != "MatMul" or _made_by(makers, node.input[0], "DequantizeLinear"):
         return None
     turn = _made_by(makers, node.input[1], "Transpose")

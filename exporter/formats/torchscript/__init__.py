@@ -53,7 +53,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     with warnings.catch_warnings():
-        # TorchScript and its lite interpreter are deprecated as a whole: not news to who asks for them.
+        # TorchScript and its lite interpreter are deprecated as a whole: who asks for them knows.
         warnings.simplefilter("ignore", DeprecationWarning)
         script, notes = to_script(captured)
         try:
@@ -70,7 +70,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     Args:
         path: The written file.
         variant: One of `VARIANTS`.
-        threads: Of PyTorch's one thread pool per process.
+        threads: Size of PyTorch's one thread pool per process.
 
     Returns:
         A runner giving the outputs flattened in order, and "torchscript lite (torch <version>)".
@@ -98,7 +98,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
 
 
 def _repacked(path: Path) -> io.BytesIO:
-    """The file's records in a fresh archive: two readers can disagree about a crafted one."""
+    """Copy the file's records to a fresh archive: two readers can disagree about a crafted one."""
     with zipfile.ZipFile(path) as archive:
         return packed({name: archive.read(name) for name in archive.namelist()}, root="")
 

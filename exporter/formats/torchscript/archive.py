@@ -19,7 +19,7 @@ from exporter.errors import LoweringError
 from exporter.records import Structure, TensorSpec, Variant
 
 SIGNATURE = "signature.json"
-"""Extra file, written by us: names, shapes and dtypes of inputs and outputs, which the bytecode lacks."""
+"""The extra file that we write: names, shapes and dtypes of inputs and outputs, which the bytecode lacks."""
 
 MAX_CODE_BYTES = 16 << 20
 
@@ -47,14 +47,14 @@ class _Tensor:
     shape: tuple[int, ...]
     size_bytes: int
     elements: int
-    """Of the whole record, of which this may be a part: attention's three projections are one."""
+    """Elements of the whole record, of which this may be a part, as one of attention's projections is."""
 
 
 def check_records(path: Path) -> None:
     """Check that the archive is whole: every record's checksum, and no tensor or bytecode compressed.
 
     Raises:
-        LoweringError: It is not, or it cannot be read.
+        LoweringError: It is damaged, or it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -68,7 +68,7 @@ def structure(path: Path, variant: Variant) -> Structure:
 
     Args:
         path: The file.
-        variant: One of this format's.
+        variant: One of this format's variants.
 
     Returns:
         Operators as the bytecode calls them, counted per call site ("aten::add.Tensor"). Inputs and outputs
@@ -90,7 +90,7 @@ def structure(path: Path, variant: Variant) -> Structure:
 
 
 def _check(archive: zipfile.ZipFile, path: Path) -> None:
-    # PyTorch compresses source code only: anything else that unpacks to more than it holds is no work of its.
+    # PyTorch compresses source code only: PyTorch wrote nothing else that unpacks to more bytes.
     packed = (i for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
     if any("/code/" not in i.filename or i.file_size > MAX_CODE_BYTES for i in packed):
         raise LoweringError(f"{path.name} has compressed records, which PyTorch never writes.")
@@ -99,8 +99,8 @@ def _check(archive: zipfile.ZipFile, path: Path) -> None:
     damaged = archive.testzip()
     if damaged is not None:
         raise LoweringError(f"{path.name} is damaged: the checksum of its record {damaged} is wrong.")
-    found = sum(name.lower().endswith("/bytecode.pkl") for name in archive.namelist())
-    if found != 1 or not any(name.endswith("/bytecode.pkl") for name in archive.namelist()):
+    bytecodes = sum(name.lower().endswith("/bytecode.pkl") for name in archive.namelist())
+    if bytecodes != 1 or not any(name.endswith("/bytecode.pkl") for name in archive.namelist()):
         raise LoweringError(f"{path.name} holds no bytecode: the lite interpreter cannot run it.")
 
 
@@ -132,7 +132,7 @@ def _structure(archive: zipfile.ZipFile) -> Structure:
 
 
 def _methods(bytecode: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each method's name, and its code and schema in one table: (version, (name, code, schema), …)."""
+    """Yield each method's name, and its code and schema in one table: (version, (name, code, schema), …)."""
     for name, code, schema in bytecode[1:]:
         yield name, dict(code) | dict(schema)
 
@@ -150,21 +150,23 @@ def _signature(archive: zipfile.ZipFile, root: str) -> tuple[tuple[TensorSpec, .
     name = f"{root}extra/{SIGNATURE}"
     if name not in archive.namelist():
         return (), ()
-    found = json.loads(archive.read(name))
+    signature = json.loads(archive.read(name))
     inputs, outputs = (
-        tuple(TensorSpec(str(s["name"]), tuple(map(int, s["shape"])), str(s["dtype"])) for s in found[key])
+        tuple(
+            TensorSpec(str(s["name"]), tuple(map(int, s["shape"])), str(s["dtype"])) for s in signature[key]
+        )
         for key in ("inputs", "outputs")
     )
     return inputs, outputs
 
 
 def _unpickle(archive: zipfile.ZipFile, root: str, name: str, folder: str, tensors: list[_Tensor]) -> Any:
-    """Unpickle a record; the tensors it refers to, whose bytes lie in `folder`, are added to `tensors`."""
+    """Unpickle a record; the tensors it refers to, whose bytes are in `folder`, are added to `tensors`."""
     return _InertUnpickler(archive, f"{root}{folder}/", archive.read(root + name), tensors).load()
 
 
 class _Inert:
-    """Stands for an object of any class: no code of the archive runs."""
+    """Stands for an object of any class, so that no code of the archive runs."""
 
     def __new__(cls, *args: object) -> _Inert:
         return super().__new__(cls)
@@ -182,22 +184,22 @@ class _InertUnpickler(pickle.Unpickler):
         self._tensors = tensors
 
     def find_class(self, module: str, name: str) -> Any:
-        known: dict[str, Callable[..., Any]] = {
+        rebuilders: dict[str, Callable[..., Any]] = {
             "torch._utils._rebuild_tensor_v2": self._rebuild,
             "torch._utils._rebuild_qtensor": self._rebuild,
             "collections.OrderedDict": dict,
         }
         if module == "torch" and name.endswith("Storage"):
             return name
-        return known.get(f"{module}.{name}", _Inert)
+        return rebuilders.get(f"{module}.{name}", _Inert)
 
     def persistent_load(self, pid: Any) -> tuple[str, str, int, int]:
         _, storage, record, _, elements = pid
         dtype, item_bytes = _STORAGES[storage]
-        expected, found = elements * item_bytes, self._archive.getinfo(self._folder + record).file_size
-        if expected != found:
-            raise LoweringError(f"Its record {self._folder}{record} has {found} bytes, not {expected}.")
-        return self._folder + record, dtype, found, elements
+        expected, actual = elements * item_bytes, self._archive.getinfo(self._folder + record).file_size
+        if expected != actual:
+            raise LoweringError(f"Its record {self._folder}{record} has {actual} bytes, not {expected}.")
+        return self._folder + record, dtype, actual, elements
 
     def _rebuild(self, storage: tuple[str, str, int, int], offset: int, shape: Any, *_: object) -> _Tensor:
         record, dtype, size_bytes, elements = storage

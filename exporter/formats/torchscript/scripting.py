@@ -18,7 +18,7 @@ _READS_VALUES = frozenset({"aten.item.default", "aten._local_scalar_dense.defaul
 
 
 def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
-    """Turn the module into TorchScript, as `captured.torchscript` says.
+    """Turn the module into TorchScript, in the way of `captured.torchscript`.
 
     "auto" scripts when a trace would lose control flow: when the network has no graph (`torch.export` refuses
     data-dependent branches, and a trace passes some of them, like `torch.equal`, in silence), and when the
@@ -28,13 +28,13 @@ def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ..
         The module, and notes on what was chosen and why.
 
     Raises:
-        LoweringError: It can neither be scripted nor faithfully traced, or not as asked.
+        LoweringError: It can neither be scripted nor faithfully traced, or not in the requested way.
     """
     import torch
 
     module = captured.module
     if isinstance(module, torch.jit.ScriptModule):
-        return module, ("The model is TorchScript already: used as it is.",)
+        return module, ("The model is already TorchScript: used unchanged.",)
     if captured.torchscript == "script":
         return _script(module), ("Scripted, as asked.",)
     if captured.torchscript == "trace":
@@ -46,7 +46,7 @@ def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ..
 
 
 def faithful_trace(captured: Captured) -> torch.jit.ScriptModule | None:
-    """A trace of a network whose graph reads no values, so that it holds for all inputs; else None."""
+    """Trace a network whose graph reads no values, so that the trace is right for all inputs; else None."""
     import torch
 
     scripted = isinstance(captured.module, torch.jit.ScriptModule)
@@ -94,7 +94,7 @@ def _reads_values(program: torch.export.ExportedProgram) -> bool:
 
 
 def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
-    """The trace, and what the tracer warns it may have lost, each with its line."""
+    """Return the trace, and the tracer's warnings of what it may have lost, each with its line."""
     import torch
     from torch.jit._trace import TracerWarning
 
@@ -117,7 +117,7 @@ def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
 
 
 def _restore(traced: torch.jit.ScriptModule, state: Mapping[str, torch.Tensor]) -> None:
-    """Undo what the call that was traced left in the buffers."""
+    """Undo the changes of the traced call to the buffers."""
     import torch
 
     with torch.no_grad():
