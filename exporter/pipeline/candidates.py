@@ -13,13 +13,13 @@ from exporter import files
 from exporter.config.request import Request
 from exporter.pipeline import build, cache, int8, predictions, read, results, verify
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.int8 import program_lowering
+from exporter.pipeline.int8 import edges_of, program_lowering
 from exporter.pipeline.measure import host_latency
 from exporter.pipeline.results import CheckedArtifact
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize.search import Mix
-from exporter.records import Latency, MixedPoint, Variant, Verdict
+from exporter.records import Latency, MixedPoint, Preprocessing, Variant, Verdict
 
 Measurer = Callable[[Path, Variant], Latency | None]
 """Times a file in the runtime that the search is for; None where it cannot."""
@@ -194,7 +194,7 @@ def _built(
     """Artifacts out of the cache, and those that it does not have."""
     context = judge.context
     names = tuple(variant.name for variant in variants)
-    arguments = (context.folders.work, kept, names, folder)
+    arguments = (context.folders.work, kept, names, folder, judge.source.facts.preprocessing)
     prepare = Job(folder.name, mix, arguments, preload=int8.QUANTIZERS)
     steps = [
         build.artifact_step(
@@ -234,7 +234,13 @@ def mixed_candidates(work: Path) -> tuple[Mix, ...]:
     return search.candidates(activations, prices)
 
 
-def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path) -> None:
+def mix(
+    work: Path,
+    kept: tuple[str, ...],
+    names: tuple[str, ...],
+    folder: Path,
+    preprocessing: Preprocessing | None,
+) -> None:
     """Put operators of the int8 program back into float.
 
     Args:
@@ -242,6 +248,7 @@ def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path)
         kept: Names of the operators.
         names: Of the artifacts that are made from it.
         folder: What `build` and `verify` need lands here.
+        preprocessing: How photos become the model's input, where they do.
     """
     from exporter.capture.program import load, save
     from exporter.quantize import int8, mixed
@@ -251,6 +258,6 @@ def mix(work: Path, kept: tuple[str, ...], names: tuple[str, ...], folder: Path)
     module = mixed.keep_float(found.module, found.float_weights, kept)
     int8.save(replace(found, module=module), folder)
     save(load(work), folder)
-    lowering = program_lowering(int8.runner(module), results.load_data(work).verification)
+    lowering = program_lowering(int8.runner(module), results.load_data(work), edges_of(work, preprocessing))
     for name in names:
         reference_io.save_lowering(lowering, folder / files.lowering_file("mixed", name))

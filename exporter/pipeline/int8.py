@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,10 @@ from exporter.pipeline.results import Quantization
 from exporter.pipeline.steps import Step
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize import int8
-from exporter.records import QUANTIZED, Runner, Sample
+from exporter.records import QUANTIZED, Preprocessing, Runner, Sample
 
 if TYPE_CHECKING:
+    from exporter.data import Data
     from exporter.verify.reference_io import Lowering
 
 QUANTIZERS = (
@@ -58,7 +61,7 @@ def judge_step(context: Context, source: Source, quantize: Job) -> Step:
     job = Job(
         "what int8 costs",
         judge_quantized,
-        (context.folders.work, lowering),
+        (context.folders.work, lowering, source.facts.preprocessing),
         preload=QUANTIZERS,
         cost_s=9,
         after=quantize,
@@ -117,26 +120,42 @@ def quantize_model(work: Path) -> None:
         raise lowering_error(error, captured.program) from error
 
 
-def judge_quantized(work: Path, target: Path) -> Quantization:
+def judge_quantized(work: Path, target: Path, preprocessing: Preprocessing | None) -> Quantization:
     """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
     from exporter.quantize import int8, sensitivity
     from exporter.verify import reference_io
 
     found, data = int8.load(work), results.load_data(work)
-    reference_io.save_lowering(program_lowering(int8.runner(found.module), data.verification), target)
+    lowering = program_lowering(int8.runner(found.module), data, edges_of(work, preprocessing))
+    reference_io.save_lowering(lowering, target)
     samples = [int8.tensors(sample) for sample in data.calibration]
     return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
 
 
-def program_lowering(program: Runner, samples: tuple[Sample, ...]) -> Lowering:
+def edges_of(work: Path, preprocessing: Preprocessing | None) -> Mapping[str, Sample]:
+    """Return the edge inputs that artifacts are judged on, and those that the float model refuses."""
+    from exporter.capture.program import load
+    from exporter.data import edge_inputs
+
+    data = results.load_data(work)
+    return edge_inputs(load(work).inputs, preprocessing, data.verification[0], data.calibration)
+
+
+def program_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -> Lowering:
+    """Run a quantised program on the verification inputs and, where it accepts them, on edge inputs."""
     from exporter.verify.compare import sqnr_db
     from exporter.verify.reference_io import Lowering, stack
 
+    samples = data.verification
     outputs = stack([program(sample) for sample in samples])
+    on_edges: dict[str, Sample] = {}
+    for name, edge in edges.items():
+        with contextlib.suppress(Exception):  # the model's own code may refuse an edge
+            on_edges[name] = program(edge)
     nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
     pairs = [(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True) if o.dtype.kind in "fc"]
     floor = min((sqnr_db(o, n) for o, n in pairs), default=math.inf)
-    return Lowering(outputs, floor)
+    return Lowering(outputs, floor, on_edges)
 
 
 def _nudged(sample: Sample) -> Sample:

@@ -81,8 +81,9 @@ def verify_artifact(
         outputs = _Outputs.collect(run, fresh, found, [spec.name for spec in expected.outputs])
     except Exception as error:
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
-    if outputs.problem:
-        return Checked(structure, _failed(outputs.problem, runtime))
+    problem = outputs.problem or contract.check_outputs(outputs.samples, expected.outputs, variant.format)
+    if problem:
+        return Checked(structure, _failed(problem, runtime))
     verdict = _judged(variant, runtime, found, outputs, lowering, simulation, expected)
     return Checked(structure, verdict, histogram_values(outputs.samples[0]))
 

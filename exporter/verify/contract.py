@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from exporter.records import Limits, Precision, Structure, TensorSpec, Variant
+from exporter.records import Array, FormatName, Limits, Precision, Structure, TensorSpec, Variant
 from exporter.verify.reference_io import Stacks
 
 STORED_AS: Mapping[Precision, frozenset[str]] = {
@@ -15,6 +16,10 @@ STORED_AS: Mapping[Precision, frozenset[str]] = {
     "w4": frozenset({"int4", "uint4"}),
 }
 """How a precision's weights must be stored. A mixed artifact says itself which are."""
+
+
+NAMELESS: frozenset[FormatName] = frozenset({"executorch"})
+"""Formats whose files do not keep the names of inputs and outputs: only their order can be checked."""
 
 
 def check_structure(
@@ -39,11 +44,8 @@ def check_structure(
     """
     largest = [tuple(int(size) for size in shapes.max(axis=0)) for shapes in sizes]
     for kind, want, have in (("input", inputs, structure.inputs), ("output", outputs, structure.outputs)):
-        if have and not _shapes_fit(have, want, largest if kind == "output" else []):
-            shapes = ", ".join(str(list(s.shape)) for s in have)
-            return (
-                f"Its {kind} shapes are {shapes}, the model's {', '.join(str(list(s.shape)) for s in want)}."
-            )
+        if problem := _difference(kind, want, have, variant.format, largest if kind == "output" else []):
+            return problem
     total = sum(structure.weight_elements.values())
     if total < limits.min_quantized_weights * weights:
         return f"It holds {total} weight values, the model has {weights}: weights are missing."
@@ -78,3 +80,44 @@ def _shapes_fit(
         )
         for file, model, sizes in zip(have, want, largest, strict=True)
     )
+
+
+def check_outputs(outputs: Sequence[Array], expected: Sequence[TensorSpec], format_name: FormatName) -> str:
+    """Return what is wrong with the types that an artifact really gives; an empty string when nothing is.
+
+    Args:
+        outputs: Of one call or stacked.
+        expected: The model's.
+        format_name: Of the artifact.
+    """
+    found = [TensorSpec(spec.name, (), a.dtype.name) for spec, a in zip(expected, outputs, strict=False)]
+    return _difference("output", [replace(spec, shape=()) for spec in expected], found, format_name)
+
+
+def _difference(
+    kind: str,
+    want: Sequence[TensorSpec],
+    have: Sequence[TensorSpec],
+    format_name: FormatName,
+    largest: Sequence[tuple[int, ...]] = (),
+) -> str:
+    """Compare number, shapes, names and types, in order."""
+    if not _shapes_fit(have, want, largest):
+        shapes = ", ".join(str(list(s.shape)) for s in have) or "not in the file"
+        return f"Its {kind} shapes are {shapes}, the model's {', '.join(str(list(s.shape)) for s in want)}."
+    aspects = {
+        "types": ([s.dtype for s in have], [_stored_type(s.dtype, format_name) for s in want]),
+    }
+    if format_name not in NAMELESS:
+        aspects["names"] = ([s.name for s in have], [s.name for s in want])
+    for aspect, (mine, models) in aspects.items():
+        if mine != models:
+            return f"Its {kind} {aspect} are {', '.join(mine)}, the model's {', '.join(models)}."
+    return ""
+
+
+def _stored_type(dtype: str, format_name: FormatName) -> str:
+    """Return the type by which a format gives a tensor: Core ML has float32 and int32 alone."""
+    if format_name != "coreml":
+        return dtype
+    return "float32" if dtype.startswith("float") else "int32"

@@ -6,8 +6,8 @@ Stacks are arrays with one leading axis for the sample: an input of shape [1, 3,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -196,13 +196,22 @@ class Lowering:
 
     outputs: Stacks
     rounding_floor_db: float
+    edges: Mapping[str, Sample] = field(default_factory=dict)
+    """Its outputs on each edge input that it accepts, by name; empty in files of older versions."""
 
 
 def save_lowering(lowering: Lowering, path: Path) -> None:
     arrays = {f"outputs/{i}": a for i, a in enumerate(lowering.outputs)}
+    for name, outputs in lowering.edges.items():
+        arrays |= {f"edges/{name}/{i}": a for i, a in enumerate(outputs)}
     with path.open("wb") as stream:
         floor = np.array(lowering.rounding_floor_db)
         np.savez_compressed(stream, rounding_floor_db=floor, **arrays)  # type: ignore[arg-type]
+
+
+def _edges(arrays: Mapping[str, Array]) -> dict[str, Sample]:
+    names = dict.fromkeys(key.split("/")[1] for key in arrays if key.startswith("edges/"))
+    return {name: _group(dict(arrays), f"edges/{name}") for name in names}
 
 
 def load_lowering(path: Path) -> Lowering:
@@ -213,7 +222,7 @@ def load_lowering(path: Path) -> Lowering:
     """
     found = arrays(path)
     try:
-        return Lowering(_group(found, "outputs"), float(found["rounding_floor_db"]))
+        return Lowering(_group(found, "outputs"), float(found["rounding_floor_db"]), _edges(found))
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 

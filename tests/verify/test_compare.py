@@ -267,3 +267,47 @@ def test_other_shapes_than_the_models_are_found() -> None:
     """A file that takes other inputs is another model's."""
     found = replace(structure({"float32": 1000}), inputs=(TensorSpec("x", (1, 3, 9, 9)),))
     assert "input shapes" in contract.check_structure(found, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())
+
+
+TWO = (TensorSpec("left", (1, 8)), TensorSpec("right", (1, 8)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ((TensorSpec("left", (1, 8), "float64"), TWO[1]), "types are float64, float32, the model's float32"),
+        ((TWO[0], TensorSpec("right", (1, 8), "float16")), "types are float32, float16"),
+        ((TensorSpec("x", (1, 8)), TWO[1]), "names are x, right, the model's left, right"),
+        ((TWO[1], TWO[0]), "names are right, left"),
+        (TWO[:1], "shapes are [1, 8], the model's [1, 8], [1, 8]"),
+        ((), "shapes are not in the file"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_inputs_and_outputs_must_be_the_models(
+    changed: tuple[TensorSpec, ...], words: str, kind: str
+) -> None:
+    """Whoever loads the file calls it by names, order, types and shapes."""
+    right = replace(structure({"float32": 1000}), inputs=TWO, outputs=TWO)
+    assert contract.check_structure(right, FP32, TWO, TWO, 1000, Limits()) == ""
+    wrong = replace(right, inputs=changed) if kind == "input" else replace(right, outputs=changed)
+    assert f"Its {kind} {words}" in contract.check_structure(wrong, FP32, TWO, TWO, 1000, Limits())
+
+
+def test_a_format_is_held_to_what_it_can_say() -> None:
+    """ExecuTorch keeps no names; Core ML has no 64-bit integers, but no other float than float32 either."""
+    tokens = (TensorSpec("tokens", (1, 8), "int64"),)
+    nameless = replace(structure({"int8": 1000}, 1.0), inputs=(TensorSpec("input0", (1, 8), "int64"),))
+    assert contract.check_structure(nameless, INT8, tokens, SPEC_OUT, 1000, Limits()) == ""
+    narrow = replace(structure({"uint4": 1000}), inputs=(TensorSpec("tokens", (1, 8), "int32"),))
+    assert contract.check_structure(narrow, W4, tokens, SPEC_OUT, 1000, Limits()) == ""
+    half = replace(narrow, outputs=(TensorSpec("logits", (1, 10), "float16"),))
+    assert "output types are float16" in contract.check_structure(half, W4, tokens, SPEC_OUT, 1000, Limits())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+def test_the_types_that_really_come_out_are_checked(dtype: str) -> None:
+    """A TorchScript file only says what its outputs are; what it gives counts."""
+    outputs = [np.zeros((4, 1, 8), np.float32), np.zeros((4, 1, 8), dtype)]
+    assert contract.check_outputs([outputs[0]] * 2, TWO, "torchscript") == ""
+    assert f"output types are float32, {dtype}" in contract.check_outputs(outputs, TWO, "torchscript")

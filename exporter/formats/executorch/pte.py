@@ -50,6 +50,8 @@ def structure(path: Path, variant: Variant) -> Structure:
         )
     try:
         return _structure(data)
+    except LoweringError:
+        raise
     except Exception as error:
         # Damaged offsets make the flatbuffer reader fail in any way Python can.
         raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
@@ -80,6 +82,12 @@ def _structure(data: bytes) -> Structure:
 
 def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[TensorSpec, ...]:
     tensors = [plan.values[index].val for index in indices]
+    for i, tensor in enumerate(tensors):
+        if list(tensor.dim_order) != sorted(tensor.dim_order):
+            raise LoweringError(
+                f"Its {prefix}{i} lies in memory in the order {list(tensor.dim_order)} of its dimensions: "
+                "whoever calls it row by row would read it wrongly"
+            )
     return tuple(
         TensorSpec(f"{prefix}{i}", tuple(tensor.sizes), _dtype(tensor)) for i, tensor in enumerate(tensors)
     )

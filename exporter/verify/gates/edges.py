@@ -1,25 +1,26 @@
 """Inputs at the ends of what a model can meet, and a little beyond: each is judged on its own, by its name.
 
-float32 must be right to its limit. A narrower precision may be coarse where it was not calibrated, but its
-answer must still be the model's: its error may not be as large as the output, unless it is no larger than the
-error that the precision may have on real inputs.
+float32 must be right to its limit. float16 may be coarse there, down to 20 dB or the noise of real inputs. A
+quantised artifact clips what its ranges do not cover, so it must do what its quantised program does.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from exporter.records import Array, Limits
-from exporter.verify.discrete import compare_choices
+from exporter.verify.discrete import compare_choices, is_discrete
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Evidence
 
 HALF_MIN_DB = 20.0
 """float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
-QUANTIZED_MIN_DB = 0.0
-"""Beyond the calibrated range 8 bits clip: all that is asked is an error smaller than the output."""
+SINGLE_DB = 10.0
+"""A quantised artifact may be so much further from its program than on average: an edge is a single input,
+and off the calibrated range more values lie on a rounding tie."""
 NOISE_FACTOR = 4.0
 """An error's energy on a single input, against what the limit allows on average over the real ones."""
 
@@ -78,20 +79,29 @@ def _turned(observation: Observation, index: int, name: str) -> str:
 
 
 def _lossy_reason(observation: Observation, index: int, name: str) -> str:
-    least = HALF_MIN_DB if observation.precision == "fp16" else QUANTIZED_MIN_DB
-    share = NOISE_FACTOR * 10 ** (-observation.limits["min_sqnr_db"] / 10)
-    evidence = observation.evidence
-    outputs = zip(evidence.reference, evidence.edge_reference, observation.edge_outputs, strict=True)
-    for position, (real, edge, actual) in enumerate(outputs):
-        if edge.dtype.kind not in "fc":
+    """Compare float16 with the model, and a quantised artifact with its program, which clips as it must."""
+    evidence, program = observation.evidence, observation.lowering
+    if observation.precision == "fp16":
+        expected: Sequence[Array] = [y[index] for y in evidence.edge_reference]
+        real, least, usual = evidence.reference, HALF_MIN_DB, observation.limits["min_sqnr_db"]
+    elif program and name in program.edges:
+        usual = observation.limits["lowering_min_sqnr_db"]
+        expected, real, least = program.edges[name], program.outputs, usual - SINGLE_DB
+    else:
+        return ""
+    share = NOISE_FACTOR * 10 ** (-usual / 10)
+    for position, (whole, edge, stack) in enumerate(
+        zip(real, expected, observation.edge_outputs, strict=True)
+    ):
+        if is_discrete(edge):
             continue
-        signal, noise = _energy(edge[index]), _energy(actual[index] - edge[index])
-        if noise > max(signal * 10 ** (-least / 10), share * _energy(real)):
+        signal, noise = _energy(edge), _energy(stack[index] - edge)
+        if noise > max(signal * 10 ** (-least / 10), share * _energy(whole)):
             decibels = 10 * math.log10(signal / noise) if signal else -math.inf
-            output = observation.output_name(position)
+            whose = "the model" if observation.precision == "fp16" else "its own quantised program"
             return (
-                f"On the edge input '{name}' its output {output} reaches {decibels:.1f} dB SQNR; "
-                f"the limit is {least:g} dB."
+                f"On the edge input '{name}' its output {observation.output_name(position)} reaches "
+                f"{decibels:.1f} dB SQNR with {whose}; the limit is {least:.1f} dB."
             )
     return ""
 
