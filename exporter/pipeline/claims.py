@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.config import targets
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file
+from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file, size_bytes
 from exporter.pipeline.results import CheckedArtifact
-from exporter.records import QUANTIZED, Comparison, Limits, Structure
+from exporter.records import QUANTIZED, Comparison, Limits, Structure, TaskMeasure, WorstChannel
 from exporter.report.manifest import restore
 from exporter.verify import reference_io, select
 
@@ -32,6 +32,7 @@ AGREEMENT_ROOM = 0.05
 ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
 """Fields that nothing in OUT can prove, in every manifest."""
 SOMETIMES_UNPROVEN = (
+    "task",
     "preprocessing",
     "labels",
     "notes",
@@ -103,14 +104,9 @@ def of_files(out: Path, listed: schema.Manifest) -> list[str]:
     problems = [
         f"{a.name}: size_bytes is {a.size_bytes}, the file has {size}."
         for a in listed.artifacts
-        if (path := a.path(out)) is not None and path.exists() and (size := _size(path)) != a.size_bytes
+        if (path := a.path(out)) is not None and path.exists() and (size := size_bytes(path)) != a.size_bytes
     ]
     return [*problems, *_page_problems(out, listed), *_target_problems(listed), *_choice_problems(listed)]
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(p.stat().st_size for p in files)
 
 
 def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
@@ -177,7 +173,8 @@ def _figure_problems(row: schema.Artifact, found: CheckedArtifact) -> list[str]:
         ("verification.lowering", claimed.lowering, verdict.lowering),
     ):
         problems += _comparison_problems(f"{row.name}: {part}", figures, comparison)
-    return problems
+    problems += _task_problems(f"{row.name}: verification.task", claimed.task, verdict.task)
+    return problems + _channel_problems(row.name, claimed.worst_channel, verdict.worst_channel)
 
 
 def _limit_problems(name: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
@@ -202,6 +199,27 @@ def _comparison_problems(where: str, claimed: schema.Figures | None, found: Comp
         ("top1_agreement", read.agreement, found.agreement, _agree(read.agreement, found.agreement)),
     )
     return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
+
+
+def _task_problems(where: str, claimed: TaskMeasure | None, found: TaskMeasure | None) -> list[str]:
+    if claimed is None or found is None:
+        both = claimed is None and found is None
+        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
+    same = replace(claimed, value=found.value, detail=found.detail) == found
+    if same and _near(claimed.value, found.value):
+        return []
+    return [f"{where} is {claimed.name} {claimed.value:g}, found now: {found.name} {found.value:g}."]
+
+
+def _channel_problems(name: str, claimed: WorstChannel | None, found: WorstChannel | None) -> list[str]:
+    """Where the worst channel's figure is another; which channel it is may change with rounding."""
+    where = f"{name}: verification.worst_channel"
+    if claimed is None or found is None:
+        both = claimed is None and found is None
+        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
+    if _near(_noise(claimed.sqnr_db), _noise(found.sqnr_db)):
+        return []
+    return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {found.sqnr_db:g}."]
 
 
 def _noise(sqnr_db: float) -> float:

@@ -121,6 +121,10 @@ def top(*path: str, value: Any) -> Edit:
     return change
 
 
+TASK = {"task": "boxes", "name": "mAP", "value": 1.0, "unit": "", "limit": 0.9, "passed": True, "detail": ""}
+CHANNEL = {
+    "output": "logits", "channel": "[..., 0]", "label": "", "sqnr_db": 90.0, "limit_db": 3.0, "fault": ""
+}  # fmt: skip
 FORGED: dict[str, tuple[Edit, str]] = {
     "a smaller error": (figure("max_error", 1e-7, artifact=INT8), r"int8: verification.max_error is 1e-07"),
     "a perfect int8": (figure("sqnr_db", 300.0, artifact=INT8), r"int8: verification.sqnr_db is 300"),
@@ -140,6 +144,8 @@ FORGED: dict[str, tuple[Edit, str]] = {
     "no edges": (of("verification", None, "edge"), r"verification.edge is missing"),
     "fewer edges": (figure("samples", 1, "edge"), r"verification.edge.samples is 1"),
     "a better edge": (figure("max_error", 0.9, "edge"), r"verification.edge.max_error is 0.9"),
+    "a task": (of("verification", TASK, "task"), r"verification.task is made up"),
+    "a channel": (of("verification", CHANNEL, "worst_channel"), r"verification.worst_channel is made up"),
     "another size": (of("size_bytes", 1), r"size_bytes is 1, the file has 3000"),
     "more delegated": (of("delegated_fraction", 0.999), r"delegated_fraction is 0.999"),
     "more quantised": (of("quantized_weight_fraction", 0.999), r"quantized_weight_fraction is 0.999"),
