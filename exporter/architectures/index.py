@@ -207,11 +207,11 @@ def _bind(pattern: Pattern, shape: Shape, bindings: dict[str, int]) -> bool:
     """Whether a shape fits; a symbol takes its value from the first tensor that fits in all other sizes."""
     if len(pattern) != len(shape):
         return False
-    found = dict(bindings)
+    values = dict(bindings)
     for expected, size in zip(pattern, shape, strict=True):
-        if size != (found.setdefault(expected, size) if isinstance(expected, str) else expected):
+        if size != (values.setdefault(expected, size) if isinstance(expected, str) else expected):
             return False
-    if any(found[symbol] < 1 for symbol in found):
+    if any(values[symbol] < 1 for symbol in values):
         return False
-    bindings.update(found)
+    bindings.update(values)
     return True

@@ -143,12 +143,13 @@ def _leniently(
 def _needed(module: torch.nn.Module, weights: Weights) -> Weights:
     """Leave out the buffers that the network does not use, or makes itself with the same values."""
     saved = module.state_dict()
-    made = {key: value for key, value in module.named_buffers() if key not in saved}
+    computed = {key: value for key, value in module.named_buffers() if key not in saved}
     patterns = [re.compile(text) for text in _declared_unused(module)]
     dropped = [
         key
         for key, tensor in weights.tensors.items()
-        if key not in saved and (_equal(made[key], tensor) if key in made else _is_unused(key, patterns))
+        if key not in saved
+        and (_equal(computed[key], tensor) if key in computed else _is_unused(key, patterns))
     ]
     if not dropped:
         return weights
@@ -183,13 +184,13 @@ def _is_unused(key: str, patterns: Sequence[re.Pattern[str]]) -> bool:
     return bool(UNUSED.search(key)) or any(pattern.search(key) for pattern in patterns)
 
 
-def _equal(made: torch.Tensor, stored: torch.Tensor) -> bool:
+def _equal(computed: torch.Tensor, stored: torch.Tensor) -> bool:
     import torch
 
-    if made.is_meta or made.shape != stored.shape:
+    if computed.is_meta or computed.shape != stored.shape:
         return False
     # A trainer may have stored it in bfloat16.
-    return bool(torch.allclose(made.double().cpu(), stored.double(), rtol=1e-2, atol=1e-6))
+    return bool(torch.allclose(computed.double().cpu(), stored.double(), rtol=1e-2, atol=1e-6))
 
 
 def _with_versions(weights: Weights, module: torch.nn.Module) -> Weights:

@@ -73,8 +73,10 @@ def _plain(weights: Weights, own: Mapping[str, index.Shape] | None) -> Weights:
                     del tensors[part]
                 notes.append((kind, weight))
                 break
-    said = {kind: [weight for k, weight in notes if k == kind] for kind, _ in notes}
-    return weights.noted(tensors, *(_said(kind, keys) for kind, keys in said.items())) if notes else weights
+    by_kind = {kind: [weight for k, weight in notes if k == kind] for kind, _ in notes}
+    return (
+        weights.noted(tensors, *(_said(kind, keys) for kind, keys in by_kind.items())) if notes else weights
+    )
 
 
 def _sources(key: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, tuple[str, str]]]:

@@ -22,10 +22,10 @@ def build(checkpoint: Checkpoint) -> Built:
     assert module is not None
     name = architecture_name(checkpoint.kind, module)
     notes: tuple[str, ...] = (f"the file brings its own network ({name}), used as it is",)
-    found = index.identify(shapes(module))
-    if found is None:
+    match = index.identify(shapes(module))
+    if match is None:
         return Built(module, name, notes)
-    entry, comparison = found
+    entry, comparison = match
     notes += (f"its {len(comparison.shapes)} tensors are those of {entry.title}, so its photos are known",)
     photo: Photo = torchvision.photo(entry, comparison.bindings, checkpoint.sha256)
     return Built(module, name, notes, photo, torchvision.labels(entry, comparison.bindings))

@@ -324,10 +324,10 @@ def _current_key(key: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    known = skeleton.builders()
-    if name in known:
+    builders = skeleton.builders()
+    if name in builders:
         return
-    nearest = difflib.get_close_matches(name, known, n=3)
+    nearest = difflib.get_close_matches(name, builders, n=3)
     suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
     raise UsageError(f"torchvision has no network named {name!r}.", suggestion, code="EM-ARCH")
 

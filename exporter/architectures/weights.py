@@ -91,13 +91,13 @@ def _weights(checkpoint: Checkpoint, reading: Reading) -> Weights:
 
 
 def _without(weights: Weights, reading: Reading, patterns: tuple[str, ...]) -> Weights:
-    kept = {
+    remaining = {
         name: tensor
         for name, tensor in weights.tensors.items()
         if not any(_matches(pattern, name, reading.names[name]) for pattern in patterns)
     }
-    count = len(weights.tensors) - len(kept)
-    return weights.noted(kept, f"{count} tensors left out, as --ignore-key {' '.join(patterns)} asks")
+    count = len(weights.tensors) - len(remaining)
+    return weights.noted(remaining, f"{count} tensors left out, as --ignore-key {' '.join(patterns)} asks")
 
 
 def _matches(pattern: str, *names: str) -> bool:

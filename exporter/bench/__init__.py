@@ -45,17 +45,20 @@ def read(out: Path) -> tuple[Report, Manifest]:
 
 
 def updated(
-    report: Report, found: Mapping[str, Sequence[DeviceLatency]], files: Mapping[str, str], budget_ms: float
+    report: Report,
+    latencies: Mapping[str, Sequence[DeviceLatency]],
+    files: Mapping[str, str],
+    budget_ms: float,
 ) -> Report:
     """The report with what devices said, the choice made again once every candidate was measured.
 
     Args:
         report: As it was.
-        found: Artifact name -> what each device said now; replaces what the same device said before.
+        latencies: Artifact name -> its new latency on each device; replaces that device's earlier one.
         files: Files of raw samples -> SHA-256.
         budget_ms: What was judged against; becomes the report's.
     """
-    rows = tuple(_merged(artifact, found.get(artifact.variant.name, ())) for artifact in report.artifacts)
+    rows = tuple(_merged(artifact, latencies.get(artifact.variant.name, ())) for artifact in report.artifacts)
     before = next((a for a in rows if a.variant.name == report.selected), None)
     choice = select.choose_measured(
         rows,
@@ -76,10 +79,10 @@ def updated(
     )
 
 
-def _merged(artifact: Artifact, found: Sequence[DeviceLatency]) -> Artifact:
-    again = {item.serial for item in found}
-    kept = tuple(item for item in artifact.device_latencies if item.serial not in again)
-    return replace(artifact, device_latencies=(*kept, *found))
+def _merged(artifact: Artifact, latencies: Sequence[DeviceLatency]) -> Artifact:
+    again = {item.serial for item in latencies}
+    others = tuple(item for item in artifact.device_latencies if item.serial not in again)
+    return replace(artifact, device_latencies=(*others, *latencies))
 
 
 def write(out: Path, report: Report) -> Report:
@@ -189,17 +192,19 @@ def _telling(
     begun, total = 0, devices * artifacts * plan.launches
     tell = observer or (lambda event: None)
     at_least = artifacts * plan.launches * plan.min_seconds
-    what = f"{total} launches, at least {at_least:.0f} s of timed calls; loading and warming up come on top"
-    tell(Event("device", what, 0, total))
+    message = (
+        f"{total} launches, at least {at_least:.0f} s of timed calls; loading and warming up come on top"
+    )
+    tell(Event("device", message, 0, total))
 
-    def told(serial: str, what: str) -> None:
+    def relay(serial: str, message: str) -> None:
         nonlocal begun
         with lock:
-            launches = bool(LAUNCH.search(what))
-            tell(Event("device", f"{serial}: {what}", begun, total))
+            launches = bool(LAUNCH.search(message))
+            tell(Event("device", f"{serial}: {message}", begun, total))
             begun += launches
 
-    return told
+    return relay
 
 
 def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
@@ -230,7 +235,9 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     """
     from android_harness import provenance, stats
 
-    error, problem = outputs.judge(artifact, expected, [one.outputs for one in session.launches], limits)
+    error, problem = outputs.judge(
+        artifact, expected, [launch.outputs for launch in session.launches], limits
+    )
     check = provenance.Check(error, problem)
     return provenance.latency(session, stats.figures(session), check, session.config.budget_ms)
 
@@ -272,13 +279,13 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     from android_harness import all_devices, provenance
 
     budget_ms = session.config.budget_ms
-    found = provenance.to_manifest(latency)
+    record = provenance.to_manifest(latency)
     name = outputs.samples_file(session.task.name, session.identity.serial)
     try:
         all_devices.write_samples(session, out / name)
     except OSError as problem_here:
         raise _unwritable(out, problem_here) from problem_here
-    return outputs.record(found, [one.durations_ns for one in session.launches], budget_ms, name)
+    return outputs.record(record, [launch.durations_ns for launch in session.launches], budget_ms, name)
 
 
 def connect(names: Sequence[str]) -> tuple[Device, ...]:

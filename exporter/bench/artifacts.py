@@ -75,14 +75,14 @@ def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) ->
     from android_harness.records import BenchTask
     from exporter.files import inside
 
-    found = []
+    tasks = []
     for artifact in artifacts:
         path = inside(out, str(artifact.file))
         _check_hash(path, str(artifact.sha256))
         backend = BACKENDS[_key(artifact)]
         samples = tuple(evidence.samples())
-        found.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples))
-    return tuple(found)
+        tasks.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples))
+    return tuple(tasks)
 
 
 def load_evidence(out: Path, report: Report) -> Evidence:

@@ -42,8 +42,8 @@ def judge(
     if not launches:
         problems.append("The device sent no outputs.")
     worst = max(errors)
-    known = launches and math.isfinite(worst)
-    return (worst if known else None), next((problem for problem in problems if problem), "")
+    finite = launches and math.isfinite(worst)
+    return (worst if finite else None), next((problem for problem in problems if problem), "")
 
 
 def _judge_launch(
@@ -57,17 +57,17 @@ def _judge_launch(
     # Edge inputs are not sent: they prove the file, not the device.
     real_only = replace(expected, edge_names=(), edge_floors=())
     verdict = verdicts.judge(artifact.variant, "", real_only, stacked, (), None, limits)
-    found = verdict.comparison
-    return (found.max_error if found else math.inf), verdict.reason or ""
+    comparison = verdict.comparison
+    return (comparison.max_error if comparison else math.inf), verdict.reason or ""
 
 
 def record(
-    found: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
+    fields: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
 ) -> DeviceLatency:
     """A latency as the harness writes it, checked as if it had been read from a manifest.
 
     Args:
-        found: `android_harness.provenance.to_manifest`'s.
+        fields: The fields that `android_harness.provenance.to_manifest` returns.
         durations_ns: Per launch, of each timed call.
         budget_ms: What it was judged against.
         samples_file: Where in OUT the raw samples lie.
@@ -79,7 +79,7 @@ def record(
 
     from exporter.report.manifest import latencies
 
-    device = dict(found["device"])
+    device = dict(fields["device"])
     extra = {
         "device": device,
         "why": device.pop("why", ()),
@@ -88,7 +88,7 @@ def record(
         "launch_ms": quantiles(durations_ns),
     }
     try:
-        return latencies.checked({**found, **extra})
+        return latencies.checked({**fields, **extra})
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 

@@ -40,11 +40,11 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
     from android_harness import listing
     from exporter.cli.console import bench as tables
 
-    found = listing.reports()
+    reports = listing.reports()
     if as_json:
-        typer.echo(json.dumps({"devices": [_row(device) for device in found]}, indent=2))
-    elif found:
-        tables.print_devices(found, console())
+        typer.echo(json.dumps({"devices": [_row(device) for device in reports]}, indent=2))
+    elif reports:
+        tables.print_devices(reports, console())
     else:
         typer.echo(
             "adb sees no device. Enable USB debugging on the phone, plug it in, and accept its question."
@@ -139,7 +139,7 @@ def run_bench(
     from exporter import bench as harness
 
     with watch(as_json) as observer:
-        found = harness.bench(
+        benched = harness.bench(
             out,
             device,
             artifact=artifact,
@@ -151,18 +151,18 @@ def run_bench(
     if as_json:
         from exporter.report import manifest
 
-        typer.echo(manifest.dump(found.report))
+        typer.echo(manifest.dump(benched.report))
     else:
         from exporter.cli.console import bench as tables
 
-        tables.print_bench(found.report, found.latencies, found.skipped, found.problems, console())
-    _end(found, out)
+        tables.print_bench(benched.report, benched.latencies, benched.skipped, benched.problems, console())
+    _end(benched, out)
 
 
-def _end(found: Benched, out: Path) -> None:
-    if found.failures:
-        raise found.failures[0]
-    verdict = found.verdict
+def _end(benched: Benched, out: Path) -> None:
+    if benched.failures:
+        raise benched.failures[0]
+    verdict = benched.verdict
     if verdict == "not_measured":
         typer.echo(f"No real phone ran it; the figures in {out} are labelled so.", err=True)
     if code := EXIT_CODES[verdict]:

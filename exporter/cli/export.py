@@ -279,8 +279,8 @@ def _refuse_unshippable(report: Report, require: Sequence[str]) -> None:
             a for a in report.artifacts if name in (a.variant.format, a.variant.precision, a.variant.name)
         ]
         if not any(a.status == "passed" for a in matching):
-            found = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
-            raise RequirementError(f"--require {name}: none passed ({found}).", "The report says why.")
+            statuses = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
+            raise RequirementError(f"--require {name}: none passed ({statuses}).", "The report says why.")
     if report.selected is None:
         raise NothingPassedError(f"Nothing may be shipped. {report.selection_reason}")
 

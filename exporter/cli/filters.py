@@ -73,13 +73,13 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
     """
     ours = inspect.signature(a_filter, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters
-    both = [*ours.values(), *(one for name, one in own.items() if name != "wanted")]
+    both = [*ours.values(), *(parameter for name, parameter in own.items() if name != "wanted")]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         wanted = a_filter(**{name: given.pop(name) for name in ours})
         command(wanted=wanted, **given)
 
-    named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in both]
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in both]
     run.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
     return run

@@ -67,12 +67,12 @@ def list_sessions(
 
     wanted = replace(wanted, newest=newest)
     with opened(history) as memory:
-        found, gaps = memory.sessions(wanted), memory.gaps(wanted)
+        sessions, gaps = memory.sessions(wanted), memory.gaps(wanted)
     if as_json:
-        rows = {"sessions": [plain(one) for one in found], "gaps": [plain(one) for one in gaps]}
+        rows = {"sessions": [plain(item) for item in sessions], "gaps": [plain(item) for item in gaps]}
         typer.echo(json.dumps(rows, indent=2))
     else:
-        tables.print_sessions(found, gaps, newest, console())
+        tables.print_sessions(sessions, gaps, newest, console())
 
 
 @remembered.command()
@@ -94,13 +94,13 @@ def show(
         steps = changes.changes(memory.trend(session.series_key), memory.get_all)
         samples = memory.samples(session.key)
     if as_json:
-        found = plain(session) | {
+        shown = plain(session) | {
             "judgement": asdict(judgement),
-            "worse": [asdict(one) for one in worse],
-            "changes": [plain(one) for one in steps],
-            "durations_ns": [one.durations_ns for one in samples.launches] if samples else None,
+            "worse": [asdict(item) for item in worse],
+            "changes": [plain(item) for item in steps],
+            "durations_ns": [item.durations_ns for item in samples.launches] if samples else None,
         }
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(shown, indent=2))
     else:
         tables.print_session(session, judgement, worse, steps, console())
 
@@ -156,11 +156,11 @@ def prune(
         raise UsageError("Nothing says what to keep.", "Give --keep-days, --keep-newest, or both.")
     policy = pruning.Policy(keep_days, keep_newest, samples_only)
     with opened(history) as memory:
-        found = (pruning.prune if yes else pruning.plan)(memory, policy)
+        plan = (pruning.prune if yes else pruning.plan)(memory, policy)
     if as_json:
-        typer.echo(json.dumps(plain(found) | {"done": yes}, indent=2))
+        typer.echo(json.dumps(plain(plan) | {"done": yes}, indent=2))
     else:
-        typer.echo(tables.pruned(found, policy.samples_only, yes))
+        typer.echo(tables.pruned(plan, policy.samples_only, yes))
 
 
 @remembered.command()
@@ -173,13 +173,13 @@ def accept(key: Key, history: Location = None, as_json: Json = False, debug: Deb
     from android_harness.history.records import as_json as plain
 
     with opened(history) as memory:
-        found = memory.accept(memory.find(key).key)
+        accepted = memory.accept(memory.find(key).key)
     if as_json:
-        typer.echo(json.dumps(plain(found), indent=2))
+        typer.echo(json.dumps(plain(accepted), indent=2))
     else:
-        who = f"{found.model}, {found.artifact} on {found.serial}"
-        since = f"{found.started_at:%Y-%m-%d %H:%M} UTC"
-        typer.echo(f"{who}: the baseline begins with the {found.p50_ms:.3g} ms of {since}.")
+        who = f"{accepted.model}, {accepted.artifact} on {accepted.serial}"
+        since = f"{accepted.started_at:%Y-%m-%d %H:%M} UTC"
+        typer.echo(f"{who}: the baseline begins with the {accepted.p50_ms:.3g} ms of {since}.")
 
 
 app.add_typer(remembered, name="history")

@@ -64,12 +64,12 @@ def inspect(
         mean,
         std,
     )
-    found = inspect_checkpoint(request)
+    inspection = inspect_checkpoint(request)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(json.dumps(asdict(inspection), indent=2))
     else:
-        listings.print_inspection(found, console())
-    if found.architecture is None:
+        listings.print_inspection(inspection, console())
+    if inspection.architecture is None:
         if arch is None:
             raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
         raise ArchitectureError(f"The weights do not fit {arch}.", "The row `network` says why.")
@@ -101,12 +101,12 @@ def verify(
 
     wanted = check.Wanted(expect_name, expect_version)
     with watch(as_json) as observer:
-        found = check.verify(out, key, jobs or pipeline.worker_count(), observer, wanted)
+        audit = check.verify(out, key, jobs or pipeline.worker_count(), observer, wanted)
     if as_json:
-        typer.echo(json.dumps({"holds": found.holds} | asdict(found), indent=2))
+        typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
     else:
-        listings.print_audit(found, console())
-    if not found.holds:
+        listings.print_audit(audit, console())
+    if not audit.holds:
         raise VerificationError(
             f"{out} does not hold what its manifest claims.",
             "Export it again, or get the release again.",

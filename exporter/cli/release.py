@@ -66,11 +66,11 @@ def release(
         card=card,
         key=key,
     )
-    made = bundle.release(request, check)
+    published = bundle.release(request, check)
     if as_json:
-        typer.echo(json.dumps(asdict(made), indent=2, default=str))
+        typer.echo(json.dumps(asdict(published), indent=2, default=str))
     else:
-        print_release(made, console())
+        print_release(published, console())
 
 
 @app.command()
@@ -84,8 +84,8 @@ def diff(
     from exporter.cli.console.release import print_diff
     from exporter.release import diff as comparison
 
-    found: Any = comparison.diff(a, b)
+    difference: Any = comparison.diff(a, b)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(json.dumps(asdict(difference), indent=2))
     else:
-        print_diff(found, console())
+        print_diff(difference, console())

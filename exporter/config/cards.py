@@ -170,9 +170,9 @@ class Card:
     def require(self) -> tuple[str, ...]:
         return self.listed.artifacts.require
 
-    def place(self, said: str) -> Path:
+    def place(self, path: str) -> Path:
         """Where a path of the card's leads."""
-        return self.path.parent / toml_file.expanded(said)
+        return self.path.parent / toml_file.expanded(path)
 
     def __str__(self) -> str:
         return f"Card {self.name} ({self.path})"

@@ -74,10 +74,10 @@ def moment(option: str, text: str) -> datetime:
         hours = int(age[1]) * (24 if age[2] == "d" else 1)
         return datetime.now(UTC) - timedelta(hours=hours)
     try:
-        found = datetime.fromisoformat(text.strip())
+        time = datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"{option} is {text!r}, expected 7d, 36h or 2026-01-31.") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
@@ -98,10 +98,12 @@ def _shape(text: str) -> TensorSpec:
 
 def limits(text: str) -> Limits:
     """The default limits with some replaced: `int8_min_sqnr_db=15`."""
-    known = {field.name for field in fields(Limits)}
+    fields_of_limits = {field.name for field in fields(Limits)}
     changes: dict[str, float] = {}
     for key, value in pairs("--limits", names(text)):
-        if key not in known:
-            raise UsageError(f"--limits does not know {key!r}.", f"Known: {', '.join(sorted(known))}.")
+        if key not in fields_of_limits:
+            raise UsageError(
+                f"--limits does not know {key!r}.", f"Known: {', '.join(sorted(fields_of_limits))}."
+            )
         changes[key] = _finite(f"--limits {key}", value)
     return replace(Limits(), **changes)

@@ -30,5 +30,5 @@ def find(item: Packaged) -> Path:
         path = Path(folder, item.path)
         if path.is_file():
             return path
-    what = "is not installed" if spec is None else f"has no {item.path} inside"
-    raise MissingDependencyError(f"The package {item.package} {what}.", f"Run `{item.command}`.")
+    problem = "is not installed" if spec is None else f"has no {item.path} inside"
+    raise MissingDependencyError(f"The package {item.package} {problem}.", f"Run `{item.command}`.")

@@ -241,11 +241,11 @@ def get(name: str) -> Target:
     Raises:
         UsageError: No such target; says which are nearest, and lists all.
     """
-    known = {spelling: target for target in TARGETS for spelling in _spellings(target)}
+    spellings = {spelling: target for target in TARGETS for spelling in _spellings(target)}
     wanted = _plain(name)
-    if wanted in known:
-        return known[wanted]
-    near = [known[s].name for s in difflib.get_close_matches(wanted, known, n=6, cutoff=0.6)]
+    if wanted in spellings:
+        return spellings[wanted]
+    near = [spellings[s].name for s in difflib.get_close_matches(wanted, spellings, n=6, cutoff=0.6)]
     suggestion = f"Did you mean {' or '.join(dict.fromkeys(near[:3]))}? " if near else ""
     raise UsageError(
         f"Unknown target {name[:80]!r}.",

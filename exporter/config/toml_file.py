@@ -29,72 +29,75 @@ class Table(BaseModel):
 Listed = TypeVar("Listed", bound=Table)
 
 
-def read(path: Path, what: str, kind: type[Listed]) -> Listed:
+def read(path: Path, title: str, kind: type[Listed]) -> Listed:
     """Read and check a file.
 
     Args:
         path: The file.
-        what: What it is called in messages: "Card mobilenet_v2".
+        title: The name of the file in messages: "Card mobilenet_v2".
         kind: Its model.
 
     Raises:
         UsageError: It cannot be read, is no TOML, or says something that `kind` does not know.
     """
-    values = _parse(path, what)
+    values = _parse(path, title)
     try:
         # As JSON: only there may a strict model take a list for a tuple.
         return kind.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _refused(error, path, what, kind) from None
+        raise _refused(error, path, title, kind) from None
 
 
-def expanded(said: str) -> str:
+def expanded(path: str) -> str:
     """A path as such a file says it, with the user's own folder for `~`."""
-    return os.path.expanduser(said)  # noqa: PTH111 - Path's own refuses an unknown user
+    return os.path.expanduser(path)  # noqa: PTH111 - Path's own refuses an unknown user
 
 
-def _parse(path: Path, what: str) -> dict[str, Any]:
+def _parse(path: Path, title: str) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a named pipe would block for ever
         raise UsageError(
-            f"{what}: {path} cannot be read: it is not a regular file.", "Check the path.", code="EM-CONFIG"
+            f"{title}: {path} cannot be read: it is not a regular file.", "Check the path.", code="EM-CONFIG"
         )
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            f"{what}: {path} cannot be read: {error.strerror}.", "Check the path.", code="EM-CONFIG"
+            f"{title}: {path} cannot be read: {error.strerror}.", "Check the path.", code="EM-CONFIG"
         ) from None
     if len(content) > MAX_BYTES:
         raise UsageError(
-            f"{what}: {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read.", code="EM-CONFIG"
+            f"{title}: {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read.",
+            code="EM-CONFIG",
         )
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"{what}: {path} is not TOML: {error}.", "See https://toml.io.", code="EM-CONFIG"
+            f"{title}: {path} is not TOML: {error}.", "See https://toml.io.", code="EM-CONFIG"
         ) from None
 
 
-def _refused(error: ValidationError, path: Path, what: str, kind: type[Table]) -> UsageError:
+def _refused(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
     """The first mistake in full, unknown keys before all else: they often cause the others."""
-    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    first = found[0]
+    mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    first = mistakes[0]
     where = _written(first["loc"])
-    more = f" ({len(found) - 1} more after it.)" if len(found) > 1 else ""
+    more = f" ({len(mistakes) - 1} more after it.)" if len(mistakes) > 1 else ""
     hint = ""
     if first["type"] == "extra_forbidden":
         known = _known(kind, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=NEAR)
-        said = f"unknown key {where}"
+        problem = f"unknown key {where}"
         hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
     elif first["type"] == "missing":
-        said = f"{where} is missing"
+        problem = f"{where} is missing"
     else:
         reason = first["msg"].removeprefix("Value error, ")
-        said = f"{where} is {_shown(first['input'])}: {reason[:1].lower()}{reason[1:]}" if where else reason
-    return UsageError(f"{what} ({path}): {said}.{more}", hint, code="EM-CONFIG")
+        problem = (
+            f"{where} is {_shown(first['input'])}: {reason[:1].lower()}{reason[1:]}" if where else reason
+        )
+    return UsageError(f"{title} ({path}): {problem}.{more}", hint, code="EM-CONFIG")
 
 
 def _written(loc: Sequence[str | int]) -> str:
@@ -119,4 +122,4 @@ def _table_in(annotation: Any) -> type[BaseModel] | None:
     """The table that an annotation is about: itself, or the one inside `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for inner in get_args(annotation) if (found := _table_in(inner))), None)
+    return next((table for inner in get_args(annotation) if (table := _table_in(inner))), None)

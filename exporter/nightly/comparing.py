@@ -39,13 +39,13 @@ def earlier(folder: Path | None, exported: Exported) -> Report | None:
 
 def changes(exported: Sequence[Exported], folder: Path | None) -> tuple[Change, ...]:
     """Everything that is another way than in the night of `folder`, what got worse first."""
-    found = [
+    changed = [
         change
         for item in exported
         if item.report and (old := earlier(folder, item))
         for change in _changes(item, old, item.report)
     ]
-    return tuple(sorted(found, key=lambda change: not change.worse))
+    return tuple(sorted(changed, key=lambda change: not change.worse))
 
 
 def _changes(item: Exported, old: Report, new: Report) -> Iterator[Change]:
@@ -110,6 +110,6 @@ def _quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
 def _accuracy(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.accuracy is None or new.accuracy is None or old.accuracy.count != new.accuracy.count:
         return  # other labelled samples: another question
-    was, now = (accuracy.share(found.right, found.count) for found in (old.accuracy, new.accuracy))
+    was, now = (accuracy.share(score.right, score.count) for score in (old.accuracy, new.accuracy))
     if abs(now - was) > LIMITS.accuracy:
         yield f"{text.percent(now)} accuracy, {text.percent(was)} before", now < was

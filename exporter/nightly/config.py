@@ -119,16 +119,16 @@ def load(path: Path) -> Config:
     )
 
 
-def _history(folder: Path, said: str | None) -> str | None:
-    if said is None or "://" in said:
-        return said
-    return str(folder / toml_file.expanded(said))
+def _history(folder: Path, setting: str | None) -> str | None:
+    if setting is None or "://" in setting:
+        return setting
+    return str(folder / toml_file.expanded(setting))
 
 
 def _cards(
     path: Path, folder: Path, patterns: tuple[str, ...]
 ) -> tuple[tuple[Card, ...], tuple[tuple[str, str], ...]]:
-    found: dict[str, Card] = {}
+    by_name: dict[str, Card] = {}
     broken: list[tuple[str, str]] = []
     for file in _files(path, folder, patterns):
         try:
@@ -136,20 +136,22 @@ def _cards(
         except ExportError as error:
             broken.append((file.stem, str(error)))
             continue
-        if card.name in found:
+        if card.name in by_name:
             raise UsageError(
-                f"{WHAT} ({path}): cards: {file} and {found[card.name].path} are both {card.name}.",
+                f"{WHAT} ({path}): cards: {file} and {by_name[card.name].path} are both {card.name}.",
                 "Give one of them another name.",
             )
-        found[card.name] = card
-    return tuple(found.values()), tuple(broken)
+        by_name[card.name] = card
+    return tuple(by_name.values()), tuple(broken)
 
 
 def _files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
-        said = toml_file.expanded(pattern)
-        root, relative = (Path("/"), said.lstrip("/")) if Path(said).is_absolute() else (folder, said)
+        expanded = toml_file.expanded(pattern)
+        root, relative = (
+            (Path("/"), expanded.lstrip("/")) if Path(expanded).is_absolute() else (folder, expanded)
+        )
         try:
             matching = sorted(root.glob(relative)) if any(c in pattern for c in "*?[") else [root / relative]
         except (ValueError, NotImplementedError) as error:

@@ -21,12 +21,12 @@ from exporter.records import Report
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
     """Export models x targets; what goes wrong with one is data, and stops no other."""
     pairs = [(card, target) for card in config.cards for target in config.targets]
-    found = []
+    exports = []
     with pool.kept_warm():
         for done, (card, target) in enumerate(pairs):
             observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
-            found.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
-    return tuple(found)
+            exports.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
+    return tuple(exports)
 
 
 def _named(observer: Observer, name: str) -> Observer:

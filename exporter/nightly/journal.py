@@ -98,9 +98,9 @@ def ended(out: Path) -> list[Path]:
 
 
 def began(folder: Path) -> datetime:
-    found = _time(folder.name)
-    assert found is not None, "nights() lists only those with a time"
-    return found
+    time = _time(folder.name)
+    assert time is not None, "nights() lists only those with a time"
+    return time
 
 
 def _time(name: str) -> datetime | None:

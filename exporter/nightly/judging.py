@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from android_harness.history.records import Filter, StoredSession
 from android_harness.regressions import causes, judging, quality
 from android_harness.regressions.records import Cause, Judgement, Worsening
-from exporter.nightly.measuring import Found
+from exporter.nightly.measuring import Measurements
 from exporter.nightly.records import Cell
 
 if TYPE_CHECKING:
@@ -50,50 +50,56 @@ class Judged:
         return " ".join((*said, *(cause.description for cause in self.causes)))
 
 
-def judge_all(history: History, found: Found, cells: Iterable[Cell] | None = None) -> dict[Cell, Judged]:
+def judge_all(
+    history: History, measurements: Measurements, cells: Iterable[Cell] | None = None
+) -> dict[Cell, Judged]:
     """Judge every cell's first session, and its second where there is one.
 
     Args:
         history: Remembers.
-        found: Tonight's sessions.
+        measurements: Tonight's sessions.
         cells: Only these; all when None.
     """
-    wanted = found.sessions if cells is None else cells
-    return {cell: _judge(history, found.sessions[cell]) for cell in wanted}
+    wanted = measurements.sessions if cells is None else cells
+    return {cell: _judge(history, measurements.sessions[cell]) for cell in wanted}
 
 
 def _judge(history: History, sessions: Sequence[StoredSession]) -> Judged:
     first = sessions[0]
     baseline = history.baseline(first)
-    found = judging.judge(first, baseline)
+    judgement = judging.judge(first, baseline)
     for again in sessions[1:]:
-        found = judging.confirm(found, again, baseline)
+        judgement = judging.confirm(judgement, again, baseline)
     earlier = history.earlier(sessions[-1])
-    judged = Judged(found, _worse(sessions[-1], earlier))
-    if not judged.regressions:  # else there is something that it was held against: `earlier` is not empty
-        return judged
-    return replace(judged, causes=causes.causes(earlier, sessions))
+    verdict = Judged(judgement, _worse(sessions[-1], earlier))
+    if not verdict.regressions:  # else there is something that it was held against: `earlier` is not empty
+        return verdict
+    return replace(verdict, causes=causes.causes(earlier, sessions))
 
 
 def _worse(session: StoredSession, earlier: Sequence[StoredSession]) -> tuple[Worsening, ...]:
     """Without the SQNR of fp32, which is rounding noise and has a limit of its own."""
-    found = quality.worse(session, earlier)
-    return tuple(item for item in found if (item.figure, session.precision) != ("sqnr_db", "fp32"))
+    figures = quality.worse(session, earlier)
+    return tuple(item for item in figures if (item.figure, session.precision) != ("sqnr_db", "fp32"))
 
 
-def suspects(judged: Mapping[Cell, Judged], found: Found) -> frozenset[Cell]:
+def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> frozenset[Cell]:
     """What is to be measured once more: slower, and measured once so far."""
-    return frozenset(cell for cell, one in judged.items() if one.suspected and len(found.sessions[cell]) == 1)
+    return frozenset(
+        cell
+        for cell, verdict in verdicts.items()
+        if verdict.suspected and len(measurements.sessions[cell]) == 1
+    )
 
 
-def mark(history: History, judged: Mapping[Cell, Judged], found: Found) -> None:
+def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measurements) -> None:
     """Keep what got slower or worse, or may have, out of what later nights are held against.
 
     A suspicion too that no stable re-run has cleared: else it would be the new normal after some nights.
     """
-    for cell, one in judged.items():
-        if one.doubted:
-            for session in found.sessions[cell]:
+    for cell, verdict in verdicts.items():
+        if verdict.doubted:
+            for session in measurements.sessions[cell]:
                 history.mark(session.key, regressed=True)
 
 

@@ -57,10 +57,10 @@ def _case(suite: ET.Element, row: Row) -> None:
     case = ET.SubElement(suite, "testcase", {"classname": _clean(where), "name": _clean(name)})
     kind = KINDS.get(row.state)
     if kind:
-        told = {"message": f"{WORDS[row.state]}: {_clean(row.words)[:200]}"}
+        attributes = {"message": f"{WORDS[row.state]}: {_clean(row.words)[:200]}"}
         if kind != "skipped":
-            told["type"] = row.state
-        ET.SubElement(case, kind, told).text = _clean(row.words)
+            attributes["type"] = row.state
+        ET.SubElement(case, kind, attributes).text = _clean(row.words)
     else:
         ET.SubElement(case, "system-out").text = _clean(row.words)
 

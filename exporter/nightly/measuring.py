@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Found:
+class Measurements:
     """What measuring came to, cell by cell; filled from the devices' threads."""
 
     sessions: dict[Cell, tuple[StoredSession, ...]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Stage:
     pool: DevicePool
     history: History
     observer: Observer
-    found: Found = field(default_factory=Found)
+    measurements: Measurements = field(default_factory=Measurements)
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Devices measure at the same time; one is written down at once."""
 
@@ -94,7 +94,7 @@ def measure(
     """Measure what is not in the history yet, and put it there.
 
     Args:
-        stage: Its `found` is added to.
+        stage: Sessions, failures and skipped cells are added to its `measurements`.
         exported: What there is to measure.
         attempt: 0, or 1 for what is measured again.
         only: These cells; all when None.
@@ -110,14 +110,14 @@ def measure(
 
 
 def _group(stage: Stage, item: Exported) -> Group | None:
-    """What of an export can be measured here; why not the rest goes to `found`."""
+    """Select what can be measured here of an export; note in `measurements` why the rest cannot."""
     whole = (item.model, item.target, "", "")
     if item.report is None or item.folder is None:
         return None
     try:
         check_target(item.report)
     except ExportError as error:
-        stage.found.skipped[whole] = str(error)
+        stage.measurements.skipped[whole] = str(error)
         return None
     try:
         every = stage.config.protocol.artifacts == "all"
@@ -126,10 +126,10 @@ def _group(stage: Stage, item: Exported) -> Group | None:
         expected = load_evidence(item.folder, item.report)
         works = bench_tasks(item.folder, chosen.artifacts, expected)
     except ExportError as error:
-        stage.found.failures[whole] = str(error)
+        stage.measurements.failures[whole] = str(error)
         return None
     for name, why in chosen.skipped.items():
-        stage.found.skipped[item.model, item.target, name, ""] = why
+        stage.measurements.skipped[item.model, item.target, name, ""] = why
     artifacts = {a.variant.name: a for a in chosen.artifacts}
     return Group(item.folder, item.model, item.report, expected, artifacts, {w.name: w for w in works})
 
@@ -164,10 +164,10 @@ def _open(
         cell = group.cell(name, serial)
         if only is not None and cell not in only:
             continue
-        if known := stage.history.get(key(stage.night, cell, attempt)):
-            stage.found.add(cell, known)
+        if session := stage.history.get(key(stage.night, cell, attempt)):
+            stage.measurements.add(cell, session)
         elif why := stage.pool.why_not(serial, group.soc):
-            stage.found.skipped[cell] = why
+            stage.measurements.skipped[cell] = why
         else:
             names.append(name)
     return tuple(names)
@@ -175,7 +175,7 @@ def _open(
 
 def _telling(observer: Observer, group: Group) -> Callable[[str, str], None]:
     name = f"{group.model} for {group.report.target_name}"
-    return lambda serial, what: observer(Event("device", f"{name}: {serial}: {what}", 0, 0))
+    return lambda serial, message: observer(Event("device", f"{name}: {serial}: {message}", 0, 0))
 
 
 def _measured(stage: Stage, group: Group, attempt: int, serial: str, session: Session) -> None:
@@ -187,11 +187,13 @@ def _measured(stage: Stage, group: Group, attempt: int, serial: str, session: Se
 def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outcome: Outcome) -> None:
     """One device has ended: what failed, and sessions that were cut off and are worth keeping."""
     with stage.lock:
-        left = [name for name in names if not stage.found.has(group.cell(name, outcome.serial), attempt)]
+        left = [
+            name for name in names if not stage.measurements.has(group.cell(name, outcome.serial), attempt)
+        ]
         if outcome.error is not None:
-            known = isinstance(outcome.error, HarnessError)
-            words = str(outcome.error) if known else unexpected(outcome.error)
-            stage.found.failures |= {group.cell(name, outcome.serial): words for name in left}
+            expected = isinstance(outcome.error, HarnessError)
+            words = str(outcome.error) if expected else unexpected(outcome.error)
+            stage.measurements.failures |= {group.cell(name, outcome.serial): words for name in left}
         results = [result for result in outcome.results if result.task.name in left]
         _keep(stage, group, attempt, outcome.serial, results)
 
@@ -200,29 +202,31 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
     """Samples and page into the folder, sessions into the history."""
     from android_harness.bench import Failed
 
-    judged = []
+    benched = []
     for result in results:
         cell = group.cell(result.task.name, serial)
         try:
             if isinstance(result, Failed):
                 raise result.reason
             artifact = group.artifacts[result.task.name]
-            judged.append((cell, result, bench.judged(result, artifact, group.evidence, group.report.limits)))
+            benched.append(
+                (cell, result, bench.judged(result, artifact, group.evidence, group.report.limits))
+            )
         except HarnessError as error:
-            stage.found.failures[cell] = str(error)
-    _update(stage, group, [(session, latency) for _, session, latency in judged])
-    for cell, session, latency in judged:
+            stage.measurements.failures[cell] = str(error)
+    _update(stage, group, [(session, latency) for _, session, latency in benched])
+    for cell, session, latency in benched:
         _remember(stage, group, cell, session, latency, attempt)
 
 
-def _update(stage: Stage, group: Group, judged: Sequence[tuple[Session, Latency]]) -> None:
+def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency]]) -> None:
     """Write the samples, manifest and page of the export; the history gets them even if this fails."""
-    if not judged:
+    if not benched:
         return
     try:
-        group.report, _ = bench.store(group.folder, group.report, judged, group.report.budget_ms)
+        group.report, _ = bench.store(group.folder, group.report, benched, group.report.budget_ms)
     except ExportError as error:
-        stage.found.failures[group.model, group.report.target_name, "", ""] = str(error)
+        stage.measurements.failures[group.model, group.report.target_name, "", ""] = str(error)
 
 
 def _remember(
@@ -238,7 +242,7 @@ def _remember(
         key=key(stage.night, cell, attempt),
     )
     stage.history.add(row, samples(session))
-    stage.found.add(cell, row)
+    stage.measurements.add(cell, row)
 
 
 def _origin(group: Group, artifact: Artifact) -> Origin:

@@ -118,16 +118,16 @@ def _place(row: Row | Change) -> str:
 
 def _unsaid(result: Result, news: Sequence[Row]) -> list[Change]:
     """Changes that no row above them tells."""
-    told = {
+    covered = {
         (row.model, row.target, row.artifact) for row in news if row.state == "regression" and not row.serial
     }
-    return [c for c in result.changes if (c.model, c.target, c.artifact) not in told]
+    return [c for c in result.changes if (c.model, c.target, c.artifact) not in covered]
 
 
 def _steps(result: Result) -> tuple[tuple[str, str], ...]:
-    def named(values: Iterator[str], what: str) -> str:
-        found = sorted({value for value in values if value})
-        return ", ".join(found) if 0 < len(found) <= 3 else f"{len(found)} {what}"
+    def named(values: Iterator[str], noun: str) -> str:
+        distinct = sorted({value for value in values if value})
+        return ", ".join(distinct) if 0 < len(distinct) <= 3 else f"{len(distinct)} {noun}"
 
     return (
         ("models", named((row.model for row in result.rows), "models")),
@@ -171,7 +171,7 @@ def _chart(view: View) -> Chart:
             ("Budget", text.milliseconds(last.budget_ms)),
             ("Threads", f"{last.threads}{f', cores {last.affinity}' if last.affinity else ''}"),
             ("Runtime", last.runtime),
-            ("Nights", str(len({one.run for one in view.series}))),
+            ("Nights", str(len({point.run for point in view.series}))),
         ),
         steps=tuple(_step(step) for step in view.changes),
         trend=plots.trend(view),

@@ -32,11 +32,11 @@ def trend(view: View) -> str:
         axes = figure.add_axes((0.13, 0.17, 0.85, 0.71))
         _levels(axes, view)
         _dots(axes, view)
-        low, high = _limits([one.p50_ms for one in view.series] + [one.p90_ms for one in view.series])
+        low, high = _limits([point.p50_ms for point in view.series] + [point.p90_ms for point in view.series])
         high = _budget(axes, view.last.budget_ms, low, high)
         axes.set_ylim(low, high)
         _gaps(axes, view, low)
-        _time_axis(axes, [one.started_at for one in view.series] + [gap.at for gap in view.gaps])
+        _time_axis(axes, [point.started_at for point in view.series] + [gap.at for gap in view.gaps])
         locator = dates.AutoDateLocator(minticks=2, maxticks=6)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
@@ -47,23 +47,25 @@ def trend(view: View) -> str:
 
 def _dots(axes: Any, view: View) -> None:
     """Filled where the run was stable, hollow where it was not; tonight's in the accent's colour."""
-    tonight = {one.key for one in view.tonight}
+    tonight = {session.key for session in view.tonight}
     bad = view.row is not None and view.row.state in {"regression", "over_budget", "failed"}
     axes.plot(
-        [one.started_at for one in view.series],
-        [one.p50_ms for one in view.series],
+        [session.started_at for session in view.series],
+        [session.p50_ms for session in view.series],
         color=FAINT,
         linewidth=0.8,
         zorder=1,
     )
     groups: dict[tuple[bool, bool], list[Point]] = {}
-    for one in view.series:
-        groups.setdefault((one.key in tonight, one.stable), []).append(one)
+    for session in view.series:
+        groups.setdefault((session.key in tonight, session.stable), []).append(session)
     for (now, stable), sessions in groups.items():
         colour = (BAD if bad else ACCENT) if now else INK
-        times = [one.started_at for one in sessions]
-        middles = [one.p50_ms for one in sessions]
-        axes.vlines(times, middles, [one.p90_ms for one in sessions], color=colour, linewidth=1, alpha=0.45)
+        times = [session.started_at for session in sessions]
+        middles = [session.p50_ms for session in sessions]
+        axes.vlines(
+            times, middles, [session.p90_ms for session in sessions], color=colour, linewidth=1, alpha=0.45
+        )
         axes.plot(
             times,
             middles,
@@ -100,13 +102,13 @@ def _levels(axes: Any, view: View) -> None:
 def _budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
     """Draw the budget where it is in sight; where it is not, say where it is. Returns the axis' upper end."""
     if budget_ms > high * BUDGET_IN_SIGHT:
-        said = f"budget {budget_ms:g} ms, above"
-        axes.annotate(said, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=WEAK)
+        remark = f"budget {budget_ms:g} ms, above"
+        axes.annotate(remark, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=WEAK)
         return high
     axes.axhline(budget_ms, color=BAD, linestyle="--", linewidth=1.2)
     if budget_ms < low:
-        said = f"budget {budget_ms:g} ms, below"
-        axes.annotate(said, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=BAD)
+        remark = f"budget {budget_ms:g} ms, below"
+        axes.annotate(remark, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=BAD)
         return high
     axes.annotate(
         f"budget {budget_ms:g} ms",
@@ -144,7 +146,7 @@ def launches(view: View) -> str | None:
     """The last sessions' launches: a line from p5 to p95 each, thick p25 to p75, a dot at the median."""
     if not view.launches:
         return None
-    tonight = {one.key for one in view.tonight}
+    tonight = {session.key for session in view.tonight}
     height = 0.75 + 0.32 * len(view.launches)
 
     def draw(figure: Figure) -> None:
@@ -155,7 +157,12 @@ def launches(view: View) -> str | None:
         labels = [f"{session.started_at:%d %b, %H:%M}" for session, _ in view.launches]
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         axes.set_ylim(-0.6, len(labels) - 0.4)
-        values = [value for _, quantiles in view.launches for one in quantiles for value in (one[0], one[4])]
+        values = [
+            value
+            for _, quantiles in view.launches
+            for launch in quantiles
+            for value in (launch[0], launch[4])
+        ]
         low, high = _limits(values)
         budget_ms = view.last.budget_ms
         if low < budget_ms < high * BUDGET_IN_SIGHT:

@@ -10,7 +10,7 @@ from exporter.nightly import summary
 from exporter.nightly.config import Config
 from exporter.nightly.devices import DevicePool
 from exporter.nightly.judging import Judged
-from exporter.nightly.measuring import Found
+from exporter.nightly.measuring import Measurements
 from exporter.nightly.records import Cell, Exported, Row, State
 from exporter.records import Artifact, Report
 from exporter.report import flags, text
@@ -32,8 +32,8 @@ def rows(
     config: Config,
     exported: Sequence[Exported],
     pool: DevicePool,
-    found: Found,
-    judged: Mapping[Cell, Judged],
+    measurements: Measurements,
+    verdicts: Mapping[Cell, Judged],
     earlier: Mapping[tuple[str, str], Report],
 ) -> tuple[Row, ...]:
     """Every row, by model, target, artifact and device; one for each cell.
@@ -42,29 +42,33 @@ def rows(
         config: Cards that are broken.
         exported: What was exported, and why not the rest.
         pool: Which devices there were.
-        found: What was measured, failed and skipped.
-        judged: Of the sessions found.
+        measurements: What was measured, failed and skipped.
+        verdicts: The verdict on each measured cell.
         earlier: (model, target) -> its report of the night before.
     """
     of_exports = [
         row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))
     ]
     # What did not pass is not measured, what was not measured again was measured: once is enough.
-    told = {row.cell for row in of_exports} | found.sessions.keys()
-    not_again = found.skipped | found.failures
-    made = [
+    covered = {row.cell for row in of_exports} | measurements.sessions.keys()
+    not_again = measurements.skipped | measurements.failures
+    drafts = [
         *(Row(name, "", "", "", "failed", why) for name, why in config.broken),
         *of_exports,
         *_of_devices(pool),
-        *(Row(*cell, "skipped", why) for cell, why in found.skipped.items() if cell not in told),
-        *(Row(*cell, "failed", why) for cell, why in found.failures.items() if cell not in found.sessions),
+        *(Row(*cell, "skipped", why) for cell, why in measurements.skipped.items() if cell not in covered),
         *(
-            _of_session(cell, sessions, judged[cell], not_again.get(cell, ""))
-            for cell, sessions in found.sessions.items()
+            Row(*cell, "failed", why)
+            for cell, why in measurements.failures.items()
+            if cell not in measurements.sessions
+        ),
+        *(
+            _of_session(cell, sessions, verdicts[cell], not_again.get(cell, ""))
+            for cell, sessions in measurements.sessions.items()
         ),
     ]
     cells: dict[Cell, list[Row]] = {}
-    for row in made:
+    for row in drafts:
         cells.setdefault(row.cell, []).append(row)
     return tuple(_merged(cells[cell]) for cell in sorted(cells))
 
@@ -113,25 +117,25 @@ def _names(artifact: Artifact) -> tuple[str, str, str]:
     return artifact.variant.format, artifact.variant.precision, artifact.variant.name
 
 
-def _of_session(cell: Cell, sessions: Sequence[StoredSession], judged: Judged, failed_again: str) -> Row:
+def _of_session(cell: Cell, sessions: Sequence[StoredSession], verdict: Judged, failed_again: str) -> Row:
     """The last session speaks: it was made to be believed."""
     last = sessions[-1]
-    said = [
+    sentences = [
         f"p90 {text.milliseconds(last.p90_ms)} ({text.interval((last.p90_low_ms, last.p90_high_ms))}), "
         f"budget {text.milliseconds(last.budget_ms)}.",
-        judged.words,
+        verdict.words,
         f"It could not be measured again: {failed_again}" if failed_again else "",
         WHY_NOT_MEASURED[last.evidence],
         " ".join(f"{flag}." for flag in flags.grouped(last.flags)),
     ]
     if last.problem:
         return Row(*cell, "failed", f"It computes something else: {last.problem}", last.key)
-    words = " ".join(part for part in said if part)
-    return Row(*cell, _state(last, judged), words, last.key)
+    words = " ".join(part for part in sentences if part)
+    return Row(*cell, _state(last, verdict), words, last.key)
 
 
-def _state(session: StoredSession, judged: Judged) -> State:
-    if judged.regressions:
+def _state(session: StoredSession, verdict: Judged) -> State:
+    if verdict.regressions:
         return "regression"
     state = VERDICT_STATES[session.verdict]
-    return "inconclusive" if judged.suspected and state == "fine" else state
+    return "inconclusive" if verdict.suspected and state == "fine" else state

@@ -79,17 +79,17 @@ def _night(config: Config, night: Night, memory: History, tell: Observer) -> Res
     pool = phones.find(config.devices)
     stage = Stage(config, night, pool, memory, tell)
     measuring.measure(stage, exported)
-    judged = judging.judge_all(memory, stage.found)
-    if config.protocol.confirm and (again := judging.suspects(judged, stage.found)):
+    verdicts = judging.judge_all(memory, stage.measurements)
+    if config.protocol.confirm and (again := judging.suspects(verdicts, stage.measurements)):
         tell(Event("night", f"measuring {len(again)} again that look slower", 0, 0))
         measuring.measure(stage, exported, attempt=1, only=again)
-        judged |= judging.judge_all(memory, stage.found, again)
-    judging.mark(memory, judged, stage.found)
-    return _result(config, night, exported, stage, judged)
+        verdicts |= judging.judge_all(memory, stage.measurements, again)
+    judging.mark(memory, verdicts, stage.measurements)
+    return _result(config, night, exported, stage, verdicts)
 
 
 def _result(
-    config: Config, night: Night, exported: Sequence[Exported], stage: Stage, judged: Mapping[Cell, Judged]
+    config: Config, night: Night, exported: Sequence[Exported], stage: Stage, verdicts: Mapping[Cell, Judged]
 ) -> Result:
     before = comparing.before(config.out, night)
     earlier: dict[tuple[str, str], Report] = {
@@ -101,7 +101,7 @@ def _result(
         started_at=journal.began(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
-        rows=rows.rows(config, exported, stage.pool, stage.found, judged, earlier),
+        rows=rows.rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
         changes=comparing.changes(exported, before),
         tools=next((item.report.tools for item in exported if item.report), {}),
         config=str(config.path),
@@ -124,11 +124,11 @@ def _close_abandoned(memory: History, night: Night) -> None:
         judging.mark_abandoned(memory, name)
 
 
-def _remember_gaps(memory: History, night: Night, found: Sequence[Row]) -> None:
+def _remember_gaps(memory: History, night: Night, night_rows: Sequence[Row]) -> None:
     """What should have been measured and was not."""
     from android_harness.history.records import Gap, device_hash, key_of, now
 
-    for row in found:
+    for row in night_rows:
         if row.state in GAPS and not row.key:
             memory.add_gap(
                 Gap(
@@ -149,8 +149,8 @@ def _forget(config: Config, memory: History) -> None:
     """As the file's retention says; what others are still held against stays."""
     from android_harness.history.pruning import Policy, prune
 
-    kept = config.retention
-    journal.forget(config.out, kept.nights)
-    for days, samples_only in ((kept.samples_days, True), (kept.history_days, False)):
+    retention = config.retention
+    journal.forget(config.out, retention.nights)
+    for days, samples_only in ((retention.samples_days, True), (retention.history_days, False)):
         if days is not None:
             prune(memory, Policy(days=days, samples_only=samples_only))

@@ -44,11 +44,11 @@ def write(folder: Path, night: str, sessions: Iterable[StoredSession]) -> None:
             with contextlib.suppress(OSError):
                 old.unlink()
         with SummaryWriter(str(folder), filename_suffix=suffix) as writer:
-            for one in sessions:
-                seconds = one.started_at.timestamp()
-                place = f"{one.model}/{one.target}/{one.artifact}/{one.serial}"
+            for session in sessions:
+                seconds = session.started_at.timestamp()
+                place = f"{session.model}/{session.target}/{session.artifact}/{session.serial}"
                 for figure in FIGURES:
-                    value = getattr(one, figure)
+                    value = getattr(session, figure)
                     if value is not None:
                         writer.add_scalar(f"{place}/{figure}", value, int(seconds // DAY_S), walltime=seconds)
     except OSError as error:

@@ -38,8 +38,10 @@ def lead(result: Result) -> str:
         else "Nothing was measured"
     )
     counts = [f"{result.count(state)} {WORDS[state]}" for state in WORST_FIRST if result.count(state)]
-    told = [_told(result, state) for state in ("regression", "over_budget", "failed", "no_phone")]
-    return " ".join(part for part in (f"{first}: {', '.join(counts) or 'nothing to say'}.", *told) if part)
+    sentences = [_told(result, state) for state in ("regression", "over_budget", "failed", "no_phone")]
+    return " ".join(
+        part for part in (f"{first}: {', '.join(counts) or 'nothing to say'}.", *sentences) if part
+    )
 
 
 def _told(result: Result, state: State) -> str:
@@ -61,8 +63,8 @@ def name(row: Row) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def markdown(result: Result) -> str:

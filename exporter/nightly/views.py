@@ -50,13 +50,13 @@ class View:
 def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
     """Every line of tonight's models and targets, by model, target, device and artifact."""
     rows = {row.key: row for row in result.rows if row.key}
-    found = [
+    lines = [
         view
         for card in config.cards
         for line in memory.series_keys(Filter(model=card.name))
         if line.target in config.targets and (view := _view(memory, line, result, rows))
     ]
-    return tuple(sorted(found, key=_order))
+    return tuple(sorted(lines, key=_order))
 
 
 def _order(view: View) -> tuple[str, str, str, str]:
@@ -65,10 +65,10 @@ def _order(view: View) -> tuple[str, str, str, str]:
 
 def _view(memory: History, line: SeriesKey, result: Result, rows: Mapping[str, Row]) -> View | None:
     series, recent = memory.trend(line, newest=NIGHTS), memory.series(line, newest=LAUNCHES_OF)
-    tonight = tuple(one for one in series if one.run == result.night)
+    tonight = tuple(point for point in series if point.run == result.night)
     if not tonight and _is_old(series[-1], result):
         return None
-    row = next((rows[one.key] for one in tonight if one.key in rows), None)
+    row = next((rows[point.key] for point in tonight if point.key in rows), None)
     return View(
         line=line,
         series=series,
@@ -95,7 +95,7 @@ def _gaps(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator
         since=series[0].started_at,
         newest=NIGHTS,
     )
-    measured = {one.run for one in series}
+    measured = {point.run for point in series}
     return (gap for gap in memory.gaps(wanted) if gap.run not in measured)
 
 
@@ -105,4 +105,4 @@ def _launches(
     for session in sessions:
         raw = memory.samples(session.key)
         if raw is not None:
-            yield session, outputs.quantiles([one.durations_ns for one in raw.launches])
+            yield session, outputs.quantiles([launch.durations_ns for launch in raw.launches])

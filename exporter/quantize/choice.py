@@ -56,21 +56,21 @@ def reached(
     return decibels(sensitivity.noise(expected, sensitivity.run(module, samples)))
 
 
-def all_lose(found: Mapping[Way, float]) -> bool:
+def all_lose(sqnr_db: Mapping[Way, float]) -> bool:
     """Whether no way with quantised activations is good enough, so that weights alone are worth a try."""
-    return max(found.values()) < ENOUGH_DB
+    return max(sqnr_db.values()) < ENOUGH_DB
 
 
-def decide(found: Mapping[Way, float]) -> Choice:
+def decide(sqnr_db: Mapping[Way, float]) -> Choice:
     """The choice by each way's dB: a faster one must lose to go.
 
     Args:
-        found: Of "static" and "dynamic"; of "weights only" when both of them lose.
+        sqnr_db: The SQNR of "static" and "dynamic"; also of "weights only" when both of them lose.
     """
-    way: Way = "dynamic" if _dynamic_wins(found["static"], found["dynamic"]) else "static"
-    if found.get("weights only", found[way]) > found[way]:
+    way: Way = "dynamic" if _dynamic_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
+    if sqnr_db.get("weights only", sqnr_db[way]) > sqnr_db[way]:
         way = "weights only"
-    figures = [f"{ACTIVATIONS[one]} reached {db:.1f} dB" for one, db in found.items()]
+    figures = [f"{ACTIVATIONS[name]} reached {db:.1f} dB" for name, db in sqnr_db.items()]
     return Choice(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
 
 

@@ -79,20 +79,20 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
     """
     if not is_dynamic(module):
         return module
-    found = copied(module)
-    for node, source in _rounded(found):
-        with found.graph.inserting_before(node):
-            rows = found.graph.call_function(rounded_rows, (source,))
+    copy = copied(module)
+    for node, source in _rounded(copy):
+        with copy.graph.inserting_before(node):
+            rows = copy.graph.call_function(rounded_rows, (source,))
         node.replace_all_uses_with(rows)
-    return _cleaned(found)
+    return _cleaned(copy)
 
 
 def in_float(module: fx.GraphModule) -> fx.GraphModule:
     """A copy over the same tensors that leaves activations as they are: weights alone are quantised."""
-    found = copied(module)
-    for node, source in _rounded(found):
+    copy = copied(module)
+    for node, source in _rounded(copy):
         node.replace_all_uses_with(source)
-    return _cleaned(found)
+    return _cleaned(copy)
 
 
 def _rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:

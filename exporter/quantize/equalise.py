@@ -99,7 +99,7 @@ def _reach(
     module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, Tensor]:
     """The largest magnitude of each channel over all samples."""
-    found: dict[fx.Node, Tensor] = {}
+    reaches: dict[fx.Node, Tensor] = {}
     wanted = set(tensors)
 
     def look(walk: Walk, node: fx.Node) -> Any | None:
@@ -107,13 +107,13 @@ def _reach(
             return None
         value = walk.compute(node)
         largest = value.abs().amax([d for d in range(value.dim()) if d != 1])
-        found[node] = torch.maximum(found[node], largest) if node in found else largest
+        reaches[node] = torch.maximum(reaches[node], largest) if node in reaches else largest
         return value
 
     with torch.no_grad():
         for sample in samples if wanted else ():
             Walk(module, look).run(*sample)
-    return found
+    return reaches
 
 
 def _factor(reach: Tensor, between: fx.Node) -> Tensor:

@@ -33,8 +33,8 @@ AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
 def attribute(module: fx.GraphModule, name: str) -> Tensor:
     """The tensor that a `get_attr` node's target names."""
     path, _, last = name.rpartition(".")
-    found: Tensor = getattr(module.get_submodule(path), last)
-    return found
+    tensor: Tensor = getattr(module.get_submodule(path), last)
+    return tensor
 
 
 def stored(node: fx.Node) -> fx.Node:

@@ -66,13 +66,13 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
     ways: dict[choice.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
     calls = choice.judging(samples)
     judge = partial(choice.reached, sensitivity.run(program.module(), calls), samples=calls)
-    reached = {way: judge(dynamic.by_rows(found)) for way, found in ways.items()}
+    reached = {way: judge(dynamic.by_rows(candidate)) for way, candidate in ways.items()}
     if choice.all_lose(reached):
         ways["weights only"] = weights_only.quantize(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
     chosen = choice.decide(reached)
-    kept = fixed.float_weights if chosen.way == "static" else weights
-    return Quantized(ways[chosen.way], program.example_inputs[0], kept, chosen.note)
+    float_weights = fixed.float_weights if chosen.way == "static" else weights
+    return Quantized(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
 
 
 def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]) -> Quantized:
@@ -97,13 +97,13 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     return Quantized(converted, program.example_inputs[0], weights)
 
 
-def save(found: Quantized, work: Path) -> None:
+def save(quantized: Quantized, work: Path) -> None:
     """Write the program for the other workers of this run."""
     import torch
 
-    torch.export.save(found.program(), work / PROGRAM)
-    torch.save([found.float_weights.get(node.name) for node in _layers(found.module)], work / WEIGHTS)
-    (work / NOTE).write_text(found.note, "utf-8")
+    torch.export.save(quantized.program(), work / PROGRAM)
+    torch.save([quantized.float_weights.get(node.name) for node in _layers(quantized.module)], work / WEIGHTS)
+    (work / NOTE).write_text(quantized.note, "utf-8")
 
 
 def load_note(work: Path) -> str:

@@ -101,8 +101,8 @@ class IntegerInterpreter(fx.Interpreter):
     def _average(self, node: fx.Node) -> Tensor | None:
         (values, *rest), kwargs = self.fetch_args_kwargs_from_env(node)
         # XNNPACK takes means that keep their dimensions; the rest is a float kernel's.
-        kept = node.target is aten.adaptive_avg_pool2d.default or (len(node.args) > 2 and node.args[2])
-        if self._output_scale(node) is None or not kept:
+        keeps_dims = node.target is aten.adaptive_avg_pool2d.default or (len(node.args) > 2 and node.args[2])
+        if self._output_scale(node) is None or not keeps_dims:
             return None
         average: Tensor = node.target(values.double(), *rest, **kwargs)  # type: ignore[operator]
         return average

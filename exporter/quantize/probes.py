@@ -71,13 +71,15 @@ def _probe(
     for turn in range(SIGNS if outputs else 0):
         signs = [torch.randint(0, 2, o.shape, generator=generator) * 2 - 1 for o in outputs]
         weights = [sign / scale for sign, scale in zip(signs, scales, strict=True)]
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             outputs, list(values.values()), weights, retain_graph=turn < SIGNS - 1, allow_unused=True
         )
-        for node, gradient in zip(values, found, strict=True):
+        for node, gradient in zip(values, gradients, strict=True):
             if gradient is not None:
                 rows[node].append(gradient.flatten())
-    return {n: Probe(values[n].detach(), torch.stack(found)) for n, found in rows.items() if found}
+    return {
+        n: Probe(values[n].detach(), torch.stack(gradients)) for n, gradients in rows.items() if gradients
+    }
 
 
 def _past_observers(walk: Walk, node: fx.Node) -> Any | None:

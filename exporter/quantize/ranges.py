@@ -66,11 +66,11 @@ class _Range:
 
     def grids(self, parts: Sequence[Parts]) -> list[_Grid]:
         """What each choice of parts would round to."""
-        return [_Grid.of(self.observers[0], one) for one in parts]
+        return [_Grid.of(self.observers[0], part) for part in parts]
 
-    def cost(self, found: Mapping[fx.Node, Probe], grid: _Grid) -> float:
+    def cost(self, probes: Mapping[fx.Node, Probe], grid: _Grid) -> float:
         """Of one sample."""
-        probes_here = [found[node] for node in self.tensors if node in found]
+        probes_here = [probes[node] for node in self.tensors if node in probes]
         return sum(probe.cost(grid.error(probe.value)) for probe in probes_here)
 
 
@@ -95,13 +95,13 @@ class _Grid:
 
 def choose(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
     """Set the parts of every `RangeObserver` of a prepared module that has seen all samples."""
-    found = _ranges(prepared)
+    ranges = _ranges(prepared)
     few = spread(samples, MOST_SAMPLES)
-    best = _best(prepared, {one: _first(one.observers[0]) for one in found}, few)
-    if signed := [one for one in found if _is_signed(one.observers[0])]:
-        best |= _best(prepared, {one: _around(best[one]) for one in signed}, few)
-    for one, parts in best.items():
-        for observer in one.observers:
+    best = _best(prepared, {group: _first(group.observers[0]) for group in ranges}, few)
+    if signed := [group for group in ranges if _is_signed(group.observers[0])]:
+        best |= _best(prepared, {group: _around(best[group]) for group in signed}, few)
+    for group, parts in best.items():
+        for observer in group.observers:
             observer.parts = _widened(parts)
 
 
@@ -117,13 +117,13 @@ def _ranges(prepared: fx.GraphModule) -> list[_Range]:
             observer = prepared.get_submodule(str(node.target))
             if isinstance(observer, RangeObserver):
                 at[node.args[0]].add(observer)
-    found: list[_Range] = []
+    ranges: list[_Range] = []
     for tensor, observers in at.items():
-        sharing = [one for one in found if observers & set(one.observers)]
-        found = [one for one in found if one not in sharing]
-        tensors = frozenset({tensor}.union(*(one.tensors for one in sharing)))
-        found.append(_Range(tensors, tuple(observers.union(*(one.observers for one in sharing)))))
-    return found
+        sharing = [shared for shared in ranges if observers & set(shared.observers)]
+        ranges = [shared for shared in ranges if shared not in sharing]
+        tensors = frozenset({tensor}.union(*(shared.tensors for shared in sharing)))
+        ranges.append(_Range(tensors, tuple(observers.union(*(shared.observers for shared in sharing)))))
+    return ranges
 
 
 def _is_signed(observer: RangeObserver) -> bool:
@@ -147,10 +147,12 @@ def _best(
     samples: Sequence[tuple[Tensor, ...]],
 ) -> dict[_Range, Parts]:
     """The candidate that costs least over all samples; the first one where the output does not depend."""
-    grids = {one: one.grids(parts) for one, parts in candidates.items()}
-    costs = {one: [0.0] * len(parts) for one, parts in candidates.items()}
-    tensors = [tensor for one in candidates for tensor in one.tensors]
-    for found in probe(prepared, tensors, samples):
-        for one, here in grids.items():
-            costs[one] = [total + one.cost(found, grid) for total, grid in zip(costs[one], here, strict=True)]
-    return {one: candidates[one][min(range(len(c)), key=c.__getitem__)] for one, c in costs.items()}
+    grids = {group: group.grids(parts) for group, parts in candidates.items()}
+    costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
+    tensors = [tensor for group in candidates for tensor in group.tensors]
+    for probes in probe(prepared, tensors, samples):
+        for group, here in grids.items():
+            costs[group] = [
+                total + group.cost(probes, grid) for total, grid in zip(costs[group], here, strict=True)
+            ]
+    return {group: candidates[group][min(range(len(c)), key=c.__getitem__)] for group, c in costs.items()}

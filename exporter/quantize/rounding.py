@@ -34,12 +34,12 @@ MOST_COLUMNS = 40_000
 
 def float_weights(prepared: fx.GraphModule) -> dict[str, Tensor]:
     """The weights of convolutions and linear layers, by the node's name, which `convert_pt2e` keeps."""
-    found = {}
+    weights = {}
     for node in prepared.graph.nodes:
         if node.target in LAYERS:
             weight = attribute(prepared, str(stored(node.args[1]).target))
-            found[node.name] = weight.detach().clone()
-    return found
+            weights[node.name] = weight.detach().clone()
+    return weights
 
 
 def improve(
@@ -157,7 +157,7 @@ def _columns(inputs: Sequence[Tensor], node: Any, groups: int, kernel: tuple[int
     patches = []
     each = max(1, MOST_COLUMNS // len(inputs))
     for x in inputs:
-        found = functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
-        found = found.permute(1, 0, 2).reshape(groups, found.shape[1] // groups, -1)
-        patches.append(found[..., :: max(1, found.shape[-1] // each)])
+        unfolded = functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
+        unfolded = unfolded.permute(1, 0, 2).reshape(groups, unfolded.shape[1] // groups, -1)
+        patches.append(unfolded[..., :: max(1, unfolded.shape[-1] // each)])
     return torch.cat(patches, dim=2)

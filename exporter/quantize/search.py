@@ -56,29 +56,29 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
         prices: Operator -> what it costs to keep it in float, in any unit.
     """
     every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
-    kept: frozenset[str] = frozenset()
-    found: list[Mix] = []
-    remaining = whole = _noise(activations, kept)
+    in_float: frozenset[str] = frozenset()
+    mixes: list[Mix] = []
+    remaining = whole = _noise(activations, in_float)
     while remaining > 0:
         step = max(
-            {a.operators for a in activations if not a.operators <= kept},
+            {a.operators for a in activations if not a.operators <= in_float},
             key=lambda more: (
-                (remaining - _noise(activations, kept | more))
-                / (1e-9 + sum(prices.get(name, 0.0) for name in more - kept))
+                (remaining - _noise(activations, in_float | more))
+                / (1e-9 + sum(prices.get(name, 0.0) for name in more - in_float))
             ),
         )
-        kept |= step
-        if kept == every:
+        in_float |= step
+        if in_float == every:
             break
-        remaining = _noise(activations, kept)
+        remaining = _noise(activations, in_float)
         gain_db = decibels(remaining / whole)
-        if gain_db >= STEP_DB + (found[-1].gain_db if found else 0.0):
-            found.append(Mix(tuple(sorted(kept)), gain_db))
-    return tuple(found)
+        if gain_db >= STEP_DB + (mixes[-1].gain_db if mixes else 0.0):
+            mixes.append(Mix(tuple(sorted(in_float)), gain_db))
+    return tuple(mixes)
 
 
-def _noise(activations: Sequence[Activation], kept: frozenset[str]) -> float:
-    return sum(a.noise for a in activations if not a.operators <= kept)
+def _noise(activations: Sequence[Activation], in_float: frozenset[str]) -> float:
+    return sum(a.noise for a in activations if not a.operators <= in_float)
 
 
 def measure(
@@ -100,20 +100,20 @@ def measure(
     few = spread(samples, MOST_SAMPLES)
     seconds: dict[str, float] = {}
     expected = _run(module, weights, few, None, seconds)
-    found = []
+    rounded = []
     for source, operators in _touching(module).items():
         share = noise(expected, _run(module, weights, few, source, {}))
-        found.append(Activation(share, operators))
-    return tuple(found), _prices(seconds, {name: weight.numel() for name, weight in weights.items()})
+        rounded.append(Activation(share, operators))
+    return tuple(rounded), _prices(seconds, {name: weight.numel() for name, weight in weights.items()})
 
 
 def _prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    prices: dict[str, float] = {}
     for shares in (seconds, sizes):
         whole = sum(shares.values())
         for name, share in shares.items():
-            found[name] = found.get(name, 0.0) + share / whole
-    return found
+            prices[name] = prices.get(name, 0.0) + share / whole
+    return prices
 
 
 def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
@@ -122,14 +122,14 @@ def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     from exporter.quantize.graphs import DEQUANTIZE, rounded_tensor
 
     names = {operator.name for operator in mixed.operators(module)}
-    found: dict[fx.Node, set[str]] = {}
+    touching: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
         if (source := rounded_tensor(node)) is not None:
             around = {reader.name for reader in node.users}
             if node.target is DEQUANTIZE:  # with a range chosen as it runs, its writer gives float
                 around.add(mixed.writer(source).name)
-            found.setdefault(source, set()).update(around & names)
-    return {source: frozenset(around) for source, around in found.items() if around}
+            touching.setdefault(source, set()).update(around & names)
+    return {source: frozenset(around) for source, around in touching.items() if around}
 
 
 def _run(

@@ -30,8 +30,8 @@ def measure(
         Costs in the order the operators run.
     """
     few = spread(samples, MOST_SAMPLES)
-    found = operators(module)
-    names = {operator.name for operator in found}
+    listed = operators(module)
+    names = {operator.name for operator in listed}
     expected = run(keep_float(module, weights, names), few)
 
     def alone(name: str) -> fx.GraphModule:
@@ -44,7 +44,7 @@ def measure(
             operator.kind,
             noise(expected, run(alone(operator.name), few)),
         )
-        for operator in found
+        for operator in listed
     )
 
 

@@ -29,13 +29,13 @@ def quantize(
         weights: Layer node -> its weight before it was rounded.
         samples: One call of the model each: weights are rounded anew for them, as activations are others now.
     """
-    found = dynamic.in_float(copy.deepcopy(module))
-    rounding.improve(found, weights, samples)
-    for node in list(found.graph.nodes):
+    copied = dynamic.in_float(copy.deepcopy(module))
+    rounding.improve(copied, weights, samples)
+    for node in list(copied.graph.nodes):
         if node.target is aten.linear.default and node.args[1].target is DEQUANTIZE_CHANNELS:
-            _part_bias(found.graph, node)
-    found.recompile()
-    return found
+            _part_bias(copied.graph, node)
+    copied.recompile()
+    return copied
 
 
 def _part_bias(graph: fx.Graph, layer: fx.Node) -> None:

@@ -16,8 +16,8 @@ CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified
 
 def caveats(plan: Plan) -> dict[str, bytes]:
     """Name -> text, of what applies."""
-    found = {name: getattr(plan, field) for name, field in CAVEATS.items()}
-    return {name: ("\n".join(words) + "\n").encode() for name, words in found.items() if words}
+    sentences = {name: getattr(plan, field) for name, field in CAVEATS.items()}
+    return {name: ("\n".join(words) + "\n").encode() for name, words in sentences.items() if words}
 
 
 def model_card(plan: Plan) -> bytes:
@@ -68,14 +68,14 @@ TIMES = "Host times say nothing about a phone; a dash is a figure that nobody ha
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    found, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
+    verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
     return (
         artifact.name,
         artifact.precision,
         text.STATUS_WORDS[artifact.status],
-        text.sig3(found.max_error if found else None),
-        text.decibels(found.sqnr_db if found else None),
-        text.percent(found.top1_agreement if found else None),
+        text.sig3(verification.max_error if verification else None),
+        text.decibels(verification.sqnr_db if verification else None),
+        text.percent(verification.top1_agreement if verification else None),
         text.scaled(artifact.size_bytes, "B"),
         text.milliseconds(host.p50_ms if host else None),
         f"{text.milliseconds(device.p90_ms)} ({text.EVIDENCE_WORDS[device.evidence]})"
@@ -95,8 +95,8 @@ def _reasons(artifacts: Sequence[Artifact]) -> list[str]:
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
-    found = [f"- {_plain(line)}" for line in lines]
-    return [f"## {title}", "", *found, ""] if found else []
+    items = [f"- {_plain(line)}" for line in lines]
+    return [f"## {title}", "", *items, ""] if items else []
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -106,13 +106,13 @@ def _verify_zip(
     signature = next((p for p in _signatures(path) if p.exists()), None)
     if key:
         sign.check(path, signature or path.with_name(f"{path.name}.sig"), key)
-    said = _said(key, signature is not None)
+    statement = _said(key, signature is not None)
     with held.scratch("verify") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
         archive.unpack(path, inside)
-        found = _verify_inside(inside, workers, observer, wanted, path.name)
-        return replace(found, facts=(*found.facts, said))
+        audited = _verify_inside(inside, workers, observer, wanted, path.name)
+        return replace(audited, facts=(*audited.facts, statement))
 
 
 def _signatures(path: Path) -> tuple[Path, ...]:
@@ -150,8 +150,8 @@ def _verify_inside(
     wrong = wanted.problems(release) or _renamed(release, file) or listing.problems_in_zip(release, inside)
     if wrong:
         return Audit((), None, wrong, facts)
-    found = audit.verify_export(inside, workers, observer)
-    return replace(found, facts=(*facts, *found.facts))
+    audited = audit.verify_export(inside, workers, observer)
+    return replace(audited, facts=(*facts, *audited.facts))
 
 
 def _renamed(release: Release, file: str) -> tuple[str, ...]:
@@ -181,8 +181,8 @@ def _verify_folder(
         archive.unpack(zipped, inside)
         if problems := _contradictions(path, inside, scratch):
             return Audit((), None, problems)
-        found = _verify_inside(inside, workers, observer, wanted, zipped.name)
-        return replace(found, facts=(*found.facts, _said(key, signed)))
+        audited = _verify_inside(inside, workers, observer, wanted, zipped.name)
+        return replace(audited, facts=(*audited.facts, _said(key, signed)))
 
 
 def _signature_problems(folder: Path, zipped: Path) -> tuple[str, ...]:
@@ -206,10 +206,10 @@ def zip_of(directory: Path) -> Path:
     Raises:
         VerificationError: There is none, or more than one.
     """
-    found = _zips(directory)
-    if len(found) != 1:
-        raise VerificationError(f"{directory} holds {len(found)} zip archives, a release has one.")
-    return found[0]
+    zips = _zips(directory)
+    if len(zips) != 1:
+        raise VerificationError(f"{directory} holds {len(zips)} zip archives, a release has one.")
+    return zips[0]
 
 
 def _contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:

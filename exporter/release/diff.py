@@ -77,13 +77,13 @@ def diff(before: Path, after: Path) -> Diff:
     Raises:
         VerificationError: One of them has no manifest that can be read.
     """
-    one, other = read(before), read(after)
-    rows = {a.name: a for a in one.artifacts}, {a.name: a for a in other.artifacts}
+    first, second = read(before), read(after)
+    rows = {a.name: a for a in first.artifacts}, {a.name: a for a in second.artifacts}
     names = dict.fromkeys((*rows[0], *rows[1]))
     return Diff(
-        _label(before, one),
-        _label(after, other),
-        _facts(one, other),
+        _label(before, first),
+        _label(after, second),
+        _facts(first, second),
         tuple(_artifact(name, rows[0].get(name), rows[1].get(name)) for name in names),
     )
 
@@ -110,67 +110,70 @@ def _label(path: Path, listed: Manifest) -> str:
     return f"{path} ({release.name} {release.version})" if release else str(path)
 
 
-def _facts(one: Manifest, other: Manifest) -> tuple[Line, ...]:
-    tools = dict.fromkeys((*one.tool, *other.tool))
+def _facts(first: Manifest, second: Manifest) -> tuple[Line, ...]:
+    tools = dict.fromkeys((*first.tool, *second.tool))
     pairs: dict[str, tuple[float | str | None, float | str | None]] = {
         "release": (
-            one.release.version if one.release else None,
-            other.release.version if other.release else None,
+            first.release.version if first.release else None,
+            second.release.version if second.release else None,
         ),
-        "network": (one.source.architecture, other.source.architecture),
-        "checkpoint": (one.source.sha256, other.source.sha256),
-        "parameters": (one.source.parameters, other.source.parameters),
-        "target": (one.target.name, other.target.name),
-        "budget_ms": (one.budget_ms, other.budget_ms),
-        "calibration": (_data(one), _data(other)),
-        "selected": (one.selected, other.selected),
-        "budget": (one.verdict.budget, other.verdict.budget),
-        **{tool: (one.tool.get(tool), other.tool.get(tool)) for tool in tools},
+        "network": (first.source.architecture, second.source.architecture),
+        "checkpoint": (first.source.sha256, second.source.sha256),
+        "parameters": (first.source.parameters, second.source.parameters),
+        "target": (first.target.name, second.target.name),
+        "budget_ms": (first.budget_ms, second.budget_ms),
+        "calibration": (_data(first), _data(second)),
+        "selected": (first.selected, second.selected),
+        "budget": (first.verdict.budget, second.verdict.budget),
+        **{tool: (first.tool.get(tool), second.tool.get(tool)) for tool in tools},
     }
-    return tuple(Line(what, a, b, "same" if a == b else "changed") for what, (a, b) in pairs.items())
+    return tuple(Line(title, a, b, "same" if a == b else "changed") for title, (a, b) in pairs.items())
 
 
 def _data(listed: Manifest) -> str:
     return f"{listed.calibration.count} {listed.calibration.kind}"
 
 
-def _artifact(name: str, one: Artifact | None, other: Artifact | None) -> ArtifactDiff:
+def _artifact(name: str, before: Artifact | None, after: Artifact | None) -> ArtifactDiff:
     word: Word = "changed"
-    if one is None or other is None:
-        word = "new" if one is None else "gone"
-    elif one.sha256 == other.sha256 and one.sha256:
+    if before is None or after is None:
+        word = "new" if before is None else "gone"
+    elif before.sha256 == after.sha256 and before.sha256:
         word = "same"
     status = Line(
-        "status", one.status if one else None, other.status if other else None, _status_word(one, other)
+        "status",
+        before.status if before else None,
+        after.status if after else None,
+        _status_word(before, after),
     )
-    values = _figures(one), _figures(other)
+    values = _figures(before), _figures(after)
     lines = [
-        Line(what, values[0][what], values[1][what], _word(what, one, other))
-        for what in FIGURES
-        if values[0][what] is not None or values[1][what] is not None
+        Line(figure, values[0][figure], values[1][figure], _word(figure, before, after))
+        for figure in FIGURES
+        if values[0][figure] is not None or values[1][figure] is not None
     ]
-    return ArtifactDiff(name, word, (status, *lines), _operators(one, other))
+    return ArtifactDiff(name, word, (status, *lines), _operators(before, after))
 
 
-def _status_word(one: Artifact | None, other: Artifact | None) -> Word:
-    if one is None or other is None:
-        return "new" if one is None else "gone"
-    if one.status == other.status:
+def _status_word(before: Artifact | None, after: Artifact | None) -> Word:
+    if before is None or after is None:
+        return "new" if before is None else "gone"
+    if before.status == after.status:
         return "same"
-    if "passed" in {one.status, other.status}:
-        return "better" if other.status == "passed" else "worse"
+    if "passed" in {before.status, after.status}:
+        return "better" if after.status == "passed" else "worse"
     return "changed"
 
 
 def _figures(artifact: Artifact | None) -> dict[str, float | None]:
     if artifact is None:
         return dict.fromkeys(FIGURES)
-    found, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
+    verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
     return {
         "size_bytes": artifact.size_bytes,
-        "max_error": found.max_error if found else None,
-        "sqnr_db": found.sqnr_db if found else None,
-        "top1_agreement": found.top1_agreement if found else None,
+        "max_error": verification.max_error if verification else None,
+        "sqnr_db": verification.sqnr_db if verification else None,
+        "top1_agreement": verification.top1_agreement if verification else None,
         "accuracy_top1": artifact.accuracy.top1 if artifact.accuracy else None,
         "quantized_weight_fraction": artifact.quantized_weight_fraction,
         "delegated_fraction": artifact.delegated_fraction,
@@ -197,9 +200,9 @@ def _word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
     return "better" if (after > before) == how.higher_is_better else "worse"
 
 
-def _device_word(one: Artifact, other: Artifact) -> Word | None:
+def _device_word(before: Artifact, after: Artifact) -> Word | None:
     """Intervals that overlap say nothing; other devices or other evidence cannot be compared."""
-    a, b = one.device_latency, other.device_latency
+    a, b = before.device_latency, after.device_latency
     assert a is not None
     assert b is not None
     keys = ("model", "soc")
@@ -213,12 +216,12 @@ def _top1(artifact: Artifact) -> tuple[float, float]:
     return artifact.accuracy.top1_interval
 
 
-def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
+def _overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    return first[0] <= second[1] and second[0] <= first[1]
 
 
-def _operators(one: Artifact | None, other: Artifact | None) -> Mapping[str, tuple[int, int]]:
-    if one is None or other is None or one.structure is None or other.structure is None:
+def _operators(before: Artifact | None, after: Artifact | None) -> Mapping[str, tuple[int, int]]:
+    if before is None or after is None or before.structure is None or after.structure is None:
         return {}
-    a, b = one.structure.operators, other.structure.operators
+    a, b = before.structure.operators, after.structure.operators
     return {name: (a.get(name, 0), b.get(name, 0)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}

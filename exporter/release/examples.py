@@ -35,14 +35,15 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
     Raises:
         VerificationError: It is not the evidence of an export.
     """
-    found = reference_io.load(path)
-    count = _count(found)
-    made: dict[str, bytes] = {}
+    evidence = reference_io.load(path)
+    count = _count(evidence)
+    contents: dict[str, bytes] = {}
     rows = []
     for index in range(count):
-        inputs = [_keep(made, f"{index}.input.{i}", a[index]) for i, a in enumerate(found.inputs)]
+        inputs = [_keep(contents, f"{index}.input.{i}", a[index]) for i, a in enumerate(evidence.inputs)]
         outputs = [
-            _keep(made, f"{index}.expected.{i}", _narrow(a[index])) for i, a in enumerate(found.reference)
+            _keep(contents, f"{index}.expected.{i}", _narrow(a[index]))
+            for i, a in enumerate(evidence.reference)
         ]
         rows.append({"inputs": inputs, "expected": outputs})
     index_text = json.dumps(
@@ -55,21 +56,21 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
         },
         indent=2,
     )
-    return made | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
+    return contents | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
 
 
-def _count(found: reference_io.Evidence) -> int:
-    stacks = (*found.inputs, *(_narrow(a) for a in found.reference))
+def _count(evidence: reference_io.Evidence) -> int:
+    stacks = (*evidence.inputs, *(_narrow(a) for a in evidence.reference))
     each = sum(int(a[0].nbytes) for a in stacks)
-    return max(1, min(MOST, len(found.inputs[0]), MOST_BYTES // max(each, 1)))
+    return max(1, min(MOST, len(evidence.inputs[0]), MOST_BYTES // max(each, 1)))
 
 
 def _narrow(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def _keep(made: dict[str, bytes], name: str, array: Array) -> dict[str, Any]:
+def _keep(contents: dict[str, bytes], name: str, array: Array) -> dict[str, Any]:
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
     file = f"{FOLDER}/{name}.bin"
-    made[file] = little.tobytes()
+    contents[file] = little.tobytes()
     return {"file": Path(file).name, "dtype": str(array.dtype), "shape": list(array.shape)}

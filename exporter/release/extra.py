@@ -8,12 +8,12 @@ from types import ModuleType
 from exporter.errors import MissingDependencyError
 
 
-def need(module: str, what: str) -> ModuleType:
+def need(module: str, purpose: str) -> ModuleType:
     """Import an optional module.
 
     Args:
         module: "model_signing.signing".
-        what: What cannot be done without it, for the message.
+        purpose: What cannot be done without the module, for the message.
 
     Raises:
         MissingDependencyError: It, or something that it needs, is not installed.
@@ -22,6 +22,6 @@ def need(module: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{what} needs the packages of the release extra ({error}).",
+            f"{purpose} needs the packages of the release extra ({error}).",
             "pip install 'export-mobile[release]'",
         ) from None

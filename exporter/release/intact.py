@@ -13,21 +13,21 @@ from exporter.report.manifest.schema import Manifest
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check(out: Path, kept: Manifest) -> None:
+def check(out: Path, manifest: Manifest) -> None:
     """Trust nothing in OUT that is not what the manifest says.
 
     Args:
         out: The export.
-        kept: What of it is to be released.
+        manifest: Its manifest, reduced to what is to be released.
 
     Raises:
         VerificationError: A file is missing, was changed, or is no name for one.
     """
-    listed = [(a.file, a.sha256) for a in kept.artifacts if a.file]
-    listed += [(item.file, item.sha256) for item in kept.evidence.files]
+    listed = [(a.file, a.sha256) for a in manifest.artifacts if a.file]
+    listed += [(item.file, item.sha256) for item in manifest.evidence.files]
     if EVIDENCE not in {file for file, _ in listed}:
         raise VerificationError(f"The manifest of {out} lists no {EVIDENCE}.", "Export again.")
-    for artifact in kept.artifacts:
+    for artifact in manifest.artifacts:
         if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
             raise VerificationError(f"{artifact.file!a} is no name that an export gives to an artifact.")
     for file, digest in listed:

@@ -19,8 +19,8 @@ from exporter.report.manifest.schema import Release
 
 def digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
     """Name -> sha256 of every file below a folder, but for those of a name, or in a folder, in `without`."""
-    found = archive.folder(directory)
-    return {n: files.digest_file(p) for n, p in found.items() if n.partition("/")[0] not in without}
+    paths = archive.folder(directory)
+    return {n: files.digest_file(p) for n, p in paths.items() if n.partition("/")[0] not in without}
 
 
 def in_zip(inside: Path) -> dict[str, str]:

@@ -115,17 +115,17 @@ def plan(request: ReleaseRequest) -> Plan:
     not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
     not_measured = _unmeasured(request, listed, chosen)
     name = request.name or _name(listed)
-    kept = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
-    intact.check(request.out, _parsed(request, _text(kept)))
-    known = serials.labels(listed)
-    hidden, samples = serials.hide(request.out, kept, known)
+    narrowed = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
+    intact.check(request.out, _parsed(request, _text(narrowed)))
+    labels = serials.labels(listed)
+    hidden, samples = serials.hide(request.out, narrowed, labels)
     return Plan(
         request,
         name,
         clock.given(),
         _parsed(request, _text(hidden)),
         _text(hidden),
-        known,
+        labels,
         samples,
         not_measured,
         not_verified,
@@ -172,8 +172,8 @@ def _check_words(request: ReleaseRequest) -> None:
 def _name(listed: Manifest) -> str:
     """The network's own name: torchvision/mobilenet_v2 is "mobilenet_v2", mypkg.nets:make_net "make_net"."""
     last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
-    found = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
-    return found if NAME.fullmatch(found) else "model"
+    name = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
+    return name if NAME.fullmatch(name) else "model"
 
 
 def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
@@ -223,11 +223,11 @@ def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Arti
     Raises:
         ReleaseError: It is over budget; or unknown, and that is not allowed.
     """
-    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    target = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     words = []
     for artifact in chosen:
         verdict = budget.budget_verdict(artifact.measured_on(), listed.budget_ms)
-        if verdict == "pass" or (known and artifact.name not in known.runnable):
+        if verdict == "pass" or (target and artifact.name not in target.runnable):
             continue
         sentence = BUDGET_WORDS[verdict].format(
             name=artifact.name, budget=listed.budget_ms, target=listed.target.name
@@ -268,7 +268,7 @@ def _narrowed(
     request: ReleaseRequest,
     listed: Manifest,
     chosen: Sequence[Artifact],
-    said: tuple[str, tuple[str, ...], tuple[str, ...]],
+    statements: tuple[str, tuple[str, ...], tuple[str, ...]],
 ) -> dict[str, Any]:
     """OUT's manifest with the chosen artifacts, their evidence, and what the release is."""
     raw: dict[str, Any] = json.loads((request.out / files.MANIFEST).read_text("utf-8"))
@@ -285,7 +285,7 @@ def _narrowed(
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
     needed = _evidence(chosen)
     raw["evidence"]["files"] = [row for row in raw["evidence"]["files"] if row["file"] in needed]
-    name, not_measured, not_verified = said
+    name, not_measured, not_verified = statements
     raw["release"] = {
         "name": name,
         "version": request.version,
@@ -306,6 +306,6 @@ def _parsed(request: ReleaseRequest, text: str) -> Manifest:
 
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Names of the files that show what the chosen artifacts claim."""
-    samples = {found.samples_file for a in chosen for found in a.measured_on() if found.samples_file}
+    samples = {latency.samples_file for a in chosen for latency in a.measured_on() if latency.samples_file}
     programs = {files.lowering_file(a.precision, a.name) for a in chosen}
     return {EVIDENCE, *programs, *(files.simulation_file(a.precision) for a in chosen), *samples}

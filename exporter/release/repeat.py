@@ -39,7 +39,7 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
         "TZ": "Pacific/Kiritimati",
         "LC_ALL": "C",
     }
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "exporter.release.rebuild", str(again.resolve())],
         input=_dump(request),
         env=environment,
@@ -49,8 +49,8 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
         text=True,
         check=False,
     )
-    if found.returncode:
-        raise ReleaseError(f"Building it a second time failed: {found.stderr.strip()[-500:]}")
+    if result.returncode:
+        raise ReleaseError(f"Building it a second time failed: {result.stderr.strip()[-500:]}")
     if different := differences(built, again):
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise ReleaseError(
@@ -60,9 +60,9 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
         )
 
 
-def differences(one: Path, other: Path) -> tuple[str, ...]:
+def differences(first_folder: Path, second_folder: Path) -> tuple[str, ...]:
     """What is not the same in two folders, a few words per file: it is missing, or where it first differs."""
-    first, second = archive.folder(one), archive.folder(other)
+    first, second = archive.folder(first_folder), archive.folder(second_folder)
     words = [f"{name} is only in one of them" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):
         a, b = first[name].read_bytes(), second[name].read_bytes()

@@ -179,8 +179,8 @@ def _card(plan: Plan) -> dict[str, Any]:
 
 
 def _dataset(name: str, kind: str, count: int) -> dict[str, Any]:
-    found = {"kind": kind, "count": str(count)}
-    properties = [{"name": f"export-mobile:{key}", "value": value} for key, value in found.items()]
+    facts = {"kind": kind, "count": str(count)}
+    properties = [{"name": f"export-mobile:{key}", "value": value} for key, value in facts.items()]
     return {"type": "dataset", "name": name, "contents": {"properties": properties}}
 
 
@@ -190,11 +190,11 @@ def _formats(specs: Iterable[TensorSpec]) -> list[dict[str, str]]:
 
 def _metrics(artifact: Artifact) -> list[dict[str, str]]:
     """What was measured, with the artifact as the slice; what was not is not there."""
-    found, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
+    verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
     values: dict[str, float | None] = {
-        "max_error": found.max_error if found else None,
-        "sqnr_db": found.sqnr_db if found else None,
-        "top1_agreement": found.top1_agreement if found else None,
+        "max_error": verification.max_error if verification else None,
+        "sqnr_db": verification.sqnr_db if verification else None,
+        "top1_agreement": verification.top1_agreement if verification else None,
         "accuracy_top1": artifact.accuracy.top1 if artifact.accuracy else None,
         "host_latency_p50_ms": host.p50_ms if host else None,
         "size_bytes": artifact.size_bytes,

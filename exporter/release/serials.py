@@ -30,20 +30,20 @@ WHERE = ("device", "flags", "problem", "why")
 
 def labels(listed: Manifest) -> dict[str, str]:
     """Serial -> what a release calls that device; the host keeps its name."""
-    found = dict.fromkeys(item.serial for artifact in listed.artifacts for item in artifact.measured_on())
-    phones = (serial for serial in found if serial != HOST)
+    serials = dict.fromkeys(item.serial for artifact in listed.artifacts for item in artifact.measured_on())
+    phones = (serial for serial in serials if serial != HOST)
     return {serial: f"device-{number}" for number, serial in enumerate(phones, 1)}
 
 
 def hide(
-    out: Path, listed: dict[str, Any], known: Mapping[str, str]
+    out: Path, listed: dict[str, Any], renames: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A manifest without serials, and the raw samples that it lists without them.
 
     Args:
         out: Where the raw samples lie.
         listed: A manifest as JSON; stays as it is.
-        known: `labels` of OUT's manifest.
+        renames: `labels` of OUT's manifest.
 
     Returns:
         (the manifest, file in the release -> content); the files' names and hashes in the manifest are new.
@@ -51,33 +51,33 @@ def hide(
     Raises:
         VerificationError: A file of raw samples is none.
     """
-    hidden, renamed = _relabelled(listed, known)
+    hidden, renamed = _relabelled(listed, renames)
     contents = {}
     for row in hidden["evidence"]["files"]:
         if row["file"] in renamed:
-            content = _samples(out / row["file"], known)
+            content = _samples(out / row["file"], renames)
             row |= {"file": renamed[row["file"]], "sha256": hashlib.sha256(content).hexdigest()}
             contents[row["file"]] = content
     return hidden, contents
 
 
-def page(out: Path, known: Mapping[str, str]) -> bytes:
+def page(out: Path, renames: Mapping[str, str]) -> bytes:
     """OUT's report, drawn again where it names a device."""
     written = (out / files.PAGE).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
-    if not any(serial in text for serial in known):
+    if not any(serial in text for serial in renames):
         return written
     path = out / files.MANIFEST
-    hidden, _ = _relabelled(json.loads(path.read_text("utf-8")), known)
+    hidden, _ = _relabelled(json.loads(path.read_text("utf-8")), renames)
     report = restore.report(manifest.parse(json.dumps(hidden).encode(), path))
     return render_page(out, report).encode()
 
 
-def _relabelled(listed: dict[str, Any], known: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _relabelled(listed: dict[str, Any], renames: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """(the manifest, its files of raw samples -> their new names)."""
     hidden, renamed = copy.deepcopy(listed), {}
     for name, item in _latencies(hidden):
-        item |= {key: _without(item[key], known) for key in WHERE if key in item}
+        item |= {key: _without(item[key], renames) for key in WHERE if key in item}
         if file := item.get("samples_file"):
             item["samples_file"] = renamed[file] = outputs.samples_file(name, item["device"]["serial"])
     return hidden, renamed
@@ -91,24 +91,24 @@ def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield artifact["name"], item
 
 
-def _samples(path: Path, known: Mapping[str, str]) -> bytes:
+def _samples(path: Path, renames: Mapping[str, str]) -> bytes:
     """The first line says whose they are; the others are numbers, which a serial may look like."""
     head, _, rest = path.read_bytes().partition(b"\n")
     try:
         header = json.loads(head)
     except ValueError:
         raise VerificationError(f"{path} holds no raw samples.", "Measure again.") from None
-    return json.dumps(_without(header, known)).encode() + b"\n" + rest
+    return json.dumps(_without(header, renames)).encode() + b"\n" + rest
 
 
-def _without(value: Any, known: Mapping[str, str]) -> Any:
+def _without(value: Any, renames: Mapping[str, str]) -> Any:
     """Any JSON, with labels in the place of serials."""
     if isinstance(value, dict):
-        return {key: _without(item, known) for key, item in value.items()}
+        return {key: _without(item, renames) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without(item, known) for item in value]
+        return [_without(item, renames) for item in value]
     if not isinstance(value, str):
         return value
-    for serial in sorted(known, key=len, reverse=True):  # one may begin with another
-        value = re.sub(rf"(?<!\w){re.escape(serial)}(?!\w)", known[serial], value)
+    for serial in sorted(renames, key=len, reverse=True):  # one may begin with another
+        value = re.sub(rf"(?<!\w){re.escape(serial)}(?!\w)", renames[serial], value)
     return value

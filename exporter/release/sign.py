@@ -37,9 +37,9 @@ def write(directory: Path, archive: Path, key: Path) -> None:
     public = _public_half(key)  # before anything is written
     folder = directory / FOLDER
     folder.mkdir()
-    for what, name in ((archive, f"{archive.name}.sig"), (directory, BUNDLE)):
+    for path, name in ((archive, f"{archive.name}.sig"), (directory, BUNDLE)):
         config = signing.Config().use_elliptic_key_signer(private_key=key, password=_password())
-        config.set_hashing_config(_hashing()).sign(what, folder / name)
+        config.set_hashing_config(_hashing()).sign(path, folder / name)
     sums.write(folder)
     with tempfile.TemporaryDirectory() as scratch:
         pem = Path(scratch) / "public.pem"
@@ -48,11 +48,11 @@ def write(directory: Path, archive: Path, key: Path) -> None:
         check(directory, folder / BUNDLE, pem)
 
 
-def check(what: Path, signature: Path, key: Path) -> None:
+def check(path: Path, signature: Path, key: Path) -> None:
     """Verify a signature of a file, or of every file of a folder (but for `FOLDER` in it).
 
     Args:
-        what: The file or folder.
+        path: The file or folder.
         signature: As `write` made it.
         key: The public key, PEM.
 
@@ -64,7 +64,7 @@ def check(what: Path, signature: Path, key: Path) -> None:
     verifying = extra.need("model_signing.verifying", "Checking a signature")
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
         raise VerificationError(
-            f"{what.name} has no signature: {signature.name} is missing.", code="EM-SIGNATURE"
+            f"{path.name} has no signature: {signature.name} is missing.", code="EM-SIGNATURE"
         )
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
@@ -73,11 +73,11 @@ def check(what: Path, signature: Path, key: Path) -> None:
             f"--key {key} is no public key that can be used: {error}.", KINDS, code="EM-KEY"
         ) from None
     try:
-        config.set_hashing_config(_hashing()).verify(what, signature)
+        config.set_hashing_config(_hashing()).verify(path, signature)
     except Exception as error:  # what a damaged signature makes the library raise is of any type
         why = str(error) or type(error).__name__
         raise VerificationError(
-            f"The signature of {what.name} does not hold: {why[:300].rstrip('. ')}.",
+            f"The signature of {path.name} does not hold: {why[:300].rstrip('. ')}.",
             code="EM-SIGNATURE",
         ) from None
 

@@ -24,13 +24,13 @@ PACKAGE = "// Xcode: File, Add Package Dependencies, Add Local: {folder}/{module
 def files(plan: Plan) -> dict[str, bytes]:
     """Name -> code, for each platform that a chosen artifact runs on."""
     report = restore.report(plan.manifest)
-    made: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     if plan.android:
         libraries = Libraries(asset=aar.asset(plan.name, str(plan.android.file)).removeprefix("assets/"))
         suffix = str(plan.android.file).rpartition(".")[2]
         head = GRADLE.format(coordinates=maven.coordinates(plan), suffix=suffix)
         shown = of_report(replace(report, selected=plan.android.name), libraries)
-        made |= {
+        sources |= {
             f"{FOLDER}/LoadAndRun.kt": f"{head}{s.code}\n".encode() for s in shown if "Kotlin" in s.title
         }
     if plan.apple:
@@ -38,5 +38,5 @@ def files(plan: Plan) -> dict[str, bytes]:
         head = PACKAGE.format(folder=swift.FOLDER, module=module)
         shown = of_report(replace(report, selected=plan.apple.name), Libraries(module=module))
         mine = [s for s in shown if "Swift" in s.title and s.file == plan.apple.file]
-        made |= {f"{FOLDER}/LoadAndRun.swift": f"{head}{s.code}\n".encode() for s in mine}
-    return made
+        sources |= {f"{FOLDER}/LoadAndRun.swift": f"{head}{s.code}\n".encode() for s in mine}
+    return sources

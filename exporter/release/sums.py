@@ -48,10 +48,10 @@ def problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
     path = directory / FILE
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return (f"{FILE} is missing, or no such list.",)
-    claimed, found = path.read_bytes(), text(directory, without).encode()
-    if claimed == found:
+    claimed, actual = path.read_bytes(), text(directory, without).encode()
+    if claimed == actual:
         return ()
-    want, have = _table(claimed), _table(found)
+    want, have = _table(claimed), _table(actual)
     changed = [
         f"{n} is not the file that was released."
         for n in sorted(want.keys() & have.keys())

@@ -119,10 +119,10 @@ def _compare(path: Path, into: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _same(one: Path, other: Path) -> bool:
-    if os.path.getsize(one) != os.path.getsize(other):  # noqa: PTH202 - both exist
+def _same(left: Path, right: Path) -> bool:
+    if os.path.getsize(left) != os.path.getsize(right):  # noqa: PTH202 - both exist
         return False
-    with one.open("rb") as first, other.open("rb") as second:
+    with left.open("rb") as first, right.open("rb") as second:
         while block := first.read(BLOCK):
             if block != second.read(BLOCK):
                 return False

@@ -21,9 +21,9 @@ def grouped(flags: Iterable[str]) -> tuple[str, ...]:
     """
     kinds: dict[str, list[tuple[str, str]]] = {}
     for flag in flags:
-        found = OF_A_LAUNCH.fullmatch(flag)
-        kind = _skeleton(found["name"], found["words"]) if found else flag
-        kinds.setdefault(kind, []).append((found["launch"], found["words"]) if found else ("", flag))
+        match = OF_A_LAUNCH.fullmatch(flag)
+        kind = _skeleton(match["name"], match["words"]) if match else flag
+        kinds.setdefault(kind, []).append((match["launch"], match["words"]) if match else ("", flag))
     return tuple(_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
 
 
@@ -31,13 +31,13 @@ def reasons(why: Iterable[str]) -> tuple[str, ...]:
     """Why something is no proof, each reason once: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
     kinds: dict[str, list[str]] = {}
     for reason in why:
-        found = REASON_OF_A_LAUNCH.fullmatch(reason)
-        kinds.setdefault(found["words"] if found else reason, []).extend([found["launch"]] if found else [])
+        match = REASON_OF_A_LAUNCH.fullmatch(reason)
+        kinds.setdefault(match["words"] if match else reason, []).extend([match["launch"]] if match else [])
     return tuple(f"{_launches(of)}{words}" for words, of in kinds.items())
 
 
-def _launches(found: Sequence[str]) -> str:
-    return f"Launch{'es' if len(found) > 1 else ''} {', '.join(found)}: " if found else ""
+def _launches(numbers: Sequence[str]) -> str:
+    return f"Launch{'es' if len(numbers) > 1 else ''} {', '.join(numbers)}: " if numbers else ""
 
 
 def _skeleton(name: str, words: str) -> str:
@@ -53,8 +53,8 @@ def _line(name: str, seen: Sequence[tuple[str, str]]) -> str:
         return words
     if len(launches) == 1:
         return f"{name}: launch {launches[0]}{words}"
-    for one, several in PLURALS.items():
-        words = re.sub(f"^{one}", several, words)
+    for singular, plural in PLURALS.items():
+        words = re.sub(f"^{singular}", plural, words)
     return f"{name}: launches {', '.join(launches)}{words}"
 
 

@@ -72,10 +72,10 @@ def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             figures=_figures(report, chosen) if chosen else (),
             steps=_steps(report),
             rows=[_row(artifact, report) for artifact in report.artifacts],
-            device_rows=[_device_row(name, found) for name, found in text.on_devices(report)],
+            device_rows=[_device_row(name, latency) for name, latency in text.on_devices(report)],
             no_phone=[
                 text.NO_PHONE[kind]
-                for kind in sorted({found.evidence for _, found in text.on_devices(report)})
+                for kind in sorted({latency.evidence for _, latency in text.on_devices(report)})
                 if kind in text.NO_PHONE
             ],
             plots=_plots(report, outputs),
@@ -115,7 +115,7 @@ def _steps(report: Report) -> tuple[tuple[str, str], ...]:
 
 def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ...]:
     """(name, value, remark) of what ships."""
-    found = chosen.verdict.comparison if chosen.verdict else None
+    comparison = chosen.verdict.comparison if chosen.verdict else None
     latency = chosen.latency
     compared = f"on {text.data(report.verification_kind, report.verification_count)}"
     return (
@@ -126,11 +126,15 @@ def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ..
         ),
         (
             "Largest error",
-            text.sig3(found.max_error if found else None),
+            text.sig3(comparison.max_error if comparison else None),
             "of the output's scale, against float64",
         ),
-        ("SQNR", text.decibels(found.sqnr_db if found else None), compared),
-        ("Agreement", text.percent(found.agreement if found else None), f"same top class, {compared}"),
+        ("SQNR", text.decibels(comparison.sqnr_db if comparison else None), compared),
+        (
+            "Agreement",
+            text.percent(comparison.agreement if comparison else None),
+            f"same top class, {compared}",
+        ),
         (
             "Host latency",
             text.milliseconds(latency.p50_ms if latency else None),
@@ -143,37 +147,37 @@ def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ..
 
 
 def _budget_remark(chosen: Artifact, report: Report) -> str:
-    found = budget.worst(chosen.device_latencies, report.budget_ms)
-    if found is None or found.evidence != "measured":
+    worst = budget.worst(chosen.device_latencies, report.budget_ms)
+    if worst is None or worst.evidence != "measured":
         return text.BUDGET_WORDS[report.budget]
-    return f"{text.BUDGET_WORDS[report.budget]}: p90 {text.interval(found.p90_ci_ms)}, {text.device(found)}"
+    return f"{text.BUDGET_WORDS[report.budget]}: p90 {text.interval(worst.p90_ci_ms)}, {text.device(worst)}"
 
 
-def _device_row(name: str, found: DeviceLatency) -> DeviceRow:
+def _device_row(name: str, latency: DeviceLatency) -> DeviceRow:
     facts = (
-        *((text.label(key), text.said(value)) for key, value in found.device.items() if value),
-        ("Judged against", text.milliseconds(found.budget_ms) if found.budget_ms else ""),
-        ("First call", text.milliseconds(found.first_ms)),
-        ("Load", text.milliseconds(found.load_ms)),
-        ("Peak memory", text.scaled(found.peak_bytes, "B")),
-        ("Largest error", text.sig3(found.max_error)),
-        ("Started", found.started_at),
-        ("Raw samples", found.samples_file or ""),
+        *((text.label(key), text.said(value)) for key, value in latency.device.items() if value),
+        ("Judged against", text.milliseconds(latency.budget_ms) if latency.budget_ms else ""),
+        ("First call", text.milliseconds(latency.first_ms)),
+        ("Load", text.milliseconds(latency.load_ms)),
+        ("Peak memory", text.scaled(latency.peak_bytes, "B")),
+        ("Largest error", text.sig3(latency.max_error)),
+        ("Started", latency.started_at),
+        ("Raw samples", latency.samples_file or ""),
     )
     return DeviceRow(
         name=name,
-        evidence=text.EVIDENCE_WORDS[found.evidence],
-        css=VERDICT_CSS[found.verdict],
-        verdict=text.VERDICT_WORDS[found.verdict],
-        device=text.device(found),
-        reasons=tuple(filter(None, (found.problem, *flags.grouped(found.flags), _no_proof(found)))),
+        evidence=text.EVIDENCE_WORDS[latency.evidence],
+        css=VERDICT_CSS[latency.verdict],
+        verdict=text.VERDICT_WORDS[latency.verdict],
+        device=text.device(latency),
+        reasons=tuple(filter(None, (latency.problem, *flags.grouped(latency.flags), _no_proof(latency)))),
         cells=(
-            ("p50", text.milliseconds(found.p50_ms)),
-            ("p90", text.milliseconds(found.p90_ms)),
-            ("p90 interval", text.interval(found.p90_ci_ms)),
-            ("p99", text.milliseconds(found.p99_ms)),
-            ("Launches", str(found.launches)),
-            ("Samples", str(found.samples)),
+            ("p50", text.milliseconds(latency.p50_ms)),
+            ("p90", text.milliseconds(latency.p90_ms)),
+            ("p90 interval", text.interval(latency.p90_ci_ms)),
+            ("p99", text.milliseconds(latency.p99_ms)),
+            ("Launches", str(latency.launches)),
+            ("Samples", str(latency.samples)),
         ),
         facts=tuple((key, value) for key, value in facts if value and value != text.NONE),
     )
@@ -190,27 +194,33 @@ def _accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str
     )
 
 
-def _accuracy_row(name: str, status: Status, found: Accuracy) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    low, high = accuracy.drop_interval(found)
-    figures = (f"{accuracy.drop(found):.2f}", f"{low:.2f} to {high:.2f}", f"{found.lost}, {found.gained}")
-    return name, status.replace("_", "-"), (*_shares(found), *zip(LOST, figures, strict=True))
+def _accuracy_row(
+    name: str, status: Status, measured: Accuracy
+) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    low, high = accuracy.drop_interval(measured)
+    figures = (
+        f"{accuracy.drop(measured):.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{measured.lost}, {measured.gained}",
+    )
+    return name, status.replace("_", "-"), (*_shares(measured), *zip(LOST, figures, strict=True))
 
 
-def _shares(found: Accuracy) -> tuple[tuple[str, str], ...]:
-    low, high = accuracy.interval(found.right, found.count)
+def _shares(measured: Accuracy) -> tuple[tuple[str, str], ...]:
+    low, high = accuracy.interval(measured.right, measured.count)
     return (
-        ("Top-1", text.share(found.right, found)),
+        ("Top-1", text.share(measured.right, measured)),
         ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f}"),
-        ("Top-5", text.NONE if found.right5 is None else text.share(found.right5, found)),
+        ("Top-5", text.NONE if measured.right5 is None else text.share(measured.right5, measured)),
     )
 
 
-def _no_proof(found: DeviceLatency) -> str:
-    return " ".join(flags.reasons(found.why))
+def _no_proof(latency: DeviceLatency) -> str:
+    return " ".join(flags.reasons(latency.why))
 
 
 def _row(artifact: Artifact, report: Report) -> Row:
-    found = artifact.verdict.comparison if artifact.verdict else None
+    comparison = artifact.verdict.comparison if artifact.verdict else None
     structure, latency = artifact.structure, artifact.latency
     return Row(
         name=artifact.variant.name,
@@ -220,9 +230,9 @@ def _row(artifact: Artifact, report: Report) -> Row:
         reason=text.reason(artifact),
         precision=artifact.variant.precision,
         cells=(
-            ("Max error", text.sig3(found.max_error if found else None)),
-            ("SQNR", text.decibels(found.sqnr_db if found else None)),
-            ("Agreement", text.percent(found.agreement if found else None)),
+            ("Max error", text.sig3(comparison.max_error if comparison else None)),
+            ("SQNR", text.decibels(comparison.sqnr_db if comparison else None)),
+            ("Agreement", text.percent(comparison.agreement if comparison else None)),
             ("≤ 8-bit weights", text.percent(text.quantized_share(artifact))),
             ("Delegated", text.percent(structure.delegated_fraction if structure else None)),
             ("Size", text.scaled(artifact.size_bytes, "B")),
@@ -260,12 +270,13 @@ def _artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts if value)
 
 
-def _comparison(found: Comparison | None) -> str:
-    if found is None:
+def _comparison(comparison: Comparison | None) -> str:
+    if comparison is None:
         return ""
-    if found.problem:
-        return found.problem
-    return f"max error {text.sig3(found.max_error)}, {text.decibels(found.sqnr_db)}, {found.samples} inputs"
+    if comparison.problem:
+        return comparison.problem
+    figures = f"max error {text.sig3(comparison.max_error)}, {text.decibels(comparison.sqnr_db)}"
+    return f"{figures}, {comparison.samples} inputs"
 
 
 def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str, str, str], ...]:

@@ -73,11 +73,11 @@ def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
 
 
 def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
-    found = artifact.verdict.comparison if artifact.verdict else None
-    if found is None or artifact.latency is None or not math.isfinite(found.max_error):
+    comparison = artifact.verdict.comparison if artifact.verdict else None
+    if comparison is None or artifact.latency is None or not math.isfinite(comparison.max_error):
         return None
     # The error axis is logarithmic: equal to the last bit is drawn at float32's resolution.
-    return artifact.latency.p50_ms, max(found.max_error, 1e-8)
+    return artifact.latency.p50_ms, max(comparison.max_error, 1e-8)
 
 
 def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
@@ -129,15 +129,17 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
     return svg("latencies", height, draw)
 
 
-def devices(found: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float) -> str | None:
+def devices(
+    measured: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float
+) -> str | None:
     """A strip of launches per artifact and device, p5 to p95 each, with the budget; None without any.
 
     Args:
-        found: (artifact, what a device said about it).
+        measured: (artifact, its latency on a device).
         selected: The artifact that ships.
         budget_ms: Drawn as a line.
     """
-    shown = [(name, item) for name, item in found if item.launch_ms]
+    shown = [(name, item) for name, item in measured if item.launch_ms]
     if not shown:
         return None
     shown.sort(key=lambda pair: -pair[1].p90_ms)
@@ -176,10 +178,12 @@ def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
         axes.plot((p50,), (y,), marker="o", markersize=2.5, color=colour)
 
 
-def accuracy(artifacts: Sequence[Artifact], found: Evaluation | None, selected: str | None) -> str | None:
+def accuracy(
+    artifacts: Sequence[Artifact], evaluation: Evaluation | None, selected: str | None
+) -> str | None:
     """Points of top-1 lost against float32, with intervals, and the limit; None without labels."""
     shown = [(a.variant.name, a.accuracy) for a in artifacts if a.accuracy]
-    if found is None or not shown:
+    if evaluation is None or not shown:
         return None
     shown.sort(key=lambda pair: -drop(pair[1]))
     height = 0.8 + 0.34 * len(shown)
@@ -194,8 +198,8 @@ def accuracy(artifacts: Sequence[Artifact], found: Evaluation | None, selected: 
         axes.set_yticks(range(len(shown)), [name for name, _ in shown])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.axvline(0, color=FAINT, linewidth=1)
-        axes.axvline(found.max_drop, color=STATUS_COLOURS["failed"], linestyle="--", linewidth=1.2)
-        axes.annotate("may be lost", (found.max_drop, 1.01), xycoords=("data", "axes fraction"),
+        axes.axvline(evaluation.max_drop, color=STATUS_COLOURS["failed"], linestyle="--", linewidth=1.2)
+        axes.annotate("may be lost", (evaluation.max_drop, 1.01), xycoords=("data", "axes fraction"),
                       ha="center", fontsize=9, color=STATUS_COLOURS["failed"])  # fmt: skip
         axes.set_xlabel("points of top-1 lost")
 
@@ -207,13 +211,13 @@ def calibration(points: Sequence[CurvePoint]) -> str | None:
     shown = [point for point in points if math.isfinite(point.sqnr_db)]
     if len(shown) < 2:
         return None
-    found = enough(shown)
+    least = enough(shown)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.14, 0.18, 0.72, 0.74))
         counts = [point.count for point in shown]
         axes.plot(counts, [point.sqnr_db for point in shown], marker="o", markersize=4, color=INK)
-        axes.plot((found.count,), (found.sqnr_db,), marker="o", markersize=9, color=ACCENT)
+        axes.plot((least.count,), (least.sqnr_db,), marker="o", markersize=9, color=ACCENT)
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()

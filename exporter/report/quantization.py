@@ -70,15 +70,16 @@ def _cost(cost: OperatorCost) -> Cost:
 
 
 def _point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
-    kept = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
+    in_float = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
     return Point(
         variant=point.variant,
         # The search's own limits: an int8 artifact that does not meet them may have passed.
         css="passed" if point.passed else "not-run",
         status="met" if point.passed else "not met",
         chosen=point.chosen,
-        layers=", ".join(kept[:LAYERS]) + (f" and {len(kept) - LAYERS} more" if len(kept) > LAYERS else ""),
-        more=", ".join(kept) if len(kept) > LAYERS else "",
+        layers=", ".join(in_float[:LAYERS])
+        + (f" and {len(in_float) - LAYERS} more" if len(in_float) > LAYERS else ""),
+        more=", ".join(in_float) if len(in_float) > LAYERS else "",
         cells=(
             ("In float", str(len(point.kept))),
             ("SQNR", text.decibels(point.sqnr_db)),
@@ -102,7 +103,7 @@ def hint(report: Report) -> str:
 
 
 def _poor(artifact: Artifact) -> bool:
-    found = artifact.verdict.comparison if artifact.verdict else None
-    if artifact.variant.precision != "int8" or found is None:
+    comparison = artifact.verdict.comparison if artifact.verdict else None
+    if artifact.variant.precision != "int8" or comparison is None:
         return False
-    return artifact.status == "failed" or found.sqnr_db < FINE_DB
+    return artifact.status == "failed" or comparison.sqnr_db < FINE_DB

@@ -57,23 +57,23 @@ def _table(report: Report) -> Table:
 def _right(artifact: Artifact) -> Text:
     from rich.text import Text
 
-    found = artifact.accuracy
-    return Text(text.NONE if found is None else f"{100 * found.right / found.count:.1f}")
+    measured = artifact.accuracy
+    return Text(text.NONE if measured is None else f"{100 * measured.right / measured.count:.1f}")
 
 
 def _cells(artifact: Artifact) -> tuple[Text, ...]:
     from rich.text import Text
 
-    found = artifact.verdict.comparison if artifact.verdict else None
+    comparison = artifact.verdict.comparison if artifact.verdict else None
     latency, size = artifact.latency, artifact.size_bytes
     share = text.quantized_share(artifact)
     return (
         plain(artifact.variant.name),
         Text(artifact.variant.precision),
         Text(text.STATUS_WORDS[artifact.status], STYLES[artifact.status]),
-        Text(text.sig3(found.max_error if found else None)),
-        Text(text.sig3(found.sqnr_db if found else None)),
-        Text(_hundredths(found.agreement if found else None)),
+        Text(text.sig3(comparison.max_error if comparison else None)),
+        Text(text.sig3(comparison.sqnr_db if comparison else None)),
+        Text(_hundredths(comparison.agreement if comparison else None)),
         Text(_hundredths(share)),
         Text(text.sig3(None if size is None else size / 1e6)),
         Text(f"{text.sig3(latency.p50_ms)}/{text.sig3(latency.p90_ms)}" if latency else text.NONE),

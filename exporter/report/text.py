@@ -163,21 +163,21 @@ def interval(bounds: tuple[float, float]) -> str:
     return f"{sig3(bounds[0])} to {sig3(bounds[1])} ms"
 
 
-def device(found: DeviceLatency) -> str:
+def device(latency: DeviceLatency) -> str:
     """Model, SoC and serial, as far as the device says."""
-    named = [str(found.device[key]) for key in ("model", "soc", "serial") if found.device.get(key)]
+    named = [str(latency.device[key]) for key in ("model", "soc", "serial") if latency.device.get(key)]
     return ", ".join(named)
 
 
-def described(found: Sequence[DeviceLatency]) -> str:
+def described(latencies: Sequence[DeviceLatency]) -> str:
     """One device in one line: serial, model, SoC, Android, runtimes, threads, power.
 
     Args:
-        found: What it said, about one artifact or several; at least one.
+        latencies: Latencies that it measured, of one artifact or several; at least one.
     """
-    device = found[0].device
+    device = latencies[0].device
     soc = " ".join(f"({soc})" if n else soc for n, soc in enumerate(_said(device, "chip", "soc")))
-    runtimes = dict.fromkeys(str(item.device["runtime"]) for item in found if item.device.get("runtime"))
+    runtimes = dict.fromkeys(str(item.device["runtime"]) for item in latencies if item.device.get("runtime"))
     parts = (
         *_said(device, "model"),
         soc,
@@ -187,7 +187,7 @@ def described(found: Sequence[DeviceLatency]) -> str:
         *(f"cores {mask}" for mask in _said(device, "affinity")),
         *(POWER.get(power, power) for power in _said(device, "power")),
     )
-    return f"{found[0].serial}: {', '.join(part for part in parts if part)}"
+    return f"{latencies[0].serial}: {', '.join(part for part in parts if part)}"
 
 
 def said(value: Any) -> str:
@@ -208,7 +208,7 @@ def _said(device: Mapping[str, Any], *keys: str) -> list[str]:
 
 def on_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
     """(artifact, what a device said about it), in the report's order."""
-    return [(a.variant.name, found) for a in report.artifacts for found in a.device_latencies]
+    return [(a.variant.name, latency) for a in report.artifacts for latency in a.device_latencies]
 
 
 def quantized_share(artifact: Artifact) -> float | None:
@@ -220,18 +220,17 @@ def data(kind: str, count: int) -> str:
     return "none" if kind == "none" else f"{count} {kind}"
 
 
-def labelled(found: Evaluation) -> str:
+def labelled(evaluation: Evaluation) -> str:
     """How float32 does on the labelled samples: what every artifact is held to."""
-    five = (
-        "" if found.reference.right5 is None else f", top-5 {share(found.reference.right5, found.reference)}"
-    )
-    low, high = accuracy.interval(found.reference.right, found.reference.count)
+    reference = evaluation.reference
+    five = "" if reference.right5 is None else f", top-5 {share(reference.right5, reference)}"
+    low, high = accuracy.interval(reference.right, reference.count)
     return (
-        f"Float32 is right about {share(found.reference.right, found.reference)} of "
-        f"{found.reference.count} labelled {found.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
-        f"{five}; {found.max_drop:g} point{'' if found.max_drop == 1 else 's'} may be lost."
+        f"Float32 is right about {share(reference.right, reference)} of "
+        f"{reference.count} labelled {evaluation.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+        f"{five}; {evaluation.max_drop:g} point{'' if evaluation.max_drop == 1 else 's'} may be lost."
     )
 
 
-def share(right: int, found: Accuracy) -> str:
-    return f"{100 * right / found.count:.1f} %"
+def share(right: int, measured: Accuracy) -> str:
+    return f"{100 * right / measured.count:.1f} %"

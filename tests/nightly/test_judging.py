@@ -12,7 +12,7 @@ from android_harness import history
 from android_harness.history.store import History
 from exporter.nightly import judging
 from exporter.nightly.judging import Judged
-from exporter.nightly.measuring import Found
+from exporter.nightly.measuring import Measurements
 from exporter.nightly.records import Cell
 from tests.history.stored import ONE, night
 
@@ -31,9 +31,9 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         yield opened
 
 
-def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Found:
+def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Measurements:
     """What was measured: one session, or two where it was measured again."""
-    found = Found()
+    found = Measurements()
     for number, changes in enumerate(sessions):
         found.add(cell, night(7 + number, run=TONIGHT, **USUAL | changes))
     return found
@@ -161,7 +161,7 @@ def test_a_slowdown_that_is_never_confirmed_is_never_usual(
             night(number, **USUAL | change, key=f"{number}-{place}", run=f"{number}")
             for place, change in enumerate(changes)
         ]
-        found = Found(sessions={CELL: tuple(rows)})
+        found = Measurements(sessions={CELL: tuple(rows)})
         for one in rows:
             own.add(one)
         judged = judging.judge_all(own, found)

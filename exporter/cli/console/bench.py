@@ -30,7 +30,7 @@ EVIDENCE_STYLES: dict[DeviceEvidence, str] = {
 
 def print_bench(
     report: Report,
-    found: Sequence[tuple[str, DeviceLatency]],
+    measured: Sequence[tuple[str, DeviceLatency]],
     skipped: Mapping[str, str],
     problems: Mapping[str, str],
     console: Console,
@@ -39,33 +39,33 @@ def print_bench(
 
     Args:
         report: As it is now.
-        found: (artifact, what a device said about it) of this run.
+        measured: (artifact, its latency on a device) of this run.
         skipped: Artifact -> why it was not measured.
         problems: What failed, by device or device and artifact -> in the harness' own words.
         console: Where to.
     """
-    for serial in dict.fromkeys(item.serial for _, item in found):
-        _device([(name, item) for name, item in found if item.serial == serial], console)
+    for serial in dict.fromkeys(item.serial for _, item in measured):
+        _device([(name, item) for name, item in measured if item.serial == serial], console)
     for name, why in problems.items():
         console.print(plain(f"{name}: {why}", "red"))
     for name, why in skipped.items():
         console.print(plain(f"Not measured: {name}: {why}", "dim"))
     console.print(plain(report.selection_reason))
-    if found and report.selected not in {name for name, _ in found}:
+    if measured and report.selected not in {name for name, _ in measured}:
         console.print(plain(f"{report.selected or 'Nothing'} is chosen, and was not measured now.", "yellow"))
     console.print(plain(f"{text.budget(report)}.", STYLES[report.budget]))
 
 
-def _device(found: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
+def _device(measured: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
     """One device: who it is, its table, and beneath it what is to be said against the figures."""
-    first = found[0][1]
-    console.print(plain(text.described([item for _, item in found]), "bold"))
+    first = measured[0][1]
+    console.print(plain(text.described([item for _, item in measured]), "bold"))
     if first.evidence in text.NO_PHONE:
         console.print(plain(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
     if first.why:
         _note(console, " ".join(flags.reasons(first.why)))
-    console.print(_table(found))
-    for name, item in found:
+    console.print(_table(measured))
+    for name, item in measured:
         for words in (item.problem, *flags.grouped(item.flags)):
             if words:
                 _note(console, f"{name}: {words}")
@@ -78,7 +78,7 @@ def _note(console: Console, words: str) -> None:
     console.print(Padding(plain(words, "yellow"), (0, 0, 0, 2), expand=False))
 
 
-def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
+def _table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
@@ -88,7 +88,7 @@ def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
         table.add_column(name, justify="right", no_wrap="interval" not in name)
     table.add_column("\nevidence", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
-    for artifact, item in found:
+    for artifact, item in measured:
         table.add_row(
             plain(artifact),
             text.sig3(item.p50_ms),
@@ -101,13 +101,13 @@ def _table(found: Sequence[tuple[str, DeviceLatency]]) -> Table:
     return table
 
 
-def print_devices(found: Iterable[DeviceReport], console: Console) -> None:
+def print_devices(devices: Iterable[DeviceReport], console: Console) -> None:
     """Every device adb knows; beneath each, what it did not prove and each gate that is not met."""
-    for device in found:
+    for device in devices:
         who = device.identity
-        known = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.entry.state,)
+        facts = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.entry.state,)
         line = plain(f"{device.entry.serial}: ", "bold")
-        line.append(f"{', '.join(plain(word).plain for word in known if word)}: ")
+        line.append(f"{', '.join(plain(word).plain for word in facts if word)}: ")
         line.append("ready" if device.ready else "not ready", "green" if device.ready else "red")
         console.print(line)
         for words in (*_doubts(device), *_unmet(device)):

@@ -28,9 +28,9 @@ def print_sessions(
 ) -> None:
     """A row for each session and each gap, newest first: the last `newest` of both together."""
     twins = _twins(sessions)
-    several = len(({one.target for one in sessions} | {gap.target for gap in gaps}) - {""}) > 1
-    rows = [(one.started_at, _session(one, twins, several)) for one in sessions]
-    rows += [(one.at, _gap(one, several)) for one in gaps]
+    several = len(({session.target for session in sessions} | {gap.target for gap in gaps}) - {""}) > 1
+    rows = [(session.started_at, _session(session, twins, several)) for session in sessions]
+    rows += [(gap.at, _gap(gap, several)) for gap in gaps]
     rows = sorted(rows, key=lambda row: row[0], reverse=True)[:newest]
     if not rows:
         console.print("The history has nothing that fits.")
@@ -45,7 +45,7 @@ def print_sessions(
 
 def _twins(sessions: Sequence[StoredSession]) -> frozenset[str]:
     """Device models that several phones here have: only their serials tell them apart."""
-    phones = {(one.device_model, one.serial) for one in sessions}
+    phones = {(session.device_model, session.serial) for session in sessions}
     count = Counter(model for model, _ in phones)
     return frozenset(model for model in count if count[model] > 1)
 
@@ -127,43 +127,53 @@ def print_session(
     console.print(plain(f"{verdict}: {judgement.reason}", STYLES.get(judgement.status, "")))
     if session.regressed:
         console.print(plain("Others are not held against it until its level is accepted.", "yellow"))
-    for one in worse:
-        console.print(plain(f"worse: {one.reason}", "bold red"))
+    for worsening in worse:
+        console.print(plain(f"worse: {worsening.reason}", "bold red"))
     for step in steps:
         console.print(plain(_step(step)))
 
 
-def _facts(one: StoredSession) -> Iterator[tuple[str, str]]:
-    yield "key", one.key
-    yield "started", f"{one.started_at:%Y-%m-%d %H:%M:%S} UTC, in run {one.run}, on {one.host}"
-    yield "model", f"{one.model} for {one.target}, checkpoint {one.source_sha256[:12]}"
-    yield "artifact", f"{one.artifact} ({one.format}, {one.precision}), {one.artifact_sha256[:12]}"
-    size = text.scaled(one.size_bytes, "B")
+def _facts(session: StoredSession) -> Iterator[tuple[str, str]]:
+    yield "key", session.key
+    yield "started", f"{session.started_at:%Y-%m-%d %H:%M:%S} UTC, in run {session.run}, on {session.host}"
+    yield "model", f"{session.model} for {session.target}, checkpoint {session.source_sha256[:12]}"
+    yield (
+        "artifact",
+        f"{session.artifact} ({session.format}, {session.precision}), {session.artifact_sha256[:12]}",
+    )
+    size = text.scaled(session.size_bytes, "B")
     yield (
         "quality",
         (
-            f"{size}, SQNR {text.decibels(one.sqnr_db)}, agreement {text.percent(one.top1_agreement)}, "
-            f"accuracy {text.percent(one.accuracy)}, largest error {text.sig3(one.max_error)}"
+            f"{size}, SQNR {text.decibels(session.sqnr_db)}, "
+            f"agreement {text.percent(session.top1_agreement)}, "
+            f"accuracy {text.percent(session.accuracy)}, largest error {text.sig3(session.max_error)}"
         ),
     )
-    yield "device", ", ".join(filter(None, (one.serial, one.device_model, one.chip or one.soc)))
-    yield "system", one.fingerprint
-    yield "runtime", one.build
-    affinity = f", cores {one.affinity}" if one.affinity else ""
-    yield "run", f"{one.threads} threads{affinity}, {one.launches} launches, {one.samples} calls"
-    yield "evidence", text.EVIDENCE_WORDS[one.evidence]
+    yield (
+        "device",
+        ", ".join(filter(None, (session.serial, session.device_model, session.chip or session.soc))),
+    )
+    yield "system", session.fingerprint
+    yield "runtime", session.build
+    affinity = f", cores {session.affinity}" if session.affinity else ""
+    yield "run", f"{session.threads} threads{affinity}, {session.launches} launches, {session.samples} calls"
+    yield "evidence", text.EVIDENCE_WORDS[session.evidence]
     yield (
         "p50, p90",
         (
-            f"{text.milliseconds(one.p50_ms)}, {text.milliseconds(one.p90_ms)} "
-            f"({text.sig3(one.p90_low_ms)} to {text.sig3(one.p90_high_ms)})"
+            f"{text.milliseconds(session.p50_ms)}, {text.milliseconds(session.p90_ms)} "
+            f"({text.sig3(session.p90_low_ms)} to {text.sig3(session.p90_high_ms)})"
         ),
     )
-    yield "p95, p99, max", ", ".join(map(text.milliseconds, (one.p95_ms, one.p99_ms, one.max_ms)))
-    yield "load, first", ", ".join(map(text.milliseconds, (one.load_ms, one.first_ms)))
-    yield "verdict", f"{text.VERDICT_WORDS[one.verdict]}, budget {text.milliseconds(one.budget_ms)}"
-    yield "clocks", f"{one.clock_state}; " + ", ".join(f"{name} {one.clocks[name]:g}" for name in one.clocks)
-    yield "made by", ", ".join(f"{name} {one.toolchain[name]}" for name in sorted(one.toolchain))
+    yield "p95, p99, max", ", ".join(map(text.milliseconds, (session.p95_ms, session.p99_ms, session.max_ms)))
+    yield "load, first", ", ".join(map(text.milliseconds, (session.load_ms, session.first_ms)))
+    yield "verdict", f"{text.VERDICT_WORDS[session.verdict]}, budget {text.milliseconds(session.budget_ms)}"
+    yield (
+        "clocks",
+        f"{session.clock_state}; " + ", ".join(f"{name} {session.clocks[name]:g}" for name in session.clocks),
+    )
+    yield "made by", ", ".join(f"{name} {session.toolchain[name]}" for name in sorted(session.toolchain))
 
 
 def _step(step: Change) -> str:
@@ -173,15 +183,15 @@ def _step(step: Change) -> str:
     return f"{step.started_at:%Y-%m-%d}: {abs(step.slower):.1%} {direction}, {levels}. {causes}"
 
 
-def pruned(found: Pruned, samples_only: bool, done: bool) -> str:
+def pruned(plan: Pruned, samples_only: bool, done: bool) -> str:
     """What prune took or would take, in words."""
-    if not found.sessions:
-        kept = f" {found.protected} are old, but others are held against them." if found.protected else ""
-        return f"Nothing to forget among {found.total} sessions.{kept}"
-    what = "the raw samples of " if samples_only else ""
-    words = f"{'Forgot' if done else 'Would forget'} {what}{found.sessions} of {found.total} sessions"
-    words += f", {found.oldest:%Y-%m-%d} to {found.newest:%Y-%m-%d}"
-    words += f" ({text.scaled(found.packed_bytes, 'B')} of samples)."
-    if found.protected:
-        words += f" {found.protected} as old stay: others are held against them."
+    if not plan.sessions:
+        protected = f" {plan.protected} are old, but others are held against them." if plan.protected else ""
+        return f"Nothing to forget among {plan.total} sessions.{protected}"
+    scope = "the raw samples of " if samples_only else ""
+    words = f"{'Forgot' if done else 'Would forget'} {scope}{plan.sessions} of {plan.total} sessions"
+    words += f", {plan.oldest:%Y-%m-%d} to {plan.newest:%Y-%m-%d}"
+    words += f" ({text.scaled(plan.packed_bytes, 'B')} of samples)."
+    if plan.protected:
+        words += f" {plan.protected} as old stay: others are held against them."
     return words if done else f"{words} --yes does it."

@@ -20,34 +20,38 @@ CONTENTS_SHOWN = 12
 STATES = {"ok": "green", "missing": "red", "limited": "yellow"}
 
 
-def print_inspection(found: Inspection, console: Console) -> None:
+def print_inspection(inspection: Inspection, console: Console) -> None:
     """What is in the file, which network it is and why, its size and its inputs."""
     rows = [
-        ("file", f"{found.file}, {text.scaled(found.size_bytes, 'B')}, {found.kind}"),
-        ("sha256", found.sha256),
-        ("network", found.architecture or f"unknown. {found.problem}"),
-        ("parameters", f"{found.parameters:,}"),
-        *([] if found.architecture is None else [("FLOPs", _flops(found))]),
-        *(("input", text.tensor(spec)) for spec in found.inputs),
-        *([] if found.architecture is None else [("preprocessing", text.preprocessing(found.preprocessing))]),
-        *(("why" if i == 0 else "", note) for i, note in enumerate(found.notes)),
-        *(("warning", warning) for warning in found.warnings),
+        ("file", f"{inspection.file}, {text.scaled(inspection.size_bytes, 'B')}, {inspection.kind}"),
+        ("sha256", inspection.sha256),
+        ("network", inspection.architecture or f"unknown. {inspection.problem}"),
+        ("parameters", f"{inspection.parameters:,}"),
+        *([] if inspection.architecture is None else [("FLOPs", _flops(inspection))]),
+        *(("input", text.tensor(spec)) for spec in inspection.inputs),
+        *(
+            []
+            if inspection.architecture is None
+            else [("preprocessing", text.preprocessing(inspection.preprocessing))]
+        ),
+        *(("why" if i == 0 else "", note) for i, note in enumerate(inspection.notes)),
+        *(("warning", warning) for warning in inspection.warnings),
     ]
     _print_rows(rows, console)
     console.print()
-    shown = found.contents[:CONTENTS_SHOWN]
+    shown = inspection.contents[:CONTENTS_SHOWN]
     _print_rows(
-        [("holds" if i == 0 else "", f"{key}: {what}") for i, (key, what) in enumerate(shown)], console
+        [("holds" if i == 0 else "", f"{key}: {value}") for i, (key, value) in enumerate(shown)], console
     )
-    if len(found.contents) > len(shown):
-        console.print(f"  … and {len(found.contents) - len(shown)} more; --json lists all.", style="dim")
+    if len(inspection.contents) > len(shown):
+        console.print(f"  … and {len(inspection.contents) - len(shown)} more; --json lists all.", style="dim")
 
 
-def _flops(found: Inspection) -> str:
-    return "not countable" if found.flops is None else f"{text.scaled(found.flops, '')} a call"
+def _flops(inspection: Inspection) -> str:
+    return "not countable" if inspection.flops is None else f"{text.scaled(inspection.flops, '')} a call"
 
 
-def print_audit(found: Audit, console: Console) -> None:
+def print_audit(audit: Audit, console: Console) -> None:
     """One line per artifact: what was claimed, what holds now, and why not."""
     from rich.table import Table
     from rich.text import Text
@@ -55,7 +59,7 @@ def print_audit(found: Audit, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for heading in ("artifact", "claimed", "now", "max error", ""):
         table.add_column(heading, overflow="fold")
-    for finding in found.findings:
+    for finding in audit.findings:
         table.add_row(
             Text(finding.name),
             text.STATUS_WORDS[finding.claimed],
@@ -63,16 +67,16 @@ def print_audit(found: Audit, console: Console) -> None:
             text.sig3(finding.max_error),
             Text("" if finding.found == "passed" else finding.reason),
         )
-    if found.findings:
+    if audit.findings:
         console.print(table)
-    for fact in found.facts:
+    for fact in audit.facts:
         console.print(Text(fact, "dim"))
-    if found.unproven:
-        console.print(Text(f"Only a signature can vouch for: {', '.join(found.unproven)}.", "dim"))
-    for problem in found.problems:
+    if audit.unproven:
+        console.print(Text(f"Only a signature can vouch for: {', '.join(audit.unproven)}.", "dim"))
+    for problem in audit.problems:
         console.print(Text(problem, "red"))
-    verdict = "Everything it claims holds." if found.holds else "It does not hold what it claims."
-    console.print(Text(verdict, "bold green" if found.holds else "bold red"))
+    verdict = "Everything it claims holds." if audit.holds else "It does not hold what it claims."
+    console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
 
 
 def print_targets(targets: Iterable[Target], console: Console) -> None:

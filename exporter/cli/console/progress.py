@@ -78,7 +78,7 @@ def _plain_lines() -> Callable[[Event], None]:
         if (event.stage, event.detail) in seen:
             return
         seen.add((event.stage, event.detail))
-        what = f"{STAGES[event.stage]}: {event.detail}" if event.detail else STAGES[event.stage]
-        sys.stderr.write(f"[{time.monotonic() - started:6.1f} s] {what}\n")
+        step = f"{STAGES[event.stage]}: {event.detail}" if event.detail else STAGES[event.stage]
+        sys.stderr.write(f"[{time.monotonic() - started:6.1f} s] {step}\n")
 
     return observe

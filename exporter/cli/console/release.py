@@ -24,29 +24,29 @@ STYLES = {
 OPERATORS_SHOWN = 12
 
 
-def print_release(made: Release, console: Console) -> None:
+def print_release(published: Release, console: Console) -> None:
     """What lies in DIR, what it is not, and whether it was signed and built twice."""
-    console.print(plain(f"{made.title} in {made.directory}", "bold"))
-    for name, digest in made.files.items():
+    console.print(plain(f"{published.title} in {published.directory}", "bold"))
+    for name, digest in published.files.items():
         if not name.endswith((".md5", ".sha1", ".sha256", ".sha512")):
             console.print(plain(f"  {digest[:12]}…  {name}"), soft_wrap=True)
-    for sentence in (*made.not_measured, *made.not_verified):
+    for sentence in (*published.not_measured, *published.not_verified):
         console.print(plain(sentence, "yellow"))
-    for sentence in made.remarks:
+    for sentence in published.remarks:
         console.print(plain(sentence))
-    console.print(plain("Signed." if made.signed else "Not signed: give --key to sign it."))
-    if made.checked:
+    console.print(plain("Signed." if published.signed else "Not signed: give --key to sign it."))
+    if published.checked:
         console.print(plain("Built twice, in another process with another clock: the same bytes.", "green"))
 
 
-def print_diff(found: Diff, console: Console) -> None:
+def print_diff(difference: Diff, console: Console) -> None:
     """What the two are, then artifact by artifact; what is the same on both sides is left out."""
-    console.print(plain(f"A  {found.before}\nB  {found.after}"))
-    _table("", [line for line in found.facts if line.word != "same"], console)
-    for artifact in found.artifacts:
+    console.print(plain(f"A  {difference.before}\nB  {difference.after}"))
+    _table("", [line for line in difference.facts if line.word != "same"], console)
+    for artifact in difference.artifacts:
         _artifact(artifact, console)
-    if not any(line.word != "same" for line in found.facts) and all(
-        a.word == "same" for a in found.artifacts
+    if not any(line.word != "same" for line in difference.facts) and all(
+        a.word == "same" for a in difference.artifacts
     ):
         console.print(plain("No difference in model, tools and artifacts."))
 
@@ -81,14 +81,14 @@ def _table(name: str, lines: list[Line], console: Console) -> None:
     console.print(table)
 
 
-def _shown(what: str, value: float | str | None) -> str:
+def _shown(figure: str, value: float | str | None) -> str:
     if value is None:
         return text.NONE
     if isinstance(value, str):
-        return f"{value[:12]}…" if what == "checkpoint" else value
-    if what == "size_bytes":
+        return f"{value[:12]}…" if figure == "checkpoint" else value
+    if figure == "size_bytes":
         return text.scaled(value, "B")
-    if what.endswith(("_agreement", "_fraction", "_top1")):
+    if figure.endswith(("_agreement", "_fraction", "_top1")):
         return text.percent(value)
     return f"{value:,}" if isinstance(value, int) else text.sig3(value)
 

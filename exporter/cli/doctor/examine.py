@@ -94,19 +94,19 @@ def _runtimes(probes: dict[str, Probe]) -> tuple[Finding, ...]:
     )
 
 
-def _unprobed(what: str, package: str, probe: Probe) -> Finding:
-    return Finding(what, "missing", f"{package} {probe.failure}", f"Fix {package} first.")
+def _unprobed(title: str, package: str, probe: Probe) -> Finding:
+    return Finding(title, "missing", f"{package} {probe.failure}", f"Fix {package} first.")
 
 
 def _xnnpack(probe: Probe) -> Finding:
-    what = "ExecuTorch XNNPACK runtime"
+    title = "ExecuTorch XNNPACK runtime"
     if probe.failure:
-        return _unprobed(what, "executorch", probe)
+        return _unprobed(title, "executorch", probe)
     backends = probe.answer["backends"]
     if "XnnpackBackend" in backends:
-        return Finding(what, "ok", f"executes here; registered backends: {', '.join(backends)}")
+        return Finding(title, "ok", f"executes here; registered backends: {', '.join(backends)}")
     return Finding(
-        what,
+        title,
         "missing",
         f"not among the registered backends: {', '.join(backends) or 'none'}",
         f"pip install executorch{_requirements().get('executorch', '')} --force-reinstall",
@@ -114,61 +114,61 @@ def _xnnpack(probe: Probe) -> Finding:
 
 
 def _vulkan(probe: Probe) -> Finding:
-    what = "ExecuTorch Vulkan runtime"
+    title = "ExecuTorch Vulkan runtime"
     if "VulkanBackend" in probe.answer.get("backends", ()):
-        return Finding(what, "ok", "registered; needs a Vulkan 1.1 driver to execute")
+        return Finding(title, "ok", "registered; needs a Vulkan 1.1 driver to execute")
     detail = "not in this ExecuTorch build: Vulkan artifacts are made and checked structurally, but not_run"
-    return Finding(what, "limited", detail, "Run them on an Android phone.")
+    return Finding(title, "limited", detail, "Run them on an Android phone.")
 
 
 def _onnxruntime(probe: Probe) -> Finding:
-    what = "ONNX Runtime"
+    title = "ONNX Runtime"
     if probe.failure:
-        return _unprobed(what, "onnxruntime", probe)
-    return Finding(what, "ok", f"executes here; providers: {', '.join(probe.answer['providers'])}")
+        return _unprobed(title, "onnxruntime", probe)
+    return Finding(title, "ok", f"executes here; providers: {', '.join(probe.answer['providers'])}")
 
 
 def _lite(probe: Probe) -> Finding:
-    what = "TorchScript lite interpreter"
+    title = "TorchScript lite interpreter"
     if probe.failure:
-        return _unprobed(what, "torch", probe)
+        return _unprobed(title, "torch", probe)
     if probe.answer["lite"] is True:
-        return Finding(what, "ok", "saved, loaded and ran a module here")
-    return Finding(what, "limited", f"cannot run a module here: {probe.answer['lite']}")
+        return Finding(title, "ok", "saved, loaded and ran a module here")
+    return Finding(title, "limited", f"cannot run a module here: {probe.answer['lite']}")
 
 
 def _optimizer(probe: Probe) -> Finding:
-    what = "TorchScript mobile optimizer"
+    title = "TorchScript mobile optimizer"
     if probe.answer.get("optimizer") is True:
-        return Finding(what, "ok", "optimize_for_mobile works")
+        return Finding(title, "ok", "optimize_for_mobile works")
     reason = probe.answer.get("optimizer", probe.failure)
     detail = f"not in this torch build ({reason}): modules are frozen and folded instead"
-    return Finding(what, "limited", detail, "Use a torch built with USE_XNNPACK=1, or do nothing.")
+    return Finding(title, "limited", detail, "Use a torch built with USE_XNNPACK=1, or do nothing.")
 
 
 def _coreml(probe: Probe) -> Finding:
-    what = "Core ML runtime"
+    title = "Core ML runtime"
     if probe.failure:
-        return _unprobed(what, "coremltools", probe)
+        return _unprobed(title, "coremltools", probe)
     if platform.system() == "Darwin":
-        return Finding(what, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
+        return Finding(title, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
     detail = (
         f"needs macOS, this is {platform.system()}: packages are made and checked structurally, but not_run"
     )
-    return Finding(what, "limited", detail, "Run `export-mobile verify OUT` on a Mac.")
+    return Finding(title, "limited", detail, "Run `export-mobile verify OUT` on a Mac.")
 
 
 def _operators(probe: Probe) -> Finding:
-    what = "torchvision operator library"
+    title = "torchvision operator library"
     if probe.failure:
-        return _unprobed(what, "torchvision", probe)
+        return _unprobed(title, "torchvision", probe)
     if probe.answer["operators"]:
-        return Finding(what, "ok", "loads")
+        return Finding(title, "ok", "loads")
     detail = (
         "does not load beside this torch; stand-ins are declared (classification, segmentation unaffected)"
     )
     fix = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
-    return Finding(what, "limited", detail, fix)
+    return Finding(title, "limited", detail, fix)
 
 
 def _machine() -> tuple[Finding, ...]:
@@ -211,34 +211,34 @@ def _available_memory() -> int | None:
         text = Path("/proc/meminfo").read_text()
     except OSError:
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
-def _disk(what: str, folder: Path) -> Finding:
+def _disk(title: str, folder: Path) -> Finding:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / 2**30:.1f} GiB in {folder}"
     if not os.access(existing, os.W_OK):
-        return Finding(what, "limited", f"{folder} is not writable", "Choose another folder.")
+        return Finding(title, "limited", f"{folder} is not writable", "Choose another folder.")
     if free >= LEAST_DISK_BYTES:
-        return Finding(what, "ok", detail)
-    return Finding(what, "limited", detail, "Free some space, or choose another folder.")
+        return Finding(title, "ok", detail)
+    return Finding(title, "limited", detail, "Free some space, or choose another folder.")
 
 
 def _samples() -> tuple[Finding, ...]:
     """The sample checkpoint and photos, which the demo needs and exports don't."""
-    found = []
+    findings = []
     items = {"Sample checkpoint": [demo.CHECKPOINT], "Sample photos": list(demo.PHOTOS.values())}
-    for what, wanted in items.items():
+    for title, wanted in items.items():
         try:
             paths = [packaged.find(item) for item in wanted]
         except MissingDependencyError as error:
             command = next(item.command for item in wanted if not _is_there(item))
-            found.append(Finding(what, "limited", error.message, command))
+            findings.append(Finding(title, "limited", error.message, command))
         else:
-            found.append(Finding(what, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
-    return tuple(found)
+            findings.append(Finding(title, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
+    return tuple(findings)
 
 
 def _is_there(item: packaged.Packaged) -> bool:

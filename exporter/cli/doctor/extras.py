@@ -45,8 +45,8 @@ def _finding(name: str, extra: Extra) -> Finding:
     versions = {package: _version(package) for package in extra.packages}
     missing = [package for package, version in versions.items() if not version]
     if not missing:
-        said = ", ".join(f"{package} {version}" for package, version in versions.items())
-        return Finding(f"Extra {name}", "ok", said)
+        installed = ", ".join(f"{package} {version}" for package, version in versions.items())
+        return Finding(f"Extra {name}", "ok", installed)
     detail = f"not installed: {', '.join(missing)}; only needed {extra.purpose}"
     return Finding(f"Extra {name}", "limited", detail, f"pip install 'export-mobile[{name}]'")
 

@@ -68,8 +68,8 @@ def _ndk_version(folder: Path) -> str:
         text = (folder / "source.properties").read_text()
     except (OSError, UnicodeDecodeError):
         return ""
-    found = re.search(r"^Pkg\.Revision\s*=\s*(\d[\d.]*)", text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r"^Pkg\.Revision\s*=\s*(\d[\d.]*)", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _runner(platform: str) -> Finding:
@@ -86,9 +86,9 @@ def _runner(platform: str) -> Finding:
             missing.append((backend, error.hint.removeprefix("Build it: ")))
         else:
             built.append(backend)
-    what = f"Runner, {platform}"
+    title = f"Runner, {platform}"
     if not missing:
-        return Finding(what, "ok", f"built for {', '.join(built)}")
+        return Finding(title, "ok", f"built for {', '.join(built)}")
     without = ", ".join(backend for backend, _ in missing)
     detail = f"built for {', '.join(built)}, not for {without}" if built else "not built"
-    return Finding(what, "limited", detail, missing[0][1])
+    return Finding(title, "limited", detail, missing[0][1])

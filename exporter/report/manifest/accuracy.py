@@ -33,10 +33,10 @@ class Accuracy(Part):
 
     @model_validator(mode="after")
     def _follows(self) -> Accuracy:
-        found = self.record()
-        if max(found.right, found.right5 or 0, found.right + found.lost, found.same) > found.count:
+        record = self.record()
+        if max(record.right, record.right5 or 0, record.right + record.lost, record.same) > record.count:
             raise ValueError("counts more than there are samples")
-        expected = derived(found)
+        expected = derived(record)
         for name in ("top1", "top5", "drop_points"):
             claimed, true = getattr(self, name), expected[name]
             if (claimed is None) != (true is None) or abs((claimed or 0) - (true or 0)) > DERIVED:
@@ -62,27 +62,27 @@ class Evaluation(Part):
         )
 
 
-def derived(found: AccuracyRecord) -> dict[str, Any]:
+def derived(record: AccuracyRecord) -> dict[str, Any]:
     """The figures that follow from counts."""
     return {
-        "top1": accuracy.share(found.right, found.count),
-        "top5": None if found.right5 is None else accuracy.share(found.right5, found.count),
-        "top1_interval": accuracy.interval(found.right, found.count),
-        "drop_points": accuracy.drop(found),
-        "drop_interval_points": accuracy.drop_interval(found),
+        "top1": accuracy.share(record.right, record.count),
+        "top5": None if record.right5 is None else accuracy.share(record.right5, record.count),
+        "top1_interval": accuracy.interval(record.right, record.count),
+        "drop_points": accuracy.drop(record),
+        "drop_interval_points": accuracy.drop_interval(record),
     }
 
 
-def dump(found: AccuracyRecord) -> dict[str, Any]:
-    counts = {name: getattr(found, name) for name in ("count", "right", "right5", "lost", "gained", "same")}
-    return counts | derived(found)
+def dump(record: AccuracyRecord) -> dict[str, Any]:
+    counts = {name: getattr(record, name) for name in ("count", "right", "right5", "lost", "gained", "same")}
+    return counts | derived(record)
 
 
-def dump_evaluation(found: EvaluationRecord) -> dict[str, Any]:
+def dump_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:
     return {
-        "kind": found.kind,
-        "classes": found.classes,
-        "max_drop_points": found.max_drop,
-        "float32": dump(found.reference),
-        "notes": found.notes,
+        "kind": evaluation.kind,
+        "classes": evaluation.classes,
+        "max_drop_points": evaluation.max_drop,
+        "float32": dump(evaluation.reference),
+        "notes": evaluation.notes,
     }

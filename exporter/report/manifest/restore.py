@@ -89,34 +89,34 @@ def _structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | Non
 
 
 def _verdict(row: schema.Artifact) -> Verdict | None:
-    found = row.verification
-    if found is None:
+    figures = row.verification
+    if figures is None:
         return None
     return Verdict(
         status=row.status,
         reason=row.reason,
-        runtime=found.runtime,
-        comparison=comparison(found),
-        edge=comparison(found.edge),
-        lowering=comparison(found.lowering),
-        limits=found.limits,
-        worst_channel=found.worst_channel,
-        task=found.task,
+        runtime=figures.runtime,
+        comparison=comparison(figures),
+        edge=comparison(figures.edge),
+        lowering=comparison(figures.lowering),
+        limits=figures.limits,
+        worst_channel=figures.worst_channel,
+        task=figures.task,
     )
 
 
-def comparison(found: schema.Figures | None) -> Comparison | None:
+def comparison(figures: schema.Figures | None) -> Comparison | None:
     """The figures of one comparison; None when nothing was compared."""
-    if found is None or found.problem == NOTHING_COMPARED:
+    if figures is None or figures.problem == NOTHING_COMPARED:
         return None
     return Comparison(
-        samples=found.samples,
-        max_error=_figure("max_error", found.max_error, found),
-        sqnr_db=_figure("sqnr_db", found.sqnr_db, found),
-        agreement=found.top1_agreement,
-        problem=found.problem,
+        samples=figures.samples,
+        max_error=_figure("max_error", figures.max_error, figures),
+        sqnr_db=_figure("sqnr_db", figures.sqnr_db, figures),
+        agreement=figures.top1_agreement,
+        problem=figures.problem,
     )
 
 
-def _figure(name: str, value: float | None, found: schema.Figures) -> float:
-    return float(found.not_finite.get(name, "nan")) if value is None else value
+def _figure(name: str, value: float | None, figures: schema.Figures) -> float:
+    return float(figures.not_finite.get(name, "nan")) if value is None else value

@@ -249,27 +249,29 @@ class Manifest(Part):
     def _accurate(self) -> Manifest:
         """Nothing passes that lost more than was allowed, and nothing is compared with another set."""
         for artifact in self.artifacts:
-            found = artifact.accuracy
-            if found is None:
+            measured = artifact.accuracy
+            if measured is None:
                 continue
-            if self.accuracy is None or found.count != self.accuracy.float32.count:
+            if self.accuracy is None or measured.count != self.accuracy.float32.count:
                 raise ValueError(f"{artifact.name}: accuracy on other samples than float32's")
-            before = found.right + found.lost - found.gained
+            before = measured.right + measured.lost - measured.gained
             if before != self.accuracy.float32.right:
                 raise ValueError(f"{artifact.name}: accuracy beside another float32 than the manifest's")
-            if artifact.status == "passed" and found.drop_points > self.accuracy.max_drop_points:
-                raise ValueError(f"{artifact.name}: passed, but lost {found.drop_points:g} points of top-1")
+            if artifact.status == "passed" and measured.drop_points > self.accuracy.max_drop_points:
+                raise ValueError(
+                    f"{artifact.name}: passed, but lost {measured.drop_points:g} points of top-1"
+                )
         return self
 
     @model_validator(mode="after")
     def _budget(self) -> Manifest:
         """No verdict without the measurement it follows from."""
         for artifact in self.artifacts:
-            found = artifact.measured_on()
-            for item in found:
+            latencies = artifact.measured_on()
+            for item in latencies:
                 if reason := contradiction(item, self.budget_ms, self.target.soc):
                     raise ValueError(f"{artifact.name}: {reason}")
-            if artifact.device_latency != worst(found, self.budget_ms):
+            if artifact.device_latency != worst(latencies, self.budget_ms):
                 raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
         measured = {a.name: budget_verdict(a.measured_on(), self.budget_ms) for a in self.artifacts}
         expected = measured.get(self.selected or "", "not_measured")
@@ -280,7 +282,7 @@ class Manifest(Part):
         return self
 
 
-def _refuse_duplicates(what: str, values: list[str]) -> None:
+def _refuse_duplicates(noun: str, values: list[str]) -> None:
     twice = sorted(value for value, count in Counter(values).items() if count > 1)
     if twice:
-        raise ValueError(f"two entries have the same {what}: {twice[0][:80]!r}")
+        raise ValueError(f"two entries have the same {noun}: {twice[0][:80]!r}")
