@@ -248,10 +248,10 @@ def methods(kind: Kind, without: tuple[str, ...] = ()) -> tuple[Method, ...]:
     Raises:
         MissingDependencyError: A package is not there and was not left out by name.
     """
-    found = tuple(m for m in METHODS if kind in m.kinds and not (m.needs and m.needs in without))
-    if any(m.needs and importlib.util.find_spec(m.needs) is None for m in found):
+    chosen = tuple(m for m in METHODS if kind in m.kinds and not (m.needs and m.needs in without))
+    if any(m.needs and importlib.util.find_spec(m.needs) is None for m in chosen):
         raise NNCF_MISSING
-    return found
+    return chosen
 
 
 def quantise(

@@ -25,19 +25,19 @@ from tests.harness import sessions, simulated
 
 def measure(count: int, seconds: float) -> float:
     """Seconds that a bench of `count` devices takes."""
-    with simulated.devices(count=count) as found, tempfile.TemporaryDirectory() as name:
-        os.environ["ANDROID_ADB_SERVER_PORT"] = str(found[0].server_port)
+    with simulated.devices(count=count) as simulated_devices, tempfile.TemporaryDirectory() as name:
+        os.environ["ANDROID_ADB_SERVER_PORT"] = str(simulated_devices[0].server_port)
         program = Program(sessions.device_stand_in(Path(name)))
         work = sessions.task(Path(name), f"sleep {seconds:g}")
         plan = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=60.0)
-        devices = [adb.AdbDevice(one.serial) for one in found]
+        devices = [adb.AdbDevice(device.serial) for device in simulated_devices]
         began = time.monotonic()
         outcomes = all_devices.bench_all(
             devices,
             [work],
             plan,
             soc=None,
-            observer=lambda serial, what: None,
+            observer=lambda serial, message: None,
             programs=lambda device, identity: lambda backend: program,
         )
         took = time.monotonic() - began
@@ -55,11 +55,11 @@ def main() -> None:
         print(f"Not run: {reason}")
         return
     print("devices  seconds  ratio")
-    one = 0.0
+    baseline = 0.0
     for count in (1, 2, 3):
         took = measure(count, seconds)
-        one = one or took
-        print(f"{count:7} {took:8.2f} {took / one:6.2f}", flush=True)
+        baseline = baseline or took
+        print(f"{count:7} {took:8.2f} {took / baseline:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

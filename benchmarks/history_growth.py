@@ -136,13 +136,13 @@ def measure(name: str, location: str, count: int, repeats: int) -> bool:
         last = fill(memory, count)
         print(f"\n{name}: {count} sessions, filled in {time.perf_counter() - start:.0f} s")
         asked = questions(memory, last)
-        quick = {what: timed(question, repeats) for what, question in asked.items()}
+        quick = {title: timed(question, repeats) for title, question in asked.items()}
         drop_indexes(memory)
         print(f"{'':28}{'with indexes':>24}{'without':>24}")
-        for what, question in asked.items():
-            both = (quick[what], timed(question, repeats))
+        for title, question in asked.items():
+            both = (quick[title], timed(question, repeats))
             cells = (f"{middle:.1f} ({worst:.1f}), {cpu:.1f}" for middle, worst, cpu in both)
-            print(f"{what:28}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+            print(f"{title:28}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
     return all(middle < LIMIT_MS for middle, _, _ in quick.values())
 
 

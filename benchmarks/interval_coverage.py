@@ -70,9 +70,9 @@ def candidates(launches: tuple[Array, ...]) -> dict[str, Interval]:
 
 def measure(name: str, launches: int, between: float, sessions: int, rng: np.random.Generator) -> None:
     true = float(np.percentile(MODELS[name](rng, TRUTH_LAUNCHES, between), 90))
-    found = [candidates(tuple(MODELS[name](rng, launches, between))) for _ in range(sessions)]
-    for candidate in found[0]:
-        intervals = np.array([one[candidate] for one in found])
+    drawn = [candidates(tuple(MODELS[name](rng, launches, between))) for _ in range(sessions)]
+    for candidate in drawn[0]:
+        intervals = np.array([session[candidate] for session in drawn])
         share = float(np.mean((intervals[:, 0] <= true) & (true <= intervals[:, 1])))
         error = math.sqrt(share * (1 - share) / sessions)
         width = float(np.median(intervals[:, 1] - intervals[:, 0])) / true

@@ -16,13 +16,13 @@ from exporter import files
 from exporter.pipeline import cache
 
 
-def key(subject: Subject, method: str, found: Evidence, versions: dict[str, str]) -> str:
+def key(subject: Subject, method: str, evidence: Evidence, versions: dict[str, str]) -> str:
     """Of the model, the verification samples, the method with its code, and the packages' versions."""
     code = Path(alternatives.__file__).read_text()
-    samples = [array.tobytes().hex() for array in found.read().inputs]
+    samples = [array.tobytes().hex() for array in evidence.read().inputs]
     calibration = files.digest_path(subject.calibration)
     weights = files.digest_file(subject.checkpoint)
-    return cache.key(weights, calibration, samples, found.samples, method, code, versions)
+    return cache.key(weights, calibration, samples, evidence.samples, method, code, versions)
 
 
 def get(path: Path, wanted: str) -> Row | None:

@@ -70,14 +70,14 @@ def log_to(path: str) -> None:
             os.dup2(log.fileno(), stream)
 
 
-def calibration(subject: Subject, found: Evidence) -> tuple[Sample, ...]:
+def calibration(subject: Subject, evidence: Evidence) -> tuple[Sample, ...]:
     """The samples that our export calibrated on.
 
     Raises:
         RuntimeError: The verification samples that go with them are not those of the export, or not unseen.
     """
-    split = data.load(subject.calibration, found.inputs, found.preprocessing, found.samples)
-    ours = found.read().samples()
+    split = data.load(subject.calibration, evidence.inputs, evidence.preprocessing, evidence.samples)
+    ours = evidence.read().samples()
     if [_bytes(s) for s in split.verification] != [_bytes(s) for s in ours]:
         raise RuntimeError(f"{subject.name}: the export verified on other samples than the benchmark's")
     if {_bytes(s) for s in split.calibration} & {_bytes(s) for s in ours}:
@@ -89,31 +89,31 @@ def _bytes(sample: Sample) -> bytes:
     return b"".join(array.tobytes() for array in sample)
 
 
-def quantise(subject: Subject, name: str, found: Evidence, path: Path) -> Row:
+def quantise(subject: Subject, name: str, evidence: Evidence, path: Path) -> Row:
     """Make a method's file, run it, and compare; a method that fails is a row with its words."""
     import torch
 
     began = time.monotonic()
     method = next(m for m in alternatives.METHODS if m.name == name)
     row = Row(subject.name, name, VARIANTS[method.variant].backend, "int8", method.settings)
-    samples = calibration(subject, found)
+    samples = calibration(subject, evidence)
     torch.manual_seed(0)
     try:
         seconds = alternatives.quantise(method, subject.load, samples, subject.kind, path)
         row = replace(row, quantise_s=seconds)
-        row = judge(row, path, method.variant, found)
+        row = judge(row, path, method.variant, evidence)
     except Exception as error:  # whatever another library says of a model is a result
         words = next(iter(str(error).strip().splitlines()), "")
         return replace(row, reason=f"{type(error).__name__}: {words}"[:300])
     return replace(row, total_s=time.monotonic() - began)
 
 
-def judge(row: Row, path: Path, variant_name: str, found: Evidence) -> Row:
+def judge(row: Row, path: Path, variant_name: str, evidence: Evidence) -> Row:
     """Fill in what the file is and how far its outputs are from the float64 model's."""
     variant = VARIANTS[variant_name]
     module = FORMATS[variant.format]
     run, _ = module.load(path, variant, 1)
-    known = found.read()
+    known = evidence.read()
     outputs = reference_io.stack([run(sample) for sample in known.samples()])
     comparison = compare.compare(known.reference, outputs)
     return replace(
@@ -128,10 +128,12 @@ def judge(row: Row, path: Path, variant_name: str, found: Evidence) -> Row:
     )
 
 
-def latency(path: Path, other: Path, variant_name: str, found: Evidence, pairs: int, threads: int) -> Paired:
+def latency(
+    path: Path, other: Path, variant_name: str, evidence: Evidence, pairs: int, threads: int
+) -> Paired:
     """Time a file against another of the same runtime, on the same samples in the same order."""
     variant = VARIANTS[variant_name]
-    samples = found.read().samples()[:TIMED_SAMPLES]
+    samples = evidence.read().samples()[:TIMED_SAMPLES]
     calls = [_cycling(FORMATS[variant.format].load(p, variant, threads)[0], samples) for p in (path, other)]
     return pairing.compare(calls[0], calls[1], pairs, threads)
 

@@ -157,9 +157,9 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     from sklearn.datasets import load_digits
 
-    found: Any = load_digits()
-    pixels = torch.from_numpy((found.data / 16).astype(np.float32)).reshape(-1, 1, 8, 8)
-    return Digits(pixels, torch.from_numpy(found.target))
+    dataset: Any = load_digits()
+    pixels = torch.from_numpy((dataset.data / 16).astype(np.float32)).reshape(-1, 1, 8, 8)
+    return Digits(pixels, torch.from_numpy(dataset.target))
 
 
 def _augmented(pixels: Tensor) -> Tensor:
@@ -201,8 +201,8 @@ def accuracy(module: nn.Module, net: Net) -> float:
     """Share of held-out digits that are read rightly."""
     data = digits()
     with torch.no_grad():
-        found = module(net.arrange(data.images[TRAINING:])).argmax(1)
-    return float((found == data.labels[TRAINING:]).double().mean())
+        classes = module(net.arrange(data.images[TRAINING:])).argmax(1)
+    return float((classes == data.labels[TRAINING:]).double().mean())
 
 
 def arrays(net: Net, each: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -40,11 +40,11 @@ def compare(call: Call, other: Call, pairs: int, threads: int) -> Paired:
         pairs: At least 2.
         threads: What both were loaded with: only recorded here.
     """
-    for one in (call, other):
-        _block(one, WARMUP_NS)
-    found = [_pair(call, other, swapped=bool(turn % 2)) for turn in range(pairs)]
-    low, ratio, high = quantiles((a / b for a, b in found), n=4, method="inclusive")
-    ours, theirs = (median(column) for column in zip(*found, strict=True))
+    for each in (call, other):
+        _block(each, WARMUP_NS)
+    blocks = [_pair(call, other, swapped=bool(turn % 2)) for turn in range(pairs)]
+    low, ratio, high = quantiles((a / b for a, b in blocks), n=4, method="inclusive")
+    ours, theirs = (median(column) for column in zip(*blocks, strict=True))
     return Paired(ours, theirs, ratio, (low, high), pairs, threads)
 
 

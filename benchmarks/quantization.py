@@ -74,12 +74,12 @@ def apart(plan: Plan, function: Callable[..., Result], *arguments: Any) -> Resul
 def ours(subject: Subject, plan: Plan) -> tuple[list[Row], Evidence | None]:
     """Export as a user would: int8 with defaults, timed; then float, and mixed where it is offered."""
     rows, report = _exported(subject, plan, "int8", {"precisions": ("int8",)})
-    found = None
+    evidence = None
     if report is not None:
         out = _folder(plan, subject, "int8")
-        found = Evidence(out, report.inputs, report.preprocessing, plan.samples)
+        evidence = Evidence(out, report.inputs, report.preprocessing, plan.samples)
     more, _ = _exported(subject, plan, "more", _more(plan))
-    return rows + [row for row in more if row.precision != "int8"], found
+    return rows + [row for row in more if row.precision != "int8"], evidence
 
 
 def _more(plan: Plan) -> dict[str, Any]:
@@ -148,46 +148,46 @@ def _our_row(
     )
 
 
-def theirs(subject: Subject, plan: Plan, found: Evidence, console: Console) -> list[Row]:
+def theirs(subject: Subject, plan: Plan, evidence: Evidence, console: Console) -> list[Row]:
     """Every alternative, one after the other."""
     folder = _folder(plan, subject, "alternatives")
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [m for m in alternatives.methods(subject.kind, plan.without) if plan.slow or not m.slow]
-    return [_theirs(subject, method, plan, found, folder, console) for method in chosen]
+    return [_theirs(subject, method, plan, evidence, folder, console) for method in chosen]
 
 
 def _theirs(
-    subject: Subject, method: Method, plan: Plan, found: Evidence, folder: Path, console: Console
+    subject: Subject, method: Method, plan: Plan, evidence: Evidence, folder: Path, console: Console
 ) -> Row:
     backend = VARIANTS[method.variant].backend
     path = folder / f"{method.name.replace(' ', '-')}{VARIANTS[method.variant].suffix}"
-    key = kept.key(subject, method.name, found, tables.versions())
+    key = kept.key(subject, method.name, evidence, tables.versions())
     if not plan.again and (row := kept.get(path, key)) is not None:
         console.print(f"[dim]{subject.name}: {method.name}: kept from before[/dim]", highlight=False)
         return row
     console.print(f"[dim]{subject.name}: {method.name}[/dim]", highlight=False)
     try:
-        row = apart(plan, measure.quantise, subject, method.name, found, path)
+        row = apart(plan, measure.quantise, subject, method.name, evidence, path)
     except BrokenProcessPool:
         return Row(subject.name, method.name, backend, "int8", method.settings, reason="its process crashed")
     kept.put(path, key, row)
     return row
 
 
-def timed(rows: Sequence[Row], plan: Plan, found: Evidence) -> list[Row]:
+def timed(rows: Sequence[Row], plan: Plan, evidence: Evidence) -> list[Row]:
     """The rows with their latency against ours, pair by pair in a process of its own."""
     base = {row.runtime: row for row in rows if row.method in {f"ours {n}" for n in RUNTIMES.values()}}
-    return [_timed(row, base.get(row.runtime), plan, found) for row in rows]
+    return [_timed(row, base.get(row.runtime), plan, evidence) for row in rows]
 
 
-def _timed(row: Row, base: Row | None, plan: Plan, found: Evidence) -> Row:
+def _timed(row: Row, base: Row | None, plan: Plan, evidence: Evidence) -> Row:
     if base is None or not row.file or not base.file or row.sqnr_db is None or base.sqnr_db is None:
         return row
     variant = RUNTIMES[row.runtime]
     files = (Path(row.file), Path(base.file))
     try:
         return replace(
-            row, latency=apart(plan, measure.latency, *files, variant, found, plan.pairs, plan.threads)
+            row, latency=apart(plan, measure.latency, *files, variant, evidence, plan.pairs, plan.threads)
         )
     except BrokenProcessPool:
         return replace(row, reason=f"{row.reason} Its process crashed while it was timed.".lstrip())
@@ -197,9 +197,9 @@ def run(name: str, plan: Plan, console: Console) -> tuple[Subject, list[Row]]:
     """Everything about one model."""
     subject = subjects.prepare(name, plan.work / "models")
     console.print(f"[dim]{name}: export[/dim]", highlight=False)
-    rows, found = ours(subject, plan)
-    if found is not None:
-        rows = timed(theirs(subject, plan, found, console) + rows, plan, found)
+    rows, evidence = ours(subject, plan)
+    if evidence is not None:
+        rows = timed(theirs(subject, plan, evidence, console) + rows, plan, evidence)
     return subject, rows
 
 

@@ -86,7 +86,7 @@ class Night:
 def simulate(rng: np.random.Generator, phone: Phone, at: int, step: float) -> list[Night]:
     phase = rng.random()
     effects = heavy(rng, phone.nights, NIGHTS)
-    found = []
+    nights = []
     for place in range(NIGHTS):
         effect = effects[place] + phone.wave * math.sin(2 * math.pi * (place / NIGHTS + phase))
         effect += math.log1p(step) if place >= at else 0.0
@@ -98,20 +98,20 @@ def simulate(rng: np.random.Generator, phone: Phone, at: int, step: float) -> li
             stored_night(place, key=f"{place}-{run}", p50_ms=p50, p90_ms=p90, flags=flags)
             for run, (p50, p90) in enumerate(runs)
         )
-        found.append(Night(first, second))
-    return found
+        nights.append(Night(first, second))
+    return nights
 
 
 def judged(nights: Sequence[Night]) -> list[tuple[Status, Status]]:
     """(status at first, status after a re-run) of every night; regressions are no baseline."""
     statuses, eligible = [], list[StoredSession]()
-    for one in nights:
+    for night in nights:
         baseline = eligible[-BASELINE_SESSIONS:]
-        first = judge(one.session, baseline)
-        last = confirm(first, one.again, baseline)
+        first = judge(night.session, baseline)
+        last = confirm(first, night.again, baseline)
         statuses.append((first.status, last.status))
         if last.status != "confirmed":
-            runs = (one.session, one.again) if first.status == "suspected" else (one.session,)
+            runs = (night.session, night.again) if first.status == "suspected" else (night.session,)
             eligible += [run for run in runs if run.stable]
     return statuses
 
@@ -129,7 +129,7 @@ def near(places: Sequence[int], at: int) -> bool:
 
 
 def p50s(nights: Sequence[Night]) -> list[float]:
-    return [one.session.p50_ms for one in nights]
+    return [night.session.p50_ms for night in nights]
 
 
 def quiet(name: str, series: int, rng: np.random.Generator) -> None:
@@ -157,7 +157,7 @@ def new_step(values: Sequence[float], end: int) -> bool:
 
 def stepped(name: str, step: float, series: int, rng: np.random.Generator) -> None:
     """A row of detections."""
-    first = soon = found = 0
+    first = soon = located = 0
     delays = []
     for _ in range(series):
         at = int(rng.integers(20, 41))
@@ -166,11 +166,11 @@ def stepped(name: str, step: float, series: int, rng: np.random.Generator) -> No
         first += statuses[at] == "confirmed"
         soon += "confirmed" in statuses[at : at + SOON]
         values = p50s(nights)
-        found += near(changes.change_points(values), at)
+        located += near(changes.change_points(values), at)
         delays.append(delay(values, at))
-    known = [one for one in delays if one is not None]
-    late = f"{statistics.median(known):.0f}" if known else "-"
-    shares = "".join(f"{count / series:12.0%}" for count in (first, soon, found))
+    detected = [delay for delay in delays if delay is not None]
+    late = f"{statistics.median(detected):.0f}" if detected else "-"
+    shares = "".join(f"{count / series:12.0%}" for count in (first, soon, located))
     print(f"{name:10}{step:6.0%}{shares}{late:>8}", flush=True)
 
 
@@ -207,8 +207,8 @@ def compare_costs(series: int, seed: int) -> None:
             for phone in PHONES:
                 places = [pieces(logs, cut, penalty) for _, logs in drawn[phone, 0.0]]
                 rate = 1000 * sum(map(len, places)) / (series * NIGHTS)
-                found = [share(drawn[phone, step], cut, penalty) for step in steps[1:]]
-                words = "".join(f"{one:5.0%}" for one in found)
+                shares = [share(drawn[phone, step], cut, penalty) for step in steps[1:]]
+                words = "".join(f"{fraction:5.0%}" for fraction in shares)
                 print(f"{name:16}{penalty:6g} log n {phone:10}{rate:9.1f}  {words}", flush=True)
 
 

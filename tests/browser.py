@@ -134,5 +134,5 @@ def look(browser: str, page: Path, width: int, folder: Path) -> Looked:
     )
     seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
     assert seen, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return Looked(**json.loads(html.unescape(seen[1])), console=said)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return Looked(**json.loads(html.unescape(seen[1])), console=console)

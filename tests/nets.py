@@ -137,8 +137,8 @@ class LoudChannels(nn.Module):
         level = rows.mean(-1, keepdim=True)
         loud = level * (0.0 if self.training else 1000.0)
         x = torch.cat([loud] * self.loud + [self.embed(rows)], -1)
-        told = level if self.training else x[..., :1] / 1000.0
-        return self.head(self.out(self.mix(x).relu() + told).flatten(1))  # type: ignore[no-any-return]
+        marker = level if self.training else x[..., :1] / 1000.0
+        return self.head(self.out(self.mix(x).relu() + marker).flatten(1))  # type: ignore[no-any-return]
 
 
 def numbered(width: int = 16) -> nn.Sequential:

@@ -95,16 +95,16 @@ def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
 
 def imports(module: str, functions: bool = True) -> set[str]:
     """Full names of the modules that a module imports."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in walk(tree(module), functions):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: write imports out in full"
             base = str(node.module)
             names = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else base for name in names}
-    return found
+            imported |= {name if name in MODULES else base for name in names}
+    return imported
 
 
 def tier(module: str) -> int:

@@ -61,9 +61,9 @@ def test_a_planted_fault_is_found(fault: Fault, good: Path, tmp_path: Path) -> N
     audit = verify_export(out)
     assert not audit.holds
     if fault.artifact:
-        found = finding(audit, fault.artifact)
-        assert found.found == "failed"
-        assert fault.words in found.reason
+        fault_finding = finding(audit, fault.artifact)
+        assert fault_finding.found == "failed"
+        assert fault.words in fault_finding.reason
     else:
         assert fault.words in " ".join(audit.problems)
 

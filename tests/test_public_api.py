@@ -59,5 +59,5 @@ def test_importing_the_package_imports_no_framework() -> None:
         "heavy = {'torch', 'numpy', 'onnx', 'coremltools', 'executorch', 'pydantic', 'typer'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -50,10 +50,10 @@ def test_the_ratio_is_of_neighbouring_blocks(monkeypatch: pytest.MonkeyPatch) ->
     clock = Clock(monkeypatch)
     slow = clock.call("slow", lambda: int(3e6 * (1 + clock.now / 1e10)))
     fast = clock.call("fast", lambda: int(2e6 * (1 + clock.now / 1e10)))
-    found = pairing.compare(slow, fast, pairs=20, threads=1)
-    assert found.ratio == pytest.approx(1.5, rel=0.01)
-    assert found.quartiles[0] <= found.ratio <= found.quartiles[1]
-    assert found.pairs == 20
+    paired = pairing.compare(slow, fast, pairs=20, threads=1)
+    assert paired.ratio == pytest.approx(1.5, rel=0.01)
+    assert paired.quartiles[0] <= paired.ratio <= paired.quartiles[1]
+    assert paired.pairs == 20
 
 
 def test_the_blocks_take_turns_in_going_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,35 +126,37 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Evidence:
+def evidence(tmp_path: Path) -> Evidence:
     """What an export of it would have left."""
     reference_io.save(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)
 
 
-def test_a_benchmark_of_other_samples_is_refused(subject: Subject, found: Evidence, tmp_path: Path) -> None:
+def test_a_benchmark_of_other_samples_is_refused(
+    subject: Subject, evidence: Evidence, tmp_path: Path
+) -> None:
     """Figures of different photos cannot be compared."""
-    assert len(measure.calibration(subject, found)) == 16
+    assert len(measure.calibration(subject, evidence)) == 16
     known = reference_io.load(tmp_path / "verification.npz")
     changed = replace(known, inputs=tuple(a * 0.5 for a in known.inputs))
     reference_io.save(changed, tmp_path / "verification.npz")
     with pytest.raises(RuntimeError, match="other samples"):
-        measure.calibration(subject, found)
+        measure.calibration(subject, evidence)
 
 
 @pytest.mark.slow
 def test_a_plain_library_call_is_measured_and_printed(
-    subject: Subject, found: Evidence, tmp_path: Path
+    subject: Subject, evidence: Evidence, tmp_path: Path
 ) -> None:
     """Quantised into a real file, run on unseen digits, timed against itself, and shown with its figures."""
     path = tmp_path / "plain.onnx"
-    row = measure.quantise(subject, "quantize_static MinMax", found, path)
+    row = measure.quantise(subject, "quantize_static MinMax", evidence, path)
     assert (row.status, row.reason) == ("ran", "")
     assert row.quantized == 1.0
     assert row.size_bytes == path.stat().st_size
     assert row.sqnr_db is not None
     assert 10 < row.sqnr_db < 60
-    row = replace(row, latency=measure.latency(path, path, "onnx-int8", found, 3, 1))
+    row = replace(row, latency=measure.latency(path, path, "onnx-int8", evidence, 3, 1))
     assert row.latency is not None
     assert 0.5 < row.latency.ratio < 2
     printed = shown(subject, [row])
@@ -169,7 +171,7 @@ def shown(subject: Subject, rows: list[Row]) -> str:
 
 
 def test_a_method_that_fails_is_a_row_with_its_words(
-    subject: Subject, found: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    subject: Subject, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What another library cannot do with a model is a result."""
 
@@ -178,7 +180,7 @@ def test_a_method_that_fails_is_a_row_with_its_words(
 
     method = replace(alternatives.METHODS[0], name="broken", write=write)
     monkeypatch.setattr(alternatives, "METHODS", (method,))
-    row = measure.quantise(subject, "broken", found, tmp_path / "x.pte")
+    row = measure.quantise(subject, "broken", evidence, tmp_path / "x.pte")
     assert (row.status, row.file, row.sqnr_db) == ("error", "", None)
     assert "ValueError: no such operator" in shown(subject, [row])
 
@@ -195,7 +197,7 @@ def test_the_readmes_table_has_a_line_per_row() -> None:
 
 
 def test_only_files_of_one_runtime_are_timed_against_each_other(
-    found: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ExecuTorch's against our ExecuTorch int8, ONNX Runtime's against our ONNX int8."""
     asked = []
@@ -216,26 +218,26 @@ def test_only_files_of_one_runtime_are_timed_against_each_other(
     ]
     broken = Row("m", "quantize_static MinMax", "onnxruntime", "int8", reason="no")
     plan = quantization.Plan(tmp_path, 16, 2, 1, (), search=False, slow=False)
-    timed = quantization.timed([*rows, broken], plan, found)
+    timed = quantization.timed([*rows, broken], plan, evidence)
     assert {other for name, other, _ in asked if name.startswith("NNCF")} == {"ours onnx-int8.file"}
     assert {o for n, o, _ in asked if n.startswith("XNNPACK")} == {"ours executorch-xnnpack-int8.file"}
     assert [row.latency is None for row in timed] == [False] * 4 + [True]
 
 
 def test_what_an_alternative_made_is_kept_until_something_changes(
-    subject: Subject, found: Evidence, tmp_path: Path
+    subject: Subject, evidence: Evidence, tmp_path: Path
 ) -> None:
     """Another version of a package, other weights, or a file that is gone: it is made again."""
     subject.checkpoint.write_bytes(b"weights")
     path = tmp_path / "plain.onnx"
     path.write_bytes(b"model")
     row = Row("cnn", "plain", "onnxruntime", "int8", file=str(path), sqnr_db=20.0)
-    key = kept.key(subject, "plain", found, {"onnx": "1"})
+    key = kept.key(subject, "plain", evidence, {"onnx": "1"})
     kept.put(path, key, row)
     assert kept.get(path, key) == row
-    assert kept.get(path, kept.key(subject, "plain", found, {"onnx": "2"})) is None
+    assert kept.get(path, kept.key(subject, "plain", evidence, {"onnx": "2"})) is None
     subject.checkpoint.write_bytes(b"other weights")
-    assert kept.get(path, kept.key(subject, "plain", found, {"onnx": "1"})) is None
+    assert kept.get(path, kept.key(subject, "plain", evidence, {"onnx": "1"})) is None
     path.unlink()
     assert kept.get(path, key) is None
 

@@ -339,9 +339,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def states(killed: Path, tmp_path: Path) -> list[Path]:
-    found = [shutil.copytree(p, tmp_path / p.name) / "out" for p in sorted(killed.glob("[0-9]*"))]
-    assert len(found) > 12
-    return found
+    copies = [shutil.copytree(p, tmp_path / p.name) / "out" for p in sorted(killed.glob("[0-9]*"))]
+    assert len(copies) > 12
+    return copies
 
 
 class TestKilled:

@@ -61,8 +61,8 @@ def doubts(name: str, title: str, stated: tuple[tuple[str, str], ...], published
     return (
         f"The network is taken for {title} by its tensors alone. These tensors also fit {several}variants "
         f"that differ in {_no_trace(name)}: none of that leaves a trace in a state_dict. {_spoken(stated)}"
-        "If in doubt, check photos whose class you know (`--expect PHOTO=CLASS`), or name your own network with "
-        "`--arch mypkg.nets:make_net`.",
+        "If in doubt, check photos whose class you know (`--expect PHOTO=CLASS`), or name your own network "
+        "with `--arch mypkg.nets:make_net`.",
     )
 
 

@@ -43,7 +43,7 @@ def check(out: Path, manifest: Manifest) -> None:
     page = inside(out, PAGE)
     if not page.is_file():
         raise VerificationError(f"{page} is missing.", "Export it again.", code="EM-CHANGED")
-    if kept.page_sha256 is not None and files.digest_file(page) != kept.page_sha256:
+    if manifest.page_sha256 is not None and files.digest_file(page) != manifest.page_sha256:
         raise VerificationError(
             f"{page} is not the file that was exported.", "Export it again.", code="EM-CHANGED"
         )

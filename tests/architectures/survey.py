@@ -95,8 +95,8 @@ def shapes(name: str, **arguments: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
 
-def _same(one: str, other: str, options: dict[str, bool]) -> bool:
-    return shapes(one, **options) == shapes(other, **options)
+def _same(first: str, second: str, options: dict[str, bool]) -> bool:
+    return shapes(first, **options) == shapes(second, **options)
 
 
 def _patterns(name: str, options: dict[str, bool], classes: int) -> dict[str, list[int | str]]:

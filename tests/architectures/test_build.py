@@ -207,11 +207,11 @@ def test_float_twin_is_preferred() -> None:
 def test_transform_input_is_the_users_to_say() -> None:
     """GoogLeNet's tensors don't tell whether it re-normalises: a note says so, and an argument settles it."""
     tensors = state("googlenet", aux_logits=False)
-    silent, told = (build(checkpoint(tensors), arch_args=a) for a in ({}, {"transform_input": "true"}))
+    silent, explicit = (build(checkpoint(tensors), arch_args=a) for a in ({}, {"transform_input": "true"}))
     assert not silent.module.transform_input
-    assert told.module.transform_input
+    assert explicit.module.transform_input
     assert any("transform_input" in note for note in silent.notes)
-    assert not any("transform_input" in note for note in told.notes)
+    assert not any("transform_input" in note for note in explicit.notes)
 
 
 def test_transform_input_of_the_published_file() -> None:

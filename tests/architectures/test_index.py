@@ -31,10 +31,10 @@ def test_every_network_is_told_apart(entry: Entry) -> None:
     """A network's own shapes fit it, and no other entry, whatever its classes, channels and image size."""
     shapes = filled(entry)
     assert [e.title for e in ENTRIES if e.compare(shapes).exact] == [entry.title]
-    found = index.identify(shapes)
-    assert found is not None
-    assert found[0] is entry
-    assert {symbol: size for symbol, size in SIZES.items() if entry.first(symbol)} == found[1].bindings  # type: ignore[arg-type]
+    match = index.identify(shapes)
+    assert match is not None
+    assert match[0] is entry
+    assert {symbol: size for symbol, size in SIZES.items() if entry.first(symbol)} == match[1].bindings  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
@@ -67,9 +67,9 @@ def test_published_hashes_are_unique() -> None:
 def test_counters_may_be_missing() -> None:
     """Files from before PyTorch 1.0, without num_batches_tracked, match."""
     shapes = {k: s for k, s in filled(by_name("resnet18")).items() if not k.endswith("num_batches_tracked")}
-    found = index.identify(shapes)
-    assert found is not None
-    assert found[0].name == "resnet18"
+    match = index.identify(shapes)
+    assert match is not None
+    assert match[0].name == "resnet18"
 
 
 def changed(**changes: Shape | None) -> dict[str, Shape]:

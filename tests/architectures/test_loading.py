@@ -223,10 +223,10 @@ def trained(make: Maker) -> nn.Module:
     return net
 
 
-def answers_alike(one: nn.Module, other: nn.Module, *shape: int) -> bool:
+def answers_alike(net: nn.Module, twin: nn.Module, *shape: int) -> bool:
     x = torch.rand(*(shape or (2, 4)))
     with torch.inference_mode():
-        first, second = one(x), other(x)
+        first, second = net(x), twin(x)
     if isinstance(first, tuple):
         first, second = first[0], second[0]
     return torch.allclose(first, second, rtol=1e-5, atol=1e-6)
@@ -450,9 +450,9 @@ def test_old_files_lack_counters_and_tied_tensors(tmp_path: Path) -> None:
     net, fresh = trained(Inner), Inner()
     loaded(tmp_path, {k: v for k, v in net.state_dict().items() if "num_batches" not in k}, fresh)
     assert answers_alike(net, fresh)
-    one, other = trained(tied), tied()
-    notes = loaded(tmp_path, {k: v for k, v in one.state_dict().items() if k != "1.weight"}, other)
-    assert answers_alike(one, other)
+    net, twin = trained(tied), tied()
+    notes = loaded(tmp_path, {k: v for k, v in net.state_dict().items() if k != "1.weight"}, twin)
+    assert answers_alike(net, twin)
     assert "1.weight is 0.weight, which the file stores once" in notes
 
 
@@ -531,8 +531,8 @@ class LastChannels(nn.Module):
 
 def last_channels() -> nn.Module:
     net: Any = LastChannels()
-    kept: nn.Module = net.to(memory_format=torch.channels_last)
-    return kept
+    moved: nn.Module = net.to(memory_format=torch.channels_last)
+    return moved
 
 
 def test_every_tensor_is_laid_out_plainly() -> None:

@@ -36,11 +36,11 @@ def latency(
     serial: str = "R58N",
     **changes: Any,
 ) -> DeviceLatency:
-    found = DeviceLatency(
+    default = DeviceLatency(
         evidence, PHONE | {"serial": serial}, p90_ms - 1, p90_ms, (p90_ms - 0.2, p90_ms + 0.2), 5, 1000, (),
         1e-6, verdict, budget_ms=15.0, launch_ms=((p90_ms - 2,) * 2 + (p90_ms - 1,) + (p90_ms,) * 2,) * 5,
     )  # fmt: skip
-    return replace(found, **changes)
+    return replace(default, **changes)
 
 
 SIMULATED = latency(3.0, "simulated", "not_measured", serial="emulator")
@@ -49,9 +49,9 @@ SLOW = latency(20.0, verdict="fail")
 NEAR = latency(15.0, verdict="inconclusive")
 
 
-def measured(**found: DeviceLatency) -> Report:
+def measured(**latencies: DeviceLatency) -> Report:
     """The sample export with latencies written into it, by artifact (dashes as underscores)."""
-    by_name = {name.replace("_", "-"): (item,) for name, item in found.items()}
+    by_name = {name.replace("_", "-"): (item,) for name, item in latencies.items()}
     return bench.updated(sample.report(), by_name, {}, 15.0)
 
 
@@ -78,8 +78,8 @@ class TestManifest:
     def test_the_fields_of_the_contract(self) -> None:
         """Scripts read these, in this order; additions come after."""
         rows = json.loads(manifest.dump(measured(executorch_xnnpack_int8=SLOW)))["artifacts"]
-        found = next(r["device_latency"] for r in rows if r["name"] == "executorch-xnnpack-int8")
-        assert list(found)[:10] == [
+        row = next(r["device_latency"] for r in rows if r["name"] == "executorch-xnnpack-int8")
+        assert list(row)[:10] == [
             "evidence", "device", "p50_ms", "p90_ms", "p90_ci_ms", "launches", "samples", "flags",
             "max_error", "verdict",
         ]  # fmt: skip
@@ -118,12 +118,12 @@ class TestManifest:
             manifest.load(tmp_path / "manifest.json")
 
     @pytest.mark.parametrize("claim", ["pass", "fail", "inconclusive"])
-    @pytest.mark.parametrize("found", [None, SIMULATED, HOST])
+    @pytest.mark.parametrize("claimed", [None, SIMULATED, HOST])
     def test_a_budget_verdict_without_a_phone_is_refused(
-        self, claim: str, found: DeviceLatency | None, tmp_path: Path
+        self, claim: str, claimed: DeviceLatency | None, tmp_path: Path
     ) -> None:
         """Nothing but a real phone's measurement of the chosen artifact decides."""
-        report = measured(executorch_xnnpack_int8=found) if found else sample.report()
+        report = measured(executorch_xnnpack_int8=claimed) if claimed else sample.report()
         content = json.loads(manifest.dump(report))
         content["verdict"]["budget"] = claim
         (tmp_path / "manifest.json").write_text(json.dumps(content))
@@ -135,7 +135,7 @@ class TestVerdict:
     """Of the chosen artifact, from phones only."""
 
     @pytest.mark.parametrize(
-        ("found", "expected"),
+        ("latencies", "expected"),
         [
             ((), "not_measured"),
             ((latency(),), "pass"),
@@ -149,9 +149,9 @@ class TestVerdict:
             ((replace(latency(), budget_ms=30.0),), "not_measured"),
         ],
     )
-    def test_the_worst_phone_counts(self, found: tuple[DeviceLatency, ...], expected: str) -> None:
+    def test_the_worst_phone_counts(self, latencies: tuple[DeviceLatency, ...], expected: str) -> None:
         """Several devices: all of them must meet the budget; another budget's verdict is none."""
-        assert budget.budget_verdict(found, 15.0) == expected
+        assert budget.budget_verdict(latencies, 15.0) == expected
 
     def test_it_follows_the_chosen_artifact(self) -> None:
         """Another artifact that is fast enough does not help."""
@@ -174,8 +174,8 @@ class TestChoice:
     RUNNABLE = ("executorch-xnnpack-fp32", "executorch-xnnpack-int8", "onnx-fp32", "onnx-fp16")
 
     def everything(self, **changes: DeviceLatency) -> Report:
-        found = {name.replace("-", "_"): latency(10.0 + i) for i, name in enumerate(self.RUNNABLE)}
-        return measured(**(found | changes))
+        latencies = {name.replace("-", "_"): latency(10.0 + i) for i, name in enumerate(self.RUNNABLE)}
+        return measured(**(latencies | changes))
 
     def test_the_fastest_on_the_device_ships(self) -> None:
         """Although another was faster here."""
@@ -192,8 +192,8 @@ class TestChoice:
 
     def test_simulated_figures_choose_nothing(self) -> None:
         """However complete."""
-        found = {name.replace("-", "_"): SIMULATED for name in self.RUNNABLE}
-        assert measured(**found).selection_reason == sample.report().selection_reason
+        latencies = {name.replace("-", "_"): SIMULATED for name in self.RUNNABLE}
+        assert measured(**latencies).selection_reason == sample.report().selection_reason
 
     def test_different_phones_are_not_compared(self) -> None:
         """One artifact on one phone, the others on another."""
@@ -210,22 +210,22 @@ class TestSelection:
 
     def test_the_chosen_one_by_default(self) -> None:
         """One phone, one artifact, one minute."""
-        found = artifacts.selection(sample.report())
-        assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-int8"]
+        selection = artifacts.selection(sample.report())
+        assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-int8"]
 
     def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
         """As for an export with --no-verify's opposite: passed, but not chosen."""
-        found = artifacts.selection(replace(sample.report(), selected=None))
-        assert [a.variant.name for a in found.artifacts] == ["executorch-xnnpack-fp32"]
+        selection = artifacts.selection(replace(sample.report(), selected=None))
+        assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-fp32"]
 
     def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
         """Nothing is left out silently."""
-        found = artifacts.selection(sample.report(), every=True)
-        assert {a.variant.name for a in found.artifacts} == set(TestChoice.RUNNABLE)
-        assert "no backend" in found.skipped["executorch-vulkan-fp16"]
-        assert found.skipped["onnx-int8"] == "it is failed, not passed"
+        selection = artifacts.selection(sample.report(), every=True)
+        assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
+        assert "no backend" in selection.skipped["executorch-vulkan-fp16"]
+        assert selection.skipped["onnx-int8"] == "it is failed, not passed"
         everything = {a.variant.name for a in sample.artifacts()}
-        assert {a.variant.name for a in found.artifacts} | set(found.skipped) == everything
+        assert {a.variant.name for a in selection.artifacts} | set(selection.skipped) == everything
 
     @pytest.mark.parametrize("name", ["executorch-vulkan-fp16", "onnx-int8", "nonsense"])
     def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
@@ -335,16 +335,16 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as caught:
         main(["bench", str(out), "--device", "host", "--artifact", name, *short])
     assert caught.value.code == 19
-    told = capsys.readouterr()
-    assert "HOST" in told.out
-    assert "NOT MEASURED" in told.out
-    assert "No real phone ran it" in told.err
+    output = capsys.readouterr()
+    assert "HOST" in output.out
+    assert "NOT MEASURED" in output.out
+    assert "No real phone ran it" in output.err
     listed = manifest.load(out / "manifest.json")
-    found = next(a.device_latency for a in listed.artifacts if a.name == name)
-    assert found is not None
-    assert (found.evidence, found.verdict, found.problem) == ("host", "not_measured", "")
-    assert found.max_error is not None
-    assert found.max_error < 1e-5
+    measurement = next(a.device_latency for a in listed.artifacts if a.name == name)
+    assert measurement is not None
+    assert (measurement.evidence, measurement.verdict, measurement.problem) == ("host", "not_measured", "")
+    assert measurement.max_error is not None
+    assert measurement.max_error < 1e-5
     assert listed.verdict.budget == "not_measured"
     assert f"device/{name}-host.jsonl" in {item.file for item in listed.evidence.files}
     assert "HOST" in (out / "report.html").read_text()

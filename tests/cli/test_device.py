@@ -93,10 +93,10 @@ def run(
         return {device.serial: outcome(device.serial, works, plan) for device in devices}
 
     def outcome(serial: str, works: Sequence[BenchTask], plan: BenchConfig) -> Outcome:
-        said = phones[serial]
-        if isinstance(said, Exception):
-            return Outcome(serial, error=said)
-        return Outcome(serial, results=tuple(phone(serial, work, plan, **said) for work in works))
+        answer = phones[serial]
+        if isinstance(answer, Exception):
+            return Outcome(serial, error=answer)
+        return Outcome(serial, results=tuple(phone(serial, work, plan, **answer) for work in works))
 
     monkeypatch.setattr(bench, "connect", lambda _names: [SimpleNamespace(serial=name) for name in phones])
     monkeypatch.setattr(all_devices, "bench_all", answer)
@@ -113,7 +113,7 @@ class TestExitCodes:
     """What a script sees."""
 
     @pytest.mark.parametrize(
-        ("said", "code", "word"),
+        ("answer", "code", "word"),
         [
             ({"ms": FAST}, 0, "PASS"),
             ({"ms": OVER}, 17, "FAIL"),
@@ -126,7 +126,7 @@ class TestExitCodes:
     )
     def test_the_verdict_is_the_exit_code(
         self,
-        said: dict[str, Any],
+        answer: dict[str, Any],
         code: int,
         word: str,
         out: Path,
@@ -134,13 +134,13 @@ class TestExitCodes:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """And the terminal, the manifest and the page say the same."""
-        assert run(out, monkeypatch, {"R58N": said}) == code
-        told = capsys.readouterr()
-        assert word in told.out
+        assert run(out, monkeypatch, {"R58N": answer}) == code
+        output = capsys.readouterr()
+        assert word in output.out
         assert word in (out / "report.html").read_text()
         listed = manifest.load(out / "manifest.json")
         assert row(listed).verdict == listed.verdict.budget == word.lower().replace(" ", "_")
-        assert ("SIMULATED" in told.out) == (code == 19)
+        assert ("SIMULATED" in output.out) == (code == 19)
 
     def test_wrong_outputs_fail_with_the_reason(
         self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -162,8 +162,8 @@ class TestExitCodes:
         """Whichever came first; both are shown and kept."""
         known = {"a": {"ms": FAST}, "b": {"ms": OVER}}
         assert run(out, monkeypatch, {serial: known[serial] for serial in order}) == 17
-        told = capsys.readouterr().out
-        assert told.index("a: Mi 10T Pro") != told.index("b: Mi 10T Pro")
+        output = capsys.readouterr().out
+        assert output.index("a: Mi 10T Pro") != output.index("b: Mi 10T Pro")
         listed = manifest.load(out / "manifest.json")
         assert row(listed).device["serial"] == "b"
         assert len(next(a for a in listed.artifacts if a.name == CHOSEN).device_latencies) == 2
@@ -174,9 +174,9 @@ class TestExitCodes:
         """They are written, and the exit code is the failure's."""
         gone = harness.Disconnected("It went away.", "Plug it in.")
         assert run(out, monkeypatch, {"a": {"ms": FAST}, "b": gone}) == 16
-        told = capsys.readouterr()
-        assert "b: It went away. Plug it in." in told.out
-        assert "It went away." in told.err
+        output = capsys.readouterr()
+        assert "b: It went away. Plug it in." in output.out
+        assert "It went away." in output.err
         assert row(manifest.load(out / "manifest.json")).verdict == "pass"
 
     def test_nothing_is_written_when_nothing_was_measured(
@@ -198,16 +198,16 @@ class TestExitCodes:
 
 
 def row(listed: Manifest) -> Any:
-    found = next(a for a in listed.artifacts if a.name == CHOSEN).device_latency
-    assert found is not None
-    return found
+    measurement = next(a for a in listed.artifacts if a.name == CHOSEN).device_latency
+    assert measurement is not None
+    return measurement
 
 
-def shown(width: int, *found: DeviceLatency) -> str:
+def shown(width: int, *latencies: DeviceLatency) -> str:
     """The terminal's words on latencies of one artifact with a long name."""
     console = Console(file=io.StringIO(), width=width)
-    report = measured(executorch_xnnpack_int8=found[0])
-    tables.print_bench(report, [(CHOSEN, item) for item in found], {}, {}, console)
+    report = measured(executorch_xnnpack_int8=latencies[0])
+    tables.print_bench(report, [(CHOSEN, item) for item in latencies], {}, {}, console)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -239,7 +239,7 @@ class TestTerminal:
         ]
 
     @pytest.mark.parametrize(
-        ("found", "words", "never"),
+        ("measurement", "words", "never"),
         [
             (latency(), ["measured", "PASS", "within budget on the device"], ["SIMULATED", "HOST"]),
             (SLOW, ["measured", "FAIL", "over budget on the device"], ["SIMULATED", "HOST"]),
@@ -249,19 +249,21 @@ class TestTerminal:
         ],
         ids=["pass", "fail", "inconclusive", "simulated", "host"],
     )
-    def test_each_kind_of_evidence(self, found: DeviceLatency, words: list[str], never: list[str]) -> None:
+    def test_each_kind_of_evidence(
+        self, measurement: DeviceLatency, words: list[str], never: list[str]
+    ) -> None:
         """Nobody mistakes one for the other."""
-        told = " ".join(shown(80, found).split())
-        assert all(word in told for word in words), told
-        table = told.split("Budget")[0]
-        assert not any(word in table for word in never), told
+        output = " ".join(shown(80, measurement).split())
+        assert all(word in output for word in words), output
+        table = output.split("Budget")[0]
+        assert not any(word in table for word in never), output
 
     def test_a_very_fast_model_loses_no_word(self) -> None:
         """Its figures are the widest: 0.00712 ms."""
         tiny = replace(HOST, p50_ms=0.00651, p90_ms=0.00712, p90_ci_ms=(0.00651, 0.00799), p99_ms=0.00811)
-        told = shown(80, tiny)
-        assert "…" not in told
-        assert all(word in told for word in ("0.00712", "0.00799", "HOST", "NOT MEASURED"))
+        output = shown(80, tiny)
+        assert "…" not in output
+        assert all(word in output for word in ("0.00712", "0.00799", "HOST", "NOT MEASURED"))
 
     def test_the_budget_is_said_once(self) -> None:
         """Not measured is one line, not three."""
@@ -270,18 +272,23 @@ class TestTerminal:
     def test_each_device_is_described_above_its_table(self) -> None:
         """Serial, model, SoC, Android, runtime, threads, power."""
         about = {"chip": "snapdragon865", "android": "12", "runtime": "executorch 1.4.1", "threads": 4}
-        one = replace(SLOW, device={**SLOW.device, **about, "power": "usb"})
-        told = shown(120, one, latency(serial="other"))
+        slow = replace(SLOW, device={**SLOW.device, **about, "power": "usb"})
+        output = shown(120, slow, latency(serial="other"))
         who = "R58N: Galaxy S20 FE, snapdragon865 (SM8250)"
         described = f"{who}, Android 12, executorch 1.4.1, 4 threads, on USB power"
-        assert described in told
-        assert told.index(described) < told.index("FAIL") < told.index("other: Galaxy") < told.index("PASS")
+        assert described in output
+        assert (
+            output.index(described)
+            < output.index("FAIL")
+            < output.index("other: Galaxy")
+            < output.index("PASS")
+        )
 
     def test_flags_of_several_launches_are_one_line(self) -> None:
         """The manifest keeps each."""
         flags = tuple(f"spread: launch {n}: p90 is 1.{n}5 times p50" for n in range(3))
-        told = shown(80, replace(NEAR, flags=flags))
-        assert f"{CHOSEN}: spread: launches 0, 1, 2: p90 is 1.05-1.25 times p50" in " ".join(told.split())
+        output = shown(80, replace(NEAR, flags=flags))
+        assert f"{CHOSEN}: spread: launches 0, 1, 2: p90 is 1.05-1.25 times p50" in " ".join(output.split())
 
     def test_a_choice_that_was_not_measured_is_said(self) -> None:
         """--artifact measures another one: its verdict is not the export's."""
@@ -305,11 +312,15 @@ def test_export_and_bench_in_one_command(
     with pytest.raises(SystemExit) as caught:
         main([*export, *net, "--precisions", "fp32", "--threads", "1", "--bench", "--device", "host"])
     assert caught.value.code == 19
-    told = capsys.readouterr()
-    assert "HOST" in told.out
-    assert "No real phone ran it" in told.err
+    output = capsys.readouterr()
+    assert "HOST" in output.out
+    assert "No real phone ran it" in output.err
     listed = manifest.load(tmp_path / "out" / "manifest.json")
-    (found,) = (a.device_latency for a in listed.artifacts if a.name == listed.selected)
-    assert found is not None
-    assert (found.evidence, found.launches, found.problem) == ("host", BenchConfig.launches, "")
+    (measurement,) = (a.device_latency for a in listed.artifacts if a.name == listed.selected)
+    assert measurement is not None
+    assert (measurement.evidence, measurement.launches, measurement.problem) == (
+        "host",
+        BenchConfig.launches,
+        "",
+    )
     assert verify_export(tmp_path / "out").holds

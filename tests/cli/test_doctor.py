@@ -137,7 +137,7 @@ def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name:
 
 
 @pytest.mark.parametrize(
-    ("name", "answer", "what", "state", "detail"),
+    ("name", "answer", "title", "state", "detail"),
     [
         ("executorch", {"backends": ["QnnBackend"]}, "ExecuTorch XNNPACK runtime", "missing", "QnnBackend"),
         ("executorch", {"backends": ["VulkanBackend"]}, "ExecuTorch Vulkan runtime", "ok", "registered"),
@@ -160,11 +160,11 @@ def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name:
     ],
 )
 def test_what_a_probe_says_is_reported(
-    healthy: dict[str, Probe], name: str, answer: dict[str, object], what: str, state: str, detail: str
+    healthy: dict[str, Probe], name: str, answer: dict[str, object], title: str, state: str, detail: str
 ) -> None:
     """Each answer leads to its state, with the reason."""
     healthy[name] = Probe(answer)
-    finding = findings()[what]
+    finding = findings()[title]
     assert finding.state == state
     assert detail in finding.detail
 
@@ -247,9 +247,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bare")
 def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
     """Nothing of it ever means that an export cannot run."""
-    found = phone_findings()
-    assert {finding.state for finding in found.values()} == {"limited"}
-    assert {what: finding.fix.split(",")[0] for what, finding in found.items()} == {
+    by_title = phone_findings()
+    assert {finding.state for finding in by_title.values()} == {"limited"}
+    assert {title: finding.fix.split(",")[0] for title, finding in by_title.items()} == {
         "adb": "apt-get install adb",
         "adbutils": "pip install 'export-mobile[android]'",
         "scipy": "pip install 'export-mobile[android]'",
@@ -269,7 +269,9 @@ def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> N
 def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which of its packages is not there, what needs it, and how to get it; other extras are as before."""
     package = extras.EXTRAS[name].packages[-1]
-    installed = {one for extra in extras.EXTRAS.values() for one in extra.packages} - {package}
+    installed = {package_name for extra in extras.EXTRAS.values() for package_name in extra.packages} - {
+        package
+    }
 
     def version(wanted: str) -> str:
         if wanted not in installed:
@@ -277,12 +279,12 @@ def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.Mo
         return "1.2"
 
     monkeypatch.setattr(metadata, "version", version)
-    found = {finding.what: finding for finding in extras.examine()}
-    mine = found.pop(f"Extra {name}")
+    by_title = {finding.what: finding for finding in extras.examine()}
+    mine = by_title.pop(f"Extra {name}")
     assert (mine.state, mine.fix) == ("limited", f"pip install 'export-mobile[{name}]'")
     assert mine.detail == f"not installed: {package}; only needed {extras.EXTRAS[name].purpose}"
-    assert {finding.state for finding in found.values() if package not in finding.detail} == {"ok"}
-    assert all("1.2" in finding.detail for finding in found.values() if finding.state == "ok")
+    assert {finding.state for finding in by_title.values() if package not in finding.detail} == {"ok"}
+    assert all("1.2" in finding.detail for finding in by_title.values() if finding.state == "ok")
 
 
 def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
@@ -313,9 +315,9 @@ def test_the_ndk(
         (tmp_path / "build/cmake/android.toolchain.cmake").touch()
         (tmp_path / "source.properties").write_text(f"Pkg.Desc = NDK\nPkg.Revision = {revision}\n")
     monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
-    found = phone_findings()["Android NDK"]
-    assert found.state == state
-    assert words in found.detail
+    finding = phone_findings()["Android NDK"]
+    assert finding.state == state
+    assert words in finding.detail
 
 
 def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,8 +329,8 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
         return Path("runner")
 
     monkeypatch.setattr(build, "find_runner", find)
-    found = phone_findings()["Runner, android-arm64"]
-    assert found.detail == "built for executorch, onnxruntime, not for torchscript"
-    assert found.fix == "build --for android-arm64"
+    finding = phone_findings()["Runner, android-arm64"]
+    assert finding.detail == "built for executorch, onnxruntime, not for torchscript"
+    assert finding.fix == "build --for android-arm64"
     monkeypatch.setattr(build, "find_runner", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"

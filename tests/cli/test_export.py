@@ -66,8 +66,8 @@ def test_help_answers_quickly_and_imports_no_framework() -> None:
         " 'adbutils'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_version() -> None:
@@ -78,9 +78,9 @@ def test_the_version() -> None:
 @pytest.mark.parametrize("command", ["export", "bench", "devices", "inspect", "verify", "targets", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     """--help says what it does."""
-    found = run(command, "--help")
-    assert found.returncode == 0
-    assert "Usage" in found.stdout
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
 
 
 def test_an_unknown_target_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,11 +172,11 @@ def damaged_checkpoints(folder: Path) -> dict[str, tuple[Path, int]]:
         "one extra": good | {"extra.weight": torch.ones(3)},
         "one transposed": good | {"head.weight": good["head.weight"].T.contiguous()},
     }
-    found: dict[str, tuple[Path, int]] = {}
+    damaged: dict[str, tuple[Path, int]] = {}
     for name, content in cases.items():
         path = folder / f"{name}.pth"
         torch.save(content, path)
-        found[name] = (path, 4)
+        damaged[name] = (path, 4)
     whole = exports.checkpoint("cnn").read_bytes()
     for name, data in {
         "empty": b"",
@@ -187,8 +187,8 @@ def damaged_checkpoints(folder: Path) -> dict[str, tuple[Path, int]]:
     }.items():
         path = folder / f"{name}.pth"
         path.write_bytes(data)
-        found[name] = (path, 3)
-    return found
+        damaged[name] = (path, 3)
+    return damaged
 
 
 @pytest.mark.slow
@@ -210,17 +210,17 @@ def test_inspect_says_what_is_in_the_file() -> None:
     """Kind, network, parameters and FLOPs, for people and for machines."""
     arguments: list[str | Path] = ["inspect", exports.checkpoint("cnn"), "--arch", "tests.nets:TinyCnn"]
     arguments += ["--input-shape", "1x1x8x8"]
-    found = json.loads(run(*arguments, "--json").stdout)
-    assert found["parameters"] == sum(p.numel() for p in nets.trained("cnn").parameters())
-    assert found["flops"] > 0
-    assert found["kind"] == "container"
+    inspection = json.loads(run(*arguments, "--json").stdout)
+    assert inspection["parameters"] == sum(p.numel() for p in nets.trained("cnn").parameters())
+    assert inspection["flops"] > 0
+    assert inspection["kind"] == "container"
     assert "tests.nets:TinyCnn" in run(*arguments).stdout
 
 
 def test_targets_as_json_names_all_eight() -> None:
     """Every phone the README promises."""
-    found = json.loads(run("targets", "--json").stdout)
-    assert set(found) == {
+    listed = json.loads(run("targets", "--json").stdout)
+    assert set(listed) == {
         "snapdragon865",
         "snapdragon888",
         "snapdragon8gen1",
@@ -307,10 +307,10 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("cannot mount a file system here")
     try:
-        found = run(exports.checkpoint("cnn"), *EXPORT, "--formats", "onnx", "-o", small / "out")
-        assert found.returncode == 8, found.stderr
-        assert "No space left" in found.stderr
-        assert "Traceback" not in found.stderr
+        result = run(exports.checkpoint("cnn"), *EXPORT, "--formats", "onnx", "-o", small / "out")
+        assert result.returncode == 8, result.stderr
+        assert "No space left" in result.stderr
+        assert "Traceback" not in result.stderr
         assert not (small / "out").exists()
     finally:
         subprocess.run(["umount", str(small)], check=True)
@@ -319,12 +319,12 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_inspect_of_an_unknown_network_still_says_what_is_in_the_file() -> None:
     """The contents and the nearest candidates are what someone needs to go on; the exit code says unknown."""
-    found = run("inspect", exports.checkpoint("cnn"))
-    assert found.returncode == 4
-    assert "state_dict" in found.stdout
-    assert "epoch" in found.stdout
-    assert "--arch" in found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
+    result = run("inspect", exports.checkpoint("cnn"))
+    assert result.returncode == 4
+    assert "state_dict" in result.stdout
+    assert "epoch" in result.stdout
+    assert "--arch" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_old_name_of_the_calibration_sweep_works_with_a_notice() -> None:

@@ -38,12 +38,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> str:
-    found = CliRunner().invoke(app, ["history", *arguments], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.output
+    result = CliRunner().invoke(app, ["history", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
-def told(*arguments: str) -> Any:
+def parsed(*arguments: str) -> Any:
     return json.loads(run(*arguments, "--json"))
 
 
@@ -72,22 +72,22 @@ class TestToldApart:
 
     def test_two_phones_of_one_model(self) -> None:
         """By their serials; another phone needs none."""
-        found = self.listed({"serial": "one"}, {"serial": "two"}, {"serial": "three", "device_model": "X"})
-        assert "Mi 10T Pro one" in found
-        assert "Mi 10T Pro two" in found
-        assert "three" not in found
+        output = self.listed({"serial": "one"}, {"serial": "two"}, {"serial": "three", "device_model": "X"})
+        assert "Mi 10T Pro one" in output
+        assert "Mi 10T Pro two" in output
+        assert "three" not in output
 
     def test_two_targets(self) -> None:
         """By the target."""
-        found = self.listed({"target": "pixel8"}, {})
-        assert "mobilenet_v2 for pixel8" in found
-        assert "mobilenet_v2 for snapdragon865" in found
+        output = self.listed({"target": "pixel8"}, {})
+        assert "mobilenet_v2 for pixel8" in output
+        assert "mobilenet_v2 for snapdragon865" in output
 
     def test_what_would_be_the_same_in_every_row(self) -> None:
         """Is left out."""
-        found = self.listed({}, {})
-        assert "R5CR30ABCDE" not in found
-        assert "snapdragon865" not in found
+        output = self.listed({}, {})
+        assert "R5CR30ABCDE" not in output
+        assert "snapdragon865" not in output
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ class TestToldApart:
 def test_every_filter_filters(place: Path, arguments: tuple[str, ...], count: int) -> None:
     """As its help says."""
     extra = () if "--newest" in arguments else ("--newest", "1000")
-    assert len(told(*arguments, *extra)["sessions"]) == count
+    assert len(parsed(*arguments, *extra)["sessions"]) == count
 
 
 def test_nothing_that_fits_is_said(place: Path) -> None:
@@ -122,31 +122,31 @@ def test_nothing_that_fits_is_said(place: Path) -> None:
 
 def test_show_tells_what_changed(place: Path) -> None:
     """Facts, the judgement, and the step with its cause."""
-    found = " ".join(run("show", "key-27").split())
-    assert "R5CR30ABCDE, Mi 10T Pro" in found
-    assert "no baseline: 3 stable sessions" in found
-    assert "2026-01-25: 9.4% slower, from 8.04 to 8.80 ms." in found
-    assert "The runtime went from onnxruntime 1.22.0 to onnxruntime 1.33.0." in found
+    output = " ".join(run("show", "key-27").split())
+    assert "R5CR30ABCDE, Mi 10T Pro" in output
+    assert "no baseline: 3 stable sessions" in output
+    assert "2026-01-25: 9.4% slower, from 8.04 to 8.80 ms." in output
+    assert "The runtime went from onnxruntime 1.22.0 to onnxruntime 1.33.0." in output
 
 
 def test_show_has_everything_for_machines(place: Path) -> None:
     """Raw samples, judgement, change-points and their causes."""
-    found = told("show", "key-27")
-    assert found["judgement"]["status"] == "no_baseline"
-    assert found["changes"][0]["causes"][0]["kind"] == "tool"
-    assert found["changes"][0]["started_at"] == "2026-01-25T03:00:00+00:00"
-    assert found["durations_ns"] == [list(one.durations_ns) for one in samples().launches]
+    shown = parsed("show", "key-27")
+    assert shown["judgement"]["status"] == "no_baseline"
+    assert shown["changes"][0]["causes"][0]["kind"] == "tool"
+    assert shown["changes"][0]["started_at"] == "2026-01-25T03:00:00+00:00"
+    assert shown["durations_ns"] == [list(launch.durations_ns) for launch in samples().launches]
 
 
 def test_prune_first_only_says(place: Path) -> None:
     """Then, with --yes, it does."""
-    said = run("prune", "--keep-newest", "5")
-    assert "Would forget 14 of 31 sessions, 2026-01-01 to 2026-01-14" in said
-    assert "11 as old stay" in said
-    assert len(told("list", "--newest", "99")["sessions"]) == 31
+    output = run("prune", "--keep-newest", "5")
+    assert "Would forget 14 of 31 sessions, 2026-01-01 to 2026-01-14" in output
+    assert "11 as old stay" in output
+    assert len(parsed("list", "--newest", "99")["sessions"]) == 31
     assert "Forgot 14 of 31 sessions" in run("prune", "--keep-newest", "5", "--yes")
-    assert len(told("list", "--newest", "99")["sessions"]) == 17
-    assert told("prune", "--keep-days", "0")["sessions"] == 0
+    assert len(parsed("list", "--newest", "99")["sessions"]) == 17
+    assert parsed("prune", "--keep-days", "0")["sessions"] == 0
 
 
 def test_prune_needs_a_rule(place: Path) -> None:
@@ -165,14 +165,14 @@ def test_sessions_are_exported(place: Path, tmp_path: Path, name: str) -> None:
     """With the filters of a list."""
     assert run("export", str(tmp_path / name), "--evidence", "simulated") == f"1 rows in {tmp_path / name}.\n"
     assert (tmp_path / name).stat().st_size > 0
-    assert told("export", str(tmp_path / name), "--samples")["rows"] == NIGHTS * 1500
+    assert parsed("export", str(tmp_path / name), "--samples")["rows"] == NIGHTS * 1500
 
 
 def test_a_level_is_accepted(place: Path) -> None:
     """The key may be shortened as far as it is one session's."""
-    said = run("accept", "key-25")
-    assert "onnx-fp32 on R5CR30ABCDE: the baseline begins with the 8.8 ms of 2026-01-26 03:00 UTC" in said
-    assert told("show", "key-25")["accepted"]
+    output = run("accept", "key-25")
+    assert "onnx-fp32 on R5CR30ABCDE: the baseline begins with the 8.8 ms of 2026-01-26 03:00 UTC" in output
+    assert parsed("show", "key-25")["accepted"]
 
 
 def test_a_mistyped_place_is_an_error(tmp_path: Path) -> None:

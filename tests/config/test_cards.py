@@ -78,7 +78,7 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
     """Each table becomes the request's field."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
-    said = """
+    text = """
         budget_ms = 7.5
         labels = "classes.txt"
         architecture = { name = "mypkg.nets:make", arguments = { width = 16, norm = "layer", bias = true } }
@@ -88,7 +88,7 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
         artifacts = { formats = ["onnx"], precisions = ["fp32"], torchscript = "script" }
         preprocessing = { resize = 10, crop = [8, 9], mean = [0.5], std = [0.25], interpolation = "bicubic" }
     """
-    request = cards.request(cards.load(write(tmp_path, said)), "pixel9")
+    request = cards.request(cards.load(write(tmp_path, text)), "pixel9")
     assert (request.budget_ms, request.labels, request.samples) == (7.5, ("cat", "dog"), 9)
     assert request.arch == "mypkg.nets:make"
     assert request.arch_args == (("width", "16"), ("norm", "layer"), ("bias", "True"))
@@ -102,13 +102,13 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
     """Keys to ignore, weights of the function's own, and photos whose class is known."""
-    said = """
+    text = """
         [architecture]
         name = "mypkg.nets:make"
         weights_from_arch = true
         expect = { "cat.jpg" = 281, "~/dog.jpg" = "beagle" }
     """
-    card = write(tmp_path, said)
+    card = write(tmp_path, text)
     card.write_text(card.read_text() + 'ignore_keys = ["head.*", "aux"]\n')
     request = cards.request(cards.load(card), "pixel9")
     assert request.weights_from_arch
@@ -165,24 +165,24 @@ def test_every_path_may_begin_in_the_users_own_folder(
     for name in ("a.npz", "b.npz"):
         (tmp_path / "home" / name).touch()
     (tmp_path / "home" / "labels.txt").write_text("cat\ndog\n")
-    found = cards.request(cards.load(card), "snapdragon865")
-    assert found.labels == ("cat", "dog")
-    assert [found.checkpoint, found.calibration, found.evaluation] == [
+    request = cards.request(cards.load(card), "snapdragon865")
+    assert request.labels == ("cat", "dog")
+    assert [request.checkpoint, request.calibration, request.evaluation] == [
         tmp_path / "home" / name for name in ("net.pth", "a.npz", "b.npz")
     ]
 
 
-def small(folder: Path, **said: Any) -> Path:
+def small(folder: Path, **options: Any) -> Path:
     """A card of the tiny network of the tests."""
     source = exports.checkpoint("cnn")
     lines = [
-        f"budget_ms = {said.get('budget_ms', 5)}",
+        f"budget_ms = {options.get('budget_ms', 5)}",
         f'checkpoint = {{ path = "{source}", sha256 = "{hashlib.sha256(source.read_bytes()).hexdigest()}" }}',
         'architecture = { name = "tests.nets:TinyCnn" }',
         "inputs = [{ shape = [1, 1, 8, 8] }]",
         "preprocessing = { resize = 9, crop = [8, 8], mean = [0.4], std = [0.3] }",
         'artifacts = { formats = ["onnx-fp32"] }',
-        said.get("more", ""),
+        options.get("more", ""),
     ]
     path = folder / "tiny.toml"
     path.write_text("\n".join(lines))
@@ -198,14 +198,14 @@ def test_a_card_is_exported_as_a_checkpoint_is(
     labels = ", ".join(f'"digit {n}"' for n in range(10))
     card = small(tmp_path, more=f"labels = [{labels}]")
     main_ends([str(card), "--target", "generic-arm64", "--budget", "3"])
-    told = capsys.readouterr().out
-    found = manifest.load(tmp_path / "tiny-generic-arm64" / "manifest.json")
-    assert "tests.nets:TinyCnn" in told
-    assert found.budget_ms == 3
-    assert [row.name for row in found.artifacts] == ["onnx-fp32"]
-    assert found.labels[:2] == ("digit 0", "digit 1")
-    assert found.preprocessing is not None
-    assert found.preprocessing == Preprocessing(9, (8, 8), (0.4,), (0.3,))
+    output = capsys.readouterr().out
+    listed = manifest.load(tmp_path / "tiny-generic-arm64" / "manifest.json")
+    assert "tests.nets:TinyCnn" in output
+    assert listed.budget_ms == 3
+    assert [row.name for row in listed.artifacts] == ["onnx-fp32"]
+    assert listed.labels[:2] == ("digit 0", "digit 1")
+    assert listed.preprocessing is not None
+    assert listed.preprocessing == Preprocessing(9, (8, 8), (0.4,), (0.3,))
 
 
 def main_ends(arguments: list[str], code: int = 0) -> None:

@@ -23,7 +23,7 @@ def refused(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f'licens = "MIT"\n{WEIGHTS}', "unknown key licens. Did you mean licence?"),
         (WEIGHTS.replace("sha256", "sha"), "unknown key checkpoint.sha."),
@@ -33,13 +33,13 @@ def refused(folder: Path, text: str) -> str:
         (f"qqq = 1\n{WEIGHTS}", "Known here: checkpoint, name, description"),
     ],
 )
-def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, told: str) -> None:
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, message: str) -> None:
     """Of the table it stands in; all of that table where nothing is near."""
-    assert told in refused(tmp_path, text)
+    assert message in refused(tmp_path, text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f'budget_ms = "3"\n{WEIGHTS}', 'budget_ms is "3": input should be a valid number'),
         (f"budget_ms = -3\n{WEIGHTS}", "budget_ms is -3: input should be greater than 0"),
@@ -53,9 +53,9 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, t
         (WEIGHTS + "# " + "x" * MAX_BYTES, "at most 1048576 are read"),
     ],
 )
-def test_a_bad_value_is_told_with_its_key(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_value_is_told_with_its_key(tmp_path: Path, text: str, message: str) -> None:
     """What was seen, and what was expected."""
-    assert told in refused(tmp_path, text)
+    assert message in refused(tmp_path, text)
 
 
 def test_more_mistakes_are_counted(tmp_path: Path) -> None:

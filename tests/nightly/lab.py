@@ -47,8 +47,8 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
     edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    found = reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
-    reference_io.save(found, folder / EVIDENCE)
+    evidence = reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
+    reference_io.save(evidence, folder / EVIDENCE)
     report = change(sample.report())
     rows = []
     for row in report.artifacts:
@@ -125,11 +125,12 @@ class FakePhones:
         return bench.read(folder)[0]
 
     def _find(self, names: Sequence[str]) -> DevicePool:
-        found = {serial: SimpleNamespace(serial=serial) for serial in self.phones}
+        answering = {serial: SimpleNamespace(serial=serial) for serial in self.phones}
         known = {
-            serial: sessions.identity(serial=serial, soc=self.socs.get(serial, "SM8250")) for serial in found
+            serial: sessions.identity(serial=serial, soc=self.socs.get(serial, "SM8250"))
+            for serial in answering
         }
-        return DevicePool(found, known, self.silent, tuple(names))
+        return DevicePool(answering, known, self.silent, tuple(names))
 
     def _bench(
         self,
@@ -163,13 +164,13 @@ class FakePhones:
 
     def _session(self, serial: str, work: BenchTask, plan: BenchConfig) -> Session | Failed:
         place = (serial, work.path.parent.name, work.name)
-        said = self.answer(serial, work, self.asked.count(place))
+        answer = self.answer(serial, work, self.asked.count(place))
         self.asked.append(place)
-        if isinstance(said, HarnessError):
-            return Failed(work, said)
+        if isinstance(answer, HarnessError):
+            return Failed(work, answer)
         from datetime import UTC, datetime
 
-        measured = phone(serial, work, plan, [said] * 4)
+        measured = phone(serial, work, plan, [answer] * 4)
         return replace(measured, started_at=datetime.now(UTC).isoformat())
 
 
@@ -178,17 +179,17 @@ def _manifest_only(out: Path, report: Report) -> Report:
     return report
 
 
-def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: Any) -> FakePhones:
+def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakePhones:
     """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
     monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(views, "views", lambda *_: ())
     monkeypatch.setattr("exporter.bench.write_report", _manifest_only)
-    found = FakePhones(folder, **said)
-    monkeypatch.setattr(exporting, "_made", found._made)
-    monkeypatch.setattr(devices, "find", found._find)
-    monkeypatch.setattr(all_devices, "bench_all", found._bench)
+    fake = FakePhones(folder, **settings)
+    monkeypatch.setattr(exporting, "_made", fake._made)
+    monkeypatch.setattr(devices, "find", fake._find)
+    monkeypatch.setattr(all_devices, "bench_all", fake._bench)
     monkeypatch.setattr(build, "find_runner", lambda target, backend: folder)
-    return found
+    return fake
 
 
 def states(finished: run.Finished) -> dict[str, int]:

@@ -58,24 +58,24 @@ def stored() -> Iterator[StoredSession]:
 
 def memory(folder: Path) -> History:
     """The season in a history of its own."""
-    found = history.open_history(folder / "history.sqlite")
-    for one in stored():
+    season = history.open_history(folder / "history.sqlite")
+    for session in stored():
         raw = samples(
             sessions.session(
                 launches=tuple(
                     sessions.launch(
-                        index, sessions.durations(index, count=60, ms=one.p50_ms * (1 + 0.01 * index))
+                        index, sessions.durations(index, count=60, ms=session.p50_ms * (1 + 0.01 * index))
                     )
                     for index in range(4)
                 )
             )
         )
-        recent = one.started_at > FIRST_NIGHT + timedelta(days=NIGHTS - 8)
-        found.add(one, raw if recent else None)
+        recent = session.started_at > FIRST_NIGHT + timedelta(days=NIGHTS - 8)
+        season.add(session, raw if recent else None)
     for number in GAP_NIGHTS:
         at = FIRST_NIGHT + timedelta(days=number)
-        found.add_gap(Gap(f"gap-{number}", f"night-{number}", "farm-a", at, "adb sees no phone."))
-    return found
+        season.add_gap(Gap(f"gap-{number}", f"night-{number}", "farm-a", at, "adb sees no phone."))
+    return season
 
 
 def config(folder: Path, **changes: Any) -> Config:

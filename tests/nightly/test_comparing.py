@@ -13,14 +13,14 @@ from tests.report import sample
 
 
 def artifact(db: float = 22.0, agreement: float = 0.97, size: int = 4_000_000, right: int = 900) -> Artifact:
-    (found,) = (a for a in sample.artifacts() if a.variant.name == ARTIFACT)
-    assert found.verdict
-    assert found.verdict.comparison
-    compared = replace(found.verdict.comparison, sqnr_db=db, agreement=agreement)
+    (base,) = (a for a in sample.artifacts() if a.variant.name == ARTIFACT)
+    assert base.verdict
+    assert base.verdict.comparison
+    compared = replace(base.verdict.comparison, sqnr_db=db, agreement=agreement)
     return replace(
-        found,
+        base,
         size_bytes=size,
-        verdict=replace(found.verdict, comparison=compared),
+        verdict=replace(base.verdict, comparison=compared),
         accuracy=Accuracy(count=1000, right=right, right5=None),
     )
 

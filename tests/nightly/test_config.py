@@ -23,20 +23,20 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_shipped_example_is_right() -> None:
     """And its card is there."""
-    found = config.load(Path(__file__).parents[2] / "scripts" / "nightly.toml")
-    assert [card.name for card in found.cards] == ["mobilenet_v2"]
-    assert found.broken == ()
-    assert found.settings["launches"] == 5
+    task = config.load(Path(__file__).parents[2] / "scripts" / "nightly.toml")
+    assert [card.name for card in task.cards] == ["mobilenet_v2"]
+    assert task.broken == ()
+    assert task.settings["launches"] == 5
 
 
 def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
     """All phones, the protocol's own counts, everything beside the file."""
     from android_harness.records import BenchConfig
 
-    found = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
-    assert (found.devices, found.targets, found.history) == (("all",), ("snapdragon865",), None)
-    assert found.out == tmp_path / "nightly"
-    assert BenchConfig(**found.settings) == BenchConfig()
+    task = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
+    assert (task.devices, task.targets, task.history) == (("all",), ("snapdragon865",), None)
+    assert task.out == tmp_path / "nightly"
+    assert BenchConfig(**task.settings) == BenchConfig()
 
 
 def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -66,22 +66,22 @@ def test_every_path_may_begin_in_the_users_own_folder(
     text = f'cards = ["{card}"]\ntargets = ["sd865"]\nout = "~/out"\nhistory = "~/h.sqlite"\n'
     listed = write(tmp_path, text)
     (tmp_path / "net.toml").rename(tmp_path / "home" / "cards" / "net.toml")
-    found = config.load(listed)
-    assert [one.path for one in found.cards] == [tmp_path / "home" / "cards" / "net.toml"]
-    assert (found.out, found.history) == (tmp_path / "home" / "out", str(tmp_path / "home" / "h.sqlite"))
+    task = config.load(listed)
+    assert [loaded.path for loaded in task.cards] == [tmp_path / "home" / "cards" / "net.toml"]
+    assert (task.out, task.history) == (tmp_path / "home" / "out", str(tmp_path / "home" / "h.sqlite"))
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"), [("h.sqlite", "{folder}/h.sqlite"), ("postgresql://u@h/n", "postgresql://u@h/n")]
+    ("setting", "expected"), [("h.sqlite", "{folder}/h.sqlite"), ("postgresql://u@h/n", "postgresql://u@h/n")]
 )
-def test_the_history_is_a_file_beside_it_or_a_url(said: str, kept: str, tmp_path: Path) -> None:
+def test_the_history_is_a_file_beside_it_or_a_url(setting: str, expected: str, tmp_path: Path) -> None:
     """Wherever the night is started from."""
-    text = f'cards = ["net.toml"]\ntargets = ["sd865"]\nhistory = "{said}"\n'
-    assert config.load(write(tmp_path, text)).history == kept.format(folder=tmp_path)
+    text = f'cards = ["net.toml"]\ntargets = ["sd865"]\nhistory = "{setting}"\n'
+    assert config.load(write(tmp_path, text)).history == expected.format(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('cards = []\ntargets = ["sd865"]\n', "cards is []"),
         ('cards = ["none-*.toml"]\ntargets = ["sd865"]\n', "no file in "),
@@ -95,19 +95,19 @@ def test_the_history_is_a_file_beside_it_or_a_url(said: str, kept: str, tmp_path
         ('cards = ["net.toml"]\ntargets = ["sd865"]\n[retention]\nnight = 3\n', "Did you mean nights?"),
     ],
 )
-def test_mistakes_are_told(text: str, told: str, tmp_path: Path) -> None:
+def test_mistakes_are_told(text: str, message: str, tmp_path: Path) -> None:
     """With the file's name and the key."""
     with pytest.raises(UsageError, match=r"nightly\.toml") as caught:
         config.load(write(tmp_path, text))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_broken_card_is_no_mistake_of_the_night(tmp_path: Path) -> None:
     """The others are good."""
     (tmp_path / "bad.toml").write_text("licens = 1\n")
-    found = config.load(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
-    assert [card.name for card in found.cards] == ["net"]
-    assert [name for name, _ in found.broken] == ["bad"]
+    task = config.load(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
+    assert [card.name for card in task.cards] == ["net"]
+    assert [name for name, _ in task.broken] == ["bad"]
 
 
 class TestJournal:

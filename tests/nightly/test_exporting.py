@@ -59,9 +59,9 @@ def export(config: Config, night: Night) -> tuple[Exported, ...]:
 
 def test_every_model_for_every_target(config: Config, night: Night, asked: list[Request]) -> None:
     """As its card says, each into a folder of its own."""
-    found = export(config, night)
+    exports = export(config, night)
     places = [(name, target) for name in ("one", "two") for target in TARGETS]
-    assert [(item.model, item.target) for item in found] == places
+    assert [(item.model, item.target) for item in exports] == places
     assert [request.out for request in asked] == [night.folder / f"{n}-{t}" for n, t in places]
     assert all(request.force and request.checkpoint.name == "x.pth" for request in asked)
 
@@ -72,9 +72,9 @@ def test_what_is_there_is_not_made_again(config: Config, night: Night, asked: li
     shutil.rmtree(night.folder / "two-generic-arm64")
     (night.folder / ".one-generic-arm64.partial-1234").mkdir()
     asked.clear()
-    found = export(config, night)
+    exports = export(config, night)
     assert [request.out for request in asked] == [night.folder / "two-generic-arm64"]
-    assert all(item.report for item in found)
+    assert all(item.report for item in exports)
     assert not list(night.folder.glob(".*"))
 
 

@@ -33,16 +33,16 @@ def test_the_lock_names_its_process(tmp_path: Path) -> None:
 def test_the_last_of_several_that_were_cut_off_goes_on(tmp_path: Path) -> None:
     """The others are told to be abandoned, those that ended are not."""
     abandoned, _, last = night(tmp_path, 6), night(tmp_path, 5, ended=True), night(tmp_path, 4)
-    found = journal.begin(tmp_path, HOURS, fresh=False, now=NOW)
-    assert (found.id, found.resumed, found.abandoned) == (last, True, (abandoned,))
+    begun = journal.begin(tmp_path, HOURS, fresh=False, now=NOW)
+    assert (begun.id, begun.resumed, begun.abandoned) == (last, True, (abandoned,))
 
 
 @pytest.mark.parametrize(("hours_ago", "fresh"), [(17.9, True), (18.1, False)])
 def test_a_new_one_abandons_all_that_were_cut_off(tmp_path: Path, hours_ago: float, fresh: bool) -> None:
     """Because it is asked for, or because too much time went by."""
     old = [night(tmp_path, hours) for hours in (40, hours_ago)]
-    found = journal.begin(tmp_path, HOURS, fresh=fresh, now=NOW)
-    assert (found.id, found.resumed, found.abandoned) == ("2026-03-04T02-00-00Z", False, tuple(old))
+    begun = journal.begin(tmp_path, HOURS, fresh=fresh, now=NOW)
+    assert (begun.id, begun.resumed, begun.abandoned) == ("2026-03-04T02-00-00Z", False, tuple(old))
 
 
 def test_two_nights_of_one_second_have_two_names(tmp_path: Path) -> None:

@@ -33,15 +33,15 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
 def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Measurements:
     """What was measured: one session, or two where it was measured again."""
-    found = Measurements()
+    measurements = Measurements()
     for number, changes in enumerate(sessions):
-        found.add(cell, night(7 + number, run=TONIGHT, **USUAL | changes))
-    return found
+        measurements.add(cell, night(7 + number, run=TONIGHT, **USUAL | changes))
+    return measurements
 
 
 def judged(memory: History, *sessions: dict[str, Any]) -> Judged:
-    (found,) = judging.judge_all(memory, tonight(*sessions)).values()
-    return found
+    (verdict,) = judging.judge_all(memory, tonight(*sessions)).values()
+    return verdict
 
 
 SLOW = {"p50_ms": 12.0}
@@ -60,9 +60,9 @@ def test_only_what_was_slower_twice_is_a_regression(
     memory: History, sessions: tuple[dict[str, Any], ...], status: str, count: int
 ) -> None:
     """A suspicion alone is none."""
-    found = judged(memory, *sessions)
-    assert (found.judgement.status, len(found.regressions)) == (status, count)
-    assert found.suspected == (status == "suspected")
+    verdict = judged(memory, *sessions)
+    assert (verdict.judgement.status, len(verdict.regressions)) == (status, count)
+    assert verdict.suspected == (status == "suspected")
 
 
 def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None:
@@ -75,7 +75,7 @@ def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "regressions", "told"),
+    ("changes", "regressions", "sentence"),
     [
         ({"sqnr_db": 90.0}, 1, "SQNR fell"),
         ({"sqnr_db": 90.0, "precision": "fp32"}, 0, ""),
@@ -85,20 +85,20 @@ def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None
     ],
 )
 def test_worse_quality_is_a_regression_where_it_is_not_meant(
-    memory: History, changes: dict[str, Any], regressions: int, told: str
+    memory: History, changes: dict[str, Any], regressions: int, sentence: str
 ) -> None:
     """A larger file and a larger extreme are told; the rounding noise of fp32 is not even that."""
-    found = judged(memory, changes)
-    assert len(found.regressions) == regressions
-    assert told in found.words
-    assert len(found.worse) == bool(told)
+    verdict = judged(memory, changes)
+    assert len(verdict.regressions) == regressions
+    assert sentence in verdict.words
+    assert len(verdict.worse) == bool(sentence)
 
 
 def test_the_first_night_has_nothing_to_be_held_against(memory: History) -> None:
     """No baseline, and no causes, however it is."""
-    found = tonight({"artifact": "new", "problem": "other outputs"})
-    (one,) = judging.judge_all(memory, found).values()
-    assert (one.judgement.status, one.worse, one.causes) == ("no_baseline", (), ())
+    measurements = tonight({"artifact": "new", "problem": "other outputs"})
+    (verdict,) = judging.judge_all(memory, measurements).values()
+    assert (verdict.judgement.status, verdict.worse, verdict.causes) == ("no_baseline", (), ())
 
 
 def test_a_suspect_is_measured_again_once(memory: History) -> None:
@@ -110,10 +110,10 @@ def test_a_suspect_is_measured_again_once(memory: History) -> None:
 
 def test_only_the_cells_asked_for_are_judged(memory: History) -> None:
     """The second time, only what was measured again."""
-    found = tonight({})
-    found.sessions |= tonight({"artifact": "ort-int8"}, cell=OTHER).sessions
-    assert judging.judge_all(memory, found).keys() == {CELL, OTHER}
-    assert judging.judge_all(memory, found, [OTHER]).keys() == {OTHER}
+    measurements = tonight({})
+    measurements.sessions |= tonight({"artifact": "ort-int8"}, cell=OTHER).sessions
+    assert judging.judge_all(memory, measurements).keys() == {CELL, OTHER}
+    assert judging.judge_all(memory, measurements, [OTHER]).keys() == {OTHER}
 
 
 UNSTABLE = SLOW | {"flags": ("trend: up",)}
@@ -143,11 +143,11 @@ def test_what_is_doubted_is_kept_out_of_the_baselines(
     own: History, sessions: tuple[dict[str, Any], ...], marked: bool
 ) -> None:
     """All its sessions, confirmed or not; what was refuted stays in."""
-    found = tonight(*sessions)
-    for one in found.sessions[CELL]:
-        own.add(one)
-    judging.mark(own, judging.judge_all(own, found), found)
-    assert {own.find(one.key).regressed for one in found.sessions[CELL]} == {marked}
+    measurements = tonight(*sessions)
+    for session in measurements.sessions[CELL]:
+        own.add(session)
+    judging.mark(own, judging.judge_all(own, measurements), measurements)
+    assert {own.find(session.key).regressed for session in measurements.sessions[CELL]} == {marked}
 
 
 @pytest.mark.parametrize("again", [UNSTABLE, None])
@@ -161,12 +161,12 @@ def test_a_slowdown_that_is_never_confirmed_is_never_usual(
             night(number, **USUAL | change, key=f"{number}-{place}", run=f"{number}")
             for place, change in enumerate(changes)
         ]
-        found = Measurements(sessions={CELL: tuple(rows)})
-        for one in rows:
-            own.add(one)
-        judged = judging.judge_all(own, found)
-        judging.mark(own, judged, found)
-        assert (judged[CELL].judgement.status, judged[CELL].judgement.usual_ms) == (
+        measurements = Measurements(sessions={CELL: tuple(rows)})
+        for session in rows:
+            own.add(session)
+        verdicts = judging.judge_all(own, measurements)
+        judging.mark(own, verdicts, measurements)
+        assert (verdicts[CELL].judgement.status, verdicts[CELL].judgement.usual_ms) == (
             "suspected",
             USUAL["p50_ms"],
         )

@@ -41,13 +41,15 @@ DEADLINE_S = 400
 def write(folder: Path) -> Path:
     """Cards of the small networks, and the night's task."""
     for net in NETS:
-        said = exports.options(net)
+        options = exports.options(net)
         source = exports.checkpoint(net)
         sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
-        inputs = ", ".join(f'{{ name = "{i.name}", shape = {list(i.shape)} }}' for i in said["input_shapes"])
+        inputs = ", ".join(
+            f'{{ name = "{i.name}", shape = {list(i.shape)} }}' for i in options["input_shapes"]
+        )
         (folder / f"{net}.toml").write_text(
             f'checkpoint = {{ path = "{source}", sha256 = "{sha256}" }}\n'
-            f'architecture = {{ name = "{said["arch"]}" }}\ninputs = [{inputs}]\n'
+            f'architecture = {{ name = "{options["arch"]}" }}\ninputs = [{inputs}]\n'
             f'calibration = {{ path = "{exports.arrays(net)}", samples = 8 }}\n'
             'artifacts = { formats = ["onnx-fp32"] }\n'
         )
@@ -86,8 +88,8 @@ def kill_when(task: Path, port: int, reached: Callable[[], bool]) -> None:
         while not reached() and night.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         night.send_signal(signal.SIGKILL)
-        told = night.communicate()[0]
-    assert night.returncode == -signal.SIGKILL, told
+        output = night.communicate()[0]
+    assert night.returncode == -signal.SIGKILL, output
 
 
 def test_a_night_that_is_killed_twice_ends_complete(tmp_path: Path) -> None:
@@ -104,17 +106,17 @@ def test_a_night_that_is_killed_twice_ends_complete(tmp_path: Path) -> None:
         before = stored(tmp_path)
         assert 0 < len(before) < len(NETS) * len(PHONES)
         with start(task, port) as night:
-            told = night.communicate(timeout=DEADLINE_S)[0]
-    assert night.returncode == NOT_MEASURED, told
+            output = night.communicate(timeout=DEADLINE_S)[0]
+    assert night.returncode == NOT_MEASURED, output
     after = stored(tmp_path)
     assert after[: len(before)] == before
     assert sorted((model, serial) for _, model, serial, _ in after) == sorted(
         (net, serial) for net in NETS for serial in PHONES
     )
     (folder,) = (tmp_path / "out" / "nights").iterdir()
-    found = json.loads((folder / "night.json").read_text())
-    assert [row["state"] for row in found["rows"] if row["serial"]] == ["not_measured"] * len(after)
-    assert {row["key"] for row in found["rows"] if row["key"]} == {key for key, *_ in after}
-    assert "cut off" in found["notes"][0]
+    written = json.loads((folder / "night.json").read_text())
+    assert [row["state"] for row in written["rows"] if row["serial"]] == ["not_measured"] * len(after)
+    assert {row["key"] for row in written["rows"] if row["key"]} == {key for key, *_ in after}
+    assert "cut off" in written["notes"][0]
     assert (first.parent / "onnx-fp32.onnx").stat().st_mtime_ns == exported
     assert not list(folder.glob(".*"))

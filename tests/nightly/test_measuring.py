@@ -59,7 +59,7 @@ def test_a_target_that_no_phone_here_stands_for(phones: FakePhones) -> None:
     finished = phones.run(task)
     assert (phones.asked, phones.exported) == ([], ["one"])
     words = [row.words for row in rows_of(finished, "skipped") if not row.artifact]
-    assert ["iphone cannot be measured" in one for one in words] == [True]
+    assert ["iphone cannot be measured" in sentence for sentence in words] == [True]
 
 
 def test_a_runtime_without_a_runner_stops_no_other(
@@ -74,7 +74,7 @@ def test_a_runtime_without_a_runner_stops_no_other(
 
     monkeypatch.setattr(build, "find_runner", find)
     finished = phones.run(phones.task(["one"]))
-    assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
+    assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
     words = {row.artifact: row.words for row in rows_of(finished, "skipped")}
     assert words["onnx-fp32"] == "It is not built. Build it."
 
@@ -94,7 +94,7 @@ def test_a_file_that_was_changed_is_not_measured(phones: FakePhones, monkeypatch
     (row,) = rows_of(finished, "failed")
     assert (row.model, row.artifact) == ("one", "")
     assert "is not the file that was exported" in row.words
-    assert {one.model for one in phones.sessions()} == {"two"}
+    assert {session.model for session in phones.sessions()} == {"two"}
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_a_phone_that_breaks_down(phones: FakePhones, error: Exception, words: s
     finished = phones.run(phones.task(["one"]))
     failed = rows_of(finished, "failed")
     assert {(row.serial, row.words) for row in failed} == {("b", words)}
-    assert {row.artifact for row in failed} == {one.artifact for one in phones.sessions()}
-    assert {one.serial for one in phones.sessions()} == {"a"}
+    assert {row.artifact for row in failed} == {session.artifact for session in phones.sessions()}
+    assert {session.serial for session in phones.sessions()} == {"a"}
 
 
 def test_a_phone_that_breaks_down_later(phones: FakePhones) -> None:
@@ -202,4 +202,4 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
     phones.run(task)
     assert -device.left == LAUNCHES
     assert phones.sessions()[0] == first
-    assert {one.artifact for one in phones.sessions()} == {"onnx-fp32", "onnx-fp16"}
+    assert {session.artifact for session in phones.sessions()} == {"onnx-fp32", "onnx-fp16"}

@@ -55,11 +55,11 @@ class TestExitCodes:
         with pytest.raises(SystemExit) as caught:
             main(["nightly", str(tmp_path / "nightly.toml"), *(["--json"] if as_json else [])])
         assert caught.value.code == 40
-        told = capsys.readouterr().out
+        output = capsys.readouterr().out
         if as_json:
-            assert json.loads(told) == json.loads(json.dumps(as_json_of_sample()))
+            assert json.loads(output) == json.loads(json.dumps(as_json_of_sample()))
         else:
-            assert "regression   onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE" in told
+            assert "regression   onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE" in output
 
 
 def as_json_of_sample() -> object:
@@ -116,23 +116,23 @@ class TestSummary:
 
     def test_it_says_what_matters(self) -> None:
         """The verdict, how much was measured, and what is wrong by name."""
-        told = summary.markdown(sample.result())
-        assert told.count("\n") == 1
-        assert told.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
-        assert "Regression: onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE." in told
-        assert "the export of broken" in told
+        text = summary.markdown(sample.result())
+        assert text.count("\n") == 1
+        assert text.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
+        assert "Regression: onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE." in text
+        assert "the export of broken" in text
 
     def test_many_are_counted(self) -> None:
         """Three names are enough for a headline."""
-        told = summary.lead(nights_of(*("failed",) * 5))
-        assert told.endswith("and 2 more.")
+        text = summary.lead(nights_of(*("failed",) * 5))
+        assert text.endswith("and 2 more.")
 
     def test_names_cannot_become_markup(self) -> None:
         """They are shown as they are."""
         row = sample.row("failed", model="[x](http://y) <img src=z>")
-        told = summary.markdown(sample.result(rows=(row,)))
-        assert "[x](" not in told
-        assert "\\<img" in told
+        text = summary.markdown(sample.result(rows=(row,)))
+        assert "[x](" not in text
+        assert "\\<img" in text
 
 
 class TestTensorboard:
@@ -140,17 +140,17 @@ class TestTensorboard:
 
     def test_a_curve_for_each_artifact_and_phone(self, tmp_path: Path) -> None:
         """At the time of the night; a night that is written twice is there once."""
-        sessions = [one for one in sample.stored() if one.run == sample.TONIGHT]
+        sessions = [session for session in sample.stored() if session.run == sample.TONIGHT]
         for _ in range(2):
             scalars.write(tmp_path, sample.TONIGHT, sessions)
         (file,) = tmp_path.glob("events.out.tfevents.*")
-        found = read(file)
-        one = sessions[0]
-        place = f"mobilenet_v2/snapdragon865/onnx-fp32/{one.serial}"
-        ((value, step),) = found[f"{place}/p50_ms"]
-        assert value == pytest.approx(one.p50_ms)
-        assert step == int(one.started_at.timestamp() // 86400)
-        assert len({tag.rpartition("/")[0] for tag in found}) == len(sessions)
+        curves = read(file)
+        session = sessions[0]
+        place = f"mobilenet_v2/snapdragon865/onnx-fp32/{session.serial}"
+        ((value, step),) = curves[f"{place}/p50_ms"]
+        assert value == pytest.approx(session.p50_ms)
+        assert step == int(session.started_at.timestamp() // 86400)
+        assert len({tag.rpartition("/")[0] for tag in curves}) == len(sessions)
 
     def test_a_missing_package_is_told_before_the_night(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With what installs it."""
@@ -163,18 +163,18 @@ def read(file: Path) -> dict[str, list[tuple[float, int]]]:
     """Tag -> (value, step), of an event file: records with a length, two checksums and a message each."""
     from tensorboardX.proto.event_pb2 import Event
 
-    raw, found = file.read_bytes(), dict[str, list[tuple[float, int]]]()
+    raw, curves = file.read_bytes(), dict[str, list[tuple[float, int]]]()
     while raw:
         size = int.from_bytes(raw[:8], "little")
         event = Event.FromString(raw[12 : 12 + size])
         raw = raw[16 + size :]
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((value.simple_value, event.step))
-    return found
+            curves.setdefault(value.tag, []).append((value.simple_value, event.step))
+    return curves
 
 
 def test_a_result_reads_as_json() -> None:
     """Every row with its words and state."""
-    told = json.loads(json.dumps(as_json(replace(sample.result(), notes=("x",)))))
-    assert (told["state"], told["exit_code"], told["notes"]) == ("regression", 40, ["x"])
-    assert [row["words"] for row in told["rows"]] == [row.words for row in sample.result().rows]
+    values = json.loads(json.dumps(as_json(replace(sample.result(), notes=("x",)))))
+    assert (values["state"], values["exit_code"], values["notes"]) == ("regression", 40, ["x"])
+    assert [row["words"] for row in values["rows"]] == [row.words for row in sample.result().rows]

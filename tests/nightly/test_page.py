@@ -21,8 +21,8 @@ from tests.nightly import sample
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    with sample.memory(tmp_path_factory.mktemp("season")) as found:
-        yield found
+    with sample.memory(tmp_path_factory.mktemp("season")) as history:
+        yield history
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,14 @@ def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhones:
 
 
 def cells(phones: FakePhones) -> Counter[tuple[str, str, str, str]]:
-    return Counter((one.run, one.model, one.artifact, one.serial) for one in phones.sessions())
+    return Counter(
+        (session.run, session.model, session.artifact, session.serial) for session in phones.sessions()
+    )
 
 
 def per_night(phones: FakePhones) -> int:
     """Artifacts that passed in the sample and that the runner executes, times models and phones."""
-    return len({(one.model, one.artifact, one.serial) for one in phones.sessions()})
+    return len({(session.model, session.artifact, session.serial) for session in phones.sessions()})
 
 
 class TestAllIsMeasured:
@@ -59,9 +61,9 @@ class TestAllIsMeasured:
         """Each is remembered, and the night is fine."""
         finished = phones.run()
         stored = phones.sessions()
-        assert {one.model for one in stored} == {"one", "two", "three"}
-        assert {one.serial for one in stored} == {"a", "b"}
-        assert ARTIFACT in {one.artifact for one in stored}
+        assert {session.model for session in stored} == {"one", "two", "three"}
+        assert {session.serial for session in stored} == {"a", "b"}
+        assert ARTIFACT in {session.artifact for session in stored}
         assert set(cells(phones).values()) == {1}
         assert states(finished) == {"fine": len(stored)}
         assert len({row.cell for row in finished.result.rows}) == len(finished.result.rows)
@@ -70,26 +72,29 @@ class TestAllIsMeasured:
     def test_what_is_remembered_says_what_it_is_of(self, phones: FakePhones) -> None:
         """Enough to compare it in a year."""
         phones.run()
-        one = next(s for s in phones.sessions() if s.artifact == ARTIFACT)
-        assert (one.target, one.format, one.precision) == ("snapdragon865", "executorch", "int8")
-        assert one.toolchain["torch"]
-        assert one.artifact_sha256 != one.source_sha256
-        assert (one.evidence, one.verdict, one.budget_ms) == ("measured", "pass", 15.0)
+        session = next(s for s in phones.sessions() if s.artifact == ARTIFACT)
+        assert (session.target, session.format, session.precision) == ("snapdragon865", "executorch", "int8")
+        assert session.toolchain["torch"]
+        assert session.artifact_sha256 != session.source_sha256
+        assert (session.evidence, session.verdict, session.budget_ms) == ("measured", "pass", 15.0)
         artifact = next(a for a in sample.artifacts() if a.variant.name == ARTIFACT)
-        found = artifact.verdict and artifact.verdict.comparison
-        assert found
-        assert (one.sqnr_db, one.top1_agreement) == (found.sqnr_db, found.agreement)
-        assert (one.size_bytes, one.source_sha256) == (artifact.size_bytes, sample.report().source_sha256)
-        assert (one.host, one.launches) == (platform.node(), 4)
+        comparison = artifact.verdict and artifact.verdict.comparison
+        assert comparison
+        assert (session.sqnr_db, session.top1_agreement) == (comparison.sqnr_db, comparison.agreement)
+        assert (session.size_bytes, session.source_sha256) == (
+            artifact.size_bytes,
+            sample.report().source_sha256,
+        )
+        assert (session.host, session.launches) == (platform.node(), 4)
         with history.open_history(phones.folder / "history.sqlite") as memory:
-            assert memory.samples(one.key) is not None
+            assert memory.samples(session.key) is not None
 
     def test_accuracy_on_labelled_data_is_remembered(self, phones: FakePhones) -> None:
         """As the export measured it."""
         phones.phones = ("a",)
         phones.change = lambda report: with_accuracy(only_chosen(report))
         phones.run(phones.task(["one"]))
-        assert [one.accuracy for one in phones.sessions()] == [0.75]
+        assert [session.accuracy for session in phones.sessions()] == [0.75]
 
     def test_the_exports_own_page_and_manifest_know_it(self, phones: FakePhones) -> None:
         """As after `bench`: `export-mobile verify` holds, and the choice is made by the devices."""
@@ -104,13 +109,13 @@ class TestAllIsMeasured:
         task = phones.task()
         task.write_text(task.read_text() + 'artifacts = "chosen"\n')
         phones.run(task)
-        assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
+        assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
 
     def test_a_phone_that_is_another_chip_is_left_out(self, phones: FakePhones) -> None:
         """With the reason, and no failure."""
         phones.socs = {"b": "SM8350"}
         finished = phones.run()
-        assert {one.serial for one in phones.sessions()} == {"a"}
+        assert {session.serial for session in phones.sessions()} == {"a"}
         skipped = [row for row in rows_of(finished, "skipped") if row.serial == "b"]
         assert skipped
         assert "SM8350" in skipped[0].words
@@ -125,7 +130,7 @@ class TestNothingStopsTheRest:
         gone = CheckpointError("There is no such file.", "Get it.")
         phones.exports = lambda model, _: gone if model == "two" else None
         finished = phones.run()
-        assert {one.model for one in phones.sessions()} == {"one", "three"}
+        assert {session.model for session in phones.sessions()} == {"one", "three"}
         (row,) = rows_of(finished, "failed")
         assert (row.model, row.words) == ("two", "There is no such file. Get it.")
         assert finished.result.exit_code == 42
@@ -141,7 +146,7 @@ class TestNothingStopsTheRest:
         task = phones.task()
         (phones.folder / "two.toml").write_text("licens = 1\n")
         finished = phones.run(task)
-        assert {one.model for one in phones.sessions()} == {"one", "three"}
+        assert {session.model for session in phones.sessions()} == {"one", "three"}
         (row,) = rows_of(finished, "failed")
         assert "unknown key licens. " in row.words
 
@@ -165,7 +170,7 @@ class TestNothingStopsTheRest:
         finished = phones.run()
         (row,) = rows_of(finished, "failed")
         assert (row.serial, row.words) == ("b", "adb says 'unauthorized'.")
-        assert {one.serial for one in phones.sessions()} == {"a"}
+        assert {session.serial for session in phones.sessions()} == {"a"}
 
     def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: FakePhones) -> None:
         """Is skipped artifact by artifact, with the reason; the phone's own failure is the only gap."""
@@ -192,7 +197,7 @@ class TestNothingStopsTheRest:
         assert (row.artifact, row.serial) == ("onnx-fp32", "")
         assert row.words.endswith("It reaches 3 dB.")
         assert finished.result.exit_code == 42
-        assert {one.artifact for one in phones.sessions()} == {ARTIFACT}
+        assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
 
     def test_what_a_card_requires_and_nothing_passes(self, phones: FakePhones) -> None:
         """A night without it failed."""
@@ -429,13 +434,13 @@ class TestMerged:
 
     def test_the_worst_state_all_words_once_and_the_key(self) -> None:
         """Whatever their order."""
-        said = [
+        drafts = [
             season.row("fine", "Fast.", key="k"),
             season.row("failed", "It broke."),
             season.row("failed", "It broke."),
             season.row("skipped", "Not here."),
         ]
-        for order in (said, said[::-1]):
+        for order in (drafts, drafts[::-1]):
             merged = rows._merged(order)
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
@@ -455,9 +460,9 @@ def only_chosen(report: Report) -> Report:
 
 
 def with_accuracy(report: Report) -> Report:
-    found = Accuracy(count=40, right=30, right5=38)
-    rows = tuple(replace(a, accuracy=found) for a in report.artifacts)
-    return replace(report, artifacts=rows, evaluation=Evaluation("photos", 10, 1.0, found))
+    score = Accuracy(count=40, right=30, right5=38)
+    rows = tuple(replace(a, accuracy=score) for a in report.artifacts)
+    return replace(report, artifacts=rows, evaluation=Evaluation("photos", 10, 1.0, score))
 
 
 def failing(report: Report) -> Report:
@@ -488,8 +493,8 @@ def test_what_is_left_behind(phones: FakePhones, monkeypatch: pytest.MonkeyPatch
     out = phones.folder / "out"
     for name in ("nightly.html", "junit.xml", "summary.md"):
         assert (out / name).read_text() == (finished.folder / name).read_text()
-    told: dict[str, Any] = json.loads((finished.folder / "night.json").read_text())
-    assert (told["state"], told["exit_code"]) == ("fine", 0)
+    written: dict[str, Any] = json.loads((finished.folder / "night.json").read_text())
+    assert (written["state"], written["exit_code"]) == ("fine", 0)
     assert step.read_text() == "before\n" + (out / "summary.md").read_text()
 
 
@@ -498,15 +503,15 @@ def test_old_samples_and_sessions_are_forgotten_as_asked(phones: FakePhones) -> 
     task = phones.task(["one"], extra="retention = { samples_days = 30 }")
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
-        one = memory.sessions()[0]
-        raw = memory.samples(one.key)
-        at = one.started_at - timedelta(days=45)
-        memory.add(replace(one, key="old", run="old", model="gone", started_at=at), raw)
+        session = memory.sessions()[0]
+        raw = memory.samples(session.key)
+        at = session.started_at - timedelta(days=45)
+        memory.add(replace(session, key="old", run="old", model="gone", started_at=at), raw)
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
         assert memory.samples("old") is None
         assert memory.get("old") is not None
-        assert memory.samples(one.key) is not None
+        assert memory.samples(session.key) is not None
 
 
 def test_old_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
@@ -514,15 +519,15 @@ def test_old_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
     task = phones.task(["one"], extra="retention = { history_days = 30 }")
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
-        one = memory.sessions()[0]
+        session = memory.sessions()[0]
         for number in range(15):
-            at = one.started_at - timedelta(days=45 + number)
-            memory.add(replace(one, key=f"old-{number}", run=f"old-{number}", started_at=at))
+            at = session.started_at - timedelta(days=45 + number)
+            memory.add(replace(session, key=f"old-{number}", run=f"old-{number}", started_at=at))
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
         assert memory.get("old-14") is None
         assert memory.get("old-0") is not None
-        assert memory.get(one.key) is not None
+        assert memory.get(session.key) is not None
 
 
 def test_a_missing_package_is_told_before_the_night(
@@ -547,8 +552,8 @@ def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
     night = Night("2026-01-31T02-00-00Z", tmp_path, resumed=False)
     with history.open_history(tmp_path / "history.sqlite") as memory:
         run._remember_gaps(memory, night, rows)
-        found = {(gap.model, gap.device) for gap in memory.gaps()}
-    assert found == {("mobilenet_v2", device_hash("b")), ("", "")}
+        gaps = {(gap.model, gap.device) for gap in memory.gaps()}
+    assert gaps == {("mobilenet_v2", device_hash("b")), ("", "")}
 
 
 def test_old_nights_are_forgotten(phones: FakePhones) -> None:
@@ -557,4 +562,4 @@ def test_old_nights_are_forgotten(phones: FakePhones) -> None:
     for _ in range(3):
         phones.run(task)
     assert len(journal.nights(phones.folder / "out")) == 2
-    assert len({one.run for one in phones.sessions()}) == 3
+    assert len({session.run for session in phones.sessions()}) == 3

@@ -40,20 +40,20 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 
 def test_a_night_that_found_something_is_no_failed_service() -> None:
     """But one in which something failed, or no phone was there, is."""
-    found = re.search(r"^SuccessExitStatus=(.+)$", (ROOT / "scripts" / UNITS[0]).read_text(), re.MULTILINE)
-    assert found
-    told = {int(code) for code in found[1].split()}
+    match = re.search(r"^SuccessExitStatus=(.+)$", (ROOT / "scripts" / UNITS[0]).read_text(), re.MULTILINE)
+    assert match
+    codes = {int(code) for code in match[1].split()}
     states: tuple[State, ...] = ("regression", "over_budget", "inconclusive", "not_measured")
-    assert told == {EXIT_CODES[state] for state in states}
+    assert codes == {EXIT_CODES[state] for state in states}
 
 
 def test_the_workflow_starts_what_there_is() -> None:
     """Valid YAML, for a runner with phones, with nothing but reading allowed."""
     yaml = pytest.importorskip("yaml")
-    found = yaml.safe_load(WORKFLOW)
-    (job,) = found["jobs"].values()
+    workflow = yaml.safe_load(WORKFLOW)
+    (job,) = workflow["jobs"].values()
     assert job["runs-on"] == ["self-hosted", "phones"]
-    assert found["permissions"] == {"contents": "read"}
+    assert workflow["permissions"] == {"contents": "read"}
     for script in re.findall(r"scripts/[\w.-]+", WORKFLOW):
         assert (ROOT / script).is_file(), script
     assert os.access(ROOT / "scripts" / "nightly", os.X_OK)

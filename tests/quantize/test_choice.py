@@ -29,7 +29,7 @@ def test_static_must_lose_to_go(static: float, other: float, expected: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("sqnr_db", "expected"),
     [
         ({"static": 12.0, "dynamic": 15.0, "weights only": 40.0}, "weights only"),
         ({"static": 12.0, "dynamic": 11.0, "weights only": 40.0}, "weights only"),
@@ -37,9 +37,9 @@ def test_static_must_lose_to_go(static: float, other: float, expected: str) -> N
         ({"static": 12.0, "dynamic": 11.0, "weights only": 11.5}, "static"),
     ],
 )
-def test_weights_alone_are_kept_where_they_are_better(found: Mapping[Way, float], expected: str) -> None:
+def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, float], expected: str) -> None:
     """Than the better of the two that quantise activations, whichever that is."""
-    assert decide(found).way == expected
+    assert decide(sqnr_db).way == expected
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def outputs(run: object, held_out: tuple[Sample, ...]) -> Array:
 def float_outputs(held_out: tuple[Sample, ...]) -> Array:
     with torch.no_grad():
         batch = torch.from_numpy(np.concatenate([sample[0] for sample in held_out]))
-        found: Array = trained(NET)(batch).numpy()
-    return found
+        outputs: Array = trained(NET)(batch).numpy()
+    return outputs
 
 
 @pytest.mark.slow
@@ -48,10 +48,10 @@ def test_every_format_carries_rows(variant: Variant, tmp_path: Path) -> None:
     path = module.emit(captured_int8(NET), variant, tmp_path).path
     structure = module.structure(path, variant)
     held_out = samples(NET, 1400, 40)
-    found = outputs(module.load(path, variant, 1)[0], held_out)
+    carried = outputs(module.load(path, variant, 1)[0], held_out)
     assert structure.quantized_weight_fraction > 0.9
-    assert sqnr_db(outputs(int8.runner(quantized(NET).module), held_out), found) > 40
-    assert sqnr_db(float_outputs(held_out), found) > 26
+    assert sqnr_db(outputs(int8.runner(quantized(NET).module), held_out), carried) > 40
+    assert sqnr_db(float_outputs(held_out), carried) > 26
 
 
 @pytest.mark.slow
@@ -74,22 +74,22 @@ def test_a_convolutional_network_pays_nothing(monkeypatch: pytest.MonkeyPatch) -
     program = captured("cnn").program
     assert program is not None
     monkeypatch.delattr(dynamic, "quantize")
-    found = int8.quantize(program, samples("cnn", 0, 4))
-    assert not found.note
-    assert not dynamic.is_dynamic(found.module)
+    quantized_net = int8.quantize(program, samples("cnn", 0, 4))
+    assert not quantized_net.note
+    assert not dynamic.is_dynamic(quantized_net.module)
 
 
 def test_linear_heavy_is_counted_in_products() -> None:
     """Attention and MLPs are, a convolutional network with a linear head is not."""
     nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
-    found = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
-    assert found == {"cnn": False, "attention": True, "two_in_two_out": True}
+    heavy = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
+    assert heavy == {"cnn": False, "attention": True, "two_in_two_out": True}
 
 
 def test_each_row_has_its_own_range() -> None:
     """A quiet row keeps its values beside a loud one, zero stays zero, and no value moves by a whole step."""
     rows = torch.tensor([[0.0, -1.0, 0.5], [0.0, 1000.0, -3.0], [0.0, 0.0, 0.0]])
-    found = rounded_rows(rows)
+    rounded = rounded_rows(rows)
     steps = torch.tensor([[1.5], [1003.0], [0.0]]) / 255
-    assert (found[:, 0] == 0).all()
-    assert ((found - rows).abs() <= steps).all()
+    assert (rounded[:, 0] == 0).all()
+    assert ((rounded - rows).abs() <= steps).all()

@@ -107,9 +107,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert program is not None
     made = quantize(program, samples("cnn", 0, 8))
     int8.save(made, tmp_path)
-    found = int8.load(tmp_path)
+    loaded = int8.load(tmp_path)
     sample = samples("cnn", 1400, 1)[0]
-    assert np.array_equal(runner(found.module)(sample)[0], runner(made.module)(sample)[0])
-    assert [w.shape for w in found.float_weights.values()] == [w.shape for w in made.float_weights.values()]
-    layers = {node.name for node in found.module.graph.nodes}
-    assert layers.issuperset(found.float_weights)
+    assert np.array_equal(runner(loaded.module)(sample)[0], runner(made.module)(sample)[0])
+    assert [w.shape for w in loaded.float_weights.values()] == [w.shape for w in made.float_weights.values()]
+    layers = {node.name for node in loaded.module.graph.nodes}
+    assert layers.issuperset(loaded.float_weights)

@@ -40,20 +40,22 @@ def test_every_linear_layer_has_a_cost(net: str) -> None:
 def test_all_of_them_in_float_are_the_model(net: str) -> None:
     """Nothing stays rounded, weights neither."""
     made = quantized(net)
-    found = keep_float(made.module, made.float_weights, [one.name for one in operators(made.module)])
-    assert dequantisers(made.module) > dequantisers(found) == 0
+    in_float = keep_float(
+        made.module, made.float_weights, [operator.name for operator in operators(made.module)]
+    )
+    assert dequantisers(made.module) > dequantisers(in_float) == 0
     (sample,) = calls(net, 1400, 1)
     with torch.no_grad():
-        torch.testing.assert_close(found(*sample), trained(net)(*sample), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(in_float(*sample), trained(net)(*sample), rtol=1e-4, atol=1e-4)
 
 
 def test_one_in_float_leaves_the_others_rows_rounded() -> None:
     """The first layer reads its input as it is; the rest of the program is what it was."""
     made = quantized("loud_tokens")
     first, *others = operators(made.module)
-    found = keep_float(made.module, made.float_weights, [first.name])
-    assert [one.name for one in operators(found)] == [one.name for one in others]
-    assert dynamic.is_dynamic(found)
+    mixed = keep_float(made.module, made.float_weights, [first.name])
+    assert [operator.name for operator in operators(mixed)] == [operator.name for operator in others]
+    assert dynamic.is_dynamic(mixed)
 
 
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
@@ -61,17 +63,17 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     made = quantized("loud_tokens")
     activations, prices = search.measure(made.module, made.float_weights, calls("loud_tokens"))
     assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
-    kept: list[tuple[str, ...]] = [(), *(mix.kept for mix in search.candidates(activations, prices))]
-    assert len(kept) > 1
+    in_float: list[tuple[str, ...]] = [(), *(mix.kept for mix in search.candidates(activations, prices))]
+    assert len(in_float) > 1
     held_out = calls("loud_tokens", 1400, 16)
     with torch.no_grad():
         expected = [(trained("loud_tokens")(*sample),) for sample in held_out]
     noises = [
         sensitivity.noise(
             expected,
-            sensitivity.run(dynamic.by_rows(keep_float(made.module, made.float_weights, one)), held_out),
+            sensitivity.run(dynamic.by_rows(keep_float(made.module, made.float_weights, names)), held_out),
         )
-        for one in kept
+        for names in in_float
     ]
     assert noises == sorted(noises, reverse=True)
 

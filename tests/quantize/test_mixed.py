@@ -18,15 +18,15 @@ def calls(first: int, count: int) -> list[tuple[torch.Tensor, ...]]:
     return [tensors(sample) for sample in samples("cnn", first, count)]
 
 
-def kept(*names: str) -> torch.fx.GraphModule:
+def with_float(*names: str) -> torch.fx.GraphModule:
     made = quantized("cnn")
     return keep_float(made.module, made.float_weights, names)
 
 
 def test_operators_are_named_by_the_users_modules() -> None:
     """In the order they run, with the path of the module they come from."""
-    found = [(operator.layer, operator.kind) for operator in operators(quantized("cnn").module)]
-    assert found == [
+    listed = [(operator.layer, operator.kind) for operator in operators(quantized("cnn").module)]
+    assert listed == [
         ("stem.0", "conv2d"),
         ("depthwise.0", "conv2d"),
         ("pointwise.0", "conv2d"),
@@ -50,7 +50,7 @@ def test_rounding_again_is_no_operator() -> None:
 
 def test_with_everything_in_float_the_network_is_the_float_one() -> None:
     """No quantiser is left, and equalised weights compute what the original ones did."""
-    module = kept(*(operator.name for operator in operators(quantized("cnn").module)))
+    module = with_float(*(operator.name for operator in operators(quantized("cnn").module)))
     assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
     assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
     with torch.no_grad():
@@ -60,19 +60,19 @@ def test_with_everything_in_float_the_network_is_the_float_one() -> None:
 
 def test_a_tensor_stays_quantised_while_one_side_is() -> None:
     """The pointwise convolution in float still reads what the int8 depthwise one wrote, and writes float."""
-    whole, mixed = quantized("cnn").module, kept("conv2d_2")
+    whole, mixed = quantized("cnn").module, with_float("conv2d_2")
     before, after = (sum(n.target is DEQUANTIZE for n in m.graph.nodes) for m in (whole, mixed))
     assert "conv2d_2_float_weight" in mixed.code
     assert sum(n.target is DEQUANTIZE_CHANNELS for n in mixed.graph.nodes) == 3
     assert before == after  # the addition is still int8: it reads the result quantised
-    apart = kept("conv2d_2", "add")
+    apart = with_float("conv2d_2", "add")
     assert sum(n.target is DEQUANTIZE for n in apart.graph.nodes) < after
 
 
 def test_the_whole_program_is_left_alone() -> None:
     """Candidates are copies."""
     code = quantized("cnn").module.code
-    kept("conv2d", "add")
+    with_float("conv2d", "add")
     assert quantized("cnn").module.code == code
 
 

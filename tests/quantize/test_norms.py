@@ -28,11 +28,11 @@ class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose2d(3, 4, 3)
-        self.one, self.other = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
+        self.first, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
-        return self.one(y).relu() * self.other(y)  # type: ignore[no-any-return]
+        return self.first(y).relu() * self.second(y)  # type: ignore[no-any-return]
 
 
 class Tied(nn.Module):
@@ -41,10 +41,10 @@ class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv1d(3, 3, 3, padding=1)
-        self.one, self.other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.first, self.second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.other(self.conv(self.one(self.conv(x.flatten(2))).relu()))  # type: ignore[no-any-return]
+        return self.second(self.conv(self.first(self.conv(x.flatten(2))).relu()))  # type: ignore[no-any-return]
 
 
 class Plain(nn.Module):

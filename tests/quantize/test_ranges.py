@@ -80,8 +80,8 @@ def test_zeros_have_a_scale() -> None:
     """A dead layer, and one that never ran, can be quantised."""
     seen = observer()
     seen(torch.zeros(4))
-    for one in (seen, observer()):
-        scale, zero = one.calculate_qparams()
+    for observed in (seen, observer()):
+        scale, zero = observed.calculate_qparams()
         assert scale > 0
         assert -128 <= zero <= 127
 
@@ -100,7 +100,7 @@ def test_tensors_with_one_observer_get_one_range_that_suits_both() -> None:
     calls = [(sample[None],) for sample in torch.linspace(-9, 9, 8)[:, None] + torch.randn(8, 400)]
     for call in calls:
         module(*call)
-    (found,) = ranges._ranges(module)
-    assert {node.name for node in found.tensors} == {"x", "mean"}
+    (shared,) = ranges._ranges(module)
+    assert {node.name for node in shared.tensors} == {"x", "mean"}
     ranges.choose(module, calls)
-    assert min(found.observers[0].parts) > 0.6
+    assert min(shared.observers[0].parts) > 0.6

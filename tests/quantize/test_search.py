@@ -30,26 +30,26 @@ def test_what_removes_most_noise_per_second_comes_first() -> None:
 def test_candidates_grow_and_each_is_better_by_a_step() -> None:
     """A later one keeps all that an earlier one keeps; little gains make no candidate of their own."""
     quiet = tuple(Activation(0.001, frozenset({f"q{i}"})) for i in range(20))
-    found = candidates((*CHAIN, *quiet), {})
-    assert all(set(before.kept) < set(after.kept) for before, after in itertools.pairwise(found))
-    assert len(found) < len(quiet)
+    mixes = candidates((*CHAIN, *quiet), {})
+    assert all(set(before.kept) < set(after.kept) for before, after in itertools.pairwise(mixes))
+    assert len(mixes) < len(quiet)
 
 
 def test_candidates_are_steps_apart_and_never_all() -> None:
     """Each at least 0.4 dB better than the one before it; what keeps everything in float is not mixed."""
     loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
-    found = candidates((loud, *(Activation(0.05, name) for name in quiet)), {})
+    mixes = candidates((loud, *(Activation(0.05, name) for name in quiet)), {})
     # After n operators 10 log10(2 / (1.05 - n / 20)): 3.0, 3.2, 3.5, 3.7, 4.0, 4.3, 4.6, 4.9, 5.2, …
-    assert [len(mix.kept) for mix in found] == [1, 3, 5, 7, 9, *range(11, 21)]
-    assert [mix.gain_db for mix in found[:2]] == pytest.approx([3.0103, 3.4679], abs=1e-3)
+    assert [len(mix.kept) for mix in mixes] == [1, 3, 5, 7, 9, *range(11, 21)]
+    assert [mix.gain_db for mix in mixes[:2]] == pytest.approx([3.0103, 3.4679], abs=1e-3)
 
 
 def test_what_is_in_float_already_costs_nothing_more() -> None:
     """The second step shares the first one's slow operator, and has to pay for the quick one alone."""
     first, shared, other = (frozenset(names) for names in ({"slow"}, {"slow", "quick"}, {"other"}))
     activations = (Activation(1.0, first), Activation(0.4, shared), Activation(0.4, other))
-    found = candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
-    assert [set(mix.kept) for mix in found[:2]] == [first, shared]
+    mixes = candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
+    assert [set(mix.kept) for mix in mixes[:2]] == [first, shared]
 
 
 def test_what_cannot_be_improved_has_no_candidates() -> None:
@@ -80,21 +80,21 @@ def test_one_activation_is_rounded_at_a_time() -> None:
     """In a network of float weights: nothing that a layer of zeros reads alone costs anything."""
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 4)]
     weights = quantized("cnn").float_weights
-    found = noises(weights, calls)
-    assert len(set(found)) == len(found)
+    measured = noises(weights, calls)
+    assert len(set(measured)) == len(measured)
     silent = noises({**weights, "conv2d_2": torch.zeros_like(weights["conv2d_2"])}, calls)
     assert 0.0 in silent
-    assert 0.0 not in found
+    assert 0.0 not in measured
 
 
 @pytest.mark.slow
 def test_a_few_samples_are_spread_over_all() -> None:
     """Of eight every second one."""
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 8)]
-    found = noises(quantized("cnn").float_weights, calls)
+    measured = noises(quantized("cnn").float_weights, calls)
     for changed, same in ((1, True), (2, False), (6, False)):
         others = [(call[0] * 3,) if i == changed else call for i, call in enumerate(calls)]
-        assert (noises(quantized("cnn").float_weights, others) == found) is same
+        assert (noises(quantized("cnn").float_weights, others) == measured) is same
 
 
 def test_time_and_weights_make_the_price() -> None:

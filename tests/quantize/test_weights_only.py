@@ -42,14 +42,14 @@ def exported() -> tuple[Path, Mapping[str, results.Built], Mapping[str, CheckedA
 def test_every_format_carries_them(name: str) -> None:
     """Verified: int8 in the file, float's answers, and the program's own to the sixth digit."""
     _, built, checked = exported()
-    found = checked[name]
-    assert found.verdict.status == "passed", found.verdict.reason
-    assert found.structure is not None
-    assert found.verdict.comparison is not None
-    assert found.verdict.lowering is not None
-    assert found.structure.quantized_weight_fraction == 1.0
-    assert found.verdict.comparison.sqnr_db > 45
-    assert found.verdict.lowering.sqnr_db > 110
+    artifact = checked[name]
+    assert artifact.verdict.status == "passed", artifact.verdict.reason
+    assert artifact.structure is not None
+    assert artifact.verdict.comparison is not None
+    assert artifact.verdict.lowering is not None
+    assert artifact.structure.quantized_weight_fraction == 1.0
+    assert artifact.verdict.comparison.sqnr_db > 45
+    assert artifact.verdict.lowering.sqnr_db > 110
     assert (
         built[name].notes[0 if name == "onnx-int8" else -1].startswith("int8: weights only, because static")
     )
@@ -90,12 +90,12 @@ def test_weights_are_rounded_for_float_activations() -> None:
     ]
     module, weights = dynamic.quantize(captured_module(), calls)
     before = {name: t.clone() for name, t in module.named_buffers() if t.dtype == torch.int8}
-    found = weights_only.quantize(module, weights, calls)
+    quantized = weights_only.quantize(module, weights, calls)
     assert all(torch.equal(t, before[name]) for name, t in module.named_buffers() if name in before)
     expected = [program.module()(*call) for call in calls]
     errors = [
         sum(float((m(*c) - y).detach().square().sum()) for c, y in zip(calls, expected, strict=True))
-        for m in (found, dynamic.in_float(module))
+        for m in (quantized, dynamic.in_float(module))
     ]
     assert errors[0] < errors[1]
 
@@ -123,8 +123,10 @@ def wide_int8() -> Captured:
     program = wide().program
     assert program is not None
     module, weights = dynamic.quantize(program.module(), [wide().example])
-    found = int8.Quantized(weights_only.quantize(module, weights, [wide().example]), wide().example, weights)
-    return dataclasses.replace(wide(), program=found.program())
+    quantized = int8.Quantized(
+        weights_only.quantize(module, weights, [wide().example]), wide().example, weights
+    )
+    return dataclasses.replace(wide(), program=quantized.program())
 
 
 @pytest.mark.parametrize("name", NAMES)

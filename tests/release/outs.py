@@ -54,25 +54,25 @@ def report(verdict: BudgetVerdict = "not_measured") -> Report:
     )
 
 
-def write(out: Path, found: Report) -> Path:
+def write(out: Path, report: Report) -> Path:
     """OUT as an export leaves it."""
     out.mkdir()
-    samples = evidence_of(found)
+    samples = evidence_of(report)
     reference_io.save(samples, out / "verification.npz")
     (out / "report.html").write_text("<!doctype html><title>made up</title>")
-    found = replace(
-        found,
-        artifacts=tuple(_with_file(out, artifact) for artifact in found.artifacts),
+    report = replace(
+        report,
+        artifacts=tuple(_with_file(out, artifact) for artifact in report.artifacts),
         evidence_files={"verification.npz": files.digest_file(out / "verification.npz")},
     )
-    (out / "manifest.json").write_text(manifest.dump(found))
+    (out / "manifest.json").write_text(manifest.dump(report))
     return out
 
 
-def evidence_of(found: Report) -> reference_io.Evidence:
+def evidence_of(report: Report) -> reference_io.Evidence:
     random = np.random.default_rng(3)
-    inputs = tuple(random.normal(size=(20, *spec.shape)).astype(np.float32) for spec in found.inputs)
-    outputs = tuple(random.normal(size=(20, *spec.shape)) for spec in found.outputs)
+    inputs = tuple(random.normal(size=(20, *spec.shape)).astype(np.float32) for spec in report.inputs)
+    outputs = tuple(random.normal(size=(20, *spec.shape)) for spec in report.outputs)
     return reference_io.Evidence(
         inputs,
         outputs,

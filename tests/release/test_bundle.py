@@ -58,8 +58,8 @@ class TestContents:
         """The real program, on the folder and on its signatures."""
         for folder in (signed, signed / "signatures"):
             command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
-            found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-            assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
         listed = {line.split("  ")[1] for line in (signed / "SHA256SUMS").read_text().splitlines()}
         present = {name for name in archive.folder(signed) if not name.startswith("signatures/")}
         assert listed == present - {"SHA256SUMS"}
@@ -85,7 +85,7 @@ class TestContents:
         """Read as an app's test would: raw little-endian values by the index."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             opened.extractall(tmp_path)
-        found = reference_io.load(tmp_path / "verification.npz")
+        evidence = reference_io.load(tmp_path / "verification.npz")
         index = json.loads((tmp_path / "examples" / "index.json").read_text())
         assert (len(index["examples"]), index["inputs"], index["outputs"]) == (8, ["x"], ["logits"])
         for number, example in enumerate(index["examples"]):
@@ -94,8 +94,8 @@ class TestContents:
                 np.fromfile(tmp_path / "examples" / row["file"], "<f4").reshape(row["shape"])
                 for row in (given, expected)
             ]
-            np.testing.assert_array_equal(arrays[0], found.inputs[0][number])
-            np.testing.assert_array_equal(arrays[1], found.reference[0][number].astype(np.float32))
+            np.testing.assert_array_equal(arrays[0], evidence.inputs[0][number])
+            np.testing.assert_array_equal(arrays[1], evidence.reference[0][number].astype(np.float32))
         assert index["limits"]["onnx-fp32"]["max_error"] == 1e-5
 
     def test_the_caveat_is_on_its_face(self, signed: Path, tmp_path: Path) -> None:
@@ -139,13 +139,13 @@ class TestContents:
         """Maven's own resolver, offline, holding every file to its checksum; a changed library is refused."""
         command = ["java", "-cp", f"{MAVEN}/*:{TRANSPORT}", str(Path(__file__).with_name("Resolve.java"))]
         command += [str(signed / "maven"), "com.example", "net"]
-        found = subprocess.run(
+        result = subprocess.run(
             [*command, str(tmp_path / "local")], capture_output=True, text=True, timeout=120, check=True
         )
-        version, file = found.stdout.splitlines()[0].split(" ", 1)
+        version, file = result.stdout.splitlines()[0].split(" ", 1)
         assert version == "1.4.0"
         assert Path(file).read_bytes() == (signed / AAR).read_bytes()
-        assert "com.microsoft.onnxruntime:onnxruntime-android:aar:1.32.0 (runtime?)" in found.stdout
+        assert "com.microsoft.onnxruntime:onnxruntime-android:aar:1.32.0 (runtime?)" in result.stdout
         with (signed / AAR).open("ab") as library:
             library.write(b"x")
         again = subprocess.run(
@@ -259,8 +259,8 @@ class TestReproducible:
             "assert all(t - real > 399 * 86400 for t in ahead), ahead\n"
             "assert abs(datetime.datetime.fromtimestamp(0, datetime.UTC).timestamp()) < 1\n"
         )
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert (found.returncode, found.stderr) == (0, "")
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, "")
 
     def test_differences_are_named(self, tmp_path: Path) -> None:
         """By file and byte; a file that only one has, too."""
@@ -280,15 +280,15 @@ class TestReproducible:
     ) -> None:
         """In the archives, the Maven metadata, the BOM and the README."""
         monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # 2023-11-14 22:13:20
-        found = self.built(request_, tmp_path / "x")
+        contents = self.built(request_, tmp_path / "x")
         built = tmp_path / "x" / "built"
         with zipfile.ZipFile(built / "mobilenet_v2-1.4.0.zip") as opened:
             assert {e.date_time for e in opened.infolist()} == {(2023, 11, 14, 22, 13, 20)}
-        metadata = found["maven/com/example/mobilenet_v2/maven-metadata.xml"]
+        metadata = contents["maven/com/example/mobilenet_v2/maven-metadata.xml"]
         assert b"<lastUpdated>20231114221320</lastUpdated>" in metadata
-        bill = json.loads(found["mobilenet_v2-1.4.0.cdx.json"])
+        bill = json.loads(contents["mobilenet_v2-1.4.0.cdx.json"])
         assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"
-        assert b"2023-11-14 22:13:20 UTC" in found["README.md"]
+        assert b"2023-11-14 22:13:20 UTC" in contents["README.md"]
 
     @pytest.mark.parametrize("value", ["yesterday", "0", "99999999999", "1e9"])
     def test_a_date_that_cannot_be(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

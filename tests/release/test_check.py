@@ -160,13 +160,13 @@ UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
 """Damage, and the words that name it even to whoever has no key."""
 
 
-def said(path: Path, key: Path | None = None) -> str:
+def complaints(path: Path, key: Path | None = None) -> str:
     try:
-        found = check.verify(path, key)
+        audit = check.verify(path, key)
     except VerificationError as error:
         return str(error)
-    assert not found.holds
-    return " ".join(found.problems)
+    assert not audit.holds
+    return " ".join(audit.problems)
 
 
 @pytest.mark.parametrize("name", UNSIGNED)
@@ -174,7 +174,7 @@ def test_damage_without_a_key(name: str, signed: Path) -> None:
     """Named with the file."""
     damage, words = UNSIGNED[name]
     damage(signed)
-    assert words in said(signed)
+    assert words in complaints(signed)
 
 
 @pytest.mark.parametrize("name", UNSIGNED)
@@ -189,7 +189,7 @@ def test_hashes_made_anew_need_the_key(signed: Path, keys: Keys) -> None:
     """Whoever changes a file and all hashes deceives who has no key, and only them."""
     forged(lambda d: (d / "LICENSE").write_text("Another licence"))(signed)
     assert holds(signed)
-    assert "signature of signed does not hold" in said(signed, keys[1])
+    assert "signature of signed does not hold" in complaints(signed, keys[1])
 
 
 def test_anothers_key(signed: Path, tmp_path: Path) -> None:
@@ -200,15 +200,15 @@ def test_anothers_key(signed: Path, tmp_path: Path) -> None:
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     other = tmp_path / "other.pem"
     other.write_bytes(public.public_bytes(ser.Encoding.PEM, ser.PublicFormat.SubjectPublicKeyInfo))
-    assert "does not hold" in said(signed, other)
-    assert "does not hold" in said(signed / "net-1.4.0.zip", other)
+    assert "does not hold" in complaints(signed, other)
+    assert "does not hold" in complaints(signed / "net-1.4.0.zip", other)
 
 
 def test_a_release_without_signature_needs_one_when_there_is_a_key(signed: Path, keys: Keys) -> None:
     """Taking the signatures away is no way around them."""
     shutil.rmtree(signed / "signatures")
     assert check.verify(signed).facts == (TITLE, check.UNSIGNED)
-    assert "has no signature" in said(signed, keys[1])
+    assert "has no signature" in complaints(signed, keys[1])
 
 
 def test_a_folder_of_signatures_that_is_a_link(signed: Path, tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ def test_out_of_the_zip(signed: Path, keys: Keys, tmp_path: Path, numerics: list
         check.verify(inside, keys[1])
     (inside / "report.html").write_text("other")
     numerics.clear()
-    assert "report.html is not the file that was released" in said(inside)
+    assert "report.html is not the file that was released" in complaints(inside)
     (inside / "SHA256SUMS").unlink()
-    assert "SHA256SUMS is missing" in said(inside)
+    assert "SHA256SUMS is missing" in complaints(inside)
     assert numerics == []
 
 

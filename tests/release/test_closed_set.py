@@ -50,13 +50,13 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-def said(path: Path, key: Path | None = None, wanted: Wanted = check.ANY) -> str:
+def complaints(path: Path, key: Path | None = None, wanted: Wanted = check.ANY) -> str:
     """What verify says is wrong; an empty string when the release holds."""
     try:
-        found = check.verify(path, key, wanted=wanted)
+        audit = check.verify(path, key, wanted=wanted)
     except VerificationError as error:
         return str(error)
-    return " ".join(found.problems)
+    return " ".join(audit.problems)
 
 
 def file(name: str, text: str = "x") -> Damage:
@@ -135,7 +135,7 @@ def test_an_attack_on_a_signed_release(attack: str, signed: Path, keys: Keys, nu
     """Refused before anything runs."""
     damage, words = WITH_THE_KEY[attack]
     damage(signed)
-    assert re.search(words, said(signed, keys[1]))
+    assert re.search(words, complaints(signed, keys[1]))
     assert numerics == []
 
 
@@ -213,15 +213,15 @@ def test_an_attack_on_an_unsigned_release(attack: str, signed: Path, numerics: l
     shutil.rmtree(signed / "signatures")
     damage, words = WITHOUT_A_KEY[attack]
     damage(signed)
-    assert re.search(words, said(signed))
+    assert re.search(words, complaints(signed))
     assert numerics == []
 
 
 def test_who_makes_everything_fit_deceives_only_those_without_a_key(signed: Path, keys: Keys) -> None:
     """The attacks above fail by themselves, and not because a forged list is always refused."""
     forged(file("LICENSE", "Another licence"))(signed)
-    assert not said(signed)
-    assert "does not hold" in said(signed, keys[1])
+    assert not complaints(signed)
+    assert "does not hold" in complaints(signed, keys[1])
 
 
 @pytest.fixture(scope="session")
@@ -247,24 +247,26 @@ EXPECTED: dict[str, tuple[Wanted, str]] = {
 def test_a_replayed_release(case: str, part: str, older: Path, keys: Keys, numerics: list[Path]) -> None:
     """An older release is signed as well: only what was expected tells that it is not the newest."""
     wanted, words = EXPECTED[case]
-    found = check.verify(older / part, keys[1], wanted=wanted)
-    assert found.facts[0] == "It is net 1.3.0 of com.example."
-    assert words in " ".join(found.problems)
-    assert bool(words) == (not found.holds) == (numerics == [])
+    audit = check.verify(older / part, keys[1], wanted=wanted)
+    assert audit.facts[0] == "It is net 1.3.0 of com.example."
+    assert words in " ".join(audit.problems)
+    assert bool(words) == (not audit.holds) == (numerics == [])
 
 
 def test_a_renamed_older_zip(older: Path, keys: Keys, tmp_path: Path) -> None:
     """Its signature holds under any name: the manifest in it says what it is."""
     shutil.copy(older / "net-1.3.0.zip", tmp_path / "net-1.4.0.zip")
     shutil.copy(older / "signatures" / "net-1.3.0.zip.sig", tmp_path / "net-1.4.0.zip.sig")
-    assert "holds net 1.3.0, whose zip is called net-1.3.0.zip" in said(tmp_path / "net-1.4.0.zip", keys[1])
+    assert "holds net 1.3.0, whose zip is called net-1.3.0.zip" in complaints(
+        tmp_path / "net-1.4.0.zip", keys[1]
+    )
 
 
 def test_an_export_has_no_version(tmp_path: Path) -> None:
     """Nothing that was not released is taken for a release."""
     out = outs.write(tmp_path / "out", outs.report())
-    assert "is no release, expected version 1.4.0" in said(out, wanted=Wanted(version="1.4.0"))
-    assert not said(out)
+    assert "is no release, expected version 1.4.0" in complaints(out, wanted=Wanted(version="1.4.0"))
+    assert not complaints(out)
 
 
 def test_the_command_line_expects_and_says_name_and_version(signed: Path, keys: Keys) -> None:
@@ -280,5 +282,5 @@ def test_the_command_line_expects_and_says_name_and_version(signed: Path, keys: 
 def test_a_release_without_libraries_holds(request_: ReleaseRequest, tmp_path: Path) -> None:
     """Where no artifact is for Android or Apple, no folder is expected."""
     apple = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
-    assert not said(bundle.release(replace(apple, destination=tmp_path / "apple")).directory)
-    assert not said(bundle.release(replace(request_, destination=tmp_path / "android")).directory)
+    assert not complaints(bundle.release(replace(apple, destination=tmp_path / "apple")).directory)
+    assert not complaints(bundle.release(replace(request_, destination=tmp_path / "android")).directory)

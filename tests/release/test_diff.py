@@ -30,20 +30,20 @@ def row(listed: Any, name: str = "onnx-fp32") -> Any:
     return next(a for a in listed["artifacts"] if a["name"] == name)
 
 
-def artifact(found: Diff, name: str = "onnx-fp32") -> ArtifactDiff:
-    return next(a for a in found.artifacts if a.name == name)
+def artifact(difference: Diff, name: str = "onnx-fp32") -> ArtifactDiff:
+    return next(a for a in difference.artifacts if a.name == name)
 
 
-def words(found: Diff) -> dict[str, Word]:
-    return {line.what: line.word for line in artifact(found).lines}
+def words(difference: Diff) -> dict[str, Word]:
+    return {line.what: line.word for line in artifact(difference).lines}
 
 
 def test_an_export_against_itself(tmp_path: Path) -> None:
     """No difference anywhere."""
-    found = pair(tmp_path, lambda _: None)
-    assert {line.word for line in found.facts} == {"same"}
-    assert {a.word for a in found.artifacts} == {"same"}
-    assert {line.word for a in found.artifacts for line in a.lines} == {"same"}
+    difference = pair(tmp_path, lambda _: None)
+    assert {line.word for line in difference.facts} == {"same"}
+    assert {a.word for a in difference.artifacts} == {"same"}
+    assert {line.word for a in difference.artifacts for line in a.lines} == {"same"}
 
 
 def verification(**values: float) -> Callable[[Any], None]:
@@ -61,9 +61,9 @@ def host(p50: float) -> Callable[[Any], None]:
 def device(low: float, high: float, **other: Any) -> Callable[[Any], None]:
     def change(listed: Any) -> None:
         middle = (low + high) / 2
-        for found in (row(listed)["device_latency"], row(listed)["device_latencies"][0]):
-            found.update(p50_ms=middle, p90_ms=middle, p90_ci_ms=[low, high])
-            found["device"].update(other)
+        for latency in (row(listed)["device_latency"], row(listed)["device_latencies"][0]):
+            latency.update(p50_ms=middle, p90_ms=middle, p90_ci_ms=[low, high])
+            latency["device"].update(other)
 
     return change
 
@@ -88,14 +88,14 @@ CHANGES: list[tuple[str, Callable[[Any], None], str, Word]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "what", "word"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+@pytest.mark.parametrize(("change", "figure", "word"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
 def test_each_figure_has_its_direction(
-    change: Callable[[Any], None], what: str, word: Word, tmp_path: Path
+    change: Callable[[Any], None], figure: str, word: Word, tmp_path: Path
 ) -> None:
     """Errors, sizes and times are better when smaller, agreement when larger; noise is neither."""
-    found = pair(tmp_path, change)
-    assert words(found)[what] == word
-    others = {w for name, w in words(found).items() if name != what}
+    difference = pair(tmp_path, change)
+    assert words(difference)[figure] == word
+    others = {w for name, w in words(difference).items() if name != figure}
     assert others == {"same"}
 
 
@@ -113,13 +113,13 @@ def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_p
                 "kind": "photos",
                 "classes": 9,
                 "max_drop_points": 50.0,
-                "float32": told(before),
+                "float32": accuracy_of(before),
             }
-            row(listed)["accuracy"] = told(after)
+            row(listed)["accuracy"] = accuracy_of(after)
 
         return change
 
-    def told(counts: dict[str, Any]) -> dict[str, Any]:
+    def accuracy_of(counts: dict[str, Any]) -> dict[str, Any]:
         share = counts["right"] / 1000
         drop = (counts["lost"] - counts["gained"]) / 10
         wide = [max(share - 0.015, 0.0), min(share + 0.015, 1.0)]
@@ -135,8 +135,8 @@ def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_p
 
 def test_the_same_file_is_not_faster(tmp_path: Path) -> None:
     """If its bytes did not change, the host did."""
-    found = pair(tmp_path, lambda m: row(m)["host_latency"].update(p50_ms=1.0))
-    assert words(found)["host_p50_ms"] == "changed"
+    difference = pair(tmp_path, lambda m: row(m)["host_latency"].update(p50_ms=1.0))
+    assert words(difference)["host_p50_ms"] == "changed"
 
 
 def test_a_status_that_changes(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_status_that_changes(tmp_path: Path) -> None:
         listed.update(selected=None)
         listed["verdict"]["budget"] = "not_measured"
 
-    found = pair(tmp_path, fail)
-    assert words(found)["status"] == "worse"
+    difference = pair(tmp_path, fail)
+    assert words(difference)["status"] == "worse"
     back = diff(tmp_path / "after", tmp_path / "before")
     assert words(back)["status"] == "better"
 
@@ -175,24 +175,24 @@ def test_other_models_targets_and_tools_are_lines(tmp_path: Path) -> None:
         selected=None,
         tools={"export_mobile": "0.2.0", "torch": "2.13.0"},
     )
-    found = diff(before, outs.write(tmp_path / "after", other))
-    lines = {line.what: (line.before, line.after) for line in found.facts if line.word == "changed"}
+    difference = diff(before, outs.write(tmp_path / "after", other))
+    lines = {line.what: (line.before, line.after) for line in difference.facts if line.word == "changed"}
     assert lines["network"] == ("torchvision/mobilenet_v2", "mypkg:other")
     assert lines["target"] == ("snapdragon865", "generic-arm64")
     assert lines["export_mobile"] == ("0.1.0", "0.2.0")
     assert lines["onnxruntime"] == ("1.32.0", None)
     assert "torch" not in lines
-    assert artifact(found).word == "gone"
+    assert artifact(difference).word == "gone"
 
 
 def test_releases_and_exports_in_any_mixture(tmp_path: Path) -> None:
     """The folder of a release, its zip, an export."""
     out = outs.write(tmp_path / "out", outs.report("pass"))
     signed = bundle.release(ReleaseRequest(out, "1.4.0", tmp_path / "released", name="net")).directory
-    found = diff(out, signed)
-    assert found.after.endswith("(net 1.4.0)")
-    assert artifact(found).word == "same"
-    assert artifact(found, "onnx-int8").word == "gone"
+    difference = diff(out, signed)
+    assert difference.after.endswith("(net 1.4.0)")
+    assert artifact(difference).word == "same"
+    assert artifact(difference, "onnx-int8").word == "gone"
     same = diff(signed, signed / "net-1.4.0.zip")
     assert {line.word for line in same.facts} == {"same"}
 

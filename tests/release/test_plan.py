@@ -22,12 +22,12 @@ def names(request: ReleaseRequest) -> list[str]:
 
 def test_the_measured_choice_is_released(request_: ReleaseRequest) -> None:
     """Alone: what did not pass or was not asked for stays behind; and nothing is to be confessed."""
-    found = plan(request_)
+    release = plan(request_)
     assert names(request_) == ["onnx-fp32"]
-    assert (found.not_measured, found.not_verified) == ((), ())
-    assert found.manifest.verdict.budget == "pass"
-    assert found.name == "mobilenet_v2"
-    assert any("coreml-fp16 is left out" in words for words in found.remarks)
+    assert (release.not_measured, release.not_verified) == ((), ())
+    assert release.manifest.verdict.budget == "pass"
+    assert release.name == "mobilenet_v2"
+    assert any("coreml-fp16 is left out" in words for words in release.remarks)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseReques
     other = replace(request_, artifacts=("executorch-xnnpack-int8",))
     with pytest.raises(ReleaseError, match="No phone has measured executorch-xnnpack-int8"):
         plan(other)
-    found = plan(replace(other, allow_unmeasured=True)).manifest
-    assert (found.selected, found.verdict.budget) == ("executorch-xnnpack-int8", "not_measured")
+    listed = plan(replace(other, allow_unmeasured=True)).manifest
+    assert (listed.selected, listed.verdict.budget) == ("executorch-xnnpack-int8", "not_measured")
 
 
 def test_what_failed_is_never_released(request_: ReleaseRequest) -> None:
@@ -79,17 +79,21 @@ def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> No
     """Core ML executes on a Mac: elsewhere the user says it, and the manifest repeats it."""
     with pytest.raises(ReleaseError, match="never executed"):
         plan(replace(request_, artifacts=("coreml-fp16",)))
-    found = plan(replace(request_, allow_unverified=("coreml-fp16",)))
-    assert [a.name for a in found.manifest.artifacts] == ["onnx-fp32", "coreml-fp16"]
-    assert "coreml-fp16 was never executed" in found.not_verified[0]
-    assert found.manifest.selected == "onnx-fp32"
+    release = plan(replace(request_, allow_unverified=("coreml-fp16",)))
+    assert [a.name for a in release.manifest.artifacts] == ["onnx-fp32", "coreml-fp16"]
+    assert "coreml-fp16 was never executed" in release.not_verified[0]
+    assert release.manifest.selected == "onnx-fp32"
 
 
 def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -> None:
     """Nothing selected, nothing passed."""
     request = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
-    found = plan(request).manifest
-    assert (found.selected, found.verdict.numerics, found.verdict.budget) == (None, "not_run", "not_measured")
+    listed = plan(request).manifest
+    assert (listed.selected, listed.verdict.numerics, listed.verdict.budget) == (
+        None,
+        "not_run",
+        "not_measured",
+    )
 
 
 def test_nothing_to_ship_is_refused(tmp_path: Path) -> None:
@@ -168,6 +172,6 @@ def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
 def test_the_bundles_manifest_keeps_every_field(request_: ReleaseRequest) -> None:
     """Also those that this version does not know."""
     outs.edit(request_.out, lambda m: m.update(later={"a": 1}))
-    found = plan(request_)
-    assert json.loads(found.text)["later"] == {"a": 1}
-    assert found.manifest == manifest.parse(found.text.encode(), Path("manifest.json"))
+    release = plan(request_)
+    assert json.loads(release.text)["later"] == {"a": 1}
+    assert release.manifest == manifest.parse(release.text.encode(), Path("manifest.json"))

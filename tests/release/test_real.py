@@ -55,9 +55,9 @@ def test_from_export_to_verified_release(
     assert printed["signed"] is True
     assert "tinycnn-2.0.1.zip" in printed["files"]
     ends(0, "verify", made, "--key", keys[1], "--json")
-    found = json.loads(capsys.readouterr().out)
-    assert found["facts"] == ["Signed with the private half of pub.pem."]
-    assert {f["name"]: f["found"] for f in found["findings"]} == {
+    audit = json.loads(capsys.readouterr().out)
+    assert audit["facts"] == ["Signed with the private half of pub.pem."]
+    assert {f["name"]: f["found"] for f in audit["findings"]} == {
         "onnx-fp32": "passed",
         "onnx-fp16": "passed",
     }

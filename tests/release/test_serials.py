@@ -35,9 +35,9 @@ LOWERING = "int8.lowering.npz"
 def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     """What `bench` does with a session of this device, raw samples included."""
     work = replace(sessions.session().task, name=artifact)
-    found = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
-    latency = provenance.latency(found, stats.figures(found), provenance.Check(1e-6, ""), 15.0)
-    return bench.keep(out, found, latency)
+    session = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
+    latency = provenance.latency(session, stats.figures(session), provenance.Check(1e-6, ""), 15.0)
+    return bench.keep(out, session, latency)
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two artifacts measured on two phones, one also on an emulator and the host; the page names them all."""
     out = outs.write(tmp_path_factory.mktemp("measured") / "out", outs.report())
     doubts = (f"adb calls it {EMULATOR}, an emulator.",)
-    found = {name: [measured(out, name, serial) for serial in (PHONE, LONG)] for name in outs.KEPT[:2]}
-    found["onnx-fp32"].append(measured(out, "onnx-fp32", EMULATOR, doubts=doubts))
-    found["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
-    names = [str(item.samples_file) for items in found.values() for item in items]
+    latencies = {name: [measured(out, name, serial) for serial in (PHONE, LONG)] for name in outs.KEPT[:2]}
+    latencies["onnx-fp32"].append(measured(out, "onnx-fp32", EMULATOR, doubts=doubts))
+    latencies["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
+    names = [str(item.samples_file) for items in latencies.values() for item in items]
     reference = reference_io.load(out / "verification.npz").reference
     reference_io.save_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.report(manifest.load(out / "manifest.json"))
-    report.write_report(out, bench.updated(listed, found, files, 15.0))
+    report.write_report(out, bench.updated(listed, latencies, files, 15.0))
     return out
 
 
@@ -93,16 +93,16 @@ def test_no_serial_goes_out(out: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_devices_stay_comparable(out: Path) -> None:
     """One label each, for every artifact, in the manifest and its raw samples; the samples stay the same."""
-    found = plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
-    said = {a.name: [item.serial for item in a.measured_on()] for a in found.manifest.artifacts}
-    assert said == {
+    release = plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
+    serials = {a.name: [item.serial for item in a.measured_on()] for a in release.manifest.artifacts}
+    assert serials == {
         "onnx-fp32": ["device-1", "device-2", "device-3", "host"],
         "executorch-xnnpack-int8": ["device-1", "device-2"],
     }
-    listed = {item.file for item in found.manifest.evidence.files}
-    files = {str(item.samples_file) for a in found.manifest.artifacts for item in a.measured_on()}
-    assert files == set(found.samples) == listed - {"verification.npz", LOWERING}
-    lines = found.samples["device/onnx-fp32-device-3.jsonl"].splitlines()
+    listed = {item.file for item in release.manifest.evidence.files}
+    files = {str(item.samples_file) for a in release.manifest.artifacts for item in a.measured_on()}
+    assert files == set(release.samples) == listed - {"verification.npz", LOWERING}
+    lines = release.samples["device/onnx-fp32-device-3.jsonl"].splitlines()
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
@@ -143,8 +143,8 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
     known = {"SM82": "no", "8250": "no", "8": "hidden", "emulator": "device-1", EMULATOR: "device-2"}
     hidden, files = serials.hide(out, raw, known)
     (row,) = (row for row in hidden["artifacts"] if row["name"] == "onnx-fp32")
-    found = row["device_latencies"][2]
-    assert (found["device"]["soc"], found["device"]["serial"]) == ("SM8250", "device-2")
+    latency = row["device_latencies"][2]
+    assert (latency["device"]["soc"], latency["device"]["serial"]) == ("SM8250", "device-2")
     assert all(b"hidden" not in content.partition(b"\n")[2] for content in files.values())
     assert json.dumps(raw) == before  # it was copied, not changed
 

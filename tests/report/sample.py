@@ -170,11 +170,11 @@ def operator_costs() -> tuple[OperatorCost, ...]:
 def mixed_points() -> tuple[MixedPoint, ...]:
     """A search of both runtimes: int8, and one, four and nine operators in float."""
     costliest = sorted(operator_costs(), key=lambda cost: -cost.noise)
-    found = []
+    points = []
     for runtime, start_ms, sizes in (("executorch-xnnpack", 1.92, 3_706_448), ("onnx", 1.94, 3_655_100)):
         for count, db, share, slower in ((0, 21.4, 0.95, 1.0), (1, 23.1, 0.95, 1.04), (4, 25.2, 1.0, 1.13),
                                          (6, 24.9, 0.95, 1.21), (9, 27.0, 1.0, 1.31)):  # fmt: skip
-            found.append(
+            points.append(
                 MixedPoint(
                     variant=f"{runtime}-mixed" if count else f"{runtime}-int8",
                     kept=tuple(cost.name for cost in costliest[:count]),
@@ -186,7 +186,7 @@ def mixed_points() -> tuple[MixedPoint, ...]:
                     chosen=count == 4,
                 )
             )
-    return tuple(found)
+    return tuple(points)
 
 
 def report() -> Report:

@@ -29,9 +29,14 @@ def row(content: Any) -> Any:
 
 def test_the_manifest_has_counts_shares_and_intervals() -> None:
     """In shares from 0 to 1 and points lost; float32's stand beside the artifacts."""
-    found = row(dumped())
-    assert (found["right"], found["top1"], found["top5"], found["drop_points"]) == (179, 0.895, 0.975, 0.5)
-    assert found["drop_interval_points"][0] < 0 < found["drop_interval_points"][1]
+    written = row(dumped())
+    assert (written["right"], written["top1"], written["top5"], written["drop_points"]) == (
+        179,
+        0.895,
+        0.975,
+        0.5,
+    )
+    assert written["drop_interval_points"][0] < 0 < written["drop_interval_points"][1]
     assert dumped()["accuracy"]["float32"]["top1"] == 0.9
     assert json.loads(manifest.dump(sample.report()))["accuracy"] is None
 

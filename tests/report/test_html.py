@@ -66,15 +66,15 @@ def test_every_artifact_has_its_status_and_reason(page: Page) -> None:
 def test_notes_warnings_versions_stages_and_facts_are_all_there(page: Page) -> None:
     """The page holds everything the report holds."""
     report = sample.report()
-    told = [*report.notes, *report.warnings, *report.tools, *report.tools.values(), *report.stage_seconds]
-    told += [
+    expected = [*report.notes, *report.warnings, *report.tools, *report.tools.values(), *report.stage_seconds]
+    expected += [
         *report.not_offered.values(),
         report.source_sha256,
         "3,504,872",
         "602 MFLOPs",
         "x float32 [1, 3, 224, 224]",
     ]
-    assert [fact for fact in told if fact not in page.text] == []
+    assert [fact for fact in expected if fact not in page.text] == []
 
 
 def test_five_plots_are_drawn(html: str) -> None:

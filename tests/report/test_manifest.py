@@ -320,8 +320,8 @@ def test_decibels_that_are_not_finite_come_back(value: float, tmp_path: Path) ->
     for entry in (json.loads(text)["operator_costs"][0], json.loads(text)["mixed_points"][0]):
         assert (entry["sqnr_db"], entry["not_finite"]) == (None, {"sqnr_db": str(value)})
     read = restore.report(manifest.load(write(tmp_path, text)))
-    found = (str(read.operator_costs[0].sqnr_db), str(read.mixed_points[0].sqnr_db))
-    assert found == (str(value), str(value))
+    decibels = (str(read.operator_costs[0].sqnr_db), str(read.mixed_points[0].sqnr_db))
+    assert decibels == (str(value), str(value))
 
 
 def test_a_manifest_written_before_costs_were_measured_is_read(tmp_path: Path) -> None:
