@@ -15,7 +15,7 @@ from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: one message and the right exit code, a traceback only with --debug."""
+    """Run the command line; a failure prints one message and sets the exit code, --debug adds a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with patient_output():
         _run(given)
@@ -34,7 +34,7 @@ def _run(given: list[str]) -> None:
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED_EXIT_CODE:
             raise
         night = given[:1] == ["nightly"]
-        left = "the next start goes on with this night" if night else "nothing was left behind"
+        left = "the next start resumes this night" if night else "nothing was left behind"
         typer.echo(f"Interrupted; {left}.", err=True)
         sys.exit(INTERRUPTED_EXIT_CODE)
     except Exception as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -23,11 +25,12 @@ ORDER = (
     "targets",
     "doctor",
 )
-"""Of the commands in --help."""
+"""The order of the commands in --help."""
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class CheckpointFirst(TyperGroup):
-    """Lets the checkpoint come first: `export-mobile model.ckpt …` is `export-mobile export model.ckpt …`."""
+    """Accept a checkpoint in place of a command: `export-mobile net.pt` is `export-mobile export net.pt`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {"--help", "--version", "--install-completion", "--show-completion"}
@@ -39,7 +42,23 @@ class CheckpointFirst(TyperGroup):
         return sorted(self.commands, key=ORDER.index)
 
 
-app = typer.Typer(
+class Application(typer.Typer):
+    """A Typer application whose help wraps at the width of the terminal, not at the source's line breaks."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
+        def register(function: Command) -> Command:
+            text = paragraphs(inspect.getdoc(function) or "")
+            return super(Application, self).command(name, help=text, **options)(function)
+
+        return register
+
+
+def paragraphs(text: str) -> str:
+    """Join the lines of each paragraph."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+app = Application(
     cls=CheckpointFirst,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,53 +66,52 @@ app = typer.Typer(
     help=(
         "From a trained PyTorch checkpoint to mobile artifacts that are proven equal to it.\n\n"
         "  [bold]export-mobile CKPT --target snapdragon865 --calibration photos/[/bold]\n\n"
-        "reads the checkpoint safely, finds out what network it is, emits ExecuTorch, TorchScript, ONNX and "
-        "Core ML variants, runs each in its own runtime against the float64 original, times them here and "
-        "chooses the one to ship. All its options: export-mobile export --help.\n\n"
-        "With a phone on the cable, [bold]export-mobile bench OUT[/bold] says if it meets the budget."
+        "reads the checkpoint safely, identifies the network, emits ExecuTorch, TorchScript, ONNX and "
+        "Core ML variants, verifies each in its own runtime against the float64 original, times them and "
+        "chooses the one to ship. Its options: export-mobile export --help.\n\n"
+        "With a phone connected, [bold]export-mobile bench OUT[/bold] measures whether it meets the budget."
     ),
 )
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CKPT", help="The trained checkpoint, any kind of file; or a model card (.toml)."),
+    typer.Argument(metavar="CKPT", help="The trained checkpoint in any format, or a model card (.toml)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Unpickle whole modules: runs whatever code the checkpoint names.")
+    bool,
+    typer.Option("--trust", help="Unpickle whole modules: this runs any code that the checkpoint names."),
 ]
 Arch = Annotated[
     str | None,
     typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net. Inferred when left out."),
 ]
-ArchArg = Annotated[
-    list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; may be given again.")
-]
+ArchArg = Annotated[list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; repeatable.")]
 IgnoreKey = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="PATTERN", help="Leave the file's tensors of this name out, as head.*; may be given again."
+        metavar="PATTERN", help="Ignore the file's tensors of this name, such as head.*; repeatable."
     ),
 ]
 WeightsFromArch = Annotated[
     bool,
     typer.Option(
-        "--weights-from-arch", help="Keep the weights that --arch's function made where CKPT has none."
+        "--weights-from-arch", help="Keep the weights that --arch's function creates where CKPT has none."
     ),
 ]
 Expect = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PHOTO=CLASS",
-        help="The network must give this photo this class, a number or label; may be given again.",
+        help="Require the network to give this photo this class, a number or a label; repeatable.",
     ),
 ]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SHAPE",
-        help="1x3x224x224, or name=1x16:int64; once per input, in order. Inferred when left out.",
+        help="1x3x224x224 or name=1x16:int64; once per input, in order. Inferred when left out.",
     ),
 ]
 Preprocess = Annotated[
@@ -121,7 +139,7 @@ def console() -> Any:
 
 
 def watch(quiet: bool) -> Any:
-    """Progress on standard error, or nowhere."""
+    """Return an observer that shows progress on standard error, or nothing when `quiet`."""
     from exporter.cli.console import progress
 
     return progress.watch(quiet)

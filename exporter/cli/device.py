@@ -10,7 +10,7 @@ import typer
 
 from android_harness import errors
 from android_harness.records import BenchConfig, Build
-from exporter.cli.app import Debug, Json, app, console, watch
+from exporter.cli.app import Application, Debug, Json, app, console, watch
 from exporter.config import options
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ Device = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SERIAL",
-        help="adb's name of the phone (again for more), all, or host for this machine. "
-        "The only one connected when left out.",
+        help="A phone's serial in adb (repeatable), all, or host for this machine. "
+        "The only connected phone when left out.",
     ),
 ]
-runner = typer.Typer(no_args_is_help=True, help="The program that runs the artifacts on a device.")
+runner = Application(no_args_is_help=True, help="Build the program that runs the artifacts on a device.")
 
 
 @app.command()
 def devices(as_json: Json = False, debug: Debug = False) -> None:
-    """List what adb sees: each device, its SoC, and whether it may be measured now; if not, what to do."""
+    """List the devices that adb sees: SoC, whether each can be measured now, and what to do if not."""
     from android_harness import listing
     from exporter.cli.console import bench as tables
 
@@ -47,7 +47,7 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
         tables.print_devices(reports, console())
     else:
         typer.echo(
-            "adb sees no device. Enable USB debugging on the phone, plug it in, and accept its question."
+            "adb sees no device. Enable USB debugging on the phone, plug it in, and confirm its prompt."
         )
 
 
@@ -71,45 +71,54 @@ def bench(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that an export made.")],
     device: Device = None,
     artifact: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this one. The chosen one when left out.")
+        str | None,
+        typer.Option(metavar="NAME", help="The artifact to measure. The chosen one when left out."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Every passed artifact that the runner executes; chooses again.")
+        bool,
+        typer.Option(
+            "--all", help="Measure every passed artifact that the runner executes, then choose again."
+        ),
     ] = False,
     budget: Annotated[
-        float | None, typer.Option(min=0.001, help="Milliseconds for p90. The export's when left out.")
+        float | None, typer.Option(min=0.001, help="Budget for p90 in ms. The export's budget when left out.")
     ] = None,
     launches: Annotated[
         int,
         typer.Option(
             min=3,
-            help="Processes per artifact. Calls of one process resemble each other, so p90's interval is "
-            "over launches: more of them narrow it.",
+            help="Processes per artifact. The confidence interval of p90 is computed over launches, because "
+            "calls of one process are alike; more launches narrow it.",
         ),
     ] = BenchConfig.launches,
     seconds: Annotated[
-        float, typer.Option(min=0.01, help="Timed seconds per launch, at least.")
+        float, typer.Option(min=0.01, help="Least timed seconds per launch.")
     ] = BenchConfig.min_seconds,
     threads: Annotated[
-        int, typer.Option(min=1, max=64, help="Threads of the runtime.")
+        int, typer.Option(min=1, max=64, help="Threads that the runtime uses.")
     ] = BenchConfig.threads,
     affinity: Annotated[
-        str, typer.Option(metavar="MASK", help="Cores in hexadecimal; f0 is the big ones of an 865.")
+        str,
+        typer.Option(
+            metavar="MASK",
+            help="Mask of cores in hexadecimal; f0 is the big cores of an 865. Any core when left out.",
+        ),
     ] = BenchConfig.affinity,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for a hot or busy device to settle.")
+        float,
+        typer.Option(min=0, help="Seconds to wait for a hot or busy device to settle; 0 does not wait."),
     ] = BenchConfig.wait_s,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure OUT's artifact on a phone: p50, p90, p99, the verdict against the budget; kept in OUT.
+    """Measure OUT's artifact on a phone: p50, p90, p99 and the verdict on the budget, stored in OUT.
 
-    One process on the device proves both speed and correctness: its outputs are held to the same limits as
-    here. Only a real phone can meet the budget; a simulated device and this machine (--device host) are
-    labelled so, everywhere.
+    The process that is timed also returns its outputs, which must meet the limits of the export. Only a real
+    phone can meet the budget; a simulated device and this machine (--device host) are labelled as such
+    everywhere.
 
-    Exit codes: 0 within budget on a real phone, 13 the harness is not set up, 14 no such device, 15 it is
-    not ready, 16 it failed, 17 over budget, 18 inconclusive, 19 not measured (simulated or host).
+    Exit codes: 0 within budget on a real phone, 13 the harness is not set up, 14 no such device, 15 device
+    not ready, 16 device failed, 17 over budget, 18 inconclusive, 19 not measured (simulated or host).
     """
     if artifact and every:
         from exporter.errors import UsageError
@@ -135,7 +144,7 @@ def run_bench(
     settings: dict[str, object],
     as_json: bool,
 ) -> None:
-    """Measure, print, and end with the exit code of the verdict."""
+    """Measure, print the results, and exit with the verdict's code."""
     from exporter import bench as harness
 
     with watch(as_json) as observer:
@@ -164,7 +173,7 @@ def _end(benched: Benched, out: Path) -> None:
         raise benched.failures[0]
     verdict = benched.verdict
     if verdict == "not_measured":
-        typer.echo(f"No real phone ran it; the figures in {out} are labelled so.", err=True)
+        typer.echo(f"No real phone ran it; the figures in {out} are labelled as such.", err=True)
     if code := EXIT_CODES[verdict]:
         raise typer.Exit(code)
 
@@ -175,23 +184,25 @@ def build_runner(
         str, typer.Option("--for", metavar="PLATFORM", help="android-arm64, linux-arm64 or host.")
     ],
     onnxruntime: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="ONNX Runtime: its unzipped Android AAR, or a prefix.")
+        Path | None,
+        typer.Option(metavar="DIR", help="ONNX Runtime: its unzipped Android AAR, or an install prefix."),
     ] = None,
     executorch: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The prefix that ExecuTorch was installed to.")
+        Path | None, typer.Option(metavar="DIR", help="Install prefix of ExecuTorch.")
     ] = None,
     torch: Annotated[
         Path | None, typer.Option(metavar="DIR", help="LibTorch for the platform, for torchscript-lite.")
     ] = None,
     ndk: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Android NDK r26 or newer; ANDROID_NDK_HOME otherwise.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Android NDK r26 or newer. ANDROID_NDK_HOME when left out."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Build the on-device program with CMake, a program for each runtime that is given.
+    """Build the on-device program with CMake, one for each runtime that is given.
 
-    On the host also for those that are installed. The last build for a platform is the one bench uses, so
-    give all the runtimes at once.
+    For the host, installed runtimes are built too. A build replaces the earlier one for its platform, so give
+    all runtimes at once.
     """
     from android_harness import build
 

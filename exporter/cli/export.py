@@ -1,4 +1,4 @@
-"""`export-mobile CKPT --target T`."""
+"""The command `export-mobile CKPT --target T`."""
 
 from __future__ import annotations
 
@@ -44,58 +44,77 @@ OPTION_OF = {
     "input_shapes": "input_shape",
     "verify": "no_verify",
 }
-"""Field of a request -> the option that sets it, where they are called differently."""
+"""Field of a request -> the option that sets it, where their names differ."""
 
 
 @app.command(DEFAULT_COMMAND)
 def export_command(
     context: typer.Context,
     checkpoint: Checkpoint,
-    target: Annotated[str, typer.Option("--target", "-t", help="The phone; see export-mobile targets.")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="The phone to export for; export-mobile targets lists them.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the result. CKPT-TARGET when left out.")
+        Path | None, typer.Option("--out", "-o", help="Folder for the result; CKPT-TARGET when left out.")
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder of photos or .npz of arrays; half calibrates, the other half verifies."),
+        typer.Option(help="Folder of photos, or .npz of arrays; half calibrates, half verifies."),
     ] = None,
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            "--eval", help="Labelled photos, a folder per class, or .npz with labels: accuracy, and its gate."
+            "--eval",
+            help="Labelled data: photos in a folder per class, or .npz with labels. Enables --max-drop.",
         ),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=100, help="Points of top-1 an artifact may lose on --eval.")
+        float,
+        typer.Option(
+            min=0, max=100, help="Points of top-1 that an artifact may lose on --eval; 0 allows no loss."
+        ),
     ] = 1.0,
     search: Annotated[
         bool,
         typer.Option(
             "--search",
-            help="Keep the cheapest operators of int8 in float until --min-sqnr is met: mixed artifacts.",
+            help="Search for mixed precision: keep the cheapest operators in float until --min-sqnr is met.",
         ),
     ] = False,
     min_sqnr: Annotated[
-        float, typer.Option(min=0, max=200, help="dB that --search must reach on unseen inputs.")
+        float,
+        typer.Option(min=0, max=200, help="SQNR in dB that --search must reach on verification inputs."),
     ] = 24.0,
     time_limit: Annotated[
         float,
-        typer.Option(min=0, help="Seconds after which --search makes no more candidates; again, it goes on."),
+        typer.Option(
+            min=0, help="Seconds after which --search builds no more candidates; a second run continues."
+        ),
     ] = 600.0,
     calibration_sweep: Annotated[
         bool,
         typer.Option(
             "--calibration-sweep",
-            help="Also measure int8 with 1, 2, 4, … calibration inputs: how many are enough.",
+            help="Also measure int8 with 1, 2, 4, … calibration inputs, to see how many are enough.",
         ),
     ] = False,
     calibration_curve: Annotated[bool, typer.Option("--calibration-curve", hidden=True)] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Calibration inputs, and as many to verify on.")] = 64,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Number of calibration inputs, and of verification inputs.")
+    ] = 64,
     formats: Annotated[
-        str, typer.Option(metavar="A,B", help="Only these: executorch, torchscript, onnx, coreml.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Formats to emit: executorch, torchscript, onnx, coreml. The target's when left out.",
+        ),
     ] = "",
     precisions: Annotated[
-        str, typer.Option(metavar="A,B", help="Only these: fp32, fp16, int8, mixed, w8, w4.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Precisions to emit: fp32, fp16, int8, mixed, w8, w4. The target's when left out.",
+        ),
     ] = "",
     require: Annotated[
         str, typer.Option(metavar="A,B", help="Formats, precisions or artifacts that must pass (exit 7).")
@@ -109,9 +128,9 @@ def export_command(
         ),
     ] = "",
     limits: Annotated[
-        str, typer.Option(metavar="K=V,…", help="Change verification limits, as int8_min_sqnr_db=15.")
+        str, typer.Option(metavar="K=V,…", help="Change verification limits, such as int8_min_sqnr_db=15.")
     ] = "",
-    budget: Annotated[float, typer.Option(min=0.001, help="Latency budget in ms on the device.")] = 15.0,
+    budget: Annotated[float, typer.Option(min=0.001, help="Latency budget on the device in ms.")] = 15.0,
     arch: Arch = None,
     arch_arg: ArchArg = None,
     ignore_key: IgnoreKey = None,
@@ -124,7 +143,7 @@ def export_command(
     torchscript: Annotated[
         str,
         typer.Option(
-            help="auto traces, and scripts where tracing would lose control flow; or trace, script."
+            help="auto, trace or script. auto traces, and scripts where tracing would lose control flow."
         ),
     ] = "auto",
     state: Annotated[
@@ -135,27 +154,29 @@ def export_command(
     ] = "kept",
     trust: Trust = False,
     allow_synthetic: Annotated[
-        bool, typer.Option("--allow-synthetic", help="Let int8 calibrated without real inputs be chosen.")
+        bool,
+        typer.Option(
+            "--allow-synthetic", help="Allow int8 that was calibrated on synthetic inputs to be chosen."
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in OUT.")] = False,
     no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Only build. Nothing passes, so nothing is chosen (exit 6).")
+        bool, typer.Option("--no-verify", help="Only build. Nothing passes and nothing is chosen (exit 6).")
     ] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither read nor write the build cache.")
     ] = False,
     jobs: Annotated[
         int,
-        typer.Option(
-            "--jobs", "-j", min=0, help="Worker processes. As many as cores, at most 4, when left out."
-        ),
+        typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4."),
     ] = 0,
     threads: Annotated[
         int,
-        typer.Option(min=0, help="Runtime threads when timing. As many as cores, at most 4, when left out."),
+        typer.Option(min=0, help="Runtime threads when timing; 0 uses one per core, at most 4."),
     ] = 0,
     bench: Annotated[
-        bool, typer.Option("--bench", help="Then measure the choice on a phone; exit codes of bench.")
+        bool,
+        typer.Option("--bench", help="Then measure the chosen artifact on a phone; exits as bench does."),
     ] = False,
     device: Device = None,
     as_json: Json = False,
@@ -163,11 +184,11 @@ def export_command(
 ) -> None:
     """Export CKPT for a target: build, verify, time, choose, report.
 
-    CKPT may also be a model card (a .toml, see models/): options given beside it win over what it says.
+    CKPT may also be a model card (a .toml, see models/); options on the command line override it.
 
-    Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 it does not
-    run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable calibration or
-    labelled data, 130 interrupted.
+    Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 the network
+    does not run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable
+    calibration or labelled data, 130 interrupted.
     """
     model = model_request(
         checkpoint,
@@ -234,9 +255,9 @@ def export_command(
 
 
 def _check_partners(context: typer.Context, request: Request, bench: bool) -> None:
-    """Refuse an option that says nothing without another."""
+    """Refuse an option that has no effect without another."""
     for option, words, partner, is_there in (
-        ("device", "says where to", "--bench", bench),
+        ("device", "chooses the phone for", "--bench", bench),
         ("min_sqnr", "is a limit of", "--search", request.search),
         ("time_limit", "is a limit of", "--search", request.search),
         ("max_drop", "is a limit of", "--eval", request.evaluation is not None),
@@ -247,7 +268,7 @@ def _check_partners(context: typer.Context, request: Request, bench: bool) -> No
 
 
 def _given_fields(context: typer.Context) -> set[str]:
-    """The fields of `Request` whose option was given on the command line."""
+    """Return the fields of `Request` whose option was given on the command line."""
     names = (field.name for field in fields(Request))
     return {name for name in names if _is_given(context, OPTION_OF.get(name, name))}
 
@@ -282,7 +303,7 @@ def _refuse_unshippable(report: Report, require: Sequence[str]) -> None:
             statuses = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
             raise RequirementError(f"--require {name}: none passed ({statuses}).", "The report says why.")
     if report.selected is None:
-        raise NothingPassedError(f"Nothing may be shipped. {report.selection_reason}")
+        raise NothingPassedError(f"Nothing can be shipped. {report.selection_reason}")
 
 
 def model_request(
@@ -298,7 +319,7 @@ def model_request(
     mean: str | None,
     std: str | None,
 ) -> ModelRequest:
-    """What the options that `export` and `inspect` share say about the checkpoint and its inputs."""
+    """Build the part of the request that `export` and `inspect` share: the checkpoint and its inputs."""
     return ModelRequest(
         checkpoint=checkpoint,
         trust=trust,

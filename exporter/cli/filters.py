@@ -1,4 +1,4 @@
-"""The options that narrow the history, said once: `filtered` gives them to a command."""
+"""The options that filter the history. `filtered` adds them to a command."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from android_harness import records
 from android_harness.history.records import Filter
 from exporter.config import options
 
-Model = Annotated[str | None, typer.Option(help="Only this model card's.")]
-Target = Annotated[str | None, typer.Option(help="Only of this target.")]
-Artifact = Annotated[str | None, typer.Option(metavar="NAME", help="Only this artifact's.")]
-Device = Annotated[str | None, typer.Option(metavar="SERIAL", help="Only this phone's; its hash does, too.")]
-Evidence = Annotated[str | None, typer.Option(help="Only measured, simulated or host.")]
-Run = Annotated[str | None, typer.Option(metavar="NIGHT", help="Only of this night.")]
-Since = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Not older than 7d, 36h, or 2026-01-31 (UTC).")
+Model = Annotated[str | None, typer.Option(help="Only sessions of this model card.")]
+Target = Annotated[str | None, typer.Option(help="Only sessions for this target.")]
+Artifact = Annotated[str | None, typer.Option(metavar="NAME", help="Only sessions of this artifact.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="SERIAL", help="Only sessions on this phone: its serial, or the serial's hash."),
 ]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Older than that.")]
+Evidence = Annotated[
+    str | None, typer.Option(help="Only this kind of evidence: measured, simulated or host.")
+]
+Run = Annotated[str | None, typer.Option(metavar="NIGHT", help="Only sessions of this night.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Only sessions since then: 7d, 36h, or 2026-01-31 (UTC).")
+]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only sessions before then.")]
 Stable = Annotated[
-    bool | None, typer.Option("--stable/--unstable", help="Only what is (not) fit to be a baseline.")
+    bool | None, typer.Option("--stable/--unstable", help="Only sessions that can (or cannot) be a baseline.")
 ]
 
 Wanted: TypeAlias = Filter
-"""The argument of a command that is `filtered`."""
+"""The argument that a `filtered` command receives."""
 
 
 def a_filter(
@@ -43,10 +48,10 @@ def a_filter(
     until: Until = None,
     stable: Stable = None,
 ) -> Filter:
-    """What the options say.
+    """Build the filter from the options.
 
     Raises:
-        UsageError: A kind of evidence or a time that there is not.
+        UsageError: The kind of evidence is unknown, or a time cannot be read.
     """
     kind = options.one_of("--evidence", evidence, get_args(records.Provenance)) if evidence else None
     return Filter(
@@ -67,9 +72,9 @@ def _when(option: str, words: str | None) -> datetime | None:
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `a_filter`, and what they make as its argument `wanted`.
+    """Give a command the parameters of `a_filter`, and pass it the resulting filter as `wanted`.
 
-    Typer reads a function's signature, so the signature is what is changed.
+    Typer reads a function's signature, so the signature is changed.
     """
     ours = inspect.signature(a_filter, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters

@@ -1,4 +1,4 @@
-"""`export-mobile history`: what was measured before, where it lies, and what may be forgotten."""
+"""The command `export-mobile history`: list, show, export, prune and accept stored sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from exporter.cli import filters
-from exporter.cli.app import Debug, Json, app, console
+from exporter.cli.app import Application, Debug, Json, app, console
 from exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LISTED = 30
 
 
 class ListFirst(TyperGroup):
-    """Lets the filters come first: `export-mobile history --model m` lists."""
+    """Accept filters in place of a subcommand: `export-mobile history --model m` lists."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0] != "--help" and args[0] not in self.commands):
@@ -29,24 +29,24 @@ class ListFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-remembered = typer.Typer(
+remembered = Application(
     cls=ListFirst,
-    help="What was measured before: list, show, export, prune, accept. Lists when nothing is said.",
+    help="Work with stored sessions: list, show, export, prune, accept. With no subcommand, lists sessions.",
 )
 
 Location = Annotated[
     str | None,
     typer.Option(
         metavar="PLACE",
-        help="A file, or postgresql://user@host/name. EXPORT_MOBILE_HISTORY, or the user's data folder, "
-        "when left out.",
+        help="A file, or postgresql://user@host/name. When left out: EXPORT_MOBILE_HISTORY, else a file in "
+        "the user's data folder.",
     ),
 ]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Of a session; its beginning is enough.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a session; its first letters are enough.")]
 
 
 def opened(location: str | None) -> History:
-    """The history, which must be there: whoever reads wants no new one at a mistyped place."""
+    """Open an existing history. A mistyped place must not create a new one."""
     from android_harness import history
 
     return history.open_history(location, must_exist=True)
@@ -57,11 +57,11 @@ def opened(location: str | None) -> History:
 def list_sessions(
     wanted: filters.Wanted,
     history: Location = None,
-    newest: Annotated[int, typer.Option(min=1, help="At most so many.")] = LISTED,
+    newest: Annotated[int, typer.Option(min=1, help="How many sessions to list at most.")] = LISTED,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List sessions, newest first, and the nights in between when nothing could be measured."""
+    """List sessions, newest first, and the nights when nothing could be measured."""
     from android_harness.history.records import as_json as plain
     from exporter.cli.console import history as tables
 
@@ -82,7 +82,7 @@ def show(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show all of one session, what it is held against and where its series changed."""
+    """Show one session in full, its baseline, and where its series changed."""
     from android_harness.history.records import as_json as plain
     from android_harness.regressions import changes, judging, quality
     from exporter.cli.console import history as tables
@@ -109,15 +109,15 @@ def show(
 @filters.filtered
 def export_sessions(
     wanted: filters.Wanted,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet; its suffix decides.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The .csv or .parquet file to write.")],
     samples: Annotated[
-        bool, typer.Option("--samples", help="A row for every timed call instead of every session.")
+        bool, typer.Option("--samples", help="Write one row per timed call instead of one per session.")
     ] = False,
     history: Location = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write sessions, or their raw samples, for other programs."""
+    """Write sessions, or their raw samples, to a table for other programs."""
     from android_harness.history import exports
 
     with opened(history) as memory:
@@ -131,29 +131,37 @@ def export_sessions(
 @remembered.command()
 def prune(
     keep_days: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Keep what is not older than N days.")
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Keep sessions of the last N days; 0 keeps none for their age."
+        ),
     ] = None,
     keep_newest: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Keep the last N of every line.")
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Keep the last N sessions of every line; 0 keeps none for their place."
+        ),
     ] = None,
     samples_only: Annotated[
-        bool, typer.Option("--samples-only", help="Forget raw samples, keep all figures.")
+        bool, typer.Option("--samples-only", help="Delete raw samples only; keep all figures.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete. Without it, the command only reports what would go.")
+    ] = False,
     history: Location = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Forget old sessions; never those that new ones are still held against. Only says what without --yes.
+    """Delete old sessions, except baselines of newer ones. Without --yes, only reports what would go.
 
-    What any of the rules keeps stays. A line is one artifact of one model on one device.
+    A session stays if any of the rules keeps it. A line is one artifact of one model on one device.
     """
     from android_harness.history import pruning
     from android_harness.history.records import as_json as plain
     from exporter.cli.console import history as tables
 
     if keep_days is None and keep_newest is None:
-        raise UsageError("Nothing says what to keep.", "Give --keep-days, --keep-newest, or both.")
+        raise UsageError("No rule says what to keep.", "Give --keep-days, --keep-newest, or both.")
     policy = pruning.Policy(keep_days, keep_newest, samples_only)
     with opened(history) as memory:
         plan = (pruning.prune if yes else pruning.plan)(memory, policy)
@@ -165,10 +173,10 @@ def prune(
 
 @remembered.command()
 def accept(key: Key, history: Location = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Accept a level as the new normal: the baseline of KEY's line begins with it.
+    """Accept a level as the new normal: the baseline of KEY's line starts at this session.
 
-    A confirmed regression is no baseline, so every night after it is one, too, until it is repaired or
-    accepted.
+    Regressed sessions are excluded from baselines, so every later night is a regression too until you fix it
+    or accept it.
     """
     from android_harness.history.records import as_json as plain
 
@@ -179,7 +187,7 @@ def accept(key: Key, history: Location = None, as_json: Json = False, debug: Deb
     else:
         who = f"{accepted.model}, {accepted.artifact} on {accepted.serial}"
         since = f"{accepted.started_at:%Y-%m-%d %H:%M} UTC"
-        typer.echo(f"{who}: the baseline begins with the {accepted.p50_ms:.3g} ms of {since}.")
+        typer.echo(f"{who}: the baseline starts at the {accepted.p50_ms:.3g} ms of {since}.")
 
 
 app.add_typer(remembered, name="history")

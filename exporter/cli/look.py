@@ -1,4 +1,4 @@
-"""Commands that only look: inspect, verify, targets, doctor."""
+"""Commands that change nothing: inspect, verify, targets, doctor."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what is in CKPT: its contents, which network, how that was inferred, parameters, FLOPs, inputs."""
+    """Describe CKPT: its contents, its network and how it was identified, parameters, FLOPs, inputs."""
     from exporter.cli.console import listings
     from exporter.pipeline.inspect import inspect_checkpoint
 
@@ -72,29 +72,37 @@ def inspect(
     if inspection.architecture is None:
         if arch is None:
             raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
-        raise ArchitectureError(f"The weights do not fit {arch}.", "The row `network` says why.")
+        raise ArchitectureError(f"The weights do not fit {arch}.", "The row `network` shows why.")
 
 
 @app.command()
 def verify(
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="A folder that an export or a release made, or a release's zip."),
+        typer.Argument(metavar="OUT", help="The folder of an export or a release, or a release's zip."),
     ],
     key: Annotated[
-        Path | None, typer.Option(metavar="PUB", help="The signer's public key: its signature must hold.")
+        Path | None, typer.Option(metavar="PUB", help="The signer's public key; its signature must be valid.")
     ] = None,
     expect_name: Annotated[
         str, typer.Option(metavar="NAME", help="Refuse a release of any other model.")
     ] = "",
     expect_version: Annotated[
-        str, typer.Option(metavar="VERSION", help="Refuse any other version: an older one is signed as well.")
+        str,
+        typer.Option(
+            metavar="VERSION", help="Refuse a release of any other version; an older one is signed, too."
+        ),
     ] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4.")
+    ] = 0,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check it from its files alone: signature, hashes, then every artifact in its runtime. Exit 9 if not."""
+    """Re-verify an export or release from its files. Exits 9 on any mismatch.
+
+    Checks the signature and the hashes, then runs every artifact in its runtime.
+    """
     from exporter import pipeline
     from exporter.cli.console import listings
     from exporter.release import check
@@ -108,7 +116,7 @@ def verify(
         listings.print_audit(audit, console())
     if not audit.holds:
         raise VerificationError(
-            f"{out} does not hold what its manifest claims.",
+            f"{out} does not match its manifest.",
             "Export it again, or get the release again.",
             code="EM-CHANGED",
         )
@@ -116,7 +124,7 @@ def verify(
 
 @app.command()
 def targets(as_json: Json = False, debug: Debug = False) -> None:
-    """List the phones: cores, instruction sets, GPU, NPU, what they run, and why not the rest."""
+    """List the target phones: cores, instruction sets, GPU, NPU, what each runs, and why not the rest."""
     from exporter.cli.console import listings
     from exporter.config.targets import TARGETS
 
@@ -128,7 +136,7 @@ def targets(as_json: Json = False, debug: Debug = False) -> None:
 
 @app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Say what is installed, which runtimes execute here, what is missing and the command that fixes it."""
+    """Report what is installed, which runtimes execute here, what is missing, and how to fix it."""
     from exporter.cli.console import listings
     from exporter.cli.doctor import examine as examination
 

@@ -1,4 +1,4 @@
-"""`export-mobile nightly nightly.toml`."""
+"""The command `export-mobile nightly nightly.toml`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from exporter.cli.app import Debug, Json, app, console, watch
 @app.command()
 def nightly(
     task: Annotated[
-        Path, typer.Argument(metavar="NIGHTLY", help="What to do: a nightly.toml; scripts/ holds an example.")
+        Path,
+        typer.Argument(metavar="NIGHTLY", help="The nightly task, a .toml file; scripts/ holds an example."),
     ],
     tensorboard: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write tonight's figures for TensorBoard.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write tonight's figures for TensorBoard to this folder."),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin a new night, whatever one was cut off before.")
+        bool, typer.Option("--fresh", help="Begin a new night even if an earlier one was interrupted.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Export every model for every target, measure on every phone, remember, judge, report.
+    """Export every model for every target, measure on every phone, store, judge, report.
 
-    Killed at any point, the next start goes on: what was measured is not measured again. One failing model,
-    format or phone stops no other; each failure is in the report.
+    A killed run resumes where it stopped; nothing is lost or re-measured. One failing model, format or phone
+    does not stop the others; each failure is in the report.
 
     Exit codes, the first that applies: 40 something became slower or worse, 41 over budget, 42 something
-    failed, 43 no phone (the gap is remembered), 44 inconclusive, 45 not measured on a real phone, 0 all fine.
-    46 another night is running, 2 NIGHTLY is wrong, 20 the history cannot be used.
+    failed, 43 no phone (the gap is stored), 44 inconclusive, 45 not measured on a real phone, 0 all fine.
+    46 another night is running, 2 NIGHTLY is invalid, 20 the history cannot be used.
     """
     from exporter.nightly import config, run
     from exporter.nightly.records import as_json as values

@@ -15,25 +15,29 @@ from exporter.config import options
 
 @app.command()
 def release(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that an export made.")],
-    version: Annotated[str, typer.Option(help="Of the release: 1.4.0.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of an export.")],
+    version: Annotated[str, typer.Option(help="Version of the release, such as 1.4.0.")],
     directory: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to publish; it must not exist.")
+        Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to create; it must not exist.")
     ],
     key: Annotated[
-        Path | None, typer.Option(metavar="PEM", help="Private key (P-256, P-384, P-521) to sign with.")
+        Path | None, typer.Option(metavar="PEM", help="Private key to sign with (P-256, P-384 or P-521).")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model; the network's own when left out.")] = None,
-    group: Annotated[str, typer.Option(help="Of the Maven coordinates.")] = "com.example",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model; the network's own when left out.")
+    ] = None,
+    group: Annotated[str, typer.Option(help="Group of the Maven coordinates.")] = "com.example",
     artifacts: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Artifacts; the chosen one when left out.")
+        str | None, typer.Option(metavar="A,B", help="Artifacts to release; the chosen one when left out.")
     ] = None,
-    licence: Annotated[Path | None, typer.Option("--license", metavar="FILE", help="The licence.")] = None,
+    licence: Annotated[
+        Path | None, typer.Option("--license", metavar="FILE", help="The licence file to include.")
+    ] = None,
     card: Annotated[
         Path | None,
         typer.Option(
             metavar="TOML",
-            help="The model's card, as `nightly` and `export-mobile CARD` read it: goes in as it is.",
+            help="The model's card, as nightly and export-mobile CARD read it; included unchanged.",
         ),
     ] = None,
     allow_unmeasured: Annotated[
@@ -42,13 +46,19 @@ def release(
     ] = False,
     allow_unverified: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Artifacts that could not run here (Core ML); the bundle says so."),
+        typer.Option(
+            metavar="A,B",
+            help="Also release these artifacts, which could not run here (Core ML); the bundle says so.",
+        ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Build it twice and refuse any difference.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make DIR of OUT, ready to publish: zip, Maven repository, Swift package, BOM, hashes, signature."""
+    """Package OUT as a signed release in DIR: zip, Maven repository, Swift package, BOM and hashes.
+
+    Without --key, the release is not signed, and says so.
+    """
     from exporter.cli.console.release import print_release
     from exporter.release import bundle
     from exporter.release.plan import ReleaseRequest
@@ -75,12 +85,14 @@ def release(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="OUT of an export, or a release's folder or zip.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="What to compare with it: the newer one.")],
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="The folder of an export, or a release's folder or zip.")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The newer one, of either kind.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Put two exports or releases side by side: quality, size, latency, operators, versions."""
+    """Compare two exports or releases: quality, size, latency, operators, versions."""
     from exporter.cli.console.release import print_diff
     from exporter.release import diff as comparison
 

@@ -1,5 +1,5 @@
-"""Every night: models x targets x devices exported, measured, remembered, judged and reported.
+"""Export, measure, store, judge and report models x targets x devices, every night.
 
-`run` is the table of contents. What was measured lies in the history and nowhere else: a night that was
+`run` is the table of contents. Measurements are stored in the history and nowhere else: a night that was
 killed goes on from there.
 """

@@ -1,4 +1,4 @@
-"""Tonight's exports against those of the night before: quality, size, choice and tools, as sentences."""
+"""Compare tonight's exports with those of the night before: quality, size, choice and tools, as sentences."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from exporter.report import text
 from exporter.verify import accuracy
 
 LIMITS = Limits()
-"""What a session's figures are held to; here in both directions. Less is luck, or a file's metadata."""
+"""The smallest changes that are reported, in both directions. Less is chance, or a file's metadata."""
 
 
 def before(out: Path, night: Night) -> Path | None:
-    """The folder of the last night that came to its end."""
+    """Return the folder of the last finished night, None without one."""
     return next((folder for folder in reversed(journal.ended(out)) if folder.name < night.id), None)
 
 
 def earlier(folder: Path | None, exported: Exported) -> Report | None:
-    """The same model's export for the same target in that night; None where there was none, or no more."""
+    """Return that night's export of the same model and target; None where there is none or it was deleted."""
     from exporter.report import manifest
     from exporter.report.manifest import restore
 
@@ -38,7 +38,7 @@ def earlier(folder: Path | None, exported: Exported) -> Report | None:
 
 
 def changes(exported: Sequence[Exported], folder: Path | None) -> tuple[Change, ...]:
-    """Everything that is another way than in the night of `folder`, what got worse first."""
+    """List everything that changed since the night of `folder`; what got worse comes first."""
     changed = [
         change
         for item in exported

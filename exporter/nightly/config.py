@@ -17,7 +17,7 @@ WHAT = "Nightly"
 
 
 class ProtocolTable(Table):
-    """How much is measured, as the options of `bench` say it."""
+    """How much is measured; the keys mean what the options of `bench` mean."""
 
     launches: Annotated[int, Field(ge=3, le=1000)] = 5
     seconds: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
@@ -25,37 +25,37 @@ class ProtocolTable(Table):
     affinity: str = ""
     wait_s: Annotated[float, Field(ge=0, le=24 * 3600)] = 300.0
     artifacts: Literal["all", "chosen"] = "all"
-    """Everything that passed and that the runner executes, or only what would ship."""
+    """Which artifacts are measured: all that passed and that the runner executes, or only the chosen one."""
     confirm: bool = True
-    """Measure once more what looks slower, before it is called a regression."""
+    """Whether a suspected slowdown is measured again before it counts as a regression."""
 
 
 class ResumeTable(Table):
     hours: Annotated[float, Field(ge=0, le=24 * 14)] = 20.0
-    """A night that was cut off is gone on with for so long after it began; later a new one begins."""
+    """How long after its start an interrupted night is resumed; later a new one begins."""
 
 
 class RetentionTable(Table):
     nights: Annotated[int, Field(ge=1)] = 30
-    """So many folders of artifacts and pages are kept; older ones are deleted."""
+    """How many folders of artifacts and pages are kept; older ones are deleted."""
     samples_days: Annotated[int, Field(ge=1)] | None = None
-    """Raw samples older than this are forgotten, their figures kept; all are kept when left out."""
+    """Raw samples older than this are deleted, their figures stay. All samples stay when left out."""
     history_days: Annotated[int, Field(ge=1)] | None = None
-    """Sessions older than this are forgotten, baselines never; all are kept when left out."""
+    """Sessions older than this are deleted, except baselines. All sessions stay when left out."""
 
 
 class NightlyFile(Table):
-    """The file, as it is written. Paths and patterns are relative to it; `~` is the user's own folder."""
+    """The keys of `nightly.toml`. Paths and patterns are relative to it; `~` is the user's home folder."""
 
     cards: Annotated[tuple[Text, ...], Field(min_length=1)]
-    """Model cards: files, or patterns as `models/*.toml`."""
+    """Model cards: files, or patterns such as `models/*.toml`."""
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
     devices: Annotated[tuple[Text, ...], Field(min_length=1)] = ("all",)
-    """Serials, "all" phones that adb sees, "host" for this machine."""
+    """Serials; "all" for every phone that adb sees; "host" for this machine."""
     out: Text = "nightly"
     history: Text | None = None
-    """A file for SQLite, or postgresql://user@host/name; `$EXPORT_MOBILE_HISTORY` or the user's own when
-    left out."""
+    """A file for SQLite, or postgresql://user@host/name. When left out: `$EXPORT_MOBILE_HISTORY`, else the
+    user's data folder."""
     protocol: ProtocolTable = ProtocolTable()
     resume: ResumeTable = ResumeTable()
     retention: RetentionTable = RetentionTable()
@@ -63,12 +63,12 @@ class NightlyFile(Table):
 
 @dataclass(frozen=True)
 class Config:
-    """A night's task: checked, absolute."""
+    """A checked nightly task: every path in it is absolute."""
 
     path: Path
     cards: tuple[Card, ...]
     broken: tuple[tuple[str, str], ...]
-    """(name of a card, why it cannot be used): failures of the night, which go on without them."""
+    """(name of a card, why it cannot be used): these count as failures; the other cards are exported."""
     targets: tuple[str, ...]
     devices: tuple[str, ...]
     out: Path
@@ -79,7 +79,7 @@ class Config:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of `android_harness.records.BenchConfig`."""
+        """Return the fields of `android_harness.records.BenchConfig` that the file sets."""
         protocol = self.protocol
         return {
             "launches": protocol.launches,
@@ -92,10 +92,10 @@ class Config:
 
 
 def load(path: Path) -> Config:
-    """Read and check `nightly.toml`; a card that is broken is data, all else must be right.
+    """Read and check `nightly.toml`. A broken card is reported in `broken`; every other mistake is refused.
 
     Raises:
-        UsageError: The file says something that cannot be meant; names the key.
+        UsageError: The file is invalid; the message names the key.
     """
     listed = toml_file.read(path, WHAT, NightlyFile)
     folder = path.absolute().parent

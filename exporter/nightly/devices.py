@@ -1,4 +1,4 @@
-"""Which phones are there tonight, who they are, and what is wrong with the others."""
+"""Find the phones that answer tonight, identify them, and say what is wrong with the others."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ ALL = "all"
 
 @dataclass(frozen=True, eq=False)
 class DevicePool:
-    """The devices that answered, by serial, and why the rest cannot be used."""
+    """The devices that answered, by serial, and why the others cannot be used."""
 
     devices: Mapping[str, Device]
     identities: Mapping[str, Identity]
     problems: Mapping[str, str]
-    """By serial, or "all" where none was found or adb itself failed."""
+    """The problem by serial, or under "all" where no phone is connected or adb itself failed."""
     wanted: tuple[str, ...]
 
     @property
     def lacks_phone(self) -> bool:
-        """Phones were asked for, and not one answered."""
+        """Return whether phones were asked for and none answered."""
         return set(self.wanted) != {HOST} and not set(self.devices) - {HOST}
 
     @property
     def absent(self) -> Mapping[str, str]:
-        """What was asked for and cannot be used: serial, or "all" -> why."""
+        """Return what was asked for and cannot be used: serial, or "all" -> why."""
         if self.lacks_phone and not self.problems:
             return {ALL: "No phone answered."}
         return {serial: why for serial, why in self.problems.items() if serial not in self.devices}
 
     def why_not(self, serial: str, soc: str | None) -> str:
-        """Why a device is not measured on for a target; an empty string when it is.
+        """Return why a device is not used for a target; an empty string when it is used.
 
         Args:
-            serial: Of one that answered or is `absent`.
-            soc: The target's; None where any will do.
+            serial: The serial of a device that answered or is `absent`.
+            soc: The target's SoC; None where any will do.
         """
         if serial in self.absent:
             return self.absent[serial]
@@ -54,7 +54,7 @@ class DevicePool:
 
 
 def find(names: Sequence[str]) -> DevicePool:
-    """Ask the devices named who they are; an earlier start's runner that still runs on one is ended.
+    """Identify the named devices; stop a runner that an earlier start left running on one.
 
     Args:
         names: Serials, "all", "host".

@@ -1,4 +1,4 @@
-"""Every model for every target, into the night's folder: what is there already is taken as it is."""
+"""Export every model for every target into the night's folder; finished exports are reused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.records import Report
 
 
 def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
-    """Export models x targets; what goes wrong with one is data, and stops no other."""
+    """Export models x targets. A failure is returned as data and does not stop the others."""
     pairs = [(card, target) for card in config.cards for target in config.targets]
     exports = []
     with pool.kept_warm():
@@ -30,7 +30,7 @@ def export_all(config: Config, night: Night, observer: Observer) -> tuple[Export
 
 
 def _named(observer: Observer, name: str) -> Observer:
-    """Says of every step whose it is; steps of one model do not move the night's own bar."""
+    """Prefix each event with its model; a model's steps do not move the night's own progress bar."""
     return lambda event: observer(Event(event.stage, f"{name}: {event.detail}".rstrip(": "), 0, 0))
 
 
@@ -47,12 +47,12 @@ def _export(card: Card, target: str, night: Night, observer: Observer) -> Export
 
 
 def unexpected(error: Exception) -> str:
-    """An error that nobody thought of, in words."""
+    """Describe an error of an unexpected type."""
     return f"Unexpected {type(error).__name__}: {error}."
 
 
 def _kept(folder: Path) -> Report | None:
-    """What an earlier start of this night made; OUT appears whole or not at all."""
+    """Return the report of an earlier start of this night. OUT appears whole or not at all."""
     if not (folder / files.MANIFEST).is_file():
         return None
     return bench.read(folder)[0]

@@ -1,6 +1,6 @@
-"""One night at a time, and which night it is.
+"""Ensure that one night runs at a time, and decide which night it is.
 
-The only thing written down is that a night has begun, and that it has ended: what was exported lies in its
+Only the start and the end of a night are recorded: its exports are in its
 folder, what was measured in the history.
 """
 
@@ -22,13 +22,13 @@ from exporter.nightly.records import Night
 
 NIGHTS = "nights"
 ENDED = "night.json"
-"""In a night's folder, written last."""
+"""The file in a night's folder that is written last."""
 FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 
 
 @contextlib.contextmanager
 def only_one(out: Path) -> Iterator[None]:
-    """Hold the lock of `out`; it is gone with the process, however that ends.
+    """Hold the lock of `out`; the system releases it when the process ends, however it ends.
 
     Raises:
         NightRunningError: Another process holds it.
@@ -49,7 +49,7 @@ def only_one(out: Path) -> Iterator[None]:
             lock.seek(0)
             raise NightRunningError(
                 f"A night is running in {out} (process {lock.read().strip() or 'unknown'}).",
-                "Wait for its end, or give this one another `out`.",
+                "Wait until it ends, or set another `out`.",
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -58,13 +58,13 @@ def only_one(out: Path) -> Iterator[None]:
 
 
 def begin(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> Night:
-    """Go on with the night that was cut off, or begin one.
+    """Resume the interrupted night, or begin a new one.
 
     Args:
-        out: Of `nightly.toml`.
-        hours: For how long after its beginning a night is gone on with.
-        fresh: Begin a new one in any case.
-        now: For tests.
+        out: The folder `out` of `nightly.toml`.
+        hours: How long after its start a night is resumed.
+        fresh: Begin a new night in any case.
+        now: The time, for tests.
     """
     now = now or datetime.now(UTC)
     unfinished = [folder for folder in nights(out) if not (folder / ENDED).is_file()]
@@ -82,18 +82,18 @@ def _new(out: Path, now: datetime) -> Night:
         folder.mkdir(parents=True)
     except OSError as error:
         raise OutputError(
-            f"{folder} cannot be made: {error.strerror}.", "Check the folder's space."
+            f"{folder} cannot be created: {error.strerror}.", "Check the folder's free space."
         ) from None
     return Night(folder.name, folder, resumed=False)
 
 
 def nights(out: Path) -> list[Path]:
-    """Folders of nights, oldest first."""
+    """List the folders of nights, oldest first."""
     return sorted(folder for folder in (out / NIGHTS).glob("*") if folder.is_dir() and _time(folder.name))
 
 
 def ended(out: Path) -> list[Path]:
-    """Folders of those that came to their end, oldest first."""
+    """List the folders of finished nights, oldest first."""
     return [folder for folder in nights(out) if (folder / ENDED).is_file()]
 
 
@@ -111,12 +111,12 @@ def _time(name: str) -> datetime | None:
 
 
 def end(night: Night, content: object) -> None:
-    """Write down that it is over, with all it found out."""
+    """Mark the night as finished, and store its result."""
     write_text(night.folder / ENDED, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def forget(out: Path, keep: int) -> tuple[str, ...]:
-    """Delete the folders of all but the last `keep` nights; says which."""
+    """Delete the folders of all but the last `keep` nights; return the deleted ones."""
     old = nights(out)[:-keep]
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Tonight's sessions against those of the nights before: slower, worse, since when, and what else changed."""
+"""Judge tonight's sessions by those of earlier nights: slower, worse, since when, and what else changed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from android_harness.history.store import History
 
 BY_DESIGN = frozenset({"size_bytes", "max_error"})
-"""Figures whose growth is told but is no regression: a larger file may be meant, an extreme value is luck."""
+"""Figures whose growth is no regression, only reported: a larger file may be intended, a maximum is luck."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the sessions of one cell are worth."""
+    """The verdict on the sessions of one cell."""
 
     judgement: Judgement
     worse: tuple[Worsening, ...] = ()
     causes: tuple[Cause, ...] = ()
-    """What else changed, of a confirmed regression."""
+    """What else changed, for a confirmed regression; empty otherwise."""
 
     @property
     def suspected(self) -> bool:
@@ -34,31 +34,31 @@ class Judged:
 
     @property
     def regressions(self) -> tuple[str, ...]:
-        """Why this is a regression, a sentence each; empty when it is none."""
+        """Return why this is a regression, one sentence each; empty when it is none."""
         slower = (self.judgement.reason,) if self.judgement.status == "confirmed" else ()
         return (*slower, *(item.reason for item in self.worse if item.figure not in BY_DESIGN))
 
     @property
     def doubted(self) -> bool:
-        """It got slower or worse, or may have."""
+        """Return whether it got slower or worse, or may have."""
         return self.suspected or bool(self.regressions)
 
     @property
     def words(self) -> str:
-        """All that is to be said about it."""
-        said = (self.judgement.reason, *(item.reason for item in self.worse))
-        return " ".join((*said, *(cause.description for cause in self.causes)))
+        """Return the verdict in sentences."""
+        reasons = (self.judgement.reason, *(item.reason for item in self.worse))
+        return " ".join((*reasons, *(cause.description for cause in self.causes)))
 
 
 def judge_all(
     history: History, measurements: Measurements, cells: Iterable[Cell] | None = None
 ) -> dict[Cell, Judged]:
-    """Judge every cell's first session, and its second where there is one.
+    """Judge each cell's first session, and its second where there is one.
 
     Args:
-        history: Remembers.
+        history: The stored sessions of earlier nights.
         measurements: Tonight's sessions.
-        cells: Only these; all when None.
+        cells: The cells to judge; all when None.
     """
     wanted = measurements.sessions if cells is None else cells
     return {cell: _judge(history, measurements.sessions[cell]) for cell in wanted}
@@ -72,19 +72,19 @@ def _judge(history: History, sessions: Sequence[StoredSession]) -> Judged:
         judgement = judging.confirm(judgement, again, baseline)
     earlier = history.earlier(sessions[-1])
     verdict = Judged(judgement, _worse(sessions[-1], earlier))
-    if not verdict.regressions:  # else there is something that it was held against: `earlier` is not empty
+    if not verdict.regressions:  # a regression has a baseline, so `earlier` is not empty
         return verdict
     return replace(verdict, causes=causes.causes(earlier, sessions))
 
 
 def _worse(session: StoredSession, earlier: Sequence[StoredSession]) -> tuple[Worsening, ...]:
-    """Without the SQNR of fp32, which is rounding noise and has a limit of its own."""
+    """Return the figures that got worse. fp32's SQNR is left out: it is rounding noise with its own limit."""
     figures = quality.worse(session, earlier)
     return tuple(item for item in figures if (item.figure, session.precision) != ("sqnr_db", "fp32"))
 
 
 def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> frozenset[Cell]:
-    """What is to be measured once more: slower, and measured once so far."""
+    """Return the cells to measure again: those that look slower and were measured only once."""
     return frozenset(
         cell
         for cell, verdict in verdicts.items()
@@ -93,7 +93,7 @@ def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> fro
 
 
 def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measurements) -> None:
-    """Keep what got slower or worse, or may have, out of what later nights are held against.
+    """Exclude sessions that got slower or worse, or may have, from the baselines of later nights.
 
     A suspicion too that no stable re-run has cleared: else it would be the new normal after some nights.
     """
@@ -104,7 +104,7 @@ def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measur
 
 
 def mark_abandoned(history: History, run: str) -> None:
-    """As `mark`, for a night that was cut off before it judged."""
+    """Do what `mark` does for a night that was interrupted before it judged its sessions."""
     for session in history.sessions(Filter(run=run)):
         if _judge(history, [session]).doubted:
             history.mark(session.key, regressed=True)

@@ -1,4 +1,4 @@
-"""A night as JUnit XML: a test case for each model, target, artifact and device.
+"""Write a night as JUnit XML: one test case for each model, target, artifact and device.
 
 What JUnit's readers understand is small: a case passed, failed, was skipped, or had an error. A regression
 and a missed budget are failures, what could not be exported or measured is an error, the rest is skipped with
@@ -22,13 +22,13 @@ KINDS: Mapping[State, str] = {
     "not_measured": "skipped",
     "skipped": "skipped",
 }
-"""What is not here passed."""
+"""State -> kind of result. A state that is not listed passed."""
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold; device and framework messages may."""
 
 
 def render(result: Result) -> str:
-    """The document; readers differ in what they allow, so it is the common core of them."""
+    """Return the XML document. It uses only what all JUnit readers accept."""
     counts = {
         kind: sum(KINDS.get(row.state) == kind for row in result.rows)
         for kind in ("failure", "error", "skipped")

@@ -1,4 +1,4 @@
-"""Everything exported on every device: what the history has is not measured again, what is new goes there."""
+"""Measure every export on every device. Sessions go to the history; what it has is not measured again."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Measurements:
-    """What measuring came to, cell by cell; filled from the devices' threads."""
+    """The results of measuring, cell by cell; the devices' threads fill it."""
 
     sessions: dict[Cell, tuple[StoredSession, ...]] = field(default_factory=dict)
-    """The first one, and the second where it was measured again."""
+    """The first session of each cell, and the second where it was measured again."""
     failures: dict[Cell, str] = field(default_factory=dict)
     skipped: dict[Cell, str] = field(default_factory=dict)
 
     def has(self, cell: Cell, attempt: int) -> bool:
-        """Whether the session of an attempt is there: 0 for the first, 1 for the second."""
+        """Return whether the session of an attempt exists: 0 is the first, 1 the second."""
         return len(self.sessions.get(cell, ())) > attempt
 
     def add(self, cell: Cell, session: StoredSession) -> None:
@@ -52,7 +52,7 @@ class Measurements:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What measuring needs of the night it belongs to."""
+    """What measuring needs from its night."""
 
     config: Config
     night: Night
@@ -61,12 +61,12 @@ class Stage:
     observer: Observer
     measurements: Measurements = field(default_factory=Measurements)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Devices measure at the same time; one is written down at once."""
+    """Devices measure in parallel; this lock lets one at a time store its results."""
 
 
 @dataclass(eq=False)
 class Group:
-    """One model for one target: measured together, launches in alternating order."""
+    """One model for one target: its artifacts are measured together, with launches in alternating order."""
 
     folder: Path
     model: str
@@ -84,24 +84,24 @@ class Group:
 
 
 def key(night: Night, cell: Cell, attempt: int) -> str:
-    """Of a session in the history: a cell of a night has the same one, however often the night is started."""
+    """Return the history key of a session. It is the same for every start of a night."""
     return key_of("night", platform.node(), night.id, *cell, str(attempt))
 
 
 def measure(
     stage: Stage, exported: Sequence[Exported], attempt: int = 0, only: Collection[Cell] | None = None
 ) -> None:
-    """Measure what is not in the history yet, and put it there.
+    """Measure what is not in the history yet, and store it there.
 
     Args:
         stage: Sessions, failures and skipped cells are added to its `measurements`.
-        exported: What there is to measure.
-        attempt: 0, or 1 for what is measured again.
-        only: These cells; all when None.
+        exported: The exports to measure.
+        attempt: 0 for the first measurement, 1 for the second.
+        only: The cells to measure; all when None.
 
     Raises:
-        HistoryError: The history cannot be written: nothing would be remembered.
-        KeyboardInterrupt: After the runners were killed and the phones' settings restored.
+        HistoryError: The history cannot be written, so nothing would be stored.
+        KeyboardInterrupt: Raised after the runners were killed and the phones' settings restored.
     """
     for item in exported:
         group = _group(stage, item)
@@ -158,7 +158,7 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
 def _open(
     stage: Stage, group: Group, serial: str, attempt: int, only: Collection[Cell] | None
 ) -> tuple[str, ...]:
-    """The artifacts that are still to be measured on a device; none on one that is absent."""
+    """Return the artifacts still to be measured on a device; none for an absent device."""
     names = []
     for name in group.works:
         cell = group.cell(name, serial)
@@ -179,13 +179,13 @@ def _telling(observer: Observer, group: Group) -> Callable[[str, str], None]:
 
 
 def _measured(stage: Stage, group: Group, attempt: int, serial: str, session: Session) -> None:
-    """A session is complete: it is kept at once, a night may be killed before the device has ended."""
+    """Store a complete session at once: a night may be killed before the device is done."""
     with stage.lock:
         _keep(stage, group, attempt, serial, [session])
 
 
 def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outcome: Outcome) -> None:
-    """One device has ended: what failed, and sessions that were cut off and are worth keeping."""
+    """Record how a device ended: what failed, and interrupted sessions that are worth storing."""
     with stage.lock:
         left = [
             name for name in names if not stage.measurements.has(group.cell(name, outcome.serial), attempt)
@@ -199,7 +199,7 @@ def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outco
 
 
 def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequence[Session | Failed]) -> None:
-    """Samples and page into the folder, sessions into the history."""
+    """Write samples and page into the export's folder, and sessions into the history."""
     from android_harness.bench import Failed
 
     benched = []
@@ -220,7 +220,7 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
 
 
 def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency]]) -> None:
-    """Write the samples, manifest and page of the export; the history gets them even if this fails."""
+    """Update samples, manifest and page of the export; the history gets the sessions even if this fails."""
     if not benched:
         return
     try:

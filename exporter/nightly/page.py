@@ -1,4 +1,4 @@
-"""`nightly.html`: what changed first, then every line's nights; no script, no request, fit for a phone."""
+"""Render `nightly.html`: changes first, then the nights of each line. No script, no request, fits a phone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEWS: frozenset[State] = frozenset({"regression", "over_budget", "failed", "no_p
 
 @dataclass(frozen=True)
 class Chart:
-    """One line of the history as the page shows it, every cell written out."""
+    """One line of the history as the page shows it; every cell is text."""
 
     artifact: str
     css: str
@@ -57,15 +57,15 @@ class Section:
 
 
 def render(result: Result, views: Sequence[View], gaps: Sequence[Gap]) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        result: Of the night.
-        views: Every line, sorted by model, target and device.
+        result: The night's result.
+        views: All lines, sorted by model, target and device.
         gaps: Nights in which something was not measured, newest first.
 
     Returns:
-        HTML text; the same for the same arguments.
+        HTML text, identical for identical arguments.
     """
     news = sorted(
         (row for row in result.rows if row.state in NEWS), key=lambda row: WORST_FIRST.index(row.state)
@@ -111,13 +111,13 @@ def _environment() -> Environment:
 
 
 def _place(row: Row | Change) -> str:
-    """Where: model, target, artifact, device; what is empty is left out."""
+    """Name the place: model, target, artifact, device. Empty parts are left out."""
     serial = row.serial if isinstance(row, Row) else ""
     return " · ".join(part for part in (row.model, row.target, row.artifact, serial) if part) or "the night"
 
 
 def _unsaid(result: Result, news: Sequence[Row]) -> list[Change]:
-    """Changes that no row above them tells."""
+    """Return the changes that no row above them reports."""
     covered = {
         (row.model, row.target, row.artifact) for row in news if row.state == "regression" and not row.serial
     }
@@ -139,7 +139,7 @@ def _steps(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def _figures(result: Result) -> tuple[tuple[str, int, str], ...]:
-    """(state, count, CSS class) of every state there is; skipped rows are listed at the end."""
+    """Return (state, count, CSS class) for every state that occurs; skipped rows come last."""
     shown = [state for state in WORST_FIRST if state != "skipped" and result.count(state)]
     return tuple((WORDS[state], result.count(state), CSS[state]) for state in shown)
 

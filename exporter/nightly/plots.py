@@ -1,4 +1,4 @@
-"""The page's plots of one line: its nights, and the launches of the last ones. Coloured by the page."""
+"""Plot one line for the page: its nights, and the launches of the last ones. The page sets the colours."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 BAD, GOOD, WEAK = STATUS_COLOURS["failed"], STATUS_COLOURS["passed"], STATUS_COLOURS["not_run"]
 CALM = 0.12
-"""Share of the middle that the axis spans above and below at least: a steady line should look steady."""
+"""The axis spans at least this share of the middle above and below, so that a steady line looks steady."""
 BUDGET_IN_SIGHT = 1.5
-"""Times the highest value: a budget further up is said in words, it would press the trend flat."""
+"""A budget above this multiple of the highest value is written as text: drawn, it would flatten the trend."""
 
 
 def trend(view: View) -> str:
-    """Every night: a dot at p50, a whisker up to p90, levels and change-points, the budget, gaps."""
+    """Draw every night: a dot at p50, a whisker up to p90, levels and change-points, the budget, gaps."""
 
     def draw(figure: Figure) -> None:
         import matplotlib.dates as mdates
@@ -46,7 +46,7 @@ def trend(view: View) -> str:
 
 
 def _dots(axes: Any, view: View) -> None:
-    """Filled where the run was stable, hollow where it was not; tonight's in the accent's colour."""
+    """Draw dots: filled for a stable run, hollow for an unstable one, tonight's in the accent colour."""
     tonight = {session.key for session in view.tonight}
     bad = view.row is not None and view.row.state in {"regression", "over_budget", "failed"}
     axes.plot(
@@ -79,7 +79,7 @@ def _dots(axes: Any, view: View) -> None:
 
 
 def _levels(axes: Any, view: View) -> None:
-    """A line at each level's median; at each change-point a numbered dotted line."""
+    """Draw a line at each level's median, and a numbered dotted line at each change-point."""
     places = [0, *(change.index for change in view.changes), len(view.series)]
     levels = [change.before_ms for change in view.changes[:1]] + [change.after_ms for change in view.changes]
     for level, start, end in zip(levels, places, places[1:], strict=False):
@@ -100,7 +100,7 @@ def _levels(axes: Any, view: View) -> None:
 
 
 def _budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
-    """Draw the budget where it is in sight; where it is not, say where it is. Returns the axis' upper end."""
+    """Draw the budget where it fits, else write where it is. Return the upper end of the axis."""
     if budget_ms > high * BUDGET_IN_SIGHT:
         remark = f"budget {budget_ms:g} ms, above"
         axes.annotate(remark, (1, 1.02), xycoords="axes fraction", ha="right", fontsize=9, color=WEAK)
@@ -134,7 +134,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _time_axis(axes: Any, times: Sequence[datetime]) -> None:
-    """At least a day wide, with room for the outer dots."""
+    """Set up a time axis at least a day wide, with room for the outer dots."""
     from datetime import timedelta
 
     first, last = min(times), max(times)
@@ -143,7 +143,7 @@ def _time_axis(axes: Any, times: Sequence[datetime]) -> None:
 
 
 def launches(view: View) -> str | None:
-    """The last sessions' launches: a line from p5 to p95 each, thick p25 to p75, a dot at the median."""
+    """Draw the last sessions' launches: a line from p5 to p95, thick from p25 to p75, a dot at the median."""
     if not view.launches:
         return None
     tonight = {session.key for session in view.tonight}

@@ -1,4 +1,4 @@
-"""What a night finds out. Frozen; each record follows from the ones before it.
+"""The records of a night. They are frozen; each follows from the ones before it.
 
 Config -> Night -> Exported -> `measuring.Found`, which is filled as devices end -> Row -> Result
 """
@@ -35,7 +35,7 @@ EXIT_CODES: Mapping[State, int] = {
     "not_measured": 45,
     "skipped": 0,
 }
-"""Of `export-mobile nightly`, by the worst row; 46 is `NightRunningError`."""
+"""Exit code of `export-mobile nightly` by the state of the worst row; 46 is `NightRunningError`."""
 WORDS: Mapping[State, str] = {
     "fine": "fine",
     "regression": "regression",
@@ -50,39 +50,39 @@ WORDS: Mapping[State, str] = {
 
 @dataclass(frozen=True)
 class Night:
-    """One run over everything, which may take several starts."""
+    """One run over everything; it may take several starts."""
 
     id: str
-    """When it began: "2026-01-31T02-00-00Z"."""
+    """The time of its start: "2026-01-31T02-00-00Z"."""
     folder: Path
     resumed: bool
-    """It was cut off before, and goes on."""
+    """Whether it was interrupted and this start continues it."""
     abandoned: tuple[str, ...] = ()
-    """Earlier nights that were cut off and will not be gone on with."""
+    """Earlier nights that were interrupted and will not be resumed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """What came of one model for one target."""
+    """The export of one model for one target, or why there is none."""
 
     model: str
     target: str
     folder: Path | None
     report: Report | None
     problem: str = ""
-    """Why there is nothing; empty when there is."""
+    """Why there is no export; empty when there is one."""
     require: tuple[str, ...] = ()
 
 
 Cell: TypeAlias = "tuple[str, str, str, str]"
-"""(model, target, artifact, serial): one thing to measure."""
+"""(model, target, artifact, serial): one artifact to measure on one device."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the night: a cell, and what is to be said about it.
+    """One line of the night's report: a cell, its state and the reason.
 
-    `artifact` is empty for a whole export, `serial` for what is said without a device.
+    `artifact` is empty for a whole export, `serial` for a statement that concerns no device.
     """
 
     model: str
@@ -91,9 +91,9 @@ class Row:
     serial: str
     state: State
     words: str
-    """One or two sentences: what was seen, and why it has its state."""
+    """One or two sentences that give the reason for the state."""
     key: str = ""
-    """Of the session in the history; empty where there is none."""
+    """The key of the session in the history; empty where there is none."""
 
     @property
     def cell(self) -> Cell:
@@ -102,7 +102,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Change:
-    """Something that is not as it was the night before, as a sentence."""
+    """A difference from the night before, as a sentence."""
 
     model: str
     target: str
@@ -113,24 +113,24 @@ class Change:
 
 @dataclass(frozen=True)
 class Result:
-    """All of a night: what the page, JUnit, the summary and `--json` show."""
+    """The result of a night, as the page, JUnit, the summary and `--json` show it."""
 
     night: str
     host: str
     started_at: str
     ended_at: str
     before: str
-    """The night that it is compared with; empty for the first."""
+    """The night that this one is compared with; empty for the first."""
     rows: tuple[Row, ...]
     changes: tuple[Change, ...]
     tools: Mapping[str, str]
     config: str
-    """Path of `nightly.toml`."""
+    """The path of `nightly.toml`."""
     notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
-        """The worst of all rows; a night with nothing to say at all measured nothing."""
+        """Return the worst state of all rows; `not_measured` without rows."""
         states = {row.state for row in self.rows} - {"skipped"}
         return next((state for state in WORST_FIRST if state in states), "not_measured")
 
@@ -143,7 +143,7 @@ class Result:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """For `night.json` and `--json`."""
+    """Return the value that `night.json` and `--json` hold."""
     from dataclasses import asdict
 
     return {

@@ -1,4 +1,4 @@
-"""Everything a night has to say, a row for each thing: nothing that was to be done is left out."""
+"""Build the rows of a night's report: one for everything that was to be done."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ VERDICT_STATES: Mapping[str, State] = {
     "not_measured": "not_measured",
 }
 WHY_NOT_MEASURED = {
-    "host": "This machine is no phone.",
-    "simulated": "It did not prove to be a phone.",
+    "host": "It was measured on this machine, not on a phone.",
+    "simulated": "The device did not prove to be a real phone.",
     "measured": "",
 }
 
@@ -36,15 +36,15 @@ def rows(
     verdicts: Mapping[Cell, Judged],
     earlier: Mapping[tuple[str, str], Report],
 ) -> tuple[Row, ...]:
-    """Every row, by model, target, artifact and device; one for each cell.
+    """Build all rows, sorted by model, target, artifact and device; one for each cell.
 
     Args:
-        config: Cards that are broken.
-        exported: What was exported, and why not the rest.
-        pool: Which devices there were.
+        config: The task; it lists the broken cards.
+        exported: The exports, and why others failed.
+        pool: The devices that answered.
         measurements: What was measured, failed and skipped.
         verdicts: The verdict on each measured cell.
-        earlier: (model, target) -> its report of the night before.
+        earlier: (model, target) -> its report from the night before.
     """
     of_exports = [
         row for item in exported for row in _of_export(item, earlier.get((item.model, item.target)))
@@ -74,21 +74,21 @@ def rows(
 
 
 def _merged(same: Sequence[Row]) -> Row:
-    """One row of those of one cell: the worst state, all that is said."""
+    """Merge the rows of one cell: the worst state, and all sentences."""
     ordered = summary.worst(same)
     words = " ".join(dict.fromkeys(row.words for row in ordered))
     return replace(ordered[0], words=words, key=next((row.key for row in ordered if row.key), ""))
 
 
 def _of_devices(pool: DevicePool) -> Iterator[Row]:
-    """Devices that were asked for and cannot be used."""
+    """Return rows for devices that were asked for and cannot be used."""
     state: State = "no_phone" if pool.lacks_phone else "failed"
     for serial, why in pool.absent.items():
         yield Row("", "", "", serial, state, why)
 
 
 def _of_export(item: Exported, old: Report | None) -> Iterator[Row]:
-    """What is wrong with an export before any device sees it."""
+    """Return rows for what is wrong with an export before any device measures it."""
     if item.report is None:
         yield Row(item.model, item.target, "", "", "failed", item.problem)
         return
@@ -103,7 +103,7 @@ def _of_export(item: Exported, old: Report | None) -> Iterator[Row]:
 
 
 def _not_passed(item: Exported, artifact: Artifact, passed_before: bool) -> Row:
-    """What could not run here was never to pass here; what is known to fail is the card's to leave out."""
+    """Return the row of an artifact that did not pass; it is skipped where it cannot run on this machine."""
     cell = (item.model, item.target, artifact.variant.name, "")
     words = f"{text.STATUS_WORDS[artifact.status].capitalize()}: {text.reason(artifact)}"
     if artifact.status == "not_run":
@@ -118,7 +118,7 @@ def _names(artifact: Artifact) -> tuple[str, str, str]:
 
 
 def _of_session(cell: Cell, sessions: Sequence[StoredSession], verdict: Judged, failed_again: str) -> Row:
-    """The last session speaks: it was made to be believed."""
+    """Return the row of a measured cell. The re-run decides: it confirms or clears the first session."""
     last = sessions[-1]
     sentences = [
         f"p90 {text.milliseconds(last.p90_ms)} ({text.interval((last.p90_low_ms, last.p90_high_ms))}), "
@@ -129,7 +129,7 @@ def _of_session(cell: Cell, sessions: Sequence[StoredSession], verdict: Judged, 
         " ".join(f"{flag}." for flag in flags.grouped(last.flags)),
     ]
     if last.problem:
-        return Row(*cell, "failed", f"It computes something else: {last.problem}", last.key)
+        return Row(*cell, "failed", f"Its outputs differ from the model's: {last.problem}", last.key)
     words = " ".join(part for part in sentences if part)
     return Row(*cell, _state(last, verdict), words, last.key)
 

@@ -1,4 +1,4 @@
-"""A night from its beginning to its end: export, measure, judge, measure again, report."""
+"""Run a night from start to end: export, measure, judge, measure again, report."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from android_harness.history.store import History
 
 GAPS: frozenset[State] = frozenset({"failed", "no_phone"})
-"""States of rows that are remembered as gaps: they should have been measured."""
+"""States of rows that are stored as gaps: they should have been measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A night, and where everything about it lies."""
+    """A finished night, and the folder that holds its files."""
 
     result: Result
     folder: Path
@@ -41,13 +41,13 @@ def run(
     fresh: bool = False,
     tensorboard: Path | None = None,
 ) -> Finished:
-    """Run a night, or go on with the one that was cut off.
+    """Run a night, or resume the interrupted one.
 
     Args:
-        config: Of `nightly.toml`.
-        observer: Told at every step.
-        fresh: Begin a new night whatever was cut off before.
-        tensorboard: Scalars of tonight's sessions go here.
+        config: The task that `nightly.toml` describes.
+        observer: Called at every step.
+        fresh: Begin a new night even if an earlier one was interrupted.
+        tensorboard: The folder for scalars of tonight's sessions; None writes none.
 
     Returns:
         What was found out; also in the night's folder as page, JUnit, summary and JSON.
@@ -110,8 +110,8 @@ def _result(
 
 
 def _notes(night: Night) -> tuple[str, ...]:
-    resumed = ("This night was cut off and went on where it was.",) if night.resumed else ()
-    return (*resumed, *(f"The night {name} was cut off and never ended." for name in night.abandoned))
+    resumed = ("This night was interrupted and resumed where it stopped.",) if night.resumed else ()
+    return (*resumed, *(f"The night {name} was interrupted and never finished." for name in night.abandoned))
 
 
 def _close_abandoned(memory: History, night: Night) -> None:
@@ -120,12 +120,14 @@ def _close_abandoned(memory: History, night: Night) -> None:
     for name in night.abandoned:
         gap_key = key_of("gap", platform.node(), name, "abandoned")
         at = journal.began(night.folder.parent / name)
-        memory.add_gap(Gap(gap_key, name, platform.node(), at, "The night was cut off and never ended."))
+        memory.add_gap(
+            Gap(gap_key, name, platform.node(), at, "The night was interrupted and never finished.")
+        )
         judging.mark_abandoned(memory, name)
 
 
 def _remember_gaps(memory: History, night: Night, night_rows: Sequence[Row]) -> None:
-    """What should have been measured and was not."""
+    """Store as gaps what should have been measured and was not."""
     from android_harness.history.records import Gap, device_hash, key_of, now
 
     for row in night_rows:
@@ -146,7 +148,7 @@ def _remember_gaps(memory: History, night: Night, night_rows: Sequence[Row]) -> 
 
 
 def _forget(config: Config, memory: History) -> None:
-    """As the file's retention says; what others are still held against stays."""
+    """Delete what the retention rules no longer keep. Baselines of other sessions stay."""
     from android_harness.history.pruning import Policy, prune
 
     retention = config.retention

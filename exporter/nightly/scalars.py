@@ -1,4 +1,4 @@
-"""Tonight's figures for TensorBoard: a curve per model, target, artifact and device, a point a night."""
+"""Write tonight's figures for TensorBoard: one curve per model, target, artifact and device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY_S = 86400
 
 
 def check() -> None:
-    """Before the night, not after it.
+    """Check that TensorBoard's writer is installed, before the night starts.
 
     Raises:
         MissingDependencyError: The writer is not installed.
@@ -28,7 +28,7 @@ def check() -> None:
 
 
 def write(folder: Path, night: str, sessions: Iterable[StoredSession]) -> None:
-    """Write an event file of its own for the night; a night that ends twice replaces it.
+    """Write the night's own event file; a night that ends twice replaces it.
 
     The step is the day since 1970: nights without a measurement leave a gap.
 

@@ -1,4 +1,4 @@
-"""A night in a headline, in a paragraph, and as Markdown for CI systems."""
+"""Summarise a night as a headline, as a paragraph, and as Markdown for CI systems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from exporter.nightly.records import WORDS, WORST_FIRST, Result, Row, State
 
 NAMED = 3
-"""Rows that a paragraph names; the rest are counted."""
+"""How many rows a paragraph names; the rest are counted."""
 ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|!"})
 HEADLINES: dict[State, str] = {
     "regression": "Slower or worse",
@@ -21,14 +21,14 @@ HEADLINES: dict[State, str] = {
 
 
 def headline(result: Result) -> str:
-    """The worst of it: "Slower or worse: 2"."""
+    """Return the worst state and its count: "Slower or worse: 2"."""
     count = result.count(result.state)
     words = HEADLINES[result.state]
     return words if result.state in {"fine", "no_phone", "not_measured"} else f"{words}: {count}"
 
 
 def lead(result: Result) -> str:
-    """What was measured and what is to be said about it, in one paragraph."""
+    """Say in one paragraph what was measured and what needs attention."""
     measured = [row for row in result.rows if row.key]
     models, devices = {row.model for row in measured}, {row.serial for row in measured}
     first = (
@@ -38,13 +38,13 @@ def lead(result: Result) -> str:
         else "Nothing was measured"
     )
     counts = [f"{result.count(state)} {WORDS[state]}" for state in WORST_FIRST if result.count(state)]
-    sentences = [_told(result, state) for state in ("regression", "over_budget", "failed", "no_phone")]
+    sentences = [_rows_in(result, state) for state in ("regression", "over_budget", "failed", "no_phone")]
     return " ".join(
         part for part in (f"{first}: {', '.join(counts) or 'nothing to say'}.", *sentences) if part
     )
 
 
-def _told(result: Result, state: State) -> str:
+def _rows_in(result: Result, state: State) -> str:
     rows = [row for row in result.rows if row.state == state]
     if not rows:
         return ""
@@ -53,7 +53,7 @@ def _told(result: Result, state: State) -> str:
 
 
 def name(row: Row) -> str:
-    """A row in a few words: "onnx-fp32 of mobilenet_v2 for snapdragon865 on R5CR"."""
+    """Name a row in a few words: "onnx-fp32 of mobilenet_v2 for snapdragon865 on R5CR"."""
     parts = (
         row.artifact or ("" if row.serial or not row.model else "the export"),
         f"{'of ' if row.artifact or not row.serial else ''}{row.model}" if row.model else "",
@@ -68,7 +68,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def markdown(result: Result) -> str:
-    """One paragraph, safe where Markdown is rendered: names and messages come from outside."""
+    """Return one paragraph of Markdown. Names and messages are escaped, as they come from outside."""
     where = f"night {result.night}, exit {result.exit_code}"
     return f"**{_plain(headline(result))}** ({where}). {_plain(lead(result))}\n"
 
@@ -78,5 +78,5 @@ def _plain(words: str) -> str:
 
 
 def worst(rows: Sequence[Row]) -> list[Row]:
-    """By state, the worst first."""
+    """Sort rows by state, the worst first."""
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.state), row.cell))

@@ -1,4 +1,4 @@
-"""What the page shows of one line: its nights, where it changed, and how its launches lie."""
+"""Collect what the page shows of each line: its nights, its changes, and how its launches spread."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from android_harness.history.store import History
 
 NIGHTS = 120
-"""Of a line, at most: more would be thinner than a pixel on a phone."""
+"""The most nights drawn of a line: more would be thinner than a pixel on a phone."""
 LAUNCHES_OF = 6
-"""Sessions whose launches are shown: tonight's and some before."""
+"""How many sessions have their launches shown: tonight's and some before."""
 FORGOTTEN = 30
-"""Days after which a line that nobody measures any more leaves the page."""
+"""Days after which a line that is no longer measured leaves the page."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,16 @@ class View:
 
     line: SeriesKey
     series: tuple[Point, ...]
-    """Oldest first."""
+    """The points, oldest first."""
     last: StoredSession
-    """All of the series' last."""
+    """The full session of the last point."""
     tonight: tuple[Point, ...]
     changes: tuple[Change, ...]
     gaps: tuple[Gap, ...]
     launches: tuple[tuple[StoredSession, tuple[tuple[float, ...], ...]], ...]
-    """Of the last sessions, oldest first: p5, p25, p50, p75, p95 of each launch, in ms."""
+    """The last sessions, oldest first, each with p5, p25, p50, p75, p95 of every launch in ms."""
     row: Row | None
-    """What tonight said; None where it was not measured."""
+    """Tonight's row; None where the line was not measured tonight."""
 
     @property
     def serial(self) -> str:
@@ -48,7 +48,7 @@ class View:
 
 
 def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
-    """Every line of tonight's models and targets, by model, target, device and artifact."""
+    """Return all lines of tonight's models and targets, sorted by model, target, device and artifact."""
     rows = {row.key: row for row in result.rows if row.key}
     lines = [
         view
@@ -86,7 +86,7 @@ def _is_old(session: Point, result: Result) -> bool:
 
 
 def _gaps(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator[Gap]:
-    """Those that this line would have been measured in."""
+    """Yield the gaps in which this line would have been measured."""
     wanted = Filter(
         model=line.model,
         target=line.target,

@@ -1,4 +1,4 @@
-"""What a night leaves behind: page, JUnit, summary; in its folder, and the newest beside all nights."""
+"""Write a night's page, JUnit and summary into its folder; copies of the newest go next to all nights."""
 
 from __future__ import annotations
 

@@ -95,9 +95,9 @@ READERS: dict[str, str] = {
 }
 
 SPEAKERS: dict[str, str] = {
-    "print": 'print("\\033[2J\\033[32mEverything it claims holds.\\033[0m")',
-    "print in a loop": 'while True:\n  print("Everything it claims holds.")',
-    "ops.prim.Print": 'ops.prim.Print("Everything it claims holds.")',
+    "print": 'print("\\033[2J\\033[32mEvery claim holds.\\033[0m")',
+    "print in a loop": 'while True:\n  print("Every claim holds.")',
+    "ops.prim.Print": 'ops.prim.Print("Every claim holds.")',
 }
 
 OTHERS: dict[str, str] = {

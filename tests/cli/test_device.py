@@ -294,7 +294,7 @@ class TestTerminal:
         """--artifact measures another one: its verdict is not the export's."""
         console = Console(file=io.StringIO(), width=100)
         tables.print_bench(sample.report(), [("onnx-fp32", latency())], {}, {}, console)
-        assert f"{CHOSEN} is chosen, and was not measured now." in console.file.getvalue()  # type: ignore[attr-defined]
+        assert f"{CHOSEN} is chosen, but was not measured now." in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -141,10 +141,10 @@ def test_show_has_everything_for_machines(place: Path) -> None:
 def test_prune_first_only_says(place: Path) -> None:
     """Then, with --yes, it does."""
     output = run("prune", "--keep-newest", "5")
-    assert "Would forget 14 of 31 sessions, 2026-01-01 to 2026-01-14" in output
+    assert "Would delete 14 of 31 sessions, 2026-01-01 to 2026-01-14" in output
     assert "11 as old stay" in output
     assert len(parsed("list", "--newest", "99")["sessions"]) == 31
-    assert "Forgot 14 of 31 sessions" in run("prune", "--keep-newest", "5", "--yes")
+    assert "Deleted 14 of 31 sessions" in run("prune", "--keep-newest", "5", "--yes")
     assert len(parsed("list", "--newest", "99")["sessions"]) == 17
     assert parsed("prune", "--keep-days", "0")["sessions"] == 0
 
@@ -157,7 +157,7 @@ def test_prune_needs_a_rule(place: Path) -> None:
 
 def test_samples_alone_are_forgotten(place: Path) -> None:
     """And the sessions are still listed."""
-    assert "Would forget the raw samples of 29 of 31" in run("prune", "--keep-newest", "1", "--samples-only")
+    assert "Would delete the raw samples of 29 of 31" in run("prune", "--keep-newest", "1", "--samples-only")
 
 
 @pytest.mark.parametrize("name", ["all.csv", "all.parquet"])
@@ -171,7 +171,7 @@ def test_sessions_are_exported(place: Path, tmp_path: Path, name: str) -> None:
 def test_a_level_is_accepted(place: Path) -> None:
     """The key may be shortened as far as it is one session's."""
     output = run("accept", "key-25")
-    assert "onnx-fp32 on R5CR30ABCDE: the baseline begins with the 8.8 ms of 2026-01-26 03:00 UTC" in output
+    assert "onnx-fp32 on R5CR30ABCDE: the baseline starts at the 8.8 ms of 2026-01-26 03:00 UTC" in output
     assert parsed("show", "key-25")["accepted"]
 
 

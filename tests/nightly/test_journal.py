@@ -71,5 +71,5 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"), journal.only_one(tmp_path / "file" / "out"):
         pass
     (tmp_path / journal.NIGHTS).touch()
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         night(tmp_path, 0)

@@ -117,6 +117,6 @@ def test_a_night_that_is_killed_twice_ends_complete(tmp_path: Path) -> None:
     written = json.loads((folder / "night.json").read_text())
     assert [row["state"] for row in written["rows"] if row["serial"]] == ["not_measured"] * len(after)
     assert {row["key"] for row in written["rows"] if row["key"]} == {key for key, *_ in after}
-    assert "cut off" in written["notes"][0]
+    assert "interrupted" in written["notes"][0]
     assert (first.parent / "onnx-fp32.onnx").stat().st_mtime_ns == exported
     assert not list(folder.glob(".*"))

@@ -274,7 +274,7 @@ class TestKilled:
         assert states(finished) == {"fine": 6 * len({name for _, _, name in phones.asked})}
         assert len(journal.nights(phones.folder / "out")) == 1
         assert phones.exported == ["one", "two", "three"]
-        assert finished.result.notes == ("This night was cut off and went on where it was.",)
+        assert finished.result.notes == ("This night was interrupted and resumed where it stopped.",)
 
     def test_a_failure_is_tried_again(self, phones: FakePhones) -> None:
         """Only what was measured is finished."""
@@ -308,7 +308,8 @@ class TestKilled:
         finished = phones.run(task)
         assert finished.result.night > "2026-01-01"
         assert [gap.run for gap in phones.gaps()] == ["2026-01-01T02-00-00Z"]
-        assert finished.result.notes == ("The night 2026-01-01T02-00-00Z was cut off and never ended.",)
+        note = "The night 2026-01-01T02-00-00Z was interrupted and never finished."
+        assert finished.result.notes == (note,)
 
     def test_one_that_has_ended_is_not_gone_on_with(self, phones: FakePhones) -> None:
         """The next start is the next night."""

@@ -160,7 +160,7 @@ class TestFromFilesAlone:
         assert json.loads(capsys.readouterr().out)["holds"] is True
         spoil(out)
         main_ends(9, "verify", out)
-        assert "does not hold what its manifest claims" in capsys.readouterr().err
+        assert "does not match its manifest" in capsys.readouterr().err
 
 
 def main_ends(code: int, *arguments: object) -> None:

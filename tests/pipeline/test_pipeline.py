@@ -419,7 +419,7 @@ class TestOneFailure:
             "--input-shape", "1x3x128x128", "--no-cache", "-o", tmp_path / "out",
         )  # fmt: skip
         assert code == 6
-        assert "Nothing may be shipped" in capsys.readouterr().err
+        assert "Nothing can be shipped" in capsys.readouterr().err
         (artifact,) = manifest.load(tmp_path / "out" / "manifest.json").artifacts
         assert artifact.status == "failed"
         assert "randomly initialised" in str(artifact.reason) or "hardly depends" in str(artifact.reason)

@@ -1,4 +1,4 @@
-"""What the command line prints about devices and what they measured."""
+"""Print devices and what they measured."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def print_bench(
     problems: Mapping[str, str],
     console: Console,
 ) -> None:
-    """What each device said about each artifact, what was left out, and the verdict in one line.
+    """Print each device's latencies of each artifact, what was skipped, and the verdict in one line.
 
     Args:
-        report: As it is now.
+        report: The updated report.
         measured: (artifact, its latency on a device) of this run.
         skipped: Artifact -> why it was not measured.
-        problems: What failed, by device or device and artifact -> in the harness' own words.
+        problems: Device, or device and artifact -> the harness' message about its failure.
         console: Where to.
     """
     for serial in dict.fromkeys(item.serial for _, item in measured):
@@ -52,12 +52,12 @@ def print_bench(
         console.print(plain(f"Not measured: {name}: {why}", "dim"))
     console.print(plain(report.selection_reason))
     if measured and report.selected not in {name for name, _ in measured}:
-        console.print(plain(f"{report.selected or 'Nothing'} is chosen, and was not measured now.", "yellow"))
+        console.print(plain(f"{report.selected or 'Nothing'} is chosen, but was not measured now.", "yellow"))
     console.print(plain(f"{text.budget(report)}.", STYLES[report.budget]))
 
 
 def _device(measured: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
-    """One device: who it is, its table, and beneath it what is to be said against the figures."""
+    """Print one device: its identity, its table, and below it the doubts about the figures."""
     first = measured[0][1]
     console.print(plain(text.described([item for _, item in measured]), "bold"))
     if first.evidence in text.NO_PHONE:
@@ -84,7 +84,7 @@ def _table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\nartifact", no_wrap=True)
     for name in ("p50\nms", "p90\nms", "interval\nms", "p99\nms"):
-        # Of a very fast model the interval is too wide for 80 columns; all else stays whole.
+        # A very fast model's interval is too wide for 80 columns; every other column stays whole.
         table.add_column(name, justify="right", no_wrap="interval" not in name)
     table.add_column("\nevidence", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
@@ -102,7 +102,7 @@ def _table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
 
 
 def print_devices(devices: Iterable[DeviceReport], console: Console) -> None:
-    """Every device adb knows; beneath each, what it did not prove and each gate that is not met."""
+    """Print every device that adb sees; below each, the doubts about it and each gate that is not met."""
     for device in devices:
         who = device.identity
         facts = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.entry.state,)

@@ -1,4 +1,4 @@
-"""What the command line prints of the history."""
+"""Print sessions of the history."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from android_harness.regressions.records import Change, Judgement, Worsening
 
 KEY_LETTERS = 8
-"""Of a key in a list: enough for `show`."""
+"""How many letters of a key a list shows: enough for `show`."""
 STYLES = {"confirmed": "bold red", "suspected": "bold yellow", "unstable": "yellow"}
 
 
 def print_sessions(
     sessions: Sequence[StoredSession], gaps: Sequence[Gap], newest: int, console: Console
 ) -> None:
-    """A row for each session and each gap, newest first: the last `newest` of both together."""
+    """Print a row for each session and gap, newest first: the last `newest` of both together."""
     twins = _twins(sessions)
     several = len(({session.target for session in sessions} | {gap.target for gap in gaps}) - {""}) > 1
     rows = [(session.started_at, _session(session, twins, several)) for session in sessions]
@@ -44,7 +44,7 @@ def print_sessions(
 
 
 def _twins(sessions: Sequence[StoredSession]) -> frozenset[str]:
-    """Device models that several phones here have: only their serials tell them apart."""
+    """Return the device models that several phones share; only their serials distinguish those."""
     phones = {(session.device_model, session.serial) for session in sessions}
     count = Counter(model for model, _ in phones)
     return frozenset(model for model in count if count[model] > 1)
@@ -65,7 +65,7 @@ def _table() -> Table:
 
 
 def _model(row: StoredSession | Gap, several: bool) -> str:
-    """With the target where there are several of them."""
+    """Name the model, with the target where there are several."""
     return f"{row.model} for {row.target}" if several and row.target else row.model
 
 
@@ -109,7 +109,7 @@ def print_session(
     steps: Sequence[Change],
     console: Console,
 ) -> None:
-    """All of one session, what is to be said against it, and where its series changed."""
+    """Print one session in full, the doubts about it, and where its series changed."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
@@ -126,7 +126,7 @@ def print_session(
     verdict = judgement.status.replace("_", " ")
     console.print(plain(f"{verdict}: {judgement.reason}", STYLES.get(judgement.status, "")))
     if session.regressed:
-        console.print(plain("Others are not held against it until its level is accepted.", "yellow"))
+        console.print(plain("It is excluded from baselines until its level is accepted.", "yellow"))
     for worsening in worse:
         console.print(plain(f"worse: {worsening.reason}", "bold red"))
     for step in steps:
@@ -184,14 +184,14 @@ def _step(step: Change) -> str:
 
 
 def pruned(plan: Pruned, samples_only: bool, done: bool) -> str:
-    """What prune took or would take, in words."""
+    """Say what prune deleted or would delete."""
     if not plan.sessions:
-        protected = f" {plan.protected} are old, but others are held against them." if plan.protected else ""
-        return f"Nothing to forget among {plan.total} sessions.{protected}"
+        protected = f" {plan.protected} are old, but are baselines of others." if plan.protected else ""
+        return f"Nothing to delete among {plan.total} sessions.{protected}"
     scope = "the raw samples of " if samples_only else ""
-    words = f"{'Forgot' if done else 'Would forget'} {scope}{plan.sessions} of {plan.total} sessions"
+    words = f"{'Deleted' if done else 'Would delete'} {scope}{plan.sessions} of {plan.total} sessions"
     words += f", {plan.oldest:%Y-%m-%d} to {plan.newest:%Y-%m-%d}"
     words += f" ({text.scaled(plan.packed_bytes, 'B')} of samples)."
     if plan.protected:
-        words += f" {plan.protected} as old stay: others are held against them."
+        words += f" {plan.protected} as old stay, as baselines of others."
     return words if done else f"{words} --yes does it."

@@ -1,4 +1,4 @@
-"""The shorter answers of the command line: an inspection, an audit, the targets, the doctor's findings."""
+"""Print an inspection, an audit, the targets, or the doctor's findings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES = {"ok": "green", "missing": "red", "limited": "yellow"}
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
-    """What is in the file, which network it is and why, its size and its inputs."""
+    """Print what is in the file, which network it is and why, its size and its inputs."""
     rows = [
         ("file", f"{inspection.file}, {text.scaled(inspection.size_bytes, 'B')}, {inspection.kind}"),
         ("sha256", inspection.sha256),
@@ -52,7 +52,7 @@ def _flops(inspection: Inspection) -> str:
 
 
 def print_audit(audit: Audit, console: Console) -> None:
-    """One line per artifact: what was claimed, what holds now, and why not."""
+    """Print one line per artifact: its claimed status, its status now, and the reason for a difference."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,12 +75,12 @@ def print_audit(audit: Audit, console: Console) -> None:
         console.print(Text(f"Only a signature can vouch for: {', '.join(audit.unproven)}.", "dim"))
     for problem in audit.problems:
         console.print(Text(problem, "red"))
-    verdict = "Everything it claims holds." if audit.holds else "It does not hold what it claims."
+    verdict = "Every claim holds." if audit.holds else "Some of its claims do not hold."
     console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
 
 
 def print_targets(targets: Iterable[Target], console: Console) -> None:
-    """Each target's hardware, what it runs, and why not the rest."""
+    """Print each target's hardware, what it runs, and why not the rest."""
     from rich.text import Text
 
     for target in targets:
@@ -102,7 +102,7 @@ def print_targets(targets: Iterable[Target], console: Console) -> None:
 
 
 def _grouped(target: Target) -> list[tuple[str, str]]:
-    """The reasons, each once, with all the names it holds for."""
+    """List each reason once, with all the names that it applies to."""
     names: dict[str, list[str]] = {}
     for name, why in target.why_not.items():
         names.setdefault(why, []).append(name)
@@ -110,7 +110,7 @@ def _grouped(target: Target) -> list[tuple[str, str]]:
 
 
 def print_doctor(findings: Iterable[Finding], console: Console) -> None:
-    """One line per thing looked at; beneath, the command that fixes it."""
+    """Print one line per finding; below it, the command that fixes it."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""A night in the terminal: what is wrong first, then everything."""
+"""Print a night: problems first, then everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET: frozenset[State] = frozenset({"fine", "skipped"})
 
 
 def show(result: Result, console: Console) -> None:
-    """A line per row, with its reason beneath where it is not fine; changes; the summary."""
+    """Print one line per row with its reason below, then the changes and the summary."""
     from rich.padding import Padding
 
     for row in summary.worst(result.rows):

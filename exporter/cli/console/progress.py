@@ -1,4 +1,4 @@
-"""Shows how far a run is: a live line on a terminal, a plain line per step elsewhere."""
+"""Show the progress of a run: a live line on a terminal, a plain line per step elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAGES = {
 
 @contextlib.contextmanager
 def watch(quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """An observer for the pipeline; prints to standard error, or nowhere when `quiet`."""
+    """Return an observer that prints to standard error, or nothing when `quiet`."""
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():

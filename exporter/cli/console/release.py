@@ -1,4 +1,4 @@
-"""What `release` and `diff` say in the terminal."""
+"""Print the results of `release` and `diff`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPERATORS_SHOWN = 12
 
 
 def print_release(published: Release, console: Console) -> None:
-    """What lies in DIR, what it is not, and whether it was signed and built twice."""
+    """Print the files in DIR, what is not measured or verified, and whether it was signed and built twice."""
     console.print(plain(f"{published.title} in {published.directory}", "bold"))
     for name, digest in published.files.items():
         if not name.endswith((".md5", ".sha1", ".sha256", ".sha512")):
@@ -36,11 +36,13 @@ def print_release(published: Release, console: Console) -> None:
         console.print(plain(sentence))
     console.print(plain("Signed." if published.signed else "Not signed: give --key to sign it."))
     if published.checked:
-        console.print(plain("Built twice, in another process with another clock: the same bytes.", "green"))
+        console.print(
+            plain("Built again in another process with another clock: the bytes are identical.", "green")
+        )
 
 
 def print_diff(difference: Diff, console: Console) -> None:
-    """What the two are, then artifact by artifact; what is the same on both sides is left out."""
+    """Print the two names, then the differences, artifact by artifact."""
     console.print(plain(f"A  {difference.before}\nB  {difference.after}"))
     _table("", [line for line in difference.facts if line.word != "same"], console)
     for artifact in difference.artifacts:
@@ -94,7 +96,7 @@ def _shown(figure: str, value: float | str | None) -> str:
 
 
 def _change(line: Line) -> str:
-    """The word, and for figures by how much: worse, +12 %."""
+    """Return the word and, for a figure, by how much it changed: worse, +12 %."""
     before, after = line.before, line.after
     if isinstance(before, str) or isinstance(after, str) or not before or after is None:
         return line.word

@@ -1,4 +1,4 @@
-"""What is installed, which runtimes execute here, and the command that fixes what is missing.
+"""Examine what is installed, which runtimes execute here, and which command fixes what is missing.
 
 `framework_checks` probes every framework in a process of its own with a deadline: one that crashes or hangs
 at import says so and takes nothing else down.
@@ -26,7 +26,7 @@ from exporter.errors import MissingDependencyError
 from exporter.pipeline import cache
 
 LEAST_MEMORY_BYTES = 4 * 2**30
-"""Exporting MobileNetV2 in two workers needs about half of it."""
+"""Memory below which the doctor warns. Exporting MobileNetV2 in two workers needs about half of it."""
 LEAST_DISK_BYTES = 2**30
 
 
@@ -56,7 +56,7 @@ def _python() -> Finding:
 
 
 def _requirements() -> dict[str, str]:
-    """Distribution -> version specifier, from the installed metadata or a checkout's pyproject.toml."""
+    """Return distribution -> version specifier, from installed metadata or a checkout's pyproject.toml."""
     try:
         written = metadata.requires("export-mobile") or []
     except metadata.PackageNotFoundError:
@@ -82,7 +82,7 @@ def _package(name: str, wanted: str, probe: Probe) -> Finding:
 
 
 def _runtimes(probes: dict[str, Probe]) -> tuple[Finding, ...]:
-    """Which artifacts can be executed, not only made, on this machine."""
+    """Find which artifacts this machine can execute and not only build."""
     return (
         _xnnpack(probes["executorch"]),
         _vulkan(probes["executorch"]),
@@ -164,9 +164,7 @@ def _operators(probe: Probe) -> Finding:
         return _unprobed(title, "torchvision", probe)
     if probe.answer["operators"]:
         return Finding(title, "ok", "loads")
-    detail = (
-        "does not load beside this torch; stand-ins are declared (classification, segmentation unaffected)"
-    )
+    detail = "does not load with this torch; stand-ins are declared (classification, segmentation unaffected)"
     fix = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
     return Finding(title, "limited", detail, fix)
 
@@ -206,7 +204,7 @@ def _memory() -> Finding:
 
 
 def _available_memory() -> int | None:
-    """Bytes that can be had without swapping."""
+    """Return the bytes available without swapping; None where unknown."""
     try:
         text = Path("/proc/meminfo").read_text()
     except OSError:
@@ -227,7 +225,7 @@ def _disk(title: str, folder: Path) -> Finding:
 
 
 def _samples() -> tuple[Finding, ...]:
-    """The sample checkpoint and photos, which the demo needs and exports don't."""
+    """Find the sample checkpoint and photos, which the demo needs and exports do not."""
     findings = []
     items = {"Sample checkpoint": [demo.CHECKPOINT], "Sample photos": list(demo.PHOTOS.values())}
     for title, wanted in items.items():

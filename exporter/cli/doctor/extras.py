@@ -1,6 +1,6 @@
-"""What the doctor looks at for the optional commands: for each extra, what is installed and what is missing.
+"""Examine the packages of the optional extras: what is installed and what is missing.
 
-The extra for phones is looked at more closely, in `exporter.cli.doctor.phone`.
+`exporter.cli.doctor.phone` examines the extra for phones in more detail.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from exporter.cli.doctor.findings import Finding
 
 @dataclass(frozen=True)
 class Extra:
-    """A set of packages that one thing needs."""
+    """The packages that one optional feature needs."""
 
     purpose: str
-    """What cannot be done without: "to release"."""
+    """What the packages are needed for: "for `release`"."""
     packages: tuple[str, ...]
-    """As pyproject.toml has them under the extra's name; a test compares."""
+    """The packages that pyproject.toml lists for the extra; a test compares the two."""
 
 
 EXTRAS: Mapping[str, Extra] = {
@@ -37,7 +37,7 @@ EXTRAS: Mapping[str, Extra] = {
 
 
 def examine() -> tuple[Finding, ...]:
-    """A finding for each extra; imports nothing."""
+    """Return a finding for each extra; import none of its packages."""
     return tuple(_finding(name, extra) for name, extra in EXTRAS.items())
 
 
@@ -52,7 +52,7 @@ def _finding(name: str, extra: Extra) -> Finding:
 
 
 def _version(package: str) -> str:
-    """Empty where it is not installed."""
+    """Return the installed version; empty without one."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What the doctor says about one thing."""
+"""The record of one finding of the doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["ok", "missing", "limited"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     `missing` stops exports, `limited` makes them do less, and `fix` is the command (or sentence) that helps.
     """

@@ -1,4 +1,4 @@
-"""Import one framework in a process of its own, try what we need of it, and let it answer.
+"""Import one framework in its own process, try what exports need of it, and report.
 
 `python -m exporter.cli.doctor.framework_checks NAME MODULE` is the child: it answers with the line of JSON
 after `MARK`.
@@ -20,12 +20,12 @@ from typing import Any
 Answer = dict[str, Any]
 TIMEOUT_S = 120.0
 MARK = "probe answer: "
-"""Frameworks print to standard output too, while they are imported and when they end."""
+"""It begins the answer: frameworks print to standard output too, on import and at exit."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probing process said: an answer, or how it failed."""
+    """The answer of a probing process, or how it failed."""
 
     answer: Answer
     failure: str = ""
@@ -45,7 +45,7 @@ IMPORTS = {
 
 
 def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
-    """Import a framework in another process and let it say what it can do here.
+    """Import a framework in another process and report what it can do here.
 
     Args:
         name: A key of `IMPORTS`.
@@ -80,7 +80,7 @@ def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with our own package findable from any folder."""
+    """Return this process's environment, with our own package importable from any folder."""
     root = str(Path(__file__).parents[3])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -98,7 +98,7 @@ def _torch() -> Answer:
 
 
 def _attempt(action: Callable[[], None]) -> bool | str:
-    """True, or the framework's reason in one line."""
+    """Return True, or the framework's error in one line."""
     try:
         action()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What the doctor looks at for `devices`, `bench` and `runner build`. Exports need none of it."""
+"""Examine what `devices`, `bench` and `runner build` need. Exports need none of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NDK_FIX = (
 
 
 def examine() -> tuple[Finding, ...]:
-    """Adb and its package, what builds the runner, and which runners are built."""
+    """Examine adb, its package, the tools that build the runner, and the built runners."""
     return (_adb(), *map(_package, PACKAGES), _cmake(), _ndk(), _runner("android-arm64"), _runner("host"))
 
 
