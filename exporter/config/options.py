@@ -1,4 +1,4 @@
-"""Texts of command-line options, parsed. Every failure is a UsageError that names the option."""
+"""Parse the texts of command-line options. Every failure is a UsageError that names the option."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pairs(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Parse `0.5,0.5`; None stays None."""
+    """Parse `0.5,0.5`. None stays None."""
     if text is None:
         return None
     return tuple(_finite(option, part) for part in names(text))
@@ -57,7 +57,7 @@ def _finite(option: str, text: str) -> float:
 
 
 def mask(option: str, text: str) -> str:
-    """A mask of cores in hexadecimal, without 0x; empty stays empty."""
+    """Parse a mask of cores: hexadecimal digits without 0x. Empty stays empty."""
     plain = text.lower().removeprefix("0x")
     if not re.fullmatch("[0-9a-f]{0,16}", plain) or (plain and int(plain, 16) == 0):
         raise UsageError(f"{option} is {text!r}, expected a hexadecimal mask of cores, as f0.")
@@ -65,11 +65,11 @@ def mask(option: str, text: str) -> str:
 
 
 AGE = re.compile(r"(\d{1,6})([dh])")
-"""7d, 36h: so long ago."""
+"""An age: 7d is seven days ago, 36h is 36 hours ago."""
 
 
 def moment(option: str, text: str) -> datetime:
-    """A time in UTC: `7d` and `36h` ago, `2026-01-31`, or `2026-01-31T03:00`."""
+    """Parse a time in UTC: an age such as `7d` or `36h`, `2026-01-31`, or `2026-01-31T03:00`."""
     if age := AGE.fullmatch(text.strip()):
         hours = int(age[1]) * (24 if age[2] == "d" else 1)
         return datetime.now(UTC) - timedelta(hours=hours)
@@ -81,7 +81,7 @@ def moment(option: str, text: str) -> datetime:
 
 
 def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
-    """One TensorSpec per `x=1x3x224x224` or `1x16:int64`; without a name it counts by position."""
+    """Parse `x=1x3x224x224` or `1x16:int64` into TensorSpecs; one without a name is matched by position."""
     return tuple(_shape(text) for text in texts)
 
 
@@ -97,7 +97,7 @@ def _shape(text: str) -> TensorSpec:
 
 
 def limits(text: str) -> Limits:
-    """The default limits with some replaced: `int8_min_sqnr_db=15`."""
+    """Return the default limits with some replaced: `int8_min_sqnr_db=15`."""
     fields_of_limits = {field.name for field in fields(Limits)}
     changes: dict[str, float] = {}
     for key, value in pairs("--limits", names(text)):

@@ -1,4 +1,4 @@
-"""Files inside installed packages: where they are, or which package to install."""
+"""Find files inside installed packages, or name the package to install."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Packaged:
     package: str
     path: str
     command: str
-    """Installs it."""
+    """The command that installs the package."""
 
 
 def find(item: Packaged) -> Path:
-    """Where an item lies, without importing its package.
+    """Return the path of an item, without importing its package.
 
     Raises:
-        MissingDependencyError: The package, or the file in it, is not there.
+        MissingDependencyError: The package is not installed, or the file is not in it.
     """
     spec = importlib.util.find_spec(item.package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -1,4 +1,4 @@
-"""What the user asked for. Imports nothing heavy: the command line builds one of these."""
+"""The user's request. This module imports nothing heavy, because the command line builds it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from exporter.records import Limits, Preprocessing, TaskName, TensorSpec
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the user said about the checkpoint and its inputs."""
+    """The options about the checkpoint and its inputs."""
 
     checkpoint: Path
     trust: bool = False
-    """Unpickle whole modules: runs whatever code the file names."""
+    """Whether to unpickle whole modules, which runs any code that the file names."""
     arch: str | None = None
-    """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers it."""
+    """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers the network."""
     arch_args: tuple[tuple[str, str], ...] = ()
     ignore_keys: tuple[str, ...] = ()
-    """Patterns of tensors in the file to leave out, as `head.*`."""
+    """Patterns of tensors in the file to leave out, such as `head.*`."""
     weights_from_arch: bool = False
-    """Keep the weights that `arch`'s function made where the file has none."""
+    """Whether to keep the weights that `arch`'s function creates where the file has none."""
     expect: tuple[tuple[str, str], ...] = ()
-    """(photo, class's number or label): what the network must answer before anything is made."""
+    """(photo, number or label of its class): what the network must predict before anything is built."""
     input_shapes: tuple[TensorSpec, ...] = ()
-    """Name "" means by position."""
+    """Shapes of the inputs; an empty name is matched by position."""
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preprocessing: Preprocessing | None = None
-    """The whole way from a photo to the input, as a model card says it; stands for the three above."""
+    """Every step from a photo to the input, from a model card; replaces the three fields above."""
     labels: tuple[str, ...] = ()
-    """Of the classes, in order; empty leaves those that the architecture knows."""
+    """Labels of the classes, in order; empty keeps those that the architecture knows."""
     calibration: Path | None = None
-    """A folder of photos or an .npz of arrays; None makes synthetic inputs."""
+    """A folder of photos or an .npz of arrays; None uses synthetic inputs."""
     samples: int = 64
-    """Calibration samples, and as many others for verification."""
+    """The number of calibration samples, and of verification samples."""
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
     """Whether the files keep what forward changes, or it becomes inputs and outputs."""
@@ -49,36 +49,36 @@ class Request(ModelRequest):
 
     target: str = "generic-arm64"
     out: Path | None = None
-    """None: `<checkpoint>-<target>` beside the current folder."""
+    """The folder for the result; None is `<checkpoint>-<target>` in the current folder."""
     formats: tuple[str, ...] = ()
-    """Empty: all that the target lists."""
+    """The formats to emit; empty is all that the target lists."""
     precisions: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     budget_ms: float = 15.0
     evaluation: Path | None = None
-    """Labelled data: a folder of photos with a folder per class, or an .npz with an array `labels`."""
+    """Labelled data: a folder with one folder of photos per class, or an .npz with an array `labels`."""
     max_drop: float = 1.0
-    """Points of top-1 that an artifact may lose on it against eager float32."""
+    """Points of top-1 that an artifact may lose on `evaluation` against eager float32."""
     task: TaskName = ""
     """What the model is for, whose measure every artifact must meet; empty leaves it to the outputs, and then
     the measure is shown only."""
     search: bool = False
-    """Look for the operators to keep in float: artifacts of precision "mixed"."""
+    """Whether to search for operators to keep in float, which gives artifacts of precision "mixed"."""
     min_sqnr_db: float = 24.0
-    """What `search` must reach on the verification inputs, beside the agreement that int8 must."""
+    """The SQNR that `search` must reach on the verification inputs, in addition to int8's agreement."""
     time_limit_s: float = 600.0
-    """After which `search` starts no further candidate."""
+    """Seconds after which `search` starts no further candidate."""
     calibration_sweep: bool = False
-    """Measure int8 against the number of calibration samples."""
+    """Whether to measure int8 for several numbers of calibration samples."""
     allow_synthetic: bool = False
-    """Let an int8 artifact that was calibrated on synthetic inputs be selected."""
+    """Whether an int8 artifact that was calibrated on synthetic inputs may be chosen."""
     verify: bool = True
     cache: bool = True
     force: bool = False
     jobs: int = 0
-    """Worker processes; 0 chooses by cores."""
+    """Worker processes; 0 uses one per core, at most 4."""
     threads: int = 0
-    """Threads a runtime uses when its latency is measured; 0 chooses."""
+    """Threads that a runtime uses while it is timed; 0 uses one per core, at most 4."""
 
     @property
     def model(self) -> ModelRequest:

@@ -1,6 +1,6 @@
 """The phones we export for: what each can run, and why not the rest.
 
-To add one, add a record to `TARGETS`. Every figure names its source; what nobody measured is left out.
+To add one, add a record to `TARGETS`. Every figure names its source; unmeasured figures are left out.
 
 Sources used throughout:
 - CPU features: /proc/cpuinfo dumps of real phones, github.com/hrw/arm-socs-table issues
@@ -36,16 +36,16 @@ class Target:
     title: str
     soc: str
     clusters: tuple[Cluster, ...]
-    """Fastest first."""
+    """The clusters, fastest first."""
     instruction_sets: tuple[str, ...]
     gpu: str
     npu: str
     variants: tuple[str, ...]
     """Names of the variants to emit, best first."""
     runnable: tuple[str, ...]
-    """Those of `variants` that the device can execute: only these may be selected."""
+    """The `variants` that the device can execute; only these can be chosen."""
     why_not: Mapping[str, str] = field(hash=False)
-    """Variant or stack -> why this target does not run it, or why we do not emit it."""
+    """Variant or stack -> why the target does not run it, or why it is not emitted."""
     aliases: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ NO_SVE = "the CPU features listed are those every phone with this chip shows; SV
 
 
 def _not_emitted(hexagon: str) -> Mapping[str, str]:
-    """Why a Snapdragon with a supported NPU still gets no NPU artifact from us."""
+    """Say why a Snapdragon with a supported NPU gets no NPU artifact."""
     reason = f"Hexagon {hexagon} is supported by it, but export-mobile does not emit QNN binaries yet"
     return {**NO_COREML, **NO_NNAPI, "executorch-qnn": reason, "onnxruntime-qnn": reason}
 
@@ -239,7 +239,7 @@ def get(name: str) -> Target:
         name: "snapdragon865", "SD 865", "sm8250", "8-gen-2", "iphone", …
 
     Raises:
-        UsageError: No such target; says which are nearest, and lists all.
+        UsageError: There is no such target; the message names the nearest ones, and lists all.
     """
     spellings = {spelling: target for target in TARGETS for spelling in _spellings(target)}
     wanted = _plain(name)
@@ -255,7 +255,7 @@ def get(name: str) -> Target:
 
 
 def _spellings(target: Target) -> tuple[str, ...]:
-    """Every plain way to write a target; Snapdragons also as "865", "sd865"."""
+    """List the accepted spellings of a target; Snapdragons also as "865" and "sd865"."""
     plain = tuple(_plain(s) for s in (target.name, target.soc, *target.aliases))
     number = plain[0].removeprefix("snapdragon")
     return plain if number == plain[0] else (*plain, number, f"sd{number}", f"qualcommsnapdragon{number}")

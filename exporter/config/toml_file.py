@@ -1,4 +1,4 @@
-"""TOML files of the user's, checked: one message with the file, the key, what was seen and what is known."""
+"""Read and check the user's TOML files. A refusal names the file, the key, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from exporter.errors import UsageError
 
 MAX_BYTES = 1 << 20
-"""Nobody writes a longer one by hand."""
+"""No file written by hand is longer."""
 NEAR = 0.6
-"""How alike a key must be to be suggested; difflib's own default."""
+"""How similar a key must be to be suggested; difflib's default."""
 
 
 class Table(BaseModel):
-    """A table of such a file: an unknown key is a mistake, and a number in quotes is no number."""
+    """A table of such a file. Unknown keys are refused, and so are numbers in quotes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -35,10 +35,10 @@ def read(path: Path, title: str, kind: type[Listed]) -> Listed:
     Args:
         path: The file.
         title: The name of the file in messages: "Card mobilenet_v2".
-        kind: Its model.
+        kind: The pydantic model of the file.
 
     Raises:
-        UsageError: It cannot be read, is no TOML, or says something that `kind` does not know.
+        UsageError: It cannot be read, is not TOML, or does not fit `kind`.
     """
     values = _parse(path, title)
     try:
@@ -49,7 +49,7 @@ def read(path: Path, title: str, kind: type[Listed]) -> Listed:
 
 
 def expanded(path: str) -> str:
-    """A path as such a file says it, with the user's own folder for `~`."""
+    """Return a path with `~` replaced by the user's home folder."""
     return os.path.expanduser(path)  # noqa: PTH111 - Path's own refuses an unknown user
 
 
@@ -79,7 +79,7 @@ def _parse(path: Path, title: str) -> dict[str, Any]:
 
 
 def _refused(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
-    """The first mistake in full, unknown keys before all else: they often cause the others."""
+    """Describe the first mistake in full. Unknown keys come first, as they often cause the others."""
     mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     first = mistakes[0]
     where = _written(first["loc"])
@@ -101,7 +101,7 @@ def _refused(error: ValidationError, path: Path, title: str, kind: type[Table]) 
 
 
 def _written(loc: Sequence[str | int]) -> str:
-    """Where in the file: inputs[0].shape."""
+    """Write a place in the file: inputs[0].shape."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
 
 
@@ -111,7 +111,7 @@ def _shown(value: Any) -> str:
 
 
 def _known(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The keys of the table at `loc`."""
+    """Return the keys of the table at `loc`."""
     for part in loc:
         if isinstance(part, str) and part in kind.model_fields:
             kind = _table_in(kind.model_fields[part].annotation) or kind
@@ -119,7 +119,7 @@ def _known(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
 
 
 def _table_in(annotation: Any) -> type[BaseModel] | None:
-    """The table that an annotation is about: itself, or the one inside `X | None` or `tuple[X, ...]`."""
+    """Return the table of an annotation: itself, or the one inside `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((table for inner in get_args(annotation) if (table := _table_in(inner))), None)

@@ -1,1 +1,1 @@
-"""What a run found out, as `manifest.json` (the contract), `report.html` and a terminal table."""
+"""Write a run's results as `manifest.json` (the contract), `report.html` and a terminal table."""

@@ -1,4 +1,4 @@
-"""Signs of an unstable run as people read them: what several launches share is said once."""
+"""Group the signs of an unstable run for readers: what several launches share appears once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 OF_A_LAUNCH = re.compile(r"(?P<name>[\w-]+): launch (?P<launch>\d+)(?P<words>\D.*)")
 REASON_OF_A_LAUNCH = re.compile(r"Launch (?P<launch>\d+): (?P<words>.*)")
 NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:\.\d+)?(?![\w.])")
-"""No part of a word: p90 is not 90."""
+"""A number that is not part of a word: p90 is not 90."""
 CORES = re.compile(r"cores [\d, -]+")
 PLURALS = {" has ": " have ", " was ": " were "}
 
 
 def grouped(flags: Iterable[str]) -> tuple[str, ...]:
-    """The flags with one line for each kind: "spread: launches 0, 2: p90 is 1.25-1.87 times p50".
+    """Group flags into one line for each kind: "spread: launches 0, 2: p90 is 1.25-1.87 times p50".
 
     Args:
         flags: "name: what was seen", of one session.
@@ -28,7 +28,7 @@ def grouped(flags: Iterable[str]) -> tuple[str, ...]:
 
 
 def reasons(why: Iterable[str]) -> tuple[str, ...]:
-    """Why something is no proof, each reason once: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
+    """Group the reasons why something is no proof: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
     kinds: dict[str, list[str]] = {}
     for reason in why:
         match = REASON_OF_A_LAUNCH.fullmatch(reason)
@@ -41,7 +41,7 @@ def _launches(numbers: Sequence[str]) -> str:
 
 
 def _skeleton(name: str, words: str) -> str:
-    """What makes two flags the same kind: everything but the figures; other cores are another kind."""
+    """Return what flags of one kind share: all but their figures. Other cores are another kind."""
     cores = " ".join(CORES.findall(words))
     return f"{name}:{NUMBER.sub('#', CORES.sub('cores', words))}{cores}"
 
@@ -59,7 +59,7 @@ def _line(name: str, seen: Sequence[tuple[str, str]]) -> str:
 
 
 def _merged(texts: Sequence[str]) -> str:
-    """One text, each figure as the range that the texts give it."""
+    """Merge texts into one, with each figure as the range over the texts."""
     columns = zip(*(_figures(text) for text in texts), strict=True)
     ranges = iter([_range(column) for column in columns])
     cores = CORES.search(texts[0])

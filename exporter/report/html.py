@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, no request, readable on a phone and in the dark."""
+"""Render the report as one self-contained page: no script, no request, fit for phones and dark mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact, every cell written out."""
+    """One artifact; every cell is text."""
 
     name: str
     css: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """What one device said about one artifact, every cell written out."""
+    """One device's latency of one artifact; every cell is text."""
 
     name: str
     evidence: str
@@ -46,15 +46,15 @@ class DeviceRow:
 
 
 LOST = ("Points lost", "95 % interval of it", "Lost, gained")
-"""Of an artifact against float32, on labelled samples."""
+"""Columns of an artifact's accuracy against float32, on labelled samples."""
 VERDICT_CSS = {"pass": "passed", "fail": "failed", "inconclusive": "not-run", "not_measured": "not-run"}
 
 
 def render(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
-        report: What the run found out.
+        report: The run's results.
         outputs: Artifact name -> some of its output values, flat, in the model's units; the float64 model's
             under "reference". May be empty.
 
@@ -101,7 +101,7 @@ def _environment() -> Environment:
 
 
 def _steps(report: Report) -> tuple[tuple[str, str], ...]:
-    """The line at the top: checkpoint, network, formats, verified, chosen."""
+    """Return the steps at the top: checkpoint, network, formats, verified, chosen."""
     made = sum(1 for a in report.artifacts if a.file)
     formats = len({a.variant.format for a in report.artifacts if a.file})
     return (
@@ -114,7 +114,7 @@ def _steps(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str], ...]:
-    """(name, value, remark) of what ships."""
+    """Return (name, value, remark) of the chosen artifact's figures."""
     comparison = chosen.verdict.comparison if chosen.verdict else None
     latency = chosen.latency
     compared = f"on {text.data(report.verification_kind, report.verification_count)}"
@@ -184,7 +184,7 @@ def _device_row(name: str, latency: DeviceLatency) -> DeviceRow:
 
 
 def _accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
-    """(name, css, cells): float32 first, then every artifact that labelled samples were run on."""
+    """Return (name, css, cells): float32 first, then every artifact evaluated on labelled samples."""
     if report.evaluation is None:
         return ()
     floats = ("float32", "", (*_shares(report.evaluation.reference), *[(name, text.NONE) for name in LOST]))
@@ -280,7 +280,7 @@ def _comparison(comparison: Comparison | None) -> str:
 
 
 def _plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tuple[str, str, str], ...]:
-    """(title, caption, SVG) of the plots there are data for."""
+    """Return (title, caption, SVG) of each plot that has data."""
     drawn = (
         (
             "Error, size and host latency",

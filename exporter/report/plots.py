@@ -1,4 +1,4 @@
-"""The page's plots: SVG text that is the same for the same report, coloured by the page's own variables."""
+"""Draw the page's plots as SVG text: identical for identical reports, coloured by the page's variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REFERENCE = "reference"
 """The key of the float64 model's values among the outputs."""
 WIDTH = 5.0
-"""Inches of a plot: one column of the page, so that its text stays readable on a phone."""
+"""The width of a plot in inches: one column of the page, so that text stays readable on a phone."""
 BINS = 48
 
 # matplotlib cannot write CSS variables: it draws in these, and the SVG text is changed afterwards.
@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
-    """Host latency against error, marker area by file size; None when nothing has both."""
+    """Plot host latency against error, marker area by file size; None when no artifact has both."""
     measured = [(a, *pair) for a in artifacts if (pair := _latency_and_error(a))]
     if not measured:
         return None
@@ -81,7 +81,7 @@ def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
 
 
 def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
-    """Names in a column beside the axes, evenly spaced in the points' own order, so that none overlap."""
+    """Write names in a column next to the axes, evenly spaced in the points' order, so that none overlap."""
     ordered = sorted(points, key=lambda point: (point[2], -point[1]))
     for index, (name, x, y) in enumerate(ordered):
         axes.annotate(
@@ -104,7 +104,7 @@ def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected
 
 
 def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
-    """Box plot of every sample, whiskers at p5 and p95; None when there are none."""
+    """Draw a box plot of all samples, whiskers at p5 and p95; None without samples."""
     timed = [(a, a.latency) for a in artifacts if a.latency and a.latency.samples_ns]
     if not timed:
         return None
@@ -132,12 +132,12 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
 def devices(
     measured: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float
 ) -> str | None:
-    """A strip of launches per artifact and device, p5 to p95 each, with the budget; None without any.
+    """Draw a strip of launches per artifact and device, p5 to p95, with the budget; None without launches.
 
     Args:
         measured: (artifact, its latency on a device).
-        selected: The artifact that ships.
-        budget_ms: Drawn as a line.
+        selected: The chosen artifact.
+        budget_ms: The budget, drawn as a line.
     """
     shown = [(name, item) for name, item in measured if item.launch_ms]
     if not shown:
@@ -169,7 +169,7 @@ def _device_label(item: DeviceLatency) -> str:
 
 
 def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
-    """One line per launch: p5 to p95 thin, p25 to p75 thick, the median as a dot."""
+    """Draw one line per launch: p5 to p95 thin, p25 to p75 thick, the median as a dot."""
     count = len(item.launch_ms)
     for index, (p5, p25, p50, p75, p95) in enumerate(item.launch_ms):
         y = row + 0.5 * ((index + 0.5) / count - 0.5)
@@ -181,7 +181,7 @@ def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
 def accuracy(
     artifacts: Sequence[Artifact], evaluation: Evaluation | None, selected: str | None
 ) -> str | None:
-    """Points of top-1 lost against float32, with intervals, and the limit; None without labels."""
+    """Plot points of top-1 lost against float32, with intervals and the limit; None without labels."""
     shown = [(a.variant.name, a.accuracy) for a in artifacts if a.accuracy]
     if evaluation is None or not shown:
         return None
@@ -207,7 +207,7 @@ def accuracy(
 
 
 def calibration(points: Sequence[CurvePoint]) -> str | None:
-    """SQNR and agreement against the number of calibration samples, the one that is enough marked."""
+    """Plot SQNR and agreement over the number of calibration samples; the sufficient number is marked."""
     shown = [point for point in points if math.isfinite(point.sqnr_db)]
     if len(shown) < 2:
         return None
@@ -237,7 +237,7 @@ def _ms(latency: Latency) -> list[float]:
 
 
 def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str | None:
-    """Each artifact's output values (line) over the float64 model's (filled); None without a reference."""
+    """Draw each artifact's outputs (line) over the float64 model's (filled); None without a reference."""
     values = {name: _finite(array) for name, array in outputs.items()}
     reference = values.pop(REFERENCE, np.empty(0))
     shown = {name: array for name, array in sorted(values.items()) if array.size}
@@ -269,7 +269,7 @@ def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.n
 
 
 def _edges(reference: np.ndarray) -> np.ndarray:
-    """BINS equal bins over the reference; a range of its own when that is constant."""
+    """Return the edges of BINS equal bins over the reference; a constant reference gets a range around it."""
     low, high = float(reference.min()), float(reference.max())
     scale = max(abs(low), abs(high)) or 1.0
     if high - low < 1e-6 * scale:
@@ -283,7 +283,7 @@ def _finite(array: np.ndarray) -> np.ndarray:
 
 
 def literal(text: str) -> str:
-    """Text from outside: matplotlib takes a dollar sign for mathematics."""
+    """Escape text from outside: matplotlib reads a dollar sign as mathematics."""
     return text.replace("$", r"\$")
 
 
@@ -309,7 +309,7 @@ def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Without prologue, fixed size and the groups' ids, which would clash; colours become CSS variables."""
+    """Remove prologue, fixed size and the groups' ids, which would clash; make colours CSS variables."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)

@@ -1,4 +1,4 @@
-"""Plots of what quantisation cost: operator by operator, and the front of a mixed-precision search."""
+"""Plot the cost of quantisation: operator by operator, and the front of a mixed-precision search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 6
-"""Costliest operators that the plot names."""
+"""How many of the costliest operators the plot names."""
 HEADROOM_DB = 5.0
 """Operators that cost nothing (infinite SQNR) are drawn this far above the others."""
 SERIES = ((ACCENT, "o"), (STATUS_COLOURS["not_run"], "s"), (STATUS_COLOURS["error"], "^"), (INK, "D"))
@@ -24,12 +24,12 @@ SERIES = ((ACCENT, "o"), (STATUS_COLOURS["not_run"], "s"), (STATUS_COLOURS["erro
 
 
 def costliest(costs: Sequence[OperatorCost]) -> list[OperatorCost]:
-    """Most noise first; those that are not a number before everything else."""
+    """Sort operators by noise, most first; those that are not a number come before all others."""
     return sorted(costs, key=lambda cost: (not math.isnan(cost.noise), -cost.noise))
 
 
 def sensitivity(costs: Sequence[OperatorCost]) -> str | None:
-    """Operators in running order against the SQNR that each alone leaves; None when none is finite."""
+    """Plot operators in running order against the SQNR that each alone leaves; None when none is finite."""
     finite = [cost.sqnr_db for cost in costs if math.isfinite(cost.sqnr_db)]
     if not finite:
         return None
@@ -58,12 +58,12 @@ def sensitivity(costs: Sequence[OperatorCost]) -> str | None:
 
 
 def _short(path: str) -> str:
-    """The end of a module path is what tells it from others."""
+    """Shorten a module path to its end, which distinguishes it from others."""
     return plots.literal(path if len(path) <= 26 else "…" + path[-25:])
 
 
 def mixed(points: Sequence[MixedPoint]) -> str | None:
-    """Latency against SQNR, size as area, a line along each runtime's front; None when nothing is finite."""
+    """Plot latency against SQNR, size as area, with each runtime's front; None if nothing is finite."""
     shown = series([point for point in points if math.isfinite(point.sqnr_db)])
     if not shown:
         return None
@@ -88,7 +88,7 @@ def mixed(points: Sequence[MixedPoint]) -> str | None:
 
 
 def _mark(axes: Axes, point: MixedPoint, colour: str, marker: str, area: float) -> None:
-    """Filled when it passed, hollow when not; ringed when it was emitted."""
+    """Draw a mark: filled when it passed, hollow when not; ringed when it was emitted."""
     x, y = point.p50_ms, point.sqnr_db
     face = colour if point.passed else "none"
     axes.scatter(x, y, s=area, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
@@ -98,7 +98,7 @@ def _mark(axes: Axes, point: MixedPoint, colour: str, marker: str, area: float) 
 
 
 def _name(axes: Axes, point: MixedPoint, *, left: bool) -> None:
-    """How many operators it keeps in float; on the left for every other runtime, as they lie close."""
+    """Write how many operators a point keeps in float; left of the point for every second runtime."""
     words = f"+{len(point.kept)}" if point.kept else "int8"
     axes.annotate(
         f"{words}, chosen" if point.chosen else words,

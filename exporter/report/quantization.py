@@ -1,4 +1,4 @@
-"""What quantisation cost, in words and rows: for the page and for the terminal."""
+"""Describe the cost of quantisation in words and rows, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from exporter.report import quality, text
 from exporter.verify import pareto
 
 SHOWN = 12
-"""Operators of the table that stand open; the rest is folded away."""
+"""How many operators of the table are shown; the rest is folded away."""
 NAMED = 3
-"""Layers that the terminal names."""
+"""How many layers the terminal names."""
 FINE_DB = 25.0
-"""An int8 artifact that passed with at least this much needs no hint."""
+"""An int8 artifact that passed with at least this SQNR needs no hint."""
 LAYERS = 3
-"""Layers of a mixed artifact that are named before the rest is folded away."""
+"""How many layers of a mixed artifact are named; the rest is folded away."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Point:
-    """One row of the search's table, every cell written out."""
+    """One row of the search's table; every cell is text."""
 
     variant: str
     css: str
@@ -36,13 +36,13 @@ class Point:
     chosen: bool
     layers: str
     more: str
-    """All layers, when `layers` cannot hold them."""
+    """All layers, when `layers` does not name them all."""
     cells: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class View:
-    """Both sections; a plot without a finite figure is empty, a section without entries is left out."""
+    """Both sections. A plot without a finite figure is empty; a section without entries is left out."""
 
     costs: tuple[Cost, ...]
     other_costs: tuple[Cost, ...]
@@ -92,7 +92,7 @@ def _point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
 
 
 def hint(report: Report) -> str:
-    """Where int8 loses most, when it lost too much or nearly; else empty."""
+    """Say where int8 loses most, when it failed or nearly did; else return an empty string."""
     if not any(_poor(artifact) for artifact in report.artifacts):
         return ""
     worst: dict[str, str] = {}

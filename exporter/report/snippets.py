@@ -1,4 +1,4 @@
-"""Code that loads the chosen artifact in an app, for the model's real inputs.
+"""Write code that loads the chosen artifact in an app, for the model's real inputs.
 
 The templates are `*.kt.j2` and `*.swift.j2`; names come from files and are quoted here, never pasted.
 """
@@ -23,13 +23,13 @@ class Snippet:
     title: str
     file: str
     status: str
-    """The artifact's, in words: code may be shown for an artifact that could not run here."""
+    """The artifact's status in words: code may be shown for an artifact that could not run here."""
     code: str
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output as the templates write it."""
+    """One input or output, in the templates' terms."""
 
     identifier: str
     kotlin_name: str
@@ -37,7 +37,7 @@ class Tensor:
     shape: str
     elements: int
     kotlin: str
-    """"Float" of FloatArray and FloatBuffer."""
+    """The "Float" of FloatArray and FloatBuffer."""
     swift: str
 
 
@@ -47,7 +47,7 @@ TYPES = {
     "int32": ("Int", "Int32"),
     "int64": ("Long", "Int64"),
 }
-"""NumPy dtype -> Kotlin's and Swift's names."""
+"""NumPy dtype -> its names in Kotlin and Swift."""
 ANDROID = {"executorch": "executorch.kt.j2", "onnx": "onnx.kt.j2", "torchscript": "torchscript.kt.j2"}
 IOS = {"executorch": "executorch.swift.j2", "coreml": "coreml.swift.j2"}
 TITLES = {
@@ -64,13 +64,13 @@ class Libraries:
     """Where a release keeps the model; empty where the app has the bare file."""
 
     asset: str = ""
-    """Path below an Android library's assets."""
+    """The path below an Android library's assets."""
     module: str = ""
-    """Name of a Swift package."""
+    """The name of a Swift package."""
 
 
 def snippets(report: Report, libraries: Libraries = Libraries()) -> tuple[Snippet, ...]:
-    """For the chosen artifact, one per platform that can load it; and Core ML where that was made besides.
+    """Return a snippet per platform that can load the chosen artifact; and Core ML where that was also made.
 
     Empty when nothing was chosen, or when an app language has no array for a tensor's dtype.
     """
@@ -113,7 +113,7 @@ def _snippet(
 
 
 def _tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
-    """The file's own names where it has been read: a converter may have renamed the model's."""
+    """List the tensors with the file's own names, where it was read: a converter may rename the model's."""
     structure = artifact.structure
     return (structure and structure.inputs) or report.inputs, (
         structure and structure.outputs
@@ -121,7 +121,7 @@ def _tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], 
 
 
 def _photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
-    """Set when the model takes one RGB photo exactly as `preprocessing` makes it."""
+    """Return the photo when the model takes one RGB photo exactly as `preprocessing` prepares it."""
     if how is None or len(inputs) != 1 or inputs[0].dtype != "float32":
         return None
     return how if inputs[0].shape == (1, 3, *how.crop) and len(how.mean) == len(how.std) == 3 else None
@@ -142,7 +142,7 @@ def _tensor(spec: TensorSpec, taken: set[str]) -> Tensor:
 
 
 def _identifier(name: str, taken: set[str]) -> str:
-    """A name of its own; the ending keeps it apart from keywords and the templates' own names."""
+    """Return an identifier; its ending distinguishes it from keywords and the templates' names."""
     base = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("_0123456789") or "tensor"
     unique, number = f"{base}Values", 2
     while unique in taken:
@@ -152,7 +152,7 @@ def _identifier(name: str, taken: set[str]) -> str:
 
 
 def _quoted(name: str, escape: str) -> str:
-    """A string literal; everything but plain characters is escaped, as UTF-16 units."""
+    """Return a string literal; all but plain characters are escaped as UTF-16 units."""
     units = name.encode("utf-16-be", "replace")
     codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
     plain = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:")

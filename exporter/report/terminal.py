@@ -1,4 +1,4 @@
-"""The report as a table in the terminal; readable at 80 columns and without colour."""
+"""Print the report as a table that is readable at 80 columns and without colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STYLES: dict[Status, str] = {"passed": "green", "failed": "red", "not_run": "yellow", "error": "magenta"}
 NUMBERS = ("max\nerror", "SQNR\ndB", "top-1\n%", "int8\n%", "\nMB", "host ms\np50/p90")
 RIGHT = "acc.\n%"
-"""Share of labelled samples whose label came first; a column only when there are labels."""
+"""Share of labelled samples whose label came first. The column exists only when there are labels."""
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -98,7 +98,7 @@ def _choice(report: Report, console: Console) -> None:
 
 
 def _reasons(report: Report, console: Console) -> None:
-    """Every artifact that did not pass, with its reason, indented below one heading."""
+    """Print every artifact that did not pass, with its reason, indented below one heading."""
     from rich.padding import Padding
 
     others = [a for a in report.artifacts if a.status != "passed"]
@@ -115,7 +115,7 @@ def _line(console: Console, words: str, style: str = "") -> None:
 
 
 def plain(words: str, style: str = "") -> Text:
-    """Text as it is: no markup ("[1, 3]" stays), no control characters (a file's name may hold escapes)."""
+    """Return literal text: no markup ("[1, 3]" stays), no control characters (names may hold escapes)."""
     from rich.text import Text
 
     return Text(

@@ -1,4 +1,4 @@
-"""Numbers and words as people read them; shared by the page and the terminal."""
+"""Format numbers and words for readers; shared by the page and the terminal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NONE = "\N{EN DASH}"
 
 
 def sig3(value: float | None) -> str:
-    """Three significant digits: 1.31e-6, 0.0713, 21.4, 601; a dash for None."""
+    """Format three significant digits: 1.31e-6, 0.0713, 21.4, 601; a dash for None."""
     if value is None:
         return NONE
     if not math.isfinite(value):
@@ -69,7 +69,7 @@ def sig3(value: float | None) -> str:
 
 
 def scaled(value: float | None, unit: str) -> str:
-    """With a decimal prefix: 13998112 "B" is "14.0 MB"."""
+    """Format with a decimal prefix: 13998112 "B" is "14.0 MB"."""
     if value is None:
         return NONE
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -111,7 +111,7 @@ def task(measure: TaskMeasure | None) -> str:
 
 
 def points(value: float | None) -> str:
-    """Of a hundred samples: 0.62, -0.31."""
+    """Format points, which are samples of a hundred: 0.62, -0.31."""
     return NONE if value is None else f"{value:.2f}"
 
 
@@ -128,7 +128,7 @@ def tensor(spec: TensorSpec) -> str:
 
 
 def preprocessing(how: Preprocessing | None) -> str:
-    """One line: how a photo becomes the input."""
+    """Describe in one line how a photo becomes the input."""
     if how is None:
         return "not known: the inputs are taken as they are"
     side = "both sides" if how.squash else "shorter side"
@@ -144,13 +144,13 @@ def chosen(report: Report) -> Artifact | None:
 
 
 def reason(artifact: Artifact) -> str:
-    """Why it has its status, with the line of the user's model where known."""
+    """Say why an artifact has its status, with the line of the user's model where known."""
     where = f" (at {artifact.source_line})" if artifact.source_line else ""
     return f"{artifact.reason or ''}{where}".strip()
 
 
 def tally(artifacts: Iterable[Artifact]) -> str:
-    """How many have each status: 5 passed, 2 failed, 1 error."""
+    """Count the artifacts by status: 5 passed, 2 failed, 1 error."""
     counts = Counter(a.status for a in artifacts)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
@@ -164,13 +164,13 @@ def interval(bounds: tuple[float, float]) -> str:
 
 
 def device(latency: DeviceLatency) -> str:
-    """Model, SoC and serial, as far as the device says."""
+    """Name a device: model, SoC and serial, as far as known."""
     named = [str(latency.device[key]) for key in ("model", "soc", "serial") if latency.device.get(key)]
     return ", ".join(named)
 
 
 def described(latencies: Sequence[DeviceLatency]) -> str:
-    """One device in one line: serial, model, SoC, Android, runtimes, threads, power.
+    """Describe a device in one line: serial, model, SoC, Android, runtimes, threads, power.
 
     Args:
         latencies: Latencies that it measured, of one artifact or several; at least one.
@@ -191,14 +191,14 @@ def described(latencies: Sequence[DeviceLatency]) -> str:
 
 
 def said(value: Any) -> str:
-    """A device's own property: lists and tables as words."""
+    """Format a device's property: lists and tables become words."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {said(item)}" for key, item in value.items())
     return ", ".join(map(said, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def label(key: str) -> str:
-    """A property's name as a heading: "clock_state" is "Clock state"."""
+    """Format a property's name as a heading: "clock_state" is "Clock state"."""
     return {"soc": "SoC", "max_khz": "Highest clocks, kHz"}.get(key, key.replace("_", " ").capitalize())
 
 
@@ -207,12 +207,12 @@ def _said(device: Mapping[str, Any], *keys: str) -> list[str]:
 
 
 def on_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
-    """(artifact, what a device said about it), in the report's order."""
+    """List (artifact, its latency on a device), in the report's order."""
     return [(a.variant.name, latency) for a in report.artifacts for latency in a.device_latencies]
 
 
 def quantized_share(artifact: Artifact) -> float | None:
-    """Share of weights in 8 bits or fewer, where the file could be read."""
+    """Format the share of weights in 8 bits or fewer, where the file could be read."""
     return artifact.structure.quantized_weight_fraction if artifact.structure else None
 
 
@@ -221,7 +221,7 @@ def data(kind: str, count: int) -> str:
 
 
 def labelled(evaluation: Evaluation) -> str:
-    """How float32 does on the labelled samples: what every artifact is held to."""
+    """Describe float32's accuracy on the labelled samples, which every artifact is compared with."""
     reference = evaluation.reference
     five = "" if reference.right5 is None else f", top-5 {share(reference.right5, reference)}"
     low, high = accuracy.interval(reference.right, reference.count)

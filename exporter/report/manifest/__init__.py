@@ -1,4 +1,4 @@
-"""Report -> manifest.json -> Manifest. What is read back is hostile until checked."""
+"""Write a report as manifest.json, and read it back as a Manifest. What is read is hostile until checked."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 NOTHING_COMPARED = "Nothing was compared."
 MAX_MESSAGE = 300
 MAX_BYTES = 64 * 1024 * 1024
-"""A manifest with every sample of a hundred artifacts is 1 MB."""
+"""The largest manifest that is read. One with every sample of a hundred artifacts has 1 MB."""
 
 
 def dump(report: Report) -> str:
-    """The manifest as JSON text, keys always in the same order, without NaN or Infinity.
+    """Return the manifest as JSON text: keys in a fixed order, no NaN, no Infinity.
 
-    A figure that is not finite becomes null, and `not_finite` beside it says what it was.
+    A figure that is not finite becomes null, and the `not_finite` next to it says what it was.
     """
     manifest = Manifest.model_validate(
         {
@@ -81,7 +81,7 @@ def load(path: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        VerificationError: It cannot be read, is no manifest of this schema, or its files lie outside.
+        VerificationError: It cannot be read, is no manifest of this schema, or names files outside.
     """
     return parse(_read(path), path)
 
@@ -90,7 +90,7 @@ def parse(text: bytes, path: Path) -> Manifest:
     """Check a manifest's text; `path` is for the message.
 
     Raises:
-        VerificationError: As `load`.
+        VerificationError: For the reasons that `load` gives.
     """
     from pydantic import ValidationError
 
@@ -117,7 +117,7 @@ def _read(path: Path) -> bytes:
 
 
 def _refusal(path: Path, error: ValidationError) -> VerificationError:
-    """The first thing that is wrong, a wrong schema version before everything else."""
+    """Describe the first mistake. A wrong schema version comes before everything else."""
     errors = sorted(error.errors(include_url=False), key=lambda e: e["loc"] != ("schema_version",))
     first = errors[0]
     if first["loc"] == ("schema_version",) and first["type"] == "literal_error":
@@ -133,7 +133,7 @@ def _refusal(path: Path, error: ValidationError) -> VerificationError:
 
 
 def _where(error: ErrorDetails) -> str:
-    """`artifacts[2].sha256 is "abc": `, or nothing when the whole text is meant."""
+    """Return `artifacts[2].sha256 is "abc": `, or nothing when the whole text is meant."""
     if not error["loc"]:
         return ""
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
@@ -162,7 +162,7 @@ def _evidence(report: Report) -> dict[str, Any]:
 
 
 def _cost(cost: OperatorCost) -> dict[str, Any]:
-    """Rounded to what a decibel is good for, so that writing what was read gives the same text."""
+    """Round to a decibel's useful precision, so that writing what was read gives the same text."""
     return {
         "name": cost.name,
         "layer": cost.layer,
@@ -209,7 +209,7 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    """By name: the readers gather them in the order a file happens to have."""
+    """Sort by name, because readers collect them in the file's order."""
     return dict(sorted(counts.items()))
 
 

@@ -1,4 +1,4 @@
-"""Accuracy in `manifest.json`: counts and what follows from them, which is checked when they are read."""
+"""Accuracy in `manifest.json`: counts, and figures derived from them, which are checked on reading."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from exporter.report.manifest.parts import Fraction, Part
 from exporter.verify import accuracy
 
 DERIVED = 1e-9
-"""How far a written share may be from its counts."""
+"""How far a written share may differ from its counts."""
 
 
 class Accuracy(Part):
-    """On the labelled samples. Shares from 0 to 1, drops in points; intervals are of 95 %."""
+    """An artifact's accuracy on labelled samples. Shares are 0 to 1, drops are points, intervals are 95 %."""
 
     count: Annotated[int, Field(gt=0)]
     right: Count
@@ -48,7 +48,7 @@ class Accuracy(Part):
 
 
 class Evaluation(Part):
-    """What accuracy was measured on, and eager float32's own."""
+    """The labelled data, and eager float32's accuracy on them."""
 
     kind: Literal["photos", "arrays"]
     classes: Count
@@ -63,7 +63,7 @@ class Evaluation(Part):
 
 
 def derived(record: AccuracyRecord) -> dict[str, Any]:
-    """The figures that follow from counts."""
+    """Compute the figures that follow from the counts."""
     return {
         "top1": accuracy.share(record.right, record.count),
         "top5": None if record.right5 is None else accuracy.share(record.right5, record.count),

@@ -1,4 +1,4 @@
-"""What a device's latency in `manifest.json` must hold, beyond the types of its fields."""
+"""Check a device's latency in `manifest.json` beyond the types of its fields."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class _Holder(Part):
 
 
 def checked(fields: Mapping[str, Any]) -> DeviceLatencyRecord:
-    """The latency of these fields, unknown ones ignored; raises pydantic's ValidationError."""
+    """Return the latency of these fields. Unknown fields are ignored; raises pydantic's ValidationError."""
     return _Holder.model_validate({"latency": dict(fields)}).latency

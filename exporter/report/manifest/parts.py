@@ -1,4 +1,4 @@
-"""What the models of `manifest.json` are made of: values checked before they become a path or a size."""
+"""Parts of the models of `manifest.json`: values that are checked before they become a path or a size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from exporter.records import DTYPE_PATTERN, TensorSpec
 
 MAX_ELEMENTS = 2**31
-"""Of one tensor: more would be an attempt to make the reader allocate it."""
+"""The most elements of one tensor: more would be an attempt to make the reader allocate them."""
 MAX_RANK = 16
 MAX_NAME = 255
 RESERVED = frozenset({"manifest.json", "report.html", "export.log"})

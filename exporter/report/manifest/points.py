@@ -1,4 +1,4 @@
-"""What quantisation cost as `manifest.json` holds it: operator by operator, and what a search tried."""
+"""The cost of quantisation in `manifest.json`: operator by operator, and the candidates of a search."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from exporter.records import OperatorCost as OperatorCostRecord
 from exporter.report.manifest.parts import Fraction, Name, Part
 
 MOST = 100_000
-"""Entries of either list: a network of a thousand layers has some thousand operators."""
+"""The most entries of either list: a network of a thousand layers has some thousand operators."""
 Words = Annotated[str, Field(max_length=1000)]
 Points = Annotated[float, Field(ge=-100, le=100)]
 NotFinite = dict[Literal["sqnr_db"], Literal["inf", "-inf", "nan"]]
 
 
 class Decibels(Part):
-    """A figure that is not a finite number is null, and `not_finite` says what it was, as in `Figures`."""
+    """A figure in decibels. If it is not finite, it is null and `not_finite` says what it was."""
 
     sqnr_db: Annotated[float, Field(ge=-3000, le=3000)] | None
-    """No power of ten between these bounds overflows."""
+    """The SQNR. No power of ten between these bounds overflows."""
     not_finite: NotFinite = Field(default_factory=dict)
 
     def decibels(self) -> float:
@@ -30,7 +30,7 @@ class Decibels(Part):
 
 
 class OperatorCost(Decibels):
-    """`records.OperatorCost`, its noise in decibels."""
+    """A `records.OperatorCost` with its noise in decibels."""
 
     name: Words
     layer: Words
@@ -41,7 +41,7 @@ class OperatorCost(Decibels):
 
 
 class MixedPoint(Decibels):
-    """Field for field `records.MixedPoint`."""
+    """The fields of `records.MixedPoint`."""
 
     variant: Name
     kept: Annotated[tuple[Words, ...], Field(max_length=MOST)]

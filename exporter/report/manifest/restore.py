@@ -1,4 +1,4 @@
-"""Manifest -> Report: everything the page shows but the output values, from the file alone."""
+"""Restore a Report from a Manifest: everything that the page shows except the output values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from exporter.report.manifest import NOTHING_COMPARED, schema
 
 
 def report(listed: schema.Manifest) -> Report:
-    """The report that the manifest was written from.
+    """Return the report that the manifest was written from.
 
-    A structure's own inputs and outputs are not in a manifest: the model's stand for them.
+    A manifest does not hold a structure's own inputs and outputs; the model's replace them.
     """
     floor = listed.evidence.floor
     return Report(

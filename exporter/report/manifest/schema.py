@@ -1,4 +1,4 @@
-"""The models of `manifest.json`. Field names are a contract: add beside them, never rename.
+"""The models of `manifest.json`. Field names are a contract: add fields, never rename one.
 
 A manifest may come from anyone, so every string that becomes a path or a size is checked here, before use.
 """
@@ -60,11 +60,11 @@ class Calibration(Part):
 
 
 class CurvePoint(Part):
-    """int8 calibrated on the first `count` samples."""
+    """The quality of int8 calibrated on the first `count` samples."""
 
     count: Annotated[int, Field(gt=0)]
     sqnr_db: float | None
-    """Null when its outputs are not finite."""
+    """The SQNR; null when the outputs are not finite."""
     top1_agreement: Fraction | None
 
     def record(self) -> CurvePointRecord:
@@ -74,26 +74,26 @@ class CurvePoint(Part):
 
 
 class EvidenceFile(Part):
-    """Beside the artifacts: verification inputs, expected outputs, quantised programs' outputs."""
+    """A file next to the artifacts: verification inputs, expected outputs or quantised programs' outputs."""
 
     file: FileName
     sha256: Sha256
 
 
 class Evidence(Part):
-    """What the artifacts were compared on."""
+    """The samples that the artifacts were compared on."""
 
     kind: DataKind
     count: Count
     floor: float | None = None
     """Eager float32's own max_error; the fp32 limit is never below a multiple of it."""
     matrix_weights: Count = 0
-    """Weight elements that every artifact must hold."""
+    """The number of weight elements that every artifact must hold."""
     files: Annotated[tuple[EvidenceFile, ...], Field(max_length=MAX_FILES), FailFast()] = ()
 
 
 class Figures(Part):
-    """One comparison. A figure that is not a finite number is null, and `not_finite` says what it was."""
+    """The figures of one comparison. One that is not finite is null, and `not_finite` says what it was."""
 
     samples: Count
     max_error: float | None
@@ -113,7 +113,7 @@ class Verification(Figures):
 
 
 class Structure(Part):
-    """What the file itself says."""
+    """What the artifact's own file contains."""
 
     weight_bytes: Count
     weight_elements: dict[str, Count]
@@ -135,7 +135,7 @@ class Artifact(Part):
     delegated_fraction: Fraction | None
     host_latency: Latency | None
     device_latency: DeviceLatency | None = None
-    """Of `device_latencies`, the one that counts (`devices.worst`)."""
+    """The one of `device_latencies` that counts (`devices.worst`)."""
     device_latencies: tuple[DeviceLatency, ...] = ()
     structure: Structure | None = None
     accuracy: Accuracy | None = None
@@ -153,16 +153,16 @@ class Artifact(Part):
         return self
 
     def measured_on(self) -> tuple[DeviceLatency, ...]:
-        """What every device said; a manifest may also hold `device_latency` alone."""
+        """Return every device's latency. A manifest may also hold `device_latency` alone."""
         return self.device_latencies or ((self.device_latency,) if self.device_latency else ())
 
     def variant(self) -> Variant:
-        """The variant as far as a manifest knows it: group and cost only matter while building."""
+        """Return the variant as far as a manifest describes it: group and cost matter only while building."""
         suffix = PurePosixPath(self.file).suffix if self.file else ""
         return Variant(self.name, self.format, self.backend, self.precision, suffix, self.name, 0.0)
 
     def path(self, directory: Path) -> Path | None:
-        """Where the file lies in `directory`; None when it was never made.
+        """Return the file's path in `directory`; None when it was never built.
 
         Raises:
             VerificationError: A symbolic link leads out of `directory`.
@@ -176,32 +176,32 @@ class Verdicts(Part):
 
 
 Listing = Annotated[dict[Annotated[str, Field(max_length=1000)], Sha256], Field(max_length=MAX_FILES)]
-"""Name of a file -> its sha256; the names are compared, and never become a path."""
+"""File name -> sha256. The names are only compared, they never become a path."""
 
 
 class Release(Part):
-    """Only in a bundle's manifest: what `export-mobile release` made of an export."""
+    """The release that `export-mobile release` made; only a bundle's manifest has it."""
 
     name: Name
     version: Annotated[str, Field(pattern=r"^[0-9][0-9A-Za-z.-]*$", max_length=100)]
     group: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]*$", max_length=100)]
     not_measured: tuple[str, ...] = ()
-    """What no phone has shown to be fast enough, a sentence each."""
+    """What no phone has measured to be fast enough, one sentence each."""
     not_verified: tuple[str, ...] = ()
-    """What was never executed, a sentence each."""
+    """What was never executed, one sentence each."""
     files: Listing = Field(default_factory=dict)
-    """Every file of the release's folder around the zip, but for hashes and signatures."""
+    """Every file of the release's folder, except the zip, hashes and signatures."""
     contents: Listing = Field(default_factory=dict)
-    """Every other file of the zip, but for its hashes."""
+    """Every other file of the zip, except its hashes."""
 
     @property
     def title(self) -> str:
-        """How the files of the release are called."""
+        """Return the name that the release's files begin with."""
         return f"{self.name}-{self.version}"
 
 
 class Manifest(Part):
-    """`OUT/manifest.json`, checked."""
+    """The content of `OUT/manifest.json`, checked."""
 
     schema_version: Literal[1]
     tool: dict[str, str]
@@ -247,7 +247,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _accurate(self) -> Manifest:
-        """Nothing passes that lost more than was allowed, and nothing is compared with another set."""
+        """Refuse a passed artifact that lost too much accuracy, and accuracy from other data."""
         for artifact in self.artifacts:
             measured = artifact.accuracy
             if measured is None:
@@ -256,7 +256,9 @@ class Manifest(Part):
                 raise ValueError(f"{artifact.name}: accuracy on other samples than float32's")
             before = measured.right + measured.lost - measured.gained
             if before != self.accuracy.float32.right:
-                raise ValueError(f"{artifact.name}: accuracy beside another float32 than the manifest's")
+                raise ValueError(
+                    f"{artifact.name}: accuracy is compared with another float32 than the manifest's"
+                )
             if artifact.status == "passed" and measured.drop_points > self.accuracy.max_drop_points:
                 raise ValueError(
                     f"{artifact.name}: passed, but lost {measured.drop_points:g} points of top-1"
@@ -265,7 +267,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _budget(self) -> Manifest:
-        """No verdict without the measurement it follows from."""
+        """Refuse a verdict without the measurement that it follows from."""
         for artifact in self.artifacts:
             latencies = artifact.measured_on()
             for item in latencies:
