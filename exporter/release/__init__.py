@@ -1,1 +1,1 @@
-"""An export that passed -> a signed folder that an app team can verify; one file per thing in it."""
+"""Package a passed export as a signed folder that an app team can verify; one module per part of it."""

@@ -1,4 +1,4 @@
-"""The Android library: the model as an asset, with the files that Gradle's plugin requires of an AAR.
+"""Write the Android library: the model as an asset, and the files that Gradle's plugin requires of an AAR.
 
 Layout: https://developer.android.com/studio/projects/android-library#aar-contents; classes.jar, res/ and
 R.txt are what older plugins call mandatory (http://tools.android.com/tech-docs/new-build-system/aar-format).
@@ -19,7 +19,7 @@ ANDROID_MANIFEST = "AndroidManifest.xml"
 SYMBOLS = "R.txt"
 JAR = "classes.jar"
 FIXED = (ANDROID_MANIFEST, SYMBOLS, JAR, METADATA)
-"""The files of every library but the model."""
+"""The files of every library, except the model."""
 PROPERTIES = """\
 aarFormatVersion=1.0
 aarMetadataVersion=1.0
@@ -28,9 +28,9 @@ minCompileSdkExtension=0
 minAndroidGradlePluginVersion=1.0.0
 coreLibraryDesugaringEnabled=false
 """
-"""What the Android Gradle Plugin 8 writes for a library that asks nothing of its users."""
+"""The file that the Android Gradle Plugin 8 writes for a library without requirements."""
 MIN_SDK = 21
-"""Without one the manifest merger assumes 1, and adds the permissions that such old apps had implicitly."""
+"""Without it, the manifest merger assumes 1 and adds the permissions that such old apps had implicitly."""
 JAR_MANIFEST_NAME = "META-INF/MANIFEST.MF"
 JAR_MANIFEST = b"Manifest-Version: 1.0\r\n\r\n"
 
@@ -39,9 +39,9 @@ def write(plan: Plan, path: Path, scratch: Path) -> None:
     """Write the library with `plan.android` in `assets/<name>/`.
 
     Args:
-        plan: Has an artifact for Android.
+        plan: A plan with an artifact for Android.
         path: The AAR.
-        scratch: A folder for what lies inside it.
+        scratch: A folder for the files that go into it.
     """
     artifact = plan.android
     assert artifact is not None
@@ -59,12 +59,12 @@ def write(plan: Plan, path: Path, scratch: Path) -> None:
 
 
 def asset(name: str, file: str) -> str:
-    """Where the model lies in the AAR; a folder of its own, so that two models of one app never collide."""
+    """Return the model's path in the AAR. Its own folder keeps two models of one app apart."""
     return f"assets/{name}/{file}"
 
 
 def _jar(path: Path, date: datetime) -> None:
-    """No classes: the runtime has them all. A jar must still be there, and a jar has a manifest."""
+    """Write a jar without classes: the runtime has them all, but an AAR needs a jar, and a jar a manifest."""
     archive.write(path, {JAR_MANIFEST_NAME: JAR_MANIFEST}, date)
 
 

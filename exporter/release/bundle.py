@@ -1,4 +1,4 @@
-"""Puts a release together, signs it and moves it into place: aside first, renamed last."""
+"""Build a release in a temporary folder, sign it, and rename it into place."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ NEVER_REPLACED = "A release replaces nothing: give another folder with -o."
 
 @dataclass(frozen=True)
 class Release:
-    """What was published."""
+    """The published release."""
 
     directory: Path
     title: str
-    """Name and version."""
+    """The name and version."""
     files: Mapping[str, str]
-    """Name -> sha256, without the signatures."""
+    """File name -> sha256, without the signatures."""
     signed: bool
     checked: bool
-    """Built a second time, elsewhere and at another time, with the same bytes."""
+    """Whether a second build, elsewhere and at another time, gave the same bytes."""
     not_measured: tuple[str, ...]
     not_verified: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -55,11 +55,11 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
     """Make a release and publish it as a folder that did not exist.
 
     Args:
-        request: What the user said.
+        request: The user's request.
         check: Build it a second time in another process with another clock, and refuse any difference.
 
     Raises:
-        ExportError: See `plan`, `sign.write` and `repeat.check`; nothing is published then.
+        ExportError: For the reasons of `plan`, `sign.write` and `repeat.check`; then nothing is published.
     """
     planned = plan(request)
     with staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:
@@ -84,7 +84,7 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
 
 
 def build(planned: Plan, directory: Path, scratch: Path) -> None:
-    """Everything but the signatures. The same plan gives the same bytes, anywhere and at any time."""
+    """Build everything except the signatures. The same plan gives the same bytes anywhere, at any time."""
     directory.mkdir()
     scratch.mkdir()
     bill, code = sbom.document(planned), snippets.files(planned)
@@ -101,13 +101,13 @@ def build(planned: Plan, directory: Path, scratch: Path) -> None:
 
 
 def _zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path) -> None:
-    """Make what an app team unpacks: also a folder that `export-mobile verify` can check on its own.
+    """Write the zip for the app team. Unpacked, it is a folder that `export-mobile verify` can check.
 
     Args:
         planned: The release.
-        inner: Files of the zip that say what it is.
-        directory: The release's folder, complete but for the zip and the hashes: the manifest lists it.
-        root: A folder to put together what goes into the zip.
+        inner: The zip's files that describe it.
+        directory: The release's folder, complete except for the zip and the hashes; the manifest lists it.
+        root: A folder in which the zip's content is collected.
     """
     root.mkdir()
     out = planned.request.out

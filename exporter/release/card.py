@@ -1,4 +1,4 @@
-"""MODEL_CARD.md and README.md of a bundle, from its manifest and the model's own card."""
+"""Write MODEL_CARD.md and README.md of a bundle from its manifest and the model's own card."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from exporter.report import text
 from exporter.report.manifest.schema import Artifact
 
 CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified"}
-"""Files that say on a bundle's face what it is not."""
+"""File -> field of the plan: files that say in their names what the bundle lacks."""
 
 
 def caveats(plan: Plan) -> dict[str, bytes]:
-    """Name -> text, of what applies."""
+    """Return name -> text of the files that apply."""
     sentences = {name: getattr(plan, field) for name, field in CAVEATS.items()}
     return {name: ("\n".join(words) + "\n").encode() for name, words in sentences.items() if words}
 
 
 def model_card(plan: Plan) -> bytes:
-    """What the model is, where it comes from, how good and fast each artifact is, and what is not known."""
+    """Write the model card: the model, its source, each artifact's quality and speed, and what is unknown."""
     listed = plan.manifest
     lines = [f"# {plan.name} {plan.request.version}", "", *_warnings(plan)]
     lines += _table(
@@ -64,7 +64,7 @@ HEADINGS = (
     "device p90",
     "sha256",
 )
-TIMES = "Host times say nothing about a phone; a dash is a figure that nobody has measured."
+TIMES = "Host times say nothing about a phone; a dash is a figure that was not measured."
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
@@ -105,13 +105,13 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _plain(words: str) -> str:
-    """One line that is no Markdown and no HTML: names come from a file."""
+    """Escape a line so that it is neither Markdown nor HTML, because names come from a file."""
     line = " ".join(words.split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)
 
 
 def _own_card(plan: Plan) -> list[str]:
-    """What the card itself says, key by key; what it leaves out has defaults that say nothing."""
+    """List what the card sets, key by key; keys left out are not listed."""
     if plan.card is None:
         return []
     written = plan.card.listed.model_dump(mode="json", exclude_unset=True)
@@ -133,7 +133,7 @@ ZIP = """\
 | `manifest.json` | what each artifact is, how it was verified and timed; the same for machines |
 | `MODEL_CARD.md` | the same for people |
 | `report.html` | the page of the export that these artifacts come from, with those that were not chosen |
-| `verification.npz` | every input and expected output the artifacts were held to |
+| `verification.npz` | every input and expected output the artifacts were compared with |
 | `examples/` | the first of them as raw values with an index, for the app's own tests |
 | `snippets/` | code that loads the model and runs it with its own preprocessing |
 | `sbom.cdx.json` | CycloneDX ML-BOM |
@@ -142,7 +142,7 @@ ZIP = """\
 
 
 def readme_of_zip(plan: Plan) -> bytes:
-    """What lies in the zip."""
+    """Write the README of the zip: its files."""
     rows = [
         f"| `{a.file}` | {a.format}, {a.precision}, {text.STATUS_WORDS[a.status]} |"
         for a in plan.manifest.artifacts
@@ -153,7 +153,7 @@ def readme_of_zip(plan: Plan) -> bytes:
 
 
 def readme(plan: Plan, signed: bool) -> bytes:
-    """What lies in the folder, how an app uses it, and how to check it."""
+    """Write the README of the folder: its files, how an app uses it, and how to check it."""
     lines = [f"# {plan.title}", "", *_warnings(plan), "| | |", "|---|---|", *_contents(plan, signed)]
     lines += ["", "`snippets/` has the code that loads the model and runs it with its own preprocessing.", ""]
     if not plan.android:
@@ -162,11 +162,11 @@ def readme(plan: Plan, signed: bool) -> bytes:
         lines += ["There is no Swift package: none of the chosen artifacts is for Core ML or ExecuTorch.", ""]
     lines += ["Check it, offline:", "", *_commands(plan, signed), ""]
     lines.append(
-        "Nothing in it depends on when or where it was made; the date of everything in it is "
+        "Its bytes do not depend on when or where it was built; every date in it is "
         f"{plan.date:%Y-%m-%d %H:%M:%S} UTC."
     )
     if signed:
-        lines.append("Only the signatures differ from one making to the next: ECDSA draws a random number.")
+        lines.append("Only the signatures differ between builds: ECDSA draws a random number.")
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -193,7 +193,7 @@ def _commands(plan: Plan, signed: bool) -> list[str]:
         return [
             f"    export-mobile verify . {wanted}",
             "",
-            "Nobody signed it: the hashes find accidents, not intent.",
+            "It is not signed: the hashes reveal accidents, not attacks.",
         ]
     return [
         f"    export-mobile verify . --key PUBLIC_KEY.pem {wanted}",

@@ -1,4 +1,4 @@
-"""`export-mobile verify` of what `release` made, a folder or the zip alone. Believes only its bytes."""
+"""Verify a release, from its folder or from its zip alone, by its bytes only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from exporter.report.manifest.schema import Release
 
 NOT_CHECKED = "Its signature was not checked: give --key with the public key."
-UNSIGNED = "Nobody signed it."
+UNSIGNED = "It is not signed."
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which release it must be; empty: any."""
+    """The release that is expected; an empty field accepts any."""
 
     name: str = ""
     version: str = ""
 
     def problems(self, release: Release | None) -> tuple[str, ...]:
-        """What is another than the wanted one, a sentence each."""
+        """Return what differs from the expected release, one sentence each."""
         pairs = (("name", self.name), ("version", self.version))
         wanted = [(field, value) for field, value in pairs if value]
         if wanted and release is None:
@@ -51,19 +51,19 @@ def verify(
     observer: Observer | None = None,
     wanted: Wanted = ANY,
 ) -> Audit:
-    """Check an export's folder, a release's folder or a release's zip: signature, hashes, manifest, numerics.
+    """Verify an export's folder, a release's folder or its zip: signature, hashes, manifest, numerics.
 
-    Cheap checks come first, and numerics only run on files that are the released ones.
+    Cheap checks come first; numerics run only on files that are the released ones.
 
     Args:
         path: OUT of an export, DIR of a release, or NAME-VERSION.zip.
-        key: The signer's public key; a release without its signature then does not hold.
+        key: The signer's public key; with it, an unsigned release fails.
         workers: Artifacts run at the same time.
-        observer: Told at every step.
-        wanted: The release must be this one: an older one is signed as well.
+        observer: Called at every step.
+        wanted: The expected release: an older one is signed, too.
 
     Raises:
-        VerificationError: Nothing of that kind, a hostile archive, or a signature that does not hold.
+        VerificationError: It is nothing of the kind, a hostile archive, or its signature is invalid.
     """
     if path.is_file():
         return _verify_zip(path, key, workers, observer, wanted)
@@ -73,7 +73,7 @@ def verify(
 
 
 def is_release(path: Path) -> bool:
-    """Whether a folder is what `release` publishes, rather than an export or an unpacked zip."""
+    """Return whether a folder is a release, and not an export or an unpacked zip."""
     if not path.is_dir():
         return False
     signs = ((path / sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips(path)))
@@ -83,10 +83,10 @@ def is_release(path: Path) -> bool:
 def _verify_out(
     out: Path, key: Path | None, workers: int, observer: Observer | None, wanted: Wanted
 ) -> Audit:
-    """Check OUT itself, or what came out of a release's zip."""
+    """Verify OUT, or an unpacked release's zip."""
     if key:
         raise VerificationError(
-            f"{out} has no signature: those of a release are over its folder and its zip.",
+            f"{out} has no signature: a release's signatures cover its folder and its zip.",
             "Give one of these.",
             code="EM-SIGNATURE",
         )
@@ -116,7 +116,7 @@ def _verify_zip(
 
 
 def _signatures(path: Path) -> tuple[Path, ...]:
-    """Where the signature of a zip may lie: beside it, or as `release` puts it."""
+    """Return the places of a zip's signature: next to it, or where `release` puts it."""
     name = f"{path.name}.sig"
     return path.with_name(name), path.parent / sign.FOLDER / name
 
@@ -130,14 +130,14 @@ def _said(key: Path | None, signed: bool) -> str:
 def _verify_inside(
     inside: Path, workers: int, observer: Observer | None, wanted: Wanted, file: str = ""
 ) -> Audit:
-    """Check what came out of a zip.
+    """Verify an unpacked zip.
 
     Args:
         inside: The unpacked zip.
-        workers: As for `verify`.
-        observer: As for `verify`.
-        wanted: As for `verify`.
-        file: The zip's own name, which must be that of the release in it; empty when it is not known.
+        workers: Artifacts run at the same time.
+        observer: Called at every step.
+        wanted: The expected release.
+        file: The zip's name, which must be that of the release in it; empty when it is unknown.
     """
     from exporter.report import manifest
 
@@ -145,7 +145,7 @@ def _verify_inside(
         return Audit((), None, wrong)
     release = manifest.load(inside / files.MANIFEST).release
     if release is None:
-        return Audit((), None, ("Its manifest does not say that it is a release.",))
+        return Audit((), None, ("Its manifest does not describe a release.",))
     facts = (f"It is {release.name} {release.version} of {release.group}.",)
     wrong = wanted.problems(release) or _renamed(release, file) or listing.problems_in_zip(release, inside)
     if wrong:
@@ -186,7 +186,7 @@ def _verify_folder(
 
 
 def _signature_problems(folder: Path, zipped: Path) -> tuple[str, ...]:
-    """What is wrong with the folder of signatures, which no signature covers."""
+    """Return what is wrong with the folder of signatures, which no signature covers."""
     if folder.is_symlink() or not folder.is_dir():
         return (f"{folder.name} is not a folder.",)
     problems = [f"{folder.name}: {problem}" for problem in sums.problems(folder)]
@@ -196,12 +196,12 @@ def _signature_problems(folder: Path, zipped: Path) -> tuple[str, ...]:
 
 
 def _zips(directory: Path) -> list[Path]:
-    """Its zip archives, however their names are written."""
+    """List the zip archives, whatever the case of their names."""
     return sorted(p for p in directory.iterdir() if p.is_file() and p.suffix.lower() == ".zip")
 
 
 def zip_of(directory: Path) -> Path:
-    """The zip of a release's folder.
+    """Return the zip of a release's folder.
 
     Raises:
         VerificationError: There is none, or more than one.
@@ -213,7 +213,7 @@ def zip_of(directory: Path) -> Path:
 
 
 def _contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:
-    """Where a release's folder is not what the manifest in its zip says."""
+    """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
     if wrong := sums.problems(inside):

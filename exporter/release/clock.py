@@ -1,4 +1,4 @@
-"""The one date in a bundle: not the machine's, so that another day gives the same bytes."""
+"""Choose the one date in a bundle. It is not the machine's, so that another day gives the same bytes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from exporter.errors import UsageError
 
 VARIABLE = "SOURCE_DATE_EPOCH"
-"""Seconds since 1970: https://reproducible-builds.org/specs/source-date-epoch/"""
+"""The variable that holds seconds since 1970: https://reproducible-builds.org/specs/source-date-epoch/"""
 FIRST = datetime(1980, 1, 1, tzinfo=UTC)
-"""The earliest date a zip archive can hold; what a bundle says when nobody gave a date."""
+"""The earliest date that a zip archive can hold: the default date of a bundle."""
 LAST = datetime(2107, 12, 31, tzinfo=UTC)
 
 
 def given() -> datetime:
-    """What `SOURCE_DATE_EPOCH` says, else 1 January 1980.
+    """Return the date of `SOURCE_DATE_EPOCH`, else 1 January 1980.
 
     Raises:
-        UsageError: It says something that is no such date.
+        UsageError: The variable holds no such date.
     """
     text = os.environ.get(VARIABLE, "")
     if not text:

@@ -1,4 +1,4 @@
-"""Two exports or releases side by side: what is better, what is worse, what is something else."""
+"""Compare two exports or releases: what is better, what is worse, what else changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Word = Literal["better", "worse", "same", "changed", "new", "gone"]
 
 @dataclass(frozen=True)
 class Line:
-    """One thing, before and after. A figure that one side does not have is None."""
+    """One value before and after. A figure that one side does not have is None."""
 
     what: str
     before: float | str | None
@@ -30,10 +30,10 @@ class Line:
 class ArtifactDiff:
     name: str
     word: Word
-    """new, gone, same (the same bytes), or changed."""
+    """The change: new, gone, same (the same bytes), or changed."""
     lines: tuple[Line, ...]
     operators: Mapping[str, tuple[int, int]]
-    """Those whose count differs: name -> before, after."""
+    """The operators whose count differs: name -> before, after."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Diff:
     before: str
     after: str
     facts: tuple[Line, ...]
-    """What the two are: model, target, choice, verdict, versions of the tools."""
+    """Facts about the two: model, target, choice, verdict, versions of the tools."""
     artifacts: tuple[ArtifactDiff, ...]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How one figure of an artifact is judged."""
+    """The rule by which one figure of an artifact is compared."""
 
     higher_is_better: bool
     relative: float = 0.0
-    """Closer than this share of the larger one counts as the same: a host's latencies differ by a tenth from
-    run to run, an error by the order of a sum."""
+    """A difference below this share of the larger value counts as the same: a host's latencies differ by
+    a tenth from run to run, an error by the order of a sum."""
     absolute: float = 0.0
 
 
@@ -72,7 +72,7 @@ FIGURES: Mapping[str, Figure] = {
 def diff(before: Path, after: Path) -> Diff:
     """Compare two OUT folders, release folders or release zips, in any mixture.
 
-    Nothing is refused for being too different: another target or model is a line that says so.
+    Nothing is refused for being too different: another target or model is reported as a line.
 
     Raises:
         VerificationError: One of them has no manifest that can be read.
@@ -89,7 +89,7 @@ def diff(before: Path, after: Path) -> Diff:
 
 
 def read(path: Path) -> Manifest:
-    """The manifest of an export or a release.
+    """Read the manifest of an export or a release.
 
     Raises:
         VerificationError: There is none, or the archive is hostile.
@@ -201,7 +201,7 @@ def _word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
 
 
 def _device_word(before: Artifact, after: Artifact) -> Word | None:
-    """Intervals that overlap say nothing; other devices or other evidence cannot be compared."""
+    """Return "same" for overlapping intervals, "changed" for other devices or evidence, else None."""
     a, b = before.device_latency, after.device_latency
     assert a is not None
     assert b is not None

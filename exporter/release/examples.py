@@ -1,4 +1,4 @@
-"""Example inputs and expected outputs that an app's own tests can read: raw values and a JSON index."""
+"""Write example inputs and expected outputs for an app's own tests: raw values and a JSON index."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from exporter.verify import reference_io
 FOLDER = "examples"
 MOST = 8
 MOST_BYTES = 4 << 20
-"""Of all examples together, if more than one: six photos of 224 x 224."""
+"""The most bytes of all examples together, if more than one: six photos of 224 x 224."""
 HOW = (
     "Each file holds one array: raw values, little-endian, row by row, without a header; dtype and shape are "
     "in this index. `expected` is the original model's output in float64, rounded to float32. Compare over "
     "all examples together: max_error is max|a-y| / max|y|; sqnr_db is 10 log10(sum y^2 / sum (a-y)^2); "
-    "agreement is the share of equal argmax over axis 1. The limits of an artifact are what it was held to "
-    "over all of verification.npz."
+    "agreement is the share of equal argmax over axis 1. An artifact was checked by its limits over all of "
+    "verification.npz."
 )
 
 
 def files(path: Path, listed: Manifest) -> dict[str, bytes]:
-    """The first verification samples as files, name -> bytes.
+    """Return the first verification samples as files, name -> bytes.
 
     Args:
         path: `verification.npz`.

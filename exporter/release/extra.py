@@ -1,4 +1,4 @@
-"""The packages of the `release` extra: imported here, so that their absence has one answer."""
+"""Import the packages of the `release` extra, with one message for their absence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def need(module: str, purpose: str) -> ModuleType:
         purpose: What cannot be done without the module, for the message.
 
     Raises:
-        MissingDependencyError: It, or something that it needs, is not installed.
+        MissingDependencyError: It, or a package that it needs, is not installed.
     """
     try:
         return importlib.import_module(module)

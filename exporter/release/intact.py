@@ -1,4 +1,4 @@
-"""Whether OUT still holds what its manifest says: what is to be released is hashed again first."""
+"""Check that OUT still matches its manifest: files are hashed again before their release."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check(out: Path, manifest: Manifest) -> None:
-    """Trust nothing in OUT that is not what the manifest says.
+    """Refuse an export whose files differ from its manifest.
 
     Args:
         out: The export.
         manifest: Its manifest, reduced to what is to be released.
 
     Raises:
-        VerificationError: A file is missing, was changed, or is no name for one.
+        VerificationError: A file is missing or was changed, or its name is invalid.
     """
     listed = [(a.file, a.sha256) for a in manifest.artifacts if a.file]
     listed += [(item.file, item.sha256) for item in manifest.evidence.files]
@@ -29,11 +29,11 @@ def check(out: Path, manifest: Manifest) -> None:
         raise VerificationError(f"The manifest of {out} lists no {EVIDENCE}.", "Export again.")
     for artifact in manifest.artifacts:
         if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
-            raise VerificationError(f"{artifact.file!a} is no name that an export gives to an artifact.")
+            raise VerificationError(f"{artifact.file!a} is not a name that an export gives to an artifact.")
     for file, digest in listed:
         path = inside(out, file)
         if any(p.is_symlink() for p in path.rglob("*")):
-            raise VerificationError(f"{path} holds a link; an artifact holds files only.")
+            raise VerificationError(f"{path} holds a link; an artifact holds only files.")
         if not path.exists() or files.digest_path(path) != digest:
             raise VerificationError(
                 f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",

@@ -1,4 +1,4 @@
-"""Whether the Maven repository, the Swift package and the BOM of a release are about the zip's artifacts."""
+"""Check that a release's Maven repository, Swift package and BOM hold the zip's artifacts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_BOM_BYTES = 16 << 20
 
 
 def problems(directory: Path, listed: Manifest, release: Release, scratch: Path) -> tuple[str, ...]:
-    """Every contradiction between a release's folder and the manifest in its zip, a sentence each.
+    """List the contradictions between a release's folder and the manifest in its zip, one sentence each.
 
     Args:
-        directory: The release; its hashes hold.
+        directory: The release; its hashes are valid.
         listed: The manifest of its zip.
-        release: What that manifest says of the release.
+        release: That manifest's description of the release.
         scratch: An empty folder to unpack libraries in.
     """
     bill = directory / f"{release.title}.cdx.json"
@@ -67,7 +67,7 @@ def _swift_problems(folder: Path, artifact: Artifact | None, release: Release) -
 
 
 def _other_files(folder: Path, expected: Collection[str], where: str = "") -> list[str]:
-    """What is missing of a folder and what lies in it beside the expected files."""
+    """List the expected files that a folder lacks, and its unexpected files."""
     present = set(archive.folder(folder))
     missing = [f"{folder.name}/{n}{where} is missing." for n in sorted(set(expected) - present)]
     more = [f"{folder.name}/{n}{where} is not part of the release." for n in sorted(present - set(expected))]

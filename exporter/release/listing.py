@@ -1,4 +1,4 @@
-"""The closed set of a release's files: its manifest lists them all, and nothing else may lie there.
+"""The closed set of a release's files: its manifest lists them all, and any other file is refused.
 
 The lists are in the zip's manifest: `files` are those of the folder around the zip, `contents` those in it.
 The zip, the two lists of hashes and the signatures cannot be in it.
@@ -18,23 +18,23 @@ from exporter.report.manifest.schema import Release
 
 
 def digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
-    """Name -> sha256 of every file below a folder, but for those of a name, or in a folder, in `without`."""
+    """Return name -> sha256 of every file below a folder, except top-level names in `without`."""
     paths = archive.folder(directory)
     return {n: files.digest_file(p) for n, p in paths.items() if n.partition("/")[0] not in without}
 
 
 def in_zip(inside: Path) -> dict[str, str]:
-    """What `contents` lists of an unpacked zip."""
+    """Return the `contents` of an unpacked zip."""
     return digests(inside, (MANIFEST, sums.FILE))
 
 
 def in_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
-    """What `files` lists of a release's folder."""
+    """Return the `files` of a release's folder."""
     return digests(directory, (f"{title}.zip", sums.FILE, signatures))
 
 
 def written(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:
-    """A bundle's manifest with both lists in it, and the hash of the bundle's own page."""
+    """Return a bundle's manifest with both lists and the hash of the bundle's own page in it."""
     raw = json.loads(text)
     raw["page_sha256"] = inner[PAGE]
     raw["release"] |= {"files": outer, "contents": inner}
@@ -42,12 +42,12 @@ def written(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> st
 
 
 def problems_in_zip(release: Release, inside: Path) -> tuple[str, ...]:
-    """Every way in which an unpacked zip is not what its manifest lists, a sentence each."""
+    """List how an unpacked zip differs from its manifest's list, one sentence each."""
     return _problems(release.contents, in_zip(inside), "its zip")
 
 
 def problems_in_folder(release: Release, directory: Path, signatures: str) -> tuple[str, ...]:
-    """Every way in which a release's folder is not what its manifest lists, a sentence each."""
+    """List how a release's folder differs from its manifest's list, one sentence each."""
     return _problems(release.files, in_folder(directory, release.title, signatures), "its folder")
 
 

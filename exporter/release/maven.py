@@ -1,4 +1,4 @@
-"""A Maven repository with one library, as `maven-publish` would lay it out: POM, metadata and checksums.
+"""Write a Maven repository with one library in the layout of `maven-publish`: POM, metadata, checksums.
 
 There is no `.module` file: Gradle's own metadata only adds variants, and this library has one.
 """
@@ -16,17 +16,17 @@ from exporter.report.manifest.schema import Artifact
 FOLDER = "maven"
 METADATA = "maven-metadata.xml"
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
-"""Each beside every file, the first two because old clients know no others."""
+"""Every file gets a checksum of each; the first two are for old clients, which know no others."""
 RUNTIMES = {
     "executorch": ("org.pytorch", "executorch-android", "executorch"),
     "onnx": ("com.microsoft.onnxruntime", "onnxruntime-android", "onnxruntime"),
     "torchscript": ("org.pytorch", "pytorch_android_lite", ""),
 }
-"""Format -> group and artifact of what runs it on Android, and the package whose version it must have."""
+"""Format -> group and artifact of its runtime on Android, and the package whose version it must have."""
 
 
 def write(plan: Plan, directory: Path, scratch: Path) -> None:
-    """Write the repository with the Android library; does nothing when no artifact is for Android."""
+    """Write the repository with the Android library; do nothing when no artifact is for Android."""
     if plan.android is None:
         return
     path = directory / FOLDER / library(plan.request.group, plan.name, plan.request.version)
@@ -41,12 +41,12 @@ def write(plan: Plan, directory: Path, scratch: Path) -> None:
 
 
 def library(group: str, name: str, version: str) -> str:
-    """Where the library lies in the repository."""
+    """Return the library's path in the repository."""
     return f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.aar"
 
 
 def names(group: str, name: str, version: str) -> set[str]:
-    """Every file of the repository."""
+    """List every file of the repository."""
     path = PurePosixPath(library(group, name, version))
     described = (str(path), f"{str(path).removesuffix('.aar')}.pom", str(path.parents[1] / METADATA))
     return {f"{file}{suffix}" for file in described for suffix in ("", *(f".{a}" for a in ALGORITHMS))}
@@ -85,7 +85,7 @@ def _pom(plan: Plan, artifact: Artifact) -> str:
 
 
 def _dependencies(plan: Plan, artifact: Artifact) -> str:
-    """The runtime, optional: the app chooses which build of it, and sees which version is meant."""
+    """Write the runtime as an optional dependency: the app chooses the build, and sees the version."""
     group, name, package = RUNTIMES[artifact.format]
     version = plan.manifest.tool.get(package, "").partition("+")[0]
     if not version:

@@ -1,4 +1,4 @@
-"""What is to be released: the request, checked against OUT's manifest. Refuses what must not be shipped."""
+"""Plan a release: check the request by OUT's manifest, and refuse what must not be shipped."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ VERSION = re.compile(r"\d+(\.\d+){0,3}(-[0-9A-Za-z]+(\.[0-9A-Za-z]+)*)?")
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 GROUP = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 ANDROID = ("executorch", "onnx", "torchscript")
-"""Formats that an Android library can carry."""
+"""Formats that an Android library can hold."""
 
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """Everything a user says about a release."""
+    """The user's request for a release."""
 
     out: Path
-    """A folder that an export made."""
+    """The folder of an export."""
     version: str
     destination: Path
     name: str | None = None
@@ -43,33 +43,33 @@ class ReleaseRequest:
     allow_unverified: tuple[str, ...] = ()
     licence: Path | None = None
     card: Path | None = None
-    """The model's card (`exporter.config.cards`), to go in."""
+    """The model's card (`exporter.config.cards`) to include."""
     key: Path | None = None
-    """Private key; never copied."""
+    """The private key; it is never copied."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A release that may be made."""
+    """A release that passed every check."""
 
     request: ReleaseRequest
     name: str
     date: datetime
     manifest: Manifest
-    """The bundle's: OUT's own, with the chosen artifacts only."""
+    """The bundle's manifest: OUT's, with the chosen artifacts only."""
     text: str
-    """The same as JSON, with every field OUT's has."""
+    """The same as JSON, with every field of OUT's manifest."""
     devices: Mapping[str, str]
-    """Serial -> label: what the bundle calls a device instead."""
+    """Serial -> label: the bundle's name for a device."""
     samples: Mapping[str, bytes]
-    """The bundle's files of raw samples, which are OUT's without serials."""
+    """The bundle's files of raw samples: OUT's without serials."""
     not_measured: tuple[str, ...]
-    """Sentences: what no phone has measured although it should have been."""
+    """Sentences about what no phone has measured but should have."""
     not_verified: tuple[str, ...]
-    """Sentences: what could not be executed and goes in because the user said so."""
+    """Sentences about what could not be executed and is included because the user allowed it."""
     card: Card | None = None
     remarks: tuple[str, ...] = field(default=())
-    """Sentences for the user: what is left out, and why."""
+    """Sentences for the user about what is left out, and why."""
 
     @property
     def title(self) -> str:
@@ -77,12 +77,12 @@ class Plan:
 
     @property
     def android(self) -> Artifact | None:
-        """The artifact for the Android library."""
+        """Return the artifact for the Android library."""
         return for_android(self.manifest)
 
     @property
     def apple(self) -> Artifact | None:
-        """The artifact for the Swift package."""
+        """Return the artifact for the Swift package."""
         return for_apple(self.manifest)
 
     def path(self, artifact: Artifact) -> Path:
@@ -90,24 +90,24 @@ class Plan:
 
 
 def for_android(listed: Manifest) -> Artifact | None:
-    """The artifact of a bundle that its Android library carries; None when none can be."""
+    """Return the artifact of a bundle that its Android library holds; None when none fits."""
     return next((a for a in listed.artifacts if a.format in ANDROID), None)
 
 
 def for_apple(listed: Manifest) -> Artifact | None:
-    """The artifact of a bundle that its Swift package carries: Core ML before ExecuTorch on the CPU."""
+    """Return the artifact of a bundle that its Swift package holds: Core ML before ExecuTorch on the CPU."""
     rows = listed.artifacts
     core_ml = next((a for a in rows if a.format == "coreml"), None)
     return core_ml or next((a for a in rows if a.format == "executorch" and a.backend == "xnnpack"), None)
 
 
 def plan(request: ReleaseRequest) -> Plan:
-    """Choose the artifacts and refuse what may not be released.
+    """Choose the artifacts, and refuse what must not be released.
 
     Raises:
-        UsageError: A name, version, file or artifact that cannot be.
-        VerificationError: OUT is not what its manifest says.
-        ReleaseError: Not passed, over budget, or not measured and not allowed to be.
+        UsageError: A name, version, file or artifact is invalid.
+        VerificationError: OUT differs from its manifest.
+        ReleaseError: An artifact did not pass, is over budget, or is unmeasured and that is not allowed.
     """
     _check_words(request)
     listed = manifest.load(request.out / files.MANIFEST)
@@ -135,10 +135,10 @@ def plan(request: ReleaseRequest) -> Plan:
 
 
 def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
-    """The card of `--card`, which must be about the checkpoint that was exported.
+    """Read the card of `--card`, which must describe the exported checkpoint.
 
     Raises:
-        UsageError: It is no model card, or another model's.
+        UsageError: It is no model card, or it describes another model.
     """
     if request.card is None:
         return None
@@ -146,7 +146,7 @@ def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
     meant = card.listed.checkpoint.sha256
     if not listed.source.sha256.startswith(meant):
         raise UsageError(
-            f"{card} is of another model: its checkpoint has sha256 {meant}, the one that {request.out} "
+            f"{card} describes another model: its checkpoint has sha256 {meant}, the one that {request.out} "
             f"was exported from has {listed.source.sha256}.",
             "Give the card of this model, or export the other.",
         )
@@ -170,7 +170,7 @@ def _check_words(request: ReleaseRequest) -> None:
 
 
 def _name(listed: Manifest) -> str:
-    """The network's own name: torchvision/mobilenet_v2 is "mobilenet_v2", mypkg.nets:make_net "make_net"."""
+    """Return the network's name: torchvision/resnet18 gives "resnet18", mypkg.nets:make_net "make_net"."""
     last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
     name = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
     return name if NAME.fullmatch(name) else "model"
@@ -185,7 +185,7 @@ def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
     if not names:
         if listed.selected is None:
             raise ReleaseError(
-                f"Nothing in {request.out} may be shipped. {listed.selection_reason}".strip(),
+                f"Nothing in {request.out} can be shipped. {listed.selection_reason}".strip(),
                 "report.html says what did not pass, and why.",
             )
         names = [listed.selected]
@@ -194,7 +194,7 @@ def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
 
 
 def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
-    """The sentence the bundle says about it.
+    """Return the bundle's sentence about an unverified artifact.
 
     Raises:
         ReleaseError: It failed, or the user did not allow it.
@@ -218,10 +218,10 @@ BUDGET_WORDS: dict[BudgetVerdict, str] = {
 
 
 def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
-    """A sentence for every artifact that the target runs and no phone has shown to be fast enough.
+    """Return a sentence for every artifact that the target runs and no phone has measured to be fast enough.
 
     Raises:
-        ReleaseError: It is over budget; or unknown, and that is not allowed.
+        ReleaseError: An artifact is over budget, or is unmeasured and that is not allowed.
     """
     target = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     words = []
@@ -260,7 +260,7 @@ def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifa
             else f"{first.name} is left out: it is {first.status}."
         )
     if request.licence is None:
-        words.append("No licence goes in: give --license FILE.")
+        words.append("No licence is included: give --license FILE.")
     return tuple(words)
 
 
@@ -270,7 +270,7 @@ def _narrowed(
     chosen: Sequence[Artifact],
     statements: tuple[str, tuple[str, ...], tuple[str, ...]],
 ) -> dict[str, Any]:
-    """OUT's manifest with the chosen artifacts, their evidence, and what the release is."""
+    """Reduce OUT's manifest to the chosen artifacts and their evidence, and describe the release in it."""
     raw: dict[str, Any] = json.loads((request.out / files.MANIFEST).read_text("utf-8"))
     order = [artifact.name for artifact in chosen]
     rows = {row["name"]: row for row in raw["artifacts"]}
@@ -305,7 +305,7 @@ def _parsed(request: ReleaseRequest, text: str) -> Manifest:
 
 
 def _evidence(chosen: Sequence[Artifact]) -> set[str]:
-    """Names of the files that show what the chosen artifacts claim."""
+    """Return the names of the files that prove what the chosen artifacts claim."""
     samples = {latency.samples_file for a in chosen for latency in a.measured_on() if latency.samples_file}
     programs = {files.lowering_file(a.precision, a.name) for a in chosen}
     return {EVIDENCE, *programs, *(files.simulation_file(a.precision) for a in chosen), *samples}

@@ -1,4 +1,4 @@
-"""The process that builds a release again: the request comes on standard input, the folder as an argument.
+"""Build a release again in its own process: the request comes on standard input, the folder as an argument.
 
 Everything of ours is imported after the clock is changed, so that nothing keeps the real one.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporter.release.plan import ReleaseRequest
 
 LATER_S = 400 * 24 * 3600 + 3661
-"""How far the other clock is ahead: another year, month, day, hour, minute and second."""
+"""How many seconds the other clock is ahead: another year, month, day, hour, minute and second."""
 
 
 def _load(text: str) -> ReleaseRequest:
@@ -31,7 +31,7 @@ def _load(text: str) -> ReleaseRequest:
 
 
 def shift_clock(seconds: int) -> None:
-    """Let Python's own clocks be ahead in this process; whatever is imported afterwards sees it."""
+    """Put Python's clocks ahead in this process. Modules imported afterwards see the shifted time."""
     now, local, utc, real = time.time, time.localtime, time.gmtime, dates.datetime
 
     class Later(real):  # type: ignore[misc, valid-type]

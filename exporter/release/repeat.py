@@ -1,4 +1,4 @@
-"""Builds a release a second time in another process: other clock, folder, umask, time zone and hash seed.
+"""Build a release again in another process: other clock, folder, umask, time zone and hash seed.
 
 `exporter.release.rebuild` is that process.
 """
@@ -23,9 +23,9 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
     """Build once more and compare.
 
     Args:
-        request: What the user said.
+        request: The user's request.
         built: The first build.
-        work: A folder that is gone after the run, however it ends; the second build lies in it.
+        work: A temporary folder, deleted after the run, for the second build.
 
     Raises:
         ReleaseError: A byte differs, or the second build failed.
@@ -50,7 +50,7 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
         check=False,
     )
     if result.returncode:
-        raise ReleaseError(f"Building it a second time failed: {result.stderr.strip()[-500:]}")
+        raise ReleaseError(f"The second build failed: {result.stderr.strip()[-500:]}")
     if different := differences(built, again):
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise ReleaseError(
@@ -61,7 +61,7 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
 
 
 def differences(first_folder: Path, second_folder: Path) -> tuple[str, ...]:
-    """What is not the same in two folders, a few words per file: it is missing, or where it first differs."""
+    """List the differences of two folders: for each file, that it is missing or where it first differs."""
     first, second = archive.folder(first_folder), archive.folder(second_folder)
     words = [f"{name} is only in one of them" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):

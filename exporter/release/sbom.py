@@ -1,4 +1,4 @@
-"""The CycloneDX ML-BOM: the model with its model card, its data, its files and the toolchain that made them.
+"""Write the CycloneDX ML-BOM: the model, its model card, its data, its files and their toolchain.
 
 cyclonedx-python-lib has no `modelCard` yet (CycloneDX/cyclonedx-python-lib#912): it writes everything else,
 the card is put into its JSON, and its validator judges the whole.
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
 MODEL = "model"
-"""bom-ref of the model itself."""
+"""The bom-ref of the model itself."""
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/capabilities/mlbom/")
 
 
 def document(plan: Plan) -> bytes:
-    """The BOM as CycloneDX 1.6 JSON, the same bytes for the same plan.
+    """Return the BOM as CycloneDX 1.6 JSON, with the same bytes for the same plan.
 
     Raises:
         MissingDependencyError: cyclonedx-python-lib is not installed.
-        VerificationError: What was written is not valid CycloneDX.
+        VerificationError: The result is not valid CycloneDX.
     """
     extra.need("cyclonedx.validation.json", "A CycloneDX BOM")
     from cyclonedx.output.json import JsonV1Dot6
@@ -44,7 +44,7 @@ def document(plan: Plan) -> bytes:
 
 
 def validate(text: str) -> None:
-    """Hold a BOM to CycloneDX' own schema.
+    """Validate a BOM by CycloneDX' own schema.
 
     Raises:
         MissingDependencyError: cyclonedx-python-lib is not installed.
@@ -81,7 +81,7 @@ def _bom(plan: Plan) -> Bom:
 
 
 def _serial(plan: Plan) -> uuid.UUID:
-    """From the content: the same release has the same number."""
+    """Derive the serial number from the content: the same release has the same number."""
     return uuid.uuid5(NAMESPACE, f"{plan.request.group}:{plan.title}:{plan.date.isoformat()}\n{plan.text}")
 
 
@@ -158,7 +158,7 @@ def _package(name: str, version: str) -> Component:
 
 
 def _card(plan: Plan) -> dict[str, Any]:
-    """CycloneDX' own model card: https://cyclonedx.org/docs/1.6/json/#metadata_component_modelCard."""
+    """Write CycloneDX' model card: https://cyclonedx.org/docs/1.6/json/#metadata_component_modelCard."""
     listed = plan.manifest
     limitations = [*plan.not_measured, *plan.not_verified, *listed.warnings]
     return {
@@ -189,7 +189,7 @@ def _formats(specs: Iterable[TensorSpec]) -> list[dict[str, str]]:
 
 
 def _metrics(artifact: Artifact) -> list[dict[str, str]]:
-    """What was measured, with the artifact as the slice; what was not is not there."""
+    """List what was measured, with the artifact as the slice; what was not measured is left out."""
     verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
     values: dict[str, float | None] = {
         "max_error": verification.max_error if verification else None,

@@ -1,4 +1,4 @@
-"""Serial numbers of phones stay at home: a release says device-1, device-2, … instead, everywhere alike.
+"""Replace phones' serial numbers in a release by device-1, device-2, …, consistently in every file.
 
 A hash would not do: serials are short enough to be guessed. Numbers follow the order of OUT's manifest.
 """
@@ -23,13 +23,13 @@ from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
 
 HOST = "host"
-"""No phone: what measured on the export's own machine."""
+"""The serial of the export's own machine, which is no phone."""
 WHERE = ("device", "flags", "problem", "why")
 """Fields of a latency that may name the device."""
 
 
 def labels(listed: Manifest) -> dict[str, str]:
-    """Serial -> what a release calls that device; the host keeps its name."""
+    """Return serial -> the release's label for that device; the host keeps its name."""
     serials = dict.fromkeys(item.serial for artifact in listed.artifacts for item in artifact.measured_on())
     phones = (serial for serial in serials if serial != HOST)
     return {serial: f"device-{number}" for number, serial in enumerate(phones, 1)}
@@ -38,18 +38,18 @@ def labels(listed: Manifest) -> dict[str, str]:
 def hide(
     out: Path, listed: dict[str, Any], renames: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A manifest without serials, and the raw samples that it lists without them.
+    """Remove the serials from a manifest and from the raw samples that it lists.
 
     Args:
-        out: Where the raw samples lie.
-        listed: A manifest as JSON; stays as it is.
+        out: The folder that holds the raw samples.
+        listed: A manifest as JSON; it is not changed.
         renames: `labels` of OUT's manifest.
 
     Returns:
         (the manifest, file in the release -> content); the files' names and hashes in the manifest are new.
 
     Raises:
-        VerificationError: A file of raw samples is none.
+        VerificationError: A file of raw samples is invalid.
     """
     hidden, renamed = _relabelled(listed, renames)
     contents = {}
@@ -62,7 +62,7 @@ def hide(
 
 
 def page(out: Path, renames: Mapping[str, str]) -> bytes:
-    """OUT's report, drawn again where it names a device."""
+    """Return OUT's report page, rendered again if it names a device."""
     written = (out / files.PAGE).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
     if not any(serial in text for serial in renames):
@@ -74,7 +74,7 @@ def page(out: Path, renames: Mapping[str, str]) -> bytes:
 
 
 def _relabelled(listed: dict[str, Any], renames: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """(the manifest, its files of raw samples -> their new names)."""
+    """Return the renamed manifest, and file of raw samples -> its new name."""
     hidden, renamed = copy.deepcopy(listed), {}
     for name, item in _latencies(hidden):
         item |= {key: _without(item[key], renames) for key in WHERE if key in item}
@@ -84,7 +84,7 @@ def _relabelled(listed: dict[str, Any], renames: Mapping[str, str]) -> tuple[dic
 
 
 def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(artifact, what a device said about it)."""
+    """Yield (artifact, its latency on a device)."""
     for artifact in listed["artifacts"]:
         for item in (artifact.get("device_latency"), *artifact.get("device_latencies", ())):
             if item:
@@ -92,7 +92,7 @@ def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _samples(path: Path, renames: Mapping[str, str]) -> bytes:
-    """The first line says whose they are; the others are numbers, which a serial may look like."""
+    """Rename the device in the first line only: the others are numbers, which may look like a serial."""
     head, _, rest = path.read_bytes().partition(b"\n")
     try:
         header = json.loads(head)
@@ -102,7 +102,7 @@ def _samples(path: Path, renames: Mapping[str, str]) -> bytes:
 
 
 def _without(value: Any, renames: Mapping[str, str]) -> Any:
-    """Any JSON, with labels in the place of serials."""
+    """Return any JSON value with labels in place of serials."""
     if isinstance(value, dict):
         return {key: _without(item, renames) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Signatures by OpenSSF model-signing with the user's own elliptic-curve key, offline.
+"""Sign and verify offline with OpenSSF model-signing and the user's elliptic-curve key.
 
 ECDSA takes a random number for every signature, so two signatures of one folder differ; what they sign is the
-same. They lie in a folder of their own, left out of what is signed and of what two builds must agree on.
-`signatures/SHA256SUMS` lets whoever has no key find an accident in them too.
+same. They are in their own folder, left out of what is signed and of what two builds must agree on.
+`signatures/SHA256SUMS` lets users without a key find accidental changes in them, too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MAX_BYTES = 4 << 20
 
 
 def write(directory: Path, archive: Path, key: Path) -> None:
-    """Sign a folder, and the archive in it on its own; then verify both with the key's public half.
+    """Sign a folder, and separately the archive in it; then verify both with the key's public half.
 
     Args:
-        directory: Complete but for `FOLDER`; its name goes into the signature.
-        archive: A file in it.
-        key: PEM, on P-256, P-384 or P-521; `EXPORT_MOBILE_KEY_PASSWORD` opens an encrypted one.
+        directory: The folder, complete except for `FOLDER`; its name goes into the signature.
+        archive: The archive in it.
+        key: A PEM key on P-256, P-384 or P-521; `EXPORT_MOBILE_KEY_PASSWORD` decrypts an encrypted one.
 
     Raises:
         MissingDependencyError: model-signing is not installed.
@@ -49,17 +49,17 @@ def write(directory: Path, archive: Path, key: Path) -> None:
 
 
 def check(path: Path, signature: Path, key: Path) -> None:
-    """Verify a signature of a file, or of every file of a folder (but for `FOLDER` in it).
+    """Verify a signature of a file, or of every file of a folder (except `FOLDER` in it).
 
     Args:
         path: The file or folder.
-        signature: As `write` made it.
+        signature: The signature that `write` made.
         key: The public key, PEM.
 
     Raises:
         MissingDependencyError: model-signing is not installed.
         UsageError: The key cannot be used.
-        VerificationError: There is no such signature, or it is not this key's over these bytes.
+        VerificationError: There is no signature, or it is not this key's signature of these bytes.
     """
     verifying = extra.need("model_signing.verifying", "Checking a signature")
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
@@ -89,7 +89,7 @@ KINDS = (
 
 
 def _hashing() -> Any:
-    """Every file counts, also those that git would hide; one path is left out, so order is no matter."""
+    """Hash every file, also those that git ignores; leave out one path."""
     hashing = extra.need("model_signing.hashing", "Signing")
     return hashing.Config().set_ignored_paths(paths=[FOLDER], ignore_git_paths=False)
 
@@ -110,7 +110,9 @@ def _public_half(key: Path) -> bytes:
             f"--key {key} cannot be read as a private key: {error}.", hint, code="EM-KEY"
         ) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
-        raise UsageError(f"--key {key} is of a kind that model-signing does not take.", KINDS, code="EM-KEY")
+        raise UsageError(
+            f"--key {key} is of a kind that model-signing does not accept.", KINDS, code="EM-KEY"
+        )
     return private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -1,4 +1,4 @@
-"""Load-and-run code for the bundle: the report's own snippets, with where the libraries keep the model."""
+"""Write load-and-run code for the bundle: the report's snippets, with the model's place in the libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = "// Xcode: File, Add Package Dependencies, Add Local: {folder}/{module
 
 
 def files(plan: Plan) -> dict[str, bytes]:
-    """Name -> code, for each platform that a chosen artifact runs on."""
+    """Return name -> code for each platform that a chosen artifact runs on."""
     report = restore.report(plan.manifest)
     sources: dict[str, bytes] = {}
     if plan.android:

@@ -1,4 +1,4 @@
-"""SHA256SUMS, as `sha256sum -c` reads it, over every file of a folder."""
+"""Write and check SHA256SUMS, in the format of `sha256sum -c`, over every file of a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_BYTES = 4 << 20
 
 
 def text(directory: Path, without: Collection[str] = ()) -> str:
-    """A line per file, sorted by name: all but `FILE` at the top and what lies in the folders `without`.
+    """Return a line per file, sorted by name: all except the top `FILE` and files in the folders `without`.
 
     Raises:
         VerificationError: Something in the folder is neither a file nor a folder that holds one, or has a
@@ -29,12 +29,12 @@ def text(directory: Path, without: Collection[str] = ()) -> str:
 
 
 def _check_entry(path: Path, name: str) -> None:
-    """Refuse what no line can stand for: a name with a line break in it would hide two other files."""
+    """Refuse names that a line cannot hold: one with a line break would hide two other files."""
     plain = ascii(name)[1:-1]
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
-        raise VerificationError(f"{plain} is a link or a device; a bundle holds files only.")
+        raise VerificationError(f"{plain} is a link or a device; a bundle holds only files.")
     if not name.isprintable() or "\\" in name:
-        raise VerificationError(f"{plain} is no plain name; it is not part of the release.")
+        raise VerificationError(f"{plain} is not a plain name; it is not part of the release.")
     if path.is_dir() and not any(path.iterdir()):
         raise VerificationError(f"{plain} is an empty folder; it is not part of the release.")
 
@@ -44,10 +44,10 @@ def write(directory: Path, without: Collection[str] = ()) -> None:
 
 
 def problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-    """Every way in which a folder is not what its `FILE` says, a sentence each; empty when it is."""
+    """List how a folder differs from its `FILE`, one sentence each; empty when it does not."""
     path = directory / FILE
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:
-        return (f"{FILE} is missing, or no such list.",)
+        return (f"{FILE} is missing, or is not a list of hashes.",)
     claimed, actual = path.read_bytes(), text(directory, without).encode()
     if claimed == actual:
         return ()
@@ -59,7 +59,7 @@ def problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:
     ]
     missing = [f"{n} is missing." for n in sorted(want.keys() - have.keys())]
     more = [f"{n} is not part of the release." for n in sorted(have.keys() - want.keys())]
-    return (*changed, *missing, *more) or (f"{FILE} is not as it was written.",)
+    return (*changed, *missing, *more) or (f"{FILE} was changed.",)
 
 
 def _table(content: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The Swift package: the model as a resource, and a source file that finds and loads it."""
+"""Write the Swift package: the model as a resource, and a source file that finds and loads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ let package = Package(
     platforms: [.iOS(.v{ios}), .macOS(.v{macos})],
     products: [.library(name: "{module}", targets: ["{module}"])],
     targets: [
-        // Copied as it is: compiling belongs to the device, and keeps the files those that were verified.
+        // Copied unchanged: the device compiles it, so the files stay those that were verified.
         .target(name: "{module}", resources: [.copy("Resources/{file}")])
     ]
 )
@@ -32,7 +32,7 @@ import Foundation
 public enum {module} {{
     public static let version = "{version}"
 
-    /// The .mlpackage as it was released.
+    /// The released .mlpackage, unchanged.
     public static var package: URL {{
         Bundle.module.url(forResource: "{file}", withExtension: nil)!
     }}
@@ -63,24 +63,24 @@ own package asks for iOS 17."""
 
 
 def module(name: str) -> str:
-    """The Swift module of a model: mobilenet_v2 is "MobilenetV2Model"."""
+    """Return the name of a model's Swift module: mobilenet_v2 is "MobilenetV2Model"."""
     return "".join(part.capitalize() for part in re.split("[_-]", name)) + "Model"
 
 
 def sources(name: str) -> tuple[str, str]:
-    """Where the two source files of a model's package lie, below `FOLDER`."""
+    """Return the paths of the package's two source files, below `FOLDER`."""
     own = module(name)
     return f"{own}/Package.swift", f"{own}/Sources/{own}/{own}.swift"
 
 
 def resource(name: str, file: str) -> str:
-    """Where the model itself lies in its package, below `FOLDER`."""
+    """Return the model's path in its package, below `FOLDER`."""
     own = module(name)
     return f"{own}/Sources/{own}/Resources/{file}"
 
 
 def write(plan: Plan, directory: Path) -> None:
-    """Write the package as a folder; does nothing when no artifact is for Apple's systems."""
+    """Write the package as a folder; do nothing when no artifact is for Apple's systems."""
     artifact = plan.apple
     if artifact is None:
         return

@@ -1,4 +1,4 @@
-"""Zip archives whose bytes depend on their files and one date, and on nothing else.
+"""Write and read zip archives whose bytes depend only on their files and one date.
 
 Nothing is compressed: model weights hardly shrink, another zlib would give other bytes, a phone can map a
 stored file, and an archive that must be stored cannot be a bomb.
@@ -24,7 +24,7 @@ BLOCK = 1 << 20
 
 
 def write(path: Path, files: Mapping[str, Content], date: datetime) -> None:
-    """Write files (name -> bytes, or where they lie) in the order of their names.
+    """Write files (name -> bytes, or their path) in the order of their names.
 
     A name that ends with a slash is a folder. `date` is UTC and loses its odd second: zip counts by two.
     """
@@ -44,7 +44,7 @@ def write(path: Path, files: Mapping[str, Content], date: datetime) -> None:
 
 
 def folder(directory: Path, prefix: str = "") -> dict[str, Path]:
-    """Every file below a folder, named with `prefix` in front: what `write` takes."""
+    """Return every file below a folder, its name after `prefix`, for `write`."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     return {f"{prefix}{p.relative_to(directory).as_posix()}": p for p in files}
 
@@ -52,11 +52,11 @@ def folder(directory: Path, prefix: str = "") -> dict[str, Path]:
 def unpack(path: Path, into: Path) -> None:
     """Unpack an archive that `write` made into an empty folder; every byte of it is accounted for.
 
-    Nothing is written before the whole listing is known to be harmless. In the end the archive is written
+    Nothing is written before the whole listing is checked. In the end the archive is written
     again from what came out, and must be the same: no byte of it means nothing.
 
     Raises:
-        VerificationError: Not such an archive, damaged, or hostile.
+        VerificationError: It is no such archive, or is damaged or hostile.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,7 +74,7 @@ HINT = "Take the file that `export-mobile release` wrote, or get it again."
 
 
 def refusal(entries: list[zipfile.ZipInfo], size_bytes: int) -> str:
-    """The first thing that makes a listing unacceptable; an empty string when nothing does."""
+    """Return the first reason to refuse a listing; an empty string when there is none."""
     if not entries or len(entries) > MAX_ENTRIES:
         return f"it lists {len(entries)} files, expected 1 to {MAX_ENTRIES}"
     for entry in entries:
@@ -88,7 +88,7 @@ def refusal(entries: list[zipfile.ZipInfo], size_bytes: int) -> str:
         return problem[:1].lower() + problem[1:].rstrip(".")
     names = {entry.filename for entry in entries}
     inside = next((n for n in names for i, c in enumerate(n[:-1]) if c == "/" and n[:i] in names), None)
-    return f"{inside!a} lies in something that is a file" if inside else ""
+    return f"{inside!a} is inside a file" if inside else ""
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> None:

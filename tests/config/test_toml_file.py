@@ -46,7 +46,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
         (f"budget_ms = nan\n{WEIGHTS}", "budget_ms is NaN"),
         (WEIGHTS.replace("b0353104", "xyz"), 'checkpoint.sha256 is "xyz"'),
         (WEIGHTS + "[[inputs]]\nshape = [1, 0]\n", "inputs[0].shape[1] is 0"),
-        (WEIGHTS + "[preprocessing]\nresize = 256\n", "and there is no crop, mean, std"),
+        (WEIGHTS + "[preprocessing]\nresize = 256\n", "missing: crop, mean, std"),
         (WEIGHTS + '[preprocessing]\npreset = "unit"\nresize = 8\n', "only mean and std"),
         ('description = "x"\n', "checkpoint is missing"),
         ("checkpoint =\n", "is not TOML"),

@@ -376,7 +376,7 @@ class TestPublishing:
             (("[limits]", "[limit]"), "unknown key limit. Did you mean limits?"),
             (("description", "licens"), "unknown key licens. Did you mean licence?"),
             (("[checkpoint]", "checkpoint"), "is not TOML"),
-            (('sha256 = "', 'sha256 = "00'), "is of another model: its checkpoint has sha256 00"),
+            (('sha256 = "', 'sha256 = "00'), "describes another model: its checkpoint has sha256 00"),
         ],
     )
     def test_a_bad_card_is_refused(

@@ -147,7 +147,7 @@ UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
         repacked(lambda d: (d / "LICENSE").write_text("x")),
         "LICENSE is not the file that was released",
     ),
-    "inner manifest": (repacked(no_release), "does not say that it is a release"),
+    "inner manifest": (repacked(no_release), "does not describe a release"),
     "other model": (
         forged(library(other_model)),
         "onnx-fp32.onnx in net-1.4.0.aar is not the one in the zip",

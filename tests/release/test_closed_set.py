@@ -158,12 +158,12 @@ def without_list(listed: Any) -> None:
 
 
 WITHOUT_A_KEY: dict[str, tuple[Damage, str]] = {
-    "a line break in a name": (resummed(file(f"LICENSE\n{'0' * 64}  README.md")), r"no plain name"),
-    "a carriage return in a name": (resummed(file("a\rb")), r"no plain name"),
-    "an escape code in a name": (resummed(file("a\x1b[2Jb")), r"no plain name"),
-    "a backslash in a name": (resummed(file("a\\nb")), r"no plain name"),
-    "a direction mark in a name": (resummed(file("a\u202eb")), r"no plain name"),
-    "bytes that are no text in a name": (wrong_bytes("a\udcffb"), r"no plain name"),
+    "a line break in a name": (resummed(file(f"LICENSE\n{'0' * 64}  README.md")), r"not a plain name"),
+    "a carriage return in a name": (resummed(file("a\rb")), r"not a plain name"),
+    "an escape code in a name": (resummed(file("a\x1b[2Jb")), r"not a plain name"),
+    "a backslash in a name": (resummed(file("a\\nb")), r"not a plain name"),
+    "a direction mark in a name": (resummed(file("a\u202eb")), r"not a plain name"),
+    "bytes that are no text in a name": (wrong_bytes("a\udcffb"), r"not a plain name"),
     "a second archive .ZIP": (resummed(file("net-1.5.0.ZIP")), r"2 zip archives"),
     "a second archive .zIp": (resummed(file("net-1.5.0.zIp")), r"2 zip archives"),
     "a second archive below": (resummed(file("snippets/b.zip")), r"b.zip is not in the manifest's list"),

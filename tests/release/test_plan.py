@@ -109,7 +109,7 @@ def test_nothing_to_ship_is_refused(tmp_path: Path) -> None:
         numerics="failed",
         selection_reason="No artifact passed.",
     )
-    with pytest.raises(ReleaseError, match=r"may be shipped\. No artifact passed\."):
+    with pytest.raises(ReleaseError, match=r"can be shipped\. No artifact passed\."):
         plan(ReleaseRequest(outs.write(tmp_path / "out", report), "1.0", tmp_path / "x"))
 
 

@@ -139,7 +139,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "bomb": (lambda p: raw(p, ("a", bytes(50 << 20)), kind=zipfile.ZIP_DEFLATED), "is compressed"),
     "overlap": (overlapping, "claims to"),
     "duplicate": (duplicate, "two records of one name"),
-    "file as folder": (lambda p: raw(p, ("a", b"x"), ("a/b", b"x")), "lies in something that is a file"),
+    "file as folder": (lambda p: raw(p, ("a", b"x"), ("a/b", b"x")), "is inside a file"),
     "too many": (crowd, "lists 10001 files"),
     "empty": (raw, "lists 0 files"),
     "bytes in front": (around(b"#!/bin/sh\n", b""), "did not write|not a whole zip"),

@@ -53,7 +53,7 @@ FAULTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a prettier share": (lambda m: row(m).update(top1=0.99), r"top1 is 0.99, but the counts give 0.895"),
     "a smaller drop": (lambda m: row(m).update(drop_points=0.0), "drop_points is 0.0"),
     "more than there are": (lambda m: row(m).update(right=201), "more than there are samples"),
-    "another float32": (lambda m: row(m).update(lost=3, drop_points=1.0), "beside another float32"),
+    "another float32": (lambda m: row(m).update(lost=3, drop_points=1.0), "compared with another float32"),
     "no float32": (lambda m: m.update(accuracy=None), "on other samples than"),
     "a stricter limit": (lambda m: m["accuracy"].update(max_drop_points=0.4), "passed, but lost 0.5 points"),
 }
