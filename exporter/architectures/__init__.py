@@ -1,4 +1,4 @@
-"""From weights to a network that runs: which it is, how it is built, what it takes.
+"""Turn weights into a network that runs: identify it, build it, and settle its inputs.
 
 Known networks are torchvision's, found by their tensors' names and shapes. To add a family, write a module
 with `infer` and `by_name` like `torchvision`, and let `_network` try it.
@@ -39,17 +39,17 @@ def build(
     """Make the network that a checkpoint belongs to, with its weights.
 
     Args:
-        checkpoint: As read.
+        checkpoint: The checkpoint that was read.
         arch: "torchvision/resnet18" or "mypkg.nets:make_net"; None infers it from the tensors.
-        arch_args: Arguments of the builder or function, as text: Python literals where possible.
-        input_shapes: Override the inputs; an empty name means by position.
+        arch_args: Arguments of the builder or function as text, parsed as Python literals where possible.
+        input_shapes: Override the inputs; an empty name is matched by position.
         preprocess: "imagenet", "unit" (0..1), "symmetric" (-1..1) or "bytes" (0..255).
-        mean: Per channel, or one value for all, in the units of `preprocess`.
-        std: Like `mean`.
-        whole: All of the preprocessing, in place of the three before.
-        labels: Of the classes, in place of those that are known.
-        ignore_keys: Patterns of tensors in the file to leave out, as `head.*`.
-        weights_from_arch: Keep the weights that `arch`'s function made where the file has none.
+        mean: One value per channel, or one for all, in the units of `preprocess`.
+        std: Standard deviations, given like `mean`.
+        whole: The whole preprocessing, which replaces the three before.
+        labels: Labels of the classes, which replace the known ones.
+        ignore_keys: Patterns of tensors in the file to leave out, such as `head.*`.
+        weights_from_arch: Keep the weights that `arch`'s function creates where the file has none.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients; how it was inferred is in `notes`.

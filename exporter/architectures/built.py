@@ -1,4 +1,4 @@
-"""What each way of getting a network hands over."""
+"""The records that every way of building a network returns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Photo:
     """The photo that a known network takes."""
 
     preprocessing: Preprocessing
-    """For three channels and the size that the network was published with."""
+    """The preprocessing for three channels and the network's published size."""
     channels: int
     source: str
-    """Where the preprocessing comes from, for the notes."""
+    """The source of the preprocessing, for the notes."""
     fixed_size: int | None = None
     """The only side that the weights allow: a position embedding has one row per patch."""
 
@@ -36,11 +36,11 @@ class Built:
     photo: Photo | None = None
     labels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What the tensors cannot prove of the network."""
+    """What the tensors cannot prove about the network."""
 
 
 def literals(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """Read `--arch-arg` values as Python literals where they are; else they stay text.
+    """Parse `--arch-arg` values as Python literals; other values stay text.
 
     >>> literals({"width": "16", "norm": "layer", "bias": "true"})
     {'width': 16, 'norm': 'layer', 'bias': True}

@@ -1,4 +1,4 @@
-"""The user's own network: `--arch mypkg.nets:make_net`, found from the current directory."""
+"""Build the user's own network: `--arch mypkg.nets:make_net`, imported from the current directory."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def build(
     """Import `module:function`, call it with the arguments, and load the weights.
 
     Args:
-        arch: Where the function is.
+        arch: The place of the function.
         readings: The checkpoint's tensors by the names to try.
-        arguments: What the function is called with.
-        from_arch: Keep the tensors that the function made where the file has none.
+        arguments: The arguments for the function.
+        from_arch: Keep the tensors that the function creates where the file has none.
 
     Raises:
-        UsageError: It cannot be found, or does not take the arguments.
-        ArchitectureError: It fails, returns no module, or one with other tensors.
+        UsageError: The function does not exist, or does not take the arguments.
+        ArchitectureError: The function fails, returns no module, or returns one with other tensors.
     """
     # Most networks begin by importing torchvision.
     torchvision_ops.prepare()

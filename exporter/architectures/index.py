@@ -1,4 +1,4 @@
-"""What every known network's weights look like, and which network given weights belong to.
+"""Describe the weights of every known network, and identify the network of given weights.
 
 The index is built ahead by `scripts/build-architecture-index`; reading it imports no framework.
 """
@@ -20,14 +20,14 @@ FILE = "torchvision.json.gz"
 Symbol = Literal["classes", "channels", "positions"]
 Shape: TypeAlias = tuple[int, ...]
 Pattern: TypeAlias = "tuple[int | Symbol, ...]"
-"""A shape in which what the user may have changed is a symbol: [classes, 1280]."""
+"""A shape in which sizes that the user may change are symbols: [classes, 1280]."""
 OPTIONAL_SUFFIX = ".num_batches_tracked"
 """Checkpoints from before PyTorch 1.0 lack these counters, and inference does not read them."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One set of published weights: how its photos are prepared, and how to know its file."""
+    """One set of published weights: the preprocessing of its photos, and the hash of its file."""
 
     weights: str
     sha256_prefix: str
@@ -37,15 +37,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Given weights against one network."""
+    """The comparison of given weights with one network."""
 
     title: str
     tensors: Mapping[str, Pattern]
-    """What the network has."""
+    """The network's tensors."""
     shapes: Mapping[str, Shape]
-    """What the checkpoint has."""
+    """The checkpoint's shapes."""
     bindings: Mapping[str, int]
-    """What each symbol stands for in these weights."""
+    """The value of each symbol in these weights."""
     matched: int
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -90,7 +90,7 @@ class Entry:
     classes: int
     tensors: Mapping[str, Pattern]
     recipes: tuple[Recipe, ...]
-    """The default weights first."""
+    """The published weights, the default ones first."""
     quantizable: str | None
     """The registered name of the quantisable builder with exactly these tensors."""
 
@@ -100,7 +100,7 @@ class Entry:
         return f"torchvision/{self.name}" + (f" ({options})" if options else "")
 
     def first(self, symbol: Symbol) -> str | None:
-        """Find the first tensor whose shape depends on `symbol`."""
+        """Return the first tensor whose shape depends on `symbol`."""
         return next((key for key, pattern in self.tensors.items() if symbol in pattern), None)
 
     def compare(self, shapes: Mapping[str, Shape]) -> Comparison:
@@ -108,7 +108,7 @@ class Entry:
 
 
 def printable(key: str) -> str:
-    """A key from a file of unknown origin, fit for a terminal."""
+    """Make a key from an untrusted file safe for a terminal."""
     text = key.encode("unicode_escape").decode("ascii")
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -183,7 +183,7 @@ def named(name: str) -> tuple[Entry, ...]:
 
 
 def compare(title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Shape]) -> Comparison:
-    """Hold a checkpoint's shapes against what a network has."""
+    """Compare a checkpoint's shapes with a network's."""
     bindings: dict[str, int] = {}
     missing, reshaped = [], []
     for key, pattern in tensors.items():
@@ -204,7 +204,7 @@ def compare(title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Sha
 
 
 def _bind(pattern: Pattern, shape: Shape, bindings: dict[str, int]) -> bool:
-    """Whether a shape fits; a symbol takes its value from the first tensor that fits in all other sizes."""
+    """Return whether a shape fits. A symbol takes its value from the first tensor whose other sizes fit."""
     if len(pattern) != len(shape):
         return False
     values = dict(bindings)

@@ -1,4 +1,4 @@
-"""What a network's inputs are called and how they are shaped."""
+"""Settle the names and shapes of a network's inputs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def resolve(
     """Settle name, shape and dtype of every input, in forward's order.
 
     Args:
-        module: Its forward gives the names; its `example_inputs`, a tuple of tensors, the shapes if all
-            else is silent.
-        photo: What the architecture takes, if it is a known one.
+        module: Its forward gives the names; its `example_inputs`, a tuple of tensors, give the shapes if
+            nothing else does.
+        photo: The photo that a known architecture takes.
         example: Example inputs from the checkpoint: the shapes that a `torch.export` program insists on.
-        asked: The user's, which win; an empty name means by position.
+        asked: The user's shapes, which override all others; an empty name is matched by position.
 
     Raises:
-        UsageError: Nobody knows the shapes, or those asked for cannot be this network's.
+        UsageError: The shapes are unknown, or those asked for do not fit this network.
     """
     names, required = forward_names(module)
     if asked:

@@ -1,6 +1,6 @@
-"""Puts a checkpoint's tensors into a network: wherever PyTorch takes them, and where it is clear, further.
+"""Load a checkpoint's tensors into a network: wherever PyTorch takes them, and in more clear cases.
 
-PyTorch's own strict loading is asked first, with the names as stored, so load hooks and overridden loaders
+PyTorch's own strict loading is tried first, with the stored names, so load hooks and overridden loaders
 run as they do in training code. What it refuses is tried without prefixes, then without unused buffers.
 """
 
@@ -25,16 +25,16 @@ UNUSED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|num_batches_tracked|relative_position_index|relative_coords_table"
     r"|attn_mask|causal_mask|masked_bias|inv_freq|total_ops|total_params|n_averaged)$"
 )
-"""Buffers that many networks save and none learns: indices, masks, counters, and what FLOP counters leave."""
+"""Buffers that many networks save and none learns: indices, masks, counters, leftovers of FLOP counting."""
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """Why one reading of the weights is not the network's."""
+    """The reason why one reading of the weights does not fit the network."""
 
     comparison: index.Comparison
     words: str
-    """PyTorch's, where the names and shapes alone do not say it."""
+    """PyTorch's message, where names and shapes alone do not explain the misfit."""
 
 
 def load(
@@ -48,9 +48,9 @@ def load(
     """Load the first reading of the weights that the network takes.
 
     Args:
-        module: Changed in place.
+        module: The network; it is changed in place.
         readings: The tensors by names to try, in this order.
-        title: How the network is called in messages.
+        title: The network's name in messages.
         assign: Take the tensors themselves instead of copying into the module's (which may be on the meta
             device).
         from_arch: Keep what the module holds where the file has no tensor.
@@ -59,7 +59,7 @@ def load(
         Notes on what was loaded, left out and kept.
 
     Raises:
-        ArchitectureError: The network takes none of them; names the first tensors that differ.
+        ArchitectureError: The network takes none of them; the message names the first differing tensors.
     """
     own = own_shapes(module)
     misfits = []
@@ -76,7 +76,7 @@ def load(
 
 
 def own_shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
-    """Name -> shape of the tensors in a network's state_dict; a lazy layer's have none yet."""
+    """Return name -> shape of the tensors in a network's state_dict; a lazy layer's have no shape yet."""
     import torch
 
     return {
@@ -113,7 +113,7 @@ def _leniently(
     assign: bool,
     from_arch: bool,
 ) -> tuple[str, ...] | Misfit:
-    """Load what fits, if all that does not is known to be of no use or to follow from the rest."""
+    """Load what fits, if everything else is known to be unused or to follow from the rest."""
     weights = _with_versions(_needed(module, reparametrized.adapted(weights, own)), module)
     comparison = index.compare(title, own, weights.shapes)
     try:
@@ -141,7 +141,7 @@ def _leniently(
 
 
 def _needed(module: torch.nn.Module, weights: Weights) -> Weights:
-    """Leave out the buffers that the network does not use, or makes itself with the same values."""
+    """Leave out the buffers that the network does not use, or computes itself with the same values."""
     saved = module.state_dict()
     computed = {key: value for key, value in module.named_buffers() if key not in saved}
     patterns = [re.compile(text) for text in _declared_unused(module)]
@@ -173,7 +173,7 @@ def _unused_note(dropped: Sequence[str]) -> str:
 
 
 def _declared_unused(module: torch.nn.Module) -> list[str]:
-    """What networks of `transformers` list by themselves."""
+    """Return the patterns of unused tensors that networks of `transformers` declare."""
     listed = getattr(module, "_keys_to_ignore_on_load_unexpected", None)
     return (
         [text for text in listed if isinstance(text, str)] if isinstance(listed, list | tuple | set) else []
@@ -194,7 +194,7 @@ def _equal(computed: torch.Tensor, stored: torch.Tensor) -> bool:
 
 
 def _with_versions(weights: Weights, module: torch.nn.Module) -> Weights:
-    """Where the file says nothing of its layers' formats, take it for one of today's."""
+    """Assume today's layer formats where the file does not state them."""
     if weights.layer_versions is not None:
         return weights
     versions: Mapping[str, Mapping[str, Any]] = module.state_dict()._metadata  # type: ignore[attr-defined]
@@ -275,7 +275,7 @@ def _refusal(misfit: Misfit, title: str, assign: bool, from_arch: bool) -> Archi
 
 
 def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
-    """Describe weights that are not the network's, by what they are or by the first keys that differ."""
+    """Describe weights that do not fit the network, by their kind or by the first keys that differ."""
     if kind := foreign.by_names(comparison.extra):
         return ArchitectureError(
             f"The file holds {kind.title}, not the weights of {comparison.title}: it has "
@@ -294,7 +294,7 @@ def _few(keys: Sequence[str]) -> str:
 
 
 def _words(error: Exception) -> str:
-    """PyTorch's reason: its first line only says that there are errors."""
+    """Return PyTorch's reason without its first line, which only says that there are errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = (
         lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else next(iter(lines), "")

@@ -1,6 +1,6 @@
-"""What tensors cannot prove: activations, strides, pooling and dilation leave no trace in a state_dict.
+"""Warn about what tensors cannot prove: activations, strides, pooling and dilation leave no trace.
 
-Where a known network is inferred from tensors alone, this module says which others they fit as well.
+Where a known network is inferred from tensors alone, this module names the others that they also fit.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ NO_TRACE: tuple[tuple[str, str], ...] = (
 
 
 def doubts(name: str, title: str, stated: tuple[tuple[str, str], ...], published: bool) -> tuple[str, ...]:
-    """Say what else an inferred network may be.
+    """Name what else an inferred network may be.
 
     Args:
         name: torchvision's name of the network.
-        title: How it is called in messages.
-        stated: (place, text) of what the file itself calls its network.
-        published: Whether the file is torchvision's own, by its hash.
+        title: The network's name in messages.
+        stated: (place, text) of the names that the file gives its network.
+        published: Whether the file's hash is one of torchvision's.
 
     Returns:
-        A warning, or none where the file settles it.
+        A warning, or none where the file settles the question.
 
     Raises:
-        ArchitectureError: The file says that it is another network with these tensors.
+        ArchitectureError: The file names another network that has these tensors.
     """
     others = SAME_TENSORS.get(name, ())
     for place, text in stated:
@@ -78,5 +78,5 @@ def _spoken(stated: tuple[tuple[str, str], ...]) -> str:
 
 
 def _words(text: str) -> set[str]:
-    """The parts of a name such as `torchvision.models.resnet50` or `resnet50.a1_in1k`."""
+    """Split a name such as `torchvision.models.resnet50` or `resnet50.a1_in1k`."""
     return {word.replace("-", "_") for word in re.split(r"[/.:\s]", text.lower())}

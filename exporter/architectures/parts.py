@@ -1,4 +1,4 @@
-"""The network as a part of what was saved, or what was saved as a part of the network."""
+"""Match a network that is a part of what was saved, or saved tensors that are a part of the network."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from exporter.errors import ArchitectureError
 def of_the_network(
     readings: Sequence[Weights], own: Mapping[str, index.Shape], title: str
 ) -> Iterator[Weights]:
-    """Yield the tensors whose names end, or begin further in, as all of the network's do.
+    """Yield the tensors that match the network's after a prefix is added or removed.
 
     Args:
         readings: The file's tensors by the names to try.
         own: The network's names and shapes.
-        title: How the network is called in messages.
+        title: The network's name in messages.
 
     Raises:
-        ArchitectureError: Several parts of the file are such a network, and nothing says which is meant.
+        ArchitectureError: Several parts of the file are such a network, so the choice is ambiguous.
     """
     stored = readings[0]
     prefixes = list(_inside(stored, own))
@@ -51,7 +51,7 @@ def _inside(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
 
 
 def _around(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
-    """Yield the prefix that the network has before every name of the file."""
+    """Yield the prefix that the network puts before every name of the file."""
     if not weights.tensors:
         return
     shapes = weights.shapes

@@ -1,4 +1,4 @@
-"""How photos become a network's input, where that is known or the user says so."""
+"""Settle how photos become a network's input, where that is known or given by the user."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PRESETS: Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = Mapp
         "bytes": (255.0, (0.0,), (1.0,)),
     }
 )
-"""`--preprocess` -> what white is before normalisation, mean, std; one value stands for every channel."""
+"""`--preprocess` -> value of white before normalisation, mean, std; one value applies to every channel."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said about preprocessing."""
+    """The user's options about preprocessing."""
 
     preset: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     whole: Preprocessing | None = None
-    """All of it: nothing is left to be settled."""
+    """The whole preprocessing, which leaves nothing to settle."""
 
     def __bool__(self) -> bool:
         return any(wish is not None for wish in (self.preset, self.mean, self.std, self.whole))
@@ -44,15 +44,15 @@ def resolve(
     """Settle how photos become the input, and say why.
 
     Args:
-        photo: What the architecture knows; None for a network of the user's.
-        inputs: As settled; only a single [N, 1 or 3, height, width] takes photos.
-        wishes: Override what the architecture knows.
+        photo: The photo that the architecture takes; None for a user's network.
+        inputs: The settled inputs; only a single [N, 1 or 3, height, width] takes photos.
+        wishes: The user's options; they override the architecture's preprocessing.
 
     Returns:
-        None where the input is no photo, or nobody said how it is made; and notes.
+        The preprocessing, and notes. It is None where the input is no photo, or its preprocessing is unknown.
 
     Raises:
-        UsageError: An unknown preset, a wrong number of values, or wishes for an input that takes no photo.
+        UsageError: A preset is unknown, the number of values is wrong, or the input takes no photo.
     """
     size = photo_size(inputs)
     if size is None:
@@ -64,7 +64,7 @@ def resolve(
             )
         return None, ("photos have 1 or 3 channels: calibrate with arrays",) if photo else ()
     if photo is None and not wishes:
-        return None, ("nobody said how photos become this input: --preprocess, --mean and --std do",)
+        return None, ("the preprocessing of this input is unknown: give --preprocess, --mean and --std",)
     channels = inputs[0].shape[1]
     if wishes.whole:
         return _fitting(wishes.whole, size, channels), (
@@ -89,7 +89,7 @@ def _fitting(whole: Preprocessing, size: tuple[int, int], channels: int) -> Prep
 
 
 def photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
-    """Read (height, width) in pixels off the inputs, where a photo fits them."""
+    """Return (height, width) of the inputs in pixels, where they take a photo."""
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
         return None
     return inputs[0].shape[2], inputs[0].shape[3]

@@ -1,4 +1,4 @@
-"""Weights in a form that only training needs: weight norm, spectral norm, pruning masks, fake-quantisation.
+"""Convert weights in training-only forms: weight norm, spectral norm, pruning masks, fake-quantisation.
 
 A network built for inference has the plain weight, or the same thing by newer names; what follows from the
 stored tensors alone is computed here.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OBSERVER = re.compile(
     r"(^|\.)(weight_fake_quant|bias_fake_quant|activation_post_process|fake_quant\w*)(_\d+)?\."
 )
-"""What quantisation-aware training keeps beside the float weights."""
+"""Tensors that quantisation-aware training stores in addition to the float weights."""
 
 RENAMED = (
     ("{0}{1}_g", "{0}parametrizations.{1}.original0"),
@@ -37,7 +37,7 @@ def adapted(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Bring the weights into the form that a network has, where the tensors alone decide how.
 
     Args:
-        weights: As stored.
+        weights: The stored weights.
         own: The network's own names and shapes.
     """
     return _plain(_renamed(_split(without_observers(weights, own), own), own), own)
@@ -80,7 +80,7 @@ def _plain(weights: Weights, own: Mapping[str, index.Shape] | None) -> Weights:
 
 
 def _sources(key: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, tuple[str, str]]]:
-    """(what it is, name of the plain weight, names of its two parts), by the first part's name."""
+    """Yield (kind, name of the plain weight, names of its two parts) for the first part's name."""
     if key.endswith("_orig") and f"{key[:-5]}_mask" in tensors:
         yield "pruned", key[:-5], (key, f"{key[:-5]}_mask")
     for weight, direction in _norm_parts(key):
@@ -103,7 +103,7 @@ def _is_magnitude(magnitude: torch.Tensor, direction: torch.Tensor) -> bool:
 
 
 def _norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
-    """Length of a weight over every axis but the one that its magnitude is kept for."""
+    """Compute a weight's length over every axis except the one of its magnitude."""
     if len(shape) != direction.dim():
         return direction.square().sum().sqrt()
     axes = [axis for axis, size in enumerate(shape) if size == 1]
@@ -164,7 +164,7 @@ def _split(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
 
 
 def _norm_parts(key: str) -> Iterator[tuple[str, str]]:
-    """(plain weight, direction) of a magnitude's name."""
+    """Return the names of the plain weight and of its direction for a magnitude's name."""
     if key.endswith("_g"):
         yield key[:-2], f"{key[:-2]}_v"
     match = re.fullmatch(r"(|.*\.)parametrizations\.(\w+)\.original0", key)

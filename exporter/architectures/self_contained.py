@@ -1,4 +1,4 @@
-"""Checkpoints that bring their own network: TorchScript, `torch.export`, pickled modules."""
+"""Build from checkpoints that hold their own network: TorchScript, `torch.export`, pickled modules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def build(checkpoint: Checkpoint) -> Built:
-    """Use the module that the checkpoint holds, as it is.
+    """Use the module that the checkpoint holds, unchanged.
 
     Where its tensors are a known network's, the photo it takes is known too.
     """
     module = checkpoint.module
     assert module is not None
     name = architecture_name(checkpoint.kind, module)
-    notes: tuple[str, ...] = (f"the file brings its own network ({name}), used as it is",)
+    notes: tuple[str, ...] = (f"the file holds its own network ({name}), which is used unchanged",)
     match = index.identify(shapes(module))
     if match is None:
         return Built(module, name, notes)
@@ -32,7 +32,7 @@ def build(checkpoint: Checkpoint) -> Built:
 
 
 def architecture_name(kind: str, module: torch.nn.Module) -> str:
-    """Name a network that nobody named: "torchscript", "torch.export" or "pickled/<its class>"."""
+    """Name a network without a name of its own: "torchscript", "torch.export" or "pickled/<its class>"."""
     if kind == "torchscript":
         return "torchscript"
     if kind == "exported_program":
@@ -50,5 +50,5 @@ def weights(module: torch.nn.Module) -> Weights:
 
 
 def shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
-    """Name -> shape of a module's tensors."""
+    """Return name -> shape of a module's tensors."""
     return weights(module).shapes

@@ -1,4 +1,4 @@
-"""Constructs torchvision networks without paying for their weights."""
+"""Construct torchvision networks without initialising their weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 QUANTIZABLE_PREFIX = "quantized_"
 SLOW_INITIALISERS = ("googlenet", "inception_v3")
-"""Their `init_weights` draws every weight with SciPy, and warns when nobody says whether to."""
+"""Builders whose `init_weights` draws every weight with SciPy, and warns when not told whether to."""
 
 
 def builders() -> dict[str, Callable[..., torch.nn.Module]]:
-    """Every network torchvision can build, by its registered name."""
+    """List every network that torchvision can build, by its registered name."""
     torchvision_ops.prepare()
     from torchvision import models
 
@@ -39,7 +39,7 @@ def construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def untrained_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> dict[str, Any]:
-    """What keeps a builder from downloading weights, drawing them, or quantising."""
+    """Return the arguments that keep a builder from downloading or drawing weights, and from quantising."""
     arguments: dict[str, Any] = {"weights": None}
     parameters = inspect.signature(builder).parameters
     arguments |= {key: None for key in parameters if key.startswith("weights_")}
@@ -51,7 +51,7 @@ def untrained_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> d
 
 
 def first_convolution(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | None:
-    """The stem: the first convolution that reads a three-channel image."""
+    """Return the stem: the first convolution that reads a three-channel image."""
     import torch
 
     for name, child in module.named_modules():

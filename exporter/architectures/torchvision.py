@@ -1,4 +1,4 @@
-"""torchvision's networks: found by their weights, or named with `--arch torchvision/NAME`."""
+"""Build torchvision's networks, identified by their weights or named with `--arch torchvision/NAME`."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def infer(
 
     Args:
         readings: The checkpoint's tensors by the names to try.
-        checkpoint: Its hash says whether the file is a published one, its settings what it calls its network.
+        checkpoint: Its hash shows whether the file is a published one; its settings name its network.
         arguments: More builder arguments, such as `transform_input`.
-        size: (height, width) of the input, where the user said so.
+        size: (height, width) of the input, where the user gave it.
 
     Raises:
         ArchitectureError: No known network fits (names the closest and the first keys that differ), or the
@@ -107,7 +107,7 @@ def by_name(
 
 
 def _identified(readings: Sequence[Weights]) -> tuple[Weights, index.Entry, index.Comparison] | None:
-    """Find the first reading that is a known network's, whole and as it is first."""
+    """Return the first reading that fits a known network; complete and unchanged readings come first."""
     for weights in _current(readings):
         match = index.identify(weights.shapes)
         if match:
@@ -116,7 +116,7 @@ def _identified(readings: Sequence[Weights]) -> tuple[Weights, index.Entry, inde
 
 
 def _current(readings: Sequence[Weights]) -> Iterator[Weights]:
-    """Yield each reading spelt as today; then without what training and counting left in it."""
+    """Yield each reading with today's names; then without leftovers of training and FLOP counting."""
     respelt = [_current_keys(weights) for weights in readings]
     yield from respelt
     for weights in respelt:
@@ -126,7 +126,7 @@ def _current(readings: Sequence[Weights]) -> Iterator[Weights]:
 
 
 def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
-    """Describe weights that belong to no known network, by the networks they are closest to.
+    """Describe weights that fit no known network by the networks that are closest.
 
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
@@ -156,7 +156,7 @@ def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
 
 
 def photo(entry: index.Entry, bindings: Mapping[str, int], sha256: str) -> Photo:
-    """Say what photo a network takes: the published weights' own preprocessing, or the default ones'."""
+    """Return the photo that a network takes: with the published weights' preprocessing, or the default's."""
     side = image_side(entry, bindings)
     published = _published(entry, sha256)
     same_size = (r for r in entry.recipes if side in (None, r.preprocessing.crop[0]))

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors under one reading of their names, as a network is offered them."""
+"""A checkpoint's tensors under one reading of their names."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Tensors by the names that a network may have for them."""
+    """Tensors by the names that a network may use for them."""
 
     tensors: Mapping[str, torch.Tensor]
     layer_versions: Mapping[str, Mapping[str, Any]] | None = None
     """Layer -> PyTorch's notes on its format; None where the file has none."""
     extra_state: Mapping[str, Any] = field(default_factory=dict)
-    """What layers saved beside tensors."""
+    """What layers saved in addition to tensors."""
     notes: tuple[str, ...] = ()
-    """How these names and tensors came out of the file's."""
+    """How these names and tensors were derived from the file's."""
 
     @property
     def shapes(self) -> dict[str, index.Shape]:
         return {key: tuple(tensor.shape) for key, tensor in self.tensors.items()}
 
     def noted(self, tensors: Mapping[str, torch.Tensor], *notes: str) -> Weights:
-        """The same weights with other tensors, and notes on what was done to them."""
+        """Return these weights with other tensors, and notes on the change."""
         return replace(self, tensors=tensors, notes=(*self.notes, *notes))
 
     def respelt(self, rename: Callable[[str], str], note: str) -> Weights:
-        """The same weights by other names."""
+        """Return these weights under other names."""
         return replace(
             self.noted({rename(key): tensor for key, tensor in self.tensors.items()}, note),
             extra_state={rename(key): value for key, value in self.extra_state.items()},
@@ -45,7 +45,7 @@ class Weights:
         )
 
     def state_dict(self) -> OrderedDict[str, Any]:
-        """What `torch.load` would give for the file, under these names."""
+        """Return what `torch.load` would give for the file, under these names."""
         state: OrderedDict[str, Any] = OrderedDict({**self.tensors, **self.extra_state})
         if self.layer_versions is not None:
             state._metadata = OrderedDict(  # type: ignore[attr-defined]
@@ -55,12 +55,11 @@ class Weights:
 
 
 def readings(checkpoint: Checkpoint, ignored: tuple[str, ...] = ()) -> tuple[Weights, ...]:
-    """List what a network may be offered: the stored names first, then those without prefixes.
+    """List the readings of a checkpoint: the stored names first, then those without prefixes.
 
     Args:
-        checkpoint: It holds tensors.
-        ignored: Patterns of names, as `head.*`, whose tensors are left out; a name matches as stored or as
-            read.
+        checkpoint: A checkpoint that holds tensors.
+        ignored: Patterns of names, such as `head.*`, whose tensors are left out. Stored and read names match.
 
     Raises:
         UsageError: A pattern matches no tensor.
@@ -105,7 +104,7 @@ def _matches(pattern: str, *names: str) -> bool:
 
 
 def _layers(reading: Reading) -> dict[str, str]:
-    """Layer in the network -> its name in the file, as far as tensors tell; the network itself is ""."""
+    """Map each layer of the network to its name in the file, as far as tensors tell; "" is the network."""
     layers: dict[str, str] = {}
     for name, stored in reading.names.items():
         ours, theirs = name, stored

@@ -1,4 +1,4 @@
-"""Which operators are quantised, and how: the XNNPACK scheme, which ONNX Runtime's CPU executes too."""
+"""Choose the operators to quantise, by XNNPACK's scheme, which ONNX Runtime's CPU executes, too."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     import torch
 
 EPS = 2**-12
-"""The smallest scale, as XNNPACK's quantiser sets it."""
+"""The smallest scale; XNNPACK's quantiser uses the same."""
 
 
 def quantizer() -> Any:
-    """ExecuTorch's own quantiser, per output channel, with ranges chosen by `ranges`."""
+    """Return ExecuTorch's quantiser, per output channel, with ranges chosen by `ranges`."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -37,7 +37,7 @@ def quantizer() -> Any:
 
 
 def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
-    """Have a layer and the activation after it quantised once, after both, as XNNPACK computes them.
+    """Quantise a layer and its activation once, after both, as XNNPACK computes them.
 
     ExecuTorch's quantiser takes every convolution before it looks for one with an activation, and does not
     know ReLU6 as one. Half of a convolution's steps then go to values that the activation throws away.

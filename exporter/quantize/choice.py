@@ -1,6 +1,6 @@
-"""Which way of int8 a linear-heavy network takes: the fastest that keeps the output, on calibration inputs.
+"""Choose the way of int8 for a linear-heavy network: the fastest that preserves its outputs.
 
-Static ranges are faster than ranges chosen as it runs, and those than activations in float.
+Static ranges are faster than dynamic ones, and those are faster than activations in float.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ACTIVATIONS: Mapping[Way, str] = {
 }
 
 ENOUGH_DB = 22.0
-"""Static int8 that reaches the limit (20 dB) with a margin for inputs nobody has seen is kept,"""
+"""Static int8 is kept if it reaches the limit (20 dB) with a margin for unseen inputs,"""
 
 CLEARLY_DB = 6.0
 """unless it loses by this much, half the error's amplitude,"""
@@ -31,14 +31,14 @@ PLENTY_DB = 30.0
 
 
 class Choice(NamedTuple):
-    """Which way, and why."""
+    """The chosen way, and the reason."""
 
     way: Way
     note: str
 
 
 def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
-    """Calibration samples to compare on: others than ranges and weights were tried on, if there are any."""
+    """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
     step = -(-len(samples) // ranges.MOST_SAMPLES)
     return samples[1::step] if step > 1 else samples
 
@@ -46,23 +46,23 @@ def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...
 def reached(
     expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> float:
-    """The dB SQNR of a way's outputs against the float program's.
+    """Return the SQNR in dB of a way's outputs against the float program's.
 
     Args:
         expected: The float program's outputs of each call.
-        module: The quantised one, as a runtime computes it.
-        samples: The calls; best others than ranges were chosen on.
+        module: The quantised program, as a runtime computes it.
+        samples: The calls; preferably not those that ranges were chosen on.
     """
     return decibels(sensitivity.noise(expected, sensitivity.run(module, samples)))
 
 
 def all_lose(sqnr_db: Mapping[Way, float]) -> bool:
-    """Whether no way with quantised activations is good enough, so that weights alone are worth a try."""
+    """Return whether no way with quantised activations is good enough, so that weights alone are tried."""
     return max(sqnr_db.values()) < ENOUGH_DB
 
 
 def decide(sqnr_db: Mapping[Way, float]) -> Choice:
-    """The choice by each way's dB: a faster one must lose to go.
+    """Choose by each way's SQNR: a faster way is kept unless it clearly loses.
 
     Args:
         sqnr_db: The SQNR of "static" and "dynamic"; also of "weights only" when both of them lose.

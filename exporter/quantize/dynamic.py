@@ -1,4 +1,4 @@
-"""Int8 for linear layers whose activations no fixed range fits: each row gets its range when it is computed.
+"""Dynamic int8 for linear layers whose activations no fixed range fits: each row gets its range at run time.
 
 Transformers write a few values a hundred times as large as the rest, often all of one token. A range that
 holds them rounds every other token to nothing; one that clips them destroys them. XNNPACK quantises what goes
@@ -21,11 +21,11 @@ from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied, rounde
 LOW, HIGH = -128, 127
 
 LINEAR_SHARE = 0.5
-"""Of the multiply-accumulates: from here on a network is worth a second way of quantising it."""
+"""The share of multiply-accumulates in linear layers from which dynamic quantisation is tried, too."""
 
 
 def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
-    """Whether most multiply-accumulates with weights are those of linear layers."""
+    """Return whether most multiply-accumulates with weights are those of linear layers."""
     linear = convolved = 0
     for node in program.graph.nodes:
         if node.target is aten.linear.default:
@@ -38,10 +38,10 @@ def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
 def quantize(
     module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> tuple[fx.GraphModule, dict[str, Tensor]]:
-    """Quantise linear layers: weights per output channel, activations as they come.
+    """Quantise linear layers dynamically: weights per output channel, activations at run time.
 
     Args:
-        module: Float, from `torch.export`; it is changed.
+        module: A float module from `torch.export`; it is changed.
         samples: One call of the model each: weights are rounded for them.
 
     Returns:
@@ -68,14 +68,14 @@ def quantize(
 
 
 def is_dynamic(module: fx.GraphModule) -> bool:
-    """Whether ranges are chosen as the program runs."""
+    """Return whether a program chooses ranges at run time."""
     return any(node.target is DEQUANTIZE_AS_IT_RUNS for node in module.graph.nodes)
 
 
 def by_rows(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy over the same tensors that quantises each row by itself, as XNNPACK does.
+    """Return a copy over the same tensors that quantises each row separately, as XNNPACK does.
 
-    The same module where no range is chosen as it runs.
+    A module without dynamic ranges is returned unchanged.
     """
     if not is_dynamic(module):
         return module
@@ -88,7 +88,7 @@ def by_rows(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def in_float(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy over the same tensors that leaves activations as they are: weights alone are quantised."""
+    """Return a copy over the same tensors with activations in float: only weights are quantised."""
     copy = copied(module)
     for node, source in _rounded(copy):
         node.replace_all_uses_with(source)
@@ -96,7 +96,7 @@ def in_float(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Each dequantiser whose range is chosen as it runs, and the tensor whose values it gives rounded."""
+    """Yield each dequantiser with a dynamic range, and the tensor that it returns rounded."""
     return [
         (node, source)
         for node in module.graph.nodes
@@ -111,7 +111,7 @@ def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def rounded_rows(x: Tensor) -> Tensor:
-    """Each row (the last dimension) rounded to 256 steps between its extremes and zero.
+    """Round each row (the last dimension) to 256 steps between its extremes and zero.
 
     XNNPACK's own formula (`xnn_f32_qd8_asymmetric_quantization_params`): the zero point follows from the end
     of the range that errs less.

@@ -1,4 +1,4 @@
-"""Scales the channels before a depthwise convolution so that each uses the whole int8 range.
+"""Scale the channels before a depthwise convolution so that each uses the whole int8 range.
 
 One scale serves all channels of an activation, so the channel that reaches furthest decides how coarsely the
 others are rounded. A channel can be multiplied by any positive factor where the layer that writes it is, and
@@ -26,7 +26,7 @@ from exporter.quantize import graphs
 from exporter.quantize.graphs import Walk, attribute
 
 MOST = 16.0
-"""Largest factor: channels that never do anything stay small."""
+"""The largest factor: channels that are nearly unused stay small."""
 
 HEADROOM = 1.5
 """A clamped channel may grow until its largest value, times this, meets the clamp."""
@@ -82,13 +82,13 @@ def _is_depthwise(module: fx.GraphModule, layer: fx.Node) -> bool:
 
 
 def _owns_weights(layer: fx.Node) -> bool:
-    """No other operator uses the layer's weight or bias."""
+    """Return whether no other operator uses the layer's weight or bias."""
     parameters = [node for node in layer.all_input_nodes if node.op == "get_attr"]
     return layer.args[1] in parameters and all(len(node.users) == 1 for node in parameters)
 
 
 def _clamp(node: fx.Node) -> float | None:
-    """The largest value a node can give: infinite without a clamp; None where it does not begin at zero."""
+    """Return a node's largest value: infinite without a clamp, None where its range does not begin at 0."""
     if node.target not in graphs.CLAMPS:
         return float("inf")
     low, high = (*node.args[1:], -1.0, 1.0)[:2]  # hardtanh's own defaults
@@ -98,7 +98,7 @@ def _clamp(node: fx.Node) -> float | None:
 def _reach(
     module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, Tensor]:
-    """The largest magnitude of each channel over all samples."""
+    """Return the largest magnitude of each channel over all samples."""
     reaches: dict[fx.Node, Tensor] = {}
     wanted = set(tensors)
 

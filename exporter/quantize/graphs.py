@@ -1,4 +1,4 @@
-"""What the other modules here ask of an exported graph: its operators by kind, its weights, and a walk."""
+"""Read exported graphs for the other modules here: operators by kind, weights, and a walk."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 QUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
 DEQUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
-"""With a range that is chosen when the tensor is there (see `dynamic`)."""
+"""The dequantiser of dynamic quantisation, whose range is chosen at run time (see `dynamic`)."""
 QUANTIZER_OF = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_AS_IT_RUNS: QUANTIZE_AS_IT_RUNS}
-"""A tensor's dequantiser -> what comes before it."""
+"""A tensor's dequantiser -> its quantiser."""
 DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 LAYERS = (*CONVOLUTIONS, aten.linear.default)
 """Operators whose second argument is a weight, output channels first, and whose third is a bias."""
 CLAMPS = (aten.hardtanh.default, aten.hardtanh_.default)
 ACTIVATIONS = (aten.relu.default, aten.relu_.default, *CLAMPS)
-"""What XNNPACK computes in one step with the layer before."""
+"""Activations that XNNPACK computes in one step with the layer before."""
 AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
 
 
 def attribute(module: fx.GraphModule, name: str) -> Tensor:
-    """The tensor that a `get_attr` node's target names."""
+    """Return the tensor that a `get_attr` node's target names."""
     path, _, last = name.rpartition(".")
     tensor: Tensor = getattr(module.get_submodule(path), last)
     return tensor
 
 
 def stored(node: fx.Node) -> fx.Node:
-    """The `get_attr` node that a weight comes from, through observers and dequantisers."""
+    """Return the `get_attr` node that a weight comes from, through observers and dequantisers."""
     while node.op != "get_attr":
         node = node.all_input_nodes[0]
     return node
 
 
 def is_weight(node: Any) -> bool:
-    """Whether a node is a parameter, or one that observers and dequantisers have passed on."""
+    """Return whether a node is a parameter, possibly after observers and dequantisers."""
     while isinstance(node, fx.Node) and node.op != "get_attr":
         passes = node.op == "call_module" or node.target in (DEQUANTIZE, DEQUANTIZE_CHANNELS)
         if not passes or not node.args:
@@ -55,27 +55,27 @@ def is_weight(node: Any) -> bool:
 
 
 def rounded_tensor(node: fx.Node) -> fx.Node | None:
-    """The tensor whose values a dequantiser gives rounded; None for any other node, and for a weight's."""
+    """Return the tensor that a dequantiser returns rounded; None for other nodes, and for a weight's."""
     if node.target not in QUANTIZER_OF or node.all_input_nodes[0].target is not QUANTIZER_OF[node.target]:
         return None
     return node.all_input_nodes[0].all_input_nodes[0]
 
 
 def groups_of(convolution: fx.Node) -> int:
-    """In how many groups a layer's channels are convolved."""
+    """Return the number of groups of a layer's convolution."""
     groups = convolution.args[6] if len(convolution.args) > 6 else 1
     return groups if isinstance(groups, int) and convolution.target in CONVOLUTIONS else 1
 
 
 def module_path(node: fx.Node) -> str:
-    """Where in the user's model a node comes from: "features.3.conv.0.0"; its own name when unknown."""
+    """Return a node's place in the user's model: "features.3.conv.0.0"; its own name when unknown."""
     stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if path]
     return str(paths[-1]).removeprefix("L['self'].") if paths else node.name
 
 
 def copied(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the graph over the same tensors; a deep one takes several times as long."""
+    """Copy the graph over the same tensors; a deep copy takes several times as long."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     graph.set_codegen(module.graph._codegen)
@@ -83,7 +83,7 @@ def copied(module: fx.GraphModule) -> fx.GraphModule:
 
 
 class Walk(fx.Interpreter):
-    """Runs a graph node by node, as `around` says: it may give a node's value itself.
+    """Run a graph node by node. `around` may compute a node's value itself.
 
     Operators that change their argument in place work on a copy, so that every node's value stays what it was
     and gradients can be taken of it.
@@ -100,7 +100,7 @@ class Walk(fx.Interpreter):
         return self.compute(n) if value is None else value
 
     def compute(self, node: fx.Node) -> Any:
-        """What the node itself gives."""
+        """Compute the node's own value."""
         schema = getattr(node.target, "_schema", None)
         if node.op != "call_function" or schema is None or not schema.is_mutable:
             return super().run_node(node)
@@ -109,10 +109,10 @@ class Walk(fx.Interpreter):
 
 
 def spread(samples: Sequence[T], most: int) -> Sequence[T]:
-    """At most so many of the samples, evenly from all of them."""
+    """Return at most `most` samples, evenly spread over all of them."""
     return samples[:: -(-len(samples) // most)]
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:
-    """A call's outputs, whether it returns one tensor or several."""
+    """Return a call's outputs as a sequence, whether it returns one tensor or several."""
     return tuple(result) if isinstance(result, tuple | list) else (result,)

@@ -1,4 +1,4 @@
-"""The int8 recipe, one idea after the other. Its result feeds ExecuTorch and ONNX alike."""
+"""The int8 recipe, step by step. Both ExecuTorch and ONNX lower its result."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ NOTE = "int8-note.txt"
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A program in int8, before it is written down for a runtime."""
+    """A program in int8, before it is lowered for a runtime."""
 
     module: fx.GraphModule
-    """PT2E's: float operators between quantise and dequantise pairs, weights stored as integers."""
+    """A PT2E module: float operators between quantise and dequantise pairs, weights stored as integers."""
     example: tuple[Tensor, ...]
     float_weights: dict[str, Tensor]
-    """Layer node -> its weight before it was rounded, for a layer that is to stay in float."""
+    """Layer node -> its weight before rounding, for layers that stay in float."""
     note: str = ""
-    """How it was quantised, where there was a choice: shown to the user."""
+    """How the program was quantised, where there was a choice. Shown to the user."""
 
     def program(self) -> torch.export.ExportedProgram:
-        """The same, ready to be lowered."""
+        """Return the program, ready to be lowered."""
         import torch
 
         return torch.export.export(self.module, self.example)
@@ -43,16 +43,16 @@ class Quantized:
 def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Quantized:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
-    Where most work is in linear layers and fixed ranges lose, they are chosen as it runs (`dynamic`); where
-    that loses too, activations stay in float (`weights_only`).
+    Where most work is in linear layers and static ranges lose, ranges are chosen at run time
+    (`dynamic`); where that loses, too, activations stay in float (`weights_only`).
 
     Args:
-        program: A float program; left as it is.
-        calibration: One call of the model each, batch 1 as the program was captured. Run one by one: a
-            larger batch would need a program with a dynamic batch.
+        program: A float program; it is not changed.
+        calibration: Samples of one call each, with batch 1 as the program was captured. They run one by one:
+            a larger batch would need a program with a dynamic batch.
 
     Raises:
-        ValueError: No calibration samples.
+        ValueError: There are no calibration samples.
     """
     from exporter.quantize import choice, dynamic, sensitivity, weights_only
 
@@ -76,7 +76,7 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
 
 
 def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]) -> Quantized:
-    """With every range fixed beforehand."""
+    """Quantise statically: all activation ranges are fixed at calibration time."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -107,12 +107,12 @@ def save(quantized: Quantized, work: Path) -> None:
 
 
 def load_note(work: Path) -> str:
-    """How the program that `save` wrote was quantised, where there was a choice."""
+    """Return how the program that `save` wrote was quantised, where there was a choice."""
     return (work / NOTE).read_text("utf-8")
 
 
 def load_program(work: Path) -> torch.export.ExportedProgram:
-    """The program that `save` wrote, to be lowered."""
+    """Load the program that `save` wrote, to be lowered."""
     import torch
 
     import exporter.quantize.graphs  # noqa: F401 - its operators must be known before they are read
@@ -121,7 +121,7 @@ def load_program(work: Path) -> torch.export.ExportedProgram:
 
 
 def load(work: Path) -> Quantized:
-    """What `save` wrote in this run's own work folder."""
+    """Load what `save` wrote in this run's own work folder."""
     import torch
 
     program = load_program(work)
@@ -133,14 +133,14 @@ def load(work: Path) -> Quantized:
 
 
 def _layers(module: fx.GraphModule) -> list[fx.Node]:
-    """In order: their names change when a program is exported again."""
+    """Return the layers in order, because their names change when a program is exported again."""
     from exporter.quantize.graphs import LAYERS
 
     return [node for node in module.graph.nodes if node.target in LAYERS]
 
 
 def tensors(sample: Sample) -> tuple[Tensor, ...]:
-    """A call's arrays as contiguous tensors of their own."""
+    """Return a call's arrays as contiguous tensors of their own."""
     import numpy as np
     import torch
 
@@ -148,7 +148,7 @@ def tensors(sample: Sample) -> tuple[Tensor, ...]:
 
 
 def runner(module: fx.GraphModule) -> Runner:
-    """Runs a quantised module with XNNPACK's rounding (see `integer` and `dynamic`)."""
+    """Return a function that runs a quantised module as XNNPACK rounds (see `integer` and `dynamic`)."""
     from exporter.quantize import dynamic
     from exporter.quantize.graphs import outputs_of
     from exporter.quantize.integer import IntegerInterpreter

@@ -1,7 +1,7 @@
-"""Runs a PT2E program with the rounding of XNNPACK's integer kernels.
+"""Run a PT2E program with the rounding of XNNPACK's integer kernels.
 
 Eager PyTorch executes the same program in float between its quantisations. That differs from integer kernels
-only where a value lies on a rounding tie, and by biases, which integer kernels round to their accumulator's
+only where a value is on a rounding tie, and by biases, which integer kernels round to their accumulator's
 scale. In deep networks these single steps grow: MobileNetV2 ends 13 dB away from a perfectly lowered file,
 too far to tell it from a wrong one. Computed as here, the two are equal to the last bit.
 
@@ -37,9 +37,9 @@ ADDITION_BITS = 20
 
 class _Integers(NamedTuple):
     values: Tensor
-    """float64, the zero point subtracted."""
+    """The values in float64, with the zero point subtracted."""
     scale: Tensor
-    """float32, one element or one per output channel."""
+    """The scale in float32: one element, or one per output channel."""
 
 
 class IntegerInterpreter(fx.Interpreter):
@@ -115,7 +115,7 @@ class IntegerInterpreter(fx.Interpreter):
         return steps
 
     def _integers(self, argument: Any) -> _Integers | None:
-        """What an argument was before it was dequantised."""
+        """Return an argument's integers before they were dequantised."""
         value = self.env[argument] if isinstance(argument, fx.Node) else None
         if value not in self._behind:
             return None
@@ -130,7 +130,7 @@ class IntegerInterpreter(fx.Interpreter):
         return values, zero, torch.tensor([scale], dtype=torch.float32)
 
     def _output_scale(self, node: fx.Node) -> float | None:
-        """The scale that a node's result is quantised with, perhaps after an activation."""
+        """Return the scale that quantises a node's result, perhaps after an activation."""
         while len(node.users) == 1:
             node = next(iter(node.users))
             if node.target is QUANTIZE:

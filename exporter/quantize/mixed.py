@@ -1,7 +1,7 @@
-"""A quantised program with some of its operators back in float.
+"""Turn some operators of a quantised program back into float.
 
 An activation with a fixed range stays quantised as long as the operator that writes it or one that reads it
-is int8; one whose range is chosen as it runs, for its int8 readers alone; a weight as long as its own layer
+is int8; one with a dynamic range, for its int8 readers alone; a weight as long as its own layer
 is. Ranges and rounded weights stay what they were, so candidates cost nothing to make.
 """
 
@@ -21,18 +21,18 @@ DEQUANTIZERS = (*QUANTIZER_OF, DEQUANTIZE_CHANNELS)
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that runs in int8."""
+    """An operator that runs in int8."""
 
     name: str
-    """Of its node, unique in the program."""
+    """The name of its node, unique in the program."""
     layer: str
-    """Where in the user's model it is: "features.3.conv.0.0"."""
+    """Its place in the user's model: "features.3.conv.0.0"."""
     kind: str
-    """"conv2d", "linear", "add", …"""
+    """The kind of operator: "conv2d", "linear", "add", …"""
 
 
 def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
-    """Every operator of a quantised program that reads what is dequantised, in the order they run.
+    """List the operators of a quantised program that read dequantised tensors, in running order.
 
     A layer of which only the weight is quantised is one of them.
     """
@@ -52,12 +52,12 @@ def _is_quantized(node: fx.Node) -> bool:
 def keep_float(
     module: fx.GraphModule, weights: Mapping[str, Tensor], names: Collection[str]
 ) -> fx.GraphModule:
-    """A copy of a quantised program, over the same tensors, with the named operators in float.
+    """Return a copy of a quantised program, over the same tensors, with the named operators in float.
 
     Args:
-        module: The whole program in int8; left as it is.
+        module: The whole program in int8; it is not changed.
         weights: Layer's node name -> its weight before rounding.
-        names: `Operator.name` of those to be in float.
+        names: The `Operator.name` of each operator to turn into float.
     """
     mixed = graphs.copied(module)
     for node in list(mixed.graph.nodes):
@@ -72,7 +72,7 @@ def keep_float(
 
 
 def _forget_unused(module: fx.GraphModule) -> None:
-    """Integers of layers that are float again would be written into the artifact."""
+    """Remove the integers of layers that are float again, which would be written into the artifact."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
         path, _, last = name.rpartition(".")
@@ -90,7 +90,7 @@ def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> N
 
 
 def _bypass(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
-    """Let the float readers of a float operator's result read it as it is."""
+    """Let the float readers of a float operator's result read it unrounded."""
     before = writer(source)
     written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized(before)
     if written_as_integers and before.name not in names:
@@ -101,5 +101,5 @@ def _bypass(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> Non
 
 
 def writer(tensor: fx.Node) -> fx.Node:
-    """The operator whose result this is, before its activation."""
+    """Return the operator that computes this result, before its activation."""
     return tensor.all_input_nodes[0] if tensor.target in graphs.ACTIVATIONS else tensor

@@ -1,4 +1,4 @@
-"""Batch norms that cannot be folded into the convolution before them become a multiplication and an addition.
+"""Turn batch norms that cannot be folded into their convolution into a multiplication and an addition.
 
 torchao's fusion asks neither whether the convolution has other readers nor whether its weight has: it would
 give them the normalised values, and a second norm those of the first.
@@ -36,7 +36,7 @@ def _can_be_folded(norm: fx.Node) -> bool:
     before = norm.args[0]
     assert isinstance(before, fx.Node)
     if not _is_conv_or_conv_transpose_node(before):
-        return True  # into nothing: it stays as it is
+        return True  # into nothing: it is not changed
     weight = before.args[1]
     assert isinstance(weight, fx.Node)
     return len(before.users) == 1 and len(weight.users) == 1
@@ -63,7 +63,7 @@ def _constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
 
 
 def _affine(module: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
-    """What the norm multiplies with and what it adds, channel by channel: both [C, 1, …]."""
+    """Return the factor and the summand of the norm for each channel, both as [C, 1, …]."""
     weight, bias, mean, variance = (
         graphs.attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
         for node in norm.args[1:5]

@@ -1,4 +1,4 @@
-"""How much an error at any tensor inside a network costs its output, to first order.
+"""Estimate to first order how much an error at a tensor inside a network costs its outputs.
 
 An error e at a tensor moves the output by J e. For random signs v, the mean of ((J' v) . e)^2 is |J e|^2
 (Hutchinson's estimator; Avron & Toledo, "Randomized Algorithms for Estimating the Trace", 2011), and J' v is
@@ -23,14 +23,14 @@ SIGNS = 2
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One tensor in one call of the network."""
+    """A tensor in one call of the network, and its gradients."""
 
     value: Tensor
     gradients: Tensor
-    """[SIGNS, elements]: a row per random combination of the outputs, each output on its own scale."""
+    """Gradients [SIGNS, elements]: a row per random combination of the outputs, each on its own scale."""
 
     def cost(self, error: Tensor) -> float:
-        """Energy of what `error`, shaped as `value`, does to the outputs, as a share of the outputs' own."""
+        """Return the energy that `error`, shaped like `value`, adds to the outputs, as a share of theirs."""
         return float((self.gradients @ error.flatten()).square_().mean())
 
 
@@ -42,9 +42,9 @@ def probe(
     """Yield, for each sample, a probe of every tensor that the outputs depend on.
 
     Args:
-        module: A float graph, perhaps with observers, which are passed by.
+        module: A float graph, perhaps with observers, which are skipped.
         tensors: Nodes whose values are tensors.
-        samples: One call of the model each.
+        samples: Samples of one call each.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():

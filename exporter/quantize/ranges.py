@@ -1,7 +1,7 @@
-"""The range of each activation that costs the output least, for PT2E.
+"""Choose the range of each activation that costs the outputs least, for PT2E.
 
-An int8 range is a bargain: a wide one clips nothing and rounds coarsely. Which is better for a tensor depends
-on what its values do to the output, which `probes` tells: shrunken copies of the range that was seen are
+An int8 range is a trade-off: a wide one clips nothing and rounds coarsely. Which is better for a tensor
+depends on what its values do to the output, which `probes` tells: shrunken copies of the range that was seen are
 tried, both ends alike or one of them, then each end again. Photos that were not seen reach further than those
 that were, so the best part is widened: without, MobileNetV2 loses 2.3 dB on such photos.
 """
@@ -21,20 +21,20 @@ from exporter.quantize.graphs import spread
 from exporter.quantize.probes import Probe, probe
 
 PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
-"""Parts of the full range that are tried."""
+"""The parts of the full range to try."""
 
 MARGIN = 1.35
-"""How much wider the range becomes than calibration samples like it best; never wider than what was seen."""
+"""The factor by which the best range is widened; it never exceeds the observed range."""
 
 MOST_SAMPLES = 16
-"""Calibration samples that the parts are tried on; all of them say how far the full range goes."""
+"""How many calibration samples the parts are tried on; the full range comes from all of them."""
 
 Parts = tuple[float, float]
-"""Of the lower and the upper end."""
+"""The parts of the lower and of the upper end."""
 
 
 class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """Remembers the extremes of what goes by; `choose` says which part of them is kept."""
+    """An observer of the extremes of its input; `choose` sets the part of them to use."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -42,17 +42,17 @@ class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.parts: Parts = (1.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Remember the extremes; returns `x` itself."""
+        """Record the extremes; return `x` unchanged."""
         self.low = torch.minimum(self.low, x.detach().min().float())
         self.high = torch.maximum(self.high, x.detach().max().float())
         return x
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, one element each."""
+        """Return scale and zero point, one element each."""
         return self.at(self.parts)
 
     def at(self, parts: Parts) -> tuple[Tensor, Tensor]:
-        """Scale and zero point of a part of the range."""
+        """Return scale and zero point of a part of the range."""
         scale, zero = self._calculate_qparams(self.low * parts[0], self.high * parts[1])
         return scale, zero
 
@@ -65,11 +65,11 @@ class _Range:
     observers: tuple[RangeObserver, ...]
 
     def grids(self, parts: Sequence[Parts]) -> list[_Grid]:
-        """What each choice of parts would round to."""
+        """Return the grid of each choice of parts."""
         return [_Grid.of(self.observers[0], part) for part in parts]
 
     def cost(self, probes: Mapping[fx.Node, Probe], grid: _Grid) -> float:
-        """Of one sample."""
+        """Return the cost of rounding to a grid for one sample."""
         probes_here = [probes[node] for node in self.tensors if node in probes]
         return sum(probe.cost(grid.error(probe.value)) for probe in probes_here)
 
@@ -88,7 +88,7 @@ class _Grid:
         return cls(float(scale), observer.quant_min - int(zero), observer.quant_max - int(zero))
 
     def error(self, value: Tensor) -> Tensor:
-        """Of rounding; in place where it can be, several times faster than torch's fake quantisation."""
+        """Return the rounding error. Operations in place make this faster than torch's fake quantisation."""
         steps = (value / self.scale).round_().clamp_(self.first, self.last)
         return steps.mul_(self.scale).sub_(value)
 
@@ -110,7 +110,7 @@ def _widened(parts: Parts) -> Parts:
 
 
 def _ranges(prepared: fx.GraphModule) -> list[_Range]:
-    """An average, say, shares its observer with what it averages."""
+    """Group tensors that share an observer, such as an average and its input."""
     at: dict[fx.Node, set[RangeObserver]] = defaultdict(set)
     for node in prepared.graph.nodes:
         if node.op == "call_module":
@@ -131,13 +131,13 @@ def _is_signed(observer: RangeObserver) -> bool:
 
 
 def _first(observer: RangeObserver) -> list[Parts]:
-    """Both ends shrunk alike, or one of them alone."""
+    """List the parts to try first: both ends shrunk alike, or one of them alone."""
     alike = [(p, p) for p in PARTS]
     return [*alike, *((1.0, p) for p in PARTS), *((p, 1.0) for p in PARTS)] if _is_signed(observer) else alike
 
 
 def _around(parts: Parts) -> list[Parts]:
-    """The same, and with any part of one end."""
+    """List the same parts, and those with any part of one end."""
     return list(dict.fromkeys([parts, *((p, parts[1]) for p in PARTS), *((parts[0], p) for p in PARTS)]))
 
 
@@ -146,7 +146,7 @@ def _best(
     candidates: Mapping[_Range, Sequence[Parts]],
     samples: Sequence[tuple[Tensor, ...]],
 ) -> dict[_Range, Parts]:
-    """The candidate that costs least over all samples; the first one where the output does not depend."""
+    """Return each range's cheapest candidate over all samples; the first if the outputs do not depend on it."""
     grids = {group: group.grids(parts) for group, parts in candidates.items()}
     costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
     tensors = [tensor for group in candidates for tensor in group.tensors]

@@ -1,8 +1,8 @@
-"""Rounds weights so that their errors cancel on real inputs, for PT2E.
+"""Round weights so that their errors cancel on real inputs, for PT2E.
 
 Rounding each weight to the nearest step ignores that a layer's inputs go together: what one weight loses,
 those after it can make up for. This is GPTQ (Frantar et al., "GPTQ: Accurate Post-Training Quantization for
-Generative Pre-trained Transformers", 2022), for convolutions too, with each channel's scale left as it is.
+Generative Pre-trained Transformers", 2022), for convolutions too, with each channel's scale unchanged.
 Layers are taken in order, each seeing what the layers before it, already rounded, really give.
 """
 
@@ -20,20 +20,20 @@ from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, attribute, sprea
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
-"""Of the mean diagonal, added to the diagonal: the paper's."""
+"""The share of the mean diagonal that is added to the diagonal, as in the paper."""
 
 MOST_INPUTS = 2304
-"""Inputs of one output above which a layer keeps the nearest steps: work grows with their third power."""
+"""Layers with more inputs per output round to the nearest step: the work grows with the third power."""
 
 MOST_SAMPLES = 16
-"""Calibration samples that are walked with: all their values at a layer are in memory at once."""
+"""How many calibration samples are used: all their values at a layer are in memory at once."""
 
 MOST_COLUMNS = 40_000
-"""Places in all samples' inputs that a layer's statistics are drawn from."""
+"""How many places in all samples' inputs a layer's statistics use."""
 
 
 def float_weights(prepared: fx.GraphModule) -> dict[str, Tensor]:
-    """The weights of convolutions and linear layers, by the node's name, which `convert_pt2e` keeps."""
+    """Return the weights of convolutions and linear layers by the node's name, which `convert_pt2e` keeps."""
     weights = {}
     for node in prepared.graph.nodes:
         if node.target in LAYERS:
@@ -48,8 +48,8 @@ def improve(
     """Round the weights of a converted program anew, in place.
 
     Args:
-        converted: What `convert_pt2e` made, with its weights stored as integers.
-        weights: What `float_weights` said before.
+        converted: The result of `convert_pt2e`, with its weights stored as integers.
+        weights: The earlier result of `float_weights`.
         calibration: One call of the model each.
     """
     with torch.no_grad():
@@ -57,7 +57,7 @@ def improve(
 
 
 class _Walk:
-    """Runs all samples node by node, so that a layer is rounded before anything sees its result."""
+    """Run all samples node by node, so that a layer is rounded before its result is read."""
 
     def __init__(
         self, module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
@@ -113,12 +113,12 @@ class _Walk:
 
 
 def round_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
-    """Steps of the weights, chosen one input after the other, each making up for the errors before.
+    """Choose the weights' steps input by input, each compensating for the errors before.
 
     Args:
-        weight: Float, (groups, outputs, inputs).
+        weight: The float weights, (groups, outputs, inputs).
         columns: The layer's inputs, (groups, inputs, places).
-        scale: Of each output, (groups, outputs, 1).
+        scale: The scale of each output, (groups, outputs, 1).
 
     Returns:
         Whole numbers from -127 to 127, shaped as `weight`.
@@ -135,7 +135,7 @@ def round_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
 
 
 def _inverse_factor(columns: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse of the inputs' damped second moments."""
+    """Return the upper Cholesky factor of the inverse of the inputs' damped second moments."""
     moments = (columns @ columns.transpose(1, 2)).double()
     diagonal = moments.diagonal(dim1=1, dim2=2)
     # An input that is always zero would make its moments singular; any number does, as nothing depends on it.
@@ -147,7 +147,7 @@ def _inverse_factor(columns: Tensor) -> Tensor:
 
 
 def _columns(inputs: Sequence[Tensor], node: Any, groups: int, kernel: tuple[int, ...]) -> Tensor:
-    """A layer's inputs as its weights meet them: (groups, inputs, places)."""
+    """Return a layer's inputs as its weights multiply them: (groups, inputs, places)."""
     if node.target is aten.linear.default:
         return torch.cat([x.reshape(-1, x.shape[-1]) for x in inputs]).T[None]
     given = dict(enumerate(node.args))

@@ -1,8 +1,8 @@
-"""Which operators to keep in float: those that remove most noise for their price first.
+"""Order the operators to keep in float by the noise that they remove for their price.
 
 The order follows from what each activation costs the output when it alone is rounded, which adds up well,
 and from the price of the operators around it in float: their share of the network's time and of its weights.
-Time alone favours late layers, whose many weights lie in a cache when layers are timed one by one and come
+Time alone favours late layers, whose many weights are in a cache when layers are timed one by one and come
 from memory in a real call. By time, MobileNetV2 reaches 24 dB at 1.35 times int8's latency and three times
 its size; by both, at 1.2 times both. Neither decides anything: candidates become real artifacts, and of those
 that are good enough the fastest, as measured, is taken.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.quantize.graphs import Walk
 
 STEP_DB = 0.4
-"""How much better each candidate is expected to be than the one before."""
+"""How much better each candidate is expected to be than the one before, in dB."""
 
 MOST_SAMPLES = 4
 
@@ -34,26 +34,26 @@ class Activation:
     """A tensor that is rounded to int8."""
 
     noise: float
-    """What rounding it alone costs, as a share of the output's energy."""
+    """The cost of rounding it alone, as a share of the output's energy."""
     operators: frozenset[str]
-    """The int8 operators that write and read it: all must be in float for it not to be rounded."""
+    """The int8 operators that write and read it; it stays unrounded only if all are in float."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Operators to keep in float."""
+    """A candidate: the operators to keep in float."""
 
     kept: tuple[str, ...]
     gain_db: float
-    """SQNR above that of all in int8, if weights were not rounded: what it really gains is less."""
+    """The SQNR gain over all-int8 if weights were not rounded; the real gain is less."""
 
 
 def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -> tuple[Mix, ...]:
-    """Sets of operators to keep in float, each within the next, never all; about `STEP_DB` of SQNR apart.
+    """List sets of operators to keep in float, each within the next, never all; about `STEP_DB` apart.
 
     Args:
-        activations: Of the whole int8 program.
-        prices: Operator -> what it costs to keep it in float, in any unit.
+        activations: The activations of the whole int8 program.
+        prices: Operator -> price of keeping it in float, in any unit.
     """
     every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
     in_float: frozenset[str] = frozenset()
@@ -89,7 +89,7 @@ def measure(
     Args:
         module: The whole program in int8.
         weights: Layer's node name -> its weight before rounding.
-        samples: One call of the model each; a few are used.
+        samples: Samples of one call each; a few are used.
 
     Returns:
         Every activation, and each operator's price: its share of the time plus its share of the weights.
@@ -117,7 +117,7 @@ def _prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[st
 
 
 def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
-    """Rounded tensor -> the int8 operators around it."""
+    """Return rounded tensor -> the int8 operators around it."""
     from exporter.quantize import mixed
     from exporter.quantize.graphs import DEQUANTIZE, rounded_tensor
 
@@ -126,7 +126,7 @@ def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     for node in module.graph.nodes:
         if (source := rounded_tensor(node)) is not None:
             around = {reader.name for reader in node.users}
-            if node.target is DEQUANTIZE:  # with a range chosen as it runs, its writer gives float
+            if node.target is DEQUANTIZE:  # with a dynamic range, its writer gives float
                 around.add(mixed.writer(source).name)
             touching.setdefault(source, set()).update(around & names)
     return {source: frozenset(around) for source, around in touching.items() if around}
@@ -139,7 +139,7 @@ def _run(
     rounded: fx.Node | None,
     seconds: dict[str, float],
 ) -> list[tuple[Tensor, ...]]:
-    """The outputs with only one tensor rounded; notes each operator's shortest time."""
+    """Return the outputs with only one tensor rounded; record each operator's shortest time."""
     import torch
 
     from exporter.quantize.dynamic import rounded_rows

@@ -1,4 +1,4 @@
-"""What each operator costs the output when it alone is quantised."""
+"""Measure what each operator costs the outputs when it alone is quantised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.quantize.mixed import keep_float, operators
 from exporter.records import OperatorCost
 
 MOST_SAMPLES = 4
-"""Calibration samples that each operator is judged on."""
+"""How many calibration samples each operator is judged on."""
 
 
 def measure(
@@ -24,10 +24,10 @@ def measure(
     Args:
         module: The whole program in int8.
         weights: Layer's node name -> its weight before rounding.
-        samples: One call of the model each; a few of them are used.
+        samples: Samples of one call each; a few of them are used.
 
     Returns:
-        Costs in the order the operators run.
+        The costs in the order in which the operators run.
     """
     few = spread(samples, MOST_SAMPLES)
     listed = operators(module)
@@ -49,13 +49,13 @@ def measure(
 
 
 def run(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-    """The outputs of each call."""
+    """Return the outputs of each call."""
     with torch.no_grad():
         return [outputs_of(module(*sample)) for sample in samples]
 
 
 def noise(expected: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:
-    """Energy of the error as a share of the output's, of the worst output: 0.01 is 20 dB SQNR."""
+    """Return the error's energy as a share of the output's, for the worst output: 0.01 is 20 dB SQNR."""
     shares = []
     for wanted, got in zip(zip(*expected, strict=True), zip(*actual, strict=True), strict=True):
         y, a = (

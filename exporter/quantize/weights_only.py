@@ -1,4 +1,4 @@
-"""Int8 for the weights of linear layers alone, where no 8 bits hold what goes into a layer.
+"""Quantise only the weights of linear layers to int8, where 8 bits cannot hold a layer's inputs.
 
 Where a few values of a row are a thousand times as loud as the others, a range for each row (`dynamic`) is no
 better than one for all: it rounds the others to nothing. Weights have no such values, so they stay int8 per
@@ -22,11 +22,11 @@ from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten
 def quantize(
     module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
 ) -> fx.GraphModule:
-    """A program with the int8 weights of a dynamic one and activations in float.
+    """Return a program with the int8 weights of a dynamic one and activations in float.
 
     Args:
-        module: From `dynamic.quantize`; it is left as it is.
-        weights: Layer node -> its weight before it was rounded.
+        module: The result of `dynamic.quantize`; it is not changed.
+        weights: Layer node -> its weight before rounding.
         samples: One call of the model each: weights are rounded anew for them, as activations are others now.
     """
     copied = dynamic.in_float(copy.deepcopy(module))

@@ -151,7 +151,7 @@ def test_prune_first_only_says(place: Path) -> None:
 
 def test_prune_needs_a_rule(place: Path) -> None:
     """What to keep is the user's to say."""
-    with pytest.raises(UsageError, match="Nothing says what to keep"):
+    with pytest.raises(UsageError, match="No rule says what to keep"):
         run("prune", "--yes")
 
 
