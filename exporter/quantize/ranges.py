@@ -1,7 +1,7 @@
 """Choose the range of each activation that costs the outputs least, for PT2E.
 
 An int8 range is a trade-off: a wide one clips nothing and rounds coarsely. Which is better for a tensor
-depends on what its values do to the output, which `probes` tells: shrunken copies of the range that was seen are
+depends on what its values do to the output, which `probes` tells: shrunken copies of the observed range are
 tried, both ends alike or one of them, then each end again. Photos that were not seen reach further than those
 that were, so the best part is widened: without, MobileNetV2 loses 2.3 dB on such photos.
 """
@@ -146,7 +146,7 @@ def _best(
     candidates: Mapping[_Range, Sequence[Parts]],
     samples: Sequence[tuple[Tensor, ...]],
 ) -> dict[_Range, Parts]:
-    """Return each range's cheapest candidate over all samples; the first if the outputs do not depend on it."""
+    """Return each range's cheapest candidate over all samples; the first where the outputs ignore it."""
     grids = {group: group.grids(parts) for group, parts in candidates.items()}
     costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
     tensors = [tensor for group in candidates for tensor in group.tensors]

@@ -165,7 +165,7 @@ def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
     evil = 'a").also { System.exit(1) }; ("b.onnx'
     (request_.out / "onnx-fp32.onnx").rename(request_.out / evil)
     outs.edit(request_.out, lambda m: m["artifacts"][1].update(file=evil))
-    with pytest.raises(ExportError, match="no name that an export gives"):
+    with pytest.raises(ExportError, match="not a name that an export gives"):
         plan(request_)
 
 
