@@ -1,4 +1,4 @@
-"""What else turns a float network into int8 files: plain library calls, and NNCF.
+"""Quantise with alternatives: plain library calls, and NNCF.
 
 Each is given a float module and calibration samples, and writes a file that a real runtime executes. None
 of this is used by the exporter.
@@ -32,15 +32,15 @@ PERCENTILE = 99.99
 
 @dataclass(frozen=True)
 class Method:
-    """One way to quantise, and how it was set."""
+    """A way to quantise, and its settings."""
 
     name: str
     variant: str
-    """Of ours, whose runtime executes the file."""
+    """The variant of ours whose runtime executes the file."""
     write: Write
     settings: str
     needs: str = ""
-    """A package that must be there."""
+    """The package that must be installed; empty for none."""
     kinds: tuple[Kind, ...] = ("convolutions", "attention")
     slow: bool = False
 
@@ -60,7 +60,7 @@ def xnnpack_dynamic(module: torch.nn.Module, calibration: tuple[Sample, ...], ki
 
 
 def _xnnpack(module: torch.nn.Module, calibration: tuple[Sample, ...], path: Path, dynamic: bool) -> None:
-    """As ExecuTorch's own documentation does it."""
+    """Quantise as ExecuTorch's documentation does."""
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -84,7 +84,7 @@ def _xnnpack(module: torch.nn.Module, calibration: tuple[Sample, ...], path: Pat
 
 
 def float_onnx(module: torch.nn.Module, calibration: tuple[Sample, ...], path: Path) -> list[str]:
-    """PyTorch's own export, then what ONNX Runtime advises before quantisation; returns the input names."""
+    """Export with PyTorch, then prepare as ONNX Runtime advises; return the input names."""
     import onnx
     import torch
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -125,7 +125,7 @@ def _ort_static(
 
 
 class _Reader:
-    """ONNX Runtime takes anything with this method."""
+    """A reader of calibration samples; ONNX Runtime accepts any object with this method."""
 
     def __init__(self, names: list[str], calibration: tuple[Sample, ...]) -> None:
         self._rows = iter([dict(zip(names, sample, strict=True)) for sample in calibration])
@@ -156,7 +156,7 @@ def nncf_full(module: torch.nn.Module, calibration: tuple[Sample, ...], kind: Ki
 def _nncf(
     module: torch.nn.Module, calibration: tuple[Sample, ...], kind: Kind, path: Path, preset: str, fast: bool
 ) -> None:
-    """Weights per channel (NNCF's own default); all calibration samples; no weights in 7 bits."""
+    """Quantise with NNCF: weights per channel (its default), all samples, no weights in 7 bits."""
     import onnx
 
     os.environ["NNCF_CI"] = "1"  # or it sends telemetry
@@ -179,7 +179,7 @@ def _nncf(
 
 @contextlib.contextmanager
 def _exact_sums() -> Iterator[None]:
-    """Let sessions that a library opens itself add int8 products as our own do.
+    """Let sessions that a library opens add int8 products without saturation, as ours do.
 
     Bias correction runs the quantised network. x86 without VNNI would let its sums saturate, and NNCF would
     correct for errors that no phone makes.
@@ -243,7 +243,7 @@ METHODS: tuple[Method, ...] = (
 
 
 def methods(kind: Kind, without: tuple[str, ...] = ()) -> tuple[Method, ...]:
-    """Those for a kind of network.
+    """Return the methods for a kind of network.
 
     Raises:
         MissingDependencyError: A package is not there and was not left out by name.
@@ -257,7 +257,7 @@ def methods(kind: Kind, without: tuple[str, ...] = ()) -> tuple[Method, ...]:
 def quantise(
     method: Method, load: Callable[[], Any], calibration: tuple[Sample, ...], kind: Kind, path: Path
 ) -> float:
-    """Write the method's file; returns seconds from the float module to the written file."""
+    """Write the method's file; return seconds from the float module to the written file."""
     import time
 
     torchvision_ops.prepare()

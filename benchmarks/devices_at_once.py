@@ -24,7 +24,7 @@ from tests.harness import sessions, simulated
 
 
 def measure(count: int, seconds: float) -> float:
-    """Seconds that a bench of `count` devices takes."""
+    """Return the seconds that a bench of `count` devices takes."""
     with simulated.devices(count=count) as simulated_devices, tempfile.TemporaryDirectory() as name:
         os.environ["ANDROID_ADB_SERVER_PORT"] = str(simulated_devices[0].server_port)
         program = Program(sessions.device_stand_in(Path(name)))

@@ -23,7 +23,7 @@ import psutil
 from exporter.data import demo
 
 NOTHING_CHOSEN = 6
-"""Exit code: without verification nothing passes, so nothing is chosen."""
+"""The exit code: without verification nothing passes, so nothing is chosen."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def timed(command: list[str], out: Path) -> Run:
 
 
 def tree_memory(root: int) -> float:
-    """Bytes of proportional set size of a process and all its descendants."""
+    """Return the bytes of proportional set size of a process and all its descendants."""
     total = 0.0
     try:
         process = psutil.Process(root)

@@ -77,7 +77,7 @@ CALLS: dict[Backend, Callable[[Path, Any, int], Callable[[], object]]] = {
 
 
 def python_p50_ms(call: Callable[[], object]) -> float:
-    """A block of the runtime's own loop."""
+    """Measure a block of the runtime's own loop."""
     for _ in range(WARMUP_CALLS):
         call()
     durations: list[int] = []
@@ -89,7 +89,7 @@ def python_p50_ms(call: Callable[[], object]) -> float:
 
 
 def write_job(backend: Backend, path: Path, value: Any, threads: int, folder: Path) -> Path:
-    """The same work for the runner."""
+    """Write the same work for the runner."""
     (folder / "in").write_bytes(value.tobytes())
     tensor = protocol.Tensor(file=str(folder / "in"), dtype="float32", shape=value.shape)
     job = protocol.Job(
@@ -108,14 +108,14 @@ def write_job(backend: Backend, path: Path, value: Any, threads: int, folder: Pa
 
 
 def runner_p50_ms(runner: Path, job: Path) -> float:
-    """A block of the runner's."""
+    """Measure a block of the runner."""
     subprocess.run([str(runner), "run", str(job)], check=True, capture_output=True)
     result = protocol.Result.model_validate_json((job.parent / "result.json").read_bytes())
     return median(result.durations_ns) / 1e6
 
 
 def pair(ours: Callable[[], float], theirs: Callable[[], float], swapped: bool) -> tuple[float, float]:
-    """A block of each; whoever always came second would always have the warmer machine."""
+    """Measure a block of each; the order alternates, because the second block finds a warmer machine."""
     if swapped:
         second = theirs()
         return ours(), second
@@ -123,7 +123,7 @@ def pair(ours: Callable[[], float], theirs: Callable[[], float], swapped: bool) 
 
 
 def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
-    """One line of the table."""
+    """Print one line of the table."""
     shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
     value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = out / FILES[backend]

@@ -40,11 +40,11 @@ BATCH = 2000
 
 LINES = MODELS * ARTIFACTS * DEVICES
 UPDATE = 200
-"""Nights between updates of Android."""
+"""The number of nights between updates of Android."""
 
 
 def session(number: int) -> StoredSession:
-    """All lines of a night, then the next night."""
+    """Return session `number`: all lines of a night come before the next night."""
     day, line = divmod(number, LINES)
     return night(
         day,
@@ -58,7 +58,7 @@ def session(number: int) -> StoredSession:
 
 
 def columns(count: int) -> Iterator[dict[str, Any]]:
-    """As `add` makes them; most of a row is that of its line's last update, for speed."""
+    """Build columns like `add`; most of a row is copied from its line's last update, for speed."""
     common: dict[int, dict[str, Any]] = {}
     for number in range(count):
         day, line = divmod(number, LINES)
@@ -76,12 +76,12 @@ def columns(count: int) -> Iterator[dict[str, Any]]:
 
 
 def p50_ms(day: int) -> float:
-    """A tenth slower after every other update, with one percent of noise: there is something to find."""
+    """Return a p50 that is a tenth slower after every other update, with one percent of noise."""
     return 8.0 * (1.1 if day // UPDATE % 2 else 1.0) * (1 + 0.01 * math.sin(1e4 * day))
 
 
 def fill(memory: History, count: int) -> StoredSession:
-    """Many rows a statement; the last session."""
+    """Insert many rows per statement; return the last session."""
     every = columns(count)
     with memory.database.writing() as connection:
         while batch := list(islice(every, BATCH)):
@@ -112,7 +112,7 @@ def questions(memory: History, last: StoredSession) -> dict[str, Callable[[], ob
 
 
 def timed(question: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """(median, slowest, processor's median) in milliseconds."""
+    """Return (median, slowest, processor's median) in milliseconds."""
     taken, used = [], []
     for _ in range(repeats + 1):
         start, before = time.perf_counter(), time.process_time()
@@ -130,7 +130,7 @@ def drop_indexes(memory: History) -> None:
 
 
 def measure(name: str, location: str, count: int, repeats: int) -> bool:
-    """Print a table; whether every answer took less than 100 ms with the indexes."""
+    """Print a table; return whether every answer took less than 100 ms with the indexes."""
     with history.open_history(location) as memory:
         start = time.perf_counter()
         last = fill(memory, count)

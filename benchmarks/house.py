@@ -1,4 +1,4 @@
-"""Figures on the state of the code: `scripts/house` prints them, tests/test_house.py holds them to the goals.
+"""Print figures on the state of the code; tests/test_house.py compares them with the goals.
 
 Tiers of imports, placeholder identifiers in every 1,000 lines, docstrings that begin without a subject, and
 the size of modules and functions. STYLE.md says why these.
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("exporter", "android_harness")
 PLACEHOLDERS = ("found", "one", "told", "kept", "said", "what")
-"""Identifiers that stand where the value's own noun should."""
+"""Identifiers used in place of the value's own noun."""
 NO_SUBJECT = ("Of ", "And ", "Or ", "But ", "With ", "Without ", "By ", "Also ", "So ", "Else ")
 """Words that begin the second half of a sentence."""
 
@@ -34,10 +34,10 @@ class House:
     """`file:line` of docstrings that begin with one of `NO_SUBJECT`."""
     longest_modules: tuple[tuple[int, str], ...]
     median_function: int
-    """Lines."""
+    """The median length of functions in lines."""
 
     def per_thousand(self, name: str) -> float:
-        """Occurrences of an identifier in every 1,000 lines."""
+        """Return the occurrences of an identifier in every 1,000 lines."""
         return 1000 * self.placeholders[name] / self.lines
 
 
@@ -70,14 +70,14 @@ def measure(paths: Sequence[Path]) -> House:
 
 
 def identifiers(text: str) -> Iterator[str]:
-    """Every name in the code: not in comments and not in strings."""
+    """Yield every name in the code, but not those in comments and strings."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NAME:
             yield token.string
 
 
 def documented(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, text) of every docstring, those of constants and fields included."""
+    """Yield (line, text) of every docstring, those of constants and fields included."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         for child in body if isinstance(body, list) else ():
@@ -90,7 +90,7 @@ def documented(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def python_files(*folders: str) -> list[Path]:
-    """The Python files below folders of the repository, sorted."""
+    """Return the Python files below folders of the repository, sorted."""
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 

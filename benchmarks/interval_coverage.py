@@ -43,12 +43,12 @@ def within(rng: np.random.Generator, launches: int) -> Array:
 
 
 def plain(rng: np.random.Generator, launches: int, between: float) -> Array:
-    """Durations in ms, a row per launch."""
+    """Draw durations in ms, one row per launch."""
     return np.exp(rng.normal(0, between, launches))[:, None] * within(rng, launches)
 
 
 def throttled(rng: np.random.Generator, launches: int, between: float) -> Array:
-    """Durations in ms, a row per launch; `between` is the standard deviation of the launches' effects."""
+    """Draw durations in ms, one row per launch; `between` is the standard deviation between launches."""
     effects = rng.standard_t(DEGREES, launches) * between / math.sqrt(DEGREES / (DEGREES - 2))
     drift = np.zeros((launches, CALLS))
     for call in range(1, CALLS):

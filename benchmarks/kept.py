@@ -1,4 +1,4 @@
-"""What the alternatives made, kept in the work folder: they do not change when the exporter does.
+"""Cache the alternatives' results in the work folder, as they do not change with the exporter.
 
 A row is kept with its file, under a key of everything that both depend on. Latencies are never kept.
 """
@@ -17,7 +17,7 @@ from exporter.pipeline import cache
 
 
 def key(subject: Subject, method: str, evidence: Evidence, versions: dict[str, str]) -> str:
-    """Of the model, the verification samples, the method with its code, and the packages' versions."""
+    """Hash the model, the verification samples, the method with its code, and the packages' versions."""
     code = Path(alternatives.__file__).read_text()
     samples = [array.tobytes().hex() for array in evidence.read().inputs]
     calibration = files.digest_path(subject.calibration)
@@ -26,7 +26,7 @@ def key(subject: Subject, method: str, evidence: Evidence, versions: dict[str, s
 
 
 def get(path: Path, wanted: str) -> Row | None:
-    """The row of the file at `path`, if it was kept under that key and the file is still there."""
+    """Return the cached row of the file at `path`, if its key and the file are still the same."""
     record = _record(path)
     if not path.exists() or not record.exists():
         return None
@@ -37,7 +37,7 @@ def get(path: Path, wanted: str) -> Row | None:
 
 
 def put(path: Path, wanted: str, row: Row) -> None:
-    """Keep a row whose file is at `path`; one that failed is tried again next time."""
+    """Store a row whose file is at `path`; a failed one is tried again next time."""
     if row.file:
         aside = path.with_suffix(".aside")
         aside.write_text(json.dumps({"key": wanted, "row": asdict(row)}))

@@ -1,4 +1,4 @@
-"""What the quantisation benchmark does with one method and one file; each in a process of its own.
+"""Run one method or measure one file of the quantisation benchmark, each in its own process.
 
 The exporter's own definitions are used for everything that is compared: which samples calibrate and which
 verify, the float64 reference, SQNR, agreement, and how a runtime is loaded.
@@ -26,12 +26,12 @@ TIMED_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One way to make a model smaller, and what came out. Figures are None where there are none."""
+    """A way to shrink a model, and its results. Figures are None where there are none."""
 
     model: str
     method: str
     runtime: str
-    """executorch or onnxruntime."""
+    """The runtime: executorch or onnxruntime."""
     precision: str
     settings: str = ""
     status: str = "error"
@@ -39,20 +39,20 @@ class Row:
     file: str = ""
     size_bytes: int | None = None
     quantized: float | None = None
-    """Share of the weights that are stored in 8 bits."""
+    """The share of weights that are stored in 8 bits."""
     sqnr_db: float | None = None
     agreement: float | None = None
     quantise_s: float | None = None
-    """From the float module to the written file."""
+    """Seconds from the float module to the written file."""
     total_s: float | None = None
-    """Of the whole process: imports, quantisation, and running the file on the verification samples."""
+    """Seconds of the whole process: imports, quantisation, and the run on the verification samples."""
     latency: Paired | None = None
-    """Against our full int8 of the same runtime."""
+    """Its latency against our full int8 of the same runtime."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where our export of the same model left what everything is judged by."""
+    """The evidence that our export of the same model left."""
 
     out: Path
     inputs: tuple[TensorSpec, ...]
@@ -64,14 +64,14 @@ class Evidence:
 
 
 def log_to(path: str) -> None:
-    """Send what libraries say, in Python or below, to a file: it would tear the tables apart."""
+    """Send what libraries print, in Python or below, to a file, so that tables stay readable."""
     with Path(path).open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
 
 
 def calibration(subject: Subject, evidence: Evidence) -> tuple[Sample, ...]:
-    """The samples that our export calibrated on.
+    """Return the samples that our export calibrated on.
 
     Raises:
         RuntimeError: The verification samples that go with them are not those of the export, or not unseen.
@@ -90,7 +90,7 @@ def _bytes(sample: Sample) -> bytes:
 
 
 def quantise(subject: Subject, name: str, evidence: Evidence, path: Path) -> Row:
-    """Make a method's file, run it, and compare; a method that fails is a row with its words."""
+    """Run a method, run its file, and compare; a failing method is a row with its message."""
     import torch
 
     began = time.monotonic()
@@ -109,7 +109,7 @@ def quantise(subject: Subject, name: str, evidence: Evidence, path: Path) -> Row
 
 
 def judge(row: Row, path: Path, variant_name: str, evidence: Evidence) -> Row:
-    """Fill in what the file is and how far its outputs are from the float64 model's."""
+    """Fill in the file's facts and its error against the float64 model."""
     variant = VARIANTS[variant_name]
     module = FORMATS[variant.format]
     run, _ = module.load(path, variant, 1)

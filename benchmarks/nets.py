@@ -1,4 +1,4 @@
-"""Networks that are known to lose much in int8, trained here on scikit-learn's digits.
+"""Train networks that are known to lose much in int8, on scikit-learn's digits.
 
 python -m benchmarks.nets [DIR [NAME …]]     trains them into DIR and prints their accuracy
 
@@ -35,12 +35,12 @@ from exporter.capture import torchvision_ops
 torchvision_ops.prepare()  # without it torchvision does not import beside a CPU-only torch
 
 SIDE = 24
-"""Pixels of a side that digits, 8 by 8, are enlarged to for the networks that take images."""
+"""Pixels per side to which the 8 by 8 digits are enlarged for networks that take images."""
 TRAINING = 1297
-"""Digits to train and to calibrate on; the rest is held out."""
+"""The number of digits to train and to calibrate on; the rest is held out."""
 BATCH = 64
 ACCURACY = 0.95
-"""Of held-out digits: below it a network is not worth quantising."""
+"""The least accuracy on held-out digits for which a network is worth quantising."""
 
 
 def make_squeeze_excite() -> nn.Module:
@@ -64,7 +64,7 @@ def make_squeeze_excite() -> nn.Module:
 
 
 class Depthwise(nn.Module):
-    """Depthwise 3x3, pointwise, each with batch norm and ReLU6."""
+    """A depthwise 3x3 and a pointwise convolution, each with batch norm and ReLU6."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def images(channels: int) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Net:
-    """How a network is made, fed and trained."""
+    """How a network is built, fed and trained."""
 
     make: Callable[[], nn.Module]
     arrange: Callable[[Tensor], Tensor]
@@ -136,7 +136,7 @@ class Net:
 
     @property
     def arch(self) -> str:
-        """As `export` takes it."""
+        """Return the value for `--arch`."""
         return f"benchmarks.nets:{self.make.__name__}"
 
 
@@ -163,7 +163,7 @@ def digits() -> Digits:
 
 
 def _augmented(pixels: Tensor) -> Tensor:
-    """Turned by up to 12 degrees, sized by up to 10 %, moved by up to a pixel."""
+    """Rotate by up to 12 degrees, scale by up to 10 %, shift by up to a pixel."""
     count = len(pixels)
     angle = (torch.rand(count) - 0.5) * 0.42
     size = 1 + (torch.rand(count) - 0.5) * 0.2
@@ -175,7 +175,7 @@ def _augmented(pixels: Tensor) -> Tensor:
 
 
 def train(net: Net) -> tuple[nn.Module, float]:
-    """Train from the seed; returns the network and its accuracy on held-out digits."""
+    """Train from the seed; return the network and its accuracy on held-out digits."""
     data = digits()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -198,7 +198,7 @@ def train(net: Net) -> tuple[nn.Module, float]:
 
 
 def accuracy(module: nn.Module, net: Net) -> float:
-    """Share of held-out digits that are read rightly."""
+    """Return the share of held-out digits that are read correctly."""
     data = digits()
     with torch.no_grad():
         classes = module(net.arrange(data.images[TRAINING:])).argmax(1)
@@ -206,14 +206,14 @@ def accuracy(module: nn.Module, net: Net) -> float:
 
 
 def arrays(net: Net, each: int) -> dict[str, np.ndarray[Any, Any]]:
-    """An `.npz` for `export`: `each` digits of training, then as many that are held out."""
+    """Write an `.npz` for `export`: `each` training digits, then as many held-out ones."""
     pixels = digits().images
     chosen = torch.cat([pixels[:each], pixels[TRAINING : TRAINING + each]])
     return {"arr_0": net.arrange(chosen).numpy()}
 
 
 def write(name: str, folder: Path, each: int = 64) -> float:
-    """Write NAME.pt and NAME.npz; returns the accuracy.
+    """Write NAME.pt and NAME.npz; return the accuracy.
 
     Raises:
         RuntimeError: The training did not succeed.

@@ -1,4 +1,4 @@
-"""The latency of one call against another's, where other work on the machine comes and goes.
+"""Measure the latency of one call against another's while other work on the machine comes and goes.
 
 Short blocks of both take turns in one process, in alternating order. A pair's two blocks are neighbours in
 time, so the ratio is the median over the pairs, with the quartiles of the pairs' ratios.
@@ -20,19 +20,19 @@ WARMUP_NS = 200_000_000
 
 @dataclass(frozen=True)
 class Paired:
-    """Milliseconds, and how the first compares with the second."""
+    """Latencies in milliseconds, and their ratio."""
 
     ms: float
     other_ms: float
     ratio: float
-    """`ms` / `other_ms`, median over the pairs."""
+    """The median over the pairs of `ms` / `other_ms`."""
     quartiles: tuple[float, float]
     pairs: int
     threads: int
 
 
 def compare(call: Call, other: Call, pairs: int, threads: int) -> Paired:
-    """Time both in turn.
+    """Time both calls in turn.
 
     Args:
         call: What is judged.
@@ -49,7 +49,7 @@ def compare(call: Call, other: Call, pairs: int, threads: int) -> Paired:
 
 
 def _pair(call: Call, other: Call, swapped: bool) -> tuple[float, float]:
-    """A block of each; whoever always came second would always have the warmer cache."""
+    """Measure a block of each; the order alternates, because the second block finds a warmer cache."""
     if swapped:
         second = _block(other, BLOCK_NS)
         return _block(call, BLOCK_NS), second
@@ -58,7 +58,7 @@ def _pair(call: Call, other: Call, swapped: bool) -> tuple[float, float]:
 
 
 def _block(call: Call, least_ns: int) -> float:
-    """The median of the block's calls, in ms."""
+    """Return the median of the block's calls, in ms."""
     durations: list[int] = []
     while sum(durations) < least_ns or len(durations) < BLOCK_CALLS:
         start = time.perf_counter_ns()

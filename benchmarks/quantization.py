@@ -1,4 +1,4 @@
-"""Our int8 and mixed artifacts beside plain library calls and NNCF: quality, size, time, latency.
+"""Compare our int8 and mixed artifacts with plain library calls and NNCF: quality, size, time, latency.
 
     python -m benchmarks.quantization [--models A,B] [--quick] [--json FILE]
 
@@ -48,7 +48,7 @@ from exporter.records import Artifact, Report
 
 Result = TypeVar("Result")
 RUNTIMES = {"xnnpack": "executorch-xnnpack-int8", "onnxruntime": "onnx-int8"}
-"""Backend -> our full int8 artifact, which everything of that backend is timed against."""
+"""Backend -> our full int8 artifact, which its other artifacts are timed against."""
 TARGET = "snapdragon865"
 
 
@@ -65,7 +65,7 @@ class Plan:
 
 
 def apart(plan: Plan, function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call in a fresh process: one library's patches and one runtime's thread pool do not meet another's."""
+    """Call in a fresh process, so that libraries' patches and thread pools do not mix."""
     log = str(plan.work / "log.txt")
     with ProcessPoolExecutor(1, get_context("spawn"), measure.log_to, (log,)) as pool:
         return pool.submit(function, *arguments).result()
@@ -119,7 +119,7 @@ def _exported(
 
 
 def _made_in(artifact: Artifact, report: Report) -> float | None:
-    """Seconds: int8 files come from one program, and a search makes many mixed ones."""
+    """Return the seconds: int8 files come from one program, and a search makes many mixed ones."""
     stages = {"int8": "build", "mixed": "search"}
     stage = stages.get(artifact.variant.precision)
     return report.stage_seconds[stage] if stage else artifact.build_seconds
@@ -149,7 +149,7 @@ def _our_row(
 
 
 def theirs(subject: Subject, plan: Plan, evidence: Evidence, console: Console) -> list[Row]:
-    """Every alternative, one after the other."""
+    """Run every alternative, one after the other."""
     folder = _folder(plan, subject, "alternatives")
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [m for m in alternatives.methods(subject.kind, plan.without) if plan.slow or not m.slow]
@@ -175,7 +175,7 @@ def _theirs(
 
 
 def timed(rows: Sequence[Row], plan: Plan, evidence: Evidence) -> list[Row]:
-    """The rows with their latency against ours, pair by pair in a process of its own."""
+    """Add each row's latency against ours, pair by pair in its own process."""
     base = {row.runtime: row for row in rows if row.method in {f"ours {n}" for n in RUNTIMES.values()}}
     return [_timed(row, base.get(row.runtime), plan, evidence) for row in rows]
 
@@ -194,7 +194,7 @@ def _timed(row: Row, base: Row | None, plan: Plan, evidence: Evidence) -> Row:
 
 
 def run(name: str, plan: Plan, console: Console) -> tuple[Subject, list[Row]]:
-    """Everything about one model."""
+    """Measure everything about one model."""
     subject = subjects.prepare(name, plan.work / "models")
     console.print(f"[dim]{name}: export[/dim]", highlight=False)
     rows, evidence = ours(subject, plan)

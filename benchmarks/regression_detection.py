@@ -70,7 +70,7 @@ def heavy(rng: np.random.Generator, deviation: float, count: int) -> Array:
 
 
 def measured(rng: np.random.Generator, phone: Phone, effect: float) -> tuple[float, float]:
-    """(p50, p90) in ms of a session in a night with this effect."""
+    """Draw (p50, p90) in ms of a session in a night with this effect."""
     launches = np.exp(effect + heavy(rng, phone.launches, LAUNCHES))
     calls = launches[:, None] * (1 + phone.within * rng.gamma(2.0, 0.7, (LAUNCHES, CALLS)))
     p50, p90 = np.percentile(BASE_MS * calls, (50, 90))
@@ -103,7 +103,7 @@ def simulate(rng: np.random.Generator, phone: Phone, at: int, step: float) -> li
 
 
 def judged(nights: Sequence[Night]) -> list[tuple[Status, Status]]:
-    """(status at first, status after a re-run) of every night; regressions are no baseline."""
+    """Return (first status, status after a re-run) of every night; regressions are no baseline."""
     statuses, eligible = [], list[StoredSession]()
     for night in nights:
         baseline = eligible[-BASELINE_SESSIONS:]
@@ -117,7 +117,7 @@ def judged(nights: Sequence[Night]) -> list[tuple[Status, Status]]:
 
 
 def delay(values: Sequence[float], at: int) -> int | None:
-    """Nights after the step until a change-point near it is seen; None where that never happens."""
+    """Return the nights from the step until a change-point near it appears; None if it never does."""
     for end in range(at + 1, len(values) + 1):
         if near(changes.change_points(values[:end]), at):
             return end - at
@@ -133,7 +133,7 @@ def p50s(nights: Sequence[Night]) -> list[float]:
 
 
 def quiet(name: str, series: int, rng: np.random.Generator) -> None:
-    """A row of false alarms."""
+    """Print a row of false alarms."""
     suspected = confirmed = total = steps = ever = 0
     for _ in range(series):
         nights = simulate(rng, PHONES[name], NIGHTS, 0.0)
@@ -150,13 +150,13 @@ def quiet(name: str, series: int, rng: np.random.Generator) -> None:
 
 
 def new_step(values: Sequence[float], end: int) -> bool:
-    """Whether the night `end` shows a change-point that the night before did not."""
+    """Return whether night `end` shows a change-point that the night before did not."""
     known = changes.change_points(values[: end - 1])
     return any(not near(known, place) for place in changes.change_points(values[:end]))
 
 
 def stepped(name: str, step: float, series: int, rng: np.random.Generator) -> None:
-    """A row of detections."""
+    """Print a row of detections."""
     first = soon = located = 0
     delays = []
     for _ in range(series):
@@ -197,7 +197,7 @@ COSTS: dict[str, tuple[Cut, tuple[float, ...]]] = {
 
 
 def compare_costs(series: int, seed: int) -> None:
-    """Rows of: false change-points per 1000 nights, and shares of steps found."""
+    """Print rows of false change-points per 1000 nights, and shares of detected steps."""
     steps = (0.0, *STEPS[:3])
     rng = np.random.default_rng(seed)
     drawn = {(phone, step): draw(rng, phone, step, series) for phone in PHONES for step in steps}
@@ -213,7 +213,7 @@ def compare_costs(series: int, seed: int) -> None:
 
 
 def draw(rng: np.random.Generator, phone: str, step: float, series: int) -> list[tuple[int, Array]]:
-    """(night of the step, logarithms of p50) of several series."""
+    """Draw (night of the step, logarithms of p50) of several series."""
     places = [int(rng.integers(20, 41)) for _ in range(series)]
     return [(at, np.log(p50s(simulate(rng, PHONES[phone], at, step)))) for at in places]
 

@@ -1,4 +1,4 @@
-"""The models that quantisation is measured on: the sample MobileNetV2 with photos, and `nets` with digits."""
+"""The models of the quantisation benchmark: the sample MobileNetV2 with photos, and `nets` with digits."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Subject:
     checkpoint: Path
     calibration: Path
     about: str
-    """What it is and how good it is in float."""
+    """What the model is, and its float quality."""
     arch: str | None = None
     inputs: tuple[TensorSpec, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of `export`."""
+        """Return the options for `export`."""
         return {"calibration": self.calibration, "arch": self.arch, "input_shapes": self.inputs}
 
     def load(self) -> torch.nn.Module:
-        """The float module, in eval mode, without the exporter."""
+        """Load the float module in eval mode, without the exporter."""
         import torch
 
         torchvision_ops.prepare()
@@ -62,7 +62,7 @@ class Subject:
 
 
 def prepare(name: str, folder: Path) -> Subject:
-    """Write the model's files into the folder, or find them there.
+    """Write the model's files into the folder, unless they are there.
 
     Raises:
         MissingDependencyError: The package that the sample checkpoint or photos come from is not installed.
@@ -97,7 +97,7 @@ def _net(name: str, folder: Path) -> Subject:
 
 
 def _fingerprint() -> str:
-    """Of everything that the trained weights depend on."""
+    """Hash everything that the trained weights depend on."""
     import torch
 
     source = Path(__file__).with_name("nets.py").read_bytes()

@@ -1,4 +1,4 @@
-"""How the quantisation benchmark prints what it found."""
+"""Print the results of the quantisation benchmark."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.subjects import Subject
 
 PACKAGES = ("torch", "torchvision", "torchao", "executorch", "onnx", "onnxruntime", "nncf")
 INTEGER_INSTRUCTIONS = ("avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-"""Without the later ones, ONNX Runtime adds products of int8 pairs in saturating 16 bits."""
+"""Instructions without whose later ones ONNX Runtime adds int8 products in saturating 16 bits."""
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured with."""
+    """Describe the machine of the figures."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     lines = dict(line.split(":", 1) for line in reversed(text.splitlines()) if ":" in line)
     values = {key.strip(): value.strip() for key, value in lines.items()}
@@ -93,7 +93,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The quality, size and relative latency of everything that ran, as the README shows them."""
+    """Return the quality, size and relative latency of everything that ran, as in the README."""
     lines = [
         "| model | runtime | method | SQNR dB | top-1 % | MB | quantise s | ms / our int8 |",
         "|---|---|---|--:|--:|--:|--:|--:|",
@@ -112,6 +112,6 @@ def _figure(value: float | None, form: str, factor: float = 1.0) -> str:
 
 
 def print_settings(rows: Sequence[Row], console: Console) -> None:
-    """How each alternative was set; ours have defaults."""
+    """Print each alternative's settings; ours have defaults."""
     for method, settings in {r.method: r.settings for r in rows if not r.method.startswith("ours")}.items():
         console.print(f"{method}: {settings}", highlight=False)

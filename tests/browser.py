@@ -1,4 +1,4 @@
-"""A page as it is written, and as Chromium shows it: from outside, because a page of ours has no script."""
+"""Read a page as it is written and as Chromium shows it, from outside, as pages have no script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Tags that don't close, attributes that could load something, and the text that is shown."""
+    """A page's unclosed tags, attributes that could load something, and visible text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -71,29 +71,29 @@ class Page(HTMLParser):
 
 @dataclass(frozen=True)
 class Looked:
-    """What a browser says of a page at one width."""
+    """What a browser reports of a page at one width."""
 
     width: int
     scroll_width: int
-    """More than `width` where it scrolls sideways."""
+    """The width of the content; more than `width` where the page scrolls sideways."""
     plots: int
-    """Drawn ones of a size that can be read."""
+    """The number of plots drawn at a readable size."""
     requests: list[str]
-    """Everything beside the page that it asked for."""
+    """The requests of the page beyond itself."""
     text: str
     console: list[str]
-    """What the browser complained about."""
+    """The messages on the browser's console."""
 
 
 def find() -> str:
-    """Chromium; skips the test where there is none."""
+    """Return Chromium's path; skip the test without one."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     return CHROMIUM
 
 
 def run(browser: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Chromium without a window, a network, or anything of the user's."""
+    """Run Chromium without a window, a network, or the user's files."""
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", *options]
     environment = {**os.environ, "HOME": str(folder)}
@@ -103,7 +103,7 @@ def run(browser: str, folder: Path, *options: str) -> subprocess.CompletedProces
 
 
 def shoot(browser: str, page: Path, width: int, dark: bool, to: Path) -> Image.Image:
-    """A screenshot; the page in a frame because Chromium's own window is never narrower than 500 px."""
+    """Take a screenshot; the page is in a frame because Chromium's window has at least 500 px."""
     frame = to.with_suffix(".html")
     style = f"border:0;width:{width}px;height:{HEIGHT}px"
     frame.write_text(f'<body style="margin:0"><iframe src="{page.as_uri()}" style="{style}"></iframe>')
@@ -120,7 +120,7 @@ def shoot(browser: str, page: Path, width: int, dark: bool, to: Path) -> Image.I
 
 
 def look(browser: str, page: Path, width: int, folder: Path) -> Looked:
-    """Open a page at a width, and say what there is to be seen."""
+    """Open a page at a width, and report what it shows."""
     frame = folder / f"look-{width}.html"
     frame.write_text(LOOK.format(uri=page.as_uri(), width=width, height=HEIGHT))
     done = run(

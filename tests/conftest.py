@@ -1,4 +1,4 @@
-"""What every test run needs first."""
+"""Set-up of every test run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
-    """Exports of one test process import the frameworks once, as those of one night do."""
+    """Import the frameworks once for all exports of a test process."""
     with pool.kept_warm():
         yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests of one file run in one process: each would make the file's fixtures again."""
+    """Run a file's slow tests in one process, so that its fixtures are made once."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -1,4 +1,4 @@
-"""Whole exports of the small networks, made once per test process."""
+"""Make whole exports of the small networks, once per test process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _folder() -> Path:
 
 @functools.cache
 def checkpoint(net: str) -> Path:
-    """The trained weights as a training script would save them."""
+    """Write the trained weights as a training script would."""
     path = _folder() / f"{net}.ckpt"
     torch.save({"state_dict": nets.trained(net).state_dict(), "epoch": 3}, path)
     return path
@@ -38,7 +38,7 @@ def checkpoint(net: str) -> Path:
 
 @functools.cache
 def arrays(net: str) -> Path:
-    """64 digits in an .npz: half calibrates, half verifies; none was trained on."""
+    """Write 64 unseen digits to an .npz: half calibrates, half verifies."""
     path = _folder() / f"{net}.npz"
     stacked = [np.concatenate(column) for column in zip(*nets.samples(net, 1400, 64), strict=True)]
     np.savez(path, **dict(zip((nets.NETS | nets.MORE)[net][2], stacked, strict=True)))  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def arrays(net: str) -> Path:
 
 
 def options(net: str) -> dict[str, Any]:
-    """What a user would say to export the network."""
+    """Return the options with which a user would export the network."""
     specs = (
         TensorSpec(n, a.shape)
         for n, a in zip((nets.NETS | nets.MORE)[net][2], nets.samples(net, 0, 1)[0], strict=True)
@@ -61,6 +61,6 @@ def options(net: str) -> dict[str, Any]:
 
 @functools.cache
 def exported(net: str) -> tuple[Path, Report]:
-    """OUT and the report of a full export for the Snapdragon 865. Copy OUT before changing it."""
+    """Return OUT and the report of a full export for the Snapdragon 865. Copy OUT before changing it."""
     out = _folder() / f"{net}-out"
     return out, export(checkpoint(net), target="snapdragon865", out=out, cache=False, **options(net))

@@ -26,16 +26,16 @@ Damage = Callable[[Path], None]
 class Fault:
     name: str
     artifact: str
-    """The artifact that must fail; empty when OUT as a whole must."""
+    """The artifact that must fail; empty when OUT as a whole must fail."""
     damage: Damage
-    """Called with OUT."""
+    """The function that damages OUT."""
     words: str
-    """What the reason must say."""
+    """The words that the reason must contain."""
     rehash: bool = True
 
 
 def rehash(out: Path) -> None:
-    """Make the manifest's hashes fit the files as they are."""
+    """Make the manifest's hashes fit the current files."""
     path = out / "manifest.json"
     manifest = json.loads(path.read_text())
     for row in [*manifest["artifacts"], *manifest["evidence"]["files"]]:
@@ -106,7 +106,7 @@ def poison(value: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def before_input(op: str, value: float) -> Callable[[Any], None]:
-    """Other preprocessing, folded into the graph."""
+    """Fold other preprocessing into the graph."""
 
     def edit(graph: Any) -> None:
         name = graph.input[0].name
@@ -132,7 +132,7 @@ def after_output(op: str, *more: Any, **attributes: Any) -> Callable[[Any], None
 
 
 def noise(graph: Any) -> None:
-    """Dropout left in training mode, in effect."""
+    """Leave dropout in training mode, in effect."""
     name = graph.output[0].name
     for node in graph.node:
         node.output[:] = ["raw" if o == name else o for o in node.output]
@@ -184,7 +184,7 @@ def patched(name: str, old: np.ndarray, new: np.ndarray) -> Damage:
 
 
 def stale(name: str) -> Damage:
-    """The same network with the weights of an earlier epoch."""
+    """Return the same network with the weights of an earlier epoch."""
 
     def damage(out: Path) -> None:
         def older(w: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A run whose jobs are done in the test's own process: nothing to start, nothing to import again."""
+"""Run jobs in the test's own process, without starting workers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from exporter.staging import Staging
 
 
 class Inline:
-    """Stands for `Workers`; keeps the functions it was asked to run."""
+    """A stand-in for `Workers` that records the functions it runs."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
 
     def warm(self, modules: Sequence[str]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def run(
         self,
@@ -29,7 +29,7 @@ class Inline:
         on_event: Callable[[str, Job], None] | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
     ) -> list[Outcome]:
-        """One after the other, those that wait for another last; outcomes in the order given."""
+        """Run jobs in order, dependent ones last; return the outcomes in the given order."""
         outcomes: dict[Job, Outcome] = {}
         for job in sorted(jobs, key=lambda job: job.after is not None):
             self.ran.append(job.function.__name__)
@@ -48,7 +48,7 @@ def _done(job: Job) -> Outcome:
 
 
 def context(folder: Path, names: Sequence[str], observer: Observer | None = None, **options: Any) -> Context:
-    """A run for the named variants without a cache, with empty folders in `folder`."""
+    """Return a run of the named variants without a cache, with empty folders in `folder`."""
     folders = Staging(folder / "out", folder / "work", folder / "log")
     folders.out.mkdir()
     folders.work.mkdir()

@@ -40,7 +40,7 @@ class TinyCnn(nn.Module):
 
 
 class TwoInTwoOut(nn.Module):
-    """An MLP that reads the two halves of a digit and says which digit, and whether it is odd."""
+    """An MLP that reads the halves of a digit and returns the digit and whether it is odd."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class LoudChannels(nn.Module):
 
 
 def numbered(width: int = 16) -> nn.Sequential:
-    """A plain list of layers, whose names are "0", "1", …: no identifiers."""
+    """Return a plain list of layers, whose names "0", "1", … are no identifiers."""
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),
         nn.BatchNorm2d(width),
@@ -184,7 +184,7 @@ MORE: dict[
     "loud_channels": (LoudChannels, _rows, ("rows",), ("logits",)),
     "numbered": (numbered, _image, ("input",), ("logits",)),
 }
-"""For single questions; what is asked of every format is asked of `NETS`."""
+"""Networks for single tests; tests of every format use `NETS`."""
 
 
 @contextlib.contextmanager
@@ -223,7 +223,7 @@ def trained(name: str) -> nn.Module:
 
 @functools.cache
 def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
-    """`count` real digits from number `first` on, one model call each; those from 1400 on are unseen."""
+    """Return `count` real digits from number `first` on, one call each; those from 1400 on are unseen."""
     arrange = (NETS | MORE)[name][1]
     digits = (load_digits().data[first : first + count] / 16).astype(np.float32)
     return tuple(arrange(row[None]) for row in digits)
@@ -231,7 +231,7 @@ def samples(name: str, first: int, count: int) -> tuple[Sample, ...]:
 
 @functools.cache
 def captured(name: str) -> Captured:
-    """The trained network as the formats get it."""
+    """Return the trained network as formats receive it."""
     _, _, input_names, output_names = (NETS | MORE)[name]
     net = trained(name)
     example = tuple(torch.from_numpy(a).contiguous() for a in samples(name, 0, 1)[0])
@@ -249,7 +249,7 @@ def captured(name: str) -> Captured:
 
 @functools.cache
 def quantized(name: str) -> int8.Quantized:
-    """The trained network's int8 program, calibrated on digits it was trained on."""
+    """Return the trained network's int8 program, calibrated on training digits."""
     program = captured(name).program
     assert program is not None
     return int8.quantize(program, samples(name, 0, 32))
@@ -257,10 +257,10 @@ def quantized(name: str) -> int8.Quantized:
 
 @functools.cache
 def captured_int8(name: str) -> Captured:
-    """The trained network as the formats get it for an int8 variant."""
+    """Return the trained network as formats receive it for an int8 variant."""
     return dataclasses.replace(captured(name), program=quantized(name).program())
 
 
 def captured_for(name: str, variant: Variant) -> Captured:
-    """The trained network as the formats get it for this variant."""
+    """Return the trained network as formats receive it for this variant."""
     return captured_int8(name) if variant.precision in QUANTIZED else captured(name)

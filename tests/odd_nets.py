@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Branching(nn.Module):
-    """Takes one of two layers depending on the values of its input: a trace would keep one only."""
+    """The layer depends on the input's values, so a trace would keep one only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Branching(nn.Module):
 
 
 class Single(nn.Module):
-    """Cannot run in float64: it makes its input float32."""
+    """The network cannot run in float64: it converts its input to float32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Single(nn.Module):
 
 
 class Determinant(nn.Module):
-    """Uses an operator that ONNX has and Core ML has not."""
+    """The network uses an operator that ONNX has and Core ML lacks."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Imports point one way, frameworks wait for workers, and only the command line speaks."""
+"""Tests of the architecture: imports point one way, frameworks load in workers, only the CLI prints."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.weights_only",
     "exporter.pipeline.workers.preload",
 }
-"""They run in worker processes only."""
+"""Modules that only worker processes import."""
 FRAMEWORKS = {
     "coremltools",
     "executorch",
@@ -85,7 +85,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
-    """Everything below a node that runs; `functions=False`: only what runs on import."""
+    """Yield the nodes that run below a node; `functions=False` yields only those that run on import."""
     for child in ast.iter_child_nodes(node):
         if is_for_types(child) or (not functions and isinstance(child, ast.FunctionDef | ast.Lambda)):
             continue
@@ -94,7 +94,7 @@ def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
 
 
 def imports(module: str, functions: bool = True) -> set[str]:
-    """Full names of the modules that a module imports."""
+    """Return the full names of the modules that a module imports."""
     imported: set[str] = set()
     for node in walk(tree(module), functions):
         if isinstance(node, ast.Import):
@@ -108,14 +108,14 @@ def imports(module: str, functions: bool = True) -> set[str]:
 
 
 def tier(module: str) -> int:
-    """The tier of a module, or of the package that contains it."""
+    """Return the tier of a module, or of the package that contains it."""
     names = {module, *(module.rsplit(".", i)[0] for i in range(1, module.count(".")))}
     (index,) = (i for i, members in enumerate(TIERS) if members & names)
     return index
 
 
 def test_there_are_few_tiers_of_existing_modules() -> None:
-    """A renamed package keeps no rule that checks nothing, and the house keeps its number of floors."""
+    """Every rule names an existing module, and there are at most 9 tiers."""
     assert set().union(*TIERS) <= set(MODULES)
     assert len(TIERS) <= MAX_TIERS
 
@@ -130,7 +130,7 @@ def test_imports_point_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_frameworks_are_imported_inside_functions(module: str) -> None:
-    """So that the command line starts at once, and one broken framework leaves the others working."""
+    """The command line starts at once, and a broken framework affects no other."""
     top = {name.split(".")[0] for name in imports(module, functions=False)} & FRAMEWORKS
     allowed = {"torch", "torchao", "torchvision"} if module in TORCH_AT_THE_TOP else set()
     assert top <= allowed
@@ -174,7 +174,7 @@ TALK_TO_DEVICES = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_bench_imports_the_harness(module: str) -> None:
-    """Exporting needs no phone, and nothing of what measures one."""
+    """Exporting does not import the harness."""
     used = "android_harness" in {name.split(".")[0] for name in imports(module)}
     assert used == (module in TALK_TO_DEVICES)
 
@@ -189,28 +189,28 @@ AT_THE_TOP = {"android_harness.adb_client": {"adbutils"}} | {
     f"android_harness.history.{name}": {"sqlalchemy"}
     for name in ("database", "pruning", "rows", "schema", "store", "tables")
 }
-"""Imported only where a device is talked to, or a history is opened."""
+"""Modules that are imported only when a device or a history is used."""
 MIGRATIONS = "android_harness.history.migrations."
-"""Alembic imports them."""
+"""Modules that Alembic imports."""
 HARNESS_MAY_SPEAK = {"android_harness.simulator.__main__"}
 
 
 @pytest.mark.parametrize("module", HARNESS)
 def test_the_harness_knows_neither_frameworks_nor_the_exporter(module: str) -> None:
-    """It measures files: what made them is none of its business, and it runs where no framework is."""
+    """The harness imports neither frameworks nor the exporter."""
     known = {name.split(".")[0] for name in imports(module)}
     assert not known & (FRAMEWORKS | {"exporter", "typer", "rich"})
 
 
 @pytest.mark.parametrize("module", HARNESS)
 def test_the_harness_imports_heavy_packages_inside_functions(module: str) -> None:
-    """The command line imports it, and must start at once."""
+    """The command line imports the harness, and must start at once."""
     top = {name.split(".")[0] for name in imports(module, functions=False)} & HEAVY
     assert module.startswith(MIGRATIONS) or top <= AT_THE_TOP.get(module, set())
 
 
 def test_nothing_of_the_harness_imports_what_is_heavy_at_the_top() -> None:
-    """What is heavy on import is so for whoever imports it, too."""
+    """No module of the harness imports a heavy module at the top."""
     importers = {
         module
         for module in HARNESS
@@ -229,19 +229,19 @@ def _full_names(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(HARNESS.keys() - HARNESS_MAY_SPEAK))
 def test_the_harness_neither_prints_nor_exits(module: str) -> None:
-    """It reports through observers, records and exceptions."""
+    """The harness reports through observers, records and exceptions."""
     called = {ast.unparse(node.func) for node in walk(tree(module)) if isinstance(node, ast.Call)}
     assert not called & {"print", "sys.exit", "exit", "quit"}
 
 
 def test_no_imports_of_the_harness_form_a_circle() -> None:
-    """Each module can be read after the modules that it imports, also those imported inside functions."""
+    """No imports, also inside functions, form a circle."""
     graph = {module: _imported_from_the_harness(module) for module in HARNESS}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 
 
 def _imported_from_the_harness(module: str) -> set[str]:
-    """The modules of the harness that a module imports, also for its annotations alone."""
+    """Return the modules of the harness that a module imports, also for annotations."""
     names: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):

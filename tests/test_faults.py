@@ -1,4 +1,4 @@
-"""What `export-mobile verify` must find. The table of faults is in `tests/faults.py`."""
+"""Tests that `export-mobile verify` detects every fault in `tests/faults.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def good() -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All audits share their worker processes: frameworks are imported once."""
+    """Share worker processes between audits, so that frameworks are imported once."""
     with Workers(2, tmp_path_factory.mktemp("workers") / "log") as pool:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = pool
@@ -37,7 +37,7 @@ def finding(audit: Audit, name: str) -> Finding:
 
 
 def test_the_undamaged_export_holds(good: Path) -> None:
-    """Otherwise no fault below would prove anything: what ran has passed, and passes again."""
+    """The export without a fault passes."""
     audit = verify_export(good)
     assert audit.holds, audit
     statuses = {f.name: f.found for f in audit.findings}
@@ -52,7 +52,7 @@ def test_the_undamaged_export_holds(good: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found(fault: Fault, good: Path, tmp_path: Path) -> None:
-    """Exactly the damaged artifact fails, for a reason that names what is wrong."""
+    """Exactly the damaged artifact fails, and the reason names the fault."""
     out = tmp_path / "out"
     shutil.copytree(good, out)
     fault.damage(out)
@@ -69,5 +69,5 @@ def test_a_planted_fault_is_found(fault: Fault, good: Path, tmp_path: Path) -> N
 
 
 def test_there_are_at_least_25_distinct_faults() -> None:
-    """The promise of the README."""
+    """There are as many faults as the README promises."""
     assert len({fault.name for fault in FAULTS}) >= 25

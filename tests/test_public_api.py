@@ -1,4 +1,4 @@
-"""What users may import."""
+"""Tests of the public API."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ PUBLIC = [
 
 
 def test_the_public_names_are_pinned() -> None:
-    """Adding or removing one is a decision, not an accident."""
+    """The public names change only on purpose."""
     assert exporter.__all__ == PUBLIC
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_can_be_imported(name: str) -> None:
-    """None is only promised."""
+    """Every public name exists."""
     assert getattr(exporter, name) is not None
 
 
 def test_dir_lists_the_public_names() -> None:
-    """An interactive shell completes them, although they are imported on first use."""
+    """Interactive shells can complete the names, which are imported on first use."""
     assert dir(exporter) == sorted(PUBLIC)
 
 
 def test_another_name_is_an_attribute_error() -> None:
-    """As with any module."""
+    """Other names are attribute errors, as for any module."""
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         exporter.nonsense  # noqa: B018
 
 
 def test_importing_the_package_imports_no_framework() -> None:
-    """`import exporter` costs nothing until something is used."""
+    """The statement `import exporter` imports no framework."""
     code = (
         "import sys, exporter\n"
         "heavy = {'torch', 'numpy', 'onnx', 'coremltools', 'executorch', 'pydantic', 'typer'}\n"

@@ -1,4 +1,4 @@
-"""The quantisation benchmark measures what it says: the same samples, real files, blocks that take turns."""
+"""Tests that the quantisation benchmark compares equal samples, real files and alternating blocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPEC = (TensorSpec("image", (1, 1, 8, 8)),)
 
 
 class Clock:
-    """A clock that only calls move."""
+    """A clock that advances only by calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0
@@ -46,7 +46,7 @@ class Clock:
 
 
 def test_the_ratio_is_of_neighbouring_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that becomes slower and slower slows both: the ratio stays what it is."""
+    """A machine that slows down does not change the ratio."""
     clock = Clock(monkeypatch)
     slow = clock.call("slow", lambda: int(3e6 * (1 + clock.now / 1e10)))
     fast = clock.call("fast", lambda: int(2e6 * (1 + clock.now / 1e10)))
@@ -57,7 +57,7 @@ def test_the_ratio_is_of_neighbouring_blocks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_blocks_take_turns_in_going_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the second would always find the caches as the first left them."""
+    """Neither call always finds the caches that the other left."""
     clock = Clock(monkeypatch)
     first, second = (clock.call(name, lambda: pairing.BLOCK_NS) for name in "ab")
     pairing.compare(first, second, pairs=2, threads=1)
@@ -67,7 +67,7 @@ def test_the_blocks_take_turns_in_going_first(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_every_net_takes_the_digits(name: str) -> None:
-    """As arranged for it: in the shape and type that the export is told."""
+    """Each network takes digits in the shape and type that the export is given."""
     net = nets.NETS[name]
     rows = nets.arrays(net, each=2)["arr_0"]
     assert rows.shape == (4, *net.input_shape[1:])
@@ -77,7 +77,7 @@ def test_every_net_takes_the_digits(name: str) -> None:
 
 
 def test_held_out_digits_are_no_training_digits() -> None:
-    """The first half of the arrays calibrates and may be known, the second must not be."""
+    """The second half of the arrays is unseen in training."""
     net = nets.NETS["depthwise"]
     rows = nets.arrays(net, each=3)["arr_0"]
     known = net.arrange(nets.digits().images[: nets.TRAINING]).numpy()
@@ -86,7 +86,7 @@ def test_held_out_digits_are_no_training_digits() -> None:
 
 
 def test_absent_nncf_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before minutes are spent; or it is left out when asked to."""
+    """A missing package is reported before the run, unless left out by name."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "nncf" else find(n))
     with pytest.raises(MissingDependencyError, match=r"export-mobile\[benchmarks\]"):
@@ -98,7 +98,7 @@ def test_absent_nncf_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the names there are."""
+    """The refusal lists the models."""
     with pytest.raises(SystemExit) as stopped:
         quantization.main(["--models", "resnet"])
     assert stopped.value.code == 2
@@ -106,20 +106,20 @@ def test_an_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def rows() -> np.ndarray[Any, Any]:
-    """Digits to calibrate on, then as many that no network was trained on."""
+    """Return digits to calibrate on, then as many unseen ones."""
     return np.concatenate([np.stack([s[0] for s in samples("cnn", first, 16)]) for first in (0, 1400)])
 
 
 @functools.cache
 def reference() -> reference_io.Evidence:
-    """The float64 network on the second half."""
+    """Return the float64 network's outputs on the second half."""
     known, _ = run_reference(captured("cnn"), tuple((row,) for row in rows()[16:]), {})
     return known
 
 
 @pytest.fixture
 def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """The tests' small CNN as a model of the benchmark, with digits to calibrate and to verify on."""
+    """Return the tests' small CNN as a model of the benchmark, with digits for both halves."""
     np.savez(tmp_path / "cnn.npz", image=rows())
     monkeypatch.setattr(Subject, "load", lambda self: trained("cnn"))
     return Subject("cnn", "convolutions", tmp_path / "cnn.pt", tmp_path / "cnn.npz", "a test", inputs=SPEC)
@@ -127,7 +127,7 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
 
 @pytest.fixture
 def evidence(tmp_path: Path) -> Evidence:
-    """What an export of it would have left."""
+    """Write what an export of it would leave."""
     reference_io.save(reference(), tmp_path / "verification.npz")
     return Evidence(tmp_path, SPEC, None, 16)
 
@@ -135,7 +135,7 @@ def evidence(tmp_path: Path) -> Evidence:
 def test_a_benchmark_of_other_samples_is_refused(
     subject: Subject, evidence: Evidence, tmp_path: Path
 ) -> None:
-    """Figures of different photos cannot be compared."""
+    """Figures of different samples cannot be compared."""
     assert len(measure.calibration(subject, evidence)) == 16
     known = reference_io.load(tmp_path / "verification.npz")
     changed = replace(known, inputs=tuple(a * 0.5 for a in known.inputs))
@@ -148,7 +148,7 @@ def test_a_benchmark_of_other_samples_is_refused(
 def test_a_plain_library_call_is_measured_and_printed(
     subject: Subject, evidence: Evidence, tmp_path: Path
 ) -> None:
-    """Quantised into a real file, run on unseen digits, timed against itself, and shown with its figures."""
+    """A method writes a real file, which is run, timed against itself, and printed."""
     path = tmp_path / "plain.onnx"
     row = measure.quantise(subject, "quantize_static MinMax", evidence, path)
     assert (row.status, row.reason) == ("ran", "")
@@ -173,7 +173,7 @@ def shown(subject: Subject, rows: list[Row]) -> str:
 def test_a_method_that_fails_is_a_row_with_its_words(
     subject: Subject, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another library cannot do with a model is a result."""
+    """A failing method is a result with its message."""
 
     def write(*arguments: Any) -> None:
         raise ValueError("no such operator")
@@ -186,7 +186,7 @@ def test_a_method_that_fails_is_a_row_with_its_words(
 
 
 def test_the_readmes_table_has_a_line_per_row() -> None:
-    """With a figure where there is one, and a dash where not."""
+    """Each row has its figures, or dashes."""
     timing = Paired(1.2, 1.0, 1.2, (1.1, 1.3), 40, 1)
     ran = Row(
         "m", "a", "xnnpack", "int8", sqnr_db=20.04, agreement=0.906, size_bytes=3_760_000, latency=timing
@@ -199,7 +199,7 @@ def test_the_readmes_table_has_a_line_per_row() -> None:
 def test_only_files_of_one_runtime_are_timed_against_each_other(
     evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ExecuTorch's against our ExecuTorch int8, ONNX Runtime's against our ONNX int8."""
+    """Files are timed against our int8 file of the same runtime."""
     asked = []
 
     def apart(plan: Any, function: Any, path: Path, other: Path, variant: str, *rest: Any) -> Paired:
@@ -227,7 +227,7 @@ def test_only_files_of_one_runtime_are_timed_against_each_other(
 def test_what_an_alternative_made_is_kept_until_something_changes(
     subject: Subject, evidence: Evidence, tmp_path: Path
 ) -> None:
-    """Another version of a package, other weights, or a file that is gone: it is made again."""
+    """Another package version, other weights or a missing file cause a new run."""
     subject.checkpoint.write_bytes(b"weights")
     path = tmp_path / "plain.onnx"
     path.write_bytes(b"model")
@@ -243,5 +243,5 @@ def test_what_an_alternative_made_is_kept_until_something_changes(
 
 
 def test_every_model_can_be_asked_for() -> None:
-    """The table of networks and the list of models do not part."""
+    """The table of networks and the list of models agree."""
     assert set(subjects.NAMES) == {subjects.MOBILENET, *nets.NETS}

@@ -1,4 +1,4 @@
-"""Publishing loses nothing: not to a second run, not to `--force`, and not where a run is killed."""
+"""Tests that publishing loses nothing: by a second run, `--force`, or a kill."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def left_beside(out: Path) -> list[str]:
 
 
 def generation(folder: Path) -> str:
-    """What the one export in a folder is called, every file of it in place; an empty string without one."""
+    """Return the name of the only complete export in a folder; an empty string without one."""
     if not (folder / MANIFEST).exists():
         return ""
     listed = json.loads((folder / MANIFEST).read_text())
@@ -61,7 +61,7 @@ def test_out_appears_whole_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("error", "left"), [(ValueError, ["out.export.log"]), (KeyboardInterrupt, [])])
 def test_a_failure_leaves_no_out(tmp_path: Path, error: type[BaseException], left: list[str]) -> None:
-    """What was not finished does not look whole; the frameworks' log stays, but not after Ctrl-C."""
+    """Unfinished exports do not look whole; the frameworks' log stays, except after Ctrl-C."""
 
     def fail() -> None:
         with staging.staging(tmp_path / "out", False) as stage:
@@ -103,12 +103,12 @@ REFUSED: dict[str, tuple[Callable[[Path], None], bool, str]] = {
     "a link to nothing, forced": (link_to_nothing, True, "is a link"),
     "files": (lambda out: out.joinpath("x").mkdir(parents=True), False, r"not empty.*holds x"),
 }
-"""What lies where OUT is to be, whether --force is given, and what the refusal says."""
+"""What is in OUT's place, whether --force is given, and the words of the refusal."""
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_place_that_cannot_be_taken_is_refused_before_the_work(tmp_path: Path, case: str) -> None:
-    """Nothing of the user's is touched, and no hour is spent first."""
+    """The user's files are untouched, and no hour is spent first."""
     lay, force, words = REFUSED[case]
     lay(tmp_path / "out")
     before = sorted(p.name for p in tmp_path.rglob("*"))
@@ -119,7 +119,7 @@ def test_a_place_that_cannot_be_taken_is_refused_before_the_work(tmp_path: Path,
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_place_that_was_taken_during_the_run_is_refused(tmp_path: Path, case: str) -> None:
-    """The second of two runs refuses at publishing as it would have at the start."""
+    """The second of two runs is refused when it publishes."""
     lay, force, words = REFUSED[case]
 
     def run() -> None:
@@ -134,7 +134,7 @@ def test_a_place_that_was_taken_during_the_run_is_refused(tmp_path: Path, case: 
 
 
 def test_of_two_runs_into_one_folder_the_first_stays(tmp_path: Path) -> None:
-    """Without --force nothing is replaced, whoever began earlier."""
+    """The first published run stays without --force, whoever began earlier."""
     out = tmp_path / "out"
 
     def second() -> None:
@@ -150,7 +150,7 @@ def test_of_two_runs_into_one_folder_the_first_stays(tmp_path: Path) -> None:
 
 
 def test_of_two_runs_with_force_the_last_stays(tmp_path: Path) -> None:
-    """Both may replace; nothing of the first one is left over."""
+    """The last run replaces the first completely."""
     out = tmp_path / "out"
     export_to(out, text="old")
     with staging.staging(out, True) as stage:
@@ -186,14 +186,14 @@ def test_a_faster_run_between_the_two_renames_is_replaced_too(
 
 
 def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OUT is put in place as a whole: a shell that stands in it would stand in nothing."""
+    """The current folder is refused, because OUT is renamed into place."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="current folder"):
         export_to(Path())
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    """`mkdir out` first is what people do."""
+    """An empty folder, as from `mkdir out`, is accepted."""
     (tmp_path / "out").mkdir()
     export_to(tmp_path / "out")
     assert (tmp_path / "out" / "a.pte").exists()
@@ -216,7 +216,7 @@ def test_force_replaces_an_earlier_export_and_keeps_the_rest(tmp_path: Path) -> 
 
 
 def test_force_does_not_overwrite_what_no_export_wrote(tmp_path: Path) -> None:
-    """A file in the way that no manifest lists is the user's."""
+    """A file that no manifest lists belongs to the user."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.pte").write_text("mine")
@@ -227,7 +227,7 @@ def test_force_does_not_overwrite_what_no_export_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../victim", "/etc/victim", "sub/../../victim", ".", ".."])
 def test_a_hostile_manifest_removes_nothing_outside(tmp_path: Path, name: str) -> None:
-    """--force reads an old manifest: its names are not trusted."""
+    """Names in an old manifest are not trusted by --force."""
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "victim").write_text("alive")
@@ -238,7 +238,7 @@ def test_a_hostile_manifest_removes_nothing_outside(tmp_path: Path, name: str) -
 
 
 def test_a_manifest_of_endless_depth_is_no_export(tmp_path: Path) -> None:
-    """It is the user's file, and in the way."""
+    """Such a file belongs to the user and prevents the export."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / MANIFEST).write_text("[" * 100_000)
     with pytest.raises(OutputError, match="in the way"):
@@ -246,7 +246,7 @@ def test_a_manifest_of_endless_depth_is_no_export(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
-    """ENOSPC anywhere in the run says what to do, and OUT does not appear."""
+    """ENOSPC anywhere in the run gives advice, and no OUT."""
 
     def fill() -> None:
         with staging.staging(tmp_path / "out", False):
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
-    """A running process holds a lock on its folder; in a container all runs have the same number."""
+    """A running process is recognised by the lock on its folder, not by its number."""
     (tmp_path / f".out.partial-{os.getpid()}" / "work").mkdir(parents=True)
     with held.folder(tmp_path, ".out.partial-") as running:
         export_to(tmp_path / "out")
@@ -267,13 +267,13 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_parent_that_does_not_exist_is_made(tmp_path: Path) -> None:
-    """`-o builds/today` works at once."""
+    """Parents such as in `-o builds/today` are created."""
     export_to(tmp_path / "builds" / "today")
     assert (tmp_path / "builds" / "today" / MANIFEST).exists()
 
 
 def test_a_file_half_written_by_a_killed_run_is_removed(tmp_path: Path) -> None:
-    """`bench` writes the manifest again; what it left when it was killed goes with the next write."""
+    """The next write of `bench` removes what a killed one left."""
     (tmp_path / f".{MANIFEST}.partial-{os.getpid()}").write_text("half")
     write_text(tmp_path / MANIFEST, "whole")
     assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
@@ -283,7 +283,7 @@ class TestScratch:
     def test_what_a_killed_run_left_in_the_temporary_folder_goes(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With the next run of the same purpose, and never a running one's."""
+        """The next run of the same purpose removes it, but never a running one's."""
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         (tmp_path / "export-mobile-verify-killed" / "zip").mkdir(parents=True)
         with held.scratch("verify") as first, held.scratch("verify") as second:
@@ -321,12 +321,12 @@ for step in range(1, 100):
     if os.waitpid(child, 0)[1] == 0:
         break
 """
-"""Kills a publishing process before its first, second, … change of the file system, until one ends whole."""
+"""Kills a publishing process before each change of the file system in turn, until one completes."""
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders 01, 02, …: each has OUT and what a run that was killed at that step left beside it."""
+    """Return folders 01, 02, …: each has OUT and the leftovers of a run killed at that step."""
     base = tmp_path_factory.mktemp("killed")
     out = base / "before" / "out"
     out.parent.mkdir()
@@ -346,7 +346,7 @@ def states(killed: Path, tmp_path: Path) -> list[Path]:
 
 class TestKilled:
     def test_one_export_is_whole_after_a_kill_at_any_step(self, killed: Path, tmp_path: Path) -> None:
-        """In OUT, or between two renames beside it; and the user's own files are somewhere, once."""
+        """A whole export is in OUT or next to it, and the user's files exist once."""
         for out in states(killed, tmp_path):
             places = [out, *out.parent.glob(".out.partial-*/earlier")]
             assert any(generation(place) for place in places), out
@@ -354,7 +354,7 @@ class TestKilled:
             assert len(list(out.parent.rglob("more.txt"))) == 1, out
 
     def test_the_next_forced_run_goes_on(self, killed: Path, tmp_path: Path) -> None:
-        """OUT is the next run's, with the user's files, and nothing is left beside it."""
+        """OUT is the next run's, with the user's files and no leftovers."""
         for out in states(killed, tmp_path):
             export_to(out, force=True, files=("c.pte",), text="next")
             assert generation(out) == "next", out
@@ -364,7 +364,7 @@ class TestKilled:
             assert left_beside(out) == [], out
 
     def test_the_next_run_without_force_finds_an_export(self, killed: Path, tmp_path: Path) -> None:
-        """OUT is whole again before it is refused."""
+        """OUT is restored before it is refused."""
         for out in states(killed, tmp_path):
             with pytest.raises(OutputError, match="not empty"):
                 export_to(out)
@@ -375,7 +375,7 @@ class TestKilled:
     def test_a_folder_that_was_filled_since_is_not_mixed_with_the_export(
         self, killed: Path, tmp_path: Path
     ) -> None:
-        """The export that was moved aside stays there, and the message says where."""
+        """The export that was moved aside stays there, and the message names the place."""
         (out,) = (out for out in states(killed, tmp_path) if not out.exists())
         out.mkdir()
         (out / "mine.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""Waits for what becomes true sooner or later, however busy the machine is."""
+"""Wait for a condition, however busy the machine is."""
 
 from __future__ import annotations
 

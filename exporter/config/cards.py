@@ -34,8 +34,8 @@ class CheckpointTable(Table):
     path: Text
     """The path relative to the card, or to the package's folder where `package` is given."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    """Of the file. Its first eight or more digits, which the names of published files end with, tell a wrong
-    file; all 64 also tell one made to look right."""
+    """The file's SHA-256. Its first eight or more digits, with which published files' names end, reveal a
+    wrong file; all 64 also reveal a forged one."""
     package: Text | None = None
     """The Python package that holds the file."""
     get: Text | None = None

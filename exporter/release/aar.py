@@ -30,7 +30,7 @@ coreLibraryDesugaringEnabled=false
 """
 """The file that the Android Gradle Plugin 8 writes for a library without requirements."""
 MIN_SDK = 21
-"""Without it, the manifest merger assumes 1 and adds the permissions that such old apps had implicitly."""
+"""The minimum SDK. A merger without one assumes 1, and adds the permissions that old apps had implicitly."""
 JAR_MANIFEST_NAME = "META-INF/MANIFEST.MF"
 JAR_MANIFEST = b"Manifest-Version: 1.0\r\n\r\n"
 

@@ -16,7 +16,7 @@ def checkpoint(tensors: dict[str, torch.Tensor], sha256: str = "0" * 64) -> Chec
 
 
 def state(name: str, **arguments: Any) -> dict[str, torch.Tensor]:
-    """The state_dict of a torchvision network, its weights small seeded positive noise."""
+    """Return the state_dict of a torchvision network, its weights small seeded positive noise."""
     module = skeleton.construct(name, arguments)
     generator = torch.Generator().manual_seed(0)
     return {

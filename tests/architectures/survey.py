@@ -79,7 +79,7 @@ def _records(
 
 
 def option_variants(name: str, builder: Callable[..., torch.nn.Module]) -> list[dict[str, bool]]:
-    """The settings of a builder that change which tensors its network has."""
+    """Return the settings of a builder that change which tensors its network has."""
     import inspect
 
     if name in AUX_LOGITS:
@@ -90,7 +90,7 @@ def option_variants(name: str, builder: Callable[..., torch.nn.Module]) -> list[
 
 
 def shapes(name: str, **arguments: Any) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of a network's state_dict."""
+    """Return key -> shape of a network's state_dict."""
     module = skeleton.construct(name, arguments)
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
@@ -100,7 +100,7 @@ def _same(first: str, second: str, options: dict[str, bool]) -> bool:
 
 
 def _patterns(name: str, options: dict[str, bool], classes: int) -> dict[str, list[int | str]]:
-    """A network's shapes, with symbols for the sizes that follow from the user's own data."""
+    """Replace the sizes that follow from the user's own data by symbols."""
     module = skeleton.construct(name, {**options, "num_classes": classes})
     patterns: dict[str, list[int | str]] = {key: list(t.shape) for key, t in module.state_dict().items()}
     _mark(patterns, shapes(name, **options, num_classes=classes + 1), "classes")

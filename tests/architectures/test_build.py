@@ -21,7 +21,7 @@ def trained_mobilenet() -> Path:
 
 
 def prepared(image: np.ndarray, how: Preprocessing) -> torch.Tensor:
-    """The photo as the network takes it."""
+    """Return the photo as the network takes it."""
     photo = Image.fromarray(image)
     scale = how.resize / min(photo.size)
     photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR)
@@ -66,7 +66,7 @@ CHANGED = [
 
 @pytest.mark.parametrize(("name", "arguments", "note"), CHANGED)
 def test_changed_networks_are_inferred_and_run(name: str, arguments: dict[str, Any], note: str) -> None:
-    """With other classes, heads or image sizes the network is found, says why, and has the given weights."""
+    """A network with other classes, heads or image sizes is identified, explained, and has its weights."""
     tensors = state(name, **arguments)
     model = build(checkpoint(tensors))
     assert model.architecture == f"torchvision/{name}"
@@ -152,14 +152,14 @@ def test_vision_transformers_prefer_the_weights_of_their_size() -> None:
 
 
 def test_vision_transformers_of_an_odd_size() -> None:
-    """A ViT for a size nobody published scales the default weights' recipe."""
+    """A ViT of an unpublished size scales the default weights' preprocessing."""
     model = build(checkpoint(state("vit_b_32", image_size=128)))
     assert model.inputs[0].shape == (1, 3, 128, 128)
     assert model.preprocessing == Preprocessing(resize=146, crop=(128, 128))
 
 
 def test_positions_that_make_no_square() -> None:
-    """A position embedding of 20 patches belongs to no square image."""
+    """A position embedding of 20 patches fits no square image and is refused."""
     tensors = state("vit_b_32")
     tensors["encoder.pos_embedding"] = torch.rand(1, 21, 768)
     with pytest.raises(ArchitectureError, match="20 patches, which make no square image"):
@@ -174,7 +174,7 @@ def test_positions_that_make_no_square() -> None:
     ],
 )
 def test_old_spellings_still_match(name: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-    """Keys as torchvision's published files still spell them are respelt, and that is told."""
+    """Old keys of torchvision's published files are renamed, with a note."""
     tensors = {}
     for key, tensor in state(name).items():
         for today, then in zip(old, new, strict=True):
@@ -221,7 +221,7 @@ def test_transform_input_of_the_published_file() -> None:
 
 
 def test_auxiliary_head_can_be_dropped() -> None:
-    """aux_loss=false leaves the training head and its output out."""
+    """The argument aux_loss=false leaves out the training head and its output."""
     model = build(checkpoint(state("fcn_resnet50", aux_loss=True)), arch_args={"aux_loss": "false"})
     assert not any(key.startswith("aux_classifier") for key in model.module.state_dict())
     assert any("left out, as asked" in note for note in model.notes)
@@ -251,7 +251,7 @@ def without(key: str) -> dict[str, torch.Tensor]:
     ids=["missing", "extra", "transposed", "unknown", "empty"],
 )
 def test_unknown_weights_name_the_closest(tensors: dict[str, torch.Tensor], parts: tuple[str, ...]) -> None:
-    """Weights of no known network: the closest candidates, the first keys that differ, and --arch to try."""
+    """The refusal names the closest networks, the first differing keys, and --arch."""
     with pytest.raises(ArchitectureError) as caught:
         build(checkpoint(tensors))
     for part in parts:
@@ -308,7 +308,7 @@ def test_builder_arguments_reach_networks_outside_the_index() -> None:
     ],
 )
 def test_wrong_arguments_are_explained(arguments: dict[str, Any], message: str) -> None:
-    """What the user got wrong is said together with what would be right."""
+    """The refusal names the wrong argument and what would be right."""
     with pytest.raises(UsageError) as caught:
         build(checkpoint(state("resnet18")), **arguments)
     assert message in str(caught.value)

@@ -45,7 +45,7 @@ number = 3
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's project in the current directory; what importing it leaves behind is undone."""
+    """Make a user's project in the current directory; undo the effects of importing it."""
     modules, path = set(sys.modules), list(sys.path)
     folder = tmp_path / "mypkg"
     folder.mkdir()
@@ -184,7 +184,7 @@ def test_two_inputs_by_position_and_by_name() -> None:
     ],
 )
 def test_wrong_shapes_are_explained(asked: tuple[TensorSpec, ...], message: str) -> None:
-    """Too few, half-named, doubled or unknown inputs are usage errors that name forward's."""
+    """Too few, half-named, doubled or unknown inputs are refused with forward's names."""
     with pytest.raises(UsageError) as caught:
         digits(input_shapes=asked)
     assert message in str(caught.value)
@@ -204,7 +204,7 @@ def test_preprocessing_of_a_users_photo_network() -> None:
 
 
 def test_preprocessing_of_other_inputs_is_refused() -> None:
-    """--preprocess for inputs that are no photo is a usage error, not ignored."""
+    """Preprocessing for inputs that are no photo is a usage error."""
     shapes = (TensorSpec("", (1, 32)), TensorSpec("", (1, 32)))
     with pytest.raises(UsageError, match="are for one photo input"):
         digits(input_shapes=shapes, preprocess="unit")

@@ -14,7 +14,7 @@ ENTRIES = index.entries()
 
 
 def filled(entry: Entry, **sizes: int) -> dict[str, Shape]:
-    """The shapes of the entry's network for these numbers of classes, channels and positions."""
+    """Return the network's shapes for these numbers of classes, channels and positions."""
     bound = {**SIZES, **sizes}
     return {
         key: tuple(bound[size] if isinstance(size, str) else size for size in shape)
@@ -28,7 +28,7 @@ def by_name(name: str) -> Entry:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
 def test_every_network_is_told_apart(entry: Entry) -> None:
-    """A network's own shapes fit it, and no other entry, whatever its classes, channels and image size."""
+    """Whatever its classes, channels and image size, a network fits its own entry only."""
     shapes = filled(entry)
     assert [e.title for e in ENTRIES if e.compare(shapes).exact] == [entry.title]
     match = index.identify(shapes)
@@ -65,7 +65,7 @@ def test_published_hashes_are_unique() -> None:
 
 
 def test_counters_may_be_missing() -> None:
-    """Files from before PyTorch 1.0, without num_batches_tracked, match."""
+    """Files from before PyTorch 1.0, which lack num_batches_tracked, match."""
     shapes = {k: s for k, s in filled(by_name("resnet18")).items() if not k.endswith("num_batches_tracked")}
     match = index.identify(shapes)
     assert match is not None
@@ -73,7 +73,7 @@ def test_counters_may_be_missing() -> None:
 
 
 def changed(**changes: Shape | None) -> dict[str, Shape]:
-    """resnet18's shapes with tensors added, replaced or (None) removed; "__" stands for a dot."""
+    """Return resnet18's shapes with tensors added, replaced or (None) removed; "__" stands for a dot."""
     shapes = filled(by_name("resnet18"), classes=1000, channels=3)
     for name, shape in changes.items():
         key = name.replace("__", ".")
@@ -99,7 +99,7 @@ def changed(**changes: Shape | None) -> dict[str, Shape]:
     ],
 )
 def test_one_wrong_tensor_is_named(shapes: dict[str, Shape], sentence: str) -> None:
-    """One tensor missing, too many, transposed, contradictory or empty: no match, and the key is named."""
+    """Any wrong tensor prevents the match, and its key is named."""
     assert index.identify(shapes) is None
     nearest = index.near_misses(shapes)[0]
     assert nearest.title == "torchvision/resnet18"
@@ -115,7 +115,7 @@ def test_near_misses_are_ranked() -> None:
 
 
 def test_long_summaries_are_cut() -> None:
-    """Three differences are told, and how many more there are."""
+    """Three differences are named, and the others are counted."""
     comparison = by_name("resnet18").compare({})
     assert comparison.summary().count("missing") == 3
     assert comparison.summary().endswith("; and 99 more")

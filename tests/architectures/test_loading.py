@@ -1,4 +1,4 @@
-"""Weights load wherever PyTorch loads them, and further where the tensors alone decide."""
+"""Tests that weights load wherever PyTorch loads them, and in more cases that the tensors decide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ old_spectral_norm: Any = nn.utils.spectral_norm
 
 
 class Inner(nn.Module):
-    """Names that wrappers use too: everything lies under `model.`."""
+    """All names are under `model.`, a prefix that wrappers use, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Inner(nn.Module):
 
 
 class Outer(nn.Module):
-    """`model.model.`, of which nothing may be cut."""
+    """Names begin with `model.model.`, of which nothing may be cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Outer(nn.Module):
 
 
 class Modular(nn.Module):
-    """A submodule that is honestly called `module`."""
+    """A submodule is really named `module`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Modular(nn.Module):
 
 
 class Renaming(nn.Module):
-    """An old name is respelt by a pre-hook when the network is loaded."""
+    """A pre-hook renames an old name when the network is loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Renaming(nn.Module):
 
 
 class Migrating(nn.Module):
-    """Version 2 stores a weight doubled: what version 1 stored is doubled when it is loaded."""
+    """Version 2 stores a weight doubled; a weight of version 1 is doubled on loading."""
 
     _version = 2
 
@@ -92,7 +92,7 @@ class Migrating(nn.Module):
 
 
 class Growing(nn.Module):
-    """A queue takes the size that the file has; PyTorch would call that a mismatch."""
+    """A queue takes the file's size, which PyTorch would call a mismatch."""
 
     def __init__(self, size: int = 1) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Growing(nn.Module):
 
 
 class Remembering(nn.Module):
-    """What decides the answer is no tensor: it travels as extra state."""
+    """The outputs depend on extra state, which is no tensor."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Lazy(nn.Module):
 
 
 class Scalars(nn.Module):
-    """Buffers of no axis, of integers, and one that is not saved."""
+    """The network has scalar buffers, integer buffers, and one that is not saved."""
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Scalars(nn.Module):
 
 
 class Own(nn.Module):
-    """It loads itself, by a method of fewer arguments than PyTorch's."""
+    """The network loads itself, by a method with fewer arguments than PyTorch's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Scaled(nn.Module):
 
 
 def parametrized() -> nn.Module:
-    """Two parametrizations of one weight."""
+    """Make a weight with two parametrizations."""
     net = nn.Sequential(nn.Linear(4, 3))
     parametrize.register_parametrization(net[0], "weight", Scaled())
     parametrize.register_parametrization(net[0], "weight", Scaled())
@@ -197,7 +197,7 @@ NETWORKS: dict[str, Maker] = {
     "parametrizations": parametrized,
     "tied": tied,
 }
-"""Networks as they are trained; each is loaded again as PyTorch would."""
+"""Trained networks; each is loaded again as PyTorch would."""
 
 FRESH: dict[str, Maker] = {**NETWORKS, "growing": Growing, "extra state": Remembering, "scalars": Scalars}
 
@@ -244,7 +244,7 @@ def test_what_pytorch_takes_is_taken(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "net.backbone."])
 def test_wrapped_networks_are_found(tmp_path: Path, name: str, prefix: str) -> None:
-    """The same networks behind DDP, torch.compile, Lightning or a wrapper of the user's, and it is said."""
+    """Networks wrapped by DDP, torch.compile, Lightning or the user load with a note."""
     net, fresh = trained(NETWORKS[name]), FRESH[name]()
     state = net.state_dict()
     wrapped = type(state)((prefix + key, value) for key, value in state.items())
@@ -276,7 +276,7 @@ def test_a_network_that_loads_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2, None])
 def test_the_files_own_format_version_counts(tmp_path: Path, version: int | None) -> None:
-    """Old files are migrated by the network's own loader, new ones are not: as PyTorch decides."""
+    """The network's own loader migrates old files only, as PyTorch decides."""
     net = trained(Migrating)
     state = net.state_dict()
     if version is None:
@@ -291,7 +291,7 @@ def test_the_files_own_format_version_counts(tmp_path: Path, version: int | None
 
 
 def test_real_wrappers_together(tmp_path: Path) -> None:
-    """What torch.compile and an averaged model write, one around the other."""
+    """Files of torch.compile and an averaged model, one around the other, load."""
     net = trained(Outer)
     for wrapped in (compile_(net), AveragedModel(net), AveragedModel(compile_(net))):
         fresh = Outer()
@@ -300,7 +300,7 @@ def test_real_wrappers_together(tmp_path: Path) -> None:
 
 
 def wrapper(make: Maker) -> nn.Module:
-    """A network around a saved one."""
+    """Wrap a network around a saved one."""
 
     class Wrapper(nn.Module):
         def __init__(self) -> None:
@@ -314,7 +314,7 @@ def wrapper(make: Maker) -> nn.Module:
 
 
 def test_a_network_around_the_saved_one(tmp_path: Path) -> None:
-    """A wrapper around the network that was saved, and the other way round."""
+    """A wrapper loads the network that was saved without it, and the reverse."""
     net = trained(Inner)
     around = wrapper(Inner)
     notes = loaded(tmp_path, net.state_dict(), around)
@@ -327,7 +327,7 @@ def test_a_network_around_the_saved_one(tmp_path: Path) -> None:
 
 
 def test_two_parts_that_fit_are_not_chosen_between(tmp_path: Path) -> None:
-    """A student and a teacher of one kind are named, and the way to say which."""
+    """A student and a teacher of one kind are both named, with the option that decides."""
     both = {
         f"{part}.{key}": value
         for part in ("student", "teacher")
@@ -360,7 +360,7 @@ def normed(kind: str, name: str, dim: int | None = 0) -> nn.Module:
 def test_weight_norm_in_any_form(
     tmp_path: Path, stored: str, network: str, name: str, dim: int | None
 ) -> None:
-    """Weight norm by torch's old names, by parametrizations, or computed away: the answers are the same."""
+    """Old weight norm, parametrizations and plain weights give the same outputs."""
     net, fresh = trained(lambda: normed(stored, name, dim)), normed(network, name, dim)
     loaded(tmp_path, net.state_dict(), fresh)
     assert answers_alike(net, fresh, *NORMS[name][2])
@@ -373,7 +373,7 @@ def lstm(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize(("stored", "network"), [("old", "new"), ("new", "new")])
 def test_weight_norm_of_an_lstm(tmp_path: Path, stored: str, network: str) -> None:
-    """Weight norm of a weight that is not called `weight`."""
+    """Weight norm of a weight that is not named `weight` is converted."""
     net, fresh = trained(lambda: lstm(stored)), lstm(network)
     loaded(tmp_path, net.state_dict(), fresh)
     assert answers_alike(net, fresh, 2, 3, 4)
@@ -406,7 +406,7 @@ def test_pruned_weights_are_multiplied(tmp_path: Path) -> None:
 
 
 def test_quantisation_aware_training_leaves_float_weights(tmp_path: Path) -> None:
-    """The observers of fake-quantisation are left out, and it is said."""
+    """The observers of fake-quantisation are left out, with a note."""
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).train()
     torch_ao: Any = quantization
     net.qconfig = torch_ao.get_default_qat_qconfig("fbgemm")
@@ -437,7 +437,7 @@ def test_buffers_that_no_network_uses_are_left_out(tmp_path: Path, buffer: str) 
 
 
 def test_a_buffer_that_is_no_longer_saved(tmp_path: Path) -> None:
-    """What the network makes itself is left out where it is the same, and refused where it is not."""
+    """A computed buffer is left out where it is equal, and refused where it is not."""
     net, fresh = trained(lambda: Scalars(2)), Scalars()
     loaded(tmp_path, {**net.state_dict(), "ramp": torch.arange(3.0)}, fresh)
     assert answers_alike(net, fresh)
@@ -472,7 +472,7 @@ def test_other_tensors_are_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_missing_tensors_may_come_from_the_function(tmp_path: Path) -> None:
-    """With --weights-from-arch what the function made stays, and which is said."""
+    """The function's own tensors stay with --weights-from-arch, and are listed."""
     net, fresh = trained(Inner), trained(Inner)
     state = {k: v + 1 for k, v in net.state_dict().items() if not k.startswith("model.2.")}
     notes = loaded(tmp_path, {f"module.{k}": v for k, v in state.items()}, fresh, from_arch=True)
@@ -489,7 +489,7 @@ def ignoring(tmp_path: Path, state: object, *patterns: str) -> tuple[weights.Wei
 
 @pytest.mark.parametrize("pattern", ["aux.*", "module.aux.*", "*aux*"])
 def test_ignored_keys(tmp_path: Path, pattern: str) -> None:
-    """A pattern is matched against the stored and the bare name, and what it leaves out is said."""
+    """A pattern matches the stored and the bare name, and the ignored keys are listed."""
     net, fresh = trained(Inner), Inner()
     state = {f"module.{k}": v for k, v in {**net.state_dict(), "aux.w": torch.ones(1)}.items()}
     notes = loading.load(fresh, ignoring(tmp_path, state, pattern), "nets:make")
@@ -504,20 +504,20 @@ def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_eight_bit_integers_are_said(tmp_path: Path) -> None:
-    """PyTorch copies integers into float weights: so do we, and name them."""
+    """Integers copied into float weights, as PyTorch does, are listed."""
     state = {k: v.to(torch.int8) if k.endswith("0.weight") else v for k, v in Inner().state_dict().items()}
     assert any("8-bit integers" in note for note in loaded(tmp_path, state, Inner()))
 
 
 def test_the_factory_loads_so(tmp_path: Path) -> None:
-    """`--arch` goes the same way."""
+    """`--arch` loads weights in the same way."""
     net = trained(Outer)
     built = factory.build("tests.architectures.test_loading:Outer", read(tmp_path, net.state_dict()), {})
     assert answers_alike(net, built.module.eval())
 
 
 class LastChannels(nn.Module):
-    """A one-channel image in channels_last: sizes of 1 hide their strides."""
+    """A one-channel image in channels_last, whose sizes of 1 hide their strides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -536,7 +536,7 @@ def last_channels() -> nn.Module:
 
 
 def test_every_tensor_is_laid_out_plainly() -> None:
-    """A network kept in channels_last has the strides of C order afterwards, and the same answers."""
+    """A network in channels_last gets the strides of C order and keeps its outputs."""
     net = last_channels().eval()
     held = Checkpoint(Path("net.pt"), "0" * 64, "state_dict", net.state_dict())
     shape = (TensorSpec("", (1, 1, 8, 8)),)

@@ -1,4 +1,4 @@
-"""What tensors cannot prove of an inferred network is said, unless the file settles it."""
+"""Tests of warnings about what tensors cannot prove of an inferred network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stating(*stated: tuple[str, str], name: str = "resnet50", **options: Any) ->
 
 
 def test_an_inferred_network_is_doubted() -> None:
-    """Tensors alone: the published networks and the variants that they also fit, and how to check."""
+    """The warning names other published networks, variants, and how to check."""
     (warning,) = stating().warnings
     for part in ("timm's resnetaa50 and timm's resnetblur50", "stride", "pooling", "activation", "--arch"):
         assert part in warning
@@ -30,18 +30,18 @@ def test_an_inferred_network_is_doubted() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32"])
 def test_every_family_has_its_doubts(name: str) -> None:
-    """No inferred network comes without a word on what leaves no trace."""
+    """Every inferred network has a warning about what leaves no trace."""
     (warning,) = stating(name=name).warnings
     assert "leaves a trace" in warning
 
 
 def test_named_networks_are_not_doubted() -> None:
-    """What the user names is what it is."""
+    """A network that the user names has no warning."""
     assert stating(arch="torchvision/resnet50").warnings == ()
 
 
 def test_published_files_are_not_doubted() -> None:
-    """Torchvision's own file is known by its hash."""
+    """Torchvision's own file, known by its hash, has no warning."""
     (entry,) = index.named("resnet50")
     published = replace(checkpoint(state("resnet50")), sha256=entry.recipes[0].sha256_prefix.ljust(64, "0"))
     assert build(published).warnings == ()
@@ -51,13 +51,13 @@ def test_published_files_are_not_doubted() -> None:
     "text", ["resnet50", "ResNet50", "torchvision.models.resnet50", "timm/resnet50.a1_in1k"]
 )
 def test_the_files_own_name_settles_it(text: str) -> None:
-    """A file that names the network that was found leaves no doubt."""
+    """A file that names the inferred network has no warning."""
     assert stating(("args.arch", text)).warnings == ()
 
 
 @pytest.mark.parametrize("text", ["resnetaa50", "timm/resnetaa50.a1h_in1k", "resnetblur50"])
 def test_the_files_own_name_contradicts(text: str) -> None:
-    """A file that names another network with the same tensors is not taken for torchvision's."""
+    """A file that names another network with the same tensors is refused."""
     with pytest.raises(
         ArchitectureError, match=rf"'{text}' \(args\.arch\).*computes something else"
     ) as caught:
@@ -67,7 +67,7 @@ def test_the_files_own_name_contradicts(text: str) -> None:
 
 
 def test_another_name_is_part_of_the_warning() -> None:
-    """A name that nobody knows is passed on."""
+    """An unknown name is quoted in the warning."""
     (warning,) = stating(("args.arch", "my_dilated_net")).warnings
     assert "The file calls its network 'my_dilated_net' (args.arch)" in warning
 
@@ -100,7 +100,7 @@ def test_lookalikes_are_known_networks() -> None:
 
 @pytest.mark.parametrize("extra", ["total_ops", "layer1.0.total_params", "n_averaged"])
 def test_counters_do_not_hide_a_known_network(extra: str) -> None:
-    """What FLOP counters and averaging leave in a file is no part of the network."""
+    """Leftovers of FLOP counters and averaging are ignored."""
     model = build(checkpoint({**state("resnet18"), extra: torch.zeros(1)}))
     assert model.architecture == "torchvision/resnet18"
     assert any("left out" in note for note in model.notes)

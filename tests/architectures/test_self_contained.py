@@ -26,7 +26,7 @@ def resnet() -> torch.nn.Module:
 
 
 def test_exported_program_keeps_its_shapes() -> None:
-    """A torch.export file runs as it is, at the shapes it was exported with."""
+    """A torch.export file runs unchanged, at the shapes it was exported with."""
     net, example = nets.TwoInTwoOut().eval(), (torch.rand(1, 32), torch.rand(1, 32))
     program = torch.export.export(net, example)
     model = build(holding("exported_program", program.module(), example))
@@ -73,7 +73,7 @@ def test_torchscript_of_an_unknown_network_asks_for_shapes() -> None:
 
 
 def test_pickled_module_is_named_after_its_class() -> None:
-    """A whole pickled module is used as it is, in eval mode, and called by its class."""
+    """A whole pickled module is used unchanged in eval mode, and named by its class."""
     model = build(
         holding("pickled_module", nets.TinyCnn().train()), input_shapes=(TensorSpec("", (1, 1, 8, 8)),)
     )
@@ -82,13 +82,13 @@ def test_pickled_module_is_named_after_its_class() -> None:
 
 
 def test_named_architecture_takes_the_modules_tensors() -> None:
-    """--arch rebuilds the network with the tensors of a self-contained file."""
+    """The option --arch rebuilds the network with the tensors of a self-contained file."""
     model = build(holding("torchscript", torch.jit.script(resnet())), arch="torchvision/resnet18")
     assert model.architecture == "torchvision/resnet18"
     assert type(model.module).__name__ == "ResNet"
 
 
 def test_arguments_for_a_fixed_network_are_refused() -> None:
-    """--arch-arg for a file that brings its own network is a usage error, not ignored."""
+    """The option --arch-arg is refused for a file that holds its own network."""
     with pytest.raises(UsageError, match="--arch-arg has no effect"):
         build(holding("pickled_module", nets.TinyCnn()), arch_args={"width": "3"})

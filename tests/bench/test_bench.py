@@ -1,4 +1,4 @@
-"""What `bench` does around the harness: what is measured, what a verdict needs, what the manifest becomes."""
+"""Tests of `bench` around the harness: selection, verdicts, and the manifest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NEAR = latency(15.0, verdict="inconclusive")
 
 
 def measured(**latencies: DeviceLatency) -> Report:
-    """The sample export with latencies written into it, by artifact (dashes as underscores)."""
+    """Return the sample export with latencies, by artifact (dashes as underscores)."""
     by_name = {name.replace("_", "-"): (item,) for name, item in latencies.items()}
     return bench.updated(sample.report(), by_name, {}, 15.0)
 
@@ -61,22 +61,22 @@ def written(report: Report, folder: Path) -> Report:
 
 
 class TestManifest:
-    """What a device said survives the file, and no lie does."""
+    """Latencies survive the file, and contradictions do not."""
 
     def test_a_report_restored_from_its_manifest_gives_the_same_manifest(self, tmp_path: Path) -> None:
-        """Nothing the page shows is lost."""
+        """Nothing that the page shows is lost."""
         report = measured(executorch_xnnpack_int8=SLOW, onnx_fp32=SIMULATED)
         assert manifest.dump(written(report, tmp_path)) == manifest.dump(report)
 
     def test_the_page_is_the_same_from_the_manifest(self, tmp_path: Path) -> None:
-        """Bench draws the page again without the export."""
+        """Bench can draw the page without the export."""
         report = measured(executorch_xnnpack_int8=SLOW)
         assert html.render(written(report, tmp_path), sample.outputs()) == html.render(
             report, sample.outputs()
         )
 
     def test_the_fields_of_the_contract(self) -> None:
-        """Scripts read these, in this order; additions come after."""
+        """Fields that scripts read come first, in a fixed order."""
         rows = json.loads(manifest.dump(measured(executorch_xnnpack_int8=SLOW)))["artifacts"]
         row = next(r["device_latency"] for r in rows if r["name"] == "executorch-xnnpack-int8")
         assert list(row)[:10] == [
@@ -108,7 +108,7 @@ class TestManifest:
     def test_a_latency_that_contradicts_itself_is_refused(
         self, change: dict[str, Any], words: str, tmp_path: Path
     ) -> None:
-        """Each is one message that says why."""
+        """Each contradiction gives one message with the reason."""
         content = json.loads(manifest.dump(measured(executorch_xnnpack_int8=latency())))
         row = next(a for a in content["artifacts"] if a["name"] == "executorch-xnnpack-int8")
         row["device_latency"] |= change
@@ -122,7 +122,7 @@ class TestManifest:
     def test_a_budget_verdict_without_a_phone_is_refused(
         self, claim: str, claimed: DeviceLatency | None, tmp_path: Path
     ) -> None:
-        """Nothing but a real phone's measurement of the chosen artifact decides."""
+        """Only a real phone's measurement of the chosen artifact gives a verdict."""
         report = measured(executorch_xnnpack_int8=claimed) if claimed else sample.report()
         content = json.loads(manifest.dump(report))
         content["verdict"]["budget"] = claim
@@ -132,7 +132,7 @@ class TestManifest:
 
 
 class TestVerdict:
-    """Of the chosen artifact, from phones only."""
+    """Phones that measured the chosen artifact give the verdict."""
 
     @pytest.mark.parametrize(
         ("latencies", "expected"),
@@ -150,7 +150,7 @@ class TestVerdict:
         ],
     )
     def test_the_worst_phone_counts(self, latencies: tuple[DeviceLatency, ...], expected: str) -> None:
-        """Several devices: all of them must meet the budget; another budget's verdict is none."""
+        """All phones must meet the budget; a verdict for another budget does not count."""
         assert budget.budget_verdict(latencies, 15.0) == expected
 
     def test_it_follows_the_chosen_artifact(self) -> None:
@@ -159,7 +159,7 @@ class TestVerdict:
         assert measured(onnx_fp32=latency()).budget == "not_measured"
 
     def test_measuring_again_replaces_what_the_same_device_said(self) -> None:
-        """And keeps what others said."""
+        """Other devices' latencies stay."""
         once = measured(executorch_xnnpack_int8=SLOW)
         name = "executorch-xnnpack-int8"
         again = bench.updated(once, {name: (latency(), SIMULATED)}, {}, 15.0)
@@ -169,7 +169,7 @@ class TestVerdict:
 
 
 class TestChoice:
-    """Made again by the device, once it knows all candidates."""
+    """The device decides the choice once it has measured all candidates."""
 
     RUNNABLE = ("executorch-xnnpack-fp32", "executorch-xnnpack-int8", "onnx-fp32", "onnx-fp16")
 
@@ -178,48 +178,48 @@ class TestChoice:
         return measured(**(latencies | changes))
 
     def test_the_fastest_on_the_device_ships(self) -> None:
-        """Although another was faster here."""
+        """The device's fastest wins over this machine's."""
         report = self.everything()
         assert report.selected == "executorch-xnnpack-fp32"
         assert "10 ms p90, measured" in report.selection_reason
 
     def test_one_that_was_not_measured_leaves_the_choice(self) -> None:
-        """And the reason no longer says that no device has measured it."""
+        """The choice stays, but its reason no longer says that no device measured it."""
         report = replace(sample.report(), selection_reason=f"Fastest here; {select.UNMEASURED}.")
         now = bench.updated(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
         assert now.selected == report.selected
         assert "a device measured it (12 ms p90)" in now.selection_reason
 
     def test_simulated_figures_choose_nothing(self) -> None:
-        """However complete."""
+        """Simulated figures choose nothing, however complete they are."""
         latencies = {name.replace("-", "_"): SIMULATED for name in self.RUNNABLE}
         assert measured(**latencies).selection_reason == sample.report().selection_reason
 
     def test_different_phones_are_not_compared(self) -> None:
-        """One artifact on one phone, the others on another."""
+        """Latencies of different phones do not decide the choice."""
         assert self.everything(onnx_fp32=latency(serial="other")).selected == sample.report().selected
 
     def test_what_computes_something_else_does_not_ship(self) -> None:
-        """However fast."""
+        """Wrong outputs do not ship, however fast they are."""
         wrong = latency(1.0, verdict="fail", problem="Its largest error is 0.3.")
         assert self.everything(onnx_fp32=wrong).selected == "executorch-xnnpack-fp32"
 
 
 class TestSelection:
-    """What is measured when."""
+    """Options decide what is measured."""
 
     def test_the_chosen_one_by_default(self) -> None:
-        """One phone, one artifact, one minute."""
+        """The default measures only the chosen artifact."""
         selection = artifacts.selection(sample.report())
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-int8"]
 
     def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
-        """As for an export with --no-verify's opposite: passed, but not chosen."""
+        """The first passed artifact is measured when none was chosen."""
         selection = artifacts.selection(replace(sample.report(), selected=None))
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-fp32"]
 
     def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
-        """Nothing is left out silently."""
+        """Every artifact is measured or skipped with a reason."""
         selection = artifacts.selection(sample.report(), every=True)
         assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
         assert "no backend" in selection.skipped["executorch-vulkan-fp16"]
@@ -229,12 +229,12 @@ class TestSelection:
 
     @pytest.mark.parametrize("name", ["executorch-vulkan-fp16", "onnx-int8", "nonsense"])
     def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
-        """It says which can."""
+        """The message says which artifacts can be measured."""
         with pytest.raises(UsageError, match="These can: executorch-xnnpack-fp32"):
             artifacts.selection(sample.report(), name)
 
     def test_an_export_of_which_nothing_passed(self) -> None:
-        """There is nothing to push."""
+        """An export without a passed artifact is refused."""
         with pytest.raises(UsageError, match="Nothing of this export"):
             artifacts.selection(sample.nothing_passed())
 
@@ -256,10 +256,10 @@ FP32: Artifact = sample.artifacts()[0]
 
 
 class TestOutputs:
-    """What the device computed is held to the limits of the manifest."""
+    """A device's outputs must meet the manifest's limits."""
 
     def test_the_models_outputs_pass(self) -> None:
-        """With the error that float32 has."""
+        """The model's outputs pass with float32's error."""
         error, problem = outputs.judge(FP32, evidence(), [answers(), answers()], Limits())
         assert problem == ""
         assert error is not None
@@ -278,20 +278,20 @@ class TestOutputs:
         ],
     )
     def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
-        """In any launch."""
+        """Wrong outputs in any launch are a problem."""
         assert words in outputs.judge(FP32, evidence(), launches, Limits())[1]
 
     def test_the_manifests_limits_apply(self) -> None:
-        """An export that was held to looser limits is, on the device too."""
+        """Looser limits of an export apply on the device, too."""
         loose = Limits(fp32_max_error=0.1)
         assert outputs.judge(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1] == ""
 
 
 class TestFiles:
-    """Raw samples beside the manifest."""
+    """Raw samples are stored next to the manifest."""
 
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
-        """A serial comes from the device."""
+        """Hostile serials become plain and distinct file names."""
         names = [
             outputs.samples_file("onnx-fp32", s) for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
@@ -299,14 +299,14 @@ class TestFiles:
         assert all(n.startswith("device/onnx-fp32-") and n.count("/") == 1 and len(n) < 255 for n in names)
 
     def test_a_changed_artifact_is_not_pushed(self, tmp_path: Path) -> None:
-        """What is measured is what was exported."""
+        """Only the exported file is measured."""
         (tmp_path / str(FP32.file)).write_bytes(b"other")
         with pytest.raises(VerificationError, match="sha256 differs"):
             artifacts.bench_tasks(tmp_path, [FP32], evidence())
 
 
 def test_simulated_is_all_over_the_page() -> None:
-    """Nobody mistakes it for a phone's."""
+    """A simulated latency cannot be mistaken for a phone's."""
     page = html.render(measured(executorch_xnnpack_int8=SIMULATED), {})
     assert page.count("SIMULATED") >= 2
     assert "did not prove to be a phone" in page
@@ -315,14 +315,14 @@ def test_simulated_is_all_over_the_page() -> None:
 
 
 def test_the_budget_figure_follows_the_phone() -> None:
-    """First screen: the interval and which device."""
+    """The first screen shows the interval and the device."""
     page = html.render(measured(executorch_xnnpack_int8=SLOW), {})
     assert "over budget on the device: p90 19.8 to 20.2 ms, Galaxy S20 FE, SM8250, R58N" in page
 
 
 @pytest.mark.slow
 def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The real runner: exit 19, the model's own outputs, labelled everywhere, and OUT still holds."""
+    """The real runner exits with 19, outputs match, labels appear everywhere, and OUT still verifies."""
     build = pytest.importorskip("android_harness.build")
     try:
         build.find_runner("host", "executorch")

@@ -1,4 +1,4 @@
-"""`bench` from outside: exit codes, what the terminal says, what is left in OUT."""
+"""Tests of `bench` from outside: exit codes, printed texts, and files in OUT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHOSEN = "executorch-xnnpack-int8"
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An export whose artifacts are a word each: nothing at this seam runs them."""
+    """Make an export whose artifacts are one word each; nothing here runs them."""
     random = np.random.default_rng(1)
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
@@ -63,7 +63,7 @@ def digest(path: Path) -> str:
 def phone(
     serial: str, work: BenchTask, plan: BenchConfig, ms: Sequence[float], scale: float = 1.0, **about: Any
 ) -> Session:
-    """A real phone's session: a launch for each of `ms`; its outputs are the model's, times `scale`."""
+    """Return a real phone's session with a launch for each of `ms`; outputs are the model's times `scale`."""
     reference = np.random.default_rng(1).normal(0, 1, (4, 1, 10)).astype(np.float32) * np.float32(scale)
 
     def launch(index: int, middle: float) -> Launch:
@@ -85,7 +85,7 @@ def run(
     phones: Mapping[str, Mapping[str, Any] | Exception],
     *arguments: str,
 ) -> int:
-    """Run `bench OUT` on stand-ins that do what `phones` say: serial -> arguments of `phone`, or an error."""
+    """Run `bench OUT` on stand-ins: serial -> arguments of `phone`, or an error."""
 
     def answer(
         devices: Any, works: Sequence[BenchTask], plan: BenchConfig, **_: Any
@@ -110,7 +110,7 @@ FAST, OVER, CLOSE = [8.0] * 5, [20.0] * 5, [14.0, 14.5, 15.0, 15.5, 16.0]
 
 
 class TestExitCodes:
-    """What a script sees."""
+    """Scripts read the exit code."""
 
     @pytest.mark.parametrize(
         ("answer", "code", "word"),
@@ -133,7 +133,7 @@ class TestExitCodes:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """And the terminal, the manifest and the page say the same."""
+        """The terminal, the manifest and the page agree with the exit code."""
         assert run(out, monkeypatch, {"R58N": answer}) == code
         output = capsys.readouterr()
         assert word in output.out
@@ -145,7 +145,7 @@ class TestExitCodes:
     def test_wrong_outputs_fail_with_the_reason(
         self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """However fast."""
+        """Wrong outputs fail, however fast they are."""
         assert run(out, monkeypatch, {"R58N": {"ms": FAST, "scale": -1.0}}) == 17
         reason = f"{CHOSEN}: It reaches -6.0 dB SQNR"
         assert reason in capsys.readouterr().out
@@ -159,7 +159,7 @@ class TestExitCodes:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """Whichever came first; both are shown and kept."""
+        """The worst phone decides in any order; both are shown and stored."""
         known = {"a": {"ms": FAST}, "b": {"ms": OVER}}
         assert run(out, monkeypatch, {serial: known[serial] for serial in order}) == 17
         output = capsys.readouterr().out
@@ -171,7 +171,7 @@ class TestExitCodes:
     def test_one_phone_that_fails_does_not_take_the_others_figures(
         self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """They are written, and the exit code is the failure's."""
+        """The other's figures are written, and the exit code is the failure's."""
         gone = harness.Disconnected("It went away.", "Plug it in.")
         assert run(out, monkeypatch, {"a": {"ms": FAST}, "b": gone}) == 16
         output = capsys.readouterr()
@@ -182,7 +182,7 @@ class TestExitCodes:
     def test_nothing_is_written_when_nothing_was_measured(
         self, out: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The manifest is what it was."""
+        """The manifest is unchanged."""
         before = (out / "manifest.json").read_bytes()
         gone = harness.NotReadyError("The battery is at 3 %.", "Charge it.")
         assert run(out, monkeypatch, {"a": gone}) == 15
@@ -191,7 +191,7 @@ class TestExitCodes:
 
     @pytest.mark.parametrize("launches", ["0", "2"])
     def test_an_interval_takes_three_launches(self, launches: str, out: Path) -> None:
-        """Of two it is their distance."""
+        """Fewer than three launches are refused: an interval of two is only their distance."""
         with pytest.raises(SystemExit) as caught:
             main(["bench", str(out), "--launches", launches])
         assert caught.value.code == 2
@@ -204,7 +204,7 @@ def row(listed: Manifest) -> Any:
 
 
 def shown(width: int, *latencies: DeviceLatency) -> str:
-    """The terminal's words on latencies of one artifact with a long name."""
+    """Return the terminal's text about latencies of one artifact with a long name."""
     console = Console(file=io.StringIO(), width=width)
     report = measured(executorch_xnnpack_int8=latencies[0])
     tables.print_bench(report, [(CHOSEN, item) for item in latencies], {}, {}, console)
@@ -212,12 +212,12 @@ def shown(width: int, *latencies: DeviceLatency) -> str:
 
 
 class TestTerminal:
-    """What a person sees."""
+    """People read the terminal."""
 
     @pytest.mark.parametrize("width", [80, 120])
     @pytest.mark.parametrize("serial", ["R58N", "127.0.0.1:36941", "adb-R5CR30ABCDE-x._adb-tls-connect._tcp"])
     def test_a_row_is_one_line(self, serial: str, width: int) -> None:
-        """At any width from 80 on: the artifact, its figures, the evidence and the verdict."""
+        """Artifact, figures, evidence and verdict fit one line at any width from 80 on."""
         (line,) = (
             line
             for line in shown(
@@ -252,25 +252,25 @@ class TestTerminal:
     def test_each_kind_of_evidence(
         self, measurement: DeviceLatency, words: list[str], never: list[str]
     ) -> None:
-        """Nobody mistakes one for the other."""
+        """The kinds of evidence cannot be confused."""
         output = " ".join(shown(80, measurement).split())
         assert all(word in output for word in words), output
         table = output.split("Budget")[0]
         assert not any(word in table for word in never), output
 
     def test_a_very_fast_model_loses_no_word(self) -> None:
-        """Its figures are the widest: 0.00712 ms."""
+        """The widest figures, such as 0.00712 ms, are shown in full."""
         tiny = replace(HOST, p50_ms=0.00651, p90_ms=0.00712, p90_ci_ms=(0.00651, 0.00799), p99_ms=0.00811)
         output = shown(80, tiny)
         assert "…" not in output
         assert all(word in output for word in ("0.00712", "0.00799", "HOST", "NOT MEASURED"))
 
     def test_the_budget_is_said_once(self) -> None:
-        """Not measured is one line, not three."""
+        """An unmeasured budget is one line, not three."""
         assert shown(80, SIMULATED).count("Budget") == 1
 
     def test_each_device_is_described_above_its_table(self) -> None:
-        """Serial, model, SoC, Android, runtime, threads, power."""
+        """The line has serial, model, SoC, Android, runtime, threads and power."""
         about = {"chip": "snapdragon865", "android": "12", "runtime": "executorch 1.4.1", "threads": 4}
         slow = replace(SLOW, device={**SLOW.device, **about, "power": "usb"})
         output = shown(120, slow, latency(serial="other"))
@@ -285,13 +285,13 @@ class TestTerminal:
         )
 
     def test_flags_of_several_launches_are_one_line(self) -> None:
-        """The manifest keeps each."""
+        """The terminal groups flags that the manifest lists one by one."""
         flags = tuple(f"spread: launch {n}: p90 is 1.{n}5 times p50" for n in range(3))
         output = shown(80, replace(NEAR, flags=flags))
         assert f"{CHOSEN}: spread: launches 0, 1, 2: p90 is 1.05-1.25 times p50" in " ".join(output.split())
 
     def test_a_choice_that_was_not_measured_is_said(self) -> None:
-        """--artifact measures another one: its verdict is not the export's."""
+        """The verdict of --artifact is not that of the chosen artifact."""
         console = Console(file=io.StringIO(), width=100)
         tables.print_bench(sample.report(), [("onnx-fp32", latency())], {}, {}, console)
         assert f"{CHOSEN} is chosen, but was not measured now." in console.file.getvalue()  # type: ignore[attr-defined]
@@ -301,7 +301,7 @@ class TestTerminal:
 def test_export_and_bench_in_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`export CKPT … --bench --device host`: one command, the real runner, exit 19."""
+    """`export CKPT … --bench --device host` runs the real runner and exits with 19."""
     monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' load is no reason to wait
     try:
         build.find_runner("host", "executorch")

@@ -1,4 +1,4 @@
-"""The doctor: real probes, and no single broken framework that stops it."""
+"""Tests of the doctor: probes are real, and no broken framework stops it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEALTHY = {
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> dict[str, Probe]:
-    """Answers of a machine where everything works; change one to see what the doctor says."""
+    """Return the answers of a machine where everything works."""
     answers = {name: HEALTHY.get(name, Probe({})) for name in framework_checks.IMPORTS}
     monkeypatch.setattr(examine, "run_probe", lambda name, _timeout: answers[name])
     return answers
@@ -43,7 +43,7 @@ def findings() -> dict[str, Finding]:
 
 
 def fake_framework(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    """A module that stands for a framework and behaves badly when imported."""
+    """Make a module that stands for a framework and misbehaves on import."""
     (folder / "fake_framework.py").write_text(source)
     monkeypatch.setitem(framework_checks.IMPORTS, "fake", "fake_framework")
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -74,7 +74,7 @@ def test_a_broken_framework_is_an_answer(
 
 
 def test_a_framework_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadline holds."""
+    """A hanging framework is killed at the deadline."""
     fake_framework(tmp_path, monkeypatch, "import time; time.sleep(60)")
     start = time.monotonic()
     assert "does not finish importing" in framework_checks.run_probe("fake", timeout_s=1).failure
@@ -99,7 +99,7 @@ def test_a_folder_named_like_a_framework_is_no_framework(
 
 @pytest.mark.slow
 def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real examination from another folder: everything the project pins is here, and XNNPACK executes."""
+    """Run from another folder, the examination finds all pinned packages, and XNNPACK executes."""
     monkeypatch.chdir(tmp_path)
     seen = findings()
     assert [f.what for f in seen.values() if f.state == "missing"] == []
@@ -121,13 +121,13 @@ def test_examining_imports_no_framework(healthy: dict[str, Probe], monkeypatch: 
 
 
 def test_a_healthy_machine_misses_nothing(healthy: dict[str, Probe]) -> None:
-    """Where all probes answer well, nothing needs fixing but what is optional."""
+    """Only optional findings need a fix when all probes are good."""
     assert {f.state for f in findings().values()} <= {"ok", "limited"}
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision", "executorch", "onnxruntime", "coremltools"])
 def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name: str) -> None:
-    """It is missing with a command that reinstalls it; the other packages are still ok."""
+    """Only the broken framework is missing, with a command that reinstalls it."""
     healthy[name] = Probe({}, "crashes when imported (SIGILL)")
     seen = findings()
     assert seen[name].state == "missing"
@@ -172,7 +172,7 @@ def test_what_a_probe_says_is_reported(
 def test_an_uninstalled_package_names_its_command(
     healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not installed: the pinned version, and how to get it."""
+    """The finding has the pinned version and the command that installs it."""
     version = metadata.version
 
     def without_onnx(name: str) -> str:
@@ -191,7 +191,7 @@ def test_an_uninstalled_package_names_its_command(
     [("2.13.0", "ok"), ("2.13.0+cpu", "ok"), ("2.12.1", "limited"), ("2.13.01", "limited")],
 )
 def test_versions_are_held_to_the_pin(monkeypatch: pytest.MonkeyPatch, installed: str, state: str) -> None:
-    """Another version than the tested one limits; a CPU build of it doesn't."""
+    """Another version is a limitation; a CPU build of the pinned one is not."""
     monkeypatch.setattr(metadata, "version", lambda _name: installed)
     assert examine._package("torch", "==2.13.0", Probe({})).state == state
 
@@ -224,7 +224,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_missing_samples_are_optional(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the demo's checkpoint exports still work; the command that brings it is named."""
+    """Exports work without the demo's checkpoint; the finding names the command that installs it."""
     nowhere = packaged.Packaged("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
     monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
     finding = findings()["Sample checkpoint"]
@@ -237,7 +237,7 @@ def phone_findings() -> dict[str, Finding]:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine on which nothing was done for a phone."""
+    """Simulate a machine that was not set up for phones."""
     monkeypatch.setattr(shutil, "which", lambda _name, path=None: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
@@ -246,7 +246,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
-    """Nothing of it ever means that an export cannot run."""
+    """No missing tool for phones means that an export cannot run."""
     by_title = phone_findings()
     assert {finding.state for finding in by_title.values()} == {"limited"}
     assert {title: finding.fix.split(",")[0] for title, finding in by_title.items()} == {
@@ -261,13 +261,13 @@ def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
 
 
 def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> None:
-    """One command tells everything."""
+    """One command examines exports and phones."""
     assert set(phone_findings()) <= set(findings())
 
 
 @pytest.mark.parametrize("name", extras.EXTRAS)
 def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which of its packages is not there, what needs it, and how to get it; other extras are as before."""
+    """The finding names the missing package, its use and its command; other extras are unaffected."""
     package = extras.EXTRAS[name].packages[-1]
     installed = {package_name for extra in extras.EXTRAS.values() for package_name in extra.packages} - {
         package
@@ -309,7 +309,7 @@ def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
 def test_the_ndk(
     revision: str | None, state: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder must hold a toolchain, of a version that knows C++20."""
+    """The folder must hold a toolchain whose version supports C++20."""
     if revision:
         (tmp_path / "build/cmake").mkdir(parents=True)
         (tmp_path / "build/cmake/android.toolchain.cmake").touch()
@@ -321,7 +321,7 @@ def test_the_ndk(
 
 
 def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is built, what is not, and the command for the rest."""
+    """The finding lists built and missing runners, and the command for the rest."""
 
     def find(target: str, backend: str) -> Path:
         if backend == "torchscript":

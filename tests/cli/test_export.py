@@ -1,4 +1,4 @@
-"""The command line from outside: exit codes, one message, no traceback."""
+"""Tests of the command line from outside: exit codes, one message, no traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import exports, nets
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The real program, as a user starts it."""
+    """Run the real program, as a user starts it."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
     command = [sys.executable, "-m", "exporter", *map(str, arguments)]
     return subprocess.run(
@@ -35,7 +35,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[i
 
 
 def test_every_error_has_an_exit_code_of_its_own() -> None:
-    """Scripts tell refusals apart by number, kinds of one apart by code; errors.py lists them in a tree."""
+    """Each kind of refusal has its exit code; related ones differ by their code."""
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ExportError)]
     codes = [c.exit_code for c in classes if c.__base__ in (Exception, errors.ExportError)]
     assert len(set(codes)) == len(codes)
@@ -44,7 +44,7 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
 
 
 def test_the_harness_exit_codes_are_its_own() -> None:
-    """One number, one meaning, in both packages; 1 is what nobody foresaw."""
+    """A number has one meaning in both packages; 1 is an unexpected error."""
     ours = {
         c.exit_code
         for c in vars(errors).values()
@@ -57,7 +57,7 @@ def test_the_harness_exit_codes_are_its_own() -> None:
 
 
 def test_help_answers_quickly_and_imports_no_framework() -> None:
-    """Half a second: nothing heavy is imported before it is needed."""
+    """The help imports no framework."""
     code = (
         "import sys; from exporter.cli import main\n"
         "try: main(['--help'])\n"
@@ -77,7 +77,7 @@ def test_the_version() -> None:
 
 @pytest.mark.parametrize("command", ["export", "bench", "devices", "inspect", "verify", "targets", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
-    """--help says what it does."""
+    """Every command has a help page."""
     result = run(command, "--help")
     assert result.returncode == 0
     assert "Usage" in result.stdout
@@ -113,14 +113,14 @@ def test_an_unknown_target_suggests_the_nearest(capsys: pytest.CaptureFixture[st
 def test_a_wrong_option_is_a_usage_error(
     options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 2 before any work starts, naming what was seen."""
+    """A wrong option exits with 2 before any work, and the message names its value."""
     code, message = fails(capsys, exports.checkpoint("cnn"), "--target", "snapdragon865", *options)
     assert code == 2
     assert words in message
 
 
 def test_a_checkpoint_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The first thing that goes wrong for a new user."""
+    """A missing checkpoint is reported by its path."""
     code, message = fails(capsys, tmp_path / "gone.ckpt", "--target", "iphone", "-o", tmp_path / "out")
     assert code == 3
     assert "does not exist" in message
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_
 def test_an_out_that_is_not_there(
     options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Exit 9 of every command that reads one, as the README says, with what it looked for."""
+    """Every command that reads OUT exits with 9, and says what it looked for."""
     code, message = fails(capsys, *options, tmp_path / "gone")
     assert code == 9
     assert "manifest.json does not exist" in message
@@ -148,7 +148,7 @@ def test_an_out_that_is_not_there(
 def test_out_that_holds_files_is_refused_before_any_work(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Exit 8, and what lies there is untouched."""
+    """The command exits with 8, and the files are untouched."""
     (tmp_path / "thesis.doc").write_text("mine")
     code, message = fails(capsys, exports.checkpoint("cnn"), "--target", "iphone", "-o", tmp_path)
     assert code == 8
@@ -157,7 +157,7 @@ def test_out_that_holds_files_is_refused_before_any_work(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    """And only --debug does."""
+    """Only --debug shows a traceback."""
     plain = run(tmp_path / "gone.ckpt", "--target", "iphone")
     traced = run(tmp_path / "gone.ckpt", "--target", "iphone", "--debug")
     assert "Traceback" not in plain.stderr
@@ -165,7 +165,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def damaged_checkpoints(folder: Path) -> dict[str, tuple[Path, int]]:
-    """File -> the exit code it must get."""
+    """Return file -> its expected exit code."""
     good = torch.load(exports.checkpoint("cnn"), weights_only=True)["state_dict"]
     cases: dict[str, object] = {
         "one missing": {k: v for k, v in good.items() if k != "head.bias"},
@@ -193,7 +193,7 @@ def damaged_checkpoints(folder: Path) -> dict[str, tuple[Path, int]]:
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the file holds: the right exit code, what was seen, no traceback, no OUT."""
+    """Any damage gives the right exit code and one message, no traceback and no OUT."""
     for name, (path, expected) in damaged_checkpoints(tmp_path).items():
         code, message = fails(
             capsys, path, "--target", "iphone", "--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8",
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.slow
 def test_inspect_says_what_is_in_the_file() -> None:
-    """Kind, network, parameters and FLOPs, for people and for machines."""
+    """Kind, network, parameters and FLOPs are printed as text and as JSON."""
     arguments: list[str | Path] = ["inspect", exports.checkpoint("cnn"), "--arch", "tests.nets:TinyCnn"]
     arguments += ["--input-shape", "1x1x8x8"]
     inspection = json.loads(run(*arguments, "--json").stdout)
@@ -218,7 +218,7 @@ def test_inspect_says_what_is_in_the_file() -> None:
 
 
 def test_targets_as_json_names_all_eight() -> None:
-    """Every phone the README promises."""
+    """The list has every phone that the README names."""
     listed = json.loads(run("targets", "--json").stdout)
     assert set(listed) == {
         "snapdragon865",
@@ -249,7 +249,7 @@ EXPORT = (
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     how: signal.Signals, after_s: float, tmp_path: Path
 ) -> None:
-    """Ctrl-C says so and leaves nothing, exit 130; after a kill the next run cleans up; OUT is never half."""
+    """Ctrl-C exits with 130 and leaves nothing; the run after a kill cleans up."""
     command = [sys.executable, "-m", "exporter", exports.checkpoint("cnn"), *EXPORT, "-o", tmp_path / "out"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
@@ -285,7 +285,7 @@ def test_ctrl_c_says_what_is_left(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing; of a night, what was finished."""
+    """The message says that nothing is left, or that the next start resumes the night."""
 
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
@@ -298,7 +298,7 @@ def test_ctrl_c_says_what_is_left(
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
-    """A real file system that fills up while artifacts are written."""
+    """A file system that fills up while artifacts are written gives one message."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
     small = tmp_path / "small"
@@ -318,7 +318,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_inspect_of_an_unknown_network_still_says_what_is_in_the_file() -> None:
-    """The contents and the nearest candidates are what someone needs to go on; the exit code says unknown."""
+    """The contents and the nearest networks are printed; the exit code says unknown."""
     result = run("inspect", exports.checkpoint("cnn"))
     assert result.returncode == 4
     assert "state_dict" in result.stdout

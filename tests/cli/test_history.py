@@ -1,4 +1,4 @@
-"""`export-mobile history`: list, show, export, prune and accept, as a user types them."""
+"""Tests of `export-mobile history`: list, show, export, prune and accept, as a user types them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANGED = 24
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A phone whose runtime was updated after 24 nights and became a tenth slower; and what lies around."""
+    """Store a phone that became a tenth slower with a runtime update after 24 nights, and some noise."""
     path = tmp_path / "history.sqlite"
     monkeypatch.setenv("EXPORT_MOBILE_HISTORY", str(path))
     monkeypatch.setenv("COLUMNS", "100")
@@ -49,7 +49,7 @@ def parsed(*arguments: str) -> Any:
 
 @pytest.mark.parametrize("command", [(), ("list",)])
 def test_it_lists_newest_first(place: Path, command: tuple[str, ...]) -> None:
-    """Without a word, too: sessions and gaps in one table, with what is to be said against them."""
+    """Sessions and gaps are one table with their problems, also without a subcommand."""
     lines = run(*command).splitlines()
     assert "SIMULATED, trend" in lines[2]
     assert "No device is ready" in "".join(lines[3:5])
@@ -57,7 +57,7 @@ def test_it_lists_newest_first(place: Path, command: tuple[str, ...]) -> None:
 
 
 class TestToldApart:
-    """Rows of a list that only a serial or a target tells apart."""
+    """Some rows of a list are distinguished only by a serial or a target."""
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,20 +71,20 @@ class TestToldApart:
         return run()
 
     def test_two_phones_of_one_model(self) -> None:
-        """By their serials; another phone needs none."""
+        """Their rows show serials; another phone's row does not."""
         output = self.listed({"serial": "one"}, {"serial": "two"}, {"serial": "three", "device_model": "X"})
         assert "Mi 10T Pro one" in output
         assert "Mi 10T Pro two" in output
         assert "three" not in output
 
     def test_two_targets(self) -> None:
-        """By the target."""
+        """Rows show the target when there are several."""
         output = self.listed({"target": "pixel8"}, {})
         assert "mobilenet_v2 for pixel8" in output
         assert "mobilenet_v2 for snapdragon865" in output
 
     def test_what_would_be_the_same_in_every_row(self) -> None:
-        """Is left out."""
+        """A value that all rows share is not shown."""
         output = self.listed({}, {})
         assert "R5CR30ABCDE" not in output
         assert "snapdragon865" not in output
@@ -110,18 +110,18 @@ class TestToldApart:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_every_filter_filters(place: Path, arguments: tuple[str, ...], count: int) -> None:
-    """As its help says."""
+    """Every filter does what its help says."""
     extra = () if "--newest" in arguments else ("--newest", "1000")
     assert len(parsed(*arguments, *extra)["sessions"]) == count
 
 
 def test_nothing_that_fits_is_said(place: Path) -> None:
-    """Rather than an empty table."""
+    """An empty result is a sentence instead of an empty table."""
     assert run("--model", "other", "--until", "2026-01-01") == "The history has nothing that fits.\n"
 
 
 def test_show_tells_what_changed(place: Path) -> None:
-    """Facts, the judgement, and the step with its cause."""
+    """`show` prints facts, the judgement, and the step with its cause."""
     output = " ".join(run("show", "key-27").split())
     assert "R5CR30ABCDE, Mi 10T Pro" in output
     assert "no baseline: 3 stable sessions" in output
@@ -130,7 +130,7 @@ def test_show_tells_what_changed(place: Path) -> None:
 
 
 def test_show_has_everything_for_machines(place: Path) -> None:
-    """Raw samples, judgement, change-points and their causes."""
+    """The JSON has raw samples, judgement, change-points and their causes."""
     shown = parsed("show", "key-27")
     assert shown["judgement"]["status"] == "no_baseline"
     assert shown["changes"][0]["causes"][0]["kind"] == "tool"
@@ -139,7 +139,7 @@ def test_show_has_everything_for_machines(place: Path) -> None:
 
 
 def test_prune_first_only_says(place: Path) -> None:
-    """Then, with --yes, it does."""
+    """`prune` only reports without --yes."""
     output = run("prune", "--keep-newest", "5")
     assert "Would delete 14 of 31 sessions, 2026-01-01 to 2026-01-14" in output
     assert "11 as old stay" in output
@@ -150,33 +150,33 @@ def test_prune_first_only_says(place: Path) -> None:
 
 
 def test_prune_needs_a_rule(place: Path) -> None:
-    """What to keep is the user's to say."""
+    """`prune` refuses to run without a rule."""
     with pytest.raises(UsageError, match="No rule says what to keep"):
         run("prune", "--yes")
 
 
 def test_samples_alone_are_forgotten(place: Path) -> None:
-    """And the sessions are still listed."""
+    """Sessions whose samples were deleted are still listed."""
     assert "Would delete the raw samples of 29 of 31" in run("prune", "--keep-newest", "1", "--samples-only")
 
 
 @pytest.mark.parametrize("name", ["all.csv", "all.parquet"])
 def test_sessions_are_exported(place: Path, tmp_path: Path, name: str) -> None:
-    """With the filters of a list."""
+    """The export takes the filters of the list."""
     assert run("export", str(tmp_path / name), "--evidence", "simulated") == f"1 rows in {tmp_path / name}.\n"
     assert (tmp_path / name).stat().st_size > 0
     assert parsed("export", str(tmp_path / name), "--samples")["rows"] == NIGHTS * 1500
 
 
 def test_a_level_is_accepted(place: Path) -> None:
-    """The key may be shortened as far as it is one session's."""
+    """A key may be shortened while it is unique."""
     output = run("accept", "key-25")
     assert "onnx-fp32 on R5CR30ABCDE: the baseline starts at the 8.8 ms of 2026-01-26 03:00 UTC" in output
     assert parsed("show", "key-25")["accepted"]
 
 
 def test_a_mistyped_place_is_an_error(tmp_path: Path) -> None:
-    """And no empty history is made there."""
+    """A mistyped place creates no empty history."""
     with pytest.raises(HistoryError, match="There is no history"):
         run("--history", str(tmp_path / "typo.sqlite"))
     assert list(tmp_path.iterdir()) == []
@@ -186,6 +186,6 @@ def test_a_mistyped_place_is_an_error(tmp_path: Path) -> None:
     "arguments", [("--evidence", "real"), ("--since", "yesterday"), ("--until", "2026-13-01")]
 )
 def test_a_mistyped_filter_is_an_error(place: Path, arguments: tuple[str, ...]) -> None:
-    """With what was expected."""
+    """The message says what was expected."""
     with pytest.raises(UsageError, match="expected"):
         run(*arguments)

@@ -13,11 +13,11 @@ from exporter.pipeline.context import Event
 
 SOURCES = "\n".join(path.read_text() for path in sorted(Path(str(exporter.__file__)).parent.rglob("*.py")))
 ANNOUNCED = set(re.findall(r"\b(?:clock|Event)\(\s*\"(\w+)\"", SOURCES))
-"""Stages that the code announces to an observer."""
+"""The stages that the code announces to an observer."""
 
 
 def test_every_stage_has_a_name_and_every_name_a_stage() -> None:
-    """A stage that is renamed in one place only would end the run."""
+    """A stage renamed in one place only would end the run."""
     assert set(progress.STAGES) == ANNOUNCED
 
 

@@ -1,4 +1,4 @@
-"""Model cards: those shipped are right, those that are not are refused, and what one says is done."""
+"""Tests of model cards: shipped cards are right, wrong ones are refused, and every key has its effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHIPPED = sorted(path.name for path in MODELS.glob("*.toml"))
 
 
 def write(folder: Path, text: str = "", content: bytes = b"weights", sha256: str | None = None) -> Path:
-    """A card for a file of that content beside it."""
+    """Write a card for a file of that content next to it."""
     (folder / "net.pth").write_bytes(content)
     digest = sha256 or hashlib.sha256(content).hexdigest()
     path = folder / "net.toml"
@@ -33,16 +33,16 @@ def write(folder: Path, text: str = "", content: bytes = b"weights", sha256: str
 
 
 class TestShipped:
-    """`models/`."""
+    """The cards in `models/` are right."""
 
     def test_there_are_the_sample_and_five_more(self) -> None:
-        """To copy."""
+        """There are six cards to copy."""
         assert "mobilenet_v2.toml" in SHIPPED
         assert len(SHIPPED) >= 6
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_each_is_right_about_its_network(self, name: str) -> None:
-        """It loads; its architecture exists; its photos are prepared as those weights were published with."""
+        """Each loads, names an existing architecture, and has its weights' preprocessing."""
         card = cards.load(MODELS / name)
         known = str(card.listed.architecture.name).removeprefix("torchvision/")
         recipes = [recipe for entry in index.named(known) for recipe in entry.recipes]
@@ -54,12 +54,12 @@ class TestShipped:
         assert card.listed.licence
 
     def test_that_of_the_sample_has_its_whole_hash(self) -> None:
-        """The others have the digits in their published names."""
+        """The other cards have the digits in their published file names."""
         assert cards.load(MODELS / "mobilenet_v2.toml").listed.checkpoint.sha256 == CHECKPOINT_SHA256
 
     @pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"mobilenet_v2.toml"}))
     def test_a_missing_file_is_told_with_where_to_get_it(self, name: str, tmp_path: Path) -> None:
-        """And that address ends with the digits that are checked."""
+        """The address in the message ends with the checked digits."""
         shutil.copy(MODELS / name, tmp_path)
         card = cards.load(tmp_path / name)
         with pytest.raises(CheckpointError, match="there is no file") as caught:
@@ -68,14 +68,14 @@ class TestShipped:
 
 
 def test_a_card_needs_nothing_but_a_checkpoint(tmp_path: Path) -> None:
-    """All else is what `export-mobile CKPT` does when nothing is said."""
+    """Other keys default to what `export-mobile CKPT` does."""
     request = cards.request(cards.load(write(tmp_path)), "snapdragon865")
     out = Path("net-snapdragon865")
     assert request == Request(checkpoint=tmp_path / "net.pth", target="snapdragon865", out=out)
 
 
 def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
-    """Each table becomes the request's field."""
+    """Each table becomes fields of the request."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
     text = """
@@ -101,7 +101,7 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
-    """Keys to ignore, weights of the function's own, and photos whose class is known."""
+    """A card sets ignored keys, the function's own weights, and photos of known class."""
     text = """
         [architecture]
         name = "mypkg.nets:make"
@@ -118,13 +118,13 @@ def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digits", [8, 64])
 def test_the_right_file_is_taken(digits: int, tmp_path: Path) -> None:
-    """Known by its whole hash or by the first digits."""
+    """A file is recognised by its whole hash or by the first digits."""
     digest = hashlib.sha256(b"weights").hexdigest()[:digits]
     assert cards.checkpoint(cards.load(write(tmp_path, sha256=digest))) == tmp_path / "net.pth"
 
 
 def test_the_wrong_file_is_refused(tmp_path: Path) -> None:
-    """With both hashes, the card's name and the key."""
+    """The message has both hashes, the card's name and the key."""
     card = cards.load(write(tmp_path, sha256="0" * 64))
     with pytest.raises(CheckpointError) as caught:
         cards.request(card, "snapdragon865")
@@ -133,7 +133,7 @@ def test_the_wrong_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_inside_a_package_is_found(tmp_path: Path) -> None:
-    """Without importing the package; a package that is not there is told with what gets it."""
+    """The package is not imported; a missing one is reported with its command."""
     text = (
         '[checkpoint]\npackage = "exporter"\npath = "py.typed"\nsha256 = "e3b0c442"\nget = "pip install it"\n'
     )
@@ -146,7 +146,7 @@ def test_a_file_inside_a_package_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["calibration", "evaluation"])
 def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
-    """Before anything is built."""
+    """Missing data are reported before anything is built."""
     card = cards.load(write(tmp_path, f'{key} = {{ path = "nowhere" }}'))
     with pytest.raises(CalibrationError, match=rf"Card net .*: {key}\.path: there is no .*nowhere"):
         cards.request(card, "snapdragon865")
@@ -155,7 +155,7 @@ def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
 def test_every_path_may_begin_in_the_users_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checkpoint, data and labels: `~` is the folder's name nowhere."""
+    """Checkpoint, data and labels never take `~` as the name of a folder."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     text = 'labels = "~/labels.txt"\ncalibration = { path = "~/a.npz" }\nevaluation = { path = "~/b.npz" }\n'
@@ -173,7 +173,7 @@ def test_every_path_may_begin_in_the_users_own_folder(
 
 
 def small(folder: Path, **options: Any) -> Path:
-    """A card of the tiny network of the tests."""
+    """Write a card of the tests' tiny network."""
     source = exports.checkpoint("cnn")
     lines = [
         f"budget_ms = {options.get('budget_ms', 5)}",
@@ -193,7 +193,7 @@ def small(folder: Path, **options: Any) -> Path:
 def test_a_card_is_exported_as_a_checkpoint_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`export-mobile CARD --target T`: what the card says, save where an option says otherwise."""
+    """`export-mobile CARD --target T` follows the card, except where an option is given."""
     monkeypatch.chdir(tmp_path)
     labels = ", ".join(f'"digit {n}"' for n in range(10))
     card = small(tmp_path, more=f"labels = [{labels}]")
@@ -215,7 +215,7 @@ def main_ends(arguments: list[str], code: int = 0) -> None:
 
 
 def test_what_a_card_requires_is_checked_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As `--require` is."""
+    """A card's requirements are checked like `--require`."""
     card = small(tmp_path)
     card.write_text(card.read_text().replace('["onnx-fp32"] }', '["onnx-fp32"], require = ["int7"] }'))
     main_ends([str(card), "--target", "generic-arm64"], 2)
@@ -223,7 +223,7 @@ def test_what_a_card_requires_is_checked_first(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_crop_that_is_not_the_inputs_size_is_refused(tmp_path: Path) -> None:
-    """Photos would not fit."""
+    """A crop must have the input's size."""
     wishes = preprocessing.Wishes(whole=Preprocessing(9, (7, 8), (0.5,), (0.5,)))
     with pytest.raises(UsageError, match="crops photos to 7x8, but the input is 8x8"):
         preprocessing.resolve(None, (TensorSpec("x", (1, 1, 8, 8)),), wishes)

@@ -17,19 +17,19 @@ from exporter.records import TensorSpec
     ],
 )
 def test_shapes(text: str, spec: TensorSpec) -> None:
-    """A name and a type are optional."""
+    """The name and the type are optional."""
     assert options.shapes([text]) == (spec,)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "1x-3", "1x0x3", "1x3:object", "=1x3", "1x3x", "a b=1"])
 def test_bad_shapes_are_usage_errors(text: str) -> None:
-    """What was seen is in the message."""
+    """The message has the bad value."""
     with pytest.raises(UsageError, match="--input-shape"):
         options.shapes([text])
 
 
 def test_limits_are_changed_by_name() -> None:
-    """The others keep their defaults."""
+    """Other limits keep their defaults."""
     changed = options.limits("int8_min_sqnr_db=15, int8_min_agreement=0.9")
     assert (changed.int8_min_sqnr_db, changed.int8_min_agreement) == (15, 0.9)
     assert changed.fp32_max_error == 1e-5
@@ -39,7 +39,7 @@ def test_limits_are_changed_by_name() -> None:
     "text", ["sqnr=3", "int8_min_sqnr_db=high", "int8_min_sqnr_db", "=3", "fp32_max_error=nan"]
 )
 def test_bad_limits_are_usage_errors(text: str) -> None:
-    """A limit that is not a number would pass everything or nothing."""
+    """A limit that is not a number is refused."""
     with pytest.raises(UsageError, match="--limits"):
         options.limits(text)
 
@@ -52,6 +52,6 @@ def test_numbers_and_names() -> None:
 
 
 def test_a_choice_that_does_not_exist_lists_the_choices() -> None:
-    """What was expected is in the message."""
+    """The message lists the choices."""
     with pytest.raises(UsageError, match="auto, trace"):
         options.one_of("--torchscript", "frozen", ("auto", "trace"))

@@ -1,4 +1,4 @@
-"""TOML files of the user's: what is wrong with one is said once, with the key and what was meant."""
+"""Tests of the user's TOML files: a mistake gives one message with the key and what was expected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refused(folder: Path, text: str) -> str:
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, message: str) -> None:
-    """Of the table it stands in; all of that table where nothing is near."""
+    """The key is looked up in its own table; if none is near, all of that table are listed."""
     assert message in refused(tmp_path, text)
 
 
@@ -54,16 +54,16 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
     ],
 )
 def test_a_bad_value_is_told_with_its_key(tmp_path: Path, text: str, message: str) -> None:
-    """What was seen, and what was expected."""
+    """The message has the key, the value and what was expected."""
     assert message in refused(tmp_path, text)
 
 
 def test_more_mistakes_are_counted(tmp_path: Path) -> None:
-    """One is told in full."""
+    """The first mistake is described, the others are counted."""
     assert "unknown key b. (1 more after it.)" in refused(tmp_path, f'b = 1\nname = ""\n{WEIGHTS}')
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """With its path."""
+    """The message has the path."""
     with pytest.raises(UsageError, match=r"Card net: .*none\.toml cannot be read: No such file"):
         read(tmp_path / "none.toml", "Card net", CardFile)

@@ -37,11 +37,11 @@ Answer = Callable[[str, BenchTask, int], "float | HarnessError"]
 
 
 class Killed(BaseException):
-    """As SIGKILL would, as far as the code can tell: nothing after it runs but `finally`."""
+    """Ends a night as SIGKILL would, as far as the code can tell: only `finally` runs after it."""
 
 
 def export(folder: Path, change: Callable[[Report], Report] = lambda report: report) -> None:
-    """An export whose artifacts are a word each; nothing here runs them."""
+    """Make an export whose artifacts are one word each; nothing here runs them."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)
     reference = random.normal(0, 1, (4, 1, 10))
@@ -61,7 +61,7 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
 
 
 def only(report: Report, *names: str) -> Report:
-    """With these artifacts alone."""
+    """Return a change that leaves only these artifacts."""
     return replace(report, artifacts=tuple(a for a in report.artifacts if a.variant.name in names))
 
 
@@ -71,7 +71,7 @@ def digest(path: Path) -> str:
 
 @dataclass
 class FakePhones:
-    """What the phones answer, and what they were asked."""
+    """Stand-ins for phones: what they answer, and what they were asked."""
 
     folder: Path
     phones: tuple[str, ...] = ("a", "b")
@@ -80,21 +80,21 @@ class FakePhones:
     change: Callable[[Report], Report] = lambda report: only(report, ARTIFACT, "onnx-fp32", "coreml-fp16")
     socs: Mapping[str, str] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
-    """Devices that do not answer, and why."""
+    """The devices that do not answer, and why."""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """(serial, file's folder, artifact)."""
     exported: list[str] = field(default_factory=list)
     plans: list[BenchConfig] = field(default_factory=list)
     socs_asked: list[str | None] = field(default_factory=list)
     broken: Mapping[str, Exception] = field(default_factory=dict)
-    """Devices that break down as a whole."""
+    """The devices that fail as a whole."""
     broken_late: Mapping[str, Exception] = field(default_factory=dict)
-    """Devices that break down once one artifact is measured."""
+    """The devices that fail once one artifact is measured."""
     kill_after: int | None = None
-    """Sessions after whose end everything is killed."""
+    """The number of sessions after which everything is killed."""
 
     def task(self, cards: Sequence[str] = ("one", "two", "three"), extra: str = "") -> Path:
-        """`nightly.toml` and its cards."""
+        """Write `nightly.toml` and its cards."""
         for name in cards:
             (self.folder / f"{name}.toml").write_text('[checkpoint]\npath = "x.pth"\nsha256 = "00000000"\n')
         path = self.folder / "nightly.toml"
@@ -109,7 +109,7 @@ class FakePhones:
         return run.run(config.load(task or self.task()), **options)
 
     def sessions(self) -> tuple[StoredSession, ...]:
-        """All that is remembered, oldest first."""
+        """Return all stored sessions, oldest first."""
         with history.open_history(self.folder / "history.sqlite") as memory:
             return tuple(reversed(memory.sessions()))
 
@@ -193,7 +193,7 @@ def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
 
 
 def states(finished: run.Finished) -> dict[str, int]:
-    """State -> how many rows have it; what was never to be measured is left out."""
+    """Count the rows by state, without those that were never to be measured."""
     rows = [row.state for row in finished.result.rows if row.state != "skipped"]
     return {state: rows.count(state) for state in rows}
 

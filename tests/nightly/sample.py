@@ -25,13 +25,13 @@ LINES: dict[tuple[str, str], tuple[float, int | None, float]] = {
     ("mobilenet_v2", "executorch-xnnpack-int8"): (4.1, None, 1.0),
     ("resnet18", "onnx-fp32"): (31.0, NIGHTS - 1, 1.12),
 }
-"""(model, artifact) -> its p50 in ms, and from which night on how many times that."""
+"""(model, artifact) -> its p50 in ms, and from which night on it is multiplied by what."""
 GAP_NIGHTS = (9, 10, 30)
 UNSTABLE_NIGHTS = (5, 17, 33)
 
 
 def stored() -> Iterator[StoredSession]:
-    """All sessions, oldest first; the last night's carry the keys that `result` names."""
+    """Return all sessions, oldest first; the last night's have the keys that `result` names."""
     rng = random.Random(7)
     for number in range(NIGHTS):
         for (model, artifact), (ms, since, factor) in LINES.items():
@@ -57,7 +57,7 @@ def stored() -> Iterator[StoredSession]:
 
 
 def memory(folder: Path) -> History:
-    """The season in a history of its own."""
+    """Open a new history that holds the season."""
     season = history.open_history(folder / "history.sqlite")
     for session in stored():
         raw = samples(
@@ -79,7 +79,7 @@ def memory(folder: Path) -> History:
 
 
 def config(folder: Path, **changes: Any) -> Config:
-    """A task for the season's models, without the files of their cards."""
+    """Return a task for the season's models, without the files of their cards."""
     from exporter.config.cards import Card, CardFile, CheckpointTable
 
     listed = CardFile(checkpoint=CheckpointTable(path="x.pth", sha256="0" * 64))
@@ -104,7 +104,7 @@ def row(state: State, words: str = "It is so.", **changes: Any) -> Row:
 
 
 def result(**changes: Any) -> Result:
-    """The last night: one of everything."""
+    """Return the last night: one row of every kind."""
     rows = (
         row(
             "fine",

@@ -37,7 +37,7 @@ def artifact(db: float = 22.0, agreement: float = 0.97, size: int = 4_000_000, r
 def test_more_than_a_session_may_lose_is_told(
     figure: str, little: float, much: float, better: float, words: str
 ) -> None:
-    """By the same limits, with both figures; what got better too, as no loss."""
+    """Changes beyond a session's limits are reported with both figures, improvements too."""
     before = artifact()
     changed = [artifact(**{figure: value}) for value in (little, much, better)]  # type: ignore[arg-type]
     none, (worse,), (gain,) = (list(comparing._differences(before, after)) for after in changed)
@@ -47,7 +47,7 @@ def test_more_than_a_session_may_lose_is_told(
 
 
 def test_accuracy_on_other_samples_is_not_compared() -> None:
-    """More photos are another question."""
+    """Accuracy on another number of photos is not compared."""
     before, after = artifact(), artifact(right=100)
     other = replace(after, accuracy=Accuracy(count=200, right=100, right5=None))
     assert list(comparing._differences(before, other)) == []

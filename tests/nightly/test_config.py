@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_the_shipped_example_is_right() -> None:
-    """And its card is there."""
+    """The shipped example loads, and its card exists."""
     task = config.load(Path(__file__).parents[2] / "scripts" / "nightly.toml")
     assert [card.name for card in task.cards] == ["mobilenet_v2"]
     assert task.broken == ()
@@ -30,7 +30,7 @@ def test_the_shipped_example_is_right() -> None:
 
 
 def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
-    """All phones, the protocol's own counts, everything beside the file."""
+    """The defaults are all phones, the protocol's own counts, and files next to the task."""
     from android_harness.records import BenchConfig
 
     task = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
@@ -40,7 +40,7 @@ def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
 
 
 def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
-    """Each card once, in order."""
+    """Patterns are relative to the file, and give each card once, in order."""
     for name in ("b", "a"):
         (tmp_path / f"{name}.toml").write_text(CARD)
     listed = write(tmp_path, 'cards = ["b.toml", "[ab].toml"]\ntargets = ["sd865"]\n')
@@ -48,7 +48,7 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
-    """Their trends would be one; both files are named."""
+    """Two cards of one name would share a trend; the message names both files."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "net.toml").write_text(CARD)
     listed = write(tmp_path, 'cards = ["net.toml", "a/*.toml"]\ntargets = ["sd865"]\n')
@@ -60,7 +60,7 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_every_path_may_begin_in_the_users_own_folder(
     card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`~` is the folder's name nowhere."""
+    """No path takes `~` as the name of a folder."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "cards").mkdir(parents=True)
     text = f'cards = ["{card}"]\ntargets = ["sd865"]\nout = "~/out"\nhistory = "~/h.sqlite"\n'
@@ -75,7 +75,7 @@ def test_every_path_may_begin_in_the_users_own_folder(
     ("setting", "expected"), [("h.sqlite", "{folder}/h.sqlite"), ("postgresql://u@h/n", "postgresql://u@h/n")]
 )
 def test_the_history_is_a_file_beside_it_or_a_url(setting: str, expected: str, tmp_path: Path) -> None:
-    """Wherever the night is started from."""
+    """The history's place does not depend on where the night is started."""
     text = f'cards = ["net.toml"]\ntargets = ["sd865"]\nhistory = "{setting}"\n'
     assert config.load(write(tmp_path, text)).history == expected.format(folder=tmp_path)
 
@@ -96,14 +96,14 @@ def test_the_history_is_a_file_beside_it_or_a_url(setting: str, expected: str, t
     ],
 )
 def test_mistakes_are_told(text: str, message: str, tmp_path: Path) -> None:
-    """With the file's name and the key."""
+    """The message for a mistake names the file and the key."""
     with pytest.raises(UsageError, match=r"nightly\.toml") as caught:
         config.load(write(tmp_path, text))
     assert message in str(caught.value)
 
 
 def test_a_broken_card_is_no_mistake_of_the_night(tmp_path: Path) -> None:
-    """The others are good."""
+    """A broken card does not affect the others."""
     (tmp_path / "bad.toml").write_text("licens = 1\n")
     task = config.load(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
     assert [card.name for card in task.cards] == ["net"]
@@ -111,10 +111,10 @@ def test_a_broken_card_is_no_mistake_of_the_night(tmp_path: Path) -> None:
 
 
 class TestJournal:
-    """Which night it is."""
+    """The journal decides which night it is."""
 
     def test_a_night_that_was_cut_off_goes_on(self, tmp_path: Path) -> None:
-        """With its own name."""
+        """An interrupted night is resumed under its own name."""
         first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
         second = journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(hours=19))
         assert (first.resumed, second.resumed, second.id) == (False, True, first.id)
@@ -123,13 +123,13 @@ class TestJournal:
     def test_one_that_is_too_old_or_not_wanted_does_not(
         self, hours: int, fresh: bool, tmp_path: Path
     ) -> None:
-        """It is told as one that never ended."""
+        """An old or unwanted night is reported as abandoned."""
         first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
         second = journal.begin(tmp_path, 20, fresh=fresh, now=NOW + timedelta(hours=hours))
         assert (second.resumed, second.abandoned) == (False, (first.id,))
 
     def test_one_that_ended_is_over(self, tmp_path: Path) -> None:
-        """Even in the same second."""
+        """A finished night is not resumed, even in the same second."""
         first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
         journal.end(first, {})
         second = journal.begin(tmp_path, 20, fresh=False, now=NOW)
@@ -137,7 +137,7 @@ class TestJournal:
         assert [folder.name for folder in journal.ended(tmp_path)] == [first.id]
 
     def test_only_nights_are_forgotten(self, tmp_path: Path) -> None:
-        """Whatever else lies beside them stays."""
+        """Other files next to the nights stay."""
         for day in range(4):
             journal.end(journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(days=day)), {})
         (tmp_path / "nights" / "mine").mkdir()

@@ -22,7 +22,7 @@ TARGETS = ("snapdragon865", "generic-arm64")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Two cards whose checkpoints are there, for two targets."""
+    """Return a task of two cards whose checkpoints exist, for two targets."""
     (tmp_path / "x.pth").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     for name in ("one", "two"):
@@ -40,7 +40,7 @@ def night(tmp_path: Path) -> Night:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What was exported: whole folders without artifacts that could run."""
+    """Record the requested exports: whole folders without artifacts that could run."""
     seen: list[Request] = []
 
     def run(request: Request, _: object) -> Report:
@@ -58,7 +58,7 @@ def export(config: Config, night: Night) -> tuple[Exported, ...]:
 
 
 def test_every_model_for_every_target(config: Config, night: Night, asked: list[Request]) -> None:
-    """As its card says, each into a folder of its own."""
+    """Each card is exported for each target, into its own folder."""
     exports = export(config, night)
     places = [(name, target) for name in ("one", "two") for target in TARGETS]
     assert [(item.model, item.target) for item in exports] == places
@@ -79,14 +79,14 @@ def test_what_is_there_is_not_made_again(config: Config, night: Night, asked: li
 
 
 def test_a_folder_without_a_manifest_is_no_export(night: Night) -> None:
-    """Somebody made it, or a disk was full."""
+    """A folder without a manifest is exported again."""
     empty = night.folder / "one-snapdragon865"
     empty.mkdir()
     assert exporting._kept(empty) is None
 
 
 def test_what_a_card_requires_must_be_possible(config: Config, night: Night, asked: list[Request]) -> None:
-    """A misspelt name would fail every night; it is told before an hour of exporting, for this card alone."""
+    """A misspelt requirement fails this card alone, before an hour of exporting."""
     path = config.cards[0].path
     path.write_text(path.read_text() + '[artifacts]\nrequire = ["fp23"]\n')
     again = sample.config(path.parent, cards=(cards.load(path), config.cards[1]), targets=TARGETS[:1])

@@ -16,7 +16,7 @@ HOURS = 18.0
 
 
 def night(out: Path, hours_ago: float, *, ended: bool = False) -> str:
-    """A night that was begun before `NOW`."""
+    """Make a night that began before `NOW`."""
     begun = journal.begin(out, HOURS, fresh=True, now=NOW - timedelta(hours=hours_ago))
     if ended:
         journal.end(begun, {})
@@ -24,14 +24,14 @@ def night(out: Path, hours_ago: float, *, ended: bool = False) -> str:
 
 
 def test_the_lock_names_its_process(tmp_path: Path) -> None:
-    """And no process before it."""
+    """The lock holds the number of the current process, not of an earlier one."""
     (tmp_path / ".lock").write_text("99999999")
     with journal.only_one(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
 def test_the_last_of_several_that_were_cut_off_goes_on(tmp_path: Path) -> None:
-    """The others are told to be abandoned, those that ended are not."""
+    """The last interrupted night is resumed; older ones are abandoned, finished ones are not."""
     abandoned, _, last = night(tmp_path, 6), night(tmp_path, 5, ended=True), night(tmp_path, 4)
     begun = journal.begin(tmp_path, HOURS, fresh=False, now=NOW)
     assert (begun.id, begun.resumed, begun.abandoned) == (last, True, (abandoned,))
@@ -39,19 +39,19 @@ def test_the_last_of_several_that_were_cut_off_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("hours_ago", "fresh"), [(17.9, True), (18.1, False)])
 def test_a_new_one_abandons_all_that_were_cut_off(tmp_path: Path, hours_ago: float, fresh: bool) -> None:
-    """Because it is asked for, or because too much time went by."""
+    """A new night, requested or due, abandons all interrupted ones."""
     old = [night(tmp_path, hours) for hours in (40, hours_ago)]
     begun = journal.begin(tmp_path, HOURS, fresh=fresh, now=NOW)
     assert (begun.id, begun.resumed, begun.abandoned) == ("2026-03-04T02-00-00Z", False, tuple(old))
 
 
 def test_two_nights_of_one_second_have_two_names(tmp_path: Path) -> None:
-    """Neither is written over."""
+    """Two nights that begin in one second do not overwrite each other."""
     assert night(tmp_path, 0) != night(tmp_path, 0)
 
 
 def test_only_nights_are_nights(tmp_path: Path) -> None:
-    """Oldest first; whatever else lies there is left alone, also by forgetting."""
+    """Nights are listed oldest first; other files are ignored, and survive forgetting."""
     old, new = night(tmp_path, 2, ended=True), night(tmp_path, 1)
     (tmp_path / journal.NIGHTS / "notes").mkdir()
     (tmp_path / journal.NIGHTS / "2026-01-01T00-00-00Z").touch()
@@ -66,7 +66,7 @@ def test_only_nights_are_nights(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """One message, before anything is measured."""
+    """An unwritable folder gives one message before anything is measured."""
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"), journal.only_one(tmp_path / "file" / "out"):
         pass

@@ -1,4 +1,4 @@
-"""`exporter.nightly.judging`: what tonight's sessions are worth, against a history that really remembers."""
+"""Tests of `exporter.nightly.judging`: the verdicts on tonight's sessions, by a real history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TONIGHT = "night-7"
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    """Seven nights at 8 ms."""
+    """Open a history of seven nights at 8 ms."""
     with history.open_history(tmp_path_factory.mktemp("history") / "history.sqlite") as opened:
         for number in range(7):
             opened.add(night(number, **USUAL))
@@ -32,7 +32,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
 
 def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Measurements:
-    """What was measured: one session, or two where it was measured again."""
+    """Return tonight's measurements: one session, or two where it was measured again."""
     measurements = Measurements()
     for number, changes in enumerate(sessions):
         measurements.add(cell, night(7 + number, run=TONIGHT, **USUAL | changes))
@@ -59,14 +59,14 @@ SLOW = {"p50_ms": 12.0}
 def test_only_what_was_slower_twice_is_a_regression(
     memory: History, sessions: tuple[dict[str, Any], ...], status: str, count: int
 ) -> None:
-    """A suspicion alone is none."""
+    """A suspicion alone is no regression."""
     verdict = judged(memory, *sessions)
     assert (verdict.judgement.status, len(verdict.regressions)) == (status, count)
     assert verdict.suspected == (status == "suspected")
 
 
 def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None:
-    """A new runner explains nothing where nothing happened."""
+    """A new runner is no cause where there is no regression."""
     new = {"source_sha256": "2" * 64}
     regressed = judged(memory, SLOW | new, SLOW | new)
     assert [cause.kind for cause in regressed.causes] == ["model"]
@@ -87,7 +87,7 @@ def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None
 def test_worse_quality_is_a_regression_where_it_is_not_meant(
     memory: History, changes: dict[str, Any], regressions: int, sentence: str
 ) -> None:
-    """A larger file and a larger extreme are told; the rounding noise of fp32 is not even that."""
+    """A larger file and a larger maximum are reported; fp32's rounding noise is not."""
     verdict = judged(memory, changes)
     assert len(verdict.regressions) == regressions
     assert sentence in verdict.words
@@ -95,21 +95,21 @@ def test_worse_quality_is_a_regression_where_it_is_not_meant(
 
 
 def test_the_first_night_has_nothing_to_be_held_against(memory: History) -> None:
-    """No baseline, and no causes, however it is."""
+    """The first night has no baseline and no causes."""
     measurements = tonight({"artifact": "new", "problem": "other outputs"})
     (verdict,) = judging.judge_all(memory, measurements).values()
     assert (verdict.judgement.status, verdict.worse, verdict.causes) == ("no_baseline", (), ())
 
 
 def test_a_suspect_is_measured_again_once(memory: History) -> None:
-    """Where the second time said nothing, there is no third."""
+    """A suspect is not measured a third time."""
     once, twice = tonight(SLOW), tonight(SLOW, SLOW | {"flags": ("trend: up",)})
     assert judging.suspects(judging.judge_all(memory, once), once) == {CELL}
     assert judging.suspects(judging.judge_all(memory, twice), twice) == set()
 
 
 def test_only_the_cells_asked_for_are_judged(memory: History) -> None:
-    """The second time, only what was measured again."""
+    """The second round judges only what was measured again."""
     measurements = tonight({})
     measurements.sessions |= tonight({"artifact": "ort-int8"}, cell=OTHER).sessions
     assert judging.judge_all(memory, measurements).keys() == {CELL, OTHER}
@@ -121,7 +121,7 @@ UNSTABLE = SLOW | {"flags": ("trend: up",)}
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[History]:
-    """A history of usual nights, to write to."""
+    """Open a writable history of usual nights."""
     with history.open_history(tmp_path / "history.sqlite") as memory:
         for number in range(7):
             memory.add(night(number, **USUAL))
@@ -142,7 +142,7 @@ def own(tmp_path: Path) -> Iterator[History]:
 def test_what_is_doubted_is_kept_out_of_the_baselines(
     own: History, sessions: tuple[dict[str, Any], ...], marked: bool
 ) -> None:
-    """All its sessions, confirmed or not; what was refuted stays in."""
+    """All sessions of a suspected slowdown leave the baselines; refuted ones stay."""
     measurements = tonight(*sessions)
     for session in measurements.sessions[CELL]:
         own.add(session)
@@ -154,7 +154,7 @@ def test_what_is_doubted_is_kept_out_of_the_baselines(
 def test_a_slowdown_that_is_never_confirmed_is_never_usual(
     own: History, again: dict[str, Any] | None
 ) -> None:
-    """Whether its re-runs are not stable, or there are none: the last night says what the first one said."""
+    """A slowdown with unstable or missing re-runs does not become the baseline."""
     for number in range(7, 20):
         changes = [SLOW, again] if again else [SLOW]
         rows = [
@@ -173,7 +173,7 @@ def test_a_slowdown_that_is_never_confirmed_is_never_usual(
 
 
 def test_a_night_that_was_cut_off_before_it_judged_is_marked_later(own: History) -> None:
-    """What looks slower there, of that run alone."""
+    """Slow sessions of that run alone are marked."""
     for number, changes in ((8, SLOW), (9, {}), (10, SLOW)):
         own.add(night(number, **USUAL | changes, run="other" if number == 10 else "cut off"))
     judging.mark_abandoned(own, "cut off")

@@ -1,4 +1,4 @@
-"""A night over three cards and two simulated devices, from one command, killed twice: complete after all."""
+"""Test that a night over three cards and two simulated devices, killed twice, ends complete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEADLINE_S = 400
 
 
 def write(folder: Path) -> Path:
-    """Cards of the small networks, and the night's task."""
+    """Write cards of the small networks, and the night's task."""
     for net in NETS:
         options = exports.options(net)
         source = exports.checkpoint(net)
@@ -71,7 +71,7 @@ def start(task: Path, port: int) -> subprocess.Popen[str]:
 
 
 def stored(folder: Path) -> list[tuple[str, str, str, str]]:
-    """(key, model, serial, when) of all that is remembered, oldest first; read from outside."""
+    """Read (key, model, serial, time) of all stored sessions, oldest first, from outside."""
     try:
         with closing(sqlite3.connect(f"file:{folder}/history.sqlite?mode=ro", uri=True)) as base:
             return base.execute(
@@ -82,7 +82,7 @@ def stored(folder: Path) -> list[tuple[str, str, str, str]]:
 
 
 def kill_when(task: Path, port: int, reached: Callable[[], bool]) -> None:
-    """Start a night, and end it with SIGKILL where it is told to."""
+    """Start a night, and end it with SIGKILL once `reached` holds."""
     with start(task, port) as night:
         deadline = time.monotonic() + DEADLINE_S
         while not reached() and night.poll() is None and time.monotonic() < deadline:
@@ -93,7 +93,7 @@ def kill_when(task: Path, port: int, reached: Callable[[], bool]) -> None:
 
 
 def test_a_night_that_is_killed_twice_ends_complete(tmp_path: Path) -> None:
-    """Once while it exports, once while it measures: each measurement is remembered once, none is lost."""
+    """After kills during export and measuring, each measurement is stored exactly once."""
     runners.host_runner("onnxruntime")
     task = write(tmp_path)
     with simulated.devices(count=2, serials=PHONES) as (phone, _):

@@ -26,7 +26,7 @@ from tests.nightly.lab import ARTIFACT, FakePhones, Killed, fake_phones, only, r
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
 BENCH_ALL = all_devices.bench_all
 LAUNCHES = 4
-"""Of `FakePhones.task`."""
+"""The launches that `FakePhones.task` asks for."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhones:
 
 
 def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same at every start; another on another host, night, device and second measurement."""
+    """A key is the same at every start, and differs by host, night, device and attempt."""
     night, other = (Night(name, Path(), resumed=False) for name in ("one", "two"))
     keys = [key(night, CELL, 0), key(other, CELL, 0), key(night, CELL, 1), key(night, (*CELL[:3], "b"), 0)]
     assert key(night, CELL, 0) == keys[0]
@@ -44,7 +44,7 @@ def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_the_protocol_says_is_what_the_phones_do(phones: FakePhones) -> None:
-    """Launches as in the night's file, the budget and the chip of the export."""
+    """Launches follow the night's file; budget and chip follow the export."""
     phones.change = lambda report: replace(report, budget_ms=12.0)
     phones.run(phones.task(["one"]))
     (plan,) = phones.plans
@@ -52,7 +52,7 @@ def test_what_the_protocol_says_is_what_the_phones_do(phones: FakePhones) -> Non
 
 
 def test_a_target_that_no_phone_here_stands_for(phones: FakePhones) -> None:
-    """An iPhone's export is made, and not measured; no failure."""
+    """An iPhone's export is made and not measured, which is no failure."""
     task = phones.task(["one"])
     task.write_text(task.read_text().replace("snapdragon865", "iphone"))
     phones.change = lambda report: replace(report, target_name="iphone", target_soc="A15")
@@ -65,7 +65,7 @@ def test_a_target_that_no_phone_here_stands_for(phones: FakePhones) -> None:
 def test_a_runtime_without_a_runner_stops_no_other(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not built is skipped, with the reason."""
+    """An artifact without a built runner is skipped with the reason."""
 
     def find(_: str, backend: str) -> Path:
         if backend == "onnxruntime":
@@ -80,7 +80,7 @@ def test_a_runtime_without_a_runner_stops_no_other(
 
 
 def test_a_file_that_was_changed_is_not_measured(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That export failed; the others are measured."""
+    """An export with a changed file fails; the others are measured."""
     made = phones._made
 
     def damaged(card: object, target: str, folder: Path, observer: object) -> object:
@@ -105,7 +105,7 @@ def test_a_file_that_was_changed_is_not_measured(phones: FakePhones, monkeypatch
     ],
 )
 def test_a_phone_that_breaks_down(phones: FakePhones, error: Exception, words: str) -> None:
-    """All that was to be measured on it failed; the other phone is not told."""
+    """All measurements on a broken phone fail; the other phone is unaffected."""
     phones.broken = {"b": error}
     finished = phones.run(phones.task(["one"]))
     failed = rows_of(finished, "failed")
@@ -115,7 +115,7 @@ def test_a_phone_that_breaks_down(phones: FakePhones, error: Exception, words: s
 
 
 def test_a_phone_that_breaks_down_later(phones: FakePhones) -> None:
-    """What it had measured counts, and is not said to have failed; the rest failed."""
+    """What a phone measured before it broke counts; only the rest fails."""
     phones.phones, phones.broken_late = ("a",), {"a": DeviceError("It broke.")}
     finished = phones.run(phones.task(["one"]))
     (good,), (bad,) = rows_of(finished, "fine"), rows_of(finished, "failed")
@@ -125,7 +125,7 @@ def test_a_phone_that_breaks_down_later(phones: FakePhones) -> None:
 
 
 def test_a_session_is_found_once(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes when it is complete and again when its device has ended; found twice, it would be a re-run."""
+    """A session that is reported twice is stored once, not as a re-run."""
     added, remember = [], measuring._remember
 
     def counted(stage: Stage, group: object, cell: Cell, *rest: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_session_is_found_once(phones: FakePhones, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_written_loses_no_measurement(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is remembered all the same, and the failure is told."""
+    """The session is stored, and the failure is reported."""
 
     def full(*_: object) -> None:
         raise OutputError("No space left.")
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
 def test_devices_are_written_down_one_after_another(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They measure in threads of their own, and share a manifest."""
+    """Devices' threads share a manifest without losing updates."""
     held, update = [], measuring._update
 
     def watched(stage: Stage, *arguments: Any) -> None:
@@ -168,7 +168,7 @@ def test_devices_are_written_down_one_after_another(
 
 
 class Dying(Named):
-    """A device at whose launch of that number, from 1 on, everything is killed."""
+    """A device that kills everything at the launch of a given number, counted from 1."""
 
     def __init__(self, serial: str, last: int) -> None:
         super().__init__(serial)
@@ -184,7 +184,7 @@ class Dying(Named):
 def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With launches of a stand-in runner, which alternate: the other artifact alone is measured next time."""
+    """Only the incomplete artifact is measured next time."""
     device = Dying("a", last=2 * LAUNCHES)
     who = identity.identify(device)
     program = Program(sessions.stand_in(phones.folder))

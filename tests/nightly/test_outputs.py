@@ -1,4 +1,4 @@
-"""A night for machines: JUnit, Markdown, JSON, TensorBoard, exit codes."""
+"""Tests of a night's outputs for machines: JUnit, Markdown, JSON, TensorBoard, exit codes."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def nights_of(*states: State) -> Result:
 
 
 class TestExitCodes:
-    """By the worst row."""
+    """The worst row decides the exit code."""
 
     def test_each_verdict_has_its_own(self) -> None:
-        """Only what is fine, and what was never to be measured, ends with 0."""
+        """Only nights whose rows are fine or skipped end with 0."""
         codes = [code for state, code in EXIT_CODES.items() if state != "skipped"]
         assert len(set(codes)) == len(codes)
         assert nights_of("fine", "skipped").exit_code == 0
 
     @pytest.mark.parametrize("place", range(len(WORST_FIRST) - 2))
     def test_the_worst_governs(self, place: int) -> None:
-        """Whatever else there is."""
+        """The worst state decides, whatever the other rows are."""
         states = WORST_FIRST[place:]
         assert nights_of(*reversed(states)).exit_code == EXIT_CODES[states[0]]
 
     def test_a_night_without_rows_measured_nothing(self) -> None:
-        """It is not fine."""
+        """A night without rows is not fine."""
         assert nights_of("skipped").exit_code == EXIT_CODES["not_measured"]
 
     @pytest.mark.parametrize("as_json", [False, True])
@@ -49,7 +49,7 @@ class TestExitCodes:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """And prints what was found, as a table or as JSON."""
+        """The command exits with the code, and prints the result as a table or as JSON."""
         monkeypatch.setattr(run, "run", lambda *_, **__: Finished(sample.result(), tmp_path))
         (tmp_path / "nightly.toml").write_text('cards = ["x.toml"]\ntargets = ["snapdragon865"]\n')
         with pytest.raises(SystemExit) as caught:
@@ -67,10 +67,10 @@ def as_json_of_sample() -> object:
 
 
 class TestJunit:
-    """As CI systems read it."""
+    """CI systems can read the XML."""
 
     def test_a_case_for_every_row(self) -> None:
-        """Counted right, named by model, target, artifact and device."""
+        """Cases are counted, and named by model, target, artifact and device."""
         result = sample.result()
         root = ET.fromstring(junit.render(result))
         cases = root.findall("testsuite/testcase")
@@ -95,7 +95,7 @@ class TestJunit:
         ],
     )
     def test_each_state_is_what_it_should_be(self, state: State, kind: str | None) -> None:
-        """With its reason; only what is fine passed."""
+        """Each state has its kind and its reason; only fine rows passed."""
         (case,) = ET.fromstring(junit.render(nights_of(state))).findall("testsuite/testcase")
         assert {child.tag for child in case} == {kind or "system-out"}
         assert case[0].text == "It is so."
@@ -105,17 +105,17 @@ class TestJunit:
         assert totals["skipped"] == str(int(kind == "skipped"))
 
     def test_what_xml_cannot_hold_is_replaced(self) -> None:
-        """Devices and frameworks say anything."""
+        """Characters that XML cannot hold are replaced."""
         row = sample.row("failed", "\x1b[31m\x00 & <b> \ud800", model="a\x07b")
         (case,) = ET.fromstring(junit.render(sample.result(rows=(row,)))).findall("testsuite/testcase")
         assert case[0].text == "\ufffd[31m\ufffd & <b> \ufffd"
 
 
 class TestSummary:
-    """One paragraph."""
+    """The summary is one paragraph."""
 
     def test_it_says_what_matters(self) -> None:
-        """The verdict, how much was measured, and what is wrong by name."""
+        """The paragraph holds the verdict, the counts, and the names of the problems."""
         text = summary.markdown(sample.result())
         assert text.count("\n") == 1
         assert text.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
@@ -123,12 +123,12 @@ class TestSummary:
         assert "the export of broken" in text
 
     def test_many_are_counted(self) -> None:
-        """Three names are enough for a headline."""
+        """A headline names at most three rows."""
         text = summary.lead(nights_of(*("failed",) * 5))
         assert text.endswith("and 2 more.")
 
     def test_names_cannot_become_markup(self) -> None:
-        """They are shown as they are."""
+        """Names are shown literally."""
         row = sample.row("failed", model="[x](http://y) <img src=z>")
         text = summary.markdown(sample.result(rows=(row,)))
         assert "[x](" not in text
@@ -136,10 +136,10 @@ class TestSummary:
 
 
 class TestTensorboard:
-    """Scalars."""
+    """TensorBoard gets scalars."""
 
     def test_a_curve_for_each_artifact_and_phone(self, tmp_path: Path) -> None:
-        """At the time of the night; a night that is written twice is there once."""
+        """Points carry the night's time; a night written twice appears once."""
         sessions = [session for session in sample.stored() if session.run == sample.TONIGHT]
         for _ in range(2):
             scalars.write(tmp_path, sample.TONIGHT, sessions)
@@ -153,14 +153,14 @@ class TestTensorboard:
         assert len({tag.rpartition("/")[0] for tag in curves}) == len(sessions)
 
     def test_a_missing_package_is_told_before_the_night(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With what installs it."""
+        """The message names the command that installs the package."""
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[tensorboard\]"):
             scalars.check()
 
 
 def read(file: Path) -> dict[str, list[tuple[float, int]]]:
-    """Tag -> (value, step), of an event file: records with a length, two checksums and a message each."""
+    """Read tag -> (value, step) from an event file: records of length, two checksums and a message."""
     from tensorboardX.proto.event_pb2 import Event
 
     raw, curves = file.read_bytes(), dict[str, list[tuple[float, int]]]()
@@ -174,7 +174,7 @@ def read(file: Path) -> dict[str, list[tuple[float, int]]]:
 
 
 def test_a_result_reads_as_json() -> None:
-    """Every row with its words and state."""
+    """The JSON has every row with its words and state."""
     values = json.loads(json.dumps(as_json(replace(sample.result(), notes=("x",)))))
     assert (values["state"], values["exit_code"], values["notes"]) == ("regression", 40, ["x"])
     assert [row["words"] for row in values["rows"]] == [row.words for row in sample.result().rows]

@@ -1,4 +1,4 @@
-"""`nightly.html`: what changed first, every line beneath, and fit for a phone without a network."""
+"""Tests of `nightly.html`: changes first, every line below, fit for a phone without a network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shown(html: str) -> Page:
 
 
 def test_every_tag_is_closed_and_nothing_is_loaded(html: str, shown: Page) -> None:
-    """Well-formed, plots included; no script, no style sheet, no image, no font."""
+    """The page is well-formed, plots included, and loads no script, style, image or font."""
     assert (shown.open, shown.wrong) == ([], [])
     assert [target for target in shown.loads if not target.startswith("#")] == []
     assert not {"script", "link", "img", "iframe", "object", "embed"} & shown.tags
@@ -49,7 +49,7 @@ def test_every_tag_is_closed_and_nothing_is_loaded(html: str, shown: Page) -> No
 
 
 def test_what_changed_comes_first(shown: Page) -> None:
-    """The worst of it first, each with its reason, before any line's nights."""
+    """The worst changes come first with their reasons, before any line's nights."""
     first = shown.text.partition("mobilenet_v2 for snapdragon865")[0]
     words = (
         "Slower or worse: 1",
@@ -64,7 +64,7 @@ def test_what_changed_comes_first(shown: Page) -> None:
 
 
 def test_every_line_has_its_nights_and_launches(html: str, shown: Page, lines: tuple[View, ...]) -> None:
-    """Two plots each; figures and reasons in words beside them."""
+    """Every line has two plots, with figures and reasons in words."""
     assert len(lines) == len(sample.LINES)
     assert html.count("<svg") == 2 * len(lines)
     for row in sample.result().rows:
@@ -72,26 +72,26 @@ def test_every_line_has_its_nights_and_launches(html: str, shown: Page, lines: t
 
 
 def test_a_step_is_told_with_its_causes(shown: Page) -> None:
-    """The night, both levels, by how much, and what else changed then."""
+    """A step names its night, both levels, its size, and what else changed."""
     assert re.search(
         r"23 Jan 2026: 11\.\d to 13\.\d ms, 1[23]\.\d% slower\. onnxruntime went from", shown.text
     )
 
 
 def test_gaps_are_listed(shown: Page) -> None:
-    """With their reasons."""
+    """Gaps are listed with their reasons."""
     assert shown.text.count("adb sees no phone.") == len(sample.GAP_NIGHTS)
 
 
 def test_a_line_that_was_not_measured_tonight_says_so(memory: History) -> None:
-    """Its past is still of use."""
+    """A line that was not measured tonight still shows its past."""
     tonight = replace(sample.result(), night="another", rows=())
     html = page.render(tonight, views.views(sample.config(Path("x")), memory, tonight), ())
     assert Page(html).text.count("not measured tonight Last measured 09 Feb 2026.") == len(sample.LINES)
 
 
 def test_a_night_without_anything_can_be_drawn() -> None:
-    """The first one, and no phone."""
+    """A first night without a phone gives a page."""
     night = replace(sample.result(), rows=(), changes=(), before="")
     text = Page(page.render(night, (), ())).text
     assert "Not measured on a phone Nothing was measured: nothing to say." in text
@@ -119,7 +119,7 @@ def test_text_from_outside_is_escaped(lines: tuple[View, ...]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 400])
 def test_chromium_shows_it(html: str, lines: tuple[View, ...], tmp_path: Path, width: int) -> None:
-    """Every plot visible, nothing to scroll sideways, no complaint, and nothing asked of any network."""
+    """Every plot is visible, nothing scrolls sideways, and no error or request occurs."""
     file = tmp_path / "nightly.html"
     file.write_text(html, encoding="utf-8")
     seen = browser.look(browser.find(), file, width, tmp_path)

@@ -1,4 +1,4 @@
-"""A night from its beginning to its end: whatever fails or is killed, all the rest is measured, once."""
+"""Tests of whole nights: whatever fails or is killed, everything else is measured, once."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def cells(phones: FakePhones) -> Counter[tuple[str, str, str, str]]:
 
 
 def per_night(phones: FakePhones) -> int:
-    """Artifacts that passed in the sample and that the runner executes, times models and phones."""
+    """Count the artifacts that passed and that the runner executes, times models and phones."""
     return len({(session.model, session.artifact, session.serial) for session in phones.sessions()})
 
 
 class TestAllIsMeasured:
-    """Models x targets x devices."""
+    """A night measures models x targets x devices."""
 
     def test_every_artifact_of_every_model_on_every_phone(self, phones: FakePhones) -> None:
-        """Each is remembered, and the night is fine."""
+        """Every session is stored, and the night is fine."""
         finished = phones.run()
         stored = phones.sessions()
         assert {session.model for session in stored} == {"one", "two", "three"}
@@ -70,7 +70,7 @@ class TestAllIsMeasured:
         assert finished.result.exit_code == 0
 
     def test_what_is_remembered_says_what_it_is_of(self, phones: FakePhones) -> None:
-        """Enough to compare it in a year."""
+        """A stored session has enough fields to be compared in a year."""
         phones.run()
         session = next(s for s in phones.sessions() if s.artifact == ARTIFACT)
         assert (session.target, session.format, session.precision) == ("snapdragon865", "executorch", "int8")
@@ -90,14 +90,14 @@ class TestAllIsMeasured:
             assert memory.samples(session.key) is not None
 
     def test_accuracy_on_labelled_data_is_remembered(self, phones: FakePhones) -> None:
-        """As the export measured it."""
+        """The export's accuracy is stored."""
         phones.phones = ("a",)
         phones.change = lambda report: with_accuracy(only_chosen(report))
         phones.run(phones.task(["one"]))
         assert [session.accuracy for session in phones.sessions()] == [0.75]
 
     def test_the_exports_own_page_and_manifest_know_it(self, phones: FakePhones) -> None:
-        """As after `bench`: `export-mobile verify` holds, and the choice is made by the devices."""
+        """As after `bench`, `verify` holds and the devices decide the choice."""
         finished = phones.run()
         listed = manifest.load(finished.folder / "one-snapdragon865" / "manifest.json")
         row = next(a for a in listed.artifacts if a.name == ARTIFACT)
@@ -105,14 +105,14 @@ class TestAllIsMeasured:
         assert listed.verdict.budget == "pass"
 
     def test_only_the_chosen_when_that_is_asked_for(self, phones: FakePhones) -> None:
-        """A tenth of the time."""
+        """Only the chosen artifact is measured when the file asks for it."""
         task = phones.task()
         task.write_text(task.read_text() + 'artifacts = "chosen"\n')
         phones.run(task)
         assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
 
     def test_a_phone_that_is_another_chip_is_left_out(self, phones: FakePhones) -> None:
-        """With the reason, and no failure."""
+        """Another chip is skipped with the reason, which is no failure."""
         phones.socs = {"b": "SM8350"}
         finished = phones.run()
         assert {session.serial for session in phones.sessions()} == {"a"}
@@ -126,7 +126,7 @@ class TestNothingStopsTheRest:
     """Every failure is in the report, with its message."""
 
     def test_one_model(self, phones: FakePhones) -> None:
-        """The other two are measured."""
+        """One failing model does not stop the other two."""
         gone = CheckpointError("There is no such file.", "Get it.")
         phones.exports = lambda model, _: gone if model == "two" else None
         finished = phones.run()
@@ -136,13 +136,13 @@ class TestNothingStopsTheRest:
         assert finished.result.exit_code == 42
 
     def test_one_model_with_an_error_that_nobody_thought_of(self, phones: FakePhones) -> None:
-        """Told as such."""
+        """An unexpected error is reported as such."""
         phones.exports = lambda model, _: ZeroDivisionError("by zero") if model == "two" else None
         (row,) = rows_of(phones.run(), "failed")
         assert row.words == "Unexpected ZeroDivisionError: by zero."
 
     def test_one_card(self, phones: FakePhones) -> None:
-        """Its mistake is told; the night goes on."""
+        """A broken card is reported, and the night continues."""
         task = phones.task()
         (phones.folder / "two.toml").write_text("licens = 1\n")
         finished = phones.run(task)
@@ -151,7 +151,7 @@ class TestNothingStopsTheRest:
         assert "unknown key licens. " in row.words
 
     def test_one_artifact_on_one_phone(self, phones: FakePhones) -> None:
-        """All else is measured, and a gap is remembered."""
+        """Everything else is measured, and a gap is stored."""
 
         def answer(serial: str, work: BenchTask, _: int) -> float | HarnessError:
             return Disconnected("It went away.", "") if (serial, work.name) == ("b", ARTIFACT) else FAST
@@ -165,7 +165,7 @@ class TestNothingStopsTheRest:
         assert len(phones.sessions()) == sum(states(finished).values()) - 3
 
     def test_one_phone_that_does_not_answer(self, phones: FakePhones) -> None:
-        """It is a failure of its own."""
+        """A silent phone is a failure of its own."""
         phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
         finished = phones.run()
         (row,) = rows_of(finished, "failed")
@@ -173,7 +173,7 @@ class TestNothingStopsTheRest:
         assert {session.serial for session in phones.sessions()} == {"a"}
 
     def test_what_a_phone_that_does_not_answer_would_have_measured(self, phones: FakePhones) -> None:
-        """Is skipped artifact by artifact, with the reason; the phone's own failure is the only gap."""
+        """Its artifacts are skipped with the reason; only the phone's failure is a gap."""
         phones.phones, phones.silent = ("a",), {"b": "adb says 'unauthorized'."}
         finished = phones.run()
         measured = {(row.model, row.artifact) for row in rows_of(finished, "fine")}
@@ -184,7 +184,7 @@ class TestNothingStopsTheRest:
 
     @pytest.mark.parametrize("status", ["failed", "error"])
     def test_one_artifact_that_is_not_verified_or_not_made(self, phones: FakePhones, status: Status) -> None:
-        """The night failed, the first one too; what passed is measured."""
+        """The first night fails, too; what passed is measured."""
         phones.change = lambda report: replace(
             only(report, ARTIFACT, "onnx-fp32"),
             artifacts=tuple(
@@ -200,7 +200,7 @@ class TestNothingStopsTheRest:
         assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
 
     def test_what_a_card_requires_and_nothing_passes(self, phones: FakePhones) -> None:
-        """A night without it failed."""
+        """A night without a required artifact fails."""
         task = phones.task(["one"])
         card = phones.folder / "one.toml"
         card.write_text(card.read_text() + '[artifacts]\nrequire = ["coreml"]\n')
@@ -208,7 +208,7 @@ class TestNothingStopsTheRest:
         assert row.words == "The card requires coreml, and none of it passed."
 
     def test_what_is_said_twice_of_one_thing_is_one_row(self, phones: FakePhones) -> None:
-        """A test case and a count of its own for each thing; everything that is to be said is in it."""
+        """Each cell has one row with all sentences, hence one test case and one count."""
         task = phones.task(["one"])
         card = phones.folder / "one.toml"
         card.write_text(card.read_text() + '[artifacts]\nrequire = ["int8"]\n')
@@ -222,10 +222,10 @@ class TestNothingStopsTheRest:
 
 
 class TestNoPhone:
-    """Nothing to measure on."""
+    """A night has no phone to measure on."""
 
     def test_has_its_own_exit_code_and_leaves_a_gap(self, phones: FakePhones) -> None:
-        """The exports were made all the same."""
+        """The exports are made all the same."""
         phones.phones, phones.silent = (), {"all": "adb sees no phone."}
         finished = phones.run()
         assert finished.result.exit_code == 43
@@ -241,7 +241,7 @@ class TestNoPhone:
     def test_what_would_have_been_measured_is_skipped(
         self, phones: FakePhones, silent: dict[str, str], serial: str, why: str
     ) -> None:
-        """Each artifact, with the reason: a reader of JUnit misses none."""
+        """Each artifact is skipped with the reason, so that JUnit lists all."""
         phones.phones, phones.silent = (), silent
         finished = phones.run(phones.task(["one"]))
         skipped = {row.artifact: (row.serial, row.words) for row in rows_of(finished, "skipped")}
@@ -251,11 +251,11 @@ class TestNoPhone:
 
 
 class TestKilled:
-    """At any point; the next start goes on."""
+    """A night may be killed at any point; the next start resumes it."""
 
     @pytest.mark.parametrize("after", [1, 7])
     def test_nothing_is_lost_and_nothing_is_measured_twice(self, phones: FakePhones, after: int) -> None:
-        """Twice at different points, and still complete in one night."""
+        """A night killed at two points is still complete."""
         task = phones.task()
         phones.kill_after = after
         with pytest.raises(Killed):
@@ -277,7 +277,7 @@ class TestKilled:
         assert finished.result.notes == ("This night was interrupted and resumed where it stopped.",)
 
     def test_a_failure_is_tried_again(self, phones: FakePhones) -> None:
-        """Only what was measured is finished."""
+        """Only measured cells are finished."""
         task = phones.task(["one"])
         phones.answer = lambda serial, work, before: Disconnected("Gone.") if not before else FAST
         phones.kill_after = 1
@@ -298,7 +298,7 @@ class TestKilled:
         assert {row.model for row in rows_of(finished, "skipped") if row.serial} == {"two"}
 
     def test_another_day_begins_another_night(self, phones: FakePhones) -> None:
-        """The one that was cut off leaves a gap."""
+        """The interrupted night leaves a gap."""
         task = phones.task(["one"])
         phones.kill_after = 1
         with pytest.raises(Killed):
@@ -312,12 +312,12 @@ class TestKilled:
         assert finished.result.notes == (note,)
 
     def test_one_that_has_ended_is_not_gone_on_with(self, phones: FakePhones) -> None:
-        """The next start is the next night."""
+        """The next start after a finished night begins a new one."""
         task = phones.task(["one"])
         assert phones.run(task).result.night != phones.run(task).result.night
 
     def test_a_new_one_begins_when_asked_for(self, phones: FakePhones) -> None:
-        """`--fresh`."""
+        """`--fresh` begins a new night."""
         task = phones.task(["one"])
         phones.kill_after = 1
         with pytest.raises(Killed):
@@ -327,7 +327,7 @@ class TestKilled:
 
 
 def test_two_nights_do_not_run_at_once(phones: FakePhones) -> None:
-    """The second one says so at once."""
+    """A second night is refused at once."""
     import subprocess
     import sys
 
@@ -349,11 +349,11 @@ def test_two_nights_do_not_run_at_once(phones: FakePhones) -> None:
 
 
 class TestJudged:
-    """Against the nights before."""
+    """Sessions are judged by the nights before."""
 
     @pytest.fixture
     def week(self, phones: FakePhones) -> FakePhones:
-        """Six fine nights of one model on one phone."""
+        """Run six fine nights of one model on one phone."""
         phones.phones = ("a",)
         phones.change = only_chosen
         for _ in range(6):
@@ -362,7 +362,7 @@ class TestJudged:
         return phones
 
     def test_slower_twice_is_a_regression(self, week: FakePhones) -> None:
-        """Measured again to be sure, told with figures, and kept out of the baselines."""
+        """A slowdown is measured again, reported with figures, and leaves the baselines."""
         week.answer = lambda *_: FAST * 1.5
         finished = week.run(week.task(["one"]))
         (row,) = rows_of(finished, "regression")
@@ -372,7 +372,7 @@ class TestJudged:
         assert "Measured again" in row.words
 
     def test_a_regression_is_none_the_less_one_the_next_night(self, week: FakePhones) -> None:
-        """It is not held against itself; and it is over once the speed is back."""
+        """It is compared with the old baseline, and ends when the speed is back."""
         week.answer = lambda *_: FAST * 1.5
         week.run(week.task(["one"]))
         assert states(week.run(week.task(["one"]))) == {"regression": 1}
@@ -380,27 +380,27 @@ class TestJudged:
         assert states(week.run(week.task(["one"]))) == {"fine": 1}
 
     def test_slower_once_is_none(self, week: FakePhones) -> None:
-        """The second measurement was made to be believed."""
+        """The second measurement decides."""
         week.answer = lambda serial, work, before: FAST if before else FAST * 1.5
         finished = week.run(week.task(["one"]))
         assert states(finished) == {"fine": 1}
         assert len(week.asked) == 2
 
     def test_only_what_looked_slower_is_measured_again(self, week: FakePhones) -> None:
-        """Another phone, which is new here, is not."""
+        """Another phone, which is new here, is not measured again."""
         week.phones = ("a", "b")
         week.answer = lambda *_: FAST * 1.5
         week.run(week.task(["one"]))
         assert Counter(serial for serial, _, _ in week.asked) == {"a": 2, "b": 1}
 
     def test_killed_before_the_second_measurement(self, week: FakePhones) -> None:
-        """The next start makes that one only."""
+        """The next start makes only the second measurement."""
         task = cut_off_when_slower_once(week)
         assert rows_of(week.run(task), "regression")
         assert len(week.asked) == 2
 
     def test_a_phone_that_is_gone_before_the_second_measurement(self, week: FakePhones) -> None:
-        """Is told in the row of the first, which stays a suspicion."""
+        """The first row says so, and stays a suspicion."""
         task = cut_off_when_slower_once(week)
         week.phones, week.silent = (), {"a": "adb says 'offline'."}
         (row,) = (row for row in week.run(task).result.rows if row.serial and row.model)
@@ -408,14 +408,14 @@ class TestJudged:
         assert "It could not be measured again: adb says 'offline'." in row.words
 
     def test_not_measured_again_when_that_is_not_wanted(self, week: FakePhones) -> None:
-        """Then it is a suspicion: inconclusive."""
+        """A suspicion without a re-run is inconclusive."""
         week.answer = lambda *_: FAST * 1.5
         task = week.task(["one"])
         task.write_text(task.read_text() + "confirm = false\n")
         assert states(week.run(task)) == {"inconclusive": 1}
 
     def test_what_passed_before_and_does_not_now(self, week: FakePhones) -> None:
-        """Is a regression, whatever the speed; what else changed is listed."""
+        """It is a regression, whatever the speed; other changes are listed."""
         week.change = lambda report: failing(only_chosen(report))
         finished = week.run(week.task(["one"]))
         (row,) = rows_of(finished, "regression")
@@ -424,17 +424,17 @@ class TestJudged:
         assert (change.artifact, change.worse) == (ARTIFACT, True)
 
     def test_a_steady_night_changes_nothing(self, week: FakePhones) -> None:
-        """Nothing to read; it says which night it was compared with."""
+        """A steady night has no changes and names the night that it was compared with."""
         last = journal.ended(week.folder / "out")[-1].name
         result = week.run(week.task(["one"])).result
         assert (result.changes, result.before) == ((), last)
 
 
 class TestMerged:
-    """Rows of one cell."""
+    """The rows of one cell are merged."""
 
     def test_the_worst_state_all_words_once_and_the_key(self) -> None:
-        """Whatever their order."""
+        """The result does not depend on their order."""
         drafts = [
             season.row("fine", "Fast.", key="k"),
             season.row("failed", "It broke."),
@@ -447,7 +447,7 @@ class TestMerged:
 
 
 def cut_off_when_slower_once(week: FakePhones) -> Path:
-    """The task of a night that is killed before what looks slower is measured again."""
+    """Return the task of a night killed before suspects are measured again."""
     week.answer = lambda *_: FAST * 1.5
     task = week.task(["one"])
     week.kill_after = 1
@@ -475,7 +475,7 @@ def failing(report: Report) -> Report:
     ("ms", "code", "state"), [(FAST, 0, "fine"), (OVER, 41, "over_budget"), (CLOSE, 44, "inconclusive")]
 )
 def test_the_budget_decides(phones: FakePhones, ms: float, code: int, state: str) -> None:
-    """Of the phones' p90; a p90 on the budget decides nothing."""
+    """The phones' p90 decides; a p90 on the budget decides nothing."""
     phones.phones = ("a",)
     if state == "inconclusive":
         phones.answer = lambda *_: 15.0 / 1.009
@@ -486,7 +486,7 @@ def test_the_budget_decides(phones: FakePhones, ms: float, code: int, state: str
 
 
 def test_what_is_left_behind(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Page, JUnit, summary and JSON in the night's folder, the first three also beside all nights."""
+    """Page, JUnit, summary and JSON are in the night's folder; copies of three next to all nights."""
     step = phones.folder / "step.md"
     step.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
@@ -500,7 +500,7 @@ def test_what_is_left_behind(phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 
 
 def test_old_samples_and_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
-    """By the history's own rules: samples first, later whole sessions that nothing is held against."""
+    """Old samples go first, later whole sessions that are no baseline."""
     task = phones.task(["one"], extra="retention = { samples_days = 30 }")
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
@@ -516,7 +516,7 @@ def test_old_samples_and_sessions_are_forgotten_as_asked(phones: FakePhones) -> 
 
 
 def test_old_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
-    """Without their samples, too; what is still held against others stays."""
+    """Old sessions go, with their samples; baselines stay."""
     task = phones.task(["one"], extra="retention = { history_days = 30 }")
     phones.run(task)
     with history.open_history(phones.folder / "history.sqlite") as memory:
@@ -534,7 +534,7 @@ def test_old_sessions_are_forgotten_as_asked(phones: FakePhones) -> None:
 def test_a_missing_package_is_told_before_the_night(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in the morning."""
+    """A missing package is reported before the night starts."""
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MissingDependencyError, match="tensorboard"):
         phones.run(tensorboard=phones.folder / "scalars")
@@ -542,7 +542,7 @@ def test_a_missing_package_is_told_before_the_night(
 
 
 def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
-    """Of its device, or of none in particular; wrong outputs were measured."""
+    """A gap names its device, or none; wrong outputs are no gap, as they were measured."""
     rows = (
         season.row("failed", key="measured"),
         season.row("failed", serial="b"),
@@ -558,7 +558,7 @@ def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
 
 
 def test_old_nights_are_forgotten(phones: FakePhones) -> None:
-    """Their folders; the history keeps what was measured."""
+    """Old folders are deleted; the history keeps the measurements."""
     task = phones.task(["one"], extra="retention = { nights = 2 }")
     for _ in range(3):
         phones.run(task)

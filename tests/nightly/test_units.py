@@ -1,4 +1,4 @@
-"""What starts a night by itself: the script, systemd's units, and the workflow."""
+"""Tests of what starts a night by itself: the script, systemd's units, and the workflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKFLOW = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
-    """Where the checkout is where they say; a misspelt key or time would be told."""
+    """Given the checkout at their path, systemd finds no misspelt key or time."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("no systemd-analyze on this machine")
@@ -39,7 +39,7 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 
 
 def test_a_night_that_found_something_is_no_failed_service() -> None:
-    """But one in which something failed, or no phone was there, is."""
+    """The service fails only if something failed or no phone was connected."""
     match = re.search(r"^SuccessExitStatus=(.+)$", (ROOT / "scripts" / UNITS[0]).read_text(), re.MULTILINE)
     assert match
     codes = {int(code) for code in match[1].split()}
@@ -48,7 +48,7 @@ def test_a_night_that_found_something_is_no_failed_service() -> None:
 
 
 def test_the_workflow_starts_what_there_is() -> None:
-    """Valid YAML, for a runner with phones, with nothing but reading allowed."""
+    """The workflow is valid YAML for a runner with phones, with read access only."""
     yaml = pytest.importorskip("yaml")
     workflow = yaml.safe_load(WORKFLOW)
     (job,) = workflow["jobs"].values()

@@ -1,4 +1,4 @@
-"""Which way of int8 is taken: the fastest that does not lose."""
+"""Tests of the choice between ways of int8."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exporter.quantize.choice import Way, decide
     ],
 )
 def test_static_must_lose_to_go(static: float, other: float, expected: str) -> None:
-    """Fixed ranges are faster: they stay unless they miss the limit or lose clearly."""
+    """Static ranges stay unless they miss the limit or clearly lose."""
     assert decide({"static": static, "dynamic": other}).way == expected
 
 
@@ -38,7 +38,7 @@ def test_static_must_lose_to_go(static: float, other: float, expected: str) -> N
     ],
 )
 def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, float], expected: str) -> None:
-    """Than the better of the two that quantise activations, whichever that is."""
+    """Weights alone win only if better than both ways that quantise activations."""
     assert decide(sqnr_db).way == expected
 
 
@@ -47,12 +47,12 @@ def test_weights_alone_are_kept_where_they_are_better(sqnr_db: Mapping[Way, floa
     [(12.0, 21.9, True), (12.0, 22.0, False), (22.0, 12.0, False), (21.9, 12.0, True)],
 )
 def test_weights_alone_are_tried_where_both_lose(static: float, dynamic: float, lose: bool) -> None:
-    """Neither reaches the limit by which static ranges are judged."""
+    """Weights alone are tried when neither other way reaches the limit of static ranges."""
     assert choice.all_lose({"static": static, "dynamic": dynamic}) is lose
 
 
 def test_the_note_says_what_each_way_reached() -> None:
-    """In one sentence, the way that was taken first."""
+    """The note is one sentence, which begins with the chosen way."""
     assert decide({"static": 12.0, "dynamic": 46.0}).note == (
         "int8: dynamic, because static activation ranges reached 12.0 dB and dynamic activation ranges "
         "reached 46.0 dB on calibration inputs"
@@ -64,7 +64,7 @@ def test_the_note_says_what_each_way_reached() -> None:
 
 
 def test_a_tenth_of_the_output_is_20_db() -> None:
-    """And no difference is infinitely good."""
+    """An error of a tenth is 20 dB, and no error is infinity."""
 
     def scaled(by: float) -> fx.GraphModule:
         return fx.symbolic_trace(lambda x: x * by)

@@ -1,4 +1,4 @@
-"""Ranges that are chosen as a program runs: where fixed ones lose, and nowhere else."""
+"""Tests of dynamic int8, which is used only where static ranges lose."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def float_outputs(held_out: tuple[Sample, ...]) -> Array:
 
 @pytest.mark.slow
 def test_fixed_ranges_alone_fail() -> None:
-    """With every range fixed, tokens a thousand times as loud as others cost more than the limit of 20 dB."""
+    """Static ranges miss the limit of 20 dB when some tokens are a thousand times as loud."""
     program = captured(NET).program
     assert program is not None
     static = int8.static(program, [int8.tensors(sample) for sample in samples(NET, 0, 32)])
@@ -43,7 +43,7 @@ def test_fixed_ranges_alone_fail() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 def test_every_format_carries_rows(variant: Variant, tmp_path: Path) -> None:
-    """Each runtime gives what the program says, far above the limit, from weights that are int8."""
+    """Each runtime reproduces the program, far above the limit, from int8 weights."""
     module = FORMATS[variant.format]
     path = module.emit(captured_int8(NET), variant, tmp_path).path
     structure = module.structure(path, variant)
@@ -56,13 +56,13 @@ def test_every_format_carries_rows(variant: Variant, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_choice_says_what_both_ways_reached() -> None:
-    """The note names the way that was taken and both figures."""
+    """The note names the chosen way and both figures."""
     assert quantized(NET).note.startswith("int8: dynamic, because static activation ranges reached ")
 
 
 @pytest.mark.slow
 def test_the_note_is_kept_with_the_program(tmp_path: Path) -> None:
-    """Other processes of the run tell the user; a dynamic program comes back as one."""
+    """Other processes load the note, and a dynamic program stays dynamic."""
     int8.save(quantized(NET), tmp_path)
     assert int8.load(tmp_path).note == int8.load_note(tmp_path) == quantized(NET).note
     assert dynamic.is_dynamic(int8.load(tmp_path).module)
@@ -80,14 +80,14 @@ def test_a_convolutional_network_pays_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_linear_heavy_is_counted_in_products() -> None:
-    """Attention and MLPs are, a convolutional network with a linear head is not."""
+    """Attention and MLPs are linear-heavy, a convolutional network with a linear head is not."""
     nets = {name: captured(name).program for name in ("cnn", "attention", "two_in_two_out")}
     heavy = {name: is_linear_heavy(program) for name, program in nets.items() if program is not None}
     assert heavy == {"cnn": False, "attention": True, "two_in_two_out": True}
 
 
 def test_each_row_has_its_own_range() -> None:
-    """A quiet row keeps its values beside a loud one, zero stays zero, and no value moves by a whole step."""
+    """Quiet rows keep their values, zero stays zero, and errors are below one step."""
     rows = torch.tensor([[0.0, -1.0, 0.5], [0.0, 1000.0, -3.0], [0.0, 0.0, 0.0]])
     rounded = rounded_rows(rows)
     steps = torch.tensor([[1.5], [1003.0], [0.0]]) / 255

@@ -1,4 +1,4 @@
-"""Channels that use the whole range, and a network that computes what it did."""
+"""Tests that channels use the whole range, and that the network's outputs do not change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 from exporter.quantize.equalise import HEADROOM, MOST, equalise
 
 REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
-"""How far each channel of the first convolution reaches on an image of ones."""
+"""The largest value of each channel of the first convolution on an image of ones."""
 
 
 class Pair(nn.Module):
-    """A convolution whose channels reach differently far, an activation, a depthwise convolution."""
+    """A convolution with channels of different reach, an activation, and a depthwise convolution."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Pair(nn.Module):
 
 
 class Branching(Pair):
-    """What the depthwise convolution reads is read by an addition as well."""
+    """An addition also reads the input of the depthwise convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation(self.writer(x))
@@ -46,7 +46,7 @@ class Tied(Pair):
 
 
 def equalised(net: nn.Module) -> tuple[fx.GraphModule, Tensor, Tensor]:
-    """The scaled module, and what it and the original answer."""
+    """Return the scaled module, and the outputs of it and of the original."""
     image = torch.ones(1, 1, 5, 5)
     module = copy.deepcopy(torch.export.export(net, (image,)).module())
     with torch.no_grad():
@@ -65,7 +65,7 @@ def equalised(net: nn.Module) -> tuple[fx.GraphModule, Tensor, Tensor]:
     ],
 )
 def test_channels_grow_as_far_as_they_may(activation: nn.Module, factors: list[float]) -> None:
-    """Up to the largest channel, or the clamp, and the answer stays the same."""
+    """Channels grow up to the largest channel or the clamp, and the outputs stay."""
     module, actual, expected = equalised(Pair(activation))
     weight = module.get_parameter("writer.weight").detach().flatten()
     torch.testing.assert_close(weight / REACH, torch.tensor(factors))
@@ -76,7 +76,7 @@ def test_channels_grow_as_far_as_they_may(activation: nn.Module, factors: list[f
     "net", [Branching(nn.ReLU()), Tied(nn.ReLU()), Pair(nn.Hardswish()), Pair(nn.Hardtanh())]
 )
 def test_channels_that_something_else_depends_on_stay(net: nn.Module) -> None:
-    """Another reader, a weight used twice, an activation that is not linear in its scale."""
+    """Another reader, a shared weight or a non-linear activation prevents scaling."""
     module, actual, expected = equalised(net)
     torch.testing.assert_close(module.get_parameter("writer.weight").detach().flatten(), REACH)
     torch.testing.assert_close(actual, expected)

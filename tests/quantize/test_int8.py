@@ -1,4 +1,4 @@
-"""The int8 recipe: integers by measured ranges, and the float program stays as it was."""
+"""Tests of the int8 recipe: integers follow measured ranges, and the float program stays unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.nets import NETS, captured, samples, trained
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_quantized_program_answers_like_the_model(net: str) -> None:
-    """On held-out digits the quantised program names the same class as the model nine times in ten."""
+    """On held-out digits, model and quantised program agree on nine of ten classes."""
     program = captured(net).program
     assert program is not None
     run = runner(quantize(program, samples(net, 0, 64)).module)
@@ -44,7 +44,7 @@ def test_weights_are_per_channel_int8() -> None:
 
 @pytest.mark.slow
 def test_ranges_come_from_the_samples() -> None:
-    """Calibrated on zeros, the same program saturates on real digits."""
+    """A program calibrated on zeros saturates on real digits."""
     program = captured("cnn").program
     assert program is not None
     sample = samples("cnn", 1400, 1)[0]
@@ -69,7 +69,7 @@ def test_float_program_is_untouched() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
-    """With all of the quantiser's patterns searched for, the same program comes out."""
+    """Searching for all patterns of the quantiser gives the same program."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
     program = captured(net).program
@@ -93,7 +93,7 @@ def test_a_layer_and_its_activation_are_quantised_once() -> None:
 
 
 def test_no_samples_no_ranges() -> None:
-    """Without samples there are no ranges to quantise to."""
+    """Quantising without samples is refused."""
     program = captured("cnn").program
     assert program is not None
     with pytest.raises(ValueError, match="calibration"):
@@ -102,7 +102,7 @@ def test_no_samples_no_ranges() -> None:
 
 @pytest.mark.slow
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    """Another process runs and lowers the same program, and still has each layer's float weight."""
+    """Another process loads a program that runs and lowers the same, with its float weights."""
     program = captured("cnn").program
     assert program is not None
     made = quantize(program, samples("cnn", 0, 8))

@@ -1,4 +1,4 @@
-"""Integer arithmetic of XNNPACK, followed step by step."""
+"""Tests of XNNPACK's integer arithmetic, step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INT8 = (-128, 127, torch.int8)
 
 
 class Linear(nn.Module):
-    """y = q(dq(x) @ dq(weight)' + bias), with scales 0.5 and 0.25, and 1.0 for the result."""
+    """Computes y = q(dq(x) @ dq(weight)' + bias) with scales 0.5 and 0.25, and 1.0 for the result."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
         w = DEQUANTIZE_CHANNELS(weight, torch.tensor([0.25]), torch.tensor([0]), 0, *INT8)
@@ -61,7 +61,7 @@ def test_biases_are_rounded_to_accumulator_steps(weight: int, bias: float, x: fl
 
 
 def test_float_arithmetic_decides_that_tie_otherwise() -> None:
-    """The same program run by eager PyTorch gives the other side: why the interpreter exists."""
+    """Eager PyTorch rounds the tie to the other side, which is why the interpreter exists."""
     assert int(Linear()(*_linear_inputs(2.0, 3, 1.04))) == 3
 
 
@@ -76,7 +76,7 @@ def test_additions_round_half_up(x: float, y: float, expected: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_integer_and_float_arithmetic_tell_the_same_story(monkeypatch: pytest.MonkeyPatch, net: str) -> None:
-    """On whole networks the two only differ by a few steps: 25 dB or better."""
+    """Integer and float arithmetic differ by a few steps on whole networks: 25 dB or better."""
     module = quantized(net).module
     held_out = samples(net, 1400, 32)
     exact = runner(module)

@@ -1,4 +1,4 @@
-"""What linear layers cost, and which to keep in float, where no range is fixed beforehand."""
+"""Tests of the costs of dynamically quantised linear layers, and of the search over them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
 NETS = ("loud_tokens", "loud_channels")
-"""Their linear layers' ranges are chosen as they run; only their weights are int8."""
+"""Networks with dynamic ranges, and with only int8 weights."""
 
 
 def calls(net: str, first: int = 0, count: int = 8) -> Sequence[tuple[torch.Tensor, ...]]:
@@ -28,7 +28,7 @@ def dequantisers(module: torch.fx.GraphModule) -> int:
 
 @pytest.mark.parametrize("net", NETS)
 def test_every_linear_layer_has_a_cost(net: str) -> None:
-    """None is free, none costs all, and what it computes is named."""
+    """Each layer costs something, none costs all, and its operator is named."""
     made = quantized(net)
     costs = sensitivity.measure(made.module, made.float_weights, calls(net))
     assert [cost.name for cost in costs] == [n.name for n in operators(made.module)] != []
@@ -38,7 +38,7 @@ def test_every_linear_layer_has_a_cost(net: str) -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_all_of_them_in_float_are_the_model(net: str) -> None:
-    """Nothing stays rounded, weights neither."""
+    """Neither activations nor weights are rounded when all layers are in float."""
     made = quantized(net)
     in_float = keep_float(
         made.module, made.float_weights, [operator.name for operator in operators(made.module)]
@@ -50,7 +50,7 @@ def test_all_of_them_in_float_are_the_model(net: str) -> None:
 
 
 def test_one_in_float_leaves_the_others_rows_rounded() -> None:
-    """The first layer reads its input as it is; the rest of the program is what it was."""
+    """The first layer reads its input unrounded; the rest of the program is unchanged."""
     made = quantized("loud_tokens")
     first, *others = operators(made.module)
     mixed = keep_float(made.module, made.float_weights, [first.name])
@@ -59,7 +59,7 @@ def test_one_in_float_leaves_the_others_rows_rounded() -> None:
 
 
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
-    """Each keeps layers in float that the next keeps too, and is quieter on inputs nobody saw."""
+    """Each candidate contains the one before, and has less noise on unseen inputs."""
     made = quantized("loud_tokens")
     activations, prices = search.measure(made.module, made.float_weights, calls("loud_tokens"))
     assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
@@ -79,7 +79,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
 
 
 def test_weights_alone_have_no_activation_to_spare() -> None:
-    """There is nothing to search for."""
+    """The search has nothing to try where activations are float."""
     made = quantized("loud_channels")
     activations, prices = search.measure(made.module, made.float_weights, calls("loud_channels"))
     assert search.candidates(activations, prices) == ()

@@ -1,4 +1,4 @@
-"""Operators back in float, and what each costs alone."""
+"""Tests of operators back in float, and of each operator's cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_float(*names: str) -> torch.fx.GraphModule:
 
 
 def test_operators_are_named_by_the_users_modules() -> None:
-    """In the order they run, with the path of the module they come from."""
+    """Operators are in running order, with the path of their module."""
     listed = [(operator.layer, operator.kind) for operator in operators(quantized("cnn").module)]
     assert listed == [
         ("stem.0", "conv2d"),
@@ -49,7 +49,7 @@ def test_rounding_again_is_no_operator() -> None:
 
 
 def test_with_everything_in_float_the_network_is_the_float_one() -> None:
-    """No quantiser is left, and equalised weights compute what the original ones did."""
+    """No quantiser is left, and the outputs are those of the original weights."""
     module = with_float(*(operator.name for operator in operators(quantized("cnn").module)))
     assert not {node.target for node in module.graph.nodes} & {DEQUANTIZE, DEQUANTIZE_CHANNELS}
     assert not [name for name, tensor in module.named_buffers() if tensor.dtype == torch.int8]
@@ -59,7 +59,7 @@ def test_with_everything_in_float_the_network_is_the_float_one() -> None:
 
 
 def test_a_tensor_stays_quantised_while_one_side_is() -> None:
-    """The pointwise convolution in float still reads what the int8 depthwise one wrote, and writes float."""
+    """A float convolution reads what the int8 one before it wrote, and writes float."""
     whole, mixed = quantized("cnn").module, with_float("conv2d_2")
     before, after = (sum(n.target is DEQUANTIZE for n in m.graph.nodes) for m in (whole, mixed))
     assert "conv2d_2_float_weight" in mixed.code
@@ -70,14 +70,14 @@ def test_a_tensor_stays_quantised_while_one_side_is() -> None:
 
 
 def test_the_whole_program_is_left_alone() -> None:
-    """Candidates are copies."""
+    """Candidates are copies, so the whole program is unchanged."""
     code = quantized("cnn").module.code
     with_float("conv2d", "add")
     assert quantized("cnn").module.code == code
 
 
 def test_costs_are_those_of_one_operator_at_a_time() -> None:
-    """Each is larger than none and smaller than all together, and coarser weights cost more."""
+    """Each cost is between zero and that of all operators; coarser weights cost more."""
     made = quantized("cnn")
     costs = sensitivity.measure(made.module, made.float_weights, calls(0, 8))
     names = {operator.name for operator in operators(made.module)}
@@ -91,7 +91,7 @@ def test_costs_are_those_of_one_operator_at_a_time() -> None:
 
 
 def test_noise_is_relative_and_the_worst_outputs() -> None:
-    """A tenth of the output's size is 20 dB, whatever the scale; a second, worse output counts."""
+    """A tenth of the output is 20 dB at any scale, and the worst output counts."""
     y, z = torch.full((4,), 1e-6), torch.full((4,), 5.0)
     assert sensitivity.noise([(y, z)], [(y * 1.1, z)]) == pytest.approx(0.01, rel=1e-4)
     assert sensitivity.noise([(y, z)], [(y * 1.1, z * 2)]) == pytest.approx(1.0, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Batch norms that torchao's fusion would fold into a convolution that others need as it is."""
+"""Tests of batch norms whose convolution has other readers, which torchao's fusion would break."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.quantize import norms
 
 
 class Both(nn.Module):
-    """The convolution's result is normalised, and is added as it is."""
+    """The convolution's result is normalised, and also added without the norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Both(nn.Module):
 
 
 class Twice(nn.Module):
-    """It is normalised in two ways, one of them without a weight of its own."""
+    """The convolution's result is normalised in two ways, once without weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Tied(nn.Module):
 
 
 class Plain(nn.Module):
-    """What can be folded."""
+    """The norm can be folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Plain(nn.Module):
 
 
 def captured(kind: type[nn.Module]) -> tuple[fx.GraphModule, Tensor, Tensor]:
-    """Its program, an input, and what it answers; its norms are far from doing nothing."""
+    """Return the program, an input, and its output; the norms are far from the identity."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net, x = kind(), torch.randn(1, 3, 8, 8)
@@ -79,7 +79,7 @@ def operators(module: fx.GraphModule) -> list[str]:
 
 @pytest.mark.parametrize("kind", [Both, Twice, Tied, Plain])
 def test_the_fusion_changes_no_answer(kind: type[nn.Module]) -> None:
-    """Whoever else reads the convolution or its weight."""
+    """The outputs stay, whatever else reads the convolution or its weight."""
     module, x, expected = captured(kind)
     norms.spell_out(module)
     _fuse_conv_bn_(module)
@@ -87,7 +87,7 @@ def test_the_fusion_changes_no_answer(kind: type[nn.Module]) -> None:
 
 
 def test_what_can_be_folded_still_is() -> None:
-    """No multiplication takes its place."""
+    """A folded norm leaves no multiplication."""
     module, _, _ = captured(Plain)
     norms.spell_out(module)
     _fuse_conv_bn_(module)

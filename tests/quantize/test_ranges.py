@@ -1,4 +1,4 @@
-"""Ranges that cost the output least."""
+"""Tests of ranges that cost the outputs least."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def observer() -> RangeObserver:
 
 
 class Weighted(nn.Module):
-    """Sums its input, each value times its weight, past an observer."""
+    """Sums its input with a weight per value, after an observer."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Tracer(fx.Tracer):
 
 
 def parts_of(weights: Tensor, samples: Tensor) -> tuple[float, float]:
-    """What `choose` makes of an input whose values weigh as given."""
+    """Return the parts that `choose` sets for an input with these weights."""
     net = Weighted(weights)
     module = fx.GraphModule(net, Tracer().trace(net))
     calls = [(sample[None],) for sample in samples]
@@ -54,21 +54,21 @@ def samples_with_outlier() -> Tensor:
 
 
 def test_an_outlier_that_does_not_matter_is_clipped() -> None:
-    """The range is given to the values that the output depends on."""
+    """The range fits the values that the output depends on."""
     weights = torch.ones(400)
     weights[7] = 0.0
     assert parts_of(weights, samples_with_outlier())[1] < 0.3
 
 
 def test_an_outlier_that_matters_is_kept() -> None:
-    """The same values, but the output is mostly the outlier: nothing is clipped."""
+    """Nothing is clipped when the output is mostly the outlier."""
     weights = torch.full((400,), 0.01)
     weights[7] = 1.0
     assert parts_of(weights, samples_with_outlier())[1] == 1.0
 
 
 def test_what_is_best_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inputs that were not seen reach further."""
+    """The best range is widened, because unseen inputs reach further."""
     weights = torch.ones(400)
     weights[7] = 0.0
     wide = parts_of(weights, samples_with_outlier())[1]
@@ -87,14 +87,14 @@ def test_zeros_have_a_scale() -> None:
 
 
 class Shared(Weighted):
-    """The observed tensor, and its mean, which shares the observer and matters a hundred times as much."""
+    """Returns the observed tensor and its mean, which shares the observer and matters 100 times as much."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + 100 * self.watch(x.mean(1, keepdim=True))  # type: ignore[no-any-return]
 
 
 def test_tensors_with_one_observer_get_one_range_that_suits_both() -> None:
-    """A mean reaches less far than what it averages; its range alone would cut the other short."""
+    """The mean's own range would clip the tensor that it averages."""
     net = Shared(torch.ones(400))
     module = fx.GraphModule(net, Tracer().trace(net))
     calls = [(sample[None],) for sample in torch.linspace(-9, 9, 8)[:, None] + torch.randn(8, 400)]

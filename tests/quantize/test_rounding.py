@@ -1,4 +1,4 @@
-"""Rounding whose errors cancel."""
+"""Tests of rounding whose errors cancel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def test_results_are_nearer_than_with_the_nearest_steps() -> None:
-    """On inputs that go together, as real ones do."""
+    """On correlated inputs, as real ones are, results are nearer than with nearest steps."""
     groups, outputs, inputs, places = 2, 5, 24, 4000
     columns = random(groups, inputs, 6) @ random(groups, 6, places) + 0.1 * random(groups, inputs, places)
     weight, scale = random(groups, outputs, inputs), torch.full((groups, outputs, 1), 0.05)
@@ -30,7 +30,7 @@ def test_results_are_nearer_than_with_the_nearest_steps() -> None:
 
 
 def test_inputs_that_are_always_zero() -> None:
-    """Their weights are rounded to the nearest; the others are not spoilt."""
+    """Their weights are rounded to the nearest step, and the others are unaffected."""
     columns = random(1, 4, 100)
     columns[0, 1:3] = 0
     steps = rounding.round_together(random(1, 3, 4), columns, torch.full((1, 3, 1), 0.1))
@@ -43,7 +43,7 @@ def test_inputs_that_are_always_zero() -> None:
     ("groups", "stride", "padding", "dilation"), [(1, 1, 0, 1), (1, 2, 1, 1), (4, 1, 1, 1), (2, 2, 2, 2)]
 )
 def test_columns_are_what_the_weights_meet(groups: int, stride: int, padding: int, dilation: int) -> None:
-    """Weights times columns are the convolution."""
+    """Weights times columns equal the convolution."""
     weight, inputs = random(8, 4 // groups, 3, 3), [random(1, 4, 9, 9), random(1, 4, 9, 9) + 1]
     graph = fx.Graph()
     arguments = ([stride] * 2, [padding] * 2, [dilation] * 2, groups)

@@ -1,4 +1,4 @@
-"""From what each activation costs to candidates."""
+"""Tests of candidates, which follow from each activation's cost."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CHAIN = (
 
 
 def test_what_removes_most_noise_per_second_comes_first() -> None:
-    """The loud activation goes first; of two alike, the one whose operators are cheap."""
+    """The loudest activation comes first; of two alike, the one with cheap operators."""
     assert candidates(CHAIN, {"a": 1.0, "b": 1.0, "c": 1.0})[0].kept == ("a", "b")
     twins = (Activation(0.1, frozenset({"slow"})), Activation(0.1, frozenset({"fast"})))
     assert candidates(twins, {"slow": 2.0, "fast": 1.0})[0].kept == ("fast",)
 
 
 def test_candidates_grow_and_each_is_better_by_a_step() -> None:
-    """A later one keeps all that an earlier one keeps; little gains make no candidate of their own."""
+    """Each candidate contains the one before; small gains make no candidate."""
     quiet = tuple(Activation(0.001, frozenset({f"q{i}"})) for i in range(20))
     mixes = candidates((*CHAIN, *quiet), {})
     assert all(set(before.kept) < set(after.kept) for before, after in itertools.pairwise(mixes))
@@ -36,7 +36,7 @@ def test_candidates_grow_and_each_is_better_by_a_step() -> None:
 
 
 def test_candidates_are_steps_apart_and_never_all() -> None:
-    """Each at least 0.4 dB better than the one before it; what keeps everything in float is not mixed."""
+    """Candidates gain at least 0.4 dB each, and none has everything in float."""
     loud, quiet = Activation(1.0, frozenset({"loud"})), [frozenset({f"q{i}"}) for i in range(20)]
     mixes = candidates((loud, *(Activation(0.05, name) for name in quiet)), {})
     # After n operators 10 log10(2 / (1.05 - n / 20)): 3.0, 3.2, 3.5, 3.7, 4.0, 4.3, 4.6, 4.9, 5.2, …
@@ -45,7 +45,7 @@ def test_candidates_are_steps_apart_and_never_all() -> None:
 
 
 def test_what_is_in_float_already_costs_nothing_more() -> None:
-    """The second step shares the first one's slow operator, and has to pay for the quick one alone."""
+    """An operator that is already in float adds nothing to the price of the second step."""
     first, shared, other = (frozenset(names) for names in ({"slow"}, {"slow", "quick"}, {"other"}))
     activations = (Activation(1.0, first), Activation(0.4, shared), Activation(0.4, other))
     mixes = candidates(activations, {"slow": 1.0, "quick": 1.0, "other": 1.5})
@@ -53,13 +53,13 @@ def test_what_is_in_float_already_costs_nothing_more() -> None:
 
 
 def test_what_cannot_be_improved_has_no_candidates() -> None:
-    """A program without int8 operators."""
+    """A program without int8 operators has no candidates."""
     assert candidates((), {}) == ()
 
 
 @pytest.mark.slow
 def test_an_activations_operators_are_those_around_it() -> None:
-    """The residual addition reads the stem's and the pointwise convolution's results."""
+    """The residual addition reads the results of the stem and of the pointwise convolution."""
     made = quantized("cnn")
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 4)]
     activations, prices = search.measure(made.module, made.float_weights, calls)
@@ -77,7 +77,7 @@ def noises(weights: dict[str, Tensor], calls: list[tuple[Tensor, ...]]) -> list[
 
 @pytest.mark.slow
 def test_one_activation_is_rounded_at_a_time() -> None:
-    """In a network of float weights: nothing that a layer of zeros reads alone costs anything."""
+    """A tensor that only a layer of zeros reads costs nothing."""
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 4)]
     weights = quantized("cnn").float_weights
     measured = noises(weights, calls)
@@ -89,7 +89,7 @@ def test_one_activation_is_rounded_at_a_time() -> None:
 
 @pytest.mark.slow
 def test_a_few_samples_are_spread_over_all() -> None:
-    """Of eight every second one."""
+    """Four of eight samples are every second one."""
     calls = [int8.tensors(sample) for sample in samples("cnn", 0, 8)]
     measured = noises(quantized("cnn").float_weights, calls)
     for changed, same in ((1, True), (2, False), (6, False)):
@@ -98,6 +98,6 @@ def test_a_few_samples_are_spread_over_all() -> None:
 
 
 def test_time_and_weights_make_the_price() -> None:
-    """Of the whole network's, in equal parts; what has no weights costs its time alone."""
+    """Shares of time and weights count equally; without weights only time counts."""
     prices = search._prices({"conv": 3.0, "add": 1.0}, {"conv": 10.0, "head": 30.0})
     assert prices == {"conv": 1.0, "add": 0.25, "head": 0.75}

@@ -1,4 +1,4 @@
-"""Int8 weights with float activations: where ranges of every kind lose, and nowhere else."""
+"""Tests of int8 weights with float activations, used only where all ranges lose."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weights_only")]
 
 @functools.cache
 def exported() -> tuple[Path, Mapping[str, results.Built], Mapping[str, CheckedArtifact]]:
-    """OUT, what was built and what verification found, by artifact."""
+    """Return OUT and the verified results by artifact."""
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-weights-"))
     context = inline.context(folder, NAMES, **options(NET), checkpoint=checkpoint(NET))
     source, built = build.build(context, read.read(context))
@@ -40,7 +40,7 @@ def exported() -> tuple[Path, Mapping[str, results.Built], Mapping[str, CheckedA
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_carries_them(name: str) -> None:
-    """Verified: int8 in the file, float's answers, and the program's own to the sixth digit."""
+    """Files hold int8, match float's outputs, and match the program to six digits."""
     _, built, checked = exported()
     artifact = checked[name]
     assert artifact.verdict.status == "passed", artifact.verdict.reason
@@ -56,7 +56,7 @@ def test_every_format_carries_them(name: str) -> None:
 
 
 def test_xnnpack_computes_all_of_it() -> None:
-    """Its kernels for int8 weights, not portable ones that dequantise them at every call."""
+    """XNNPACK's kernels for int8 weights run, not portable ones that dequantise at every call."""
     structure = exported()[2]["executorch-xnnpack-int8"].structure
     assert structure is not None
     assert structure.delegated_fraction is not None
@@ -66,7 +66,7 @@ def test_xnnpack_computes_all_of_it() -> None:
 
 
 def test_onnx_has_a_gemm_for_each_layer() -> None:
-    """Of a dequantised weight, which ONNX Runtime leaves in float; it would round a MatMul's inputs."""
+    """A Gemm reads each dequantised weight; ONNX Runtime would round a MatMul's inputs."""
     model = onnx.load(exported()[0] / "onnx-int8.onnx")
     makers = {name: node for node in model.graph.node for name in node.output}
     gemms = [node for node in model.graph.node if node.op_type == "Gemm"]
@@ -75,14 +75,14 @@ def test_onnx_has_a_gemm_for_each_layer() -> None:
 
 
 def test_fixed_and_dynamic_ranges_lose() -> None:
-    """Two channels are a thousand times as loud as the others: both are below the limit of 20 dB."""
+    """Both miss 20 dB when two channels are a thousand times as loud as the others."""
     figures = [float(word) for word in quantized(NET).note.split() if word[0].isdigit()]
     assert max(figures[:2]) < 20
     assert figures[2] > 45
 
 
 def test_weights_are_rounded_for_float_activations() -> None:
-    """Errors cancel on what the layer now reads: closer to float than the integers rounded for rows."""
+    """The weights are closer to float than those that were rounded for rows."""
     program = captured(NET).program
     assert program is not None
     calls = [
@@ -109,7 +109,7 @@ def captured_module() -> torch.fx.GraphModule:
 
 @functools.cache
 def wide() -> Captured:
-    """Two layers whose weights are nearly all of the file."""
+    """Make two layers whose weights are nearly all of the file."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 128)).eval()
     x = torch.randn(1, 4, 256)
@@ -131,7 +131,7 @@ def wide_int8() -> Captured:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_file_is_a_quarter(name: str, tmp_path: Path) -> None:
-    """Of the float file of its format."""
+    """The file has a quarter of the size of its format's float file."""
     sizes = []
     for net, variant in ((wide(), VARIANTS[name.replace("int8", "fp32")]), (wide_int8(), VARIANTS[name])):
         path = FORMATS[variant.format].emit(net, variant, tmp_path).path

@@ -1,4 +1,4 @@
-"""A measured export, a key pair, and a signed release of it, made once."""
+"""Fixtures: a measured export, a key pair, and a signed release of it, made once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LICENCE = "Licence of a test\n\nDo what you like.\n"
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Private and public, as the README makes them."""
+    """Make a private and a public key as the README does."""
     folder = tmp_path_factory.mktemp("keys")
     private, public = folder / "key.pem", folder / "pub.pem"
     new = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(private)]
@@ -29,13 +29,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An export whose choice a phone has found fast enough."""
+    """Make an export whose choice a phone has measured to be fast enough."""
     return outs.write(tmp_path / "out", outs.report("pass"))
 
 
 @pytest.fixture
 def request_(out: Path, tmp_path: Path) -> ReleaseRequest:
-    """The least a user says about it."""
+    """Return the smallest request for a release."""
     return ReleaseRequest(out=out, version="1.4.0", destination=tmp_path / "released")
 
 
@@ -58,5 +58,5 @@ def _signed(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -
 
 @pytest.fixture
 def signed(_signed: Path, tmp_path: Path) -> Path:
-    """A copy of a signed release with an Android library and a Swift package; may be damaged."""
+    """Copy a signed release with an Android library and a Swift package; tests may damage it."""
     return Path(shutil.copytree(_signed, tmp_path / "signed"))

@@ -20,14 +20,14 @@ Damage = Callable[[Path], object]
 
 
 def resum(signed: Path) -> None:
-    """Make the folder's hashes fit what lies in it, whatever its names; `sums.write` refuses some."""
+    """Make the folder's hashes fit its files, whatever their names; `sums.write` refuses some."""
     listed = listing.digests(signed, (sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     (signed / sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
 
 
 def resummed(change: Damage) -> Damage:
-    """A change of the folder with new hashes, the list in the manifest as it was."""
+    """Return a change of the folder with new hashes and the old list in the manifest."""
 
     def damage(signed: Path) -> None:
         change(signed)
@@ -37,7 +37,7 @@ def resummed(change: Damage) -> Damage:
 
 
 def repacked(change: Damage, title: str = TITLE) -> Damage:
-    """A change inside the zip, in a faultless new zip, with new hashes outside."""
+    """Return a change inside the zip, in a valid new zip, with new hashes outside."""
 
     def damage(signed: Path) -> None:
         path, inside = signed / f"{title}.zip", signed.parent / "inside"
@@ -51,7 +51,7 @@ def repacked(change: Damage, title: str = TITLE) -> Damage:
 
 
 def repack(path: Path, inside: Path) -> None:
-    """Write an archive anew from a folder, with its own date; the folder is used up."""
+    """Write an archive anew from a folder, with its own date; the folder is consumed."""
     with zipfile.ZipFile(path) as opened:
         date = opened.infolist()[0].date_time
     archive.write(path, archive.folder(inside), datetime(*date, tzinfo=UTC))
@@ -59,7 +59,7 @@ def repack(path: Path, inside: Path) -> None:
 
 
 def forged(change: Damage) -> Damage:
-    """A change of the folder that the manifest's list and all hashes were made to fit."""
+    """Return a change of the folder with a matching list in the manifest and matching hashes."""
 
     def damage(signed: Path) -> None:
         change(signed)
@@ -76,7 +76,7 @@ def forged(change: Damage) -> Damage:
 
 
 def edited(change: Callable[[Any], object]) -> Damage:
-    """A change of the manifest in the zip, with new hashes."""
+    """Return a change of the manifest in the zip, with new hashes."""
 
     def edit(inside: Path) -> None:
         path = inside / "manifest.json"
@@ -89,7 +89,7 @@ def edited(change: Callable[[Any], object]) -> Damage:
 
 
 def library(change: Damage) -> Damage:
-    """A change inside the Android library, in a well-formed new one."""
+    """Return a change inside the Android library, in a valid new one."""
 
     def damage(signed: Path) -> None:
         inside = signed.parent / "library"
@@ -103,6 +103,6 @@ def library(change: Damage) -> Damage:
 
 
 def with_code(inside: Path) -> None:
-    """A class where a library of data has none."""
+    """Add a class to a library of data."""
     jar = {"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", "Evil.class": b"\xca\xfe\xba\xbe"}
     archive.write(inside / "classes.jar", jar, datetime(1980, 1, 1, tzinfo=UTC))

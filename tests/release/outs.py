@@ -17,7 +17,7 @@ from exporter.verify import reference_io
 from tests.report import sample
 
 KEPT = ("onnx-fp32", "executorch-xnnpack-int8", "onnx-int8", "coreml-fp16")
-"""Passed, passed, failed, not run."""
+"""Artifacts that are passed, passed, failed and not run."""
 INTERVALS: dict[str, tuple[float, float]] = {
     "pass": (3.0, 4.0),
     "fail": (16.0, 18.0),
@@ -26,7 +26,7 @@ INTERVALS: dict[str, tuple[float, float]] = {
 
 
 def latency(verdict: BudgetVerdict) -> DeviceLatency:
-    """What a phone would have said; invented."""
+    """Return an invented latency of a phone."""
     low, high = INTERVALS[verdict]
     middle = (low + high) / 2
     device = {"serial": "a1b2c3", "soc": "SM8250", "model": "Invented"}
@@ -34,7 +34,7 @@ def latency(verdict: BudgetVerdict) -> DeviceLatency:
 
 
 def report(verdict: BudgetVerdict = "not_measured") -> Report:
-    """Four artifacts of the sample, onnx-fp32 chosen and, if asked, measured."""
+    """Return four artifacts of the sample, with onnx-fp32 chosen and, if asked, measured."""
     rows = tuple(a for a in sample.artifacts() if a.variant.name in KEPT)
     if verdict != "not_measured":
         rows = tuple(
@@ -55,7 +55,7 @@ def report(verdict: BudgetVerdict = "not_measured") -> Report:
 
 
 def write(out: Path, report: Report) -> Path:
-    """OUT as an export leaves it."""
+    """Write OUT as an export would."""
     out.mkdir()
     samples = evidence_of(report)
     reference_io.save(samples, out / "verification.npz")

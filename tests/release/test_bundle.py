@@ -1,4 +1,4 @@
-"""What lies in a release, and that it is the same whenever and wherever it is made."""
+"""Tests of a release's files, which are the same whenever and wherever it is built."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 class TestContents:
-    """Of a signed release with an Android library and a Swift package."""
+    """A signed release has an Android library and a Swift package."""
 
     def test_the_folder(self, signed: Path) -> None:
-        """Everything the README promises, and nothing else at the top."""
+        """The folder has everything that the README promises, and nothing else."""
         assert {p.name for p in signed.iterdir()} == {
             "LICENSE",
             "MODEL_CARD.md",
@@ -55,7 +55,7 @@ class TestContents:
         }
 
     def test_sha256sum_agrees(self, signed: Path) -> None:
-        """The real program, on the folder and on its signatures."""
+        """The real program accepts the hashes of the folder and of its signatures."""
         for folder in (signed, signed / "signatures"):
             command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ class TestContents:
         assert listed == present - {"SHA256SUMS"}
 
     def test_the_zip_stands_alone(self, signed: Path, tmp_path: Path) -> None:
-        """Artifacts, evidence, page, licence, examples, code; and its own list of hashes."""
+        """The zip has artifacts, evidence, page, licence, examples, code and its own hashes."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             names = set(opened.namelist())
             opened.extractall(tmp_path / "zip")
@@ -82,7 +82,7 @@ class TestContents:
         assert subprocess.run(command, cwd=tmp_path / "zip", check=False).returncode == 0
 
     def test_examples_are_the_models_own(self, signed: Path, tmp_path: Path) -> None:
-        """Read as an app's test would: raw little-endian values by the index."""
+        """An app's test can read the raw little-endian values by the index."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             opened.extractall(tmp_path)
         evidence = reference_io.load(tmp_path / "verification.npz")
@@ -99,7 +99,7 @@ class TestContents:
         assert index["limits"]["onnx-fp32"]["max_error"] == 1e-5
 
     def test_the_caveat_is_on_its_face(self, signed: Path, tmp_path: Path) -> None:
-        """In a file of its own, the README, the model card, the manifest and the BOM."""
+        """The caveat is in its own file, the README, the model card, the manifest and the BOM."""
         words = "coreml-fp16 was never executed"
         for name in ("NOT_VERIFIED.txt", "README.md", "MODEL_CARD.md", "net-1.4.0.cdx.json"):
             assert words in (signed / name).read_text(), name
@@ -108,7 +108,7 @@ class TestContents:
                 assert words in opened.read(name).decode(), name
 
     def test_the_library_is_what_gradle_reads(self, signed: Path) -> None:
-        """Every entry an AAR must have; the model among the assets, byte for byte."""
+        """The AAR has every required entry, and the model byte for byte."""
         with zipfile.ZipFile(signed / AAR) as library, zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             assert library.testzip() is None
             assert {"AndroidManifest.xml", "R.txt", "classes.jar", "res/"} <= set(library.namelist())
@@ -121,7 +121,7 @@ class TestContents:
                 assert zipfile.ZipFile(jar).namelist() == ["META-INF/MANIFEST.MF"]
 
     def test_the_pom_names_the_library_and_its_runtime(self, signed: Path) -> None:
-        """Packaging aar; the runtime is optional, so that apps choose its build."""
+        """The packaging is aar, and the runtime is optional, so that apps choose its build."""
         pom = ElementTree.parse((signed / AAR).with_suffix(".pom")).getroot()
         space = "{http://maven.apache.org/POM/4.0.0}"
         words = [pom.findtext(f"{space}{name}") for name in ("groupId", "artifactId", "version", "packaging")]
@@ -136,7 +136,7 @@ class TestContents:
         reason="no Maven on this machine",
     )
     def test_maven_resolves_it(self, signed: Path, tmp_path: Path) -> None:
-        """Maven's own resolver, offline, holding every file to its checksum; a changed library is refused."""
+        """Maven's resolver accepts the library offline by its checksums, and refuses a changed one."""
         command = ["java", "-cp", f"{MAVEN}/*:{TRANSPORT}", str(Path(__file__).with_name("Resolve.java"))]
         command += [str(signed / "maven"), "com.example", "net"]
         result = subprocess.run(
@@ -154,7 +154,7 @@ class TestContents:
         assert "Checksum validation failed" in again.stderr
 
     def test_the_swift_package_carries_the_model(self, signed: Path) -> None:
-        """As a resource, copied; the source loads it by its name."""
+        """The model is a copied resource, which the source loads by name."""
         root = signed / "swift" / "NetModel"
         resource = root / "Sources" / "NetModel" / "Resources" / "coreml-fp16.mlpackage"
         assert (resource / "Data" / "weight.bin").is_file()
@@ -164,7 +164,7 @@ class TestContents:
         assert 'version = "1.4.0"' in source
 
     def test_the_code_finds_the_model_where_the_libraries_keep_it(self, signed: Path) -> None:
-        """The asset's path, the coordinates, the package's own loader, the model's shapes."""
+        """The code has the asset's path, the coordinates, the loader and the shapes."""
         kotlin = (signed / "snippets" / "LoadAndRun.kt").read_text()
         assert 'context.assets.open("net/onnx-fp32.onnx")' in kotlin
         assert 'implementation("com.example:net:1.4.0")' in kotlin
@@ -175,7 +175,7 @@ class TestContents:
         assert "try NetModel.load()" in swift
 
     def test_the_bom_is_cyclonedx_with_a_model_card(self, signed: Path) -> None:
-        """Valid by the library's own validator; the card says what was measured, on what."""
+        """The BOM is valid, and its card has the measurements and their samples."""
         text = (signed / "net-1.4.0.cdx.json").read_text()
         sbom.validate(text)
         bill = json.loads(text)
@@ -196,7 +196,7 @@ class TestContents:
         assert "pypi/torch" in edges["artifact/onnx-fp32"]
 
     def test_an_invalid_bom_is_found(self, signed: Path) -> None:
-        """The validator does look at the card."""
+        """The validator checks the card."""
         bill = json.loads((signed / "net-1.4.0.cdx.json").read_text())
         bill["metadata"]["component"]["modelCard"]["nonsense"] = 1
         with pytest.raises(Exception, match="not valid CycloneDX"):
@@ -218,7 +218,7 @@ class TestReproducible:
     def test_twice_is_the_same(
         self, request_: ReleaseRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """From a copy of OUT with other dates, in another folder, with another umask and zone."""
+        """A copy of OUT with other dates, folder, umask and zone gives the same bytes."""
         request = replace(request_, allow_unverified=("coreml-fp16",))
         first = self.built(request, tmp_path / "one")
         copy = Path(shutil.copytree(request.out, tmp_path / "copy"))
@@ -242,14 +242,14 @@ class TestReproducible:
 
     @pytest.mark.slow
     def test_check_finds_a_date(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One that comes from this machine's clock: refused, nothing is published."""
+        """A date of this machine's clock is refused, and nothing is published."""
         monkeypatch.setattr(clock, "given", lambda: datetime.now(UTC))
         with pytest.raises(ReleaseError, match=r"not reproducible.*\.aar from byte"):
             bundle.release(request_, check=True)
         assert not request_.destination.exists()
 
     def test_the_other_process_lives_in_another_year(self) -> None:
-        """Otherwise the second build would prove nothing about clocks."""
+        """The second build's clock differs by more than a year."""
         code = (
             "import time; real = time.time()\n"
             "from exporter.release import rebuild; rebuild.shift_clock(rebuild.LATER_S)\n"
@@ -263,7 +263,7 @@ class TestReproducible:
         assert (result.returncode, result.stderr) == (0, "")
 
     def test_differences_are_named(self, tmp_path: Path) -> None:
-        """By file and byte; a file that only one has, too."""
+        """Differences are named by file and byte; a file in one folder only, too."""
         for name, text in (("one", "abcdef"), ("two", "abcXef")):
             (tmp_path / name).mkdir()
             (tmp_path / name / "same").write_text("same")
@@ -278,7 +278,7 @@ class TestReproducible:
     def test_source_date_epoch_is_every_date(
         self, request_: ReleaseRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In the archives, the Maven metadata, the BOM and the README."""
+        """The date is in the archives, the Maven metadata, the BOM and the README."""
         monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # 2023-11-14 22:13:20
         contents = self.built(request_, tmp_path / "x")
         built = tmp_path / "x" / "built"
@@ -292,13 +292,13 @@ class TestReproducible:
 
     @pytest.mark.parametrize("value", ["yesterday", "0", "99999999999", "1e9"])
     def test_a_date_that_cannot_be(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One clear message; zip knows no year before 1980."""
+        """A date before 1980, which zip cannot hold, gives one clear message."""
         monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
         with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
             clock.given()
 
     def test_another_version_is_another_bom(self, request_: ReleaseRequest) -> None:
-        """Serial numbers come from the content, and differ with it."""
+        """Serial numbers follow the content."""
         numbers = {
             json.loads(sbom.document(plan(replace(request_, version=version))))["serialNumber"]
             for version in ("1.4.0", "1.4.0", "1.4.1")
@@ -308,7 +308,7 @@ class TestReproducible:
 
 class TestPublishing:
     def test_nothing_is_overwritten(self, request_: ReleaseRequest) -> None:
-        """A folder with something in it is refused, and stays as it was."""
+        """A folder with files is refused and unchanged."""
         request_.destination.mkdir()
         (request_.destination / "mine").write_text("mine")
         with pytest.raises(OutputError, match="not empty") as caught:
@@ -331,7 +331,7 @@ class TestPublishing:
         request_: ReleaseRequest,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Neither DIR nor what it was made in."""
+        """A failure leaves neither DIR nor its temporary folder."""
         break_it(monkeypatch)
         before = set(request_.destination.parent.iterdir())
         with pytest.raises(RuntimeError):
@@ -339,7 +339,7 @@ class TestPublishing:
         assert set(request_.destination.parent.iterdir()) == before
 
     def test_without_the_extra(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The error names it."""
+        """The error names the missing extra."""
         monkeypatch.setitem(sys.modules, "cyclonedx.validation.json", None)
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[release\]"):
             bundle.release(request_)
@@ -347,7 +347,7 @@ class TestPublishing:
             extra.need("no_such_module", "This")
 
     def test_no_android_and_no_apple(self, tmp_path: Path) -> None:
-        """ONNX has no Swift package, Core ML no Android library: the README says which is missing."""
+        """The README says which library is missing."""
         out = outs.write(tmp_path / "out", outs.report("pass"))
         request = ReleaseRequest(out, "1.0", tmp_path / "onnx")
         bundle.release(request)
@@ -359,7 +359,7 @@ class TestPublishing:
         assert "There is no Android library" in (tmp_path / "apple" / "README.md").read_text()
 
     def test_a_card_goes_in(self, request_: ReleaseRequest, tmp_path: Path) -> None:
-        """As a file, and readable in the model card; markup in it is only text."""
+        """The card is included as a file and in the model card; its markup is plain text."""
         card = tmp_path / "net.toml"
         card.write_text(own_card(request_.out))
         bundle.release(replace(request_, card=card))
@@ -382,7 +382,7 @@ class TestPublishing:
     def test_a_bad_card_is_refused(
         self, request_: ReleaseRequest, tmp_path: Path, change: tuple[str, str], words: str
     ) -> None:
-        """As a night refuses it, in one message, before anything is made; and one of another checkpoint."""
+        """A bad card, or another checkpoint's, gives one message before anything is built."""
         card = tmp_path / "net.toml"
         card.write_text(own_card(request_.out).replace(*change))
         with pytest.raises(UsageError) as caught:
@@ -392,7 +392,7 @@ class TestPublishing:
         assert not request_.destination.exists()
 
     def test_two_models_never_share_a_name(self, request_: ReleaseRequest) -> None:
-        """An artifact that is called like a file of the release is refused."""
+        """An artifact named like a file of the release is refused."""
         (request_.out / "onnx-fp32.onnx").rename(request_.out / "README.md")
         outs.edit(request_.out, rename_chosen)
         with pytest.raises(OutputError, match=r"README\.md is the name of an artifact"):
@@ -400,7 +400,7 @@ class TestPublishing:
 
 
 def own_card(out: Path) -> str:
-    """The least a card says, of the checkpoint that OUT was exported from."""
+    """Write the smallest card of the checkpoint that OUT was exported from."""
     digest = json.loads((out / "manifest.json").read_text())["source"]["sha256"][:62]
     return (
         f'description = "Best <b>net</b>"\n[checkpoint]\npath = "net.pth"\nsha256 = "{digest}"\n'
@@ -417,7 +417,7 @@ def rename_chosen(listed: Any) -> None:
 
 
 def test_the_bundles_manifest_is_one(signed: Path, tmp_path: Path) -> None:
-    """Of the same schema as an export's, with the release in it."""
+    """The bundle's manifest has an export's schema, and the release in it."""
     with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
         (tmp_path / "manifest.json").write_bytes(opened.read("manifest.json"))
     release = manifest.load(tmp_path / "manifest.json").release

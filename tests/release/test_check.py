@@ -1,4 +1,4 @@
-"""`verify` of a release: a changed byte, a missing or foreign file is found before anything runs."""
+"""Tests of `verify` on releases: a changed, missing or foreign file is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLE = "It is net 1.4.0 of com.example."
 
 @pytest.fixture(autouse=True)
 def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Folders whose artifacts would have been run: the made-up ones cannot be. All of them "pass"."""
+    """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
     seen: list[Path] = []
 
     def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
@@ -54,7 +54,7 @@ def changed(path: Path, position: int, bit: int) -> Iterator[None]:
 
 
 def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) -> None:
-    """The folder and the zip alone, with the key and without; and it says which."""
+    """The folder and the zip verify with and without the key, and verify says which."""
     for path in (signed, signed / "net-1.4.0.zip"):
         assert check.verify(path, keys[1]).facts == (TITLE, "Signed with the private half of pub.pem.")
         assert check.verify(path).facts == (TITLE, check.NOT_CHECKED)
@@ -63,7 +63,7 @@ def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) 
 
 
 def test_a_zip_alone(signed: Path, keys: Keys, tmp_path: Path) -> None:
-    """With its signature beside it, and without any."""
+    """The zip verifies with its signature next to it, and without one."""
     lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
     assert check.verify(lone).facts == (TITLE, check.UNSIGNED)
     with pytest.raises(VerificationError, match="has no signature"):
@@ -74,7 +74,7 @@ def test_a_zip_alone(signed: Path, keys: Keys, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("with_key", [True, False])
 def test_50_random_bytes(with_key: bool, signed: Path, keys: Keys, numerics: list[Path]) -> None:
-    """Half anywhere in the folder, half in a file drawn first, so that small files are hit too."""
+    """Half of the bytes are anywhere, half in a file drawn first, so that small files are hit."""
     seeded = random.Random(20)
     files = [path for path in sorted(signed.rglob("*")) if path.is_file() and path.stat().st_size]
     weights = [path.stat().st_size for path in files]
@@ -91,7 +91,7 @@ def test_50_random_bytes(with_key: bool, signed: Path, keys: Keys, numerics: lis
 
 
 def test_a_byte_of_every_file(signed: Path, numerics: list[Path]) -> None:
-    """The first, and case in hexadecimal too: no comparison is lenient."""
+    """The first byte, and the case of hexadecimal digits, count in every file."""
     for path in sorted(signed.rglob("*")):
         if path.is_file() and path.stat().st_size:
             with changed(path, 0, 5):
@@ -100,7 +100,7 @@ def test_a_byte_of_every_file(signed: Path, numerics: list[Path]) -> None:
 
 
 def test_hashes_in_capitals(signed: Path, tmp_path: Path) -> None:
-    """One bit makes an "a" an "A": the same number, and yet not the list that was released."""
+    """A hash in capitals is refused, although it is the same number."""
     path = signed / "SHA256SUMS"
     position = next(i for i, c in enumerate(path.read_text()) if c in "abcdef")
     with changed(path, position, 5):
@@ -108,7 +108,7 @@ def test_hashes_in_capitals(signed: Path, tmp_path: Path) -> None:
 
 
 def test_50_random_bytes_of_the_zip_alone(signed: Path, tmp_path: Path, numerics: list[Path]) -> None:
-    """Without its signature: what is no file's content counts as well."""
+    """Bytes outside of files' contents count, too, when there is no signature."""
     lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
     seeded = random.Random(21)
     for _ in range(50):
@@ -123,7 +123,7 @@ def link(signed: Path) -> None:
 
 
 def other_model(inside: Path) -> None:
-    """The right name, other weights, in a well-formed library."""
+    """Put other weights under the right name into a valid library."""
     (inside / "assets" / "net" / "onnx-fp32.onnx").write_bytes(b"other")
 
 
@@ -157,7 +157,7 @@ UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
         "does not list the released artifacts",
     ),
 }
-"""Damage, and the words that name it even to whoever has no key."""
+"""Damage, and the words that report it to users without a key."""
 
 
 def complaints(path: Path, key: Path | None = None) -> str:
@@ -171,7 +171,7 @@ def complaints(path: Path, key: Path | None = None) -> str:
 
 @pytest.mark.parametrize("name", UNSIGNED)
 def test_damage_without_a_key(name: str, signed: Path) -> None:
-    """Named with the file."""
+    """The message names the damaged file."""
     damage, words = UNSIGNED[name]
     damage(signed)
     assert words in complaints(signed)
@@ -179,21 +179,21 @@ def test_damage_without_a_key(name: str, signed: Path) -> None:
 
 @pytest.mark.parametrize("name", UNSIGNED)
 def test_damage_with_the_key(name: str, signed: Path, keys: Keys, numerics: list[Path]) -> None:
-    """Even a consistent one does not hold."""
+    """Even consistent damage is refused with the key."""
     UNSIGNED[name][0](signed)
     assert not holds(signed, keys[1])
     assert numerics == []
 
 
 def test_hashes_made_anew_need_the_key(signed: Path, keys: Keys) -> None:
-    """Whoever changes a file and all hashes deceives who has no key, and only them."""
+    """New hashes deceive only users without the key."""
     forged(lambda d: (d / "LICENSE").write_text("Another licence"))(signed)
     assert holds(signed)
     assert "signature of signed does not hold" in complaints(signed, keys[1])
 
 
 def test_anothers_key(signed: Path, tmp_path: Path) -> None:
-    """A signature by somebody else is none."""
+    """Another key's signature is refused."""
     from cryptography.hazmat.primitives import serialization as ser
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -205,21 +205,21 @@ def test_anothers_key(signed: Path, tmp_path: Path) -> None:
 
 
 def test_a_release_without_signature_needs_one_when_there_is_a_key(signed: Path, keys: Keys) -> None:
-    """Taking the signatures away is no way around them."""
+    """A release without signatures is refused with a key."""
     shutil.rmtree(signed / "signatures")
     assert check.verify(signed).facts == (TITLE, check.UNSIGNED)
     assert "has no signature" in complaints(signed, keys[1])
 
 
 def test_a_folder_of_signatures_that_is_a_link(signed: Path, tmp_path: Path) -> None:
-    """Not followed."""
+    """A link in place of the folder of signatures is not followed."""
     (signed / "signatures").rename(tmp_path / "signatures")
     (signed / "signatures").symlink_to(tmp_path / "signatures")
     assert not holds(signed)
 
 
 def test_out_of_the_zip(signed: Path, keys: Keys, tmp_path: Path, numerics: list[Path]) -> None:
-    """What an app team unpacked: hashes first, then numerics; a key has nothing to check there."""
+    """An unpacked zip is checked by hashes, then numerics; a key is refused there."""
     inside = tmp_path / "inside"
     inside.mkdir()
     archive.unpack(signed / "net-1.4.0.zip", inside)
@@ -235,7 +235,7 @@ def test_out_of_the_zip(signed: Path, keys: Keys, tmp_path: Path, numerics: list
 
 
 def test_openssf_own_program_agrees(signed: Path, keys: Keys) -> None:
-    """Who has model-signing needs nothing of ours; one more file, and it refuses too."""
+    """model-signing's own program accepts the release, and refuses an added file."""
     from model_signing import verifying
 
     def accepts(path: Path, signature: str) -> None:
@@ -250,7 +250,7 @@ def test_openssf_own_program_agrees(signed: Path, keys: Keys) -> None:
 
 
 def test_a_file_that_git_would_hide_is_signed_too(signed: Path, keys: Keys) -> None:
-    """model-signing leaves such files out unless it is told not to."""
+    """Files that git ignores are signed, too."""
     signature = signed / "signatures" / "bundle.sig"
     sign.check(signed, signature, keys[1])
     (signed / ".gitignore").write_text("*")
@@ -260,7 +260,7 @@ def test_a_file_that_git_would_hide_is_signed_too(signed: Path, keys: Keys) -> N
 
 class TestKeys:
     def test_what_is_no_private_key(self, signed: Path, keys: Keys, tmp_path: Path) -> None:
-        """A public key, a text, another kind: one message with the command that makes one."""
+        """An invalid key gives one message with the command that makes a key."""
         from cryptography.hazmat.primitives import serialization as ser
         from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -276,7 +276,7 @@ class TestKeys:
         assert not (signed / "signatures").exists()
 
     def test_an_encrypted_key(self, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Opens with the variable, and the message names it."""
+        """An encrypted key opens with the variable that the message names."""
         from cryptography.hazmat.primitives import serialization as ser
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -294,7 +294,7 @@ class TestKeys:
         assert holds(signed)
 
     def test_what_is_no_public_key(self, signed: Path, keys: Keys) -> None:
-        """A private key is not taken for one."""
+        """A private key is not accepted as a public one."""
         with pytest.raises(UsageError, match="no public key"):
             check.verify(signed, keys[0])
         with pytest.raises(ExportError):

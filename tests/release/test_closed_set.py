@@ -1,4 +1,4 @@
-"""A release is a closed set of files of one name and version: attacks that fail with the key, and without."""
+"""Tests of the closed set of a release's files: attacks fail with the key and without."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SIGNATURE = f"{TITLE}.zip.sig"
 
 @pytest.fixture(autouse=True)
 def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Folders whose artifacts would have been run: the made-up ones cannot be. All of them "pass"."""
+    """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
     seen: list[Path] = []
 
     def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
@@ -51,7 +51,7 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def complaints(path: Path, key: Path | None = None, wanted: Wanted = check.ANY) -> str:
-    """What verify says is wrong; an empty string when the release holds."""
+    """Return verify's problems; an empty string when the release holds."""
     try:
         audit = check.verify(path, key, wanted=wanted)
     except VerificationError as error:
@@ -60,7 +60,7 @@ def complaints(path: Path, key: Path | None = None, wanted: Wanted = check.ANY) 
 
 
 def file(name: str, text: str = "x") -> Damage:
-    """One more file."""
+    """Return a change that adds a file."""
 
     def add(signed: Path) -> None:
         (signed / name).parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def file(name: str, text: str = "x") -> Damage:
 
 
 def folder(name: str) -> Damage:
-    """One more folder, empty."""
+    """Return a change that adds an empty folder."""
     return lambda signed: (signed / name).mkdir(parents=True)
 
 
@@ -83,7 +83,7 @@ def gone(name: str) -> Damage:
 
 
 def signatures(change: Damage) -> Damage:
-    """A change of the folder that no signature covers, its own hashes made to fit."""
+    """Return a change of the folder that no signature covers, with matching hashes."""
 
     def damage(signed: Path) -> None:
         change(signed / "signatures")
@@ -93,7 +93,7 @@ def signatures(change: Damage) -> Damage:
 
 
 def summed(change: Damage) -> Damage:
-    """A change of an unpacked zip, its hashes made to fit."""
+    """Return a change of an unpacked zip, with matching hashes."""
 
     def damage(inside: Path) -> None:
         change(inside)
@@ -107,7 +107,7 @@ def moved(name: str, to: str) -> Damage:
 
 
 def wrong_bytes(name: str) -> Damage:
-    """Bytes that are no valid UTF-8, as a file's name."""
+    """Return a change that adds a file whose name is invalid UTF-8."""
     return lambda signed: Path(f"{signed}/{name}").write_text("x")
 
 
@@ -127,12 +127,12 @@ WITH_THE_KEY: dict[str, tuple[Damage, str]] = {
         r"zip.sig is not part",
     ),
 }
-"""Attack, and what the refusal says to whoever has the public key."""
+"""Attack, and the refusal's words for users with the public key."""
 
 
 @pytest.mark.parametrize("attack", WITH_THE_KEY)
 def test_an_attack_on_a_signed_release(attack: str, signed: Path, keys: Keys, numerics: list[Path]) -> None:
-    """Refused before anything runs."""
+    """The attack is refused before anything runs."""
     damage, words = WITH_THE_KEY[attack]
     damage(signed)
     assert re.search(words, complaints(signed, keys[1]))
@@ -140,7 +140,7 @@ def test_an_attack_on_a_signed_release(attack: str, signed: Path, keys: Keys, nu
 
 
 def other_asset(inside: Path) -> None:
-    """The library's model under another name, and another model."""
+    """Add another model under another name to the library."""
     (inside / "assets/net/onnx-fp32.onnx").unlink()
     (inside / "assets/net/better.onnx").write_bytes(b"other")
 
@@ -204,12 +204,12 @@ WITHOUT_A_KEY: dict[str, tuple[Damage, str]] = {
     "a BOM of endless depth": (forged(file(f"{TITLE}.cdx.json", "[" * 200_000)), r"BOM does not list"),
     "no BOM": (forged(gone(f"{TITLE}.cdx.json")), r"BOM does not list"),
 }
-"""Attack by someone who makes hashes fit, and what the refusal says to whoever has no key."""
+"""Attack with matching hashes, and the refusal's words for users without a key."""
 
 
 @pytest.mark.parametrize("attack", WITHOUT_A_KEY)
 def test_an_attack_on_an_unsigned_release(attack: str, signed: Path, numerics: list[Path]) -> None:
-    """Refused before anything runs."""
+    """The attack is refused before anything runs."""
     shutil.rmtree(signed / "signatures")
     damage, words = WITHOUT_A_KEY[attack]
     damage(signed)
@@ -218,7 +218,7 @@ def test_an_attack_on_an_unsigned_release(attack: str, signed: Path, numerics: l
 
 
 def test_who_makes_everything_fit_deceives_only_those_without_a_key(signed: Path, keys: Keys) -> None:
-    """The attacks above fail by themselves, and not because a forged list is always refused."""
+    """A consistent forgery passes without a key, so the attacks above fail by themselves."""
     forged(file("LICENSE", "Another licence"))(signed)
     assert not complaints(signed)
     assert "does not hold" in complaints(signed, keys[1])
@@ -226,7 +226,7 @@ def test_who_makes_everything_fit_deceives_only_those_without_a_key(signed: Path
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """Version 1.3.0 of the same model, signed with the same key."""
+    """Make version 1.3.0 of the same model, signed with the same key."""
     base = tmp_path_factory.mktemp("older")
     out = outs.write(base / "out", outs.report("pass"))
     return bundle.release(ReleaseRequest(out, "1.3.0", base / "released", name="net", key=keys[0])).directory
@@ -245,7 +245,7 @@ EXPECTED: dict[str, tuple[Wanted, str]] = {
 @pytest.mark.parametrize("case", EXPECTED)
 @pytest.mark.parametrize("part", [".", "net-1.3.0.zip"])
 def test_a_replayed_release(case: str, part: str, older: Path, keys: Keys, numerics: list[Path]) -> None:
-    """An older release is signed as well: only what was expected tells that it is not the newest."""
+    """An older signed release is refused only if another version is expected."""
     wanted, words = EXPECTED[case]
     audit = check.verify(older / part, keys[1], wanted=wanted)
     assert audit.facts[0] == "It is net 1.3.0 of com.example."
@@ -254,7 +254,7 @@ def test_a_replayed_release(case: str, part: str, older: Path, keys: Keys, numer
 
 
 def test_a_renamed_older_zip(older: Path, keys: Keys, tmp_path: Path) -> None:
-    """Its signature holds under any name: the manifest in it says what it is."""
+    """The manifest in a renamed zip reveals its version."""
     shutil.copy(older / "net-1.3.0.zip", tmp_path / "net-1.4.0.zip")
     shutil.copy(older / "signatures" / "net-1.3.0.zip.sig", tmp_path / "net-1.4.0.zip.sig")
     assert "holds net 1.3.0, whose zip is called net-1.3.0.zip" in complaints(
@@ -263,14 +263,14 @@ def test_a_renamed_older_zip(older: Path, keys: Keys, tmp_path: Path) -> None:
 
 
 def test_an_export_has_no_version(tmp_path: Path) -> None:
-    """Nothing that was not released is taken for a release."""
+    """An export is not taken for a release."""
     out = outs.write(tmp_path / "out", outs.report())
     assert "is no release, expected version 1.4.0" in complaints(out, wanted=Wanted(version="1.4.0"))
     assert not complaints(out)
 
 
 def test_the_command_line_expects_and_says_name_and_version(signed: Path, keys: Keys) -> None:
-    """Exit 9 for another version; name and version are shown in any case."""
+    """Another version exits with 9; name and version are always printed."""
     run: Callable[..., Any] = CliRunner().invoke
     command = ["verify", str(signed), "--key", str(keys[1]), "--expect-name", "net", "--expect-version"]
     good, bad = run(app, [*command, "1.4.0"]), run(app, [*command, "1.5.0"])
@@ -280,7 +280,7 @@ def test_the_command_line_expects_and_says_name_and_version(signed: Path, keys: 
 
 
 def test_a_release_without_libraries_holds(request_: ReleaseRequest, tmp_path: Path) -> None:
-    """Where no artifact is for Android or Apple, no folder is expected."""
+    """A release without artifacts for Android or Apple needs no libraries."""
     apple = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
     assert not complaints(bundle.release(replace(apple, destination=tmp_path / "apple")).directory)
     assert not complaints(bundle.release(replace(request_, destination=tmp_path / "android")).directory)

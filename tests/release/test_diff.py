@@ -1,4 +1,4 @@
-"""`diff` says what is better, worse, and merely other; and refuses nothing but what cannot be read."""
+"""Tests of `diff`: it reports what is better, worse or different, and refuses only what it cannot read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.release import outs
 
 
 def pair(tmp_path: Path, change: Callable[[Any], None]) -> Diff:
-    """A made-up export, and the same with something changed."""
+    """Compare a made-up export with a changed copy."""
     before = outs.write(tmp_path / "before", outs.report("pass"))
     after = outs.write(tmp_path / "after", outs.report("pass"))
     outs.edit(after, change)
@@ -39,7 +39,7 @@ def words(difference: Diff) -> dict[str, Word]:
 
 
 def test_an_export_against_itself(tmp_path: Path) -> None:
-    """No difference anywhere."""
+    """An export does not differ from itself."""
     difference = pair(tmp_path, lambda _: None)
     assert {line.word for line in difference.facts} == {"same"}
     assert {a.word for a in difference.artifacts} == {"same"}
@@ -92,7 +92,7 @@ CHANGES: list[tuple[str, Callable[[Any], None], str, Word]] = [
 def test_each_figure_has_its_direction(
     change: Callable[[Any], None], figure: str, word: Word, tmp_path: Path
 ) -> None:
-    """Errors, sizes and times are better when smaller, agreement when larger; noise is neither."""
+    """Smaller errors, sizes and times and larger agreement are better; noise is neither."""
     difference = pair(tmp_path, change)
     assert words(difference)[figure] == word
     others = {w for name, w in words(difference).items() if name != figure}
@@ -101,7 +101,7 @@ def test_each_figure_has_its_direction(
 
 @pytest.mark.parametrize(("right", "word"), [(970, "same"), (600, "worse"), (1000, "better")])
 def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_path: Path) -> None:
-    """On 1000 labelled samples, of which 960 were right before."""
+    """Accuracies of 1000 samples with overlapping intervals count as the same."""
 
     def accurate(count_right: int) -> Callable[[Any], None]:
         before = {"count": 1000, "right": 960, "right5": None, "lost": 0, "gained": 0, "same": 1000}
@@ -134,13 +134,13 @@ def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_p
 
 
 def test_the_same_file_is_not_faster(tmp_path: Path) -> None:
-    """If its bytes did not change, the host did."""
+    """A host latency of an unchanged file is never better or worse."""
     difference = pair(tmp_path, lambda m: row(m)["host_latency"].update(p50_ms=1.0))
     assert words(difference)["host_p50_ms"] == "changed"
 
 
 def test_a_status_that_changes(tmp_path: Path) -> None:
-    """Passing is better; no longer passing is worse."""
+    """Starting to pass is better; ceasing to pass is worse."""
 
     def fail(listed: Any) -> None:
         row(listed).update(status="failed", reason="bad", device_latency=None, device_latencies=[])
@@ -154,7 +154,7 @@ def test_a_status_that_changes(tmp_path: Path) -> None:
 
 
 def test_operators_are_counted(tmp_path: Path) -> None:
-    """Only those whose number differs, with 0 for none."""
+    """Only operators whose number differs are listed, with 0 for none."""
 
     def change(listed: Any) -> None:
         row(listed)["structure"]["operators"] = {"conv2d": 50, "linear": 1, "cast": 7}
@@ -164,7 +164,7 @@ def test_operators_are_counted(tmp_path: Path) -> None:
 
 
 def test_other_models_targets_and_tools_are_lines(tmp_path: Path) -> None:
-    """Nothing is too different to be compared."""
+    """Any two exports can be compared."""
     before = outs.write(tmp_path / "before", outs.report("pass"))
     other = replace(
         outs.report(),
@@ -186,7 +186,7 @@ def test_other_models_targets_and_tools_are_lines(tmp_path: Path) -> None:
 
 
 def test_releases_and_exports_in_any_mixture(tmp_path: Path) -> None:
-    """The folder of a release, its zip, an export."""
+    """A release's folder, its zip and an export can be compared."""
     out = outs.write(tmp_path / "out", outs.report("pass"))
     signed = bundle.release(ReleaseRequest(out, "1.4.0", tmp_path / "released", name="net")).directory
     difference = diff(out, signed)
@@ -198,7 +198,7 @@ def test_releases_and_exports_in_any_mixture(tmp_path: Path) -> None:
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table that says better and worse, JSON for machines, exit 9 for what cannot be read."""
+    """The output is a table or JSON; an unreadable input exits with 9."""
     pair(tmp_path, verification(max_error=9e-6))
     ends(0, "diff", tmp_path / "before", tmp_path / "after")
     printed = capsys.readouterr().out

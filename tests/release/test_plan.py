@@ -1,4 +1,4 @@
-"""What may be released, and what is refused with which words."""
+"""Tests of what may be released, and of the words of refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names(request: ReleaseRequest) -> list[str]:
 
 
 def test_the_measured_choice_is_released(request_: ReleaseRequest) -> None:
-    """Alone: what did not pass or was not asked for stays behind; and nothing is to be confessed."""
+    """Only the choice is released, and no caveat is needed."""
     release = plan(request_)
     assert names(request_) == ["onnx-fp32"]
     assert (release.not_measured, release.not_verified) == ((), ())
@@ -41,7 +41,7 @@ def test_the_measured_choice_is_released(request_: ReleaseRequest) -> None:
 def test_what_no_phone_has_shown_to_be_fast_is_refused(
     verdict: BudgetVerdict, words: str, tmp_path: Path
 ) -> None:
-    """Over budget always; unknown unless the user says so, and then the manifest says so."""
+    """Over budget is refused; unmeasured needs the user's consent and a note in the manifest."""
     out = outs.write(tmp_path / "out", outs.report(verdict))
     request = ReleaseRequest(out, "1.0", tmp_path / "x")
     with pytest.raises(ReleaseError, match=words):
@@ -57,7 +57,7 @@ def test_what_no_phone_has_shown_to_be_fast_is_refused(
 
 
 def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseRequest) -> None:
-    """That the choice was measured says nothing about its sibling."""
+    """The choice's measurement does not count for its sibling."""
     other = replace(request_, artifacts=("executorch-xnnpack-int8",))
     with pytest.raises(ReleaseError, match="No phone has measured executorch-xnnpack-int8"):
         plan(other)
@@ -66,7 +66,7 @@ def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseReques
 
 
 def test_what_failed_is_never_released(request_: ReleaseRequest) -> None:
-    """Not even when it is called unverified."""
+    """A failed artifact is refused even if named as unverified."""
     for request in (
         replace(request_, artifacts=("onnx-int8",)),
         replace(request_, allow_unverified=("onnx-int8",), allow_unmeasured=True),
@@ -76,7 +76,7 @@ def test_what_failed_is_never_released(request_: ReleaseRequest) -> None:
 
 
 def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> None:
-    """Core ML executes on a Mac: elsewhere the user says it, and the manifest repeats it."""
+    """Core ML off a Mac needs the user's consent, which the manifest records."""
     with pytest.raises(ReleaseError, match="never executed"):
         plan(replace(request_, artifacts=("coreml-fp16",)))
     release = plan(replace(request_, allow_unverified=("coreml-fp16",)))
@@ -86,7 +86,7 @@ def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> No
 
 
 def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -> None:
-    """Nothing selected, nothing passed."""
+    """The manifest has no selection and no verdict."""
     request = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
     listed = plan(request).manifest
     assert (listed.selected, listed.verdict.numerics, listed.verdict.budget) == (
@@ -97,7 +97,7 @@ def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -
 
 
 def test_nothing_to_ship_is_refused(tmp_path: Path) -> None:
-    """With the export's own reason."""
+    """The refusal has the export's own reason."""
     failed = tuple(
         replace(a, status="failed", reason="bad") if a.status == "passed" else a
         for a in outs.report().artifacts
@@ -129,14 +129,14 @@ WORDS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "words"), WORDS, ids=[str(next(iter(w[0].values()))) for w in WORDS])
 def test_words_that_cannot_be_used(change: dict[str, Any], words: str, request_: ReleaseRequest) -> None:
-    """They become paths, coordinates and source code."""
+    """Words that become paths, coordinates or code are checked."""
     with pytest.raises(UsageError, match=words):
         plan(replace(request_, **change))
 
 
 @pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz"])
 def test_out_is_hashed_again(file: str, request_: ReleaseRequest) -> None:
-    """What the manifest lists must still be it."""
+    """Files that differ from the manifest are refused."""
     path = request_.out / file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(VerificationError, match=f"{file} is not the file that was exported"):
@@ -145,14 +145,14 @@ def test_out_is_hashed_again(file: str, request_: ReleaseRequest) -> None:
 
 @pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz", "report.html"])
 def test_what_is_missing_is_named(file: str, request_: ReleaseRequest) -> None:
-    """An artifact, the evidence, the page."""
+    """A missing artifact, evidence or page is named."""
     (request_.out / file).unlink()
     with pytest.raises(VerificationError, match=f"{file} is missing"):
         plan(request_)
 
 
 def test_a_link_in_a_package_is_refused(request_: ReleaseRequest, tmp_path: Path) -> None:
-    """It would carry another file of the user's into the release."""
+    """A link could carry another file of the user's into the release."""
     package = request_.out / "coreml-fp16.mlpackage"
     (package / "Data" / "weight.bin").rename(tmp_path / "outside")
     (package / "Data" / "weight.bin").symlink_to(tmp_path / "outside")
@@ -161,7 +161,7 @@ def test_a_link_in_a_package_is_refused(request_: ReleaseRequest, tmp_path: Path
 
 
 def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
-    """It goes into Kotlin, Swift and XML."""
+    """File names go into Kotlin, Swift and XML, so code in them is refused."""
     evil = 'a").also { System.exit(1) }; ("b.onnx'
     (request_.out / "onnx-fp32.onnx").rename(request_.out / evil)
     outs.edit(request_.out, lambda m: m["artifacts"][1].update(file=evil))
@@ -170,7 +170,7 @@ def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
 
 
 def test_the_bundles_manifest_keeps_every_field(request_: ReleaseRequest) -> None:
-    """Also those that this version does not know."""
+    """Fields unknown to this version stay in the manifest."""
     outs.edit(request_.out, lambda m: m.update(later={"a": 1}))
     release = plan(request_)
     assert json.loads(release.text)["later"] == {"a": 1}

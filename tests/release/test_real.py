@@ -1,4 +1,4 @@
-"""A real export, released and verified with its numerics."""
+"""Test that a real export is released and verified with its numerics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Keys = tuple[Path, Path]
 
 @pytest.fixture(scope="module", autouse=True)
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All verifications share their worker processes: frameworks are imported once."""
+    """Share worker processes between verifications, so that frameworks are imported once."""
     with Workers(1, tmp_path_factory.mktemp("workers") / "log") as workers:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = workers
@@ -44,7 +44,7 @@ def release(code: int, directory: Path, *arguments: object) -> None:
 def test_from_export_to_verified_release(
     keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Refused as long as no phone measured it; then released, signed, verified with its numerics."""
+    """An unmeasured export is refused; with consent it is released, signed and verified."""
     made = tmp_path / "made"
     chosen = ("--artifacts", "onnx-fp32,onnx-fp16")
     release(30, made, *chosen)
@@ -68,7 +68,7 @@ def test_from_export_to_verified_release(
 
 
 def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
-    """Two classes swapped and every hash made anew: the bundled inputs find it."""
+    """Swapped classes with new hashes fail by the bundled inputs."""
     made = tmp_path / "made"
     release(0, made, "--artifacts", "onnx-fp32", "--allow-unmeasured")
     inside = tmp_path / "inside"

@@ -1,4 +1,4 @@
-"""`exporter.release.serials`: whose phones measured is nobody's business who gets the model."""
+"""Tests of `exporter.release.serials`: a release does not reveal phones' serial numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOWERING = "int8.lowering.npz"
 
 
 def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
-    """What `bench` does with a session of this device, raw samples included."""
+    """Store a session of this device as `bench` does, raw samples included."""
     work = replace(sessions.session().task, name=artifact)
     session = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
     latency = provenance.latency(session, stats.figures(session), provenance.Check(1e-6, ""), 15.0)
@@ -42,7 +42,7 @@ def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two artifacts measured on two phones, one also on an emulator and the host; the page names them all."""
+    """Make two artifacts measured on two phones, one also on an emulator and the host, with a page."""
     out = outs.write(tmp_path_factory.mktemp("measured") / "out", outs.report())
     doubts = (f"adb calls it {EMULATOR}, an emulator.",)
     latencies = {name: [measured(out, name, serial) for serial in (PHONE, LONG)] for name in outs.KEPT[:2]}
@@ -58,7 +58,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def everything(path: Path, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of a folder, and of what its archives hold."""
+    """Return names and bytes of a folder's files, and of those in its archives."""
     for file in sorted(path.rglob("*")):
         if file.is_file():
             yield str(file.relative_to(path)), file.read_bytes()
@@ -70,7 +70,7 @@ def everything(path: Path, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def naming(path: Path, folder: Path) -> list[str]:
-    """Files that name a device: by its serial, its first letters, or its name as a file's."""
+    """Return the files that name a device by its serial, its first letters, or a file's name."""
     words = [serial.lower()[:16].encode() for serial in SERIALS] + [b"r5cr30"]
     return [
         name
@@ -80,7 +80,7 @@ def naming(path: Path, folder: Path) -> list[str]:
 
 
 def test_no_serial_goes_out(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In no file, no name, no archive; OUT itself, which is the user's, has them all; and it verifies."""
+    """No file, name or archive of a release has a serial; OUT keeps them; the release verifies."""
     before = (out / "manifest.json").read_bytes()
     request = ReleaseRequest(out, "1.4.0", tmp_path / "made", artifacts=outs.KEPT[:2])
     made = bundle.release(request).directory
@@ -92,7 +92,7 @@ def test_no_serial_goes_out(out: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_devices_stay_comparable(out: Path) -> None:
-    """One label each, for every artifact, in the manifest and its raw samples; the samples stay the same."""
+    """Each device has one label for all artifacts; its samples are unchanged."""
     release = plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
     serials = {a.name: [item.serial for item in a.measured_on()] for a in release.manifest.artifacts}
     assert serials == {
@@ -111,7 +111,7 @@ def test_devices_stay_comparable(out: Path) -> None:
 
 
 def test_the_page_still_shows_what_was_measured(out: Path) -> None:
-    """It is drawn again, with labels in the place of serials, and says the same."""
+    """The page is rendered again with labels, and otherwise unchanged."""
     written = (out / "report.html").read_text()
     known = serials.labels(manifest.load(out / "manifest.json"))
     drawn = serials.page(out, known).decode()
@@ -130,14 +130,14 @@ def relabelled(page: str, known: Mapping[str, str]) -> str:
 
 
 def test_a_page_that_names_no_device_stays(out: Path, tmp_path: Path) -> None:
-    """To the byte: nothing is drawn for nothing."""
+    """A page without a serial is copied byte for byte."""
     (tmp_path / "report.html").write_bytes(b"<!doctype html>\r\nNo R5CR30, no adb.")
     known = serials.labels(manifest.load(out / "manifest.json"))
     assert serials.page(tmp_path, known) == b"<!doctype html>\r\nNo R5CR30, no adb."
 
 
 def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
-    """Not inside of others, the longer of two that begin alike first, and never in the numbers."""
+    """Serials are replaced as whole words, longest first, and never in numbers."""
     raw = json.loads((out / "manifest.json").read_text())
     before = json.dumps(raw)
     known = {"SM82": "no", "8250": "no", "8": "hidden", "emulator": "device-1", EMULATOR: "device-2"}
@@ -150,7 +150,7 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
 
 
 def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> None:
-    """Whatever lies there might name a phone."""
+    """Invalid raw samples are refused, because they might name a phone."""
     out = Path(shutil.copytree(out, tmp_path / "out"))
     path = out / outputs.samples_file("onnx-fp32", PHONE)
     path.write_text("not JSON\n")

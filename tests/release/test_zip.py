@@ -1,4 +1,4 @@
-"""Archives: the same bytes at any time, and nothing hostile gets unpacked."""
+"""Tests of archives: their bytes never vary, and hostile ones are not unpacked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unpack(path: Path) -> Path:
 
 
 def test_what_goes_in_comes_out(good: Path) -> None:
-    """Files and folders, with their contents."""
+    """Files and folders survive with their contents."""
     into = unpack(good)
     assert (into / "a" / "b.bin").read_bytes() == FILES["a/b.bin"]
     assert (into / "empty").is_dir()
@@ -41,7 +41,7 @@ def test_what_goes_in_comes_out(good: Path) -> None:
 
 
 def test_bytes_depend_on_nothing_else(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not on order, clock, file dates, or whether contents come from files."""
+    """Order, clock, file dates and the kind of source do not change the bytes."""
     source = tmp_path / "elsewhere"
     source.write_bytes(b"second")
     source.chmod(0o600)
@@ -52,7 +52,7 @@ def test_bytes_depend_on_nothing_else(good: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_every_byte_counts(good: Path) -> None:
-    """Whichever is changed, headers and padding included, the archive is refused."""
+    """A change of any byte, in headers or padding, too, is refused."""
     original = good.read_bytes()
     for position in range(len(original)):
         changed = bytearray(original)
@@ -84,7 +84,7 @@ def encrypted(path: Path) -> None:
 
 
 def overlapping(path: Path) -> None:
-    """Two names over the same bytes: half of a bomb."""
+    """Make an archive of two names over the same bytes."""
     raw(path, ("a", bytes(5000)))
     data = path.read_bytes()
     start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
@@ -153,7 +153,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_archives_are_refused(name: str, tmp_path: Path) -> None:
-    """With the reason, and nothing written outside."""
+    """The refusal has its reason, and nothing is written outside."""
     make, words = HOSTILE[name]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -166,7 +166,7 @@ def test_hostile_archives_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    """50 MB of zeros in 50 kB: refused from the listing alone."""
+    """50 MB of zeros in 50 kB are refused by the listing."""
     HOSTILE["bomb"][0](tmp_path / "x.zip")
     with pytest.raises(VerificationError):
         unpack(tmp_path / "x.zip")
@@ -174,7 +174,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_lying_sizes_are_refused(tmp_path: Path) -> None:
-    """A listing that says a stored file is larger than what is stored."""
+    """A listing with a wrong size of a stored file is refused."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         made.writestr("a", bytes(10))

@@ -47,7 +47,7 @@ def digest(text: str) -> str:
 
 
 def latency(median_ms: float) -> Latency:
-    """200 skewed samples around a median; seeded by the median."""
+    """Return 200 skewed samples around a median, seeded by the median."""
     noise = np.random.default_rng(int(median_ms * 1000)).lognormal(0, 0.06, 200)
     samples = tuple(int(n) for n in median_ms * 1e6 * noise)
     p50, p90 = (float(np.percentile(samples, q)) / 1e6 for q in (50, 90))
@@ -151,7 +151,7 @@ def artifacts() -> tuple[Artifact, ...]:
 
 
 def operator_costs() -> tuple[OperatorCost, ...]:
-    """52 convolutions, 10 sums and a linear layer; the last one costs nothing."""
+    """Return the costs of 52 convolutions, 10 sums and a linear layer; the last costs nothing."""
     random = np.random.default_rng(3)
     costs: list[OperatorCost] = []
     for block in range(1, 18):
@@ -168,7 +168,7 @@ def operator_costs() -> tuple[OperatorCost, ...]:
 
 
 def mixed_points() -> tuple[MixedPoint, ...]:
-    """A search of both runtimes: int8, and one, four and nine operators in float."""
+    """Return a search of both runtimes: int8, and one, four and nine operators in float."""
     costliest = sorted(operator_costs(), key=lambda cost: -cost.noise)
     points = []
     for runtime, start_ms, sizes in (("executorch-xnnpack", 1.92, 3_706_448), ("onnx", 1.94, 3_655_100)):
@@ -239,7 +239,7 @@ def report() -> Report:
 
 
 def labelled() -> Report:
-    """The same run with 200 labelled photos: float32 is right about 180, int8 about one less."""
+    """Return the same run with 200 labelled photos: float32 is right about 180, int8 about one less."""
     floats = Accuracy(200, 180, 196, same=200)
     counts = {
         "executorch-xnnpack-fp32": floats,
@@ -252,7 +252,7 @@ def labelled() -> Report:
 
 
 def nothing_passed() -> Report:
-    """The same run when no artifact may be shipped."""
+    """Return the same run without an artifact that can be shipped."""
     failed = tuple(
         replace(a, status="failed", reason="Its largest error is 3.0e-02.") if a.status == "passed" else a
         for a in artifacts()
@@ -263,7 +263,7 @@ def nothing_passed() -> Report:
 
 
 def outputs() -> dict[str, np.ndarray]:
-    """Flat output samples per artifact, and the float64 reference's."""
+    """Return flat output samples per artifact, and the float64 reference's."""
     random = np.random.default_rng(7)
     reference = random.normal(0, 2.1, 8000)
     return {

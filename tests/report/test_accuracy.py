@@ -1,4 +1,4 @@
-"""Accuracy on labelled samples in the manifest, on the page and in the terminal."""
+"""Tests of accuracy on labelled samples in the manifest, on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row(content: Any) -> Any:
 
 
 def test_the_manifest_has_counts_shares_and_intervals() -> None:
-    """In shares from 0 to 1 and points lost; float32's stand beside the artifacts."""
+    """Shares are 0 to 1, losses are points, and float32's figures are included."""
     written = row(dumped())
     assert (written["right"], written["top1"], written["top5"], written["drop_points"]) == (
         179,
@@ -71,7 +71,7 @@ def test_figures_that_contradict_each_other_are_refused(fault: str, tmp_path: Pa
 
 
 def test_the_terminal_has_a_column_only_with_labels() -> None:
-    """Within 80 columns; and the line that says what float32 does."""
+    """The table fits 80 columns, and a line describes float32's accuracy."""
     lines = printed(sample.labelled()).splitlines()
     assert next(line for line in lines if line.startswith(INT8)).split()[-1] == "89.5"
     assert max(len(line) for line in lines) <= 80
@@ -83,7 +83,7 @@ def test_the_terminal_has_a_column_only_with_labels() -> None:
 
 
 def test_the_page_has_a_section_and_a_plot_only_with_labels() -> None:
-    """A row for float32 and each artifact that labels were run on, and one more plot."""
+    """The section has rows for float32 and each evaluated artifact."""
     page = render(sample.labelled(), {})
     assert page.count("<h2>Accuracy</h2>") == 1
     assert page.count("<svg") == render(sample.report(), {}).count("<svg") + 1

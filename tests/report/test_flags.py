@@ -1,4 +1,4 @@
-"""Flags as people read them: each kind once, nothing lost."""
+"""Tests of grouped flags: each kind appears once, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from exporter.report.flags import grouped, reasons
     ],
 )
 def test_several_launches_are_one_line(given: list[str], expected: list[str]) -> None:
-    """With the figures' range; "p90" is a word."""
+    """The line has the range of the figures; "p90" is a word."""
     assert grouped(given) == tuple(expected)
 
 
@@ -58,12 +58,12 @@ def test_several_launches_are_one_line(given: list[str], expected: list[str]) ->
     ],
 )
 def test_what_differs_stays_apart(flags: list[str]) -> None:
-    """One launch, other cores, another moment, another sign; anything a manifest may hold."""
+    """A single launch, other cores, another moment or another sign stays a line of its own."""
     assert grouped(flags) == tuple(flags)
 
 
 def test_a_reason_is_given_once() -> None:
-    """However many launches and sources say it."""
+    """A reason appears once, however many launches and sources give it."""
     other = "uname says 'x86_64', not 'aarch64'."
     given = [
         other,

@@ -103,7 +103,7 @@ def test_every_candidate_of_the_search_is_listed(page: Page) -> None:
 
 
 def test_what_candidates_lost_on_labelled_samples_is_listed() -> None:
-    """In a column of its own, which a search without them does not have; a dash where there was no answer."""
+    """Only a labelled search has the column; a missing answer is a dash."""
     first, second, *others = sample.mixed_points()
     labelled = (replace(first, drop=1.25), replace(second, drop=-0.5), *others)
     text = Page(render(replace(sample.report(), mixed_points=labelled), {})).text
@@ -118,14 +118,14 @@ def test_what_candidates_lost_on_labelled_samples_is_listed() -> None:
     ("field", "heading"), [("operator_costs", "What int8 costs"), ("mixed_points", "Mixed precision")]
 )
 def test_what_was_not_measured_has_no_section(field: str, heading: str) -> None:
-    """Without costs or without a search there is no heading over nothing."""
+    """A page without costs or without a search has no empty sections."""
     without = Page(render(replace(sample.report(), **{field: ()}), {}))  # type: ignore[arg-type]
     assert heading not in without.text
     assert (without.open, without.wrong) == ([], [])
 
 
 def test_nothing_to_ship_is_the_headline() -> None:
-    """Without a choice there are no figures to mistake for one, and no code."""
+    """A page without a choice shows no figures of one, and no code."""
     page = Page(render(sample.nothing_passed(), {}))
     assert "Nothing to ship No artifact passed." in page.text
     assert "Kotlin" not in page.text

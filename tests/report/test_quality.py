@@ -45,7 +45,7 @@ def test_a_long_path_is_shortened_at_its_start() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, math.nan, math.inf])
 def test_costs_that_are_not_finite_do_not_break_the_plot(noise: float) -> None:
-    """Nothing lost, or everything, beside a finite one; alone there is nothing to draw."""
+    """Infinite costs are drawn with finite ones; alone they give no plot."""
     odd = OperatorCost("odd", "odd.one", "conv2d", noise)
     assert "fine.one" in words(quality.sensitivity([OperatorCost("fine", "fine.one", "conv2d", 0.01), odd]))
     assert quality.sensitivity([odd]) is None

@@ -15,7 +15,7 @@ def chosen(name: str, **changes: object) -> Report:
 
 
 def with_tensors(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Report:
-    """The sample with another network in the chosen artifact, and no photos."""
+    """Return the sample with another network in the chosen artifact, and no photos."""
     artifacts = tuple(
         replace(a, structure=Structure(inputs, outputs, {}, 0, {})) if a.structure else a
         for a in sample.artifacts()
@@ -114,7 +114,7 @@ def test_values_are_scaled_as_trained(scale: float) -> None:
 
 
 def test_squashed_photos_are_not_cut_first() -> None:
-    """With squash both sides are resized, so there is no ratio."""
+    """Squashed photos are resized on both sides, so there is no ratio."""
     how = sample.report().preprocessing
     assert how is not None
     assert "createScaledBitmap(photo, 256, 256, true)" in code(

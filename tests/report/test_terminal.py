@@ -21,7 +21,7 @@ def printed(report: Report, width: int = 80, colour: bool = False) -> str:
 
 
 def joined(report: Report) -> str:
-    """Without the line breaks that the width put in."""
+    """Return the text without the line breaks of the width."""
     return " ".join(printed(report).split())
 
 
@@ -53,7 +53,7 @@ def test_the_choice_comes_with_its_reason() -> None:
 
 
 def test_nothing_to_ship_is_said_plainly() -> None:
-    """Without a choice the line says so, with the reason."""
+    """A report without a choice says so, with the reason."""
     assert "Nothing to ship. No artifact passed." in joined(sample.nothing_passed())
 
 
@@ -70,7 +70,7 @@ def test_poor_int8_comes_with_where_it_loses_most() -> None:
 
 
 def test_good_int8_needs_no_hint() -> None:
-    """Nobody has to look for what is not lost; nor is there a hint without costs."""
+    """Good int8, and int8 without costs, has no hint."""
     report = sample.report()
     assert "loses most" in joined(report)
     fine = tuple(a for a in report.artifacts if a.variant.precision != "int8")
