@@ -256,7 +256,7 @@ class Speaker(nn.Module):
     """A network that prints to the terminal."""
 
     def forward(self, x: Tensor) -> Tensor:
-        print("Everything it claims holds.")  # noqa: T201
+        print("Every claim holds.")  # noqa: T201
         return x
 
 

@@ -232,7 +232,7 @@ class Manifest(Part):
     operator_costs: OperatorCosts = ()
     mixed_points: MixedPoints = ()
     page_sha256: Sha256 | None = None
-    """Of report.html."""
+    """The hash of report.html; None in older manifests."""
     release: Release | None = None
 
     @model_validator(mode="after")
