@@ -83,7 +83,8 @@ def _structure(data: bytes) -> Structure:
 def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[TensorSpec, ...]:
     tensors = [plan.values[index].val for index in indices]
     for i, tensor in enumerate(tensors):
-        if list(tensor.dim_order) != sorted(tensor.dim_order):
+        # Of images: a matrix that an operator returns column by column (nonzero) is read by its strides.
+        if len(tensor.sizes) >= 4 and list(tensor.dim_order) != sorted(tensor.dim_order):
             raise LoweringError(
                 f"Its {prefix}{i} lies in memory in the order {list(tensor.dim_order)} of its dimensions: "
                 "whoever calls it row by row would read it wrongly"
