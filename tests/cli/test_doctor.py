@@ -21,6 +21,7 @@ from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import Probe
 from exporter.config import packaged
 from exporter.data import demo
+from exporter.sandbox import Support
 
 HEALTHY = {
     "torch": Probe({"lite": True, "optimizer": True}),
@@ -334,3 +335,22 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.fix == "build --for android-arm64"
     monkeypatch.setattr(build, "find_runner", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("support", "state", "words"),
+    [
+        (Support(7, seccomp=True), "ok", "Landlock 7, seccomp"),
+        (Support(1, seccomp=False), "limited", "closes files and TCP"),
+        (Support(0, seccomp=True), "limited", "not reading"),
+        (Support(0, seccomp=False), "limited", "needs --trust"),
+    ],
+)
+def test_the_sandbox_is_named(
+    monkeypatch: pytest.MonkeyPatch, support: Support, state: str, words: str
+) -> None:
+    """The doctor says which mechanisms confine models here, and what that leaves open."""
+    monkeypatch.setattr("exporter.sandbox.support", lambda: support)
+    finding = examine._sandbox()
+    assert (finding.what, finding.state) == ("Sandbox", state)
+    assert words in finding.detail

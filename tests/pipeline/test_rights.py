@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from exporter import export
 from exporter.config.request import ModelRequest, Request
 from exporter.errors import BoundsError, CheckpointError, OverBoundsError, WorkerError
+from exporter.formats import VARIANTS
 from exporter.pipeline import rights
 from exporter.pipeline.inspect import inspect_checkpoint
+from exporter.pipeline.results import Expected
+from exporter.pipeline.verify import verify_artifact
 from exporter.pipeline.workers import answers
 from exporter.pipeline.workers.pool import Job, Rights, Workers, kept_warm
-from exporter.records import TensorSpec
+from exporter.records import Limits, TensorSpec
 from exporter.sandbox import Confinement, support, tighten
 from tests.checkpoints import hostile_scripts as hostile
 from tests.checkpoints import makers
@@ -299,3 +305,44 @@ def test_inspect_names_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = makers.written(tmp_path, makers.torch_bytes(makers.weights()))
     with pytest.raises(BoundsError, match=r"checkpoint\.bin is not read.*more than"):
         inspect_checkpoint(ModelRequest(path))
+
+
+@pytest.mark.parametrize("make", ["fifo", "device"])
+@pytest.mark.parametrize("command", ["inspect", "export"])
+def test_a_checkpoint_that_is_no_regular_file(tmp_path: Path, make: str, command: str) -> None:
+    """A named pipe or a device is refused without being opened."""
+    path = Path("/dev/zero")
+    if make == "fifo":
+        path = tmp_path / "pipe.ckpt"
+        os.mkfifo(path)
+    reads: dict[str, Callable[[], object]] = {
+        "inspect": lambda: inspect_checkpoint(ModelRequest(path)),
+        "export": lambda: export(path, target="generic-arm64", out=tmp_path / "out"),
+    }
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        reads[command]()
+
+
+class Saver(nn.Module):
+    """Writes its input to a file whenever it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "MARKER")
+        return x
+
+
+def test_a_ptl_that_touches_files_gets_a_failed_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`verify` gives the operator as the reason, and the file does nothing."""
+    monkeypatch.chdir(tmp_path)
+    variant = VARIANTS["torchscript-lite-fp32"]
+    script: Any = torch.jit.script(Saver())
+    script._save_for_lite_interpreter("net.ptl")
+    expected = Expected(specs(), specs(), 0, Limits())
+    arguments = (tmp_path / "net.ptl", variant, tmp_path / "verification.npz", None, expected)
+    job = Job("a", verify_artifact, arguments, read_only=True, scratch=True)
+    verdict = run(tmp_path, job, rights.to_verify(tmp_path)).verdict
+    assert verdict.status == "failed"
+    assert "aten::save" in verdict.reason
+    assert not (tmp_path / "MARKER").exists()
