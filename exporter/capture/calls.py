@@ -1,7 +1,7 @@
-"""Calling a user's network so that a call changes neither its inputs' owners nor, where asked, the network.
+"""Calls a user's network so that a call changes neither the caller's inputs nor, where needed, the network.
 
-Every call gets its own copy of its inputs: a network may normalise its input in place. What the network's own
-code raises becomes a `CaptureError` with the line that raised it.
+Every call gets its own copy of its inputs: a network may normalise its input in place. An error of
+the network's own code becomes a `CaptureError` with the line that raised it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def arguments(sample: Sample, widen: bool = False) -> tuple[Tensor, ...]:
 
 
 def call(
-    module: nn.Module, inputs: Sequence[Tensor], what: str = "The network", names: Sequence[str] = ()
+    module: nn.Module, inputs: Sequence[Tensor], subject: str = "The network", names: Sequence[str] = ()
 ) -> Any:
     """Call the network on copies of the inputs, without gradients.
 
     Args:
-        module: Any module; whatever state it keeps changes as it wants.
-        inputs: Are left as they are.
-        what: The subject of the error message.
-        names: Of the inputs, for the message.
+        module: Any module; the call may change its state.
+        inputs: They are not changed.
+        subject: The subject of the error message.
+        names: The inputs' names, for the message.
 
     Raises:
         CaptureError: The network's own code raised: the first line of that, and where.
@@ -45,7 +45,7 @@ def call(
             return module(*copies)
     except (Exception, SystemExit) as error:
         raise CaptureError(
-            f"{what} does not run on {described(inputs, names)}: {first_line(error)}{raised_at(error)}",
+            f"{subject} does not run on {described(inputs, names)}: {first_line(error)}{raised_at(error)}",
             "Give the shapes it was trained on with --input-shape, or inputs it accepts with --calibration.",
         ) from error
 
@@ -116,7 +116,7 @@ def array(tensor: Tensor) -> Any:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """Copy a module with all its tensors; a module that refuses to be copied is returned as it is."""
+    """Copy a module with all its tensors; a module that cannot be copied is returned itself."""
     if isinstance(module, torch.jit.ScriptModule):
         buffer = io.BytesIO()
         torch.jit.save(module, buffer)
@@ -131,8 +131,8 @@ def copied(module: nn.Module) -> nn.Module:
 def settle(module: nn.Module) -> None:
     """Make every parameter, buffer and tensor attribute a contiguous leaf, in place.
 
-    A compiler bakes the layout of a weight into its file: a network kept in channels_last lowers without a
-    word and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied.
+    A compiler bakes the layout of a weight into its file: a network kept in channels_last lowers silently
+    and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied.
     """
     for holder, name, tensor in owned_tensors(module):
         if not tensor.is_leaf:

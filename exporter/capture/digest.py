@@ -1,7 +1,7 @@
-"""A sha256 over everything a build depends on: what is kept in the cache is found again under it.
+"""Computes a sha256 over everything a build depends on, which is its key in the cache.
 
-The walk follows the graph and not its printed code, because printed code leaves out what lies in nested
-graphs, attributes and constants. What the walk does not know makes the digest empty: nothing is kept then.
+The walk follows the graph and not its printed code, because printed code leaves out nested graphs,
+attributes and constants. A value that the walk does not know makes the digest empty: nothing is cached then.
 """
 
 from __future__ import annotations

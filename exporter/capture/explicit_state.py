@@ -1,6 +1,6 @@
-"""Makes inputs and outputs of what a network keeps from call to call: `--state explicit`.
+"""Turns the state that a network keeps from call to call into inputs and outputs: `--state explicit`.
 
-The app then keeps it: it sends the state that the last call gave back, and the checkpoint's at first. Every
+The app then keeps the state: it sends what the last call returned, and the checkpoint's state at first. Every
 format and precision can carry that, as nothing is left for a file to remember.
 """
 
@@ -21,7 +21,7 @@ from exporter.records import Model, Sample, TensorSpec
 
 
 @dataclass(frozen=True)
-class Made:
+class ExplicitModel:
     """A model whose state is explicit, and its samples with the state that a sequence of calls meets."""
 
     model: Model
@@ -29,17 +29,17 @@ class Made:
     verification: tuple[Sample, ...]
 
 
-def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sample]) -> Made:
+def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sample]) -> ExplicitModel:
     """Turn a network's state into further inputs and outputs.
 
     Args:
-        model: Eval, float32; is left as it is.
-        calibration: Calls that follow one another.
-        verification: The same.
+        model: In eval mode and float32; it is not changed.
+        calibration: The inputs of calls that follow one another.
+        verification: The same for verification.
 
     Returns:
         A model that also takes each state, named after its buffer, and returns it as `<buffer>_out`; samples
-        that hold the state before each call. Without state: what was given.
+        that hold the state before each call. A model without state is returned unchanged.
 
     Raises:
         CaptureError: The network does not run, or its state changes shape from call to call.
@@ -48,7 +48,7 @@ def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sam
     fresh = copied(model.module)
     paths = changed_by_calls(fresh, (*verification, *calibration))
     if not paths:
-        return Made(model, tuple(calibration), tuple(verification))
+        return ExplicitModel(model, tuple(calibration), tuple(verification))
     first = arguments(verification[0])
     names = output_names(list(leaves(call(copied(fresh), first))))
     taken = {spec.name for spec in model.inputs}
@@ -61,11 +61,11 @@ def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sam
     )
     listed = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(inputs, initial, strict=True))
     note = (
-        f"State is explicit: send {listed} with every call, at first as the checkpoint has it, then as the "
-        "last call returned it (…_out)."
+        f"State is explicit: send {listed} with every call, first the checkpoint's values, then those that "
+        "the last call returned (…_out)."
     )
-    made = replace(model, module=module, inputs=(*model.inputs, *specs), notes=(*model.notes, note))
-    return Made(made, *samples)
+    explicit = replace(model, module=module, inputs=(*model.inputs, *specs), notes=(*model.notes, note))
+    return ExplicitModel(explicit, *samples)
 
 
 class ExplicitState(nn.Module):

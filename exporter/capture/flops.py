@@ -1,4 +1,4 @@
-"""How much arithmetic one inference takes."""
+"""Counts the arithmetic of one inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def count(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> int:
     """Count the floating-point operations of one call, by running it once.
 
-    Only convolutions, matrix products and attention are counted, as is usual: everything else is noise.
+    Only convolutions, matrix products and attention are counted, as is usual: everything else is negligible.
 
     Args:
         module: In eval mode.

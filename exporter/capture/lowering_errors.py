@@ -1,4 +1,4 @@
-"""A framework's exception, made into one sentence and the line of the user's model that caused it."""
+"""Turns a framework's exception into one sentence and the line of the user's model that caused it."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def lowering_error(
     Args:
         error: What the framework raised. Its explicit causes (`raise … from …`) are followed to the first.
         program: The network being lowered: where the message only names an operator, the operator's first use
-            in the program tells the line.
+            in the program gives the line.
 
     Returns:
-        The error to raise `from` the original. A `LoweringError` is returned as it is.
+        The error to raise `from` the original. A `LoweringError` is returned itself.
     """
     if isinstance(error, LoweringError):
         return error
@@ -90,7 +90,7 @@ def cause_in(text: str, last: bool = False) -> str:
 
 
 def source_in_text(text: str) -> str | None:
-    """The innermost `file:line` of the user's own code in a stack trace printed as text, if there is one."""
+    """Return the innermost `file:line` of the user's own code in a printed stack trace, if there is one."""
     frames = [(file, line) for file, line in _FRAME.findall(text) if is_user_code(file)]
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
 
@@ -103,7 +103,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_user_code(file: str) -> bool:
-    """Tell whether a file is neither Python's, nor an installed package's, nor ours."""
+    """Tell whether a file belongs neither to Python, nor to an installed package, nor to us."""
     installed = "site-packages" in file or "dist-packages" in file
     return not (installed or file.startswith(("<", *_NOT_USER_CODE)))
 

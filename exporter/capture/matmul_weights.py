@@ -1,6 +1,6 @@
-"""Finds the weights that a graph multiplies its inputs with or looks up: what no artifact can do without.
+"""Finds the weights that a graph multiplies its inputs with or looks up, which every artifact needs.
 
-A parameter that is only added (a position embedding) is none of them, whatever its shape: a compiler is free
+A parameter that is only added (a position embedding) does not count, whatever its shape: a compiler is free
 to broadcast, slice or fold it, and readers of artifacts do not count it either.
 """
 
@@ -39,17 +39,17 @@ WEIGHT_ARGUMENTS = {
 
 
 def count(program: torch.export.ExportedProgram) -> int:
-    """Elements of the learned weights of two or more dimensions that meet the inputs."""
+    """Count the elements of the learned weights of two or more dimensions that meet the inputs."""
     shapes = [source.meta["val"].shape for source in _sources(program)]
     return sum(prod(shape) for shape in shapes if len(shape) > 1)
 
 
 def _sources(program: torch.export.ExportedProgram) -> set[Node]:
-    """Where the weights come from, each once: a parameter, or what is made of parameters alone."""
+    """Return where the weights come from, each once: a parameter, or a product of parameters alone."""
     signature = program.graph_signature
     computed: set[Node] = set()  # depends on the model's inputs
     learned: set[Node] = set()  # depends on parameters, and on no input
-    found: set[Node] = set()
+    sources: set[Node] = set()
     for node in program.graph.nodes:
         if node.op == "placeholder":
             if node.name in signature.user_inputs:
@@ -59,10 +59,10 @@ def _sources(program: torch.export.ExportedProgram) -> set[Node]:
         # A product of constants (position embeddings are looked up at 0, 1, 2, …) may be folded into one.
         elif not computed.isdisjoint(node.all_input_nodes):
             computed.add(node)
-            found |= {_source(weight) for weight in _weights(node) if weight in learned}
+            sources |= {_source(weight) for weight in _weights(node) if weight in learned}
         elif not learned.isdisjoint(node.all_input_nodes):
             learned.add(node)
-    return found
+    return sources
 
 
 def _weights(node: Node) -> Iterator[Node]:
@@ -76,7 +76,7 @@ def _weights(node: Node) -> Iterator[Node]:
 
 
 def _source(weight: Node) -> Node:
-    """The tensor that a weight is a view, a cast or a broadcast of: tied weights are one."""
+    """Return the tensor that a weight is a view, a cast or a broadcast of: tied weights share it."""
     while len(weight.all_input_nodes) == 1:
         (before,) = weight.all_input_nodes
         if _elements(before) > _elements(weight):  # a part of it, which is all that is needed

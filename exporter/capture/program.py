@@ -1,4 +1,4 @@
-"""A model becomes a graph with example inputs and named outputs.
+"""Captures a model as a graph with example inputs and named outputs.
 
 Imports torch: only worker processes import this module.
 """
@@ -39,14 +39,13 @@ def capture(
 ) -> Captured:
     """Run the model, name its outputs and export its graph.
 
-    The captured network and its graph are as the checkpoint left them: calls that change a network's state
-    are made on copies.
+    The captured network and its graph have the checkpoint's state: calls that change it are made on copies.
 
     Args:
-        model: Eval, float32.
+        model: In eval mode and float32.
         example: One array per input, from real data where there is some.
         torchscript: How TorchScript is made.
-        others: Further inputs, which tell whether a call changes the next one's outputs.
+        others: Further inputs, which show whether a call changes the outputs of the next.
 
     Raises:
         CaptureError: The model does not run on the example, or draws random numbers.
@@ -94,7 +93,7 @@ def _checked_outputs(model: Model, outputs: Any) -> list[tuple[str, torch.Tensor
     """Return the outputs by name.
 
     Raises:
-        CaptureError: They are no tensors that could be compared.
+        CaptureError: They are not tensors that can be compared.
     """
     named = list(leaves(outputs))
     if not named or not all(isinstance(leaf, torch.Tensor) for _, leaf in named):
@@ -128,7 +127,7 @@ def _name_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]]) -> tu
 
 
 def _variable(program: torch.export.ExportedProgram | None, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
-    """Name the outputs whose sizes are symbols in the graph: as inputs' sizes are fixed, values decide."""
+    """Name the outputs whose sizes are symbols in the graph: as input sizes are fixed, values decide."""
     if program is None:
         return ()
     (result,) = (node for node in program.graph.nodes if node.op == "output")
@@ -154,7 +153,7 @@ def _export(
 
 
 def digest(captured: Captured) -> str:
-    """Hash the graph and every weight: what a build depends on, whatever code made it.
+    """Hash the graph and every weight, which a build depends on, whatever code made them.
 
     Returns an empty string when there is no graph to take it from.
     """
@@ -162,7 +161,7 @@ def digest(captured: Captured) -> str:
 
 
 def matrix_weights(captured: Captured) -> int:
-    """Elements of the weights of two or more dimensions that the graph multiplies with or looks up."""
+    """Count the elements of the weights of two or more dimensions that the graph multiplies or looks up."""
     if captured.program is None:
         return sum(p.numel() for p in captured.module.parameters() if p.dim() > 1)
     return matmul_weights.count(captured.program)

@@ -1,8 +1,8 @@
-"""Refuses networks whose outputs are drawn: no artifact can be proven equal to a network unlike itself.
+"""Refuses networks whose outputs are random: no artifact can be proven equal to them.
 
 Calling twice is not enough: drop-path with a small probability changes nothing most of the time. So every
-random operator of torch is made to draw two extremes, and whoever draws from Python's or NumPy's own
-generators is found by their state.
+random operator of torch is made to draw two extremes, and draws from Python's or NumPy's own generators are
+found by the generators' state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from exporter.errors import CaptureError
 
 SEEDS = (1, 2, 3)
 EXTREMES = (0.25, 0.75)
-"""What random operators are made to draw first and last, rising or falling; a coin falls on 0 and on 1."""
+"""The first and last value that random operators are made to draw, rising or falling; coins draw 0 and 1."""
 COINS = ("bernoulli", "dropout")
 
 
@@ -50,19 +50,19 @@ def check(
     """Refuse a network whose outputs depend on random numbers.
 
     Args:
-        module: Is left as it is, and so are the generators of torch, NumPy and Python.
-        inputs: Of one call.
+        module: It is not changed, nor are the generators of torch, NumPy and Python.
+        inputs: The inputs of one call.
         program: The network's graph, where it has one: it shows branches that the example does not take, a
             seed set in forward, and code for the export alone.
 
     Raises:
-        CaptureError: They do; the operator and the line are named.
+        CaptureError: They do; the message names the operator and the line.
     """
     graphs = _graphs(program)
     nested = [draw for graph in graphs[1:] if (draw := _drawn_in(graph))]
     draw = nested[0] if nested else None
     with _own_generators():
-        # A branch of torch.cond allows no mode: then what the graph holds decides.
+        # A branch of torch.cond allows no mode: then the operators of the graph decide.
         draw = draw or (_drawn_in(graphs[0]) if len(graphs) > 1 else _torch_draws(module, inputs))
         draw = draw or _other_draws(module, inputs)
         if draw is None and program is not None and len(graphs) == 1 and _drawn_in(graphs[0]):
@@ -155,7 +155,7 @@ def _name(operator: torch._ops.OpOverload) -> str:
 
 
 class _Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Makes random operators give one value throughout, and remembers who called them."""
+    """Makes random operators draw predetermined values, and remembers the lines that called them."""
 
     def __init__(self, rising: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -174,7 +174,7 @@ class _Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _ramp(self, shape: torch.Size) -> Tensor:
-        """Values between the extremes that no softmax takes for equal ones."""
+        """Make values between the extremes, different ones, so that a softmax of them is not uniform."""
         first, last = EXTREMES if self.rising else EXTREMES[::-1]
         return torch.linspace(first, last, shape.numel()).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""The float64 model's outputs on the verification inputs: what every artifact is judged by."""
+"""Computes the float64 model's outputs on the verification inputs, which artifacts are judged by."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_reference(
     """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
 
     Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
-    Edge inputs that the model refuses, or answers with NaN or Inf, are left out; so are samples on which
+    Edge inputs that the model refuses, or that give NaN or Inf, are left out; so are samples on which
     float64 and float32 give outputs of different sizes.
 
     Returns:
@@ -44,7 +44,7 @@ def run_reference(
         samples, exact.sequence(samples), single.sequence(samples)
     )
     edge_expected, edge_actual, refused = _edges(exact, single, edges)
-    kept = [edges[name] for name in edge_expected]
+    usable = [edges[name] for name in edge_expected]
     edge_outputs = list(edge_expected.values())
     _check_ranks(captured, [*expected, *edge_outputs])
     shapes = shapes_of(expected, always=bool(captured.variable))
@@ -56,19 +56,19 @@ def run_reference(
     )
     floor = _floor(expected, actual)
     edge_floors = [_floor([y], [a]) for y, a in zip(edge_outputs, edge_actual, strict=True)]
-    nudged, edge_nudged = (_nudged(captured, largest, calls) for calls in (samples, kept))
+    nudged, edge_nudged = (_nudged(captured, largest, calls) for calls in (samples, usable))
     evidence = Evidence(
         inputs=stack(samples),
         reference=stack(expected),
-        edge_inputs=stack(kept) if kept else _empty(samples[0]),
-        edge_reference=stack(edge_outputs) if kept else _empty(expected[0]),
+        edge_inputs=stack(usable) if usable else _empty(samples[0]),
+        edge_reference=stack(edge_outputs) if usable else _empty(expected[0]),
         edge_names=tuple(edge_expected),
         floor=min(floor, MAX_FLOOR),
         edge_floor=min(max((f for f in edge_floors if math.isfinite(f)), default=0.0), MAX_FLOOR),
         reference_dtype="float64" if exact.widen else "float32",
         edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
         eager_errors=rounding.eager_errors(expected, actual, nudged),
-        edge_unstable=rounding.eager_errors(edge_outputs, edge_actual, edge_nudged) if kept else (),
+        edge_unstable=rounding.eager_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
         edge_shapes=edge_shapes,
         state=captured.state,
@@ -77,14 +77,14 @@ def run_reference(
 
 
 class _Network:
-    """The captured network, at the start of a sequence of calls."""
+    """The captured network, which can start sequences of calls."""
 
     def __init__(self, captured: Captured, widen: bool) -> None:
         self.captured, self.widen = captured, widen
         self._names = [spec.name for spec in captured.inputs]
 
     def start(self) -> Runner:
-        """Return a runner from the checkpoint's state on."""
+        """Return a runner that starts with the checkpoint's state."""
         module = copied(self.captured.module)
         return runner(module.double() if self.widen else module, self.widen, self._names)
 
@@ -95,7 +95,7 @@ class _Network:
 
 
 def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tuple[str, ...]]:
-    """The network in float64; in float32, with a note, where its code insists on float32."""
+    """Return the network in float64; in float32, with a note, where its code insists on float32."""
     network = _Network(captured, widen=True)
     try:
         run = network.start()
@@ -113,7 +113,7 @@ def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tu
 def _edges(
     exact: _Network, single: _Network, edges: Mapping[str, Sample]
 ) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
-    """Outputs on the edge inputs in float64 and in float32, and a note on each edge that is left out."""
+    """Return the outputs on the edge inputs in float64 and float32, and a note on each omitted edge."""
     left = dict(edges)
     notes: list[str] = []
     while True:
@@ -172,14 +172,14 @@ def _check_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
 
 
 def _empty(sample: Sample) -> Sample:
-    """Stacks of no samples."""
+    """Return stacks of no samples."""
     return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
 
 
 def _nudged(
     captured: Captured, largest: Sequence[tuple[int, ...]], samples: Sequence[Sample]
 ) -> list[Stacks]:
-    """Run with other roundings, where an output is a choice that rounding can turn: class numbers, masks."""
+    """Run with other roundings, where rounding can change a discrete output: class numbers, masks."""
     real = ("float", "bfloat", "complex")
     if not samples or all(spec.dtype.startswith(real) for spec in captured.outputs):
         return []

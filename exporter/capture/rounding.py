@@ -1,4 +1,4 @@
-"""What rounding alone does to a model: how far float32 is off, and which class numbers it decides."""
+"""Measures what rounding alone does to a model: float32's error, and the class numbers that it decides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 NUDGE = 1e-6
-"""Relative change of weights and inputs: some ten roundings of float32, as another runtime's sums differ."""
+"""Relative change of weights and inputs: about ten roundings of float32, as in another runtime's sums."""
 TRIALS = 2
 
 
@@ -24,12 +24,13 @@ def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: S
 
     Args:
         expected: The reference's outputs, a tuple per sample.
-        actual: Eager float32's.
+        actual: Eager float32's outputs.
         nudged: Stacked outputs of float32 runs whose weights and inputs were changed by `NUDGE`.
 
     Returns:
         For a float or complex output its largest absolute error per element over the samples, float32. For
-        any other output a boolean per value: whether rounding changes it, so that nobody can be held to it.
+        any other output a boolean per value: whether rounding changes it, so that no artifact can be
+        expected to match it.
     """
     pairs = zip(stack(expected), stack(actual), strict=True)
     return tuple(_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))

@@ -1,6 +1,6 @@
 """Finds what a network carries from one call to the next: buffers and attributes that `forward` changes.
 
-A change that no output depends on (a counter, a table made at the first call) is no state.
+A change that no output depends on (a counter, a table made at the first call) is not state.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from exporter.records import Sample
 from exporter.verify.compare import REPEAT_TOLERANCE, max_error
 
 CALLS = 4
-"""Different samples that are called before the first one is called again."""
+"""How many different samples are called before the first is called again."""
 
 
 def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str, ...]:
     """Name the tensors through which earlier calls change a later call's outputs.
 
     Args:
-        module: Is left as it is, where it can be copied.
-        samples: Inputs of calls; only different ones tell something.
+        module: It is not changed, where it can be copied.
+        samples: Inputs of calls; only different ones show anything.
 
     Returns:
         Paths of buffers, parameters and attributes, in the module's order; empty without such a dependency.
 
     Raises:
-        CaptureError: The network's own code raised, or earlier calls change the outputs through what is no
-            tensor.
+        CaptureError: The network's own code raised, or earlier calls change the outputs through something
+            that is not a tensor.
     """
     fresh, used = copied(module), copied(module)
     if used is module:
@@ -51,7 +51,7 @@ def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str,
         return names
     plain = ", ".join(_differing(before[1], between[1]))
     raise CaptureError(
-        f"Earlier calls change the network's outputs, through {plain or 'something'} that is no tensor: "
+        f"Earlier calls change the network's outputs, through {plain or 'something'} that is not a tensor: "
         "no artifact keeps it.",
         "Keep it in a buffer (register_buffer), so that it is part of the checkpoint.",
         code="EM-STATE",
@@ -65,7 +65,7 @@ def not_buffers(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def same(first: Sequence[Any], again: Sequence[Any]) -> bool:
-    """Tell whether two calls gave equal outputs, but for the last bits."""
+    """Tell whether two calls gave equal outputs, except for the last bits."""
     if len(first) != len(again) or any(a.shape != b.shape for a, b in zip(first, again, strict=True)):
         return False
     return all(_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -94,19 +94,19 @@ def _alike(first: Any, second: Any) -> bool:
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Copy every tensor of a module by its path: parameters, buffers, attributes, and lists of tensors."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path, part in module.named_modules():
             for name, value in _attributes(part):
                 for suffix, leaf in _nested(value):
                     if isinstance(leaf, Tensor):
-                        found[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
-    return found
+                        tensors[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
+    return tensors
 
 
 def plain_of(module: nn.Module) -> dict[str, str]:
-    """Print every attribute that is no tensor, by its path."""
+    """Print every attribute that is not a tensor, by its path."""
     return {
         ".".join(filter(None, (path, name))): repr(value)
         for path, part in module.named_modules()

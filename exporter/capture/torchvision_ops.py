@@ -1,6 +1,6 @@
-"""Makes `import torchvision` work beside a torch that its operator library was not built for.
+"""Makes `import torchvision` work with a torch that its operator library was not built for.
 
-The registry's torchvision links its operators against CUDA. Beside a CPU-only torch they cannot load, and the
+The registry's torchvision links its operators against CUDA. With a CPU-only torch they cannot load, and the
 import dies on `operator torchvision::nms does not exist`, though no classification or segmentation network
 needs that operator. Declaring it (without an implementation) is enough.
 """

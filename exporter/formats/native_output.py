@@ -38,7 +38,7 @@ def explained() -> Iterator[None]:
 
 @contextmanager
 def compiler_explained() -> Iterator[None]:
-    """The same for another program that ended with an error (`flatc`), and for nothing else.
+    """Do the same for another program that ended with an error (`flatc`), and for nothing else.
 
     A framework's Python code warns of much on standard error that is no cause of anything.
     """
@@ -54,10 +54,10 @@ def compiler_explained() -> Iterator[None]:
 
 
 def _raise(original: Exception, line: str) -> NoReturn:
-    found = lowering_error(original)
-    if not line or line in found.cause:
+    cause = lowering_error(original)
+    if not line or line in cause.cause:
         raise original
-    raise LoweringError(f"{found.cause}: {line}", found.source) from original
+    raise LoweringError(f"{cause.cause}: {line}", cause.source) from original
 
 
 def _is_of_a_program(error: BaseException | None) -> bool:

@@ -16,7 +16,7 @@ from exporter.records import Model, Sample, TensorSpec
 
 
 class InPlace(nn.Module):
-    """Writes to its input before it reads it."""
+    """A network that writes to its input before it reads it."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -52,15 +52,15 @@ def model(net: nn.Module, shape: tuple[int, ...] = (1, 6)) -> Model:
 
 @pytest.mark.parametrize("how", HOW)
 def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None:
-    """Samples, edges, the example and the evidence are as before, and outputs are those of fresh inputs."""
+    """Samples, edges, example and evidence stay unchanged, and outputs are those of fresh inputs."""
     samples = samples_of()
     before = copy.deepcopy(samples)
     edges = {"zeros": (np.zeros((1, 6), np.float32),)}
     captured = program.capture(model(InPlace(how)), samples[0], others=samples[1:])
     evidence, _ = run_reference(captured, samples, edges)
-    for (array,), (kept,), stored in zip(samples, before, evidence.inputs[0], strict=True):
-        np.testing.assert_array_equal(array, kept)
-        np.testing.assert_array_equal(stored, kept)
+    for (array,), (original,), stored in zip(samples, before, evidence.inputs[0], strict=True):
+        np.testing.assert_array_equal(array, original)
+        np.testing.assert_array_equal(stored, original)
     np.testing.assert_array_equal(captured.example[0].numpy(), before[0][0])
     assert not edges["zeros"][0].any()
     with torch.no_grad():
@@ -85,12 +85,12 @@ def test_a_runners_outputs_are_its_own() -> None:
     class Views(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("kept", torch.zeros(1, 6))
+            self.register_buffer("latest", torch.zeros(1, 6))
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            assert isinstance(self.kept, Tensor)
-            self.kept.copy_(x)
-            return x, self.kept
+            assert isinstance(self.latest, Tensor)
+            self.latest.copy_(x)
+            return x, self.latest
 
     run = calls.runner(Views())
     sample = samples_of()[0]
@@ -111,7 +111,7 @@ LAYOUTS: dict[str, tuple[nn.Module, torch.memory_format]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_parameters_become_contiguous(layout: str) -> None:
-    """By their strides: is_contiguous() calls one-channel images contiguous in any layout."""
+    """A weight is contiguous by its strides: is_contiguous() accepts one-channel images in any layout."""
     net, form = LAYOUTS[layout]
     net = net.to(memory_format=form)  # type: ignore[call-overload]
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
@@ -123,7 +123,7 @@ def test_parameters_become_contiguous(layout: str) -> None:
 
 
 def test_buffers_and_attributes_become_contiguous_and_ties_hold() -> None:
-    """An expanded buffer, a transposed table and a weight that two layers share."""
+    """A network with an expanded buffer, a transposed table and a weight that two layers share."""
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
     net.register_buffer("wide", torch.arange(3.0).expand(5, 3))
@@ -137,7 +137,7 @@ def test_buffers_and_attributes_become_contiguous_and_ties_hold() -> None:
 
 
 def test_old_weight_norm_can_be_copied() -> None:
-    """Its weight has a history until it is settled, and what has one cannot be copied."""
+    """A weight with a history, which cannot be copied, has none once the network is settled."""
     net = nn.utils.weight_norm(nn.Linear(4, 3))
     with pytest.raises(RuntimeError):
         copy.deepcopy(net)
@@ -184,7 +184,7 @@ RAISE_LINE = Raises.forward.__code__.co_firstlineno + 1
     ],
 )
 def test_what_a_network_raises_has_a_sentence_and_a_line(error: BaseException, text: str) -> None:
-    """Nothing that the user's own code raises is unexpected."""
+    """Any error of the user's own code becomes a CaptureError."""
     with pytest.raises(CaptureError) as caught:
         calls.call(Raises(error), [torch.zeros(1, 2)], "My net", ["wave"])
     assert caught.value.message == (

@@ -1,4 +1,4 @@
-"""Whatever can change an artifact changes the key under which the cache keeps it."""
+"""Any change that can change an artifact changes its key in the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.capture.digest import digest
 
 
 class Everything(nn.Module):
-    """Weights, a buffer, a constant, numbers, and graphs nested in graphs."""
+    """A network with weights, a buffer, a constant, numbers, and graphs nested in graphs."""
 
     def __init__(self, inner: float = 3.0, outer: float = 2.0) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def mutated_arguments(node: fx.Node) -> Iterator[Callable[[], None]]:
 
 
 def test_the_same_network_has_the_same_digest(tmp_path: Any) -> None:
-    """Exported again, copied, or saved and loaded: otherwise nothing would ever come from the cache."""
+    """A program that is exported again, copied, or saved and loaded keeps its digest."""
     program = exported()
     assert digest(program) == digest(exported(copy.deepcopy(Everything()))) != ""
     torch.export.save(program, tmp_path / "program.pt2")
@@ -59,7 +59,7 @@ def test_the_same_network_has_the_same_digest(tmp_path: Any) -> None:
 
 
 def test_every_number_in_every_nested_graph_counts() -> None:
-    """Each mutated alone, down to the branch of a branch."""
+    """Each argument, mutated alone, changes the digest, down to the branch of a branch."""
     program = exported()
     assert len(graphs(program)) == 5
     seen = {digest(program)}
@@ -96,7 +96,7 @@ def test_every_operator_in_every_nested_graph_counts() -> None:
 
 
 def test_every_tensor_counts_to_its_last_bit() -> None:
-    """Weights, buffers (those not in the state_dict too), and constants."""
+    """Weights, buffers (those not in the state_dict too), and constants change the digest."""
     program = exported()
     names = [*program.state_dict, *program.constants]
     assert {"layer.weight", "layer.bias", "scale", "shift", "offset"} <= set(names)
@@ -128,12 +128,12 @@ def test_a_tensors_kind_counts(change: str) -> None:
 
 @pytest.mark.parametrize("name", ["inner", "outer"])
 def test_an_edited_branch_is_another_network(name: str) -> None:
-    """From the source, as a user edits it."""
+    """A constant that is edited in the source changes the digest."""
     assert digest(exported(Everything(**{name: 5.0}))) != digest(exported())
 
 
 def test_what_it_does_not_know_has_no_digest() -> None:
-    """Nothing is kept then, rather than found again under a wrong key."""
+    """An unknown value makes the digest empty, so that nothing is cached under a wrong key."""
     program = exported()
     program.constants["odd"] = object()
     assert digest(program) == ""

@@ -1,4 +1,4 @@
-"""State becomes inputs and outputs, and calls with it give what the network gives by itself."""
+"""State becomes inputs and outputs, and calls with it give the network's own outputs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def by_itself(net: nn.Module, given: list[Sample]) -> np.ndarray:
 
 @pytest.mark.parametrize("how", STATEFUL)
 def test_a_sequence_of_calls_is_the_same(how: str) -> None:
-    """The module and its graph, with the state sent along, against the network that keeps it."""
+    """The module and its graph, with the state sent along, equal the network that keeps it."""
     given = samples()
     expected = by_itself(Keeps(how).eval(), given)
-    made = explicit_state.make(model(how), given, given)
-    captured = program.capture(made.model, made.verification[0], others=made.verification[1:])
+    explicit = explicit_state.make(model(how), given, given)
+    captured = program.capture(explicit.model, explicit.verification[0], others=explicit.verification[1:])
     assert captured.state == ()
     assert captured.program is not None
     for run in (captured.module, captured.program.module()):
-        state = torch.from_numpy(made.verification[0][1])
+        state = torch.from_numpy(explicit.verification[0][1])
         for (x,), answer in zip(given, expected, strict=True):
             with torch.no_grad():
                 output, state = run(torch.from_numpy(x), state)
@@ -40,34 +40,34 @@ def test_a_sequence_of_calls_is_the_same(how: str) -> None:
 
 @pytest.mark.parametrize("how", STATEFUL)
 def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
-    """So that what is calibrated and compared is what the app will send."""
+    """Samples hold the state before each call, as the app will send it."""
     given = samples()
-    made = explicit_state.make(model(how), given[:3], given)
-    assert [len(made.calibration), len(made.verification)] == [3, 6]
-    captured = program.capture(made.model, made.verification[0], others=made.verification[1:])
-    evidence, _ = run_reference(captured, made.verification, {})
+    explicit = explicit_state.make(model(how), given[:3], given)
+    assert [len(explicit.calibration), len(explicit.verification)] == [3, 6]
+    captured = program.capture(explicit.model, explicit.verification[0], others=explicit.verification[1:])
+    evidence, _ = run_reference(captured, explicit.verification, {})
     np.testing.assert_allclose(evidence.reference[0], by_itself(Keeps(how).eval(), given), atol=1e-6)
-    for before, after in zip(made.verification[1:], evidence.reference[1], strict=False):
+    for before, after in zip(explicit.verification[1:], evidence.reference[1], strict=False):
         np.testing.assert_allclose(before[1], after, atol=1e-6)
 
 
 def test_names_are_the_buffers() -> None:
-    """Inputs as the buffers are called, outputs with "_out" after it."""
-    made = explicit_state.make(model("a running mean"), samples(), samples())
-    captured = program.capture(made.model, made.verification[0])
+    """State inputs are named after their buffers, outputs with "_out" after that."""
+    explicit = explicit_state.make(model("a running mean"), samples(), samples())
+    captured = program.capture(explicit.model, explicit.verification[0])
     assert [spec.name for spec in captured.inputs] == ["x", "cache"]
     assert [spec.name for spec in captured.outputs] == ["logits", "cache_out"]
-    assert "cache [1, 4]" in made.model.notes[-1]
+    assert "cache [1, 4]" in explicit.model.notes[-1]
 
 
 def test_a_network_without_state_stays_as_it_is() -> None:
-    """Nothing is added."""
+    """A network without state gets no further inputs."""
     given = model("nothing")
     assert explicit_state.make(given, samples(), samples()).model is given
 
 
 class Grows(nn.Module):
-    """Appends every input to its buffer."""
+    """A network that appends every input to its buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Grows(nn.Module):
 
 
 def test_a_state_that_grows_is_refused() -> None:
-    """An artifact's shapes are fixed."""
+    """State that grows is refused, because an artifact's shapes are fixed."""
     grows = Model(Grows().eval(), "tests:grows", (TensorSpec("x", (1, 4)),), None, 0)
     with pytest.raises(CaptureError, match=r"\[1, 4\] to \[2, 4\]") as caught:
         explicit_state.make(grows, samples(), samples())

@@ -31,7 +31,7 @@ SVD_LINE = Decomposing.forward.__code__.co_firstlineno + 1
     ],
 )
 def test_messages_lose_advice_and_stacks(message: str, cause: str) -> None:
-    """Only what was wrong stays, in one line; a message too short to mean anything keeps its class."""
+    """Only the cause stays, in one line; a message too short to mean anything keeps its class."""
     assert shorten(ValueError(message)) == cause
 
 

@@ -1,4 +1,4 @@
-"""Which of a network's parameters are weights that an artifact must hold."""
+"""The weights of a network that an artifact must hold are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exporter.capture import matmul_weights
 
 
 class Added(nn.Module):
-    """Adds a position embedding that is larger than its layer."""
+    """A network that adds a position embedding larger than its layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Added(nn.Module):
 
 
 class LookedUpAtConstants(nn.Module):
-    """Looks its positions up at 0, 1, 2, …: what comes out is one constant."""
+    """A network that looks its positions up at 0, 1, 2, …, which gives one constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LookedUpAtConstants(nn.Module):
 
 
 class Tied(nn.Module):
-    """Reads tokens and writes them with one matrix."""
+    """A network that reads tokens and writes them with one matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Tied(nn.Module):
 
 
 class Sliced(nn.Module):
-    """Multiplies with three of the eight rows of its matrix."""
+    """A network that multiplies with three of the eight rows of its matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Sliced(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Its three projections are parts of one parameter."""
+    """An attention whose three projections are parts of one parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,5 +94,5 @@ TOKENS = torch.arange(6).reshape(1, 6)
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_what_the_inputs_are_multiplied_with_counts(net: nn.Module, example: Tensor, expected: int) -> None:
-    """Each weight once, and no more of it than is used; nothing that is only added."""
+    """Each weight counts once, no more of it than is used, and nothing that is only added."""
     assert matmul_weights.count(torch.export.export(net.eval(), (example,))) == expected

@@ -62,7 +62,7 @@ NAMES: dict[str, tuple[Callable[[Tensor], Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("case", NAMES)
 def test_outputs_are_named(case: str) -> None:
-    """By their keys, fields or positions; one output alone by what it looks like."""
+    """Outputs are named by keys, fields or positions; a single one by its shape."""
     arrange, names = NAMES[case]
     captured = program.capture(model(Returns(arrange), (1, 4)), example((1, 4)))
     assert tuple(spec.name for spec in captured.outputs) == names
@@ -80,26 +80,26 @@ def test_nested_outputs_come_out_flat_and_in_order() -> None:
 
 
 def test_a_flat_model_is_not_wrapped() -> None:
-    """What needs no wrapper keeps its own parameter names."""
+    """A network that needs no wrapper keeps its own parameter names."""
     net = nets.trained("two_in_two_out")
-    made = program.capture(model(net, (1, 32), (1, 32)), nets.samples("two_in_two_out", 0, 1)[0])
-    assert made.module is net
+    captured = program.capture(model(net, (1, 32), (1, 32)), nets.samples("two_in_two_out", 0, 1)[0])
+    assert captured.module is net
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_transposed_example_is_made_contiguous(channels: int) -> None:
     """The example's memory layout is baked into some programs, which then refuse every real input."""
     photo = (example((1, 4, 5, channels))[0].transpose(0, 3, 1, 2),)
-    made = program.capture(model(nn.Conv2d(channels, 2, 1), (1, channels, 4, 5)), photo)
-    assert made.example[0].stride() == torch.empty(1, channels, 4, 5).stride()
-    np.testing.assert_array_equal(made.example[0].numpy(), photo[0])
+    captured = program.capture(model(nn.Conv2d(channels, 2, 1), (1, channels, 4, 5)), photo)
+    assert captured.example[0].stride() == torch.empty(1, channels, 4, 5).stride()
+    np.testing.assert_array_equal(captured.example[0].numpy(), photo[0])
 
 
 def test_specs_come_from_the_example() -> None:
     """Shapes and dtypes are those that really ran."""
-    made = program.capture(model(nets.trained("cnn"), (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
-    assert made.inputs == (TensorSpec("x", (1, 1, 8, 8), "float32"),)
-    assert made.outputs == (TensorSpec("logits", (1, 10), "float32"),)
+    captured = program.capture(model(nets.trained("cnn"), (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
+    assert captured.inputs == (TensorSpec("x", (1, 1, 8, 8), "float32"),)
+    assert captured.outputs == (TensorSpec("logits", (1, 10), "float32"),)
 
 
 def test_a_shape_the_model_does_not_take_is_named() -> None:
@@ -113,7 +113,7 @@ def test_a_shape_the_model_does_not_take_is_named() -> None:
 
 @pytest.mark.parametrize("arrange", [lambda y: "text", lambda y: 3.0, lambda y: (), lambda y: (y, 1)])
 def test_outputs_that_are_no_tensors_are_refused(arrange: Callable[[Tensor], Any]) -> None:
-    """Nothing could be compared."""
+    """Outputs that are not tensors are refused, because nothing can be compared."""
     with pytest.raises(CaptureError, match="expected tensors"):
         program.capture(model(Returns(arrange), (1, 4)), example((1, 4)))
 
@@ -126,12 +126,12 @@ class DependsOnData(nn.Module):
 
 
 def test_control_flow_leaves_no_graph_but_says_where() -> None:
-    """The cause in torch's words, so that formats that need the graph can repeat it."""
-    made = program.capture(model(DependsOnData(), (1, 4)), example((1, 4)))
-    assert made.program is None
-    assert made.program_error.startswith("torch.export: ")
-    assert "test_program.py:" in (made.program_source or "")
-    assert program.digest(made) == ""
+    """A network without a graph keeps torch's words, so that formats that need the graph can repeat them."""
+    captured = program.capture(model(DependsOnData(), (1, 4)), example((1, 4)))
+    assert captured.program is None
+    assert captured.program_error.startswith("torch.export: ")
+    assert "test_program.py:" in (captured.program_source or "")
+    assert program.digest(captured) == ""
 
 
 def reference_of(name: str) -> tuple[Any, tuple[str, ...], tuple[Sample, ...]]:
@@ -144,30 +144,30 @@ def reference_of(name: str) -> tuple[Any, tuple[str, ...], tuple[Sample, ...]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", nets.NETS)
 def test_the_reference_is_float64(name: str) -> None:
-    """Equal to the same network doubled by hand, on real and edge inputs."""
+    """The reference equals the same network doubled by hand, on real and edge inputs."""
     evidence, notes, samples = reference_of(name)
     double = copy.deepcopy(nets.trained(name)).double()
     for index, sample in enumerate(samples):
         with torch.no_grad():
             outputs = double(*(torch.from_numpy(a).double() for a in sample))
-        for expected, found in zip(
+        for expected, array in zip(
             outputs if isinstance(outputs, tuple) else (outputs,), evidence.reference, strict=True
         ):
-            assert found.dtype == np.float64
-            np.testing.assert_array_equal(found[index], expected.numpy())
+            assert array.dtype == np.float64
+            np.testing.assert_array_equal(array[index], expected.numpy())
     assert (evidence.reference_dtype, notes) == ("float64", ())
     assert [a.dtype for a in evidence.inputs] == [a.dtype for a in samples[0]]
 
 
 def test_the_floor_is_eager_float32s_own_error() -> None:
-    """About 1e-7: neither nothing nor what an artifact may be wrong by."""
+    """The floor is about 1e-7: neither zero nor the error that an artifact may have."""
     evidence, _, _ = reference_of("cnn")
     assert 1e-9 < evidence.floor < 1e-6
     assert 0 < evidence.edge_floor < 1e-5
 
 
 def test_making_the_reference_leaves_the_module_alone() -> None:
-    """It is doubled in a copy: what is exported stays float32."""
+    """The reference doubles a copy: the exported network stays float32."""
     reference_of("cnn")
     assert {p.dtype for p in nets.captured("cnn").module.parameters()} == {torch.float32}
 
@@ -208,15 +208,15 @@ def outputs_of(captured: Captured) -> tuple[np.ndarray, ...]:
 
 
 def test_a_module_and_its_graph_survive_save_and_load(tmp_path: Path) -> None:
-    """What another worker process reads computes the same and has the same digest."""
+    """A captured model that another worker process reads has the same outputs and digest."""
     before = nets.captured("attention")
     program.save(before, tmp_path)
     after = program.load(tmp_path)
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
     assert after.program is not None
     assert program.digest(after) == program.digest(before)
-    for found, expected in zip(outputs_of(after), outputs_of(before), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for actual, expected in zip(outputs_of(after), outputs_of(before), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_a_scripted_module_survives_save_and_load(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_scripted_module_survives_save_and_load(tmp_path: Path) -> None:
 
 
 def test_a_scripted_modules_reference_is_float64_too() -> None:
-    """It cannot be deep-copied, but it can be doubled."""
+    """A TorchScript model cannot be deep-copied, but it can be doubled."""
     scripted = torch.jit.trace(  # type: ignore[no-untyped-call]
         nets.trained("cnn"), nets.captured("cnn").example
     )
@@ -252,7 +252,7 @@ def local_net() -> nn.Module:
 
 
 def test_a_net_that_can_be_neither_pickled_nor_exported_says_what_to_do(tmp_path: Path) -> None:
-    """A class inside a function, with control flow."""
+    """The refusal of a network that can be neither pickled nor exported says where to define its class."""
     captured = program.capture(model(local_net(), (1, 4)), example((1, 4)))
     program.save(captured, tmp_path)
     with pytest.raises(CaptureError, match="top of a module"):
@@ -264,12 +264,12 @@ def digest_of(net: nn.Module) -> str:
 
 
 def test_the_digest_is_the_same_for_the_same_network() -> None:
-    """Otherwise nothing would ever come from the cache."""
+    """The digest of a network that is captured again is the same."""
     assert digest_of(nets.trained("cnn")) == digest_of(copy.deepcopy(nets.trained("cnn")))
 
 
 def test_one_weights_last_bit_changes_the_digest() -> None:
-    """Content decides, not names and shapes."""
+    """The digest depends on content, not on names and shapes."""
     changed = copy.deepcopy(nets.trained("cnn"))
     weight = changed.get_parameter("head.weight")
     with torch.no_grad():
@@ -278,14 +278,14 @@ def test_one_weights_last_bit_changes_the_digest() -> None:
 
 
 def test_a_buffers_value_changes_the_digest() -> None:
-    """Batch norm's statistics are weights too."""
+    """Batch norm's statistics change the digest, as weights do."""
     changed = copy.deepcopy(nets.trained("cnn"))
     changed.get_buffer("stem.1.running_mean")[0] += 1e-3
     assert digest_of(changed) != digest_of(nets.trained("cnn"))
 
 
 class Scaled(nn.Module):
-    """A number, or a tensor that is no buffer, inside the graph."""
+    """A number in the graph, or a tensor that is not a buffer, changes the digest."""
 
     def __init__(self, factor: Any) -> None:
         super().__init__()
@@ -297,7 +297,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize("make", [float, torch.tensor], ids=["number", "constant tensor"])
 def test_another_graph_changes_the_digest(make: Callable[[float], Any]) -> None:
-    """The same weights, another computation."""
+    """Another computation with the same weights changes the digest."""
     assert digest_of(Scaled(make(2.0))) != digest_of(Scaled(make(2.5)))
 
 

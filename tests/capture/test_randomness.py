@@ -19,7 +19,7 @@ from exporter.records import Model, TensorSpec
 
 
 class Does(nn.Module):
-    """A linear layer, and something after it."""
+    """A linear layer, and a function after it."""
 
     def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def line_of(function: Callable[[Tensor], Tensor]) -> range:
 
 @pytest.mark.parametrize("case", DRAWS)
 def test_what_draws_is_refused_by_operator_and_line(case: str) -> None:
-    """However rarely it changes anything, and whoever seeds it."""
+    """A network that draws is refused, however rarely it changes anything, and whoever seeds it."""
     then, operator = DRAWS[case]
     with pytest.raises(CaptureError, match="draws random numbers") as caught:
         randomness.check(Does(then).eval(), [torch.ones(1, 4)])
@@ -108,7 +108,7 @@ def test_what_draws_is_refused_by_operator_and_line(case: str) -> None:
 
 @pytest.mark.parametrize("draw", [torch.multinomial, torch.randint, torch.randperm], ids=str)
 def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
-    """They have no extremes to force: seeds tell."""
+    """Draws without extremes to force are found by different seeds."""
     weights = {
         torch.multinomial: (torch.ones(1000), 4),
         torch.randint: (0, 1000, (4,)),
@@ -120,7 +120,7 @@ def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
 
 
 def test_outputs_that_differ_for_no_known_reason_are_refused() -> None:
-    """A clock is nobody's generator."""
+    """A network that reads a clock is refused, though no generator decides."""
     with pytest.raises(CaptureError, match="neither torch's"):
         randomness.check(Does(clock), [torch.ones(1, 4)])
 
@@ -146,24 +146,24 @@ QUIET: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("case", QUIET)
 def test_what_draws_nothing_is_captured(case: str) -> None:
-    """A random operator that no output depends on is nobody's fault."""
+    """A random operator that no output depends on is accepted."""
     net = Does(QUIET[case]).eval()
-    made = program.capture(
+    captured = program.capture(
         Model(net, "tests:net", (TensorSpec("x", (1, 4)),), None, 0), (np.ones((1, 4), np.float32),)
     )
-    assert made.outputs[0].shape == (1, 4)
+    assert captured.outputs[0].shape == (1, 4)
 
 
 def test_a_branch_that_the_example_does_not_take_is_refused() -> None:
-    """The graph shows it."""
-    made = Model(Does(rare).eval(), "tests:net", (TensorSpec("x", (1, 4)),), None, 0)
+    """A branch that the example does not take is found in the graph."""
+    model = Model(Does(rare).eval(), "tests:net", (TensorSpec("x", (1, 4)),), None, 0)
     with pytest.raises(CaptureError, match="draws random numbers") as caught:
-        program.capture(made, (np.ones((1, 4), np.float32),))
+        program.capture(model, (np.ones((1, 4), np.float32),))
     assert Path(__file__).name in caught.value.message
 
 
 def test_the_callers_generators_are_left_where_they_were() -> None:
-    """Three global generators: torch's, NumPy's and Python's."""
+    """The check leaves three global generators as they were: torch's, NumPy's and Python's."""
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
     randomness.check(Does(lambda x: x * 2), [torch.ones(1, 4)])
     with pytest.raises(CaptureError):

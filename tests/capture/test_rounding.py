@@ -1,4 +1,4 @@
-"""What rounding does to outputs, found on networks whose answers it decides."""
+"""The effect of rounding on outputs is found, on networks whose outputs it decides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.verify.reference_io import Evidence
 
 
 class Peaks(nn.Module):
-    """Where a heatmap is largest, its two largest values, and the map: a keypoint detector in small."""
+    """A small keypoint detector: where a heatmap is largest, its two largest values, and the map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def test_float_outputs_have_an_error_per_element(evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("field", ["eager_errors", "edge_unstable"])
 def test_rounding_is_kept_in_the_file(evidence: Evidence, tmp_path: Path, field: str) -> None:
-    """`export-mobile verify` judges by the same."""
+    """The evidence keeps the rounding for `export-mobile verify`."""
     reference_io.save(evidence, tmp_path / "evidence.npz")
     again = reference_io.load(tmp_path / "evidence.npz")
     assert again.edge_floors == evidence.edge_floors
@@ -74,9 +74,9 @@ class Refuses(Peaks):
 
 
 def test_a_model_that_refuses_nudged_inputs_has_a_reference() -> None:
-    """The model's own code may insist on whole grey levels."""
+    """A model that refuses nudged inputs, such as other than whole grey levels, has fewer runs."""
     random = np.random.default_rng(0)
     samples = [(random.integers(0, 8, (1, 1, 8, 8)).astype(np.float32) / 8,) for _ in range(4)]
-    found = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
-    assert found.eager_errors[0].dtype == bool
-    assert not found.eager_errors[0].all()
+    evidence = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
+    assert evidence.eager_errors[0].dtype == bool
+    assert not evidence.eager_errors[0].all()

@@ -1,4 +1,4 @@
-"""What a network carries from call to call is found by name, and its reference is a sequence of calls."""
+"""State from call to call is found by name, and the reference is a sequence of calls."""
 
 from __future__ import annotations
 
@@ -81,19 +81,19 @@ def model(how: str) -> Model:
 
 @pytest.mark.parametrize("how", STATE)
 def test_state_is_named(how: str) -> None:
-    """What changes and matters; a counter and a table made at the first call change and do not matter."""
+    """State is what changes outputs; a counter and a table made at the first call do not."""
     assert changed_by_calls(Keeps(how).eval(), samples()) == STATE[how]
 
 
 def test_state_that_is_no_tensor_is_refused() -> None:
-    """A Python number in forward becomes a constant of the file."""
+    """State in a Python number, which would become a constant of the file, is refused."""
     with pytest.raises(CaptureError, match="through step") as caught:
         changed_by_calls(Keeps("a step").eval(), samples())
     assert caught.value.code == "EM-STATE"
 
 
 def test_state_of_submodules_has_its_path() -> None:
-    """As the checkpoint names it."""
+    """State of a submodule is named as in the checkpoint."""
     net = nn.Sequential(nn.Linear(4, 4), Keeps("copied into a buffer"))
     assert changed_by_calls(net.eval(), samples()) == ("1.cache",)
 
@@ -110,13 +110,13 @@ class Small(nn.Module):
 
 
 def test_state_of_torchscript_is_named() -> None:
-    """It has no attributes that Python could read, but it has buffers."""
+    """State of a TorchScript module is found in its buffers."""
     assert changed_by_calls(torch.jit.script(Small().eval()), samples()) == ("cache",)
 
 
 @pytest.mark.parametrize("how", [how for how, names in STATE.items() if names == ("cache",)])
 def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
-    """Neither the example nor any other call of ours is left in the module or in the graph."""
+    """No call of ours, such as the example, leaves state in the module or in the graph."""
     captured = program.capture(model(how), samples()[0], others=samples()[1:])
     assert captured.state == ("cache",)
     assert captured.module.get_buffer("cache").tolist() == [[0.5] * 4]
@@ -126,7 +126,7 @@ def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
 
 @pytest.mark.parametrize("how", [how for how, names in STATE.items() if names])
 def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> None:
-    """Samples one after the other, and the edges again from the start."""
+    """The reference calls the samples one after the other, and the edges again from the start."""
     given = samples()
     captured = program.capture(model(how), given[0], others=given[1:])
     evidence, _ = run_reference(captured, given, {"first": given[0]})

@@ -15,13 +15,13 @@ from exporter.errors import MissingDependencyError
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not imported torchvision."""
+    """Act as in a process that has not imported torchvision."""
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     monkeypatch.setattr(torchvision_ops, "prepare", torchvision_ops.prepare.__wrapped__)
 
 
 class Declared(list[str]):
-    """Stands in for PyTorch's operator library: what would be declared."""
+    """Stand in for PyTorch's operator library, and record what would be declared."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class Declared(list[str]):
 
 
 def test_matching_install_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where torchvision's own library loads, nothing is declared."""
+    """Nothing is declared where torchvision's own library loads."""
     monkeypatch.setattr(library, "Library", Declared)
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
     assert torchvision_ops.prepare() is None
 
 
 def test_unloadable_library_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it cannot load, the operators that the import needs are declared."""
+    """The operators that the import needs are declared where the library cannot load."""
 
     def refuse(path: str) -> None:
         raise OSError("libcudart.so.13: cannot open shared object file")
@@ -50,7 +50,7 @@ def test_unloadable_library_is_stood_in_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_missing_torchvision_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without torchvision the message says what to install."""
+    """The message says what to install when torchvision is missing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="pip install torchvision"):
         torchvision_ops.prepare()

@@ -84,9 +84,9 @@ def zeros(sample: Sample) -> Sample:
 
 
 def simulated(net: nn.Module, samples: Sequence[Sample]) -> Simulation:
-    found = captured(net, samples[0]).program
-    assert found is not None
-    run = simulation.runner(found, "fp16")
+    program = captured(net, samples[0]).program
+    assert program is not None
+    run = simulation.runner(program, "fp16")
     return Simulation(stack([run(sample) for sample in samples]), {"zeros": stack([run(zeros(samples[0]))])})
 
 
@@ -99,9 +99,9 @@ def outputs(net: nn.Module, samples: Sequence[Sample], folder: Path) -> tuple[np
 def reason(net: nn.Module, other: nn.Module, samples: Sequence[Sample], folder: Path) -> str:
     """Why a half-precision file of `other` is not one of `net`; empty when it passes for one."""
     actual = outputs(other.eval(), samples, folder)
-    found = evidence(net, samples)
+    references = evidence(net, samples)
     real, edges = (tuple(a[part] for a in actual) for part in (slice(0, -1), slice(-1, None)))
-    verdict = judge(FP16, "rt", found, real, edges, None, LOOSE, (), simulated(net, samples))
+    verdict = judge(FP16, "rt", references, real, edges, None, LOOSE, (), simulated(net, samples))
     return verdict.reason or ""
 
 
@@ -198,9 +198,9 @@ def test_what_stays_in_float32_does_not_overflow_in_the_simulation() -> None:
 @pytest.mark.parametrize(("precision", "values"), [("w8", 255), ("w4", 16)])
 def test_compressed_weights_have_few_values(precision: str, values: int) -> None:
     """The simulated weights are those that the format can store, and cost more the fewer they are."""
-    found = nets.captured("attention").program
-    assert found is not None
-    stored = simulation.stored_weights(found.module(), precision)  # type: ignore[arg-type]
+    program = nets.captured("attention").program
+    assert program is not None
+    stored = simulation.stored_weights(program.module(), precision)  # type: ignore[arg-type]
     largest = max(stored.values(), key=lambda tensor: tensor.numel())
     parts = largest.numpy() if precision == "w8" else largest.numpy()[None]
     assert max(len(np.unique(part)) for part in parts) <= values
@@ -208,11 +208,11 @@ def test_compressed_weights_have_few_values(precision: str, values: int) -> None
 
 def test_a_program_is_not_changed_by_its_simulation() -> None:
     """Folding batch norms happens to a copy: the artifacts are made from the program afterwards."""
-    found = nets.captured("cnn").program
-    assert found is not None
-    before = found.graph_module.code
-    simulation.runner(found, "fp16")(nets.samples("cnn", 0, 1)[0])
-    assert found.graph_module.code == before
+    program = nets.captured("cnn").program
+    assert program is not None
+    before = program.graph_module.code
+    simulation.runner(program, "fp16")(nets.samples("cnn", 0, 1)[0])
+    assert program.graph_module.code == before
 
 
 class WritesIntoViews(nn.Module):
