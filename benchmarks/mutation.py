@@ -95,7 +95,7 @@ def mutate(folder: Path, seconds: float) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         # Its exit code says whether mutants survived, which is read from its records.
         subprocess.run(
-            command, cwd=folder, env=environment, timeout=seconds, stdout=subprocess.DEVNULL, check=False
+            command, cwd=folder, env=environment, timeout=seconds, stdout=sys.stderr, check=False
         )
 
 

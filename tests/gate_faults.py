@@ -142,6 +142,19 @@ def other_shape(graph: Graph) -> None:
     graph.output[0].type.tensor_type.shape.dim[1].dim_value = 9
 
 
+def renamed(which: int) -> Edit:
+    """Give the input (0) or the output (1) another name."""
+
+    def edit(graph: Graph) -> None:
+        value = (graph.input, graph.output)[which][0]
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = ["other" if name == value.name else name for name in names]
+        value.name = "other"
+
+    return edit
+
+
 def renamed_operator(graph: Graph) -> None:
     next(
         node for node in graph.node if node.op_type in {"Conv", "QLinearConv", "DequantizeLinear"}
@@ -211,6 +224,8 @@ SMALL: dict[str, Edit] = {
 }
 """Too small for fp16's fixed limit or near it: what the precision costs tells."""
 TYPES: dict[str, Edit] = {
+    "output in float64": output_type(TensorProto.DOUBLE),
+    "output in float16": output_type(TensorProto.FLOAT16),
     "output in int64": output_type(TensorProto.INT64),
     "output in bytes": output_type(TensorProto.UINT8),
     "output as yes or no": output_type(TensorProto.BOOL),
@@ -281,14 +296,15 @@ GATE_FAULTS: tuple[GateFault, ...] = (
     *_rows(ONE_CHANNEL, ONNX, "channels"),
     *_rows(SMALL, ("onnx-fp32",), "whole"),
     *_rows(SMALL, ("onnx-fp16",), "simulated"),
-    *_rows(TYPES, FLOAT, "comparable"),
+    *_rows(TYPES, FLOAT, CONTRACT),
     *_rows({"another activation": other_activation}, ("onnx-fp32",), "edges"),
-    *_rows({"another activation": other_activation}, ("onnx-fp16",), "edges"),
+    *_rows({"another activation": other_activation}, ("onnx-fp16",), "simulated"),
     *_rows({"a lost residual": lost_residual}, FLOAT, "whole"),
     *_rows({"not a number": not_a_number}, ONNX, "comparable"),
     *_rows({"random at every call": random(5e-6)}, ("onnx-fp32",), REPEAT),
     *_rows({"random at every call": random(1e-3)}, ("onnx-fp16",), REPEAT),
     *_rows({"another output shape": other_shape}, ONNX, CONTRACT),
+    *_rows({"another input name": renamed(0), "another output name": renamed(1)}, FLOAT, CONTRACT),
     *_rows({"an operator nobody has": renamed_operator}, ONNX, FILE),
     *(
         GateFault(

@@ -17,7 +17,7 @@ from tests.exports import exported
 from tests.gate_faults import CONTRACT, FILE, GATE_FAULTS, REPEAT, GateFault
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
-WORDS = {FILE: "It cannot be read", CONTRACT: "shapes", REPEAT: "The same inputs"}
+WORDS = {FILE: "It cannot be read", CONTRACT: "the model's", REPEAT: "The same inputs"}
 """What the reason says where something else than a gate found the fault."""
 
 
