@@ -94,9 +94,7 @@ def mutate(folder: Path, seconds: float) -> None:
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", workers]
     with contextlib.suppress(subprocess.TimeoutExpired):
         # Its exit code says whether mutants survived, which is read from its records.
-        subprocess.run(
-            command, cwd=folder, env=environment, timeout=seconds, stdout=sys.stderr, check=False
-        )
+        subprocess.run(command, cwd=folder, env=environment, timeout=seconds, stdout=sys.stderr, check=False)
 
 
 def mutants(folder: Path) -> Iterator[Mutant]:
