@@ -1,6 +1,6 @@
 """How many small changes of `exporter/verify/` and `exporter/capture/` the fast tests of those rooms notice.
 
-    python -m benchmarks.mutation [--room verify|capture] [--minutes 60] [--only GLOB]
+    python -m benchmarks.mutation [--room verify|capture] [--minutes 60] [--only GLOB] [--tests A,B]
 
 mutmut makes the changes (another operator, another number, a removed argument, …) in a copy of the sources
 and runs the tests that reach each of them. A change that no test fails on has survived. It is printed with
@@ -59,15 +59,17 @@ def main() -> None:
         "--minutes", type=float, default=60.0, help="stop after this long and print what is known"
     )
     parser.add_argument("--only", default="*", help="files below the room, as gates/*")
+    parser.add_argument("--tests", help="files of tests instead of the room's, with commas between")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        copy(Path(folder), arguments.room, arguments.only)
+        tests = arguments.tests.split(",") if arguments.tests else [f"tests/{arguments.room}"]
+        copy(Path(folder), f"exporter/{arguments.room}/{arguments.only}", tests)
         mutate(Path(folder), arguments.minutes * 60)
         found = list(mutants(Path(folder)))
     print(report(found))
 
 
-def copy(folder: Path, room: str, only: str) -> None:
+def copy(folder: Path, mutated: str, tests: list[str]) -> None:
     """Copy what the tests need, and say in the copy's pyproject.toml what is mutated."""
     for name in COPIED:
         source = ROOT / name
@@ -77,10 +79,10 @@ def copy(folder: Path, room: str, only: str) -> None:
             shutil.copyfile(source, folder / name)
     settings = {
         "source_paths": ["exporter"],
-        "only_mutate": [f"exporter/{room}/{only}"],
+        "only_mutate": [mutated],
         "also_copy": [name for name in COPIED if (folder / name).exists()],
         "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider", "-m", "not slow"],
-        "pytest_add_cli_args_test_selection": [f"tests/{room}"],
+        "pytest_add_cli_args_test_selection": tests,
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     with (folder / "pyproject.toml").open("a") as stream:
