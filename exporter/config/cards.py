@@ -155,7 +155,7 @@ class CardFile(Table):
     evaluation: EvaluationTable | None = None
     limits: LimitsTable = LimitsTable()
     task: TaskName = ""
-    """As `--task`."""
+    """What the model is for, as for `--task`."""
     artifacts: ArtifactsTable = ArtifactsTable()
 
 

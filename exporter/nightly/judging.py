@@ -95,7 +95,7 @@ def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> fro
 def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measurements) -> None:
     """Exclude sessions that got slower or worse, or may have, from the baselines of later nights.
 
-    A suspicion too that no stable re-run has cleared: else it would be the new normal after some nights.
+    This includes a suspicion that no stable re-run has cleared, which would otherwise become the baseline.
     """
     for cell, verdict in verdicts.items():
         if verdict.doubted:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PAGE, JUNIT, SUMMARY = "nightly.html", "junit.xml", "summary.md"
 GAPS = 40
-"""On the page, the newest."""
+"""How many of the newest gaps the page lists."""
 
 
 def check_tensorboard() -> None:
