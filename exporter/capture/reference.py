@@ -72,6 +72,7 @@ def run_reference(
         shapes=shapes,
         edge_shapes=edge_shapes,
         state=captured.state,
+        output_names=tuple(spec.name for spec in captured.outputs),
     )
     return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
 

@@ -62,6 +62,7 @@ def test_rounding_is_kept_in_the_file(evidence: Evidence, tmp_path: Path, field:
     reference_io.save(evidence, tmp_path / "evidence.npz")
     again = reference_io.load(tmp_path / "evidence.npz")
     assert again.edge_floors == evidence.edge_floors
+    assert again.output_names == evidence.output_names == ("output_0", "output_1")
     for before, after in zip(getattr(evidence, field), getattr(again, field), strict=True):
         np.testing.assert_array_equal(before, after)
 

@@ -25,7 +25,8 @@ def check(observation: Observation) -> str:
     expected = observation.limits["lowering_min_sqnr_db"]
     if comparison.sqnr_db >= expected:
         return ""
+    worst = observation.worst_channel
     return (
         f"It differs from its own quantised program ({comparison.sqnr_db:.1f} dB, expected {expected:.1f}):"
-        " a fault of the lowering, not of the quantisation."
-    )
+        f" a fault of the lowering, not of the quantisation. {worst.fault if worst else ''}"
+    ).rstrip()
