@@ -1,4 +1,4 @@
-"""Accuracy on labelled samples: counts, their intervals, and whether an artifact lost too much. Pure.
+"""Computes accuracy on labelled samples: counts, intervals, and whether an artifact lost too much. Pure.
 
 The same samples go through float32 and through the artifact, so the drop is a difference of paired shares:
 only samples that one of the two gets right and the other wrong count. Its interval is Newcombe's
@@ -20,19 +20,19 @@ from exporter.records import Accuracy, Array
 Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 UNREAD = -1
-"""In place of a prediction: the sample could not be read."""
+"""Stands in place of a prediction for a sample that could not be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one model answered: the five most likely classes of every sample, the likeliest first."""
+    """The predictions of one model: the five most likely classes of every sample, the likeliest first."""
 
     ranked: Array
     """int32 [samples, up to 5]; a row of `UNREAD` for a sample that could not be read."""
 
 
 def rank(outputs: Array) -> Array:
-    """The five largest classes of each row, int32; of equal scores the lower class first, NaN last.
+    """Return the five largest classes of each row, int32; of equal scores the lower class first, NaN last.
 
     Args:
         outputs: [rows, classes].
@@ -41,17 +41,17 @@ def rank(outputs: Array) -> Array:
     return np.argsort(-scores, axis=1, kind="stable")[:, :5].astype(np.int32)
 
 
-def count(labels: Array, found: Predictions, reference: Predictions, classes: int) -> Accuracy:
+def count(labels: Array, predictions: Predictions, reference: Predictions, classes: int) -> Accuracy:
     """Count where a model is right, and where it differs from float32.
 
     Args:
         labels: [samples] class of each.
-        found: The model's answers.
-        reference: Eager float32's answers to the same samples.
-        classes: Of the model; with five or fewer, being among the first five means nothing.
+        predictions: The model's predictions.
+        reference: Eager float32's predictions for the same samples.
+        classes: Number of the model's classes; with five or fewer, being among the first five means nothing.
     """
     read = reference.ranked[:, 0] != UNREAD
-    wanted, mine, floats = labels[read], found.ranked[read], reference.ranked[read]
+    wanted, mine, floats = labels[read], predictions.ranked[read], reference.ranked[read]
     right, before = mine[:, 0] == wanted, floats[:, 0] == wanted
     among = (mine == wanted[:, None]).any(axis=1)
     return Accuracy(
@@ -69,7 +69,7 @@ def share(right: int, of: int) -> float:
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, from 0 to 1."""
+    """Return Wilson's 95 % interval of a share, from 0 to 1."""
     if of == 0:
         return 0.0, 1.0
     p, z2 = right / of, Z * Z
@@ -78,17 +78,17 @@ def interval(right: int, of: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def drop(found: Accuracy) -> float:
-    """Points of top-1 that were lost against float32; negative when some were gained."""
-    return 100 * (found.lost - found.gained) / found.count if found.count else math.nan
+def drop(counts: Accuracy) -> float:
+    """Return the points of top-1 that were lost against float32; negative when some were gained."""
+    return 100 * (counts.lost - counts.gained) / counts.count if counts.count else math.nan
 
 
-def drop_interval(found: Accuracy) -> tuple[float, float]:
-    """95 % interval of the drop in points: Newcombe's for paired shares."""
-    n, lost, gained = found.count, found.lost, found.gained
+def drop_interval(counts: Accuracy) -> tuple[float, float]:
+    """Return the 95 % interval of the drop in points: Newcombe's for paired shares."""
+    n, lost, gained = counts.count, counts.lost, counts.gained
     if n == 0:
         return -100.0, 100.0
-    before, after = found.right + lost - gained, found.right
+    before, after = counts.right + lost - gained, counts.right
     both = after - gained
     neither = n - both - lost - gained
     first, second = before / n, after / n
@@ -102,7 +102,7 @@ def drop_interval(found: Accuracy) -> tuple[float, float]:
 
 
 def _phi(both: int, lost: int, gained: int, neither: int) -> float:
-    """Correlation of the two answers, with Newcombe's continuity correction of its numerator."""
+    """Return the correlation of the two predictions, its numerator with Newcombe's continuity correction."""
     product = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
     if product == 0:
         return 0.0
@@ -117,7 +117,7 @@ def _root(value: float) -> float:
 
 
 def needed(max_drop: float) -> int:
-    """Samples of which one is no more than the allowed drop; any number when nothing may be lost."""
+    """Return how many samples make one of them no more than the allowed drop; 1 when nothing may be lost."""
     return math.ceil(100 / max_drop) if max_drop > 0 else 1
 
 
@@ -136,39 +136,39 @@ def check_enough(samples: int, max_drop: float) -> None:
         )
 
 
-def reason(found: Accuracy, max_drop: float) -> str:
-    """Why an artifact fails on labelled samples; an empty string when it does not.
+def reason(counts: Accuracy, max_drop: float) -> str:
+    """Return why an artifact fails on labelled samples; an empty string when it does not.
 
-    The measured drop decides, not its interval: what was measured to be worse than allowed is never passed
-    for want of samples, and `doubt` says when other samples might have told otherwise.
+    The measured drop decides, not its interval: what was measured to be worse than allowed never passes
+    for lack of samples, and `doubt` says when other samples might decide otherwise.
     """
-    if drop(found) <= max_drop:
+    if drop(counts) <= max_drop:
         return ""
     return (
-        f"It loses {drop(found):.2g} points of top-1 ({found.lost} lost, {found.gained} gained of "
-        f"{found.count}; 95 % interval {_range(found)}); {max_drop:g} may be lost."
+        f"It loses {drop(counts):.2g} points of top-1 ({counts.lost} lost, {counts.gained} gained of "
+        f"{counts.count}; 95 % interval {_range(counts)}); {max_drop:g} may be lost."
     )
 
 
-def doubtful(found: Accuracy, max_drop: float) -> bool:
-    """Whether the limit lies within the drop's interval, so that other samples might tell otherwise."""
-    low, high = drop_interval(found)
+def doubtful(counts: Accuracy, max_drop: float) -> bool:
+    """Tell whether the limit is within the drop's interval, so that other samples might decide otherwise."""
+    low, high = drop_interval(counts)
     return low < max_drop < high
 
 
 def doubt(counts: Mapping[str, Accuracy], max_drop: float) -> str:
-    """A sentence on the artifacts whose drop the samples cannot place for certain; empty without any."""
-    found = {name: item for name, item in counts.items() if doubtful(item, max_drop)}
-    if not found:
+    """Return a sentence on the artifacts whose drop is uncertain; empty without any."""
+    doubtful_counts = {name: item for name, item in counts.items() if doubtful(item, max_drop)}
+    if not doubtful_counts:
         return ""
-    count = next(iter(found.values())).count
-    shown = ", ".join(f"{name} {drop(item):.2g} ({_range(item)})" for name, item in found.items())
+    count = next(iter(doubtful_counts.values())).count
+    shown = ", ".join(f"{name} {drop(item):.2g} ({_range(item)})" for name, item in doubtful_counts.items())
     return (
         f"{count} labelled samples cannot tell for certain if more than {max_drop:g} point(s) of "
         f"top-1 are lost; the measured drop and its 95 % interval: {shown}. More samples narrow it."
     )
 
 
-def _range(found: Accuracy) -> str:
-    low, high = drop_interval(found)
+def _range(counts: Accuracy) -> str:
+    low, high = drop_interval(counts)
     return f"{low:.2g} to {high:.2g}"

@@ -1,4 +1,4 @@
-"""How many calibration samples are enough: int8 quality against their number, and what follows. Pure."""
+"""Decides how many calibration samples are enough, by int8 quality against their number. Pure."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Sequence
 from exporter.records import CurvePoint
 
 NEAR_DB = 0.5
-"""Of SQNR: less is not worth more samples, and no more than what another choice of them changes."""
+"""A smaller gain in SQNR is not worth more samples: another choice of them changes as much."""
 
 
 def counts(samples: int) -> tuple[int, ...]:
-    """1, 2, 4, … and all of them."""
+    """Return the counts to try: 1, 2, 4, … and all of them."""
     doubled = [2**power for power in range(samples.bit_length()) if 2**power < samples]
     return (*doubled, samples) if samples else ()
 
 
 def enough(points: Sequence[CurvePoint]) -> CurvePoint:
-    """The fewest samples that come within `NEAR_DB` of the best number of them."""
+    """Return the fewest samples that come within `NEAR_DB` of the best number of them."""
     best = max(point.sqnr_db for point in points)
     return next(point for point in points if point.sqnr_db >= best - NEAR_DB)
 
 
 def rising(points: Sequence[CurvePoint]) -> bool:
-    """Whether the last doubling still gained more than `NEAR_DB`: then more samples are likely to help."""
+    """Tell whether the last doubling still gained more than `NEAR_DB`, so that more samples may help."""
     return len(points) > 1 and points[-1].sqnr_db > max(p.sqnr_db for p in points[:-1]) + NEAR_DB
 
 
 def sentence(points: Sequence[CurvePoint]) -> str:
-    """What the curve says, in words."""
-    found, best = enough(points), max(points, key=lambda point: point.sqnr_db)
-    beaten = "" if best is found else f", at most {best.sqnr_db:.1f} dB with {best.count}"
-    reached = f"int8 reaches {found.sqnr_db:.1f} dB with them"
-    return f"{found.count} calibration sample(s) are enough: {reached}{beaten}."
+    """Describe the curve in a sentence."""
+    fewest, best = enough(points), max(points, key=lambda point: point.sqnr_db)
+    beaten = "" if best is fewest else f", at most {best.sqnr_db:.1f} dB with {best.count}"
+    reached = f"int8 reaches {fewest.sqnr_db:.1f} dB with them"
+    return f"{fewest.count} calibration sample(s) are enough: {reached}{beaten}."
 
 
 def warning(points: Sequence[CurvePoint]) -> str:
-    """A sentence when more samples than there are would help, else an empty string."""
+    """Return a sentence when more samples would help, else an empty string."""
     if not rising(points):
         return ""
     before, last = points[-2:]

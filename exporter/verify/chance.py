@@ -1,4 +1,4 @@
-"""By how much luck alone makes the loudest of many channels louder than the others, over few samples."""
+"""Computes how much louder chance alone makes the loudest of many channels, over few samples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every channel of an output, each against its own variation: small things beside large ones.
+"""Measures every channel of an output against its own variation.
 
-One figure per output hides what is small in it: scores from 0 to 1 beside boxes in pixels, a pressure's
-variation beside the pressure, one class of a thousand. So every index of every axis is a channel, and its
+A single figure per output hides what is small in it: scores from 0 to 1 next to boxes in pixels, a pressure's
+variation next to the pressure, one class of a thousand. So every index of every axis is a channel, and its
 error is measured against how the reference varies around that channel's own mean over the inputs.
 """
 
@@ -28,12 +28,12 @@ class Channels:
 
     output: int
     axis: int
-    """Of the output as the model gives it: 0 is usually the batch. -1: the output as one channel."""
+    """The axis of the model's output: 0 is usually the batch. -1: the output as one channel."""
     samples: int
     variation: Array
-    """Of the reference around the channel's mean, over inputs and positions."""
+    """Energy of the reference around the channel's mean, over inputs and positions."""
     movement: Array
-    """Of the reference around each position's mean, over the inputs only."""
+    """Energy of the reference around each position's mean, over the inputs only."""
     artifact_movement: Array
     error: Array
     low: Array
@@ -60,7 +60,7 @@ def measure(reference: Stacks, actual: Stacks, eager_errors: Stacks) -> Iterator
 
     Args:
         reference: Per output [N, *shape].
-        actual: The artifact's.
+        actual: The artifact's outputs.
         eager_errors: Eager float32's largest error per element; empty where it is not known.
     """
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
@@ -107,8 +107,8 @@ class _Elements:
         start = y[0].astype(np.float64)
         sums, squares, artifact_sums, artifact_squares, error = (np.zeros_like(start) for _ in range(5))
         low, high = start.copy(), start.copy()
-        for exact, found in zip(y, a, strict=True):
-            moved, artifact_moved = exact.astype(np.float64) - start, found.astype(np.float64) - start
+        for exact, computed in zip(y, a, strict=True):
+            moved, artifact_moved = exact.astype(np.float64) - start, computed.astype(np.float64) - start
             sums += moved
             squares += moved**2
             artifact_sums += artifact_moved

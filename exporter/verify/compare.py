@@ -1,4 +1,4 @@
-"""How far an artifact's outputs are from the original model's. Pure: arrays in, figures out.
+"""Computes how far an artifact's outputs are from the original model's. Pure: arrays in, figures out.
 
 All errors are relative to the output's scale, so that a network whose outputs are about 1e-9 cannot pass by
 being small. `judge.py` decides what the figures mean.
@@ -20,14 +20,14 @@ REPEAT_TOLERANCE = 1e-6
 
 
 def max_error(reference: Array, actual: Array) -> float:
-    """max|a - y| / max|y| over everything; 0 for equal arrays."""
+    """Return max|a - y| / max|y| over everything; 0 for equal arrays."""
     y, a = _wide(reference), _wide(actual)
     worst, scale = float(np.abs(a - y).max(initial=0.0)), float(np.abs(y).max(initial=0.0))
     return 0.0 if worst == 0 else worst / scale if scale else math.inf
 
 
 def sqnr_db(reference: Array, actual: Array) -> float:
-    """10 log10(sum |y|² / sum |a - y|²): signal-to-quantisation-noise ratio; inf for equal arrays."""
+    """Return 10 log10(sum |y|² / sum |a - y|²): signal-to-quantisation-noise ratio; inf for equal arrays."""
     y, a = _wide(reference), _wide(actual)
     noise, signal = float((np.abs(a - y) ** 2).sum()), float((np.abs(y) ** 2).sum())
     if noise == 0:
@@ -41,7 +41,7 @@ def _wide(array: Array) -> Array:
 
 
 def agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | None:
-    """Share of samples whose largest class is right; None where the output has no classes.
+    """Return the share of samples whose largest class is right; None where the output has no classes.
 
     Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
     An axis whose channels are unlike each other (boxes and scores) holds no classes.
@@ -111,7 +111,7 @@ def _kind(array: Array) -> str:
 
 
 def not_finite(whose: str, outputs: Stacks) -> str:
-    """A sentence when an output has NaN or Inf, else an empty string."""
+    """Return a sentence when an output has NaN or Inf, else an empty string."""
     for index, array in enumerate(outputs):
         bad = int(array.size - np.isfinite(array).sum()) if array.dtype.kind in "fc" else 0
         if bad:
@@ -120,7 +120,7 @@ def not_finite(whose: str, outputs: Stacks) -> str:
 
 
 def repeats(first: Stacks, again: Stacks) -> str:
-    """A sentence when the same inputs in another order gave other outputs, else an empty string."""
+    """Return a sentence when the same inputs in another order gave other outputs, else an empty string."""
     worst = max((max_error(f, a) for f, a in zip(first, again, strict=True)), default=0.0)
     if worst <= REPEAT_TOLERANCE:
         return ""

@@ -1,4 +1,4 @@
-"""What a file must be before it runs: the model's inputs and outputs, its weights, and its precision."""
+"""Checks a file before it runs: the model's inputs and outputs, its weights, and its precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STORED_AS: Mapping[Precision, frozenset[str]] = {
     "w8": frozenset({"int8", "uint8"}),
     "w4": frozenset({"int4", "uint4"}),
 }
-"""How a precision's weights must be stored. A mixed artifact says itself which are."""
+"""How a precision's weights must be stored. A mixed artifact has no such rule."""
 
 
 NAMELESS: frozenset[FormatName] = frozenset({"executorch"})
@@ -31,14 +31,15 @@ def check_structure(
     limits: Limits,
     sizes: Stacks = (),
 ) -> str:
-    """What is wrong with the file as read, without running it; an empty string when nothing is.
+    """Return what is wrong with the file as read, without running it; an empty string when nothing is.
 
     Args:
-        structure: As read from the artifact.
+        structure: The structure that was read from the artifact.
         variant: What it claims to be.
-        inputs: The model's, by position.
-        outputs: The model's, by position.
-        weights: Elements of the two-or-more-dimensional weights of the model's layers (`matrices.count`).
+        inputs: The model's inputs, by position.
+        outputs: The model's outputs, by position.
+        weights: Elements of the two-or-more-dimensional weights of the model's layers
+            (`matmul_weights.count`).
         limits: Shares that must be reached.
         sizes: `Evidence.shapes`, where outputs' sizes depend on the data.
     """
@@ -52,10 +53,10 @@ def check_structure(
     expected = STORED_AS.get(variant.precision)
     stored = sum(n for dtype, n in structure.weight_elements.items() if expected and dtype in expected)
     if expected and total and stored < limits.min_quantized_weights * total:
-        found = ", ".join(
+        shares = ", ".join(
             f"{n / total:.0%} {dtype}" for dtype, n in sorted(structure.weight_elements.items())
         )
-        return f"It calls itself {variant.precision}, but its weights are stored as {found}."
+        return f"It calls itself {variant.precision}, but its weights are stored as {shares}."
     if structure.delegated_fraction is not None and structure.delegated_fraction < limits.min_delegated:
         return (
             f"Only {structure.delegated_fraction:.0%} of the compute is delegated to {variant.backend} "
@@ -83,15 +84,15 @@ def _shapes_fit(
 
 
 def check_outputs(outputs: Sequence[Array], expected: Sequence[TensorSpec], format_name: FormatName) -> str:
-    """Return what is wrong with the types that an artifact really gives; an empty string when nothing is.
+    """Return what is wrong with the types of an artifact's outputs; an empty string when nothing is.
 
     Args:
         outputs: Of one call or stacked.
         expected: The model's.
         format_name: Of the artifact.
     """
-    found = [TensorSpec(spec.name, (), a.dtype.name) for spec, a in zip(expected, outputs, strict=False)]
-    return _difference("output", [replace(spec, shape=()) for spec in expected], found, format_name)
+    specs = [TensorSpec(spec.name, (), a.dtype.name) for spec, a in zip(expected, outputs, strict=False)]
+    return _difference("output", [replace(spec, shape=()) for spec in expected], specs, format_name)
 
 
 def _difference(

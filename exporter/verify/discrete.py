@@ -1,4 +1,4 @@
-"""Class numbers, indices, masks, counts: compared by equality and by what they index, never in decibels."""
+"""Compares class numbers, indices, masks and counts by equality and by what they index, never in decibels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from exporter.records import Array
 from exporter.verify.reference_io import Stacks
 
 MAX_CLASSES = 1000
-"""An output with more different values holds no classes: positions, counts, times."""
+"""An output with more different values does not hold classes, but positions, counts or times."""
 MIN_VALUES = 10
-"""A class must occur so often in the reference for its loss to be no accident."""
+"""A class must occur this often in the reference for its loss to be significant."""
 MIN_KEPT = 0.5
 """At least this share of a class's values must keep it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """One output that is no float, compared value by value."""
+    """One output that is not a float, compared value by value."""
 
     output: int
     values: int
@@ -51,7 +51,7 @@ def compare_choices(
 
     Args:
         reference: Per output [N, *shape].
-        actual: The artifact's.
+        actual: The artifact's outputs.
         unstable: Per output, which values rounding decides; empty where that is not known.
         tolerances: Per output, how far apart floats may be and still be equal.
     """
@@ -141,7 +141,7 @@ def _lost_class(y: Array, a: Array, wrong: Array, compared: Array) -> str:
     for value, count in zip(classes, counts, strict=True):
         if count < MIN_VALUES:
             continue
-        kept = int(((y == value) & compared & ~wrong).sum())
-        if kept < kept_share * count:
-            worst, kept_share = f"{value} is kept in {kept} of {count} values", kept / count
+        intact = int(((y == value) & compared & ~wrong).sum())
+        if intact < kept_share * count:
+            worst, kept_share = f"{value} is kept in {intact} of {count} values", intact / count
     return worst

@@ -1,4 +1,4 @@
-"""Which channels of an output behave alike: boxes in pixels are one group, scores from 0 to 1 another."""
+"""Groups the channels of an output that behave alike: boxes in pixels, or scores from 0 to 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def group_channels(low: Array, high: Array, samples: int) -> Array:
     Args:
         low: Each channel's smallest value in the reference.
         high: Each channel's largest value.
-        samples: Of which these are the extremes.
+        samples: How many samples these are the extremes of.
 
     Returns:
         A group number for each channel.

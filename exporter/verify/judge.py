@@ -1,4 +1,4 @@
-"""Whether an artifact's outputs equal the original model's. Pure: arrays in, verdict out.
+"""Judges whether an artifact's outputs equal the original model's. Pure: arrays in, verdict out.
 
 An artifact passes when no gate of `GATES` has a reason against it. To add a gate, write `gates/<name>.py`
 with a `check` and add a line to the table; what it needs to know is in `Observation`.
@@ -37,7 +37,7 @@ GATES: Mapping[str, Gate] = {
     "simulated": simulated.check,
     "task": task_gate.check,
 }
-"""Name -> gate, in the order in which their reasons are of use: the first reason is shown."""
+"""Name -> gate, in the order in which their reasons are useful: the first reason is shown."""
 
 
 def judge(
@@ -175,12 +175,12 @@ def _compare_edges(
 def _compare_edge(
     evidence: Evidence, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    def one(stacks: Stacks) -> Stacks:
+    def one_sample(stacks: Stacks) -> Stacks:
         return tuple(stack[index : index + 1] for stack in stacks)
 
-    reference = one(evidence.edge_reference)
-    outputs = _untied(reference, one(actual), tolerances)
-    return compare(reference, outputs, one(evidence.edge_unstable), tolerances)
+    reference = one_sample(evidence.edge_reference)
+    outputs = _untied(reference, one_sample(actual), tolerances)
+    return compare(reference, outputs, one_sample(evidence.edge_unstable), tolerances)
 
 
 def _worst(edges: Mapping[str, Comparison]) -> Comparison | None:

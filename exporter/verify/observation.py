@@ -1,4 +1,4 @@
-"""Everything the gates judge an artifact by, in one record."""
+"""The record of everything that the gates judge an artifact by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.verify.simulation_io import Simulation
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What an artifact gave on the evidence, and the figures and limits it is judged by."""
+    """An artifact's outputs on the evidence, and the figures and limits that it is judged by."""
 
     variant: Variant
     evidence: Evidence
@@ -35,7 +35,7 @@ class Observation:
     against_program: Comparison | None
     """The artifact against its quantised program."""
     choices: tuple[Choices, ...] = ()
-    """Each output that is no float."""
+    """Each output that is not a float."""
     worst_channel: WorstChannel | None = None
     task: TaskMeasure | None = None
     task_named: str = ""

@@ -170,17 +170,17 @@ def load(path: Path) -> Evidence:
     Raises:
         VerificationError: It is not such a file.
     """
-    found = arrays(path)
+    contents = arrays(path)
     try:
         return Evidence(
-            **{group: _group(found, group) for group in STACKS},
-            state=tuple(str(name) for name in found.get("state", ())),
-            edge_names=tuple(str(name) for name in found["edge_names"]),
-            floor=float(found["floor"]),
-            edge_floor=float(found["edge_floor"]),
-            reference_dtype=str(found["reference_dtype"]),
-            edge_floors=tuple(float(floor) for floor in found.get("edge_floors", ())),
-            output_names=tuple(str(name) for name in found.get("output_names", ())),
+            **{group: _group(contents, group) for group in STACKS},
+            state=tuple(str(name) for name in contents.get("state", ())),
+            edge_names=tuple(str(name) for name in contents["edge_names"]),
+            floor=float(contents["floor"]),
+            edge_floor=float(contents["edge_floor"]),
+            reference_dtype=str(contents["reference_dtype"]),
+            edge_floors=tuple(float(floor) for floor in contents.get("edge_floors", ())),
+            output_names=tuple(str(name) for name in contents.get("output_names", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None
@@ -220,9 +220,9 @@ def load_lowering(path: Path) -> Lowering:
     Raises:
         VerificationError: It is not such a file.
     """
-    found = arrays(path)
+    contents = arrays(path)
     try:
-        return Lowering(_group(found, "outputs"), float(found["rounding_floor_db"]), _edges(found))
+        return Lowering(_group(contents, "outputs"), float(contents["rounding_floor_db"]), _edges(contents))
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 

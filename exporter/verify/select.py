@@ -1,4 +1,4 @@
-"""Which artifact to ship. Pure."""
+"""Chooses the artifact to ship. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNMEASURED = "no device has measured it"
 
 @dataclass(frozen=True)
 class Choice:
-    """The artifact to ship (None when there is none) and why it is the one."""
+    """The artifact to ship (None when there is none) and the reason of the choice."""
 
     name: str | None
     reason: str
@@ -21,12 +21,12 @@ class Choice:
 def choose(
     artifacts: Sequence[Artifact], runnable: Sequence[str], synthetic: bool, allow_synthetic: bool
 ) -> Choice:
-    """The fastest passed artifact that the target can run.
+    """Choose the fastest passed artifact that the target can run.
 
     Args:
-        artifacts: All that were made, judged and timed.
+        artifacts: All artifacts that were made, judged and timed.
         runnable: Names of the variants the target's own stack executes, best first.
-        synthetic: Calibration used made-up inputs.
+        synthetic: Calibration used synthetic inputs.
         allow_synthetic: Choose a quantised artifact even then.
     """
     passed = [a for a in artifacts if a.status == "passed" and a.variant.name in runnable]
@@ -46,14 +46,14 @@ def choose_measured(
     allow_synthetic: bool,
     budget_ms: float,
 ) -> Choice | None:
-    """The artifact that is fastest on the device, once every one that might ship was measured there.
+    """Choose the artifact that is fastest on the device, once every one that might ship was measured there.
 
     Args:
-        artifacts: All of the export, with what devices said.
+        artifacts: All artifacts of the export, with the devices' latencies.
         runnable: Names of the variants the target's own stack executes.
-        synthetic: Calibration used made-up inputs.
+        synthetic: Calibration used synthetic inputs.
         allow_synthetic: Choose a quantised artifact even then.
-        budget_ms: Only what was judged against this budget is compared.
+        budget_ms: Only latencies judged against this budget are compared.
 
     Returns:
         None while a candidate was not measured, or the candidates share no real phone. What computes
@@ -67,10 +67,10 @@ def choose_measured(
         and not _is_doubtful(a, synthetic, allow_synthetic)
     ]
     measured = {a.variant.name: _on_phones(a, budget_ms) for a in candidates}
-    shared = set.intersection(*(set(found) for found in measured.values())) if measured else set()
+    shared = set.intersection(*(set(by_serial) for by_serial in measured.values())) if measured else set()
     if not shared:
         return None
-    ranks = {name: max(found[serial] for serial in shared) for name, found in measured.items()}
+    ranks = {name: max(by_serial[serial] for serial in shared) for name, by_serial in measured.items()}
     best = min(ranks, key=lambda name: ranks[name])
     wrong, p90_ms = ranks[best]
     if wrong:
@@ -86,12 +86,12 @@ def choose_measured(
 
 
 def _is_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
-    """Its ranges are those of inputs that nobody has seen."""
+    """Tell whether an artifact's ranges come from synthetic inputs."""
     return synthetic and not allow_synthetic and artifact.variant.precision in QUANTIZED
 
 
 def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
-    """The reason of a choice that stands, without the claim that no device has measured it once one has."""
+    """Return the reason of a choice, without the claim that no device has measured it once one has."""
     measured = [p90_ms for _, p90_ms in _on_phones(chosen, budget_ms).values()] if chosen else []
     if not measured:
         return reason
@@ -101,16 +101,16 @@ def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
 
 
 def _on_phones(artifact: Artifact, budget_ms: float) -> dict[str, tuple[bool, float]]:
-    """Serial -> whether its outputs were wrong, and p90; of real phones only."""
+    """Return serial -> whether the outputs were wrong, and p90; for real phones only."""
     return {
-        found.serial: (bool(found.problem), found.p90_ms)
-        for found in artifact.device_latencies
-        if found.evidence == "measured" and found.budget_ms in {None, budget_ms}
+        latency.serial: (bool(latency.problem), latency.p90_ms)
+        for latency in artifact.device_latencies
+        if latency.evidence == "measured" and latency.budget_ms in {None, budget_ms}
     }
 
 
 def _rank(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
-    """Measured artifacts by their median; the target's own preference decides what was not measured."""
+    """Rank measured artifacts by their median; the target's own preference decides what was not measured."""
     latency = artifact.latency.p50_ms if artifact.latency else float("inf")
     return latency, list(runnable).index(artifact.variant.name)
 

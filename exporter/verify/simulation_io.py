@@ -1,4 +1,4 @@
-"""What a simulation of a precision gave, as a file beside the evidence."""
+"""Saves and loads the outputs of a precision's simulation, in a file next to the evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.verify.reference_io import Stacks, arrays
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """What a precision makes of the model, apart from any runtime.
+    """The outputs that a precision gives on the model, apart from any runtime.
 
     `outputs` belong to the evidence's inputs, `edges` to its edge inputs by name; an edge input that the
     simulation cannot run is left out.
@@ -41,12 +41,12 @@ def load(path: Path) -> Simulation:
     Raises:
         VerificationError: It is not such a file.
     """
-    found = arrays(path)
+    contents = arrays(path)
     groups: dict[str, list[Array]] = {}
-    for index, key in sorted((int(key.rpartition("/")[2]), key) for key in found if _is_entry(key)):
+    for index, key in sorted((int(key.rpartition("/")[2]), key) for key in contents if _is_entry(key)):
         group = groups.setdefault(key.rpartition("/")[0], [])
         if index == len(group):
-            group.append(found[key])
+            group.append(contents[key])
     if not groups.get("outputs"):
         raise VerificationError(f"{path.name} is not a simulation of this model.", "Export again.")
     edges = {name.removeprefix("edge/"): tuple(s) for name, s in groups.items() if name != "outputs"}

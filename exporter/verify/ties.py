@@ -1,4 +1,4 @@
-"""Orders that rounding decides: rows whose scores are equal may come in any order.
+"""Undoes orders that rounding decides: rows whose scores are equal may come in any order.
 
 A model that sorts (top-k, detections by score) gives several outputs whose rows belong together. Where the
 reference's scores are equal but for rounding, an artifact's rows are put into the reference's order before
@@ -15,7 +15,7 @@ from exporter.records import Array
 from exporter.verify.reference_io import Stacks
 
 SORTED_AXIS = 2
-"""Of the stacks: samples, batch, rows."""
+"""The axis of rows in the stacks: samples, batch, rows."""
 
 
 def untie(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Stacks:
@@ -23,7 +23,7 @@ def untie(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Sta
 
     Args:
         reference: Per output [N, *shape].
-        actual: The artifact's, of the same shapes.
+        actual: The artifact's outputs, of the same shapes.
         tolerances: Per output, how far apart scores may be and still be equal.
     """
     for index, scores in enumerate(reference):

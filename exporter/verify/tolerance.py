@@ -1,4 +1,4 @@
-"""How far off each channel of a right artifact may be, and which channels are dead.
+"""Computes how far off each channel of a right artifact may be, and which channels are dead.
 
 Channels that behave alike are a group, with one noise: in a group, what varies less than the noise of the
 others cannot be expected to be right. Between groups there is no such excuse.
@@ -29,13 +29,13 @@ class Tolerance:
     """What a precision may cost each channel."""
 
     sqnr_db: float
-    """Of a channel against its own variation, before the margins for luck and unlike channels."""
+    """A channel's SQNR against its own variation, before the margins for luck and unlike channels."""
     floor_factor: float
-    """Times eager float32's own error."""
+    """Multiple of eager float32's own error."""
     constant: float
-    """Of a constant channel, as a share of its largest value."""
+    """The error of a constant channel, as a share of its largest value."""
     rounding: float = 0.0
-    """Of one stored number, as a share of it: what it may cost a channel with an offset."""
+    """The rounding error of a stored number, as a share of it, which a channel with an offset may have."""
 
 
 def allowed(channels: Channels, tolerance: Tolerance) -> Array:

@@ -14,7 +14,7 @@ from exporter.verify.reference_io import Stacks
 from exporter.verify.tolerance import Tolerance, allowed, dead
 
 FEW_VALUES = 16
-"""So many different values, or fewer, are few where the reference has several times as many."""
+"""As many different values, or fewer, are few where the reference has several times as many."""
 CLIPPED_SHARE = 0.02
 """A channel is clipped when this share of its values is its extreme one, and the reference goes on."""
 BOUND_DB = 300.0
@@ -48,11 +48,11 @@ def worst_channel(
 
     Args:
         reference: Per output [N, *shape].
-        actual: The artifact's.
+        actual: The artifact's outputs.
         eager_errors: See `Evidence`.
         tolerance: What the precision may cost.
-        names: Of the outputs; their numbers stand in where there are none.
-        labels: Of the classes; used for an axis of as many channels.
+        names: The outputs' names; their numbers stand in where there are none.
+        labels: The classes' names; used for an axis of as many channels.
     """
     places = [p for c in measure(reference, actual, eager_errors) for p in _worst_of_axis(c, tolerance)]
     if not places:

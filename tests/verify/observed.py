@@ -49,14 +49,14 @@ def rounding(reference: Array) -> Array:
 
 def judged(
     variant: Variant,
-    found: Evidence,
+    references: Evidence,
     *outputs: Array,
     edges: Sequence[Array] | None = None,
     program: Lowering | None = None,
     labels: Sequence[str] = (),
 ) -> Verdict:
-    edge_outputs = tuple(edges) if edges is not None else found.edge_reference
-    return judge(variant, "rt", found, outputs, edge_outputs, program, Limits(), labels)
+    edge_outputs = tuple(edges) if edges is not None else references.edge_reference
+    return judge(variant, "rt", references, outputs, edge_outputs, program, Limits(), labels)
 
 
 def int8(array: Array, axis: int | None = None) -> Array:

@@ -27,8 +27,8 @@ def test_counts_are_paired_with_float32() -> None:
     floats = np.array([[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [2, 1, 0, 3, 4], [-1] * 5])
     mine = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 5, 2, 3, 4], [0, 1, 2, 3, 4]])
     labels = np.array([0, 0, 2, 0])
-    found = accuracy.count(labels, Predictions(mine), Predictions(floats), 10)
-    assert found == Accuracy(count=3, right=2, right5=3, lost=1, gained=1, same=1)
+    counts = accuracy.count(labels, Predictions(mine), Predictions(floats), 10)
+    assert counts == Accuracy(count=3, right=2, right5=3, lost=1, gained=1, same=1)
     assert accuracy.count(labels, Predictions(mine), Predictions(floats), 5).right5 is None
 
 
@@ -47,8 +47,8 @@ def test_the_drops_interval_holds_the_truth(both: float, lost: float, gained: fl
     drawn = np.random.default_rng(0).multinomial(count, [both, lost, gained, 1 - both - lost - gained], 4000)
     inside = 0
     for b, minus, plus, _ in drawn:
-        found = Accuracy(count, int(b + plus), None, int(minus), int(plus), 0)
-        low, high = accuracy.drop_interval(found)
+        counts = Accuracy(count, int(b + plus), None, int(minus), int(plus), 0)
+        low, high = accuracy.drop_interval(counts)
         inside += low <= 100 * (lost - gained) <= high
     assert 0.93 <= inside / 4000 <= 0.999
 

@@ -24,12 +24,12 @@ from tests.report.test_terminal import joined
 
 
 def points(*decibels: float) -> tuple[CurvePoint, ...]:
-    """Of 1, 2, 4, … samples."""
+    """Make the points of 1, 2, 4, … samples."""
     return tuple(CurvePoint(2**power, db, 0.9) for power, db in enumerate(decibels))
 
 
 def test_counts_double_up_to_all() -> None:
-    """And all of them are the last."""
+    """The counts are powers of two, and all samples are the last."""
     assert [calibration_sweep.counts(n) for n in (0, 1, 8, 11)] == [(), (1,), (1, 2, 4, 8), (1, 2, 4, 8, 11)]
 
 
@@ -43,7 +43,7 @@ def test_enough_is_the_fewest_near_the_best() -> None:
 
 
 def test_a_curve_that_still_rises_is_warned_about() -> None:
-    """By more than 0.5 dB at its end; a plateau and a fall are not."""
+    """A curve rises if it gains more than 0.5 dB at its end; a plateau and a fall do not."""
     assert calibration_sweep.warning(points(10, 12, 14)).startswith("int8 still gains")
     assert [calibration_sweep.warning(p) for p in (points(10, 14, 14.4), points(10, 14, 12), points(9))] == [
         ""
@@ -59,10 +59,10 @@ def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(data))
     reference, _ = run_reference(net, data.verification, {"zeros": black})
     reference_io.save(reference, tmp_path / "verification.npz")
-    one, two, three = measure_sweep(tmp_path, tmp_path / "verification.npz")
-    assert [p.count for p in (one, two, three)] == [1, 2, 3]
-    assert one.sqnr_db < 5 < 10 < min(two.sqnr_db, three.sqnr_db)
-    assert three.agreement is not None
+    first, second, third = measure_sweep(tmp_path, tmp_path / "verification.npz")
+    assert [p.count for p in (first, second, third)] == [1, 2, 3]
+    assert first.sqnr_db < 5 < 10 < min(second.sqnr_db, third.sqnr_db)
+    assert third.agreement is not None
 
 
 def test_the_report_shows_the_curve(tmp_path: Path) -> None:

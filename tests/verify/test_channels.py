@@ -29,8 +29,8 @@ def test_scores_that_boxes_drown_fail_by_name(transposed: bool) -> None:
     """One 8-bit range for boxes and scores leaves of each score 0 or a step of 2.6: in either orientation."""
     y = detector()
     y = y.swapaxes(2, 3) if transposed else y
-    found = evidence(y, names=["boxes"])
-    verdict = judged(INT8, found, int8(y))
+    references = evidence(y, names=["boxes"])
+    verdict = judged(INT8, references, int8(y))
     channel = "boxes[..., " if transposed else "boxes[:, "
     assert verdict.status == "failed"
     assert verdict.worst_channel is not None
@@ -233,7 +233,7 @@ def test_groups_are_found_by_range_or_as_probabilities() -> None:
 
 
 def test_a_verdict_shows_its_worst_channel_also_when_it_passes() -> None:
-    """With the figure and the limit: how much room is left."""
+    """The worst channel is shown with its figure and limit, as the room that is left."""
     y = classifier()
     worst = judged(FP16, evidence(y), fp16(y)).worst_channel
     assert worst is not None

@@ -33,14 +33,14 @@ def evidence(reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: fl
 def judged(
     variant: Variant,
     outputs: np.ndarray,
-    found: Evidence | None = None,
+    references: Evidence | None = None,
     edges: np.ndarray | None = None,
     lowering: Lowering | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, str]:
-    found = found or evidence()
-    edge_outputs = found.edge_reference[0] if edges is None else edges
-    verdict = judge(variant, "rt 1", found, (outputs,), (edge_outputs,), lowering, limits or Limits())
+    references = references or evidence()
+    edge_outputs = references.edge_reference[0] if edges is None else edges
+    verdict = judge(variant, "rt 1", references, (outputs,), (edge_outputs,), lowering, limits or Limits())
     return verdict.status, verdict.reason or ""
 
 
@@ -102,9 +102,9 @@ def test_outputs_without_classes_have_no_agreement(shape: tuple[int, ...]) -> No
 def test_the_worst_output_counts() -> None:
     """A perfect first output does not excuse the second."""
     bad = noisy(10)
-    found = compare.compare((LOGITS, LOGITS), (LOGITS, bad))
-    assert found.sqnr_db == pytest.approx(10)
-    assert found.max_error == compare.max_error(LOGITS, bad)
+    comparison = compare.compare((LOGITS, LOGITS), (LOGITS, bad))
+    assert comparison.sqnr_db == pytest.approx(10)
+    assert comparison.max_error == compare.max_error(LOGITS, bad)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_the_worst_output_counts() -> None:
 )
 def test_outputs_that_cannot_be_compared_are_a_problem(outputs: tuple[np.ndarray, ...], words: str) -> None:
     """Wrong count, shape, type or value gives no figure that could pass."""
-    found = compare.compare((LOGITS,), outputs)
-    assert words in found.problem
-    assert found.max_error == math.inf
+    comparison = compare.compare((LOGITS,), outputs)
+    assert words in comparison.problem
+    assert comparison.max_error == math.inf
 
 
 @pytest.mark.parametrize(("error", "status"), [(0.9e-5, "passed"), (1.1e-5, "failed")])
@@ -137,8 +137,8 @@ def test_the_fp32_limit_follows_the_eager_floor_and_says_so() -> None:
     """Where eager float32 itself is off by 4e-6, ten times that is the limit."""
     outputs = LOGITS.copy()
     outputs[0, 0, 0] += 3e-5 * np.abs(LOGITS).max()
-    found = evidence(floor=4e-6)
-    verdict = judge(FP32, "rt", found, (outputs,), found.edge_reference, None, Limits())
+    references = evidence(floor=4e-6)
+    verdict = judge(FP32, "rt", references, (outputs,), references.edge_reference, None, Limits())
     assert verdict.status == "passed"
     assert verdict.limits["max_error"] == verdict.limits["max_error_from_eager_floor"] == pytest.approx(4e-5)
 
@@ -170,10 +170,10 @@ def test_fp16_may_not_pass_on_agreement_alone() -> None:
 
 
 def test_int8_without_classes_must_reach_the_sqnr() -> None:
-    """Without an agreement the one figure left decides."""
+    """The SQNR alone decides where there is no agreement."""
     plain = RNG.normal(size=(16, 4))
-    found = evidence(plain)
-    assert judged(INT8, plain * 0.8, found)[0] == "failed"
+    references = evidence(plain)
+    assert judged(INT8, plain * 0.8, references)[0] == "failed"
 
 
 def test_a_lowering_fault_fails_though_the_quality_would_pass() -> None:
@@ -200,31 +200,31 @@ def test_a_program_that_amplifies_rounding_ties_allows_as_much() -> None:
 )
 def test_a_meaningless_reference_passes_nothing(reference: np.ndarray, words: str) -> None:
     """Random, constant or broken originals make every comparison pass: so it fails, with that reason."""
-    found = replace(evidence(reference.copy()), edge_reference=(reference[:3].copy(),))
-    status, reason = judged(FP32, reference.copy(), found)
+    references = replace(evidence(reference.copy()), edge_reference=(reference[:3].copy(),))
+    status, reason = judged(FP32, reference.copy(), references)
     assert status == "failed"
     assert words in reason
 
 
 def test_edge_inputs_count_each_on_its_own_scale() -> None:
     """An error on zeros does not hide behind the large outputs of saturated inputs."""
-    found = evidence()
-    edges = found.edge_reference[0].copy()
+    references = evidence()
+    edges = references.edge_reference[0].copy()
     edges[1] *= 1e6
-    found = replace(found, edge_reference=(edges,))
+    references = replace(references, edge_reference=(edges,))
     wrong = edges.copy()
     wrong[0, 0, 0] += 1e-3
-    status, reason = judged(FP32, LOGITS, found, wrong)
+    status, reason = judged(FP32, LOGITS, references, wrong)
     assert status == "failed"
     assert "edge" in reason
 
 
 def test_nan_on_an_edge_input_fails_every_precision() -> None:
     """fp16 that overflows on a saturated photo is not shippable."""
-    found = evidence()
-    wrong = found.edge_reference[0].copy()
+    references = evidence()
+    wrong = references.edge_reference[0].copy()
     wrong[1, 0, 0] = np.nan
-    assert judged(FP16, LOGITS, found, wrong)[0] == "failed"
+    assert judged(FP16, LOGITS, references, wrong)[0] == "failed"
 
 
 def test_carrying_state_from_call_to_call_is_found() -> None:
@@ -242,7 +242,7 @@ def structure(elements: dict[str, int], delegated: float | None = None) -> Struc
 
 
 @pytest.mark.parametrize(
-    ("variant", "found", "words"),
+    ("variant", "contents", "words"),
     [
         (INT8, structure({"int8": 990, "float32": 10}, 0.98), ""),
         (INT8, structure({"float32": 1000}, 0.98), "calls itself int8"),
@@ -257,16 +257,16 @@ def structure(elements: dict[str, int], delegated: float | None = None) -> Struc
         (W4, structure({"int8": 1000}), "calls itself w4"),
     ],
 )
-def test_a_file_must_be_what_it_is_called(variant: Variant, found: Structure, words: str) -> None:
+def test_a_file_must_be_what_it_is_called(variant: Variant, contents: Structure, words: str) -> None:
     """Stored types and delegation are read from the artifact and gated."""
-    problem = contract.check_structure(found, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
+    problem = contract.check_structure(contents, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
     assert (words in problem) if words else problem == ""
 
 
 def test_other_shapes_than_the_models_are_found() -> None:
     """A file that takes other inputs is another model's."""
-    found = replace(structure({"float32": 1000}), inputs=(TensorSpec("x", (1, 3, 9, 9)),))
-    assert "input shapes" in contract.check_structure(found, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())
+    contents = replace(structure({"float32": 1000}), inputs=(TensorSpec("x", (1, 3, 9, 9)),))
+    assert "input shapes" in contract.check_structure(contents, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())
 
 
 TWO = (TensorSpec("left", (1, 8)), TensorSpec("right", (1, 8)))

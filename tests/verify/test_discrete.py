@@ -62,12 +62,12 @@ def test_values_that_rounding_decides_are_not_compared() -> None:
     y = class_map()
     unstable = np.zeros(y.shape, bool)
     unstable[0, 0, 0, :4] = True
-    found = evidence(y, eager_errors=[unstable])
+    references = evidence(y, eager_errors=[unstable])
     a = y.copy()
     a[0, 0, 0, :4] = (y[0, 0, 0, :4] + 1) % 4
-    assert judged(FP32, found, a).reason is None
+    assert judged(FP32, references, a).reason is None
     a[1:, 0, 0, :4] = (y[1:, 0, 0, :4] + 1) % 4
-    assert judged(FP32, found, a).status == "failed"
+    assert judged(FP32, references, a).status == "failed"
 
 
 def scores_with_a_tie() -> tuple[Array, Array]:
@@ -98,17 +98,17 @@ def test_another_number_of_another_score_is_wrong() -> None:
 
 
 def test_the_same_index_twice_is_wrong() -> None:
-    """Of two equal scores a top-k names each once."""
+    """A top-k must name each of two equal scores once."""
     scores, _ = scores_with_a_tie()
     top = np.argsort(-scores, axis=2, kind="stable")[..., :3]
     values = np.take_along_axis(scores, top, 2)
     swapped = top.copy()
     swapped[::3, :, :2] = top[::3, :, 1::-1]
-    found = evidence(scores, top, values)
-    assert judged(FP32, found, scores, swapped, values).reason is None
+    references = evidence(scores, top, values)
+    assert judged(FP32, references, scores, swapped, values).reason is None
     doubled = top.copy()
     doubled[::3, :, 1] = top[::3, :, 0]
-    assert judged(FP32, found, scores, doubled, values).status == "failed"
+    assert judged(FP32, references, scores, doubled, values).status == "failed"
 
 
 def detections(equal: bool) -> tuple[Array, Array, Array]:
@@ -125,11 +125,11 @@ def test_rows_of_equal_scores_may_come_in_any_order(variant: Variant) -> None:
     """Boxes and classes move with their rows; another row's box at an untied score is wrong."""
     order = [0, 1, 2, 5, 3, 4, 6, 7]
     boxes, scores, classes = detections(equal=True)
-    found = evidence(boxes, scores, classes)
-    assert judged(variant, found, boxes[:, :, order], scores, classes[:, :, order]).reason is None
+    references = evidence(boxes, scores, classes)
+    assert judged(variant, references, boxes[:, :, order], scores, classes[:, :, order]).reason is None
     boxes, scores, classes = detections(equal=False)
-    found = evidence(boxes, scores, classes)
-    assert judged(variant, found, boxes[:, :, order], scores, classes[:, :, order]).status == "failed"
+    references = evidence(boxes, scores, classes)
+    assert judged(variant, references, boxes[:, :, order], scores, classes[:, :, order]).status == "failed"
 
 
 def test_a_box_without_its_class_is_wrong_among_equal_scores_too() -> None:

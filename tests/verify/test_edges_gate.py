@@ -27,10 +27,10 @@ def right(variant: Variant) -> Array:
 
 
 def check(variant: Variant, edges: Array) -> Verdict:
-    return judged(variant, found(), REAL, edges=[edges], program=PROGRAM if variant is INT8 else None)
+    return judged(variant, edge_evidence(), REAL, edges=[edges], program=PROGRAM if variant is INT8 else None)
 
 
-def found(edges: Array = EDGES) -> Evidence:
+def edge_evidence(edges: Array = EDGES) -> Evidence:
     return evidence(REAL, edges=[edges], edge_names=NAMES, names=["logits"])
 
 
@@ -62,7 +62,7 @@ def test_noise_of_the_real_inputs_is_no_fault_of_a_small_output(variant: Variant
 
 def test_each_edge_has_the_limit_of_its_own_rounding() -> None:
     """A network that float32 computes badly on one edge is not excused on the others."""
-    floors = replace(found(), edge_floors=(2e-7, 2e-7, 1e-4, 2e-7))
+    floors = replace(edge_evidence(), edge_floors=(2e-7, 2e-7, 1e-4, 2e-7))
     scale = np.abs(EDGES).max(axis=(1, 2))
     for index, status in ((2, "passed"), (3, "failed")):
         wrong = EDGES.copy()
@@ -75,8 +75,8 @@ def test_nan_on_an_edge_counts_unless_the_model_gives_it_too(variant: Variant) -
     """float16 that overflows on a brighter photo is not shippable; a model that does is its own fault."""
     wrong = EDGES.copy()
     wrong[2, 0, 0] = np.nan
-    assert "edge input 'brighter'" in str(judged(variant, found(), REAL, edges=[wrong]).reason)
-    assert judged(variant, found(wrong), REAL, edges=[wrong]).reason is None
+    assert "edge input 'brighter'" in str(judged(variant, edge_evidence(), REAL, edges=[wrong]).reason)
+    assert judged(variant, edge_evidence(wrong), REAL, edges=[wrong]).reason is None
 
 
 def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
@@ -84,10 +84,10 @@ def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
     numbers = RANDOM.integers(0, 9, (16, 1))
     edge = RANDOM.integers(0, 9, (4, 1))
     unstable = np.array([[True], [False], [False], [False]])
-    known = evidence(
+    references = evidence(
         REAL, numbers, edges=[EDGES, edge], edge_names=NAMES, edge_unstable=[np.zeros((1, 10)), unstable]
     )
     for index, status in ((0, "passed"), (1, "failed")):
         wrong = edge.copy()
         wrong[index] += 1
-        assert judged(FP32, known, REAL, numbers, edges=[EDGES, wrong]).status == status
+        assert judged(FP32, references, REAL, numbers, edges=[EDGES, wrong]).status == status

@@ -17,8 +17,8 @@ PRIORS = np.broadcast_to(RANDOM.uniform(size=(1, 8, 4)), (16, 1, 8, 4)).copy()
 @pytest.mark.parametrize("variant", [FP32, FP16, INT8])
 def test_a_constant_output_beside_one_that_moves_is_fine(variant: Variant) -> None:
     """Priors do not depend on the input: they are compared as constants."""
-    found = evidence(LOGITS, PRIORS, names=["logits", "priors"])
-    assert judged(variant, found, LOGITS, PRIORS.astype(np.float32)).reason is None
+    references = evidence(LOGITS, PRIORS, names=["logits", "priors"])
+    assert judged(variant, references, LOGITS, PRIORS.astype(np.float32)).reason is None
 
 
 @pytest.mark.parametrize(("variant", "off"), [(FP32, 1e-3), (FP16, 0.01), (INT8, 0.2)])

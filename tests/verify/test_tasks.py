@@ -57,8 +57,8 @@ EXAMPLES: dict[str, Outputs] = {
 }
 
 
-def measure(found: Outputs, task: str = "") -> TaskMeasure:
-    result = measured(found, task)
+def measure(outputs: Outputs, task: str = "") -> TaskMeasure:
+    result = measured(outputs, task)
     assert result is not None
     return result
 
@@ -66,9 +66,9 @@ def measure(found: Outputs, task: str = "") -> TaskMeasure:
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_the_outputs_say_which_task_it_is(task: str) -> None:
     """Each example is recognised, and equal outputs are as good as can be."""
-    found = measure(EXAMPLES[task])
-    assert (found.task, found.passed) == (task, True)
-    assert np.isfinite(found.value)
+    measurement = measure(EXAMPLES[task])
+    assert (measurement.task, measurement.passed) == (task, True)
+    assert np.isfinite(measurement.value)
 
 
 def test_every_task_has_an_example_and_a_name() -> None:
@@ -115,19 +115,19 @@ DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_a_damaged_output_is_worse_at_its_task(task: str) -> None:
     """It fails for float32 and, being much damaged, for int8."""
-    found = EXAMPLES[task]
-    damaged = replace(found, actual=(DAMAGE[task](found.reference[0].copy()),))
+    example = EXAMPLES[task]
+    damaged = replace(example, actual=(DAMAGE[task](example.reference[0].copy()),))
     for precision in ("fp32", "int8"):
         assert not measure(replace(damaged, precision=precision)).passed
 
 
 def test_detections_are_counted_and_their_drift_is_measured() -> None:
     """One of two objects lost in every sample, the other's score lower by 0.1."""
-    found = EXAMPLES["boxes"]
-    actual = found.reference[0].copy()
+    example = EXAMPLES["boxes"]
+    actual = example.reference[0].copy()
     actual[:, :, 4, 3] -= 0.1
     actual[:, :, 6, 17] = 0.0
-    result = measure(replace(found, actual=(actual,)))
+    result = measure(replace(example, actual=(actual,)))
     assert f"{SAMPLES} kept, {SAMPLES} lost, 0 new; scores drift by up to 0.100" in result.detail
     assert result.value == pytest.approx(2 / 3)
 
@@ -136,9 +136,9 @@ def test_boxes_beside_scores_and_labels_are_matched_by_class() -> None:
     """A box that changes its label is lost here and new there."""
     corners = np.tile([[0.0, 0, 8, 8], [20, 20, 30, 30]], (SAMPLES, 1, 1, 1))
     scores, labels = np.full((SAMPLES, 1, 2), 0.9), np.tile([1, 2], (SAMPLES, 1, 1))
-    found = outputs(corners, scores, labels, names=("boxes", "scores", "labels"))
-    other = replace(found, actual=(corners, scores, np.tile([1, 3], (SAMPLES, 1, 1))))
-    assert measure(found).value == 1
+    example = outputs(corners, scores, labels, names=("boxes", "scores", "labels"))
+    other = replace(example, actual=(corners, scores, np.tile([1, 3], (SAMPLES, 1, 1))))
+    assert measure(example).value == 1
     assert f"{SAMPLES} kept, {SAMPLES} lost, {SAMPLES} new" in measure(other).detail
 
 
@@ -159,8 +159,8 @@ def test_one_rare_class_counts_as_much_as_the_background() -> None:
     """4 of 256 pixels that vanish cost a whole class of the mean."""
     y = np.zeros((SAMPLES, 1, 2, 16, 16))
     y[:, :, 0], y[:, :, 1, :2, :2] = 1, 2
-    found = outputs(y, names=("masks",))
-    gone = replace(found, actual=(np.where(np.arange(2)[:, None, None] == 1, 0, y),))
+    example = outputs(y, names=("masks",))
+    gone = replace(example, actual=(np.where(np.arange(2)[:, None, None] == 1, 0, y),))
     assert measure(gone).value == pytest.approx((252 / 256 + 0) / 2)
 
 
@@ -177,10 +177,10 @@ def test_a_named_task_decides_and_a_recognised_one_is_shown() -> None:
         verdict = judge(FP16, "rt", evidence, (actual,), (edge[:0],), None, Limits(), (), None, task)
         return verdict.reason or "", verdict.task
 
-    shown, found = reason("", noisy)
+    shown, measurement = reason("", noisy)
     assert shown == ""
-    assert found is not None
-    assert not found.passed
+    assert measurement is not None
+    assert not measurement.passed
     assert "Its error is 0.02 of the spread, the limit is 0.01" in reason("regression", noisy)[0]
     assert reason("regression", y)[0] == ""
     assert "cannot be read as those of the task boxes" in reason("boxes", y)[0]

@@ -64,11 +64,11 @@ def _fp32_reason(name: str, error: float, limit: float) -> str:
 def _turned(observation: Observation, index: int, name: str) -> str:
     """Return a reason when a class number, mask or index differs that rounding does not decide."""
     evidence = observation.evidence
-    one = [
+    reference, outputs, unstable = (
         tuple(stack[index : index + 1] for stack in stacks)
         for stacks in (evidence.edge_reference, observation.edge_outputs, evidence.edge_unstable)
-    ]
-    for choices in compare_choices(one[0], one[1], one[2], observation.tied_within):
+    )
+    for choices in compare_choices(reference, outputs, unstable, observation.tied_within):
         if choices.different:
             output = observation.output_name(choices.output)
             return (

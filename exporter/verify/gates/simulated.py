@@ -3,7 +3,7 @@
 The cost is that of a simulation: the float program with its weights and activations rounded as the artifact
 stores and computes them. An artifact rounds in other places than the simulation and sums in another order,
 so that its noise has about the same level but other values; a fault (a lost bias, another activation, another
-scale) adds an error that does not average out. So three figures are held to multiples of the simulated
+scale) adds an error that does not average out. So three figures are limited to multiples of the simulated
 error's root mean square: the artifact's own error, the error of each channel, and, of the difference from
 the simulation, its mean over the samples (an offset) and its projection on the output (a gain).
 
@@ -64,11 +64,11 @@ def check(observation: Observation) -> str:
         return ""
     margin = _margin(observation.variant)
     samples = len(observation.evidence.inputs[0]) if observation.evidence.inputs else 0
-    for index, found in figures(observation).items():
-        if reason := _reason(found, margin, samples):
+    for index, multiples in figures(observation).items():
+        if reason := _reason(multiples, margin, samples):
             return (
                 f"Output {index} is not what {observation.precision} makes of this model, which a simulation "
-                f"puts at {found.simulated_db:.1f} dB SQNR: {reason}."
+                f"puts at {multiples.simulated_db:.1f} dB SQNR: {reason}."
             )
     return _edge_reason(observation, EDGE * margin)
 
@@ -79,10 +79,10 @@ def _margin(variant: Variant) -> float:
 
 def limit_db(observation: Observation) -> dict[str, float]:
     """Return the SQNR that the simulation reaches, and the least that is allowed; nothing without one."""
-    found = figures(observation) if observation.simulation else {}
-    if not found:
+    by_output = figures(observation) if observation.simulation else {}
+    if not by_output:
         return {}
-    simulated = min(f.simulated_db for f in found.values())
+    simulated = min(f.simulated_db for f in by_output.values())
     allowed = 20 * math.log10(NOISE * _margin(observation.variant))
     return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": simulated - allowed}
 
@@ -143,16 +143,16 @@ def _worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float
     return worst, where
 
 
-def _reason(found: Figures, margin: float, samples: int) -> str:
+def _reason(multiples: Figures, margin: float, samples: int) -> str:
     # What is random averages out over the samples only; with few of them more of it is left.
     few = 1 / math.sqrt(max(samples, 1))
     offset, gain = max(OFFSET, 1.5 * few) * margin, max(GAIN, 2 * few) * margin
-    axis, index = found.worst
+    axis, index = multiples.worst
     judged = (
-        ("its error is", found.noise, NOISE * margin),
-        (f"the error at {index} of axis {axis} is", found.channel, CHANNEL * margin),
-        ("it is scaled, its gain is off by", found.gain, gain),
-        ("it is shifted, its offset is", found.offset, offset),
+        ("its error is", multiples.noise, NOISE * margin),
+        (f"the error at {index} of axis {axis} is", multiples.channel, CHANNEL * margin),
+        ("it is scaled, its gain is off by", multiples.gain, gain),
+        ("it is shifted, its offset is", multiples.offset, offset),
     )
     return next(
         (

@@ -1,4 +1,4 @@
-"""Objects in boxes: the detections that the artifact keeps, matched by class and overlap."""
+"""Measures objects in boxes: the detections that the artifact keeps, matched by class and overlap."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def measure(outputs: Outputs) -> TaskMeasure | None:
     if expected is None or actual is None or not expected.scores.size:
         return None
     threshold = CONFIDENT * float(expected.scores.max())
-    kept = lost = new = 0
+    matched = lost = new = 0
     drifts, overlaps = [0.0], [1.0]
     for i in range(len(expected.scores)):
         pairs, there, here = _match(expected, actual, i, threshold)
-        kept, lost, new = kept + len(pairs), lost + there - len(pairs), new + here - len(pairs)
+        matched, lost, new = matched + len(pairs), lost + there - len(pairs), new + here - len(pairs)
         drifts += [drift for drift, _ in pairs]
         overlaps += [overlap for _, overlap in pairs]
-    value = 2 * kept / (2 * kept + lost + new) if kept + lost + new else 1.0
+    value = 2 * matched / (2 * matched + lost + new) if matched + lost + new else 1.0
     limit = outputs.limit(EXACT, LOSSY)
     detail = (
-        f"{kept} kept, {lost} lost, {new} new; scores drift by up to {max(drifts):.3f}, "
+        f"{matched} kept, {lost} lost, {new} new; scores drift by up to {max(drifts):.3f}, "
         f"boxes overlap by at least {min(overlaps):.2f}"
     )
     return TaskMeasure("boxes", "detections", value, "F1", limit, value >= limit, detail)
@@ -102,7 +102,7 @@ def _match(
     Returns:
         Score drift and overlap of each pair, and how many detections each side has.
     """
-    left, right = (_confident(found, sample, threshold) for found in (expected, actual))
+    left, right = (_confident(detections, sample, threshold) for detections in (expected, actual))
     if not len(left) or not len(right):
         return [], len(left), len(right)
     overlaps = overlap(expected.corners[sample, left], actual.corners[sample, right])
@@ -118,8 +118,8 @@ def _match(
     return pairs, len(left), len(right)
 
 
-def _confident(found: Detections, sample: int, threshold: float) -> Array:
-    scores = found.scores[sample]
+def _confident(detections: Detections, sample: int, threshold: float) -> Array:
+    scores = detections.scores[sample]
     order = np.argsort(-scores, kind="stable")[:MOST]
     sure: Array = order[scores[order] >= threshold]
     return sure

@@ -18,7 +18,7 @@ class Outputs:
     """The outputs of the model and of an artifact on the same inputs, stacked: [samples, batch, …]."""
 
     names: Sequence[str]
-    """Of the outputs, in order; empty where they are not known."""
+    """The names of the outputs, in order; empty where they are not known."""
     inputs: Stacks
     reference: Stacks
     actual: Stacks
