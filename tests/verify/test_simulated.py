@@ -136,3 +136,15 @@ def test_a_simulation_is_read_as_it_was_written(tmp_path: Path) -> None:
     np.savez(path, other=np.zeros(3))
     with pytest.raises(VerificationError, match=r"fp16\.simulated\.npz"):
         simulation_io.load(path)
+
+
+@pytest.mark.parametrize(("times", "passes"), [(1.5, True), (4.0, False)])
+def test_a_simulation_without_an_error_still_allows_half_a_unit(times: float, passes: bool) -> None:
+    """Numbers that float16 holds exactly cost nothing in the simulation; an artifact may round once."""
+    loud = 1000 * REFERENCE
+    simulation = Simulation((loud,), {})
+    level = times * 2.0**-13 * float(np.sqrt((loud**2).mean()))
+    verdict = judge(
+        FP16, "rt", evidence(loud), (loud + noise(3, level),), (EDGES,), None, Limits(), (), simulation
+    )
+    assert (verdict.status == "passed") == passes
