@@ -16,6 +16,7 @@ from exporter.architectures import index, loading
 from exporter.architectures.built import Built
 from exporter.architectures.weights import Weights
 from exporter.capture import torchvision_ops
+from exporter.capture.lowering_errors import source_in_traceback
 from exporter.errors import ArchitectureError, UsageError
 
 if TYPE_CHECKING:
@@ -154,4 +155,6 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], a
 
 def _told(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    source = source_in_traceback(error)
+    where = f" (at {source})" if source else ""
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + where

@@ -133,6 +133,7 @@ def test_current_directory_ends_up_last() -> None:
         ("mypkg.leaving:make_net", {}, ArchitectureError, "importing mypkg.leaving failed: SystemExit"),
         ("mypkg.needy:make_net", {}, ArchitectureError, "needs 'a_package_that_is_not_there'"),
         ("mypkg.nets:fails", {}, ArchitectureError, "RuntimeError: no such file: vocabulary.txt"),
+        ("mypkg.nets:fails", {}, ArchitectureError, "/mypkg/nets.py:"),
         ("mypkg.nets:leaves", {}, ArchitectureError, "SystemExit: 3"),
         ("mypkg.nets:returns_text", {}, ArchitectureError, "returned str, not a torch.nn.Module"),
         (

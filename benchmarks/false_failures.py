@@ -1,0 +1,69 @@
+"""Counts right artifacts that verification fails: `python -m benchmarks.false_failures [NAME ...]`.
+
+Every network of the zoo goes through capture, reference, each format's fp32 file and verification, in this
+process. A format that cannot express a network is no false failure; a file that fails is: all are right.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.zoo import ZOO, build
+from exporter.errors import ExportError
+from tests import proof
+
+VARIANTS = ("onnx-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32")
+SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one network in one format."""
+
+    network: str
+    variant: str
+    status: str
+    reason: str
+
+    @property
+    def is_false_failure(self) -> bool:
+        """Tell whether a right file failed, or a network that can be exported was refused."""
+        return self.status in ("failed", "refused")
+
+
+def rows(names: Sequence[str], variants: Sequence[str] = VARIANTS) -> Iterator[Row]:
+    """Yield a row for each network and variant."""
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from _rows(name, variants, Path(folder))
+
+
+def _rows(name: str, variants: Sequence[str], folder: Path) -> Iterator[Row]:
+    try:
+        captured = proof.capture(build(name), ZOO[name].samples(SAMPLES), folder)
+    except ExportError as error:
+        yield Row(name, "all", "refused", str(error))
+        return
+    for variant in variants:
+        verdict = proof.prove(captured, variant, folder)
+        yield Row(name, variant, verdict.status, verdict.reason or "")
+
+
+def main(names: Sequence[str]) -> int:
+    """Print a line per network and format, and the count; return 1 when there are false failures."""
+    false = total = errors = 0
+    for row in rows(names or list(ZOO)):
+        total += 1
+        false += row.is_false_failure
+        errors += row.status == "error"
+        print(f"{row.status:8} {row.variant:24} {row.network}: {row.reason}"[:220], flush=True)
+    print(f"{total} files, {errors} that a format cannot express, {false} false failures")
+    return int(false > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
