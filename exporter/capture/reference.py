@@ -142,6 +142,9 @@ def _unusable(expected: Sample, actual: Sample) -> str:
         return "it gives NaN or Inf"
     if [o.shape for o in expected] != [o.shape for o in actual]:
         return "its outputs' sizes differ between float64 and float32"
+    floor = _floor([expected], [actual])
+    if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
+        return f"float32 is {floor:.1e} of the output's scale away from float64"
     return ""
 
 

@@ -190,3 +190,22 @@ def test_what_a_network_raises_has_a_sentence_and_a_line(error: BaseException, t
     assert caught.value.message == (
         f"My net does not run on wave [1, 2] float32: {text} (at {__file__}:{RAISE_LINE})"
     )
+
+
+class Cancels(nn.Module):
+    """Gives rounding alone for small inputs: three times x less x is not zero in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 3 - x - x - x) + (x - 0.5).relu()
+
+
+def test_an_edge_that_rounding_alone_decides_is_left_out() -> None:
+    """Nobody can be held to what float32 itself does not give."""
+    edges: dict[str, Sample] = {
+        "flat": (np.full((1, 6), 0.1, np.float32) * np.arange(1, 7, dtype=np.float32) / 3,),
+        "steep": (np.arange(6, dtype=np.float32)[None],),
+    }
+    captured = program.capture(model(Cancels()), samples_of()[0])
+    evidence, notes = run_reference(captured, samples_of(), edges)
+    assert evidence.edge_names == ("steep",)
+    assert "The edge input 'flat' is left out" in notes[0]

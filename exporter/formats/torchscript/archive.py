@@ -22,6 +22,8 @@ SIGNATURE = "signature.json"
 """The extra file that we write: names, shapes and dtypes of inputs and outputs, which the bytecode lacks."""
 
 MAX_CODE_BYTES = 16 << 20
+NO_WEIGHTS = ("int64", "int32", "int16", "bool")
+"""Positions, lookup tables and masks, not weights: those are floats, or 8 bits and fewer."""
 
 _STORAGES: dict[str, tuple[str, int]] = {
     "FloatStorage": ("float32", 4),
@@ -118,7 +120,11 @@ def _structure(archive: zipfile.ZipFile) -> Structure:
     if inputs and len(inputs) != arguments:
         raise LoweringError(f"Its signature names {len(inputs)} inputs, its bytecode takes {arguments}.")
     # Tensors that share a record (tied weights) are stored once.
-    weights = {tensor.record: tensor for tensor in tensors if len(tensor.shape) >= 2}.values()
+    weights = {
+        tensor.record: tensor
+        for tensor in tensors
+        if len(tensor.shape) >= 2 and tensor.dtype not in NO_WEIGHTS
+    }.values()
     elements: Counter[str] = Counter()
     for tensor in weights:
         elements[tensor.dtype] += tensor.elements
