@@ -49,6 +49,8 @@ _OPERATORS: Mapping[str, str] = {
 }
 """ATen operator -> the name that `half` knows one of its kind by."""
 _NORMS = frozenset({"BatchNormalization"})
+_ELEMENTWISE = frozenset({"Add", "Pow"})
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def runner(program: torch.export.ExportedProgram, precision: Precision) -> Runner:
@@ -96,6 +98,8 @@ class HalfInterpreter(fx.Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         args, kwargs = _pytree.tree_map(to_half, (args, kwargs))
+        if _operator(n) in _ELEMENTWISE:
+            args = tuple(_constant_to_half(value) for value in args)
         result = self.call_function(n.target, args, kwargs)
         return result if n in self._fused else _pytree.tree_map(to_half, result)
 
@@ -109,6 +113,14 @@ def to_half(value: Any) -> Any:
         return value
     rounded = value.half().to(value.dtype)
     return value if torch.equal(rounded, value) else rounded
+
+
+def _constant_to_half(value: Any) -> Any:
+    """Round a number that an elementwise operator takes, as artifacts store it as a float16 constant."""
+    if not isinstance(value, float):
+        return value
+    rounded = float(np.float16(value)) if abs(value) <= _LARGEST_HALF else value
+    return value if rounded == 0 else rounded
 
 
 def _float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
