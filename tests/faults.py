@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from exporter.files import digest_path
 
@@ -32,6 +32,8 @@ class Fault:
     words: str
     """The words that the reason must contain."""
     rehash: bool = True
+    network: str = "cnn"
+    """Of `tests.nets`; the export that is damaged."""
 
 
 def rehash(out: Path) -> None:
@@ -111,22 +113,24 @@ def before_input(op: str, value: float) -> Callable[[Any], None]:
     def edit(graph: Any) -> None:
         name = graph.input[0].name
         for node in graph.node:
-            node.input[:] = ["prepared" if i == name else i for i in node.input]
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), "constant"))
-        graph.node.insert(0, helper.make_node(op, [name, "constant"], ["prepared"]))
+            prepared = f"prepared_constant_{len(graph.node)}"
+            node.input[:] = [prepared if i == name else i for i in node.input]
+        constant = f"constant_{len(graph.node)}"
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constant))
+        graph.node.insert(0, helper.make_node(op, [name, constant], [f"prepared_{constant}"]))
 
     return edit
 
 
 def after_output(op: str, *more: Any, **attributes: Any) -> Callable[[Any], None]:
     def edit(graph: Any) -> None:
-        name = graph.output[0].name
+        name, raw = graph.output[0].name, f"raw_{len(graph.node)}"
         for node in graph.node:
-            node.output[:] = ["raw" if o == name else o for o in node.output]
-        extra = [f"extra_{i}" for i in range(len(more))]
+            node.output[:] = [raw if o == name else o for o in node.output]
+        extra = [f"extra_{len(graph.node)}_{i}" for i in range(len(more))]
         for label, value in zip(extra, more, strict=True):
             graph.initializer.append(numpy_helper.from_array(np.asarray(value), label))
-        graph.node.append(helper.make_node(op, ["raw", *extra], [name], **attributes))
+        graph.node.append(helper.make_node(op, [raw, *extra], [name], **attributes))
 
     return edit
 
@@ -143,6 +147,107 @@ def noise(graph: Any) -> None:
 def other_batch(graph: Any) -> None:
     graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def cast_output(dtype: int) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        after_output("Cast", to=dtype)(graph)
+        graph.output[0].type.tensor_type.elem_type = dtype
+
+    return edit
+
+
+def cast_input(dtype: int) -> Callable[[Any], None]:
+    def edit(graph: Any) -> None:
+        name = graph.input[0].name
+        for node in graph.node:
+            node.input[:] = ["narrow" if i == name else i for i in node.input]
+        graph.node.insert(0, helper.make_node("Cast", [name], ["narrow"], to=TensorProto.FLOAT))
+        graph.input[0].type.tensor_type.elem_type = dtype
+
+    return edit
+
+
+def renamed(values: str, new: str) -> Callable[[Any], None]:
+    """Rename the first input or output ("input", "output") wherever it is used."""
+
+    def edit(graph: Any) -> None:
+        value = getattr(graph, values)[0]
+        old, value.name = value.name, new
+        for node in graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+
+    return edit
+
+
+def inputs_exchanged(graph: Any) -> None:
+    """The first input takes the second's name, and the second the first's."""
+    first, second = graph.input[0], graph.input[1]
+    names = {first.name: second.name, second.name: first.name}
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    first.name, second.name = second.name, first.name
+
+
+def classes(change: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Callable[[Any], None]:
+    """Multiply the ten classes' scores, and add to them: `change` gets ones and gives factors and terms."""
+
+    def edit(graph: Any) -> None:
+        factors, terms = change(np.ones((1, 10), np.float32))
+        after_output("Mul", factors.astype(np.float32))(graph)
+        after_output("Add", terms.astype(np.float32))(graph)
+
+    return edit
+
+
+def dead_class(index: int) -> Callable[[Any], None]:
+    def change(ones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ones[0, index] = 0
+        return ones, np.zeros_like(ones)
+
+    return classes(change)
+
+
+def negated_class(ones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ones[0, 8] = -1
+    return ones, np.zeros_like(ones)
+
+
+def shifted_class(ones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    terms = np.zeros_like(ones)
+    terms[0, 4] = 9
+    return ones, terms
+
+
+def classes_exchanged(graph: Any) -> None:
+    after_output("Gather", np.array([0, 1, 2, 3, 4, 5, 6, 9, 8, 7]), axis=1)(graph)
+
+
+def clipped_class(graph: Any) -> None:
+    """One class's score stops where it begins to matter."""
+    ceiling = np.full((1, 10), 1e9, np.float32)
+    ceiling[0, 6] = -2
+    after_output("Min", ceiling)(graph)
+
+
+def few_values_of_a_class(graph: Any) -> None:
+    """One class in steps of twelve, the others as they are."""
+    steps = np.full((1, 10), 1e-4, np.float32)
+    steps[0, 2] = 12
+    after_output("Div", steps)(graph)
+    after_output("Round")(graph)
+    after_output("Mul", steps)(graph)
+
+
+def limited_input(low: float, high: float) -> Callable[[Any], None]:
+    """The input is cut to the range that real inputs have."""
+
+    def edit(graph: Any) -> None:
+        before_input("Max", low)(graph)
+        before_input("Min", high)(graph)
+
+    return edit
 
 
 def replaced_by(name: str, other: str) -> Damage:
@@ -336,5 +441,35 @@ FAULTS = (
     Fault("a missing file", "onnx-fp32", missing("onnx-fp32"), "missing", rehash=False),
     Fault("a forged reference", "", forged_reference, "sha256 differs", rehash=False),
     Fault("a reference that is not the model's", "onnx-fp32", forged_reference, "error"),
+    *(
+        Fault(f"{name}: {what}", name, edit_onnx(name, edit), words)
+        for name in ("onnx-fp32", "onnx-fp16", "onnx-int8")
+        for what, edit, words in (
+            ("an output cast to float64", cast_output(TensorProto.DOUBLE), "output types are float64"),
+            ("an output cast to float16", cast_output(TensorProto.FLOAT16), "output types are float16"),
+            ("an input of another type", cast_input(TensorProto.DOUBLE), "input types are float64"),
+            ("an input renamed", renamed("input", "pixels"), "input names are pixels"),
+            ("an output renamed", renamed("output", "scores"), "output names are scores"),
+            ("a dead class", dead_class(3), "logits[..., 3] is dead"),
+            ("a class negated", classes(negated_class), "logits[..., 8] reaches"),
+            ("a class shifted", classes(shifted_class), "logits[..., 4] reaches"),
+            ("two classes exchanged", classes_exchanged, "2 of 10 such channels are wrong"),
+            ("a class clipped", clipped_class, "logits[..., 6] is clipped"),
+            ("a class in few steps", few_values_of_a_class, "logits[..., 2] has"),
+            ("inputs cut to the range of real ones", limited_input(0, 1), "On the edge input"),
+        )
+        # The int8 program itself cuts its input to that range: the file would be right.
+        if not (name == "onnx-int8" and words == "On the edge input")
+    ),
+    *(
+        Fault(
+            f"{name}: two inputs exchanged",
+            name,
+            edit_onnx(name, inputs_exchanged),
+            "input names are",
+            network="two_in_two_out",
+        )
+        for name in ("onnx-fp32", "onnx-fp16", "onnx-int8")
+    ),
     Fault("evidence left out", "", edit_manifest(no_evidence), "nothing to verify against"),
 )

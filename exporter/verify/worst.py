@@ -145,6 +145,6 @@ def _range(values: Array) -> float:
 def _clipped(y: Array, a: Array) -> bool:
     top, bottom = a >= a.max(), a <= a.min()
     reach = 0.02 * (y.max() - y.min())
-    over = top.mean() >= CLIPPED_SHARE and (y[top] > a.max() + reach).mean() > 0.5
-    under = bottom.mean() >= CLIPPED_SHARE and (y[bottom] < a.min() - reach).mean() > 0.5
+    over = top.sum() > 1 and top.mean() >= CLIPPED_SHARE and (y[top] > a.max() + reach).mean() > 0.5
+    under = bottom.sum() > 1 and bottom.mean() >= CLIPPED_SHARE and (y[bottom] < a.min() - reach).mean() > 0.5
     return bool(over or under)
