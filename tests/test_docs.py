@@ -39,6 +39,7 @@ BLOCK = re.compile(
 OTHER_PROGRAMS = {
     "--branch",
     "--build",
+    "--count",
     "--depth",
     "--editable",
     "--index-url",
@@ -47,6 +48,7 @@ OTHER_PROGRAMS = {
     "--parallel",
     "--quick",
     "--recurse-submodules",
+    "--seed",
     "--sessions",
     "--shallow-submodules",
     "--strict",
