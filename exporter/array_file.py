@@ -1,4 +1,4 @@
-"""Arrays from an `.npz` that may come from anyone: its own listing and headers are held to bounds first."""
+"""Reads arrays from an `.npz` that may come from anyone: its listing and headers are checked first."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 from exporter.records import Array
 
 MOST_BYTES = 4 * 2**30
-"""Of all arrays of one file."""
+"""The most bytes of all arrays of one file."""
 SMALL_BYTES = 2**30
 """What a small file may unpack to: 64 MB of zeros become 64 GB."""
 EXPANSION = 4
 """How many times its size a larger file may unpack to."""
 MAX_ARRAYS = 10_000
 KINDS = "biufcU"
-"""Of dtypes: numbers and text; no objects, which are pickles, and no records."""
+"""The kinds of dtypes that are read: numbers and text; no objects, which are pickles, and no records."""
 
 
 class ArrayFileError(Exception):
-    """Why a file is no `.npz` that can be read; a sentence."""
+    """The reason why a file is not a readable `.npz`, as a sentence."""
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Array]:
 
 
 def limit_bytes(size_bytes: int) -> int:
-    """What a file of a size may unpack to."""
+    """Return how many bytes a file of a size may unpack to."""
     return min(MOST_BYTES, max(SMALL_BYTES, EXPANSION * size_bytes))
 
 

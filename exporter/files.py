@@ -26,7 +26,7 @@ EVIDENCE = "verification.npz"
 PREDICTIONS = "accuracy.npz"
 """In OUT: the labels, and the five likeliest classes that float32 and every artifact gave for each sample."""
 ENCRYPTED = 0x1
-"""Of an entry's flags."""
+"""The flag of an encrypted entry."""
 MAX_NAME = 255
 
 

@@ -91,7 +91,7 @@ class Checkpoint:
     kind: str
     """state_dict, container, lightning, safetensors, torchscript, exported_program or pickled_module."""
     tensors: Mapping[str, torch.Tensor] | None
-    """By the names in the file; `readings` says how a network may call them."""
+    """Name in the file -> tensor; `readings` says how a network may call them."""
     module: torch.nn.Module | None = None
     """For self-contained kinds: runs under eager PyTorch (a ScriptModule, a GraphModule, or a module)."""
     example: tuple[torch.Tensor, ...] | None = None
@@ -120,12 +120,12 @@ class Model:
     """"torchvision/mobilenet_v2", "mypkg.nets:make_net", or the self-contained kind's own name."""
     inputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
-    """None when the inputs are not photos, or nobody said how they are made."""
+    """None when the inputs are not photos, or no preprocessing is known."""
     parameters: int
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What the weights cannot prove of the network."""
+    """What the weights cannot prove about the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class MixedPoint:
     """On the verification inputs, against the float64 model."""
     agreement: float | None
     p50_ms: float
-    """Of its measurer: this host, unless a device measured."""
+    """Median latency, on this host unless a device measured."""
     size_bytes: int
     passed: bool
     """It reaches the limits that the search was given."""
@@ -433,7 +433,7 @@ class DeviceLatency:
     problem: str = ""
     """Why the device's outputs are not the model's; empty when they are."""
     why: tuple[str, ...] = ()
-    """Of a simulated one: what a real phone would have shown."""
+    """What a real phone would have shown in place of a simulated one."""
     started_at: str = ""
     samples_file: str | None = None
     """The raw samples, a JSON line per launch, in OUT."""
@@ -489,7 +489,7 @@ class Report:
     architecture: str
     parameters: int
     flops: int | None
-    """Of one call at the declared input shape; None where they could not be counted."""
+    """FLOPs of one call at the declared input shape; None where they could not be counted."""
     target_name: str
     target_soc: str
     budget_ms: float
@@ -521,16 +521,16 @@ class Report:
     task: TaskName = ""
     """As the user named it; empty leaves it to the outputs."""
     limits: Limits = Limits()
-    """What this run held its artifacts to; `export-mobile verify` holds them to the same."""
+    """The limits for this run's artifacts; `export-mobile verify` applies the same."""
     operator_costs: tuple[OperatorCost, ...] = ()
-    """Of the int8 program, in the order the operators run; empty where there is none."""
+    """Costs of the int8 program's operators, in the order the operators run; empty where there is none."""
     mixed_points: tuple[MixedPoint, ...] = ()
     """What `--search` tried, in the order it did; empty without a search."""
     matrix_weights: int = 0
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)
     page_sha256: str = ""
-    """Of report.html; empty until it is written."""
+    """The sha256 of report.html; empty until it is written."""
     """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
     evaluation: Evaluation | None = None
     """None when no labels were given."""

@@ -33,7 +33,7 @@ class Kind(Protocol):
     """A module that knows one kind of file by its content. torch is imported inside functions."""
 
     def matches(self, source: Source) -> bool:
-        """Whether the file is of this kind; called in the table's order."""
+        """Tell whether the file is of this kind; called in the table's order."""
         ...
 
     def read(self, source: Source, trust: bool) -> Checkpoint:
@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "container": container,
     "state_dict": state_dict,
 }
-"""First match wins. The kind is told from the content, never from the file's name."""
+"""First match wins. The kind is recognised by the content, never from the file's name."""
 
 
 def read(path: Path, trust: bool = False) -> Checkpoint:
@@ -100,9 +100,9 @@ def _read(source: Source, trust: bool) -> Checkpoint:
     if source.pickled is not None:
         if problem := foreign.deepspeed(source.pickled.root, ()):
             raise CheckpointError(f"{source.path} is {problem}.", foreign.ZERO_ADVICE)
-        found = "; ".join(f"{key}: {what}" for key, what in _top(source)[:5])
+        entries = "; ".join(f"{key}: {description}" for key, description in _top(source)[:5])
         raise CheckpointError(
-            f"{source.path} holds no weights ({found or 'it is empty'}).",
+            f"{source.path} holds no weights ({entries or 'it is empty'}).",
             "Save them with torch.save(model.state_dict(), …).",
             code="EM-NO-WEIGHTS",
         )
@@ -118,7 +118,7 @@ def _top(source: Source) -> tuple[tuple[str, str], ...]:
 
 
 def _located(error: CheckpointError, path: Path) -> CheckpointError:
-    """The same error with the file's name in it."""
+    """Return the error with the file's name in it."""
     if str(path) in error.message:
         return error
     return type(error)(f"{path}: {error.message}", error.hint, error.code)

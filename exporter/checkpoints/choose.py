@@ -1,4 +1,4 @@
-"""Which of a checkpoint's dictionaries holds the weights to ship."""
+"""Chooses the dictionary of a checkpoint that holds the weights to ship."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Candidate:
     path: tuple[str, ...]
     tensors: Mapping[str, AnyTensor]
     ignored: tuple[str, ...]
-    """Entries that are no tensors."""
+    """Entries that are not tensors."""
     layer_versions: Mapping[str, Mapping[str, Any]] | None = None
     """What PyTorch noted of the layers' formats, where the file has it."""
     extra_state: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Candidate:
 
 
 def is_ema(key: str) -> bool:
-    """Whether a key names averaged weights: ema, ema_model, model_ema, state_dict_ema, averaged_model."""
+    """Tell whether a key names averaged weights: ema, ema_model, model_ema, averaged_model."""
     return (
         key.startswith("ema")
         or key.endswith("_ema")
@@ -65,18 +65,18 @@ def is_ema(key: str) -> bool:
 
 
 def candidates(root: object) -> tuple[Candidate, ...]:
-    """Every dictionary that could be a network's weights, the file's order.
+    """List every dictionary that could be a network's weights, in the file's order.
 
-    Left out are those that are only a few counters beside or inside another one.
+    Dictionaries that are only a few counters next to or inside another one are left out.
     """
-    found = list(_search(root, (), set()))
-    counts = {candidate.path: len(candidate.tensors) for candidate in found}
+    every = list(_search(root, (), set()))
+    counts = {candidate.path: len(candidate.tensors) for candidate in every}
     inside: dict[tuple[str, ...], int] = {}
     """Path -> the most tensors of a candidate below it."""
     for path, count in counts.items():
         for above in _above(path):
             inside[above] = max(inside.get(above, 0), count)
-    return tuple(c for c in found if not _is_outweighed(c, counts, inside))
+    return tuple(c for c in every if not _is_outweighed(c, counts, inside))
 
 
 def _above(path: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -84,11 +84,13 @@ def _above(path: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def _is_outweighed(
-    one: Candidate, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
+    candidate: Candidate, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
 ) -> bool:
-    """Whether a candidate above has more tensors, or one below at least as many."""
-    count = len(one.tensors)
-    return inside.get(one.path, 0) >= count or any(counts.get(p, 0) > count for p in _above(one.path))
+    """Tell whether a candidate above has more tensors, or one below at least as many."""
+    count = len(candidate.tensors)
+    return inside.get(candidate.path, 0) >= count or any(
+        counts.get(p, 0) > count for p in _above(candidate.path)
+    )
 
 
 def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
@@ -100,9 +102,9 @@ def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
     Raises:
         CheckpointError: There are none, or several that nothing tells apart.
     """
-    found = candidates(root)
-    averaged = [_without_counter(c) for c in found if c.is_ema]
-    trained = sorted((c for c in found if not c.is_ema), key=lambda c: c.rank)
+    every = candidates(root)
+    averaged = [_without_counter(c) for c in every if c.is_ema]
+    trained = sorted((c for c in every if not c.is_ema), key=lambda c: c.rank)
     if not averaged:
         return _only(trained)
     ema = averaged[0]
@@ -140,7 +142,7 @@ def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
         notes.append(f"other weights left out: {titles}")
     if first.ignored:
         names = ", ".join(printable(repr(key)) for key in first.ignored[:5])
-        notes.append(f"entries that are no tensors left out: {names}")
+        notes.append(f"entries that are not tensors left out: {names}")
     return first, tuple(notes)
 
 

@@ -8,7 +8,7 @@ from exporter.records import Checkpoint
 
 
 def matches(source: Source) -> bool:
-    """Whether there is a dictionary of tensors below the top."""
+    """Tell whether there is a dictionary of tensors below the top."""
     return source.pickled is not None and any(c.path for c in choose.candidates(source.pickled.root))
 
 

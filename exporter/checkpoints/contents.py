@@ -1,4 +1,4 @@
-"""Everything at the top of a checkpoint, a short line each, for `inspect`."""
+"""Describes everything at the top of a checkpoint, a short line each, for `inspect`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_VISITS = 1_000_000
 
 
 def describe_all(root: object) -> tuple[tuple[str, str], ...]:
-    """(key, description) of each entry of a dictionary; one entry "" for anything else."""
+    """Return (key, description) of each entry of a dictionary; one entry "" for anything else."""
     if not isinstance(root, dict):
         return (("", describe(root)),)
     visits = Visits(MAX_VISITS)
@@ -34,13 +34,13 @@ class Visits:
     left: int
 
     def spend(self) -> bool:
-        """Whether one more may be looked at; counts it."""
+        """Tell whether one more may be looked at; counts it."""
         self.left -= 1
         return self.left >= 0
 
 
 def describe(value: object, visits: Visits | None = None) -> str:
-    """One line on any value that a checkpoint can hold; safe to print.
+    """Describe in one line any value that a checkpoint can hold; safe to print.
 
     Args:
         value: As the restricted unpickler made it.
@@ -66,17 +66,17 @@ def describe(value: object, visits: Visits | None = None) -> str:
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
-    """A count with its noun: 1 tensor, 2 tensors."""
+    """Return a count with its noun: 1 tensor, 2 tensors."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
 
 
 def megabytes(size_bytes: int) -> str:
-    """A size for people, in MB (10^6 bytes)."""
+    """Return a size for people, in MB (10^6 bytes)."""
     return f"{size_bytes / 1e6:.1f} MB"
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a key could otherwise rewrite the user's terminal."""
+    """Return text without control characters: a key could otherwise rewrite the user's terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)[: 2 * MAX_TEXT]
 
 
@@ -102,12 +102,12 @@ def _container(
     return f"{kind}, {plural(len(value), noun)}{more}"
 
 
-def _size(found: list[object]) -> int:
-    return sum(tensors.size_bytes(t) for t in found if isinstance(t, TensorRef | ArrayRef | Opaque))
+def _size(inside: list[object]) -> int:
+    return sum(tensors.size_bytes(t) for t in inside if isinstance(t, TensorRef | ArrayRef | Opaque))
 
 
 def _walk(value: object, depth: int, seen: set[int], visits: Visits) -> Iterator[object]:
-    """Each thing inside once: containers may be shared a million times over, or hold themselves."""
+    """Yield each thing inside once: containers may be shared a million times over, or hold themselves."""
     if not visits.spend() or id(value) in seen or depth > MAX_DEPTH:
         return
     seen.add(id(value))

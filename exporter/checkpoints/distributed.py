@@ -34,7 +34,7 @@ TO_PLAIN = (
 
 @dataclass(frozen=True)
 class Shard:
-    """Where one piece of a tensor lies."""
+    """The place of one piece of a tensor."""
 
     offsets: tuple[int, ...]
     file: str
@@ -43,7 +43,7 @@ class Shard:
 
 
 def matches(folder: Path) -> bool:
-    """Whether DCP wrote the folder, by the metadata that it keeps there."""
+    """Tell whether DCP wrote the folder, by the metadata that it keeps there."""
     try:
         return folder.is_dir() and (folder / METADATA).is_file()
     except (OSError, ValueError):  # no path at all: `opened` says why
@@ -51,7 +51,7 @@ def matches(folder: Path) -> bool:
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is one of such a folder's."""
+    """Tell whether a file belongs to such a folder."""
     return (path.suffix == ".distcp" or path.name == METADATA) and matches(path.parent)
 
 
@@ -81,10 +81,10 @@ def read(folder: Path) -> Checkpoint:
         pickled = Pickled(root, read_storage)
         chosen, notes = choose.choose(root)
         note = f"put together from {len(files)} files of a distributed checkpoint"
-        found = weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
+        checkpoint = weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
     if digest_path(folder) != sha256:
         raise CheckpointError(f"{folder} was changed while it was read.", UNCHANGED)
-    return found
+    return checkpoint
 
 
 def _unpickled(path: Path) -> Any:
@@ -93,7 +93,7 @@ def _unpickled(path: Path) -> Any:
 
 
 def _state(value: object, kind: str) -> dict[Any, Any]:
-    """The attributes of an inert object of DCP's."""
+    """Return the attributes of an inert object of DCP's."""
     if isinstance(value, Inert) and value.name.endswith(f".{kind}") and isinstance(value.state, dict):
         return value.state
     raise DamagedFileError(f"There is no {kind} where a distributed checkpoint has it.", DAMAGED)
@@ -106,7 +106,7 @@ def _sizes(value: object) -> tuple[int, ...]:
 
 
 def _tensor(name: object, entry: object) -> TensorRef | None:
-    """A declared tensor, as one contiguous storage of its own; None for other values."""
+    """Return a declared tensor, as one contiguous storage of its own; None for other values."""
     declares = isinstance(entry, Inert) and entry.name.endswith(".TensorStorageMetadata")
     if not isinstance(name, str) or not declares:
         return None
@@ -122,7 +122,7 @@ def _tensor(name: object, entry: object) -> TensorRef | None:
 
 
 def _shards(folder: Path, listed: object) -> dict[str, list[Shard]]:
-    """Name -> pieces of each tensor."""
+    """Return name -> pieces of each tensor."""
     shards: dict[str, list[Shard]] = defaultdict(list)
     for key, value in (listed if isinstance(listed, dict) else {}).items():
         index, info = _state(key, "MetadataIndex"), _state(value, "_StorageInfo")
@@ -137,7 +137,7 @@ def _shards(folder: Path, listed: object) -> dict[str, list[Shard]]:
 
 
 def _nested(refs: Mapping[str, TensorRef], paths: object) -> dict[Any, Any]:
-    """The dictionary that was saved: DCP flattens it, and notes each tensor's keys."""
+    """Rebuild the dictionary that was saved: DCP flattens it, and notes each tensor's keys."""
     root: dict[Any, Any] = {}
     for name, ref in refs.items():
         keys = paths.get(name) if isinstance(paths, dict) else None

@@ -39,7 +39,7 @@ TRAINING_FLAGS = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten
 
 
 def matches(source: Source) -> bool:
-    """Whether `torch.export.save` wrote it, now or before torch 2.8."""
+    """Tell whether `torch.export.save` wrote it, now or before torch 2.8."""
     archive = source.archive
     return archive is not None and ("archive_format" in archive or OLD_GRAPH in archive)
 
@@ -203,8 +203,8 @@ def _notes(
 
 def _contents(archive: Archive, values: dict[str, torch.Tensor]) -> tuple[tuple[str, str], ...]:
     size = sum(t.numel() * t.element_size() for t in values.values())
-    known = (GRAPH, EXAMPLE, *COPIED, *CONFIGS.values())
-    other = [n for n in archive.names if n not in known and not n.startswith((*CONFIGS, ".data/"))]
+    expected = (GRAPH, EXAMPLE, *COPIED, *CONFIGS.values())
+    other = [n for n in archive.names if n not in expected and not n.startswith((*CONFIGS, ".data/"))]
     return (
         (GRAPH, f"graph, {archive.size_bytes(GRAPH)} bytes"),
         ("data/weights", f"{contents.plural(len(values), 'tensor')}, {contents.megabytes(size)}"),

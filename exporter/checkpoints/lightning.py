@@ -51,11 +51,13 @@ def _network(chosen: Candidate) -> Reading | None:
     others = [g for g in groups if g != network]
     if not all(AUXILIARY.search(g.lower()) or choose.is_ema(g) for g in others):
         return None
-    kept = averaged or network
+    chosen_group = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []
     notes += [
         f"{plural(len(groups[g]), 'tensor')} of {g!r} left out: not part of the network"
         for g in groups
-        if g not in (kept, network)
+        if g not in (chosen_group, network)
     ]
-    return Reading({f"{network}.{rest}": stored for rest, stored in groups[kept].items()}, tuple(notes))
+    return Reading(
+        {f"{network}.{rest}": stored for rest, stored in groups[chosen_group].items()}, tuple(notes)
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def matches(source: Source) -> bool:
-    """Whether there are modules in it and no plain weights."""
+    """Tell whether there are modules in it and no plain weights."""
     return (
         source.pickled is not None and not choose.candidates(source.pickled.root) and bool(_modules(source))
     )
@@ -27,13 +27,13 @@ def read(source: Source, trust: bool) -> Checkpoint:
     Raises:
         CheckpointError: It is not trusted, or its classes are not here.
     """
-    found = _modules(source)
-    key = _preferred(found)
+    modules = _modules(source)
+    key = _preferred(modules)
     where = f" under {key!r}" if key else ""
     if not trust:
         raise CodeInFileError(
             f"{source.path} is a whole pickled module "
-            f"(an object of {contents.printable(found[key].name)}{where}), "
+            f"(an object of {contents.printable(modules[key].name)}{where}), "
             "expected its weights: to read it is to run its code.",
             "Save model.state_dict() instead, or pass --trust if you trust whoever made the file.",
         )
@@ -61,10 +61,10 @@ def _modules(source: Source) -> dict[str, Inert]:
     return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module(value)}
 
 
-def _preferred(found: dict[str, Inert]) -> str:
+def _preferred(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
     ranks = {key: index for index, key in enumerate(choose.WEIGHTS)}
-    return min(found, key=lambda key: (not choose.is_ema(key), ranks.get(key, len(ranks))))
+    return min(modules, key=lambda key: (not choose.is_ema(key), ranks.get(key, len(ranks))))
 
 
 def _unpickled(source: Source, key: str) -> torch.nn.Module:

@@ -79,8 +79,8 @@ def _checked(value: Any, key: str) -> Any:
     if key == "guards_code":
         return []  # Python source, which `ExportedProgram.module` would run.
     if key == "metadata":
-        kept = value if isinstance(value, dict) else {}
-        return {name: kept[name] for name in KEPT_METADATA if isinstance(kept.get(name), str)}
+        metadata = value if isinstance(value, dict) else {}
+        return {name: metadata[name] for name in KEPT_METADATA if isinstance(metadata.get(name), str)}
     if key in ("device", "as_device"):
         return {"type": "cpu", "index": None}
     if isinstance(value, dict):
@@ -108,10 +108,10 @@ def _name(value: str, separator: str) -> str:
     return _matching(DOTTED if separator else IDENTIFIER, value, "name")
 
 
-def _matching(pattern: re.Pattern[str], value: str, what: str) -> str:
+def _matching(pattern: re.Pattern[str], value: str, noun: str) -> str:
     if not pattern.fullmatch(value):
         raise CodeInFileError(
-            f"The exported program has the {what} {value[:80]!r}, which a plain model never has.", TRUST
+            f"The exported program has the {noun} {value[:80]!r}, which a plain model never has.", TRUST
         )
     return value
 

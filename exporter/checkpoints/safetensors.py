@@ -20,7 +20,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 def matches(source: Source) -> bool:
-    """Whether an 8-byte length and an opening brace start the file."""
+    """Tell whether an 8-byte length and an opening brace start the file."""
     return len(source.head) > 8 and source.head[8:9] == b"{"
 
 

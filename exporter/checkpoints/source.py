@@ -109,8 +109,8 @@ def check_regular(path: Path) -> None:
     with _readable(path):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise CheckpointError(f"{path} is {what}, expected a checkpoint file.", "Give the file inside it.")
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise CheckpointError(f"{path} is {kind}, expected a checkpoint file.", "Give the file inside it.")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from exporter.records import Checkpoint
 
 
 def matches(source: Source) -> bool:
-    """Whether the tensors lie at the top of what `torch.save` was given."""
+    """Tell whether the tensors lie at the top of what `torch.save` was given."""
     return source.pickled is not None and any(not c.path for c in choose.candidates(source.pickled.root))
 
 

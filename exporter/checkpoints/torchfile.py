@@ -80,12 +80,12 @@ class _RememberingUnpickler(RestrictedUnpickler):
         self.storages: dict[str, Storage] = {}
 
     def persistent_load(self, pid: object) -> object:
-        found = super().persistent_load(pid)
-        if isinstance(found, Storage):
-            first = self.storages.setdefault(found.key, found)
-            if (first.dtype, first.numel) != (found.dtype, found.numel):
-                raise DamagedFileError(f"The storage {found.key!r} is declared twice, differently.", DAMAGED)
-        return found
+        value = super().persistent_load(pid)
+        if isinstance(value, Storage):
+            first = self.storages.setdefault(value.key, value)
+            if (first.dtype, first.numel) != (value.dtype, value.numel):
+                raise DamagedFileError(f"The storage {value.key!r} is declared twice, differently.", DAMAGED)
+        return value
 
 
 def _offsets(file: BinaryIO, size_bytes: int, keys: object, storages: dict[str, Storage]) -> dict[str, int]:

@@ -38,7 +38,7 @@ SAVE_AGAIN = "Save it again with the torch that made it, or give the state_dict.
 
 
 def matches(source: Source) -> bool:
-    """Whether `torch.jit.save` wrote it: only it writes constants.pkl."""
+    """Tell whether `torch.jit.save` wrote it: only it writes constants.pkl."""
     return source.archive is not None and "constants.pkl" in source.archive
 
 

@@ -90,12 +90,12 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
-        made = call(self.stack[-1], arguments)
-        if isinstance(made, COPIES):
-            self._copied += len(made)
+        result = call(self.stack[-1], arguments)
+        if isinstance(result, COPIES):
+            self._copied += len(result)
             if self._copied > self._may_copy:
                 raise pickle.UnpicklingError("it copies its own contents again and again")
-        self.stack[-1] = made
+        self.stack[-1] = result
 
     def load_newobj(self) -> None:
         self.load_reduce()

@@ -136,7 +136,7 @@ PLAIN_ITEMS = 10_000
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is numbers and text, alone or in shallow and not too many lists and dictionaries."""
+    """Tell whether a value is numbers and text, alone or in few and shallow lists and dictionaries."""
     level: list[object] = [value]
     seen = 0
     for _ in range(PLAIN_DEPTH + 1):
@@ -158,7 +158,7 @@ def is_tensor(value: object) -> bool:
 
 
 def is_module(value: object) -> bool:
-    """Whether an inert object was an `nn.Module`, told by the state it was given."""
+    """Tell whether an inert object was an `nn.Module`, told by the state it was given."""
     return (
         isinstance(value, Inert)
         and isinstance(value.state, dict)
@@ -184,10 +184,10 @@ MAX_DIMENSIONS = 64
 """PyTorch's own limit."""
 
 
-def _integers(value: object, what: str) -> tuple[int, ...]:
+def _integers(value: object, noun: str) -> tuple[int, ...]:
     sizes = value if isinstance(value, tuple | list) and len(value) <= MAX_DIMENSIONS else (None,)
     if not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
-        raise UnpicklingError(f"a tensor's {what} is no list of {MAX_DIMENSIONS} sizes at most")
+        raise UnpicklingError(f"a tensor's {noun} is no list of {MAX_DIMENSIONS} sizes at most")
     return tuple(sizes)
 
 

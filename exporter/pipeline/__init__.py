@@ -1,4 +1,4 @@
-"""The stages in order: read, capture, build, verify, measure, choose, report, publish."""
+"""Runs the stages in order: read, capture, build, verify, measure, choose, report, publish."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def export(
     Args:
         checkpoint: Any file `export-mobile inspect` can read.
         target: A name that `export-mobile targets` lists.
-        observer: Told at every step.
-        measure: What times the candidates of `search`; this host's runtimes when None.
+        observer: Called at every step.
+        measure: Times the candidates of `search`; this host's runtimes when None.
         options: The other fields of `Request`.
 
     Returns:
@@ -67,7 +67,7 @@ def export(
 
 
 def run(request: Request, observer: Observer | None = None, measure: Measurer | None = None) -> Report:
-    """As `export`, for a request that is already put together."""
+    """Run an export for a request that is already complete."""
     target = targets.get(request.target)
     variants = plan(target, request.formats, request.precisions, request.search)
     _check_is_file(request.checkpoint)
@@ -96,25 +96,25 @@ def _stages(context: Context, measure: Measurer | None) -> Report:
         checked = verify.verify(context, model, built)
     with clock("measure"):
         timed = measure_artifacts(context, built, checked)
-    found = mixed_precision_search.Found()
+    search = mixed_precision_search.SearchResult()
     if context.request.search:
         with clock("search"):
-            found = mixed_precision_search.search(context, model, built, checked, timed, labels, measure)
+            search = mixed_precision_search.search(context, model, built, checked, timed, labels, measure)
         built, checked, timed = (
-            (*built, *found.built),
-            {**checked, **found.checked},
-            {**timed, **found.latencies},
+            (*built, *search.built),
+            {**checked, **search.checked},
+            {**timed, **search.latencies},
         )
     extras = results.Extras()
     artifacts = artifact_rows(context, built, checked, timed)
     if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.calibration_sweep(context, model)
-    extras = replace(extras, mixed_points=found.points, warnings=(*extras.warnings, *found.warnings))
+    extras = replace(extras, mixed_points=search.points, warnings=(*extras.warnings, *search.warnings))
     if labels is not None:
         with clock("accuracy"):
             artifacts, extras = accuracy.accurate(
-                context, model, built, checked, labels, found.answers, artifacts, extras
+                context, model, built, checked, labels, search.answers, artifacts, extras
             )
     save_outputs(context, checked)
     report = make_report(context, model, artifacts, clock.seconds, extras)
@@ -138,7 +138,7 @@ class Clock:
 
 
 def _silent(event: Event) -> None:
-    """The observer of a caller who does not want to watch."""
+    """Ignore an event, for callers without an observer."""
 
 
 def _check_is_file(path: Path) -> None:
@@ -147,8 +147,8 @@ def _check_is_file(path: Path) -> None:
     if distributed.matches(path):
         return
     if path.is_dir() or not path.exists():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {what}, expected a checkpoint file.", "Check the path.")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {state}, expected a checkpoint file.", "Check the path.")
     check_regular(path)
 
 
@@ -170,5 +170,5 @@ def _check_verified(request: Request) -> None:
 
 
 def worker_count() -> int:
-    """As many worker processes as cores, up to four: each holds a framework in memory."""
+    """Return as many worker processes as cores, up to four: each holds a framework in memory."""
     return min(len(os.sched_getaffinity(0)), MAX_WORKERS)

@@ -1,4 +1,4 @@
-"""The stages of what is measured on request: accuracy on labelled samples, and how many to calibrate on."""
+"""The accuracy stage: how often float32 and every artifact are right on labelled samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.verify import accuracy
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the stage found. Artifact name -> its counts, or why it could not be run on the samples."""
+    """The stage's result. Artifact name -> its counts, or why it could not be run on the samples."""
 
     evaluation: Evaluation
     accuracies: Mapping[str, Accuracy]
@@ -43,8 +43,8 @@ def find(context: Context, source: Source) -> results.Labels | None:
         context.folders.work,
     )
     (outcome,) = context.run("read", [Job("the labelled samples", predictions.find_labelled, arguments)])
-    found: results.Labels = outcome.result()
-    return found
+    labels: results.Labels = outcome.result()
+    return labels
 
 
 def accurate(
@@ -53,27 +53,27 @@ def accurate(
     built: Sequence[results.Built],
     checked: Mapping[str, CheckedArtifact],
     labels: results.Labels,
-    known: predictions.Answers,
+    existing: predictions.Answers,
     artifacts: Sequence[Artifact],
     extras: Extras,
 ) -> tuple[tuple[Artifact, ...], Extras]:
-    """Run float32 and every artifact that runs here on the labelled samples; fail what lost too much.
+    """Run float32 and every artifact that runs here on the labelled samples; fail those that lose too much.
 
-    What is `known` is not run again.
+    Artifacts with `existing` predictions are not run again.
     """
     ran = predictions.runnable(built, checked)
-    answers = predictions.answer(context, source, labels, context.folders.out, ran, context.run, known)
-    found = _evaluated(context, labels, answers)
-    rows = judged(artifacts, found)
-    unsure = doubt(rows, found.evaluation)
+    answers = predictions.answer(context, source, labels, context.folders.out, ran, context.run, existing)
+    evaluated = _evaluated(context, labels, answers)
+    rows = judged(artifacts, evaluated)
+    unsure = doubt(rows, evaluated.evaluation)
     warnings = (*extras.warnings, unsure) if unsure else extras.warnings
-    return rows, replace(extras, evaluation=found.evaluation, warnings=warnings)
+    return rows, replace(extras, evaluation=evaluated.evaluation, warnings=warnings)
 
 
-def _evaluated(context: Context, labels: results.Labels, found: predictions.Answers) -> Evaluated:
+def _evaluated(context: Context, labels: results.Labels, answers: predictions.Answers) -> Evaluated:
     import numpy as np
 
-    arrays = predictions.arrays(labels, found)
+    arrays = predictions.arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
     counts = predictions.counted(arrays, labels.classes)
     floats = counts.pop(predictions.FLOAT)
@@ -83,34 +83,34 @@ def _evaluated(context: Context, labels: results.Labels, found: predictions.Answ
         *([f"{unread} labelled photo(s) cannot be decoded and do not count."] * bool(unread)),
     )
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
-    return Evaluated(evaluation, counts, found.failures)
+    return Evaluated(evaluation, counts, answers.failures)
 
 
 def counted_file(path: Path, classes: int) -> dict[str, Accuracy]:
-    """As `answering.counted`, from the file that lies in OUT.
+    """Count the predictions in the file of OUT, as `predictions.counted`.
 
     Raises:
         VerificationError: It is not such a file.
     """
     from exporter.verify import reference_io
 
-    found = reference_io.arrays(path)
+    arrays = reference_io.arrays(path)
     try:
-        return predictions.counted(found, classes)
+        return predictions.counted(arrays, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} holds no answers to labelled samples: {error!r}.") from None
 
 
-def judged(artifacts: Sequence[Artifact], found: Evaluated) -> tuple[Artifact, ...]:
-    """The artifacts with what they got right; one that passed fails when it lost too much."""
-    return tuple(_judged(artifact, found) for artifact in artifacts)
+def judged(artifacts: Sequence[Artifact], evaluated: Evaluated) -> tuple[Artifact, ...]:
+    """Return the artifacts with their accuracy; one that passed fails when it lost too much."""
+    return tuple(_judged(artifact, evaluated) for artifact in artifacts)
 
 
-def _judged(artifact: Artifact, found: Evaluated) -> Artifact:
+def _judged(artifact: Artifact, evaluated: Evaluated) -> Artifact:
     name = artifact.variant.name
-    counts, reason = found.accuracies.get(name), found.failures.get(name, "")
+    counts, reason = evaluated.accuracies.get(name), evaluated.failures.get(name, "")
     if counts is not None:
-        reason = accuracy.reason(counts, found.evaluation.max_drop)
+        reason = accuracy.reason(counts, evaluated.evaluation.max_drop)
     artifact = replace(artifact, accuracy=counts)
     if artifact.status == "passed" and reason:
         return replace(artifact, status="failed", reason=reason)
@@ -118,7 +118,7 @@ def _judged(artifact: Artifact, found: Evaluated) -> Artifact:
 
 
 def doubt(artifacts: Sequence[Artifact], evaluation: Evaluation) -> str:
-    """What the samples cannot tell; fp32 artifacts are left out, which were proven equal in other ways."""
+    """Return what the samples cannot decide, without fp32 artifacts, which are proven equal otherwise."""
     counts = {
         a.variant.name: a.accuracy
         for a in artifacts

@@ -1,4 +1,4 @@
-"""`export-mobile verify OUT`: hashes and numerics again, from the files alone."""
+"""`export-mobile verify OUT`: checks hashes and numerics again, from the files alone."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def _needed(artifact: ArtifactPart) -> set[str]:
 
 
 def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
-    """Where the manifest's accuracy is not what the answers kept in OUT give.
+    """Return where the manifest's accuracy differs from the counts of the predictions in OUT.
 
-    The labelled samples themselves are not in OUT, so the answers are not made again.
+    The labelled samples themselves are not in OUT, so the predictions are not made again.
     """
     if listed.accuracy is None:
         return []
@@ -133,16 +133,16 @@ def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
         return [f"{PREDICTIONS} is missing: the accuracy cannot be counted again."]
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
     claimed[predictions.FLOAT] = listed.accuracy.float32.record()
-    found = accuracy.counted_file(out / PREDICTIONS, listed.accuracy.classes)
+    counted = accuracy.counted_file(out / PREDICTIONS, listed.accuracy.classes)
     return [
         f"The accuracy of {name} is not what {PREDICTIONS} gives."
         for name, counts in claimed.items()
-        if found.get(name) != counts
+        if counted.get(name) != counts
     ]
 
 
 def _wrong_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:
-    """Artifact name -> what is wrong with its file."""
+    """Return artifact name -> what is wrong with its file."""
     wrong: dict[str, str] = {}
     for artifact in listed.artifacts:
         path = artifact.path(out)

@@ -129,11 +129,13 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built
     judgement = [int8.judge_step(context, source, quantize)] if int8.judged(context) else []
     simulations = simulation.steps(context, source, reference_job)
     steps = [*variants, *judgement, *reference, *simulations]
-    made = iter(cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context, source)))
-    built = tuple(next(made) for _ in variants)
-    for quantization in (next(made) for _ in judgement):
+    results_of_steps = iter(
+        cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context, source))
+    )
+    built = tuple(next(results_of_steps) for _ in variants)
+    for quantization in (next(results_of_steps) for _ in judgement):
         source = replace(source, quantization=quantization)
-    for notes in made:
+    for notes in results_of_steps:
         source = replace(source, facts=replace(source.facts, notes=(*source.facts.notes, *notes)))
     return source, built
 
@@ -163,7 +165,7 @@ def artifact_step(
     key: Callable[[str], str] = str,
     extra_files: tuple[str, ...] = (),
 ) -> Step:
-    """The step that makes one artifact.
+    """Return the step that makes one artifact.
 
     Args:
         context: The run.
@@ -173,7 +175,7 @@ def artifact_step(
         folders: Where the builders read the captured model, and where the artifact is written; the run's work
             folder and OUT when None.
         key: Turns the artifact's cache key into the step's.
-        extra_files: Files that belong to the artifact beside its own.
+        extra_files: Further files that belong to the artifact.
     """
     work, out = folders or (context.folders.work, context.folders.out)
     artifact_key = _artifact_key(context, source, variant)
@@ -204,7 +206,7 @@ def _build_job(work: Path, out: Path, variants: Sequence[Variant], prepare: Job)
 
 
 def _died(variant: Variant, error: Exception) -> results.Built:
-    """What a variant becomes when the whole process that was to make it died.
+    """Return what a variant becomes when its whole process died.
 
     Raises:
         OSError: The disk is full, which ends the run: the siblings could not be written either.
@@ -216,7 +218,7 @@ def _died(variant: Variant, error: Exception) -> results.Built:
 
 
 def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
-    """The cache's key of an artifact; of mixed artifacts it lacks which operators stay in float.
+    """Return an artifact's cache key; for mixed artifacts it lacks which operators stay in float.
 
     It is empty when the graph's digest does not cover what the artifact is made from.
     """

@@ -1,4 +1,4 @@
-"""Finished work, kept by content: keys cover the inputs, the options and every installed package's version.
+"""Caches finished work by content: keys cover the inputs, the options and every installed package's version.
 
 An entry is a folder with `record.json` and files. Entries are written aside and renamed, so a killed run
 leaves none half-written. The record's first line is the hash of the rest, which names the entry's kind, its
@@ -29,13 +29,13 @@ from exporter.files import digest_path
 
 RECORD = "record.json"
 LIMIT_BYTES = 10 * 1024**3
-"""`$EXPORT_MOBILE_CACHE_GB` changes it."""
+"""The default size limit; `$EXPORT_MOBILE_CACHE_GB` changes it."""
 WRITING = ".writing-"
 OTHERS_MAY_WRITE = 0o022
 
 
 def default_root() -> Path:
-    """`$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
+    """Return `$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen)
     user = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -50,24 +50,24 @@ def check_private(root: Path) -> None:
         UsageError: It is a link, no folder, another user's, or may be written by others.
     """
     try:
-        found = root.lstat()
+        status = root.lstat()
     except OSError:
         return  # it does not exist yet, or cannot be used at all
     problem, advice = "", "Give --no-cache, or another folder in EXPORT_MOBILE_CACHE."
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         problem, advice = "is a link", f"Set EXPORT_MOBILE_CACHE to the folder it leads to: {root.resolve()}"
-    elif not stat.S_ISDIR(found.st_mode):
+    elif not stat.S_ISDIR(status.st_mode):
         problem = "is not a folder"
-    elif found.st_uid != os.getuid():
+    elif status.st_uid != os.getuid():
         problem = "belongs to another user"
-    elif found.st_mode & OTHERS_MAY_WRITE:
+    elif status.st_mode & OTHERS_MAY_WRITE:
         problem, advice = "may be written by others", f"Delete it, or if you trust it: chmod go-w {root}"
     if problem:
         raise UsageError(f"The cache {root} {problem}.", advice, code="EM-CACHE")
 
 
 def limit_bytes() -> int:
-    """How large the cache may grow; what `$EXPORT_MOBILE_CACHE_GB` says where that is a number."""
+    """Return how large the cache may grow: `$EXPORT_MOBILE_CACHE_GB` where that is a number."""
     try:
         return int(float(os.environ["EXPORT_MOBILE_CACHE_GB"]) * 1024**3)
     except (KeyError, ValueError, OverflowError):
@@ -75,13 +75,13 @@ def limit_bytes() -> int:
 
 
 def key(*parts: object) -> str:
-    """A sha256 over values that print alike when they are alike (records, tuples, strings, numbers)."""
+    """Hash values that print alike when they are alike (records, tuples, strings, numbers)."""
     return hashlib.sha256(json.dumps([repr(part) for part in parts]).encode()).hexdigest()
 
 
 @functools.cache
 def toolchain() -> str:
-    """What every result depends on besides its inputs: packages, Python, the processor and our own source."""
+    """Hash what every result depends on besides its inputs: packages, Python, processor and our source."""
     packages = sorted({f"{d.name}=={d.version}" for d in metadata.distributions()})
     source = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*")):
@@ -105,7 +105,7 @@ class Cache:
         self._root = root
 
     def get(self, kind: str, entry_key: str, record: Any, files_into: Path = Path()) -> Any:
-        """The record kept under a key, its files copied into a folder; None when missing or damaged.
+        """Return the record under a key, and copy its files into a folder; None when missing or damaged.
 
         Args:
             kind: The folder of such entries.
@@ -119,16 +119,19 @@ class Cache:
             return None
         entry = self._root / kind / entry_key
         try:
-            kept = _opened((entry / RECORD).read_text(), kind, entry_key)
-            found = TypeAdapter(record).validate_python(kept["record"])
-            if any(digest_path(entry / "files" / name) != digest for name, digest in kept["files"].items()):
+            entry_record = _opened((entry / RECORD).read_text(), kind, entry_key)
+            value = TypeAdapter(record).validate_python(entry_record["record"])
+            if any(
+                digest_path(entry / "files" / name) != digest
+                for name, digest in entry_record["files"].items()
+            ):
                 return None
-            for name in kept["files"]:
+            for name in entry_record["files"]:
                 _copy(entry / "files" / name, files_into / name)
             os.utime(entry / RECORD)  # used now: `prune` takes the others first
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             return None
-        return found
+        return value
 
     def put(
         self,
@@ -138,7 +141,7 @@ class Cache:
         files: Mapping[str, Path] | None = None,
         record_type: Any = None,
     ) -> None:
-        """Keep a record and files (or folders). An empty key keeps nothing; a full disk is no error here.
+        """Store a record and files (or folders). An empty key or a full disk stores nothing.
 
         `record_type` is the record's type where its class does not say enough, as `tuple[str, ...]`.
         """
@@ -166,14 +169,14 @@ class Cache:
                 shutil.rmtree(aside, ignore_errors=True)
 
     def _make_root(self) -> None:
-        """Private from the start: a umask of 002 would let a group write."""
+        """Make the folder private from the start: a umask of 002 would let a group write."""
         assert self._root is not None
         if not self._root.exists():
             self._root.parent.mkdir(parents=True, exist_ok=True)
             self._root.mkdir(mode=0o700, exist_ok=True)
 
     def prune(self, limit: int) -> None:
-        """Delete what was not used for longest until at most `limit` bytes are left, and abandoned writes."""
+        """Delete abandoned writes, and the least recently used entries beyond `limit` bytes."""
         if self._root is None:
             return
         left = limit
@@ -187,13 +190,13 @@ class Cache:
 
 
 def _sealed(content: Mapping[str, Any]) -> str:
-    """A record's text: the hash of the second line, and that line."""
+    """Return a record's text: the hash of the second line, and that line."""
     text = json.dumps(content)
     return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
 
 
 def _opened(text: str, kind: str, entry_key: str) -> Any:
-    """What a record's text says.
+    """Return the content of a record's text.
 
     Raises:
         ValueError: It was changed, is another entry's, or names a file outside of its folder.
@@ -205,12 +208,12 @@ def _opened(text: str, kind: str, entry_key: str) -> Any:
     if (content["kind"], content["key"]) != (kind, entry_key):
         raise ValueError("the record is another entry's")
     if any(Path(name).name != name or name in {"", ".", ".."} for name in content["files"]):
-        raise ValueError("a file lies outside of the entry")
+        raise ValueError("a file is outside of the entry")
     return content
 
 
 def _modified(path: Path) -> float:
-    """Seconds; 0 for what another run has just deleted."""
+    """Return when a file was modified, in seconds; 0 for one that another run has just deleted."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""`--calibration-sweep`: int8 quality against the number of calibration samples."""
+"""`--calibration-sweep`: measures int8 quality against the number of calibration samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.verify.calibration_sweep import counts, warning
 
 
 def calibration_sweep(context: Context, source: Source) -> Extras:
-    """Int8 against the number of calibration samples; a warning where it could not be measured."""
+    """Measure int8 against the number of calibration samples; a warning where it cannot be measured."""
     job = Job(
         "calibration samples",
         measure_sweep,
@@ -58,11 +58,11 @@ def measure_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     data = load_data(work)
-    found = reference_io.load(evidence_path)
+    evidence = reference_io.load(evidence_path)
     points = []
     for count in counts(len(data.calibration)):
         run = int8.runner(int8.quantize(captured.program, data.calibration[:count]).module)
-        outputs = reference_io.stack([run(sample) for sample in found.samples()])
-        compared = compare.compare(found.reference, outputs)
+        outputs = reference_io.stack([run(sample) for sample in evidence.samples()])
+        compared = compare.compare(evidence.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))
     return tuple(points)

@@ -1,4 +1,4 @@
-"""One candidate of `--search`: made or taken from the cache, verified, timed, run on the labelled samples."""
+"""Makes a candidate of `--search`, or takes it from the cache; verifies, times and evaluates it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Candidate:
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
     answers: predictions.Answers = field(default_factory=predictions.Answers)
-    """Of its artifacts, of int8's and float32's."""
+    """Predictions of its artifacts, of int8 and of float32."""
 
     def artifact(self, name: str) -> results.Built:
-        """The artifact of that name, which the candidate was made for."""
+        """Return the artifact of that name, which the candidate was made for."""
         return next(item for item in self.built if item.variant.name == name)
 
     def point(self, name: str) -> MixedPoint | None:
-        """Of the artifact of that name, if it was made, ran, and was timed."""
+        """Return the point of the artifact of that name, if it was made, ran, and was timed."""
         return next((point for point in self.points if point.variant == name), None)
 
     def passed(self, name: str) -> bool:
@@ -53,7 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """What holds for every candidate."""
+    """The parts of a search that every candidate shares."""
 
     context: Context
     source: Source
@@ -65,14 +65,14 @@ class Judge:
         folder: Path,
         built: Sequence[results.Built],
         checked: Mapping[str, CheckedArtifact],
-        known: predictions.Answers,
+        existing: predictions.Answers,
     ) -> predictions.Answers:
-        """`known` and what the artifacts in `folder` answer; nothing without labelled samples."""
+        """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
-            return known
+            return existing
         ran = predictions.runnable(built, checked)
         return predictions.answer(
-            self.context, self.source, self.labels, folder, ran, self.context.run_silently, known
+            self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
 
     def points(
@@ -84,15 +84,15 @@ class Judge:
         answers: predictions.Answers,
         kept: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
-        """Of every artifact that ran and was timed."""
+        """Return the points of every artifact that ran and was timed."""
         drops = predictions.drops(self.labels, answers) if self.labels else {}
-        found = []
+        points = []
         for item in predictions.runnable(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
                 continue
-            found.append(
+            points.append(
                 MixedPoint(
                     variant=name,
                     kept=kept,
@@ -104,17 +104,17 @@ class Judge:
                     drop=drop,
                 )
             )
-        return tuple(found)
+        return tuple(points)
 
     def latencies(
         self, folder: Path, built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
     ) -> dict[str, Latency]:
-        """Of the artifacts in `folder` that ran, by name; without those that cannot be timed."""
-        found = {
+        """Time the artifacts in `folder` that ran; by name, without those that cannot be timed."""
+        latencies = {
             item.variant.name: self._time(folder / str(item.file), item.variant)
             for item in predictions.runnable(built, checked)
         }
-        return {name: latency for name, latency in found.items() if latency is not None}
+        return {name: latency for name, latency in latencies.items() if latency is not None}
 
     def _time(self, path: Path, variant: Variant) -> Latency | None:
         if self.measure:
@@ -123,29 +123,29 @@ class Judge:
 
 
 def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
-    """Whether an artifact reaches every limit that the search was given.
+    """Tell whether an artifact reaches every limit of the search.
 
     Args:
         request: With the limits; its labelled samples bound what may be lost.
         verdict: The artifact's.
         drop: Points of top-1 that it lost on the labelled samples; None where it gave no answers.
     """
-    found = verdict.comparison
-    if verdict.status != "passed" or found is None:
+    comparison = verdict.comparison
+    if verdict.status != "passed" or comparison is None:
         return False
-    agrees = found.agreement is None or found.agreement >= request.limits.int8_min_agreement
-    return found.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
+    agrees = comparison.agreement is None or comparison.agreement >= request.limits.int8_min_agreement
+    return comparison.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
 
 
 def excess(request: Request, drop: float | None) -> float:
-    """Points of top-1 lost beyond what may be lost; 0 without labelled samples."""
+    """Return the points of top-1 lost beyond what may be lost; 0 without labelled samples."""
     if request.evaluation is None:
         return 0.0
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
 def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
-    """Operators to keep in float, the fewest first; from the cache where it has them.
+    """Return operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
         LoweringError: There is no int8 program.
@@ -158,21 +158,25 @@ def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
     arguments = (context.folders.work,)
     job = Job("what each activation costs", mixed_candidates, arguments, preload=int8.QUANTIZERS)
     step = Step("mixes", int8.key(context, source), tuple[Mix, ...], lambda _: job)
-    (found,) = cached(context.run_silently, context.cache, "search", [step], prepare)
-    return cast("tuple[Mix, ...]", found)
+    (found_mixes,) = cached(context.run_silently, context.cache, "search", [step], prepare)
+    return cast("tuple[Mix, ...]", found_mixes)
 
 
 def make(
-    judge: Judge, variants: Sequence[Variant], known: predictions.Answers, kept: tuple[str, ...], number: int
+    judge: Judge,
+    variants: Sequence[Variant],
+    existing: predictions.Answers,
+    kept: tuple[str, ...],
+    number: int,
 ) -> Candidate:
-    """Make the candidate's artifacts in a folder of its own, and find out all about them.
+    """Make the candidate's artifacts in a folder of its own; verify, time and evaluate them.
 
     Args:
-        judge: Of the search.
+        judge: The judge of the search.
         variants: The mixed variants that still need an artifact.
-        known: Answers of int8 and float32 to the labelled samples.
+        existing: Predictions of int8 and float32 for the labelled samples.
         kept: Names of the operators in float.
-        number: Of the candidate.
+        number: The candidate's number.
     """
     context = judge.context
     folder = context.folders.work / f"mixed-{number}"
@@ -180,10 +184,10 @@ def make(
     shutil.copy2(context.evidence, folder)
     built = _built(judge, variants, kept, folder)
     expected = verify.expected(context, judge.source)
-    made = [(item.variant, item.file) for item in built if item.file]
-    checked = verify.check_files(folder, made, expected, context.run_silently, context.cache)
+    files_made = [(item.variant, item.file) for item in built if item.file]
+    checked = verify.check_files(folder, files_made, expected, context.run_silently, context.cache)
     latencies = judge.latencies(folder, built, checked)
-    answers = judge.answers(folder, built, checked, known)
+    answers = judge.answers(folder, built, checked, existing)
     points = judge.points(folder, built, checked, latencies, answers, kept)
     return Candidate(kept, folder, built, checked, latencies, points, answers)
 
@@ -191,7 +195,7 @@ def make(
 def _built(
     judge: Judge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
 ) -> tuple[results.Built, ...]:
-    """Artifacts out of the cache, and those that it does not have."""
+    """Return the artifacts, from the cache where it has them."""
     context = judge.context
     names = tuple(variant.name for variant in variants)
     arguments = (context.folders.work, kept, names, folder, judge.source.facts.preprocessing)
@@ -225,12 +229,12 @@ def _ensure_program(context: Context, source: Source) -> None:
 
 
 def mixed_candidates(work: Path) -> tuple[Mix, ...]:
-    """Operators to keep in float, candidate by candidate, the fewest first."""
+    """List the operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8, search
 
-    found = int8.load(work)
+    quantized = int8.load(work)
     samples = [int8.tensors(sample) for sample in results.load_data(work).calibration]
-    activations, prices = search.measure(found.module, found.float_weights, samples)
+    activations, prices = search.measure(quantized.module, quantized.float_weights, samples)
     return search.candidates(activations, prices)
 
 
@@ -254,9 +258,9 @@ def mix(
     from exporter.quantize import int8, mixed
     from exporter.verify import reference_io
 
-    found = int8.load(work)
-    module = mixed.keep_float(found.module, found.float_weights, kept)
-    int8.save(replace(found, module=module), folder)
+    quantized = int8.load(work)
+    module = mixed.keep_float(quantized.module, quantized.float_weights, kept)
+    int8.save(replace(quantized, module=module), folder)
     save(load(work), folder)
     lowering = program_lowering(int8.runner(module), results.load_data(work), edges_of(work, preprocessing))
     for name in names:

@@ -1,7 +1,7 @@
-"""What a manifest claims, held to what was found again in OUT, and what nothing in OUT can prove.
+"""Compares what a manifest claims with what is computed again from OUT, and lists what OUT cannot prove.
 
-Figures are compared with some room: the same file on another processor rounds differently. What is claimed to
-be better than it is does not hold, and neither is a figure that is merely another.
+Figures are compared with some room: the same file on another processor rounds differently. A figure that
+is claimed to be better than it is fails, and so does one that is merely different.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SOMETIMES_UNPROVEN = (
 
 
 def of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
-    """Where the evidence is not what the manifest says of it, a sentence each; its hash holds.
+    """List where the evidence differs from the manifest, a sentence each; its hash is right already.
 
     Raises:
         VerificationError: It cannot be read.
@@ -67,7 +67,7 @@ def of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
 
 
 def _length(stacks: reference_io.Stacks) -> int:
-    """Samples of stacked arrays; -1 when they differ in it."""
+    """Return the number of samples of stacked arrays; -1 when they differ in it."""
     lengths = {len(stack) if stack.ndim else -1 for stack in stacks}
     return lengths.pop() if len(lengths) == 1 else -1
 
@@ -89,10 +89,10 @@ def _count_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
 
 def _shape_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
-    found = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
-    if found == wanted:
+    stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
+    if stored == wanted:
         return []
-    return [f"{EVIDENCE} holds inputs {_shown(found)}, the manifest says {_shown(wanted)}."]
+    return [f"{EVIDENCE} holds inputs {_shown(stored)}, the manifest says {_shown(wanted)}."]
 
 
 def _shown(specs: list[tuple[tuple[int, ...], str]]) -> str:
@@ -100,7 +100,7 @@ def _shown(specs: list[tuple[tuple[int, ...], str]]) -> str:
 
 
 def of_files(out: Path, listed: schema.Manifest) -> list[str]:
-    """Where sizes, the page, the target or the choice are not what the manifest says, a sentence each."""
+    """List where sizes, the page, the target or the choice differ from the manifest, a sentence each."""
     problems = [
         f"{a.name}: size_bytes is {a.size_bytes}, the file has {size}."
         for a in listed.artifacts
@@ -121,26 +121,26 @@ def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
 
 
 def _target_problems(listed: schema.Manifest) -> list[str]:
-    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
-    if known is None or known.soc == listed.target.soc:
+    named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    if named is None or named.soc == listed.target.soc:
         return []
-    return [f"target.soc is {listed.target.soc!a}, but {known.name} has {known.soc}."]
+    return [f"target.soc is {listed.target.soc!a}, but {named.name} has {named.soc}."]
 
 
 def _choice_problems(listed: schema.Manifest) -> list[str]:
-    """Whether the figures in the manifest lead to the choice in it; a release's may be chosen by name."""
+    """Check that the manifest's figures lead to its choice; a release's may be chosen by name."""
     numerics = listed.verdict.numerics
     problems = []
     if (numerics == "passed") != (listed.selected is not None):
         problems.append(f"verdict.numerics is {numerics}, but selected is {listed.selected}.")
-    known = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
-    if listed.release is not None or known is None:
+    named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
+    if listed.release is not None or named is None:
         return problems
     rows = restore.report(listed).artifacts
     synthetic = listed.calibration.kind == "synthetic"
-    choices = {select.choose(rows, known.runnable, synthetic, allow).name for allow in (False, True)}
+    choices = {select.choose(rows, named.runnable, synthetic, allow).name for allow in (False, True)}
     for allow in (False, True):
-        measured = select.choose_measured(rows, known.runnable, synthetic, allow, listed.budget_ms)
+        measured = select.choose_measured(rows, named.runnable, synthetic, allow, listed.budget_ms)
         choices |= {measured.name} if measured else set()
     if listed.selected not in choices:
         expected = " or ".join(sorted(str(name) for name in choices))
@@ -149,20 +149,20 @@ def _choice_problems(listed: schema.Manifest) -> list[str]:
 
 
 def of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedArtifact]) -> list[str]:
-    """Where a figure of an artifact that passed is not the one that was found now, a sentence each."""
+    """List where a figure of an artifact that passed differs from the computed one, a sentence each."""
     problems = []
     for row in listed.artifacts:
-        found = checked.get(row.name)
-        if row.status != "passed" or row.verification is None or found is None:
+        computed = checked.get(row.name)
+        if row.status != "passed" or row.verification is None or computed is None:
             continue
-        problems += _figure_problems(row, found)
-        if found.structure is not None:
-            problems += _structure_problems(row, found.structure)
+        problems += _figure_problems(row, computed)
+        if computed.structure is not None:
+            problems += _structure_problems(row, computed.structure)
     return problems
 
 
-def _figure_problems(row: schema.Artifact, found: CheckedArtifact) -> list[str]:
-    claimed, verdict = row.verification, found.verdict
+def _figure_problems(row: schema.Artifact, computed: CheckedArtifact) -> list[str]:
+    claimed, verdict = row.verification, computed.verdict
     assert claimed is not None
     if verdict.comparison is None:
         return []  # it did not run: its own finding says so
@@ -177,78 +177,80 @@ def _figure_problems(row: schema.Artifact, found: CheckedArtifact) -> list[str]:
     return problems + _channel_problems(row.name, claimed.worst_channel, verdict.worst_channel)
 
 
-def _limit_problems(name: str, claimed: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
+def _limit_problems(name: str, claimed: Mapping[str, float], computed: Mapping[str, float]) -> list[str]:
     return [
-        f"{name}: limits.{key} is {claimed.get(key)}, it follows to be {found.get(key)}."
-        for key in sorted(claimed.keys() | found.keys())
-        if not math.isclose(claimed.get(key, math.nan), found.get(key, math.nan), rel_tol=1e-6)
+        f"{name}: limits.{key} is {claimed.get(key)}, it follows to be {computed.get(key)}."
+        for key in sorted(claimed.keys() | computed.keys())
+        if not math.isclose(claimed.get(key, math.nan), computed.get(key, math.nan), rel_tol=1e-6)
     ]
 
 
-def _comparison_problems(where: str, claimed: schema.Figures | None, found: Comparison | None) -> list[str]:
-    if claimed is None or found is None:
-        both = claimed is None and found is None
-        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
+def _comparison_problems(
+    where: str, claimed: schema.Figures | None, computed: Comparison | None
+) -> list[str]:
+    if claimed is None or computed is None:
+        both = claimed is None and computed is None
+        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
     read = restore.comparison(claimed)
     if read is None:
         return [f"{where} has no figures."]
     pairs = (
-        ("samples", read.samples, found.samples, read.samples == found.samples),
-        ("max_error", read.max_error, found.max_error, _near(read.max_error, found.max_error)),
-        ("sqnr_db", read.sqnr_db, found.sqnr_db, _near(_noise(read.sqnr_db), _noise(found.sqnr_db))),
-        ("top1_agreement", read.agreement, found.agreement, _agree(read.agreement, found.agreement)),
+        ("samples", read.samples, computed.samples, read.samples == computed.samples),
+        ("max_error", read.max_error, computed.max_error, _near(read.max_error, computed.max_error)),
+        ("sqnr_db", read.sqnr_db, computed.sqnr_db, _near(_noise(read.sqnr_db), _noise(computed.sqnr_db))),
+        ("top1_agreement", read.agreement, computed.agreement, _agree(read.agreement, computed.agreement)),
     )
     return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
 
 
-def _task_problems(where: str, claimed: TaskMeasure | None, found: TaskMeasure | None) -> list[str]:
-    if claimed is None or found is None:
-        both = claimed is None and found is None
-        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
-    same = replace(claimed, value=found.value, detail=found.detail) == found
-    if same and _near(claimed.value, found.value):
+def _task_problems(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
+    if claimed is None or computed is None:
+        both = claimed is None and computed is None
+        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
+    same = replace(claimed, value=computed.value, detail=computed.detail) == computed
+    if same and _near(claimed.value, computed.value):
         return []
-    return [f"{where} is {claimed.name} {claimed.value:g}, found now: {found.name} {found.value:g}."]
+    return [f"{where} is {claimed.name} {claimed.value:g}, found now: {computed.name} {computed.value:g}."]
 
 
-def _channel_problems(name: str, claimed: WorstChannel | None, found: WorstChannel | None) -> list[str]:
-    """Where the worst channel's figure is another; which channel it is may change with rounding."""
+def _channel_problems(name: str, claimed: WorstChannel | None, computed: WorstChannel | None) -> list[str]:
+    """Compare the worst channel's figure; which channel it is may change with rounding."""
     where = f"{name}: verification.worst_channel"
-    if claimed is None or found is None:
-        both = claimed is None and found is None
-        return [] if both else [f"{where} is {'missing' if found else 'made up'}."]
-    if _near(_noise(claimed.sqnr_db), _noise(found.sqnr_db)):
+    if claimed is None or computed is None:
+        both = claimed is None and computed is None
+        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
+    if _near(_noise(claimed.sqnr_db), _noise(computed.sqnr_db)):
         return []
-    return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {found.sqnr_db:g}."]
+    return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {computed.sqnr_db:g}."]
 
 
 def _noise(sqnr_db: float) -> float:
-    """Noise as a share of the signal, which is near 0 for what is nearly equal."""
+    """Return the noise as a share of the signal, which is near 0 for nearly equal outputs."""
     return 10.0 ** (-min(max(sqnr_db, -300.0), 300.0) / 20) if not math.isnan(sqnr_db) else math.nan
 
 
-def _near(claimed: float, found: float) -> bool:
-    if not (math.isfinite(claimed) and math.isfinite(found)):
-        return str(claimed) == str(found)
-    return abs(claimed - found) <= max(ROOM * max(abs(claimed), abs(found)), ROUNDING)
+def _near(claimed: float, computed: float) -> bool:
+    if not (math.isfinite(claimed) and math.isfinite(computed)):
+        return str(claimed) == str(computed)
+    return abs(claimed - computed) <= max(ROOM * max(abs(claimed), abs(computed)), ROUNDING)
 
 
-def _agree(claimed: float | None, found: float | None) -> bool:
-    if claimed is None or found is None:
-        return claimed is found
-    return abs(claimed - found) <= AGREEMENT_ROOM
+def _agree(claimed: float | None, computed: float | None) -> bool:
+    if claimed is None or computed is None:
+        return claimed is computed
+    return abs(claimed - computed) <= AGREEMENT_ROOM
 
 
-def _structure_problems(row: schema.Artifact, found: Structure) -> list[str]:
+def _structure_problems(row: schema.Artifact, structure: Structure) -> list[str]:
     expected: dict[str, object] = {
-        "quantized_weight_fraction": found.quantized_weight_fraction,
-        "delegated_fraction": found.delegated_fraction,
+        "quantized_weight_fraction": structure.quantized_weight_fraction,
+        "delegated_fraction": structure.delegated_fraction,
     }
     claimed: dict[str, object] = {name: getattr(row, name) for name in expected}
     if row.structure is not None:
         parts = ("weight_bytes", "weight_elements", "operators")
         claimed |= {f"structure.{name}": getattr(row.structure, name) for name in parts}
-        expected |= {f"structure.{name}": getattr(found, name) for name in parts}
+        expected |= {f"structure.{name}": getattr(structure, name) for name in parts}
     return [
         f"{row.name}: {name} is {str(claimed[name])[:80]}, the file has {str(value)[:80]}."
         for name, value in expected.items()
@@ -257,7 +259,7 @@ def _structure_problems(row: schema.Artifact, found: Structure) -> list[str]:
 
 
 def changed_limits(listed: schema.Manifest) -> tuple[str, ...]:
-    """A sentence when the artifacts were held to other limits than the usual ones."""
+    """Return a sentence when the artifacts had other limits than the usual ones."""
     usual, applied = asdict(Limits()), asdict(listed.limits)
     changed = [
         f"{name} {applied[name]:g} (usually {usual[name]:g})"
@@ -268,30 +270,30 @@ def changed_limits(listed: schema.Manifest) -> tuple[str, ...]:
 
 
 def extent(listed: schema.Manifest) -> str:
-    """A sentence on how much the artifacts were compared on."""
+    """Return a sentence on how much the artifacts were compared on."""
     verified = [a.verification for a in listed.artifacts if a.verification]
-    edges = max((found.edge.samples for found in verified if found.edge), default=0)
+    edges = max((verification.edge.samples for verification in verified if verification.edge), default=0)
     return f"Compared on {listed.evidence.count} samples ({listed.evidence.kind}) and {edges} edge inputs."
 
 
 def unproven(listed: schema.Manifest) -> tuple[str, ...]:
-    """Fields of the manifest that nothing in OUT can prove: only a signature says who vouches for them."""
-    found = [*ALWAYS_UNPROVEN, *(name for name in SOMETIMES_UNPROVEN if getattr(listed, name))]
+    """List the manifest's fields that nothing in OUT can prove: only a signature vouches for them."""
+    fields = [*ALWAYS_UNPROVEN, *(name for name in SOMETIMES_UNPROVEN if getattr(listed, name))]
     if listed.page_sha256 is None:
-        found.append(PAGE)
+        fields.append(PAGE)
     if any(a.host_latency for a in listed.artifacts):
-        found.append("host_latency")
+        fields.append("host_latency")
     if any(a.device_latencies or a.device_latency for a in listed.artifacts):
-        found.append("device_latencies")
+        fields.append("device_latencies")
     if listed.accuracy is not None:
-        found.append("the labels of accuracy")
+        fields.append("the labels of accuracy")
     if any(a.verification and a.status != "passed" for a in listed.artifacts):
-        found.append("figures of what did not pass")
-    return tuple(found)
+        fields.append("figures of what did not pass")
+    return tuple(fields)
 
 
 def readable(out: Path, listed: schema.Manifest) -> list[str]:
-    """As `of_evidence`, with evidence that cannot be read as a problem of its own."""
+    """Do the same as `of_evidence`, with unreadable evidence as a problem of its own."""
     try:
         return of_evidence(out, listed)
     except VerificationError as error:

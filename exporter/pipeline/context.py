@@ -1,4 +1,4 @@
-"""What every stage needs of the run it belongs to, and what the stages hand on of the checkpoint."""
+"""The context of a run that every stage needs, and the checkpoint that the stages pass on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TORCH = ("exporter.pipeline.workers.preload",)
 
 @dataclass(frozen=True)
 class Event:
-    """Where the run is: shown as progress."""
+    """The progress of a run."""
 
     stage: str
     detail: str
@@ -31,12 +31,12 @@ class Event:
 
 Observer = Callable[[Event], None]
 Run = Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]]
-"""Runs a stage's jobs and tells of each outcome at once, as `Context.run`."""
+"""Runs a stage's jobs and reports each outcome at once, as `Context.run`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What every stage needs of the run it belongs to."""
+    """The parts of a run that every stage needs."""
 
     request: Request
     target: Target
@@ -51,7 +51,7 @@ class Context:
 
     @functools.cached_property
     def calibration_digest(self) -> str:
-        """Of the calibration data, empty without any: of what may be much, read once in a run."""
+        """The hash of the calibration data, empty without any. Cached: the data may be large."""
         calibration = self.request.calibration
         return files.digest_path(calibration) if calibration else ""
 
@@ -85,9 +85,9 @@ class Source:
 
     facts: results.Facts
     key: str
-    """Of everything the facts depend on; empty when they depend on code that cannot be hashed."""
+    """A hash of everything the facts depend on; empty when they depend on code that cannot be hashed."""
     quantization: results.Quantization | None = None
-    """What was found out about its int8 program."""
+    """The costs of its int8 program."""
 
 
 def preload_of(variant: Variant) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Photos whose class the user knows: the network must give it before anything is exported (`--expect`)."""
+"""Checks photos whose class the user knows before anything is exported (`--expect`)."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def _number(model: Model, wanted: str, count: int) -> int:
         return labels.index(wanted.casefold())
     if wanted.isdecimal() and int(wanted) < count:
         return int(wanted)
-    known = f" or one of its labels ({', '.join(model.labels[:3])}, …)" if model.labels else ""
+    advice = f" or one of its labels ({', '.join(model.labels[:3])}, …)" if model.labels else ""
     raise UsageError(
-        f"--expect: the network has no class {wanted!r}.", f"Give a number below {count}{known}."
+        f"--expect: the network has no class {wanted!r}.", f"Give a number below {count}{advice}."
     )
 
 

@@ -1,4 +1,4 @@
-"""`export-mobile inspect`: what is in a checkpoint, without exporting anything."""
+"""`export-mobile inspect`: shows what is in a checkpoint, without exporting anything."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Inspection:
     """None when no known network fits; `problem` says why."""
     problem: str
     parameters: int
-    """Of the network; where there is none, all values in the file's weights."""
+    """Number of the network's parameters; without a network, of all values in the file's weights."""
     flops: int | None
-    """Of one call at the inputs' shapes, a multiply-accumulate counted as two; None when it cannot run."""
+    """FLOPs of a call at the inputs' shapes, two per multiply-accumulate; None when it cannot run."""
     inputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    """What the weights cannot prove of the network."""
+    """What the weights cannot prove about the network."""
 
 
 def inspect_checkpoint(request: ModelRequest) -> Inspection:
@@ -81,7 +81,7 @@ def look(request: ModelRequest) -> Inspection:
 
 
 def _without_network(request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError) -> Inspection:
-    """What can be said of a file whose network is unknown: its contents, and the nearest candidates."""
+    """Describe a file whose network is unknown: its contents, and the nearest candidates."""
     return Inspection(
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,

@@ -1,4 +1,4 @@
-"""The int8 program of a run: when it is made and judged, and what of it the cache keeps."""
+"""Makes, judges and caches the int8 program of a run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ QUANTIZERS = (
 
 
 def wanted(context: Context) -> bool:
-    """Whether any artifact of the run is made from the program."""
+    """Tell whether any artifact of the run is made from the program."""
     return any(variant.precision in QUANTIZED for variant in context.variants)
 
 
 def quantize_job(context: Context) -> Job:
-    """Makes the program in the work folder, from the captured model there."""
+    """Return the job that makes the program in the work folder, from the captured model there."""
     return Job("int8", quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
 
 
@@ -51,12 +51,12 @@ def ensure(context: Context) -> None:
 
 
 def judged(context: Context) -> bool:
-    """Whether the program is run on the verification inputs."""
+    """Tell whether the program is run on the verification inputs."""
     return context.request.verify and wanted(context)
 
 
 def judge_step(context: Context, source: Source, quantize: Job) -> Step:
-    """The step that runs the program after it was made, and finds what each operator in int8 costs."""
+    """Return the step that runs the program after it is made, and measures what each operator costs."""
     lowering = context.folders.out / files.lowering_file("int8")
     job = Job(
         "what int8 costs",
@@ -78,19 +78,19 @@ def judge_step(context: Context, source: Source, quantize: Job) -> Step:
 
 
 def key(context: Context, source: Source) -> str:
-    """The cache's, for what follows from the program; empty when there is none."""
+    """Return the cache key of what follows from the program; empty when there is none."""
     facts = source.facts
     return cache.key(cache.toolchain(), facts.digest, data_digest(context, source)) if facts.digest else ""
 
 
 def data_digest(context: Context, source: Source) -> str:
-    """Of everything that calibration inputs depend on."""
+    """Hash everything that calibration inputs depend on."""
     content = context.calibration_digest or "synthetic"
     return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)
 
 
 NUDGED = 16
-"""Samples that tell how much a quantised program amplifies rounding ties."""
+"""Samples that show how much a quantised program amplifies rounding ties."""
 
 
 def quantize_model(work: Path) -> None:
@@ -112,8 +112,8 @@ def quantize_model(work: Path) -> None:
             "makes inputs and outputs of it"
         )
     try:
-        found = int8.quantize(captured.program, results.load_data(work).calibration)
-        int8.save(found, work)
+        quantized = int8.quantize(captured.program, results.load_data(work).calibration)
+        int8.save(quantized, work)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
@@ -125,11 +125,11 @@ def judge_quantized(work: Path, target: Path, preprocessing: Preprocessing | Non
     from exporter.quantize import int8, sensitivity
     from exporter.verify import reference_io
 
-    found, data = int8.load(work), results.load_data(work)
-    lowering = program_lowering(int8.runner(found.module), data, edges_of(work, preprocessing))
+    quantized, data = int8.load(work), results.load_data(work)
+    lowering = program_lowering(int8.runner(quantized.module), data, edges_of(work, preprocessing))
     reference_io.save_lowering(lowering, target)
     samples = [int8.tensors(sample) for sample in data.calibration]
-    return Quantization(sensitivity.measure(found.module, found.float_weights, samples))
+    return Quantization(sensitivity.measure(quantized.module, quantized.float_weights, samples))
 
 
 def edges_of(work: Path, preprocessing: Preprocessing | None) -> Mapping[str, Sample]:

@@ -54,8 +54,8 @@ def measure_artifacts(
     for done, item in enumerate(ran):
         context.observer(Event("measure", item.variant.name, done, len(ran)))
         path = context.folders.out / str(item.file)
-        if (found := host_latency(context, path, item.variant)) is not None:
-            latencies[item.variant.name] = found
+        if (latency := host_latency(context, path, item.variant)) is not None:
+            latencies[item.variant.name] = latency
     return latencies
 
 

@@ -1,4 +1,4 @@
-"""The stage behind `--search`: one candidate after the other is tried, and the best is kept."""
+"""The search stage (`--search`): tries candidate after candidate and emits the best."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MARGIN_DB = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What the search leaves: for each variant the chosen candidate's artifact in OUT; and all points."""
+class SearchResult:
+    """The result of a search: for each variant the chosen candidate's artifact in OUT; and all points."""
 
     built: tuple[results.Built, ...] = ()
     checked: Mapping[str, CheckedArtifact] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Found:
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
     answers: predictions.Answers = field(default_factory=predictions.Answers)
-    """To the labelled samples, where there are some; the chosen artifacts' among them."""
+    """Predictions for the labelled samples, where there are any; the chosen artifacts' are among them."""
 
 
 def search(
@@ -45,7 +45,7 @@ def search(
     latencies: Mapping[str, Latency],
     labels: results.Labels | None = None,
     measure: Measurer | None = None,
-) -> Found:
+) -> SearchResult:
     """Keep the fewest, cheapest operators in float so that the quality limits are met.
 
     Candidates become artifacts of every runtime whose int8 does not meet `min_sqnr_db`, the agreement limit
@@ -53,21 +53,23 @@ def search(
     Ends early when the time limit is over or at Ctrl-C; the best one so far of each runtime is emitted.
 
     Args:
-        context: Of the run.
+        context: The run.
         source: The checkpoint.
-        built: The int8 artifacts among others, as where the search starts.
-        checked: What verification found of them.
-        latencies: Of them, on this host.
-        labels: Of the labelled samples; None when there are none.
-        measure: What times int8 and the candidates; this host's runtimes when None.
+        built: The artifacts so far; the search starts from the int8 ones.
+        checked: Their verdicts.
+        latencies: Their latencies on this host.
+        labels: The labelled samples; None when there are none.
+        measure: Times int8 and the candidates; this host's runtimes when None.
     """
     mixed = [variant for variant in context.variants if variant.precision == "mixed"]
     judge = Judge(context, source, labels, measure)
-    known, int8 = _of_int8(judge, built, checked, latencies)
+    existing, int8 = _of_int8(judge, built, checked, latencies)
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
-    tried, why = _tried(judge, wanted, known, int8)
-    best = {v.name: one for v in wanted if (one := _best(context.request, tried, v.name)) is not None}
+    tried, why = _tried(judge, wanted, existing, int8)
+    best = {
+        v.name: candidate for v in wanted if (candidate := _best(context.request, tried, v.name)) is not None
+    }
     warnings = (
         *(_needless(context.request, variant.name) for variant in mixed if variant not in wanted),
         *(
@@ -76,16 +78,18 @@ def search(
             if v.name not in best or not best[v.name].passed(v.name)
         ),
     )
-    for name, one in best.items():
-        _emit(context, one, name)
-    tried_points = [replace(p, chosen=best.get(p.variant) is one) for one in tried for p in one.points]
-    return Found(
-        tuple(one.artifact(name) for name, one in best.items()),
-        {name: one.checked[name] for name, one in best.items()},
+    for name, candidate in best.items():
+        _emit(context, candidate, name)
+    tried_points = [
+        replace(p, chosen=best.get(p.variant) is candidate) for candidate in tried for p in candidate.points
+    ]
+    return SearchResult(
+        tuple(candidate.artifact(name) for name, candidate in best.items()),
+        {name: candidate.checked[name] for name, candidate in best.items()},
         _on_this_host(judge, best),
         (*int8, *tried_points),
         warnings,
-        predictions.merged(known, {name: one.answers for name, one in best.items()}),
+        predictions.merged(existing, {name: candidate.answers for name, candidate in best.items()}),
     )
 
 
@@ -95,19 +99,19 @@ def _of_int8(
     checked: Mapping[str, CheckedArtifact],
     latencies: Mapping[str, Latency],
 ) -> tuple[predictions.Answers, tuple[MixedPoint, ...]]:
-    """Where the search starts: answers to the labelled samples, and the points of what is all in int8."""
+    """Return where the search starts: predictions for the labelled samples, and the points of int8."""
     out = judge.context.folders.out
     whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
-    known = judge.answers(out, whole, checked, predictions.Answers())
+    existing = judge.answers(out, whole, checked, predictions.Answers())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
-    return known, judge.points(out, whole, checked, latencies, known, ())
+    return existing, judge.points(out, whole, checked, latencies, existing, ())
 
 
 def _tried(
-    judge: Judge, variants: Sequence[Variant], known: predictions.Answers, int8: Sequence[MixedPoint]
+    judge: Judge, variants: Sequence[Variant], existing: predictions.Answers, int8: Sequence[MixedPoint]
 ) -> tuple[list[Candidate], str]:
-    """Candidate by candidate; and why it ended early, or has none, else an empty string."""
+    """Try candidate by candidate; return them, and why the search ended early or has none, else ""."""
     context, started = judge.context, time.monotonic()
     tried: list[Candidate] = []
     if not variants:
@@ -121,7 +125,7 @@ def _tried(
             if time.monotonic() - started >= context.request.time_limit_s:
                 return tried, "its time was over (--time-limit)"
             context.observer(Event("search", _so_far((*int8, *_points(tried))), number, len(mixes)))
-            tried.append(candidates.make(judge, missing, known, mix.kept, number))
+            tried.append(candidates.make(judge, missing, existing, mix.kept, number))
     except (LoweringError, WorkerError) as error:
         return tried, str(error).rstrip(".")
     except KeyboardInterrupt:
@@ -130,36 +134,38 @@ def _tried(
 
 
 def _points(tried: Sequence[Candidate]) -> list[MixedPoint]:
-    return [point for one in tried for point in one.points]
+    return [point for candidate in tried for point in candidate.points]
 
 
 def _has_enough(tried: Sequence[Candidate], name: str) -> bool:
-    """One is good enough, and one more in float was not faster."""
-    made = [one for one in tried if any(item.variant.name == name for item in one.built)]
-    fastest = _fastest(made, name)
-    return fastest is not None and fastest is not made[-1]
+    """Tell whether one is good enough, and the next with more in float was not faster."""
+    own = [candidate for candidate in tried if any(item.variant.name == name for item in candidate.built)]
+    fastest = _fastest(own, name)
+    return fastest is not None and fastest is not own[-1]
 
 
 def _fastest(tried: Sequence[Candidate], name: str) -> Candidate | None:
-    """Of those whose artifact of that name is good enough."""
-    timed = [(point.p50_ms, one) for one in tried if (point := one.point(name)) and point.passed]
+    """Return the fastest of those whose artifact of that name is good enough."""
+    timed = [
+        (point.p50_ms, candidate) for candidate in tried if (point := candidate.point(name)) and point.passed
+    ]
     return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
 def _on_this_host(judge: Judge, best: Mapping[str, Candidate]) -> dict[str, Latency]:
-    """What is emitted is timed here too, whoever timed the candidates."""
+    """Time what is emitted on this host too, whatever timed the candidates."""
     if judge.measure is None:
-        return {name: one.latencies[name] for name, one in best.items()}
-    found: dict[str, Latency] = {}
-    for name, one in best.items():
-        item = one.artifact(name)
-        latency = host_latency(judge.context, one.folder / str(item.file), item.variant)
-        found |= {name: latency} if latency is not None else {}
-    return found
+        return {name: candidate.latencies[name] for name, candidate in best.items()}
+    latencies: dict[str, Latency] = {}
+    for name, candidate in best.items():
+        item = candidate.artifact(name)
+        latency = host_latency(judge.context, candidate.folder / str(item.file), item.variant)
+        latencies |= {name: latency} if latency is not None else {}
+    return latencies
 
 
 def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float) -> tuple[Mix, ...]:
-    """Without those before the first that may reach the limit; the last one if none may.
+    """Leave out mixes before the first that may reach the limit; the last one stays if none may.
 
     Args:
         mixes: The fewest operators in float first.
@@ -172,13 +178,13 @@ def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: flo
 
 
 def _best(request: Request, tried: Sequence[Candidate], name: str) -> Candidate | None:
-    """The fastest whose artifact of that name is good enough; failing that, the nearest.
+    """Return the fastest whose artifact of that name is good enough; failing that, the nearest.
 
     What loses too much on labelled samples fails and cannot be shipped, so that counts before decibels.
     """
     if (fastest := _fastest(tried, name)) is not None:
         return fastest
-    near = [(point, one) for one in tried if (point := one.point(name)) is not None]
+    near = [(point, candidate) for candidate in tried if (point := candidate.point(name)) is not None]
     _, best = max(
         near, key=lambda pair: (-excess(request, pair[0].drop), pair[0].sqnr_db), default=(None, None)
     )
@@ -191,13 +197,13 @@ def _emit(context: Context, best: Candidate, name: str) -> None:
 
 
 def _so_far(points: Sequence[MixedPoint]) -> str:
-    """The front in words, runtime by runtime: how many operators in float, dB, ms."""
+    """Describe the front in words, runtime by runtime: how many operators in float, dB, ms."""
     fronts = {name: pareto.on_front(own) for name, own in pareto.series(points).items()}
     words = {
         name: ", ".join(f"{len(p.kept)} in float {p.sqnr_db:.1f} dB {p.p50_ms:.3g} ms" for p in front)
         for name, front in fronts.items()
     }
-    return "; ".join(f"{name}: {said}" for name, said in words.items()) or "nothing was measured yet"
+    return "; ".join(f"{name}: {line}" for name, line in words.items()) or "nothing was measured yet"
 
 
 def _wanted(request: Request) -> str:
@@ -213,7 +219,7 @@ def _needless(request: Request, name: str) -> str:
 
 
 def _unmet(request: Request, name: str, best: Candidate | None, why: str) -> str:
-    """What was reached, and why there was not more."""
+    """Describe what was reached, and why not more."""
     point = best.point(name) if best else None
     if point is None:
         return f"The search found no {name} artifact: {why or 'none could be made and timed'}."

@@ -28,25 +28,25 @@ LABELS = "labels"
 
 @dataclass(frozen=True)
 class Answers:
-    """What was answered to the labelled samples. Name -> answers, or why there are none."""
+    """Predictions for the labelled samples. Name -> predictions, or why there are none."""
 
-    found: Mapping[str, results.Ranked] = field(default_factory=dict)
+    ranked: Mapping[str, results.Ranked] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def merged(known: Answers, more: Mapping[str, Answers]) -> Answers:
-    """`known`, and of each of `more` what it holds of the artifact it is named after."""
-    found, failures = dict(known.found), dict(known.failures)
+def merged(existing: Answers, more: Mapping[str, Answers]) -> Answers:
+    """Add to `existing` the predictions of the artifact that each entry of `more` is named after."""
+    ranked, failures = dict(existing.ranked), dict(existing.failures)
     for name, answers in more.items():
-        found |= {name: answers.found[name]} if name in answers.found else {}
+        ranked |= {name: answers.ranked[name]} if name in answers.ranked else {}
         failures |= {name: answers.failures[name]} if name in answers.failures else {}
-    return Answers(found, failures)
+    return Answers(ranked, failures)
 
 
 def runnable(
     built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
 ) -> tuple[results.Built, ...]:
-    """What was made and ran here when it was verified."""
+    """Return the artifacts that were made and ran here when they were verified."""
     return tuple(b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None)
 
 
@@ -57,31 +57,31 @@ def answer(
     folder: Path,
     ran: Sequence[results.Built],
     run: Run,
-    known: Answers,
+    existing: Answers,
 ) -> Answers:
-    """What float32 and artifacts answer to the labelled samples; the cache's answers where it has them.
+    """Return the predictions of float32 and artifacts on the labelled samples, cached ones where possible.
 
     Args:
-        context: Of the run; its work folder holds the labelled samples.
+        context: The run; its work folder holds the labelled samples.
         source: The checkpoint.
-        labels: Of the labelled samples.
-        folder: Where the artifacts lie.
+        labels: The labelled samples.
+        folder: Where the artifacts are.
         ran: The artifacts to run.
-        run: What runs the jobs, as `Context.run`.
-        known: Answers that need not be made again; float32's above all.
+        run: Runs the jobs, as `Context.run`.
+        existing: Predictions that need not be made again; float32's above all.
 
     Returns:
-        `known` with all that were added.
+        `existing` with all that were added.
 
     Raises:
         CalibrationError: Too few of the samples can be read.
     """
-    new = [b for b in ran if b.variant.name not in known.found.keys() | known.failures.keys()]
-    if FLOAT in known.found and not new:
-        return known
+    new = [b for b in ran if b.variant.name not in existing.ranked.keys() | existing.failures.keys()]
+    if FLOAT in existing.ranked and not new:
+        return existing
     keys = _keys(source, labels, folder, new)
     jobs = {b.variant.name: _job(context, source, folder, b) for b in new}
-    if FLOAT not in known.found:
+    if FLOAT not in existing.ranked:
         jobs = {FLOAT: _float_job(context, source)} | jobs
     steps = [
         Step(
@@ -99,10 +99,10 @@ def answer(
             ensure_captured(context, source)
 
     answers = dict(zip(jobs, cached(run, context.cache, "accuracy", steps, prepare), strict=True))
-    found = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(known.found)
-    failures = dict(known.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
-    _check_read(found[FLOAT], context.request.max_drop)
-    return Answers(found, failures)
+    ranked = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(existing.ranked)
+    failures = dict(existing.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
+    _check_read(ranked[FLOAT], context.request.max_drop)
+    return Answers(ranked, failures)
 
 
 def _given(job: Job, _: object) -> Job:
@@ -110,7 +110,7 @@ def _given(job: Job, _: object) -> Job:
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Why an artifact has no predictions; without float32's there is nothing to compare with."""
+    """Return why an artifact has no predictions; without float32's there is nothing to compare with."""
     if name == FLOAT or isinstance(error, CalibrationError):  # the samples were changed
         raise error
     return f"It does not run on the labelled samples: {error}"
@@ -124,7 +124,7 @@ def _check_read(floats: results.Ranked, max_drop: float) -> None:
 
 
 def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Built]) -> dict[str, str]:
-    """Cache keys: of the samples, how they become inputs, and what runs on them."""
+    """Return cache keys, of the samples, how they become inputs, and what runs on them."""
     facts = source.facts
     data = (
         cache.toolchain(),
@@ -165,26 +165,29 @@ def _job(context: Context, source: Source, folder: Path, built: results.Built) -
 
 
 def arrays(labels: results.Labels, answers: Answers) -> dict[str, Array]:
-    """Labels and answers by name: as they are kept, and counted from."""
-    ranked = {name: found.array() for name, found in answers.found.items()}
+    """Return labels and predictions by name, as they are stored and counted."""
+    ranked = {name: rows.array() for name, rows in answers.ranked.items()}
     return {LABELS: np.array(labels.labels, np.int64)} | ranked
 
 
-def counted(kept: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
-    """Name -> counts of everything in `arrays`, float32 among them."""
-    labels = np.asarray(kept[LABELS])
-    answers = {name: accuracy.Predictions(np.asarray(a)) for name, a in kept.items() if name != LABELS}
-    return {name: accuracy.count(labels, found, answers[FLOAT], classes) for name, found in answers.items()}
+def counted(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
+    """Return name -> counts of everything in `arrays`, float32 among them."""
+    labels = np.asarray(stored[LABELS])
+    answers = {name: accuracy.Predictions(np.asarray(a)) for name, a in stored.items() if name != LABELS}
+    return {
+        name: accuracy.count(labels, predicted, answers[FLOAT], classes)
+        for name, predicted in answers.items()
+    }
 
 
 def drops(labels: results.Labels, answers: Answers) -> dict[str, float]:
-    """Artifact name -> points of top-1 that it lost against float32."""
+    """Return artifact name -> points of top-1 that it lost against float32."""
     counts = counted(arrays(labels, answers), labels.classes)
-    return {name: accuracy.drop(found) for name, found in counts.items() if name != FLOAT}
+    return {name: accuracy.drop(counted_right) for name, counted_right in counts.items() if name != FLOAT}
 
 
 LABELLED = "labelled.pkl"
-"""In the work folder."""
+"""The file of labelled samples in the work folder."""
 
 
 def find_labelled(
@@ -207,18 +210,26 @@ def find_labelled(
     from exporter.data import labelled
     from exporter.verify import accuracy
 
-    found = labelled.find(evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
-    accuracy.check_enough(len(found.labels), max_drop)
+    labelled_samples = labelled.find(
+        evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
+    )
+    accuracy.check_enough(len(labelled_samples.labels), max_drop)
     if calibration is not None:
         used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
-        labelled.check_apart(found, used.origins, calibration)
-    (work / LABELLED).write_bytes(pickle.dumps(found))
-    labels = tuple(int(label) for label in found.labels)
-    return Labels(found.kind, found.classes, labels, found.notes, found.digest)
+        labelled.check_apart(labelled_samples, used.origins, calibration)
+    (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
+    labels = tuple(int(label) for label in labelled_samples.labels)
+    return Labels(
+        labelled_samples.kind,
+        labelled_samples.classes,
+        labels,
+        labelled_samples.notes,
+        labelled_samples.digest,
+    )
 
 
 def predict_float(work: Path, output: int) -> Ranked:
-    """What the captured model answers, in eager float32.
+    """Predict with the captured model in eager float32.
 
     Args:
         work: Holds the captured model and `LABELLED`.
@@ -232,7 +243,7 @@ def predict_float(work: Path, output: int) -> Ranked:
 
 
 def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> Ranked:
-    """What the written file answers in its own runtime."""
+    """Predict with the written file in its own runtime."""
     from exporter.formats import FORMATS
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
@@ -242,9 +253,9 @@ def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> R
 def _ranked(run: Callable[[Sample], Array], work: Path) -> Ranked:
     from exporter.verify import accuracy
 
-    found = pickle.loads((work / LABELLED).read_bytes())  # our own file, in our own folder
+    samples = pickle.loads((work / LABELLED).read_bytes())  # our own file, in our own folder
     rows: list[tuple[int, ...]] = []
-    for sample, read in found.batches():
+    for sample, read in samples.batches():
         for ranked, usable in zip(accuracy.rank(run(sample)), read, strict=True):
             rows.append(tuple(int(c) if usable else accuracy.UNREAD for c in ranked))
-    return Ranked(tuple(rows[: len(found.labels)]))
+    return Ranked(tuple(rows[: len(samples.labels)]))

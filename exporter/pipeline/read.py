@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def read_checkpoint(request: ModelRequest) -> Checkpoint:
-    """Read the file; runs nothing in it but what `trust` allows."""
+    """Read the file; nothing in it runs except what `trust` allows."""
     from exporter import checkpoints
 
     return checkpoints.read(request.checkpoint, trust=request.trust)
@@ -74,9 +74,9 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
     samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
     data.check_unchanged(request.calibration, calibration_digest)
     if request.state == "explicit":
-        made = explicit_state.make(model, samples.calibration, samples.verification)
-        model = made.model
-        samples = replace(samples, calibration=made.calibration, verification=made.verification)
+        explicit = explicit_state.make(model, samples.calibration, samples.verification)
+        model = explicit.model
+        samples = replace(samples, calibration=explicit.calibration, verification=explicit.verification)
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     allow_seconds(RUN_SECONDS)
     program.save(captured, work)
@@ -102,7 +102,7 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
 
 
 def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
-    """FLOPs of one call; None where they cannot be counted: a figure for people only."""
+    """Return the FLOPs of one call; None where they cannot be counted, as the figure is only shown."""
     import torch
 
     from exporter.capture import flops
@@ -132,7 +132,7 @@ def read(context: Context) -> Source:
 
 
 def over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
-    """The checkpoint's refusal when the job that reads it was stopped."""
+    """Return the checkpoint's refusal when the job that reads it was stopped."""
     return BoundsError(
         f"{request.checkpoint} is not read. {error.message}",
         "Save the weights alone: torch.save(model.state_dict(), …).",
@@ -143,7 +143,7 @@ def ensure_captured(context: Context, source: Source) -> None:
     """Capture the model now if it is not in the work folder, as the cache keeps its facts only.
 
     Raises:
-        CheckpointError: The file is not the one any more that the facts in the cache are about.
+        CheckpointError: The file was replaced since the facts in the cache were read.
     """
     if (context.folders.work / results.DATA).exists():
         return
@@ -173,7 +173,7 @@ def _warm(context: Context) -> None:
 
 
 def _source_key(context: Context, sha256: str) -> str:
-    """The cache's key of what was read from the checkpoint with that hash."""
+    """Return the cache key of what was read from the checkpoint with that hash."""
     request = context.request.model
     if own_code(request):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports

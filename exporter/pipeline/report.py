@@ -1,4 +1,4 @@
-"""Puts what the stages found into the report, and writes manifest and page beside the artifacts."""
+"""Builds the report from the stages' results, and writes manifest and page next to the artifacts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def artifact_rows(
     checked: Mapping[str, CheckedArtifact],
     latencies: Mapping[str, Latency],
 ) -> tuple[Artifact, ...]:
-    """One row of the manifest for every variant that was to be made."""
+    """Make a row of the manifest for every variant that was to be made."""
     return tuple(
         _artifact(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
         for item in built
@@ -82,7 +82,7 @@ def make_report(
     stage_seconds: Mapping[str, float],
     extras: results.Extras,
 ) -> Report:
-    """Everything the run found out, the choice included."""
+    """Make the report of the run, the choice included."""
     facts, request, target = source.facts, context.request, context.target
     choice = select.choose(rows, target.runnable, facts.data_kind == "synthetic", request.allow_synthetic)
     return Report(
@@ -143,7 +143,7 @@ def _evidence(context: Context) -> dict[str, str]:
     return {path.name: digest_file(path) for path in paths}
 
 
-def write_report(folder: Path, found: Report) -> Report:
+def write_report(folder: Path, report: Report) -> Report:
     """Write report.html and, last, manifest.json; each aside and renamed.
 
     Returns:
@@ -151,26 +151,28 @@ def write_report(folder: Path, found: Report) -> Report:
     """
     from exporter.report import manifest
 
-    write_text(folder / PAGE, render_page(folder, found))
-    written = replace(found, page_sha256=digest_file(folder / PAGE))
+    write_text(folder / PAGE, render_page(folder, report))
+    written = replace(report, page_sha256=digest_file(folder / PAGE))
     write_text(folder / MANIFEST, manifest.dump(written))
     return written
 
 
-def render_page(folder: Path, found: Report) -> str:
-    """The page of what lies in a folder."""
+def render_page(folder: Path, report: Report) -> str:
+    """Render the page of a folder's export."""
     from exporter.report import html
 
-    return html.render(found, _outputs(folder / OUTPUTS) if OUTPUTS in found.evidence_files else {})
+    return html.render(report, _outputs(folder / OUTPUTS) if OUTPUTS in report.evidence_files else {})
 
 
 def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> None:
-    """Keep output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
+    """Save output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
     import numpy as np
 
     from exporter.verify import reference_io
 
-    values = {name: np.array(found.outputs, np.float32) for name, found in checked.items() if found.outputs}
+    values = {
+        name: np.array(artifact.outputs, np.float32) for name, artifact in checked.items() if artifact.outputs
+    }
     if values:
         reference = reference_io.load(context.evidence).reference[0]
         values["reference"] = verify.histogram_values(reference).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the stages hand on: facts of a checkpoint, built and checked artifacts, measured extras."""
+"""Records that the stages pass on: facts of a checkpoint, built and checked artifacts, measured extras."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extras:
-    """What was measured on request, for the report."""
+    """Measurements made on request, for the report."""
 
     evaluation: Evaluation | None = None
     curve: tuple[CurvePoint, ...] = ()
@@ -41,12 +41,12 @@ class Extras:
 
 
 DATA = "data.pkl"
-"""In the work folder: written last, when a model is captured."""
+"""The file of the data in the work folder: written last, when a model is captured."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading and capturing found out: everything later stages need that is not a tensor."""
+    """The results of reading and capturing that later stages need and that are not tensors."""
 
     source_sha256: str
     source_kind: str
@@ -103,21 +103,21 @@ class Checked:
 
 
 def load_data(work: Path) -> Data:
-    """What `capture_model` wrote."""
+    """Read what `capture_model` wrote."""
     data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
     return data
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What was found, as far as the caller's process needs it."""
+    """The labelled samples, as far as the caller's process needs them."""
 
     kind: Literal["photos", "arrays"]
     classes: int
     labels: tuple[int, ...]
     notes: tuple[str, ...]
     digest: str = ""
-    """Of the samples and their order."""
+    """A hash of the samples and their order."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What is known of a quantised program beside what it computes."""
+    """The costs of a quantised program."""
 
     costs: tuple[OperatorCost, ...] = ()
     """In the order the operators run."""
@@ -140,7 +140,7 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class CheckedArtifact:
-    """What verification found, and where its answer is kept."""
+    """One artifact's verdict and structure, as the cache stores them."""
 
     structure: Structure | None
     verdict: Verdict

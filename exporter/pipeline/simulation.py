@@ -1,4 +1,4 @@
-"""What a precision costs a model, simulated from its float program: when that runs, and what is kept."""
+"""Simulates, from a model's float program, what a precision costs it."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def simulate(work: Path, evidence: Path, target: Path, precision: Precision) -> 
     captured = program.load(work)
     if captured.program is None:
         return ()  # nothing of a precision below fp32 is made without a graph
-    found = reference_io.load(evidence)
+    inputs = reference_io.load(evidence)
     run = simulation.runner(captured.program, precision)
-    outputs = reference_io.stack([run(sample) for sample in found.samples()])
+    outputs = reference_io.stack([run(sample) for sample in inputs.samples()])
     run = simulation.runner(captured.program, precision)  # with the state that the model starts from
-    edges = dict(zip(found.edge_names, found.edges(), strict=True))
+    edges = dict(zip(inputs.edge_names, inputs.edges(), strict=True))
     simulation_io.save(simulation_io.Simulation(outputs, _edge_outputs(run, edges)), target)
     return ()
 

@@ -1,4 +1,4 @@
-"""Which variants a run makes: the target's, narrowed by `--formats` and `--precisions`."""
+"""Chooses the variants that a run makes: the target's, narrowed by `--formats` and `--precisions`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from exporter.records import Variant
 def plan(
     target: targets.Target, formats: Sequence[str] = (), precisions: Sequence[str] = (), search: bool = False
 ) -> tuple[Variant, ...]:
-    """The variants to make.
+    """Return the variants to make.
 
     Raises:
-        UsageError: A format or precision that does not exist, or that leaves nothing to do.
+        UsageError: A format or precision does not exist, or leaves nothing to do.
     """
     from exporter.formats import VARIANTS
 
@@ -57,9 +57,9 @@ def check_required(request: Request, required: Sequence[str]) -> None:
     _check_names("--require", required, offered)
 
 
-def _check_names(option: str, given: Sequence[str], known: set[str]) -> None:
-    unknown = [name for name in given if name not in known]
+def _check_names(option: str, given: Sequence[str], allowed: set[str]) -> None:
+    unknown = [name for name in given if name not in allowed]
     if unknown:
         raise UsageError(
-            f"{option} does not know {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
+            f"{option} does not know {', '.join(unknown)}.", f"Known: {', '.join(sorted(allowed))}."
         )

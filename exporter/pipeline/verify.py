@@ -51,7 +51,7 @@ def verify_artifact(
         structure = module.structure(path, variant)
     except LoweringError as error:
         return Checked(None, _failed(f"It cannot be read: {error.cause}"))
-    found = reference_io.load(evidence_path)
+    evidence = reference_io.load(evidence_path)
     problem = contract.check_structure(
         structure,
         variant,
@@ -59,7 +59,7 @@ def verify_artifact(
         expected.outputs,
         expected.matrix_weights,
         expected.limits,
-        found.shapes,
+        evidence.shapes,
     )
     if problem:
         return Checked(structure, _failed(problem))
@@ -75,33 +75,33 @@ def verify_artifact(
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
-        return module.load(path, variant, 1)[0] if found.state else run
+        return module.load(path, variant, 1)[0] if evidence.state else run
 
     try:
-        outputs = _Outputs.collect(run, fresh, found, [spec.name for spec in expected.outputs])
+        outputs = _Outputs.collect(run, fresh, evidence, [spec.name for spec in expected.outputs])
     except Exception as error:
         return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
     problem = outputs.problem or contract.check_outputs(outputs.samples, expected.outputs, variant.format)
     if problem:
         return Checked(structure, _failed(problem, runtime))
-    verdict = _judged(variant, runtime, found, outputs, lowering, simulation, expected)
+    verdict = _judged(variant, runtime, evidence, outputs, lowering, simulation, expected)
     return Checked(structure, verdict, histogram_values(outputs.samples[0]))
 
 
 def histogram_values(output: Array) -> Array:
-    """Return the values that the report's histogram shows; of complex numbers their size."""
+    """Return the values that the report's histogram shows; of complex numbers the magnitude."""
     values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
     return np.abs(values) if values.dtype.kind == "c" else values
 
 
 @dataclass(frozen=True, eq=False)
 class _Outputs:
-    """What an artifact gives on the evidence."""
+    """An artifact's outputs on the evidence."""
 
     samples: Stacks
     edges: Stacks
     again: Stacks
-    """On the first samples, called once more."""
+    """The outputs on the first samples, called once more."""
     problem: str = ""
     """Why they cannot be compared with the model's; they are empty then."""
 
@@ -192,7 +192,7 @@ def verify(context: Context, source: Source, built: Sequence[results.Built]) -> 
 
 
 def expected(context: Context, source: Source) -> results.Expected:
-    """What every artifact of this run is checked against."""
+    """Return what every artifact of this run is checked against."""
     facts = source.facts
     limits = context.request.limits
     return results.Expected(
@@ -263,5 +263,5 @@ def _checked(checked: Checked) -> CheckedArtifact:
 
 
 def _crashed(error: Exception) -> CheckedArtifact:
-    """Its runtime crashed: that is a verdict on the file."""
+    """Return the verdict on a file whose runtime crashed."""
     return CheckedArtifact(None, Verdict("failed", str(error), "", None))

@@ -15,7 +15,7 @@ few samples make of equal ranges comes on top."""
 STRAY_SHARE = 0.05
 """A group of fewer channels than this share is the tail of the next larger: units that hardly ever fire."""
 FEW_PROBABILITIES = 4
-"""With more channels than this within 0..1 they are scores of one kind, however rare some classes are."""
+"""If more channels than this are within 0..1, they are scores of one kind, however rare some classes are."""
 
 
 def group_channels(low: Array, high: Array, samples: int) -> Array:

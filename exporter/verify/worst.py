@@ -14,7 +14,7 @@ from exporter.verify.reference_io import Stacks
 from exporter.verify.tolerance import Tolerance, allowed, dead
 
 FEW_VALUES = 16
-"""As many different values, or fewer, are few where the reference has several times as many."""
+"""This many different values, or fewer, are few where the reference has several times as many."""
 CLIPPED_SHARE = 0.02
 """A channel is clipped when this share of its values is its extreme one, and the reference goes on."""
 BOUND_DB = 300.0

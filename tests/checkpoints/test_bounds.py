@@ -26,7 +26,7 @@ from tests.checkpoints import makers
 from tests.checkpoints.makers import edited, program_bytes, record, torch_bytes, torchscript_bytes, written
 
 SECONDS = 10.0
-"""Of processor time. Each takes well under a second; before they were bounded, minutes or more."""
+"""The most processor time. Each takes well under a second; before they were bounded, minutes or more."""
 GROWTH_BYTES = 1 << 30
 
 

@@ -109,7 +109,7 @@ def test_pickled_module_needs_trust(tmp_path: Path) -> None:
 
 
 def test_trusted_ema_module_is_taken(tmp_path: Path) -> None:
-    """Of two pickled modules the averaged one is shipped, in float32 even when saved in half precision."""
+    """The averaged one of two pickled modules is shipped, in float32 even when saved in half precision."""
     averaged = Net().eval()
     path = written(
         tmp_path, torch_bytes({"epoch": -1, "model": Net(), "ema": averaged.half(), "optimizer": None})

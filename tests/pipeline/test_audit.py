@@ -48,8 +48,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def keep_three(manifest: dict[str, Any]) -> None:
     manifest["artifacts"] = [a for a in manifest["artifacts"] if a["name"] in KEPT]
-    kept = {EVIDENCE, "fp16.simulated.npz"}
-    manifest["evidence"]["files"] = [e for e in manifest["evidence"]["files"] if e["file"] in kept]
+    remaining = {EVIDENCE, "fp16.simulated.npz"}
+    manifest["evidence"]["files"] = [e for e in manifest["evidence"]["files"] if e["file"] in remaining]
     manifest["selected"] = "onnx-fp32"
     fastest = next(a for a in manifest["artifacts"] if a["name"] == "onnx-fp32")
     fastest["host_latency"] |= {"p50_ms": 1e-6}  # so that the choice is the one that its figures lead to
@@ -80,7 +80,7 @@ class TestFromFilesAlone:
     pytestmark = slow
 
     def test_a_moved_export_holds(self, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the cache, without the checkpoint, and leaving no trace."""
+        """An untouched export verifies without the cache and the checkpoint, and leaves no trace."""
         monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
         before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
         seen: list[Event] = []
@@ -223,8 +223,8 @@ def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> No
     listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
     for limits, expected in (({}, False), ({"simulated_sqnr_db": 60.0}, True)):
         row["verification"]["limits"] = limits
-        found = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
-        problems = " ".join(audit._evidence_problems(tmp_path, found))
+        parsed = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
+        problems = " ".join(audit._evidence_problems(tmp_path, parsed))
         assert ("lists no fp16.simulated.npz" in problems) == expected
 
 
@@ -238,8 +238,8 @@ def test_a_quantised_artifact_needs_what_its_program_gave(precision: str, file: 
     (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
     row |= {"precision": precision, "status": "passed"}
     listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
-    found = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
-    said = [
-        problem for problem in audit._evidence_problems(tmp_path, found) if "cannot be verified" in problem
+    parsed = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
+    messages = [
+        problem for problem in audit._evidence_problems(tmp_path, parsed) if "cannot be verified" in problem
     ]
-    assert [file in problem for problem in said] == ([True] if file else [])
+    assert [file in problem for problem in messages] == ([True] if file else [])

@@ -44,9 +44,9 @@ def test_what_was_put_is_found_with_its_files(cache: Cache, tmp_path: Path) -> N
 def test_infinite_figures_survive(cache: Cache) -> None:
     """A perfect artifact has an SQNR of inf."""
     cache.put("k", "1", Limits(int8_min_sqnr_db=float("inf")))
-    found = cache.get("k", "1", Limits)
-    assert found is not None
-    assert found.int8_min_sqnr_db == float("inf")
+    record = cache.get("k", "1", Limits)
+    assert record is not None
+    assert record.int8_min_sqnr_db == float("inf")
 
 
 def test_a_damaged_file_is_a_miss(cache: Cache, tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_what_was_not_used_for_longest_goes_first(cache: Cache, tmp_path: Path) 
         os.utime(tmp_path / "cache" / "k" / name / "record.json", (age, age))
     assert cache.get("k", "1", TensorSpec, tmp_path / "back") is not None
     cache.prune(250_000)
-    found = [name for name in "123" if cache.get("k", name, TensorSpec, tmp_path / "back") is not None]
-    assert found == ["1", "3"]
+    present = [name for name in "123" if cache.get("k", name, TensorSpec, tmp_path / "back") is not None]
+    assert present == ["1", "3"]
 
 
 def test_only_writes_that_nobody_finishes_any_more_are_removed(cache: Cache, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_new_cache_is_private_whatever_the_umask(tmp_path: Path) -> None:
-    """With 002, as many systems have it, the group could write."""
+    """The cache's folder is private under umask 002, which would let the group write."""
     before = os.umask(0o002)
     try:
         Cache(tmp_path / "new" / "cache").put("k", "1", TensorSpec("x", (1,)))

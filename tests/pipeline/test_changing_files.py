@@ -92,8 +92,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A run with a cache of its own."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "last.pt2").write_bytes(b"old weights")
-    made = inline.context(tmp_path, ("onnx-fp32",), checkpoint=tmp_path / "last.pt2")
-    return replace(made, request=replace(made.request, cache=True))
+    context = inline.context(tmp_path, ("onnx-fp32",), checkpoint=tmp_path / "last.pt2")
+    return replace(context, request=replace(context.request, cache=True))
 
 
 @pytest.mark.parametrize("change", [rewrite, replace_it])
@@ -176,11 +176,11 @@ DATA_CHANGES: dict[str, Change] = {
 def test_labelled_photos_that_change_after_they_were_found_end_the_run(name: str, tmp_path: Path) -> None:
     """Each is decoded from the bytes that were hashed, whenever that is."""
     root = folder_of_photos(tmp_path / "photos")
-    found = labelled.find(root, INPUT, CLASSES, SMALL, ())
-    assert len(list(found.batches())) == 4
+    samples = labelled.find(root, INPUT, CLASSES, SMALL, ())
+    assert len(list(samples.batches())) == 4
     DATA_CHANGES[name](root)
     with pytest.raises(CalibrationError, match="changed while it was read"):
-        list(found.batches())
+        list(samples.batches())
 
 
 @pytest.mark.parametrize("name", [*DATA_CHANGES, "a picture more"])

@@ -33,12 +33,12 @@ Edit = Callable[[Any], object]
 
 def honest() -> Report:
     """A report whose evidence is what `outs` writes."""
-    made = outs.report()
+    report = outs.report()
     rows = tuple(
-        replace(a, latency=sample.latency(1.0)) if a.variant.name == made.selected else a
-        for a in made.artifacts
+        replace(a, latency=sample.latency(1.0)) if a.variant.name == report.selected else a
+        for a in report.artifacts
     )
-    return replace(made, artifacts=rows, verification_count=COUNT, verification_kind="photos", floor=1e-7)
+    return replace(report, artifacts=rows, verification_count=COUNT, verification_kind="photos", floor=1e-7)
 
 
 @pytest.fixture
@@ -75,13 +75,13 @@ def checked() -> dict[str, CheckedArtifact]:
 def problems(folder: Path) -> str:
     """Everything that contradicts the manifest, the artifacts' figures included."""
     listed = manifest.load(folder / "manifest.json")
-    found = [
+    problems = [
         *audit._evidence_problems(folder, listed),
         *claims.readable(folder, listed),
         *claims.of_files(folder, listed),
         *claims.of_artifacts(listed, checked()),
     ]
-    return " ".join(found)
+    return " ".join(problems)
 
 
 INT8 = "executorch-xnnpack-int8"
@@ -91,8 +91,8 @@ def figure(name: str, value: Any, part: str = "", artifact: str = "onnx-fp32") -
     """Another figure of an artifact's verification."""
 
     def change(listed: Any) -> None:
-        found = row(listed, artifact)["verification"]
-        (found[part] if part else found)[name] = value
+        verification = row(listed, artifact)["verification"]
+        (verification[part] if part else verification)[name] = value
 
     return change
 
@@ -183,7 +183,7 @@ def test_an_honest_export_has_no_contradiction(out: Path) -> None:
 
 @pytest.mark.parametrize("name", FORGED)
 def test_a_false_claim_is_found(name: str, out: Path) -> None:
-    """With the field's name, and what was found."""
+    """A false claim is reported with the field's name and the computed figure."""
     change, words = FORGED[name]
     outs.edit(out, change)
     assert re.search(words, problems(out))
@@ -193,28 +193,30 @@ def cut(**groups: slice) -> Callable[[Path], None]:
     """Evidence with fewer samples or edges, in a well-formed file."""
 
     def change(folder: Path) -> None:
-        found = reference_io.load(folder / "verification.npz")
-        parts: dict[str, Any] = {n: tuple(a[s] for a in getattr(found, n)) for n, s in groups.items()}
-        reference_io.save(replace(found, **parts), folder / "verification.npz")
+        stored = reference_io.load(folder / "verification.npz")
+        parts: dict[str, Any] = {n: tuple(a[s] for a in getattr(stored, n)) for n, s in groups.items()}
+        reference_io.save(replace(stored, **parts), folder / "verification.npz")
 
     return change
 
 
 def without_edges(folder: Path) -> None:
-    found = reference_io.load(folder / "verification.npz")
-    emptied: Evidence = replace(found, edge_names=("zeros", "tiny"))
+    stored = reference_io.load(folder / "verification.npz")
+    emptied: Evidence = replace(stored, edge_names=("zeros", "tiny"))
     reference_io.save(emptied, folder / "verification.npz")
 
 
 def cut_lowering(folder: Path) -> None:
-    found = reference_io.load_lowering(folder / LOWERING)
-    reference_io.save_lowering(replace(found, outputs=tuple(a[:3] for a in found.outputs)), folder / LOWERING)
+    stored = reference_io.load_lowering(folder / LOWERING)
+    reference_io.save_lowering(
+        replace(stored, outputs=tuple(a[:3] for a in stored.outputs)), folder / LOWERING
+    )
 
 
 def other_type(folder: Path) -> None:
-    found = reference_io.load(folder / "verification.npz")
-    inputs = tuple(a.astype(np.float16) for a in found.inputs)
-    reference_io.save(replace(found, inputs=inputs), folder / "verification.npz")
+    stored = reference_io.load(folder / "verification.npz")
+    inputs = tuple(a.astype(np.float16) for a in stored.inputs)
+    reference_io.save(replace(stored, inputs=inputs), folder / "verification.npz")
 
 
 CUT: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -245,8 +247,8 @@ def test_another_processors_rounding_is_no_false_claim(out: Path) -> None:
     """Figures may differ a little, and below float32's own rounding by any factor."""
 
     def nudge(listed: Any) -> None:
-        found = row(listed)["verification"]
-        found["max_error"] *= 3
+        verification = row(listed)["verification"]
+        verification["max_error"] *= 3
         int8 = row(listed, INT8)["verification"]
         int8["sqnr_db"] += 0.5
         int8["max_error"] *= 1.1
@@ -279,5 +281,5 @@ def test_every_field_of_the_manifest_is_proven_or_named(out: Path) -> None:
         "evidence", "limits", "accuracy", "page_sha256", "selection_reason", "release",
     }  # fmt: skip
     timing = {"seconds", "stage_seconds"}
-    known = recomputed | timing | set(claims.ALWAYS_UNPROVEN) | set(claims.SOMETIMES_UNPROVEN)
-    assert set(listed) <= known
+    accounted = recomputed | timing | set(claims.ALWAYS_UNPROVEN) | set(claims.SOMETIMES_UNPROVEN)
+    assert set(listed) <= accounted

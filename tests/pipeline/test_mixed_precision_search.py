@@ -21,7 +21,7 @@ from exporter.files import PREDICTIONS
 from exporter.pipeline import accuracy, build, candidates, mixed_precision_search, results, verify
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.measure import host_latency, measure_artifacts
-from exporter.pipeline.mixed_precision_search import Found
+from exporter.pipeline.mixed_precision_search import SearchResult
 from exporter.pipeline.read import read as read_read
 from exporter.pipeline.results import Labels
 from exporter.records import Latency, Variant
@@ -77,7 +77,7 @@ class Interrupted:
         self.folder = folder
         self.runs = 0
 
-    def run(self, interrupt: bool = False) -> tuple[Found, list[str]]:
+    def run(self, interrupt: bool = False) -> tuple[SearchResult, list[str]]:
         """What was found, and the functions of all jobs."""
         self.runs += 1
         (folder := self.folder / str(self.runs)).mkdir()
@@ -94,8 +94,8 @@ class Interrupted:
                 raise KeyboardInterrupt
             return host_latency(context, path, variant)
 
-        found = mixed_precision_search.search(context, source, built, checked, timed, None, measure)
-        return found, cast("inline.Inline", context.workers).ran
+        result = mixed_precision_search.search(context, source, built, checked, timed, None, measure)
+        return result, cast("inline.Inline", context.workers).ran
 
 
 def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ class Labelled(NamedTuple):
     context: Context
     source: Source
     labels: Labels
-    found: Found
+    result: SearchResult
 
     @property
     def ran(self) -> list[str]:
@@ -160,10 +160,10 @@ def labelled() -> Labelled:
     with pytest.MonkeyPatch.context() as patch:
         every = candidates.mixes(context, source)
         patch.setattr(candidates, "mixes", lambda *_: every[:: len(every) - 1])
-        found = mixed_precision_search.search(
+        result = mixed_precision_search.search(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )
-    return Labelled(context, source, read, found)
+    return Labelled(context, source, read, result)
 
 
 def drop_of(path: Path) -> float:
@@ -176,37 +176,37 @@ def drop_of(path: Path) -> float:
 
 def test_the_search_goes_on_while_too_much_is_lost() -> None:
     """int8 and the first candidate reach the decibels, and neither passes; the second does both."""
-    int8, first, second = labelled().found.points
+    int8, first, second = labelled().result.points
     assert min(p.sqnr_db for p in (int8, first, second)) > 20
     assert [p.passed for p in (int8, first, second)] == [False, False, True]
     assert [p.chosen for p in (int8, first, second)] == [False, False, True]
-    assert labelled().found.warnings == ()
+    assert labelled().result.warnings == ()
 
 
 def test_a_point_is_its_files() -> None:
     """What int8's in OUT loses, and each candidate's own; their sizes, and what is kept in float."""
     out, work = labelled().context.folders.out, labelled().context.folders.work
     files = (out / "onnx-int8.onnx", work / "mixed-0/onnx-mixed.onnx", work / "mixed-1/onnx-mixed.onnx")
-    assert [p.drop for p in labelled().found.points] == pytest.approx([drop_of(file) for file in files])
-    assert [p.size_bytes for p in labelled().found.points] == [file.stat().st_size for file in files]
+    assert [p.drop for p in labelled().result.points] == pytest.approx([drop_of(file) for file in files])
+    assert [p.size_bytes for p in labelled().result.points] == [file.stat().st_size for file in files]
     assert (out / "onnx-mixed.onnx").read_bytes() == files[2].read_bytes()
-    none, few, most = (set(p.kept) for p in labelled().found.points)
+    none, few, most = (set(p.kept) for p in labelled().result.points)
     assert none < few < most < {"conv2d", "conv2d_1", "conv2d_2", "add", "mean", "linear"}
 
 
 def test_a_points_time_is_the_measurers() -> None:
     """Int8's too; what is emitted was timed here."""
-    assert [p.p50_ms for p in labelled().found.points] == [7.0, 7.0, 7.0]
-    assert labelled().found.latencies["onnx-mixed"].p50_ms < 1
+    assert [p.p50_ms for p in labelled().result.points] == [7.0, 7.0, 7.0]
+    assert labelled().result.latencies["onnx-mixed"].p50_ms < 1
 
 
 def test_nothing_answers_twice() -> None:
     """float32 once for all, each artifact once; the accuracy stage takes what the search found."""
     counts = [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")]
     assert counts == [1, 3]
-    context, source, labels, found = labelled()
+    context, source, labels, result = labelled()
     _, extras = accuracy.accurate(
-        context, source, found.built, found.checked, labels, found.answers, (), results.Extras()
+        context, source, result.built, result.checked, labels, result.answers, (), results.Extras()
     )
     assert [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")] == counts
     assert extras.evaluation is not None
@@ -214,4 +214,4 @@ def test_nothing_answers_twice() -> None:
     with np.load(context.folders.out / PREDICTIONS) as kept:
         assert set(kept) == {"labels", "float32", "onnx-int8", "onnx-mixed"}
         wrong = (kept["onnx-mixed"][:, 0] != noise()[1]).mean()
-    assert 100 * wrong == pytest.approx(found.points[-1].drop)
+    assert 100 * wrong == pytest.approx(result.points[-1].drop)

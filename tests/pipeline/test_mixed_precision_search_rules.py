@@ -16,7 +16,7 @@ from exporter.formats import VARIANTS
 from exporter.pipeline import candidates, mixed_precision_search, predictions, results
 from exporter.pipeline.candidates import Candidate, good_enough
 from exporter.pipeline.context import Event
-from exporter.pipeline.mixed_precision_search import Found, promising
+from exporter.pipeline.mixed_precision_search import SearchResult, promising
 from exporter.pipeline.results import CheckedArtifact, Ranked
 from exporter.quantize.search import Mix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
@@ -40,7 +40,7 @@ def candidate(
     milliseconds: float,
     request: Request,
 ) -> Candidate:
-    """With a file for each of the formats asked for that says where it comes from."""
+    """Make a candidate with a file for each format, which says where it comes from."""
     folder.mkdir()
     built, points = [], []
     for name, sqnr_db, drop in zip(NAMES, decibels, drops, strict=True):
@@ -63,7 +63,7 @@ def verdict(sqnr_db: float, agreement: float | None = 1.0, status: Any = "passed
 
 
 def both(value: float | Pair | None) -> Pair:
-    """Of the two formats; the same where there is one."""
+    """The values of the two formats; a single value stands for both."""
     return value if isinstance(value, tuple) else (value, value)
 
 
@@ -91,7 +91,7 @@ class Search:
             before(number)
             self.made.append(kept)
             self.asked.append(tuple(variant.name for variant in variants))
-            found = candidate(
+            result = candidate(
                 self.context.folders.work / f"{number}",
                 self.asked[-1],
                 both(decibels[number]),
@@ -100,20 +100,20 @@ class Search:
                 times[number],
                 self.context.request,
             )
-            return replace(found, kept=kept, points=tuple(replace(p, kept=kept) for p in found.points))
+            return replace(result, kept=kept, points=tuple(replace(p, kept=kept) for p in result.points))
 
         patch.setattr(candidates, "make", make)
         patch.setattr(candidates, "mixes", lambda *_: MIXES)
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         return mixed_precision_search.search(self.context, SOURCE, [], {}, {})
 
     def emitted(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in sorted(self.context.folders.out.iterdir())}
 
 
-def chosen(found: Found) -> set[tuple[str, ...]]:
-    return {point.kept for point in found.points if point.chosen}
+def chosen(result: SearchResult) -> set[tuple[str, ...]]:
+    return {point.kept for point in result.points if point.chosen}
 
 
 def test_the_first_that_is_good_enough_is_kept_where_the_next_is_slower(
@@ -121,10 +121,10 @@ def test_the_first_that_is_good_enough_is_kept_where_the_next_is_slower(
 ) -> None:
     """In order, the fewest operators first; more decibels are worth nothing, and there is no third try."""
     search = Search(tmp_path, monkeypatch, [25.0, 30.0, 40.0])
-    found = search.run()
+    result = search.run()
     assert search.made == [("a",), ("a", "b")]
-    assert chosen(found) == {("a",)}
-    assert found.warnings == ()
+    assert chosen(result) == {("a",)}
+    assert result.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_it_goes_on_while_they_get_faster(
     kept: tuple[str, ...],
     made: int,
 ) -> None:
-    """Of those that are good enough the fastest, as measured, is emitted."""
+    """The fastest of those that are good enough, as measured, is emitted."""
     search = Search(tmp_path, monkeypatch, decibels, times=times)
     assert chosen(search.run()) == {kept}
     assert len(search.made) == made
@@ -155,9 +155,9 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
 ) -> None:
     """What one has is not made again while the other is looked for; files and answers are its own."""
     search = Search(tmp_path, monkeypatch, [(23.0, 30.0), (23.5, 50.0), (24.0, 50.0)])
-    found = search.run()
+    result = search.run()
     assert search.asked == [NAMES, NAMES, NAMES[:1]]
-    assert [(point.variant, len(point.kept)) for point in found.points if point.chosen] == [
+    assert [(point.variant, len(point.kept)) for point in result.points if point.chosen] == [
         (NAMES[1], 1),
         (NAMES[0], 3),
     ]
@@ -167,11 +167,11 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
         "onnx-mixed.lowering.npz": "lowering of 0",
         "onnx-mixed.onnx": "onnx-mixed of 0",
     }
-    assert {name: row.rows for name, row in found.answers.found.items()} == {
+    assert {name: row.rows for name, row in result.answers.ranked.items()} == {
         NAMES[0]: ((2,),),
         NAMES[1]: ((0,),),
     }
-    assert found.warnings == ()
+    assert result.warnings == ()
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -183,8 +183,8 @@ def test_what_could_not_be_made_or_timed_is_looked_for_further(
     make = candidates.make
 
     def incomplete(*arguments: Any) -> Candidate:
-        found = make(*arguments)
-        return replace(found, points=found.points[:left]) if arguments[-1] == 0 else found
+        result = make(*arguments)
+        return replace(result, points=result.points[:left]) if arguments[-1] == 0 else result
 
     monkeypatch.setattr(candidates, "make", incomplete)
     assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
@@ -200,25 +200,25 @@ def test_what_failed_is_not_chosen_for_its_decibels(tmp_path: Path, monkeypatch:
 def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its artifacts and what its program computes, of no other candidate; all that is known of it is kept."""
     search = Search(tmp_path, monkeypatch, [20.0, 25.0, 40.0])
-    found = search.run()
+    result = search.run()
     assert search.emitted() == {
         "executorch-xnnpack-mixed.lowering.npz": "lowering of 1",
         "executorch-xnnpack-mixed.pte": "executorch-xnnpack-mixed of 1",
         "onnx-mixed.lowering.npz": "lowering of 1",
         "onnx-mixed.onnx": "onnx-mixed of 1",
     }
-    assert [item.variant.name for item in found.built] == [*NAMES]
-    assert set(found.checked) == set(found.latencies) == set(NAMES)
-    assert {row.rows for row in found.answers.found.values()} == {((1,),)}
+    assert [item.variant.name for item in result.built] == [*NAMES]
+    assert set(result.checked) == set(result.latencies) == set(NAMES)
+    assert {row.rows for row in result.answers.ranked.values()} == {((1,),)}
 
 
 def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each runtime, wherever it comes in the order; a warning says what it reaches."""
+    """The best of each runtime is emitted, wherever it is in the order; a warning says what it reaches."""
     search = Search(tmp_path, monkeypatch, [(23.1, 20.0), (23.5, 23.0), (23.2, 22.0)])
-    found = search.run()
+    result = search.run()
     assert search.made == [mix.kept for mix in MIXES]
-    assert chosen(found) == {("a", "b")}
-    first, second = found.warnings
+    assert chosen(result) == {("a", "b")}
+    first, second = result.warnings
     assert "did not reach 24 dB and the agreement limit for executorch-xnnpack-mixed:" in first
     assert second.endswith("keeps 2 operators in float and reaches 23.0 dB, 100.0% agreement.")
 
@@ -226,9 +226,9 @@ def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest
 def test_what_loses_too_much_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is exact enough, but the second is the first that keeps enough labels."""
     search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], [2.5, 1.0, 0.0], evaluation=DATA, max_drop=1.0)
-    found = search.run()
-    assert chosen(found) == {("a", "b")}
-    assert found.warnings == ()
+    result = search.run()
+    assert chosen(result) == {("a", "b")}
+    assert result.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -248,10 +248,10 @@ def test_of_those_that_lose_too_much_the_one_that_loses_least_is_kept(
 ) -> None:
     """Whatever its decibels: what loses too much is not shipped. No answer is worst."""
     search = Search(tmp_path, monkeypatch, [30.0, 29.0, 40.0], drops, evaluation=DATA, max_drop=1.0)
-    found = search.run()
-    assert chosen(found) == {kept}
-    assert "24 dB and the agreement limit with at most 1 points of top-1 lost for " in found.warnings[0]
-    assert says in found.warnings[0]
+    result = search.run()
+    assert chosen(result) == {kept}
+    assert "24 dB and the agreement limit with at most 1 points of top-1 lost for " in result.warnings[0]
+    assert says in result.warnings[0]
 
 
 def test_no_candidate_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,23 +263,23 @@ def test_no_candidate_starts_after_the_time_limit(tmp_path: Path, monkeypatch: p
 
     search = Search(tmp_path, monkeypatch, [20.0, 21.0, 40.0], before=take, time_limit_s=600.0)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    found = search.run()
+    result = search.run()
     assert search.made == [("a",), ("a", "b")]
-    assert chosen(found) == {("a", "b")}
-    assert found.warnings[0].endswith("It ended early: its time was over (--time-limit).")
+    assert chosen(result) == {("a", "b")}
+    assert result.warnings[0].endswith("It ended early: its time was over (--time-limit).")
 
 
 def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the two that were finished the first is better."""
+    """An interrupted search emits the better of the two that were finished."""
 
     def interrupt(number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
 
     search = Search(tmp_path, monkeypatch, [23.0, 22.0, 40.0], before=interrupt)
-    found = search.run()
-    assert chosen(found) == {("a",)}
-    assert all(words.endswith("It ended early: it was interrupted.") for words in found.warnings)
+    result = search.run()
+    assert chosen(result) == {("a",)}
+    assert all(words.endswith("It ended early: it was interrupted.") for words in result.warnings)
     assert search.emitted()["onnx-mixed.onnx"] == "onnx-mixed of 0"
 
 
@@ -305,40 +305,40 @@ def test_without_candidates_nothing_is_emitted_and_the_export_goes_on(
     """A warning for each artifact that is not there says why."""
     search = Search(tmp_path, monkeypatch, [])
     monkeypatch.setattr(candidates, "mixes", mixes)
-    found = search.run()
-    assert (found.built, found.points, search.emitted()) == ((), (), {})
-    assert found.warnings == tuple(f"The search found no {name} artifact: {why}" for name in NAMES)
+    result = search.run()
+    assert (result.built, result.points, search.emitted()) == ((), (), {})
+    assert result.warnings == tuple(f"The search found no {name} artifact: {why}" for name in NAMES)
 
 
 @pytest.mark.parametrize(("sqnr_db", "asked"), [(23.9, NAMES), (24.0, NAMES[:1])])
 def test_nothing_is_looked_for_where_int8_is_good_enough(
     sqnr_db: float, asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the other runtime alone; the warning says that there is no mixed artifact, and how to have one."""
+    """Only the other runtime gets candidates; a warning says why there is no mixed artifact."""
     search = Search(tmp_path, monkeypatch, [30.0, 30.0])
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
     checked = {"onnx-int8": CheckedArtifact(None, verdict(sqnr_db))}
     latencies = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
     built = [results.Built(VARIANTS["onnx-int8"], "onnx-int8")]
-    found = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
+    result = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
     assert search.asked[0] == asked
     said = "onnx-int8 reaches 24 dB and the agreement limit as it is: nothing needs to stay in float"
-    assert [said in words for words in found.warnings] == [True] * (len(NAMES) - len(asked))
+    assert [said in words for words in result.warnings] == [True] * (len(NAMES) - len(asked))
 
 
 def test_int8_is_timed_by_who_times_the_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a front would have times of two machines."""
+    """The int8 points are timed by the measurer too: a front must not mix times of two machines."""
     search = Search(tmp_path, monkeypatch, [30.0, 30.0])
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
     checked = {"onnx-int8": CheckedArtifact(None, verdict(20.0))}
     built = [results.Built(VARIANTS["onnx-int8"], "onnx-int8")]
     here = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
     monkeypatch.setattr(mixed_precision_search, "host_latency", lambda *_: Latency(5.0, 5.0, 20, 1))
-    found = mixed_precision_search.search(
+    result = mixed_precision_search.search(
         search.context, SOURCE, built, checked, here, measure=lambda *_: Latency(7.0, 7.0, 20, 1)
     )
-    assert found.points[0].p50_ms == 7.0
-    assert {latency.p50_ms for latency in found.latencies.values()} == {5.0}  # of what is emitted, here
+    assert result.points[0].p50_ms == 7.0
+    assert {latency.p50_ms for latency in result.latencies.values()} == {5.0}  # of what is emitted, here
 
 
 def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,9 +350,9 @@ def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     built = [results.Built(VARIANTS[name], name) for name in names]
     checked = {name: CheckedArtifact(None, verdict(21.0, agreement=0.97)) for name in names}
     latencies = {name: Latency(3.0, 4.0, 20, 1) for name in names if name != "executorch-xnnpack-int8"}
-    found = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
-    assert found.points[0] == MixedPoint("onnx-int8", (), 21.0, 0.97, 3.0, len("onnx-int8"), False)
-    assert [point.variant for point in found.points[1:]] == [*NAMES]
+    result = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
+    assert result.points[0] == MixedPoint("onnx-int8", (), 21.0, 0.97, 3.0, len("onnx-int8"), False)
+    assert [point.variant for point in result.points[1:]] == [*NAMES]
 
 
 def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("found", "drop", "good"),
+    ("result", "drop", "good"),
     [
         (verdict(24.0), 1.0, True),
         (verdict(23.9), 0.0, False),
@@ -382,10 +382,10 @@ def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.Mon
         (verdict(30.0), None, False),
     ],
 )
-def test_every_limit_must_be_met(found: Verdict, drop: float | None, good: bool) -> None:
+def test_every_limit_must_be_met(result: Verdict, drop: float | None, good: bool) -> None:
     """Decibels, agreement, the verdict itself, and with labelled samples what may be lost."""
     labelled = Request(Path("net.ckpt"), evaluation=DATA, max_drop=1.0)
-    assert good_enough(labelled, found, drop) is good
+    assert good_enough(labelled, result, drop) is good
 
 
 @pytest.mark.parametrize("drop", [None, 50.0])
@@ -398,7 +398,7 @@ def test_without_labelled_samples_nothing_can_be_lost(drop: float | None) -> Non
     ("int8_db", "first"), [(22.5, 0), (22.4, 1), (21.5, 1), (21.4, 2), (20.5, 2), (10.0, 2), (None, 0)]
 )
 def test_what_cannot_reach_the_limit_is_not_made(int8_db: float | None, first: int) -> None:
-    """With half a decibel to spare, by int8's worse format; the last one is made even if none can."""
+    """Mixes that miss the limit by over half a decibel are left out; the last is always made."""
     worse = [] if int8_db is None else [MixedPoint("onnx-int8", (), int8_db, 1.0, 2.0, 9, False)]
     better = [MixedPoint("executorch-xnnpack-int8", (), 23.9, 1.0, 2.0, 9, False)] if worse else []
     assert promising(MIXES, [*better, *worse], 24.0) == MIXES[first:]

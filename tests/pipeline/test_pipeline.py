@@ -56,7 +56,7 @@ class TestAFullExport:
     pytestmark = whole
 
     def test_what_can_run_here_passed(self, net: str) -> None:
-        """And what cannot is not_run, never passed, with the reason."""
+        """An artifact that cannot run here is not_run with the reason, never passed."""
         report = exports.exported(net)[1]
         assert set(statuses(report)) == {v.name for v in plan(get("snapdragon865"))}
         for name, status in statuses(report).items():
@@ -102,10 +102,10 @@ class TestAFullExport:
     def test_out_holds_what_the_manifest_says(self, net: str) -> None:
         """Artifacts, evidence, report and log; nothing else."""
         out, report = exports.exported(net)
-        found = manifest.load(out / "manifest.json")
-        files = {a.file for a in found.artifacts} | {e.file for e in found.evidence.files}
+        written = manifest.load(out / "manifest.json")
+        files = {a.file for a in written.artifacts} | {e.file for e in written.evidence.files}
         assert {p.name for p in out.iterdir()} == files | {"manifest.json", "report.html", "export.log"}
-        assert found.selected == report.selected
+        assert written.selected == report.selected
         assert (out / "report.html").read_text().startswith("<!doctype html>")
 
     def test_nothing_is_left_beside_out(self, net: str) -> None:
@@ -187,7 +187,7 @@ class TestTheCache:
     def test_the_second_run_starts_no_worker(
         self, squeezenet: tuple[Path, dict[str, Any], Report], jobs: Spy, tmp_path: Path
     ) -> None:
-        """And says the same: artifacts, figures and choice."""
+        """A second run gives the same artifacts, figures and choice."""
         checkpoint, options, first = squeezenet
         jobs.allowed = False
         second = export(checkpoint, out=tmp_path / "out", **options)
@@ -292,7 +292,7 @@ class TestTheCache:
         assert unclocked(second) == unclocked(first)
 
     def test_another_format_later_says_all_that_was_noted(self, kept: Path, tmp_path: Path) -> None:
-        """Of the reference too, which is not made again; this one cannot be float64."""
+        """Notes of the reference, which is not made again, are repeated; this one cannot be float64."""
         program = torch.export.export(odd_nets.Single().eval(), (torch.ones(1, 8),))
         torch.export.save(program, tmp_path / "net.pt2")
         np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
@@ -361,9 +361,9 @@ class TestOneFailure:
             "--calibration", options["calibration"], "--no-cache", "-o", tmp_path / "out", "--search",
         )  # fmt: skip
         assert code == 0, capsys.readouterr().err
-        found = manifest.load(tmp_path / "out" / "manifest.json")
-        assert found.selected == "torchscript-lite-fp32"
-        rows = {a.name: a for a in found.artifacts}
+        written = manifest.load(tmp_path / "out" / "manifest.json")
+        assert written.selected == "torchscript-lite-fp32"
+        rows = {a.name: a for a in written.artifacts}
         passed = rows.pop("torchscript-lite-fp32")
         assert passed.status == "passed"
         assert any("script" in note.lower() for note in passed.notes)
@@ -372,7 +372,7 @@ class TestOneFailure:
             assert "data-dependent" in str(artifact.reason)
             assert "odd_nets.py:" in str(artifact.source_line)
         assert len(rows) == len(plan(get("snapdragon865"))) - 1
-        unfound = [words for words in found.warnings if words.startswith("The search found no ")]
+        unfound = [words for words in written.warnings if words.startswith("The search found no ")]
         assert len(unfound) == 2
         assert all("data-dependent" in words for words in unfound)
 
@@ -434,9 +434,9 @@ class TestOneFailure:
             "-o", tmp_path / "out",
         )  # fmt: skip
         assert code == 6
-        found = manifest.load(tmp_path / "out" / "manifest.json")
-        assert (found.selected, found.verdict.numerics) == (None, "not_run")
-        (artifact,) = found.artifacts
+        written = manifest.load(tmp_path / "out" / "manifest.json")
+        assert (written.selected, written.verdict.numerics) == (None, "not_run")
+        (artifact,) = written.artifacts
         assert artifact.status == "not_run"
         assert "--no-verify" in str(artifact.reason)
         assert artifact.file is not None
@@ -459,7 +459,7 @@ def test_modules_may_be_numbered(tmp_path: Path) -> None:
 
 
 class TestSyntheticCalibration:
-    """Without real inputs int8 is made, marked, warned about, and not chosen."""
+    """An int8 artifact without real inputs is made, marked, warned about, and not chosen."""
 
     pytestmark = slow
 
@@ -468,9 +468,9 @@ class TestSyntheticCalibration:
         options = exports.options("cnn") | {"target": "snapdragon865", "formats": ("onnx-int8",)}
         del options["calibration"]
         report = export(exports.checkpoint("cnn"), out=tmp_path / "out", **options)
-        found = manifest.load(tmp_path / "out" / "manifest.json")
-        assert (found.calibration.kind, found.evidence.kind) == ("synthetic", "synthetic")
-        assert any("synthetic" in warning for warning in found.warnings)
+        written = manifest.load(tmp_path / "out" / "manifest.json")
+        assert (written.calibration.kind, written.evidence.kind) == ("synthetic", "synthetic")
+        assert any("synthetic" in warning for warning in written.warnings)
         assert row(report, "onnx-int8").status == "passed", row(report, "onnx-int8").reason
         assert report.selected is None
         assert "--allow-synthetic" in report.selection_reason
@@ -492,7 +492,7 @@ def test_the_api_works_from_a_plain_script(tmp_path: Path) -> None:
         "print(report.selected)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "script.py"],
         cwd=tmp_path,
         env=environment,
@@ -500,7 +500,7 @@ def test_the_api_works_from_a_plain_script(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert found.stdout.split() == ["started", "onnx-fp32"], found.stderr
+    assert process.stdout.split() == ["started", "onnx-fp32"], process.stderr
     manifest.load(tmp_path / "out" / "manifest.json")
 
 

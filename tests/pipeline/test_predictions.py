@@ -23,7 +23,7 @@ LABELS = Labels("arrays", 3, (0, 1, 2, 1), ())
 
 
 class Run:
-    """Of two artifacts, of which ONNX's fails, and what was run."""
+    """A run with two artifacts, of which ONNX's fails, that records the jobs."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, floats: Ranked | Exception = FLOATS) -> None:
         self.ran: list[str] = []
@@ -49,13 +49,13 @@ class Run:
         patch.setattr(predictions, "predict_float", predict_float)
         patch.setattr(predictions, "predict_artifact", predict_artifact)
 
-    def answer(self, *names: str, known: Answers | None = None) -> Answers:
+    def answer(self, *names: str, existing: Answers | None = None) -> Answers:
         out = self.context.folders.out
         for name in names:
             (out / name).touch()
         built = [results.Built(VARIANTS[name], name) for name in names]
         return predictions.answer(
-            self.context, self.source, LABELS, out, built, self.context.run, known or Answers()
+            self.context, self.source, LABELS, out, built, self.context.run, existing or Answers()
         )
 
 
@@ -63,17 +63,17 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
     """float32, artifacts that answered, and one that could not: it says why in both."""
     run = Run(tmp_path, monkeypatch)
     first = run.answer("onnx-int8")
-    again = run.answer("onnx-int8", "executorch-xnnpack-int8", known=first)
+    again = run.answer("onnx-int8", "executorch-xnnpack-int8", existing=first)
     assert run.ran == [predictions.FLOAT, "onnx-int8", "executorch-xnnpack-int8"]
-    assert set(again.found) == {predictions.FLOAT, "executorch-xnnpack-int8"}
+    assert set(again.ranked) == {predictions.FLOAT, "executorch-xnnpack-int8"}
     assert again.failures == first.failures
     assert first.failures == {"onnx-int8": "It does not run on the labelled samples: no such kernel"}
 
 
 def test_a_drop_is_counted_against_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lost two of four and gained one: 25 points. What gave no answers has no drop."""
-    found = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
-    assert predictions.drops(LABELS, found) == {"executorch-xnnpack-int8": 25.0}
+    answers = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
+    assert predictions.drops(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
 
 
 @pytest.mark.parametrize(

@@ -207,22 +207,22 @@ def import_everything() -> list[str]:
     """Import the frameworks, and try what they would like to have beside them."""
     import importlib
 
-    found = []
+    places = []
     for name in STRAY:
         try:
-            found.append(str(importlib.import_module(name).__file__))
+            places.append(str(importlib.import_module(name).__file__))
         except ImportError:
             continue
-    return found
+    return places
 
 
 def test_stray_modules_do_not_run_in_workers(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module in the current folder stands in for nothing, not even for a package that is missing."""
     monkeypatch.chdir(littered)
     monkeypatch.setattr("exporter.pipeline.workers.pool._idle", None)  # a server of its own
-    found = run(littered.parent, Job("a", import_everything), Rights(Confinement()))
-    assert found
-    assert not [place for place in found if place.startswith(str(littered))]
+    places = run(littered.parent, Job("a", import_everything), Rights(Confinement()))
+    assert places
+    assert not [place for place in places if place.startswith(str(littered))]
     assert not marks(littered)
 
 
@@ -254,7 +254,7 @@ def import_nets() -> str:
 
 
 def test_the_users_own_network_is_found_last(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `--arch` of one's own the folder is importable, and its other modules shadow nothing."""
+    """The folder is importable with one's own `--arch`, and its other modules shadow nothing."""
     (littered / "nets_of_mine.py").write_text("import json, numpy, torch\ndef make(): return 'made'\n")
     monkeypatch.chdir(littered)
     granted = Rights(Confinement(), own_code=True)

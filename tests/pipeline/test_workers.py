@@ -163,10 +163,10 @@ def mark_and_sleep(mark: Path) -> None:
 
 
 def servers() -> set[int]:
-    """Of this process, alive; other tests' may be kept warm."""
-    found = psutil.Process().children(recursive=True)
-    alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
-    return {one.pid for one in alive if "serve(" in str(one.cmdline())}
+    """Return the live servers of this process; other tests' may be kept warm."""
+    children = psutil.Process().children(recursive=True)
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return {child.pid for child in alive if "serve(" in str(child.cmdline())}
 
 
 @pytest.mark.parametrize("running", [0, 2])
@@ -250,7 +250,7 @@ def say_and_crash() -> None:
 
 
 def test_a_crash_names_the_last_error_that_was_printed(log: Path) -> None:
-    """And what was printed is in the log."""
+    """The error of a crash quotes the last error that was printed, and the output is in the log."""
     with Workers(1, log) as workers:
         (outcome,) = workers.run([Job("crash", say_and_crash)])
     assert "SIGSEGV" in str(outcome.error)

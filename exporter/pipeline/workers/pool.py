@@ -64,7 +64,7 @@ class Rights:
     """
 
     def request(self, log: Path, job: Job, scratch: Path) -> Request:
-        """The message that starts a job with these rights."""
+        """Return the message that starts a job with these rights."""
         confinement = self.confinement
         if confinement is not None and job.read_only:
             confinement = replace(
@@ -176,7 +176,7 @@ class _Queue:
         self.waiting = list(self.waiting)
 
     def take(self, warmed: set[str]) -> Job | None:
-        """The longest job whose modules this slot has already imported; failing that, the longest.
+        """Return the longest job whose modules this slot has already imported; failing that, the longest.
 
         Waits while all that is left comes after a job that is still running.
         """
@@ -191,7 +191,7 @@ class _Queue:
             return None
 
     def clear(self) -> None:
-        """Nothing more is to start."""
+        """Start nothing more."""
         with self._changed:
             self.waiting = []
             self._changed.notify_all()
@@ -225,7 +225,7 @@ class _Server:
         self.warmed.update(request.preload)
 
     def kill(self) -> None:
-        """Again and again if need be; the pipe stays open for the thread that reads from it."""
+        """Kill the process, as often as needed; the pipe stays open for the thread that reads from it."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -252,7 +252,7 @@ def kept_warm() -> Iterator[None]:
 
 
 def _server(log: Path) -> _Server:
-    """One that is idle, or a new one."""
+    """Return an idle server, or start one."""
     while _idle:
         server = _idle.pop()
         if server.process.poll() is None:
@@ -261,14 +261,14 @@ def _server(log: Path) -> _Server:
 
 
 def _value(answer: bytes, confined: bool) -> Any:
-    """The value or the error that a job's process answered."""
+    """Return the value or the error that a job's process answered."""
     if not confined:
         return pickle.loads(answer)
     try:
         # Whoever took over the confined process must not get out of the confinement by its answer.
         return answers.loads(answer)
     except Exception as error:
-        return WorkerError(f"The worker gave an answer that is none: {error!r}")
+        return WorkerError(f"The worker's answer is malformed: {error!r}")
 
 
 class _Slot:
@@ -333,7 +333,7 @@ class _Slot:
             server.kill()
 
     def _forget(self) -> None:
-        """Only with the lock: a descriptor closed twice may be somebody else's by then."""
+        """Close the pipe, with the lock held: a descriptor closed twice may be another's by then."""
         if self._server is not None:
             self._server.pipe.close()
         self._server = None

@@ -29,21 +29,21 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 LAST_BYTES = 1 << 14
-"""Of a crashed job's output, searched for what went wrong."""
+"""How much of a crashed job's output is searched for what went wrong."""
 ANSWER_BYTES = 1 << 30
 
 
 def import_path() -> tuple[str, ...]:
-    """Where this process imports from, without the entry that means the current folder."""
+    """Return where this process imports from, without the entry that means the current folder."""
     return tuple(filter(None, sys.path))
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent to a server: a job, and what its process is to have of the caller's."""
+    """A message to a server: a job, and what its process takes over from the caller."""
 
     log: Path
-    """Where everything that is printed meanwhile goes."""
+    """The file for everything that is printed meanwhile."""
     preload: tuple[str, ...]
     function: Callable[..., Any] | None = None
     """None: only the imports."""
@@ -71,7 +71,7 @@ class Request:
 
 
 def serve(descriptor: int) -> None:
-    """The server's loop: import what a job asks for, fork, let the child run the job, pass its answer on."""
+    """Serve jobs: import what a job needs, fork, let the child run the job, pass its answer on."""
     pipe = connection.Connection(descriptor)
     while True:
         try:
@@ -176,7 +176,7 @@ def _over_memory(confinement: Confinement | None) -> WorkerError:
 
 
 def _pickled_error(error: Exception) -> bytes:
-    """The error itself where it survives pickling, otherwise its text."""
+    """Pickle the error where it survives that, otherwise its text."""
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
@@ -192,6 +192,6 @@ def _death(status: int, confinement: Confinement | None, printed: str = "") -> W
         return WorkerError(
             "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
         )
-    what = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
+    end = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
     line = cause_in(printed, last=True)
-    return WorkerError(f"The worker crashed with {what}{f': {line}' if line else ''}.", "See export.log.")
+    return WorkerError(f"The worker crashed with {end}{f': {line}' if line else ''}.", "See export.log.")
