@@ -1,4 +1,4 @@
-"""Every way export-mobile refuses to go on, and the exit code of each.
+"""The errors by which export-mobile refuses to continue, and their exit codes.
 
 ExportError                       1  something unexpected; `--debug` shows where
 ├── UsageError                    2  the command line or an argument is wrong
@@ -39,7 +39,7 @@ MAX_LINES = 16
 
 
 def brief(text: str) -> str:
-    """The text as it may be printed: without control characters, and no longer than a screen."""
+    """Return a text as it may be printed: without control characters, and no longer than a screen."""
     clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in text.replace("\t", " "))
     lines = clean.splitlines()
     if len(lines) > MAX_LINES:
@@ -48,7 +48,7 @@ def brief(text: str) -> str:
 
 
 class ExportError(Exception):
-    """What was seen, and what to try: always one message a user can act on.
+    """A refusal: one message that says what was seen and what to try.
 
     Args:
         message: What was seen and what was expected instead.

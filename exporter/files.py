@@ -1,4 +1,4 @@
-"""The files of OUT: names, hashes, and which zip entries are safe to unpack."""
+"""Names and hashes the files of OUT, and tells which zip entries are safe to unpack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.records import Precision
 MANIFEST = "manifest.json"
 LOG = "export.log"
 DEVICE = "device"
-"""Folder of what devices said: raw samples, a file per artifact and device."""
+"""The folder of devices' results: raw samples, a file per artifact and device."""
 PAGE = "report.html"
 OUTPUTS = "outputs.npz"
 """Some output values of every artifact, for the page's histogram."""
@@ -36,7 +36,7 @@ def digest_file(path: Path) -> str:
 
 
 def digest_path(path: Path) -> str:
-    """sha256 of a file, or of a folder's sorted relative paths and contents (an .mlpackage)."""
+    """Return the sha256 of a file, or of a folder's sorted relative paths and contents (an .mlpackage)."""
     if path.is_file():
         return digest_file(path)
     total = hashlib.sha256()
@@ -57,7 +57,7 @@ def clean_log(path: Path) -> None:
 
 
 def size_bytes(path: Path) -> int:
-    """Size of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_size for file in files)
 
@@ -78,9 +78,9 @@ def simulation_file(precision: Precision) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of OUT aside and rename it: a reader sees the old one or the new one.
+    """Write a file of OUT under a temporary name and rename it: a reader sees the old one or the new one.
 
-    What a killed run left of an earlier attempt is removed.
+    Temporary files of killed runs are removed.
     """
     prefix = f".{path.name}.partial-"
     for left_over in held.abandoned(path.parent, prefix):
@@ -116,13 +116,13 @@ def inside(directory: Path, file: str) -> Path:
 
 
 def duplicates(entries: Sequence[zipfile.ZipInfo]) -> str:
-    """Why two entries are one on some file system; an empty string when none are."""
+    """Return why two entries are one on some file system; an empty string when none are."""
     names = {entry.filename.casefold() for entry in entries}
     return "" if len(names) == len(entries) else "The archive holds two records of one name"
 
 
 def expands(entries: Sequence[zipfile.ZipInfo], size_bytes: int, expansion: int, slack_bytes: int) -> str:
-    """Why unpacking would take more than the archive can hold; an empty string when it would not.
+    """Return why unpacking would take more than the archive can hold; an empty string when it would not.
 
     Args:
         entries: As the archive lists them.
@@ -143,7 +143,7 @@ def expands(entries: Sequence[zipfile.ZipInfo], size_bytes: int, expansion: int,
 
 
 def strange(entry: zipfile.ZipInfo) -> str:
-    """Why an entry must not become a file below a folder of ours; an empty string when it may."""
+    """Return why an entry must not become a file below a folder of ours; an empty string when it may."""
     name = entry.filename
     parts = name.removesuffix("/").split("/")
     if PurePosixPath(name).is_absolute() or any(part in {"", ".", ".."} for part in parts):

@@ -1,4 +1,4 @@
-"""Temporary files and folders that show whether the process that made them still runs.
+"""Makes temporary files and folders that show whether the process that made them still runs.
 
 The process holds a lock on them, and the kernel lets go of it however the process ends. Its number would not
 do: in a container every run has the same one. Where a file system has no locks, nothing counts as abandoned.
@@ -20,7 +20,7 @@ ATTEMPTS = 10
 
 @contextlib.contextmanager
 def folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder that is this process's until the block ends. Removing it is the caller's work.
+    """Make a new folder that is this process's until the block ends. Removing it is the caller's work.
 
     Args:
         parent: Where it is made.
@@ -57,7 +57,7 @@ def hold(file: int | IO[str]) -> None:
 
 
 def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
-    """Files and folders of that prefix whose process has ended; each is locked while it is yielded."""
+    """Yield the files and folders of that prefix whose process has ended; each is locked meanwhile."""
     try:
         paths = sorted(p for p in parent.iterdir() if p.name.startswith(prefix))
     except OSError:
@@ -79,7 +79,7 @@ def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """A folder in the system's place for temporary files, gone afterwards; takes away what killed runs left.
+    """Make a temporary folder, gone afterwards; remove those that killed runs left.
 
     Args:
         purpose: "verify": goes into the folder's name.

@@ -1,4 +1,4 @@
-"""OUT is made beside its place and renamed into it: nothing half-written looks whole, nothing is lost.
+"""Makes OUT next to its place and renames it into it: nothing half-written looks whole, nothing is lost.
 
 `.OUT.partial-*` holds `out` and `work` while a run works. To replace an earlier export, the finished files
 become `new` there, OUT becomes `earlier`, `new` becomes OUT, and only then the earlier export is deleted and
@@ -24,12 +24,12 @@ FORCE = "Give --force to replace an earlier export there, or another folder with
 NEW = "new"
 EARLIER = "earlier"
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
-"""What a rename onto a folder that holds files ends with."""
+"""Error numbers of a rename onto a folder that holds files."""
 
 
 @dataclass(frozen=True)
 class Staging:
-    """Folders of one run, beside OUT so that the last rename stays on one file system."""
+    """Folders of one run, next to OUT so that the last rename stays on one file system."""
 
     out: Path
     work: Path
@@ -38,7 +38,7 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Staging]:
-    """Folders to work in; they are gone afterwards, and only `publish` makes OUT.
+    """Make folders to work in; they are gone afterwards, and only `publish` makes OUT.
 
     When the run fails, the frameworks' log is kept as `<OUT>.export.log`; when it is interrupted, nothing is.
 
@@ -241,7 +241,7 @@ def recover(destination: Path) -> None:
 
 
 def _settle_quietly(root: Path, destination: Path) -> None:
-    """At the end of a run, whose own error must not be hidden; the next run tries again."""
+    """Settle at the end of a run, whose own error must not be hidden; the next run tries again."""
     with contextlib.suppress(OSError, OutputError):
         _settle(root, destination)
 
