@@ -106,7 +106,9 @@ def test_what_draws_is_refused_by_operator_and_line(case: str) -> None:
     assert int(rest.split()[0].rstrip(".")) in line_of(then)
 
 
-@pytest.mark.parametrize("draw", [torch.multinomial, torch.randint, torch.randperm], ids=str)
+@pytest.mark.parametrize(
+    "draw", [torch.multinomial, torch.randint, torch.randperm], ids=["multinomial", "randint", "randperm"]
+)
 def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
     """Draws without extremes to force are found by different seeds."""
     weights = {
