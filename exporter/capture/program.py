@@ -56,7 +56,7 @@ def capture(
     names = [spec.name for spec in model.inputs]
     outputs = call(module, tensors, model.architecture, names)
     named = _checked_outputs(model, outputs)
-    changed = state.changed_by_calls(fresh, (example, *others))
+    changed = _state(fresh, (example, *others), tensors)
     module = _adapted(fresh if changed else module, tensors, outputs)
     program, problem = _export(copied(module) if changed else module, tensors)
     randomness.check(fresh, tensors, program)
@@ -76,6 +76,19 @@ def capture(
         state=changed,
         variable=_variable(program, specs),
     )
+
+
+def _state(module: torch.nn.Module, samples: Sequence[Sample], tensors: Any) -> tuple[str, ...]:
+    """Name what a network carries from call to call; random outputs are told apart from such state.
+
+    Raises:
+        CaptureError: The network draws random numbers, or carries something that is not a tensor.
+    """
+    try:
+        return state.changed_by_calls(module, samples)
+    except CaptureError:
+        randomness.check(module, tensors)
+        raise
 
 
 def _adapted(module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Any) -> torch.nn.Module:
