@@ -56,8 +56,30 @@ def share_quantisation(module: fx.GraphModule) -> int:
         for each in (node, *(user for user in node.users if user.target is DEQUANTIZE)):
             each.args = (each.args[0], *source.args[1:])
         changed += 1
+    for node in list(module.graph.nodes):
+        _close(module.graph, node)
     module.recompile()
     return changed
+
+
+def _close(graph: fx.Graph, node: fx.Node) -> None:
+    """Quantise moved values as their source before an operator that is not quantised reads them.
+
+    XNNPACK refuses a slice of quantised values whose output is float. No value changes: all of them are on
+    the source's grid.
+    """
+    source = _moved_from(node)
+    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_move(user)]
+    if source is None or not readers or not hasattr(node.meta.get("val"), "dtype"):
+        return
+    with graph.inserting_after(node):
+        quantised = graph.call_function(QUANTIZE, (node, *source.args[1:]))
+    with graph.inserting_after(quantised):
+        restored = graph.call_function(DEQUANTIZE, (quantised, *source.args[1:]))
+    quantised.meta = {**node.meta, "val": node.meta["val"].to(source.args[-1])}
+    restored.meta = dict(node.meta)
+    for reader in readers:
+        reader.replace_input_with(node, restored)
 
 
 def _moved_from(node: fx.Node) -> fx.Node | None:
