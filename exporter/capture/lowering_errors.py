@@ -55,7 +55,7 @@ def lowering_error(
     """
     if isinstance(error, LoweringError):
         return error
-    chain = list(_causes(error))
+    chain = list(causes(error))
     texts = [_COLOUR.sub("", str(e)) for e in chain]
     sources = [source_in_text(text) for text in reversed(texts)]
     sources += [source_in_traceback(e) for e in reversed(chain)]
@@ -95,11 +95,19 @@ def source_in_text(text: str) -> str | None:
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException, contexts: bool = False) -> Iterator[BaseException]:
+    """Yield an exception and its causes, each once: a framework that raises an old one again makes a circle.
+
+    Args:
+        error: The exception to start with.
+        contexts: Where an exception has no explicit cause, go on with the one that was being handled.
+    """
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         yield cause
-        cause = cause.__cause__
+        cause = cause.__cause__ or (cause.__context__ if contexts else None)
 
 
 def is_user_code(file: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeAlias
 
-from exporter.capture.lowering_errors import cause_in, lowering_error
+from exporter.capture.lowering_errors import cause_in, causes, lowering_error
 from exporter.errors import LoweringError
 
 Output: TypeAlias = "Callable[[], str]"
@@ -60,12 +60,11 @@ def _raise(original: Exception, line: str) -> NoReturn:
     raise LoweringError(f"{cause.cause}: {line}", cause.source) from original
 
 
-def _is_of_a_program(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, subprocess.CalledProcessError) or "returned non-zero" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _is_of_a_program(error: BaseException) -> bool:
+    return any(
+        isinstance(each, subprocess.CalledProcessError) or "returned non-zero" in str(each)
+        for each in causes(error, contexts=True)
+    )
 
 
 @contextmanager

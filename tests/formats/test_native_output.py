@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture.lowering_errors import cause_in
+from exporter.capture.lowering_errors import cause_in, lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.native_output import compiler_explained, explained
 from tests import proof
@@ -92,6 +92,18 @@ def test_only_a_programs_end_is_explained_by_its_output() -> None:
         compiler_explained(),
     ):
         subprocess.run(["sh", "-c", "printf err >&2; echo 'or: no such schema' >&2; exit 3"], check=True)
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_exceptions_that_cause_each_other_are_read_once(link: str) -> None:
+    """A framework that raises an old exception again, while handling what it caused, makes a circle."""
+    first, second = LoweringError("no such operator", "net.py:1"), RuntimeError("gave up")
+    setattr(first, link, second)
+    setattr(second, link, first)
+    with pytest.raises(LoweringError, match="no such operator"), compiler_explained():
+        raise first
+    expected = "no such operator" if link == "__cause__" else "gave up"
+    assert expected in lowering_error(second).cause
 
 
 class Does(nn.Module):
