@@ -72,17 +72,19 @@ def judge(
     tolerances = tied_within(evidence, limits)
     outputs = _untied(evidence.reference, outputs, tolerances)
     comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances)
+    edge_ordered = _untied_edges(evidence, edge_outputs, tolerances)
     applied = _applied(variant.precision, limits, evidence, program)
     observation = Observation(
         variant=variant,
         evidence=evidence,
         outputs=outputs,
         edge_outputs=edge_outputs,
+        edge_ordered=edge_ordered,
         lowering=program,
         simulation=simulation
         or (Simulation(program.outputs, {}, program.rounding_floor_db) if program else None),
         comparison=comparison,
-        edges=_compare_edges(evidence, edge_outputs, tolerances),
+        edges=_compare_edges(evidence, edge_ordered, tolerances),
         tied_within=tolerances,
         edge_limits=edges.fp32_limits(evidence, limits),
         against_program=compare(program.outputs, outputs) if program else None,
@@ -163,6 +165,19 @@ def _untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) ->
     return untie(reference, actual, tolerances) if same else actual
 
 
+def _untied_edges(evidence: Evidence, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+    """Put the rows of equal scores of each edge input, on its own, into the model's order."""
+    edges = [
+        _untied(_row(evidence.edge_reference, i), _row(actual, i), tolerances)
+        for i in range(len(evidence.edge_names))
+    ]
+    return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual
+
+
+def _row(stacks: Stacks, index: int) -> Stacks:
+    return tuple(stack[index : index + 1] for stack in stacks)
+
+
 def _compare_edges(
     evidence: Evidence, actual: Stacks, tolerances: tuple[float, ...]
 ) -> dict[str, Comparison]:
@@ -175,12 +190,8 @@ def _compare_edges(
 def _compare_edge(
     evidence: Evidence, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    def one_sample(stacks: Stacks) -> Stacks:
-        return tuple(stack[index : index + 1] for stack in stacks)
-
-    reference = one_sample(evidence.edge_reference)
-    outputs = _untied(reference, one_sample(actual), tolerances)
-    return compare(reference, outputs, one_sample(evidence.edge_unstable), tolerances)
+    reference, unstable = _row(evidence.edge_reference, index), _row(evidence.edge_unstable, index)
+    return compare(reference, _row(actual, index), unstable, tolerances)
 
 
 def _worst(edges: Mapping[str, Comparison]) -> Comparison | None:

@@ -21,6 +21,8 @@ class Observation:
     """The artifact's, stacked, on `evidence.inputs`."""
     edge_outputs: Stacks
     """The artifact's on `evidence.edge_inputs`."""
+    edge_ordered: Stacks
+    """The same, with rows of equal scores in the model's order."""
     lowering: Lowering | None
     """Its quantised program's own outputs, where it has one."""
     simulation: Simulation | None

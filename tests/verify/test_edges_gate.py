@@ -79,6 +79,22 @@ def test_nan_on_an_edge_counts_unless_the_model_gives_it_too(variant: Variant) -
     assert judged(variant, edge_evidence(wrong), REAL, edges=[wrong]).reason is None
 
 
+@pytest.mark.parametrize("variant", [FP32, FP16])
+def test_equal_scores_on_an_edge_may_come_in_any_order(variant: Variant) -> None:
+    """Rounded scores of a top-k: what belongs to equal ones may be swapped, to unequal ones not."""
+    scores: Array = np.tile([5.0, 4.0, 4.0, 1.0], (16, 1, 1)) + np.arange(16.0)[:, None, None]
+    scores = scores + RANDOM.normal(size=(16, 1, 1))
+    numbers = np.argsort(RANDOM.random((16, 1, 30)), axis=2)[..., :4]
+    boxes = RANDOM.uniform(1, 9, (16, 1, 4, 4))
+    references = evidence(
+        scores, numbers, boxes, edge_names=NAMES, edge_unstable=[np.zeros((4, 1, 4), bool)] * 3
+    )
+    for order, status in (([0, 2, 1, 3], "passed"), ([1, 0, 2, 3], "failed")):
+        edges = [scores[:4], numbers[:4, :, order], boxes[:4, :, order]]
+        verdict = judged(variant, references, scores, numbers, boxes, edges=edges)
+        assert verdict.status == status, verdict.reason
+
+
 def test_a_tied_class_number_on_a_flat_input_is_no_fault() -> None:
     """On zeros every place is as good as another; on the others the class must be the model's."""
     numbers = RANDOM.integers(0, 9, (16, 1))

@@ -66,7 +66,7 @@ def _turned(observation: Observation, index: int, name: str) -> str:
     evidence = observation.evidence
     reference, outputs, unstable = (
         tuple(stack[index : index + 1] for stack in stacks)
-        for stacks in (evidence.edge_reference, observation.edge_outputs, evidence.edge_unstable)
+        for stacks in (evidence.edge_reference, observation.edge_ordered, evidence.edge_unstable)
     )
     for choices in compare_choices(reference, outputs, unstable, observation.tied_within):
         if choices.different:
@@ -83,16 +83,15 @@ def _lossy_reason(observation: Observation, index: int, name: str) -> str:
     evidence, program = observation.evidence, observation.lowering
     if observation.precision == "fp16":
         expected: Sequence[Array] = [y[index] for y in evidence.edge_reference]
+        outputs = observation.edge_ordered
         real, least, usual = evidence.reference, HALF_MIN_DB, observation.limits["min_sqnr_db"]
     elif program and name in program.edges:
-        usual = observation.limits["lowering_min_sqnr_db"]
+        usual, outputs = observation.limits["lowering_min_sqnr_db"], observation.edge_outputs
         expected, real, least = program.edges[name], program.outputs, usual - SINGLE_DB
     else:
         return ""
     share = NOISE_FACTOR * 10 ** (-usual / 10)
-    for position, (whole, edge, stack) in enumerate(
-        zip(real, expected, observation.edge_outputs, strict=True)
-    ):
+    for position, (whole, edge, stack) in enumerate(zip(real, expected, outputs, strict=True)):
         if is_discrete(edge):
             continue
         signal, noise = _energy(edge), _energy(stack[index] - edge)

@@ -170,7 +170,7 @@ def _edge_reason(observation: Observation, allowed: float) -> str:
     for index, name in enumerate(observation.evidence.edge_names):
         row = slice(index, index + 1)
         expected = tuple(y[row] for y in observation.evidence.edge_reference)
-        actual = tuple(a[row] for a in observation.edge_outputs)
+        actual = tuple(a[row] for a in observation.edge_ordered)
         for output, y, s, a in _comparable(expected, simulation.edges.get(name, ()), actual):
             times = _rms(a - y) / max(_rms(s - y), 2 * SMALLEST * _rms(y))
             if times > allowed:
