@@ -33,7 +33,7 @@ class Fault:
     """The words that the reason must contain."""
     rehash: bool = True
     network: str = "cnn"
-    """Of `tests.nets`; the export that is damaged."""
+    """The network of `tests.nets` whose export is damaged."""
 
 
 def rehash(out: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_callers_generators_are_left_where_they_were() -> None:
 
 @pytest.mark.parametrize("draw", [functional.dropout, gumbel, from_numpy], ids=["dropout", "gumbel", "numpy"])
 def test_a_network_that_draws_is_not_taken_for_one_with_state(draw: Callable[[Tensor], Tensor]) -> None:
-    """With several samples, random outputs look like something that earlier calls change."""
+    """Random outputs of several samples look like something that earlier calls change."""
     model = Model(Does(draw).eval(), "net", (TensorSpec("x", (1, 4)),), None, 20)
     samples = [(np.full((1, 4), value, np.float32),) for value in (1.0, 2.0, 3.0)]
     with pytest.raises(CaptureError) as caught:

@@ -118,7 +118,7 @@ LIVE = (
 
 @pytest.mark.parametrize("name", LIVE)
 def test_the_attacks_are_live(tmp_path: Path, name: str) -> None:
-    """Without a confinement the same actions succeed for any user."""
+    """The same actions succeed for any user who is not confined."""
     (tmp_path / SECRET).write_text("secret")
     ATTACKS[name](tmp_path)
 
