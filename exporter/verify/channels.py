@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.groups import group_channels
+from exporter.verify.groups import group_channels, idle_channels
 from exporter.verify.reference_io import Stacks
 
 CONSTANT = 20.0
@@ -51,8 +51,12 @@ class Channels:
     @property
     def constant(self) -> Array:
         """Whether the reference does not move by more than rounding does."""
-        still: Array = self.movement <= np.maximum(CONSTANT * self.floor, CONSTANT_SHARE * self.scale) ** 2
-        return still
+        return _constant(self.movement, self.floor, self.scale)
+
+
+def _constant(movement: Array, floor: Array, scale: Array) -> Array:
+    still: Array = movement <= np.maximum(CONSTANT * floor, CONSTANT_SHARE * scale) ** 2
+    return still
 
 
 def measure(reference: Stacks, actual: Stacks, eager_errors: Stacks) -> Iterator[Channels]:
@@ -99,13 +103,17 @@ class _Elements:
     error: Array
     low: Array
     high: Array
+    zeros: Array
+    """The share of the samples at which the reference is exactly zero."""
     floor: Array
 
     @classmethod
     def of(cls, y: Array, a: Array, floors: Array) -> _Elements:
         """Sum over the samples one by one: large outputs are not copied as a whole."""
         start = y[0].astype(np.float64)
-        sums, squares, artifact_sums, artifact_squares, error = (np.zeros_like(start) for _ in range(5))
+        sums, squares, artifact_sums, artifact_squares, error, zeros = (
+            np.zeros_like(start) for _ in range(6)
+        )
         low, high = start.copy(), start.copy()
         for exact, computed in zip(y, a, strict=True):
             moved, artifact_moved = exact.astype(np.float64) - start, computed.astype(np.float64) - start
@@ -114,6 +122,7 @@ class _Elements:
             artifact_sums += artifact_moved
             artifact_squares += artifact_moved**2
             error += (artifact_moved - moved) ** 2
+            zeros += exact == 0
             low, high = np.minimum(low, exact), np.maximum(high, exact)
         n = len(y)
         return cls(
@@ -124,25 +133,28 @@ class _Elements:
             error / n,
             low,
             high,
+            zeros / n,
             floors.astype(np.float64),
         )
 
     def along(self, output: int, axis: int) -> Channels:
         """Average over every other axis."""
         rest = tuple(i for i in range(self.mean.ndim) if i != axis)
-        movement, means = self.movement.mean(rest), self.mean.mean(rest, keepdims=True)
-        variation = movement + ((self.mean - means) ** 2).mean(rest)
-        low, high = self.low.min(rest), self.high.max(rest)
+        movement, means = np.atleast_1d(self.movement.mean(rest)), self.mean.mean(rest, keepdims=True)
+        low, high = np.atleast_1d(self.low.min(rest)), np.atleast_1d(self.high.max(rest))
+        floor = np.atleast_1d(self.floor.max(rest))
+        zeros = np.atleast_1d(self.zeros.mean(rest))
+        constant = _constant(movement, floor, np.maximum(np.abs(low), np.abs(high)))
         return Channels(
             output=output,
             axis=axis,
             samples=self.samples,
-            variation=np.atleast_1d(variation),
-            movement=np.atleast_1d(movement),
+            variation=movement + ((self.mean - means) ** 2).mean(rest),
+            movement=movement,
             artifact_movement=np.atleast_1d(self.artifact_movement.mean(rest)),
             error=np.atleast_1d(self.error.mean(rest)),
-            low=np.atleast_1d(low),
-            high=np.atleast_1d(high),
-            floor=np.atleast_1d(self.floor.max(rest)),
-            groups=group_channels(np.atleast_1d(low), np.atleast_1d(high), self.samples),
+            low=low,
+            high=high,
+            floor=floor,
+            groups=group_channels(low, high, self.samples, idle_channels(low, zeros, constant)),
         )

@@ -53,10 +53,17 @@ def agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | Non
     """
     if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
         return None
-    rest = tuple(i for i in range(reference.ndim) if i != 2)
-    if len(np.unique(group_channels(reference.min(axis=rest), reference.max(axis=rest), len(reference)))) > 1:
+    if _holds_unlike_channels(reference):
         return None
     return float(np.mean([_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)]))
+
+
+def _holds_unlike_channels(reference: Array) -> bool:
+    """Return whether the third axis has several groups of channels; a few odd classes make no group."""
+    rest = tuple(i for i in range(reference.ndim) if i != 2)
+    low, high = reference.min(axis=rest), reference.max(axis=rest)
+    groups = group_channels(low, high, len(reference), idle=np.ones(len(low), bool))
+    return len(np.unique(groups)) > 1
 
 
 def _agreement(y: Array, a: Array, tied: float) -> float:

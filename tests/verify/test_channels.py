@@ -58,6 +58,70 @@ def test_a_logit_score_beside_boxes_is_seen_too() -> None:
     assert "out0[..., 4]" in str(verdict.reason)
 
 
+def few_beside_pixels(pixels: int, few: int, kind: str, samples: int = 32) -> Array:
+    """Coordinates of tens to hundreds of pixels, and after them a few channels of another kind."""
+    random = np.random.default_rng(11)
+    coordinates = random.uniform(0, 1, (samples, 1, pixels)) * random.uniform(30, 640, pixels)
+    normal = random.normal(size=(samples, 1, few))
+    others = {"sigmoid": 1 / (1 + np.exp(-3 * normal)), "logit": 0.5 * normal, "tanh": np.tanh(normal)}
+    others["hard sigmoid"] = np.clip(normal - 0.3, 0, 1)
+    return np.concatenate([coordinates, others[kind]], axis=2)
+
+
+FEW_BESIDE_PIXELS = [
+    (63, 1, "sigmoid"),
+    (40, 2, "sigmoid"),
+    (100, 4, "sigmoid"),
+    (99, 5, "sigmoid"),
+    (216, 1, "sigmoid"),
+    (20, 1, "logit"),
+    (24, 1, "logit"),
+    (990, 10, "logit"),
+    (132, 1, "tanh"),
+    (63, 1, "hard sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("pixels", "few", "kind"), FEW_BESIDE_PIXELS)
+@pytest.mark.parametrize("samples", [32, 64])
+def test_a_few_channels_are_not_excused_by_the_noise_of_many(
+    pixels: int, few: int, kind: str, samples: int
+) -> None:
+    """One presence score beside 63 coordinates: a step of 2.5 pixels leaves nothing of it."""
+    y = few_beside_pixels(pixels, few, kind, samples)
+    worst = judged(INT8, evidence(y), int8(y)).worst_channel
+    assert worst is not None
+    assert worst.fault
+    assert int(worst.channel[10:-1]) >= pixels
+
+
+@pytest.mark.parametrize(("pixels", "few", "kind"), FEW_BESIDE_PIXELS)
+def test_a_few_channels_with_a_range_of_their_own_pass(pixels: int, few: int, kind: str) -> None:
+    """The same output is right when 8 bits are spent on every channel."""
+    y = few_beside_pixels(pixels, few, kind)
+    assert judged(INT8, evidence(y), int8(y, axis=2)).reason is None
+
+
+@pytest.mark.parametrize("fires", [1, 3, 12])
+@pytest.mark.parametrize("units", [64, 1280])
+def test_a_unit_that_fires_a_few_times_is_no_fault_of_int8(units: int, fires: int) -> None:
+    """A ReLU's unit that is zero for most inputs, and weak otherwise, is the tail of the other units."""
+    random = np.random.default_rng(12)
+    y = np.maximum(random.normal(size=(32, 1, units)), 0) * random.uniform(1, 5, units)
+    y[:, :, :2] = 0
+    y[:fires, :, :2] = random.uniform(1e-3, 5e-3, (fires, 1, 2))
+    assert judged(INT8, evidence(y), int8(y)).reason is None
+
+
+def test_a_few_constants_share_the_noise_of_the_others() -> None:
+    """A class that never moves is rounded with the rest, and has no noise of its own to be measured by."""
+    y = classifier()
+    y[:, :, 3] = 0.01
+    a = int8(y)
+    assert np.abs(a[:, :, 3] - 0.01).max() > 2 / 127 * 0.01
+    assert judged(INT8, evidence(y), a).reason is None
+
+
 def test_interleaved_keypoints_keep_their_confidence() -> None:
     """x, y, confidence, x, y, confidence, …: the small ones lie anywhere."""
     random = np.random.default_rng(2)
@@ -227,7 +291,7 @@ def test_groups_are_found_by_range_or_as_probabilities() -> None:
     """Boxes and scores differ; a class that is rare in the photos stays with the other classes."""
     low = np.zeros(10)
     high = np.array([640, 600, 640, 500, 1.0, 0.9, 1e-4, 0.3, 0.01, 1.0])
-    groups = group_channels(low, high, 64)
+    groups = group_channels(low, high, 64, idle=np.zeros(10, bool))
     assert len(set(groups[:4])) == len(set(groups[4:])) == 1
     assert groups[0] != groups[4]
 
