@@ -259,6 +259,8 @@ class Structure:
         return small / total if total else 0.0
 
 
+INPUT_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
+"""What `--input-shape` can declare."""
 NARROW_DTYPES = frozenset({"int8", "uint8", "int4", "uint4", "int2", "uint2", "int1", "uint1"})
 
 

@@ -10,12 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from exporter.errors import UsageError
-from exporter.records import Limits, TensorSpec
+from exporter.records import INPUT_DTYPES, Limits, TensorSpec
 
 Choice = TypeVar("Choice", bound=str)
 
 SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
-DTYPES = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -93,7 +92,7 @@ def _shape(text: str) -> TensorSpec:
     if 0 in shape:
         raise UsageError(f"--input-shape is {text!r}: a size of 0 leaves nothing to compute.")
     dtype = match["dtype"] or "float32"
-    return TensorSpec(match["name"] or "", shape, one_of("--input-shape's dtype", dtype, DTYPES))
+    return TensorSpec(match["name"] or "", shape, one_of("--input-shape's dtype", dtype, INPUT_DTYPES))
 
 
 def limits(text: str) -> Limits:

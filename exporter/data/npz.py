@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter import array_file
 from exporter.errors import CalibrationError
-from exporter.records import Array, Sample, TensorSpec
+from exporter.records import INPUT_DTYPES, Array, Sample, TensorSpec
 
 HOW = "Write it with `numpy.savez(file, <input name>=array, …)`, first axis = samples."
 
@@ -102,16 +102,18 @@ def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
             HOW,
             code="EM-NPZ",
         )
-    typed = _typed(path, name, array, np.dtype(spec.dtype))
+    typed = _typed(path, name, array, spec)
     return [np.ascontiguousarray(row.reshape(spec.shape)) for row in typed]
 
 
-def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) -> Array:
+def _typed(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
+    wanted = np.dtype(spec.dtype)
     kinds = "iu" if wanted.kind in "iu" else wanted.kind
     if array.dtype.kind not in kinds:
-        hint = "Apply the model's preprocessing before saving." if wanted.kind == "f" else HOW
         raise CalibrationError(
-            f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.", hint, code="EM-NPZ"
+            f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.",
+            _declaration(spec, array.dtype),
+            code="EM-NPZ",
         )
     with np.errstate(over="ignore"):
         typed: Array = array.astype(wanted, copy=False)
@@ -124,3 +126,12 @@ def _typed(path: Path, name: str, array: Array, wanted: np.dtype[np.generic]) ->
             code="EM-NPZ",
         )
     return typed
+
+
+def _declaration(spec: TensorSpec, dtype: np.dtype[np.generic]) -> str:
+    """Return what to try when an array has another type than its input."""
+    convert = "apply the model's preprocessing" if spec.dtype == "float32" else f"convert it to {spec.dtype}"
+    if dtype.name not in INPUT_DTYPES:
+        return f"{convert.capitalize()} before saving."
+    option = f"--input-shape {spec.name}={'x'.join(map(str, spec.shape))}:{dtype}"
+    return f"If the model takes {dtype}, declare it: `{option}`. Else {convert} before saving."

@@ -486,6 +486,29 @@ def test_bad_arrays_say_what_was_seen(tmp_path: Path, case: str) -> None:
         data.load(tmp_path / "c.npz", PAIR, None)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "option"),
+    [(np.int64, "top=1x4:int64"), (np.bool_, "top=1x4:bool"), (np.uint8, "top=1x4:uint8")],
+)
+def test_an_array_of_another_type_names_the_option_that_declares_it(
+    tmp_path: Path, dtype: type[np.generic], option: str
+) -> None:
+    """A shape without a type is float32, which class numbers, lengths and masks are not."""
+    _with(top=np.zeros((6, 4), dtype))(tmp_path / "c.npz")
+    with pytest.raises(CalibrationError) as caught:
+        data.load(tmp_path / "c.npz", PAIR, None)
+    assert f"--input-shape {option}" in caught.value.hint
+    assert "preprocessing" in caught.value.hint
+
+
+def test_a_type_that_no_input_can_have_is_not_offered(tmp_path: Path) -> None:
+    """Nothing is advised that the option would refuse."""
+    _with(top=np.zeros((6, 4), np.int16))(tmp_path / "c.npz")
+    with pytest.raises(CalibrationError) as caught:
+        data.load(tmp_path / "c.npz", PAIR, None)
+    assert caught.value.hint == "Apply the model's preprocessing before saving."
+
+
 @pytest.mark.parametrize("cut", [0.05, 0.3, 0.6, 0.9, 0.99])
 def test_truncated_archives_are_refused(tmp_path: Path, cut: float) -> None:
     """A file that ends early is a CalibrationError, wherever it ends."""
