@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -29,8 +30,8 @@ def run_reference(
     """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
 
     Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
-    Edge inputs that the model refuses, or that give NaN or Inf, are left out; so are samples on which
-    float64 and float32 give outputs of different sizes.
+    Edge inputs that the model refuses, or that give NaN or Inf, are left out; so are samples and edge inputs
+    on which rounding alone decides how large an output is.
 
     Returns:
         The evidence, and notes on how the reference was made.
@@ -40,13 +41,17 @@ def run_reference(
     """
     exact, reason = _widest(captured, samples)
     single = _Network(captured, widen=False)
-    samples, expected, actual, unequal = _of_equal_sizes(
-        samples, exact.sequence(samples), single.sequence(samples)
-    )
+    whole, whole_single = exact.sequence(samples), single.sequence(samples)
     edge_expected, edge_actual, refused = _edges(exact, single, edges)
+    _check_ranks(captured, [*whole, *edge_expected.values()])
+    trials = _size_trials(captured, [*whole, *edge_expected.values()])
+    if trials:
+        edge_expected, edge_actual, refused = _edges(exact, single, edges, trials)
+    samples, expected, actual, unequal = _of_equal_sizes(
+        samples, whole, whole_single, [run for trial in trials for run in trial.sequences(samples)]
+    )
     usable = [edges[name] for name in edge_expected]
     edge_outputs = list(edge_expected.values())
-    _check_ranks(captured, [*expected, *edge_outputs])
     shapes = shapes_of(expected, always=bool(captured.variable))
     edge_shapes = shapes_of(edge_outputs, always=bool(shapes))
     largest = largest_shapes([*expected, *edge_outputs])
@@ -80,19 +85,34 @@ def run_reference(
 class _Network:
     """The captured network, which can start sequences of calls."""
 
-    def __init__(self, captured: Captured, widen: bool) -> None:
-        self.captured, self.widen = captured, widen
+    def __init__(self, captured: Captured, widen: bool, seed: int | None = None) -> None:
+        self.captured, self.widen, self.seed = captured, widen, seed
         self._names = [spec.name for spec in captured.inputs]
 
     def start(self) -> Runner:
         """Return a runner that starts with the checkpoint's state."""
         module = copied(self.captured.module)
+        if self.seed is not None:
+            return rounding.nudged(module, lambda network: runner(network, False, self._names), self.seed)
         return runner(module.double() if self.widen else module, self.widen, self._names)
 
     def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
         """Call the network on the samples, one after the other."""
         run = self.start()
         return [run(sample) for sample in samples]
+
+    def sequences(self, samples: Sequence[Sample]) -> list[list[Sample]]:
+        """Do the same; return nothing where the network refuses a changed sample."""
+        with contextlib.suppress(Exception):  # the model's own code may raise anything
+            return [self.sequence(samples)]
+        return []
+
+
+def _size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[_Network]:
+    """Return networks with other roundings, where the size of an output depends on the data."""
+    if not captured.variable and not shapes_of(outputs):
+        return []
+    return [_Network(captured, widen=False, seed=seed) for seed in range(rounding.SIZE_TRIALS)]
 
 
 def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tuple[str, ...]]:
@@ -112,51 +132,66 @@ def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tu
 
 
 def _edges(
-    exact: _Network, single: _Network, edges: Mapping[str, Sample]
+    exact: _Network, single: _Network, edges: Mapping[str, Sample], trials: Sequence[_Network] = ()
 ) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
     """Return the outputs on the edge inputs in float64 and float32, and a note on each omitted edge."""
     left = dict(edges)
     notes: list[str] = []
     while True:
         expected, actual, refused = {}, [], ""
-        run, run_single = exact.start(), single.start()
+        run, run_single, runs = exact.start(), single.start(), [trial.start() for trial in trials]
         for name, sample in left.items():
             try:
                 expected[name] = run(sample)
                 actual.append(run_single(sample))
                 reason = _unusable(expected[name], actual[-1])
+                if not _same_sizes(expected[name], actual[-1], *_outputs(runs, sample)):
+                    reason = "rounding alone decides the size of an output there"
             except CaptureError as error:
-                reason = f"it raises {first_line(error.__cause__ or error)}"
+                reason = f"on it the model itself fails (it raises {first_line(error.__cause__ or error)})"
             if reason:
                 refused = name
                 break
         if not refused:
             return expected, actual, tuple(notes)
         # From the start again: a call that failed may have changed a network's state.
-        notes.append(f"The edge input {refused!r} is left out: on it the model itself fails ({reason}).")
+        notes.append(f"The edge input {refused!r} is left out: {reason}.")
         del left[refused]
+
+
+def _outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:
+    """Yield the outputs of every runner that does not refuse the sample."""
+    for run in runs:
+        with contextlib.suppress(Exception):  # the model's own code may raise anything
+            yield run(sample)
+
+
+def _same_sizes(*outputs: Sample) -> bool:
+    return len({tuple(array.shape for array in each) for each in outputs}) == 1
 
 
 def _unusable(expected: Sample, actual: Sample) -> str:
     if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for o in (*expected, *actual)):
-        return "it gives NaN or Inf"
-    if [o.shape for o in expected] != [o.shape for o in actual]:
-        return "its outputs' sizes differ between float64 and float32"
-    floor = _floor([expected], [actual])
+        return "on it the model itself fails (it gives NaN or Inf)"
+    floor = _floor([expected], [actual]) if _same_sizes(expected, actual) else 0.0
     if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
-        return f"float32 is {floor:.1e} of the output's scale away from float64"
+        distance = f"float32 is {floor:.1e} of the output's scale away from float64"
+        return f"on it the model itself fails ({distance})"
     return ""
 
 
 def _of_equal_sizes(
-    samples: Sequence[Sample], expected: Sequence[Sample], actual: Sequence[Sample]
+    samples: Sequence[Sample],
+    expected: Sequence[Sample],
+    actual: Sequence[Sample],
+    trials: Sequence[Sequence[Sample]],
 ) -> tuple[list[Sample], list[Sample], list[Sample], tuple[str, ...]]:
     """Leave out samples where rounding alone decides how many rows an output has."""
     triples = list(zip(samples, expected, actual, strict=True))
-    equal = [t for t in triples if [o.shape for o in t[1]] == [o.shape for o in t[2]]]
+    equal = [t for i, t in enumerate(triples) if _same_sizes(*t[1:], *(trial[i] for trial in trials))]
     if not equal:
         raise CaptureError(
-            "In float64 and in float32 the model gives outputs of different sizes on every sample.",
+            "Rounding alone decides the size of an output on every sample.",
             "Nothing can be compared: export the network without its last selection.",
         )
     count = len(triples) - len(equal)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NUDGE = 1e-6
 """Relative change of weights and inputs: about ten roundings of float32, as in another runtime's sums."""
 TRIALS = 2
+SIZE_TRIALS = 5
+"""Trials of an output's size: one score at a threshold is as often above it as below."""
 
 
 def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: Sequence[Stacks]) -> Stacks:
@@ -68,6 +70,12 @@ def _nudged_run(
     samples: Sequence[Sample],
     seed: int,
 ) -> Stacks:
+    run = nudged(module, runner, seed)
+    return stack([run(sample) for sample in samples])
+
+
+def nudged(module: torch.nn.Module, runner: Callable[[torch.nn.Module], Runner], seed: int) -> Runner:
+    """Return a runner of a network whose weights, and the inputs it is given, are changed by `NUDGE`."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +84,7 @@ def _nudged_run(
             if tensor.is_floating_point():
                 tensor.mul_(1 + NUDGE * torch.randn(tensor.shape, generator=generator))
     run, random = runner(module), np.random.default_rng(seed)
-    return stack([run(tuple(_nudge(array, random) for array in sample)) for sample in samples])
+    return lambda sample: run(tuple(_nudge(array, random) for array in sample))
 
 
 def _nudge(array: Array, random: np.random.Generator) -> Array:

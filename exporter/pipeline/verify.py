@@ -132,7 +132,9 @@ class _Outputs:
         repeated = {i: run(samples[i]) for i in order if i < len(samples)}
         again = [repeated[i] for i in sorted(repeated)]
         stacked, problem = stack_like(given, evidence.reference, evidence.shapes, names)
-        edge_stack, edge_problem = stack_like(on_edges, evidence.edge_reference, evidence.edge_shapes, names)
+        edge_stack, edge_problem = stack_like(
+            on_edges, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
+        )
         shapes = tuple(sizes[: len(again)] for sizes in evidence.shapes)
         again_stack, again_problem = stack_like(again, evidence.reference, shapes, names)
         return cls(stacked, edge_stack, again_stack, problem or edge_problem or again_problem)

@@ -6,6 +6,7 @@ Stacks are arrays with one leading axis for the sample: an input of shape [1, 3,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,14 +67,19 @@ class Evidence:
     output_names: tuple[str, ...] = ()
 
     def output_name(self, index: int) -> str:
-        """Return an output's name; its number where names are not known."""
-        return self.output_names[index] if index < len(self.output_names) else f"output {index}"
+        """Return an output as a reason calls it: "output logits", or "output 1" without a name."""
+        return named_output(self.output_names[index] if index < len(self.output_names) else str(index))
 
     def samples(self) -> list[Sample]:
         return unstack(self.inputs)
 
     def edges(self) -> list[Sample]:
         return unstack(self.edge_inputs)
+
+
+def named_output(name: str) -> str:
+    """Return a name after the word "output", unless it is that word and a number: "output_1"."""
+    return name if re.match(r"output([_ ]?\d+)?(?!\w)", name) else f"output {name}"
 
 
 def stack(samples: Sequence[Sample]) -> Stacks:
@@ -111,7 +117,11 @@ def shapes_of(samples: Sequence[Sample], always: bool = False) -> Stacks:
 
 
 def stack_like(
-    outputs: Sequence[Sample], reference: Stacks, shapes: Stacks = (), names: Sequence[str] = ()
+    outputs: Sequence[Sample],
+    reference: Stacks,
+    shapes: Stacks = (),
+    names: Sequence[str] = (),
+    edges: Sequence[str] = (),
 ) -> tuple[Stacks, str]:
     """Stack an artifact's outputs as the reference is.
 
@@ -120,6 +130,7 @@ def stack_like(
         reference: What they will be compared with.
         shapes: `Evidence.shapes`, of as many calls.
         names: Of the outputs; their positions when empty.
+        edges: The calls' names, when they are edge inputs and not samples.
 
     Returns:
         The stacks, and a sentence when an output has another size than the model's; they are empty then.
@@ -133,8 +144,9 @@ def stack_like(
         for position, (name, array) in enumerate(zip(names, call, strict=True)):
             size = tuple(shapes[position][index]) if shapes else reference[position].shape[1:]
             if array.shape != size:
+                call_name = f"the edge input {edges[index]!r}" if edges else f"sample {index}"
                 return (), (
-                    f"Its output {name!r} has shape {list(array.shape)} on sample {index}, "
+                    f"Its {named_output(name)} has shape {list(array.shape)} on {call_name}, "
                     f"the model's has {[int(s) for s in size]}."
                 )
     largest = [whole.shape[1:] for whole in reference]

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.records import Array, WorstChannel
 from exporter.verify.channels import Channels, measure
-from exporter.verify.reference_io import Stacks
+from exporter.verify.reference_io import Stacks, named_output
 from exporter.verify.tolerance import Tolerance, allowed, dead
 
 FEW_VALUES = 16
@@ -118,7 +118,7 @@ def _fault(figure: WorstChannel, place: _Place, y: Array, a: Array) -> str:
     size = place.channels.error.size
     others = f" ({place.wrong} of {size} such channels are wrong)" if place.wrong > 1 else ""
     where = f"{figure.channel}, class '{figure.label}'," if figure.label else figure.channel
-    return f"Its output {where} {_description(figure, place, y, a)}{others}."
+    return f"Its {named_output(where)} {_description(figure, place, y, a)}{others}."
 
 
 def _description(figure: WorstChannel, place: _Place, y: Array, a: Array) -> str:

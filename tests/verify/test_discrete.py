@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,29 @@ def test_one_wrong_class_fails_in_float32() -> None:
     reason = str(judged(FP32, evidence(y, names=["classes"]), a).reason)
     assert "Its output classes differs in 1 of 2048 values (input 2: " in reason
     assert "dB" not in reason
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["classes"], "Its output classes differs"),
+        (["output_0"], "Its output_0 differs"),
+        (["output"], "Its output differs"),
+        (["outputs_of_head"], "Its output outputs_of_head differs"),
+        (None, "Its output 0 differs"),
+    ],
+)
+def test_a_reason_names_an_output_once(names: list[str] | None, words: str) -> None:
+    """An output without a name of its own is called by its number; no word is doubled."""
+    y = class_map()
+    references = replace(evidence(y), output_names=tuple(names or ()))
+    assert words in str(judged(FP32, references, (y + 1) % 4).reason)
+    references = replace(evidence(y.astype(float)), output_names=tuple(names or ()))
+    a = y.astype(float)
+    a[..., 1] += 1
+    reason = str(judged(FP32, references, a).reason)
+    assert not re.search(r"output output(?!s)", reason)
+    assert words.removesuffix(" differs") in reason or names is None
 
 
 @pytest.mark.parametrize("variant", [FP16, INT8])

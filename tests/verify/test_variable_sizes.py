@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exporter.capture.reference import run_reference
 from exporter.errors import CaptureError, LoweringError
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import build
@@ -69,9 +71,50 @@ def test_another_number_of_rows_fails_by_name(tmp_path: Path) -> None:
     stacked, problem = stack_like(given, evidence.reference, evidence.shapes, ["kept", "y"])
     assert stacked == ()
     assert problem == (
-        f"Its output 'kept' has shape [{sizes[3] + 1}] on sample 3, the model's has [{sizes[3]}]."
+        f"Its output kept has shape [{sizes[3] + 1}] on sample 3, the model's has [{sizes[3]}]."
     )
+    names = [f"edge{index}" for index in range(len(given))]
+    _, problem = stack_like(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
+    assert f"has shape [{sizes[3] + 1}] on the edge input 'edge3', " in problem
     assert captured.outputs[1].shape == (12,)
+
+
+class Above(nn.Module):
+    """Selects the candidates whose score is above a threshold."""
+
+    def __init__(self, how: str, threshold: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.how, self.threshold = nn.Linear(6, 12), how, threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.layer(x).reshape(6, 2)
+        chosen = rows[:, 0] > self.threshold
+        selected: Tensor = rows[:, 0][chosen] if self.how == "values" else rows[chosen]
+        return torch.nonzero(chosen) if self.how == "indices" else selected
+
+
+def near(sample: Sample) -> float:
+    """Return a threshold so near below a score of a sample that only a runtime's own sums decide."""
+    with torch.no_grad():
+        scores = Above("values", 0.0).double().layer(torch.from_numpy(sample[0]).double())
+    largest = float(scores.reshape(6, 2)[:, 0].max())
+    return largest - 3e-7 * abs(largest)
+
+
+@pytest.mark.parametrize("how", ["values", "rows", "indices"])
+def test_sizes_that_rounding_decides_are_left_out(how: str, tmp_path: Path) -> None:
+    """Edge inputs by name, samples by number: float64 and float32 agree, and another runtime may not."""
+    close, *clear = samples(7)
+    net = Above(how, near(close))
+    x = torch.from_numpy(close[0])
+    assert net(x).shape == copy.deepcopy(net).double()(x.double()).shape
+    captured = proof.capture(net, clear, tmp_path)
+    evidence, notes = run_reference(captured, [*clear, close], {"clear": clear[0], "close": close})
+    assert evidence.edge_names == ("clear",)
+    assert len(evidence.inputs[0]) == len(clear)
+    assert "The edge input 'close' is left out: rounding alone decides the size of an output there." in notes
+    assert any(note.startswith("1 verification sample(s) are left out") for note in notes), notes
 
 
 def test_wrong_values_fail(tmp_path: Path) -> None:

@@ -21,10 +21,8 @@ def _reason(observation: Observation, choices: Choices) -> str:
     if observation.precision == "fp32":
         if choices.different <= UNSEEN_SHARE * choices.unstable:
             return ""
-        return (
-            f"Its output {name} differs in {choices.different} of {choices.values} values ({choices.first})."
-        )
+        return f"Its {name} differs in {choices.different} of {choices.values} values ({choices.first})."
     limit = observation.limits["min_agreement"]
     if choices.share < limit:
-        return f"Its output {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
-    return f"Its output {name} loses a class: {choices.lost}." if choices.lost else ""
+        return f"Its {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
+    return f"Its {name} loses a class: {choices.lost}." if choices.lost else ""

@@ -72,7 +72,7 @@ def _turned(observation: Observation, index: int, name: str) -> str:
         if choices.different:
             output = observation.output_name(choices.output)
             return (
-                f"On the edge input '{name}' its output {output} differs in {choices.different} of "
+                f"On the edge input '{name}' its {output} differs in {choices.different} of "
                 f"{choices.values} values."
             )
     return ""
@@ -99,7 +99,7 @@ def _lossy_reason(observation: Observation, index: int, name: str) -> str:
             decibels = 10 * math.log10(signal / noise) if signal else -math.inf
             whose = "the model" if observation.precision == "fp16" else "its own quantised program"
             return (
-                f"On the edge input '{name}' its output {observation.output_name(position)} reaches "
+                f"On the edge input '{name}' its {observation.output_name(position)} reaches "
                 f"{decibels:.1f} dB SQNR with {whose}; the limit is {least:.1f} dB."
             )
     return ""

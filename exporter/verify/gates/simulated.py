@@ -175,7 +175,8 @@ def _edge_reason(observation: Observation, allowed: float) -> str:
             times = _rms(a - y) / max(_rms(s - y), 2 * SMALLEST * _rms(y))
             if times > allowed:
                 return (
-                    f"On the edge input '{name}' the error of output {output} is {times:.1f} times what "
-                    f"{observation.precision} costs in a simulation; at most {allowed:g} times is allowed."
+                    f"On the edge input '{name}' the error of {observation.output_name(output)} is "
+                    f"{times:.1f} times what {observation.precision} costs in a simulation; "
+                    f"at most {allowed:g} times is allowed."
                 )
     return ""
