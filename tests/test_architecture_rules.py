@@ -39,7 +39,10 @@ MAX_TIERS = 9
 TORCH_AT_THE_TOP = {
     "exporter.capture.calls",
     "exporter.capture.digest",
+    "exporter.capture.clocks",
     "exporter.capture.explicit_state",
+    "exporter.capture.forced_draws",
+    "exporter.capture.generators",
     "exporter.capture.program",
     "exporter.capture.randomness",
     "exporter.capture.reference",

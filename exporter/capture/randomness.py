@@ -1,8 +1,8 @@
 """Refuses networks whose outputs are random: no artifact can be proven equal to them.
 
-Calling twice is not enough: drop-path with a small probability changes nothing most of the time. So every
-random operator of torch is made to draw two extremes, and draws from Python's or NumPy's own generators are
-found by the generators' state.
+Calling twice is not enough: drop-path with a small probability changes nothing most of the time. So torch's
+random operators are made to draw both ends of their distributions, clocks are set to several instants, and
+draws from generators of Python and NumPy are found by the generators' state.
 """
 
 from __future__ import annotations
@@ -12,42 +12,33 @@ import linecache
 import pickle
 import random
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from exporter.capture import generators
 from exporter.capture.calls import array, call, copied, leaves
+from exporter.capture.clocks import replaced
+from exporter.capture.forced_draws import Draw, Forced, draws, patterns
+from exporter.capture.forced_draws import name as operator_name
+from exporter.capture.generators import fingerprint, own_generators
 from exporter.capture.lowering_errors import is_user_code, source_in_text
 from exporter.capture.state import same
 from exporter.errors import CaptureError
 
 SEEDS = (1, 2, 3)
-EXTREMES = (0.25, 0.75)
-"""The first and last value that random operators are made to draw, rising or falling; coins draw 0 and 1."""
-COINS = ("bernoulli", "dropout")
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Where a network draws random numbers."""
-
-    operator: str
-    source: str | None
-    """`file:line` of the user's code, where known."""
+INSTANTS = 8
+"""How often the clocks are set to another time."""
 
 
 def check(
     module: nn.Module, inputs: Sequence[Tensor], program: torch.export.ExportedProgram | None = None
 ) -> None:
-    """Refuse a network whose outputs depend on random numbers.
+    """Refuse a network whose outputs depend on random numbers or on a clock.
 
     Args:
         module: It is not changed, nor are the generators of torch, NumPy and Python.
@@ -61,7 +52,7 @@ def check(
     graphs = _graphs(program)
     nested = [draw for graph in graphs[1:] if (draw := _drawn_in(graph))]
     draw = nested[0] if nested else None
-    with _own_generators():
+    with _left_alone(module):
         # A branch of torch.cond allows no mode: then the operators of the graph decide.
         draw = draw or (_drawn_in(graphs[0]) if len(graphs) > 1 else _torch_draws(module, inputs))
         draw = draw or _other_draws(module, inputs)
@@ -81,14 +72,14 @@ def _drawn_in(graph: torch.fx.GraphModule) -> Draw | None:
     """Find the first random operator of a graph, without those nested in it."""
     for node in graph.graph.nodes:
         target = node.target
-        if isinstance(target, torch._ops.OpOverload) and _draws(target, node.args, node.kwargs):
-            return Draw(_name(target), source_in_text(node.stack_trace or ""))
+        if isinstance(target, torch._ops.OpOverload) and draws(target, node.args, node.kwargs):
+            return Draw(operator_name(target), source_in_text(node.stack_trace or ""))
     return None
 
 
 def _refusal(draw: Draw) -> CaptureError:
     return CaptureError(
-        f"The network draws random numbers in forward: {draw.operator}{_where(draw.source)}. Its outputs "
+        f"The network {draw.action} in forward: {draw.operator}{_where(draw.source)}. Its outputs "
         "differ from call to call, so no artifact can be proven equal to it.",
         "Leave it out in eval mode (F.dropout needs training=self.training), or draw the numbers once and "
         "register them as a buffer.",
@@ -105,111 +96,114 @@ def _where(source: str | None) -> str:
 
 
 def _torch_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
-    """Find the first random operator whose numbers reach an output."""
-    outputs, drawn = [], []
-    for rising in (True, False):
-        with contextlib.suppress(CaptureError), _Forced(rising) as mode:  # some operators allow no mode
-            outputs.append(_arrays(call(copied(module), inputs)))
-        drawn += mode.draws
-    return drawn[0] if drawn and len(outputs) == 2 and not same(*outputs) else None
+    """Find the first random operator, where the outputs depend on the values that such operators draw."""
+    first: list[Any] | None = None
+    for pattern in patterns():
+        mode = Forced(pattern)
+        _seed(SEEDS[0])
+        try:
+            with mode:
+                outputs = _arrays(call(copied(module), inputs))
+        except CaptureError:
+            # Some operators allow no mode; but a call that raises for some values only depends on them.
+            if first is None:
+                continue
+            return mode.draws[0] if mode.draws else None
+        if not mode.draws:
+            return None
+        first = first or outputs
+        if not same(first, outputs):
+            return mode.draws[0]
+    return None
 
 
 def _other_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
-    """Find a line that draws from Python's or NumPy's generator, or outputs that differ by themselves.
+    """Find a line that draws from Python's or NumPy's generators or reads a clock, or outputs that differ.
 
     A network that seeds a generator before it draws leaves it in one state, whatever state it was in.
     """
     outputs, before, after = [], [], []
     for seed in SEEDS:
         _seed(seed)
-        before.append(_fingerprint())
+        before.append(fingerprint())
         outputs.append(_arrays(call(copied(module), inputs)))
-        after.append(_fingerprint())
+        after.append(fingerprint())
     states = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
     if any(starts != ends and len(set(ends)) > 1 for starts, ends in states):
-        return _drawing_line(module, inputs)
-    if all(same(outputs[0], more) for more in outputs[1:]):
-        return None
-    return Draw("something that neither torch's, NumPy's nor Python's global generator decides", None)
+        return _drawing_line(module, inputs, ())
+    draw = _own_draws(module, inputs) or _readings(module, inputs)
+    if draw or all(same(outputs[0], more) for more in outputs[1:]):
+        return draw
+    return Draw("something that is neither an operator of torch nor a generator of NumPy or Python", None)
+
+
+def _own_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+    """Find a line that draws from a generator that an attribute or a global of the network holds.
+
+    A generator that forward makes anew from a seed ends each call in one state.
+    """
+    module = copied(module)
+    states: list[list[bytes]] = []
+    for _ in range(2):
+        if not own_generators(module) and not states:
+            return None
+        call(module, inputs)
+        states.append([pickle.dumps(generators.state(g)) for _, g in own_generators(module)])
+    return _drawing_line(module, inputs, own_generators(module)) if states[0] != states[1] else None
+
+
+def _readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+    """Find a clock that the outputs depend on, or a line that asks the system for random bytes."""
+    first: list[Any] | None = None
+    for seed in range(INSTANTS):
+        _seed(SEEDS[0])
+        with replaced(module, seed) as readings:
+            outputs = _arrays(call(copied(module), inputs))
+        if bytes_read := [reading for reading in readings if not reading.action.endswith("clock")]:
+            return bytes_read[0]
+        if not readings:
+            return None
+        first = first or outputs
+        if not same(first, outputs):
+            return readings[0]
+    return None
 
 
 def _arrays(outputs: Any) -> list[Any]:
     return [array(leaf) for _, leaf in leaves(outputs)]
 
 
-def _draws(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Any) -> bool:
-    """Tell whether a call of an operator draws: dropout in eval mode, for one, does not."""
-    if torch.Tag.nondeterministic_seeded not in operator.tags:
-        return False
-    names = [argument.name for argument in operator._schema.arguments]
-    values = dict(zip(names, args, strict=False)) | dict(kwargs)
-    defaults = {a.name: a.default_value for a in operator._schema.arguments if a.has_default_value()}
-    values = {**defaults, **values}
-    if values.get("train") is False or values.get("training") is False:
-        return False
-    return not any(values.get(name) == 0 for name in ("dropout_p", "dropout") if name in values)
+def _drawing_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[tuple[str, Any]]) -> Draw:
+    """Call once more and watch, line by line of the user's code, when a generator moves on.
 
-
-def _name(operator: torch._ops.OpOverload) -> str:
-    return operator._schema.name.replace("::", ".")
-
-
-class _Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Makes random operators draw predetermined values, and remembers the lines that called them."""
-
-    def __init__(self, rising: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.rising = rising
-        self.draws: list[Draw] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not isinstance(func, torch._ops.OpOverload) or not _draws(func, args, kwargs or {}):
-            return result
-        self.draws.append(_caller(_name(func)))
-        coin = any(word in func._opname for word in COINS)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                leaf.copy_(torch.full(leaf.shape, float(self.rising)) if coin else self._ramp(leaf.shape))
-        return result
-
-    def _ramp(self, shape: torch.Size) -> Tensor:
-        """Make values between the extremes, different ones, so that a softmax of them is not uniform."""
-        first, last = EXTREMES if self.rising else EXTREMES[::-1]
-        return torch.linspace(first, last, shape.numel()).reshape(shape)
-
-
-def _caller(operator: str) -> Draw:
-    """Name the function that the user's line calls (`dropout`), or else the operator."""
-    frames = traceback.extract_stack()[:-2]
-    inner = ""
-    for frame in reversed(frames):
-        if is_user_code(frame.filename):
-            return Draw(f"{operator} (in {inner})" if inner else operator, f"{frame.filename}:{frame.lineno}")
-        if frame.name not in ("__torch_dispatch__", "_call_impl", "_wrapped_call_impl", "forward"):
-            inner = frame.name
-    return Draw(operator, None)
-
-
-def _drawing_line(module: nn.Module, inputs: Sequence[Tensor]) -> Draw:
-    """Call once more and watch, line by line of the user's code, when a generator moves on."""
-    watch = _Watch()
-    module = copied(module)
+    Args:
+        module: It is copied where only global generators are watched.
+        inputs: The inputs of one call.
+        own: The generators to watch, by kind; empty for the global ones.
+    """
+    watch = _Watch(own)
+    module = module if own else copied(module)
     sys.settrace(watch.enter)
     try:
         call(module, inputs)
     finally:
         sys.settrace(None)
-    return Draw(watch.generator or "Python's or NumPy's random module", watch.source)
+    return Draw(watch.generator or (own[0][0] if own else "Python's or NumPy's random module"), watch.source)
 
 
 class _Watch:
     """A trace function: compares the generators before and after each line of the user's code."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Sequence[tuple[str, Any]]) -> None:
         self.generator = ""
         self.source: str | None = None
-        self._state = _fingerprint()
+        self._own = own
+        self._state = self._states()
+
+    def _states(self) -> list[tuple[str, Any]]:
+        if self._own:
+            return [(kind, pickle.dumps(generators.state(generator))) for kind, generator in self._own]
+        return list(zip(generators.GLOBAL, fingerprint(), strict=True))
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         if not is_user_code(frame.f_code.co_filename):
@@ -218,24 +212,15 @@ class _Watch:
 
         def step(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal last
-            state = _fingerprint()
-            if state != self._state and self.source is None:
-                self.generator = next(
-                    name for name, a, b in zip(GENERATORS, self._state, state, strict=True) if a != b
-                )
-                self.source = f"{frame.f_code.co_filename}:{last}"
+            if self.source is None:
+                states = zip(self._state, self._states(), strict=True)
+                if moved := [now for before, now in states if before != now]:
+                    self.generator = moved[0][0]
+                    self.source = f"{frame.f_code.co_filename}:{last}"
             last = frame.f_lineno
             return step
 
         return step
-
-
-GENERATORS = ("Python's random module", "numpy.random")
-
-
-def _fingerprint() -> tuple[int, int]:
-    """Hash the states of the global generators that torch's operators do not draw from."""
-    return hash(random.getstate()), hash(pickle.dumps(np.random.get_state()))
 
 
 def _seed(seed: int) -> None:
@@ -245,12 +230,15 @@ def _seed(seed: int) -> None:
 
 
 @contextlib.contextmanager
-def _own_generators() -> Iterator[None]:
-    """Leave the caller's generators where they were."""
+def _left_alone(module: nn.Module) -> Iterator[None]:
+    """Leave the global generators, and those that the network's code refers to, where they were."""
     python, numpy = random.getstate(), np.random.get_state()
+    own = [(generator, generators.state(generator)) for _, generator in own_generators(module)]
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+            for generator, state in own:
+                generators.restore(generator, state)

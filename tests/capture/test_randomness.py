@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -55,8 +58,11 @@ def gumbel(x: Tensor) -> Tensor:
     return functional.gumbel_softmax(x)
 
 
-def clock(x: Tensor) -> Tensor:
-    return x + time.perf_counter_ns() % 1000
+COUNT = itertools.count()
+
+
+def counted(x: Tensor) -> Tensor:
+    return x + next(COUNT)
 
 
 def rare(x: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def test_what_draws_is_refused_by_operator_and_line(case: str) -> None:
     "draw", [torch.multinomial, torch.randint, torch.randperm], ids=["multinomial", "randint", "randperm"]
 )
 def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
-    """Draws without extremes to force are found by different seeds."""
+    """Integers are found like other draws."""
     weights = {
         torch.multinomial: (torch.ones(1000), 4),
         torch.randint: (0, 1000, (4,)),
@@ -121,15 +127,193 @@ def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
         randomness.check(net, [torch.ones(1, 4)])
 
 
+def rare_branch(x: Tensor) -> Tensor:
+    return x if torch.randint(0, 1000, (1,)).item() > 0 else x * 0
+
+
+def old_drop_path(x: Tensor, keep: float = 0.9999) -> Tensor:
+    return x.div(keep) * (keep + torch.rand(x.shape[0], 1)).floor()
+
+
+def gate(distribution: Callable[[], Tensor], limit: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: x * (distribution() > limit)
+
+
+def joint(x: Tensor) -> Tensor:
+    return x * ((torch.rand(1) > 0.99) & (torch.rand(1) < 0.01))
+
+
+def raises(x: Tensor) -> Tensor:
+    if torch.rand(1).item() > 0.9999:
+        raise ValueError("too much noise")
+    return x
+
+
+RARE: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal, beyond 2.9": lambda x: x * (torch.randn_like(x) < 2.9),
+    "normal, below -4.5": lambda x: x * (torch.randn(4) > -4.5),
+    "normal with a mean and a width": gate(lambda: torch.normal(torch.zeros(4), 2.0), 9.0),
+    "one uniform number": lambda x: x * torch.where(torch.rand(()) < 1e-5, 1.5, 1.0),
+    "the floor of a uniform number": old_drop_path,
+    "a narrow band of uniform numbers": lambda x: x * ((torch.rand(4) - 0.5).abs() > 0.001),
+    "uniform_ between limits": gate(lambda: torch.empty(4).uniform_(-2, 3), 2.999),
+    "two draws at once": joint,
+    "an error, hardly ever": raises,
+    "a branch of Python": rare_branch,
+    "randint's first": lambda x: x * (torch.randint(0, 1000, (4,)) > 0),
+    "randint's last": gate(lambda: torch.randint(-50, 1000, (4,)), 998),
+    "random_": gate(lambda: torch.empty(4).random_(0, 5000), 4998),
+    "randint_like": gate(lambda: torch.randint_like(torch.ones(4), 3, 2000), 1998),
+    "a coin, hardly ever": gate(lambda: torch.empty(4).bernoulli_(1e-4), 0.5),
+    "dropout of little": lambda x: functional.dropout(x, 1e-4),
+    "randperm": lambda x: x * (torch.randperm(1000)[0] > 0),
+    "multinomial": lambda x: x + torch.multinomial(torch.tensor([1.0, 1e4]), 4, replacement=True),
+    "multinomial without replacement": lambda x: x + torch.multinomial(torch.tensor([1.0, 1e4]), 1)[0],
+    "exponential_": gate(lambda: torch.empty(4).exponential_(2.0), 6.0),
+    "cauchy_": gate(lambda: torch.empty(4).cauchy_(), 1e4),
+    "log_normal_": gate(lambda: torch.empty(4).log_normal_(), 100.0),
+    "geometric_": gate(lambda: torch.empty(4).geometric_(0.5), 15.0),
+    "poisson": gate(lambda: torch.poisson(torch.full((4,), 0.01)), 0.5),
+    "binomial": gate(lambda: torch.binomial(torch.full((4,), 10.0), torch.full((4,), 0.1)), 8.0),
+    "a gamma distribution": gate(lambda: torch.distributions.Gamma(2.0, 1.0).sample(), 25.0),
+    "a dirichlet distribution": gate(lambda: torch.distributions.Dirichlet(torch.ones(4)).sample(), 0.99),
+    "randn in float16": gate(lambda: torch.randn(4, dtype=torch.float16), 4.0),
+}
+
+
+@pytest.mark.parametrize("case", RARE)
+def test_a_rare_draw_is_refused_by_operator_and_line(case: str) -> None:
+    """A draw that changes the outputs once in thousands of calls is refused like one that always does."""
+    with pytest.raises(
+        CaptureError, match=r"draws random numbers in forward: aten\..* at .*test_randomness\.py"
+    ):
+        randomness.check(Does(RARE[case]).eval(), [torch.ones(1, 4)])
+
+
+NUMPY, PYTHON = np.random.default_rng(5), random.Random(5)
+
+
+class Holds(nn.Module):
+    """A network with a generator among its attributes."""
+
+    def __init__(self, generator: np.random.Generator | random.Random) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.generator.random() > 1e-3 else x * 0
+
+
+def in_closure() -> Callable[[Tensor], Tensor]:
+    state = np.random.RandomState(5)
+    return lambda x: x if state.rand() > 1e-3 else x * 0
+
+
+def through_a_helper(x: Tensor) -> Tensor:
+    return helper(x)
+
+
+def helper(x: Tensor) -> Tensor:
+    return x if NUMPY.random() > 1e-3 else x * 0
+
+
+OUTSIDE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "NumPy's generator, a global": (
+        lambda x: x if NUMPY.random() > 1e-3 else x * 0,
+        "numbers in forward: a numpy.random.Generator at",
+    ),
+    "NumPy's generator, in a helper": (through_a_helper, "numbers in forward: a numpy.random.Generator at"),
+    "NumPy's generator, an attribute": (
+        Holds(np.random.default_rng(5)),
+        "numbers in forward: a numpy.random.Generator at",
+    ),
+    "Python's generator, a global": (
+        lambda x: x if PYTHON.random() > 1e-3 else x * 0,
+        "numbers in forward: a random.Random at",
+    ),
+    "Python's generator, an attribute": (Holds(random.Random(5)), "numbers in forward: a random.Random at"),
+    "NumPy's old generator, in a closure": (
+        in_closure(),
+        "numbers in forward: a numpy.random.RandomState at",
+    ),
+    "a new generator without a seed": (
+        lambda x: x if np.random.default_rng().random() > 1e-3 else x * 0,
+        "the system's random bytes at",
+    ),
+    "a new generator of Python without a seed": (
+        lambda x: x if random.Random().random() > 1e-3 else x * 0,
+        "a random.Random without a seed at",
+    ),
+    "the system's random bytes": (
+        lambda x: x if secrets.randbelow(1000) else x * 0,
+        "the system's random bytes at",
+    ),
+    "a clock": (
+        lambda x: x + time.perf_counter_ns() % 1000,
+        "reads a clock in forward: time.perf_counter_ns at",
+    ),
+    "a clock, once a day": (
+        lambda x: x + (time.time_ns() // 10**9 // 86400) % 60,
+        "reads a clock in forward: time.time_ns at",
+    ),
+    "a clock by its own name": (
+        lambda x: x + int(monotonic()) // 60,
+        "reads a clock in forward: time.monotonic at",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_draws_outside_torch_are_refused_by_source_and_line(case: str) -> None:
+    """A network that draws with a generator of its own, or whose outputs depend on a clock, is refused."""
+    then, message = OUTSIDE[case]
+    with pytest.raises(CaptureError, match=f"{message} .*test_randomness") as caught:
+        randomness.check(Does(then).eval(), [torch.ones(1, 4)])
+    assert caught.value.code == "EM-RANDOM"
+
+
+def test_clocks_and_generators_are_left_as_they_were() -> None:
+    """The check puts back the clocks, and the states of the generators that the network refers to."""
+    clocks = time.time, time.perf_counter_ns, monotonic, random.Random.seed
+    before = NUMPY.bit_generator.state, PYTHON.getstate()
+    for then, _ in OUTSIDE.values():
+        with pytest.raises(CaptureError):
+            randomness.check(Does(then).eval(), [torch.ones(1, 4)])
+    assert clocks == (time.time, time.perf_counter_ns, monotonic, random.Random.seed)
+    assert before == (NUMPY.bit_generator.state, PYTHON.getstate())
+
+
 def test_outputs_that_differ_for_no_known_reason_are_refused() -> None:
-    """A network that reads a clock is refused, though no generator decides."""
-    with pytest.raises(CaptureError, match="neither torch's"):
-        randomness.check(Does(clock), [torch.ones(1, 4)])
+    """A network that counts its calls outside itself is refused, though no generator decides."""
+    with pytest.raises(CaptureError, match="neither an operator of torch"):
+        randomness.check(Does(counted), [torch.ones(1, 4)])
 
 
 def reseeded(x: Tensor) -> Tensor:
     random.seed(3)
     return x + random.random()
+
+
+def anew(x: Tensor) -> Tensor:
+    return x + float(np.random.default_rng(3).normal()) + random.Random(3).random()
+
+
+def timed(x: Tensor) -> Tensor:
+    start = time.perf_counter()
+    y = x * 2
+    SECONDS.append(time.perf_counter() - start)
+    return y
+
+
+SECONDS: list[float] = []
+
+
+class Reseeds(nn.Module):
+    """A network that makes its generator anew in every call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.generator = np.random.default_rng(3)
+        return x + float(self.generator.normal())
 
 
 QUIET: dict[str, Callable[[Tensor], Tensor]] = {
@@ -143,6 +327,15 @@ QUIET: dict[str, Callable[[Tensor], Tensor]] = {
     ],
     "a constant drawn from a seed": reseeded,
     "rrelu in eval mode": nn.RReLU(),
+    "generators made from a seed": anew,
+    "an attribute made from a seed": Reseeds(),
+    "a generator that forward does not use": lambda x: x * (NUMPY is not None),
+    "a clock around a layer": timed,
+    "a coin that always falls on one side": lambda x: x * torch.empty(4).bernoulli_(1.0),
+    "an integer of one value": lambda x: x + torch.randint(3, 4, (4,)),
+    "a category without rivals": lambda x: x + torch.multinomial(torch.tensor([0.0, 1.0, 0.0]), 4, True),
+    "noise without a width": lambda x: x + torch.normal(torch.zeros(4), 0.0),
+    "a permutation that is sorted again": lambda x: x + torch.randperm(4).sort().values,
 }
 
 
