@@ -99,11 +99,11 @@ def _torch_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find the first random operator, where the outputs depend on the values that such operators draw."""
     first: list[Any] | None = None
     for pattern in patterns():
-        mode = Forced(pattern)
+        mode, fresh = Forced(pattern), copied(module)  # saving a TorchScript network allows no mode
         _seed(SEEDS[0])
         try:
             with mode:
-                outputs = _arrays(call(copied(module), inputs))
+                outputs = _arrays(call(fresh, inputs))
         except CaptureError:
             # Some operators allow no mode; but a call that raises for some values only depends on them.
             if first is None:
@@ -158,7 +158,10 @@ def _readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     for seed in range(INSTANTS):
         _seed(SEEDS[0])
         with replaced(module, seed) as readings:
-            outputs = _arrays(call(copied(module), inputs))
+            try:
+                outputs = _arrays(call(copied(module), inputs))
+            except CaptureError:  # it ran before: the time of day made it raise
+                return readings[0] if readings else None
         if bytes_read := [reading for reading in readings if not reading.action.endswith("clock")]:
             return bytes_read[0]
         if not readings:

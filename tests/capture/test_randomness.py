@@ -217,6 +217,13 @@ def helper(x: Tensor) -> Tensor:
     return x if NUMPY.random() > 1e-3 else x * 0
 
 
+def hasty(x: Tensor) -> Tensor:
+    start = time.perf_counter()
+    if time.perf_counter() - start > 30:
+        raise TimeoutError("too slow")
+    return x
+
+
 OUTSIDE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "NumPy's generator, a global": (
         lambda x: x if NUMPY.random() > 1e-3 else x * 0,
@@ -256,6 +263,7 @@ OUTSIDE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda x: x + (time.time_ns() // 10**9 // 86400) % 60,
         "reads a clock in forward: time.time_ns at",
     ),
+    "a clock that ends the call": (hasty, "reads a clock in forward: time.perf_counter at"),
     "a clock by its own name": (
         lambda x: x + int(monotonic()) // 60,
         "reads a clock in forward: time.monotonic at",
@@ -347,6 +355,14 @@ def test_what_draws_nothing_is_captured(case: str) -> None:
         Model(net, "tests:net", (TensorSpec("x", (1, 4)),), None, 0), (np.ones((1, 4), np.float32),)
     )
     assert captured.outputs[0].shape == (1, 4)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("layer", [nn.LSTM(4, 4, 2, dropout=0.5), nn.TransformerEncoderLayer(4, 2)])
+def test_a_traced_network_with_dropout_in_eval_mode_is_accepted(layer: nn.Module) -> None:
+    """The check copies a TorchScript network, whose shared constants are compared while it is saved."""
+    traced = torch.jit.trace(nn.Sequential(layer).eval(), torch.ones(1, 4))  # type: ignore[no-untyped-call]
+    randomness.check(traced, [torch.ones(1, 4)])
 
 
 def test_a_branch_that_the_example_does_not_take_is_refused() -> None:
