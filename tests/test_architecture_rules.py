@@ -44,6 +44,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.forced_draws",
     "exporter.capture.generators",
     "exporter.capture.program",
+    "exporter.capture.other_ties",
     "exporter.capture.randomness",
     "exporter.capture.reference",
     "exporter.capture.state",

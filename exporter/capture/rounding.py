@@ -55,12 +55,21 @@ def nudged_outputs(
 ) -> list[Stacks]:
     """Run float32 copies of a model with weights and inputs changed by `NUDGE`, `TRIALS` times.
 
-    A model that refuses such inputs has fewer runs.
+    Two more runs change nothing but which of equal values a top-k or a sort takes first. A model that
+    has neither, or refuses changed inputs, has fewer runs.
     """
+    from exporter.capture.other_ties import TiesFromOneEnd
+
     runs: list[Stacks] = []
     for seed in range(TRIALS):
         with contextlib.suppress(Exception):  # the model's own code may raise anything
             runs.append(_nudged_run(copy(module), runner, samples, seed))
+    for last in (False, True):
+        with contextlib.suppress(Exception), TiesFromOneEnd(last) as mode:
+            run = runner(copy(module))
+            first = run(samples[0])
+            if mode.used:
+                runs.append(stack([first, *map(run, samples[1:])]))
     return runs
 
 

@@ -49,6 +49,39 @@ def test_a_clear_choice_is_stable_and_a_tie_is_not(evidence: Evidence) -> None:
     assert evidence.edge_unstable[0].reshape(2).tolist() == [True, False]
 
 
+class Best(nn.Module):
+    """Returns the places of the largest, or smallest, of rounded values, of which many are equal."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = x.flatten(1).round()
+        match self.how:
+            case "top-k":
+                return rounded.topk(3, dim=1).indices
+            case "lowest":
+                return torch.topk(rounded, 3, largest=False).indices
+            case "argsort":
+                return rounded.argsort(1, descending=True)[:, :3]
+            case _:
+                return torch.sort(rounded, dim=1, stable=True).indices[:, :3]
+
+
+@pytest.mark.parametrize(
+    ("how", "unstable"), [("top-k", True), ("lowest", True), ("argsort", True), ("stable", False)]
+)
+def test_places_of_equal_values_are_not_compared(how: str, unstable: bool) -> None:
+    """Which of equal values a top-k keeps is a runtime's own matter; a stable sort says it."""
+    random = np.random.default_rng(1)
+    tied = (random.normal(size=(1, 1, 8, 8)).astype(np.float32),)
+    clear = (random.permutation(64).astype(np.float32).reshape(1, 1, 8, 8),)
+    evidence = reference(Best(how), [tied, clear], {})
+    assert bool(evidence.eager_errors[0][0].any()) is unstable
+    assert not evidence.eager_errors[0][1].any()
+
+
 def test_float_outputs_have_an_error_per_element(evidence: Evidence) -> None:
     """Each element's error is of the size of a rounding, and is shaped as one output."""
     errors = evidence.eager_errors[1]
