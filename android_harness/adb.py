@@ -170,6 +170,7 @@ class AdbDevice:
 
     def _refused(self, size: int, target: str) -> DeviceError:
         folder = target.rpartition("/")[0] or "/"
+        self.run("rm", "-f", target)  # the daemon may still hold the part that fitted
         free = parse.free_bytes(self.run("df", "-k", folder).stdout)
         if free is not None and free < size:
             return DeviceError(

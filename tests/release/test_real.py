@@ -56,7 +56,8 @@ def test_from_export_to_verified_release(
     assert "tinycnn-2.0.1.zip" in printed["files"]
     ends(0, "verify", made, "--key", keys[1], "--json")
     audit = json.loads(capsys.readouterr().out)
-    assert audit["facts"] == ["Signed with the private half of pub.pem."]
+    assert audit["facts"][0] == "It is tinycnn 2.0.1 of com.example."
+    assert "Signed with the private half of pub.pem." in audit["facts"]
     assert {f["name"]: f["found"] for f in audit["findings"]} == {
         "onnx-fp32": "passed",
         "onnx-fp16": "passed",
