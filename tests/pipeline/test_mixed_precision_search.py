@@ -108,7 +108,7 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     second, made = search.run()
     assert second.points[:1] == first.points
     assert len(second.points) == 3
-    counts = {"mix": 1, "build": 1, "verify_artifact": 1, "measure_latency": 2}
+    counts = {"mix": 1, "build_variants": 1, "verify_artifact": 1, "measure_latency": 2}
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)
