@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import time
@@ -261,6 +262,12 @@ def _check_path(path: str) -> None:
 
 
 def _adb_client() -> Any:
+    """Import the client; adbutils reads the port of the server when it is imported."""
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT")
+    if port and not port.isdecimal():
+        raise SetupError(
+            f"ANDROID_ADB_SERVER_PORT is {port!r:.40}, not a number.", "Unset it or set it to a port."
+        )
     try:
         from android_harness import adb_client
     except ImportError as error:

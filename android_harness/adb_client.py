@@ -10,7 +10,6 @@ distinguish a lost connection, after which a launch is repeated, from a command 
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -126,21 +125,11 @@ def start_server() -> None:
     Raises:
         SetupError: adb is missing, or cannot start its server.
     """
-    client = _client_for_start()
+    client = Client(timeout_s=2.0, limit=MAX_READ)
     try:
         client.make_connection().close()
     except (ConnectionError, TimeoutError):
         _start(client)
-
-
-def _client_for_start() -> Client:
-    try:
-        return Client(timeout_s=2.0, limit=MAX_READ)
-    except ValueError:
-        port = os.environ.get("ANDROID_ADB_SERVER_PORT")
-        raise SetupError(
-            f"ANDROID_ADB_SERVER_PORT is {port!r}, not a number.", "Unset it or set it to a port."
-        ) from None
 
 
 def _start(client: Client) -> None:
