@@ -149,7 +149,7 @@ def labelled() -> Labelled:
         search=True,
         min_sqnr_db=20.0,
         evaluation=folder / "eval.npz",
-        max_drop=0.3,
+        max_drop=0.6,
     )
     source = read_read(context)
     read = accuracy.find(context, source)
