@@ -16,7 +16,6 @@ from exporter.architectures.weights import Weights
 if TYPE_CHECKING:
     import torch
 
-    Tensors = dict[str, torch.Tensor]
 
 OBSERVER = re.compile(
     r"(^|\.)(weight_fake_quant|bias_fake_quant|activation_post_process|fake_quant\w*)(_\d+)?\."

@@ -21,7 +21,6 @@ from exporter.config.toml_file import Table
 from exporter.errors import CalibrationError, CheckpointError, UsageError
 from exporter.records import DTYPE_PATTERN, Limits, Preprocessing, TaskName, TensorSpec
 
-SUFFIX = ".toml"
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=65536)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
