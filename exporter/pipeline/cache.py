@@ -82,12 +82,21 @@ def key(*parts: object) -> str:
 @functools.cache
 def toolchain() -> str:
     """Hash what every result depends on besides its inputs: packages, Python, processor and our source."""
-    packages = sorted({f"{d.name}=={d.version}" for d in metadata.distributions()})
+    packages = sorted({f"{d.name}=={d.version}" for d in metadata.distributions(path=_installed())})
     source = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*")):
         if path.suffix in {".py", ".gz"}:
             source.update(path.name.encode() + path.read_bytes())
     return key(packages, sys.version, platform.platform(), _processor(), os.cpu_count(), source.hexdigest())
+
+
+def _installed() -> list[str]:
+    """Return the folders of the import path that hold installed packages.
+
+    A folder inside a package is left out: setuptools, once imported, appends its own copies of packages to
+    the path, and a result must not depend on what else the process has imported.
+    """
+    return [folder for folder in sys.path if not (Path(folder).parent / "__init__.py").exists()]
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -101,6 +102,27 @@ def test_a_package_version_changes_the_toolchain() -> None:
     package.name = "some-package"
     with mock.patch("importlib.metadata.distributions", return_value=[package]):
         assert toolchain() != before
+    toolchain.cache_clear()
+    assert toolchain() == before
+
+
+def test_a_packages_own_copies_of_packages_leave_the_toolchain_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing setuptools puts its vendored packages on the path; entries of the cache stay valid."""
+    before = toolchain()
+    inside, beside = tmp_path / "package" / "_vendor", tmp_path / "site"
+    for folder in (inside, beside):
+        (folder / "vendored-1.0.dist-info").mkdir(parents=True)
+        (folder / "vendored-1.0.dist-info" / "METADATA").write_text("Name: vendored\nVersion: 1.0\n")
+    (tmp_path / "package" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(inside)])
+    toolchain.cache_clear()
+    assert toolchain() == before
+    monkeypatch.setattr(sys, "path", [*sys.path, str(beside)])
+    toolchain.cache_clear()
+    assert toolchain() != before
+    monkeypatch.undo()
     toolchain.cache_clear()
     assert toolchain() == before
 
