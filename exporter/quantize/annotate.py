@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ EPS = 2**-12
 """The smallest scale; XNNPACK's quantiser uses the same."""
 
 
-def quantizer() -> Any:
+def static_quantizer() -> Any:
     """Return ExecuTorch's quantiser, per output channel, with ranges chosen by `ranges`."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -21,10 +22,11 @@ def quantizer() -> Any:
 
     from exporter.quantize.ranges import RangeObserver
 
-    class Fused(XNNPACKQuantizer):  # type: ignore[misc]
+    class Fused(_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
             _quantise_after_activations(annotated)
+            _leave_integers(annotated)
             return annotated
 
     fused = Fused()
@@ -34,6 +36,30 @@ def quantizer() -> Any:
     ranges = RangeObserver.with_args(eps=EPS)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=ranges)
     return fused.set_global(replace(config, input_activation=activation, output_activation=activation))
+
+
+def dynamic_quantizer() -> Any:
+    """Return ExecuTorch's quantiser for linear layers alone: activations at run time, weights per channel."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
+
+    from exporter.quantize.graphs import aten
+
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    return _with_integers()().set_operator_type(aten.linear.default, config)
+
+
+def _with_integers() -> Any:
+    """Return ExecuTorch's quantiser as a class that leaves arithmetic on integers as it is."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
+
+    class WithIntegers(XNNPACKQuantizer):  # type: ignore[misc]
+        def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            arguments = {node: node.args for node in model.graph.nodes if _is_not_floating(model, node)}
+            transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
+            _restore(transformed, arguments)
+            return transformed
+
+    return WithIntegers
 
 
 def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
@@ -55,3 +81,39 @@ def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
         if annotation and annotation.output_qspec:
             spec, annotation.output_qspec = annotation.output_qspec, None
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
+
+
+def _restore(model: torch.fx.GraphModule, arguments: Mapping[torch.fx.Node, tuple[Any, ...]]) -> None:
+    """Give operators on integers their numbers back, which ExecuTorch made float tensors of.
+
+    `arange(8) + 0` would become float, and no table can be indexed with it.
+    """
+    for node, args in arguments.items():
+        node.args = args
+    model.graph.eliminate_dead_code()
+    model.recompile()
+
+
+def _leave_integers(model: torch.fx.GraphModule) -> None:
+    """Remove annotations of tensors that are not floating-point, such as positions that index a table.
+
+    ExecuTorch's quantiser asks for the type of an operator's inputs, not of its output.
+    """
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    for node in model.graph.nodes:
+        annotation = node.meta.get(Q_ANNOTATION_KEY)
+        if annotation is None:
+            continue
+        if _is_not_floating(model, node):
+            del node.meta[Q_ANNOTATION_KEY]
+            continue
+        for source in [source for source in annotation.input_qspec_map if _is_not_floating(model, source)]:
+            del annotation.input_qspec_map[source]
+
+
+def _is_not_floating(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+    from exporter.quantize.graphs import attribute
+
+    value = attribute(model, str(node.target)) if node.op == "get_attr" else node.meta.get("val")
+    return value is not None and hasattr(value, "is_floating_point") and not value.is_floating_point()

@@ -47,17 +47,11 @@ def quantize(
     Returns:
         A PT2E program, and layer node -> its weight before it was rounded.
     """
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import rounding
+    from exporter.quantize import annotate, rounding
 
-    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    quantizer = XNNPACKQuantizer().set_operator_type(aten.linear.default, config)
-    prepared = prepare_pt2e(module, quantizer)
+    prepared = prepare_pt2e(module, annotate.dynamic_quantizer())
     with torch.no_grad():
         prepared(*samples[0])
     weights = rounding.float_weights(prepared)

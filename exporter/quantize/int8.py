@@ -85,7 +85,7 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     module = copy.deepcopy(program.module())
     norms.fold(module)
     equalise.equalise(module, samples)
-    prepared = prepare_pt2e(module, annotate.quantizer())
+    prepared = prepare_pt2e(module, annotate.static_quantizer())
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)

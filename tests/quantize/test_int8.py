@@ -75,9 +75,9 @@ def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net
     program = captured(net).program
     assert program is not None
     lean = quantize(program, samples(net, 0, 4)).module
-    everything = annotate.quantizer()
+    everything = annotate.static_quantizer()
     everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
-    monkeypatch.setattr(annotate, "quantizer", lambda: everything)
+    monkeypatch.setattr(annotate, "static_quantizer", lambda: everything)
     assert lean.code == quantize(program, samples(net, 0, 4)).module.code
 
 
