@@ -257,8 +257,8 @@ def _input_bytes(task: BenchTask) -> int:
     return sum(array.nbytes for sample in task.samples for array in sample)
 
 
-def write_samples(session: Session, path: Path) -> None:
-    """Write the raw samples as JSON lines, a header and a line for each launch, completely or not at all."""
+def samples_text(session: Session) -> str:
+    """Return the raw samples as JSON lines: a header and a line for each launch."""
     config, identity = session.config, session.identity
     header = {
         "artifact": session.task.name,
@@ -277,9 +277,14 @@ def write_samples(session: Session, path: Path) -> None:
         "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
     }
     rows = [header, *(_row(session, position) for position in range(len(session.launches)))]
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def write_samples(session: Session, path: Path) -> None:
+    """Write the raw samples to a file, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.new")
-    aside.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    aside.write_text(samples_text(session), encoding="utf-8")
     aside.replace(path)
 
 

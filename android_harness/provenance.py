@@ -120,15 +120,17 @@ def _device(session: Session) -> dict[str, Any]:
 def verdict(latency: Latency) -> Verdict:
     """Judge a latency against its budget; only a measured latency has a verdict.
 
-    Wrong outputs fail at any speed. An unstable or unchecked session is inconclusive.
+    Wrong outputs fail at any speed, and so does an interval that lies wholly above the budget. An unstable or
+    unchecked session never passes.
     """
     if not isinstance(latency, MeasuredLatency):
         return "not_measured"
     if latency.problem:
         return "fail"
-    if latency.figures.flags:
+    verdict_of_interval = stats.verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+    if latency.figures.flags and verdict_of_interval == "pass":
         return "inconclusive"
-    return stats.verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+    return verdict_of_interval
 
 
 def to_manifest(latency: Latency) -> dict[str, Any]:

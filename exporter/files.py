@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+import shutil
 import stat
 import zipfile
 from collections.abc import Sequence
@@ -94,6 +95,43 @@ def write_text(path: Path, text: str) -> None:
             aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def keep_page(directory: Path) -> None:
+    """Keep the page under another name while the page and the manifest that holds its hash are replaced."""
+    page = directory / PAGE
+    if page.is_file():
+        kept = _kept_page(directory, digest_file(page))
+        kept.unlink(missing_ok=True)
+        try:
+            kept.hardlink_to(page)
+        except OSError:  # a file system without links
+            shutil.copyfile(page, kept)
+
+
+def forget_pages(directory: Path) -> None:
+    """Remove the pages that `keep_page` kept, once the manifest is replaced."""
+    for kept in directory.glob(_kept_page(Path(), "*").name):
+        kept.unlink(missing_ok=True)
+
+
+def page_path(directory: Path, sha256: str | None) -> Path:
+    """Return the page that a manifest describes.
+
+    It is report.html, except after a bench was killed between page and manifest: then it is the kept page.
+
+    Raises:
+        VerificationError: The page is a link that leads out of the folder.
+    """
+    page = inside(directory, PAGE)
+    if sha256 is None or (page.is_file() and digest_file(page) == sha256):
+        return page
+    kept = inside(directory, _kept_page(Path(), sha256).name)
+    return kept if kept.is_file() and digest_file(kept) == sha256 else page
+
+
+def _kept_page(directory: Path, sha256: str) -> Path:
+    return directory / f".{PAGE}.kept-{sha256}"
 
 
 def inside(directory: Path, file: str) -> Path:

@@ -531,10 +531,17 @@ class Report:
     matrix_weights: int = 0
     """Elements of the two-or-more-dimensional weights the graph uses; 0 where there was no graph to count."""
     evidence_files: Mapping[str, str] = field(default_factory=dict)
+    """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
     page_sha256: str = ""
     """The sha256 of report.html; empty until it is written."""
-    """Files beside the artifacts that `verify` needs (inputs and expected outputs), name -> SHA-256."""
     evaluation: Evaluation | None = None
     """None when no labels were given."""
     calibration_sweep: tuple[CurvePoint, ...] = ()
     """Empty unless it was asked for."""
+    export_budget_ms: float | None = None
+    """The export's own budget where `bench --budget` gave another; else None."""
+
+    @property
+    def own_budget_ms(self) -> float:
+        """Return the budget that the export was made for."""
+        return self.export_budget_ms or self.budget_ms

@@ -158,6 +158,7 @@ def test_only_the_command_line_prints_and_exits(module: str) -> None:
 
 TALK_TO_DEVICES = {
     "exporter.bench",
+    "exporter.bench.storing",
     "exporter.cli",
     "exporter.cli.device",
     "exporter.cli.filters",

@@ -6,19 +6,18 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bench import outputs
 from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
-from exporter.config import targets
+from exporter.bench.storing import keep, store, updated
 from exporter.errors import OutputError
-from exporter.files import MANIFEST, digest_file
+from exporter.files import MANIFEST
 from exporter.pipeline.context import Event, Observer
-from exporter.pipeline.report import write_report
 from exporter.records import Artifact, BudgetVerdict, DeviceLatency, Limits, Report
-from exporter.verify import budget, select
+from exporter.verify import budget
 
 if TYPE_CHECKING:
     from android_harness.all_devices import Outcome
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from android_harness.records import BenchConfig, Device, Latency, Session
     from exporter.report.manifest.schema import Manifest
     from exporter.verify.reference_io import Evidence
+
+__all__ = ["Benched", "bench", "connect", "judged", "keep", "read", "store", "updated"]
 
 
 def read(out: Path) -> tuple[Report, Manifest]:
@@ -42,66 +43,6 @@ def read(out: Path) -> tuple[Report, Manifest]:
     if not os.access(out, os.W_OK):
         raise OutputError(f"{out} cannot be written.", "Check the folder's permissions.")
     return restore.report(listed), listed
-
-
-def updated(
-    report: Report,
-    latencies: Mapping[str, Sequence[DeviceLatency]],
-    files: Mapping[str, str],
-    budget_ms: float,
-) -> Report:
-    """Add latencies to the report; choose again once every candidate was measured.
-
-    Args:
-        report: The report so far.
-        latencies: Artifact name -> its new latency on each device; replaces that device's earlier one.
-        files: File of raw samples -> SHA-256.
-        budget_ms: The budget of the new verdicts; becomes the report's.
-    """
-    rows = tuple(_merged(artifact, latencies.get(artifact.variant.name, ())) for artifact in report.artifacts)
-    before = next((a for a in rows if a.variant.name == report.selected), None)
-    choice = select.choose_measured(
-        rows,
-        targets.get(report.target_name).runnable,
-        synthetic=report.calibration_kind == "synthetic",
-        allow_synthetic=before is not None and before.variant.precision == "int8",
-        budget_ms=budget_ms,
-    ) or select.Choice(report.selected, select.remark(report.selection_reason, before, budget_ms))
-    chosen = next((a for a in rows if a.variant.name == choice.name), None)
-    return replace(
-        report,
-        artifacts=rows,
-        selected=choice.name,
-        selection_reason=choice.reason,
-        budget_ms=budget_ms,
-        budget=budget.budget_verdict(chosen.device_latencies, budget_ms) if chosen else "not_measured",
-        evidence_files={**report.evidence_files, **files},
-    )
-
-
-def _merged(artifact: Artifact, latencies: Sequence[DeviceLatency]) -> Artifact:
-    again = {item.serial for item in latencies}
-    others = tuple(item for item in artifact.device_latencies if item.serial not in again)
-    return replace(artifact, device_latencies=(*others, *latencies))
-
-
-def write(out: Path, report: Report) -> Report:
-    """Write the page and, last, the manifest; each appears whole.
-
-    Returns:
-        The report that the manifest now holds.
-
-    Raises:
-        OutputError: OUT cannot be written.
-    """
-    try:
-        return write_report(out, report)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-
-
-def _unwritable(out: Path, error: OSError) -> OutputError:
-    return OutputError(f"{out} cannot be written: {error.strerror}.", "Check space and permissions.")
 
 
 LAUNCH = re.compile(r": launch \d+ of \d+$")
@@ -160,7 +101,7 @@ def bench(
     check_target(report)
     chosen = selection(report, artifact, every)
     expected = load_evidence(out, report)
-    plan = BenchConfig(budget_ms=budget_ms or report.budget_ms, **(settings or {}))
+    plan = BenchConfig(budget_ms=budget_ms or report.own_budget_ms, **(settings or {}))
     connected = connect(names)
     if every:
         chosen = without_unbuilt(chosen, all(device.serial == "host" for device in connected))
@@ -240,52 +181,6 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     )
     check = provenance.Check(error, problem)
     return provenance.latency(session, stats.figures(session), check, session.config.budget_ms)
-
-
-def store(
-    out: Path, report: Report, sessions: Sequence[tuple[Session, Latency]], budget_ms: float
-) -> tuple[Report, tuple[tuple[str, DeviceLatency], ...]]:
-    """Write sessions into OUT: their raw samples, the page and the manifest.
-
-    Args:
-        out: The folder of the export.
-        report: The export's report.
-        sessions: Each session with its latency.
-        budget_ms: The budget that the sessions were judged against.
-
-    Returns:
-        The updated report, and the name of each session's artifact with its latency.
-
-    Raises:
-        OutputError: OUT cannot be written.
-    """
-    latencies = tuple((session.task.name, keep(out, session, latency)) for session, latency in sessions)
-    by_artifact: dict[str, list[DeviceLatency]] = {}
-    for artifact, latency in latencies:
-        by_artifact.setdefault(artifact, []).append(latency)
-    names = [str(latency.samples_file) for _, latency in latencies]
-    files = {name: digest_file(out / name) for name in names}
-    report = updated(report, by_artifact, files, budget_ms)
-    report = write(out, report)
-    return report, latencies
-
-
-def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
-    """Write the raw samples into OUT, and return the latency as a record of the manifest.
-
-    Raises:
-        OutputError: OUT cannot be written.
-    """
-    from android_harness import all_devices, provenance
-
-    budget_ms = session.config.budget_ms
-    record = provenance.to_manifest(latency)
-    name = outputs.samples_file(session.task.name, session.identity.serial)
-    try:
-        all_devices.write_samples(session, out / name)
-    except OSError as problem_here:
-        raise _unwritable(out, problem_here) from problem_here
-    return outputs.record(record, [launch.durations_ns for launch in session.launches], budget_ms, name)
 
 
 def connect(names: Sequence[str]) -> tuple[Device, ...]:

@@ -93,12 +93,20 @@ def record(
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 
 
-def samples_file(artifact: str, serial: str) -> str:
-    """Return the name of the file of raw samples in OUT: plain, and unique for every serial."""
+def samples_file(artifact: str, serial: str, content: str = "") -> str:
+    """Return the name of the file of raw samples: plain, and unique for every serial.
+
+    Args:
+        artifact: The artifact's name.
+        serial: The device's serial.
+        content: The samples; OUT names them by their hash too, so that no new file replaces one that the
+            manifest lists. A release's names go without.
+    """
     slug = re.sub(r"[^a-z0-9._-]+", "_", serial)[:60]
     if slug != serial:
         slug = f"{slug}-{hashlib.sha256(serial.encode()).hexdigest()[:8]}"
-    return f"{files.DEVICE}/{artifact}-{slug}.jsonl"
+    version = f"-{hashlib.sha256(content.encode()).hexdigest()[:12]}" if content else ""
+    return f"{files.DEVICE}/{artifact}-{slug}{version}.jsonl"
 
 
 def quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:

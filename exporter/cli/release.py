@@ -51,6 +51,14 @@ def release(
             help="Also release these artifacts, which could not run here (Core ML); the bundle says so.",
         ),
     ] = None,
+    allow_wrong_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Release although this device (its serial, or host) computes something else; repeatable. "
+            "The bundle says so.",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Build it twice and refuse any difference.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -72,6 +80,7 @@ def release(
         artifacts=options.names(artifacts or ""),
         allow_unmeasured=allow_unmeasured,
         allow_unverified=options.names(allow_unverified or ""),
+        allow_wrong_on=tuple(allow_wrong_on or ()),
         licence=licence,
         card=card,
         key=key,

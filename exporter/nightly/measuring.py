@@ -140,7 +140,7 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
 
     wanted = (*stage.pool.devices, *stage.pool.absent)
     todo = {serial: _open(stage, group, serial, attempt, only) for serial in wanted}
-    plan = BenchConfig(budget_ms=group.report.budget_ms, **stage.config.settings)
+    plan = BenchConfig(budget_ms=group.report.own_budget_ms, **stage.config.settings)
     for names in dict.fromkeys(todo.values()):
         if not names:
             continue
@@ -224,7 +224,7 @@ def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency
     if not benched:
         return
     try:
-        group.report, _ = bench.store(group.folder, group.report, benched, group.report.budget_ms)
+        group.report, _ = bench.store(group.folder, group.report, benched, group.report.own_budget_ms)
     except ExportError as error:
         stage.measurements.failures[group.model, group.report.target_name, "", ""] = str(error)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from exporter.config import targets
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file, size_bytes
+from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file, page_path, size_bytes
 from exporter.pipeline.results import CheckedArtifact
 from exporter.records import QUANTIZED, Comparison, Limits, Structure, TaskMeasure, WorstChannel
 from exporter.report.manifest import restore
@@ -112,7 +112,7 @@ def of_files(out: Path, listed: schema.Manifest) -> list[str]:
 def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
     if listed.page_sha256 is None:
         return []
-    path = inside(out, PAGE)
+    path = page_path(out, listed.page_sha256)
     if not path.is_file():
         return [f"{PAGE} is missing."]
     if digest_file(path) != listed.page_sha256:
@@ -140,7 +140,7 @@ def _choice_problems(listed: schema.Manifest) -> list[str]:
     synthetic = listed.calibration.kind == "synthetic"
     choices = {select.choose(rows, named.runnable, synthetic, allow).name for allow in (False, True)}
     for allow in (False, True):
-        measured = select.choose_measured(rows, named.runnable, synthetic, allow, listed.budget_ms)
+        measured = select.choose_measured(rows, named.runnable, synthetic, allow)
         choices |= {measured.name} if measured else set()
     if listed.selected not in choices:
         expected = " or ".join(sorted(str(name) for name in choices))

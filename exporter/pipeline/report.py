@@ -8,7 +8,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.files import MANIFEST, OUTPUTS, PAGE, digest_file, digest_path, write_text
+from exporter.files import (
+    MANIFEST,
+    OUTPUTS,
+    PAGE,
+    digest_file,
+    digest_path,
+    forget_pages,
+    keep_page,
+    write_text,
+)
 from exporter.pipeline import results, verify
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifact
@@ -146,14 +155,20 @@ def _evidence(context: Context) -> dict[str, str]:
 def write_report(folder: Path, report: Report) -> Report:
     """Write report.html and, last, manifest.json; each aside and renamed.
 
+    The page of the manifest before is kept until the manifest is replaced, so that a kill in between leaves a
+    valid folder.
+
     Returns:
         The report with the page's hash, as it is in the manifest.
     """
     from exporter.report import manifest
 
-    write_text(folder / PAGE, render_page(folder, report))
+    page = render_page(folder, report)
+    keep_page(folder)
+    write_text(folder / PAGE, page)
     written = replace(report, page_sha256=digest_file(folder / PAGE))
     write_text(folder / MANIFEST, manifest.dump(written))
+    forget_pages(folder)
     return written
 
 

@@ -48,6 +48,7 @@ class Release:
     """Whether a second build, elsewhere and at another time, gave the same bytes."""
     not_measured: tuple[str, ...]
     not_verified: tuple[str, ...]
+    overridden: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
@@ -79,6 +80,7 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         check,
         planned.not_measured,
         planned.not_verified,
+        planned.overridden,
         planned.remarks,
     )
 
@@ -116,7 +118,7 @@ def _zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path)
     for file in (*(str(a.file) for a in listed.artifacts), *evidence):
         _copy(inside(out, file), root / file)
     files = {**inner, **examples.files(out / EVIDENCE, listed)}
-    files |= {**planned.samples, PAGE: serials.page(out, planned.devices)}
+    files |= {**planned.samples, PAGE: serials.page(out, planned.devices, listed.page_sha256)}
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()
     _write(root, files)

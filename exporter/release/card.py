@@ -8,9 +8,13 @@ from typing import Any
 from exporter.release import maven, swift
 from exporter.release.plan import Plan
 from exporter.report import text
-from exporter.report.manifest.schema import Artifact
+from exporter.report.manifest.schema import Artifact, Manifest
 
-CAVEATS = {"NOT_MEASURED.txt": "not_measured", "NOT_VERIFIED.txt": "not_verified"}
+CAVEATS = {
+    "NOT_MEASURED.txt": "not_measured",
+    "NOT_VERIFIED.txt": "not_verified",
+    "OVERRIDDEN.txt": "overridden",
+}
 """File -> field of the plan: files that say in their names what the bundle lacks."""
 
 
@@ -34,7 +38,7 @@ def model_card(plan: Plan) -> bytes:
                 "not counted" if listed.source.flops is None else text.scaled(listed.source.flops, ""),
             ),
             ("checkpoint", f"{listed.source.file}, {listed.source.kind}, sha256 {listed.source.sha256}"),
-            ("target", f"{listed.target.name} ({listed.target.soc}), budget {listed.budget_ms:g} ms"),
+            ("target", f"{listed.target.name} ({listed.target.soc}), {_budget(listed)}"),
             *(("input", text.tensor(spec)) for spec in listed.inputs),
             *(("output", text.tensor(spec)) for spec in listed.outputs),
             ("preprocessing", text.preprocessing(listed.preprocessing)),
@@ -50,6 +54,12 @@ def model_card(plan: Plan) -> bytes:
     lines += _section("Made with", (f"{name} {version}" for name, version in listed.tool.items()))
     lines += _own_card(plan)
     return ("\n".join(lines).rstrip() + "\n").encode()
+
+
+def _budget(listed: Manifest) -> str:
+    own_ms = listed.export_budget_ms
+    beside = f" (the export's own is {own_ms:g} ms)" if own_ms is not None else ""
+    return f"budget {listed.budget_ms:g} ms{beside}"
 
 
 HEADINGS = (
@@ -86,7 +96,7 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _warnings(plan: Plan) -> list[str]:
-    words = (*plan.not_measured, *plan.not_verified)
+    words = (*plan.overridden, *plan.not_measured, *plan.not_verified)
     return [line for sentence in words for line in (f"> **{_plain(sentence)}**", "")]
 
 

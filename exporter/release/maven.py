@@ -66,7 +66,7 @@ def coordinates(plan: Plan) -> str:
 def _pom(plan: Plan, artifact: Artifact) -> str:
     listed = plan.manifest
     summary = f"{listed.source.architecture} as {artifact.name}, by export-mobile."
-    description = " ".join((summary, *plan.not_measured))
+    description = " ".join((summary, *plan.overridden, *plan.not_measured))
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<project xmlns="http://maven.apache.org/POM/4.0.0"\n'

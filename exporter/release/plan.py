@@ -16,7 +16,7 @@ from exporter.config.cards import Card
 from exporter.errors import ReleaseError, UsageError
 from exporter.files import EVIDENCE
 from exporter.records import BudgetVerdict
-from exporter.release import clock, intact, serials
+from exporter.release import clock, intact, overrides, serials
 from exporter.report import manifest
 from exporter.report.manifest.schema import Artifact, Manifest
 from exporter.verify import budget
@@ -41,6 +41,8 @@ class ReleaseRequest:
     artifacts: tuple[str, ...] = ()
     allow_unmeasured: bool = False
     allow_unverified: tuple[str, ...] = ()
+    allow_wrong_on: tuple[str, ...] = ()
+    """Serials of devices on which the artifact may compute something else."""
     licence: Path | None = None
     card: Path | None = None
     """The model's card (`exporter.config.cards`) to include."""
@@ -67,6 +69,8 @@ class Plan:
     """Sentences about what no phone has measured but should have."""
     not_verified: tuple[str, ...]
     """Sentences about what could not be executed and is included because the user allowed it."""
+    overridden: tuple[str, ...] = ()
+    """Sentences about what the user overrode: wrong outputs on a device, the export's own budget."""
     card: Card | None = None
     remarks: tuple[str, ...] = field(default=())
     """Sentences for the user about what is left out, and why."""
@@ -107,17 +111,20 @@ def plan(request: ReleaseRequest) -> Plan:
     Raises:
         UsageError: A name, version, file or artifact is invalid.
         VerificationError: OUT differs from its manifest.
-        ReleaseError: An artifact did not pass, is over budget, or is unmeasured and that is not allowed.
+        ReleaseError: An artifact did not pass, computes something else on a device, is over budget, or is
+            unmeasured, and that is not allowed.
     """
     _check_words(request)
     listed = manifest.load(request.out / files.MANIFEST)
     chosen = _choose(request, listed)
     not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
+    labels = serials.labels(listed)
+    overridden = overrides.sentences(request, listed, chosen, labels)
     not_measured = _unmeasured(request, listed, chosen)
     name = request.name or _name(listed)
-    narrowed = _narrowed(request, listed, chosen, (name, not_measured, not_verified))
+    statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
+    narrowed = _narrowed(request, listed, chosen, name, statements)
     intact.check(request.out, _parsed(request, _text(narrowed)))
-    labels = serials.labels(listed)
     hidden, samples = serials.hide(request.out, narrowed, labels)
     return Plan(
         request,
@@ -129,6 +136,7 @@ def plan(request: ReleaseRequest) -> Plan:
         samples,
         not_measured,
         not_verified,
+        overridden,
         _card(request, listed),
         _left_out(request, listed, chosen),
     )
@@ -204,7 +212,7 @@ def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
     if artifact.name not in request.allow_unverified:
         raise ReleaseError(
             f"{artifact.name} was never executed, so nothing proves it. {artifact.reason or ''}",
-            f"Export where it can run, or give --allow-unverified {artifact.name}: the bundle says so.",
+            "Export where it can run.",
             code="EM-UNVERIFIED",
         )
     return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
@@ -213,7 +221,7 @@ def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
 BUDGET_WORDS: dict[BudgetVerdict, str] = {
     "not_measured": "No phone has measured {name}: whether it meets {budget:g} ms on {target} is open.",
     "inconclusive": "{name} was measured inconclusively: whether it meets {budget:g} ms on {target} is open.",
-    "fail": "{name} is over its budget of {budget:g} ms on {target}.",
+    "fail": "{name} is over its budget of {budget:g} ms on {target}: {seen}.",
 }
 
 
@@ -226,26 +234,38 @@ def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Arti
     target = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     words = []
     for artifact in chosen:
-        verdict = budget.budget_verdict(artifact.measured_on(), listed.budget_ms)
+        verdict = budget.budget_verdict(overrides.allowed(request, artifact), listed.budget_ms)
         if verdict == "pass" or (target and artifact.name not in target.runnable):
             continue
         sentence = BUDGET_WORDS[verdict].format(
-            name=artifact.name, budget=listed.budget_ms, target=listed.target.name
+            name=artifact.name,
+            budget=listed.budget_ms,
+            target=listed.target.name,
+            seen=_seen(artifact, listed.budget_ms),
         )
         if verdict == "fail":
             raise ReleaseError(
                 sentence,
-                "Export for a larger --budget, or choose another with --artifacts.",
+                f"Make it faster, then measure it again: export-mobile bench {request.out}.",
                 code="EM-OVER-BUDGET",
             )
         if not request.allow_unmeasured:
             raise ReleaseError(
                 sentence,
-                f"Run `export-mobile bench {request.out}`, or give --allow-unmeasured: the bundle says so.",
+                f"Measure it: export-mobile bench {request.out}.",
                 code="EM-UNMEASURED",
             )
         words.append(sentence)
     return tuple(words)
+
+
+def _seen(artifact: Artifact, budget_ms: float) -> str:
+    """Return the interval of the device that counts, with its serial, for a refusal."""
+    counts = budget.worst(artifact.measured_on(), budget_ms)
+    if counts is None:
+        return ""
+    low, high = counts.p90_ci_ms
+    return f"p90 is {low:g} to {high:g} ms on {counts.serial}"
 
 
 def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
@@ -254,8 +274,7 @@ def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifa
     if core_ml and not any(a.format == "coreml" for a in chosen):
         first = core_ml[0]
         words.append(
-            f"{first.name} is left out: {first.reason or first.status} "
-            f"(--allow-unverified {first.name} ships it and says so)"
+            f"{first.name} is left out: {first.reason or first.status}"
             if first.status == "not_run"
             else f"{first.name} is left out: it is {first.status}."
         )
@@ -268,7 +287,8 @@ def _narrowed(
     request: ReleaseRequest,
     listed: Manifest,
     chosen: Sequence[Artifact],
-    statements: tuple[str, tuple[str, ...], tuple[str, ...]],
+    name: str,
+    statements: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """Reduce OUT's manifest to the chosen artifacts and their evidence, and describe the release in it."""
     raw: dict[str, Any] = json.loads((request.out / files.MANIFEST).read_text("utf-8"))
@@ -285,14 +305,7 @@ def _narrowed(
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
     needed = _evidence(chosen)
     raw["evidence"]["files"] = [row for row in raw["evidence"]["files"] if row["file"] in needed]
-    name, not_measured, not_verified = statements
-    raw["release"] = {
-        "name": name,
-        "version": request.version,
-        "group": request.group,
-        "not_measured": not_measured,
-        "not_verified": not_verified,
-    }
+    raw["release"] = {"name": name, "version": request.version, "group": request.group, **statements}
     return raw
 
 

@@ -160,7 +160,7 @@ def _package(name: str, version: str) -> Component:
 def _card(plan: Plan) -> dict[str, Any]:
     """Write CycloneDX' model card: https://cyclonedx.org/docs/1.6/json/#metadata_component_modelCard."""
     listed = plan.manifest
-    limitations = [*plan.not_measured, *plan.not_verified, *listed.warnings]
+    limitations = [*plan.overridden, *plan.not_measured, *plan.not_verified, *listed.warnings]
     return {
         "modelParameters": {
             "modelArchitecture": listed.source.architecture,

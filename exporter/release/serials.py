@@ -61,9 +61,9 @@ def hide(
     return hidden, contents
 
 
-def page(out: Path, renames: Mapping[str, str]) -> bytes:
-    """Return OUT's report page, rendered again if it names a device."""
-    written = (out / files.PAGE).read_bytes()
+def page(out: Path, renames: Mapping[str, str], sha256: str | None = None) -> bytes:
+    """Return OUT's report page, which has this hash in the manifest, rendered again if it names a device."""
+    written = files.page_path(out, sha256).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
     if not any(serial in text for serial in renames):
         return written

@@ -156,7 +156,13 @@ def tally(artifacts: Iterable[Artifact]) -> str:
 
 
 def budget(report: Report) -> str:
-    return f"Budget {milliseconds(report.budget_ms)} on {report.target_name}: {BUDGET_WORDS[report.budget]}"
+    """Format the verdict on the budget, with the export's own budget where `bench --budget` gave another."""
+    own = report.export_budget_ms
+    beside = f" (the export's own is {milliseconds(own)})" if own else ""
+    return (
+        f"Budget {milliseconds(report.budget_ms)}{beside} on {report.target_name}: "
+        f"{BUDGET_WORDS[report.budget]}"
+    )
 
 
 def interval(bounds: tuple[float, float]) -> str:

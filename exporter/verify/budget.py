@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from exporter.records import BudgetVerdict, DeviceLatency
 
@@ -10,16 +11,41 @@ BADNESS: dict[BudgetVerdict, int] = {"fail": 3, "inconclusive": 2, "pass": 1, "n
 """How bad a verdict is. A phone's counts before a simulated one, which says nothing about a budget."""
 
 
+def judged(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
+    """Judge a device's kept interval against a budget, whatever budget it was measured for.
+
+    Only a real phone has a verdict. Wrong outputs fail every budget, and an interval that lies wholly above
+    the budget fails also in an unstable session.
+    """
+    if latency.evidence != "measured":
+        return "not_measured"
+    low, high = latency.p90_ci_ms
+    if latency.problem or low > budget_ms:
+        return "fail"
+    certain = not latency.flags and bool(latency.device.get("soc"))
+    return "pass" if certain and high < budget_ms else "inconclusive"
+
+
+def judged_again(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
+    """Return the latency with its verdict on another budget."""
+    return replace(latency, verdict=judged(latency, budget_ms), budget_ms=budget_ms)
+
+
 def worst(latencies: Sequence[DeviceLatency], budget_ms: float) -> DeviceLatency | None:
-    """Return the latency that counts: the worst verdict against this budget, then the slowest."""
-    same = [item for item in latencies if item.budget_ms in {None, budget_ms}]
-    return max(same, key=lambda item: (BADNESS[item.verdict], item.p90_ms), default=None)
+    """Return the latency that counts: the worst verdict on this budget, then the slowest."""
+    return max(latencies, key=lambda item: (BADNESS[judged(item, budget_ms)], item.p90_ms), default=None)
 
 
 def budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     """Return whether the budget is met; "not_measured" without a real phone, always."""
     counts = worst(latencies, budget_ms)
-    return counts.verdict if counts and counts.evidence == "measured" else "not_measured"
+    return judged(counts, budget_ms) if counts else "not_measured"
+
+
+def recorded_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
+    """Return the worst verdict that was recorded for this budget, as an earlier manifest states it."""
+    verdicts = (item.verdict for item in latencies if item.budget_ms in {None, budget_ms})
+    return max(verdicts, key=lambda verdict: BADNESS[verdict], default="not_measured")
 
 
 def required_soc(target_soc: str) -> str | None:

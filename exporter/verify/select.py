@@ -44,7 +44,6 @@ def choose_measured(
     runnable: Sequence[str],
     synthetic: bool,
     allow_synthetic: bool,
-    budget_ms: float,
 ) -> Choice | None:
     """Choose the artifact that is fastest on the device, once every one that might ship was measured there.
 
@@ -53,7 +52,6 @@ def choose_measured(
         runnable: Names of the variants the target's own stack executes.
         synthetic: Calibration used synthetic inputs.
         allow_synthetic: Choose a quantised artifact even then.
-        budget_ms: Only latencies judged against this budget are compared.
 
     Returns:
         None while a candidate was not measured, or the candidates share no real phone. What computes
@@ -66,7 +64,7 @@ def choose_measured(
         and a.variant.name in runnable
         and not _is_doubtful(a, synthetic, allow_synthetic)
     ]
-    measured = {a.variant.name: _on_phones(a, budget_ms) for a in candidates}
+    measured = {a.variant.name: _on_phones(a) for a in candidates}
     shared = set.intersection(*(set(by_serial) for by_serial in measured.values())) if measured else set()
     if not shared:
         return None
@@ -90,9 +88,9 @@ def _is_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> 
     return synthetic and not allow_synthetic and artifact.variant.precision in QUANTIZED
 
 
-def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
+def remark(reason: str, chosen: Artifact | None) -> str:
     """Return the reason of a choice, without the claim that no device has measured it once one has."""
-    measured = [p90_ms for _, p90_ms in _on_phones(chosen, budget_ms).values()] if chosen else []
+    measured = [p90_ms for _, p90_ms in _on_phones(chosen).values()] if chosen else []
     if not measured:
         return reason
     return reason.replace(
@@ -100,12 +98,12 @@ def remark(reason: str, chosen: Artifact | None, budget_ms: float) -> str:
     )
 
 
-def _on_phones(artifact: Artifact, budget_ms: float) -> dict[str, tuple[bool, float]]:
+def _on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
     """Return serial -> whether the outputs were wrong, and p90; for real phones only."""
     return {
         latency.serial: (bool(latency.problem), latency.p90_ms)
         for latency in artifact.device_latencies
-        if latency.evidence == "measured" and latency.budget_ms in {None, budget_ms}
+        if latency.evidence == "measured"
     }
 
 

@@ -183,7 +183,7 @@ def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
     monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
     monkeypatch.setattr(views, "views", lambda *_: ())
-    monkeypatch.setattr("exporter.bench.write_report", _manifest_only)
+    monkeypatch.setattr("exporter.bench.storing.write_report", _manifest_only)
     fake = FakePhones(folder, **settings)
     monkeypatch.setattr(exporting, "_made", fake._made)
     monkeypatch.setattr(devices, "find", fake._find)

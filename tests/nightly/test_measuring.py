@@ -13,7 +13,6 @@ from android_harness import all_devices, build, identity, parse
 from android_harness.errors import DeviceError, SetupError
 from android_harness.push import Program
 from android_harness.records import Completed
-from exporter import bench
 from exporter.errors import OutputError
 from exporter.nightly import devices, measuring
 from exporter.nightly.devices import DevicePool
@@ -145,7 +144,7 @@ def test_a_folder_that_cannot_be_written_loses_no_measurement(
     def full(*_: object) -> None:
         raise OutputError("No space left.")
 
-    monkeypatch.setattr(bench, "write", full)
+    monkeypatch.setattr("exporter.bench.storing.write_report", full)
     finished = phones.run(phones.task(["one"]))
     assert len(phones.sessions()) == states(finished)["fine"] == 4
     assert [row.words for row in rows_of(finished, "failed")] == ["No space left."]

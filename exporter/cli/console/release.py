@@ -30,7 +30,7 @@ def print_release(published: Release, console: Console) -> None:
     for name, digest in published.files.items():
         if not name.endswith((".md5", ".sha1", ".sha256", ".sha512")):
             console.print(plain(f"  {digest[:12]}…  {name}"), soft_wrap=True)
-    for sentence in (*published.not_measured, *published.not_verified):
+    for sentence in (*published.overridden, *published.not_measured, *published.not_verified):
         console.print(plain(sentence, "yellow"))
     for sentence in published.remarks:
         console.print(plain(sentence))

@@ -70,6 +70,7 @@ def dump(report: Report) -> str:
             "seconds": report.seconds,
             "stage_seconds": dict(report.stage_seconds),
             "page_sha256": report.page_sha256 or None,
+            "export_budget_ms": report.export_budget_ms,
             "operator_costs": [_cost(cost) for cost in report.operator_costs],
             "mixed_points": [asdict(point) | _decibels(point.sqnr_db) for point in report.mixed_points],
         }

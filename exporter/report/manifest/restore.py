@@ -24,6 +24,7 @@ def report(listed: schema.Manifest) -> Report:
         target_name=listed.target.name,
         target_soc=listed.target.soc,
         budget_ms=listed.budget_ms,
+        export_budget_ms=listed.export_budget_ms,
         inputs=listed.inputs,
         outputs=listed.outputs,
         preprocessing=listed.preprocessing,

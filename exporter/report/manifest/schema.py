@@ -33,7 +33,7 @@ from exporter.report.manifest.accuracy import Accuracy, Evaluation
 from exporter.report.manifest.latencies import DeviceLatency
 from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
-from exporter.verify.budget import budget_verdict, contradiction, worst
+from exporter.verify.budget import budget_verdict, contradiction, recorded_verdict, worst
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACTS = 1000
@@ -189,6 +189,8 @@ class Release(Part):
     """What no phone has measured to be fast enough, one sentence each."""
     not_verified: tuple[str, ...] = ()
     """What was never executed, one sentence each."""
+    overridden: tuple[str, ...] = ()
+    """What the user overrode, one sentence each: wrong outputs on a device, the export's own budget."""
     files: Listing = Field(default_factory=dict)
     """Every file of the release's folder, except the zip, hashes and signatures."""
     contents: Listing = Field(default_factory=dict)
@@ -208,6 +210,7 @@ class Manifest(Part):
     source: Source
     target: Target
     budget_ms: Annotated[float, Field(gt=0)]
+    """The budget that the verdicts are about."""
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     calibration: Calibration
@@ -233,6 +236,8 @@ class Manifest(Part):
     mixed_points: MixedPoints = ()
     page_sha256: Sha256 | None = None
     """The hash of report.html; None in older manifests."""
+    export_budget_ms: Annotated[float, Field(gt=0)] | None = None
+    """The export's own budget where `bench --budget` gave another; else null."""
     release: Release | None = None
 
     @model_validator(mode="after")
@@ -275,9 +280,9 @@ class Manifest(Part):
                     raise ValueError(f"{artifact.name}: {reason}")
             if artifact.device_latency != worst(latencies, self.budget_ms):
                 raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
-        measured = {a.name: budget_verdict(a.measured_on(), self.budget_ms) for a in self.artifacts}
-        expected = measured.get(self.selected or "", "not_measured")
-        if self.verdict.budget != expected:
+        latencies = next((a.measured_on() for a in self.artifacts if a.name == self.selected), ())
+        expected = budget_verdict(latencies, self.budget_ms)
+        if self.verdict.budget not in {expected, recorded_verdict(latencies, self.budget_ms)}:
             raise ValueError(
                 f"verdict.budget is {self.verdict.budget}, but the selected artifact's is {expected}"
             )

@@ -1,0 +1,151 @@
+"""Tests of how measurements get into OUT: none is lost, and OUT is valid at every moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from android_harness import provenance, stats
+from android_harness.records import Latency, Session
+from exporter import bench, files
+from exporter.errors import OutputError
+from exporter.pipeline import claims
+from exporter.records import DeviceLatency
+from exporter.release import intact
+from exporter.report import manifest, text
+from exporter.report.manifest import restore
+from tests.harness import sessions
+from tests.release import outs
+
+
+def benched(
+    serial: str, artifact: str = "onnx-fp32", problem: str = "", ms: float = 8.0
+) -> tuple[Session, Latency]:
+    """Return what a bench of a phone hands over to be stored."""
+    launches = tuple(sessions.launch(i, sessions.durations(i, ms=ms)) for i in range(5))
+    session = sessions.session(
+        task=replace(sessions.session().task, name=artifact),
+        identity=sessions.identity(serial=serial),
+        launches=launches,
+    )
+    check = provenance.Check(1e-6, problem)
+    return session, provenance.latency(session, stats.figures(session), check, 15.0)
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an export that one phone has measured, with a short page: drawing the real one takes seconds."""
+    monkeypatch.setattr(
+        "exporter.pipeline.report.render_page",
+        lambda _, report: f"{text.budget(report)} {text.on_devices(report)}",
+    )
+    folder = outs.write(tmp_path / "out", outs.report())
+    bench.store(folder, bench.read(folder)[0], [benched("FIRST")], 15.0)
+    return folder
+
+
+def latencies(out: Path) -> dict[str, DeviceLatency]:
+    rows = restore.report(manifest.load(out / "manifest.json")).artifacts
+    return {item.serial: item for row in rows for item in row.device_latencies}
+
+
+def problems(out: Path) -> list[str]:
+    """Return what is wrong with OUT's files, as `verify` and `release` see it."""
+    listed = manifest.load(out / "manifest.json")
+    intact.check(out, listed.model_copy(update={"artifacts": listed.artifacts[:1]}))
+    changed = [e.file for e in listed.evidence.files if files.digest_file(out / e.file) != e.sha256]
+    return [*changed, *(words for words in claims.of_files(out, listed) if "report.html" in words)]
+
+
+@pytest.mark.parametrize("budget_ms", [15.0, 40.0, 5.0])
+def test_every_devices_last_measurement_stays(out: Path, budget_ms: float) -> None:
+    """Another budget replaces no measurement: it judges all of them again."""
+    report, _ = bench.store(out, bench.read(out)[0], [benched("SLOW", ms=20.0)], 15.0)
+    bench.store(out, report, [benched("SECOND")], budget_ms)
+    stored = latencies(out)
+    assert set(stored) == {"FIRST", "SLOW", "SECOND"}
+    assert {item.budget_ms for item in stored.values()} == {budget_ms}
+    assert stored["SLOW"].verdict == ("pass" if budget_ms == 40.0 else "fail")
+    assert stored["FIRST"].verdict == ("fail" if budget_ms == 5.0 else "pass")
+
+
+def test_the_next_bench_without_a_budget_uses_the_exports_own(out: Path) -> None:
+    """A raised budget is shown beside the export's own, and ends with the next bench."""
+    report, _ = bench.store(out, bench.read(out)[0], [benched("SECOND")], 40.0)
+    assert (report.budget_ms, report.own_budget_ms) == (40.0, 15.0)
+    assert bench.read(out)[0].own_budget_ms == 15.0
+    assert "Budget 40.0 ms (the export's own is 15.0 ms)" in (out / "report.html").read_text()
+    report, _ = bench.store(out, report, [benched("SECOND")], report.own_budget_ms)
+    assert (report.budget_ms, report.export_budget_ms) == (15.0, None)
+
+
+def test_two_benches_that_began_with_the_same_manifest_lose_nothing(out: Path) -> None:
+    """Each adds its results to what the manifest holds by then."""
+    report, _ = bench.read(out)
+    threads = [
+        threading.Thread(target=bench.store, args=(out, report, [benched(f"PHONE{index}")], 15.0))
+        for index in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(latencies(out)) == {"FIRST", *(f"PHONE{index}" for index in range(4))}
+    assert problems(out) == []
+
+
+def test_results_of_other_files_are_refused(out: Path) -> None:
+    """A new export in the meantime gets no figures of the artifacts before it."""
+    report, _ = bench.read(out)
+    first = replace(report.artifacts[0], sha256="0" * 64)
+    with pytest.raises(OutputError, match="exported again"):
+        bench.store(out, replace(report, artifacts=(first, *report.artifacts[1:])), [benched("X")], 15.0)
+
+
+def killed_after(steps: int, out: Path) -> int:
+    """Store results in a child that kills itself at the given change of a file; return its exit status."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    left = steps
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("replace", "unlink", "write_text", "hardlink_to"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    bench.store(out, bench.read(out)[0], [benched("FIRST", ms=9.0), benched("NEW")], 15.0)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("steps", range(9))
+def test_a_kill_at_any_moment_leaves_out_valid(
+    out: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After kill -9 at any change of a file, every file is the one that the manifest lists."""
+    assert os.WTERMSIG(killed_after(steps, out)) == signal.SIGKILL
+    assert problems(out) == []
+    bench.store(out, bench.read(out)[0], [benched("AFTER")], 15.0)
+    assert {"FIRST", "AFTER"} <= set(latencies(out))
+    assert problems(out) == []
+    assert list(out.glob(".report.html.kept-*")) == []
+
+
+def test_replaced_samples_are_deleted(out: Path) -> None:
+    """The folder of raw samples holds those of the manifest only."""
+    bench.store(out, bench.read(out)[0], [benched("FIRST", ms=9.0)], 15.0)
+    listed = {item.samples_file for item in latencies(out).values()}
+    assert {f"device/{path.name}" for path in (out / "device").iterdir()} == listed
