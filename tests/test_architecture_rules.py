@@ -26,7 +26,7 @@ TIERS = (
     {"exporter.pipeline"},
     {"exporter.architectures", "exporter.data", "exporter.formats", "exporter.report"},
     {"exporter.capture", "exporter.checkpoints", "exporter.config"},
-    {"exporter.quantize", "exporter.verify"},
+    {"exporter.android", "exporter.quantize", "exporter.verify"},
     {"exporter.array_file", "exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
     {"exporter.errors", "exporter.sandbox"},
 )

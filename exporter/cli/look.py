@@ -28,7 +28,7 @@ from exporter.cli.app import (
     watch,
 )
 from exporter.cli.export import model_request
-from exporter.errors import ArchitectureError, VerificationError
+from exporter.errors import ArchitectureError, UsageError, VerificationError
 
 
 @app.command()
@@ -96,17 +96,41 @@ def verify(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4.")
     ] = 0,
+    for_app: Annotated[
+        bool,
+        typer.Option(
+            "--for-app",
+            help="Ask instead whether the artifacts load in the stock Android packages, or in LIBRARY.",
+        ),
+    ] = False,
+    libraries: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[LIBRARY]...", help="With --for-app: the app's own .so, AAR or APK files."),
+    ] = None,
+    artifact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --for-app: ask only about this artifact; repeatable."),
+    ] = None,
+    min_sdk: Annotated[
+        int | None, typer.Option(min=1, help="With --for-app: the app's minimum SDK, to compare with.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Re-verify an export or release from its files. Exits 9 on any mismatch.
 
-    Checks the signature and the hashes, then runs every artifact in its runtime.
+    Checks the signature and the hashes, then runs every artifact in its runtime. With --for-app,
+    runs nothing: reads what the artifacts need, and whether the app's libraries have it.
     """
     from exporter import pipeline
     from exporter.cli.console import listings
     from exporter.release import check
 
+    if for_app:
+        _verify_for_app(out, libraries or [], artifact or [], min_sdk, jobs, as_json)
+        return
+    if libraries or artifact or min_sdk is not None:
+        raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
     wanted = check.Wanted(expect_name, expect_version)
     with watch(as_json) as observer:
         audit = check.verify(out, key, jobs or pipeline.worker_count(), observer, wanted)
@@ -119,6 +143,29 @@ def verify(
             f"{out} does not match its manifest.",
             "Export it again, or get the release again.",
             code="EM-CHANGED",
+        )
+
+
+def _verify_for_app(
+    out: Path, libraries: list[Path], artifacts: list[str], min_sdk: int | None, jobs: int, as_json: bool
+) -> None:
+    """Print whether the artifacts load in an app, and end with 9 when one does not, or may not."""
+    from exporter import pipeline
+    from exporter.cli.console.for_app import print_check
+    from exporter.pipeline import for_app
+    from exporter.release import check
+
+    with check.opened(out) as folder:
+        answer = for_app.check(folder, libraries, artifacts, min_sdk, jobs or pipeline.worker_count())
+    if as_json:
+        typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))
+    else:
+        print_check(answer, console())
+    if not answer.holds:
+        raise VerificationError(
+            "An artifact does not load, or it is not certain that it does.",
+            "The table says what is missing; --artifact NAME asks only about the one that you ship.",
+            code="EM-FOR-APP",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter.config.request import ModelRequest, Request
@@ -53,6 +53,17 @@ def to_verify(out: Path) -> Rights:
     """Rights of the jobs that run the artifacts of a folder: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return Rights(Confinement(reads=(out.resolve(),), memory_bytes=memory_bound(sum(sizes))))
+
+
+def to_read(paths: Sequence[Path]) -> Rights:
+    """Rights of the jobs that read files of unknown origin and run nothing: they write nothing.
+
+    Args:
+        paths: A folder of artifacts, and libraries; an archive among these unpacks to more than its size.
+    """
+    sizes = sum(_size(path) for path in paths)
+    reads = tuple(path.resolve() for path in paths)
+    return Rights(Confinement(reads=reads, memory_bytes=memory_bound(sizes)))
 
 
 def _inputs(request: ModelRequest) -> tuple[Path, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +72,26 @@ def verify(
     if is_release(path):
         return _verify_folder(path, key, workers, observer, wanted)
     return _verify_out(path, key, workers, observer, wanted)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """Give the folder with the manifest: OUT itself, or a release's zip unpacked for as long as the block.
+
+    Raises:
+        VerificationError: It is a hostile archive, or its hashes are wrong.
+    """
+    zipped = zip_of(path) if is_release(path) else path
+    if zipped.is_dir():
+        yield zipped
+        return
+    with held.scratch("verify") as scratch:
+        inside = scratch / "zip"
+        inside.mkdir()
+        archive.unpack(zipped, inside)
+        if wrong := sums.problems(inside):
+            raise VerificationError(wrong[0], code="EM-CHANGED")
+        yield inside
 
 
 def is_release(path: Path) -> bool:

@@ -57,14 +57,15 @@ def structure(path: Path, variant: Variant) -> Structure:
         raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
 
 
-def _read(data: bytes) -> PTEFile:
+def read_program(data: bytes) -> PTEFile:
+    """Parse the bytes of a `.pte`."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     return deserialize_pte_binary(data)
 
 
 def _structure(data: bytes) -> Structure:
-    file = _read(data)
+    file = read_program(data)
     plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
     kernels = list(_kernels(plan))
     graphs = list(_delegate_graphs(plan, file.program))

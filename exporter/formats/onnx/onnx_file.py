@@ -41,7 +41,7 @@ def _refuse_external_data(model: onnx.ModelProto) -> None:
     # Such a reference may name any file of this machine.
     from onnx.external_data_helper import uses_external_data
 
-    for graph in _graphs(model):
+    for graph in graphs(model):
         sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
         for tensor in (*graph.initializer, *sparse, *_attribute_tensors(graph.node)):
             if uses_external_data(tensor):
@@ -50,7 +50,12 @@ def _refuse_external_data(model: onnx.ModelProto) -> None:
                 )
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and all graphs within it.
+
+    Raises:
+        LoweringError: The model holds functions or training graphs.
+    """
     if model.functions or model.training_info:
         raise LoweringError("It holds functions or training graphs, which none of our artifacts does.")
     waiting = [model.graph]
@@ -70,13 +75,15 @@ def _attribute_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorP
 
 
 def _contents(model: onnx.ModelProto) -> Contents:
-    graphs = list(_graphs(model))
-    tensors = {t.name: _stored(t) for graph in graphs for t in graph.initializer}
+    all_graphs = list(graphs(model))
+    tensors = {t.name: _stored(t) for graph in all_graphs for t in graph.initializer}
     return Contents(
         inputs=tuple(_spec(v) for v in model.graph.input if v.name not in tensors),
         outputs=tuple(_spec(v, fixed=False) for v in model.graph.output),
         nodes=tuple(
-            Node(n.op_type, n.domain, tuple(n.input), tuple(n.output)) for graph in graphs for n in graph.node
+            Node(n.op_type, n.domain, tuple(n.input), tuple(n.output))
+            for graph in all_graphs
+            for n in graph.node
         ),
         tensors=tensors,
     )

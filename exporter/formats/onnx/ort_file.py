@@ -29,6 +29,20 @@ def read(path: Path) -> Contents:
         raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
 
 
+def operators(data: bytes) -> tuple[set[tuple[str, str, int]], int]:
+    """Return each operator's name, domain and version, and the version of the file's layout.
+
+    Raises:
+        LoweringError: It is not a whole, self-contained ORT-format model.
+    """
+    try:
+        return _Reader(data).operators(), int(session_table(data).OrtVersion())
+    except LoweringError:
+        raise
+    except Exception as error:  # as in `read`
+        raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
+
+
 class _Reader:
     """Reads one buffer; refuses more list items than it can hold, so that hostile lengths end quickly."""
 
@@ -50,6 +64,15 @@ class _Reader:
                 t.Name().decode(): self._tensor(t) for g in graphs for t in self._items(g, "Initializers")
             },
         )
+
+    def operators(self) -> set[tuple[str, str, int]]:
+        """Return the name, the domain and the version of the operators of all graphs."""
+        graphs = self._graphs(session_table(self._data).Model().Graph(), MAX_DEPTH)
+        return {
+            (n.OpType().decode(), (n.Domain() or b"").decode(), int(n.SinceVersion()))
+            for graph in graphs
+            for n in self._items(graph, "Nodes")
+        }
 
     def _items(self, owner: Any, field: str) -> Iterator[Any]:
         length = getattr(owner, f"{field}Length")()

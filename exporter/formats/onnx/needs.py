@@ -1,0 +1,78 @@
+"""Reads what an .onnx or .ort file needs from ONNX Runtime: operators, their versions, the file's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.android.records import Needs, Operator
+from exporter.formats.onnx import onnx_file, ort_file
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_DEPTH = 8
+"""The deepest nesting of functions whose bodies call functions."""
+
+
+def needs(path: Path) -> Needs:
+    """Read the needs of a file.
+
+    Raises:
+        LoweringError: It is not a whole, well-formed file of its format.
+    """
+    return _of_ort(path) if path.suffix == ".ort" else _of_onnx(path)
+
+
+def _of_onnx(path: Path) -> Needs:
+    import onnx
+
+    onnx_file.read(path)  # refuses what is not whole, valid and self-contained
+    model = onnx.load_model_from_string(path.read_bytes())
+    opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
+    operators = {_operator(node, opsets) for graph in onnx_file.graphs(model) for node in graph.node}
+    return Needs(
+        runtime="ONNX Runtime",
+        operators=tuple(sorted(operators, key=lambda operator: operator.title)),
+        ir_version=model.ir_version,
+        opsets=tuple(sorted(opsets.items())),
+    )
+
+
+def _of_ort(path: Path) -> Needs:
+    ort_file.read(path)
+    nodes, layout = ort_file.operators(path.read_bytes())
+    operators = {Operator(name, _domain(domain), version) for name, domain, version in nodes}
+    return Needs(
+        runtime="ONNX Runtime",
+        operators=tuple(sorted(operators, key=lambda operator: operator.title)),
+        ort_format=layout,
+    )
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _operator(node: onnx.NodeProto, opsets: dict[str, int], depth: int = MAX_DEPTH) -> Operator:
+    """Describe a node; ONNX defines some operators as functions, whose bodies a runtime can call instead."""
+    domain = _domain(node.domain)
+    schema = _schema(node.op_type, domain, opsets.get(domain, 0))
+    if schema is None:  # ONNX Runtime's own operators have one version
+        return Operator(node.op_type, domain, 1 if domain else 0)
+    body: tuple[Operator, ...] = ()
+    if schema.has_function and depth:
+        inner = {_domain(entry.domain): entry.version for entry in schema.function_body.opset_import}
+        body = tuple(
+            dict.fromkeys(_operator(n, opsets | inner, depth - 1) for n in schema.function_body.node)
+        )
+    return Operator(node.op_type, domain, schema.since_version, body)
+
+
+def _schema(name: str, domain: str, opset: int) -> Any:
+    import onnx
+
+    try:
+        return onnx.defs.get_schema(name, max_inclusive_version=opset, domain=domain)
+    except onnx.defs.SchemaError:
+        return None
