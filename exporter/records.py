@@ -478,6 +478,31 @@ class CurvePoint:
 
 
 DataKind = Literal["photos", "arrays", "synthetic", "none"]
+Purpose = Literal["calibration", "choice", "verification"]
+"""What a scene serves for: to calibrate, to choose among candidates, or to judge what was chosen."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Several samples that show the same thing."""
+
+    purpose: Purpose
+    members: tuple[str, ...]
+    """Names of the files, or "row 3"."""
+    joined_by: str
+    """What tells that they are one scene: "file names", "the same picture content", "near copies"."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """How many scenes serve each purpose; none serves two, but for choice where there are only two."""
+
+    calibration: Count = 0
+    choice: Count = 0
+    """0 when nothing was chosen among."""
+    verification: Count = 0
+    groups: tuple[Scene, ...] = ()
+    """The scenes of several samples; every other sample is a scene of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -522,6 +547,7 @@ class Report:
     labels: tuple[str, ...] = ()
     task: TaskName = ""
     """As the user named it; empty leaves it to the outputs."""
+    scenes: Scenes = Scenes()
     limits: Limits = Limits()
     """The limits for this run's artifacts; `export-mobile verify` applies the same."""
     operator_costs: tuple[OperatorCost, ...] = ()

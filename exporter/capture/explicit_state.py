@@ -27,15 +27,22 @@ class ExplicitModel:
     model: Model
     calibration: tuple[Sample, ...]
     verification: tuple[Sample, ...]
+    choice: tuple[Sample, ...] = ()
 
 
-def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sample]) -> ExplicitModel:
+def make(
+    model: Model,
+    calibration: Sequence[Sample],
+    verification: Sequence[Sample],
+    choice: Sequence[Sample] = (),
+) -> ExplicitModel:
     """Turn a network's state into further inputs and outputs.
 
     Args:
         model: In eval mode and float32; it is not changed.
         calibration: The inputs of calls that follow one another.
         verification: The same for verification.
+        choice: The same for choosing among candidates.
 
     Returns:
         A model that also takes each state, named after its buffer, and returns it as `<buffer>_out`; samples
@@ -48,14 +55,14 @@ def make(model: Model, calibration: Sequence[Sample], verification: Sequence[Sam
     fresh = copied(model.module)
     paths = changed_by_calls(fresh, (*verification, *calibration))
     if not paths:
-        return ExplicitModel(model, tuple(calibration), tuple(verification))
+        return ExplicitModel(model, tuple(calibration), tuple(verification), tuple(choice))
     first = arguments(verification[0])
     names = output_names(list(leaves(call(copied(fresh), first))))
     taken = {spec.name for spec in model.inputs}
     inputs = [_free(path.replace(".", "_"), taken) for path in paths]
     initial = [_tensor(fresh, path).detach().clone() for path in paths]
     module = ExplicitState(fresh, paths, names, inputs).eval()
-    samples = [_threaded(module, given, initial) for given in (calibration, verification)]
+    samples = [_threaded(module, given, initial) for given in (calibration, verification, choice)]
     specs = tuple(
         TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, t in zip(inputs, initial, strict=True)
     )

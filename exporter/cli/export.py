@@ -59,7 +59,10 @@ def export_command(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder of photos, or .npz of arrays; half calibrates, half verifies."),
+        typer.Option(
+            help="Folder of photos, or .npz of arrays. Half of the scenes calibrate, half verify (with "
+            "--search some choose); near-duplicates, crops and frames of one film are one scene."
+        ),
     ] = None,
     evaluation: Annotated[
         Path | None,

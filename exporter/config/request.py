@@ -81,6 +81,11 @@ class Request(ModelRequest):
     """Threads that a runtime uses while it is timed; 0 uses one per core, at most 4."""
 
     @property
+    def choosing(self) -> bool:
+        """Whether candidates are compared, with samples that neither calibrate nor verify."""
+        return self.search or self.calibration_sweep
+
+    @property
     def model(self) -> ModelRequest:
         return ModelRequest(**{f.name: getattr(self, f.name) for f in fields(ModelRequest)})
 

@@ -28,8 +28,6 @@ MAX_PIXELS = 100_000_000
 UNCHANGED = "Give a copy that nothing writes to."
 MAX_FILE_BYTES = 512 << 20
 """The largest file of a photo; a TIFF of `MAX_PIXELS` is smaller."""
-THUMBNAIL = (16, 16)
-LOOKALIKE_CORRELATION = 0.75  # of 16x16 greys: 0.88 for a stereo pair, at most 0.47 for different photos
 CONTRAST_SIZE = (64, 64)
 MIN_CONTRAST = 5.0
 """A photo whose 64x64 greys (0 to 255) have a smaller standard deviation is nearly one colour.
@@ -44,7 +42,7 @@ CROP_SCALES = (0.85, 0.7, 0.55, 0.4)
 class Photo:
     """A decoded photo: what the model gets of it, and what is needed to cut more from it."""
 
-    name: str
+    path: Path
     whole: Array
     """The preprocessed photo, float32 [C, H, W]."""
     reduced: Image.Image
@@ -53,9 +51,12 @@ class Photo:
     """Width and height of the picture as decoded."""
     digest: bytes
     """A hash of the decoded pixels: equal for copies, however they are encoded."""
-    thumbnail: Array
     contrast: float
     """Standard deviation of its greys, 0 to 128; see `MIN_CONTRAST`."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
 
 def find(folder: Path) -> list[Path]:
@@ -192,12 +193,6 @@ def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Gener
             yield preprocess(view, preprocessing)
 
 
-def look_alike(photo: Photo, other: Photo) -> bool:
-    """Tell whether two photos are nearly equal: a stereo pair, neighbours of a burst, a re-encoded copy."""
-    correlation = np.corrcoef(photo.thumbnail.ravel(), other.thumbnail.ravel())[0, 1]
-    return bool(correlation >= LOOKALIKE_CORRELATION)
-
-
 class _Unusable(Exception):  # noqa: N818 - a reason, not an error of ours
     """The reason why a file is not a usable photo."""
 
@@ -218,13 +213,11 @@ def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
     if ratio < 1:
         reduced = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))))
     return Photo(
-        name=path.name,
+        path=path,
         whole=preprocess(image, preprocessing),
         reduced=reduced,
         size=image.size,
         digest=_content(image),
-        thumbnail=np.asarray(reduced.convert("L").resize(THUMBNAIL), dtype=np.float64)
-        + np.linspace(0, 1e-6, 256).reshape(THUMBNAIL),  # so that a plain colour has a correlation too
         contrast=float(np.asarray(reduced.convert("L").resize(CONTRAST_SIZE)).std()),
     )
 

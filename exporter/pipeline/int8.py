@@ -86,7 +86,9 @@ def key(context: Context, source: Source) -> str:
 def data_digest(context: Context, source: Source) -> str:
     """Hash everything that calibration inputs depend on."""
     content = context.calibration_digest or "synthetic"
-    return source.key or cache.key(content, context.request.samples, source.facts.preprocessing)
+    return source.key or cache.key(
+        content, context.request.samples, context.request.choosing, source.facts.preprocessing
+    )
 
 
 NUDGED = 16

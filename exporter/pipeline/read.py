@@ -52,13 +52,16 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
     )
 
 
-def capture_model(request: ModelRequest, work: Path, calibration_digest: str) -> Facts:
+def capture_model(
+    request: ModelRequest, work: Path, calibration_digest: str, choosing: bool = False
+) -> Facts:
     """Read, infer, load the data, capture; everything the builders need lands in `work`.
 
     Args:
         request: What the user said about the model.
         work: Where the captured model and the data are written.
         calibration_digest: What the calibration data was hashed to before: every cache key has it.
+        choosing: Whether candidates will be chosen among, which needs samples of its own.
 
     Raises:
         ExportError: The checkpoint or the data cannot be read, or the data was changed meanwhile.
@@ -71,12 +74,19 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
     if checkpoint.module is None:
         allow_seconds(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check(model, request.expect)
-    samples = data.load(request.calibration, model.inputs, model.preprocessing, request.samples)
+    samples = data.load(
+        request.calibration, model.inputs, model.preprocessing, request.samples, choosing=choosing
+    )
     data.check_unchanged(request.calibration, calibration_digest)
     if request.state == "explicit":
-        explicit = explicit_state.make(model, samples.calibration, samples.verification)
+        explicit = explicit_state.make(model, samples.calibration, samples.verification, samples.choice)
         model = explicit.model
-        samples = replace(samples, calibration=explicit.calibration, verification=explicit.verification)
+        samples = replace(
+            samples,
+            calibration=explicit.calibration,
+            verification=explicit.verification,
+            choice=explicit.choice,
+        )
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
     allow_seconds(RUN_SECONDS)
     program.save(captured, work)
@@ -95,6 +105,7 @@ def capture_model(request: ModelRequest, work: Path, calibration_digest: str) ->
         data_kind=samples.kind,
         calibration_count=len(samples.calibration),
         verification_count=len(samples.verification),
+        scenes=samples.scenes,
         notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes),
         warnings=(*model.warnings, *samples.warnings),
         digest=program.digest(captured),
@@ -161,7 +172,7 @@ def _capture_job(context: Context) -> Job:
     return Job(
         "reading the checkpoint",
         capture_model,
-        (request, context.folders.work, context.calibration_digest),
+        (request, context.folders.work, context.calibration_digest, context.request.choosing),
         preload=TORCH,
         seconds=read_seconds(size_bytes(request.checkpoint)),
     )
@@ -180,4 +191,6 @@ def _source_key(context: Context, sha256: str) -> str:
     if request.expect:
         return ""  # asked again in every run: the photos may have changed
     anywhere = replace(request, checkpoint=Path(), calibration=None)
-    return cache.key(cache.toolchain(), sha256, anywhere, context.calibration_digest)
+    return cache.key(
+        cache.toolchain(), sha256, anywhere, context.calibration_digest, context.request.choosing
+    )

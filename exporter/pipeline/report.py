@@ -111,6 +111,7 @@ def make_report(
         calibration_count=facts.calibration_count,
         verification_kind=facts.data_kind if request.verify else "none",
         verification_count=facts.verification_count if request.verify else 0,
+        scenes=facts.scenes,
         floor=_floor(context),
         artifacts=tuple(rows),
         selected=choice.name,

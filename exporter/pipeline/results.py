@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +18,7 @@ from exporter.records import (
     MixedPoint,
     OperatorCost,
     Preprocessing,
+    Scenes,
     Structure,
     TaskName,
     TensorSpec,
@@ -65,6 +66,7 @@ class Facts:
     warnings: tuple[str, ...]
     digest: str
     """sha256 of the graph and its weights; empty when there is no graph."""
+    scenes: Scenes = field(default_factory=Scenes)
 
 
 @dataclass(frozen=True)

@@ -327,8 +327,21 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
         ("Inputs", "; ".join(text.tensor(spec) for spec in report.inputs)),
         ("Outputs", "; ".join(text.tensor(spec) for spec in report.outputs)),
         ("Preprocessing", text.preprocessing(report.preprocessing)),
-        ("Calibrated on", text.data(report.calibration_kind, report.calibration_count)),
-        ("Verified on", text.data(report.verification_kind, report.verification_count)),
+        (
+            "Calibrated on",
+            text.data(report.calibration_kind, report.calibration_count)
+            + text.scenes(report.scenes, "calibration"),
+        ),
+        *(
+            [("Candidates chosen on", f"other data{text.scenes(report.scenes, 'choice')}")]
+            if report.scenes.choice
+            else []
+        ),
+        (
+            "Verified on",
+            text.data(report.verification_kind, report.verification_count)
+            + text.scenes(report.scenes, "verification"),
+        ),
         ("Eager float32's own error", f"{text.sig3(report.floor)} of the output's scale"),
         ("Target", f"{report.target_name} ({report.target_soc})"),
     )

@@ -13,7 +13,9 @@ from exporter.records import (
     DeviceLatency,
     Evaluation,
     Preprocessing,
+    Purpose,
     Report,
+    Scenes,
     Status,
     TaskMeasure,
     TensorSpec,
@@ -224,6 +226,12 @@ def quantized_share(artifact: Artifact) -> float | None:
 
 def data(kind: str, count: int) -> str:
     return "none" if kind == "none" else f"{count} {kind}"
+
+
+def scenes(counts: Scenes, purpose: Purpose) -> str:
+    """Return the scenes that serve a purpose, in brackets; an empty string where they were not counted."""
+    count = getattr(counts, purpose)
+    return f" ({count} scene{'' if count == 1 else 's'})" if count else ""
 
 
 def labelled(evaluation: Evaluation) -> str:

@@ -46,6 +46,7 @@ def dump(report: Report) -> str:
             "inputs": [asdict(spec) for spec in report.inputs],
             "outputs": [asdict(spec) for spec in report.outputs],
             "calibration": {"kind": report.calibration_kind, "count": report.calibration_count},
+            "scenes": asdict(report.scenes),
             "artifacts": [_artifact(artifact, report.budget_ms) for artifact in report.artifacts],
             "selected": report.selected,
             "verdict": {"numerics": report.numerics, "budget": report.budget},

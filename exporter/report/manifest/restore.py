@@ -47,6 +47,7 @@ def report(listed: schema.Manifest) -> Report:
         labels=listed.labels,
         operator_costs=tuple(item.record() for item in listed.operator_costs),
         mixed_points=tuple(item.record() for item in listed.mixed_points),
+        scenes=listed.scenes,
         limits=listed.limits,
         task=listed.task,
         matrix_weights=listed.evidence.matrix_weights,

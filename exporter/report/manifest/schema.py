@@ -22,6 +22,7 @@ from exporter.records import (
     Limits,
     Precision,
     Preprocessing,
+    Scenes,
     Status,
     TaskMeasure,
     TaskName,
@@ -218,6 +219,7 @@ class Manifest(Part):
     selected: str | None
     verdict: Verdicts
     evidence: Evidence = Evidence(kind="none", count=0)
+    scenes: Scenes = Scenes()
     limits: Limits = Limits()
     task: TaskName = ""
     accuracy: Evaluation | None = None

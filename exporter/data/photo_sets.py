@@ -1,0 +1,142 @@
+"""A folder of photos, split by scenes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from exporter.data import photos, scenes
+from exporter.data.edges import is_photo
+from exporter.data.sets import MORE, Data, Origin, copied, flat, grouped_note, scene_fields, several
+from exporter.errors import CalibrationError
+from exporter.records import Array, Preprocessing, Purpose, Sample, TensorSpec
+
+TITLES: dict[Purpose, str] = {
+    "calibration": "Calibration",
+    "choice": "The search's choice",
+    "verification": "Verification",
+}
+
+
+def load(
+    source: Path,
+    inputs: tuple[TensorSpec, ...],
+    preprocessing: Preprocessing | None,
+    count: int,
+    seed: int,
+    choosing: bool,
+) -> Data:
+    """Get `count` samples for each purpose, crops included; see `exporter.data.load`.
+
+    Raises:
+        CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
+    """
+    spec, how = photo_input(source, inputs, preprocessing)
+    batch, channels = spec.shape[:2]
+    paths = photos.find(source)
+    each = count * batch
+    wanted = (3 if choosing else 2) * each
+    distinct, notes, problems = photos.read_distinct(paths, wanted, how, channels)
+    if len(distinct) < 2:
+        raise CalibrationError(
+            f"{source} holds {len(paths)} picture file(s), {len(distinct)} of them usable and different; "
+            f"calibration and verification each need their own. {' '.join(problems[:3])}".rstrip(),
+            f"Give a folder with at least two different photos; {MORE}.",
+            code="EM-FEW-SAMPLES",
+        )
+    names = [photo.name for photo in distinct]
+    grouping = several(scenes.group_photos(distinct), str(source), names)
+    parts = scenes.split(grouping, choosing, each)
+    views = {
+        purpose: _views(distinct, _of_whole_batches(part, batch), each, how, seed + index)
+        for index, (purpose, part) in enumerate(parts.items())
+    }
+    owners = {
+        purpose: [shown[i : i + batch] for i in range(0, len(shown), batch)]
+        for purpose, (shown, _) in views.items()
+    }
+    samples = {purpose: _as_samples(images, spec) for purpose, (_, images) in views.items()}
+    scene_of, counts = scene_fields(grouping, names, owners)
+    constant = [photo.name for photo in distinct if photo.contrast < photos.MIN_CONTRAST]
+    return Data(
+        samples["calibration"],
+        samples["verification"],
+        "photos",
+        (
+            *notes,
+            *grouped_note(grouping, names),
+            *(_describe(TITLES[p], [names[i] for i in part], each) for p, part in parts.items() if part),
+        ),
+        (*problems, *flat(constant, len(distinct), "photos"), *copied(len(notes), len(distinct), wanted)),
+        {photo.digest: Origin(photo.name, photo.size) for photo in distinct},
+        samples["choice"],
+        scene_of,
+        counts,
+    )
+
+
+def photo_input(
+    source: Path, inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None
+) -> tuple[TensorSpec, Preprocessing]:
+    """Check that photos can be this model's input at all."""
+    shapes = ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs)
+    hint = "Give an .npz file with an array per input instead."
+    if (
+        len(inputs) != 1
+        or len(inputs[0].shape) != 4
+        or inputs[0].shape[1] not in {1, 3}
+        or inputs[0].dtype != "float32"
+    ):
+        raise CalibrationError(
+            f"{source} is a folder of photos, but the model's inputs are {shapes}; "
+            "expected one float32 [N, 1 or 3, height, width].",
+            hint,
+            code="EM-PREPROCESSING",
+        )
+    spec = inputs[0]
+    if preprocessing is None:
+        raise CalibrationError(
+            f"No preprocessing is known for input {shapes}.",
+            "Give --mean and --std or --preprocess.",
+            code="EM-PREPROCESSING",
+        )
+    if spec.shape[2:] != preprocessing.crop or not is_photo(spec, preprocessing):
+        result = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
+        raise CalibrationError(
+            f"The preprocessing makes {result}, but the model's input is {shapes}.",
+            "Change --preprocess, --mean and --std, or --input-shape.",
+            code="EM-PREPROCESSING",
+        )
+    return spec, preprocessing
+
+
+def _of_whole_batches(part: Sequence[int], batch: int) -> Sequence[int]:
+    """Leave out the photos after the last whole batch, so that the same ones share a batch in every round."""
+    return part[: len(part) - len(part) % batch] if len(part) >= batch else part
+
+
+def _views(
+    distinct: Sequence[photos.Photo], part: Sequence[int], wanted: int, how: Preprocessing, seed: int
+) -> tuple[list[int], list[Array]]:
+    """Return which photo each of `wanted` images shows, and the images: the photos, then crops of each."""
+    if not part:
+        return [], []
+    shown = list(itertools.islice(itertools.cycle(part), wanted))
+    generator = np.random.default_rng(seed)
+    crops = {i: photos.crops(distinct[i], how, generator) for i in part}
+    images = [distinct[i].whole for i in shown[: len(part)]]
+    return shown, [*images, *(next(crops[i]) for i in shown[len(part) :])]
+
+
+def _as_samples(images: list[Array], spec: TensorSpec) -> tuple[Sample, ...]:
+    batch = spec.shape[0]
+    return tuple((np.stack(images[i : i + batch]),) for i in range(0, len(images), batch))
+
+
+def _describe(purpose: str, names: Sequence[str], images: int) -> str:
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    crops = f" and {images - len(names)} crops of them" if images > len(names) else ""
+    return f"{purpose}: {min(len(names), images)} photo(s){crops} ({shown})."
