@@ -65,6 +65,7 @@ def bench_all(
     programs: Callable[[Device, Identity], Programs] | None = None,
     measured: Callable[[str, Session], None] | None = None,
     finished: Callable[[Outcome], None] | None = None,
+    saved: Path | None = None,
 ) -> Mapping[str, Outcome]:
     """Measure the tasks on every device, on all devices at the same time.
 
@@ -79,6 +80,7 @@ def bench_all(
             The session is part of the outcome's results as well.
         finished: Called with each device's outcome as soon as it is known, from the device's thread. An
             exception from this or from `measured` ends everything once the other devices have finished.
+        saved: The folder that keeps finished launches until their session is stored; None keeps none.
 
     Returns:
         Serial -> outcome.
@@ -101,6 +103,7 @@ def bench_all(
                 programs or built,
                 stop,
                 _storing(measured, device.serial, stop),
+                saved,
             )
             for device in devices
         }
@@ -205,6 +208,7 @@ def _outcome(
     programs: Callable[[Device, Identity], Programs],
     stop: threading.Event,
     measured: Measured,
+    saved: Path | None,
 ) -> Outcome:
     identity = None
     try:
@@ -214,11 +218,11 @@ def _outcome(
         identity = identities.identify(device)
         runners = programs(device, identity)
         if device.serial == HOST:  # it has no readiness checks and no settings to change
-            results = bench.measure(device, identity, runners, tasks, config, observer, measured)
+            results = bench.measure(device, identity, runners, tasks, config, observer, measured, saved)
             return Outcome(HOST, identity, results)
         _wait_until_ready(device, identity, tasks, config, soc, observer, stop)
         with settings.changed(device):
-            results = bench.measure(device, identity, runners, tasks, config, observer, measured)
+            results = bench.measure(device, identity, runners, tasks, config, observer, measured, saved)
         return Outcome(device.serial, identity, results)
     except SessionNotStored as refused:
         raise refused.reason from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from android_harness import identity as identities
+from android_harness import saved_launches
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import DeviceLost, PreparedDevice, cores, repeated, run_canary, run_launch
 from android_harness.push import Program, push_files, runners_for
@@ -52,6 +53,8 @@ class _TaskProgress:
     launches: list[Launch] = field(default_factory=list)
     canary: list[tuple[int, ...]] = field(default_factory=list)
     failure: HarnessError | None = None
+    saved: Path | None = None
+    """The folder that keeps the launches; None keeps none."""
 
 
 def measure(
@@ -62,6 +65,7 @@ def measure(
     config: BenchConfig,
     observer: Observer,
     measured: Measured = lambda session: None,
+    saved: Path | None = None,
 ) -> tuple[Session | Failed, ...]:
     """Measure each task on a ready device: `config.launches` processes each, in alternating order.
 
@@ -78,6 +82,8 @@ def measure(
         observer: Called before each step.
         measured: Called with each session as soon as it is complete, while launches of other tasks are still
             to come. An exception from it ends everything.
+        saved: A folder of this machine. Every launch is saved there as soon as it has ended, and launches of
+            an interrupted run are continued; None does neither.
 
     Returns:
         A session or a failure for each task, in the order of the tasks.
@@ -95,9 +101,32 @@ def measure(
         runners = runners_for(tasks, programs)
         files = repeated(device, lambda: push_files(device, tasks, runners, Path(folder)))
         prepared = PreparedDevice(device, files, config, identities.watch_paths(identity), Path(folder))
-        progress = [_TaskProgress(task) for task in tasks]
+        progress = [_begun(prepared, identity, task, saved, observer) for task in tasks]
         _run_all(prepared, identity, progress, observer, measured)
     return tuple(_finished(entry, identity, config) for entry in progress)
+
+
+def _begun(
+    prepared: PreparedDevice, identity: Identity, task: BenchTask, saved: Path | None, observer: Observer
+) -> _TaskProgress:
+    """Return the progress of a task: what an interrupted run had measured, or nothing yet."""
+    if saved is None:
+        return _TaskProgress(task)
+    program = prepared.files.programs[task.backend]
+    path = saved_launches.folder(saved, task, identity, prepared.config, program)
+    before = saved_launches.load(path)
+    if before is None or not before.launches:
+        return _TaskProgress(task, saved=path)
+    count = f"{len(before.launches)} of {prepared.config.launches} launches"
+    observer(prepared.device.serial, f"{task.name}: {count} of an interrupted run are kept")
+    return _TaskProgress(
+        task,
+        before.before,
+        started_at=before.started_at,
+        launches=list(before.launches),
+        canary=list(before.canary_ns),
+        saved=path,
+    )
 
 
 def _run_all(
@@ -110,8 +139,14 @@ def _run_all(
     serial, launches = prepared.device.serial, prepared.config.launches
     backend = progress[0].task.backend  # one runner's canary for all: compilers make different computations
     canary = _canary(prepared, backend)
+    for entry in progress:
+        if entry.launches and len(entry.canary) == len(entry.launches):  # killed before its last canary
+            _add_canary(entry, canary)
     for index, entry in _order(progress, launches):
-        if entry.failure:
+        if entry.failure or index + 1 < len(entry.launches):
+            continue
+        if index < len(entry.launches):
+            _hand_on(prepared, identity, entry, measured)
             continue
         observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
@@ -125,9 +160,23 @@ def _run_all(
             entry.failure = error
             continue
         canary = _canary(prepared, backend)
-        entry.canary.append(canary)
+        _add_canary(entry, canary)
         if entry.before is not None and entry.after is not None:
             measured(_session(entry, entry.before, identity, prepared.config))
+
+
+def _hand_on(prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, measured: Measured) -> None:
+    """Hand on a session whose launches an interrupted run had all measured; else do nothing."""
+    if len(entry.launches) < prepared.config.launches or entry.before is None:
+        return
+    entry.after = repeated(prepared.device, lambda: identities.read_state(prepared.device, identity))
+    measured(_session(entry, entry.before, identity, prepared.config))
+
+
+def _add_canary(entry: _TaskProgress, canary: tuple[int, ...]) -> None:
+    if entry.saved:
+        saved_launches.add_canary(entry.saved, len(entry.canary), canary)
+    entry.canary.append(canary)
 
 
 def _order(progress: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
@@ -144,8 +193,12 @@ def _step(
     if index == 0:
         entry.before = repeated(device, lambda: identities.read_state(device, identity))
         entry.started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        entry.canary.append(canary)
+        if entry.saved:
+            saved_launches.begin(entry.saved, entry.before, entry.started_at)
+        _add_canary(entry, canary)
     entry.launches.append(run_launch(prepared, entry.task, index))
+    if entry.saved:
+        saved_launches.add(entry.saved, entry.launches[-1])
     if index + 1 == prepared.config.launches:
         entry.after = repeated(device, lambda: identities.read_state(device, identity))
 
@@ -174,6 +227,7 @@ def _session(entry: _TaskProgress, before: State, identity: Identity, config: Be
         canary_ns=tuple(entry.canary),
         started_at=entry.started_at,
         config=config,
+        saved=entry.saved,
         cut_off=entry.failure.message if entry.failure else "",
     )
 

@@ -258,6 +258,8 @@ class Session:
     """UTC, ISO 8601."""
     config: BenchConfig = BenchConfig()
     """The configuration that the launches are judged by."""
+    saved: Path | None = None
+    """The folder of this machine that holds the launches until the session is stored; None if none does."""
     cut_off: str = ""
     """Why launches or the state after them are missing; empty if the session is complete."""
 

@@ -20,6 +20,12 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("patient")
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep saved launches, leases and spools of tests apart from those of the user."""
+    monkeypatch.setenv("EXPORT_MOBILE_STATE", str(tmp_path_factory.getbasetemp() / "state"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Import the frameworks once for all exports of a test process."""

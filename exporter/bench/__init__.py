@@ -94,7 +94,7 @@ def bench(
         ExportError: OUT cannot be used or written.
         HarnessError: There is no such device, or nothing could be measured on any.
     """
-    from android_harness import all_devices
+    from android_harness import all_devices, saved_launches
     from android_harness.records import BenchConfig
 
     report, listed = read(out)
@@ -111,6 +111,7 @@ def bench(
         plan,
         soc=budget.required_soc(report.target_soc),
         observer=_telling(observer, len(connected), len(chosen.artifacts), plan),
+        saved=saved_launches.default_root(),
     )
     sessions, failures = _split(outcomes)
     if not sessions:
@@ -121,6 +122,8 @@ def bench(
         for session in sessions
     ]
     updated_report, latencies = store(out, report, judged_sessions, plan.budget_ms)
+    for session in sessions:
+        saved_launches.discard(session)
     problems = {where: str(error) for where, error in failures.items()}
     return Benched(updated_report, latencies, chosen.skipped, tuple(failures.values()), problems)
 

@@ -135,7 +135,7 @@ def _group(stage: Stage, item: Exported) -> Group | None:
 
 
 def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | None) -> None:
-    from android_harness import all_devices
+    from android_harness import all_devices, saved_launches
     from android_harness.records import BenchConfig
 
     wanted = (*stage.pool.devices, *stage.pool.absent)
@@ -152,6 +152,7 @@ def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | 
             observer=_telling(stage.observer, group),
             measured=partial(_measured, stage, group, attempt),
             finished=partial(_ended, stage, group, attempt, names),
+            saved=saved_launches.default_root(),
         )
 
 
@@ -200,6 +201,7 @@ def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outco
 
 def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequence[Session | Failed]) -> None:
     """Write samples and page into the export's folder, and sessions into the history."""
+    from android_harness import saved_launches
     from android_harness.bench import Failed
 
     benched = []
@@ -217,6 +219,7 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
     _update(stage, group, [(session, latency) for _, session, latency in benched])
     for cell, session, latency in benched:
         _remember(stage, group, cell, session, latency, attempt)
+        saved_launches.discard(session)
 
 
 def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency]]) -> None:
