@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from exporter.capture import rounding
+from exporter.capture.activations import resting_outputs
 from exporter.capture.calls import copied, first_line, runner
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
@@ -78,6 +79,7 @@ def run_reference(
         edge_shapes=edge_shapes,
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
+        resting=resting_outputs(captured.program),
     )
     return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
 

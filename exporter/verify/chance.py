@@ -28,5 +28,16 @@ def ratio_margin(samples: int, channels: int) -> float:
     return math.exp(_quantile(channels) * spread)
 
 
+def quiet_margin(samples: int, channels: int) -> float:
+    """Return how many times less than expected the quietest of alike channels varies, in amplitude.
+
+    Its variation's energy is a chi-squared variable; this is the quantile of its lower tail, by the first
+    term of the distribution's series, which is a little too small: the margin is on the safe side.
+    """
+    freedom = max(samples, 2) - 1
+    logarithm = math.log(FALSE_ALARMS / channels) + math.lgamma(freedom / 2 + 1)
+    return math.sqrt(freedom / 2) * math.exp(-logarithm / freedom)
+
+
 def _quantile(channels: int) -> float:
     return NormalDist().inv_cdf(1 - FALSE_ALARMS / channels)

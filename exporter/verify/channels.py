@@ -8,12 +8,12 @@ error is measured against how the reference varies around that channel's own mea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.groups import group_channels, idle_channels
+from exporter.verify.groups import group_channels, rare_classes
 from exporter.verify.reference_io import Stacks
 
 CONSTANT = 20.0
@@ -42,6 +42,8 @@ class Channels:
     """Eager float32's largest error."""
     groups: Array
     """The number of each channel's group."""
+    small_by_nature: Array
+    """Whether a channel may vary by less than a step of the others."""
 
     @property
     def scale(self) -> Array:
@@ -59,18 +61,22 @@ def _constant(movement: Array, floor: Array, scale: Array) -> Array:
     return still
 
 
-def measure(reference: Stacks, actual: Stacks, eager_errors: Stacks) -> Iterator[Channels]:
+def measure(
+    reference: Stacks, actual: Stacks, eager_errors: Stacks, resting: Sequence[bool] = ()
+) -> Iterator[Channels]:
     """Measure every channel of every float or complex output, axis by axis.
 
     Args:
         reference: Per output [N, *shape].
         actual: The artifact's outputs.
         eager_errors: Eager float32's largest error per element; empty where it is not known.
+        resting: See `Evidence`.
     """
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
         if y.dtype.kind in "fc" and len(y) > 1 and y.size:
             floors = eager_errors[index] if eager_errors else np.zeros(y.shape[1:])
-            yield from _output_channels(index, _real(y), _real(a), _real_floor(y, floors))
+            rests = bool(resting) and resting[index]
+            yield from _output_channels(index, _real(y), _real(a), _real_floor(y, floors), rests)
 
 
 def _real(array: Array) -> Array:
@@ -85,11 +91,17 @@ def _real_floor(reference: Array, floors: Array) -> Array:
     return np.stack([floors, floors], axis=-1) if reference.dtype.kind == "c" else floors
 
 
-def _output_channels(output: int, y: Array, a: Array, floors: Array) -> Iterator[Channels]:
+def _output_channels(output: int, y: Array, a: Array, floors: Array, rests: bool) -> Iterator[Channels]:
     elements = _Elements.of(y, a, floors)
     axes: Sequence[int] = [axis for axis, size in enumerate(y.shape[1:]) if size > 1] or [-1]
     for axis in axes:
-        yield elements.along(output, axis)
+        channels = elements.along(output, axis)
+        low, high = channels.low, channels.high
+        if rests:
+            yield replace(channels, small_by_nature=np.ones(len(low), bool))
+        else:
+            groups = group_channels(low, high, channels.samples, channels.constant)
+            yield replace(channels, groups=groups, small_by_nature=rare_classes(low, high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +115,13 @@ class _Elements:
     error: Array
     low: Array
     high: Array
-    zeros: Array
-    """The share of the samples at which the reference is exactly zero."""
     floor: Array
 
     @classmethod
     def of(cls, y: Array, a: Array, floors: Array) -> _Elements:
         """Sum over the samples one by one: large outputs are not copied as a whole."""
         start = y[0].astype(np.float64)
-        sums, squares, artifact_sums, artifact_squares, error, zeros = (
-            np.zeros_like(start) for _ in range(6)
-        )
+        sums, squares, artifact_sums, artifact_squares, error = (np.zeros_like(start) for _ in range(5))
         low, high = start.copy(), start.copy()
         for exact, computed in zip(y, a, strict=True):
             moved, artifact_moved = exact.astype(np.float64) - start, computed.astype(np.float64) - start
@@ -122,7 +130,6 @@ class _Elements:
             artifact_sums += artifact_moved
             artifact_squares += artifact_moved**2
             error += (artifact_moved - moved) ** 2
-            zeros += exact == 0
             low, high = np.minimum(low, exact), np.maximum(high, exact)
         n = len(y)
         return cls(
@@ -133,18 +140,15 @@ class _Elements:
             error / n,
             low,
             high,
-            zeros / n,
             floors.astype(np.float64),
         )
 
     def along(self, output: int, axis: int) -> Channels:
-        """Average over every other axis."""
+        """Average over every other axis; all are one group."""
         rest = tuple(i for i in range(self.mean.ndim) if i != axis)
         movement, means = np.atleast_1d(self.movement.mean(rest)), self.mean.mean(rest, keepdims=True)
         low, high = np.atleast_1d(self.low.min(rest)), np.atleast_1d(self.high.max(rest))
         floor = np.atleast_1d(self.floor.max(rest))
-        zeros = np.atleast_1d(self.zeros.mean(rest))
-        constant = _constant(movement, floor, np.maximum(np.abs(low), np.abs(high)))
         return Channels(
             output=output,
             axis=axis,
@@ -156,5 +160,6 @@ class _Elements:
             low=low,
             high=high,
             floor=floor,
-            groups=group_channels(low, high, self.samples, idle_channels(low, zeros, constant)),
+            groups=np.zeros(len(low), np.int64),
+            small_by_nature=np.zeros(len(low), bool),
         )

@@ -1,4 +1,9 @@
-"""Groups the channels of an output that behave alike: boxes in pixels, or scores from 0 to 1."""
+"""Groups the channels of an output that behave alike: boxes in pixels, or scores from 0 to 1.
+
+The noise of a group excuses its quiet channels, so that a channel must be shown to be like its group: its
+range is near the group's median. Every other channel is a group of its own, judged by its own variation.
+The outputs of activations that rest near zero are not grouped: `exporter.capture.activations` knows them.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +12,21 @@ import math
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.chance import ratio_margin
+from exporter.verify.chance import quiet_margin
 
 GAP = 4.0
 """Sorted by their ranges, channels whose range is so many times smaller than the next belong elsewhere. What
 few samples make of equal ranges comes on top."""
+REACH = 16.0
+"""A channel whose range is so many times smaller or larger than its group's median is unlike the group, even
+where channels of every range between lead up to it."""
 STRAY_SHARE = 0.05
-"""Idle channels that are fewer than this share are the tail of the next larger group."""
-RESTS = 0.5
-"""A unit hardly ever fires when this share of its values, or more, is exactly zero."""
+"""Constant channels that are fewer than this share are judged with the group that is next to them."""
 FEW_PROBABILITIES = 4
 """If more channels than this are within 0..1, they are scores of one kind, however rare some classes are."""
+
+RARE = 8.0
+"""A class is rare when its scores' range is so many times smaller than the largest: 32 steps of int8."""
 
 
 def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
@@ -27,14 +36,14 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
         low: Each channel's smallest value in the reference.
         high: Each channel's largest value.
         samples: How many samples these are the extremes of.
-        idle: Which channels make no group of their own where they are few: see `idle_channels`.
+        idle: Which channels make no group of their own where they are few: constants.
 
     Returns:
         A group number for each channel.
     """
-    groups = _by_range(high - low, GAP * math.sqrt(ratio_margin(max(samples, 2), len(low))))
-    numbers = _join_tails(groups, idle)
-    probabilities = (low >= 0) & (high <= 1)
+    numbers = _by_range(high - low, samples)
+    _join(numbers, high - low, idle)
+    probabilities = _probabilities(low, high)
     pure = [n for n in np.unique(numbers) if probabilities[numbers == n].all()]
     scores = np.isin(numbers, pure)
     if scores.sum() > FEW_PROBABILITIES:
@@ -46,43 +55,41 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
     return numbers
 
 
-def _by_range(ranges: Array, gap: float) -> list[list[int]]:
-    """Return the channels of each group, the group of the largest ranges first."""
-    groups: list[list[int]] = []
-    for channel in np.argsort(-ranges):
-        smaller = groups and ranges[channel] * gap < ranges[groups[-1][-1]]
-        if not groups or smaller:
-            groups.append([])
-        groups[-1].append(int(channel))
-    return groups
+def _probabilities(low: Array, high: Array) -> Array:
+    within: Array = (low >= 0) & (high <= 1)
+    return within
 
 
-def _join_tails(groups: list[list[int]], idle: Array) -> Array:
-    """Number the groups; idle channels that are few join the next larger group.
+def rare_classes(low: Array, high: Array) -> Array:
+    """Return which channels are scores of one kind whose range is but a few steps of the largest score's."""
+    probabilities, ranges = _probabilities(low, high), high - low
+    if probabilities.sum() <= FEW_PROBABILITIES:
+        return np.zeros(len(low), bool)
+    rare: Array = probabilities & (ranges * RARE <= ranges[probabilities].max())
+    return rare
 
-    However few they are, other channels keep their own group: the noise of boxes in pixels does not excuse a
-    single score beside them.
-    """
-    numbers = np.zeros(len(idle), np.int64)
-    number = 0
-    for members in map(np.array, groups[1:]):
-        few = len(members) < STRAY_SHARE * len(idle)
-        joins = idle[members] & few
-        numbers[members[joins]] = number
-        if not joins.all():
-            number += 1
-            numbers[members[~joins]] = number
+
+def _by_range(ranges: Array, samples: int) -> Array:
+    """Number the groups by range alone; the group of the largest ranges is first."""
+    luck = quiet_margin(samples, len(ranges))
+    gap, reach = GAP * math.sqrt(luck), max(REACH, GAP * luck)
+    order = np.argsort(-ranges, kind="stable")
+    smaller = ranges[order[1:]] * gap < ranges[order[:-1]]
+    numbers = np.zeros(len(ranges), np.int64)
+    groups = 0
+    for run in np.split(order, np.flatnonzero(smaller) + 1):
+        median = float(np.median(ranges[run]))
+        alike = (ranges[run] * reach >= median) & (ranges[run] <= median * reach)
+        numbers[run] = groups
+        numbers[run[~alike]] = groups + 1 + np.arange((~alike).sum())
+        groups += 1 + int((~alike).sum())
     return numbers
 
 
-def idle_channels(low: Array, zeros: Array, constant: Array) -> Array:
-    """Return which channels hardly vary by themselves: constants, and units of a ReLU that hardly ever fire.
-
-    Args:
-        low: Each channel's smallest value in the reference.
-        zeros: The share of each channel's values that is exactly zero.
-        constant: Whether each channel moves by no more than rounding does.
-    """
-    rectified = low.min() >= 0 and np.mean(low == 0) > STRAY_SHARE  # not only the few are a ReLU's
-    idle: Array = constant | (rectified & (zeros >= RESTS))
-    return idle
+def _join(numbers: Array, ranges: Array, idle: Array) -> None:
+    """Move idle channels, where they are few, into the largest group."""
+    largest = np.bincount(numbers).argmax()
+    below = (numbers != largest) & (ranges < np.median(ranges[numbers == largest]))
+    strays = idle & below
+    if strays.sum() < STRAY_SHARE * len(numbers):
+        numbers[strays] = largest

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.records import Comparison, Limits, Precision, Variant, Verdict, WorstChannel
-from exporter.verify.compare import compare, not_finite
-from exporter.verify.discrete import compare_choices
+from exporter.records import Array, Comparison, Limits, Precision, Variant, Verdict, WorstChannel
+from exporter.verify.compare import compare, not_finite, typical_sqnr_db
+from exporter.verify.discrete import compare_choices, is_discrete
 from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
 from exporter.verify.gates import task as task_gate
 from exporter.verify.observation import Gate, Observation
@@ -38,6 +38,9 @@ GATES: Mapping[str, Gate] = {
     "task": task_gate.check,
 }
 """Name -> gate, in the order in which their reasons are useful: the first reason is shown."""
+
+HALF_STEP = 2.0**-10
+"""float16's step, as a share of the largest value."""
 
 
 def judge(
@@ -69,7 +72,7 @@ def judge(
     Returns:
         PASSED or FAILED with every figure; never NOT_RUN.
     """
-    tolerances = tied_within(evidence, limits)
+    tolerances = tied_within(evidence, limits, variant.precision)
     outputs = _untied(evidence.reference, outputs, tolerances)
     comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances)
     edge_ordered = _untied_edges(evidence, edge_outputs, tolerances)
@@ -130,17 +133,27 @@ def _worst_channel(
 ) -> WorstChannel | None:
     if comparison.problem or not_finite("", evidence.reference):
         return None
-    allowed = tolerance(precision, comparison, limits)
+    allowed = tolerance(precision, comparison, limits, _typical(evidence.reference, outputs))
     names = evidence.output_names
-    return worst_channel(evidence.reference, outputs, evidence.eager_errors, allowed, names, labels)
+    return worst_channel(
+        evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
+    )
 
 
-def tolerance(precision: Precision, comparison: Comparison, limits: Limits) -> Tolerance:
+def _typical(reference: Stacks, outputs: Stacks) -> float:
+    """Return the worst float output's SQNR, as its median channel has it."""
+    floats = [(y, a) for y, a in zip(reference, outputs, strict=True) if not is_discrete(y)]
+    return min((typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
+
+
+def tolerance(
+    precision: Precision, comparison: Comparison, limits: Limits, typical_sqnr_db: float
+) -> Tolerance:
     """Return what a precision may cost a channel.
 
     The limits for the whole hold for its channels; float32 may be ten times as far off, as errors are shared
-    out unevenly. A quantised artifact that passes by its agreement is held to its own figure. A constant must
-    be as exact as the precision stores numbers.
+    out unevenly. A quantised artifact that passes by its agreement is held to its median channel's figure. A
+    constant must be as exact as the precision stores numbers.
     """
     if precision == "fp32":
         sqnr_db = -20 * math.log10(10 * limits.fp32_max_error)
@@ -148,16 +161,27 @@ def tolerance(precision: Precision, comparison: Comparison, limits: Limits) -> T
     if precision == "fp16":
         return Tolerance(limits.fp16_min_sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
     agrees = comparison.agreement is not None and comparison.agreement >= limits.int8_min_agreement
-    sqnr_db = min(limits.int8_min_sqnr_db, comparison.sqnr_db) if agrees else limits.int8_min_sqnr_db
+    sqnr_db = min(limits.int8_min_sqnr_db, typical_sqnr_db) if agrees else limits.int8_min_sqnr_db
     return Tolerance(sqnr_db, limits.fp32_floor_factor, 1 / 7 if precision == "w4" else 2 / 127)
 
 
-def tied_within(evidence: Evidence, limits: Limits) -> tuple[float, ...]:
-    """Return for each output how far apart its values may be and still be equal but for rounding."""
+def tied_within(evidence: Evidence, limits: Limits, precision: Precision) -> tuple[float, ...]:
+    """Return for each output how far apart its values may be and still be equal but for rounding.
+
+    In float16 two values that are next to each other may change places.
+    """
     errors = evidence.eager_errors or tuple(
         np.asarray(evidence.floor * np.abs(y).max(initial=0.0)) for y in evidence.reference
     )
-    return tuple(limits.fp32_floor_factor * float(np.max(error, initial=0.0)) for error in errors)
+    apart = HALF_STEP if precision == "fp16" else 0.0
+    return tuple(
+        max(limits.fp32_floor_factor * float(np.max(error, initial=0.0)), apart * _scale(y))
+        for error, y in zip(errors, evidence.reference, strict=True)
+    )
+
+
+def _scale(output: Array) -> float:
+    return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
 
 
 def _untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:

@@ -65,6 +65,8 @@ class Evidence:
     state: tuple[str, ...] = ()
     """Buffers that a call changes for the next one: samples and edges are one sequence of calls each."""
     output_names: tuple[str, ...] = ()
+    resting: tuple[bool, ...] = ()
+    """Per output, whether its units rest near zero (`exporter.capture.activations`); empty: not known."""
 
     def output_name(self, index: int) -> str:
         """Return an output as a reason calls it: "output logits", or "output 1" without a name."""
@@ -167,6 +169,7 @@ def save(evidence: Evidence, path: Path) -> None:
         "reference_dtype": np.array(evidence.reference_dtype, dtype=np.str_),
         "edge_floors": np.array(evidence.edge_floors, dtype=np.float64),
         "output_names": np.array(evidence.output_names, dtype=np.str_),
+        "resting": np.array(evidence.resting, dtype=np.bool_),
     }
     if evidence.state:
         arrays["state"] = np.array(evidence.state, dtype=np.str_)
@@ -193,6 +196,7 @@ def load(path: Path) -> Evidence:
             reference_dtype=str(contents["reference_dtype"]),
             edge_floors=tuple(float(floor) for floor in contents.get("edge_floors", ())),
             output_names=tuple(str(name) for name in contents.get("output_names", ())),
+            resting=tuple(bool(rests) for rests in contents.get("resting", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not the evidence of an export: {error!r}.") from None

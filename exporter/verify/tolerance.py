@@ -38,14 +38,29 @@ class Tolerance:
     """The rounding error of a stored number, as a share of it, which a channel with an offset may have."""
 
 
-def allowed(channels: Channels, tolerance: Tolerance) -> Array:
-    """Return the error's energy that each channel may have."""
+def allowed(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
+    """Return the error's energy that each channel may have.
+
+    Args:
+        channels: What was measured.
+        tolerance: What the precision may cost.
+        coarse: Which channels have few values left. Their error is no noise: neither chance nor the noise of
+            the others excuses it.
+    """
     own = _own_share(channels, tolerance) * channels.variation
-    by_own = ratio_margin(channels.samples, channels.error.size) * own * _unlike(channels)
+    by_own = own * _chance(channels) * _unlike(channels)
     by_noise = _allowed_by_noise(channels, tolerance)
     still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
-    limits: Array = np.where(channels.constant, still, np.maximum(by_own, by_noise))
+    varying = np.where(coarse, own, np.maximum(by_own, by_noise))
+    limits: Array = np.where(channels.constant, still, varying)
     return np.maximum(limits, _allowed_by_floor(channels, tolerance))
+
+
+def may_be_coarse(channels: Channels, tolerance: Tolerance) -> Array:
+    """Return which channels are further off than the precision may cost, before any margin."""
+    own = _own_share(channels, tolerance) * channels.variation
+    loud: Array = ~channels.constant & ~channels.small_by_nature & (channels.error > own)
+    return loud
 
 
 def _own_share(channels: Channels, tolerance: Tolerance) -> Array:
@@ -60,11 +75,25 @@ def _share(sqnr_db: float) -> float:
     return float(10 ** (-sqnr_db / 10))
 
 
+def _chance(channels: Channels) -> Array:
+    """Return what chance makes of the noise and, where no group excuses it, of the variation."""
+    counts = channels.samples, channels.error.size
+    excused = _has_others(channels) & ~channels.small_by_nature
+    chance: Array = np.where(excused, noise_margin(*counts), ratio_margin(*counts))
+    return chance
+
+
 def _unlike(channels: Channels) -> Array:
     """Return by how much alike channels may differ; a channel that is alone has no others to differ from."""
-    _, group, sizes = np.unique(channels.groups, return_inverse=True, return_counts=True)
-    unlike: Array = np.where(sizes[group] > 1, UNLIKE, 1.0)
+    unlike: Array = np.where(_has_others(channels), UNLIKE, 1.0)
     return unlike
+
+
+def _has_others(channels: Channels) -> Array:
+    """Return which channels have others in their group."""
+    _, group, sizes = np.unique(channels.groups, return_inverse=True, return_counts=True)
+    others: Array = sizes[group] > 1
+    return others
 
 
 def _allowed_by_noise(channels: Channels, tolerance: Tolerance) -> Array:

@@ -11,10 +11,17 @@ import numpy as np
 from exporter.records import Array, WorstChannel
 from exporter.verify.channels import Channels, measure
 from exporter.verify.reference_io import Stacks, named_output
-from exporter.verify.tolerance import Tolerance, allowed, dead
+from exporter.verify.tolerance import Tolerance, allowed, dead, may_be_coarse
 
 FEW_VALUES = 16
 """This many different values, or fewer, are few where the reference has several times as many."""
+MOST_STEPS = 4
+"""A channel with more values than this is not judged by its steps. The least varying of MobileNetV2's classes
+has seven in int8."""
+FEWEST_VALUES = 8
+"""The reference must have this many values for the artifact's to be few."""
+COUNTED = 256
+"""Samples whose values are counted first: most channels have enough of them there."""
 CLIPPED_SHARE = 0.02
 """A channel is clipped when this share of its values is its extreme one, and the reference goes on."""
 BOUND_DB = 300.0
@@ -43,6 +50,7 @@ def worst_channel(
     tolerance: Tolerance,
     names: Sequence[str] = (),
     labels: Sequence[str] = (),
+    resting: Sequence[bool] = (),
 ) -> WorstChannel | None:
     """Return the channel with the least room to its limit; None where no channel has an error.
 
@@ -53,8 +61,13 @@ def worst_channel(
         tolerance: What the precision may cost.
         names: The outputs' names; their numbers stand in where there are none.
         labels: The classes' names; used for an axis of as many channels.
+        resting: See `Evidence`.
     """
-    places = [p for c in measure(reference, actual, eager_errors) for p in _worst_of_axis(c, tolerance)]
+    places = [
+        place
+        for channels in measure(reference, actual, eager_errors, resting)
+        for place in _worst_of_axis(channels, tolerance, reference[channels.output], actual[channels.output])
+    ]
     if not places:
         return None
     place = max(places, key=lambda place: place.key)
@@ -77,14 +90,25 @@ def worst_channel(
     return WorstChannel(**{**figure.__dict__, "fault": _fault(figure, place, y, a)})
 
 
-def _worst_of_axis(channels: Channels, tolerance: Tolerance) -> Iterator[_Place]:
-    limits, stopped = allowed(channels, tolerance), dead(channels, tolerance)
+def _worst_of_axis(channels: Channels, tolerance: Tolerance, y: Array, a: Array) -> Iterator[_Place]:
+    coarse = may_be_coarse(channels, tolerance)
+    for i in map(int, np.flatnonzero(coarse)):
+        coarse[i] = _is_coarse(_values(y, channels.axis, i), _values(a, channels.axis, i))
+    limits, stopped = allowed(channels, tolerance, coarse), dead(channels, tolerance)
     excess = np.array([_db(error, limit) for error, limit in zip(channels.error, limits, strict=True)])
     order = excess + np.where(stopped, 2 * BOUND_DB, 0)
     index = int(np.argmax(order))
     if channels.error[index] > 0:
         wrong = int(((excess > 0) | stopped).sum())
         yield _Place(channels, index, float(excess[index]), bool(stopped[index]), wrong)
+
+
+def _is_coarse(y: Array, a: Array) -> bool:
+    """Return whether so few values are left of a channel that its steps can be counted."""
+    if len(np.unique(a[:COUNTED])) > MOST_STEPS:
+        return False
+    here, model = len(np.unique(a)), len(np.unique(y))
+    return here <= MOST_STEPS and model >= max(2 * here, FEWEST_VALUES)
 
 
 def _db(signal: float, noise: float) -> float:

@@ -18,6 +18,7 @@ def evidence(
     eager_errors: Sequence[Array] | None = None,
     edge_unstable: Sequence[Array] | None = None,
     names: Sequence[str] = (),
+    resting: bool = False,
 ) -> Evidence:
     """Return evidence with one output per reference; float32's errors are those of rounding it."""
     count = len(edge_names)
@@ -34,6 +35,7 @@ def evidence(
         edge_floors=(2e-7,) * count,
         eager_errors=tuple(eager_errors) if eager_errors is not None else tuple(map(rounding, reference)),
         edge_unstable=tuple(edge_unstable or ()),
+        resting=(resting,) * len(reference),
         output_names=tuple(names) or tuple(f"out{i}" for i in range(len(reference))),
     )
 

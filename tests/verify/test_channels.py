@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import chi2, f
 
 from exporter.records import Array, Variant
-from exporter.verify.chance import noise_margin, ratio_margin
+from exporter.verify.chance import noise_margin, quiet_margin, ratio_margin
 from exporter.verify.groups import group_channels
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, fp16, int8, judged
@@ -110,7 +110,7 @@ def test_a_unit_that_fires_a_few_times_is_no_fault_of_int8(units: int, fires: in
     y = np.maximum(random.normal(size=(32, 1, units)), 0) * random.uniform(1, 5, units)
     y[:, :, :2] = 0
     y[:fires, :, :2] = random.uniform(1e-3, 5e-3, (fires, 1, 2))
-    assert judged(INT8, evidence(y), int8(y)).reason is None
+    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
 
 
 def test_a_few_constants_share_the_noise_of_the_others() -> None:
@@ -209,10 +209,12 @@ def test_noise_alone_condemns_no_channel(samples: int, classes: int) -> None:
 
 def test_the_margin_grows_with_channels_and_shrinks_with_samples() -> None:
     """The loudest of a thousand is louder than the loudest of ten; many samples leave less to luck."""
-    for margin in (noise_margin, ratio_margin):
+    for margin in (noise_margin, ratio_margin, quiet_margin):
         assert margin(64, 1000) > margin(64, 10) > margin(1000, 10) > 1
     assert noise_margin(64, 1000) == pytest.approx(chi2.isf(1e-6, 64) / 64, rel=0.02)
     assert ratio_margin(64, 1000) == pytest.approx(f.isf(1e-6, 64, 63), rel=0.2)
+    assert quiet_margin(8, 64) == pytest.approx((chi2.ppf(1e-3 / 64, 7) / 7) ** -0.5, rel=0.05)
+    assert quiet_margin(64, 64) >= (chi2.ppf(1e-3 / 64, 63) / 63) ** -0.5
 
 
 @pytest.mark.parametrize(("offset", "status"), [(100, "passed"), (1000, "passed"), (8000, "failed")])
@@ -232,13 +234,34 @@ def test_rare_probabilities_below_a_step_are_no_fault_of_int8() -> None:
     assert judged(INT8, evidence(y), int8(y)).reason is None
 
 
+def test_only_an_activation_excuses_a_unit_that_hardly_moves() -> None:
+    """The same values without one: a channel of a thousandth of the others' range is judged by its own."""
+    random = np.random.default_rng(7)
+    y = np.maximum(random.normal(size=(64, 1, 64)), 0)
+    y[:, :, 5] *= 1e-3
+    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
+    assert "out0[..., 5] is dead" in str(judged(INT8, evidence(y), int8(y)).reason)
+
+
+def test_a_clipped_class_does_not_loosen_its_own_limit() -> None:
+    """It is never the answer: the agreement is whole while the decibels of the whole fall below 20."""
+    y = np.random.default_rng(3).normal(size=(16, 1, 6))
+    y[:, :, 2] = 4 * y[:, :, 2] - 12
+    a = noisy(y, 60)
+    a[:, :, 2] = np.minimum(a[:, :, 2], -13)
+    verdict = judged(INT8, evidence(y), a)
+    assert verdict.comparison is not None
+    assert verdict.comparison.agreement == 1.0
+    assert "out0[..., 2] is clipped" in str(verdict.reason)
+
+
 def test_units_that_hardly_fire_are_no_fault_of_int8() -> None:
     """An embedding after its ReLU: some units move by less than a step of the tensor."""
     random = np.random.default_rng(7)
     y = np.maximum(random.normal(size=(64, 1, 256)) * random.lognormal(sigma=1.5, size=256), 0)
     y[:, :, 5:9] = np.maximum(y[:, :, 5:9] - 1, 0) * 1e-3
     y[:, :, 9] = 0
-    assert judged(INT8, evidence(y), int8(y)).reason is None
+    assert judged(INT8, evidence(y, resting=True), int8(y)).reason is None
 
 
 def test_a_clipped_channel_is_called_so() -> None:
@@ -294,6 +317,14 @@ def test_groups_are_found_by_range_or_as_probabilities() -> None:
     groups = group_channels(low, high, 64, idle=np.zeros(10, bool))
     assert len(set(groups[:4])) == len(set(groups[4:])) == 1
     assert groups[0] != groups[4]
+
+
+def test_ranges_that_lead_up_to_another_do_not_join_it() -> None:
+    """Coordinates of 640 down to 2 pixels, each three quarters of the next, and a score of 1: it is alone."""
+    high = np.append(640 * 0.75 ** np.arange(21), 1.0)
+    groups = group_channels(np.zeros(22), high, 64, idle=np.zeros(22, bool))
+    assert (groups == groups[-1]).sum() == 1
+    assert len(set(groups[1:15])) == 1
 
 
 def test_a_verdict_shows_its_worst_channel_also_when_it_passes() -> None:

@@ -1,0 +1,87 @@
+"""Finds the outputs of activations that rest near zero: embeddings after a ReLU or a SiLU.
+
+A unit of such an output that never fires varies by next to nothing, and is no less of a kind with the others.
+Its values cannot tell it from a score beside boxes in pixels; the graph can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_RESTS = _names("relu relu6 silu gelu hardswish mish softplus")
+_PASSES_ON = _names(
+    "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
+    "to _to_copy dropout slice select mean amax avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d max_pool1d max_pool2d max_pool3d "
+    "adaptive_max_pool2d max_pool2d_with_indices getitem div upsample_nearest2d upsample_bilinear2d"
+)
+"""Operators whose result rests near zero where their first operand does."""
+_JOINS = frozenset({"add", "cat", "stack"})
+"""Operators whose result rests near zero where all of their operands do."""
+
+
+def resting_outputs(program: torch.export.ExportedProgram | None) -> tuple[bool, ...]:
+    """Tell for each output whether its units rest near zero, as an activation's do; empty without a graph."""
+    if program is None:
+        return ()
+    nodes = {node.name: node for node in program.graph.output_node().all_input_nodes}
+    names = [name for name in program.graph_signature.user_outputs if isinstance(name, str)]
+    return tuple(name in nodes and _rests(nodes[name], {}) for name in names)
+
+
+def _rests(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
+    if node not in known:
+        known[node] = _computed(node, known)
+    return known[node]
+
+
+def _computed(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
+    from torch.fx import Node
+
+    operator = _operator(node)
+    operands = [operand for operand in _flat(node.args) if isinstance(operand, Node)]
+    if operator in _RESTS or _is_clipped_from_zero(node, operator):
+        return True
+    if operator in _PASSES_ON:
+        return bool(operands) and _rests(operands[0], known)
+    if operator in _JOINS:
+        return bool(operands) and all(_rests(operand, known) for operand in operands)
+    if operator == "mul":  # a gate keeps what rests at rest; x * sigmoid(x) is SiLU
+        return _is_gated_by_itself(operands) or any(_rests(operand, known) for operand in operands)
+    return False
+
+
+def _operator(node: fx.Node) -> str:
+    if node.op != "call_function":
+        return ""
+    name = getattr(node.target, "__name__", str(node.target))
+    return name.removeprefix("aten.").partition(".")[0].rstrip("_")
+
+
+def _flat(values: Iterable[object]) -> Iterator[object]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _is_clipped_from_zero(node: fx.Node, operator: str) -> bool:
+    """Tell whether this is ReLU6, which `torch.export` writes as a hard tanh from 0."""
+    return operator == "hardtanh" and len(node.args) > 1 and node.args[1] in (0, 0.0)
+
+
+def _is_gated_by_itself(operands: list[fx.Node]) -> bool:
+    return any(
+        _operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands for gate in operands
+    )
