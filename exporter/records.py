@@ -390,6 +390,42 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Score:
+    """One measure of a task on labelled samples ("mIoU"), beside eager float32's on the same samples."""
+
+    name: str
+    value: float
+    lost: float = 0.0
+    """How much worse than float32's, in points (hundredths), dB, or the measure's own numbers."""
+    interval: tuple[float, float] = (0.0, 0.0)
+    """The 95 % interval of `lost`."""
+
+
+@dataclass(frozen=True)
+class TaskAccuracy:
+    """One model's measures on labelled samples of a task."""
+
+    count: int
+    """Labelled samples that could be read."""
+    scores: tuple[Score, ...]
+    """The first decides whether too much was lost."""
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """The labelled samples of a task, and what is allowed to be lost."""
+
+    task: TaskName
+    kind: Literal["photos", "arrays"]
+    max_drop: float
+    """Points (or dB) of the first measure that an artifact may lose against float32."""
+    reference: TaskAccuracy
+    """Eager float32's own."""
+    notes: tuple[str, ...] = ()
+    """How labels were read, and what the figures cannot tell."""
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds on this host: never a phone's."""
 
@@ -465,7 +501,9 @@ class Artifact:
     build_seconds: float = 0.0
     device_latencies: tuple[DeviceLatency, ...] = ()
     accuracy: Accuracy | None = None
-    """On labelled samples, where there are some and it ran here."""
+    """On samples labelled with classes, where there are some and it ran here."""
+    task_accuracy: TaskAccuracy | None = None
+    """On samples labelled for another task, where there are some and it ran here."""
 
 
 @dataclass(frozen=True)
@@ -561,7 +599,9 @@ class Report:
     page_sha256: str = ""
     """The sha256 of report.html; empty until it is written."""
     evaluation: Evaluation | None = None
-    """None when no labels were given."""
+    """None when no labels of classes were given."""
+    task_evaluation: TaskEvaluation | None = None
+    """None when no labels of another task were given."""
     calibration_sweep: tuple[CurvePoint, ...] = ()
     """Empty unless it was asked for."""
     export_budget_ms: float | None = None

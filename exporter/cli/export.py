@@ -68,13 +68,17 @@ def export_command(
         Path | None,
         typer.Option(
             "--eval",
-            help="Labelled data: photos in a folder per class, or .npz with labels. Enables --max-drop.",
+            help="Labelled data: photos in a folder per class; COCO or YOLO boxes, masks, keypoints, tables "
+            "of text or numbers, target images; or .npz with labels. Enables --max-drop.",
         ),
     ] = None,
     max_drop: Annotated[
         float,
         typer.Option(
-            min=0, max=100, help="Points of top-1 that an artifact may lose on --eval; 0 allows no loss."
+            min=0,
+            max=100,
+            help="Points of top-1, or of the task's own measure (dB of PSNR), that an artifact may lose on "
+            "--eval; 0 allows no loss.",
         ),
     ] = 1.0,
     search: Annotated[

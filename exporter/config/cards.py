@@ -101,7 +101,7 @@ class DataTable(Table):
 
 
 class EvaluationTable(Table):
-    """Labelled inputs: a folder per class, or an .npz, as for `--eval`; and the limit of `--max-drop`."""
+    """Labelled inputs of any task, as for `--eval`; and the limit of `--max-drop`."""
 
     path: Text
     max_drop: Annotated[float, Field(ge=0, le=100)] = Request.max_drop

@@ -56,9 +56,9 @@ class Request(ModelRequest):
     limits: Limits = field(default_factory=Limits)
     budget_ms: float = 15.0
     evaluation: Path | None = None
-    """Labelled data: a folder with one folder of photos per class, or an .npz with an array `labels`."""
+    """Labelled data: a folder per class, COCO's JSON, masks, a table, …, or an .npz with `labels`."""
     max_drop: float = 1.0
-    """Points of top-1 that an artifact may lose on `evaluation` against eager float32."""
+    """Points of top-1, or of the task's measure, that an artifact may lose on `evaluation`."""
     task: TaskName = ""
     """What the model is for, whose measure every artifact must meet; empty leaves it to the outputs, and then
     the measure is shown only."""

@@ -14,7 +14,7 @@ import numpy as np
 from exporter import data, files
 from exporter.data import npz, photos
 from exporter.errors import CalibrationError
-from exporter.records import Array, Preprocessing, Sample, TensorSpec
+from exporter.records import Array, Preprocessing, Sample, TaskName, TensorSpec
 
 CLASSES_FILE = "classes.txt"
 SHOWN = 5
@@ -35,11 +35,19 @@ class Labelled:
     notes: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     """The sha256 of each photo, empty for one that cannot be opened; or of the file that holds the rows."""
+    task: TaskName = ""
+    """The task whose labels these are; empty for classes."""
+    truths: tuple[Mapping[str, Array], ...] = ()
+    """The label of each sample of a task, arrays by name; empty for classes."""
 
     @property
     def digest(self) -> str:
-        """Return a hash of the samples and their order."""
-        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+        """Return a hash of the samples, their order, and a task's labels."""
+        content = hashlib.sha256("\n".join(self.digests).encode())
+        for truth in self.truths:
+            for name, array in sorted(truth.items()):
+                content.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+        return content.hexdigest()
 
     def batches(self) -> Iterator[tuple[Sample, list[bool]]]:
         """Yield the inputs of one call after the other, and which of its rows could be read.

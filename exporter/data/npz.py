@@ -26,7 +26,7 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
     Raises:
         CalibrationError: What was seen in the file, and what was expected.
     """
-    arrays = _load(path)
+    arrays = load(path)
     names = _match(path, arrays, inputs)
     columns = [_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
     counts = {name: len(column) for name, column in zip(names, columns, strict=True)}
@@ -52,7 +52,7 @@ def labels(path: Path) -> Array:
     Raises:
         CalibrationError: It is missing, or does not hold whole numbers.
     """
-    array = _load(path).get(LABELS)
+    array = load(path).get(LABELS)
     if array is None:
         raise CalibrationError(
             f"{path.name} holds no array {LABELS!r}.",
@@ -68,7 +68,26 @@ def labels(path: Path) -> Array:
     return array.astype(np.int64).reshape(-1)
 
 
-def _load(path: Path) -> dict[str, Array]:
+def input_row(path: Path, spec: TensorSpec) -> Array:
+    """Read one input from a `.npy` file; a batch axis of one may be left out.
+
+    Raises:
+        CalibrationError: It is not one, or does not fit the input.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CalibrationError(f"{path.name} cannot be used: {error}.", code="EM-NPZ") from None
+    (row,) = _rows(path, path.stem, array[None], spec)
+    return row
+
+
+def load(path: Path) -> dict[str, Array]:
+    """Read every array of a `.npz`.
+
+    Raises:
+        CalibrationError: It is not one.
+    """
     try:
         return array_file.read(path)
     except (array_file.ArrayFileError, OSError) as error:

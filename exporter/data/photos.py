@@ -131,7 +131,7 @@ def read_whole(
         raise CalibrationError(f"{path} was changed while it was read.", UNCHANGED)
     try:
         image = _decode(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
-        _check_size(_resized_size(image, preprocessing), "once resized")
+        _check_size(_resized_size(image.size, preprocessing), "once resized")
         return preprocess(image, preprocessing)
     except _Unusable:
         return None
@@ -156,6 +156,23 @@ def sizes(path: Path) -> set[tuple[int, int]]:
                 return {image.size, (image.height, image.width)}
     except Exception:  # whatever hostile bytes lead Pillow to
         return set()
+
+
+def placed(
+    path: Path, preprocessing: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
+    """Return a photo's width and height once decoded, and its `placement`; None when it cannot be decoded."""
+    try:
+        size = _decode(path).size
+    except _Unusable:
+        return None
+    return (size, *placement(size, preprocessing))
+
+
+def placement(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return width and height that a photo is resized to, and the left and top edge of the crop in that."""
+    resized = _resized_size(size, preprocessing)
+    return resized, _crop_corner(resized, preprocessing.crop)
 
 
 def _content(image: Image.Image) -> bytes:
@@ -206,7 +223,7 @@ def _spread(paths: list[Path], limit: int) -> Iterable[Path]:
 
 def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
     image = _decode(path).convert("L" if channels == 1 else "RGB")
-    _check_size(_resized_size(image, preprocessing), "once resized")
+    _check_size(_resized_size(image.size, preprocessing), "once resized")
     reduced = image.copy()
     shorter = 2 * max(preprocessing.resize, *preprocessing.crop)
     ratio = shorter / min(image.size)
@@ -275,31 +292,37 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
 
 
-def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+def _resized_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     size = preprocessing.resize
     if preprocessing.squash:
         return size, size
-    shorter, longer = sorted(image.size)
+    shorter, longer = sorted(stored)
     other = int(size * longer / shorter)  # truncated, as torchvision does
-    return (size, other) if image.width <= image.height else (other, size)
+    return (size, other) if stored[0] <= stored[1] else (other, size)
 
 
 def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     from PIL import Image
 
-    wanted = _resized_size(image, preprocessing)
+    wanted = _resized_size(image.size, preprocessing)
     method = Image.Resampling[preprocessing.interpolation.upper()]
     return image if image.size == wanted else image.resize(wanted, method)
 
 
 def _center_crop(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
     """Cut the middle; what sticks out of the image is black, as in torchvision."""
+    left, top = _crop_corner(image.size, crop)
+    return image.crop((left, top, left + crop[1], top + crop[0]))
+
+
+def _crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+    """Return the left and top edge of the crop; negative where it sticks out of the image."""
     height, width = crop
-    padded_width, padded_height = max(width, image.width), max(height, image.height)
+    padded_width, padded_height = max(width, size[0]), max(height, size[1])
     # torchvision pads first, (wanted - side) // 2 on the left, and then rounds half to even.
-    left = round((padded_width - width) / 2) - (padded_width - image.width) // 2
-    top = round((padded_height - height) / 2) - (padded_height - image.height) // 2
-    return image.crop((left, top, left + width, top + height))
+    left = round((padded_width - width) / 2) - (padded_width - size[0]) // 2
+    top = round((padded_height - height) / 2) - (padded_height - size[1]) // 2
+    return left, top
 
 
 def _per_channel(values: tuple[float, ...]) -> Array:

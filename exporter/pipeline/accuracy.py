@@ -8,12 +8,13 @@ from pathlib import Path
 
 from exporter.errors import VerificationError
 from exporter.files import PREDICTIONS
-from exporter.pipeline import predictions, results
+from exporter.pipeline import predictions, results, task_accuracy
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifact, Extras
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Accuracy, Artifact, Evaluation
+from exporter.records import Accuracy, Artifact, Evaluation, TaskEvaluation
 from exporter.verify import accuracy
+from exporter.verify.scores import compare
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def find(context: Context, source: Source) -> results.Labels | None:
         request.calibration,
         request.samples,
         request.max_drop,
+        request.task,
         source.facts,
         context.folders.work,
     )
@@ -63,11 +65,42 @@ def accurate(
     """
     ran = predictions.runnable(built, checked)
     answers = predictions.answer(context, source, labels, context.folders.out, ran, context.run, existing)
+    if labels.task:
+        return _task_accurate(context, labels, answers, artifacts, extras)
     evaluated = _evaluated(context, labels, answers)
     rows = judged(artifacts, evaluated)
     unsure = doubt(rows, evaluated.evaluation)
     warnings = (*extras.warnings, unsure) if unsure else extras.warnings
     return rows, replace(extras, evaluation=evaluated.evaluation, warnings=warnings)
+
+
+def _task_accurate(
+    context: Context,
+    labels: results.Labels,
+    answers: predictions.Answers,
+    artifacts: Sequence[Artifact],
+    extras: Extras,
+) -> tuple[tuple[Artifact, ...], Extras]:
+    """Score float32 and every artifact by the labels' task, as `accurate` counts classes."""
+    import numpy as np
+
+    arrays = predictions.arrays(labels, answers)
+    np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
+    scored = task_accuracy.accuracies(arrays, labels.task, predictions.FLOAT)
+    floats = scored.pop(predictions.FLOAT)
+    limit, unread = context.request.max_drop, len(labels.labels) - floats.count
+    evaluation = TaskEvaluation(labels.task, labels.kind, limit, floats, (*labels.notes, *_unread(unread)))
+    rows = tuple(task_accuracy.judged(a, scored, answers.failures, limit) for a in artifacts)
+    unsure = compare.doubt(
+        {a.variant.name: a.task_accuracy for a in rows if a.task_accuracy and a.variant.precision != "fp32"},
+        limit,
+    )
+    warnings = (*extras.warnings, unsure) if unsure else extras.warnings
+    return rows, replace(extras, task_evaluation=evaluation, warnings=warnings)
+
+
+def _unread(count: int) -> tuple[str, ...]:
+    return (f"{count} labelled photo(s) cannot be decoded and do not count.",) if count else ()
 
 
 def _evaluated(context: Context, labels: results.Labels, answers: predictions.Answers) -> Evaluated:
@@ -77,11 +110,7 @@ def _evaluated(context: Context, labels: results.Labels, answers: predictions.An
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
     counts = predictions.counted(arrays, labels.classes)
     floats = counts.pop(predictions.FLOAT)
-    unread = len(labels.labels) - floats.count
-    notes = (
-        *labels.notes,
-        *([f"{unread} labelled photo(s) cannot be decoded and do not count."] * bool(unread)),
-    )
+    notes = (*labels.notes, *_unread(len(labels.labels) - floats.count))
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
     return Evaluated(evaluation, counts, answers.failures)
 

@@ -17,7 +17,7 @@ from exporter.files import (
     lowering_file,
     simulation_file,
 )
-from exporter.pipeline import accuracy, cache, claims, predictions, results, rights
+from exporter.pipeline import accuracy, cache, claims, predictions, results, rights, task_accuracy
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifact
 from exporter.pipeline.verify import check_files
@@ -27,6 +27,7 @@ from exporter.records import QUANTIZED, Status
 if TYPE_CHECKING:
     from exporter.report.manifest.schema import Artifact as ArtifactPart
     from exporter.report.manifest.schema import Manifest
+    from exporter.report.manifest.task_accuracy import TaskEvaluation
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,13 @@ def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
 
     The labelled samples themselves are not in OUT, so the predictions are not made again.
     """
-    if listed.accuracy is None:
+    if listed.accuracy is None and listed.task_accuracy is None:
         return []
     if not (out / PREDICTIONS).is_file():
         return [f"{PREDICTIONS} is missing: the accuracy cannot be counted again."]
+    if listed.task_accuracy is not None:
+        return _score_problems(out, listed, listed.task_accuracy)
+    assert listed.accuracy is not None
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
     claimed[predictions.FLOAT] = listed.accuracy.float32.record()
     counted = accuracy.counted_file(out / PREDICTIONS, listed.accuracy.classes)
@@ -138,6 +142,18 @@ def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
         f"The accuracy of {name} is not what {PREDICTIONS} gives."
         for name, counts in claimed.items()
         if counted.get(name) != counts
+    ]
+
+
+def _score_problems(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> list[str]:
+    """Return where the manifest's measures of a task differ from those of the rows in OUT."""
+    claimed = {a.name: a.task_accuracy.record() for a in listed.artifacts if a.task_accuracy}
+    claimed[predictions.FLOAT] = evaluation.float32.record()
+    computed = task_accuracy.read(out / PREDICTIONS, evaluation.task, predictions.FLOAT)
+    return [
+        f"The {evaluation.task} measures of {name} are not what {PREDICTIONS} gives."
+        for name, accuracy in claimed.items()
+        if name not in computed or not task_accuracy.equal(computed[name], accuracy)
     ]
 
 

@@ -285,7 +285,7 @@ def unproven(listed: schema.Manifest) -> tuple[str, ...]:
         fields.append("host_latency")
     if any(a.device_latencies or a.device_latency for a in listed.artifacts):
         fields.append("device_latencies")
-    if listed.accuracy is not None:
+    if listed.accuracy is not None or listed.task_accuracy is not None:
         fields.append("the labels of accuracy")
     if any(a.verification and a.status != "passed" for a in listed.artifacts):
         fields.append("figures of what did not pass")

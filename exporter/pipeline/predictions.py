@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,24 +14,29 @@ import numpy as np
 from exporter import files
 from exporter.data import labelled
 from exporter.errors import CalibrationError
-from exporter.pipeline import cache, results
+from exporter.pipeline import cache, results, task_accuracy
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of
 from exporter.pipeline.read import ensure_captured
 from exporter.pipeline.results import CheckedArtifact, Facts, Labels, Ranked
 from exporter.pipeline.steps import Step, cached
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Accuracy, Array, Sample, Variant
+from exporter.records import Accuracy, Array, Sample, TaskName, Variant
 from exporter.verify import accuracy
+from exporter.verify.scores import compare
 
 FLOAT = "float32"
 LABELS = "labels"
+
+
+Answer = results.Ranked | results.ScoredRows
+"""One model's predictions: the likeliest classes, or what a task's measures are made of."""
 
 
 @dataclass(frozen=True)
 class Answers:
     """Predictions for the labelled samples. Name -> predictions, or why there are none."""
 
-    ranked: Mapping[str, results.Ranked] = field(default_factory=dict)
+    ranked: Mapping[str, Answer] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,14 +86,14 @@ def answer(
     if FLOAT in existing.ranked and not new:
         return existing
     keys = _keys(source, labels, folder, new)
-    jobs = {b.variant.name: _job(context, source, folder, b) for b in new}
+    jobs = {b.variant.name: _job(context, source, labels, folder, b) for b in new}
     if FLOAT not in existing.ranked:
-        jobs = {FLOAT: _float_job(context, source)} | jobs
+        jobs = {FLOAT: _float_job(context, source, labels)} | jobs
     steps = [
         Step(
             "predictions",
             keys[name],
-            results.Ranked,
+            results.ScoredRows if labels.task else results.Ranked,
             functools.partial(_given, job),
             failed=functools.partial(_failure, name),
         )
@@ -101,7 +107,7 @@ def answer(
     answers = dict(zip(jobs, cached(run, context.cache, "accuracy", steps, prepare), strict=True))
     ranked = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(existing.ranked)
     failures = dict(existing.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
-    _check_read(ranked[FLOAT], context.request.max_drop)
+    _check_read(ranked[FLOAT], labels.task, context.request.max_drop)
     return Answers(ranked, failures)
 
 
@@ -116,11 +122,19 @@ def _failure(name: str, error: Exception) -> str:
     return f"It does not run on the labelled samples: {error}"
 
 
-def _check_read(floats: results.Ranked, max_drop: float) -> None:
-    read = sum(row[0] != accuracy.UNREAD for row in floats.rows)
+def _check_read(floats: Answer, task: TaskName, max_drop: float) -> None:
+    read = (
+        floats.count
+        if isinstance(floats, results.ScoredRows)
+        else sum(row[0] != accuracy.UNREAD for row in floats.rows)
+    )
     if read == 0:
         raise CalibrationError("--eval: none of its photos can be decoded.")
-    accuracy.check_enough(read, max_drop)
+    if isinstance(floats, results.ScoredRows):
+        compare.check_enough(read)
+        compare.check_reference(task, task_accuracy.plain(task, floats))
+    else:
+        accuracy.check_enough(read, max_drop)
 
 
 def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Built]) -> dict[str, str]:
@@ -133,6 +147,7 @@ def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Bu
         facts.outputs,
         facts.preprocessing,
         facts.labels,
+        labels.task,
     )
     keys = {b.variant.name: _key(folder, b, data) for b in ran}
     model = facts.digest or source.key  # the graph and its weights, or what they were read from
@@ -143,21 +158,22 @@ def _key(folder: Path, built: results.Built, data: tuple[object, ...]) -> str:
     return cache.key(built.variant, files.digest_path(folder / str(built.file)), data)
 
 
-def _float_job(context: Context, source: Source) -> Job:
+def _float_job(context: Context, source: Source, labels: Labels) -> Job:
+    work, outputs = context.folders.work, source.facts.outputs
+    if labels.task:
+        arguments = (work, LABELLED, outputs)
+        return Job(FLOAT, task_accuracy.score_float, arguments, preload=TORCH, cost_s=8)
     output = labelled.answers(source.facts.outputs)
     return Job(FLOAT, predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
 
 
-def _job(context: Context, source: Source, folder: Path, built: results.Built) -> Job:
+def _job(context: Context, source: Source, labels: Labels, folder: Path, built: results.Built) -> Job:
+    work, outputs = context.folders.work, source.facts.outputs
+    file = (folder / str(built.file), built.variant, work)
     return Job(
         built.variant.name,
-        predict_artifact,
-        (
-            folder / str(built.file),
-            built.variant,
-            context.folders.work,
-            labelled.answers(source.facts.outputs),
-        ),
+        task_accuracy.score_artifact if labels.task else predict_artifact,
+        (*file, LABELLED, outputs) if labels.task else (*file, labelled.answers(outputs)),
         preload=preload_of(built.variant),
         cost_s=built.variant.cost_s,
         read_only=True,
@@ -166,7 +182,11 @@ def _job(context: Context, source: Source, folder: Path, built: results.Built) -
 
 def arrays(labels: results.Labels, answers: Answers) -> dict[str, Array]:
     """Return labels and predictions by name, as they are stored and counted."""
-    ranked = {name: rows.array() for name, rows in answers.ranked.items()}
+    if labels.task:
+        return task_accuracy.arrays(
+            {name: rows for name, rows in answers.ranked.items() if isinstance(rows, results.ScoredRows)}
+        )
+    ranked = {name: a.array() for name, a in answers.ranked.items() if isinstance(a, results.Ranked)}
     return {LABELS: np.array(labels.labels, np.int64)} | ranked
 
 
@@ -181,7 +201,12 @@ def counted(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
 
 
 def drops(labels: results.Labels, answers: Answers) -> dict[str, float]:
-    """Return artifact name -> points of top-1 that it lost against float32."""
+    """Return artifact name -> points of top-1, or of the task's measure, that it lost against float32."""
+    if labels.task:
+        scored = task_accuracy.accuracies(arrays(labels, answers), labels.task, FLOAT)
+        lost = {name: compare.deciding(own).lost for name, own in scored.items() if name != FLOAT}
+        # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
+        return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
     counts = counted(arrays(labels, answers), labels.classes)
     return {name: accuracy.drop(counted_right) for name, counted_right in counts.items() if name != FLOAT}
 
@@ -191,7 +216,13 @@ LABELLED = "labelled.pkl"
 
 
 def find_labelled(
-    evaluation: Path, calibration: Path | None, samples: int, max_drop: float, facts: Facts, work: Path
+    evaluation: Path,
+    calibration: Path | None,
+    samples: int,
+    max_drop: float,
+    task: TaskName,
+    facts: Facts,
+    work: Path,
 ) -> Labels:
     """Find the labelled samples, check that they may judge, and leave them in the work folder.
 
@@ -200,6 +231,7 @@ def find_labelled(
         calibration: What `--calibration` names; none of it may be in the evaluation.
         samples: Calibration samples asked for.
         max_drop: Points that must be measurable.
+        task: What `--task` names; it decides what the labels are.
         facts: The model's inputs, outputs, preprocessing and class names.
         work: Where `LABELLED` is written.
 
@@ -207,24 +239,31 @@ def find_labelled(
         CalibrationError: The data cannot be used, is too little, or was calibrated on.
     """
     from exporter import data
-    from exporter.data import labelled
+    from exporter.data import labelled, labels
+    from exporter.data.labels.source import Model
     from exporter.verify import accuracy
 
-    labelled_samples = labelled.find(
-        evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
-    )
-    accuracy.check_enough(len(labelled_samples.labels), max_drop)
+    model = Model(facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
+    chosen = labels.task_of(evaluation, model, task)
+    if chosen:
+        labelled_samples = labels.find(evaluation, model, chosen)
+        compare.check_enough(len(labelled_samples.truths))
+    else:
+        labelled_samples = labelled.find(
+            evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
+        )
+        accuracy.check_enough(len(labelled_samples.labels), max_drop)
     if calibration is not None:
         used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_apart(labelled_samples, used.origins, calibration)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
-    labels = tuple(int(label) for label in labelled_samples.labels)
     return Labels(
         labelled_samples.kind,
         labelled_samples.classes,
-        labels,
+        tuple(int(label) for label in labelled_samples.labels),
         labelled_samples.notes,
         labelled_samples.digest,
+        chosen,
     )
 
 

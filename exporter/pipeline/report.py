@@ -131,6 +131,7 @@ def make_report(
         operator_costs=source.quantization.costs if source.quantization else (),
         matrix_weights=facts.matrix_weights,
         evaluation=extras.evaluation,
+        task_evaluation=extras.task_evaluation,
         calibration_sweep=extras.curve,
         mixed_points=extras.mixed_points,
     )

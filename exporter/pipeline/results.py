@@ -20,6 +20,7 @@ from exporter.records import (
     Preprocessing,
     Scenes,
     Structure,
+    TaskEvaluation,
     TaskName,
     TensorSpec,
     Variant,
@@ -36,6 +37,7 @@ class Extras:
     """Measurements made on request, for the report."""
 
     evaluation: Evaluation | None = None
+    task_evaluation: TaskEvaluation | None = None
     curve: tuple[CurvePoint, ...] = ()
     warnings: tuple[str, ...] = ()
     mixed_points: tuple[MixedPoint, ...] = ()
@@ -119,7 +121,9 @@ class Labels:
     labels: tuple[int, ...]
     notes: tuple[str, ...]
     digest: str = ""
-    """A hash of the samples and their order."""
+    """A hash of the samples, their order and their labels."""
+    task: TaskName = ""
+    """The task whose labels these are; empty for classes."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,15 @@ class Ranked:
 
     def array(self) -> Array:
         return np.array(self.rows, np.int32)
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What every sample contributes to a task's measures (`exporter.verify.scores`); kept in the cache."""
+
+    count: int
+    """Samples that could be read; rows name them by their number among these."""
+    tables: dict[str, tuple[tuple[float, ...], ...]]
 
 
 @dataclass(frozen=True)

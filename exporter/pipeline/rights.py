@@ -23,9 +23,10 @@ def own_code(request: ModelRequest) -> bool:
 def to_export(request: Request, folders: Staging) -> Rights:
     """Rights of an export's jobs: they read the checkpoint and the data, and change the run's own folders."""
     data = filter(None, (request.calibration, request.evaluation))
+    listed = _listed(request.evaluation) if request.evaluation else ()
     return Rights(
         Confinement(
-            reads=(*_places(*_inputs(request)), *_places(*data)),
+            reads=(*_places(*_inputs(request)), *_places(*data), *_places(*listed)),
             writes=(folders.work.resolve(), folders.out.resolve()),
             forks=True,
             programs=True,
@@ -64,6 +65,13 @@ def to_read(paths: Sequence[Path]) -> Rights:
     sizes = sum(_size(path) for path in paths)
     reads = tuple(path.resolve() for path in paths)
     return Rights(Confinement(reads=reads, memory_bytes=memory_bound(sizes)))
+
+
+def _listed(evaluation: Path) -> tuple[Path, ...]:
+    """Return the folders of the photos that a file of labels names."""
+    from exporter.data.labels.source import listing, read_folders
+
+    return tuple(filter(Path.is_dir, read_folders(evaluation))) if listing(evaluation) else ()
 
 
 def _inputs(request: ModelRequest) -> tuple[Path, ...]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from exporter.records import Accuracy, Artifact, Comparison, DeviceLatency, Report, Status
+from exporter.records import (
+    Accuracy,
+    Artifact,
+    Comparison,
+    DeviceLatency,
+    Report,
+    Status,
+    TaskAccuracy,
+    TaskEvaluation,
+)
 from exporter.report import flags, plots, quantization, snippets, text
 from exporter.verify import accuracy, budget, calibration_sweep
 
@@ -185,12 +194,41 @@ def _device_row(name: str, latency: DeviceLatency) -> DeviceRow:
 
 def _accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
     """Return (name, css, cells): float32 first, then every artifact evaluated on labelled samples."""
+    if report.task_evaluation:
+        return _score_rows(report, report.task_evaluation)
     if report.evaluation is None:
         return ()
     floats = ("float32", "", (*_shares(report.evaluation.reference), *[(name, text.NONE) for name in LOST]))
     return (
         floats,
         *(_accuracy_row(a.variant.name, a.status, a.accuracy) for a in report.artifacts if a.accuracy),
+    )
+
+
+def _score_rows(
+    report: Report, evaluation: TaskEvaluation
+) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
+    """Return rows as `_accuracy_rows` does, for a task's measures."""
+    floats = [
+        cell
+        for score in evaluation.reference.scores
+        for cell in ((score.name, f"{score.value:.4g}"), (f"{score.name} lost", text.NONE))
+    ]
+    return (
+        ("float32", "", tuple(floats)),
+        *(
+            (a.variant.name, a.status.replace("_", "-"), _score_cells(a.task_accuracy))
+            for a in report.artifacts
+            if a.task_accuracy
+        ),
+    )
+
+
+def _score_cells(accuracy: TaskAccuracy) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        cell
+        for score in accuracy.scores
+        for cell in ((score.name, f"{score.value:.4g}"), (f"{score.name} lost", text.lost(score)))
     )
 
 

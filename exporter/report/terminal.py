@@ -27,6 +27,8 @@ def print_report(report: Report, console: Console) -> None:
     _choice(report, console)
     if report.evaluation:
         _line(console, text.labelled(report.evaluation))
+    if report.task_evaluation:
+        _line(console, text.scored(report.task_evaluation))
     if report.calibration_sweep:
         _line(console, calibration_sweep.sentence(report.calibration_sweep))
     _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
@@ -45,18 +47,28 @@ def _table(report: Report) -> Table:
     table.add_column("\nartifact", overflow="fold")
     table.add_column("\nas")
     table.add_column("\nstatus", no_wrap=True)
-    for name in (*NUMBERS, *((RIGHT,) if report.evaluation else ())):
+    for name in (*NUMBERS, *_labelled_column(report)):
         table.add_column(name, justify="right")
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
-        cells = (*_cells(artifact), *((_right(artifact),) if report.evaluation else ()))
+        cells = (*_cells(artifact), *((_right(artifact),) if _labelled_column(report) else ()))
         table.add_row(*cells, style="bold" if chosen else None)
     return table
+
+
+def _labelled_column(report: Report) -> tuple[str, ...]:
+    """Return the name of the column for labelled samples: a share, or the task's deciding measure."""
+    if report.task_evaluation:
+        name = report.task_evaluation.reference.scores[0].name
+        return ("\n" + name if "@" not in name else name.replace("@", "\n@", 1),)
+    return (RIGHT,) if report.evaluation else ()
 
 
 def _right(artifact: Artifact) -> Text:
     from rich.text import Text
 
+    if artifact.task_accuracy:
+        return Text(text.sig3(artifact.task_accuracy.scores[0].value))
     measured = artifact.accuracy
     return Text(text.NONE if measured is None else f"{100 * measured.right / measured.count:.1f}")
 

@@ -16,12 +16,15 @@ from exporter.records import (
     Purpose,
     Report,
     Scenes,
+    Score,
     Status,
+    TaskEvaluation,
     TaskMeasure,
     TensorSpec,
     WorstChannel,
 )
 from exporter.verify import accuracy
+from exporter.verify.scores import compare
 
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
@@ -244,6 +247,23 @@ def labelled(evaluation: Evaluation) -> str:
         f"{reference.count} labelled {evaluation.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         f"{five}; {evaluation.max_drop:g} point{'' if evaluation.max_drop == 1 else 's'} may be lost."
     )
+
+
+def scored(evaluation: TaskEvaluation) -> str:
+    """Describe float32's measures on labelled samples of a task."""
+    reference = evaluation.reference
+    first, *others = reference.scores
+    more = "".join(f", {score.name} {score.value:.4g}" for score in others)
+    return (
+        f"Float32 has {first.name} {first.value:.4g}{more} on {reference.count} labelled {evaluation.kind} "
+        f"({evaluation.task}); {evaluation.max_drop:g} {compare.unit(first)} of {first.name} may be lost."
+    )
+
+
+def lost(score: Score) -> str:
+    """Format how much worse a measure is than float32's, with its unit and 95 % interval."""
+    low, high = score.interval
+    return f"{score.lost:.3g} {compare.unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
 
 
 def share(right: int, measured: Accuracy) -> str:

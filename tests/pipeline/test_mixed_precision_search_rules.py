@@ -31,6 +31,11 @@ SOURCE: Any = object()
 Pair = tuple[Any, Any]
 
 
+def ranked(answer: predictions.Answer) -> Ranked:
+    assert isinstance(answer, Ranked)
+    return answer
+
+
 def candidate(
     folder: Path,
     names: Sequence[str],
@@ -167,7 +172,7 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
         "onnx-mixed.lowering.npz": "lowering of 0",
         "onnx-mixed.onnx": "onnx-mixed of 0",
     }
-    assert {name: row.rows for name, row in result.answers.ranked.items()} == {
+    assert {name: ranked(row).rows for name, row in result.answers.ranked.items()} == {
         NAMES[0]: ((2,),),
         NAMES[1]: ((0,),),
     }
@@ -209,7 +214,7 @@ def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.M
     }
     assert [item.variant.name for item in result.built] == [*NAMES]
     assert set(result.checked) == set(result.latencies) == set(NAMES)
-    assert {row.rows for row in result.answers.ranked.values()} == {((1,),)}
+    assert {ranked(row).rows for row in result.answers.ranked.values()} == {((1,),)}
 
 
 def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,25 @@ def test_rights_of_an_export(tmp_path: Path) -> None:
     assert set(confinement.writes) == {folders.out, folders.work}
 
 
+def test_photos_that_labels_name_can_be_read(tmp_path: Path) -> None:
+    """A JSON or table of labels brings its folder along, and `images/` beside that; an .npz does not."""
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "images").mkdir()
+    labels = tmp_path / "coco" / "annotations" / "val.json"
+    for path in (labels, labels.with_suffix(".npz"), tmp_path / "net.ckpt"):
+        path.write_bytes(b"")
+    from exporter.staging import staging
+
+    places = {}
+    for evaluation in (labels, labels.with_suffix(".npz")):
+        request = Request(tmp_path / "net.ckpt", evaluation=evaluation, out=tmp_path / "out")
+        with staging(tmp_path / "out", force=False) as folders:
+            confinement = rights.to_export(request, folders).confinement
+        assert confinement is not None
+        places[evaluation.suffix] = set(confinement.reads) - {tmp_path / "net.ckpt", evaluation}
+    assert places == {".json": {labels.parent, tmp_path / "coco" / "images"}, ".npz": set()}
+
+
 @confines
 @pytest.mark.parametrize(
     "lines",

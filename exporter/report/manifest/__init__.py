@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.errors import VerificationError
 from exporter.records import Artifact, Comparison, OperatorCost, Report, Verdict
-from exporter.report.manifest import accuracy
+from exporter.report.manifest import accuracy, task_accuracy
 from exporter.report.manifest.schema import SCHEMA_VERSION, Manifest
 from exporter.verify import budget
 
@@ -54,6 +54,7 @@ def dump(report: Report) -> str:
             "limits": asdict(report.limits),
             "task": report.task,
             "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
+            "task_accuracy": report.task_evaluation and task_accuracy.dump_evaluation(report.task_evaluation),
             "calibration_sweep": [
                 {
                     "count": point.count,
@@ -204,6 +205,7 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
             "operators": _sorted(structure.operators),
         },
         "accuracy": accuracy.dump(artifact.accuracy) if artifact.accuracy else None,
+        "task_accuracy": artifact.task_accuracy and task_accuracy.dump(artifact.task_accuracy),
         "notes": artifact.notes,
         "source_line": artifact.source_line,
         "build_seconds": artifact.build_seconds,

@@ -55,6 +55,7 @@ def report(listed: schema.Manifest) -> Report:
         page_sha256=listed.page_sha256 or "",
         calibration_sweep=tuple(point.record() for point in listed.calibration_sweep),
         evaluation=listed.accuracy.record() if listed.accuracy else None,
+        task_evaluation=listed.task_accuracy.record() if listed.task_accuracy else None,
     )
 
 
@@ -74,6 +75,7 @@ def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
         build_seconds=row.build_seconds,
         device_latencies=row.measured_on(),
         accuracy=row.accuracy.record() if row.accuracy else None,
+        task_accuracy=row.task_accuracy.record() if row.task_accuracy else None,
     )
 
 

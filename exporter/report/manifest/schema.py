@@ -34,6 +34,8 @@ from exporter.report.manifest.accuracy import Accuracy, Evaluation
 from exporter.report.manifest.latencies import DeviceLatency
 from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
+from exporter.report.manifest.task_accuracy import TaskAccuracy, TaskEvaluation
+from exporter.report.manifest.task_accuracy import contradiction as contradiction_of_scores
 from exporter.verify.budget import budget_verdict, contradiction, recorded_verdict, worst
 
 SCHEMA_VERSION = 1
@@ -140,6 +142,9 @@ class Artifact(Part):
     device_latencies: tuple[DeviceLatency, ...] = ()
     structure: Structure | None = None
     accuracy: Accuracy | None = None
+    """On samples labelled with classes."""
+    task_accuracy: TaskAccuracy | None = None
+    """On samples labelled for another task."""
     notes: tuple[str, ...] = ()
     source_line: str | None = None
     build_seconds: float = 0.0
@@ -223,6 +228,7 @@ class Manifest(Part):
     limits: Limits = Limits()
     task: TaskName = ""
     accuracy: Evaluation | None = None
+    task_accuracy: TaskEvaluation | None = None
     calibration_sweep: tuple[CurvePoint, ...] = Field(
         default=(), validation_alias=AliasChoices("calibration_sweep", "calibration_curve")
     )
@@ -256,6 +262,9 @@ class Manifest(Part):
     def _accurate(self) -> Manifest:
         """Refuse a passed artifact that lost too much accuracy, and accuracy from other data."""
         for artifact in self.artifacts:
+            scored = artifact.task_accuracy
+            if scored and (reason := contradiction_of_scores(artifact.status, scored, self.task_accuracy)):
+                raise ValueError(f"{artifact.name}: {reason}")
             measured = artifact.accuracy
             if measured is None:
                 continue

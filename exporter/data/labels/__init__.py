@@ -1,0 +1,107 @@
+"""Labelled samples of every task for `--eval`, one file per task, listed in `LABELS`.
+
+A task's file reads what people have (COCO's JSON, YOLO's text files, PNG masks, tables, folders, arrays) and
+gives each sample a label: arrays by name, in pixels of the model's input, which the task's file of
+`exporter.verify.scores` compares outputs with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from exporter.data import npz
+from exporter.data.labelled import Labelled
+from exporter.data.labels import boxes, embeddings, images, keypoints, masks, regression, sequences
+from exporter.data.labels.source import Arrays, Model, truths_and_rows, unusable
+from exporter.errors import CalibrationError
+from exporter.records import Array, TaskName
+
+
+class LabelFormat(Protocol):
+    """A module that reads one task's labels."""
+
+    EXPECTED: str
+    """What a source of such labels is, for messages."""
+
+    def recognises(self, source: Path) -> bool:
+        """Return whether a file or folder can hold nothing else."""
+        ...
+
+    def read(self, source: Path, model: Model) -> Labelled:
+        """Read a file or folder.
+
+        Raises:
+            CalibrationError: It holds no such labels, or they do not fit the model.
+        """
+        ...
+
+    def from_arrays(self, arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+        """Return a label per sample from the arrays of an `.npz`.
+
+        Raises:
+            ValueError: What was seen, and what was expected.
+        """
+        ...
+
+
+LABELS: Mapping[TaskName, LabelFormat] = {
+    "keypoints": keypoints,
+    "boxes": boxes,
+    "masks": masks,
+    "images": images,
+    "sequences": sequences,
+    "regression": regression,
+    "embeddings": embeddings,
+}
+"""Task -> its labels' reader, the surest to recognise first."""
+
+
+def task_of(source: Path, model: Model, named: TaskName) -> TaskName:
+    """Return the task whose labels `source` holds; "" for classes, which `exporter.data.labelled` reads.
+
+    Args:
+        source: What `--eval` names.
+        model: The model's inputs and outputs.
+        named: What `--task` names; it decides.
+    """
+    if named:
+        return named
+    if source.suffix.lower() == ".npz" and source.is_file():
+        return _task_of_arrays(source, model)
+    return next((task for task, reader in LABELS.items() if reader.recognises(source)), "")
+
+
+def _task_of_arrays(source: Path, model: Model) -> TaskName:
+    """Tell a task by the names and shapes of the arrays; class numbers, one a sample, are classes."""
+    arrays = npz.load(source)
+    labels = arrays.get(npz.LABELS)
+    if "boxes" in arrays:
+        return "boxes"
+    if labels is None or (labels.dtype.kind in "iu" and labels.ndim == 1):
+        return ""
+    if labels.dtype.kind in "iu":
+        maps = labels.ndim >= 3 or any(len(spec.shape) == 4 for spec in model.outputs)
+        sequence = labels.shape[1] > 1 and any(len(spec.shape) == 3 for spec in model.outputs)
+        return "masks" if maps else "sequences" if sequence else ""
+    if labels.ndim == 4:
+        return "images"
+    return "keypoints" if labels.ndim == 3 and labels.shape[2] == 3 else "regression"
+
+
+def find(source: Path, model: Model, task: TaskName) -> Labelled:
+    """Read the labelled samples of a task.
+
+    Raises:
+        CalibrationError: They cannot be used: what was seen, what was expected, what to try.
+    """
+    reader = LABELS[task]
+    if not source.exists():
+        raise CalibrationError(f"--eval: {source} does not exist; expected {reader.EXPECTED}.")
+    if source.suffix.lower() == ".npz":
+        try:
+            return truths_and_rows(task, source, model, reader.from_arrays)
+        except ValueError as error:
+            raise unusable(task, f"{source.name}: {error}", reader.EXPECTED) from None
+    return reader.read(source, model)

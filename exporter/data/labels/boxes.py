@@ -1,0 +1,184 @@
+"""Labels of detectors: COCO's JSON, or YOLO's text file per photo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from exporter.data import photo_input
+from exporter.data.labelled import Labelled
+from exporter.data.labels import coco
+from exporter.data.labels.source import (
+    Arrays,
+    Model,
+    Placement,
+    child_images,
+    listed_file,
+    photo_samples,
+    placement,
+    unusable,
+)
+from exporter.records import Array, Preprocessing
+from exporter.verify.tasks.boxes import SCORES
+
+EXPECTED = (
+    "a COCO JSON with a `bbox` per annotation, a folder in YOLO's layout (images/*.jpg, labels/*.txt with "
+    "`class x y width height` in shares of the photo), or an .npz with `boxes` and `labels`"
+)
+CUT = 0.25
+"""A box of which the crop leaves a smaller share does not count, neither when found nor when missed."""
+
+
+def recognises(source: Path) -> bool:
+    """Take COCO's JSON with boxes, and folders of photos with a text file each."""
+    return coco.holds(source, "bbox") or _label_folder(source) is not None
+
+
+def _label_folder(source: Path) -> Path | None:
+    if not source.is_dir():
+        return None
+    for folder in (source / "labels", source):
+        if folder.is_dir() and any(path.suffix == ".txt" and _is_yolo(path) for path in folder.iterdir()):
+            return folder
+    return None
+
+
+def _is_yolo(path: Path) -> bool:
+    try:
+        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return bool(lines) and all(len(line) >= 5 and line[0].isdecimal() for line in lines)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def read(source: Path, model: Model) -> Labelled:
+    """Read COCO's JSON or YOLO's folder; boxes become corners in pixels of the input."""
+    photo_input(source, model.inputs, model.preprocessing)
+    if coco.find(source) is not None:
+        return _coco(source, model)
+    folder = _label_folder(source)
+    if folder is None:
+        raise unusable("boxes", f"{source} holds neither one JSON file nor text files of boxes", EXPECTED)
+    return _yolo(source, folder, model)
+
+
+def class_count(model: Model) -> int | None:
+    """Return how many classes the model gives scores for; None where it gives class numbers."""
+    for spec in model.outputs:
+        if any(word in spec.name.lower() for word in ("label", "categor")):
+            return None
+    for spec in model.outputs:
+        if any(word in spec.name.lower() for word in SCORES) and len(spec.shape) == 3:
+            return spec.shape[2]
+    joint = next((spec for spec in model.outputs if len(spec.shape) == 3), None)
+    return min(joint.shape[1:]) - 4 if joint is not None and len(model.outputs) == 1 else None
+
+
+def _coco(source: Path, model: Model) -> Labelled:
+    content = coco.read("boxes", source)
+    path = coco.find(source)
+    assert path is not None
+    numbers, note = coco.classes(content, model, class_count(model))
+    annotations = coco.by_image(content)
+    pairs = []
+    for image in content["images"]:
+        photo = listed_file("boxes", path, str(image["file_name"]), EXPECTED)
+        own = annotations.get(image["id"], [])
+        try:
+            boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
+            crowd = np.array([bool(a.get("iscrowd", 0)) for a in own], bool)
+            known = np.array([numbers[int(a["category_id"])] for a in own], np.int64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise unusable("boxes", f"an annotation of image {image['id']} lacks {error}", EXPECTED) from None
+        boxes[:, 2:] += boxes[:, :2]
+        pairs.append((photo, _label(placement(photo, _how(model)), boxes, known, crowd, model)))
+    return photo_samples("boxes", source, model, pairs, (f"Labels: {note}",))
+
+
+def _yolo(source: Path, folder: Path, model: Model) -> Labelled:
+    paths = child_images(source)
+    pairs = []
+    for path in paths:
+        text = folder / f"{path.stem}.txt"
+        rows = _yolo_rows(text) if text.is_file() else np.zeros((0, 5))
+        count = class_count(model)
+        if count is not None and len(rows) and rows[:, 0].max() >= count:
+            raise unusable(
+                "boxes", f"{text.name} has class {int(rows[:, 0].max())}, the model {count}", EXPECTED
+            )
+        where = placement(path, _how(model))
+        corners = np.concatenate([rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], axis=1)
+        if where is not None:
+            corners = corners * _photo_size(where, path, model)
+        crowd = np.zeros(len(rows), bool)
+        pairs.append((path, _label(where, corners, rows[:, 0].astype(np.int64), crowd, model)))
+    stray = sorted({t.stem for t in folder.glob("*.txt") if _is_yolo(t)} - {path.stem for path in paths})
+    if stray:
+        raise unusable("boxes", f"{folder} holds {stray[0]}.txt without its photo", EXPECTED)
+    return photo_samples("boxes", source, model, pairs, ("Labels: class numbers of YOLO's text files.",))
+
+
+def _photo_size(where: Placement, path: Path, model: Model) -> Array:
+    from exporter.data import photos
+
+    sizes = photos.placed(path, _how(model))
+    assert sizes is not None
+    return np.array([*sizes[0], *sizes[0]], np.float64)
+
+
+def _yolo_rows(path: Path) -> Array:
+    try:
+        rows = np.array([line.split()[:5] for line in path.read_text().splitlines() if line.strip()], float)
+    except ValueError as error:
+        raise unusable("boxes", f"{path}: {error}", EXPECTED) from None
+    rows = rows.reshape(-1, 5)
+    if len(rows) and (rows[:, 1:].min() < 0 or rows[:, 1:].max() > 1):
+        raise unusable("boxes", f"{path} holds {rows[:, 1:].max():g}", EXPECTED)
+    return rows
+
+
+def _how(model: Model) -> Preprocessing:
+    assert model.preprocessing is not None
+    return model.preprocessing
+
+
+def _label(
+    where: Placement | None, boxes: Array, classes: Array, crowd: Array, model: Model
+) -> Mapping[str, Array]:
+    """Move boxes into the input and cut them at its edges; what the crop nearly removes is ignored."""
+    if where is None:  # The photo cannot be decoded, and does not count.
+        return {"boxes": np.zeros((0, 4)), "classes": classes[:0], "ignored": crowd[:0]}
+    moved = where.points(boxes.reshape(-1, 2)).reshape(-1, 4)
+    height, width = model.inputs[0].shape[2:]
+    inside = np.clip(moved, 0, [width, height, width, height])
+    kept = _areas(inside) > 0
+    ignored = crowd | (_areas(inside) < CUT * _areas(moved))
+    return {"boxes": inside[kept], "classes": classes[kept], "ignored": ignored[kept]}
+
+
+def _areas(boxes: Array) -> Array:
+    areas: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
+
+
+def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+    """Read `boxes` [samples, most, 4], corners in pixels of the input, and `labels` [samples, most].
+
+    A label of -1 fills the rows of samples with fewer boxes.
+    """
+    boxes, labels = arrays.get("boxes"), arrays.get("labels")
+    if boxes is None or labels is None or boxes.ndim != 3 or boxes.shape[2] != 4:
+        raise ValueError("it holds no `boxes` [samples, most, 4] and `labels` [samples, most]")
+    if labels.shape != boxes.shape[:2] or labels.dtype.kind not in "iu":
+        raise ValueError(f"`labels` is {labels.dtype} {list(labels.shape)}")
+    count = class_count(model)
+    if count is not None and labels.size and labels.max() >= count:
+        raise ValueError(f"`labels` has class {int(labels.max())}, the model {count} classes")
+    return [_row(own, numbers) for own, numbers in zip(boxes.astype(np.float64), labels, strict=True)]
+
+
+def _row(boxes: Array, numbers: Array) -> Mapping[str, Array]:
+    there = numbers >= 0
+    return {"boxes": boxes[there], "classes": numbers[there], "ignored": np.zeros(int(there.sum()), bool)}

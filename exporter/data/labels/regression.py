@@ -1,0 +1,86 @@
+"""Labels of networks that predict numbers: a table of files and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.data.labelled import Labelled
+from exporter.data.labels.source import (
+    Arrays,
+    Model,
+    file_samples,
+    listed_file,
+    read_table,
+    single,
+    unusable,
+)
+from exporter.records import Array
+
+EXPECTED = (
+    "a .csv, .tsv or .jsonl with `file` (a photo or .npy beside it) and a column for each number that the "
+    "model gives, in its order, or an .npz with `labels` [samples, numbers]"
+)
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+def recognises(source: Path) -> bool:
+    """Take a table of numbers."""
+    path = single(source, *SUFFIXES)
+    if path is None:
+        return False
+    try:
+        rows = read_table("regression", path, EXPECTED)
+        return all(_numbers(path, row) for row in rows)
+    except Exception:  # the reader of the task that is chosen says what is wrong with it
+        return False
+
+
+def read(source: Path, model: Model) -> Labelled:
+    """Read the table; every column but `file` is a number that the model predicts."""
+    path = single(source, *SUFFIXES)
+    if path is None:
+        raise unusable("regression", f"{source} is no table and holds not exactly one", EXPECTED)
+    rows = read_table("regression", path, EXPECTED)
+    pairs = []
+    for row in rows:
+        numbers = np.array(_numbers(path, row))
+        if fault := _fault(numbers, model):
+            raise unusable("regression", f"{path.name}, {row['file']}: {fault}", EXPECTED)
+        photo = listed_file("regression", path, str(row["file"]), EXPECTED)
+        pairs.append((photo, {"numbers": numbers}))
+    return file_samples("regression", source, model, pairs)
+
+
+def _numbers(path: Path, row: Mapping[str, Any]) -> list[float]:
+    values = [value for name, value in row.items() if name != "file"]
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    try:
+        return [float(item) for item in flat]
+    except (TypeError, ValueError):
+        raise unusable("regression", f"{path.name}, {row['file']}: {flat!r:.80}", EXPECTED) from None
+
+
+def _fault(numbers: Array, model: Model) -> str:
+    spec = next((spec for spec in model.outputs if spec.dtype.startswith("float")), None)
+    count = math.prod(spec.shape[1:]) if spec else 0
+    if numbers.size != count:
+        return f"{numbers.size} number(s), the model gives {count}"
+    return "" if np.isfinite(numbers).all() else "a number that is not finite"
+
+
+def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+    """Read `labels` [samples, numbers], or [samples] for a single number."""
+    labels = arrays.get("labels")
+    if labels is None or labels.ndim == 0:
+        raise ValueError("it holds no `labels` [samples, numbers]")
+    rows = labels.reshape(len(labels), -1).astype(np.float64)
+    if len(rows) and (fault := _fault(rows[0], model)):
+        raise ValueError(f"`labels` has {fault} a sample")
+    if not np.isfinite(rows).all():
+        raise ValueError("`labels` has a number that is not finite")
+    return [{"numbers": row} for row in rows]

@@ -1,0 +1,254 @@
+"""What all tasks' readers share: the model, files that become inputs, JSON and tables, and the errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter import data, files
+from exporter.data import npz, photos
+from exporter.data.labelled import Labelled
+from exporter.errors import CalibrationError
+from exporter.records import Array, Preprocessing, Sample, TaskName, TensorSpec
+
+Arrays = Mapping[str, Array]
+Label = Mapping[str, Array]
+MOST_BYTES = 2**30
+"""A larger file of labels is not read."""
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Model:
+    """What labels must fit."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    names: tuple[str, ...] = ()
+    """Its class names or tokens, where it has them."""
+
+
+def unusable(task: TaskName, seen: str, expected: str, hint: str = "") -> CalibrationError:
+    """Return the error of labels that are not a task's."""
+    return CalibrationError(
+        f"--eval: {seen}; expected {expected}.",
+        hint or f"Labels of other tasks are read with another --task; this one is {task}.",
+        code="EM-LABELS",
+    )
+
+
+def child_images(source: Path) -> list[Path]:
+    """Return the photos of a folder's `images/`, or of the folder itself."""
+    return photos.find(source / "images" if (source / "images").is_dir() else source)
+
+
+def partners(
+    task: TaskName, paths: Sequence[Path], folder: Path, suffixes: Sequence[str], expected: str
+) -> list[Path]:
+    """Return, for each photo, the file of the same name in another folder.
+
+    Raises:
+        CalibrationError: One has none.
+    """
+    names = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+    if missing := [path.name for path in paths if path.stem not in names]:
+        raise unusable(task, f"{folder} holds nothing for {some(missing)}", expected)
+    return [names[path.stem] for path in paths]
+
+
+def photo_samples(
+    task: TaskName, source: Path, model: Model, pairs: Sequence[tuple[Path, Label]], notes: Sequence[str] = ()
+) -> Labelled:
+    """Make labelled samples of photos.
+
+    Raises:
+        CalibrationError: The model takes no photos, or there are none.
+    """
+    _, how = data.photo_input(source, model.inputs, model.preprocessing)
+    paths = tuple(path for path, _ in pairs)
+    return Labelled(
+        "photos",
+        0,
+        np.zeros(len(paths), np.int64),
+        model.inputs,
+        how,
+        paths=paths,
+        notes=tuple(notes),
+        digests=tuple(photos.file_digest(path) for path in paths),
+        task=task,
+        truths=tuple(label for _, label in pairs),
+    )
+
+
+def file_samples(
+    task: TaskName, source: Path, model: Model, pairs: Sequence[tuple[Path, Label]], notes: Sequence[str] = ()
+) -> Labelled:
+    """Make labelled samples of photos, or of `.npy` files with an input each.
+
+    Raises:
+        CalibrationError: A file is neither, or does not fit the model.
+    """
+    if not all(path.suffix.lower() == ".npy" for path, _ in pairs):
+        return photo_samples(task, source, model, pairs, notes)
+    if len(model.inputs) != 1 or model.inputs[0].shape[:1] != (1,):
+        raise unusable(
+            task,
+            f"{source} lists .npy files, but the model has {len(model.inputs)} input(s) in batches",
+            "a model with one input and a batch of 1, or an .npz file with an array per input",
+        )
+    digests = tuple(files.digest_path(path) for path, _ in pairs)
+    rows = tuple((npz.input_row(path, model.inputs[0]),) for path, _ in pairs)
+    return _of_rows(task, model, rows, [label for _, label in pairs], tuple(notes), digests)
+
+
+def truths_and_rows(
+    task: TaskName, source: Path, model: Model, label: Callable[[Arrays, Model], list[Label]]
+) -> Labelled:
+    """Make labelled samples of an `.npz`: an array per input, and the task's labels beside them."""
+    digest = files.digest_file(source)
+    rows, _ = npz.read(source, model.inputs)
+    truths = label(npz.load(source), model)
+    data.check_unchanged(source, digest)
+    batch = model.inputs[0].shape[0] if model.inputs[0].shape else 1
+    if len(truths) != len(rows) * batch:
+        raise ValueError(f"it holds {len(truths)} labels for {len(rows) * batch} samples")
+    return _of_rows(task, model, tuple(rows), truths, (), (digest,))
+
+
+def _of_rows(
+    task: TaskName,
+    model: Model,
+    rows: tuple[Sample, ...],
+    truths: Sequence[Label],
+    notes: tuple[str, ...],
+    digests: tuple[str, ...],
+) -> Labelled:
+    return Labelled(
+        "arrays",
+        0,
+        np.zeros(len(truths), np.int64),
+        model.inputs,
+        None,
+        rows=rows,
+        notes=notes,
+        digests=digests,
+        task=task,
+        truths=tuple(truths),
+    )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a photo's pixels are in the model's input: x times `scale` minus `offset`."""
+
+    scale: tuple[float, float]
+    """The factor of x, and that of y."""
+    offset: tuple[int, int]
+
+    def points(self, points: Array) -> Array:
+        """Move points [n, 2] of the photo into the input."""
+        moved: Array = points * np.array(self.scale) - np.array(self.offset)
+        return moved
+
+
+def placement(path: Path, preprocessing: Preprocessing) -> Placement | None:
+    """Return where a photo's pixels are in the input; None when it cannot be decoded."""
+    sizes = photos.placed(path, preprocessing)
+    if sizes is None:
+        return None
+    (width, height), (wide, high), offset = sizes
+    return Placement((wide / width, high / height), offset)
+
+
+def read_json(task: TaskName, path: Path, expected: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        CalibrationError: It is none.
+    """
+    try:
+        return json.loads(_text(task, path, expected))
+    except (ValueError, RecursionError) as error:
+        raise unusable(task, f"{path} is not JSON: {str(error)[:120]}", expected) from None
+
+
+def read_table(task: TaskName, path: Path, expected: str) -> list[dict[str, str]]:
+    """Read a `.csv` or `.tsv` with a line of names, or a `.jsonl`, as rows by name.
+
+    Raises:
+        CalibrationError: It is none of these, or a row lacks `file`.
+    """
+    content = _text(task, path, expected)
+    try:
+        if path.suffix.lower() == ".jsonl":
+            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+        else:
+            rows = list(csv.DictReader(content.splitlines(), delimiter=_delimiter(path)))
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise unusable(task, f"{path} cannot be read: {str(error)[:120]}", expected) from None
+    if not rows or not all(isinstance(row, dict) and row.get("file") for row in rows):
+        seen = f"columns {sorted(map(str, rows[0]))}" if rows and isinstance(rows[0], dict) else "no rows"
+        raise unusable(task, f"{path} holds {seen}, and not in every row a `file`", expected)
+    return rows
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _text(task: TaskName, path: Path, expected: str) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise unusable(task, f"{path} is larger than {MOST_BYTES:,} bytes", expected)
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unusable(task, f"{path} cannot be read: {error}", expected) from None
+
+
+def listed_file(task: TaskName, source: Path, name: str, expected: str) -> Path:
+    """Return the file that a table or JSON names, beside it or in `images/` beside it.
+
+    Raises:
+        CalibrationError: It does not exist, or lies outside the folder.
+    """
+    folders = read_folders(source)
+    for folder in (folders[0], folders[0] / "images", *folders[1:]):
+        path = folder / name
+        if any(path.resolve().is_relative_to(allowed) for allowed in folders) and path.is_file():
+            return path
+    seen = f"{source.name} names {name!r}, which is not beside it, in images/ or in ../images/"
+    raise unusable(task, seen, expected)
+
+
+def read_folders(source: Path) -> tuple[Path, ...]:
+    """Return the folders that a table or JSON may name files in: its own, and `images/` beside that."""
+    root = source.parent.resolve()
+    return root, (root.parent / "images").resolve()
+
+
+def listing(source: Path) -> bool:
+    """Tell whether `source` is a file that names other files, which must be readable with it."""
+    return source.suffix.lower() in {".json", ".jsonl", ".csv", ".tsv"}
+
+
+def single(source: Path, *suffixes: str) -> Path | None:
+    """Return `source`, or the only file of a folder, that has one of the suffixes; None if there is none."""
+    if source.is_file():
+        return source if source.suffix.lower() in suffixes else None
+    if not source.is_dir():
+        return None
+    candidates = [path for path in sorted(source.iterdir()) if path.suffix.lower() in suffixes]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

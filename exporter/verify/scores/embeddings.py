@@ -1,0 +1,69 @@
+"""Recall@1 of embeddings (is the nearest other sample of the same class), or the rank agreement of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from exporter.records import Array
+from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+
+NONE = -1
+"""The class of a sample that belongs to pairs."""
+
+
+def rows(view: View, label: Label) -> Rows:
+    """Return the class and the vector, of length one; and the sample's pairs (other sample, similarity)."""
+    index = view.find("embed")
+    vector = (view.first_float() if index is None else view.outputs[index].astype(np.float64)).reshape(-1)
+    vector = vector / max(float(np.linalg.norm(vector)), np.finfo(np.float64).tiny)
+    pairs = [[float(other), float(score)] for other, score in label.get("pairs", np.zeros((0, 2)))]
+    return {"vectors": [[float(label["class"]), *map(float, vector)]], "pairs": pairs}
+
+
+def measures(tables: Tables, count: int) -> Measures:
+    """Return the rank agreement (Spearman's) where there are pairs, else recall@1."""
+    samples = tables["vectors"][:, 0].astype(int)
+    vectors, classes = np.zeros((count, tables["vectors"].shape[1] - 2)), np.full(count, NONE)
+    vectors[samples], classes[samples] = tables["vectors"][:, 2:], tables["vectors"][:, 1]
+    pairs = tables.get("pairs", np.zeros((0, 3)))
+    if len(pairs):
+        left, right = pairs[:, 0].astype(int), pairs[:, 1].astype(int)
+        cosines = (vectors[left] * vectors[right]).sum(axis=1)
+
+        def agreement(weights: Array) -> Mapping[str, float]:
+            times = weights[left].astype(int)
+            return {"rank agreement": _spearman(np.repeat(cosines, times), np.repeat(pairs[:, 2], times))}
+
+        return agreement
+    nearest = _nearest(vectors)
+    there = np.array([(classes == own).sum() > 1 for own in classes], float)
+    hits = (classes[nearest] == classes) * there
+
+    def recall(weights: Array) -> Mapping[str, float]:
+        total = float(weights @ there)
+        return {"recall@1": float(weights @ hits) / total if total else float("nan")}
+
+    return recall
+
+
+def _nearest(vectors: Array) -> Array:
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest: Array = cosines.argmax(axis=1)
+    return nearest
+
+
+def _spearman(left: Array, right: Array) -> float:
+    if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
+        return float("nan")
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: Array) -> Array:
+    """Return the rank of each value; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    means: Array = (ends - (counts - 1) / 2)[places]
+    return means
