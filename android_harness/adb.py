@@ -7,15 +7,18 @@ import re
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from android_harness import parse
+from android_harness import parse, physical
 from android_harness.adb_states import NO_DEVICE, advice
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import Completed, DeviceEntry
 
 ROOT = "/data/local/tmp/export-mobile"
 QUERY_S = 5.0
+CONNECT_S = 10.0
+NETWORK = re.compile(r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+"""An address in a network, as `adb connect` takes it."""
 PROBE_S = 3.0
 BYTES_PER_SECOND = 1_000_000
 """The slowest acceptable connection: a transfer may take 10 s plus its size at this rate."""
@@ -63,20 +66,50 @@ def list_devices() -> tuple[DeviceEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.serial))
 
 
-def connect(serial: str | None = None) -> AdbDevice:
-    """Connect to the only usable device, or to the one named.
+def connect(name: str | None = None) -> AdbDevice:
+    """Connect to the only usable phone, or to the one named by its serial or by its address in adb.
+
+    Without a name, ANDROID_SERIAL names it, as for adb. An address of a network that adb does not list is
+    connected to first.
 
     Raises:
         NoDeviceError: There is no usable device, or several; the message lists each with advice.
         DeviceError: The device does not answer.
         SetupError: See `list_devices`.
     """
-    device = AdbDevice(choose(list_devices(), serial).serial)
+    device = _phone(name or os.environ.get("ANDROID_SERIAL") or None)
     completed = device.run("mkdir", "-p", device.root)
     if completed.exit_code:
         reason = completed.stderr.strip()[:300]
         raise DeviceError(f"{device.serial}: {device.root} cannot be created: {reason}")
     return device
+
+
+def _phone(name: str | None) -> AdbDevice:
+    entries = list_devices()
+    if name and NETWORK.fullmatch(name) and name not in {e.serial for e in entries if e.state == "device"}:
+        connect_address(name)
+        entries = list_devices()
+    usable = [AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
+    if name is None and len(usable) > 1:
+        phones = physical.distinct(usable)
+        return phones[0] if len(phones) == 1 else AdbDevice(choose(entries, None).serial)
+    if name is not None and name not in {entry.serial for entry in entries}:
+        by_serial = {device.serial: device for device in physical.distinct(usable)}
+        if name in by_serial:
+            return by_serial[name]
+    return physical.distinct((AdbDevice(choose(entries, name).serial),))[0]
+
+
+def connect_address(address: str) -> None:
+    """Ask adb's server to connect to a phone in the network; what comes of it, the list of devices says."""
+    client = _adb_client()
+    client.start_server()
+    try:
+        with client.translated(address, "connecting", CONNECT_S):
+            client.Client(CONNECT_S, MAX_OUTPUT).ask(f"host:connect:{address}")
+    except DeviceError:
+        return
 
 
 def choose(entries: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
@@ -108,11 +141,21 @@ def _listed(entries: tuple[DeviceEntry, ...]) -> str:
 
 
 class AdbDevice:
-    """A phone over adb as a `records.Device`. Each call makes its own connection, so threads may share it."""
+    """A phone over adb as a `records.Device`. Each call makes its own connection, so threads may share it.
 
-    def __init__(self, serial: str) -> None:
-        self.serial = serial
+    Args:
+        address: The phone's name in adb: its serial over USB, or host and port.
+        serial: The phone's own serial, which stays the same at another address; the address when None.
+    """
+
+    def __init__(self, address: str, serial: str | None = None) -> None:
+        self.address = address
+        self.serial = serial or address
         self.root = ROOT
+
+    def known_as(self, serial: str) -> Self:
+        """Return the same phone under its own serial."""
+        return type(self)(self.address, serial)
 
     def run(self, *argv: str, timeout_s: float = QUERY_S) -> Completed:
         """Run one program. Its arguments arrive unchanged, whatever characters they contain.
@@ -230,9 +273,9 @@ class AdbDevice:
         raise Disconnected(f"{self.serial} did not come back within {timeout_s:g} s.", "Plug it in again.")
 
     def _nudge(self, timeout_s: float) -> None:
-        over_tcp = re.search(r":\d+$", self.serial)
+        over_tcp = re.search(r":\d+$", self.address)
         commands = (
-            (f"host:disconnect:{self.serial}", f"host:connect:{self.serial}")
+            (f"host:disconnect:{self.address}", f"host:connect:{self.address}")
             if over_tcp
             else ("host:reconnect-offline",)
         )
@@ -247,7 +290,7 @@ class AdbDevice:
                 continue  # `reconnect` asks the device itself whether it worked
 
     def _on_adb(self, timeout_s: float, limit: int | None = None) -> Any:
-        return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.serial)
+        return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.address)
 
 
 def megabytes(count: int) -> str:
@@ -262,7 +305,7 @@ def _check_path(path: str) -> None:
 
 
 def _adb_client() -> Any:
-    """Import the client; adbutils reads the port of the server when it is imported."""
+    """Import the client, once the variables that name adb's server are checked."""
     port = os.environ.get("ANDROID_ADB_SERVER_PORT")
     if port and not port.isdecimal():
         raise SetupError(

@@ -10,6 +10,7 @@ distinguish a lost connection, after which a launch is repeated, from a command 
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -31,6 +32,7 @@ from android_harness.errors import DeviceError, Disconnected, SetupError
 AdbError: type[Exception] = adbutils.AdbError
 MAX_READ = 1 << 16
 SERVER_START_S = 20.0
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class TooMuch(Exception):  # noqa: N818 - `translated` makes it a DeviceError
@@ -94,8 +96,26 @@ class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
         return self._socket
 
 
+def server_address() -> tuple[str, int]:
+    """Return host and port of adb's server: ADB_SERVER_SOCKET's, else ANDROID_ADB_SERVER_PORT's.
+
+    Raises:
+        SetupError: ADB_SERVER_SOCKET is no TCP address.
+    """
+    socket_name = os.environ.get("ADB_SERVER_SOCKET", "")
+    if socket_name:
+        address = re.fullmatch(r"tcp:(?:(?P<host>[^:]+|\[[^]]+\]):)?(?P<port>\d{1,5})", socket_name)
+        if address is None:
+            raise SetupError(
+                f"ADB_SERVER_SOCKET is {socket_name!r:.80}, expected tcp:HOST:PORT.",
+                "Unset it, or name the server's TCP address.",
+            )
+        return (address["host"] or "127.0.0.1").strip("[]"), int(address["port"])
+    return "127.0.0.1", int(os.environ.get("ANDROID_ADB_SERVER_PORT") or 5037)
+
+
 class Client(adbutils.AdbClient):  # type: ignore[misc]
-    """The adb server as one call uses it; its port is ANDROID_ADB_SERVER_PORT or 5037.
+    """The adb server as one call uses it, at `server_address`.
 
     Args:
         timeout_s: The deadline in seconds for everything that is done through this object.
@@ -103,7 +123,7 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
     """
 
     def __init__(self, timeout_s: float, limit: int) -> None:
-        super().__init__()
+        super().__init__(*server_address())
         self.deadline = time.monotonic() + timeout_s
         self.limit = limit
 
@@ -128,7 +148,13 @@ def start_server() -> None:
     client = Client(timeout_s=2.0, limit=MAX_READ)
     try:
         client.make_connection().close()
-    except (ConnectionError, TimeoutError):
+    except OSError as error:  # refused, too slow, or no such host
+        if client.host not in LOCAL:
+            raise SetupError(
+                f"The adb server {client.host}:{client.port} (ADB_SERVER_SOCKET) does not answer: {error}.",
+                f"Start it there: adb -a -P {client.port} nodaemon server.",
+                code="EM-ADB",
+            ) from error
         _start(client)
 
 

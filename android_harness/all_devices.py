@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from android_harness import bench, build, launch, readiness, settings
+from android_harness import bench, build, launch, lease, readiness, settings
 from android_harness import identity as identities
 from android_harness.bench import Failed, Measured, Observer, Programs
-from android_harness.errors import HarnessError
+from android_harness.errors import DeviceError, HarnessError
 from android_harness.push import Program
 from android_harness.records import (
     HOST,
@@ -30,6 +29,11 @@ from android_harness.records import (
 )
 
 POLL_S = 0.5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+Owned: TypeAlias = set[str]
+"""The serials of the devices whose runners are this run's, and may be killed by it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,7 @@ class SessionNotStored(Exception):  # noqa: N818 - carries an error past the cod
 
 
 class Stopped(Exception):  # noqa: N818 - a request of the user, not an error
-    """The user pressed Ctrl-C. This exception unwinds a worker, so that settings are restored."""
+    """The process is to end (Ctrl-C, SIGTERM). It unwinds a worker, so that settings are restored."""
 
 
 def bench_all(
@@ -86,11 +90,15 @@ def bench_all(
         Serial -> outcome.
 
     Raises:
-        KeyboardInterrupt: The user pressed Ctrl-C; the runners were killed and the settings restored.
+        KeyboardInterrupt: The user pressed Ctrl-C, or the process was asked to end (SIGTERM: CI, `timeout`,
+            systemd). The runners were killed and the settings restored.
     """
-    stop = threading.Event()
+    stop, owned = threading.Event(), Owned()
     stoppable = _stopping(observer, stop)
-    with _stop_on_ctrl_c(stop), ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool:
+    with (
+        _stop_on_signals(stop),
+        ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool,
+    ):
         futures = {
             device.serial: pool.submit(
                 _run_device,
@@ -104,6 +112,7 @@ def bench_all(
                 stop,
                 _storing(measured, device.serial, stop),
                 saved,
+                owned,
             )
             for device in devices
         }
@@ -112,24 +121,26 @@ def bench_all(
         while not stop.is_set() and not _all_done(pending):
             pass
         if stop.is_set():
-            _kill_until_done(devices, pending)
+            _kill_until_done(devices, pending, owned)
             raise KeyboardInterrupt
     return {serial: future.result() for serial, future in futures.items()}
 
 
 @contextlib.contextmanager
-def _stop_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
-    """Set a flag on Ctrl-C: Python would drop the exception if a finaliser happens to run."""
-    before = signal.getsignal(signal.SIGINT)
-    # Only the main thread gets signals, and a background job of a shell ignores this launch.
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Set a flag on Ctrl-C, SIGTERM and SIGHUP: Python drops exceptions while a finaliser runs."""
+    # Only the main thread gets signals, and a background job of a shell ignores some.
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS if main}
+    changed = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    for number in changed:
+        signal.signal(number, lambda _number, _frame: stop.set())
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in changed:
+            signal.signal(number, before[number])
 
 
 def built(device: Device, identity: Identity) -> Programs:
@@ -159,11 +170,11 @@ def _all_done(futures: Sequence[Future[Outcome]]) -> bool:
     return not wait(futures, POLL_S).not_done
 
 
-def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]]) -> None:
-    """Kill runners until every worker has seen the stop: a worker may be about to start another runner."""
+def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]], owned: Owned) -> None:
+    """Kill this run's runners until every worker has seen the stop: a worker may be about to start one."""
     while True:
         for device, future in zip(devices, futures, strict=True):
-            if not future.done():
+            if not future.done() and device.serial in owned:
                 with contextlib.suppress(HarnessError):
                     launch.kill_runner(device)
         if _all_done(futures):
@@ -209,25 +220,67 @@ def _outcome(
     stop: threading.Event,
     measured: Measured,
     saved: Path | None,
+    owned: Owned,
 ) -> Outcome:
     identity = None
     try:
         observer(device.serial, "identifying the device")
-        if device.serial != HOST:
-            settings.recover(device)
-        identity = identities.identify(device)
-        runners = programs(device, identity)
         if device.serial == HOST:  # it has no readiness checks and no settings to change
+            owned.add(HOST)
+            identity = identities.identify(device)
+            runners = programs(device, identity)
             results = bench.measure(device, identity, runners, tasks, config, observer, measured, saved)
             return Outcome(HOST, identity, results)
-        _wait_until_ready(device, identity, tasks, config, soc, observer, stop)
-        with settings.changed(device):
-            results = bench.measure(device, identity, runners, tasks, config, observer, measured, saved)
+        with _leased(device, config, observer, stop, owned) as own:
+            with contextlib.suppress(DeviceError):
+                launch.kill_runner(device)  # that a killed run left
+            settings.recover(device)
+            identity = identities.identify(device)
+            runners = programs(device, identity)
+            renewing = _renewing(observer, own)
+            _wait_until_ready(device, identity, tasks, config, soc, renewing, stop)
+            with settings.changed(device):
+                results = bench.measure(device, identity, runners, tasks, config, renewing, measured, saved)
         return Outcome(device.serial, identity, results)
     except SessionNotStored as refused:
         raise refused.reason from None
     except Exception as error:  # even an unexpected one: the other devices continue
         return Outcome(device.serial, identity, error=error)
+
+
+@contextlib.contextmanager
+def _leased(
+    device: Device, config: BenchConfig, observer: Observer, stop: threading.Event, owned: Owned
+) -> Iterator[lease.Lease]:
+    """Hold the phone, so that no other run uses it meanwhile."""
+
+    def notify(holder: str, left_s: float) -> None:
+        observer(device.serial, f"waiting at most {left_s:.0f} s for another run: {holder}")
+
+    with lease.held(device, config.wait_s, notify, _pausing(stop)) as own:
+        owned.add(device.serial)
+        try:
+            yield own
+        finally:
+            owned.discard(device.serial)
+
+
+def _renewing(observer: Observer, own: lease.Lease) -> Observer:
+    """Return an observer that also renews the lease, between launches and never during one."""
+
+    def observe(serial: str, step: str) -> None:
+        own.renew()
+        observer(serial, step)
+
+    return observe
+
+
+def _pausing(stop: threading.Event) -> Callable[[float], None]:
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped
+
+    return pause
 
 
 def _wait_until_ready(
@@ -248,64 +301,10 @@ def _wait_until_ready(
         names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
         observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
 
-    def pause(seconds: float) -> None:
-        if stop.wait(seconds):
-            raise Stopped
-
     readiness.wait_until_ready(
-        lambda: identities.read_state(device, identity), check, config.wait_s, notify, pause
+        lambda: identities.read_state(device, identity), check, config.wait_s, notify, _pausing(stop)
     )
 
 
 def _input_bytes(task: BenchTask) -> int:
     return sum(array.nbytes for sample in task.samples for array in sample)
-
-
-def samples_text(session: Session) -> str:
-    """Return the raw samples as JSON lines: a header and a line for each launch."""
-    config, identity = session.config, session.identity
-    header = {
-        "artifact": session.task.name,
-        "sha256": session.task.sha256,
-        "started_at": session.started_at,
-        "device": {
-            "serial": identity.serial,
-            "model": identity.model,
-            "soc": identity.soc,
-            "chip": identity.chip,
-            "fingerprint": identity.fingerprint,
-            "doubts": list(identity.doubts),
-        },
-        "runner": dict(session.launches[0].runner) if session.launches else {},
-        "plan": vars(config),
-        "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
-    }
-    rows = [header, *(_row(session, position) for position in range(len(session.launches)))]
-    return "".join(f"{json.dumps(row)}\n" for row in rows)
-
-
-def write_samples(session: Session, path: Path) -> None:
-    """Write the raw samples to a file, completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_text(samples_text(session), encoding="utf-8")
-    aside.replace(path)
-
-
-def _row(session: Session, position: int) -> dict[str, object]:
-    launch = session.launches[position]
-    canary = session.canary_ns[position + 1] if position + 1 < len(session.canary_ns) else ()
-    return {
-        "launch": launch.index,
-        "load_ns": launch.load_ns,
-        "first_ns": launch.first_ns,
-        "warmup_calls": launch.warmup_calls,
-        "warm": launch.warm,
-        "peak_bytes": launch.peak_bytes,
-        "cores_allowed": launch.cores_allowed,
-        "runtime": launch.runtime,
-        "durations_ns": list(launch.durations_ns),
-        "offsets_ns": list(launch.offsets_ns),
-        "clocks": [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in launch.clocks],
-        "canary_ns": list(canary),
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from android_harness import adb
+from android_harness import adb, physical
 from android_harness.adb_states import advice
 from android_harness.errors import HarnessError, NoDeviceError
 from android_harness.host import HostDevice
@@ -25,9 +25,13 @@ class Resolved:
 
 
 def resolve_devices(names: Sequence[str]) -> Resolved:
-    """Connect to every device that is named; "all" stands for every phone that adb lists."""
+    """Connect to every device that is named; "all" stands for every phone that adb lists.
+
+    A phone that is named twice, by its serial and by an address, is there once.
+    """
     devices: dict[str, Device] = {}
     errors: dict[str, HarnessError] = {}
+    names_of_devices: set[str] = set()
     for name in dict.fromkeys(names):
         try:
             if name == HOST:
@@ -37,18 +41,23 @@ def resolve_devices(names: Sequence[str]) -> Resolved:
                 errors |= listed.errors
                 devices = {**listed.devices, **devices}
             elif name not in devices:
-                devices[name] = adb.connect(name)
+                device = adb.connect(name)
+                devices.setdefault(device.serial, device)
+                names_of_devices.add(name)
         except HarnessError as error:
             errors[name] = error
-    return Resolved(devices, {name: error for name, error in errors.items() if name not in devices})
+    return Resolved(
+        devices, {name: error for name, error in errors.items() if name not in {*devices, *names_of_devices}}
+    )
 
 
 def _all_listed() -> Resolved:
     entries = adb.list_devices()
     if not entries:
         raise NoDeviceError("adb lists no phone.", "See `export-mobile devices`.")
+    usable = [adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     return Resolved(
-        {entry.serial: adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"},
+        {device.serial: device for device in physical.distinct(usable)},
         {
             entry.serial: NoDeviceError(f"adb reports the state {entry.state!r}.", advice(entry.state))
             for entry in entries

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,10 @@ from android_harness.errors import HistoryError, SetupError
 
 BUSY_S = 60
 """The time that a writer waits for another writer."""
+RESTART_S = 90.0
+"""The time that a restart of a database server may take."""
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
+CONNECT_S = 10
 DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 """Name of a database without a driver -> name with the driver that this package uses."""
 DRIVER_EXTRA = "pip install 'export-mobile[postgresql]'"
@@ -37,16 +42,29 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Open a connection that sees one state of the database."""
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._connected() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open a transaction that is written completely or not at all."""
-        with self._translated(), self._engine.connect() as plain:
+        with self._translated(), self._connected() as plain:
             connection = plain.execution_options(begin="BEGIN IMMEDIATE")
             with connection.begin():
                 yield connection
+
+    def _connected(self) -> Connection:
+        """Connect; wait for a server that restarts, for at most `RESTART_S`."""
+        deadline = time.monotonic() + RESTART_S
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return self._engine.connect()
+            except exc.OperationalError:
+                if self.url.get_backend_name() == "sqlite" or time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE_S)
 
     def compact(self) -> None:
         """Free the space of deleted rows; PostgreSQL does so by itself."""
@@ -117,7 +135,10 @@ def _engine(url: URL, where: str) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     try:
         engine = create_engine(
-            url, connect_args={"timeout": BUSY_S} if sqlite else {}, json_deserializer=_decoded
+            url,
+            connect_args={"timeout": BUSY_S} if sqlite else {"connect_timeout": CONNECT_S},
+            json_deserializer=_decoded,
+            pool_pre_ping=True,  # a connection may be older than the server's last restart
         )
     except ModuleNotFoundError as error:
         raise SetupError(f"The history {where} needs {error.name}.", f"Run `{DRIVER_EXTRA}`.") from error

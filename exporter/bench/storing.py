@@ -165,13 +165,13 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     Raises:
         OutputError: OUT cannot be written.
     """
-    from android_harness import all_devices, provenance
+    from android_harness import provenance, raw_samples
 
     record = provenance.to_manifest(latency)
-    content = all_devices.samples_text(session)
+    content = raw_samples.text(session)
     name = outputs.samples_file(session.task.name, session.identity.serial, content)
     try:
-        all_devices.write_samples(session, out / name)
+        raw_samples.write(session, out / name)
     except OSError as error:
         raise unwritable(out, error) from error
     durations = [launch.durations_ns for launch in session.launches]

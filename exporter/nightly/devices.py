@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from android_harness.errors import DeviceError, HarnessError
+from android_harness.errors import HarnessError
 from android_harness.records import HOST
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class DevicePool:
 
 
 def find(names: Sequence[str]) -> DevicePool:
-    """Identify the named devices; stop a runner that an earlier start left running on one.
+    """Identify the named devices.
 
     Args:
         names: Serials, "all", "host".
@@ -74,8 +73,6 @@ def find(names: Sequence[str]) -> DevicePool:
 
 
 def _identity(device: Device) -> Identity:
-    from android_harness import identity, launch
+    from android_harness import identity
 
-    with contextlib.suppress(DeviceError):
-        launch.kill_runner(device)
     return identity.identify(device)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,8 @@ from exporter.nightly.records import Night
 NIGHTS = "nights"
 ENDED = "night.json"
 """The file in a night's folder that is written last."""
+HOST = "host"
+"""The file in a night's folder with the name of its machine."""
 FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 
 
@@ -70,7 +73,8 @@ def begin(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> 
     unfinished = [folder for folder in nights(out) if not (folder / ENDED).is_file()]
     last = unfinished[-1] if unfinished else None
     if last and not fresh and now - began(last) < timedelta(hours=hours):
-        return Night(last.name, last, resumed=True, abandoned=tuple(f.name for f in unfinished[:-1]))
+        abandoned = tuple(folder.name for folder in unfinished[:-1])
+        return Night(last.name, last, resumed=True, host=host(last), abandoned=abandoned)
     night = _new(out, now)
     return replace(night, abandoned=tuple(folder.name for folder in unfinished))
 
@@ -80,11 +84,20 @@ def _new(out: Path, now: datetime) -> Night:
         now += timedelta(seconds=1)
     try:
         folder.mkdir(parents=True)
+        (folder / HOST).write_text(platform.node(), encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be created: {error.strerror}.", "Check the folder's free space."
         ) from None
-    return Night(folder.name, folder, resumed=False)
+    return Night(folder.name, folder, resumed=False, host=platform.node())
+
+
+def host(folder: Path) -> str:
+    """Return the name that the machine had when a night began."""
+    try:
+        return (folder / HOST).read_text(encoding="utf-8")
+    except OSError:
+        return platform.node()
 
 
 def nights(out: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from exporter.verify import budget
 if TYPE_CHECKING:
     from android_harness.all_devices import Outcome
     from android_harness.bench import Failed
+    from android_harness.history.spool import Spool
     from android_harness.history.store import History
     from android_harness.records import BenchTask, Latency, Session
     from exporter.verify.reference_io import Evidence
@@ -58,6 +59,8 @@ class Stage:
     night: Night
     pool: DevicePool
     history: History
+    spool: Spool
+    """Holds the sessions that the history does not have yet."""
     observer: Observer
     measurements: Measurements = field(default_factory=Measurements)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -85,7 +88,7 @@ class Group:
 
 def key(night: Night, cell: Cell, attempt: int) -> str:
     """Return the history key of a session. It is the same for every start of a night."""
-    return key_of("night", platform.node(), night.id, *cell, str(attempt))
+    return key_of("night", night.host or platform.node(), night.id, *cell, str(attempt))
 
 
 def measure(
@@ -165,7 +168,8 @@ def _open(
         cell = group.cell(name, serial)
         if only is not None and cell not in only:
             continue
-        if session := stage.history.get(key(stage.night, cell, attempt)):
+        session_key = key(stage.night, cell, attempt)
+        if session := stage.spool.get(session_key) or stage.history.get(session_key):
             stage.measurements.add(cell, session)
         elif why := stage.pool.why_not(serial, group.soc):
             stage.measurements.skipped[cell] = why
@@ -240,11 +244,11 @@ def _remember(
         latency,
         _origin(group, group.artifacts[session.task.name]),
         run=stage.night.id,
-        host=platform.node(),
+        host=stage.night.host,
         budget_ms=session.config.budget_ms,
         key=key(stage.night, cell, attempt),
     )
-    stage.history.add(row, samples(session))
+    stage.spool.add(stage.history, row, samples(session))
     stage.measurements.add(cell, row)
 
 

@@ -59,6 +59,8 @@ class Night:
     """Whether it was interrupted and this start continues it."""
     abandoned: tuple[str, ...] = ()
     """Earlier nights that were interrupted and will not be resumed."""
+    host: str = ""
+    """The name of the machine when the night began: its keys stay the same under another name."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +19,11 @@ from exporter.pipeline.context import Event, Observer
 from exporter.records import Report
 
 if TYPE_CHECKING:
+    from android_harness.history.spool import Spool
     from android_harness.history.store import History
 
+SPOOL = "spool"
+"""The folder of `out` with sessions that the history does not have yet."""
 GAPS: frozenset[State] = frozenset({"failed", "no_phone"})
 """States of rows that are stored as gaps: they should have been measured."""
 
@@ -58,14 +60,17 @@ def run(
         ExportError: `out` cannot be written; a package is missing.
     """
     from android_harness import history
+    from android_harness.history import spool
 
     tell = observer or (lambda _: None)
     if tensorboard:
         writing.check_tensorboard()
     with journal.only_one(config.out), history.open_history(config.history) as memory:
         night = journal.begin(config.out, config.resume.hours, fresh)
+        waiting = spool.Spool(config.out / SPOOL)
+        waiting.flush(memory)
         _close_abandoned(memory, night)
-        result = _night(config, night, memory, tell)
+        result = _night(config, night, memory, waiting, tell)
         _remember_gaps(memory, night, result.rows)
         tell(Event("night", "writing the report", 0, 0))
         writing.write(config, night, memory, result, tensorboard)
@@ -74,15 +79,17 @@ def run(
     return Finished(result, night.folder)
 
 
-def _night(config: Config, night: Night, memory: History, tell: Observer) -> Result:
+def _night(config: Config, night: Night, memory: History, waiting: Spool, tell: Observer) -> Result:
     exported = export_all(config, night, tell)
     pool = phones.find(config.devices)
-    stage = Stage(config, night, pool, memory, tell)
+    stage = Stage(config, night, pool, memory, waiting, tell)
     measuring.measure(stage, exported)
+    waiting.flush(memory)
     verdicts = judging.judge_all(memory, stage.measurements)
     if config.protocol.confirm and (again := judging.suspects(verdicts, stage.measurements)):
         tell(Event("night", f"measuring {len(again)} again that look slower", 0, 0))
         measuring.measure(stage, exported, attempt=1, only=again)
+        waiting.flush(memory)
         verdicts |= judging.judge_all(memory, stage.measurements, again)
     judging.mark(memory, verdicts, stage.measurements)
     return _result(config, night, exported, stage, verdicts)
@@ -97,7 +104,7 @@ def _result(
     }
     return Result(
         night=night.id,
-        host=platform.node(),
+        host=night.host,
         started_at=journal.began(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
@@ -118,11 +125,10 @@ def _close_abandoned(memory: History, night: Night) -> None:
     from android_harness.history.records import Gap, key_of
 
     for name in night.abandoned:
-        gap_key = key_of("gap", platform.node(), name, "abandoned")
-        at = journal.began(night.folder.parent / name)
-        memory.add_gap(
-            Gap(gap_key, name, platform.node(), at, "The night was interrupted and never finished.")
-        )
+        folder = night.folder.parent / name
+        host, at = journal.host(folder), journal.began(folder)
+        gap_key = key_of("gap", host, name, "abandoned")
+        memory.add_gap(Gap(gap_key, name, host, at, "The night was interrupted and never finished."))
         judging.mark_abandoned(memory, name)
 
 
@@ -134,9 +140,9 @@ def _remember_gaps(memory: History, night: Night, night_rows: Sequence[Row]) -> 
         if row.state in GAPS and not row.key:
             memory.add_gap(
                 Gap(
-                    key=key_of("gap", platform.node(), night.id, *row.cell),
+                    key=key_of("gap", night.host, night.id, *row.cell),
                     run=night.id,
-                    host=platform.node(),
+                    host=night.host,
                     at=now(),
                     reason=row.words,
                     model=row.model,

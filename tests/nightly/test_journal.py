@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import OutputError
-from exporter.nightly import journal
+from exporter.nightly import journal, measuring
 
 NOW = datetime(2026, 3, 4, 2, 0, tzinfo=UTC)
 HOURS = 18.0
@@ -73,3 +73,15 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / journal.NIGHTS).touch()
     with pytest.raises(OutputError, match="cannot be created"):
         night(tmp_path, 0)
+
+
+def test_a_night_keeps_the_name_of_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart under another hostname, what the night has measured still belongs to it."""
+    monkeypatch.setattr("platform.node", lambda: "lab-1")
+    first = journal.begin(tmp_path, HOURS, fresh=False, now=NOW)
+    monkeypatch.setattr("platform.node", lambda: "localhost")
+    second = journal.begin(tmp_path, HOURS, fresh=False, now=NOW)
+    assert second.resumed
+    cell = ("net", "snapdragon865", "onnx-fp32", "R58N")
+    assert first.host == second.host == "lab-1"
+    assert measuring.key(first, cell, 0) == measuring.key(second, cell, 0)

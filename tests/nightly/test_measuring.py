@@ -200,5 +200,5 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
     (first,) = phones.sessions()
     phones.run(task)
     assert -device.left == 1  # the launch that was cut off
-    assert phones.sessions()[0] == first
+    assert first in phones.sessions()
     assert {session.artifact for session in phones.sessions()} == {"onnx-fp32", "onnx-fp16"}
