@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from android_harness import parse, physical
-from android_harness.adb_states import NO_DEVICE, advice
+from android_harness.adb_states import NO_DEVICE, adb_state_advice
 from android_harness.errors import DeviceError, Disconnected, HarnessError, NoDeviceError, SetupError
 from android_harness.records import Completed, DeviceEntry
 
@@ -27,7 +27,7 @@ MAX_COMMAND = 32_000
 """adb encodes a command's length in four hexadecimal digits."""
 
 
-def quote(argv: tuple[str, ...]) -> str:
+def quote_for_adb(argv: tuple[str, ...]) -> str:
     """Return a command line for the device's shell that consists of exactly these words.
 
     Every word is quoted, so that none is mistaken for an assignment or a keyword.
@@ -47,12 +47,12 @@ def quote(argv: tuple[str, ...]) -> str:
     return line
 
 
-def transfer_s(size: int) -> float:
+def adb_transfer_s(size: int) -> float:
     """Return the time in seconds that a transfer of `size` bytes may take."""
     return 10.0 + size / BYTES_PER_SECOND
 
 
-def list_devices() -> tuple[DeviceEntry, ...]:
+def list_adb_devices() -> tuple[DeviceEntry, ...]:
     """Return every device that adb knows, in any state, sorted by serial: adb's own order varies.
 
     Raises:
@@ -62,11 +62,11 @@ def list_devices() -> tuple[DeviceEntry, ...]:
     client = _adb_client()
     client.start_server()
     with client.translated("the adb server", "listing devices", QUERY_S):
-        entries = parse.devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+        entries = parse.parse_devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
     return tuple(sorted(entries, key=lambda entry: entry.serial))
 
 
-def connect(name: str | None = None) -> AdbDevice:
+def connect_adb(name: str | None = None) -> AdbDevice:
     """Connect to the only usable phone, or to the one named by its serial or by its address in adb.
 
     Without a name, ANDROID_SERIAL names it, as for adb. An address of a network that adb does not list is
@@ -75,7 +75,7 @@ def connect(name: str | None = None) -> AdbDevice:
     Raises:
         NoDeviceError: There is no usable device, or several; the message lists each with advice.
         DeviceError: The device does not answer.
-        SetupError: See `list_devices`.
+        SetupError: See `list_adb_devices`.
     """
     device = _phone(name or os.environ.get("ANDROID_SERIAL") or None)
     completed = device.run("mkdir", "-p", device.root)
@@ -86,19 +86,19 @@ def connect(name: str | None = None) -> AdbDevice:
 
 
 def _phone(name: str | None) -> AdbDevice:
-    entries = list_devices()
+    entries = list_adb_devices()
     if name and NETWORK.fullmatch(name) and name not in {e.serial for e in entries if e.state == "device"}:
         connect_address(name)
-        entries = list_devices()
+        entries = list_adb_devices()
     usable = [AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     if name is None and len(usable) > 1:
         phones = physical.distinct(usable)
-        return phones[0] if len(phones) == 1 else AdbDevice(choose(entries, None).serial)
+        return phones[0] if len(phones) == 1 else AdbDevice(choose_adb_device(entries, None).serial)
     if name is not None and name not in {entry.serial for entry in entries}:
         by_serial = {device.serial: device for device in physical.distinct(usable)}
         if name in by_serial:
             return by_serial[name]
-    return physical.distinct((AdbDevice(choose(entries, name).serial),))[0]
+    return physical.distinct((AdbDevice(choose_adb_device(entries, name).serial),))[0]
 
 
 def connect_address(address: str) -> None:
@@ -112,7 +112,7 @@ def connect_address(address: str) -> None:
         return
 
 
-def choose(entries: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
+def choose_adb_device(entries: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
     """Return the named device, or the only one; raise `NoDeviceError` unless exactly one is usable."""
     named = tuple(device for device in entries if serial in (None, device.serial))
     usable = tuple(device for device in named if device.state == "device")
@@ -120,22 +120,22 @@ def choose(entries: tuple[DeviceEntry, ...], serial: str | None) -> DeviceEntry:
         return usable[0]
     if usable:
         raise NoDeviceError(
-            f"There are {len(usable)} devices: {_listed(entries)}.",
+            f"There are {len(usable)} devices: {_listed_adb_devices(entries)}.",
             "Choose one with --device SERIAL.",
             code="EM-SEVERAL-DEVICES",
         )
     if named:
-        raise NoDeviceError(f"No device is usable: {_listed(named)}.")
+        raise NoDeviceError(f"No device is usable: {_listed_adb_devices(named)}.")
     if entries:
         raise NoDeviceError(
-            f"There is no device {serial!r}, only: {_listed(entries)}.", "Check --device SERIAL."
+            f"There is no device {serial!r}, only: {_listed_adb_devices(entries)}.", "Check --device SERIAL."
         )
     raise NoDeviceError("adb lists no device.", NO_DEVICE)
 
 
-def _listed(entries: tuple[DeviceEntry, ...]) -> str:
+def _listed_adb_devices(entries: tuple[DeviceEntry, ...]) -> str:
     return "; ".join(
-        f"{device.serial} ({device.state}{': ' if advice(device.state) else ''}{advice(device.state)})"
+        f"{device.serial} ({': '.join(filter(None, (device.state, adb_state_advice(device.state))))})"
         for device in entries
     )
 
@@ -164,7 +164,7 @@ class AdbDevice:
             Disconnected: The connection was lost, or the device does not answer any more.
             DeviceError: The program did not end in time, or printed more than 8 MB.
         """
-        line = quote(argv)
+        line = quote_for_adb(argv)
         try:
             return self._shell(line, timeout_s)
         except TimeoutError as error:
@@ -176,7 +176,7 @@ class AdbDevice:
             raw = self._on_adb(timeout_s).shell2(
                 f"{line} </dev/null", timeout=timeout_s, encoding=None, v2=True
             )
-        return Completed(raw.returncode, parse.text(raw.stdout), parse.text(raw.stderr))
+        return Completed(raw.returncode, parse.parse_text(raw.stdout), parse.parse_text(raw.stderr))
 
     def _overdue(self, program: str, timeout_s: float) -> DeviceError:
         try:
@@ -195,9 +195,9 @@ class AdbDevice:
             Disconnected: The connection was lost or is too slow (less than 1 MB/s).
             DeviceError: The device refused the file, perhaps because it is full.
         """
-        _check_path(target)
+        _check_adb_path(target)
         size = source.stat().st_size
-        deadline = transfer_s(size)
+        deadline = adb_transfer_s(size)
         # The file is opened here because adbutils leaves it open if the device disappears early.
         doing = f"copying {source.name!r:.100} to it"
         with source.open("rb") as file, _adb_client().translated(self.serial, doing, deadline):
@@ -215,15 +215,15 @@ class AdbDevice:
     def _refused(self, size: int, target: str) -> DeviceError:
         folder = target.rpartition("/")[0] or "/"
         self.run("rm", "-f", target)  # the daemon may still hold the part that fitted
-        free = parse.free_bytes(self.run("df", "-k", folder).stdout)
+        free = parse.parse_free_bytes(self.run("df", "-k", folder).stdout)
         if free is not None and free < size:
             return DeviceError(
-                f"{self.serial} is full: {target!r:.200} needs {megabytes(size)}, "
-                f"{megabytes(free)} are free.",
+                f"{self.serial} is full: {target!r:.200} needs {adb_megabytes(size)}, "
+                f"{adb_megabytes(free)} are free.",
                 "Free some space on the phone.",
             )
         return DeviceError(
-            f"{self.serial} refused to store {target!r:.200} ({megabytes(size)}).",
+            f"{self.serial} refused to store {target!r:.200} ({adb_megabytes(size)}).",
             f"Check that adb may write to {folder}.",
         )
 
@@ -234,9 +234,9 @@ class AdbDevice:
             Disconnected: The connection was lost or is too slow (less than 1 MB/s).
             DeviceError: There is no such file, or its length differs from what the device reports.
         """
-        _check_path(source)
+        _check_adb_path(source)
         size = self._size(source)
-        deadline = transfer_s(size)
+        deadline = adb_transfer_s(size)
         aside = target.with_name(f".{target.name[:100]}.part")
         try:
             with _adb_client().translated(self.serial, f"copying {source!r:.200} from it", deadline):
@@ -293,13 +293,13 @@ class AdbDevice:
         return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.address)
 
 
-def megabytes(count: int) -> str:
+def adb_megabytes(count: int) -> str:
     """Return a number of bytes for people, such as "1.5 MB"."""
     return f"{count / 1e6:.1f} MB"
 
 
-def _check_path(path: str) -> None:
-    quote((path,))
+def _check_adb_path(path: str) -> None:
+    quote_for_adb((path,))
     if not path.startswith("/"):
         raise DeviceError(f"This is not an absolute path on the device: {path!r:.200}.")
 

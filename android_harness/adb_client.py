@@ -26,7 +26,7 @@ import adbutils
 from adbutils._adb import AdbConnection
 from adbutils._utils import adb_path
 
-from android_harness.adb_states import advice
+from android_harness.adb_states import adb_state_advice
 from android_harness.errors import DeviceError, Disconnected, SetupError
 
 AdbError: type[Exception] = adbutils.AdbError
@@ -35,11 +35,11 @@ SERVER_START_S = 20.0
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-class TooMuch(Exception):  # noqa: N818 - `translated` makes it a DeviceError
+class TooMuch(Exception):  # noqa: N818 - `translated_adb_client_errors` makes it a DeviceError
     """The device sends more than was requested."""
 
 
-class _Socket(socket.socket):
+class _AdbClientSocket(socket.socket):
     def __init__(self, deadline: float, limit: int) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
         self._deadline = deadline
@@ -76,8 +76,8 @@ class _Socket(socket.socket):
         return data
 
 
-class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
-    def __init__(self, client: Client) -> None:
+class _AdbClientConnection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
+    def __init__(self, client: AdbClient) -> None:
         self._client = client
         super().__init__(client.host, client.port)
 
@@ -86,8 +86,8 @@ class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils is not typed
         self._socket.close()
         super().close()
 
-    def _safe_connect(self) -> _Socket:
-        self._socket = _Socket(self._client.deadline, self._client.limit)
+    def _safe_connect(self) -> _AdbClientSocket:
+        self._socket = _AdbClientSocket(self._client.deadline, self._client.limit)
         try:
             self._socket.connect((self._client.host, self._client.port))
         except OSError:
@@ -114,7 +114,7 @@ def server_address() -> tuple[str, int]:
     return "127.0.0.1", int(os.environ.get("ANDROID_ADB_SERVER_PORT") or 5037)
 
 
-class Client(adbutils.AdbClient):  # type: ignore[misc]
+class AdbClient(adbutils.AdbClient):  # type: ignore[misc]
     """The adb server as one call uses it, at `server_address`.
 
     Args:
@@ -127,9 +127,9 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
         self.deadline = time.monotonic() + timeout_s
         self.limit = limit
 
-    def make_connection(self, timeout: float | None = None) -> _Connection:
+    def make_connection(self, timeout: float | None = None) -> _AdbClientConnection:
         """Connect to the server with this object's deadline; adbutils' `timeout` is ignored."""
-        return _Connection(self)
+        return _AdbClientConnection(self)
 
     def ask(self, command: str) -> str:
         """Send the server a command such as "host:devices", and return its answer."""
@@ -139,13 +139,13 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
             return str(connection.read_string_block())
 
 
-def start_server() -> None:
+def start_adb_server_for_client() -> None:
     """Start the adb server unless a server already listens on its port.
 
     Raises:
         SetupError: adb is missing, or cannot start its server.
     """
-    client = Client(timeout_s=2.0, limit=MAX_READ)
+    client = AdbClient(timeout_s=2.0, limit=MAX_READ)
     try:
         client.make_connection().close()
     except OSError as error:  # refused, too slow, or no such host
@@ -155,10 +155,10 @@ def start_server() -> None:
                 f"Start it there: adb -a -P {client.port} nodaemon server.",
                 code="EM-ADB",
             ) from error
-        _start(client)
+        _start_adb_client_server(client)
 
 
-def _start(client: Client) -> None:
+def _start_adb_client_server(client: AdbClient) -> None:
     # The messages go to a file, because the server would keep a pipe open for ever.
     with tempfile.TemporaryFile() as messages:
         try:
@@ -185,7 +185,7 @@ def _start(client: Client) -> None:
             )
 
 
-def pull(device: Any, source: str, target: Path, size: int) -> int:
+def pull_with_adb_client(device: Any, source: str, target: Path, size: int) -> int:
     """Copy at most `size` bytes of a file from the device; return their number."""
     copied = 0
     with target.open("wb") as file:
@@ -198,7 +198,7 @@ def pull(device: Any, source: str, target: Path, size: int) -> int:
 
 
 @contextmanager
-def translated(serial: str, doing: str, timeout_s: float | None) -> Iterator[None]:
+def translated_adb_client_errors(serial: str, doing: str, timeout_s: float | None) -> Iterator[None]:
     """Translate the exceptions of adbutils and sockets into errors of the harness.
 
     Args:
@@ -219,14 +219,16 @@ def translated(serial: str, doing: str, timeout_s: float | None) -> Iterator[Non
         raise DeviceError(f"{serial} sent more than expected while {doing}.") from error
     # adbutils raises the last three if an answer is cut off.
     except (adbutils.AdbError, OSError, EOFError, AssertionError, struct.error, ValueError) as error:
-        raise _failure(serial, doing, error) from error
+        raise _adb_client_failure(serial, doing, error) from error
 
 
-def _failure(serial: str, doing: str, error: Exception) -> DeviceError:
+def _adb_client_failure(serial: str, doing: str, error: Exception) -> DeviceError:
     cause = error.args[0] if isinstance(error, AdbError) and error.args else error
     message = str(cause).strip().partition("\n")[0][:300]
     if "unauthorized" in message:
-        return DeviceError(f"{serial} does not allow USB debugging.", f"Please {advice('unauthorized')}.")
+        return DeviceError(
+            f"{serial} does not allow USB debugging.", f"Please {adb_state_advice('unauthorized')}."
+        )
     if re.search("no such file|permission denied|is a directory|not a directory", message, re.IGNORECASE):
         return DeviceError(f"{serial}: {doing}: {message}.")
     return Disconnected(

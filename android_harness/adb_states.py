@@ -20,7 +20,7 @@ NO_DEVICE = (
 )
 
 
-def advice(state: str) -> str:
+def adb_state_advice(state: str) -> str:
     """Return what the user can do about a device in this state; empty if the device is usable."""
     known = (text for start, text in ADVICE.items() if state.startswith(start))
     return "" if state == "device" else next(known, "plug it in again, or restart it")

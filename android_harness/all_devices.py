@@ -59,7 +59,7 @@ class Stopped(Exception):  # noqa: N818 - a request of the user, not an error
     """The process is to end (Ctrl-C, SIGTERM). It unwinds a worker, so that settings are restored."""
 
 
-def bench_all(
+def bench_all_devices(
     devices: Sequence[Device],
     tasks: Sequence[BenchTask],
     config: BenchConfig,
@@ -94,23 +94,23 @@ def bench_all(
             systemd). The runners were killed and the settings restored.
     """
     stop, owned = threading.Event(), Owned()
-    stoppable = _stopping(observer, stop)
+    stoppable = _stopping_all_devices(observer, stop)
     with (
         _stop_on_signals(stop),
         ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool,
     ):
         futures = {
             device.serial: pool.submit(
-                _run_device,
+                _run_one_of_all_devices,
                 finished,
                 device,
                 tasks,
                 config,
                 soc,
                 stoppable,
-                programs or built,
+                programs or built_for_all_devices,
                 stop,
-                _storing(measured, device.serial, stop),
+                _storing_all_devices(measured, device.serial, stop),
                 saved,
                 owned,
             )
@@ -118,10 +118,10 @@ def bench_all(
         }
         pending = list(futures.values())
         # The waits are short because a thread that waits for a lock does not see Ctrl-C.
-        while not stop.is_set() and not _all_done(pending):
+        while not stop.is_set() and not _all_devices_done(pending):
             pass
         if stop.is_set():
-            _kill_until_done(devices, pending, owned)
+            _kill_until_all_done(devices, pending, owned)
             raise KeyboardInterrupt
     return {serial: future.result() for serial, future in futures.items()}
 
@@ -143,45 +143,45 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def built(device: Device, identity: Identity) -> Programs:
+def built_for_all_devices(device: Device, identity: Identity) -> Programs:
     """Return the runners that `runner build` made for the device's kind of system.
 
     Raises:
         SetupError: They are not built.
         DeviceError: The device does not answer.
     """
-    target = _target(device, identity)
-    return lambda backend: _program(build.find_runner(target, backend))
+    target = _target_of_any_device(device, identity)
+    return lambda backend: _program_for_all_devices(build.find_built_runner(target, backend))
 
 
-def _program(binary: Path) -> Program:
+def _program_for_all_devices(binary: Path) -> Program:
     """Return a runner with the libraries next to it: even on the host it is copied to another folder."""
     return Program(binary, tuple(sorted(path for path in binary.parent.glob("*.so*") if path.is_file())))
 
 
-def _target(device: Device, identity: Identity) -> Build:
+def _target_of_any_device(device: Device, identity: Identity) -> Build:
     if identity.machine != "aarch64":
         return "host"
     android = device.run("test", "-e", "/system/bin/linker64").exit_code == 0
     return "android-arm64" if android else "linux-arm64"
 
 
-def _all_done(futures: Sequence[Future[Outcome]]) -> bool:
+def _all_devices_done(futures: Sequence[Future[Outcome]]) -> bool:
     return not wait(futures, POLL_S).not_done
 
 
-def _kill_until_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]], owned: Owned) -> None:
+def _kill_until_all_done(devices: Sequence[Device], futures: Sequence[Future[Outcome]], owned: Owned) -> None:
     """Kill this run's runners until every worker has seen the stop: a worker may be about to start one."""
     while True:
         for device, future in zip(devices, futures, strict=True):
             if not future.done() and device.serial in owned:
                 with contextlib.suppress(HarnessError):
-                    launch.kill_runner(device)
-        if _all_done(futures):
+                    launch.kill_launched_runner(device)
+        if _all_devices_done(futures):
             return
 
 
-def _stopping(observer: Observer, stop: threading.Event) -> Observer:
+def _stopping_all_devices(observer: Observer, stop: threading.Event) -> Observer:
     def observe(serial: str, step: str) -> None:
         if stop.is_set():
             raise Stopped
@@ -190,7 +190,9 @@ def _stopping(observer: Observer, stop: threading.Event) -> Observer:
     return observe
 
 
-def _storing(measured: Callable[[str, Session], None] | None, serial: str, stop: threading.Event) -> Measured:
+def _storing_all_devices(
+    measured: Callable[[str, Session], None] | None, serial: str, stop: threading.Event
+) -> Measured:
     def store(session: Session) -> None:
         if stop.is_set():  # the session's last canary may have been killed
             raise Stopped
@@ -203,14 +205,14 @@ def _storing(measured: Callable[[str, Session], None] | None, serial: str, stop:
     return store
 
 
-def _run_device(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
-    outcome = _outcome(*arguments)
+def _run_one_of_all_devices(finished: Callable[[Outcome], None] | None, *arguments: Any) -> Outcome:
+    outcome = _outcome_of_all_devices(*arguments)
     if finished and not isinstance(outcome.error, Stopped):
         finished(outcome)
     return outcome
 
 
-def _outcome(
+def _outcome_of_all_devices(
     device: Device,
     tasks: Sequence[BenchTask],
     config: BenchConfig,
@@ -227,20 +229,22 @@ def _outcome(
         observer(device.serial, "identifying the device")
         if device.serial == HOST:  # it has no readiness checks and no settings to change
             owned.add(HOST)
-            identity = identities.identify(device)
+            identity = identities.identify_device(device)
             runners = programs(device, identity)
-            results = bench.measure(device, identity, runners, tasks, config, observer, measured, saved)
+            results = bench.measure_bench(device, identity, runners, tasks, config, observer, measured, saved)
             return Outcome(HOST, identity, results)
         with _leased(device, config, observer, stop, owned) as own:
             with contextlib.suppress(DeviceError):
-                launch.kill_runner(device)  # that a killed run left
-            settings.recover(device)
-            identity = identities.identify(device)
+                launch.kill_launched_runner(device)  # that a killed run left
+            settings.recover_settings(device)
+            identity = identities.identify_device(device)
             runners = programs(device, identity)
             renewing = _renewing(observer, own)
-            _wait_until_ready(device, identity, tasks, config, soc, renewing, stop)
-            with settings.changed(device):
-                results = bench.measure(device, identity, runners, tasks, config, renewing, measured, saved)
+            _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
+            with settings.changed_settings(device):
+                results = bench.measure_bench(
+                    device, identity, runners, tasks, config, renewing, measured, saved
+                )
         return Outcome(device.serial, identity, results)
     except SessionNotStored as refused:
         raise refused.reason from None
@@ -283,7 +287,7 @@ def _pausing(stop: threading.Event) -> Callable[[float], None]:
     return pause
 
 
-def _wait_until_ready(
+def _wait_until_one_of_all_ready(
     device: Device,
     identity: Identity,
     tasks: Sequence[BenchTask],
@@ -292,19 +296,23 @@ def _wait_until_ready(
     observer: Observer,
     stop: threading.Event,
 ) -> None:
-    need = sum(task.path.stat().st_size + _input_bytes(task) for task in tasks)
+    need = sum(task.path.stat().st_size + _input_bytes_for_all_devices(task) for task in tasks)
 
     def check(state: State) -> tuple[Gate, ...]:
-        return readiness.gates(identity, state, soc=soc, need_bytes=need)
+        return readiness.readiness_gates(identity, state, soc=soc, need_bytes=need)
 
     def notify(unmet: tuple[Gate, ...], left_s: float) -> None:
         names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
         observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
 
-    readiness.wait_until_ready(
-        lambda: identities.read_state(device, identity), check, config.wait_s, notify, _pausing(stop)
+    readiness.wait_for_readiness(
+        lambda: identities.read_identified_state(device, identity),
+        check,
+        config.wait_s,
+        notify,
+        _pausing(stop),
     )
 
 
-def _input_bytes(task: BenchTask) -> int:
+def _input_bytes_for_all_devices(task: BenchTask) -> int:
     return sum(array.nbytes for sample in task.samples for array in sample)

@@ -12,8 +12,15 @@ from typing import TypeAlias
 from android_harness import identity as identities
 from android_harness import saved_launches
 from android_harness.errors import DeviceError, Disconnected, HarnessError
-from android_harness.launch import DeviceLost, PreparedDevice, cores, repeated, run_canary, run_launch
-from android_harness.push import Program, push_files, runners_for
+from android_harness.launch import (
+    DeviceLost,
+    PreparedDevice,
+    cores_for_launch,
+    launch_canary,
+    repeated_for_launch,
+    run_launch,
+)
+from android_harness.push import Program, push_files, runners_to_push
 from android_harness.records import (
     Backend,
     BenchConfig,
@@ -57,7 +64,7 @@ class _TaskProgress:
     """The folder that keeps the launches; None keeps none."""
 
 
-def measure(
+def measure_bench(
     device: Device,
     identity: Identity,
     programs: Programs,
@@ -75,7 +82,7 @@ def measure(
 
     Args:
         device: The device to measure on.
-        identity: `identity.identify(device)`.
+        identity: `identity.identify_device(device)`.
         programs: Returns the runner for a backend.
         tasks: The tasks to measure.
         config: How to measure them; its threads are limited to the device's cores in the sessions.
@@ -96,14 +103,16 @@ def measure(
         return ()
     observer(device.serial, "copying missing files")
     with tempfile.TemporaryDirectory() as folder:
-        available = repeated(device, lambda: cores(device))
+        available = repeated_for_launch(device, lambda: cores_for_launch(device))
         config = replace(config, threads=min(config.threads, available or config.threads))
-        runners = runners_for(tasks, programs)
-        files = repeated(device, lambda: push_files(device, tasks, runners, Path(folder)))
-        prepared = PreparedDevice(device, files, config, identities.watch_paths(identity), Path(folder))
+        runners = runners_to_push(tasks, programs)
+        files = repeated_for_launch(device, lambda: push_files(device, tasks, runners, Path(folder)))
+        prepared = PreparedDevice(
+            device, files, config, identities.identity_watch_paths(identity), Path(folder)
+        )
         progress = [_begun(prepared, identity, task, saved, observer) for task in tasks]
-        _run_all(prepared, identity, progress, observer, measured)
-    return tuple(_finished(entry, identity, config) for entry in progress)
+        _run_bench(prepared, identity, progress, observer, measured)
+    return tuple(_finished_bench(entry, identity, config) for entry in progress)
 
 
 def _begun(
@@ -129,7 +138,7 @@ def _begun(
     )
 
 
-def _run_all(
+def _run_bench(
     prepared: PreparedDevice,
     identity: Identity,
     progress: Sequence[_TaskProgress],
@@ -138,11 +147,11 @@ def _run_all(
 ) -> None:
     serial, launches = prepared.device.serial, prepared.config.launches
     backend = progress[0].task.backend  # one runner's canary for all: compilers make different computations
-    canary = _canary(prepared, backend)
+    canary = _bench_canary(prepared, backend)
     for entry in progress:
         if entry.launches and len(entry.canary) == len(entry.launches):  # killed before its last canary
             _add_canary(entry, canary)
-    for index, entry in _order(progress, launches):
+    for index, entry in _bench_order(progress, launches):
         if entry.failure or index + 1 < len(entry.launches):
             continue
         if index < len(entry.launches):
@@ -150,7 +159,7 @@ def _run_all(
             continue
         observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
-            _step(prepared, identity, entry, index, canary)
+            _bench_step(prepared, identity, entry, index, canary)
         except DeviceLost as error:
             for other in progress:
                 if other.after is None:
@@ -159,18 +168,20 @@ def _run_all(
         except HarnessError as error:
             entry.failure = error
             continue
-        canary = _canary(prepared, backend)
+        canary = _bench_canary(prepared, backend)
         _add_canary(entry, canary)
         if entry.before is not None and entry.after is not None:
-            measured(_session(entry, entry.before, identity, prepared.config))
+            measured(_bench_session(entry, entry.before, identity, prepared.config))
 
 
 def _hand_on(prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, measured: Measured) -> None:
     """Hand on a session whose launches an interrupted run had all measured; else do nothing."""
     if len(entry.launches) < prepared.config.launches or entry.before is None:
         return
-    entry.after = repeated(prepared.device, lambda: identities.read_state(prepared.device, identity))
-    measured(_session(entry, entry.before, identity, prepared.config))
+    entry.after = repeated_for_launch(
+        prepared.device, lambda: identities.read_identified_state(prepared.device, identity)
+    )
+    measured(_bench_session(entry, entry.before, identity, prepared.config))
 
 
 def _add_canary(entry: _TaskProgress, canary: tuple[int, ...]) -> None:
@@ -179,19 +190,19 @@ def _add_canary(entry: _TaskProgress, canary: tuple[int, ...]) -> None:
     entry.canary.append(canary)
 
 
-def _order(progress: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
+def _bench_order(progress: Sequence[_TaskProgress], launches: int) -> Iterator[tuple[int, _TaskProgress]]:
     """Yield ABC, CBA, ABC, …, so that no task always runs on a device that the same other task has heated."""
     for index in range(launches):
         for entry in progress if index % 2 == 0 else reversed(progress):
             yield index, entry
 
 
-def _step(
+def _bench_step(
     prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, index: int, canary: tuple[int, ...]
 ) -> None:
     device = prepared.device
     if index == 0:
-        entry.before = repeated(device, lambda: identities.read_state(device, identity))
+        entry.before = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
         entry.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if entry.saved:
             saved_launches.begin(entry.saved, entry.before, entry.started_at)
@@ -200,24 +211,24 @@ def _step(
     if entry.saved:
         saved_launches.add(entry.saved, entry.launches[-1])
     if index + 1 == prepared.config.launches:
-        entry.after = repeated(device, lambda: identities.read_state(device, identity))
+        entry.after = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
 
 
-def _canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
+def _bench_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     """Return the canary's durations; none if it failed, which becomes a flag of the session."""
     try:
-        return repeated(prepared.device, lambda: run_canary(prepared, backend))
+        return repeated_for_launch(prepared.device, lambda: launch_canary(prepared, backend))
     except DeviceError:
         return ()
 
 
-def _finished(entry: _TaskProgress, identity: Identity, config: BenchConfig) -> Session | Failed:
-    if entry.before is None or (entry.failure and not _worth_keeping(entry, config)):
-        return Failed(entry.task, _reason(entry, config))
-    return _session(entry, entry.before, identity, config)
+def _finished_bench(entry: _TaskProgress, identity: Identity, config: BenchConfig) -> Session | Failed:
+    if entry.before is None or (entry.failure and not _is_bench_worth_keeping(entry, config)):
+        return Failed(entry.task, _bench_reason(entry, config))
+    return _bench_session(entry, entry.before, identity, config)
 
 
-def _session(entry: _TaskProgress, before: State, identity: Identity, config: BenchConfig) -> Session:
+def _bench_session(entry: _TaskProgress, before: State, identity: Identity, config: BenchConfig) -> Session:
     return Session(
         task=entry.task,
         identity=identity,
@@ -232,13 +243,13 @@ def _session(entry: _TaskProgress, before: State, identity: Identity, config: Be
     )
 
 
-def _worth_keeping(entry: _TaskProgress, config: BenchConfig) -> bool:
+def _is_bench_worth_keeping(entry: _TaskProgress, config: BenchConfig) -> bool:
     """Whether to keep the finished launches: a lost connection does not disprove them, a failure does."""
     complete = len(entry.launches) == config.launches  # only the state afterwards is missing
     return len(entry.launches) >= MIN_LAUNCHES and (complete or isinstance(entry.failure, Disconnected))
 
 
-def _reason(entry: _TaskProgress, config: BenchConfig) -> HarnessError:
+def _bench_reason(entry: _TaskProgress, config: BenchConfig) -> HarnessError:
     failure = entry.failure or DeviceError(f"{entry.task.name} was not measured.")
     if not isinstance(failure, Disconnected) or not entry.launches:
         return failure

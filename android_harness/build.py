@@ -27,14 +27,14 @@ SOURCES = Path(__file__).parent / "runner"
 BUILD_S = 1800.0
 
 
-def cache_root() -> Path:
+def build_cache_root() -> Path:
     """Return the folder of runners in `$EXPORT_MOBILE_CACHE`, or in the user's cache folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen) / "runner"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile" / "runner"
 
 
-def build(
+def build_runners(
     target: Build,
     *,
     onnxruntime: Path | None = None,
@@ -59,19 +59,19 @@ def build(
     Raises:
         SetupError: The build needs something that is missing, or the compiler failed.
     """
-    options = runtimes.options(target, onnxruntime, executorch, torch, observer)
-    environment = _environment(target, ndk)
-    key = _key(target, options, environment.get("ANDROID_NDK_HOME", ""))
-    folder = cache_root() / target / key
-    with _locked(folder):
+    options = runtimes.runtime_options(target, onnxruntime, executorch, torch, observer)
+    environment = _build_environment(target, ndk)
+    key = _build_key(target, options, environment.get("ANDROID_NDK_HOME", ""))
+    folder = build_cache_root() / target / key
+    with _locked_build(folder):
         if not (folder / "complete").is_file():
-            _compile(target, folder, {**options, "RUNNER_BUILD": key[:12]}, environment, observer)
-    _remember(target, key)
-    return _runners(folder)
+            _compile_build(target, folder, {**options, "RUNNER_BUILD": key[:12]}, environment, observer)
+    _remember_build(target, key)
+    return _built_runners(folder)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked_build(folder: Path) -> Iterator[None]:
     """Let one process build while others wait; the kernel releases the lock of a killed process."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
@@ -79,13 +79,13 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def find_runner(target: Build, backend: Backend) -> Path:
+def find_built_runner(target: Build, backend: Backend) -> Path:
     """Return the runner that was built last for a target.
 
     Raises:
         SetupError: It is not built, or the sources have changed since; the hint is the build command.
     """
-    runner = _last_folder(target) / "bin" / f"runner-{backend}"
+    runner = _last_build_folder(target) / "bin" / f"runner-{backend}"
     if not runner.is_file():
         raise SetupError(
             f"The {backend} runner for {target} is not built.",
@@ -95,11 +95,11 @@ def find_runner(target: Build, backend: Backend) -> Path:
     return runner
 
 
-def libraries(target: Build) -> tuple[Path, ...]:
+def built_libraries(target: Build) -> tuple[Path, ...]:
     """Return the shared libraries that a target's runners need next to them; none on the host."""
     if target == "host":
         return ()
-    return tuple(sorted(p for p in (_last_folder(target) / "bin").glob("*.so*") if p.is_file()))
+    return tuple(sorted(p for p in (_last_build_folder(target) / "bin").glob("*.so*") if p.is_file()))
 
 
 def _how_to_build(target: Build, backend: Backend) -> str:
@@ -107,44 +107,44 @@ def _how_to_build(target: Build, backend: Backend) -> str:
     return f"Build it: export-mobile runner build --for {target}{option}"
 
 
-def _runners(folder: Path) -> tuple[Path, ...]:
+def _built_runners(folder: Path) -> tuple[Path, ...]:
     paths = (folder / "bin" / f"runner-{backend}" for backend in get_args(Backend))
     return tuple(path for path in paths if path.is_file())
 
 
-def _last_folder(target: Build) -> Path:
+def _last_build_folder(target: Build) -> Path:
     """Return the folder of the last requested build of the current sources."""
     try:
-        return cache_root() / target / _last(target).read_text()
+        return build_cache_root() / target / _last_build_file(target).read_text()
     except OSError:
-        return cache_root() / target / "none"
+        return build_cache_root() / target / "none"
 
 
-def _remember(target: Build, key: str) -> None:
-    path = _last(target)
+def _remember_build(target: Build, key: str) -> None:
+    path = _last_build_file(target)
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_text(key)
     aside.replace(path)
 
 
-def _last(target: Build) -> Path:
+def _last_build_file(target: Build) -> Path:
     """Return the file that names the last build; each state of the sources has its own."""
-    return cache_root() / target / f"current-{_sources_digest()[:12]}"
+    return build_cache_root() / target / f"current-{_digest_of_build_sources()[:12]}"
 
 
-def _sources_digest() -> str:
+def _digest_of_build_sources() -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in SOURCES.iterdir() if p.is_file()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _key(target: Build, options: Mapping[str, str], ndk: str) -> str:
-    text = json.dumps([target, sorted(options.items()), ndk, _sources_digest()])
+def _build_key(target: Build, options: Mapping[str, str], ndk: str) -> str:
+    text = json.dumps([target, sorted(options.items()), ndk, _digest_of_build_sources()])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _environment(target: Build, ndk: Path | None) -> dict[str, str]:
+def _build_environment(target: Build, ndk: Path | None) -> dict[str, str]:
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     if target != "android-arm64":
@@ -164,7 +164,7 @@ def _environment(target: Build, ndk: Path | None) -> dict[str, str]:
     return environment
 
 
-def _compile(
+def _compile_build(
     target: Build,
     folder: Path,
     options: Mapping[str, str],
@@ -182,13 +182,15 @@ def _compile(
     folder.mkdir(parents=True)
     defines = [f"-D{name}={value}" for name, value in sorted(options.items())]
     observer(f"Configuring the runner for {target}")
-    _run([cmake, "--preset", target, "-B", str(folder), *defines], environment, folder / "configure.log")
+    _run_build(
+        [cmake, "--preset", target, "-B", str(folder), *defines], environment, folder / "configure.log"
+    )
     observer(f"Compiling the runner for {target}")
-    _run([cmake, "--build", str(folder)], environment, folder / "build.log")
+    _run_build([cmake, "--build", str(folder)], environment, folder / "build.log")
     (folder / "complete").touch()
 
 
-def _run(command: list[str], environment: Mapping[str, str], log: Path) -> None:
+def _run_build(command: list[str], environment: Mapping[str, str], log: Path) -> None:
     try:
         done = subprocess.run(
             command,

@@ -37,12 +37,12 @@ class HostDevice:
             raise DeviceError("A command needs a program and must not contain NUL characters.")
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
-                code = _wait(argv, out, err, timeout_s)
+                code = _wait_on_host(argv, out, err, timeout_s)
             except FileNotFoundError:
                 return Completed(NOT_FOUND, "", f"{argv[0]}: not found")
             except OSError as error:
                 return Completed(NOT_EXECUTABLE, "", f"{argv[0]}: {error}")
-            return Completed(code, _text(out, argv[0]), _text(err, argv[0]))
+            return Completed(code, _host_text(out, argv[0]), _host_text(err, argv[0]))
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file."""
@@ -66,7 +66,7 @@ class HostDevice:
         """Return at once: this machine is always connected."""
 
 
-def _wait(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
+def _wait_on_host(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: float) -> int:
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
     try:
         code = process.wait(timeout_s)
@@ -79,8 +79,8 @@ def _wait(argv: tuple[str, ...], out: IO[bytes], err: IO[bytes], timeout_s: floa
     return code if code >= 0 else 128 - code
 
 
-def _text(file: IO[bytes], program: str) -> str:
+def _host_text(file: IO[bytes], program: str) -> str:
     if file.seek(0, os.SEEK_END) > MAX_OUTPUT:
         raise DeviceError(f"{program!r:.100} printed more than {MAX_OUTPUT >> 20} MB.")
     file.seek(0)
-    return parse.text(file.read())
+    return parse.parse_text(file.read())

@@ -66,31 +66,31 @@ EMULATED_HARDWARE = ("goldfish", "ranchu", "cutf", "vsoc", "vbox", "qemu")
 ARM_IMPLEMENTERS = ("0x41", "0x51")
 
 
-def identify(device: Device) -> Identity:
+def identify_device(device: Device) -> Identity:
     """Identify a device in one round trip.
 
     Raises:
         DeviceError: It does not answer, or its answer is no output of the script.
     """
     completed = device.run("sh", "-c", IDENTITY_SCRIPT, timeout_s=SCRIPT_S)
-    sections = parse.sections(completed.stdout)
+    sections = parse.parse_sections(completed.stdout)
     if "machine" not in sections:
         raise DeviceError(
             f"{device.serial} did not run a simple script (exit code {completed.exit_code}).",
             "Restart the device.",
         )
-    return from_text(device.serial, sections)
+    return identity_from_text(device.serial, sections)
 
 
-def from_text(serial: str, sections: Mapping[str, str]) -> Identity:
+def identity_from_text(serial: str, sections: Mapping[str, str]) -> Identity:
     """Make an identity from the sections that `IDENTITY_SCRIPT` prints."""
-    props = parse.getprop(sections.get("getprop", ""))
-    contents = parse.files(sections.get("files", ""))
+    props = parse.parse_getprop(sections.get("getprop", ""))
+    contents = parse.parse_files(sections.get("files", ""))
     cpuinfo = contents.get("/proc/cpuinfo", "")
-    parts = parse.cpu_parts(cpuinfo)
-    clusters = parse.clusters(contents)
+    parts = parse.parse_cpu_parts(cpuinfo)
+    clusters = parse.parse_clusters(contents)
     machine = sections.get("machine", "").strip()[:64]
-    soc, chip, reasons = identify_soc(props, parse.hardware(cpuinfo), parts, clusters)
+    soc, chip, reasons = identify_soc(props, parse.parse_hardware(cpuinfo), parts, clusters)
     return Identity(
         serial=serial,
         manufacturer=props.get("ro.product.manufacturer", ""),
@@ -99,15 +99,15 @@ def from_text(serial: str, sections: Mapping[str, str]) -> Identity:
         chip=chip,
         soc_reasons=reasons,
         android=props.get("ro.build.version.release", ""),
-        sdk=parse.integer(props.get("ro.build.version.sdk")),
+        sdk=parse.parse_integer(props.get("ro.build.version.sdk")),
         fingerprint=props.get("ro.build.fingerprint", ""),
         abi=props.get("ro.product.cpu.abi", ""),
         machine=machine,
         kernel=sections.get("kernel", "").strip()[:200],
         parts=parts,
         clusters=clusters,
-        doubts=find_doubts(serial, props, machine, parts, clusters, sections.get("system", "")),
-        thermal_zones=parse.thermal_zones(contents),
+        doubts=find_identity_doubts(serial, props, machine, parts, clusters, sections.get("system", "")),
+        thermal_zones=parse.parse_thermal_zones(contents),
     )
 
 
@@ -118,28 +118,28 @@ def identify_soc(
     model = props.get("ro.soc.model", "")
     platform = props.get("ro.board.platform", "")
     named = {
-        f"ro.soc.model is {model!r}": _named(model),
+        f"ro.soc.model is {model!r}": _named_by_identity(model),
         f"ro.board.platform is {platform!r}": next((s.name for s in SOCS if s.platform == platform), ""),
-        f"cpuinfo's Hardware is {hardware!r}": _named(hardware),
+        f"cpuinfo's Hardware is {hardware!r}": _named_by_identity(hardware),
     }
     reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
     names = {name for name in named.values() if name}
     soc = names.pop() if len(names) == 1 else ""
-    chip = _chip(clusters) if soc == "SM8250" else ""
-    objections = [*_against_parts(soc, parts), *_against_clock(soc, chip, clusters)]
+    chip = _identity_chip(clusters) if soc == "SM8250" else ""
+    objections = [*_identity_against_parts(soc, parts), *_identity_against_clock(soc, chip, clusters)]
     if names:
         objections.append("the names contradict each other")
-    reasons += [*_clock_reason(clusters), *objections]
+    reasons += [*_identity_clock_reason(clusters), *objections]
     return ("", "", tuple(reasons)) if objections else (soc, chip, tuple(reasons))
 
 
-def _named(text: str) -> str:
+def _named_by_identity(text: str) -> str:
     """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
     match = re.search(r"(?<![A-Z0-9])SM\d{4}(?!\d)", text.upper())
     return match[0] if match else ""
 
 
-def _against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
+def _identity_against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
     expected = next((known.parts for known in SOCS if known.name == soc), None)
     if expected is None or not parts or set(parts) == expected:
         return []
@@ -147,24 +147,24 @@ def _against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
     return [f"the cores ({seen}) are not those of an {soc}"]
 
 
-def _against_clock(soc: str, chip: str, clusters: tuple[Cluster, ...]) -> list[str]:
+def _identity_against_clock(soc: str, chip: str, clusters: tuple[Cluster, ...]) -> list[str]:
     if soc != "SM8250" or chip or not clusters:
         return []
     return [f"no {soc} has a prime core of {clusters[-1].max_khz} kHz"]
 
 
-def _clock_reason(clusters: tuple[Cluster, ...]) -> list[str]:
+def _identity_clock_reason(clusters: tuple[Cluster, ...]) -> list[str]:
     return [
         f"the prime core's maximum is {clusters[-1].max_khz} kHz" if clusters else "clocks are unreadable"
     ]
 
 
-def _chip(clusters: tuple[Cluster, ...]) -> str:
+def _identity_chip(clusters: tuple[Cluster, ...]) -> str:
     top = clusters[-1].max_khz if clusters else 0
     return next((chip for chip, low, high in CHIPS_OF_SM8250 if low <= top <= high), "")
 
 
-def find_doubts(
+def find_identity_doubts(
     serial: str,
     props: Mapping[str, str],
     machine: str,
@@ -180,8 +180,11 @@ def find_doubts(
         (serial.startswith("emulator-"), f"adb calls it {serial}, an emulator."),
         (bool(props.get("ro.export_mobile.simulated")), "It reports that it is a simulated device."),
         (not props, "getprop does not answer."),
-        (_emulated(props), "Its properties are those of an emulator."),
-        (bool(props) and not _real_fingerprint(fingerprint), f"Its fingerprint is {fingerprint[:100]!r}."),
+        (_is_identity_emulated(props), "Its properties are those of an emulator."),
+        (
+            bool(props) and not _is_identity_fingerprint_real(fingerprint),
+            f"Its fingerprint is {fingerprint[:100]!r}.",
+        ),
         ("/system/build.prop" not in files, "There is no /system/build.prop."),
         (
             "/system/bin/linker64" not in files,
@@ -194,7 +197,7 @@ def find_doubts(
     return tuple(sentence for doubtful, sentence in checks if doubtful)
 
 
-def _emulated(props: Mapping[str, str]) -> bool:
+def _is_identity_emulated(props: Mapping[str, str]) -> bool:
     hardware = " ".join(props.get(key, "") for key in ("ro.hardware", "ro.boot.hardware", "ro.product.board"))
     return (
         any(props.get(key, "0") not in ("", "0") for key in ("ro.boot.qemu", "ro.kernel.qemu"))
@@ -205,13 +208,13 @@ def _emulated(props: Mapping[str, str]) -> bool:
     )
 
 
-def _real_fingerprint(fingerprint: str) -> bool:
+def _is_identity_fingerprint_real(fingerprint: str) -> bool:
     """Whether it has the form brand/product/device:version/id/incremental:type/tags and is not generic."""
     shape = re.fullmatch(r"[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+/[^/:]+:[^/:]+/[^/:]+", fingerprint)
     return bool(shape) and not re.match(r"(?i)generic|unknown|.*(vbox|/sdk_|emulator)", fingerprint)
 
 
-def read_state(device: Device, identity: Identity) -> State:
+def read_identified_state(device: Device, identity: Identity) -> State:
     """Read the state of a device in one round trip.
 
     Raises:
@@ -221,32 +224,32 @@ def read_state(device: Device, identity: Identity) -> State:
         f"{c.policy}/{name}" for c in identity.clusters for name in ("scaling_max_freq", "scaling_governor")
     ]
     completed = device.run("sh", "-c", STATE_SCRIPT, device.root, *clocks, timeout_s=SCRIPT_S)
-    return state_from_text(parse.sections(completed.stdout), identity)
+    return identified_state_from_text(parse.parse_sections(completed.stdout), identity)
 
 
-def state_from_text(sections: Mapping[str, str], identity: Identity) -> State:
+def identified_state_from_text(sections: Mapping[str, str], identity: Identity) -> State:
     """Make a state from the sections that `STATE_SCRIPT` prints."""
-    contents = parse.files(sections.get("files", ""))
+    contents = parse.parse_files(sections.get("files", ""))
     battery, thermal = sections.get("battery", ""), sections.get("thermal", "")
-    tops = [parse.integer(contents.get(f"{c.policy}/scaling_max_freq")) for c in identity.clusters]
+    tops = [parse.parse_integer(contents.get(f"{c.policy}/scaling_max_freq")) for c in identity.clusters]
     governors = [contents.get(f"{c.policy}/scaling_governor", "").strip() for c in identity.clusters]
     return State(
-        battery_percent=parse.battery_percent(battery),
-        battery_celsius=parse.battery_celsius(battery),
-        plugged=parse.plugged(battery),
-        thermal_status=parse.thermal_status(thermal),
-        thermal_overridden=parse.status_overridden(thermal),
-        celsius={**parse.hal_celsius(thermal), **parse.zone_celsius(contents)},
+        battery_percent=parse.parse_battery_percent(battery),
+        battery_celsius=parse.parse_battery_celsius(battery),
+        plugged=parse.parse_plugged(battery),
+        thermal_status=parse.parse_thermal_status(thermal),
+        thermal_overridden=parse.parse_status_overridden(thermal),
+        celsius={**parse.parse_hal_celsius(thermal), **parse.parse_zone_celsius(contents)},
         power_saver={"0": False, "1": True, "null": False}.get(sections.get("saver", "").strip()),
-        load1=parse.load1(contents.get("/proc/loadavg", "")),
-        free_bytes=parse.free_bytes(sections.get("space", "")),
-        available_memory_bytes=parse.available_memory_bytes(contents.get("/proc/meminfo", "")),
+        load1=parse.parse_load1(contents.get("/proc/loadavg", "")),
+        free_bytes=parse.parse_free_bytes(sections.get("space", "")),
+        available_memory_bytes=parse.parse_available_memory(contents.get("/proc/meminfo", "")),
         scaling_max_khz=tuple(top for top in tops if top is not None) if None not in tops else (),
         governors=tuple(governors) if all(governors) else (),
     )
 
 
-def watch_paths(identity: Identity) -> tuple[str, ...]:
+def identity_watch_paths(identity: Identity) -> tuple[str, ...]:
     """Return the files that the runner reads between chunks: each cluster's clocks, and CPU temperatures."""
     names = ("scaling_cur_freq", "scaling_min_freq", "scaling_max_freq", "stats/time_in_state")
     clocks = tuple(f"{cluster.policy}/{name}" for cluster in identity.clusters for name in names)

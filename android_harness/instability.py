@@ -23,80 +23,91 @@ MIN_CALLS_OF_TREND = 9
 """Thirds of fewer calls show no trend."""
 
 
-def find_flags(session: Session) -> tuple[str, ...]:
+def find_instability(session: Session) -> tuple[str, ...]:
     """Return every sign of instability as "name: detail"; empty for a stable session."""
-    checks = (_thermal, _heat, _clocks, _affinity, _spread, _canary, _completeness)
+    checks = (
+        _thermal_instability,
+        _heat_instability,
+        _clock_instability,
+        _affinity_instability,
+        _spread_instability,
+        _canary_instability,
+        _completeness_instability,
+    )
     return tuple(flag for check in checks for flag in check(session))
 
 
-def _thermal(session: Session) -> Iterator[str]:
+def _thermal_instability(session: Session) -> Iterator[str]:
     for when, state in (("before", session.before), ("after", session.after)):
         if state.thermal_status:
             yield f"thermal: status {state.thermal_status} {when} the run"
         if state.thermal_overridden:
             yield f"thermal: the status is overridden {when} the run"
-        if None in (state.thermal_status, state.thermal_overridden) and _has_thermal_status(session.identity):
+        if None in (state.thermal_status, state.thermal_overridden) and _has_thermal_status_for_instability(
+            session.identity
+        ):
             yield f"thermal: the status was unreadable {when} the run"
 
 
-def _has_thermal_status(identity: Identity) -> bool:
+def _has_thermal_status_for_instability(identity: Identity) -> bool:
     """Whether the device should report a thermal status; a phone of unknown version should."""
     return identity.serial != "host" and (identity.sdk is None or identity.sdk >= SDK_WITH_THERMAL_STATUS)
 
 
-def _heat(session: Session) -> Iterator[str]:
+def _heat_instability(session: Session) -> Iterator[str]:
     """Check the temperatures between chunks; the thermal status is read only before and after a run."""
     for launch in session.launches:
-        hottest = clocks.hottest(launch, session.identity)
+        hottest = clocks.hottest_while_clocked(launch, session.identity)
         if hottest and hottest[1] > MAX_CELSIUS:
             zone, celsius = hottest
             yield f"heat: launch {launch.index}: {zone} reached {celsius:.1f} °C"
 
 
-def _clocks(session: Session) -> Iterator[str]:
+def _clock_instability(session: Session) -> Iterator[str]:
     before, after = session.before.scaling_max_khz, session.after.scaling_max_khz
     if len(before) == len(after) and any(low < top for low, top in zip(after, before, strict=True)):
-        yield f"cap: the clocks' limits fell from {_listed(before)} to {_listed(after)} kHz"
-    used = clocks.used_clusters(session)
+        fall = f"from {_listed_instability(before)} to {_listed_instability(after)} kHz"
+        yield f"cap: the clocks' limits fell {fall}"
+    used = clocks.clusters_to_clock(session)
     for launch in session.launches:
-        if not used or not all(_readable(launch, cluster) for cluster in used):
+        if not used or not all(_readable_clock_instability(launch, cluster) for cluster in used):
             yield f"clocks: launch {launch.index}: unreadable, so that throttling could not be told"
         for cluster in used:
-            yield from _cap(launch, cluster)
+            yield from _clock_cap_instability(launch, cluster)
         if used:
-            yield from _frequency(launch, used[-1])
+            yield from _frequency_instability(launch, used[-1])
 
 
-def _readable(launch: Launch, cluster: Cluster) -> bool:
-    readings = (clocks.lowest_limit_khz(launch, cluster), clocks.mean_khz(launch, cluster))
+def _readable_clock_instability(launch: Launch, cluster: Cluster) -> bool:
+    readings = (clocks.lowest_clock_limit_khz(launch, cluster), clocks.mean_clock_khz(launch, cluster))
     return any(khz is not None for khz in readings)
 
 
-def _cap(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    lowest = clocks.lowest_limit_khz(launch, cluster)
+def _clock_cap_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
+    lowest = clocks.lowest_clock_limit_khz(launch, cluster)
     if lowest is not None and lowest < cluster.max_khz:
-        cores = _listed(cluster.cores)
+        cores = _listed_instability(cluster.cores)
         yield f"cap: launch {launch.index}: cores {cores} were held to {lowest} of {cluster.max_khz} kHz"
 
 
-def _frequency(launch: Launch, cluster: Cluster) -> Iterator[str]:
-    mean = clocks.mean_khz(launch, cluster)
+def _frequency_instability(launch: Launch, cluster: Cluster) -> Iterator[str]:
+    mean = clocks.mean_clock_khz(launch, cluster)
     if mean is not None and mean < MIN_SHARE_OF_CAP * cluster.max_khz:
-        cores, share = _listed(cluster.cores), mean / cluster.max_khz
+        cores, share = _listed_instability(cluster.cores), mean / cluster.max_khz
         yield f"frequency: launch {launch.index}: cores {cores} ran at {share:.0%} of their maximum"
 
 
-def _affinity(session: Session) -> Iterator[str]:
-    requested = clocks.requested_cores(session)
+def _affinity_instability(session: Session) -> Iterator[str]:
+    requested = clocks.cores_to_clock(session)
     for launch in session.launches if requested else ():
-        allowed = set(parse.cores(launch.cores_allowed))
+        allowed = set(parse.parse_cores(launch.cores_allowed))
         if allowed != requested:
             actual = launch.cores_allowed[:40] or "an unknown set"
-            wanted = _listed(sorted(requested))
+            wanted = _listed_instability(sorted(requested))
             yield f"affinity: launch {launch.index} was allowed cores {actual}, not {wanted}"
 
 
-def _spread(session: Session) -> Iterator[str]:
+def _spread_instability(session: Session) -> Iterator[str]:
     for launch in session.launches:
         durations = launch.durations_ns
         middle = statistics.median(durations)
@@ -110,7 +121,7 @@ def _spread(session: Session) -> Iterator[str]:
                 yield f"trend: launch {launch.index}: the last third took {trend:+.1%} against the first"
 
 
-def _canary(session: Session) -> Iterator[str]:
+def _canary_instability(session: Session) -> Iterator[str]:
     medians = [statistics.median(reading) for reading in session.canary_ns if reading]
     if len(medians) < len(session.launches) + 1:
         yield f"canary: {len(medians)} readings for {len(session.launches)} launches"
@@ -118,7 +129,7 @@ def _canary(session: Session) -> Iterator[str]:
         yield f"canary: a fixed computation differed by {drift:.1%} in the course of the run"
 
 
-def _completeness(session: Session) -> Iterator[str]:
+def _completeness_instability(session: Session) -> Iterator[str]:
     config = session.config
     if session.cut_off:
         yield f"incomplete: {session.cut_off}"
@@ -132,5 +143,5 @@ def _completeness(session: Session) -> Iterator[str]:
             yield f"warm-up: launch {launch.index} never settled"
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed_instability(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers)

@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 from android_harness import parse, results
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
-from android_harness.push import DeviceFiles, run_checked
+from android_harness.push import DeviceFiles, run_for_push
 from android_harness.records import Backend, BenchConfig, BenchTask, Completed, Device, Launch, Sample
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class PreparedDevice:
     """A local folder for temporary files."""
 
 
-def repeated(device: Device, action: Callable[[], T]) -> T:
+def repeated_for_launch(device: Device, action: Callable[[], T]) -> T:
     """Run an idempotent action; after a lost connection reconnect and run it again, at most twice.
 
     Raises:
@@ -64,26 +64,26 @@ def repeated(device: Device, action: Callable[[], T]) -> T:
         try:
             return action()
         except Disconnected:
-            _reconnect(device)
+            _reconnect_for_launch(device)
             with contextlib.suppress(Disconnected):  # lost again: the action will raise it
-                kill_runner(device)
+                kill_launched_runner(device)
     return action()
 
 
-def _reconnect(device: Device) -> None:
+def _reconnect_for_launch(device: Device) -> None:
     try:
         device.reconnect()
     except Disconnected as error:
         raise DeviceLost(error.message, error.hint) from error
 
 
-def cores(device: Device) -> int:
+def cores_for_launch(device: Device) -> int:
     """Return the number of cores that programs may use; 0 if unknown.
 
     Raises:
         DeviceError: The device does not answer.
     """
-    return parse.integer(device.run("nproc").stdout.strip()) or 0
+    return parse.parse_integer(device.run("nproc").stdout.strip()) or 0
 
 
 def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
@@ -96,34 +96,40 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
     # A new name, so that no old result is mistaken for this one.
     base = f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
-        result, elapsed_ns = repeated(prepared.device, lambda: _run(prepared, task, base))
-        outputs = repeated(prepared.device, lambda: _fetch_outputs(prepared, task, result, base))
+        result, elapsed_ns = repeated_for_launch(
+            prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
+        )
+        outputs = repeated_for_launch(
+            prepared.device, lambda: _fetch_launch_outputs(prepared, task, result, base)
+        )
     finally:
         with contextlib.suppress(DeviceError):
             prepared.device.run("rm", "-rf", base)
-    results.check_times(result, elapsed_ns)
-    return results.to_launch(result, index, outputs)
+    results.check_result_times(result, elapsed_ns)
+    return results.result_to_launch(result, index, outputs)
 
 
-def _run(prepared: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
+def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
     device = prepared.device
     if device.run("test", "-e", f"{base}/result.json").exit_code == 0:  # it ended while disconnected
-        return results.read_result(_fetch(prepared, f"{base}/result.json"), task), int(
+        return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), int(
             (prepared.config.max_seconds + LOAD_S) * NANOSECONDS
         )
-    run_checked(device, "rm", "-rf", base)
-    run_checked(device, "mkdir", "-p", f"{base}/outputs")
-    _send(prepared, _job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+    run_for_push(device, "rm", "-rf", base)
+    run_for_push(device, "mkdir", "-p", f"{base}/outputs")
+    _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
     program = prepared.files.programs[task.backend]
     start_ns = time.monotonic_ns()
-    completed = _start(device, prepared.config.max_seconds + LOAD_S, program, "run", f"{base}/job.json")
+    completed = _start_launch(
+        device, prepared.config.max_seconds + LOAD_S, program, "run", f"{base}/job.json"
+    )
     elapsed_ns = time.monotonic_ns() - start_ns
     if completed.exit_code:
-        _explain(prepared, task, completed, f"{base}/result.json")
-    return results.read_result(_fetch(prepared, f"{base}/result.json"), task), elapsed_ns
+        _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
+    return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), elapsed_ns
 
 
-def _job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
+def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
     config = prepared.config
     return Job(
         backend=task.backend,
@@ -143,33 +149,35 @@ def _job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:
     )
 
 
-def _start(device: Device, timeout_s: float, program: str, *arguments: str) -> Completed:
+def _start_launch(device: Device, timeout_s: float, program: str, *arguments: str) -> Completed:
     folder = program.rpartition("/")[0]
     try:
         return device.run(
-            "sh", "-c", START, "sh", _pidfile(device), folder, program, *arguments, timeout_s=timeout_s
+            "sh", "-c", START, "sh", _launch_pidfile(device), folder, program, *arguments, timeout_s=timeout_s
         )
     except BaseException as error:  # also for Ctrl-C
-        if not isinstance(error, Disconnected):  # after a lost connection `repeated` kills it
+        if not isinstance(error, Disconnected):  # after a lost connection `repeated_for_launch` kills it
             with contextlib.suppress(DeviceError):
-                kill_runner(device)
+                kill_launched_runner(device)
         raise
 
 
-def kill_runner(device: Device) -> None:
+def kill_launched_runner(device: Device) -> None:
     """Kill the runner that was started last, if it still runs.
 
     Raises:
         DeviceError: The device does not answer.
     """
-    device.run("sh", "-c", KILL, "sh", _pidfile(device), f"{device.root}/programs/")
+    device.run("sh", "-c", KILL, "sh", _launch_pidfile(device), f"{device.root}/programs/")
 
 
-def _pidfile(device: Device) -> str:
+def _launch_pidfile(device: Device) -> str:
     return f"{device.root}/runner.pid"
 
 
-def _explain(prepared: PreparedDevice, task: BenchTask, completed: Completed, result: str) -> NoReturn:
+def _explain_failed_launch(
+    prepared: PreparedDevice, task: BenchTask, completed: Completed, result: str
+) -> NoReturn:
     """Raise the reason why the runner failed, in its own words if it left a result."""
     if completed.exit_code == KILLED:
         raise DeviceError(
@@ -177,39 +185,39 @@ def _explain(prepared: PreparedDevice, task: BenchTask, completed: Completed, re
             "Close apps or restart the device; see `adb logcat -d | grep lowmemorykiller`.",
         )
     with contextlib.suppress(results.NoResult):
-        failure = results.read_failure(_fetch(prepared, result))
-        raise DeviceError(f"{task.name}: {failure.kind}: {results.plain(failure.reason)}")
-    message = results.plain(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
+        failure = results.read_failure_result(_fetch_launch_json(prepared, result))
+        raise DeviceError(f"{task.name}: {failure.kind}: {results.plain_result_text(failure.reason)}")
+    message = results.plain_result_text(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
     raise DeviceError(f"{task.name}: the runner ended with exit code {completed.exit_code}: {message}")
 
 
-def _send(prepared: PreparedDevice, text: str, target: str) -> None:
+def _send_launch_job(prepared: PreparedDevice, text: str, target: str) -> None:
     with tempfile.NamedTemporaryFile("w", dir=prepared.folder, encoding="utf-8") as file:
         file.write(text)
         file.flush()
         prepared.device.push(Path(file.name), target)
 
 
-def _fetch(prepared: PreparedDevice, source: str) -> bytes:
+def _fetch_launch_json(prepared: PreparedDevice, source: str) -> bytes:
     """Fetch a JSON file that the runner wrote.
 
     Raises:
         results.NoResult: There is none, or it is too large.
     """
-    (size,) = _sizes(prepared.device, source)
+    (size,) = _launch_output_sizes(prepared.device, source)
     if size > results.MAX_RESULT_BYTES:
         raise results.NoResult(f"The runner's result has {size} bytes, more than {results.MAX_RESULT_BYTES}.")
-    return _pull(prepared, source)
+    return _pull_launch_file(prepared, source)
 
 
-def _pull(prepared: PreparedDevice, source: str) -> bytes:
-    with _temporary(prepared.folder) as target:
+def _pull_launch_file(prepared: PreparedDevice, source: str) -> bytes:
+    with _temporary_launch_file(prepared.folder) as target:
         prepared.device.pull(source, target)
         return target.read_bytes()
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
+def _temporary_launch_file(folder: Path) -> Iterator[Path]:
     path = folder / secrets.token_hex(8)
     try:
         yield path
@@ -217,31 +225,31 @@ def _temporary(folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _sizes(device: Device, *paths: str) -> list[int]:
+def _launch_output_sizes(device: Device, *paths: str) -> list[int]:
     completed = device.run("stat", "-c", "%s", *paths)
-    sizes = [parse.integer(line) for line in completed.stdout.splitlines()]
+    sizes = [parse.parse_integer(line) for line in completed.stdout.splitlines()]
     known = [size for size in sizes if size is not None]
     if completed.exit_code or len(known) != len(paths):
         raise results.NoResult("The runner left no result.")
     return known
 
 
-def _fetch_outputs(
+def _fetch_launch_outputs(
     prepared: PreparedDevice, task: BenchTask, result: Result, base: str
 ) -> tuple[Sample, ...]:
-    results.check_outputs(result, task, f"{base}/outputs")
+    results.check_result_outputs(result, task, f"{base}/outputs")
     tensors = [tensor for sample in result.outputs for tensor in sample]
-    sizes = dict(zip(tensors, _sizes(prepared.device, *(t.file for t in tensors)), strict=True))
+    sizes = dict(zip(tensors, _launch_output_sizes(prepared.device, *(t.file for t in tensors)), strict=True))
     for tensor, size in sizes.items():
-        if size != results.expected_bytes(tensor):
+        if size != results.expected_result_bytes(tensor):
             raise DeviceError(f"{task.name}: {tensor.file} has {size} bytes, which does not fit its shape.")
     return tuple(
-        tuple(results.to_array(tensor, _pull(prepared, tensor.file)) for tensor in sample)
+        tuple(results.result_to_array(tensor, _pull_launch_file(prepared, tensor.file)) for tensor in sample)
         for sample in result.outputs
     )
 
 
-def run_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
+def launch_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     """Run the canary, a fixed computation in a process of its own, and return its durations.
 
     Raises:
@@ -250,13 +258,13 @@ def run_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
     device = prepared.device
     path = f"{device.root}/jobs/canary-{secrets.token_hex(8)}.json"
     affinity = (prepared.config.affinity,) if prepared.config.affinity else ()
-    run_checked(device, "mkdir", "-p", f"{device.root}/jobs")
-    completed = _start(
+    run_for_push(device, "mkdir", "-p", f"{device.root}/jobs")
+    completed = _start_launch(
         device, CANARY_S, prepared.files.programs[backend], "canary", str(CANARY_CALLS), path, *affinity
     )
     if completed.exit_code:
-        message = results.plain(completed.stderr.strip()) or "no error output"
+        message = results.plain_result_text(completed.stderr.strip()) or "no error output"
         raise DeviceError(f"{device.serial}: the runner's canary failed ({completed.exit_code}): {message}")
-    durations = results.read_canary(_fetch(prepared, path), CANARY_CALLS)
+    durations = results.read_canary_result(_fetch_launch_json(prepared, path), CANARY_CALLS)
     device.run("rm", "-f", path)
     return durations

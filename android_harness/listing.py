@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from android_harness import adb, identity
-from android_harness.adb_states import advice
+from android_harness.adb_states import adb_state_advice
 from android_harness.errors import HarnessError
-from android_harness.readiness import gates
+from android_harness.readiness import readiness_gates
 from android_harness.records import DeviceEntry, DeviceReport, Gate
 
 NEED_BYTES = 256 << 20
@@ -15,7 +15,7 @@ NEED_BYTES = 256 << 20
 MAX_THREADS = 32
 
 
-def reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
+def list_device_reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
     """Examine all devices at once, so that one that hangs delays only itself.
 
     Args:
@@ -28,24 +28,24 @@ def reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
         SetupError: adbutils or adb is missing, or its server cannot be started.
         DeviceError: The adb server does not answer.
     """
-    entries = adb.list_devices()
+    entries = adb.list_adb_devices()
     with ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="device") as pool:
-        return tuple(pool.map(lambda entry: report(entry, soc), entries))
+        return tuple(pool.map(lambda entry: list_device_report(entry, soc), entries))
 
 
-def report(entry: DeviceEntry, soc: str | None = None) -> DeviceReport:
+def list_device_report(entry: DeviceEntry, soc: str | None = None) -> DeviceReport:
     """Return the report of one device. A problem becomes an unmet gate, never an exception."""
     if entry.state != "device":
-        return _unusable(entry, entry.state, advice(entry.state))
+        return _list_unusable_device(entry, entry.state, adb_state_advice(entry.state))
     device = adb.AdbDevice(entry.serial)
     try:
-        who = identity.identify(device)
-        state = identity.read_state(device, who)
+        who = identity.identify_device(device)
+        state = identity.read_identified_state(device, who)
     except HarnessError as error:
-        return _unusable(entry, error.message, error.hint)
-    return DeviceReport(entry, who, state, gates(who, state, soc=soc, need_bytes=NEED_BYTES))
+        return _list_unusable_device(entry, error.message, error.hint)
+    return DeviceReport(entry, who, state, readiness_gates(who, state, soc=soc, need_bytes=NEED_BYTES))
 
 
-def _unusable(entry: DeviceEntry, problem: str, fix: str) -> DeviceReport:
+def _list_unusable_device(entry: DeviceEntry, problem: str, fix: str) -> DeviceReport:
     gate = Gate("connection", False, seen=problem, expected="a device that answers", fix=fix, passing=False)
     return DeviceReport(entry, None, None, (gate,))

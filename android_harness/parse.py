@@ -16,12 +16,12 @@ PLUGS = (("AC", "ac"), ("USB", "usb"), ("Wireless", "wireless"), ("Dock", "ac"))
 CPU = "/sys/devices/system/cpu"
 
 
-def text(raw: bytes) -> str:
+def parse_text(raw: bytes) -> str:
     """Decode a device's output; the CRLF of old shells becomes LF."""
     return raw.decode(errors="replace").replace("\r\n", "\n")
 
 
-def devices(listing: str) -> tuple[DeviceEntry, ...]:
+def parse_devices(listing: str) -> tuple[DeviceEntry, ...]:
     """Parse the output of `host:devices` or `adb devices`: tabs separate fields, serials may hold spaces."""
     rows = (line.rpartition("\t") for line in listing.splitlines())
     return tuple(
@@ -29,7 +29,7 @@ def devices(listing: str) -> tuple[DeviceEntry, ...]:
     )
 
 
-def sections(output: str) -> dict[str, str]:
+def parse_sections(output: str) -> dict[str, str]:
     """Split a script's output at lines "@@name"; the first section of each name counts."""
     bodies: dict[str, str] = {}
     for part in re.split(r"^@@", output.replace("\r\n", "\n"), flags=re.MULTILINE)[1:]:
@@ -38,7 +38,7 @@ def sections(output: str) -> dict[str, str]:
     return bodies
 
 
-def files(output: str) -> dict[str, str]:
+def parse_files(output: str) -> dict[str, str]:
     """Parse the output of `grep -H . FILE…`: path -> text without empty lines."""
     texts: dict[str, list[str]] = {}
     for line in output.splitlines():
@@ -48,13 +48,13 @@ def files(output: str) -> dict[str, str]:
     return {path: "\n".join(lines) for path, lines in texts.items()}
 
 
-def getprop(output: str) -> dict[str, str]:
-    """Parse the output of `getprop`; properties with several lines are left out."""
+def parse_getprop(output: str) -> dict[str, str]:
+    """Parse the output of `parse_getprop`; properties with several lines are left out."""
     rows = (re.match(r"\[([^\]]+)\]: \[(.*)\]\s*$", line) for line in output.splitlines())
     return {row[1]: row[2].strip() for row in rows if row}
 
 
-def cpu_parts(cpuinfo: str) -> tuple[tuple[str, str], ...]:
+def parse_cpu_parts(cpuinfo: str) -> tuple[tuple[str, str], ...]:
     """Return (implementer, part) of each core in /proc/cpuinfo, in lower case: ("0x51", "0x805")."""
     implementers = re.findall(r"^CPU implementer[ \t]*:[ \t]*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
     parts = re.findall(r"^CPU part[ \t]*:[ \t]*(0x[0-9a-fA-F]+)", cpuinfo, re.MULTILINE)
@@ -63,19 +63,19 @@ def cpu_parts(cpuinfo: str) -> tuple[tuple[str, str], ...]:
     return tuple((i.lower(), p.lower()) for i, p in zip(implementers, parts, strict=True))
 
 
-def hardware(cpuinfo: str) -> str:
+def parse_hardware(cpuinfo: str) -> str:
     """Return the "Hardware" line of /proc/cpuinfo ("Qualcomm Technologies, Inc SM8250"), or an empty text."""
     match = re.search(r"^Hardware[ \t]*:[ \t]*(\S.*)$", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else ""
 
 
-def integer(content: str | None) -> int | None:
+def parse_integer(content: str | None) -> int | None:
     """Return the number that is a text's only content, as in a sysfs file."""
     stripped = (content or "").strip()
     return int(stripped) if re.fullmatch(r"-?[0-9]{1,18}", stripped) else None
 
 
-def cores(content: str) -> tuple[int, ...]:
+def parse_cores(content: str) -> tuple[int, ...]:
     """Parse related_cpus: "4 5 6", "4-6" or "4,5-6"; return nothing for any other text."""
     numbers: set[int] = set()
     for word in re.split(r"[\s,]+", content.strip()):
@@ -86,24 +86,24 @@ def cores(content: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def clusters(contents: Mapping[str, str]) -> tuple[Cluster, ...]:
+def parse_clusters(contents: Mapping[str, str]) -> tuple[Cluster, ...]:
     """Return the clusters, slowest first, from sysfs texts by path: by policy, or else by core."""
-    policies = _clusters(contents, rf"({CPU}/cpufreq/policy\d+)/related_cpus")
-    return policies or _clusters(contents, rf"({CPU}/cpu\d+/cpufreq)/related_cpus")
+    policies = _parse_clusters(contents, rf"({CPU}/cpufreq/policy\d+)/related_cpus")
+    return policies or _parse_clusters(contents, rf"({CPU}/cpu\d+/cpufreq)/related_cpus")
 
 
-def _clusters(contents: Mapping[str, str], pattern: str) -> tuple[Cluster, ...]:
+def _parse_clusters(contents: Mapping[str, str], pattern: str) -> tuple[Cluster, ...]:
     clusters_by_cores: dict[tuple[int, ...], Cluster] = {}
     for path, content in contents.items():
         folder = re.fullmatch(pattern, path)
-        top = integer(contents.get(f"{folder[1]}/cpuinfo_max_freq")) if folder else None
-        members = cores(content)
+        top = parse_integer(contents.get(f"{folder[1]}/cpuinfo_max_freq")) if folder else None
+        members = parse_cores(content)
         if folder and members and top is not None and top > 0:
             clusters_by_cores.setdefault(members, Cluster(members, top, folder[1]))
     return tuple(sorted(clusters_by_cores.values(), key=lambda cluster: (cluster.max_khz, cluster.cores)))
 
 
-def thermal_zones(contents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def parse_thermal_zones(contents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return (name, path of the temperature) of every thermal zone; numbers change, names do not."""
     zones = (
         (content.strip(), path.removesuffix("type") + "temp")
@@ -113,35 +113,37 @@ def thermal_zones(contents: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, path) for name, path in zones if name and not TRAP_ZONE.search(name)))
 
 
-def zone_celsius(contents: Mapping[str, str]) -> dict[str, float]:
+def parse_zone_celsius(contents: Mapping[str, str]) -> dict[str, float]:
     """Return zone name -> temperature, from millidegrees in sysfs; placeholders are left out."""
-    read = ((name, integer(contents.get(path))) for name, path in thermal_zones(contents))
-    return {name: raw / 1000 for name, raw in read if raw is not None and plausible(raw / 1000)}
+    read = ((name, parse_integer(contents.get(path))) for name, path in parse_thermal_zones(contents))
+    return {
+        name: raw / 1000 for name, raw in read if raw is not None and is_parsed_celsius_plausible(raw / 1000)
+    }
 
 
-def plausible(celsius: float) -> bool:
+def is_parsed_celsius_plausible(celsius: float) -> bool:
     low, high = PLAUSIBLE_CELSIUS
     return low <= celsius <= high
 
 
-def hottest_cpu(celsius: Mapping[str, float]) -> float | None:
+def parse_hottest_cpu(celsius: Mapping[str, float]) -> float | None:
     """Return the highest temperature of the CPU zones."""
     return max((value for name, value in celsius.items() if CPU_ZONE.match(name)), default=None)
 
 
-def thermal_status(dump: str) -> int | None:
+def parse_thermal_status(dump: str) -> int | None:
     """Return the status in `dumpsys thermalservice`, 0 (none) to 6 (shutdown), not "IsStatusOverride"."""
     match = re.search(r"^Thermal Status:[ \t]*(\d{1,3})[ \t\r]*$", dump, re.MULTILINE)
     return int(match[1]) if match else None
 
 
-def status_overridden(dump: str) -> bool | None:
+def parse_status_overridden(dump: str) -> bool | None:
     """Return whether `cmd thermalservice override-status` has been used."""
     match = re.search(r"^IsStatusOverride:[ \t]*(true|false)\b", dump, re.MULTILINE)
     return match[1] == "true" if match else None
 
 
-def hal_celsius(dump: str) -> dict[str, float]:
+def parse_hal_celsius(dump: str) -> dict[str, float]:
     """Return the HAL's current temperatures from `dumpsys thermalservice`; its cached ones may be old."""
     start = re.search(r"^Current temperatures from HAL:[ \t\r]*$", dump, re.MULTILINE)
     temperatures: dict[str, float] = {}
@@ -151,31 +153,31 @@ def hal_celsius(dump: str) -> dict[str, float]:
         )
         if not row:
             break
-        if plausible(float(row[1])) and not TRAP_ZONE.search(row[2]):
+        if is_parsed_celsius_plausible(float(row[1])) and not TRAP_ZONE.search(row[2]):
             temperatures[row[2]] = float(row[1])
     return temperatures
 
 
-def battery_percent(dump: str) -> int | None:
+def parse_battery_percent(dump: str) -> int | None:
     """Return the battery's level from `dumpsys battery`, relative to its scale."""
-    level, scale = _field(dump, "level"), _field(dump, "scale")
+    level, scale = _parse_field(dump, "level"), _parse_field(dump, "scale")
     if level is None or not 0 <= level <= (scale or 100):
         return None
     return round(100 * level / (scale or 100))
 
 
-def battery_celsius(dump: str) -> float | None:
+def parse_battery_celsius(dump: str) -> float | None:
     """Return the battery's temperature from `dumpsys battery`, which prints tenths of a degree."""
-    tenths = _field(dump, "temperature")
-    return tenths / 10 if tenths is not None and plausible(tenths / 10) else None
+    tenths = _parse_field(dump, "temperature")
+    return tenths / 10 if tenths is not None and is_parsed_celsius_plausible(tenths / 10) else None
 
 
-def _field(dump: str, name: str) -> int | None:
+def _parse_field(dump: str, name: str) -> int | None:
     match = re.search(rf"^[ \t]*{name}:[ \t]*(-?\d{{1,9}})[ \t\r]*$", dump, re.MULTILINE)
     return int(match[1]) if match else None
 
 
-def plugged(dump: str) -> str:
+def parse_plugged(dump: str) -> str:
     """Return the charger from `dumpsys battery`: "ac", "usb", "wireless", "none" or "unknown"."""
     matches = {
         name: re.search(rf"^[ \t]*{name} powered:[ \t]*(true|false)\b", dump, re.MULTILINE)
@@ -186,31 +188,31 @@ def plugged(dump: str) -> str:
     return next((kind for name, kind in PLUGS if (row := matches[name]) and row[1] == "true"), "none")
 
 
-def available_memory_bytes(meminfo: str) -> int | None:
+def parse_available_memory(meminfo: str) -> int | None:
     """Return MemAvailable of /proc/meminfo."""
     match = re.search(r"^MemAvailable:[ \t]*(\d{1,15}) kB", meminfo, re.MULTILINE)
     return int(match[1]) * 1024 if match else None
 
 
-def free_bytes(df: str) -> int | None:
+def parse_free_bytes(df: str) -> int | None:
     """Return the free space from `df -k FOLDER`; a long device name may push the figures to the next line."""
     match = re.search(r"\s(\d{1,15})\s+(\d{1,15})\s+(-?\d{1,15})\s+\d{1,3}%", df)
     return max(0, int(match[3])) * 1024 if match else None
 
 
-def load1(loadavg: str) -> float | None:
+def parse_load1(loadavg: str) -> float | None:
     """Return the first figure of /proc/loadavg."""
     match = re.match(r"\s*(\d{1,6}\.\d{1,6})\s", loadavg)
     return float(match[1]) if match else None
 
 
-def setting(output: str) -> str | None:
+def parse_setting(output: str) -> str | None:
     """Return the output of `settings get`; None if the setting is not set ("null")."""
     value = output.strip()
     return None if value == "null" else value
 
 
-def time_in_state(content: str) -> dict[int, int]:
+def parse_time_in_state(content: str) -> dict[int, int]:
     """Parse stats/time_in_state: kHz -> ticks of 10 ms."""
     rows = re.findall(r"^[ \t]*(\d{1,9})[ \t]+(\d{1,18})[ \t\r]*$", content, re.MULTILINE)
     return {int(khz): int(ticks) for khz, ticks in rows}

@@ -29,7 +29,7 @@ ARM_IMPLEMENTERS = frozenset({"0x41", "0x51"})
 
 
 @dataclass(frozen=True)
-class Check:
+class ProvenanceCheck:
     """The comparison of a session's outputs with those of the float64 model."""
 
     max_error: float | None
@@ -37,37 +37,39 @@ class Check:
     """Why the outputs are not the model's; empty if they are."""
 
 
-def latency(session: Session, figures: Figures, check: Check, budget_ms: float) -> Latency:
+def latency_with_provenance(
+    session: Session, figures: Figures, check: ProvenanceCheck, budget_ms: float
+) -> Latency:
     """Make the latency that a session proves: measured, simulated or of the host.
 
     Args:
         session: The raw evidence.
-        figures: `stats.figures(session)`.
+        figures: `stats.stats_figures(session)`.
         check: The comparison of the session's outputs.
         budget_ms: The budget of a measured latency.
     """
     common: dict[str, Any] = {
         "artifact": session.task.name,
-        "device": _device(session),
-        "figures": replace(figures, flags=(*figures.flags, *_uncertain(session, check))),
+        "device": _device_of_provenance(session),
+        "figures": replace(figures, flags=(*figures.flags, *_uncertain_provenance(session, check))),
         "max_error": check.max_error,
         "problem": check.problem,
         "started_at": session.started_at,
     }
     if session.identity.serial == HOST:
         return HostLatency(**common)
-    missing = tuple(_missing_proof(session))
+    missing = tuple(_missing_provenance(session))
     if missing:
         return SimulatedLatency(**common, why=missing)
     return MeasuredLatency(**common, budget_ms=budget_ms)
 
 
-def _uncertain(session: Session, check: Check) -> Iterator[str]:
+def _uncertain_provenance(session: Session, check: ProvenanceCheck) -> Iterator[str]:
     if not check.problem and (check.max_error is None or not math.isfinite(check.max_error)):
         yield "outputs: they were not compared with the model's"
 
 
-def _missing_proof(session: Session) -> Iterator[str]:
+def _missing_provenance(session: Session) -> Iterator[str]:
     identity = session.identity
     yield from identity.doubts
     if identity.machine != "aarch64":
@@ -77,10 +79,10 @@ def _missing_proof(session: Session) -> Iterator[str]:
     if not session.launches:
         yield "No launch has finished."
     for launch in session.launches:
-        yield from _missing_proof_of(launch, identity)
+        yield from _missing_provenance_of(launch, identity)
 
 
-def _missing_proof_of(launch: Launch, identity: Identity) -> Iterator[str]:
+def _missing_provenance_of(launch: Launch, identity: Identity) -> Iterator[str]:
     subject = f"Launch {launch.index}:"
     system = (launch.runner.get("os"), launch.runner.get("arch"))
     if system != ("android", "aarch64"):
@@ -93,7 +95,7 @@ def _missing_proof_of(launch: Launch, identity: Identity) -> Iterator[str]:
         yield f"{subject} the runner sees other cores than the device's /proc/cpuinfo lists."
 
 
-def _device(session: Session) -> dict[str, Any]:
+def _device_of_provenance(session: Session) -> dict[str, Any]:
     identity = session.identity
     first = session.launches[0] if session.launches else None
     return {
@@ -109,7 +111,7 @@ def _device(session: Session) -> dict[str, Any]:
         "runner": dict(first.runner) if first else {},
         "power": session.before.plugged,
         "context": "shell",  # an app may be scheduled differently, especially with several threads
-        "clock_state": clocks.state(session),
+        "clock_state": clocks.clock_state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
         "threads": session.config.threads,
@@ -117,7 +119,7 @@ def _device(session: Session) -> dict[str, Any]:
     }
 
 
-def verdict(latency: Latency) -> Verdict:
+def verdict_by_provenance(latency: Latency) -> Verdict:
     """Judge a latency against its budget; only a measured latency has a verdict.
 
     Wrong outputs fail at any speed, and so does an interval that lies wholly above the budget. An unstable or
@@ -127,33 +129,33 @@ def verdict(latency: Latency) -> Verdict:
         return "not_measured"
     if latency.problem:
         return "fail"
-    verdict_of_interval = stats.verdict(latency.figures.p90_ci_ms, latency.budget_ms)
+    verdict_of_interval = stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
     if latency.figures.flags and verdict_of_interval == "pass":
         return "inconclusive"
     return verdict_of_interval
 
 
-def to_manifest(latency: Latency) -> dict[str, Any]:
+def provenance_to_manifest(latency: Latency) -> dict[str, Any]:
     """Return a latency as the manifest's `device_latency`, with finite numbers or null."""
     figures = dict(vars(latency.figures))
     interval = [figures.pop("p90_low_ms"), figures.pop("p90_high_ms")]
     return figures | {
         "evidence": latency.evidence,
-        "device": _described(latency),
-        "p90_ci_ms": [_finite(limit) for limit in interval],
+        "device": _described_provenance(latency),
+        "p90_ci_ms": [_finite_provenance(limit) for limit in interval],
         "flags": list(latency.figures.flags),
-        "max_error": _finite(latency.max_error),
-        "verdict": verdict(latency),
+        "max_error": _finite_provenance(latency.max_error),
+        "verdict": verdict_by_provenance(latency),
         "problem": latency.problem,
         "started_at": latency.started_at,
     }
 
 
-def _described(latency: Latency) -> dict[str, Any]:
+def _described_provenance(latency: Latency) -> dict[str, Any]:
     """Return the device, with the missing proof of a simulated latency."""
     missing = latency.why if isinstance(latency, SimulatedLatency) else ()
     return {**latency.device, **({"why": list(missing)} if missing else {})}
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_provenance(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

@@ -37,13 +37,13 @@ class DeviceFiles:
 
 
 @dataclass(frozen=True)
-class _Copy:
+class _PushedCopy:
     source: Path
     target: str
     sha256: str
 
 
-def runners_for(
+def runners_to_push(
     tasks: Sequence[BenchTask], programs: Callable[[Backend], Program]
 ) -> Mapping[Backend, Program]:
     """Return the runner for each backend that the tasks use."""
@@ -58,44 +58,46 @@ def push_files(
     Args:
         device: The device to copy to.
         tasks: The tasks whose models and inputs are needed.
-        programs: The runners, from `runners_for`.
+        programs: The runners, from `runners_to_push`.
         folder: An empty local folder for the inputs.
 
     Raises:
         DeviceError: A file on the device differs from the local file, the disk is full, or the device was
             disconnected.
     """
-    copies: dict[str, _Copy] = {}
+    copies: dict[str, _PushedCopy] = {}
 
     def add(source: Path, target: str, sha256: str) -> str:
-        copies[target] = _Copy(source, target, sha256)
+        copies[target] = _PushedCopy(source, target, sha256)
         return target
 
     store = f"{device.root}/store"
     files = DeviceFiles(
-        programs={backend: _add_program(device, program, add) for backend, program in programs.items()},
-        models={t.sha256: add(t.path, f"{store}/{t.sha256}{_suffix(t.path)}", t.sha256) for t in tasks},
+        programs={backend: _push_program(device, program, add) for backend, program in programs.items()},
+        models={
+            t.sha256: add(t.path, f"{store}/{t.sha256}{_pushed_suffix(t.path)}", t.sha256) for t in tasks
+        },
         samples={
             task.name: tuple(
-                tuple(_add_input(array, store, folder, add) for array in sample) for sample in task.samples
+                tuple(_push_input(array, store, folder, add) for array in sample) for sample in task.samples
             )
             for task in tasks
         },
     )
-    _copy(device, list(copies.values()), list(files.programs.values()))
+    _pushed_copy(device, list(copies.values()), list(files.programs.values()))
     return files
 
 
-def _add_program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:
+def _push_program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:
     """Add a runner and its libraries, in a folder named by their contents: libraries keep their names."""
-    digests = {path: digest(path) for path in (program.binary, *program.libraries)}
+    digests = {path: digest_to_push(path) for path in (program.binary, *program.libraries)}
     folder = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
     for path, sha256 in digests.items():
         add(path, f"{device.root}/programs/{folder}/{path.name}", sha256)
     return f"{device.root}/programs/{folder}/{program.binary.name}"
 
 
-def _add_input(array: Array, store: str, folder: Path, add: Callable[[Path, str, str], str]) -> Tensor:
+def _push_input(array: Array, store: str, folder: Path, add: Callable[[Path, str, str], str]) -> Tensor:
     import numpy as np
 
     if array.dtype.name not in get_args(Dtype):
@@ -108,27 +110,27 @@ def _add_input(array: Array, store: str, folder: Path, add: Callable[[Path, str,
     return Tensor.model_validate({"file": file, "dtype": array.dtype.name, "shape": array.shape})
 
 
-def _suffix(path: Path) -> str:
+def _pushed_suffix(path: Path) -> str:
     """Return the suffix of a model, because runtimes recognise formats by it; drop an unusual one."""
     return path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", path.suffix) else ""
 
 
-def _copy(device: Device, copies: Sequence[_Copy], programs: Sequence[str]) -> None:
+def _pushed_copy(device: Device, copies: Sequence[_PushedCopy], programs: Sequence[str]) -> None:
     folders = sorted({copy.target.rpartition("/")[0] for copy in copies})
-    run_checked(device, "mkdir", "-p", *folders)
-    missing = _differing(device, copies)
+    run_for_push(device, "mkdir", "-p", *folders)
+    missing = _copies_to_push(device, copies)
     for copy in missing:
         device.push(copy.source, copy.target)
-    wrong = _differing(device, missing)
+    wrong = _copies_to_push(device, missing)
     if wrong:
         raise DeviceError(
             f"{device.serial}: {wrong[0].target} differs from the file that was copied (by its SHA-256).",
             "Check the device's free space and its storage.",
         )
-    run_checked(device, "chmod", "755", *programs)
+    run_for_push(device, "chmod", "755", *programs)
 
 
-def _differing(device: Device, copies: Sequence[_Copy]) -> list[_Copy]:
+def _copies_to_push(device: Device, copies: Sequence[_PushedCopy]) -> list[_PushedCopy]:
     """Return the copies whose contents the device does not have, by one call of its `sha256sum`."""
     if not copies:
         return []
@@ -140,7 +142,7 @@ def _differing(device: Device, copies: Sequence[_Copy]) -> list[_Copy]:
     return [copy for copy in copies if digests.get(copy.target) != copy.sha256]
 
 
-def run_checked(device: Device, *argv: str) -> str:
+def run_for_push(device: Device, *argv: str) -> str:
     """Run a short command on the device and return its output.
 
     Raises:
@@ -153,7 +155,7 @@ def run_checked(device: Device, *argv: str) -> str:
     return completed.stdout
 
 
-def digest(path: Path) -> str:
+def digest_to_push(path: Path) -> str:
     """Return the SHA-256 of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,7 @@ CHIP_MEANT = {"SM8250": "snapdragon865"}
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 
-def gates(
+def readiness_gates(
     identity: Identity,
     state: State,
     *,
@@ -44,20 +44,20 @@ def gates(
         baseline_celsius: The temperature of this device's hottest CPU zone when idle, if known.
     """
     return (
-        *((_soc_gate(identity, soc),) if soc else ()),
-        _battery_gate(state.battery_percent),
-        _battery_heat_gate(state.battery_celsius),
-        _status_gate(state.thermal_status),
-        _override_gate(state.thermal_overridden),
-        _cpu_heat_gate(parse.hottest_cpu(state.celsius), baseline_celsius),
-        _load_gate(state.load1, identity),
-        _saver_gate(state.power_saver),
-        _space_gate(state.free_bytes, need_bytes),
-        _memory_gate(state.available_memory_bytes),
+        *((_soc_readiness(identity, soc),) if soc else ()),
+        _battery_readiness(state.battery_percent),
+        _battery_heat_readiness(state.battery_celsius),
+        _thermal_status_readiness(state.thermal_status),
+        _override_readiness(state.thermal_overridden),
+        _cpu_heat_readiness(parse.parse_hottest_cpu(state.celsius), baseline_celsius),
+        _load_readiness(state.load1, identity),
+        _saver_readiness(state.power_saver),
+        _space_readiness(state.free_bytes, need_bytes),
+        _memory_readiness(state.available_memory_bytes),
     )
 
 
-def _soc_gate(identity: Identity, soc: str) -> Gate:
+def _soc_readiness(identity: Identity, soc: str) -> Gate:
     required = CHIP_MEANT.get(soc, "")
     seen = f"{identity.soc or UNREADABLE}{f' ({identity.chip})' if identity.chip else ''}"
     return Gate(
@@ -70,7 +70,7 @@ def _soc_gate(identity: Identity, soc: str) -> Gate:
     )
 
 
-def _battery_gate(percent: int | None) -> Gate:
+def _battery_readiness(percent: int | None) -> Gate:
     return Gate(
         name="battery",
         ok=percent is None or percent >= MIN_BATTERY_PERCENT,
@@ -81,18 +81,18 @@ def _battery_gate(percent: int | None) -> Gate:
     )
 
 
-def _battery_heat_gate(celsius: float | None) -> Gate:
-    return _heat(
+def _battery_heat_readiness(celsius: float | None) -> Gate:
+    return _heat_readiness(
         "battery temperature", celsius, MAX_BATTERY_CELSIUS, "Let the phone cool down, out of its case."
     )
 
 
-def _cpu_heat_gate(celsius: float | None, baseline: float | None) -> Gate:
+def _cpu_heat_readiness(celsius: float | None, baseline: float | None) -> Gate:
     limit = MAX_CPU_CELSIUS if baseline is None else baseline + MAX_ABOVE_BASELINE
-    return _heat("cpu temperature", celsius, limit, "Let the phone cool down, with its screen off.")
+    return _heat_readiness("cpu temperature", celsius, limit, "Let the phone cool down, with its screen off.")
 
 
-def _heat(name: str, celsius: float | None, limit: float, fix: str) -> Gate:
+def _heat_readiness(name: str, celsius: float | None, limit: float, fix: str) -> Gate:
     return Gate(
         name=name,
         ok=celsius is None or celsius <= limit,
@@ -102,7 +102,7 @@ def _heat(name: str, celsius: float | None, limit: float, fix: str) -> Gate:
     )
 
 
-def _status_gate(status: int | None) -> Gate:
+def _thermal_status_readiness(status: int | None) -> Gate:
     known = dict(enumerate(STATUSES))
     return Gate(
         name="thermal status",
@@ -113,7 +113,7 @@ def _status_gate(status: int | None) -> Gate:
     )
 
 
-def _override_gate(overridden: bool | None) -> Gate:
+def _override_readiness(overridden: bool | None) -> Gate:
     return Gate(
         name="thermal override",
         ok=not overridden,
@@ -124,7 +124,7 @@ def _override_gate(overridden: bool | None) -> Gate:
     )
 
 
-def _load_gate(load: float | None, identity: Identity) -> Gate:
+def _load_readiness(load: float | None, identity: Identity) -> Gate:
     limit = max(len(identity.parts), sum(len(c.cores) for c in identity.clusters), MIN_CORES)
     return Gate(
         name="load",
@@ -135,7 +135,7 @@ def _load_gate(load: float | None, identity: Identity) -> Gate:
     )
 
 
-def _saver_gate(saver: bool | None) -> Gate:
+def _saver_readiness(saver: bool | None) -> Gate:
     return Gate(
         name="power saver",
         ok=not saver,
@@ -146,39 +146,39 @@ def _saver_gate(saver: bool | None) -> Gate:
     )
 
 
-def _space_gate(free: int | None, need: int) -> Gate:
-    return _at_least("free space", free, need, "Free some space on the phone.")
+def _space_readiness(free: int | None, need: int) -> Gate:
+    return _at_least_readiness("free space", free, need, "Free some space on the phone.")
 
 
-def _memory_gate(available: int | None) -> Gate:
-    return _at_least("free memory", available, MIN_MEMORY_BYTES, "Close apps or restart the phone.")
+def _memory_readiness(available: int | None) -> Gate:
+    return _at_least_readiness("free memory", available, MIN_MEMORY_BYTES, "Close apps or restart the phone.")
 
 
-def _at_least(name: str, value: int | None, least: int, fix: str) -> Gate:
+def _at_least_readiness(name: str, value: int | None, least: int, fix: str) -> Gate:
     return Gate(
         name=name,
         ok=value is None or value >= least,
-        seen=UNREADABLE if value is None else _megabytes(value),
-        expected=f"at least {_megabytes(least)}",
+        seen=UNREADABLE if value is None else _readiness_megabytes(value),
+        expected=f"at least {_readiness_megabytes(least)}",
         fix=fix,
         passing=False,
     )
 
 
-def _megabytes(count: int) -> str:
+def _readiness_megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def unmet(checked: tuple[Gate, ...]) -> tuple[Gate, ...]:
+def unmet_readiness(checked: tuple[Gate, ...]) -> tuple[Gate, ...]:
     return tuple(gate for gate in checked if not gate.ok)
 
 
-def describe(checked: tuple[Gate, ...]) -> str:
+def describe_readiness(checked: tuple[Gate, ...]) -> str:
     """Describe each unmet gate: its value, the expected value, and the fix."""
-    return " ".join(f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in unmet(checked))
+    return " ".join(f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in unmet_readiness(checked))
 
 
-def wait_until_ready(
+def wait_for_readiness(
     read: Callable[[], State],
     evaluate: Callable[[State], tuple[Gate, ...]],
     wait_s: float,
@@ -202,10 +202,10 @@ def wait_until_ready(
         DeviceError: `read` raised it.
     """
     left = wait_s
-    while failed := unmet(checked := evaluate(read())):
+    while failed := unmet_readiness(checked := evaluate(read())):
         if left <= 0 or not all(gate.passing for gate in failed):
             waited = f" after {wait_s:g} s" if left <= 0 < wait_s else ""
-            raise NotReadyError(f"The device is not ready{waited}. {describe(checked)}")
+            raise NotReadyError(f"The device is not ready{waited}. {describe_readiness(checked)}")
         observer(failed, left)
         pause = min(POLL_S, left)
         sleep(pause)

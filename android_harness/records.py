@@ -335,6 +335,6 @@ class HostLatency(_Latency):
 Latency: TypeAlias = MeasuredLatency | SimulatedLatency | HostLatency
 
 
-def base_part(record: object, base: type[T]) -> T:
+def base_part_of_record(record: object, base: type[T]) -> T:
     """Return the fields of a record that its base class declares, as an instance of that class."""
     return base(**{entry.name: getattr(record, entry.name) for entry in fields(cast("type[Any]", base))})

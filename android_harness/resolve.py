@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from android_harness import adb, physical
-from android_harness.adb_states import advice
+from android_harness.adb_states import adb_state_advice
 from android_harness.errors import HarnessError, NoDeviceError
 from android_harness.host import HostDevice
 from android_harness.records import HOST, Device
@@ -37,11 +37,11 @@ def resolve_devices(names: Sequence[str]) -> Resolved:
             if name == HOST:
                 devices[HOST] = HostDevice()
             elif name == ALL:
-                listed = _all_listed()
+                listed = _resolve_all_listed()
                 errors |= listed.errors
                 devices = {**listed.devices, **devices}
             elif name not in devices:
-                device = adb.connect(name)
+                device = adb.connect_adb(name)
                 devices.setdefault(device.serial, device)
                 names_of_devices.add(name)
         except HarnessError as error:
@@ -51,15 +51,17 @@ def resolve_devices(names: Sequence[str]) -> Resolved:
     )
 
 
-def _all_listed() -> Resolved:
-    entries = adb.list_devices()
+def _resolve_all_listed() -> Resolved:
+    entries = adb.list_adb_devices()
     if not entries:
         raise NoDeviceError("adb lists no phone.", "See `export-mobile devices`.")
     usable = [adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     return Resolved(
         {device.serial: device for device in physical.distinct(usable)},
         {
-            entry.serial: NoDeviceError(f"adb reports the state {entry.state!r}.", advice(entry.state))
+            entry.serial: NoDeviceError(
+                f"adb reports the state {entry.state!r}.", adb_state_advice(entry.state)
+            )
             for entry in entries
             if entry.state != "device"
         },

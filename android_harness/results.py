@@ -24,27 +24,29 @@ class NoResult(DeviceError):  # noqa: N818 - the name says what is missing
     """The runner left no readable result."""
 
 
-def plain(text: str) -> str:
+def plain_result_text(text: str) -> str:
     """Return a device's text for a message: printable, on one line and short."""
     return "".join(c if c.isprintable() else " " for c in text)[:500].strip()
 
 
-def _parsed(raw: bytes, kind: type[M]) -> M:
+def _parsed_result(raw: bytes, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        field = plain(".".join(str(part) for part in first["loc"]))
-        raise NoResult(f"The runner's result is malformed: {field}: {plain(first['msg'])}") from None
+        field = plain_result_text(".".join(str(part) for part in first["loc"]))
+        raise NoResult(
+            f"The runner's result is malformed: {field}: {plain_result_text(first['msg'])}"
+        ) from None
 
 
-def read_failure(raw: bytes) -> Failure:
+def read_failure_result(raw: bytes) -> Failure:
     """Return the failure that a runner reports.
 
     Raises:
         NoResult: It reports none.
     """
-    failure = _parsed(raw, Result).failure
+    failure = _parsed_result(raw, Result).failure
     if failure is None:
         raise NoResult("The runner exited with an error but its result reports success.")
     return failure
@@ -56,35 +58,35 @@ def read_result(raw: bytes, task: BenchTask) -> Result:
     Raises:
         DeviceError: The result contradicts itself or its task.
     """
-    result = _parsed(raw, Result)
+    result = _parsed_result(raw, Result)
     if result.failure:
-        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain(result.failure.reason)}")
-    problem = _problem(result, task)
+        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    problem = _result_problem(result, task)
     if problem:
         raise DeviceError(f"{task.name}: the runner's result is impossible: {problem}.")
     return result
 
 
-def _problem(result: Result, task: BenchTask) -> str:
+def _result_problem(result: Result, task: BenchTask) -> str:
     durations, offsets = result.durations_ns, result.offsets_ns
     checks = (
         (not durations, "no call was timed"),
         (len(durations) != len(offsets), f"{len(durations)} durations, {len(offsets)} starts"),
         (bool(offsets) and offsets[0] != 0, "the first call does not start at 0"),
         (any(value == 0 for value in durations) or not result.first_ns, "a call took no time"),
-        (_overlap(result), "a call begins before the previous call ended"),
+        (_do_result_times_overlap(result), "a call begins before the previous call ended"),
         (task.backend not in result.runner.backends, f"the runner has no backend {task.backend}"),
         (not result.runtime, "it names no runtime"),
     )
     return next((problem for wrong, problem in checks if wrong), "")
 
 
-def _overlap(result: Result) -> bool:
+def _do_result_times_overlap(result: Result) -> bool:
     ends = (start + length for start, length in zip(result.offsets_ns, result.durations_ns, strict=False))
     return any(begin < end for begin, end in zip(result.offsets_ns[1:], ends, strict=False))
 
 
-def check_times(result: Result, elapsed_ns: int) -> None:
+def check_result_times(result: Result, elapsed_ns: int) -> None:
     """Compare the times that the runner reports with the time that its command took on this machine.
 
     Raises:
@@ -97,7 +99,7 @@ def check_times(result: Result, elapsed_ns: int) -> None:
         )
 
 
-def check_outputs(result: Result, task: BenchTask, folder: str) -> None:
+def check_result_outputs(result: Result, task: BenchTask, folder: str) -> None:
     """Check the number of the outputs, their sizes and their file names.
 
     Raises:
@@ -111,19 +113,23 @@ def check_outputs(result: Result, task: BenchTask, folder: str) -> None:
         for position, tensor in enumerate(sample):
             if tensor.file != f"{folder}/{index}-{position}.bin":
                 raise DeviceError(
-                    f"{task.name}: the runner names a file that is not its own: {plain(tensor.file)!r}."
+                    f"{task.name}: the runner names a file that is not its own: "
+                    f"{plain_result_text(tensor.file)!r}."
                 )
-    if sum(expected_bytes(tensor) for sample in result.outputs for tensor in sample) > MAX_OUTPUT_BYTES:
+    if (
+        sum(expected_result_bytes(tensor) for sample in result.outputs for tensor in sample)
+        > MAX_OUTPUT_BYTES
+    ):
         raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
 
 
-def expected_bytes(tensor: Tensor) -> int:
+def expected_result_bytes(tensor: Tensor) -> int:
     import numpy as np
 
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
-def to_array(tensor: Tensor, raw: bytes) -> Array:
+def result_to_array(tensor: Tensor, raw: bytes) -> Array:
     """Return the values of an output.
 
     Raises:
@@ -131,24 +137,26 @@ def to_array(tensor: Tensor, raw: bytes) -> Array:
     """
     import numpy as np
 
-    if len(raw) != expected_bytes(tensor):
-        raise DeviceError(f"{plain(tensor.file)} has {len(raw)} bytes, which does not fit its shape.")
+    if len(raw) != expected_result_bytes(tensor):
+        raise DeviceError(
+            f"{plain_result_text(tensor.file)} has {len(raw)} bytes, which does not fit its shape."
+        )
     return np.frombuffer(raw, dtype=np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
 
 
-def read_canary(raw: bytes, calls: int) -> tuple[int, ...]:
+def read_canary_result(raw: bytes, calls: int) -> tuple[int, ...]:
     """Return the durations of the canary in nanoseconds.
 
     Raises:
         DeviceError: Their number is wrong, or a call took no time.
     """
-    durations = _parsed(raw, Canary).durations_ns
+    durations = _parsed_result(raw, Canary).durations_ns
     if len(durations) != calls or not all(durations):
         raise DeviceError(f"The runner's canary has {len(durations)} durations for {calls} calls.")
     return durations
 
 
-def to_launch(result: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
+def result_to_launch(result: Result, index: int, outputs: tuple[Sample, ...]) -> Launch:
     """Make the record of a launch from a checked result."""
     runner = result.runner
     return Launch(

@@ -42,7 +42,7 @@ REPLACE_SCRIPT = 'sync && mv -f "$0" "$1" && sync'
 logger = logging.getLogger(__name__)
 
 
-class _Entry(BaseModel):
+class _SettingsEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     namespace: Literal["global", "system", "secure"]
@@ -51,15 +51,17 @@ class _Entry(BaseModel):
     wanted: Annotated[str, Field(pattern=NUMBER)]
 
 
-class _Journal(BaseModel):
+class _SettingsJournal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    entries: Annotated[tuple[_Entry, ...], Field(max_length=len(ADJUSTABLE))]
+    entries: Annotated[tuple[_SettingsEntry, ...], Field(max_length=len(ADJUSTABLE))]
 
 
 @contextmanager
-def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> Iterator[tuple[str, ...]]:
+def changed_settings(
+    device: Device, wanted: Mapping[tuple[str, str], str] = WANTED
+) -> Iterator[tuple[str, ...]]:
     """Change settings while the body runs, then restore them.
 
     A setting that the user changes in the meantime is left alone. If a setting cannot be restored because the
@@ -78,15 +80,15 @@ def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> I
     """
     if not set(wanted) <= ADJUSTABLE:
         raise ValueError(f"not adjustable: {sorted(set(wanted) - ADJUSTABLE)}")
-    recover(device)
-    entries, problems = _plan(device, wanted)
+    recover_settings(device)
+    entries, problems = _plan_settings(device, wanted)
     if entries:
-        _write(device, _Journal(entries=entries))
+        _write_setting(device, _SettingsJournal(entries=entries))
     try:
-        yield (*problems, *_apply(device, entries))
+        yield (*problems, *_apply_settings(device, entries))
     finally:
         try:
-            recover(device)
+            recover_settings(device)
         except HarnessError as error:
             logger.warning(
                 "The settings of %s are not restored yet; the next start will restore them: %s",
@@ -95,7 +97,7 @@ def changed(device: Device, wanted: Mapping[tuple[str, str], str] = WANTED) -> I
             )
 
 
-def recover(device: Device) -> tuple[str, ...]:
+def recover_settings(device: Device) -> tuple[str, ...]:
     """Restore the settings in the journal on the device, if there is one, and delete the journal.
 
     Returns:
@@ -104,54 +106,58 @@ def recover(device: Device) -> tuple[str, ...]:
     Raises:
         DeviceError: The device does not answer or refuses; the journal stays.
     """
-    completed = device.run("sh", "-c", READ_SCRIPT, _journal(device), timeout_s=SETTING_S)
+    completed = device.run("sh", "-c", READ_SCRIPT, _settings_journal(device), timeout_s=SETTING_S)
     if completed.exit_code == NOT_THERE:
         return ()
     if completed.exit_code:
-        raise DeviceError(f"{device.serial}: its settings journal cannot be read: {_reason(completed)}.")
+        raise DeviceError(
+            f"{device.serial}: its settings journal cannot be read: {_settings_reason(completed)}."
+        )
     try:
-        journal = _Journal.model_validate_json(completed.stdout)
+        journal = _SettingsJournal.model_validate_json(completed.stdout)
     except ValidationError:
         done: tuple[str, ...] = ("The settings journal is damaged: no setting was restored.",)
     else:
-        done = tuple(_restore(device, entry) for entry in reversed(journal.entries))
-    _check(device, device.run("rm", "-f", _journal(device)), "its settings journal cannot be deleted")
+        done = tuple(_restore_settings(device, entry) for entry in reversed(journal.entries))
+    _check_setting(
+        device, device.run("rm", "-f", _settings_journal(device)), "its settings journal cannot be deleted"
+    )
     return done
 
 
-def _restore(device: Device, entry: _Entry) -> str:
+def _restore_settings(device: Device, entry: _SettingsEntry) -> str:
     name = f"{entry.namespace} {entry.key}"
     if (entry.namespace, entry.key) not in ADJUSTABLE:
         return f"{name} is not adjustable: it is left alone."
-    current = _get(device, entry.namespace, entry.key)
-    _check(device, current, f"{name} cannot be read")
-    if parse.setting(current.stdout) != entry.wanted:
+    current = _get_setting(device, entry.namespace, entry.key)
+    _check_setting(device, current, f"{name} cannot be read")
+    if parse.parse_setting(current.stdout) != entry.wanted:
         return f"{name} was changed in the meantime: it is left alone."
     if entry.before is None:
         argv: tuple[str, ...] = ("settings", "delete", entry.namespace, entry.key)
     else:
         argv = ("settings", "put", entry.namespace, entry.key, entry.before)
-    _check(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be restored")
+    _check_setting(device, device.run(*argv, timeout_s=SETTING_S), f"{name} cannot be restored")
     return f"{name} is {entry.before or 'unset'} again."
 
 
-def _plan(
+def _plan_settings(
     device: Device, wanted: Mapping[tuple[str, str], str]
-) -> tuple[tuple[_Entry, ...], tuple[str, ...]]:
+) -> tuple[tuple[_SettingsEntry, ...], tuple[str, ...]]:
     """Return the settings to change, and a sentence for each that cannot be read."""
-    entries: list[_Entry] = []
+    entries: list[_SettingsEntry] = []
     problems: list[str] = []
     for (namespace, key), value in wanted.items():
-        current = _get(device, namespace, key)
-        before = parse.setting(current.stdout)
+        current = _get_setting(device, namespace, key)
+        before = parse.parse_setting(current.stdout)
         if current.exit_code or (before is not None and not re.match(NUMBER, before)):
-            problems.append(f"{namespace} {key} cannot be read: {_reason(current)}.")
+            problems.append(f"{namespace} {key} cannot be read: {_settings_reason(current)}.")
         elif before != value:
-            entries.append(_Entry(namespace=namespace, key=key, before=before, wanted=value))  # type: ignore[arg-type]
+            entries.append(_SettingsEntry(namespace=namespace, key=key, before=before, wanted=value))  # type: ignore[arg-type]
     return tuple(entries), tuple(problems)
 
 
-def _apply(device: Device, entries: tuple[_Entry, ...]) -> tuple[str, ...]:
+def _apply_settings(device: Device, entries: tuple[_SettingsEntry, ...]) -> tuple[str, ...]:
     results = {
         f"{entry.namespace} {entry.key}": device.run(
             "settings", "put", entry.namespace, entry.key, entry.wanted, timeout_s=SETTING_S
@@ -159,35 +165,35 @@ def _apply(device: Device, entries: tuple[_Entry, ...]) -> tuple[str, ...]:
         for entry in entries
     }
     return tuple(
-        f"{name} cannot be changed: {_reason(result)}."
+        f"{name} cannot be changed: {_settings_reason(result)}."
         for name, result in results.items()
         if result.exit_code
     )
 
 
-def _get(device: Device, namespace: str, key: str) -> Completed:
+def _get_setting(device: Device, namespace: str, key: str) -> Completed:
     return device.run("settings", "get", namespace, key, timeout_s=SETTING_S)
 
 
-def _write(device: Device, journal: _Journal) -> None:
-    aside = f"{_journal(device)}.new"
+def _write_setting(device: Device, journal: _SettingsJournal) -> None:
+    aside = f"{_settings_journal(device)}.new"
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         file.write(journal.model_dump_json())
         file.flush()
         device.push(Path(file.name), aside)
-    completed = device.run("sh", "-c", REPLACE_SCRIPT, aside, _journal(device), timeout_s=SYNC_S)
-    _check(device, completed, "its settings journal cannot be written")
+    completed = device.run("sh", "-c", REPLACE_SCRIPT, aside, _settings_journal(device), timeout_s=SYNC_S)
+    _check_setting(device, completed, "its settings journal cannot be written")
 
 
-def _journal(device: Device) -> str:
+def _settings_journal(device: Device) -> str:
     return f"{device.root}/settings.json"
 
 
-def _check(device: Device, completed: Completed, problem: str) -> None:
+def _check_setting(device: Device, completed: Completed, problem: str) -> None:
     if completed.exit_code:
-        raise DeviceError(f"{device.serial}: {problem}: {_reason(completed)}.")
+        raise DeviceError(f"{device.serial}: {problem}: {_settings_reason(completed)}.")
 
 
-def _reason(completed: Completed) -> str:
+def _settings_reason(completed: Completed) -> str:
     text = (completed.stderr.strip() or completed.stdout.strip()).partition("\n")[0][:200]
     return f"{text or 'no reason given'} (exit code {completed.exit_code})"

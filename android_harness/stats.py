@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from android_harness.errors import DeviceError
-from android_harness.instability import find_flags
+from android_harness.instability import find_instability
 from android_harness.records import Figures, Session, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MIN_SAMPLES_OF_P99 = 1000
 MIN_LAUNCHES = 2
 
 
-def figures(session: Session) -> Figures:
+def stats_figures(session: Session) -> Figures:
     """Pool the samples of all launches and look for signs of instability.
 
     Returns:
@@ -44,7 +44,7 @@ def figures(session: Session) -> Figures:
         raise DeviceError(f"{session.task.name}: the session has a launch without a single timed call.")
     launches = tuple(np.array(launch.durations_ns, dtype=np.float64) / 1e6 for launch in session.launches)
     pooled = np.concatenate(launches)
-    p90_low, p90_high = p90_interval(launches)
+    p90_low, p90_high = p90_interval_stats(launches)
     p50, p90, p95 = (float(value) for value in np.percentile(pooled, (50, 90, 95)))
     peaks = [launch.peak_bytes for launch in session.launches if launch.peak_bytes is not None]
     return Figures(
@@ -60,12 +60,12 @@ def figures(session: Session) -> Figures:
         load_ms=statistics.median(launch.load_ns for launch in session.launches) / 1e6,
         launches=len(launches),
         samples=len(pooled),
-        flags=find_flags(session),
+        flags=find_instability(session),
         peak_bytes=max(peaks, default=None),
     )
 
 
-def verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
+def stats_verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
     """Return "pass" or "fail" if the whole interval is on one side of the budget, else "inconclusive"."""
     low, high = interval_ms
     if high < budget_ms:
@@ -73,7 +73,7 @@ def verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
     return "fail" if low > budget_ms else "inconclusive"
 
 
-def p90_interval(launches: Sequence[Array]) -> tuple[float, float]:
+def p90_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     """Return the 95 % interval of p90, which covers the intervals of the bootstrap and of the quantile.
 
     In `benchmarks/interval_coverage.py --sessions 200` (3, 5 and 10 launches; held-out seeds and a second
@@ -84,11 +84,11 @@ def p90_interval(launches: Sequence[Array]) -> tuple[float, float]:
     Args:
         launches: The durations of each launch, two or more launches, in the same unit.
     """
-    lows, highs = zip(bootstrap_interval(launches), quantile_interval(launches), strict=True)
+    lows, highs = zip(bootstrap_interval_stats(launches), quantile_interval_stats(launches), strict=True)
     return max(0.0, min(lows)), max(highs)
 
 
-def bootstrap_interval(launches: Sequence[Array]) -> tuple[float, float]:
+def bootstrap_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     """Return the percentile bootstrap of p90 over whole launches (Efron & Tibshirani 1993, section 13.3)."""
     import numpy as np
 
@@ -96,20 +96,20 @@ def bootstrap_interval(launches: Sequence[Array]) -> tuple[float, float]:
     # A few launches have few distinct resamples: compute each one once.
     distinct, inverse = np.unique(np.sort(drawn, axis=1), axis=0, return_inverse=True)
     p90s = np.array([np.percentile(np.concatenate([launches[i] for i in row]), 90) for row in distinct])
-    low, high = np.percentile(p90s[inverse.ravel()], _tails())
+    low, high = np.percentile(p90s[inverse.ravel()], _tail_stats())
     return float(low), float(high)
 
 
-def student_interval(launches: Sequence[Array]) -> tuple[float, float]:
+def student_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     """Return Student's t interval of the mean of the launches' p90s."""
     from scipy import stats
 
-    mean, deviation = _p90s(launches)
+    mean, deviation = _p90_stats(launches)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(launches) - 1)) * deviation / math.sqrt(len(launches))
     return mean - half, mean + half
 
 
-def quantile_interval(launches: Sequence[Array]) -> tuple[float, float]:
+def quantile_interval_stats(launches: Sequence[Array]) -> tuple[float, float]:
     """Return Student's t interval around the pooled p90, with the standard error of a normal 90 % quantile.
 
     If launches differ more than calls, the p90 of all calls is a quantile of the launches. Its estimate from
@@ -120,19 +120,19 @@ def quantile_interval(launches: Sequence[Array]) -> tuple[float, float]:
     from scipy import stats
 
     count = len(launches)
-    _, deviation = _p90s(launches)
+    _, deviation = _p90_stats(launches)
     error = deviation * math.sqrt(1 / count + float(stats.norm.ppf(0.9)) ** 2 / (2 * (count - 1)))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * error
     pooled = float(np.percentile(np.concatenate(launches), 90))
     return pooled - half, pooled + half
 
 
-def _p90s(launches: Sequence[Array]) -> tuple[float, float]:
+def _p90_stats(launches: Sequence[Array]) -> tuple[float, float]:
     import numpy as np
 
     p90s = [float(np.percentile(launch, 90)) for launch in launches]
     return statistics.mean(p90s), statistics.stdev(p90s)
 
 
-def _tails() -> tuple[float, float]:
+def _tail_stats() -> tuple[float, float]:
     return 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)

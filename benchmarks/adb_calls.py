@@ -52,7 +52,7 @@ def main() -> None:
     calls = parser.parse_args().calls
     with simulated.devices() as (device,), tempfile.TemporaryDirectory() as folder:
         os.environ["ANDROID_ADB_SERVER_PORT"] = str(device.server_port)
-        phone = adb.connect(device.serial)
+        phone = adb.connect_adb(device.serial)
         source = Path(folder) / "file"
         source.write_bytes(os.urandom(FILE_BYTES))
         target = f"{phone.root}/file"

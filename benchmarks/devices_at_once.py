@@ -32,7 +32,7 @@ def measure(count: int, seconds: float) -> float:
         plan = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=60.0)
         devices = [adb.AdbDevice(device.serial) for device in simulated_devices]
         began = time.monotonic()
-        outcomes = all_devices.bench_all(
+        outcomes = all_devices.bench_all_devices(
             devices,
             [work],
             plan,
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=2.0)
     seconds = parser.parse_args().seconds
-    if reason := base.missing():
+    if reason := base.missing_for_base():
         print(f"Not run: {reason}")
         return
     print("devices  seconds  ratio")

@@ -127,7 +127,7 @@ def compare(backend: Backend, out: Path, blocks: int, threads: int) -> str:
     shape = json.loads((out / "manifest.json").read_text())["inputs"][0]["shape"]
     value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = out / FILES[backend]
-    runner, call = build.find_runner("host", backend), CALLS[backend](path, value, threads)
+    runner, call = build.find_built_runner("host", backend), CALLS[backend](path, value, threads)
     with tempfile.TemporaryDirectory() as folder:
         job = write_job(backend, path, value, threads, Path(folder))
         pairs = [
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    build.build("host", observer=print)
+    build.build_runners("host", observer=print)
     print(f"{'runtime':12} {'runner ms':>10} {'Python ms':>10} {'ratio':>8}  quartiles")
     for backend in FILES:
         print(compare(backend, options.out, options.blocks, options.threads), flush=True)

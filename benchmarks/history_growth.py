@@ -63,7 +63,7 @@ def columns(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         day, line = divmod(number, LINES)
         if day % UPDATE == 0:
-            common[line] = rows.columns(session(number))
+            common[line] = rows.row_columns(session(number))
         unstable = number % 7 == 0
         yield common[line] | {
             "key": f"key-{number}",
@@ -105,7 +105,7 @@ def questions(memory: History, last: StoredSession) -> dict[str, Callable[[], ob
         "judge: the baseline": lambda: memory.baseline(last),
         "judge: quality before": lambda: memory.earlier(last),
         "page: a year of a line": lambda: memory.trend(last.series_key, newest=365),
-        "page: and its change-points": lambda: changes.changes(
+        "page: and its change-points": lambda: changes.changes_of_series(
             memory.trend(last.series_key, newest=365), memory.get_all
         ),
     }

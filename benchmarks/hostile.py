@@ -548,17 +548,17 @@ def release(maker: random.Random, place: Path, canary: Path) -> Attempt:
             file.writestr(entry, bytes(maker.choice([0, 10, 10**7])), zipfile.ZIP_DEFLATED)
     if maker.random() < 0.4:
         path.write_bytes(damaged(maker, path.read_bytes()))
-    return lambda: bounded(lambda: check.verify(path))
+    return lambda: bounded(lambda: check.check_release(path))
 
 
 def _inspecting(place: Path, data: bytes) -> Attempt:
     """Write the file; the job of `inspect` reads it, without the sandbox that would hide the canary."""
     from exporter.config.request import ModelRequest
-    from exporter.pipeline.inspect import look
+    from exporter.pipeline.inspect import inspect_here
 
     path = place / "checkpoint.bin"
     path.write_bytes(data)
-    return lambda: bounded(lambda: look(ModelRequest(path)))
+    return lambda: bounded(lambda: inspect_here(ModelRequest(path)))
 
 
 def bounded(read: Callable[[], object]) -> object:
@@ -567,7 +567,7 @@ def bounded(read: Callable[[], object]) -> object:
     from exporter.errors import BoundsError
     from exporter.sandbox import limits
 
-    limits.enter(sandbox.Confinement(seconds=sandbox.read_seconds(0)))
+    limits.enter_limits(sandbox.Confinement(seconds=sandbox.confinement_seconds(0)))
     try:
         return read()
     except MemoryError:

@@ -61,10 +61,10 @@ MODELS: dict[str, Model] = {"plain": plain, "throttled": throttled}
 
 def candidates(launches: tuple[Array, ...]) -> dict[str, Interval]:
     return {
-        "bootstrap": stats.bootstrap_interval(launches),
-        "Student t": stats.student_interval(launches),
-        "quantile t": stats.quantile_interval(launches),
-        "chosen": stats.p90_interval(launches),
+        "bootstrap": stats.bootstrap_interval_stats(launches),
+        "Student t": stats.student_interval_stats(launches),
+        "quantile t": stats.quantile_interval_stats(launches),
+        "chosen": stats.p90_interval_stats(launches),
     }
 
 

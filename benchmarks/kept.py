@@ -20,9 +20,9 @@ def key(subject: Subject, method: str, evidence: Evidence, versions: dict[str, s
     """Hash the model, the verification samples, the method with its code, and the packages' versions."""
     code = Path(alternatives.__file__).read_text()
     samples = [array.tobytes().hex() for array in evidence.read().inputs]
-    calibration = files.digest_path(subject.calibration)
+    calibration = files.digest_file_or_folder(subject.calibration)
     weights = files.digest_file(subject.checkpoint)
-    return cache.key(weights, calibration, samples, evidence.samples, method, code, versions)
+    return cache.cache_key(weights, calibration, samples, evidence.samples, method, code, versions)
 
 
 def get(path: Path, wanted: str) -> Row | None:

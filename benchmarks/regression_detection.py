@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from android_harness.history.records import BASELINE_SESSIONS, StoredSession
 from android_harness.regressions import changes
-from android_harness.regressions.judging import confirm, judge
+from android_harness.regressions.judging import confirm_judgement, judge_session
 from android_harness.regressions.records import Limits, Status
 from tests.history.stored import night as stored_night
 
@@ -107,8 +107,8 @@ def judged(nights: Sequence[Night]) -> list[tuple[Status, Status]]:
     statuses, eligible = [], list[StoredSession]()
     for night in nights:
         baseline = eligible[-BASELINE_SESSIONS:]
-        first = judge(night.session, baseline)
-        last = confirm(first, night.again, baseline)
+        first = judge_session(night.session, baseline)
+        last = confirm_judgement(first, night.again, baseline)
         statuses.append((first.status, last.status))
         if last.status != "confirmed":
             runs = (night.session, night.again) if first.status == "suspected" else (night.session,)
@@ -223,10 +223,10 @@ def share(drawn: Sequence[tuple[int, Array]], cut: Cut, penalty: float) -> float
 
 
 def pieces(logs: Array, cut: Cut, penalty: float) -> tuple[int, ...]:
-    noise = max(changes.noise_of(logs), changes.MIN_NOISE)
-    clean = changes.without_outliers(logs, changes.OUTLIER * noise)
+    noise = max(changes.noise_between_changes(logs), changes.MIN_NOISE)
+    clean = changes.changes_without_outliers(logs, changes.OUTLIER * noise)
     places = cut(logs / noise, clean / noise, penalty * math.log(len(logs)))
-    return changes.without_small_steps(logs, places)
+    return changes.changes_without_small_steps(logs, places)
 
 
 def main() -> None:

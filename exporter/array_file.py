@@ -26,7 +26,7 @@ class ArrayFileError(Exception):
     """The reason why a file is not a readable `.npz`, as a sentence."""
 
 
-def read(path: Path) -> dict[str, Array]:
+def read_array_file(path: Path) -> dict[str, Array]:
     """Read every array of a file. Nothing is unpickled, and nothing is unpacked beyond the bounds.
 
     Raises:
@@ -36,8 +36,11 @@ def read(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _check_listing(members, path.stat().st_size)
-            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+            _check_array_listing(members, path.stat().st_size)
+            return {
+                member.filename.removesuffix(".npy"): _array_file_member(archive, member)
+                for member in members
+            }
     except (ArrayFileError, FileNotFoundError, PermissionError):
         raise
     # zlib, struct and NumPy's header parser raise whatever hostile bytes led them to.
@@ -46,17 +49,17 @@ def read(path: Path) -> dict[str, Array]:
         raise ArrayFileError(f"It is not a readable .npz file: {words[:160]}.") from error
 
 
-def limit_bytes(size_bytes: int) -> int:
+def array_file_limit_bytes(size_bytes: int) -> int:
     """Return how many bytes a file of a size may unpack to."""
     return min(MOST_BYTES, max(SMALL_BYTES, EXPANSION * size_bytes))
 
 
-def _check_listing(members: list[zipfile.ZipInfo], size_bytes: int) -> None:
+def _check_array_listing(members: list[zipfile.ZipInfo], size_bytes: int) -> None:
     if len(members) > MAX_ARRAYS:
         raise ArrayFileError(f"It holds {len(members)} arrays; at most {MAX_ARRAYS} are read.")
     if len({member.filename for member in members}) < len(members):
         raise ArrayFileError("It holds two arrays of one name.")
-    total, limit = sum(member.file_size for member in members), limit_bytes(size_bytes)
+    total, limit = sum(member.file_size for member in members), array_file_limit_bytes(size_bytes)
     if total > limit:
         raise ArrayFileError(
             f"It unpacks to {total / 2**30:.1f} GiB; of a file of {size_bytes:,} bytes at most "
@@ -64,11 +67,11 @@ def _check_listing(members: list[zipfile.ZipInfo], size_bytes: int) -> None:
         )
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+def _array_file_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     """Read one array, after checking that its header promises no more than the file holds."""
     name = ascii(member.filename)[:80]
     with archive.open(member) as stream:
-        shape, dtype = _header(stream)
+        shape, dtype = _array_header(stream)
     if dtype.hasobject:
         raise ArrayFileError(f"Its array {name} holds Python objects, expected numbers.")
     if dtype.kind not in KINDS:
@@ -82,7 +85,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
         return array
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     version = np.lib.format.read_magic(stream)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(stream)

@@ -38,7 +38,7 @@ MAX_TEXT = 1_200
 MAX_LINES = 16
 
 
-def brief(text: str) -> str:
+def brief_error(text: str) -> str:
     """Return a text as it may be printed: without control characters, and no longer than a screen."""
     clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in text.replace("\t", " "))
     lines = clean.splitlines()
@@ -62,8 +62,8 @@ class ExportError(Exception):
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
         # Both stay in args so that the error survives pickling out of a worker.
         super().__init__(message, hint)
-        self.message = brief(message)
-        self.hint = brief(hint)
+        self.message = brief_error(message)
+        self.hint = brief_error(hint)
         self.code = code or type(self).code
 
     def __str__(self) -> str:

@@ -36,7 +36,7 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest_path(path: Path) -> str:
+def digest_file_or_folder(path: Path) -> str:
     """Return the sha256 of a file, or of a folder's sorted relative paths and contents (an .mlpackage)."""
     if path.is_file():
         return digest_file(path)
@@ -49,7 +49,7 @@ def digest_path(path: Path) -> str:
 _CONTROLS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def clean_log(path: Path) -> None:
+def clean_log_file(path: Path) -> None:
     """Take terminal control codes out of what frameworks and models printed: people look at it with `cat`."""
     with contextlib.suppress(OSError):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -57,7 +57,7 @@ def clean_log(path: Path) -> None:
             path.write_text(text.translate(_CONTROLS), encoding="utf-8")
 
 
-def size_bytes(path: Path) -> int:
+def file_size_bytes(path: Path) -> int:
     """Return the size of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_size for file in files)
@@ -78,18 +78,18 @@ def simulation_file(precision: Precision) -> str:
     return f"{precision}.simulated.npz"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text_file(path: Path, text: str) -> None:
     """Write a file of OUT under a temporary name and rename it: a reader sees the old one or the new one.
 
     Temporary files of killed runs are removed.
     """
     prefix = f".{path.name}.partial-"
-    for left_over in held.abandoned(path.parent, prefix):
+    for left_over in held.abandoned_not_held(path.parent, prefix):
         left_over.unlink(missing_ok=True)
     aside = path.with_name(f"{prefix}{secrets.token_hex(4)}")
     try:
         with aside.open("x", encoding="utf-8") as stream:
-            held.hold(stream)
+            held.hold_file(stream)
             stream.write(text)
             stream.flush()
             aside.replace(path)
@@ -123,10 +123,10 @@ def page_path(directory: Path, sha256: str | None) -> Path:
     Raises:
         VerificationError: The page is a link that leads out of the folder.
     """
-    page = inside(directory, PAGE)
+    page = file_inside(directory, PAGE)
     if sha256 is None or (page.is_file() and digest_file(page) == sha256):
         return page
-    kept = inside(directory, _kept_page(Path(), sha256).name)
+    kept = file_inside(directory, _kept_page(Path(), sha256).name)
     return kept if kept.is_file() and digest_file(kept) == sha256 else page
 
 
@@ -134,7 +134,7 @@ def _kept_page(directory: Path, sha256: str) -> Path:
     return directory / f".{PAGE}.kept-{sha256}"
 
 
-def inside(directory: Path, file: str) -> Path:
+def file_inside(directory: Path, file: str) -> Path:
     """`directory / file`, refusing symbolic links that lead out of it.
 
     Raises:
@@ -153,13 +153,15 @@ def inside(directory: Path, file: str) -> Path:
     return path
 
 
-def duplicates(entries: Sequence[zipfile.ZipInfo]) -> str:
+def duplicate_files(entries: Sequence[zipfile.ZipInfo]) -> str:
     """Return why two entries are one on some file system; an empty string when none are."""
     names = {entry.filename.casefold() for entry in entries}
     return "" if len(names) == len(entries) else "The archive holds two records of one name"
 
 
-def expands(entries: Sequence[zipfile.ZipInfo], size_bytes: int, expansion: int, slack_bytes: int) -> str:
+def expanding_files(
+    entries: Sequence[zipfile.ZipInfo], size_bytes: int, expansion: int, slack_bytes: int
+) -> str:
     """Return why unpacking would take more than the archive can hold; an empty string when it would not.
 
     Args:
@@ -180,7 +182,7 @@ def expands(entries: Sequence[zipfile.ZipInfo], size_bytes: int, expansion: int,
     return ""
 
 
-def strange(entry: zipfile.ZipInfo) -> str:
+def strange_file(entry: zipfile.ZipInfo) -> str:
     """Return why an entry must not become a file below a folder of ours; an empty string when it may."""
     name = entry.filename
     parts = name.removesuffix("/").split("/")

@@ -19,29 +19,29 @@ ATTEMPTS = 10
 
 
 @contextlib.contextmanager
-def folder(parent: Path, prefix: str) -> Iterator[Path]:
+def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Make a new folder that is this process's until the block ends. Removing it is the caller's work.
 
     Args:
         parent: Where it is made.
-        prefix: How its name begins; `abandoned` finds it by that.
+        prefix: How its name begins; `abandoned_not_held` finds it by that.
 
     Raises:
         OSError: It cannot be made.
     """
-    path, lock = _make(parent, prefix)
+    path, lock = _make_held(parent, prefix)
     try:
         yield path
     finally:
         os.close(lock)
 
 
-def _make(parent: Path, prefix: str) -> tuple[Path, int]:
+def _make_held(parent: Path, prefix: str) -> tuple[Path, int]:
     for _ in range(ATTEMPTS):
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            hold(lock)
+            hold_file(lock)
         except FileNotFoundError:  # another run took it for abandoned before the lock was there
             continue
         if path.exists():
@@ -50,13 +50,13 @@ def _make(parent: Path, prefix: str) -> tuple[Path, int]:
     raise FileNotFoundError(f"{parent} loses its folders")
 
 
-def hold(file: int | IO[str]) -> None:
+def hold_file(file: int | IO[str]) -> None:
     """Lock an open file for as long as it stays open."""
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
+def abandoned_not_held(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield the files and folders of that prefix whose process has ended; each is locked meanwhile."""
     try:
         paths = sorted(p for p in parent.iterdir() if p.name.startswith(prefix))
@@ -78,17 +78,17 @@ def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch(purpose: str) -> Iterator[Path]:
+def held_scratch(purpose: str) -> Iterator[Path]:
     """Make a temporary folder, gone afterwards; remove those that killed runs left.
 
     Args:
         purpose: "verify": goes into the folder's name.
     """
     parent, prefix = Path(tempfile.gettempdir()), f"export-mobile-{purpose}-"
-    for path in abandoned(parent, prefix):
+    for path in abandoned_not_held(parent, prefix):
         if path.is_dir() and path.stat().st_uid == os.getuid():
             shutil.rmtree(path, ignore_errors=True)
-    with folder(parent, prefix) as path:
+    with held_folder(parent, prefix) as path:
         try:
             yield path
         finally:

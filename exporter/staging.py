@@ -3,7 +3,7 @@
 `.OUT.partial-*` holds `out` and `work` while a run works. To replace an earlier export, the finished files
 become `new` there, OUT becomes `earlier`, `new` becomes OUT, and only then the earlier export is deleted and
 the user's own files are moved from `earlier` back into OUT. Where a run is killed, the next one reads from
-these names how far it got (`recover`).
+these names how far it got (`recover_staging`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Staging]:
-    """Make folders to work in; they are gone afterwards, and only `publish` makes OUT.
+    """Make folders to work in; they are gone afterwards, and only `publish_staged` makes OUT.
 
     When the run fails, the frameworks' log is kept as `<OUT>.export.log`; when it is interrupted, nothing is.
 
@@ -50,31 +50,31 @@ def staging(destination: Path, force: bool, advice: str = FORCE) -> Iterator[Sta
     Raises:
         OutputError: OUT cannot be written, or holds files and `force` is not given.
     """
-    check_place(destination)
-    recover(destination)
-    check_empty(destination, force, advice)
+    check_staging_place(destination)
+    recover_staging(destination)
+    check_empty_before_staging(destination, force, advice)
     with contextlib.ExitStack() as stack:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            root = stack.enter_context(held.folder(destination.parent, _prefix(destination)))
-            stack.callback(_settle_quietly, root, destination)
+            root = stack.enter_context(held.held_folder(destination.parent, _staging_prefix(destination)))
+            stack.callback(_settle_staging_quietly, root, destination)
             stage = Staging(root / "out", root / "work", root / "out" / LOG)
             stage.work.mkdir()
             stage.out.mkdir()
             stage.log.touch()
         except OSError as error:
-            raise _unwritable(destination, error) from None
+            raise _unwritable_staging(destination, error) from None
         try:
             yield stage
         except OSError as error:
-            _keep_log(stage.log, destination)
-            raise _unwritable(destination, error) from error
+            _keep_staging_log(stage.log, destination)
+            raise _unwritable_staging(destination, error) from error
         except Exception:  # not Ctrl-C, which leaves nothing to look into
-            _keep_log(stage.log, destination)
+            _keep_staging_log(stage.log, destination)
             raise
 
 
-def check_place(destination: Path) -> None:
+def check_staging_place(destination: Path) -> None:
     """Refuse a place that no folder can be renamed to.
 
     Raises:
@@ -93,7 +93,7 @@ def check_place(destination: Path) -> None:
         )
 
 
-def check_empty(destination: Path, force: bool, advice: str = FORCE) -> None:
+def check_empty_before_staging(destination: Path, force: bool, advice: str = FORCE) -> None:
     """Refuse a folder that holds files, unless they may be replaced.
 
     Raises:
@@ -104,12 +104,12 @@ def check_empty(destination: Path, force: bool, advice: str = FORCE) -> None:
     try:
         first = next(destination.iterdir(), None)
     except OSError as error:
-        raise _unwritable(destination, error) from None
+        raise _unwritable_staging(destination, error) from None
     if first is not None:
         raise OutputError(f"{destination} is not empty (it holds {first.name}).", advice, code="EM-NOT-EMPTY")
 
 
-def publish(stage: Staging, destination: Path, force: bool = False, advice: str = FORCE) -> None:
+def publish_staged(stage: Staging, destination: Path, force: bool = False, advice: str = FORCE) -> None:
     """Put the finished files in OUT's place, by one rename.
 
     With `force`, the files of an earlier export (those its manifest lists) are then deleted; whatever else
@@ -121,29 +121,29 @@ def publish(stage: Staging, destination: Path, force: bool = False, advice: str 
     """
     try:
         if force:
-            _replace(stage, destination)
+            _replace_by_staged(stage, destination)
         else:
-            _publish_first(stage.out, destination, advice)
+            _publish_staged_first(stage.out, destination, advice)
     except OSError as error:
-        raise _unwritable(destination, error) from error
+        raise _unwritable_staging(destination, error) from error
 
 
-def _publish_first(new: Path, destination: Path, advice: str) -> None:
+def _publish_staged_first(new: Path, destination: Path, advice: str) -> None:
     try:
         new.rename(destination)
     except OSError:
-        check_place(destination)
-        check_empty(destination, False, advice)
+        check_staging_place(destination)
+        check_empty_before_staging(destination, False, advice)
         raise
 
 
-def _replace(stage: Staging, destination: Path) -> None:
+def _replace_by_staged(stage: Staging, destination: Path) -> None:
     new, earlier = stage.work.with_name(NEW), stage.work.with_name(EARLIER)
     stage.out.rename(new)
     while True:
-        check_place(destination)
+        check_staging_place(destination)
         if destination.exists():
-            _check_nothing_in_the_way(new, destination)
+            _check_nothing_in_way_of_staged(new, destination)
             destination.rename(earlier)
         try:
             new.rename(destination)
@@ -151,12 +151,14 @@ def _replace(stage: Staging, destination: Path) -> None:
         except OSError as error:
             if error.errno not in OCCUPIED or not earlier.exists():
                 raise
-            _take_apart(earlier, destination)  # another run with --force was faster: replace its files too
+            _take_earlier_staging_apart(
+                earlier, destination
+            )  # another run with --force was faster: replace its files too
     if earlier.exists():
-        _take_apart(earlier, destination)
+        _take_earlier_staging_apart(earlier, destination)
 
 
-def _check_nothing_in_the_way(new: Path, destination: Path) -> None:
+def _check_nothing_in_way_of_staged(new: Path, destination: Path) -> None:
     earlier = _files_of_earlier_export(destination)
     for name in sorted(p.name for p in new.iterdir()):
         if (destination / name).exists() and name not in earlier:
@@ -167,33 +169,33 @@ def _check_nothing_in_the_way(new: Path, destination: Path) -> None:
             )
 
 
-def _take_apart(earlier: Path, destination: Path) -> None:
+def _take_earlier_staging_apart(earlier: Path, destination: Path) -> None:
     """Delete an export that was replaced, and move what else lies beside it into OUT.
 
     The manifest goes last: it says what may be deleted, also to a run that goes on where this one is killed.
     """
     ours = _files_of_earlier_export(earlier)
     for name in sorted(ours - {MANIFEST}):
-        _remove(earlier / name)
+        _remove_staged(earlier / name)
     if any(name.startswith(f"{DEVICE}/") for name in ours):
         with contextlib.suppress(OSError):  # stays when something of the user's lies in it
             (earlier / DEVICE).rmdir()
     if others := sorted(path for path in earlier.iterdir() if path.name not in ours):
         destination.mkdir(exist_ok=True)
     for path in others:
-        _move(path, destination / path.name)
+        _move_beside_staged(path, destination / path.name)
     if destination.exists():
         shutil.copymode(earlier, destination)
     if ours:
-        _remove(earlier / MANIFEST)
+        _remove_staged(earlier / MANIFEST)
     earlier.rmdir()
 
 
-def _move(path: Path, target: Path) -> None:
+def _move_beside_staged(path: Path, target: Path) -> None:
     """Move a file or folder of the user's, into a folder that is there already, and never over a file."""
     if path.is_dir() and not path.is_symlink() and target.is_dir() and not target.is_symlink():
         for inner in sorted(path.iterdir()):
-            _move(inner, target / inner.name)
+            _move_beside_staged(inner, target / inner.name)
         path.rmdir()
         return
     while target.exists() or target.is_symlink():
@@ -208,58 +210,58 @@ def _files_of_earlier_export(destination: Path) -> set[str]:
         files |= {str(e["file"]) for e in manifest["evidence"]["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
-    ours = {name for name in files if _is_plain(name.removeprefix(f"{DEVICE}/"))}
+    ours = {name for name in files if _is_plain_staged_name(name.removeprefix(f"{DEVICE}/"))}
     if (destination / DEVICE).is_symlink():  # what it leads to is not ours
-        ours = {name for name in ours if _is_plain(name)}
+        ours = {name for name in ours if _is_plain_staged_name(name)}
     return ours | {MANIFEST, LOG, PAGE}
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain_staged_name(name: str) -> bool:
     return Path(name).name == name and name not in {"", ".", ".."}
 
 
-def _remove(path: Path) -> None:
+def _remove_staged(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _prefix(destination: Path) -> str:
+def _staging_prefix(destination: Path) -> str:
     return f".{destination.name}.partial-"
 
 
-def recover(destination: Path) -> None:
+def recover_staging(destination: Path) -> None:
     """Finish or undo what killed runs had begun with OUT, and remove what they left.
 
     Raises:
         OutputError: OUT holds other files by now, and a killed run had moved an export out of it.
     """
-    for root in held.abandoned(destination.parent, _prefix(destination)):
+    for root in held.abandoned_not_held(destination.parent, _staging_prefix(destination)):
         with contextlib.suppress(OSError):
-            _settle(root, destination)
+            _settle_staging(root, destination)
 
 
-def _settle_quietly(root: Path, destination: Path) -> None:
+def _settle_staging_quietly(root: Path, destination: Path) -> None:
     """Settle at the end of a run, whose own error must not be hidden; the next run tries again."""
     with contextlib.suppress(OSError, OutputError):
-        _settle(root, destination)
+        _settle_staging(root, destination)
 
 
-def _settle(root: Path, destination: Path) -> None:
+def _settle_staging(root: Path, destination: Path) -> None:
     """Leave OUT whole, with the export it had before or with the new one, and remove a run's folder."""
     earlier = root / EARLIER
     if earlier.exists():
         if (root / NEW).exists():
-            _put_back(earlier, destination)
+            _put_back_staged(earlier, destination)
         else:
-            _take_apart(earlier, destination)
+            _take_earlier_staging_apart(earlier, destination)
     for path in root.iterdir():
-        _remove(path)
+        _remove_staged(path)
     root.rmdir()
 
 
-def _put_back(earlier: Path, destination: Path) -> None:
+def _put_back_staged(earlier: Path, destination: Path) -> None:
     try:
         earlier.rename(destination)
     except OSError as error:
@@ -272,13 +274,13 @@ def _put_back(earlier: Path, destination: Path) -> None:
         ) from None
 
 
-def _keep_log(log: Path, destination: Path) -> None:
+def _keep_staging_log(log: Path, destination: Path) -> None:
     with contextlib.suppress(OSError):
         if log.stat().st_size:
             shutil.copyfile(log, destination.parent / f"{destination.name}.{LOG}")
 
 
-def _unwritable(destination: Path, error: OSError) -> OutputError:
+def _unwritable_staging(destination: Path, error: OSError) -> OutputError:
     why = error.strerror or str(error)
     hint = "Free some space" if error.errno == errno.ENOSPC else "Check the folder and its permissions"
     return OutputError(f"{destination} cannot be written: {why}.", f"{hint}, or choose another with -o.")

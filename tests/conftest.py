@@ -29,7 +29,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Import the frameworks once for all exports of a test process."""
-    with pool.kept_warm():
+    with pool.keep_pool_warm():
         yield
 
 

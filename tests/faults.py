@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.files import digest_path
+from exporter.files import digest_file_or_folder
 
 Damage = Callable[[Path], None]
 
@@ -42,7 +42,7 @@ def rehash(out: Path) -> None:
     manifest = json.loads(path.read_text())
     for row in [*manifest["artifacts"], *manifest["evidence"]["files"]]:
         if row["file"] and (out / row["file"]).exists():
-            row["sha256"] = digest_path(out / row["file"])
+            row["sha256"] = digest_file_or_folder(out / row["file"])
     path.write_text(json.dumps(manifest))
 
 

@@ -10,12 +10,12 @@ from exporter.config import targets
 from exporter.config.request import Request
 from exporter.formats import VARIANTS
 from exporter.pipeline.context import Context, Observer
-from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.staging import Staging
 
 
 class Inline:
-    """A stand-in for `Workers` that records the functions it runs."""
+    """A stand-in for `WorkerPool` that records the functions it runs."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -27,24 +27,24 @@ class Inline:
         self,
         jobs: Sequence[Job],
         on_event: Callable[[str, Job], None] | None = None,
-        on_outcome: Callable[[Outcome], None] | None = None,
-    ) -> list[Outcome]:
+        on_outcome: Callable[[JobOutcome], None] | None = None,
+    ) -> list[JobOutcome]:
         """Run jobs in order, dependent ones last; return the outcomes in the given order."""
-        outcomes: dict[Job, Outcome] = {}
+        outcomes: dict[Job, JobOutcome] = {}
         for job in sorted(jobs, key=lambda job: job.after is not None):
             self.ran.append(job.function.__name__)
             before = outcomes[job.after].error if job.after else None
-            outcomes[job] = Outcome(job, error=before) if before else _done(job)
+            outcomes[job] = JobOutcome(job, error=before) if before else _done(job)
             if on_outcome:
                 on_outcome(outcomes[job])
         return [outcomes[job] for job in jobs]
 
 
-def _done(job: Job) -> Outcome:
+def _done(job: Job) -> JobOutcome:
     try:
-        return Outcome(job, job.function(*job.arguments))
+        return JobOutcome(job, job.function(*job.arguments))
     except Exception as error:
-        return Outcome(job, error=error)
+        return JobOutcome(job, error=error)
 
 
 def context(folder: Path, names: Sequence[str], observer: Observer | None = None, **options: Any) -> Context:
@@ -54,9 +54,9 @@ def context(folder: Path, names: Sequence[str], observer: Observer | None = None
     folders.work.mkdir()
     return Context(
         Request(**{"checkpoint": Path("net.ckpt"), "cache": False, **options}),
-        targets.get("snapdragon865"),
+        targets.get_target("snapdragon865"),
         tuple(VARIANTS[name] for name in names),
         folders,
-        cast("Workers", Inline()),
+        cast("WorkerPool", Inline()),
         observer or (lambda _: None),
     )

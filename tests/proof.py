@@ -12,7 +12,7 @@ from exporter.capture.reference import run_reference
 from exporter.data import edge_inputs
 from exporter.errors import LoweringError
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline.results import Expected
+from exporter.pipeline.results import ExpectedResult
 from exporter.pipeline.verify import verify_artifact
 from exporter.records import Captured, Limits, Model, Sample, TensorSpec, Verdict
 from exporter.verify import reference_io
@@ -43,7 +43,7 @@ def prove(captured: Captured, variant: str, folder: Path) -> Verdict:
 
 def judge(captured: Captured, path: Path, variant: str) -> Verdict:
     """Judge a file by the evidence in its folder."""
-    expected = Expected(
+    expected = ExpectedResult(
         captured.inputs, captured.outputs, program.matrix_weights(captured), Limits(min_delegated=0.0)
     )
     return verify_artifact(path, VARIANTS[variant], path.parent / EVIDENCE, None, expected).verdict

@@ -130,10 +130,10 @@ def test_the_bound_depends_on_the_files_own_size(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(array_file, "SMALL_BYTES", 1000)
     np.savez(tmp_path / "stored.npz", x=np.zeros(100_000))
     np.savez_compressed(tmp_path / "pressed.npz", x=np.zeros(100_000))
-    assert array_file.read(tmp_path / "stored.npz")["x"].size == 100_000
+    assert array_file.read_array_file(tmp_path / "stored.npz")["x"].size == 100_000
     with pytest.raises(array_file.ArrayFileError, match="unpacks to"):
-        array_file.read(tmp_path / "pressed.npz")
-    assert array_file.limit_bytes(10**12) == array_file.MOST_BYTES
+        array_file.read_array_file(tmp_path / "pressed.npz")
+    assert array_file.array_file_limit_bytes(10**12) == array_file.MOST_BYTES
 
 
 def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
@@ -148,6 +148,6 @@ def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
         "empty": np.zeros((0, 3)),
     }
     np.savez_compressed(tmp_path / "x.npz", **made)  # type: ignore[arg-type]
-    found = array_file.read(tmp_path / "x.npz")
+    found = array_file.read_array_file(tmp_path / "x.npz")
     assert {name: array.dtype for name, array in found.items()} == {n: a.dtype for n, a in made.items()}
     assert all(np.array_equal(found[name], array) for name, array in made.items())

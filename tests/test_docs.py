@@ -380,8 +380,8 @@ in_project = pytest.mark.skipif(not in_own_environment(), reason="the commands r
 @in_project
 def test_the_readmes_commands_run(checkout: Path) -> None:
     """The sample is exported from real weights on real photos, and no device is claimed."""
-    _check_the_demo(manifest.load(checkout / "demo" / "out" / "manifest.json"))
-    assert manifest.load(checkout / "demo" / "mine" / "manifest.json").selected
+    _check_the_demo(manifest.load_manifest(checkout / "demo" / "out" / "manifest.json"))
+    assert manifest.load_manifest(checkout / "demo" / "mine" / "manifest.json").selected
 
 
 @pytest.mark.slow
@@ -397,7 +397,7 @@ def test_a_pages_commands_run(page: str, checkout: Path, environment: dict[str, 
 def _check_the_demo(listed: Manifest) -> None:
     """fp32 is proven to 1e-5, int8 passes within the default limits."""
     rows = {row.name: row for row in listed.artifacts}
-    assert set(rows) == {v.name for v in variants.plan(targets.get("snapdragon865"))}
+    assert set(rows) == {v.name for v in variants.plan_variants(targets.get_target("snapdragon865"))}
     for row in rows.values():
         if row.precision == "fp32":
             assert row.status == "passed"

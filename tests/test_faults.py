@@ -9,8 +9,8 @@ from unittest import mock
 
 import pytest
 
-from exporter.pipeline.audit import Audit, Finding, verify_export
-from exporter.pipeline.workers.pool import Workers
+from exporter.pipeline.audit import Audit, AuditFinding, verify_export
+from exporter.pipeline.workers.pool import WorkerPool
 from tests.exports import exported
 from tests.faults import FAULTS, Fault, rehash
 
@@ -25,14 +25,14 @@ def good() -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def _one_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Share worker processes between audits, so that frameworks are imported once."""
-    with Workers(2, tmp_path_factory.mktemp("workers") / "log") as pool:
+    with WorkerPool(2, tmp_path_factory.mktemp("workers") / "log") as pool:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = pool
-        with mock.patch("exporter.pipeline.audit.Workers", shared):
+        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
             yield
 
 
-def finding(audit: Audit, name: str) -> Finding:
+def finding(audit: Audit, name: str) -> AuditFinding:
     return next(f for f in audit.findings if f.name == name)
 
 

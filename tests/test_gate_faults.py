@@ -23,8 +23,8 @@ WORDS = {FILE: "It cannot be read", CONTRACT: "the model's", REPEAT: "The same i
 
 def verified(out: Path, artifact: str) -> tuple[set[str], str]:
     """Verify one file in this process: the names of all gates with a reason, and the reason that is shown."""
-    listed = manifest.load(out / "manifest.json")
-    expected = results.Expected(
+    listed = manifest.load_manifest(out / "manifest.json")
+    expected = results.ExpectedResult(
         listed.inputs,
         listed.outputs,
         listed.evidence.matrix_weights,

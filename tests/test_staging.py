@@ -15,7 +15,7 @@ import pytest
 
 from exporter import held, staging
 from exporter.errors import OutputError
-from exporter.files import MANIFEST, write_text
+from exporter.files import MANIFEST, write_text_file
 
 
 def write_export(folder: Path, files: tuple[str, ...], text: str = "new") -> None:
@@ -30,7 +30,7 @@ def write_export(folder: Path, files: tuple[str, ...], text: str = "new") -> Non
 def export_to(out: Path, force: bool = False, files: tuple[str, ...] = ("a.pte",), text: str = "new") -> None:
     with staging.staging(out, force) as stage:
         write_export(stage.out, files, text)
-        staging.publish(stage, out, force)
+        staging.publish_staged(stage, out, force)
 
 
 def left_beside(out: Path) -> list[str]:
@@ -126,7 +126,7 @@ def test_a_place_that_was_taken_during_the_run_is_refused(tmp_path: Path, case: 
         with staging.staging(tmp_path / "out", force) as stage:
             write_export(stage.out, ("a.pte",))
             lay(tmp_path / "out")
-            staging.publish(stage, tmp_path / "out", force)
+            staging.publish_staged(stage, tmp_path / "out", force)
 
     with pytest.raises(OutputError, match=words):
         run()
@@ -141,7 +141,7 @@ def test_of_two_runs_into_one_folder_the_first_stays(tmp_path: Path) -> None:
         with staging.staging(out, False) as stage:
             write_export(stage.out, ("a.pte",), "second")
             export_to(out, text="first")
-            staging.publish(stage, out)
+            staging.publish_staged(stage, out)
 
     with pytest.raises(OutputError, match="not empty"):
         second()
@@ -156,7 +156,7 @@ def test_of_two_runs_with_force_the_last_stays(tmp_path: Path) -> None:
     with staging.staging(out, True) as stage:
         write_export(stage.out, ("a.pte",), "second")
         export_to(out, force=True, files=("a.pte", "b.pte"), text="first")
-        staging.publish(stage, out, True)
+        staging.publish_staged(stage, out, True)
     assert generation(out) == "second"
     assert not (out / "b.pte").exists()
     assert left_beside(out) == []
@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     """A running process is recognised by the lock on its folder, not by its number."""
     (tmp_path / f".out.partial-{os.getpid()}" / "work").mkdir(parents=True)
-    with held.folder(tmp_path, ".out.partial-") as running:
+    with held.held_folder(tmp_path, ".out.partial-") as running:
         export_to(tmp_path / "out")
         assert left_beside(tmp_path / "out") == [running.name]
 
@@ -275,7 +275,7 @@ def test_a_parent_that_does_not_exist_is_made(tmp_path: Path) -> None:
 def test_a_file_half_written_by_a_killed_run_is_removed(tmp_path: Path) -> None:
     """The next write of `bench` removes what a killed one left."""
     (tmp_path / f".{MANIFEST}.partial-{os.getpid()}").write_text("half")
-    write_text(tmp_path / MANIFEST, "whole")
+    write_text_file(tmp_path / MANIFEST, "whole")
     assert [p.name for p in tmp_path.iterdir()] == [MANIFEST]
 
 
@@ -286,7 +286,7 @@ class TestScratch:
         """The next run of the same purpose removes it, but never a running one's."""
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         (tmp_path / "export-mobile-verify-killed" / "zip").mkdir(parents=True)
-        with held.scratch("verify") as first, held.scratch("verify") as second:
+        with held.held_scratch("verify") as first, held.held_scratch("verify") as second:
             assert {p.name for p in tmp_path.iterdir()} == {first.name, second.name}
         assert list(tmp_path.iterdir()) == []
 
@@ -308,7 +308,7 @@ def publish_and_die(out, step):
     with staging.staging(out, True) as stage:
         write_export(stage.out, ("a.pte", "b.pte"))
         sys.addaudithook(die)
-        staging.publish(stage, out, True)
+        staging.publish_staged(stage, out, True)
 
 base = Path(sys.argv[1])
 for step in range(1, 100):

@@ -33,11 +33,11 @@ class Database:
     """A database with one way to read and one to write. Every failure is a `HistoryError`."""
 
     def __init__(self, location: str, must_exist: bool = False) -> None:
-        self.url = parse(location)
-        self.where = shown(self.url)
+        self.url = parse_database_url(location)
+        self.where = shown_database_url(self.url)
         if self.url.get_backend_name() == "sqlite":
-            _prepare(self.url, self.where, must_exist)
-        self._engine = _engine(self.url, self.where)
+            _prepare_database(self.url, self.where, must_exist)
+        self._engine = _database_engine(self.url, self.where)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -78,7 +78,7 @@ class Database:
             yield
         except exc.SQLAlchemyError as error:
             raise HistoryError(
-                f"The history {self.where} cannot be used: {_message(error)}.",
+                f"The history {self.where} cannot be used: {_database_message(error)}.",
                 "Check the location, its free space and its permissions.",
             ) from error
 
@@ -86,7 +86,7 @@ class Database:
         self._engine.dispose()
 
 
-def parse(location: str) -> URL:
+def parse_database_url(location: str) -> URL:
     """Return the URL of a database, given a URL or the path of a file.
 
     Raises:
@@ -110,14 +110,14 @@ def parse(location: str) -> URL:
     return url
 
 
-def shown(url: URL) -> str:
+def shown_database_url(url: URL) -> str:
     """Return the URL for messages, without its password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.render_as_string(hide_password=True)
 
 
-def _prepare(url: URL, where: str, must_exist: bool) -> None:
+def _prepare_database(url: URL, where: str, must_exist: bool) -> None:
     if not url.database or url.database == ":memory:":
         raise HistoryError("A history in memory would be lost immediately.", "Give --history a file.")
     path = Path(url.database)
@@ -131,42 +131,44 @@ def _prepare(url: URL, where: str, must_exist: bool) -> None:
         raise HistoryError(f"{path.parent} cannot be created: {error.strerror}.") from error
 
 
-def _engine(url: URL, where: str) -> Engine:
+def _database_engine(url: URL, where: str) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     try:
         engine = create_engine(
             url,
             connect_args={"timeout": BUSY_S} if sqlite else {"connect_timeout": CONNECT_S},
-            json_deserializer=_decoded,
+            json_deserializer=_decoded_from_database,
             pool_pre_ping=True,  # a connection may be older than the server's last restart
         )
     except ModuleNotFoundError as error:
         raise SetupError(f"The history {where} needs {error.name}.", f"Run `{DRIVER_EXTRA}`.") from error
     except exc.SQLAlchemyError as error:
-        raise HistoryError(f"The history {where} cannot be opened: {_message(error)}.") from error
+        raise HistoryError(f"The history {where} cannot be opened: {_database_message(error)}.") from error
     if sqlite:
-        event.listen(engine, "connect", _configure)
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", _configure_database)
+        event.listen(engine, "begin", _begin_in_database)
     return engine
 
 
 @functools.lru_cache(4096)
-def _decoded(text: str) -> Any:
+def _decoded_from_database(text: str) -> Any:
     """Decode JSON with a cache: a series repeats its toolchain a thousand times, and records are frozen."""
     return json.loads(text)
 
 
-def _configure(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # `_begin` begins transactions: sqlite3 itself begins them too late
+def _configure_database(connection: Any, _record: object) -> None:
+    connection.isolation_level = (
+        None  # `_begin_in_database` begins transactions: sqlite3 itself begins them too late
+    )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _begin(connection: Connection) -> None:
+def _begin_in_database(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _message(error: exc.SQLAlchemyError) -> str:
+def _database_message(error: exc.SQLAlchemyError) -> str:
     """Return the first line of the database's message; never its URL, which may hold a password."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from android_harness.errors import HistoryError, SetupError
-from android_harness.history.records import Filter, StoredSession, as_json
+from android_harness.history.records import Filter, StoredSession, history_record_as_json
 
 if TYPE_CHECKING:
     from android_harness.history.store import History
@@ -27,7 +27,9 @@ FIRST_COLUMNS = ("key", "run", "host", "started_at")
 SIMPLE_TYPES: dict[str, type] = {"str": str, "datetime": str, "int": int, "float": float, "bool": bool}
 
 
-def export(history: History, path: Path, wanted: Filter | None = None, *, samples: bool = False) -> int:
+def export_history(
+    history: History, path: Path, wanted: Filter | None = None, *, samples: bool = False
+) -> int:
     """Write the sessions that a filter selects, newest first.
 
     Args:
@@ -43,19 +45,19 @@ def export(history: History, path: Path, wanted: Filter | None = None, *, sample
         HistoryError: The suffix is unknown, or the file cannot be written.
         SetupError: Parquet needs pyarrow, which is not installed.
     """
-    write = {".csv": _write_csv, ".parquet": _write_parquet}.get(path.suffix.lower())
+    write = {".csv": _export_csv, ".parquet": _export_parquet}.get(path.suffix.lower())
     if write is None:
         raise HistoryError(
             f"{path.name} ends in neither {' nor '.join(SUFFIXES)}.", "The suffix selects the format."
         )
     sessions = history.iterate(wanted)
-    rows = _calls(history, sessions) if samples else map(row, sessions)
-    with _aside(path) as aside:
+    rows = _exported_calls(history, sessions) if samples else map(export_row, sessions)
+    with _aside_for_export(path) as aside:
         return write(aside, rows, CALL_TYPES if samples else SESSION_TYPES)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
+def _aside_for_export(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.partial-{os.getpid()}")  # a name that no file of the user has
     try:
         yield aside
@@ -68,16 +70,16 @@ def _aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def row(session: StoredSession) -> Row:
+def export_row(session: StoredSession) -> Row:
     """Return the row of a session, one value for each column; nested values are JSON."""
-    values = as_json(session)
+    values = history_record_as_json(session)
     return {
         name: json.dumps(values[name], sort_keys=True) if SESSION_TYPES[name] is dict else values[name]
         for name in SESSION_TYPES
     }
 
 
-def _types() -> dict[str, type]:
+def _export_column_types() -> dict[str, type]:
     """Return the type of each column, from the record's own annotations; the key and the time come first."""
     types: dict[str, type] = dict.fromkeys(FIRST_COLUMNS, str)
     for field in fields(StoredSession):
@@ -87,7 +89,7 @@ def _types() -> dict[str, type]:
     return types | texts | {"stable": bool}
 
 
-SESSION_TYPES = _types()
+SESSION_TYPES = _export_column_types()
 CALL_TYPES: dict[str, type] = {
     "key": str,
     "started_at": str,
@@ -102,9 +104,9 @@ CALL_TYPES: dict[str, type] = {
 }
 
 
-def _calls(history: History, sessions: Iterable[StoredSession]) -> Iterator[Row]:
+def _exported_calls(history: History, sessions: Iterable[StoredSession]) -> Iterator[Row]:
     for session in sessions:
-        values = as_json(session)
+        values = history_record_as_json(session)
         common = {
             name: values[name] for name in ("key", "started_at", "model", "artifact", "device", "evidence")
         }
@@ -116,7 +118,7 @@ def _calls(history: History, sessions: Iterable[StoredSession]) -> Iterator[Row]
                 yield common | times
 
 
-def _write_csv(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
+def _export_csv(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, types)
@@ -127,7 +129,7 @@ def _write_csv(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
     return count
 
 
-def _write_parquet(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
+def _export_parquet(path: Path, rows: Iterable[Row], types: dict[str, type]) -> int:
     try:
         import pyarrow as pa
         from pyarrow import parquet

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from android_harness import clocks, provenance
-from android_harness.history.records import Origin, Samples, StoredSession, key_of
+from android_harness.history.records import Origin, Samples, StoredSession, history_record_key
 from android_harness.records import (
     Cluster,
     Latency,
@@ -18,11 +18,11 @@ from android_harness.records import (
     Moment,
     Session,
     State,
-    base_part,
+    base_part_of_record,
 )
 
 
-def stored(
+def make_stored_session(
     session: Session,
     latency: Latency,
     origin: Origin,
@@ -36,7 +36,7 @@ def stored(
 
     Args:
         session: The raw evidence.
-        latency: `provenance.latency(session, ...)`: the figures, and what they prove.
+        latency: `provenance.latency_with_provenance(session, ...)`: the figures, and what they prove.
         origin: The measured artifact.
         run: The night.
         host: The machine that the device is plugged into.
@@ -47,72 +47,72 @@ def stored(
     key_parts = (run, host, identity.serial, origin.model, origin.target, origin.artifact, session.started_at)
     shared = {**vars(latency.figures), **vars(origin)}
     for name in ("sqnr_db", "top1_agreement", "accuracy"):
-        shared[name] = _finite(shared[name])
-    shared["flags"] = tuple(_without_nul(flag) for flag in latency.figures.flags)
+        shared[name] = _make_finite(shared[name])
+    shared["flags"] = tuple(_make_without_nul(flag) for flag in latency.figures.flags)
     return StoredSession(
         **shared,
-        key=key or key_of(*key_parts),
+        key=key or history_record_key(*key_parts),
         run=run,
         host=host,
         started_at=datetime.fromisoformat(session.started_at).astimezone(UTC),
-        runtime=_without_nul(first.runtime),
+        runtime=_make_without_nul(first.runtime),
         artifact_sha256=session.task.sha256,
-        serial=_without_nul(identity.serial),
-        device_model=_without_nul(identity.model),
+        serial=_make_without_nul(identity.serial),
+        device_model=_make_without_nul(identity.model),
         soc=identity.soc,
         chip=identity.chip,
-        fingerprint=_without_nul(identity.fingerprint),
+        fingerprint=_make_without_nul(identity.fingerprint),
         evidence=latency.evidence,
         threads=session.config.threads,
         affinity=session.config.affinity,
-        clock_state=clocks.state(session),
-        runner={name: _without_nul(str(value)) for name, value in first.runner.items()},
-        before=moment(session.before),
-        after=moment(session.after),
-        clocks=dict(_clock_extremes(session)),
-        verdict=provenance.verdict(latency),
+        clock_state=clocks.clock_state(session),
+        runner={name: _make_without_nul(str(value)) for name, value in first.runner.items()},
+        before=make_stored_moment(session.before),
+        after=make_stored_moment(session.after),
+        clocks=dict(_make_clock_extremes(session)),
+        verdict=provenance.verdict_by_provenance(latency),
         budget_ms=latency.budget_ms if isinstance(latency, MeasuredLatency) else budget_ms,
-        problem=_without_nul(latency.problem),
-        max_error=_finite(latency.max_error),
+        problem=_make_without_nul(latency.problem),
+        max_error=_make_finite(latency.max_error),
     )
 
 
-def moment(state: State) -> Moment:
+def make_stored_moment(state: State) -> Moment:
     """Return the part of a device's state that may explain a change of its latencies."""
-    celsius = {_without_nul(name): value for name, value in state.celsius.items()}
-    governors = tuple(_without_nul(name) for name in state.governors)
-    return replace(base_part(state, Moment), celsius=celsius, governors=governors)
+    celsius = {_make_without_nul(name): value for name, value in state.celsius.items()}
+    governors = tuple(_make_without_nul(name) for name in state.governors)
+    return replace(base_part_of_record(state, Moment), celsius=celsius, governors=governors)
 
 
-def _clock_extremes(session: Session) -> Iterator[tuple[str, float]]:
+def _make_clock_extremes(session: Session) -> Iterator[tuple[str, float]]:
     """Yield the lowest clocks and the hottest temperature over all launches."""
     for cluster in session.identity.clusters:
-        yield from _cluster_extremes(cluster, session.launches)
-    readings = [clocks.hottest(launch, session.identity) for launch in session.launches]
+        yield from _make_cluster_extremes(cluster, session.launches)
+    readings = [clocks.hottest_while_clocked(launch, session.identity) for launch in session.launches]
     if temperatures := [reading[1] for reading in readings if reading]:
         yield "hottest celsius", max(temperatures)
 
 
-def _cluster_extremes(cluster: Cluster, launches: Sequence[Launch]) -> Iterator[tuple[str, float]]:
+def _make_cluster_extremes(cluster: Cluster, launches: Sequence[Launch]) -> Iterator[tuple[str, float]]:
     policy = cluster.policy.rpartition("/")[2]
-    limits = [clocks.lowest_limit_khz(launch, cluster) for launch in launches]
-    means = [clocks.mean_khz(launch, cluster) for launch in launches]
+    limits = [clocks.lowest_clock_limit_khz(launch, cluster) for launch in launches]
+    means = [clocks.mean_clock_khz(launch, cluster) for launch in launches]
     if known_limits := [khz for khz in limits if khz is not None]:
         yield f"{policy} lowest limit khz", min(known_limits)
     if known_means := [khz for khz in means if khz is not None]:
         yield f"{policy} mean khz", min(known_means)
 
 
-def samples(session: Session) -> Samples:
+def make_stored_samples(session: Session) -> Samples:
     """Return the raw samples from which the session's figures are computed."""
-    launches = tuple(base_part(launch, LaunchSamples) for launch in session.launches)
+    launches = tuple(base_part_of_record(launch, LaunchSamples) for launch in session.launches)
     return Samples(launches, session.canary_ns)
 
 
-def _finite(value: float | None) -> float | None:
+def _make_finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _without_nul(text: str) -> str:
+def _make_without_nul(text: str) -> str:
     """Remove NUL characters: a device may send them, and PostgreSQL's text cannot hold them."""
     return text.replace("\0", "")

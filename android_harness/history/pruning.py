@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or_, select
 
-from android_harness.history.records import BASELINE_SESSIONS, now
+from android_harness.history.records import BASELINE_SESSIONS, history_record_time
 from android_harness.history.store import History
 from android_harness.history.tables import SAMPLES, SESSIONS
 
@@ -17,7 +17,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Policy:
+class PruningPolicy:
     """What to keep: every session that at least one rule keeps. At least one rule is required."""
 
     days: int | None = None
@@ -47,7 +47,7 @@ class Pruned:
     """Size of the deleted raw samples."""
 
 
-def plan(history: History, policy: Policy, at: datetime | None = None) -> Pruned:
+def plan_pruning(history: History, policy: PruningPolicy, at: datetime | None = None) -> Pruned:
     """Return what a policy would delete; nothing is changed.
 
     Args:
@@ -56,17 +56,17 @@ def plan(history: History, policy: Policy, at: datetime | None = None) -> Pruned
         at: The current time; None for now.
     """
     with history.database.reading() as connection:
-        return _counted(connection, policy, at or now())[0]
+        return _counted_for_pruning(connection, policy, at or history_record_time())[0]
 
 
-def prune(history: History, policy: Policy, at: datetime | None = None) -> Pruned:
+def prune_history(history: History, policy: PruningPolicy, at: datetime | None = None) -> Pruned:
     """Delete what a policy does not keep, in one transaction, and free the space.
 
     Returns:
-        What was deleted. It is computed again, so sessions added since `plan` count.
+        What was deleted. It is computed again, so sessions added since `plan_pruning` count.
     """
     with history.database.writing() as connection:
-        pruned, numbers = _counted(connection, policy, at or now())
+        pruned, numbers = _counted_for_pruning(connection, policy, at or history_record_time())
         for start in range(0, len(numbers), BATCH):
             batch = numbers[start : start + BATCH]
             connection.execute(delete(SAMPLES).where(SAMPLES.c.session.in_(batch)))
@@ -77,10 +77,12 @@ def prune(history: History, policy: Policy, at: datetime | None = None) -> Prune
     return pruned
 
 
-def _counted(connection: Connection, policy: Policy, at: datetime) -> tuple[Pruned, list[int]]:
-    ranked = _ranked().subquery()
-    unwanted = _unwanted(ranked.c, policy, at)
-    protected = _protected(ranked.c)
+def _counted_for_pruning(
+    connection: Connection, policy: PruningPolicy, at: datetime
+) -> tuple[Pruned, list[int]]:
+    ranked = _ranked_for_pruning().subquery()
+    unwanted = _unwanted_in_pruning(ranked.c, policy, at)
+    protected = _protected_from_pruning(ranked.c)
     if policy.samples_only:
         # The figures stay, so nothing needs protection; only sessions that have samples count.
         protected = ranked.c.packed.is_(None)
@@ -101,7 +103,7 @@ def _counted(connection: Connection, policy: Policy, at: datetime) -> tuple[Prun
     return pruned, [row.number for row in rows]
 
 
-def _ranked() -> Select[Any]:
+def _ranked_for_pruning() -> Select[Any]:
     """Select every session with its rank, from the newest, in its series and among comparable sessions."""
     newest = (SESSIONS.c.started_at.desc(), SESSIONS.c.number.desc())
     eligible = and_(SESSIONS.c.stable.is_(True), SESSIONS.c.regressed.is_(False))
@@ -117,7 +119,7 @@ def _ranked() -> Select[Any]:
     ).outerjoin(SAMPLES)
 
 
-def _unwanted(ranked: Any, policy: Policy, at: datetime) -> ColumnElement[bool]:
+def _unwanted_in_pruning(ranked: Any, policy: PruningPolicy, at: datetime) -> ColumnElement[bool]:
     conditions = []
     if policy.days is not None:
         conditions.append(ranked.started_at < at - timedelta(days=policy.days))
@@ -126,7 +128,7 @@ def _unwanted(ranked: Any, policy: Policy, at: datetime) -> ColumnElement[bool]:
     return and_(*conditions)
 
 
-def _protected(ranked: Any) -> ColumnElement[bool]:
+def _protected_from_pruning(ranked: Any) -> ColumnElement[bool]:
     """Match what `History.baseline` or `History.earlier` may return for the next session."""
     return or_(
         and_(ranked.eligible, ranked.rank_in_baseline <= BASELINE_SESSIONS),

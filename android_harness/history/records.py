@@ -19,25 +19,25 @@ from android_harness.records import Figures, LaunchSamples, Moment, Provenance, 
 BASELINE_SESSIONS = 10
 """The largest baseline, in stable sessions; pruning never deletes them."""
 NAMESPACE = uuid.UUID("5f0d4bb0-6c35-4e0c-9d7e-3a1f6a5f8f11")
-"""Namespace of the keys that `key_of` makes: random, and never changed."""
+"""Namespace of the keys that `history_record_key` makes: random, and never changed."""
 
 
-def key_of(*parts: str) -> str:
+def history_record_key(*parts: str) -> str:
     """Return a key that is the same for the same parts, so that a restarted night adds nothing twice."""
     return str(uuid.uuid5(NAMESPACE, json.dumps(parts)))
 
 
-def digest(*parts: object) -> str:
+def history_record_digest(*parts: object) -> str:
     """Return a short hash that is equal exactly if the parts are equal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def device_hash(serial: str) -> str:
+def history_record_device_hash(serial: str) -> str:
     """Return the hash that identifies a device without showing its serial."""
-    return digest("device", serial)
+    return history_record_digest("device", serial)
 
 
-def now() -> datetime:
+def history_record_time() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)
 
@@ -50,7 +50,7 @@ class SeriesKey:
     target: str
     artifact: str
     device: str
-    """`device_hash` of its serial."""
+    """`history_record_device_hash` of its serial."""
     evidence: Provenance
     """Part of the key, so that no simulated session is ever compared with a measured one."""
     threads: int
@@ -59,7 +59,7 @@ class SeriesKey:
 
     @property
     def id(self) -> str:
-        return digest("line", *(getattr(self, entry.name) for entry in fields(self)))
+        return history_record_digest("line", *(getattr(self, entry.name) for entry in fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class StoredSession(Figures, Origin):
 
     @property
     def device(self) -> str:
-        return device_hash(self.serial)
+        return history_record_device_hash(self.serial)
 
     @property
     def series_key(self) -> SeriesKey:
@@ -162,7 +162,9 @@ class StoredSession(Figures, Origin):
         system or the runtime therefore starts a new baseline: docs/explanation/measurement-protocol.md,
         section 4.9.
         """
-        return digest("footing", self.fingerprint, self.build, self.clock_state == "locked-verified")
+        return history_record_digest(
+            "footing", self.fingerprint, self.build, self.clock_state == "locked-verified"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class Gap:
     target: str = ""
     artifact: str = ""
     device: str = ""
-    """`device_hash` of its serial."""
+    """`history_record_device_hash` of its serial."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +227,15 @@ class Filter:
     """The largest number of sessions."""
 
 
-def as_json(record: Any) -> dict[str, Any]:
+def history_record_as_json(record: Any) -> dict[str, Any]:
     """Return a record as JSON values; a session also gets its device, stability and series."""
-    values = {name: _json_value(value) for name, value in asdict(record).items()}
+    values = {name: _history_record_json_value(value) for name, value in asdict(record).items()}
     if isinstance(record, StoredSession):
         values |= {"device": record.device, "stable": record.stable, "line": record.series_key.id}
     return values
 
 
-def _json_value(value: object) -> object:
+def _history_record_json_value(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return list(value) if isinstance(value, tuple) else value

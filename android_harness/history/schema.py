@@ -19,14 +19,14 @@ LOCK = 0x65786D6F62
 """The PostgreSQL advisory lock ("exmob") that is held during a migration."""
 
 
-def is_current(connection: Connection, where: str) -> bool:
+def is_schema_current(connection: Connection, where: str) -> bool:
     """Return whether the schema is up to date.
 
     Raises:
         HistoryError: A newer version of this tool wrote the history, or it is not a history.
     """
-    version = _version(connection, where)
-    if version is not None and version not in _known():
+    version = _schema_version(connection, where)
+    if version is not None and version not in _known_schema_versions():
         raise HistoryError(
             f"The history {where} has schema {version}; this version knows up to {HEAD}.",
             "A newer export-mobile has changed it: upgrade this one, or use another --history.",
@@ -34,7 +34,7 @@ def is_current(connection: Connection, where: str) -> bool:
     return version == HEAD
 
 
-def _version(connection: Connection, where: str) -> str | None:
+def _schema_version(connection: Connection, where: str) -> str | None:
     tables = set(inspect(connection).get_table_names())
     if "alembic_version" in tables:
         version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -47,21 +47,21 @@ def _version(connection: Connection, where: str) -> str | None:
     return None
 
 
-def _known() -> set[str]:
+def _known_schema_versions() -> set[str]:
     return {path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")}
 
 
-def upgrade(connection: Connection, where: str) -> None:
+def upgrade_schema(connection: Connection, where: str) -> None:
     """Upgrade the schema in the transaction of `connection`, which must hold the write lock.
 
     A second process waits for SQLite's write lock or PostgreSQL's advisory lock, and then has nothing to do.
 
     Raises:
-        HistoryError: For the same reasons as in `is_current`.
+        HistoryError: For the same reasons as in `is_schema_current`.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-    if is_current(connection, where):
+    if is_schema_current(connection, where):
         return
     from alembic import command
     from alembic.config import Config

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from android_harness.errors import HistoryError
 from android_harness.history import packing
-from android_harness.history.records import Samples, StoredSession, as_json
+from android_harness.history.records import Samples, StoredSession, history_record_as_json
 from android_harness.records import Moment
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ class Spool:
         Raises:
             HistoryError: The folder cannot be written.
         """
-        packed = base64.b64encode(packing.pack(samples)).decode()
+        packed = base64.b64encode(packing.pack_samples(samples)).decode()
         path = self._path(session.key)
         aside = path.with_suffix(".new")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps({"session": as_json(session), "samples": packed}), encoding="utf-8")
+            aside.write_text(
+                json.dumps({"session": history_record_as_json(session), "samples": packed}), encoding="utf-8"
+            )
             aside.replace(path)
         except OSError as error:
             raise HistoryError(
@@ -84,7 +86,7 @@ class Spool:
 def _read(path: Path) -> tuple[StoredSession, Samples]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        return _session(content["session"]), packing.unpack(base64.b64decode(content["samples"]))
+        return _session(content["session"]), packing.unpack_samples(base64.b64decode(content["samples"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HistoryError(
             f"{path} is no session of a night: {error}.", "Move it away; the history does not have it."

@@ -21,7 +21,7 @@ from android_harness.history.records import (
     Samples,
     SeriesKey,
     StoredSession,
-    device_hash,
+    history_record_device_hash,
 )
 from android_harness.history.tables import GAPS, SAMPLES, SESSIONS
 
@@ -54,10 +54,10 @@ class History:
 
     def _upgrade(self) -> None:
         with self.database.reading() as connection:
-            current = schema.is_current(connection, self.where)
+            current = schema.is_schema_current(connection, self.where)
         if not current:
             with self.database.writing() as connection:
-                schema.upgrade(connection, self.where)
+                schema.upgrade_schema(connection, self.where)
 
     def __enter__(self) -> Self:
         return self
@@ -83,21 +83,21 @@ class History:
         Raises:
             HistoryError: A different session has this key.
         """
-        columns = rows.columns(session)
-        packed = packing.pack(samples) if samples else None
+        columns = rows.row_columns(session)
+        packed = packing.pack_samples(samples) if samples else None
         with self.database.writing() as connection:
-            number = _insert(connection, SESSIONS, columns)
+            number = _insert_into_store(connection, SESSIONS, columns)
             is_new = number is not None
             if number is None:
-                number = _known_number(connection, session.key, columns["content"])
+                number = _stored_number(connection, session.key, columns["content"])
             if packed is not None:
-                _insert(connection, SAMPLES, {"session": number, "packed": packed})
+                _insert_into_store(connection, SAMPLES, {"session": number, "packed": packed})
         return is_new
 
     def add_gap(self, gap: Gap) -> bool:
         """Store that something was not measured; return whether the gap is new."""
         with self.database.writing() as connection:
-            return _insert(connection, GAPS, vars(gap)) is not None
+            return _insert_into_store(connection, GAPS, vars(gap)) is not None
 
     def mark(self, key: str, *, regressed: bool) -> None:
         """Exclude a session from baselines, or include it again.
@@ -108,7 +108,7 @@ class History:
         change = update(SESSIONS).where(SESSIONS.c.key == key).values(regressed=regressed)
         with self.database.writing() as connection:
             if connection.execute(change).rowcount == 0:
-                raise _unknown(key)
+                raise _not_in_store(key)
 
     def accept(self, key: str) -> StoredSession:
         """Make a session's level the new normal: the baseline of its series begins with it.
@@ -119,8 +119,8 @@ class History:
         with self.database.writing() as connection:
             row = connection.execute(select(*rows.COLUMNS).where(SESSIONS.c.key == key)).first()
             if row is None:
-                raise _unknown(key)
-            session = rows.session(row)
+                raise _not_in_store(key)
+            session = rows.session_from_row(row)
             connection.execute(update(SESSIONS).where(SESSIONS.c.key == key).values(accepted=True))
             later = (
                 SESSIONS.c.line == session.series_key.id,
@@ -133,13 +133,13 @@ class History:
         """Return the session with this key, if there is one."""
         with self.database.reading() as connection:
             row = connection.execute(select(*rows.COLUMNS).where(SESSIONS.c.key == key)).first()
-        return rows.session(row) if row else None
+        return rows.session_from_row(row) if row else None
 
     def get_all(self, keys: Collection[str]) -> dict[str, StoredSession]:
         """Return the sessions with these keys, by key; unknown keys are left out."""
         query = select(*rows.COLUMNS).where(SESSIONS.c.key.in_(keys))
         with self.database.reading() as connection:
-            sessions = [rows.session(row) for row in connection.execute(query)]
+            sessions = [rows.session_from_row(row) for row in connection.execute(query)]
         return {session.key: session for session in sessions}
 
     def find(self, prefix: str) -> StoredSession:
@@ -151,9 +151,9 @@ class History:
         matches = SESSIONS.c.key.startswith(prefix, autoescape=True)
         query = select(*rows.COLUMNS).where(matches).order_by(SESSIONS.c.key).limit(2)
         with self.database.reading() as connection:
-            sessions = [rows.session(row) for row in connection.execute(query)]
+            sessions = [rows.session_from_row(row) for row in connection.execute(query)]
         if not sessions:
-            raise _unknown(prefix)
+            raise _not_in_store(prefix)
         if len(sessions) > 1 and sessions[0].key != prefix:
             raise HistoryError(
                 f"Several sessions have keys that begin with {prefix!r}.", "Give more characters of the key."
@@ -170,7 +170,7 @@ class History:
         with self.database.reading() as connection:
             packed = connection.scalar(query)
         try:
-            return packing.unpack(packed) if packed is not None else None
+            return packing.unpack_samples(packed) if packed is not None else None
         except packing.Damaged as error:
             raise HistoryError(
                 f"The samples of session {key} in {self.where} are damaged: {error}."
@@ -182,10 +182,10 @@ class History:
 
     def iterate(self, wanted: Filter | None = None) -> Iterator[StoredSession]:
         """Yield the same sessions as `sessions`, for more of them than fit into memory."""
-        query = listing(wanted or Filter())
+        query = select_stored_sessions(wanted or Filter())
         with self.database.reading() as connection:
             for row in connection.execution_options(yield_per=BATCH).execute(query):
-                yield rows.session(row)
+                yield rows.session_from_row(row)
 
     def gaps(self, wanted: Filter | None = None) -> tuple[Gap, ...]:
         """Return the gaps that match a filter's time, run, host and device, newest first.
@@ -193,15 +193,15 @@ class History:
         A gap of a whole night matches every model, target, artifact and device.
         """
         wanted = wanted or Filter()
-        query = select(GAPS).where(*_gap_conditions(wanted)).limit(wanted.newest)
+        query = select(GAPS).where(*_stored_gap_conditions(wanted)).limit(wanted.newest)
         with self.database.reading() as connection:
             gap_rows = connection.execute(query.order_by(GAPS.c.at.desc(), GAPS.c.number.desc())).all()
-        return tuple(rows.gap(row) for row in gap_rows)
+        return tuple(rows.gap_from_row(row) for row in gap_rows)
 
     def series_keys(self, wanted: Filter | None = None) -> tuple[SeriesKey, ...]:
         """Return the key of every series that a filter's sessions belong to, sorted."""
         columns = [SESSIONS.c[name] for name in SeriesKey.__dataclass_fields__]
-        query = select(*columns).where(*_conditions(wanted or Filter())).distinct().order_by(*columns)
+        query = select(*columns).where(*_store_conditions(wanted or Filter())).distinct().order_by(*columns)
         with self.database.reading() as connection:
             return tuple(SeriesKey(*row) for row in connection.execute(query))
 
@@ -212,11 +212,11 @@ class History:
             key: `StoredSession.series_key` of any of them.
             newest: The largest number of sessions; the last ones are returned.
         """
-        return self._oldest_first(series(key).limit(newest))
+        return self._oldest_first(select_stored_series(key).limit(newest))
 
     def trend(self, key: SeriesKey, newest: int | None = None) -> tuple[Point, ...]:
         """Return the points of a series: a few narrow columns of `series`, at a tenth of the cost."""
-        query = _newest_first(SESSIONS.c.line == key.id, columns=rows.POINT).limit(newest)
+        query = _newest_stored_first(SESSIONS.c.line == key.id, columns=rows.POINT).limit(newest)
         with self.database.reading() as connection:
             point_rows = connection.execute(query).all()
         return tuple(Point(*row) for row in reversed(point_rows))
@@ -227,47 +227,49 @@ class History:
         They have its series key and comparability key, started earlier, belong to other runs and are not
         marked as regressed. There may be fewer than `count`.
         """
-        return self._oldest_first(baseline(session).limit(count))
+        return self._oldest_first(select_stored_baseline(session).limit(count))
 
     def earlier(self, session: StoredSession, count: int = BASELINE_SESSIONS) -> tuple[StoredSession, ...]:
         """Return the last `count` sessions of its series, stable or not, to compare a session's quality with.
 
         They started earlier, belong to other runs and are not marked as regressed; oldest first.
         """
-        return self._oldest_first(earlier(session).limit(count))
+        return self._oldest_first(select_stored_earlier(session).limit(count))
 
     def _oldest_first(self, query: Select[Any]) -> tuple[StoredSession, ...]:
         with self.database.reading() as connection:
             session_rows = connection.execute(query).all()
-        return tuple(rows.session(row) for row in reversed(session_rows))
+        return tuple(rows.session_from_row(row) for row in reversed(session_rows))
 
 
-def listing(wanted: Filter) -> Select[Any]:
+def select_stored_sessions(wanted: Filter) -> Select[Any]:
     """Select the sessions that match a filter, newest first."""
-    return _newest_first(*_conditions(wanted)).limit(wanted.newest)
+    return _newest_stored_first(*_store_conditions(wanted)).limit(wanted.newest)
 
 
-def series(key: SeriesKey) -> Select[Any]:
+def select_stored_series(key: SeriesKey) -> Select[Any]:
     """Select the sessions of a series, newest first."""
-    return _newest_first(SESSIONS.c.line == key.id)
+    return _newest_stored_first(SESSIONS.c.line == key.id)
 
 
-def baseline(session: StoredSession) -> Select[Any]:
+def select_stored_baseline(session: StoredSession) -> Select[Any]:
     """Select the sessions of `History.baseline`, newest first."""
-    return _newest_first(
+    return _newest_stored_first(
         SESSIONS.c.line == session.series_key.id,
         SESSIONS.c.footing == session.comparability_key,
         SESSIONS.c.stable.is_(True),
-        *_counts(session),
+        *_stored_baseline_conditions(session),
     )
 
 
-def earlier(session: StoredSession) -> Select[Any]:
+def select_stored_earlier(session: StoredSession) -> Select[Any]:
     """Select the sessions of `History.earlier`, newest first."""
-    return _newest_first(SESSIONS.c.line == session.series_key.id, *_counts(session))
+    return _newest_stored_first(
+        SESSIONS.c.line == session.series_key.id, *_stored_baseline_conditions(session)
+    )
 
 
-def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
+def _stored_baseline_conditions(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions: earlier, of another run, since the last accepted level, and not marked."""
     other = SESSIONS.alias().c
     last_accepted = (
@@ -284,25 +286,27 @@ def _counts(session: StoredSession) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _newest_first(*conditions: ColumnElement[bool], columns: Sequence[Any] = rows.COLUMNS) -> Select[Any]:
+def _newest_stored_first(
+    *conditions: ColumnElement[bool], columns: Sequence[Any] = rows.COLUMNS
+) -> Select[Any]:
     order = (SESSIONS.c.started_at.desc(), SESSIONS.c.number.desc())
     return select(*columns).where(*conditions).order_by(*order)
 
 
-def _conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
+def _store_conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     for name in ("model", "target", "artifact", "evidence", "run", "host", "stable"):
         value = getattr(wanted, name)
         if value is not None:
             yield SESSIONS.c[name] == value
     if wanted.device is not None:
-        yield SESSIONS.c.device.in_((wanted.device, device_hash(wanted.device)))
+        yield SESSIONS.c.device.in_((wanted.device, history_record_device_hash(wanted.device)))
     if wanted.since is not None:
         yield SESSIONS.c.started_at >= wanted.since
     if wanted.until is not None:
         yield SESSIONS.c.started_at < wanted.until
 
 
-def _gap_conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
+def _stored_gap_conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions for gaps; a gap that names no model matches every model, and so on."""
     for name in ("run", "host"):
         value = getattr(wanted, name)
@@ -313,14 +317,16 @@ def _gap_conditions(wanted: Filter) -> Iterator[ColumnElement[bool]]:
         if value is not None:
             yield GAPS.c[name].in_((value, ""))
     if wanted.device is not None:
-        yield or_(GAPS.c.device == "", GAPS.c.device.in_((wanted.device, device_hash(wanted.device))))
+        yield or_(
+            GAPS.c.device == "", GAPS.c.device.in_((wanted.device, history_record_device_hash(wanted.device)))
+        )
     if wanted.since is not None:
         yield GAPS.c.at >= wanted.since
     if wanted.until is not None:
         yield GAPS.c.at < wanted.until
 
 
-def _insert(connection: Connection, table: Table, values: dict[str, Any]) -> int | None:
+def _insert_into_store(connection: Connection, table: Table, values: dict[str, Any]) -> int | None:
     """Insert a row and return its number; return None if a row with the same key exists."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     unique = "session" if table is SAMPLES else "key"
@@ -329,11 +335,11 @@ def _insert(connection: Connection, table: Table, values: dict[str, Any]) -> int
     return number
 
 
-def _unknown(key: str) -> HistoryError:
+def _not_in_store(key: str) -> HistoryError:
     return HistoryError(f"No session has the key {key!r}.", "`export-mobile history` lists the sessions.")
 
 
-def _known_number(connection: Connection, key: str, content: str) -> int:
+def _stored_number(connection: Connection, key: str, content: str) -> int:
     query = select(SESSIONS.c.number, SESSIONS.c.content).where(SESSIONS.c.key == key)
     number, known_content = connection.execute(query).one()
     if known_content != content:

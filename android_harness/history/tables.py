@@ -41,7 +41,7 @@ METADATA = MetaData(
 )
 
 
-class Utc(TypeDecorator[datetime]):
+class UtcColumn(TypeDecorator[datetime]):
     """A time that is aware in Python and UTC in the database; SQLite stores no time zones."""
 
     impl = DateTime(timezone=True)
@@ -64,7 +64,7 @@ TYPES: dict[Any, TypeEngine[Any]] = {
     int: Integer(),
     float: Double(),
     bool: Boolean(),
-    datetime: Utc(),
+    datetime: UtcColumn(),
 }
 """Annotation -> column type; any other annotation becomes JSON."""
 TYPES_BY_NAME: dict[str, TypeEngine[Any]] = {
@@ -84,7 +84,7 @@ TYPES_BY_NAME: dict[str, TypeEngine[Any]] = {
 """Columns whose annotation does not imply their type or length."""
 
 
-def _columns(record: type) -> Iterator[Column[Any]]:
+def _table_columns(record: type) -> Iterator[Column[Any]]:
     """Yield a column for each field of a record."""
     for name, annotation in get_type_hints(record).items():
         options = get_args(annotation)
@@ -102,7 +102,7 @@ SESSIONS = Table(
     Column("footing", HASH, nullable=False),  # StoredSession.comparability_key
     Column("device", HASH, nullable=False),
     Column("stable", Boolean(), nullable=False),
-    *_columns(StoredSession),
+    *_table_columns(StoredSession),
 )
 INDEXES = {
     "ix_sessions_line_started_at": ("line", "started_at", "number"),
@@ -124,5 +124,5 @@ SAMPLES = Table(
     Column("session", NUMBER, ForeignKey(SESSIONS.c.number, ondelete="CASCADE"), primary_key=True),
     Column("packed", LargeBinary(), nullable=False),
 )
-GAPS = Table("gaps", METADATA, Column("number", NUMBER, primary_key=True), *_columns(Gap))
+GAPS = Table("gaps", METADATA, Column("number", NUMBER, primary_key=True), *_table_columns(Gap))
 Index("ix_gaps_at", GAPS.c.at)

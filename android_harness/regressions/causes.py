@@ -25,7 +25,7 @@ OFTEN = 0.5
 NO_CAUSE = Cause("unexplained", "Neither the model, nor a tool, nor anything known of the device changed.")
 
 
-def causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> tuple[Cause, ...]:
+def causes_of_change(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> tuple[Cause, ...]:
     """Return everything that changed between two levels of a series, oldest first, or `NO_CAUSE`.
 
     Hashes, versions and builds must have changed within `NEAR` sessions of the change-point. Heat, clocks and
@@ -33,50 +33,50 @@ def causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> t
     """
     near = (*before[-1 - NEAR :], *after[: 1 + NEAR])
     last, first = before[-AROUND:], after[:AROUND]
-    changed = (*_model(near), *_tools(near), *_device(near), *_state(last, first))
+    changed = (*_model_causes(near), *_tool_causes(near), *_device_causes(near), *_state_causes(last, first))
     return changed or (NO_CAUSE,)
 
 
-def _model(near: Sequence[StoredSession]) -> Iterator[Cause]:
+def _model_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
     for old, new in pairwise(near):
         if old.source_sha256 != new.source_sha256:
-            yield Cause("model", f"The checkpoint went from {_short(old)} to {_short(new)}.")
+            yield Cause("model", f"The checkpoint went from {_short_cause(old)} to {_short_cause(new)}.")
         elif old.artifact_sha256 != new.artifact_sha256 and old.toolchain == new.toolchain:
             yield Cause(
                 "model", "The artifact changed, although the same tools made it from the same checkpoint."
             )
 
 
-def _tools(near: Sequence[StoredSession]) -> Iterator[Cause]:
-    yield from _versions("", [session.toolchain for session in near])
-    yield from _versions("The runner's ", [session.runner for session in near])
-    yield from _changed("tool", "The runtime", [session.runtime for session in near])
+def _tool_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
+    yield from _version_causes("", [session.toolchain for session in near])
+    yield from _version_causes("The runner's ", [session.runner for session in near])
+    yield from _changed_cause("tool", "The runtime", [session.runtime for session in near])
 
 
-def _versions(prefix: str, near: Sequence[Mapping[str, str]]) -> Iterator[Cause]:
+def _version_causes(prefix: str, near: Sequence[Mapping[str, str]]) -> Iterator[Cause]:
     for name in sorted({name for versions in near for name in versions}):
-        yield from _changed("tool", f"{prefix}{name}", [versions.get(name, "") for versions in near])
+        yield from _changed_cause("tool", f"{prefix}{name}", [versions.get(name, "") for versions in near])
 
 
-def _device(near: Sequence[StoredSession]) -> Iterator[Cause]:
-    yield from _changed("device", "Android's build", [session.fingerprint for session in near])
-    yield from _changed("device", "The clocks' lock", [session.clock_state for session in near])
-    yield from _changed("device", "The host", [session.host for session in near])
+def _device_causes(near: Sequence[StoredSession]) -> Iterator[Cause]:
+    yield from _changed_cause("device", "Android's build", [session.fingerprint for session in near])
+    yield from _changed_cause("device", "The clocks' lock", [session.clock_state for session in near])
+    yield from _changed_cause("device", "The host", [session.host for session in near])
 
 
-def _state(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
+def _state_causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
     for subject, value in STATES.items():
         old, new = (mode(value(session) for session in side) for side in (before, after))
-        yield from _changed("device", subject, [old, new])
+        yield from _changed_cause("device", subject, [old, new])
     for subject, reading in TEMPERATURES.items():
-        cold, warm = _median(map(reading, before)), _median(map(reading, after))
+        cold, warm = _median_for_cause(map(reading, before)), _median_for_cause(map(reading, after))
         if cold is not None and warm is not None and abs(warm - cold) > WARMER_CELSIUS:
             yield Cause("device", f"{subject} went from {cold:.0f} to {warm:.0f} °C.")
-    yield from _clocks(before, after)
-    yield from _flags(before, after)
+    yield from _clock_causes(before, after)
+    yield from _flag_causes(before, after)
 
 
-def _limits(session: StoredSession) -> str:
+def _limit_causes(session: StoredSession) -> str:
     return ", ".join(str(khz) for khz in session.before.scaling_max_khz)
 
 
@@ -87,7 +87,7 @@ STATES: Mapping[str, Callable[[StoredSession], str]] = {
         "" if session.after.thermal_status is None else str(session.after.thermal_status)
     ),
     "The governors": lambda session: ", ".join(session.before.governors),
-    "The clocks' limits (kHz)": _limits,
+    "The clocks' limits (kHz)": _limit_causes,
 }
 """States of a device as text; the most common state of each side is compared."""
 TEMPERATURES: Mapping[str, Callable[[StoredSession], float | None]] = {
@@ -97,41 +97,43 @@ TEMPERATURES: Mapping[str, Callable[[StoredSession], float | None]] = {
 }
 
 
-def _clocks(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
+def _clock_causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
     for name in sorted(
         {name for session in (*before, *after) for name in session.clocks if name.endswith(" khz")}
     ):
-        old, new = (_median(session.clocks.get(name) for session in side) for side in (before, after))
+        old, new = (
+            _median_for_cause(session.clocks.get(name) for session in side) for side in (before, after)
+        )
         if old and new and abs(new / old - 1) > OTHER_CLOCKS:
             clock = name.removesuffix(" khz")
             yield Cause("device", f"The {clock} went from {old / 1e3:.0f} to {new / 1e3:.0f} MHz.")
 
 
-def _flags(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
-    for name in sorted({_name(flag) for session in (*before, *after) for flag in session.flags}):
-        old, new = _share(before, name), _share(after, name)
+def _flag_causes(before: Sequence[StoredSession], after: Sequence[StoredSession]) -> Iterator[Cause]:
+    for name in sorted({_cause_name(flag) for session in (*before, *after) for flag in session.flags}):
+        old, new = _share_with_cause(before, name), _share_with_cause(after, name)
         if (old >= OFTEN) != (new >= OFTEN):
             yield Cause("device", f"The flag {name} {'appeared' if new > old else 'is gone'}.")
 
 
-def _share(sessions: Sequence[StoredSession], name: str) -> float:
-    return sum(name in {_name(flag) for flag in session.flags} for session in sessions) / len(sessions)
+def _share_with_cause(sessions: Sequence[StoredSession], name: str) -> float:
+    return sum(name in {_cause_name(flag) for flag in session.flags} for session in sessions) / len(sessions)
 
 
-def _name(flag: str) -> str:
+def _cause_name(flag: str) -> str:
     return flag.partition(":")[0]
 
 
-def _changed(kind: Kind, subject: str, values: Sequence[str]) -> Iterator[Cause]:
+def _changed_cause(kind: Kind, subject: str, values: Sequence[str]) -> Iterator[Cause]:
     for old, new in pairwise(values):
         if old != new:
             yield Cause(kind, f"{subject} went from {old or 'unknown'} to {new or 'unknown'}.")
 
 
-def _median(values: Iterable[float | None]) -> float | None:
+def _median_for_cause(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
 
-def _short(session: StoredSession) -> str:
+def _short_cause(session: StoredSession) -> str:
     return session.source_sha256[:12]

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from android_harness.history.records import Point, StoredSession
-from android_harness.regressions.causes import AROUND, NO_CAUSE, causes
+from android_harness.regressions.causes import AROUND, NO_CAUSE, causes_of_change
 from android_harness.regressions.records import Cause, Change
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ SIGMA_OF_MAD = 1.4826
 """The standard deviation of a normal distribution divided by its median absolute deviation."""
 
 
-def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
+def changes_of_series(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
     """Return every change of a series to another level, with its causes.
 
     Args:
@@ -69,18 +69,18 @@ def changes(series: Sequence[Point], look_up: LookUp) -> tuple[Change, ...]:
             started_at=series[place].started_at,
             before_ms=statistics.median(values[start:place]),
             after_ms=statistics.median(values[place:end]),
-            causes=_causes(series[start:place], series[place:end], known),
+            causes=_causes_of_changes(series[start:place], series[place:end], known),
         )
         for start, place, end in spans
     )
 
 
-def _causes(
+def _causes_of_changes(
     before: Sequence[Point], after: Sequence[Point], known: Mapping[str, StoredSession]
 ) -> tuple[Cause, ...]:
     """Return the causes between two levels; another process may have pruned some sessions meanwhile."""
     old, new = ([known[point.key] for point in side if point.key in known] for side in (before, after))
-    return causes(old, new) if old and new else (NO_CAUSE,)
+    return causes_of_change(old, new) if old and new else (NO_CAUSE,)
 
 
 def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[int, ...]:
@@ -98,14 +98,14 @@ def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[in
     if len(values) < 2 * MIN_SESSIONS:
         return ()
     logs = np.log(np.asarray(values, dtype=np.float64))
-    noise = max(noise_of(logs), MIN_NOISE)
-    scaled = without_outliers(logs, OUTLIER * noise) / noise
+    noise = max(noise_between_changes(logs), MIN_NOISE)
+    scaled = changes_without_outliers(logs, OUTLIER * noise) / noise
     engine = KernelCPD(kernel="linear", min_size=MIN_SESSIONS).fit(scaled.reshape(-1, 1))
     places = [int(place) for place in engine.predict(pen=penalty * math.log(len(values)))[:-1]]
-    return without_small_steps(logs, places)
+    return changes_without_small_steps(logs, places)
 
 
-def noise_of(logs: Array) -> float:
+def noise_between_changes(logs: Array) -> float:
     """Return the standard deviation of the noise around the levels."""
     import numpy as np
 
@@ -113,7 +113,7 @@ def noise_of(logs: Array) -> float:
     return float(SIGMA_OF_MAD * np.median(np.abs(steps - np.median(steps)))) / 2**0.5
 
 
-def without_outliers(logs: Array, most: float) -> Array:
+def changes_without_outliers(logs: Array, most: float) -> Array:
     """Replace each value that is further than `most` from the median of its neighbours by that median."""
     import numpy as np
 
@@ -123,7 +123,7 @@ def without_outliers(logs: Array, most: float) -> Array:
     return np.where(np.abs(logs - middles) > most, middles, logs)
 
 
-def without_small_steps(logs: Array, places: list[int]) -> tuple[int, ...]:
+def changes_without_small_steps(logs: Array, places: list[int]) -> tuple[int, ...]:
     """Join neighbouring levels, the smallest step first, until every step is large enough."""
     import math
 

@@ -16,7 +16,7 @@ from android_harness.history.records import StoredSession
 from android_harness.regressions.records import Judgement, Limits
 
 
-def judge(
+def judge_session(
     session: StoredSession, baseline: Sequence[StoredSession], limits: Limits | None = None
 ) -> Judgement:
     """Compare a session with its baseline.
@@ -28,28 +28,27 @@ def judge(
 
     Returns:
         A judgement with the status "no_baseline", "unstable", "steady" or "suspected". If it is suspected,
-        measure again and call `confirm`.
+        measure again and call `confirm_judgement`.
 
     Raises:
         ValueError: A session of the baseline is unstable, or its series or comparability key differs.
     """
     limits = limits or Limits()
-    _check(session, baseline)
+    _check_judged(session, baseline)
     judgement = Judgement("steady", "", session.p50_ms, baseline=tuple(entry.key for entry in baseline))
     if len(baseline) < limits.min_baseline:
-        return replace(judgement, status="no_baseline", reason=_too_few(len(baseline), limits))
-    usual, limit = _thresholds(baseline, limits)
+        return replace(judgement, status="no_baseline", reason=_too_few_to_judge(len(baseline), limits))
+    usual, limit = _judging_thresholds(baseline, limits)
     judgement = replace(judgement, usual_ms=usual, limit_ms=limit)
     if not session.stable:
         signs = "; ".join((*session.flags, session.problem)).strip("; ")
         return replace(judgement, status="unstable", reason=f"The run was not stable: {signs}.")
-    reason = (
-        f"p50 is {session.p50_ms:.3g} ms, {_percent(judgement)} {usual:.3g}; the limit is {limit:.3g} ms."
-    )
+    percent = _judged_percent(judgement)
+    reason = f"p50 is {session.p50_ms:.3g} ms, {percent} {usual:.3g}; the limit is {limit:.3g} ms."
     return replace(judgement, status="suspected" if session.p50_ms > limit else "steady", reason=reason)
 
 
-def confirm(
+def confirm_judgement(
     first: Judgement,
     again: StoredSession,
     baseline: Sequence[StoredSession],
@@ -61,21 +60,21 @@ def confirm(
         first: The judgement of the first run; returned as it is unless it is "suspected".
         again: The re-run.
         baseline: The baseline of the first run, which does not include that run.
-        limits: The limits given to `judge`.
+        limits: The limits given to `judge_session`.
 
     Returns:
         "confirmed" if the re-run is slower, too; "refuted" if it is not; "suspected" if it was unstable.
     """
     if first.status != "suspected":
         return first
-    second = judge(again, baseline, limits)
+    second = judge_session(again, baseline, limits)
     both = f"{first.reason} Measured again: {second.reason}"
     if second.status == "suspected":
         return replace(first, status="confirmed", reason=both)
     return replace(first, status="refuted" if second.status == "steady" else "suspected", reason=both)
 
 
-def _check(session: StoredSession, baseline: Sequence[StoredSession]) -> None:
+def _check_judged(session: StoredSession, baseline: Sequence[StoredSession]) -> None:
     for entry in baseline:
         if (
             entry.series_key != session.series_key
@@ -87,14 +86,14 @@ def _check(session: StoredSession, baseline: Sequence[StoredSession]) -> None:
             )
 
 
-def _too_few(count: int, limits: Limits) -> str:
+def _too_few_to_judge(count: int, limits: Limits) -> str:
     return (
         f"{count} stable sessions of the same device, Android build and runtime build precede it; "
         f"{limits.min_baseline} are needed."
     )
 
 
-def _thresholds(baseline: Sequence[StoredSession], limits: Limits) -> tuple[float, float]:
+def _judging_thresholds(baseline: Sequence[StoredSession], limits: Limits) -> tuple[float, float]:
     """Return (the usual p50, the limit that p50 must exceed), in milliseconds."""
     p90s = [entry.p90_ms for entry in baseline]
     worst = statistics.quantiles(p90s, n=10, method="inclusive")[8]
@@ -103,6 +102,6 @@ def _thresholds(baseline: Sequence[StoredSession], limits: Limits) -> tuple[floa
     return usual, max(worst + room, (1 + limits.min_slower) * usual)
 
 
-def _percent(judgement: Judgement) -> str:
+def _judged_percent(judgement: Judgement) -> str:
     slower = judgement.slower or 0.0
     return f"{abs(slower):.1%} {'above' if slower >= 0 else 'below'} the usual"

@@ -9,7 +9,7 @@ from android_harness.history.records import StoredSession
 from android_harness.regressions.records import Limits, Worsening
 
 
-def worse(
+def worse_quality(
     session: StoredSession, earlier: Sequence[StoredSession], limits: Limits | None = None
 ) -> tuple[Worsening, ...]:
     """Return every figure that is worse than the median of the earlier sessions.
@@ -27,15 +27,15 @@ def worse(
     for entry in earlier:
         if entry.series_key != session.series_key:
             raise ValueError(f"{entry.key} ({entry.evidence}) belongs to another series than {session.key}.")
-    return tuple(_worsenings(session, earlier, limits or Limits()))
+    return tuple(_quality_worsenings(session, earlier, limits or Limits()))
 
 
-def _worsenings(
+def _quality_worsenings(
     session: StoredSession, earlier: Sequence[StoredSession], limits: Limits
 ) -> Iterator[Worsening]:
     if session.problem and not all(entry.problem for entry in earlier):
         yield Worsening("outputs", None, None, f"The device's outputs are not the model's: {session.problem}")
-    for figure, is_worse, describe in _rules(limits):
+    for figure, is_worse, describe in _quality_rules(limits):
         known = [value for entry in earlier if (value := getattr(entry, figure)) is not None]
         now = getattr(session, figure)
         if now is None or not known:
@@ -45,7 +45,7 @@ def _worsenings(
             yield Worsening(figure, before, now, describe(before, now))
 
 
-def _rules(
+def _quality_rules(
     limits: Limits,
 ) -> tuple[tuple[str, Callable[[float, float], bool], Callable[[float, float], str]], ...]:
     """Return (figure, whether it is worse, description) for each rule."""

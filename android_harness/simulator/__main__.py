@@ -8,29 +8,29 @@ import sys
 
 from android_harness.errors import HarnessError
 from android_harness.simulator import device, server
-from android_harness.simulator.device import Simulated
+from android_harness.simulator.device import SimulatedDevice
 from android_harness.simulator.soc import ARCHS, SOCS
 
 ADB_PORT = 5037
 NOTICE = "Simulated: nothing timed on these devices is a measurement of a phone."
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+def simulator_main(argv: list[str] | None = None) -> int:
+    options = _simulator_parser().parse_args(argv)
     try:
         if options.verb == "up":
-            _up(options)
+            _simulator_up(options)
         elif options.verb == "down":
-            _down()
+            _simulator_down()
         else:
-            _status()
+            _simulator_status()
     except HarnessError as problem:
         print(problem, file=sys.stderr)  # noqa: T201
         return problem.exit_code
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _simulator_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "simulated-device", description="Start and stop simulated Android devices. " + NOTICE
     )
@@ -46,39 +46,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(options: argparse.Namespace) -> None:
+def _simulator_up(options: argparse.Namespace) -> None:
     """Start devices until the requested number runs."""
-    devices = [running for running in _own() if (running.arch, running.soc) == (options.arch, options.soc)]
+    devices = [
+        running
+        for running in _own_simulated_devices()
+        if (running.arch, running.soc) == (options.arch, options.soc)
+    ]
     while len(devices) < options.count:
-        devices.append(device.start(options.arch, options.soc, attached=False))
+        devices.append(device.start_simulated_device(options.arch, options.soc, attached=False))
     for simulated in devices[: options.count]:
         if options.misbehave:
             simulated.misbehave(options.misbehave)
-        server.connect(simulated.address, _server_port())
+        server.connect_to_server(simulated.address, _simulator_server_port())
         print(simulated.address)  # noqa: T201
     print(NOTICE, file=sys.stderr)  # noqa: T201
 
 
-def _down() -> None:
-    for simulated in _own():
-        server.disconnect(simulated.address, _server_port())
+def _simulator_down() -> None:
+    for simulated in _own_simulated_devices():
+        server.disconnect_from_server(simulated.address, _simulator_server_port())
         simulated.down()
 
 
-def _status() -> None:
-    for running in device.running():
+def _simulator_status() -> None:
+    for running in device.running_simulated_devices():
         starter = "a test" if running.attached else "simulated-device"
         print(f"{running.address}  {running.soc}  {running.arch}  started by {starter}")  # noqa: T201
 
 
-def _own() -> list[Simulated]:
+def _own_simulated_devices() -> list[SimulatedDevice]:
     """Return the devices that this command started; those of a test end with the test."""
-    return [running for running in device.running() if not running.attached]
+    return [running for running in device.running_simulated_devices() if not running.attached]
 
 
-def _server_port() -> int:
+def _simulator_server_port() -> int:
     return int(os.environ.get("ANDROID_ADB_SERVER_PORT") or ADB_PORT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(simulator_main())

@@ -16,7 +16,7 @@ from android_harness.errors import SetupError
 
 RELEASE = "trixie"
 FORMAT = 1
-"""Incremented when `_make` installs other things."""
+"""Incremented when `_make_base` installs other things."""
 PROGRAMS = {
     "debootstrap": "debootstrap",
     "adb": "adb",
@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 
 
-def missing() -> str:
+def missing_for_base() -> str:
     """Return the reason why no simulated device can run here; empty if one can."""
     if sys.platform != "linux":
         return "simulated devices need Linux"
@@ -36,7 +36,7 @@ def missing() -> str:
     return f"simulated devices need the Debian packages: {' '.join(packages)}" if packages else ""
 
 
-def cache_folder() -> Path:
+def base_cache_folder() -> Path:
     """Return EXPORT_MOBILE_SIMULATOR_ROOT, or a folder in the user's cache."""
     chosen = os.environ.get("EXPORT_MOBILE_SIMULATOR_ROOT")
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -52,31 +52,31 @@ def base_root() -> Path:
     Raises:
         SetupError: A requirement is missing, or Debian's archive could not be read.
     """
-    base = cache_folder() / f"{RELEASE}-{FORMAT}"
+    base = base_cache_folder() / f"{RELEASE}-{FORMAT}"
     if not base.exists():
-        if reason := missing():
+        if reason := missing_for_base():
             raise SetupError(f"{reason[0].upper()}{reason[1:]}.")
-        with _locked(cache_folder()):
+        with _locked_base(base_cache_folder()):
             if not base.exists():
-                _make(base)
+                _make_base(base)
     return base
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked_base(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _make(base: Path) -> None:
+def _make_base(base: Path) -> None:
     for leftover in base.parent.glob("making-*"):
         shutil.rmtree(leftover)
     aside = Path(tempfile.mkdtemp(prefix="making-", dir=base.parent))
     try:
         aside.chmod(0o755)
-        _run("debootstrap", "--variant=minbase", "--include=adbd", RELEASE, str(aside))
+        _run_for_base("debootstrap", "--variant=minbase", "--include=adbd", RELEASE, str(aside))
         shutil.copy("/etc/resolv.conf", aside / "etc/resolv.conf")
         for command in (
             ("dpkg", "--add-architecture", "arm64"),
@@ -84,13 +84,13 @@ def _make(base: Path) -> None:
             ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "libonnxruntime-dev:arm64"),
             ("apt-get", "clean"),
         ):
-            _run("chroot", str(aside), *command)
+            _run_for_base("chroot", str(aside), *command)
         aside.rename(base)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _run(*argv: str) -> None:
+def _run_for_base(*argv: str) -> None:
     """Run a command in its own mount namespace, which removes what debootstrap mounts."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     completed = subprocess.run(

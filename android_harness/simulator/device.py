@@ -21,7 +21,7 @@ from typing import Any
 import android_harness
 from android_harness.errors import DeviceError, SetupError
 from android_harness.simulator import base
-from android_harness.simulator.soc import Arch, Soc, device_files
+from android_harness.simulator.soc import Arch, Soc, soc_files
 
 RUN = Path("/run/export-mobile-simulator")
 """Contains a folder per running device. The path is short because a socket's path must be."""
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedDevice:
     """A running simulated device."""
 
     name: str
@@ -58,7 +58,7 @@ class Simulated:
 
     @property
     def alive(self) -> bool:
-        return _started(self.keeper) == self.keeper_started
+        return _simulated_device_started_at(self.keeper) == self.keeper_started
 
     def misbehave(self, kind: str, **options: float) -> None:
         """Cause a fault from now on.
@@ -86,11 +86,13 @@ class Simulated:
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.keeper, signal.SIGKILL)
-        _wait_until_gone(self)
+        _wait_until_device_gone(self)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool = True) -> Simulated:
+def start_simulated_device(
+    arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool = True
+) -> SimulatedDevice:
     """Start a device and wait until its adbd answers, about half a second once the base exists.
 
     Args:
@@ -103,19 +105,21 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
     """
     root = base.base_root()
     if arch == "aarch64":
-        _emulate_arm64()
+        _emulate_arm64_device()
     name = f"sim-{secrets.token_hex(4)}"
     folder = RUN / name
     (folder / "mnt").mkdir(parents=True)
-    _write_fake(folder / "fake", arch)
-    visible = _python_paths() if arch == "x86_64" else []
-    keeper = _start_keeper([str(folder), str(root), "attached" if attached else "detached", *visible], folder)
-    running = _wait_for_start(keeper, folder)
-    device = Simulated(
+    _write_simulated_device_files(folder / "fake", arch)
+    visible = _python_paths_of_simulated_device() if arch == "x86_64" else []
+    keeper = _start_keeper_of_device(
+        [str(folder), str(root), "attached" if attached else "detached", *visible], folder
+    )
+    running = _wait_for_simulated_device(keeper, folder)
+    device = SimulatedDevice(
         name,
         f"127.0.0.1:{running['port']}",
         keeper.pid,
-        _started(keeper.pid),
+        _simulated_device_started_at(keeper.pid),
         running["init"],
         arch,
         soc,
@@ -126,12 +130,12 @@ def start(arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool =
     return device
 
 
-def running() -> tuple[Simulated, ...]:
+def running_simulated_devices() -> tuple[SimulatedDevice, ...]:
     """Return the running devices of this machine, whoever started them; remove what dead ones left."""
     devices = []
     for folder in RUN.glob("sim-*"):
         try:
-            device = Simulated(**json.loads((folder / "device.json").read_text()))
+            device = SimulatedDevice(**json.loads((folder / "device.json").read_text()))
         except FileNotFoundError:
             continue  # it is starting, or was just removed
         if device.alive:
@@ -142,9 +146,9 @@ def running() -> tuple[Simulated, ...]:
     return tuple(devices)
 
 
-def _write_fake(folder: Path, arch: Arch) -> None:
+def _write_simulated_device_files(folder: Path, arch: Arch) -> None:
     """Write the overlay: files that imitate a phone's."""
-    for path, text in device_files(arch).items():
+    for path, text in soc_files(arch).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     for source, target in ((HERE / "system/init", "sim/init"), (HERE / "system/bin", "system/bin")):
@@ -159,7 +163,7 @@ def _write_fake(folder: Path, arch: Arch) -> None:
         entry.chmod(0o755 if entry.is_dir() or script else 0o644)
 
 
-def _python_paths() -> list[str]:
+def _python_paths_of_simulated_device() -> list[str]:
     """Return where the host has the runtimes that its build of the runner is linked with."""
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     library = Path(sysconfig.get_config_var("LIBDIR") or "/") / (
@@ -169,7 +173,7 @@ def _python_paths() -> list[str]:
     return sorted(packages) + ([str(library)] if library.is_file() and ".so" in library.name else [])
 
 
-def _start_keeper(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _start_keeper_of_device(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(Path(android_harness.__file__).parent.parent)}
     with (folder / "keeper.log").open("wb") as log:
         return subprocess.Popen(
@@ -182,7 +186,7 @@ def _start_keeper(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]
         )
 
 
-def _wait_for_start(keeper: subprocess.Popen[bytes], folder: Path) -> Mapping[str, int]:
+def _wait_for_simulated_device(keeper: subprocess.Popen[bytes], folder: Path) -> Mapping[str, int]:
     _keepers.append(keeper)
     deadline = time.monotonic() + START_S
     while not (folder / "running.json").exists():
@@ -205,7 +209,7 @@ _keepers: list[subprocess.Popen[bytes]] = []
 """The keepers of this process: their pipes keep attached devices running, and they must be reaped."""
 
 
-def _started(pid: int) -> int:
+def _simulated_device_started_at(pid: int) -> int:
     """Return when a process started, to distinguish it from a later one with its id; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -214,9 +218,9 @@ def _started(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-def _wait_until_gone(device: Simulated) -> None:
+def _wait_until_device_gone(device: SimulatedDevice) -> None:
     deadline = time.monotonic() + 10.0
-    while (device.alive or _is_init(device)) and time.monotonic() < deadline:
+    while (device.alive or _is_init_of_device(device)) and time.monotonic() < deadline:
         time.sleep(0.01)
     for keeper in [keeper for keeper in _keepers if keeper.pid == device.keeper]:
         keeper.wait()
@@ -225,7 +229,7 @@ def _wait_until_gone(device: Simulated) -> None:
         _keepers.remove(keeper)
 
 
-def _is_init(device: Simulated) -> bool:
+def _is_init_of_device(device: SimulatedDevice) -> bool:
     """Whether the device's process 1 still runs: its namespaces and mounts end with it."""
     try:
         return b"/sim/init" in Path(f"/proc/{device.init}/cmdline").read_bytes()
@@ -233,7 +237,7 @@ def _is_init(device: Simulated) -> bool:
         return False
 
 
-def _emulate_arm64() -> None:
+def _emulate_arm64_device() -> None:
     """Make the kernel run arm64 programs through qemu. It opens qemu now, because the device has none."""
     if not EMULATOR.parent.joinpath("register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "none", str(EMULATOR.parent)], check=False)

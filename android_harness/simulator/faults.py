@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from android_harness.simulator.soc import CPUFREQ, POLICIES, THERMAL, ZONES, Policy, time_in_state
+from android_harness.simulator.soc import CPUFREQ, POLICIES, THERMAL, ZONES, SocPolicy, soc_time_in_state
 
 TICK_S = 0.25
 """Interval at which a device's readings change."""
@@ -17,7 +17,7 @@ HOTTEST = 95000
 DATA_BYTES = 4 << 30
 
 
-def processes(init: int) -> list[int]:
+def processes_for_fault(init: int) -> list[int]:
     """Return the ids, on the host, of all processes in the device except its process 1."""
     namespace = str(Path(f"/proc/{init}/ns/pid").readlink())
     pids = []
@@ -31,12 +31,16 @@ def processes(init: int) -> list[int]:
     return pids
 
 
-def runners(init: int) -> list[int]:
+def runners_for_fault(init: int) -> list[int]:
     """Return the ids of runners, whose file is named runner-…, also under an emulator."""
-    return [pid for pid in processes(init) if any(name.startswith("runner") for name in _names(pid))]
+    return [
+        pid
+        for pid in processes_for_fault(init)
+        if any(name.startswith("runner") for name in _process_names_for_fault(pid))
+    ]
 
 
-def _names(pid: int) -> list[str]:
+def _process_names_for_fault(pid: int) -> list[str]:
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -46,7 +50,7 @@ def _names(pid: int) -> list[str]:
     return [] if first[0] in {"sh", "bash", "dash"} else first
 
 
-def kill(pids: list[int], number: signal.Signals) -> None:
+def kill_by_fault(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -54,7 +58,7 @@ def kill(pids: list[int], number: signal.Signals) -> None:
             continue
 
 
-def write(root: Path, path: str, text: str) -> None:
+def write_for_fault(root: Path, path: str, text: str) -> None:
     """Replace a file of the device atomically."""
     target = root / path
     aside = target.with_name(f".{target.name}")
@@ -65,7 +69,7 @@ def write(root: Path, path: str, text: str) -> None:
     aside.rename(target)
 
 
-def resize_data(init: int, free_bytes: int | None) -> None:
+def resize_data_by_fault(init: int, free_bytes: int | None) -> None:
     """Leave this much free space on /data, or plenty for None; its files stay."""
     usage = os.statvfs(f"/proc/{init}/root/data")
     used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
@@ -74,7 +78,7 @@ def resize_data(init: int, free_bytes: int | None) -> None:
     subprocess.run([*enter, "mount", "-o", f"remount,size={size}", "/data"], check=True, capture_output=True)
 
 
-class Physics:
+class FaultPhysics:
     """Clocks and temperatures that follow the device's load; constant ones would test nothing."""
 
     def __init__(self, root: Path) -> None:
@@ -91,7 +95,7 @@ class Physics:
         for policy in POLICIES:
             self._show_clock(policy, busy)
 
-    def _cap(self, policy: Policy) -> int:
+    def _cap(self, policy: SocPolicy) -> int:
         """Return a cluster's clock limit: the prime core's falls a step for every 12 degrees."""
         steps = self._heat // 12000 if policy.name == "policy7" else 0
         return policy.khz[max(0, len(policy.khz) - 1 - steps)]
@@ -100,14 +104,16 @@ class Physics:
         self._heat = heat
         for number, (name, idle) in enumerate(ZONES):
             if name.startswith(("cpu-", "cpuss-")) and name.endswith("-usr"):
-                write(self.root, f"{THERMAL}/thermal_zone{number}/temp", f"{min(HOTTEST, idle + heat)}\n")
-        write(self.root, "sim/thermal/status", "3\n" if heat >= 24000 else "0\n")
+                write_for_fault(
+                    self.root, f"{THERMAL}/thermal_zone{number}/temp", f"{min(HOTTEST, idle + heat)}\n"
+                )
+        write_for_fault(self.root, "sim/thermal/status", "3\n" if heat >= 24000 else "0\n")
 
-    def _show_clock(self, policy: Policy, busy: bool) -> None:
+    def _show_clock(self, policy: SocPolicy, busy: bool) -> None:
         cap = self._cap(policy)
         current = cap if busy else policy.khz[0]
         self._ticks[policy][current] += int(TICK_S * 100)
         folder = f"{CPUFREQ}/{policy.name}"
-        write(self.root, f"{folder}/scaling_max_freq", f"{cap}\n")
-        write(self.root, f"{folder}/scaling_cur_freq", f"{current}\n")
-        write(self.root, f"{folder}/stats/time_in_state", time_in_state(self._ticks[policy]))
+        write_for_fault(self.root, f"{folder}/scaling_max_freq", f"{cap}\n")
+        write_for_fault(self.root, f"{folder}/scaling_cur_freq", f"{current}\n")
+        write_for_fault(self.root, f"{folder}/stats/time_in_state", soc_time_in_state(self._ticks[policy]))

@@ -14,7 +14,7 @@ AUTH, TOKEN, SIGNATURE = 0x48545541, 1, 2
 MAX_PAYLOAD = 1 << 20
 
 
-class Link:
+class SimulatedLink:
     """Relay every connection with the faults in its settings, which may change at any time.
 
     It connects to `ADBD` in the network namespace of the calling thread.
@@ -100,8 +100,8 @@ class Link:
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Behave like a phone with an open dialog; return the host's greeting once the user has accepted."""
-        greeting = await _message(reader)
-        asking = asyncio.ensure_future(_ask_for_keys(reader, writer))
+        greeting = await _link_message(reader)
+        asking = asyncio.ensure_future(_ask_for_keys_on_link(reader, writer))
         try:
             await self._authorized.wait()
         finally:
@@ -122,22 +122,22 @@ class Link:
             await sink.drain()
 
 
-async def _message(reader: asyncio.StreamReader) -> bytes:
+async def _link_message(reader: asyncio.StreamReader) -> bytes:
     header = await reader.readexactly(HEADER.size)
     length = HEADER.unpack(header)[3]
     return header + await reader.readexactly(min(length, MAX_PAYLOAD))
 
 
-async def _ask_for_keys(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _ask_for_keys_on_link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Refuse every signature and ignore a public key, as a phone does while its dialog is open."""
     kind = SIGNATURE
     while True:
         if kind == SIGNATURE:
-            writer.write(_auth_token())
+            writer.write(_link_auth_token())
             await writer.drain()
-        kind = HEADER.unpack((await _message(reader))[: HEADER.size])[1]
+        kind = HEADER.unpack((await _link_message(reader))[: HEADER.size])[1]
 
 
-def _auth_token() -> bytes:
+def _link_auth_token() -> bytes:
     token = os.urandom(20)
     return HEADER.pack(AUTH, TOKEN, 0, len(token), sum(token), AUTH ^ 0xFFFFFFFF) + token

@@ -20,7 +20,7 @@ ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", HID
 
 
 @contextmanager
-def private_server() -> Iterator[int]:
+def private_adb_server() -> Iterator[int]:
     """Run an adb server and yield its port. It ends with the block, and with this process."""
     import adbutils
 
@@ -35,14 +35,14 @@ def private_server() -> Iterator[int]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            wait_for_port(port, server)
+            wait_for_server_port(port, server)
             yield port
         finally:
             server.kill()
             server.wait()
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_server_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a process listens on a port.
 
     Raises:
@@ -56,7 +56,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SetupError(f"adb's server did not start on port {port}.")
 
 
-def connect(address: str, port: int) -> None:
+def connect_to_server(address: str, port: int) -> None:
     """Make the adb server at `port` (re)connect to a device; an unauthorized device counts as connected.
 
     Raises:
@@ -72,7 +72,7 @@ def connect(address: str, port: int) -> None:
         raise SetupError(f"adb's server could not connect to the simulated device {address}: {answer}.")
 
 
-def disconnect(address: str, port: int) -> None:
+def disconnect_from_server(address: str, port: int) -> None:
     """Make the adb server at `port` forget a device; do nothing if no server runs there."""
     import adbutils
 

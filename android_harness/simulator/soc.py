@@ -19,7 +19,7 @@ FEATURES = (
 
 
 @dataclass(frozen=True)
-class Policy:
+class SocPolicy:
     """A cpufreq policy: cores that share a clock."""
 
     name: str
@@ -29,9 +29,9 @@ class Policy:
 
 
 POLICIES = (
-    Policy("policy0", (0, 1, 2, 3), (300000, 691200, 1075200, 1516800, 1804800)),
-    Policy("policy4", (4, 5, 6), (710400, 1056000, 1478400, 1862400, 2419200)),
-    Policy("policy7", (7,), (844800, 1305600, 1862400, 2419200, 2841600)),
+    SocPolicy("policy0", (0, 1, 2, 3), (300000, 691200, 1075200, 1516800, 1804800)),
+    SocPolicy("policy4", (4, 5, 6), (710400, 1056000, 1478400, 1862400, 2419200)),
+    SocPolicy("policy7", (7,), (844800, 1305600, 1862400, 2419200, 2841600)),
 )
 CPUFREQ = "sys/devices/system/cpu/cpufreq"
 THERMAL = "sys/class/thermal"
@@ -87,12 +87,12 @@ SETTINGS = {
 }
 
 
-def device_files(arch: Arch) -> dict[str, str]:
+def soc_files(arch: Arch) -> dict[str, str]:
     """Return the files of a device: path below its root -> text."""
     return {
-        **_identity_files(arch),
-        **_cpu_files(),
-        **_thermal_files(),
+        **_soc_identity_files(arch),
+        **_soc_cpu_files(),
+        **_soc_thermal_files(),
         **{f"sim/battery/{name}": f"{text}\n" for name, text in BATTERY.items()},
         **{f"sim/settings/{name}": f"{text}\n" for name, text in SETTINGS.items()},
         "sim/settings/secure/android_id": "5149534d38323530\n",
@@ -103,20 +103,20 @@ def device_files(arch: Arch) -> dict[str, str]:
     }
 
 
-def _identity_files(arch: Arch) -> dict[str, str]:
+def _soc_identity_files(arch: Arch) -> dict[str, str]:
     properties = PROPERTIES | {"ro.product.cpu.abi": ABI[arch], "ro.product.cpu.abilist": ABI[arch]}
     return {
         "sim/SIMULATED": "This is not a phone. Nothing measured here is a measurement.\n",
         "sim/properties": "".join(f"{name}={value}\n" for name, value in properties.items()),
         "sim/machine": f"{arch}\n",
         "sim/kernel": f"{KERNEL}\n",
-        "sim/proc/cpuinfo": cpuinfo(),
+        "sim/proc/cpuinfo": soc_cpuinfo(),
         "etc/passwd": "root:x:0:0:root:/:/bin/sh\nshell:x:2000:2000:shell:/:/bin/sh\n",
         "etc/group": "root:x:0:\ntty:x:5:\nshell:x:2000:\n",
     }
 
 
-def cpuinfo() -> str:
+def soc_cpuinfo() -> str:
     """Return /proc/cpuinfo as the 4.19 kernel of a Snapdragon 865 writes it."""
     cores = [("0x51", "0xd", "0x805", "14")] * 4 + [("0x41", "0x1", "0xd0d", "0")] * 4
     blocks = [
@@ -128,17 +128,17 @@ def cpuinfo() -> str:
     return head + "".join(blocks) + "Hardware\t: Qualcomm Technologies, Inc SM8250\n"
 
 
-def _cpu_files() -> dict[str, str]:
+def _soc_cpu_files() -> dict[str, str]:
     files = {f"sys/devices/system/cpu/{name}": "0-7\n" for name in ("online", "present", "possible")}
     for policy in POLICIES:
-        files |= {f"{CPUFREQ}/{policy.name}/{name}": text for name, text in _policy_files(policy).items()}
+        files |= {f"{CPUFREQ}/{policy.name}/{name}": text for name, text in _soc_policy_files(policy).items()}
     gpu = {"gpu_model": "Adreno650v2", "gpuclk": "305000000", "max_gpuclk": "587000000"}
     gpu |= {"gpu_busy_percentage": "0 %", "temp": "33500", "devfreq/governor": "msm-adreno-tz"}
     files |= {f"sys/class/kgsl/kgsl-3d0/{name}": f"{text}\n" for name, text in gpu.items()}
     return files
 
 
-def _policy_files(policy: Policy) -> dict[str, str]:
+def _soc_policy_files(policy: SocPolicy) -> dict[str, str]:
     lowest, highest = policy.khz[0], policy.khz[-1]
     return {
         "related_cpus": " ".join(map(str, policy.cores)) + "\n",
@@ -151,16 +151,16 @@ def _policy_files(policy: Policy) -> dict[str, str]:
         "scaling_max_freq": f"{highest}\n",
         "cpuinfo_min_freq": f"{lowest}\n",
         "cpuinfo_max_freq": f"{highest}\n",
-        "stats/time_in_state": time_in_state(dict.fromkeys(policy.khz, 1000)),
+        "stats/time_in_state": soc_time_in_state(dict.fromkeys(policy.khz, 1000)),
     }
 
 
-def time_in_state(ticks: Mapping[int, int]) -> str:
-    """Format `time_in_state`: frequency in kHz -> time at that frequency in units of 10 ms."""
+def soc_time_in_state(ticks: Mapping[int, int]) -> str:
+    """Format `soc_time_in_state`: frequency in kHz -> time at that frequency in units of 10 ms."""
     return "".join(f"{khz} {count}\n" for khz, count in ticks.items())
 
 
-def _thermal_files() -> dict[str, str]:
+def _soc_thermal_files() -> dict[str, str]:
     files = {"sim/thermal/status": "0\n", "sim/thermal/override": "false\n"}
     # A real thermal service may show its cached values unchanged for a whole run.
     files["sim/thermal/cached"] = "\tTemperature{mValue=27.3, mType=3, mName=skin-therm-usr, mStatus=0}\n"

@@ -70,9 +70,9 @@ def _refusal(entries: list[zipfile.ZipInfo], libraries: list[zipfile.ZipInfo], s
     if total > MAX_TOTAL_BYTES or any(entry.file_size > MAX_LIBRARY_BYTES for entry in libraries):
         return f"its libraries claim to unpack to {total} bytes, more than any app"
     for entry in libraries:
-        if problem := files.strange(entry):
+        if problem := files.strange_file(entry):
             return problem
-    return files.duplicates(libraries) or files.expands(libraries, size, EXPANSION, SLACK_BYTES)
+    return files.duplicate_files(libraries) or files.expanding_files(libraries, size, EXPANSION, SLACK_BYTES)
 
 
 def _libraries(

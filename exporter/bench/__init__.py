@@ -39,10 +39,10 @@ def read(out: Path) -> tuple[Report, Manifest]:
     from exporter.report import manifest
     from exporter.report.manifest import restore
 
-    listed = manifest.load(out / MANIFEST)
+    listed = manifest.load_manifest(out / MANIFEST)
     if not os.access(out, os.W_OK):
         raise OutputError(f"{out} cannot be written.", "Check the folder's permissions.")
-    return restore.report(listed), listed
+    return restore.restore_report(listed), listed
 
 
 LAUNCH = re.compile(r": launch \d+ of \d+$")
@@ -105,7 +105,7 @@ def bench(
     connected = connect(names)
     if every:
         chosen = without_unbuilt(chosen, all(device.serial == "host" for device in connected))
-    outcomes = all_devices.bench_all(
+    outcomes = all_devices.bench_all_devices(
         connected,
         bench_tasks(out, chosen.artifacts, expected),
         plan,
@@ -182,8 +182,10 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     error, problem = outputs.judge(
         artifact, expected, [launch.outputs for launch in session.launches], limits
     )
-    check = provenance.Check(error, problem)
-    return provenance.latency(session, stats.figures(session), check, session.config.budget_ms)
+    check = provenance.ProvenanceCheck(error, problem)
+    return provenance.latency_with_provenance(
+        session, stats.stats_figures(session), check, session.config.budget_ms
+    )
 
 
 def connect(names: Sequence[str]) -> tuple[Device, ...]:
@@ -197,7 +199,7 @@ def connect(names: Sequence[str]) -> tuple[Device, ...]:
     from android_harness.resolve import resolve_devices
 
     if not names:
-        return (adb.connect(),)
+        return (adb.connect_adb(),)
     resolved = resolve_devices(names)
     for name in names:
         error = resolved.errors.get(name)

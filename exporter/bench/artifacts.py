@@ -73,11 +73,11 @@ def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) ->
         VerificationError: A file is missing or is not the one that was exported.
     """
     from android_harness.records import BenchTask
-    from exporter.files import inside
+    from exporter.files import file_inside
 
     tasks = []
     for artifact in artifacts:
-        path = inside(out, str(artifact.file))
+        path = file_inside(out, str(artifact.file))
         _check_hash(path, str(artifact.sha256))
         backend = BACKENDS[_key(artifact)]
         samples = tuple(evidence.samples())
@@ -91,12 +91,12 @@ def load_evidence(out: Path, report: Report) -> Evidence:
     Raises:
         VerificationError: They are missing, or not what the manifest lists.
     """
-    from exporter.files import inside
+    from exporter.files import file_inside
     from exporter.verify import reference_io
 
     if EVIDENCE not in report.evidence_files:
         raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
-    path = inside(out, EVIDENCE)
+    path = file_inside(out, EVIDENCE)
     _check_hash(path, report.evidence_files[EVIDENCE])
     return reference_io.load(path)
 
@@ -118,7 +118,7 @@ def check_target(report: Report) -> None:
     Raises:
         UsageError: The export is for an iPhone.
     """
-    if "coreml-fp16" in targets.get(report.target_name).runnable:
+    if "coreml-fp16" in targets.get_target(report.target_name).runnable:
         raise UsageError(
             f"{report.target_name} cannot be measured: the runner is for Android devices and Linux.",
             "Export for a Snapdragon or generic-arm64.",
@@ -147,7 +147,7 @@ def _not_built(backend: Backend, on_host: bool) -> str:
     why = ""
     for platform in ("host",) if on_host else get_args(Build):
         try:
-            build.find_runner(platform, backend)
+            build.find_built_runner(platform, backend)
         except SetupError as error:
             why = why or str(error)
         else:

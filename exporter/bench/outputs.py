@@ -67,7 +67,7 @@ def record(
     """Return a latency of the harness, checked as if it had been read from a manifest.
 
     Args:
-        fields: The fields that `android_harness.provenance.to_manifest` returns.
+        fields: The fields that `android_harness.provenance.provenance_to_manifest` returns.
         durations_ns: The duration of each timed call, by launch.
         budget_ms: The budget of the verdict.
         samples_file: The name of the file of raw samples in OUT.
@@ -88,7 +88,7 @@ def record(
         "launch_ms": quantiles(durations_ns),
     }
     try:
-        return latencies.checked({**fields, **extra})
+        return latencies.checked_latency({**fields, **extra})
     except ValidationError as error:
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 

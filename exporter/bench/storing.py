@@ -47,7 +47,7 @@ def updated(
     before = next((a for a in rows if a.variant.name == report.selected), None)
     choice = select.choose_measured(
         rows,
-        targets.get(report.target_name).runnable,
+        targets.get_target(report.target_name).runnable,
         synthetic=report.calibration_kind == "synthetic",
         allow_synthetic=before is not None and before.variant.precision == "int8",
     ) or select.Choice(report.selected, select.remark(report.selection_reason, before))
@@ -140,7 +140,7 @@ def _current(out: Path, report: Report) -> Report:
     from exporter.report import manifest
     from exporter.report.manifest import restore
 
-    current = restore.report(manifest.load(out / MANIFEST))
+    current = restore.restore_report(manifest.load_manifest(out / MANIFEST))
     if _bytes_of(current) != _bytes_of(report):
         raise OutputError(
             f"{out} was exported again while its artifacts were measured; the measurements are not its own.",
@@ -167,7 +167,7 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     """
     from android_harness import provenance, raw_samples
 
-    record = provenance.to_manifest(latency)
+    record = provenance.provenance_to_manifest(latency)
     content = raw_samples.text(session)
     name = outputs.samples_file(session.task.name, session.identity.serial, content)
     try:

@@ -87,7 +87,7 @@ def _root(entries: list[zipfile.ZipInfo]) -> str:
 def _check(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
     if any(entry.flag_bits & files.ENCRYPTED for entry in entries):
         raise CheckpointError("The archive is encrypted.", "Unpack it and give the checkpoint itself.")
-    if problem := files.duplicates(entries):
+    if problem := files.duplicate_files(entries):
         raise DamagedFileError(f"{problem}: no PyTorch wrote it.", DAMAGED)
-    if problem := files.expands(entries, size_bytes, EXPANSION, SLACK_BYTES):
+    if problem := files.expanding_files(entries, size_bytes, EXPANSION, SLACK_BYTES):
         raise DamagedFileError(problem, DAMAGED)

@@ -20,7 +20,7 @@ from exporter.checkpoints.source import UNCHANGED, Source
 from exporter.checkpoints.torchfile import Pickled
 from exporter.checkpoints.values import DType, Inert, Storage, TensorRef, is_plain
 from exporter.errors import CheckpointError, DamagedFileError
-from exporter.files import digest_path
+from exporter.files import digest_file_or_folder
 from exporter.records import Checkpoint
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: There are no weights, a shard is missing or damaged, they are compressed, or the
             folder was changed meanwhile.
     """
-    sha256 = digest_path(folder)
+    sha256 = digest_file_or_folder(folder)
     metadata = _state(_unpickled(folder / METADATA), "Metadata")
     listed = metadata.get("state_dict_metadata")
     if not isinstance(listed, dict):
@@ -82,7 +82,7 @@ def read(folder: Path) -> Checkpoint:
         chosen, notes = choose.choose(root)
         note = f"put together from {len(files)} files of a distributed checkpoint"
         checkpoint = weights.checkpoint(source, pickled, "distributed", chosen, (note, *notes))
-    if digest_path(folder) != sha256:
+    if digest_file_or_folder(folder) != sha256:
         raise CheckpointError(f"{folder} was changed while it was read.", UNCHANGED)
     return checkpoint
 

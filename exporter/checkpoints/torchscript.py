@@ -103,15 +103,17 @@ def check_operators(archive: bytes, file_bytes: int) -> None:
         CheckpointError: An operator is not allowed, the archive cannot be loaded within its bounds, or
             there is no sandbox on this machine.
     """
-    if not sandbox.support().confines:
+    if not sandbox.sandbox_support().confines:
         raise CodeInFileError(
             "A TorchScript archive runs its own code when it is loaded, and this machine has no sandbox for "
             "it (Landlock or seccomp, both of Linux).",
             "Give the state_dict, or pass --trust if you trust whoever made the file.",
         )
-    confinement = sandbox.Confinement(seconds=CHECK_SECONDS, memory_bytes=sandbox.memory_bound(file_bytes))
+    confinement = sandbox.Confinement(
+        seconds=CHECK_SECONDS, memory_bytes=sandbox.confinement_memory(file_bytes)
+    )
     try:
-        names = child.call(lambda: sorted(_operators(archive)), confinement)
+        names = child.call_in_child(lambda: sorted(_operators(archive)), confinement)
     except child.ChildFailed as error:
         unknown = UNKNOWN_OPERATOR.search(str(error))
         if unknown is None:

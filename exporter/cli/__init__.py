@@ -8,26 +8,26 @@ from collections.abc import Sequence
 import typer
 
 from android_harness.errors import HarnessError
-from exporter.cli import device, export, history, look, nightly, release  # noqa: F401 - they register themselves
+from exporter.cli import device, export, history, inspect_and_verify, nightly, release  # noqa: F401 - they register themselves
 from exporter.cli.app import app
-from exporter.cli.pipes import patient_output
-from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError, brief
+from exporter.cli.pipes import patient_pipes
+from exporter.errors import INTERRUPTED_EXIT_CODE, TROUBLESHOOTING, ExportError, brief_error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a failure prints one message and sets the exit code, --debug adds a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with patient_output():
-        _run(given)
+    with patient_pipes():
+        _run_command_line(given)
 
 
-def _run(given: list[str]) -> None:
+def _run_command_line(given: list[str]) -> None:
     try:
         app(args=given, prog_name="export-mobile")
     except (ExportError, HarnessError) as error:
         if "--debug" in given:
             raise
-        _complain(error)
+        _print_command_error(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer has turned Ctrl-C into an exit that says nothing.
@@ -41,12 +41,12 @@ def _run(given: list[str]) -> None:
         if "--debug" in given:
             raise
         unexpected = ExportError(f"Unexpected {type(error).__name__}: {error}.", "--debug shows where.")
-        _complain(unexpected)
+        _print_command_error(unexpected)
         sys.exit(unexpected.exit_code)
 
 
-def _complain(error: ExportError | HarnessError) -> None:
-    typer.secho(f"export-mobile: {brief(error.message)}", fg="red", err=True)
+def _print_command_error(error: ExportError | HarnessError) -> None:
+    typer.secho(f"export-mobile: {brief_error(error.message)}", fg="red", err=True)
     if error.hint:
-        typer.echo(brief(error.hint), err=True)
+        typer.echo(brief_error(error.hint), err=True)
     typer.secho(f"See {TROUBLESHOOTING}#{error.code.lower()}", dim=True, err=True)

@@ -47,13 +47,13 @@ class Application(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Command], Command]:
         def register(function: Command) -> Command:
-            text = paragraphs(inspect.getdoc(function) or "")
+            text = help_paragraphs(inspect.getdoc(function) or "")
             return super(Application, self).command(name, help=text, **options)(function)
 
         return register
 
 
-def paragraphs(text: str) -> str:
+def help_paragraphs(text: str) -> str:
     """Join the lines of each paragraph."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
@@ -122,7 +122,7 @@ Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Per-channel stan
 
 
 @app.callback(invoke_without_command=True)
-def root(
+def app_root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
@@ -132,14 +132,14 @@ def root(
         raise typer.Exit
 
 
-def console() -> Any:
+def app_console() -> Any:
     from rich.console import Console
 
     return Console()
 
 
-def watch(quiet: bool) -> Any:
+def watch_command(quiet: bool) -> Any:
     """Return an observer that shows progress on standard error, or nothing when `quiet`."""
     from exporter.cli.console import progress
 
-    return progress.watch(quiet)
+    return progress.progress_watcher(quiet)

@@ -10,7 +10,7 @@ import typer
 
 from android_harness import errors
 from android_harness.records import BenchConfig, Build
-from exporter.cli.app import Application, Debug, Json, app, console, watch
+from exporter.cli.app import Application, Debug, Json, app, app_console, watch_command
 from exporter.config import options
 
 if TYPE_CHECKING:
@@ -40,18 +40,18 @@ def devices(as_json: Json = False, debug: Debug = False) -> None:
     from android_harness import listing
     from exporter.cli.console import bench as tables
 
-    reports = listing.reports()
+    reports = listing.list_device_reports()
     if as_json:
-        typer.echo(json.dumps({"devices": [_row(device) for device in reports]}, indent=2))
+        typer.echo(json.dumps({"devices": [_device_json(device) for device in reports]}, indent=2))
     elif reports:
-        tables.print_devices(reports, console())
+        tables.print_devices(reports, app_console())
     else:
         typer.echo(
             "adb sees no device. Enable USB debugging on the phone, plug it in, and confirm its prompt."
         )
 
 
-def _row(device: DeviceReport) -> dict[str, object]:
+def _device_json(device: DeviceReport) -> dict[str, object]:
     from dataclasses import asdict
 
     who = device.identity
@@ -129,7 +129,7 @@ def bench(
         "min_seconds": seconds,
         "max_seconds": max(BenchConfig.max_seconds, seconds),
         "threads": threads,
-        "affinity": options.mask("--affinity", affinity),
+        "affinity": options.parse_mask_option("--affinity", affinity),
         "wait_s": wait,
     }
     run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json)
@@ -147,7 +147,7 @@ def run_bench(
     """Measure, print the results, and exit with the verdict's code."""
     from exporter import bench as harness
 
-    with watch(as_json) as observer:
+    with watch_command(as_json) as observer:
         benched = harness.bench(
             out,
             device,
@@ -160,15 +160,17 @@ def run_bench(
     if as_json:
         from exporter.report import manifest
 
-        typer.echo(manifest.dump(benched.report))
+        typer.echo(manifest.dump_manifest(benched.report))
     else:
         from exporter.cli.console import bench as tables
 
-        tables.print_bench(benched.report, benched.latencies, benched.skipped, benched.problems, console())
-    _end(benched, out)
+        tables.print_bench(
+            benched.report, benched.latencies, benched.skipped, benched.problems, app_console()
+        )
+    _exit_after_bench(benched, out)
 
 
-def _end(benched: Benched, out: Path) -> None:
+def _exit_after_bench(benched: Benched, out: Path) -> None:
     if benched.failures:
         raise benched.failures[0]
     verdict = benched.verdict
@@ -206,8 +208,8 @@ def build_runner(
     """
     from android_harness import build
 
-    platform = options.one_of("--for", target, get_args(Build))
-    built = build.build(
+    platform = options.parse_choice_option("--for", target, get_args(Build))
+    built = build.build_runners(
         platform,
         onnxruntime=onnxruntime,
         executorch=executorch,

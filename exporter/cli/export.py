@@ -25,8 +25,8 @@ from exporter.cli.app import (
     Trust,
     WeightsFromArch,
     app,
-    console,
-    watch,
+    app_console,
+    watch_command,
 )
 from exporter.cli.device import Device, run_bench
 from exporter.config import options
@@ -224,14 +224,14 @@ def export_command(
         std=model.std,
         calibration=calibration,
         samples=samples,
-        torchscript=options.one_of("--torchscript", torchscript, ("auto", "trace", "script")),
-        state=options.one_of("--state", state, ("kept", "explicit")),
+        torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
+        state=options.parse_choice_option("--state", state, ("kept", "explicit")),
         target=target,
         out=out,
-        formats=options.names(formats),
-        precisions=options.names(precisions),
-        limits=options.limits(limits),
-        task=options.one_of("--task", task, get_args(TaskName)),
+        formats=options.parse_names_option(formats),
+        precisions=options.parse_names_option(precisions),
+        limits=options.parse_limits_option(limits),
+        task=options.parse_choice_option("--task", task, get_args(TaskName)),
         budget_ms=budget,
         evaluation=evaluation,
         max_drop=max_drop,
@@ -248,20 +248,20 @@ def export_command(
     )
     if calibration_curve:
         typer.echo(RENAMED, err=True)
-    required = options.names(require)
+    required = options.parse_names_option(require)
     if checkpoint.suffix == CARD_SUFFIX:
         from exporter.config import cards
 
-        card = cards.load(checkpoint)
-        request = cards.merged(card, request, _given_fields(context))
+        card = cards.load_card(checkpoint)
+        request = cards.merged_with_card(card, request, _given_export_fields(context))
         required = required or card.require
-    _check_partners(context, request, bench)
-    _export(request, required, as_json, last=not bench)
+    _check_export_options(context, request, bench)
+    _export_and_print(request, required, as_json, last=not bench)
     if bench:
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
 
 
-def _check_partners(context: typer.Context, request: Request, bench: bool) -> None:
+def _check_export_options(context: typer.Context, request: Request, bench: bool) -> None:
     """Refuse an option that has no effect without another."""
     for option, words, partner, is_there in (
         ("device", "chooses the phone for", "--bench", bench),
@@ -269,39 +269,39 @@ def _check_partners(context: typer.Context, request: Request, bench: bool) -> No
         ("time_limit", "is a limit of", "--search", request.search),
         ("max_drop", "is a limit of", "--eval", request.evaluation is not None),
     ):
-        if _is_given(context, option) and not is_there:
+        if _is_export_option_given(context, option) and not is_there:
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} {words} {partner}, which is not given.", "Give both, or neither.")
 
 
-def _given_fields(context: typer.Context) -> set[str]:
+def _given_export_fields(context: typer.Context) -> set[str]:
     """Return the fields of `Request` whose option was given on the command line."""
     names = (field.name for field in fields(Request))
-    return {name for name in names if _is_given(context, OPTION_OF.get(name, name))}
+    return {name for name in names if _is_export_option_given(context, OPTION_OF.get(name, name))}
 
 
-def _is_given(context: typer.Context, option: str) -> bool:
+def _is_export_option_given(context: typer.Context, option: str) -> bool:
     source = context.get_parameter_source(option)
     return source is not None and source.name != "DEFAULT"
 
 
-def _export(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
+def _export_and_print(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
     from exporter import pipeline
     from exporter.pipeline import variants
     from exporter.report import manifest, terminal
 
-    variants.check_required(request, require)
-    with watch(as_json) as observer:
-        report = pipeline.run(request, observer)
+    variants.check_required_variants(request, require)
+    with watch_command(as_json) as observer:
+        report = pipeline.run_pipeline(request, observer)
     if as_json and last:  # one document: the bench prints the manifest it completes
-        typer.echo(manifest.dump(report))
+        typer.echo(manifest.dump_manifest(report))
     elif not as_json:
-        terminal.print_report(report, console())
-        console().print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)
-    _refuse_unshippable(report, require)
+        terminal.print_terminal_report(report, app_console())
+        app_console().print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)
+    _refuse_unshippable_export(report, require)
 
 
-def _refuse_unshippable(report: Report, require: Sequence[str]) -> None:
+def _refuse_unshippable_export(report: Report, require: Sequence[str]) -> None:
     for name in require:
         matching = [
             a for a in report.artifacts if name in (a.variant.format, a.variant.precision, a.variant.name)
@@ -331,12 +331,12 @@ def model_request(
         checkpoint=checkpoint,
         trust=trust,
         arch=arch,
-        arch_args=options.pairs("--arch-arg", arch_arg or []),
+        arch_args=options.parse_pairs_option("--arch-arg", arch_arg or []),
         ignore_keys=tuple(ignore_key or ()),
         weights_from_arch=weights_from_arch,
-        expect=options.pairs("--expect", expect or []),
-        input_shapes=options.shapes(input_shape or []),
+        expect=options.parse_pairs_option("--expect", expect or []),
+        input_shapes=options.parse_shapes_option(input_shape or []),
         preprocess=preprocess,
-        mean=options.numbers("--mean", mean),
-        std=options.numbers("--std", std),
+        mean=options.parse_numbers_option("--mean", mean),
+        std=options.parse_numbers_option("--std", std),
     )

@@ -1,4 +1,4 @@
-"""The options that filter the history. `filtered` adds them to a command."""
+"""The options that filter the history. `filtered_command` adds them to a command."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Stable = Annotated[
 ]
 
 Wanted: TypeAlias = Filter
-"""The argument that a `filtered` command receives."""
+"""The argument that a `filtered_command` command receives."""
 
 
-def a_filter(
+def filter_from_options(
     model: Model = None,
     target: Target = None,
     artifact: Artifact = None,
@@ -53,7 +53,11 @@ def a_filter(
     Raises:
         UsageError: The kind of evidence is unknown, or a time cannot be read.
     """
-    kind = options.one_of("--evidence", evidence, get_args(records.Provenance)) if evidence else None
+    kind = (
+        options.parse_choice_option("--evidence", evidence, get_args(records.Provenance))
+        if evidence
+        else None
+    )
     return Filter(
         model=model,
         target=target,
@@ -61,28 +65,28 @@ def a_filter(
         device=device,
         evidence=kind,
         run=run,
-        since=_when("--since", since),
-        until=_when("--until", until),
+        since=_filter_time("--since", since),
+        until=_filter_time("--until", until),
         stable=stable,
     )
 
 
-def _when(option: str, words: str | None) -> datetime | None:
-    return options.moment(option, words) if words else None
+def _filter_time(option: str, words: str | None) -> datetime | None:
+    return options.parse_time_option(option, words) if words else None
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `a_filter`, and pass it the resulting filter as `wanted`.
+def filtered_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the parameters of `filter_from_options`, and pass it the resulting filter as `wanted`.
 
     Typer reads a function's signature, so the signature is changed.
     """
-    ours = inspect.signature(a_filter, eval_str=True).parameters
+    ours = inspect.signature(filter_from_options, eval_str=True).parameters
     own = inspect.signature(command, eval_str=True).parameters
     both = [*ours.values(), *(parameter for name, parameter in own.items() if name != "wanted")]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        wanted = a_filter(**{name: given.pop(name) for name in ours})
+        wanted = filter_from_options(**{name: given.pop(name) for name in ours})
         command(wanted=wanted, **given)
 
     named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in both]

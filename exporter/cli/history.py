@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from exporter.cli import filters
-from exporter.cli.app import Application, Debug, Json, app, console
+from exporter.cli.app import Application, Debug, Json, app, app_console
 from exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Location = Annotated[
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a session; its first letters are enough.")]
 
 
-def opened(location: str | None) -> History:
+def opened_history(location: str | None) -> History:
     """Open an existing history. A mistyped place must not create a new one."""
     from android_harness import history
 
@@ -53,8 +53,8 @@ def opened(location: str | None) -> History:
 
 
 @remembered.command("list")
-@filters.filtered
-def list_sessions(
+@filters.filtered_command
+def list_history_command(
     wanted: filters.Wanted,
     history: Location = None,
     newest: Annotated[int, typer.Option(min=1, help="How many sessions to list at most.")] = LISTED,
@@ -62,36 +62,36 @@ def list_sessions(
     debug: Debug = False,
 ) -> None:
     """List sessions, newest first, and the nights when nothing could be measured."""
-    from android_harness.history.records import as_json as plain
+    from android_harness.history.records import history_record_as_json as plain
     from exporter.cli.console import history as tables
 
     wanted = replace(wanted, newest=newest)
-    with opened(history) as memory:
+    with opened_history(history) as memory:
         sessions, gaps = memory.sessions(wanted), memory.gaps(wanted)
     if as_json:
         rows = {"sessions": [plain(item) for item in sessions], "gaps": [plain(item) for item in gaps]}
         typer.echo(json.dumps(rows, indent=2))
     else:
-        tables.print_sessions(sessions, gaps, newest, console())
+        tables.print_sessions(sessions, gaps, newest, app_console())
 
 
-@remembered.command()
-def show(
+@remembered.command("show")
+def show_session_command(
     key: Key,
     history: Location = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show one session in full, its baseline, and where its series changed."""
-    from android_harness.history.records import as_json as plain
+    from android_harness.history.records import history_record_as_json as plain
     from android_harness.regressions import changes, judging, quality
     from exporter.cli.console import history as tables
 
-    with opened(history) as memory:
+    with opened_history(history) as memory:
         session = memory.find(key)
-        judgement = judging.judge(session, memory.baseline(session))
-        worse = quality.worse(session, memory.earlier(session))
-        steps = changes.changes(memory.trend(session.series_key), memory.get_all)
+        judgement = judging.judge_session(session, memory.baseline(session))
+        worse = quality.worse_quality(session, memory.earlier(session))
+        steps = changes.changes_of_series(memory.trend(session.series_key), memory.get_all)
         samples = memory.samples(session.key)
     if as_json:
         shown = plain(session) | {
@@ -102,12 +102,12 @@ def show(
         }
         typer.echo(json.dumps(shown, indent=2))
     else:
-        tables.print_session(session, judgement, worse, steps, console())
+        tables.print_session(session, judgement, worse, steps, app_console())
 
 
 @remembered.command("export")
-@filters.filtered
-def export_sessions(
+@filters.filtered_command
+def export_history_command(
     wanted: filters.Wanted,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .csv or .parquet file to write.")],
     samples: Annotated[
@@ -120,16 +120,16 @@ def export_sessions(
     """Write sessions, or their raw samples, to a table for other programs."""
     from android_harness.history import exports
 
-    with opened(history) as memory:
-        count = exports.export(memory, file, wanted, samples=samples)
+    with opened_history(history) as memory:
+        count = exports.export_history(memory, file, wanted, samples=samples)
     if as_json:
         typer.echo(json.dumps({"file": str(file), "rows": count}))
     else:
         typer.echo(f"{count} rows in {file}.")
 
 
-@remembered.command()
-def prune(
+@remembered.command("prune")
+def prune_history_command(
     keep_days: Annotated[
         int | None,
         typer.Option(
@@ -157,30 +157,32 @@ def prune(
     A session stays if any of the rules keeps it. A line is one artifact of one model on one device.
     """
     from android_harness.history import pruning
-    from android_harness.history.records import as_json as plain
+    from android_harness.history.records import history_record_as_json as plain
     from exporter.cli.console import history as tables
 
     if keep_days is None and keep_newest is None:
         raise UsageError("No rule says what to keep.", "Give --keep-days, --keep-newest, or both.")
-    policy = pruning.Policy(keep_days, keep_newest, samples_only)
-    with opened(history) as memory:
-        plan = (pruning.prune if yes else pruning.plan)(memory, policy)
+    policy = pruning.PruningPolicy(keep_days, keep_newest, samples_only)
+    with opened_history(history) as memory:
+        plan = (pruning.prune_history if yes else pruning.plan_pruning)(memory, policy)
     if as_json:
         typer.echo(json.dumps(plain(plan) | {"done": yes}, indent=2))
     else:
-        typer.echo(tables.pruned(plan, policy.samples_only, yes))
+        typer.echo(tables.pruned_history_sentence(plan, policy.samples_only, yes))
 
 
-@remembered.command()
-def accept(key: Key, history: Location = None, as_json: Json = False, debug: Debug = False) -> None:
+@remembered.command("accept")
+def accept_session_command(
+    key: Key, history: Location = None, as_json: Json = False, debug: Debug = False
+) -> None:
     """Accept a level as the new normal: the baseline of KEY's line starts at this session.
 
     Regressed sessions are excluded from baselines, so every later night is a regression too until you fix it
     or accept it.
     """
-    from android_harness.history.records import as_json as plain
+    from android_harness.history.records import history_record_as_json as plain
 
-    with opened(history) as memory:
+    with opened_history(history) as memory:
         accepted = memory.accept(memory.find(key).key)
     if as_json:
         typer.echo(json.dumps(plain(accepted), indent=2))

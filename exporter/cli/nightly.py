@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.app import Debug, Json, app, console, watch
+from exporter.cli.app import Debug, Json, app, app_console, watch_command
 
 
 @app.command()
@@ -37,17 +37,17 @@ def nightly(
     46 another night is running, 2 NIGHTLY is invalid, 20 the history cannot be used.
     """
     from exporter.nightly import config, run
-    from exporter.nightly.records import as_json as values
+    from exporter.nightly.records import night_records_as_json as values
 
-    listed = config.load(task)
-    with watch(as_json) as observer:
-        finished = run.run(listed, observer, fresh=fresh, tensorboard=tensorboard)
+    listed = config.load_night_config(task)
+    with watch_command(as_json) as observer:
+        finished = run.run_night(listed, observer, fresh=fresh, tensorboard=tensorboard)
     if as_json:
         typer.echo(json.dumps(values(finished.result), indent=2))
     else:
-        from exporter.cli.console.nightly import show
+        from exporter.cli.console.nightly import print_nightly
 
-        show(finished.result, console())
-        console().print(f"[dim]Page, JUnit and summary are in[/dim] {listed.out}", highlight=False)
+        print_nightly(finished.result, app_console())
+        app_console().print(f"[dim]Page, JUnit and summary are in[/dim] {listed.out}", highlight=False)
     if code := finished.result.exit_code:
         raise typer.Exit(code)

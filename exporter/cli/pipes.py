@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 
-class PatientOutput:
+class PatientPipe:
     """A text stream that goes nowhere once its reader has left: the command ends its work all the same."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -39,10 +39,10 @@ class PatientOutput:
 
 
 @contextlib.contextmanager
-def patient_output() -> Iterator[None]:
+def patient_pipes() -> Iterator[None]:
     """Let standard output and standard error be closed by their readers at any time inside the block."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (PatientOutput(stream) for stream in before)
+    sys.stdout, sys.stderr = (PatientPipe(stream) for stream in before)
     try:
         yield
     finally:

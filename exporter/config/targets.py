@@ -78,7 +78,7 @@ NO_NPU_ON_865 = {
 NO_SVE = "the CPU features listed are those every phone with this chip shows; SVE is not among them"
 
 
-def _not_emitted(hexagon: str) -> Mapping[str, str]:
+def _npu_not_emitted_on_target(hexagon: str) -> Mapping[str, str]:
     """Say why a Snapdragon with a supported NPU gets no NPU artifact."""
     reason = f"Hexagon {hexagon} is supported by it, but export-mobile does not emit QNN binaries yet"
     return {**NO_COREML, **NO_NNAPI, "executorch-qnn": reason, "onnxruntime-qnn": reason}
@@ -121,7 +121,7 @@ TARGETS: tuple[Target, ...] = (
         npu="Hexagon 780 (v68)",
         variants=ON_ANDROID + ON_COREML,
         runnable=ON_ANDROID,
-        why_not={**_not_emitted("v68"), "litert-qnn": "LiteRT's QNN list starts at SM8450"},
+        why_not={**_npu_not_emitted_on_target("v68"), "litert-qnn": "LiteRT's QNN list starts at SM8450"},
         aliases=("lahaina",),
     ),
     Target(
@@ -139,7 +139,7 @@ TARGETS: tuple[Target, ...] = (
         npu="Hexagon (v69)",
         variants=ON_ANDROID + ON_COREML,
         runnable=ON_ANDROID,
-        why_not={**_not_emitted("v69"), "sve": NO_SVE},
+        why_not={**_npu_not_emitted_on_target("v69"), "sve": NO_SVE},
         aliases=("taro",),
     ),
     Target(
@@ -158,7 +158,7 @@ TARGETS: tuple[Target, ...] = (
         npu="Hexagon (v73)",
         variants=ON_ANDROID + ON_COREML,
         runnable=ON_ANDROID,
-        why_not={**_not_emitted("v73"), "sve": NO_SVE},
+        why_not={**_npu_not_emitted_on_target("v73"), "sve": NO_SVE},
         aliases=("kalama",),
     ),
     Target(
@@ -177,7 +177,7 @@ TARGETS: tuple[Target, ...] = (
         npu="Hexagon (v75)",
         variants=ON_ANDROID + ON_COREML,
         runnable=ON_ANDROID,
-        why_not={**_not_emitted("v75"), "sve": NO_SVE},
+        why_not={**_npu_not_emitted_on_target("v75"), "sve": NO_SVE},
         aliases=("pineapple",),
     ),
     Target(
@@ -191,7 +191,7 @@ TARGETS: tuple[Target, ...] = (
         npu="Hexagon (v79)",
         variants=ON_ANDROID + ON_COREML,
         runnable=ON_ANDROID,
-        why_not={**_not_emitted("v79"), "sve": NO_SVE},
+        why_not={**_npu_not_emitted_on_target("v79"), "sve": NO_SVE},
     ),
     Target(
         name="iphone",
@@ -232,7 +232,7 @@ TARGETS: tuple[Target, ...] = (
 )
 
 
-def get(name: str) -> Target:
+def get_target(name: str) -> Target:
     """Find a target by name, SoC number or alias, whatever its case, dashes and spaces.
 
     Args:
@@ -241,8 +241,8 @@ def get(name: str) -> Target:
     Raises:
         UsageError: There is no such target; the message names the nearest ones, and lists all.
     """
-    spellings = {spelling: target for target in TARGETS for spelling in _spellings(target)}
-    wanted = _plain(name)
+    spellings = {spelling: target for target in TARGETS for spelling in _target_spellings(target)}
+    wanted = _plain_target_name(name)
     if wanted in spellings:
         return spellings[wanted]
     near = [spellings[s].name for s in difflib.get_close_matches(wanted, spellings, n=6, cutoff=0.6)]
@@ -254,12 +254,12 @@ def get(name: str) -> Target:
     )
 
 
-def _spellings(target: Target) -> tuple[str, ...]:
+def _target_spellings(target: Target) -> tuple[str, ...]:
     """List the accepted spellings of a target; Snapdragons also as "865" and "sd865"."""
-    plain = tuple(_plain(s) for s in (target.name, target.soc, *target.aliases))
+    plain = tuple(_plain_target_name(s) for s in (target.name, target.soc, *target.aliases))
     number = plain[0].removeprefix("snapdragon")
     return plain if number == plain[0] else (*plain, number, f"sd{number}", f"qualcommsnapdragon{number}")
 
 
-def _plain(name: str) -> str:
+def _plain_target_name(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.casefold())

@@ -29,7 +29,7 @@ class Table(BaseModel):
 Listed = TypeVar("Listed", bound=Table)
 
 
-def read(path: Path, title: str, kind: type[Listed]) -> Listed:
+def read_toml(path: Path, title: str, kind: type[Listed]) -> Listed:
     """Read and check a file.
 
     Args:
@@ -40,20 +40,20 @@ def read(path: Path, title: str, kind: type[Listed]) -> Listed:
     Raises:
         UsageError: It cannot be read, is not TOML, or does not fit `kind`.
     """
-    values = _parse(path, title)
+    values = _parse_toml(path, title)
     try:
         # As JSON: only there may a strict model take a list for a tuple.
         return kind.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _refused(error, path, title, kind) from None
+        raise _refused_toml(error, path, title, kind) from None
 
 
-def expanded(path: str) -> str:
+def expanded_toml_path(path: str) -> str:
     """Return a path with `~` replaced by the user's home folder."""
     return os.path.expanduser(path)  # noqa: PTH111 - Path's own refuses an unknown user
 
 
-def _parse(path: Path, title: str) -> dict[str, Any]:
+def _parse_toml(path: Path, title: str) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a named pipe would block for ever
         raise UsageError(
             f"{title}: {path} cannot be read: it is not a regular file.", "Check the path.", code="EM-CONFIG"
@@ -78,15 +78,15 @@ def _parse(path: Path, title: str) -> dict[str, Any]:
         ) from None
 
 
-def _refused(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
+def _refused_toml(error: ValidationError, path: Path, title: str, kind: type[Table]) -> UsageError:
     """Describe the first mistake in full. Unknown keys come first, as they often cause the others."""
     mistakes = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     first = mistakes[0]
-    where = _written(first["loc"])
+    where = _toml_place(first["loc"])
     more = f" ({len(mistakes) - 1} more after it.)" if len(mistakes) > 1 else ""
     hint = ""
     if first["type"] == "extra_forbidden":
-        known = _known(kind, first["loc"][:-1])
+        known = _known_toml_keys(kind, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=NEAR)
         problem = f"unknown key {where}"
         hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
@@ -95,31 +95,33 @@ def _refused(error: ValidationError, path: Path, title: str, kind: type[Table]) 
     else:
         reason = first["msg"].removeprefix("Value error, ")
         problem = (
-            f"{where} is {_shown(first['input'])}: {reason[:1].lower()}{reason[1:]}" if where else reason
+            f"{where} is {_shown_toml_value(first['input'])}: {reason[:1].lower()}{reason[1:]}"
+            if where
+            else reason
         )
     return UsageError(f"{title} ({path}): {problem}.{more}", hint, code="EM-CONFIG")
 
 
-def _written(loc: Sequence[str | int]) -> str:
+def _toml_place(loc: Sequence[str | int]) -> str:
     """Write a place in the file: inputs[0].shape."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
 
 
-def _shown(value: Any) -> str:
+def _shown_toml_value(value: Any) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _known(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+def _known_toml_keys(kind: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     """Return the keys of the table at `loc`."""
     for part in loc:
         if isinstance(part, str) and part in kind.model_fields:
-            kind = _table_in(kind.model_fields[part].annotation) or kind
+            kind = _toml_table_of(kind.model_fields[part].annotation) or kind
     return list(kind.model_fields)
 
 
-def _table_in(annotation: Any) -> type[BaseModel] | None:
+def _toml_table_of(annotation: Any) -> type[BaseModel] | None:
     """Return the table of an annotation: itself, or the one inside `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((table for inner in get_args(annotation) if (table := _table_in(inner))), None)
+    return next((table for inner in get_args(annotation) if (table := _toml_table_of(inner))), None)

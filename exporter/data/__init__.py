@@ -62,7 +62,7 @@ def check_unchanged(source: Path | None, digest: str) -> None:
     Raises:
         CalibrationError: It changed.
     """
-    if source is not None and files.digest_path(source) != digest:
+    if source is not None and files.digest_file_or_folder(source) != digest:
         raise CalibrationError(f"{source} was changed while it was read.", photos.UNCHANGED)
 
 

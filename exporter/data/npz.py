@@ -89,7 +89,7 @@ def load(path: Path) -> dict[str, Array]:
         CalibrationError: It is not one.
     """
     try:
-        return array_file.read(path)
+        return array_file.read_array_file(path)
     except (array_file.ArrayFileError, OSError) as error:
         raise CalibrationError(f"{path.name} cannot be used. {error}", HOW, code="EM-NPZ") from error
 

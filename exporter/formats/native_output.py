@@ -19,13 +19,13 @@ LONGEST = 1 << 20
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_by_native_output() -> Iterator[None]:
     """Let whatever is raised inside say what native code printed meanwhile.
 
     Raises:
         LoweringError: Instead of the exception: its message, and the runtime's own line.
     """
-    with _collected() as output:
+    with _collect_native_output() as output:
         try:
             yield
         except Exception as error:
@@ -33,34 +33,34 @@ def explained() -> Iterator[None]:
         else:
             return
         line = cause_in(output())
-    _raise(original, line)
+    _raise_with_native_output(original, line)
 
 
 @contextmanager
-def compiler_explained() -> Iterator[None]:
+def explain_by_compiler_output() -> Iterator[None]:
     """Do the same for another program that ended with an error (`flatc`), and for nothing else.
 
     A framework's Python code warns of much on standard error that is no cause of anything.
     """
-    with _collected() as output:
+    with _collect_native_output() as output:
         try:
             yield
         except Exception as error:
             original = error
         else:
             return
-        line = cause_in(output()) if _is_of_a_program(original) else ""
-    _raise(original, line)
+        line = cause_in(output()) if _is_output_of_program(original) else ""
+    _raise_with_native_output(original, line)
 
 
-def _raise(original: Exception, line: str) -> NoReturn:
+def _raise_with_native_output(original: Exception, line: str) -> NoReturn:
     cause = lowering_error(original)
     if not line or line in cause.cause:
         raise original
     raise LoweringError(f"{cause.cause}: {line}", cause.source) from original
 
 
-def _is_of_a_program(error: BaseException) -> bool:
+def _is_output_of_program(error: BaseException) -> bool:
     return any(
         isinstance(each, subprocess.CalledProcessError) or "returned non-zero" in str(each)
         for each in causes(error, contexts=True)
@@ -68,25 +68,25 @@ def _is_of_a_program(error: BaseException) -> bool:
 
 
 @contextmanager
-def _collected() -> Iterator[Output]:
+def _collect_native_output() -> Iterator[Output]:
     """Give a function that returns what was written to standard error inside the block."""
     sys.stderr.flush()
-    if (start := _readable_end()) is not None:  # a job's own file: nothing need be redirected
-        yield lambda: _read(2, start)
+    if (start := _end_of_native_output()) is not None:  # a job's own file: nothing need be redirected
+        yield lambda: _read_native_output(2, start)
         return
     with tempfile.TemporaryFile() as file:
         before = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield lambda: _read(file.fileno(), 0)
+            yield lambda: _read_native_output(file.fileno(), 0)
         finally:
             sys.stderr.flush()
             os.dup2(before, 2)
-            os.write(2, _read(file.fileno(), 0).encode())
+            os.write(2, _read_native_output(file.fileno(), 0).encode())
             os.close(before)
 
 
-def _readable_end() -> int | None:
+def _end_of_native_output() -> int | None:
     """Return where standard error's file ends; None where it cannot be read (a terminal, a pipe)."""
     try:
         end = os.lseek(2, 0, os.SEEK_CUR)
@@ -96,6 +96,6 @@ def _readable_end() -> int | None:
     return end
 
 
-def _read(descriptor: int, start: int) -> str:
+def _read_native_output(descriptor: int, start: int) -> str:
     sys.stderr.flush()
     return os.pread(descriptor, LONGEST, start).decode(errors="replace")

@@ -17,7 +17,11 @@ from torch import Tensor, fx
 from torch.utils import _pytree
 
 from exporter.formats import half
-from exporter.formats.coreml.compress import MIN_ELEMENTS, palette, smallest
+from exporter.formats.coreml.compress import (
+    MIN_ELEMENTS,
+    best_compressing_palette,
+    smallest_weight_to_compress,
+)
 from exporter.quantize import norms
 from exporter.records import Array, Precision, Runner, Sample
 
@@ -53,7 +57,7 @@ _ELEMENTWISE = frozenset({"Add", "Pow"})
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def runner(program: torch.export.ExportedProgram, precision: Precision) -> Runner:
+def format_simulation_runner(program: torch.export.ExportedProgram, precision: Precision) -> Runner:
     """The program with its weights and activations rounded.
 
     Args:
@@ -65,30 +69,32 @@ def runner(program: torch.export.ExportedProgram, precision: Precision) -> Runne
     """
     module = copy.deepcopy(program.module())
     norms.fold(module)
-    interpreter = HalfInterpreter(module, stored_weights(module, precision))
+    interpreter = HalfSimulation(module, simulated_stored_weights(module, precision))
 
     def run(sample: Sample) -> Sample:
         tensors = [torch.from_numpy(np.array(array)) for array in sample]
         with torch.inference_mode():
             outputs = interpreter.run(*tensors)
-        return tuple(t.float().numpy() if t.is_floating_point() else t.numpy() for t in _leaves(outputs))
+        return tuple(
+            t.float().numpy() if t.is_floating_point() else t.numpy() for t in _simulated_leaves(outputs)
+        )
 
     return run
 
 
-def _leaves(outputs: Any) -> Iterator[Tensor]:
+def _simulated_leaves(outputs: Any) -> Iterator[Tensor]:
     return (leaf for leaf in _pytree.tree_leaves(outputs) if isinstance(leaf, Tensor))
 
 
-class HalfInterpreter(fx.Interpreter):
+class HalfSimulation(fx.Interpreter):
     """Rounds what an operator reads and writes to float16, where a half-precision artifact does."""
 
     def __init__(self, module: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
         super().__init__(module)
         self._weights = weights
         self._rounded: dict[int, Tensor] = {}
-        self._float32 = _float32_nodes(module.graph)
-        self._fused = _fused_nodes(module.graph)
+        self._float32 = _simulated_float32_nodes(module.graph)
+        self._fused = _simulated_fused_nodes(module.graph)
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute a node, on rounded values unless it stays in float32."""
@@ -97,14 +103,14 @@ class HalfInterpreter(fx.Interpreter):
         if n.op != "call_function" or n in self._float32:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        args, kwargs = _pytree.tree_map(to_half, (args, kwargs))
-        if _operator(n) in _ELEMENTWISE:
-            args = tuple(_constant_to_half(value) for value in args)
+        args, kwargs = _pytree.tree_map(simulate_half, (args, kwargs))
+        if _simulated_operator(n) in _ELEMENTWISE:
+            args = tuple(_simulate_half_constant(value) for value in args)
         result = self.call_function(n.target, args, kwargs)
-        return result if n in self._fused else _pytree.tree_map(to_half, result)
+        return result if n in self._fused else _pytree.tree_map(simulate_half, result)
 
 
-def to_half(value: Any) -> Any:
+def simulate_half(value: Any) -> Any:
     """Round a float tensor to float16's values, kept as float32; other values stay as they are.
 
     What needs no rounding is returned as it is: a later operator may write into it through a view.
@@ -115,7 +121,7 @@ def to_half(value: Any) -> Any:
     return value if torch.equal(rounded, value) else rounded
 
 
-def _constant_to_half(value: Any) -> Any:
+def _simulate_half_constant(value: Any) -> Any:
     """Round a number that an elementwise operator takes, as artifacts store it as a float16 constant."""
     if not isinstance(value, float):
         return value
@@ -123,61 +129,72 @@ def _constant_to_half(value: Any) -> Any:
     return value if rounded == 0 else rounded
 
 
-def _float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+def _simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    nodes = [half.Node(_operator(n), tuple(_values(n)), (n.name,), _has_matrix(n)) for n in calls]
+    nodes = [
+        half.HalfNode(
+            _simulated_operator(n), tuple(_simulated_values(n)), (n.name,), _has_simulated_matrix(n)
+        )
+        for n in calls
+    ]
     outputs = [n.name for n in graph.output_node().all_input_nodes]
-    return frozenset(calls[i] for i in half.float32_nodes(nodes, outputs))
+    return frozenset(calls[i] for i in half.nodes_not_in_half(nodes, outputs))
 
 
-def _fused_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+def _simulated_fused_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
     """Layers that only a batch norm reads: it is folded into their weights, nothing is rounded between."""
     return frozenset(
-        node for node in graph.nodes if node.users and all(_operator(user) in _NORMS for user in node.users)
+        node
+        for node in graph.nodes
+        if node.users and all(_simulated_operator(user) in _NORMS for user in node.users)
     )
 
 
-def _operator(node: fx.Node) -> str:
+def _simulated_operator(node: fx.Node) -> str:
     name = str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
     if name == "mul" and len(node.args) > 1 and node.args[0] is node.args[1]:
         return "Square"
     return _OPERATORS.get(name, name)
 
 
-def _values(node: fx.Node) -> Iterator[str]:
+def _simulated_values(node: fx.Node) -> Iterator[str]:
     return (value.name for value in node.all_input_nodes if value.op != "get_attr")
 
 
-def _has_matrix(node: fx.Node) -> bool:
+def _has_simulated_matrix(node: fx.Node) -> bool:
     shapes = [n.meta["val"].shape for n in node.all_input_nodes if n.op == "get_attr" and "val" in n.meta]
-    return any(half.is_matrix(shape) for shape in shapes)
+    return any(half.is_half_matrix(shape) for shape in shapes)
 
 
-def stored_weights(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
+def simulated_stored_weights(module: fx.GraphModule, precision: Precision) -> Mapping[str, Tensor]:
     """Attribute of the graph -> its weights of two or more dimensions, as an artifact stores them."""
     if precision == "fp16":
         return {}
-    weights = {name: value for name in _attributes(module) if _is_weight(value := _attribute(module, name))}
+    weights = {
+        name: value
+        for name in _simulated_attributes(module)
+        if _is_simulated_weight(value := _simulated_attribute(module, name))
+    }
     arrays = {name: value.detach().numpy() for name, value in weights.items()}
-    small = smallest(arrays) if precision == "w4" else set(arrays)
+    small = smallest_weight_to_compress(arrays) if precision == "w4" else set(arrays)
     return {
-        name: torch.from_numpy(_eight_bits(array) if name in small else _four_bits(array))
+        name: torch.from_numpy(_simulate_eight_bits(array) if name in small else _simulate_four_bits(array))
         for name, array in arrays.items()
     }
 
 
-def _attributes(module: fx.GraphModule) -> set[str]:
+def _simulated_attributes(module: fx.GraphModule) -> set[str]:
     return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
 
 
-def _attribute(module: fx.GraphModule, name: str) -> Any:
+def _simulated_attribute(module: fx.GraphModule, name: str) -> Any:
     value: Any = module
     for part in name.split("."):
         value = getattr(value, part)
     return value
 
 
-def _is_weight(value: Any) -> bool:
+def _is_simulated_weight(value: Any) -> bool:
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
@@ -186,7 +203,7 @@ def _is_weight(value: Any) -> bool:
     )
 
 
-def _eight_bits(weight: Array) -> Array:
+def _simulate_eight_bits(weight: Array) -> Array:
     """Linear and symmetric, a scale for each output channel."""
     axes = tuple(range(1, weight.ndim))
     scale = np.maximum(np.abs(weight).max(axis=axes, keepdims=True) / 127, np.finfo(np.float32).tiny)
@@ -194,8 +211,8 @@ def _eight_bits(weight: Array) -> Array:
     return stored
 
 
-def _four_bits(weight: Array) -> Array:
+def _simulate_four_bits(weight: Array) -> Array:
     """The best palette of 16 values for the whole tensor, in half precision."""
-    values, positions = palette(weight.astype(np.float16))
+    values, positions = best_compressing_palette(weight.astype(np.float16))
     stored: Array = values[positions].astype(np.float32).reshape(weight.shape)
     return stored

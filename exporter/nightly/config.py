@@ -62,7 +62,7 @@ class NightlyFile(Table):
 
 
 @dataclass(frozen=True)
-class Config:
+class NightConfig:
     """A checked nightly task: every path in it is absolute."""
 
     path: Path
@@ -91,48 +91,48 @@ class Config:
         }
 
 
-def load(path: Path) -> Config:
+def load_night_config(path: Path) -> NightConfig:
     """Read and check `nightly.toml`. A broken card is reported in `broken`; every other mistake is refused.
 
     Raises:
         UsageError: The file is invalid; the message names the key.
     """
-    listed = toml_file.read(path, WHAT, NightlyFile)
+    listed = toml_file.read_toml(path, WHAT, NightlyFile)
     folder = path.absolute().parent
-    good, broken = _cards(path, folder, listed.cards)
+    good, broken = _config_cards(path, folder, listed.cards)
     try:
-        named = tuple(dict.fromkeys(targets.get(name).name for name in listed.targets))
-        affinity = options.mask("protocol.affinity", listed.protocol.affinity)
+        named = tuple(dict.fromkeys(targets.get_target(name).name for name in listed.targets))
+        affinity = options.parse_mask_option("protocol.affinity", listed.protocol.affinity)
     except UsageError as error:
         raise UsageError(f"{WHAT} ({path}): {error.message}", error.hint, error.code) from None
-    return Config(
+    return NightConfig(
         path=path,
         cards=good,
         broken=broken,
         targets=named,
         devices=tuple(dict.fromkeys(listed.devices)),
-        out=folder / toml_file.expanded(listed.out),
-        history=_history(folder, listed.history),
+        out=folder / toml_file.expanded_toml_path(listed.out),
+        history=_config_history(folder, listed.history),
         protocol=listed.protocol.model_copy(update={"affinity": affinity}),
         resume=listed.resume,
         retention=listed.retention,
     )
 
 
-def _history(folder: Path, setting: str | None) -> str | None:
+def _config_history(folder: Path, setting: str | None) -> str | None:
     if setting is None or "://" in setting:
         return setting
-    return str(folder / toml_file.expanded(setting))
+    return str(folder / toml_file.expanded_toml_path(setting))
 
 
-def _cards(
+def _config_cards(
     path: Path, folder: Path, patterns: tuple[str, ...]
 ) -> tuple[tuple[Card, ...], tuple[tuple[str, str], ...]]:
     by_name: dict[str, Card] = {}
     broken: list[tuple[str, str]] = []
-    for file in _files(path, folder, patterns):
+    for file in _config_card_files(path, folder, patterns):
         try:
-            card = cards.load(file)
+            card = cards.load_card(file)
         except ExportError as error:
             broken.append((file.stem, str(error)))
             continue
@@ -145,10 +145,10 @@ def _cards(
     return tuple(by_name.values()), tuple(broken)
 
 
-def _files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
+def _config_card_files(path: Path, folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
     files: dict[Path, None] = {}
     for index, pattern in enumerate(patterns):
-        expanded = toml_file.expanded(pattern)
+        expanded = toml_file.expanded_toml_path(pattern)
         root, relative = (
             (Path("/"), expanded.lstrip("/")) if Path(expanded).is_absolute() else (folder, expanded)
         )

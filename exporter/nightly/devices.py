@@ -52,7 +52,7 @@ class DevicePool:
         return f"this device is a {seen}, the target a {soc}"
 
 
-def find(names: Sequence[str]) -> DevicePool:
+def find_night_devices(names: Sequence[str]) -> DevicePool:
     """Identify the named devices.
 
     Args:
@@ -65,14 +65,14 @@ def find(names: Sequence[str]) -> DevicePool:
     problems = {name: str(error) for name, error in resolved.errors.items()}
     for serial, device in resolved.devices.items():
         try:
-            identities[serial] = _identity(device)
+            identities[serial] = _night_device_identity(device)
         except HarnessError as error:
             problems[serial] = str(error)
     devices = {serial: resolved.devices[serial] for serial in identities}
     return DevicePool(devices, identities, problems, tuple(names))
 
 
-def _identity(device: Device) -> Identity:
+def _night_device_identity(device: Device) -> Identity:
     from android_harness import identity
 
-    return identity.identify(device)
+    return identity.identify_device(device)

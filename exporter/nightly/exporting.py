@@ -10,7 +10,7 @@ from exporter import bench, files, pipeline, staging
 from exporter.config import cards
 from exporter.config.cards import Card
 from exporter.errors import ExportError
-from exporter.nightly.config import Config
+from exporter.nightly.config import NightConfig
 from exporter.nightly.records import Exported, Night
 from exporter.pipeline import variants
 from exporter.pipeline.context import Event, Observer
@@ -18,47 +18,49 @@ from exporter.pipeline.workers import pool
 from exporter.records import Report
 
 
-def export_all(config: Config, night: Night, observer: Observer) -> tuple[Exported, ...]:
+def export_night(config: NightConfig, night: Night, observer: Observer) -> tuple[Exported, ...]:
     """Export models x targets. A failure is returned as data and does not stop the others."""
     pairs = [(card, target) for card in config.cards for target in config.targets]
     exports = []
-    with pool.kept_warm():
+    with pool.keep_pool_warm():
         for done, (card, target) in enumerate(pairs):
             observer(Event("night", f"{card.name} for {target}", done, len(pairs)))
-            exports.append(_export(card, target, night, _named(observer, f"{card.name} for {target}")))
+            exports.append(
+                _export_cell(card, target, night, _named_export_events(observer, f"{card.name} for {target}"))
+            )
     return tuple(exports)
 
 
-def _named(observer: Observer, name: str) -> Observer:
+def _named_export_events(observer: Observer, name: str) -> Observer:
     """Prefix each event with its model; a model's steps do not move the night's own progress bar."""
     return lambda event: observer(Event(event.stage, f"{name}: {event.detail}".rstrip(": "), 0, 0))
 
 
-def _export(card: Card, target: str, night: Night, observer: Observer) -> Exported:
+def _export_cell(card: Card, target: str, night: Night, observer: Observer) -> Exported:
     folder = night.folder / f"{card.name}-{target}"
     try:
-        staging.recover(folder)
-        report = _kept(folder) or _made(card, target, folder, observer)
+        staging.recover_staging(folder)
+        report = _export_of_earlier_start(folder) or _make_night_export(card, target, folder, observer)
     except ExportError as error:
         return Exported(card.name, target, None, None, str(error), card.require)
     except Exception as error:  # whatever it is, the other models' work goes on
-        return Exported(card.name, target, None, None, unexpected(error), card.require)
+        return Exported(card.name, target, None, None, unexpected_export_error(error), card.require)
     return Exported(card.name, target, folder, report, require=card.require)
 
 
-def unexpected(error: Exception) -> str:
+def unexpected_export_error(error: Exception) -> str:
     """Describe an error of an unexpected type."""
     return f"Unexpected {type(error).__name__}: {error}."
 
 
-def _kept(folder: Path) -> Report | None:
+def _export_of_earlier_start(folder: Path) -> Report | None:
     """Return the report of an earlier start of this night. OUT appears whole or not at all."""
     if not (folder / files.MANIFEST).is_file():
         return None
     return bench.read(folder)[0]
 
 
-def _made(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:
-    request = replace(cards.request(card, target, folder), force=True)
-    variants.check_required(request, card.require)
-    return pipeline.run(request, observer)
+def _make_night_export(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:
+    request = replace(cards.card_request(card, target, folder), force=True)
+    variants.check_required_variants(request, card.require)
+    return pipeline.run_pipeline(request, observer)

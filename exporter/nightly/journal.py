@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from exporter.errors import NightRunningError, OutputError
-from exporter.files import write_text
+from exporter.files import write_text_file
 from exporter.nightly.records import Night
 
 NIGHTS = "nights"
@@ -30,7 +30,7 @@ FORMAT = "%Y-%m-%dT%H-%M-%SZ"
 
 
 @contextlib.contextmanager
-def only_one(out: Path) -> Iterator[None]:
+def lock_journal(out: Path) -> Iterator[None]:
     """Hold the lock of `out`; the system releases it when the process ends, however it ends.
 
     Raises:
@@ -60,7 +60,7 @@ def only_one(out: Path) -> Iterator[None]:
         yield
 
 
-def begin(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> Night:
+def begin_journal(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> Night:
     """Resume the interrupted night, or begin a new one.
 
     Args:
@@ -70,16 +70,16 @@ def begin(out: Path, hours: float, fresh: bool, now: datetime | None = None) -> 
         now: The time, for tests.
     """
     now = now or datetime.now(UTC)
-    unfinished = [folder for folder in nights(out) if not (folder / ENDED).is_file()]
+    unfinished = [folder for folder in nights_in_journal(out) if not (folder / ENDED).is_file()]
     last = unfinished[-1] if unfinished else None
-    if last and not fresh and now - began(last) < timedelta(hours=hours):
+    if last and not fresh and now - night_began(last) < timedelta(hours=hours):
         abandoned = tuple(folder.name for folder in unfinished[:-1])
         return Night(last.name, last, resumed=True, host=host(last), abandoned=abandoned)
-    night = _new(out, now)
+    night = _new_journal(out, now)
     return replace(night, abandoned=tuple(folder.name for folder in unfinished))
 
 
-def _new(out: Path, now: datetime) -> Night:
+def _new_journal(out: Path, now: datetime) -> Night:
     while (folder := out / NIGHTS / now.strftime(FORMAT)).exists():
         now += timedelta(seconds=1)
     try:
@@ -100,37 +100,39 @@ def host(folder: Path) -> str:
         return platform.node()
 
 
-def nights(out: Path) -> list[Path]:
+def nights_in_journal(out: Path) -> list[Path]:
     """List the folders of nights, oldest first."""
-    return sorted(folder for folder in (out / NIGHTS).glob("*") if folder.is_dir() and _time(folder.name))
+    return sorted(
+        folder for folder in (out / NIGHTS).glob("*") if folder.is_dir() and _journal_time(folder.name)
+    )
 
 
-def ended(out: Path) -> list[Path]:
+def ended_nights_in_journal(out: Path) -> list[Path]:
     """List the folders of finished nights, oldest first."""
-    return [folder for folder in nights(out) if (folder / ENDED).is_file()]
+    return [folder for folder in nights_in_journal(out) if (folder / ENDED).is_file()]
 
 
-def began(folder: Path) -> datetime:
-    time = _time(folder.name)
+def night_began(folder: Path) -> datetime:
+    time = _journal_time(folder.name)
     assert time is not None, "nights() lists only those with a time"
     return time
 
 
-def _time(name: str) -> datetime | None:
+def _journal_time(name: str) -> datetime | None:
     try:
         return datetime.strptime(name, FORMAT).replace(tzinfo=UTC)
     except ValueError:
         return None
 
 
-def end(night: Night, content: object) -> None:
+def end_journal(night: Night, content: object) -> None:
     """Mark the night as finished, and store its result."""
-    write_text(night.folder / ENDED, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text_file(night.folder / ENDED, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def forget(out: Path, keep: int) -> tuple[str, ...]:
+def forget_journaled_nights(out: Path, keep: int) -> tuple[str, ...]:
     """Delete the folders of all but the last `keep` nights; return the deleted ones."""
-    old = nights(out)[:-keep]
+    old = nights_in_journal(out)[:-keep]
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)
     return tuple(folder.name for folder in old)

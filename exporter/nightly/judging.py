@@ -20,7 +20,7 @@ BY_DESIGN = frozenset({"size_bytes", "max_error"})
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCell:
     """The verdict on the sessions of one cell."""
 
     judgement: Judgement
@@ -50,9 +50,9 @@ class Judged:
         return " ".join((*reasons, *(cause.description for cause in self.causes)))
 
 
-def judge_all(
+def judge_night(
     history: History, measurements: Measurements, cells: Iterable[Cell] | None = None
-) -> dict[Cell, Judged]:
+) -> dict[Cell, JudgedCell]:
     """Judge each cell's first session, and its second where there is one.
 
     Args:
@@ -61,29 +61,33 @@ def judge_all(
         cells: The cells to judge; all when None.
     """
     wanted = measurements.sessions if cells is None else cells
-    return {cell: _judge(history, measurements.sessions[cell]) for cell in wanted}
+    return {cell: _judge_cell(history, measurements.sessions[cell]) for cell in wanted}
 
 
-def _judge(history: History, sessions: Sequence[StoredSession]) -> Judged:
+def _judge_cell(history: History, sessions: Sequence[StoredSession]) -> JudgedCell:
     first = sessions[0]
     baseline = history.baseline(first)
-    judgement = judging.judge(first, baseline)
+    judgement = judging.judge_session(first, baseline)
     for again in sessions[1:]:
-        judgement = judging.confirm(judgement, again, baseline)
+        judgement = judging.confirm_judgement(judgement, again, baseline)
     earlier = history.earlier(sessions[-1])
-    verdict = Judged(judgement, _worse(sessions[-1], earlier))
+    verdict = JudgedCell(judgement, _worse_figures_to_judge(sessions[-1], earlier))
     if not verdict.regressions:  # a regression has a baseline, so `earlier` is not empty
         return verdict
-    return replace(verdict, causes=causes.causes(earlier, sessions))
+    return replace(verdict, causes=causes.causes_of_change(earlier, sessions))
 
 
-def _worse(session: StoredSession, earlier: Sequence[StoredSession]) -> tuple[Worsening, ...]:
+def _worse_figures_to_judge(
+    session: StoredSession, earlier: Sequence[StoredSession]
+) -> tuple[Worsening, ...]:
     """Return the figures that got worse. fp32's SQNR is left out: it is rounding noise with its own limit."""
-    figures = quality.worse(session, earlier)
+    figures = quality.worse_quality(session, earlier)
     return tuple(item for item in figures if (item.figure, session.precision) != ("sqnr_db", "fp32"))
 
 
-def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> frozenset[Cell]:
+def suspects_to_judge_again(
+    verdicts: Mapping[Cell, JudgedCell], measurements: Measurements
+) -> frozenset[Cell]:
     """Return the cells to measure again: those that look slower and were measured only once."""
     return frozenset(
         cell
@@ -92,7 +96,7 @@ def suspects(verdicts: Mapping[Cell, Judged], measurements: Measurements) -> fro
     )
 
 
-def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measurements) -> None:
+def mark_judged(history: History, verdicts: Mapping[Cell, JudgedCell], measurements: Measurements) -> None:
     """Exclude sessions that got slower or worse, or may have, from the baselines of later nights.
 
     This includes a suspicion that no stable re-run has cleared, which would otherwise become the baseline.
@@ -103,8 +107,8 @@ def mark(history: History, verdicts: Mapping[Cell, Judged], measurements: Measur
                 history.mark(session.key, regressed=True)
 
 
-def mark_abandoned(history: History, run: str) -> None:
-    """Do what `mark` does for a night that was interrupted before it judged its sessions."""
+def mark_unjudged(history: History, run: str) -> None:
+    """Do what `mark_judged` does for a night that was interrupted before it judged its sessions."""
     for session in history.sessions(Filter(run=run)):
-        if _judge(history, [session]).doubted:
+        if _judge_cell(history, [session]).doubted:
             history.mark(session.key, regressed=True)

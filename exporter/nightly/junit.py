@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from exporter.nightly.records import WORDS, Result, Row, State
+from exporter.nightly.records import WORDS, NightResult, NightRow, State
 
 KINDS: Mapping[State, str] = {
     "regression": "failure",
@@ -27,7 +27,7 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold; device and framework messages may."""
 
 
-def render(result: Result) -> str:
+def render_junit(result: NightResult) -> str:
     """Return the XML document. It uses only what all JUnit readers accept."""
     counts = {
         kind: sum(KINDS.get(row.state) == kind for row in result.rows)
@@ -43,27 +43,34 @@ def render(result: Result) -> str:
     suite = ET.SubElement(
         root,
         "testsuite",
-        {"name": "nightly", **totals, "timestamp": result.started_at[:19], "hostname": _clean(result.host)},
+        {
+            "name": "nightly",
+            **totals,
+            "timestamp": result.started_at[:19],
+            "hostname": _clean_junit_text(result.host),
+        },
     )
     for row in result.rows:
-        _case(suite, row)
+        _junit_case(suite, row)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(suite: ET.Element, row: Row) -> None:
+def _junit_case(suite: ET.Element, row: NightRow) -> None:
     where = ".".join(part.replace(".", "_") for part in (row.model, row.target) if part) or "nightly"
     name = " on ".join(part for part in (row.artifact, row.serial) if part) or "export"
-    case = ET.SubElement(suite, "testcase", {"classname": _clean(where), "name": _clean(name)})
+    case = ET.SubElement(
+        suite, "testcase", {"classname": _clean_junit_text(where), "name": _clean_junit_text(name)}
+    )
     kind = KINDS.get(row.state)
     if kind:
-        attributes = {"message": f"{WORDS[row.state]}: {_clean(row.words)[:200]}"}
+        attributes = {"message": f"{WORDS[row.state]}: {_clean_junit_text(row.words)[:200]}"}
         if kind != "skipped":
             attributes["type"] = row.state
-        ET.SubElement(case, kind, attributes).text = _clean(row.words)
+        ET.SubElement(case, kind, attributes).text = _clean_junit_text(row.words)
     else:
-        ET.SubElement(case, "system-out").text = _clean(row.words)
+        ET.SubElement(case, "system-out").text = _clean_junit_text(row.words)
 
 
-def _clean(words: str) -> str:
+def _clean_junit_text(words: str) -> str:
     return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", words)

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from android_harness.errors import HarnessError
-from android_harness.history.making import samples, stored
-from android_harness.history.records import Origin, StoredSession, key_of
+from android_harness.history.making import make_stored_samples, make_stored_session
+from android_harness.history.records import Origin, StoredSession, history_record_key
 from android_harness.records import HOST
 from exporter import bench
 from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
 from exporter.errors import ExportError
-from exporter.nightly.config import Config
+from exporter.nightly.config import NightConfig
 from exporter.nightly.devices import DevicePool
-from exporter.nightly.exporting import unexpected
+from exporter.nightly.exporting import unexpected_export_error
 from exporter.nightly.records import Cell, Exported, Night
 from exporter.pipeline.context import Event, Observer
 from exporter.records import Artifact, Report
@@ -55,7 +55,7 @@ class Measurements:
 class Stage:
     """What measuring needs from its night."""
 
-    config: Config
+    config: NightConfig
     night: Night
     pool: DevicePool
     history: History
@@ -68,7 +68,7 @@ class Stage:
 
 
 @dataclass(eq=False)
-class Group:
+class MeasuringGroup:
     """One model for one target: its artifacts are measured together, with launches in alternating order."""
 
     folder: Path
@@ -86,12 +86,12 @@ class Group:
         return budget.required_soc(self.report.target_soc)
 
 
-def key(night: Night, cell: Cell, attempt: int) -> str:
+def key_of_measured_session(night: Night, cell: Cell, attempt: int) -> str:
     """Return the history key of a session. It is the same for every start of a night."""
-    return key_of("night", night.host or platform.node(), night.id, *cell, str(attempt))
+    return history_record_key("night", night.host or platform.node(), night.id, *cell, str(attempt))
 
 
-def measure(
+def measure_night(
     stage: Stage, exported: Sequence[Exported], attempt: int = 0, only: Collection[Cell] | None = None
 ) -> None:
     """Measure what is not in the history yet, and store it there.
@@ -107,12 +107,12 @@ def measure(
         KeyboardInterrupt: Raised after the runners were killed and the phones' settings restored.
     """
     for item in exported:
-        group = _group(stage, item)
+        group = _measuring_group(stage, item)
         if group is not None:
-            _measure(stage, group, attempt, only)
+            _measure_group(stage, group, attempt, only)
 
 
-def _group(stage: Stage, item: Exported) -> Group | None:
+def _measuring_group(stage: Stage, item: Exported) -> MeasuringGroup | None:
     """Select what can be measured here of an export; note in `measurements` why the rest cannot."""
     whole = (item.model, item.target, "", "")
     if item.report is None or item.folder is None:
@@ -134,33 +134,35 @@ def _group(stage: Stage, item: Exported) -> Group | None:
     for name, why in chosen.skipped.items():
         stage.measurements.skipped[item.model, item.target, name, ""] = why
     artifacts = {a.variant.name: a for a in chosen.artifacts}
-    return Group(item.folder, item.model, item.report, expected, artifacts, {w.name: w for w in works})
+    return MeasuringGroup(
+        item.folder, item.model, item.report, expected, artifacts, {w.name: w for w in works}
+    )
 
 
-def _measure(stage: Stage, group: Group, attempt: int, only: Collection[Cell] | None) -> None:
+def _measure_group(stage: Stage, group: MeasuringGroup, attempt: int, only: Collection[Cell] | None) -> None:
     from android_harness import all_devices, saved_launches
     from android_harness.records import BenchConfig
 
     wanted = (*stage.pool.devices, *stage.pool.absent)
-    todo = {serial: _open(stage, group, serial, attempt, only) for serial in wanted}
+    todo = {serial: _artifacts_to_measure(stage, group, serial, attempt, only) for serial in wanted}
     plan = BenchConfig(budget_ms=group.report.own_budget_ms, **stage.config.settings)
     for names in dict.fromkeys(todo.values()):
         if not names:
             continue
-        all_devices.bench_all(
+        all_devices.bench_all_devices(
             [stage.pool.devices[serial] for serial, open_ in todo.items() if open_ == names],
             [group.works[name] for name in names],
             plan,
             soc=group.soc,
-            observer=_telling(stage.observer, group),
-            measured=partial(_measured, stage, group, attempt),
-            finished=partial(_ended, stage, group, attempt, names),
+            observer=_measuring_observer(stage.observer, group),
+            measured=partial(_store_measured, stage, group, attempt),
+            finished=partial(_record_measuring_end, stage, group, attempt, names),
             saved=saved_launches.default_root(),
         )
 
 
-def _open(
-    stage: Stage, group: Group, serial: str, attempt: int, only: Collection[Cell] | None
+def _artifacts_to_measure(
+    stage: Stage, group: MeasuringGroup, serial: str, attempt: int, only: Collection[Cell] | None
 ) -> tuple[str, ...]:
     """Return the artifacts still to be measured on a device; none for an absent device."""
     names = []
@@ -168,7 +170,7 @@ def _open(
         cell = group.cell(name, serial)
         if only is not None and cell not in only:
             continue
-        session_key = key(stage.night, cell, attempt)
+        session_key = key_of_measured_session(stage.night, cell, attempt)
         if session := stage.spool.get(session_key) or stage.history.get(session_key):
             stage.measurements.add(cell, session)
         elif why := stage.pool.why_not(serial, group.soc):
@@ -178,18 +180,20 @@ def _open(
     return tuple(names)
 
 
-def _telling(observer: Observer, group: Group) -> Callable[[str, str], None]:
+def _measuring_observer(observer: Observer, group: MeasuringGroup) -> Callable[[str, str], None]:
     name = f"{group.model} for {group.report.target_name}"
     return lambda serial, message: observer(Event("device", f"{name}: {serial}: {message}", 0, 0))
 
 
-def _measured(stage: Stage, group: Group, attempt: int, serial: str, session: Session) -> None:
+def _store_measured(stage: Stage, group: MeasuringGroup, attempt: int, serial: str, session: Session) -> None:
     """Store a complete session at once: a night may be killed before the device is done."""
     with stage.lock:
-        _keep(stage, group, attempt, serial, [session])
+        _keep_measured(stage, group, attempt, serial, [session])
 
 
-def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outcome: Outcome) -> None:
+def _record_measuring_end(
+    stage: Stage, group: MeasuringGroup, attempt: int, names: Sequence[str], outcome: Outcome
+) -> None:
     """Record how a device ended: what failed, and interrupted sessions that are worth storing."""
     with stage.lock:
         left = [
@@ -197,13 +201,15 @@ def _ended(stage: Stage, group: Group, attempt: int, names: Sequence[str], outco
         ]
         if outcome.error is not None:
             expected = isinstance(outcome.error, HarnessError)
-            words = str(outcome.error) if expected else unexpected(outcome.error)
+            words = str(outcome.error) if expected else unexpected_export_error(outcome.error)
             stage.measurements.failures |= {group.cell(name, outcome.serial): words for name in left}
         results = [result for result in outcome.results if result.task.name in left]
-        _keep(stage, group, attempt, outcome.serial, results)
+        _keep_measured(stage, group, attempt, outcome.serial, results)
 
 
-def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequence[Session | Failed]) -> None:
+def _keep_measured(
+    stage: Stage, group: MeasuringGroup, attempt: int, serial: str, results: Sequence[Session | Failed]
+) -> None:
     """Write samples and page into the export's folder, and sessions into the history."""
     from android_harness import saved_launches
     from android_harness.bench import Failed
@@ -220,13 +226,15 @@ def _keep(stage: Stage, group: Group, attempt: int, serial: str, results: Sequen
             )
         except HarnessError as error:
             stage.measurements.failures[cell] = str(error)
-    _update(stage, group, [(session, latency) for _, session, latency in benched])
+    _update_measured_export(stage, group, [(session, latency) for _, session, latency in benched])
     for cell, session, latency in benched:
-        _remember(stage, group, cell, session, latency, attempt)
+        _remember_measured(stage, group, cell, session, latency, attempt)
         saved_launches.discard(session)
 
 
-def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency]]) -> None:
+def _update_measured_export(
+    stage: Stage, group: MeasuringGroup, benched: Sequence[tuple[Session, Latency]]
+) -> None:
     """Update samples, manifest and page of the export; the history gets the sessions even if this fails."""
     if not benched:
         return
@@ -236,23 +244,23 @@ def _update(stage: Stage, group: Group, benched: Sequence[tuple[Session, Latency
         stage.measurements.failures[group.model, group.report.target_name, "", ""] = str(error)
 
 
-def _remember(
-    stage: Stage, group: Group, cell: Cell, session: Session, latency: Latency, attempt: int
+def _remember_measured(
+    stage: Stage, group: MeasuringGroup, cell: Cell, session: Session, latency: Latency, attempt: int
 ) -> None:
-    row = stored(
+    row = make_stored_session(
         session,
         latency,
-        _origin(group, group.artifacts[session.task.name]),
+        _measuring_origin(group, group.artifacts[session.task.name]),
         run=stage.night.id,
         host=stage.night.host,
         budget_ms=session.config.budget_ms,
-        key=key(stage.night, cell, attempt),
+        key=key_of_measured_session(stage.night, cell, attempt),
     )
-    stage.spool.add(stage.history, row, samples(session))
+    stage.spool.add(stage.history, row, make_stored_samples(session))
     stage.measurements.add(cell, row)
 
 
-def _origin(group: Group, artifact: Artifact) -> Origin:
+def _measuring_origin(group: MeasuringGroup, artifact: Artifact) -> Origin:
     compared = artifact.verdict.comparison if artifact.verdict else None
     return Origin(
         model=group.model,

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from exporter.nightly import plots, summary
-from exporter.nightly.records import WORDS, WORST_FIRST, Change, Result, Row, State
-from exporter.nightly.views import View
+from exporter.nightly.records import WORDS, WORST_FIRST, Change, NightResult, NightRow, State
+from exporter.nightly.views import NightView
 from exporter.report import text
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Section:
     charts: tuple[Chart, ...]
 
 
-def render(result: Result, views: Sequence[View], gaps: Sequence[Gap]) -> str:
+def render_night_page(result: NightResult, views: Sequence[NightView], gaps: Sequence[Gap]) -> str:
     """Render the whole page.
 
     Args:
@@ -71,21 +71,21 @@ def render(result: Result, views: Sequence[View], gaps: Sequence[Gap]) -> str:
         (row for row in result.rows if row.state in NEWS), key=lambda row: WORST_FIRST.index(row.state)
     )
     return (
-        _environment()
+        _night_page_environment()
         .get_template("nightly.html.j2")
         .render(
             result=result,
             words=WORDS,
             css=CSS,
-            headline=summary.headline(result),
-            lead=summary.lead(result),
-            steps=_steps(result),
-            figures=_figures(result),
+            headline=summary.summary_headline(result),
+            lead=summary.summary_lead(result),
+            steps=_page_steps(result),
+            figures=_page_figures(result),
             news=news,
-            place=_place,
-            changes=_unsaid(result, news),
+            place=_page_place,
+            changes=_changes_only_on_page(result, news),
             sections=[
-                _section(list(group))
+                _page_section(list(group))
                 for _, group in groupby(
                     views, key=lambda view: (view.line.model, view.line.target, view.serial)
                 )
@@ -98,7 +98,7 @@ def render(result: Result, views: Sequence[View], gaps: Sequence[Gap]) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _night_page_environment() -> Environment:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -110,13 +110,13 @@ def _environment() -> Environment:
     )
 
 
-def _place(row: Row | Change) -> str:
+def _page_place(row: NightRow | Change) -> str:
     """Name the place: model, target, artifact, device. Empty parts are left out."""
-    serial = row.serial if isinstance(row, Row) else ""
+    serial = row.serial if isinstance(row, NightRow) else ""
     return " · ".join(part for part in (row.model, row.target, row.artifact, serial) if part) or "the night"
 
 
-def _unsaid(result: Result, news: Sequence[Row]) -> list[Change]:
+def _changes_only_on_page(result: NightResult, news: Sequence[NightRow]) -> list[Change]:
     """Return the changes that no row above them reports."""
     covered = {
         (row.model, row.target, row.artifact) for row in news if row.state == "regression" and not row.serial
@@ -124,7 +124,7 @@ def _unsaid(result: Result, news: Sequence[Row]) -> list[Change]:
     return [c for c in result.changes if (c.model, c.target, c.artifact) not in covered]
 
 
-def _steps(result: Result) -> tuple[tuple[str, str], ...]:
+def _page_steps(result: NightResult) -> tuple[tuple[str, str], ...]:
     def named(values: Iterator[str], noun: str) -> str:
         distinct = sorted({value for value in values if value})
         return ", ".join(distinct) if 0 < len(distinct) <= 3 else f"{len(distinct)} {noun}"
@@ -138,24 +138,24 @@ def _steps(result: Result) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _figures(result: Result) -> tuple[tuple[str, int, str], ...]:
+def _page_figures(result: NightResult) -> tuple[tuple[str, int, str], ...]:
     """Return (state, count, CSS class) for every state that occurs; skipped rows come last."""
     shown = [state for state in WORST_FIRST if state != "skipped" and result.count(state)]
     return tuple((WORDS[state], result.count(state), CSS[state]) for state in shown)
 
 
-def _section(views: Sequence[View]) -> Section:
+def _page_section(views: Sequence[NightView]) -> Section:
     last = views[0].last
     build = f"Android build {last.fingerprint}" if last.fingerprint else ""
     named = ", ".join(filter(None, (last.device_model, last.chip or last.soc, build)))
     return Section(
         title=f"{last.model} for {last.target}",
         device=f"{last.serial}: {named or 'it says nothing about itself'}",
-        charts=tuple(_chart(view) for view in views),
+        charts=tuple(_page_chart(view) for view in views),
     )
 
 
-def _chart(view: View) -> Chart:
+def _page_chart(view: NightView) -> Chart:
     last, row = view.last, view.row
     state: State = row.state if row else "skipped"
     return Chart(
@@ -164,24 +164,24 @@ def _chart(view: View) -> Chart:
         word=WORDS[state] if row else "not measured tonight",
         words=row.words if row else f"Last measured {last.started_at:%d %b %Y}.",
         cells=(
-            ("p50", text.milliseconds(last.p50_ms)),
-            ("p90", text.milliseconds(last.p90_ms)),
-            ("p90 interval", text.interval((last.p90_low_ms, last.p90_high_ms))),
-            ("p99", text.milliseconds(last.p99_ms)),
-            ("Budget", text.milliseconds(last.budget_ms)),
+            ("p50", text.milliseconds_text(last.p50_ms)),
+            ("p90", text.milliseconds_text(last.p90_ms)),
+            ("p90 interval", text.interval_text((last.p90_low_ms, last.p90_high_ms))),
+            ("p99", text.milliseconds_text(last.p99_ms)),
+            ("Budget", text.milliseconds_text(last.budget_ms)),
             ("Threads", f"{last.threads}{f', cores {last.affinity}' if last.affinity else ''}"),
             ("Runtime", last.runtime),
             ("Nights", str(len({point.run for point in view.series}))),
         ),
-        steps=tuple(_step(step) for step in view.changes),
-        trend=plots.trend(view),
-        launches=plots.launches(view),
+        steps=tuple(_page_step(step) for step in view.changes),
+        trend=plots.plot_night_trend(view),
+        launches=plots.plot_night_launches(view),
         evidence=text.EVIDENCE_WORDS[last.evidence] if last.evidence != "measured" else "",
     )
 
 
-def _step(step: Step) -> str:
+def _page_step(step: Step) -> str:
     share = f"{abs(step.slower):.1%} {'slower' if step.slower > 0 else 'faster'}"
-    levels = f"{text.sig3(step.before_ms)} to {text.milliseconds(step.after_ms)}"
+    levels = f"{text.sig3_text(step.before_ms)} to {text.milliseconds_text(step.after_ms)}"
     causes = " ".join(cause.description for cause in step.causes)
     return f"{step.started_at:%d %b %Y}: {levels}, {share}. {causes}"

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from exporter.report.plots import ACCENT, FAINT, INK, STATUS_COLOURS, svg
+from exporter.report.plots import ACCENT, FAINT, INK, STATUS_COLOURS, plot_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from android_harness.history.records import Point
-    from exporter.nightly.views import View
+    from exporter.nightly.views import NightView
 
 BAD, GOOD, WEAK = STATUS_COLOURS["failed"], STATUS_COLOURS["passed"], STATUS_COLOURS["not_run"]
 CALM = 0.12
@@ -22,7 +22,7 @@ BUDGET_IN_SIGHT = 1.5
 """A budget above this multiple of the highest value is written as text: drawn, it would flatten the trend."""
 
 
-def trend(view: View) -> str:
+def plot_night_trend(view: NightView) -> str:
     """Draw every night: a dot at p50, a whisker up to p90, levels and change-points, the budget, gaps."""
 
     def draw(figure: Figure) -> None:
@@ -30,22 +30,24 @@ def trend(view: View) -> str:
 
         dates: Any = mdates  # untyped
         axes = figure.add_axes((0.13, 0.17, 0.85, 0.71))
-        _levels(axes, view)
-        _dots(axes, view)
-        low, high = _limits([point.p50_ms for point in view.series] + [point.p90_ms for point in view.series])
-        high = _budget(axes, view.last.budget_ms, low, high)
+        _plot_trend_levels(axes, view)
+        _plot_trend_dots(axes, view)
+        low, high = _trend_plot_limits(
+            [point.p50_ms for point in view.series] + [point.p90_ms for point in view.series]
+        )
+        high = _plot_trend_budget(axes, view.last.budget_ms, low, high)
         axes.set_ylim(low, high)
-        _gaps(axes, view, low)
-        _time_axis(axes, [point.started_at for point in view.series] + [gap.at for gap in view.gaps])
+        _plot_trend_gaps(axes, view, low)
+        _plot_time_axis(axes, [point.started_at for point in view.series] + [gap.at for gap in view.gaps])
         locator = dates.AutoDateLocator(minticks=2, maxticks=6)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
         axes.set_ylabel("ms per call")
 
-    return svg(f"trend-{view.line.id}", 2.6, draw)
+    return plot_svg(f"trend-{view.line.id}", 2.6, draw)
 
 
-def _dots(axes: Any, view: View) -> None:
+def _plot_trend_dots(axes: Any, view: NightView) -> None:
     """Draw dots: filled for a stable run, hollow for an unstable one, tonight's in the accent colour."""
     tonight = {session.key for session in view.tonight}
     bad = view.row is not None and view.row.state in {"regression", "over_budget", "failed"}
@@ -78,7 +80,7 @@ def _dots(axes: Any, view: View) -> None:
         )
 
 
-def _levels(axes: Any, view: View) -> None:
+def _plot_trend_levels(axes: Any, view: NightView) -> None:
     """Draw a line at each level's median, and a numbered dotted line at each change-point."""
     places = [0, *(change.index for change in view.changes), len(view.series)]
     levels = [change.before_ms for change in view.changes[:1]] + [change.after_ms for change in view.changes]
@@ -99,7 +101,7 @@ def _levels(axes: Any, view: View) -> None:
         )
 
 
-def _budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
+def _plot_trend_budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
     """Draw the budget where it fits, else write where it is. Return the upper end of the axis."""
     if budget_ms > high * BUDGET_IN_SIGHT:
         remark = f"budget {budget_ms:g} ms, above"
@@ -122,18 +124,18 @@ def _budget(axes: Axes, budget_ms: float, low: float, high: float) -> float:
     return max(high, budget_ms * 1.08)
 
 
-def _gaps(axes: Any, view: View, low: float) -> None:
+def _plot_trend_gaps(axes: Any, view: NightView, low: float) -> None:
     for gap in view.gaps:
         axes.plot((gap.at,), (low,), marker="x", color=WEAK, markersize=6, clip_on=False)
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def _trend_plot_limits(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     middle = (low + high) / 2
     return max(0.0, min(low * 0.97, middle * (1 - CALM))), max(high * 1.03, middle * (1 + CALM))
 
 
-def _time_axis(axes: Any, times: Sequence[datetime]) -> None:
+def _plot_time_axis(axes: Any, times: Sequence[datetime]) -> None:
     """Set up a time axis at least a day wide, with room for the outer dots."""
     from datetime import timedelta
 
@@ -142,7 +144,7 @@ def _time_axis(axes: Any, times: Sequence[datetime]) -> None:
     axes.set_xlim(first - room, last + room)
 
 
-def launches(view: View) -> str | None:
+def plot_night_launches(view: NightView) -> str | None:
     """Draw the last sessions' launches: a line from p5 to p95, thick from p25 to p75, a dot at the median."""
     if not view.launches:
         return None
@@ -153,7 +155,7 @@ def launches(view: View) -> str | None:
         bottom = 0.5 / height
         axes = figure.add_axes((0.24, bottom, 0.73, 0.9 - bottom))
         for row, (session, quantiles) in enumerate(view.launches):
-            _strip(axes, row, quantiles, ACCENT if session.key in tonight else INK)
+            _plot_launch_strip(axes, row, quantiles, ACCENT if session.key in tonight else INK)
         labels = [f"{session.started_at:%d %b, %H:%M}" for session, _ in view.launches]
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         axes.set_ylim(-0.6, len(labels) - 0.4)
@@ -163,7 +165,7 @@ def launches(view: View) -> str | None:
             for launch in quantiles
             for value in (launch[0], launch[4])
         ]
-        low, high = _limits(values)
+        low, high = _trend_plot_limits(values)
         budget_ms = view.last.budget_ms
         if low < budget_ms < high * BUDGET_IN_SIGHT:
             axes.axvline(budget_ms, color=BAD, linestyle="--", linewidth=1.2)
@@ -171,10 +173,10 @@ def launches(view: View) -> str | None:
         axes.set_xlim(low, high)
         axes.set_xlabel("ms per call")
 
-    return svg(f"launches-{view.line.id}", height, draw)
+    return plot_svg(f"launches-{view.line.id}", height, draw)
 
 
-def _strip(axes: Axes, row: int, quantiles: Sequence[tuple[float, ...]], colour: str) -> None:
+def _plot_launch_strip(axes: Axes, row: int, quantiles: Sequence[tuple[float, ...]], colour: str) -> None:
     for index, (p5, p25, p50, p75, p95) in enumerate(quantiles):
         y = row + 0.6 * ((index + 0.5) / len(quantiles) - 0.5)
         axes.plot((p5, p95), (y, y), color=colour, linewidth=0.8)

@@ -81,7 +81,7 @@ Cell: TypeAlias = "tuple[str, str, str, str]"
 
 
 @dataclass(frozen=True)
-class Row:
+class NightRow:
     """One line of the night's report: a cell, its state and the reason.
 
     `artifact` is empty for a whole export, `serial` for a statement that concerns no device.
@@ -114,7 +114,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Result:
+class NightResult:
     """The result of a night, as the page, JUnit, the summary and `--json` show it."""
 
     night: str
@@ -123,7 +123,7 @@ class Result:
     ended_at: str
     before: str
     """The night that this one is compared with; empty for the first."""
-    rows: tuple[Row, ...]
+    rows: tuple[NightRow, ...]
     changes: tuple[Change, ...]
     tools: Mapping[str, str]
     config: str
@@ -144,7 +144,7 @@ class Result:
         return sum(row.state == state for row in self.rows)
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def night_records_as_json(result: NightResult) -> dict[str, Any]:
     """Return the value that `night.json` and `--json` hold."""
     from dataclasses import asdict
 

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING
 
 from exporter.nightly import comparing, journal, judging, measuring, rows, writing
 from exporter.nightly import devices as phones
-from exporter.nightly.config import Config
-from exporter.nightly.exporting import export_all
-from exporter.nightly.judging import Judged
+from exporter.nightly.config import NightConfig
+from exporter.nightly.exporting import export_night
+from exporter.nightly.judging import JudgedCell
 from exporter.nightly.measuring import Stage
-from exporter.nightly.records import Cell, Exported, Night, Result, Row, State, as_json
+from exporter.nightly.records import (
+    Cell,
+    Exported,
+    Night,
+    NightResult,
+    NightRow,
+    State,
+    night_records_as_json,
+)
 from exporter.pipeline.context import Event, Observer
 from exporter.records import Report
 
@@ -32,12 +40,12 @@ GAPS: frozenset[State] = frozenset({"failed", "no_phone"})
 class Finished:
     """A finished night, and the folder that holds its files."""
 
-    result: Result
+    result: NightResult
     folder: Path
 
 
-def run(
-    config: Config,
+def run_night(
+    config: NightConfig,
     observer: Observer | None = None,
     *,
     fresh: bool = False,
@@ -64,101 +72,116 @@ def run(
 
     tell = observer or (lambda _: None)
     if tensorboard:
-        writing.check_tensorboard()
-    with journal.only_one(config.out), history.open_history(config.history) as memory:
-        night = journal.begin(config.out, config.resume.hours, fresh)
+        writing.check_night_can_be_written()
+    with journal.lock_journal(config.out), history.open_history(config.history) as memory:
+        night = journal.begin_journal(config.out, config.resume.hours, fresh)
         waiting = spool.Spool(config.out / SPOOL)
         waiting.flush(memory)
-        _close_abandoned(memory, night)
-        result = _night(config, night, memory, waiting, tell)
-        _remember_gaps(memory, night, result.rows)
+        _close_abandoned_run(memory, night)
+        result = _run_locked_night(config, night, memory, waiting, tell)
+        _remember_gaps_of_run(memory, night, result.rows)
         tell(Event("night", "writing the report", 0, 0))
-        writing.write(config, night, memory, result, tensorboard)
-        journal.end(night, as_json(result))
-        _forget(config, memory)
+        writing.write_night(config, night, memory, result, tensorboard)
+        journal.end_journal(night, night_records_as_json(result))
+        _forget_after_run(config, memory)
     return Finished(result, night.folder)
 
 
-def _night(config: Config, night: Night, memory: History, waiting: Spool, tell: Observer) -> Result:
-    exported = export_all(config, night, tell)
-    pool = phones.find(config.devices)
+def _run_locked_night(
+    config: NightConfig, night: Night, memory: History, waiting: Spool, tell: Observer
+) -> NightResult:
+    exported = export_night(config, night, tell)
+    pool = phones.find_night_devices(config.devices)
     stage = Stage(config, night, pool, memory, waiting, tell)
-    measuring.measure(stage, exported)
+    measuring.measure_night(stage, exported)
     waiting.flush(memory)
-    verdicts = judging.judge_all(memory, stage.measurements)
-    if config.protocol.confirm and (again := judging.suspects(verdicts, stage.measurements)):
+    verdicts = judging.judge_night(memory, stage.measurements)
+    if config.protocol.confirm and (again := judging.suspects_to_judge_again(verdicts, stage.measurements)):
         tell(Event("night", f"measuring {len(again)} again that look slower", 0, 0))
-        measuring.measure(stage, exported, attempt=1, only=again)
+        measuring.measure_night(stage, exported, attempt=1, only=again)
         waiting.flush(memory)
-        verdicts |= judging.judge_all(memory, stage.measurements, again)
-    judging.mark(memory, verdicts, stage.measurements)
-    return _result(config, night, exported, stage, verdicts)
+        verdicts |= judging.judge_night(memory, stage.measurements, again)
+    judging.mark_judged(memory, verdicts, stage.measurements)
+    return _night_run_result(config, night, exported, stage, verdicts)
 
 
-def _result(
-    config: Config, night: Night, exported: Sequence[Exported], stage: Stage, verdicts: Mapping[Cell, Judged]
-) -> Result:
-    before = comparing.before(config.out, night)
+def _night_run_result(
+    config: NightConfig,
+    night: Night,
+    exported: Sequence[Exported],
+    stage: Stage,
+    verdicts: Mapping[Cell, JudgedCell],
+) -> NightResult:
+    before = comparing.night_to_compare(config.out, night)
     earlier: dict[tuple[str, str], Report] = {
-        (item.model, item.target): old for item in exported if (old := comparing.earlier(before, item))
+        (item.model, item.target): old
+        for item in exported
+        if (old := comparing.export_to_compare(before, item))
     }
-    return Result(
+    return NightResult(
         night=night.id,
         host=night.host,
-        started_at=journal.began(night.folder).isoformat(),
+        started_at=journal.night_began(night.folder).isoformat(),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         before=before.name if before else "",
-        rows=rows.rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
-        changes=comparing.changes(exported, before),
+        rows=rows.night_rows(config, exported, stage.pool, stage.measurements, verdicts, earlier),
+        changes=comparing.compare_with_night(exported, before),
         tools=next((item.report.tools for item in exported if item.report), {}),
         config=str(config.path),
-        notes=_notes(night),
+        notes=_night_run_notes(night),
     )
 
 
-def _notes(night: Night) -> tuple[str, ...]:
+def _night_run_notes(night: Night) -> tuple[str, ...]:
     resumed = ("This night was interrupted and resumed where it stopped.",) if night.resumed else ()
     return (*resumed, *(f"The night {name} was interrupted and never finished." for name in night.abandoned))
 
 
-def _close_abandoned(memory: History, night: Night) -> None:
-    from android_harness.history.records import Gap, key_of
+def _close_abandoned_run(memory: History, night: Night) -> None:
+    from android_harness.history.records import Gap, history_record_key
 
     for name in night.abandoned:
         folder = night.folder.parent / name
-        host, at = journal.host(folder), journal.began(folder)
-        gap_key = key_of("gap", host, name, "abandoned")
+        host, at = journal.host(folder), journal.night_began(folder)
+        gap_key = history_record_key("gap", host, name, "abandoned")
         memory.add_gap(Gap(gap_key, name, host, at, "The night was interrupted and never finished."))
-        judging.mark_abandoned(memory, name)
+        judging.mark_unjudged(memory, name)
 
 
-def _remember_gaps(memory: History, night: Night, night_rows: Sequence[Row]) -> None:
+def _remember_gaps_of_run(memory: History, night: Night, night_rows: Sequence[NightRow]) -> None:
     """Store as gaps what should have been measured and was not."""
-    from android_harness.history.records import Gap, device_hash, key_of, now
+    from android_harness.history.records import (
+        Gap,
+        history_record_device_hash,
+        history_record_key,
+        history_record_time,
+    )
 
     for row in night_rows:
         if row.state in GAPS and not row.key:
             memory.add_gap(
                 Gap(
-                    key=key_of("gap", night.host, night.id, *row.cell),
+                    key=history_record_key("gap", night.host, night.id, *row.cell),
                     run=night.id,
                     host=night.host,
-                    at=now(),
+                    at=history_record_time(),
                     reason=row.words,
                     model=row.model,
                     target=row.target,
                     artifact=row.artifact,
-                    device=device_hash(row.serial) if row.serial not in {"", phones.ALL} else "",
+                    device=history_record_device_hash(row.serial)
+                    if row.serial not in {"", phones.ALL}
+                    else "",
                 )
             )
 
 
-def _forget(config: Config, memory: History) -> None:
+def _forget_after_run(config: NightConfig, memory: History) -> None:
     """Delete what the retention rules no longer keep. Baselines of other sessions stay."""
-    from android_harness.history.pruning import Policy, prune
+    from android_harness.history.pruning import PruningPolicy, prune_history
 
     retention = config.retention
-    journal.forget(config.out, retention.nights)
+    journal.forget_journaled_nights(config.out, retention.nights)
     for days, samples_only in ((retention.samples_days, True), (retention.history_days, False)):
         if days is not None:
-            prune(memory, Policy(days=days, samples_only=samples_only))
+            prune_history(memory, PruningPolicy(days=days, samples_only=samples_only))

@@ -13,7 +13,7 @@ FIGURES = ("p50_ms", "p90_ms", "p99_ms", "load_ms", "first_ms", "budget_ms", "sq
 DAY_S = 86400
 
 
-def check() -> None:
+def check_scalars_writer() -> None:
     """Check that TensorBoard's writer is installed, before the night starts.
 
     Raises:
@@ -27,7 +27,7 @@ def check() -> None:
         ) from None
 
 
-def write(folder: Path, night: str, sessions: Iterable[StoredSession]) -> None:
+def write_scalars(folder: Path, night: str, sessions: Iterable[StoredSession]) -> None:
     """Write the night's own event file; a night that ends twice replaces it.
 
     The step is the day since 1970: nights without a measurement leave a gap.

@@ -11,8 +11,8 @@ from android_harness.history.records import Filter, Gap, Point, SeriesKey, Store
 from android_harness.regressions import changes
 from android_harness.regressions.records import Change
 from exporter.bench import outputs
-from exporter.nightly.config import Config
-from exporter.nightly.records import Result, Row
+from exporter.nightly.config import NightConfig
+from exporter.nightly.records import NightResult, NightRow
 
 if TYPE_CHECKING:
     from android_harness.history.store import History
@@ -26,7 +26,7 @@ FORGOTTEN = 30
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class NightView:
     """One line of the history, as of tonight."""
 
     line: SeriesKey
@@ -39,7 +39,7 @@ class View:
     gaps: tuple[Gap, ...]
     launches: tuple[tuple[StoredSession, tuple[tuple[float, ...], ...]], ...]
     """The last sessions, oldest first, each with p5, p25, p50, p75, p95 of every launch in ms."""
-    row: Row | None
+    row: NightRow | None
     """Tonight's row; None where the line was not measured tonight."""
 
     @property
@@ -47,45 +47,47 @@ class View:
         return self.last.serial
 
 
-def views(config: Config, memory: History, result: Result) -> tuple[View, ...]:
+def night_views(config: NightConfig, memory: History, result: NightResult) -> tuple[NightView, ...]:
     """Return all lines of tonight's models and targets, sorted by model, target, device and artifact."""
     rows = {row.key: row for row in result.rows if row.key}
     lines = [
         view
         for card in config.cards
         for line in memory.series_keys(Filter(model=card.name))
-        if line.target in config.targets and (view := _view(memory, line, result, rows))
+        if line.target in config.targets and (view := _make_view(memory, line, result, rows))
     ]
-    return tuple(sorted(lines, key=_order))
+    return tuple(sorted(lines, key=_view_order))
 
 
-def _order(view: View) -> tuple[str, str, str, str]:
+def _view_order(view: NightView) -> tuple[str, str, str, str]:
     return view.line.model, view.line.target, view.serial, view.line.artifact
 
 
-def _view(memory: History, line: SeriesKey, result: Result, rows: Mapping[str, Row]) -> View | None:
+def _make_view(
+    memory: History, line: SeriesKey, result: NightResult, rows: Mapping[str, NightRow]
+) -> NightView | None:
     series, recent = memory.trend(line, newest=NIGHTS), memory.series(line, newest=LAUNCHES_OF)
     tonight = tuple(point for point in series if point.run == result.night)
-    if not tonight and _is_old(series[-1], result):
+    if not tonight and _is_view_old(series[-1], result):
         return None
     row = next((rows[point.key] for point in tonight if point.key in rows), None)
-    return View(
+    return NightView(
         line=line,
         series=series,
         last=recent[-1],
         tonight=tonight,
-        changes=changes.changes(series, memory.get_all),
-        gaps=tuple(_gaps(memory, line, series)),
-        launches=tuple(_launches(memory, recent)),
+        changes=changes.changes_of_series(series, memory.get_all),
+        gaps=tuple(_gaps_in_view(memory, line, series)),
+        launches=tuple(_launches_in_view(memory, recent)),
         row=row,
     )
 
 
-def _is_old(session: Point, result: Result) -> bool:
+def _is_view_old(session: Point, result: NightResult) -> bool:
     return datetime.fromisoformat(result.started_at) - session.started_at > timedelta(days=FORGOTTEN)
 
 
-def _gaps(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator[Gap]:
+def _gaps_in_view(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator[Gap]:
     """Yield the gaps in which this line would have been measured."""
     wanted = Filter(
         model=line.model,
@@ -99,7 +101,7 @@ def _gaps(memory: History, line: SeriesKey, series: Sequence[Point]) -> Iterator
     return (gap for gap in memory.gaps(wanted) if gap.run not in measured)
 
 
-def _launches(
+def _launches_in_view(
     memory: History, sessions: Sequence[StoredSession]
 ) -> Iterator[tuple[StoredSession, tuple[tuple[float, ...], ...]]]:
     for session in sessions:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import OutputError
-from exporter.files import write_text
+from exporter.files import write_text_file
 from exporter.nightly import junit, page, scalars, summary, views
-from exporter.nightly.config import Config
-from exporter.nightly.records import Night, Result
+from exporter.nightly.config import NightConfig
+from exporter.nightly.records import Night, NightResult
 
 if TYPE_CHECKING:
     from android_harness.history.store import History
@@ -20,11 +20,13 @@ GAPS = 40
 """How many of the newest gaps the page lists."""
 
 
-def check_tensorboard() -> None:
-    scalars.check()
+def check_night_can_be_written() -> None:
+    scalars.check_scalars_writer()
 
 
-def write(config: Config, night: Night, memory: History, result: Result, tensorboard: Path | None) -> None:
+def write_night(
+    config: NightConfig, night: Night, memory: History, result: NightResult, tensorboard: Path | None
+) -> None:
     """Write everything; files appear whole.
 
     Raises:
@@ -32,17 +34,17 @@ def write(config: Config, night: Night, memory: History, result: Result, tensorb
     """
     from android_harness.history.records import Filter
 
-    shown = views.views(config, memory, result)
+    shown = views.night_views(config, memory, result)
     gaps = memory.gaps(Filter(host=result.host, newest=GAPS))
     texts = {
-        PAGE: page.render(result, shown, gaps),
-        JUNIT: junit.render(result),
-        SUMMARY: summary.markdown(result),
+        PAGE: page.render_night_page(result, shown, gaps),
+        JUNIT: junit.render_junit(result),
+        SUMMARY: summary.markdown_summary(result),
     }
     try:
         for name, content in texts.items():
             for folder in (night.folder, config.out):
-                write_text(folder / name, content)
+                write_text_file(folder / name, content)
         if step := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(step).open("a", encoding="utf-8") as file:
                 file.write(texts[SUMMARY])
@@ -50,4 +52,4 @@ def write(config: Config, night: Night, memory: History, result: Result, tensorb
         raise OutputError(f"{config.out} cannot be written: {error.strerror}.", "Check its space.") from None
     if tensorboard:
         sessions = memory.sessions(Filter(run=night.id, host=result.host))
-        scalars.write(tensorboard, night.id, reversed(sessions))
+        scalars.write_scalars(tensorboard, night.id, reversed(sessions))

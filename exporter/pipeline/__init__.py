@@ -15,7 +15,7 @@ from exporter.checkpoints.source import check_regular
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
-from exporter.files import clean_log
+from exporter.files import clean_log_file
 from exporter.pipeline import (
     accuracy,
     build,
@@ -30,9 +30,9 @@ from exporter.pipeline import (
 from exporter.pipeline.candidates import Measurer
 from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.measure import measure_artifacts
-from exporter.pipeline.report import artifact_rows, make_report, save_outputs, write_report
-from exporter.pipeline.variants import plan
-from exporter.pipeline.workers.pool import Workers
+from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
+from exporter.pipeline.variants import plan_variants
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Report
 
 MAX_WORKERS = 4
@@ -63,66 +63,72 @@ def export(
     for name in ("calibration", "evaluation", "out"):
         if isinstance(path := options.get(name), str):
             options[name] = Path(path)
-    return run(Request(checkpoint=Path(checkpoint), target=target, **options), observer, measure)
+    return run_pipeline(Request(checkpoint=Path(checkpoint), target=target, **options), observer, measure)
 
 
-def run(request: Request, observer: Observer | None = None, measure: Measurer | None = None) -> Report:
+def run_pipeline(
+    request: Request, observer: Observer | None = None, measure: Measurer | None = None
+) -> Report:
     """Run an export for a request that is already complete."""
-    target = targets.get(request.target)
-    variants = plan(target, request.formats, request.precisions, request.search)
-    _check_is_file(request.checkpoint)
-    _check_verified(request)
+    target = targets.get_target(request.target)
+    variants = plan_variants(target, request.formats, request.precisions, request.search)
+    _check_pipeline_source(request.checkpoint)
+    _check_pipeline_verified(request)
     if request.cache:
-        cache.check_private(cache.default_root())
+        cache.check_cache_private(cache.default_cache_root())
     with staging.staging(request.destination, request.force) as folders:
-        allowed = rights.to_export(request, folders)
-        with Workers(request.jobs or worker_count(), folders.log, allowed) as workers:
-            context = Context(request, target, variants, folders, workers, observer or _silent)
-            report = _stages(context, measure)
-            context.cache.prune(cache.limit_bytes())
-        clean_log(folders.log)
-        staging.publish(folders, request.destination, request.force)
+        allowed = rights.rights_to_export(request, folders)
+        with WorkerPool(request.jobs or pipeline_worker_count(), folders.log, allowed) as workers:
+            context = Context(
+                request, target, variants, folders, workers, observer or _silent_pipeline_observer
+            )
+            report = _pipeline_stages(context, measure)
+            context.cache.prune(cache.cache_limit_bytes())
+        clean_log_file(folders.log)
+        staging.publish_staged(folders, request.destination, request.force)
     return report
 
 
-def _stages(context: Context, measure: Measurer | None) -> Report:
-    clock = Clock(context.observer)
+def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
+    clock = PipelineClock(context.observer)
     with clock("read"):
-        model = read.read(context)
-        labels = accuracy.find(context, model)
+        model = read.read_model(context)
+        labels = accuracy.find_samples_for_accuracy(context, model)
     with clock("build"):
-        model, built = build.build(context, model)
+        model, built = build.build_all(context, model)
     with clock("verify"):
-        checked = verify.verify(context, model, built)
+        checked = verify.verify_built(context, model, built)
     with clock("measure"):
         timed = measure_artifacts(context, built, checked)
     search = mixed_precision_search.SearchResult()
     if context.request.search:
         with clock("search"):
-            search = mixed_precision_search.search(context, model, built, checked, timed, labels, measure)
+            search = mixed_precision_search.search_mixed_precision(
+                context, model, built, checked, timed, labels, measure
+            )
         built, checked, timed = (
             (*built, *search.built),
             {**checked, **search.checked},
             {**timed, **search.latencies},
         )
-    extras = results.Extras()
-    artifacts = artifact_rows(context, built, checked, timed)
+    extras = results.ExtraResults()
+    artifacts = report_rows(context, built, checked, timed)
     if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.calibration_sweep(context, model)
     extras = replace(extras, mixed_points=search.points, warnings=(*extras.warnings, *search.warnings))
     if labels is not None:
         with clock("accuracy"):
-            artifacts, extras = accuracy.accurate(
+            artifacts, extras = accuracy.add_accuracy(
                 context, model, built, checked, labels, search.answers, artifacts, extras
             )
-    save_outputs(context, checked)
+    save_report_outputs(context, checked)
     report = make_report(context, model, artifacts, clock.seconds, extras)
     with clock("report"):
         return write_report(context.folders.out, report)
 
 
-class Clock:
+class PipelineClock:
     """Times the stages and announces them."""
 
     def __init__(self, observer: Observer) -> None:
@@ -137,11 +143,11 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - begin, 3)
 
 
-def _silent(event: Event) -> None:
+def _silent_pipeline_observer(event: Event) -> None:
     """Ignore an event, for callers without an observer."""
 
 
-def _check_is_file(path: Path) -> None:
+def _check_pipeline_source(path: Path) -> None:
     from exporter.checkpoints import distributed
 
     if distributed.matches(path):
@@ -152,7 +158,7 @@ def _check_is_file(path: Path) -> None:
     check_regular(path)
 
 
-def _check_verified(request: Request) -> None:
+def _check_pipeline_verified(request: Request) -> None:
     asked = [
         ("--eval", request.evaluation),
         ("--calibration-sweep", request.calibration_sweep),
@@ -169,6 +175,6 @@ def _check_verified(request: Request) -> None:
         )
 
 
-def worker_count() -> int:
+def pipeline_worker_count() -> int:
     """Return as many worker processes as cores, up to four: each holds a framework in memory."""
     return min(len(os.sched_getaffinity(0)), MAX_WORKERS)

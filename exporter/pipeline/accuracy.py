@@ -10,7 +10,7 @@ from exporter.errors import VerificationError
 from exporter.files import PREDICTIONS
 from exporter.pipeline import predictions, results, task_accuracy
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.results import CheckedArtifact, Extras
+from exporter.pipeline.results import CheckedArtifactResult, ExtraResults
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Accuracy, Artifact, Evaluation, TaskEvaluation
 from exporter.verify import accuracy
@@ -18,7 +18,7 @@ from exporter.verify.scores import compare
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedAccuracy:
     """The stage's result. Artifact name -> its counts, or why it could not be run on the samples."""
 
     evaluation: Evaluation
@@ -26,7 +26,7 @@ class Evaluated:
     failures: Mapping[str, str]
 
 
-def find(context: Context, source: Source) -> results.Labels | None:
+def find_samples_for_accuracy(context: Context, source: Source) -> results.LabelsResult | None:
     """Find the labelled samples; None when none were asked for.
 
     Raises:
@@ -44,47 +44,51 @@ def find(context: Context, source: Source) -> results.Labels | None:
         source.facts,
         context.folders.work,
     )
-    (outcome,) = context.run("read", [Job("the labelled samples", predictions.find_labelled, arguments)])
-    labels: results.Labels = outcome.result()
+    (outcome,) = context.run(
+        "read", [Job("the labelled samples", predictions.find_labelled_for_predictions, arguments)]
+    )
+    labels: results.LabelsResult = outcome.result()
     return labels
 
 
-def accurate(
+def add_accuracy(
     context: Context,
     source: Source,
-    built: Sequence[results.Built],
-    checked: Mapping[str, CheckedArtifact],
-    labels: results.Labels,
-    existing: predictions.Answers,
+    built: Sequence[results.BuildResult],
+    checked: Mapping[str, CheckedArtifactResult],
+    labels: results.LabelsResult,
+    existing: predictions.ArtifactPredictions,
     artifacts: Sequence[Artifact],
-    extras: Extras,
-) -> tuple[tuple[Artifact, ...], Extras]:
+    extras: ExtraResults,
+) -> tuple[tuple[Artifact, ...], ExtraResults]:
     """Run float32 and every artifact that runs here on the labelled samples; fail those that lose too much.
 
     Artifacts with `existing` predictions are not run again.
     """
-    ran = predictions.runnable(built, checked)
-    answers = predictions.answer(context, source, labels, context.folders.out, ran, context.run, existing)
+    ran = predictions.runnable_for_predictions(built, checked)
+    answers = predictions.predictions_of_artifacts(
+        context, source, labels, context.folders.out, ran, context.run, existing
+    )
     if labels.task:
         return _task_accurate(context, labels, answers, artifacts, extras)
-    evaluated = _evaluated(context, labels, answers)
-    rows = judged(artifacts, evaluated)
-    unsure = doubt(rows, evaluated.evaluation)
+    evaluated = _evaluated_accuracy(context, labels, answers)
+    rows = judge_accuracy(artifacts, evaluated)
+    unsure = accuracy_doubt(rows, evaluated.evaluation)
     warnings = (*extras.warnings, unsure) if unsure else extras.warnings
     return rows, replace(extras, evaluation=evaluated.evaluation, warnings=warnings)
 
 
 def _task_accurate(
     context: Context,
-    labels: results.Labels,
-    answers: predictions.Answers,
+    labels: results.LabelsResult,
+    answers: predictions.ArtifactPredictions,
     artifacts: Sequence[Artifact],
-    extras: Extras,
-) -> tuple[tuple[Artifact, ...], Extras]:
-    """Score float32 and every artifact by the labels' task, as `accurate` counts classes."""
+    extras: ExtraResults,
+) -> tuple[tuple[Artifact, ...], ExtraResults]:
+    """Score float32 and every artifact by the labels' task, as `add_accuracy` counts classes."""
     import numpy as np
 
-    arrays = predictions.arrays(labels, answers)
+    arrays = predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
     scored = task_accuracy.accuracies(arrays, labels.task, predictions.FLOAT)
     floats = scored.pop(predictions.FLOAT)
@@ -103,20 +107,22 @@ def _unread(count: int) -> tuple[str, ...]:
     return (f"{count} labelled photo(s) cannot be decoded and do not count.",) if count else ()
 
 
-def _evaluated(context: Context, labels: results.Labels, answers: predictions.Answers) -> Evaluated:
+def _evaluated_accuracy(
+    context: Context, labels: results.LabelsResult, answers: predictions.ArtifactPredictions
+) -> EvaluatedAccuracy:
     import numpy as np
 
-    arrays = predictions.arrays(labels, answers)
+    arrays = predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    counts = predictions.counted(arrays, labels.classes)
+    counts = predictions.counted_predictions(arrays, labels.classes)
     floats = counts.pop(predictions.FLOAT)
     notes = (*labels.notes, *_unread(len(labels.labels) - floats.count))
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
-    return Evaluated(evaluation, counts, answers.failures)
+    return EvaluatedAccuracy(evaluation, counts, answers.failures)
 
 
-def counted_file(path: Path, classes: int) -> dict[str, Accuracy]:
-    """Count the predictions in the file of OUT, as `predictions.counted`.
+def accuracy_of_file(path: Path, classes: int) -> dict[str, Accuracy]:
+    """Count the predictions in the file of OUT, as `predictions.counted_predictions`.
 
     Raises:
         VerificationError: It is not such a file.
@@ -125,17 +131,17 @@ def counted_file(path: Path, classes: int) -> dict[str, Accuracy]:
 
     arrays = reference_io.arrays(path)
     try:
-        return predictions.counted(arrays, classes)
+        return predictions.counted_predictions(arrays, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} holds no answers to labelled samples: {error!r}.") from None
 
 
-def judged(artifacts: Sequence[Artifact], evaluated: Evaluated) -> tuple[Artifact, ...]:
+def judge_accuracy(artifacts: Sequence[Artifact], evaluated: EvaluatedAccuracy) -> tuple[Artifact, ...]:
     """Return the artifacts with their accuracy; one that passed fails when it lost too much."""
-    return tuple(_judged(artifact, evaluated) for artifact in artifacts)
+    return tuple(_judge_artifact_accuracy(artifact, evaluated) for artifact in artifacts)
 
 
-def _judged(artifact: Artifact, evaluated: Evaluated) -> Artifact:
+def _judge_artifact_accuracy(artifact: Artifact, evaluated: EvaluatedAccuracy) -> Artifact:
     name = artifact.variant.name
     counts, reason = evaluated.accuracies.get(name), evaluated.failures.get(name, "")
     if counts is not None:
@@ -146,7 +152,7 @@ def _judged(artifact: Artifact, evaluated: Evaluated) -> Artifact:
     return artifact
 
 
-def doubt(artifacts: Sequence[Artifact], evaluation: Evaluation) -> str:
+def accuracy_doubt(artifacts: Sequence[Artifact], evaluation: Evaluation) -> str:
     """Return what the samples cannot decide, without fp32 artifacts, which are proven equal otherwise."""
     counts = {
         a.variant.name: a.accuracy

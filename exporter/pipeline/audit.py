@@ -13,15 +13,15 @@ from exporter.files import (
     MANIFEST,
     PREDICTIONS,
     digest_file,
-    digest_path,
+    digest_file_or_folder,
     lowering_file,
     simulation_file,
 )
 from exporter.pipeline import accuracy, cache, claims, predictions, results, rights, task_accuracy
 from exporter.pipeline.context import Event, Observer
-from exporter.pipeline.results import CheckedArtifact
-from exporter.pipeline.verify import check_files
-from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.verify import verify_files
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import QUANTIZED, Status
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One artifact: what the manifest claims and what was found now."""
 
     name: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     selected: str | None
     problems: tuple[str, ...]
     """What is wrong with OUT as a whole."""
@@ -81,38 +81,46 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
     """
     from exporter.report import manifest
 
-    listed = manifest.load(out / MANIFEST)
-    problems = _evidence_problems(out, listed)
-    problems += [*claims.readable(out, listed), *_accuracy_problems(out, listed)] if not problems else []
-    wrong = _wrong_hashes(out, listed)
-    checked = {} if problems else _check(out, listed, wrong, workers, observer or (lambda _: None))
+    listed = manifest.load_manifest(out / MANIFEST)
+    problems = _audit_evidence(out, listed)
+    problems += (
+        [*claims.claims_of_readable_evidence(out, listed), *_audit_accuracy(out, listed)]
+        if not problems
+        else []
+    )
+    wrong = _audit_hashes(out, listed)
+    checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
     return Audit(
-        findings=tuple(_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file),
+        findings=tuple(_audit_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file),
         selected=listed.selected,
-        problems=(*problems, *claims.of_files(out, listed), *claims.of_artifacts(listed, checked)),
-        facts=(claims.extent(listed), *claims.changed_limits(listed)),
-        unproven=claims.unproven(listed),
+        problems=(
+            *problems,
+            *claims.claims_of_files(out, listed),
+            *claims.claims_of_artifacts(listed, checked),
+        ),
+        facts=(claims.extent_of_claims(listed), *claims.claim_of_limits(listed)),
+        unproven=claims.unproven_claims(listed),
     )
 
 
-def _evidence_problems(out: Path, listed: Manifest) -> list[str]:
-    from exporter.files import inside
+def _audit_evidence(out: Path, listed: Manifest) -> list[str]:
+    from exporter.files import file_inside
 
     names = {item.file for item in listed.evidence.files}
     problems = [] if EVIDENCE in names else [f"The manifest lists no {EVIDENCE}: nothing to verify against."]
     for item in listed.evidence.files:
-        path = inside(out, item.file)
+        path = file_inside(out, item.file)
         if not path.is_file():
             problems.append(f"{item.file} is missing.")
         elif digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        for needed in _needed(artifact) - names if artifact.status == "passed" else ():
+        for needed in _files_to_audit(artifact) - names if artifact.status == "passed" else ():
             problems.append(f"The manifest lists no {needed}: {artifact.name} cannot be verified.")
     return problems
 
 
-def _needed(artifact: ArtifactPart) -> set[str]:
+def _files_to_audit(artifact: ArtifactPart) -> set[str]:
     """Return the names of the files, beside the evidence, that a passed artifact was judged by."""
     limits = artifact.verification.limits if artifact.verification else {}
     needed = set()
@@ -123,7 +131,7 @@ def _needed(artifact: ArtifactPart) -> set[str]:
     return needed
 
 
-def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
+def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
     """Return where the manifest's accuracy differs from the counts of the predictions in OUT.
 
     The labelled samples themselves are not in OUT, so the predictions are not made again.
@@ -137,7 +145,7 @@ def _accuracy_problems(out: Path, listed: Manifest) -> list[str]:
     assert listed.accuracy is not None
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
     claimed[predictions.FLOAT] = listed.accuracy.float32.record()
-    counted = accuracy.counted_file(out / PREDICTIONS, listed.accuracy.classes)
+    counted = accuracy.accuracy_of_file(out / PREDICTIONS, listed.accuracy.classes)
     return [
         f"The accuracy of {name} is not what {PREDICTIONS} gives."
         for name, counts in claimed.items()
@@ -157,7 +165,7 @@ def _score_problems(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> 
     ]
 
 
-def _wrong_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:
+def _audit_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:
     """Return artifact name -> what is wrong with its file."""
     wrong: dict[str, str] = {}
     for artifact in listed.artifacts:
@@ -166,21 +174,21 @@ def _wrong_hashes(out: Path, listed: Manifest) -> Mapping[str, str]:
             continue
         if not path.exists():
             wrong[artifact.name] = f"{artifact.file} is missing."
-        elif digest_path(path) != artifact.sha256:
+        elif digest_file_or_folder(path) != artifact.sha256:
             wrong[artifact.name] = f"{artifact.file} is not the file that was exported (its sha256 differs)."
     return wrong
 
 
-def _check(
+def _audit_artifacts(
     out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, observer: Observer
-) -> Mapping[str, CheckedArtifact]:
+) -> Mapping[str, CheckedArtifactResult]:
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
     weights = listed.evidence.matrix_weights
-    expected = results.Expected(
+    expected = results.ExpectedResult(
         listed.inputs, listed.outputs, weights, listed.limits, listed.labels, listed.task
     )
-    allowed = rights.to_verify(out)
-    with held.scratch("verify") as folder, Workers(workers, folder / "log", allowed) as pool:
+    allowed = rights.rights_to_verify(out)
+    with held.held_scratch("verify") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
         done = 0
 
         def on_event(kind: str, job: Job) -> None:
@@ -188,19 +196,19 @@ def _check(
             done += kind == "end"
             observer(Event("verify", job.label, done, len(files)))
 
-        def run(_: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, on_event, on_outcome)
 
-        return check_files(out, files, expected, run, cache.Cache(None))
+        return verify_files(out, files, expected, run, cache.Cache(None))
 
 
-def _finding(
-    name: str, claimed: Status, wrong: Mapping[str, str], checked: Mapping[str, CheckedArtifact]
-) -> Finding:
+def _audit_finding(
+    name: str, claimed: Status, wrong: Mapping[str, str], checked: Mapping[str, CheckedArtifactResult]
+) -> AuditFinding:
     if name in wrong:
-        return Finding(name, claimed, "failed", wrong[name], intact=False)
+        return AuditFinding(name, claimed, "failed", wrong[name], intact=False)
     if name not in checked:
-        return Finding(name, claimed, "not_run", "The evidence cannot be used.")
+        return AuditFinding(name, claimed, "not_run", "The evidence cannot be used.")
     verdict = checked[name].verdict
     error = verdict.comparison.max_error if verdict.comparison else None
-    return Finding(name, claimed, verdict.status, verdict.reason or "", max_error=error)
+    return AuditFinding(name, claimed, verdict.status, verdict.reason or "", max_error=error)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE
 from exporter.pipeline import cache, int8, results, simulation
-from exporter.pipeline.context import TORCH, Context, Source, preload_of
-from exporter.pipeline.read import ensure_captured
-from exporter.pipeline.results import Built, load_data
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
+from exporter.pipeline.read import ensure_model_read
+from exporter.pipeline.results import BuildResult, load_data_result
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import QUANTIZED, Preprocessing, Variant
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def make_reference(work: Path, target: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
+def build_reference(work: Path, target: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
     """Run the float64 model on every verification input into `target`; returns notes on how."""
     from exporter import data
     from exporter.capture import program
     from exporter.capture.reference import run_reference
     from exporter.verify import reference_io
 
-    captured, samples = program.load(work), load_data(work)
+    captured, samples = program.load(work), load_data_result(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
     evidence, notes = run_reference(captured, samples.verification, edges)
     reference_io.save(evidence, target)
     return notes
 
 
-def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[Built]:
+def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -> list[BuildResult]:
     """Make the variants of one group, one after the other, in `directory`.
 
     Args:
@@ -55,31 +55,31 @@ def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -
     if any(variant.precision in QUANTIZED for variant in variants):
         captured = replace(captured, program=int8.load_program(work))
         notes = tuple(note for note in [int8.load_note(work)] if note)
-    built = [_build_one(captured, variant, directory) for variant in variants]
+    built = [_build_variant(captured, variant, directory) for variant in variants]
     return [replace(b, notes=(*b.notes, *notes)) for b in built]
 
 
-def _build_one(captured: Captured, variant: Variant, directory: Path) -> Built:
+def _build_variant(captured: Captured, variant: Variant, directory: Path) -> BuildResult:
     from exporter.capture.lowering_errors import lowering_error
     from exporter.formats import FORMATS
-    from exporter.formats.native_output import compiler_explained
+    from exporter.formats.native_output import explain_by_compiler_output
 
     started = time.monotonic()
     try:
-        refuse_state(captured, variant)
-        with compiler_explained():
+        refuse_to_build_state(captured, variant)
+        with explain_by_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise  # ends the run: the siblings could not be written either
-        return _not_built(variant, lowering_error(error), started)
+        return _variant_not_built(variant, lowering_error(error), started)
     except Exception as error:
         cause = error if isinstance(error, LoweringError) else lowering_error(error)
-        return _not_built(variant, _with_variable_sizes(cause, captured), started)
-    return Built(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
+        return _variant_not_built(variant, _name_variable_sizes_of_build(cause, captured), started)
+    return BuildResult(variant, emission.path.name, emission.notes, seconds=time.monotonic() - started)
 
 
-def _with_variable_sizes(cause: LoweringError, captured: Captured) -> LoweringError:
+def _name_variable_sizes_of_build(cause: LoweringError, captured: Captured) -> LoweringError:
     """Name the outputs whose sizes depend on the data: most compilers stumble over nothing else."""
     if not captured.variable:
         return cause
@@ -87,7 +87,7 @@ def _with_variable_sizes(cause: LoweringError, captured: Captured) -> LoweringEr
     return LoweringError(f"The size of {names} depends on the data: {cause.cause}", cause.source)
 
 
-def refuse_state(captured: Captured, variant: Variant) -> None:
+def refuse_to_build_state(captured: Captured, variant: Variant) -> None:
     """Refuse to write a file that would forget what the network keeps from call to call.
 
     Raises:
@@ -112,25 +112,25 @@ def refuse_state(captured: Captured, variant: Variant) -> None:
         raise LoweringError(f"state is kept in fp32 files only, and forward changes {names}: {way_out}")
 
 
-def _not_built(variant: Variant, cause: LoweringError, started: float) -> Built:
-    return Built(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
+def _variant_not_built(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
+    return BuildResult(variant, None, (), cause.cause, cause.source, time.monotonic() - started)
 
 
-def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built, ...]]:
+def build_all(context: Context, source: Source) -> tuple[Source, tuple[results.BuildResult, ...]]:
     """Make every variant, the float64 reference beside, and what each precision costs."""
-    quantize = int8.quantize_job(context)
+    quantize = int8.int8_job(context)
     variants = [
-        artifact_step(context, source, variant, quantize)
+        artifact_build_step(context, source, variant, quantize)
         for variant in context.variants
         if variant.precision != "mixed"
     ]
-    reference_job = _reference_job(context, source)
-    reference = [_reference_step(context, source, reference_job)] if context.request.verify else []
-    judgement = [int8.judge_step(context, source, quantize)] if int8.judged(context) else []
-    simulations = simulation.steps(context, source, reference_job)
+    reference_job = _reference_build_job(context, source)
+    reference = [_reference_build_step(context, source, reference_job)] if context.request.verify else []
+    judgement = [int8.int8_judge_step(context, source, quantize)] if int8.is_int8_judged(context) else []
+    simulations = simulation.simulation_steps(context, source, reference_job)
     steps = [*variants, *judgement, *reference, *simulations]
     results_of_steps = iter(
-        cached(context.run, context.cache, "build", steps, lambda: ensure_captured(context, source))
+        cached_steps(context.run, context.cache, "build", steps, lambda: ensure_model_read(context, source))
     )
     built = tuple(next(results_of_steps) for _ in variants)
     for quantization in (next(results_of_steps) for _ in judgement):
@@ -140,12 +140,12 @@ def build(context: Context, source: Source) -> tuple[Source, tuple[results.Built
     return source, built
 
 
-def _reference_job(context: Context, source: Source) -> Job:
+def _reference_build_job(context: Context, source: Source) -> Job:
     arguments = (context.folders.work, context.evidence, source.facts.preprocessing)
-    return Job("the float64 reference", make_reference, arguments, preload=TORCH, cost_s=8)
+    return Job("the float64 reference", build_reference, arguments, preload=TORCH, cost_s=8)
 
 
-def _reference_step(context: Context, source: Source, job: Job) -> Step:
+def _reference_build_step(context: Context, source: Source, job: Job) -> Step:
     return Step(
         "reference",
         source.key,
@@ -156,7 +156,7 @@ def _reference_step(context: Context, source: Source, job: Job) -> Step:
     )
 
 
-def artifact_step(
+def artifact_build_step(
     context: Context,
     source: Source,
     variant: Variant,
@@ -178,18 +178,18 @@ def artifact_step(
         extra_files: Further files that belong to the artifact.
     """
     work, out = folders or (context.folders.work, context.folders.out)
-    artifact_key = _artifact_key(context, source, variant)
+    artifact_key = _built_artifact_key(context, source, variant)
     return Step(
         "artifact",
         key(artifact_key) if artifact_key else "",
-        results.Built,
+        results.BuildResult,
         lambda group: _build_job(work, out, [step.item for step in group], prepare),
         group=variant.group if folders is None else "",
         item=variant,
         folder=out,
         files=lambda built: (built.file, *extra_files),
         value=lambda built: next(b for b in built if b.variant == variant),
-        failed=lambda error: _died(variant, error),
+        failed=lambda error: _build_died(variant, error),
         keep=lambda built: built.file is not None,  # a failure is tried again: it may have been the machine's
     )
 
@@ -199,13 +199,13 @@ def _build_job(work: Path, out: Path, variants: Sequence[Variant], prepare: Job)
         ", ".join(variant.name for variant in variants),
         build_variants,
         (work, tuple(variants), out),
-        preload=preload_of(variants[0]),
+        preload=preload_of_context(variants[0]),
         cost_s=sum(variant.cost_s for variant in variants),
         after=prepare if variants[0].precision in QUANTIZED else None,
     )
 
 
-def _died(variant: Variant, error: Exception) -> results.Built:
+def _build_died(variant: Variant, error: Exception) -> results.BuildResult:
     """Return what a variant becomes when its whole process died.
 
     Raises:
@@ -214,10 +214,10 @@ def _died(variant: Variant, error: Exception) -> results.Built:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         raise error
     cause, line = (error.cause, error.source) if isinstance(error, LoweringError) else (str(error), None)
-    return results.Built(variant, None, error=cause, source_line=line)
+    return results.BuildResult(variant, None, error=cause, source_line=line)
 
 
-def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
+def _built_artifact_key(context: Context, source: Source, variant: Variant) -> str:
     """Return an artifact's cache key; for mixed artifacts it lacks which operators stay in float.
 
     It is empty when the graph's digest does not cover what the artifact is made from.
@@ -225,7 +225,13 @@ def _artifact_key(context: Context, source: Source, variant: Variant) -> str:
     facts, request = source.facts, context.request
     if not facts.digest or (variant.format == "torchscript" and not source.key):
         return ""  # TorchScript is made from the user's code, which the digest does not cover
-    data = int8.data_digest(context, source) if variant.precision in QUANTIZED else ""
-    return cache.key(
-        cache.toolchain(), facts.digest, variant, facts.inputs, facts.outputs, request.torchscript, data
+    data = int8.int8_data_digest(context, source) if variant.precision in QUANTIZED else ""
+    return cache.cache_key(
+        cache.cache_toolchain_key(),
+        facts.digest,
+        variant,
+        facts.inputs,
+        facts.outputs,
+        request.torchscript,
+        data,
     )

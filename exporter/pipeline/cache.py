@@ -25,7 +25,7 @@ from typing import Any
 
 from exporter import held
 from exporter.errors import UsageError
-from exporter.files import digest_path
+from exporter.files import digest_file_or_folder
 
 RECORD = "record.json"
 LIMIT_BYTES = 10 * 1024**3
@@ -34,7 +34,7 @@ WRITING = ".writing-"
 OTHERS_MAY_WRITE = 0o022
 
 
-def default_root() -> Path:
+def default_cache_root() -> Path:
     """Return `$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
     if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
         return Path(chosen)
@@ -43,7 +43,7 @@ def default_root() -> Path:
     return (user if user.is_absolute() else Path.home() / ".cache") / "export-mobile"
 
 
-def check_private(root: Path) -> None:
+def check_cache_private(root: Path) -> None:
     """Refuse a folder in which others may put what a later export would publish as passed.
 
     Raises:
@@ -66,7 +66,7 @@ def check_private(root: Path) -> None:
         raise UsageError(f"The cache {root} {problem}.", advice, code="EM-CACHE")
 
 
-def limit_bytes() -> int:
+def cache_limit_bytes() -> int:
     """Return how large the cache may grow: `$EXPORT_MOBILE_CACHE_GB` where that is a number."""
     try:
         return int(float(os.environ["EXPORT_MOBILE_CACHE_GB"]) * 1024**3)
@@ -74,23 +74,27 @@ def limit_bytes() -> int:
         return LIMIT_BYTES
 
 
-def key(*parts: object) -> str:
+def cache_key(*parts: object) -> str:
     """Hash values that print alike when they are alike (records, tuples, strings, numbers)."""
     return hashlib.sha256(json.dumps([repr(part) for part in parts]).encode()).hexdigest()
 
 
 @functools.cache
-def toolchain() -> str:
+def cache_toolchain_key() -> str:
     """Hash what every result depends on besides its inputs: packages, Python, processor and our source."""
-    packages = sorted({f"{d.name}=={d.version}" for d in metadata.distributions(path=_installed())})
+    packages = sorted(
+        {f"{d.name}=={d.version}" for d in metadata.distributions(path=_installed_folders_for_cache())}
+    )
     source = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*")):
         if path.suffix in {".py", ".gz"}:
             source.update(path.name.encode() + path.read_bytes())
-    return key(packages, sys.version, platform.platform(), _processor(), os.cpu_count(), source.hexdigest())
+    return cache_key(
+        packages, sys.version, platform.platform(), _processor_for_cache(), os.cpu_count(), source.hexdigest()
+    )
 
 
-def _installed() -> list[str]:
+def _installed_folders_for_cache() -> list[str]:
     """Return the folders of the import path that hold installed packages.
 
     A folder inside a package is left out: setuptools, once imported, appends its own copies of packages to
@@ -99,7 +103,7 @@ def _installed() -> list[str]:
     return [folder for folder in sys.path if not (Path(folder).parent / "__init__.py").exists()]
 
 
-def _processor() -> str:
+def _processor_for_cache() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -118,7 +122,7 @@ class Cache:
 
         Args:
             kind: The folder of such entries.
-            entry_key: What `key` returns; nothing is kept under an empty one.
+            entry_key: What `cache_key` returns; nothing is kept under an empty one.
             record: The record's type, in any form that pydantic reads.
             files_into: Where the entry's files are copied.
         """
@@ -128,15 +132,15 @@ class Cache:
             return None
         entry = self._root / kind / entry_key
         try:
-            entry_record = _opened((entry / RECORD).read_text(), kind, entry_key)
+            entry_record = _opened_cache_record((entry / RECORD).read_text(), kind, entry_key)
             value = TypeAdapter(record).validate_python(entry_record["record"])
             if any(
-                digest_path(entry / "files" / name) != digest
+                digest_file_or_folder(entry / "files" / name) != digest
                 for name, digest in entry_record["files"].items()
             ):
                 return None
             for name in entry_record["files"]:
-                _copy(entry / "files" / name, files_into / name)
+                _copy_cached(entry / "files" / name, files_into / name)
             os.utime(entry / RECORD)  # used now: `prune` takes the others first
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             return None
@@ -165,13 +169,13 @@ class Cache:
     def _write(self, entry: Path, values: Any, files: Mapping[str, Path]) -> None:
         self._make_root()
         entry.parent.mkdir(mode=0o700, exist_ok=True)
-        with held.folder(entry.parent, WRITING) as aside:
+        with held.held_folder(entry.parent, WRITING) as aside:
             try:
                 for name, path in files.items():
-                    _copy(path, aside / "files" / name)
-                digests = {name: digest_path(aside / "files" / name) for name in files}
+                    _copy_cached(path, aside / "files" / name)
+                digests = {name: digest_file_or_folder(aside / "files" / name) for name in files}
                 content = {"kind": entry.parent.name, "key": entry.name, "record": values, "files": digests}
-                (aside / RECORD).write_text(_sealed(content))
+                (aside / RECORD).write_text(_sealed_cache_record(content))
                 shutil.rmtree(entry, ignore_errors=True)
                 aside.rename(entry)
             finally:
@@ -189,22 +193,22 @@ class Cache:
         if self._root is None:
             return
         left = limit
-        for record in sorted(self._root.glob(f"*/*/{RECORD}"), key=_modified, reverse=True):
-            left -= sum(_size(path) for path in record.parent.rglob("*"))
+        for record in sorted(self._root.glob(f"*/*/{RECORD}"), key=_cache_file_modified, reverse=True):
+            left -= sum(_cache_entry_size(path) for path in record.parent.rglob("*"))
             if left < 0:
                 shutil.rmtree(record.parent, ignore_errors=True)
         for kind in self._root.glob("*/"):
-            for aside in held.abandoned(kind, WRITING):
+            for aside in held.abandoned_not_held(kind, WRITING):
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sealed(content: Mapping[str, Any]) -> str:
+def _sealed_cache_record(content: Mapping[str, Any]) -> str:
     """Return a record's text: the hash of the second line, and that line."""
     text = json.dumps(content)
     return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
 
 
-def _opened(text: str, kind: str, entry_key: str) -> Any:
+def _opened_cache_record(text: str, kind: str, entry_key: str) -> Any:
     """Return the content of a record's text.
 
     Raises:
@@ -221,7 +225,7 @@ def _opened(text: str, kind: str, entry_key: str) -> Any:
     return content
 
 
-def _modified(path: Path) -> float:
+def _cache_file_modified(path: Path) -> float:
     """Return when a file was modified, in seconds; 0 for one that another run has just deleted."""
     try:
         return path.stat().st_mtime
@@ -229,14 +233,14 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _size(path: Path) -> int:
+def _cache_entry_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_cached(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)

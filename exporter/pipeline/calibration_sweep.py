@@ -7,37 +7,39 @@ from pathlib import Path
 from exporter.formats import FORMATS
 from exporter.pipeline import cache
 from exporter.pipeline.context import TORCH, Context, Source
-from exporter.pipeline.read import ensure_captured
-from exporter.pipeline.results import Extras, load_data
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.read import ensure_model_read
+from exporter.pipeline.results import ExtraResults, load_data_result
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import CurvePoint
 from exporter.verify.calibration_sweep import counts, warning
 
 
-def calibration_sweep(context: Context, source: Source) -> Extras:
+def calibration_sweep(context: Context, source: Source) -> ExtraResults:
     """Measure int8 against the number of calibration samples; a warning where it cannot be measured."""
     job = Job(
         "calibration samples",
-        measure_sweep,
+        measure_calibration_sweep,
         (context.folders.work, context.evidence),
         preload=(*TORCH, *FORMATS["executorch"].PRELOAD),
     )
     step = Step(
         "sweep",
-        cache.key("sweep", cache.toolchain(), source.key) if source.key else "",
+        cache.cache_key("sweep", cache.cache_toolchain_key(), source.key) if source.key else "",
         tuple[CurvePoint, ...],
         lambda _: job,
         failed=str,
     )
-    (points,) = cached(context.run, context.cache, "sweep", [step], lambda: ensure_captured(context, source))
+    (points,) = cached_steps(
+        context.run, context.cache, "sweep", [step], lambda: ensure_model_read(context, source)
+    )
     if isinstance(points, str):
-        return Extras(warnings=(f"--calibration-sweep could not be measured: {points}",))
+        return ExtraResults(warnings=(f"--calibration-sweep could not be measured: {points}",))
     more = warning(points)
-    return Extras(curve=points, warnings=(more,) if more else ())
+    return ExtraResults(curve=points, warnings=(more,) if more else ())
 
 
-def measure_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
+def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     """Quantise with 1, 2, 4, … calibration samples and compare each program with float64.
 
     The quantised program itself is compared, as XNNPACK computes it: lowering it changes no figure.
@@ -57,7 +59,7 @@ def measure_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoint, ...]:
     captured = program.load(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    data = load_data(work)
+    data = load_data_result(work)
     evidence = reference_io.load(evidence_path)
     points = []
     for count in counts(len(data.calibration)):

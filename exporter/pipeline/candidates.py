@@ -13,10 +13,10 @@ from exporter import files
 from exporter.config.request import Request
 from exporter.pipeline import build, cache, int8, predictions, read, results, verify
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.int8 import edges_of, program_lowering
-from exporter.pipeline.measure import host_latency
-from exporter.pipeline.results import CheckedArtifact
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.int8 import edges_for_int8, int8_lowering
+from exporter.pipeline.measure import measure_host_latency
+from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Preprocessing, Variant, Verdict
@@ -26,19 +26,19 @@ Measurer = Callable[[Path, Variant], Latency | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class MixedCandidate:
     """One way to keep operators in float, as artifacts of the mixed variants that need one."""
 
     kept: tuple[str, ...]
     folder: Path
-    built: tuple[results.Built, ...]
-    checked: Mapping[str, CheckedArtifact]
+    built: tuple[results.BuildResult, ...]
+    checked: Mapping[str, CheckedArtifactResult]
     latencies: Mapping[str, Latency]
     points: tuple[MixedPoint, ...]
-    answers: predictions.Answers = field(default_factory=predictions.Answers)
+    answers: predictions.ArtifactPredictions = field(default_factory=predictions.ArtifactPredictions)
     """Predictions of its artifacts, of int8 and of float32."""
 
-    def artifact(self, name: str) -> results.Built:
+    def artifact(self, name: str) -> results.BuildResult:
         """Return the artifact of that name, which the candidate was made for."""
         return next(item for item in self.built if item.variant.name == name)
 
@@ -52,42 +52,42 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class CandidateJudge:
     """The parts of a search that every candidate shares."""
 
     context: Context
     source: Source
-    labels: results.Labels | None
+    labels: results.LabelsResult | None
     measure: Measurer | None
 
     def answers(
         self,
         folder: Path,
-        built: Sequence[results.Built],
-        checked: Mapping[str, CheckedArtifact],
-        existing: predictions.Answers,
-    ) -> predictions.Answers:
+        built: Sequence[results.BuildResult],
+        checked: Mapping[str, CheckedArtifactResult],
+        existing: predictions.ArtifactPredictions,
+    ) -> predictions.ArtifactPredictions:
         """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
             return existing
-        ran = predictions.runnable(built, checked)
-        return predictions.answer(
+        ran = predictions.runnable_for_predictions(built, checked)
+        return predictions.predictions_of_artifacts(
             self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
 
     def points(
         self,
         folder: Path,
-        built: Sequence[results.Built],
-        checked: Mapping[str, CheckedArtifact],
+        built: Sequence[results.BuildResult],
+        checked: Mapping[str, CheckedArtifactResult],
         latencies: Mapping[str, Latency],
-        answers: predictions.Answers,
+        answers: predictions.ArtifactPredictions,
         kept: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
         """Return the points of every artifact that ran and was timed."""
-        drops = predictions.drops(self.labels, answers) if self.labels else {}
+        drops = predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
         points = []
-        for item in predictions.runnable(built, checked):
+        for item in predictions.runnable_for_predictions(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
@@ -100,29 +100,29 @@ class Judge:
                     agreement=verdict.comparison.agreement,
                     p50_ms=latencies[name].p50_ms,
                     size_bytes=(folder / str(item.file)).stat().st_size,
-                    passed=good_enough(self.context.request, verdict, drop),
+                    passed=is_candidate_good_enough(self.context.request, verdict, drop),
                     drop=drop,
                 )
             )
         return tuple(points)
 
     def latencies(
-        self, folder: Path, built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
+        self, folder: Path, built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
     ) -> dict[str, Latency]:
         """Time the artifacts in `folder` that ran; by name, without those that cannot be timed."""
         latencies = {
             item.variant.name: self._time(folder / str(item.file), item.variant)
-            for item in predictions.runnable(built, checked)
+            for item in predictions.runnable_for_predictions(built, checked)
         }
         return {name: latency for name, latency in latencies.items() if latency is not None}
 
     def _time(self, path: Path, variant: Variant) -> Latency | None:
         if self.measure:
             return self.measure(path, variant)
-        return host_latency(self.context, path, variant)
+        return measure_host_latency(self.context, path, variant)
 
 
-def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
+def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
     """Tell whether an artifact reaches every limit of the search.
 
     Args:
@@ -134,17 +134,17 @@ def good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:
     if verdict.status != "passed" or comparison is None:
         return False
     agrees = comparison.agreement is None or comparison.agreement >= request.limits.int8_min_agreement
-    return comparison.sqnr_db >= request.min_sqnr_db and agrees and excess(request, drop) <= 0
+    return comparison.sqnr_db >= request.min_sqnr_db and agrees and excess_of_candidate(request, drop) <= 0
 
 
-def excess(request: Request, drop: float | None) -> float:
+def excess_of_candidate(request: Request, drop: float | None) -> float:
     """Return the points of top-1 lost beyond what may be lost; 0 without labelled samples."""
     if request.evaluation is None:
         return 0.0
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
-def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
+def mixes_for_candidates(context: Context, source: Source) -> tuple[Mix, ...]:
     """Return operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
@@ -152,23 +152,23 @@ def mixes(context: Context, source: Source) -> tuple[Mix, ...]:
     """
 
     def prepare() -> None:
-        _ensure_program(context, source)
+        _ensure_candidate_program(context, source)
         context.observer(Event("search", "measuring what each activation costs", 0, 0))
 
     arguments = (context.folders.work,)
-    job = Job("what each activation costs", mixed_candidates, arguments, preload=int8.QUANTIZERS)
-    step = Step("mixes", int8.key(context, source), tuple[Mix, ...], lambda _: job)
-    (found_mixes,) = cached(context.run_silently, context.cache, "search", [step], prepare)
+    job = Job("what each activation costs", list_mixed_candidates, arguments, preload=int8.QUANTIZERS)
+    step = Step("mixes", int8.int8_key(context, source), tuple[Mix, ...], lambda _: job)
+    (found_mixes,) = cached_steps(context.run_silently, context.cache, "search", [step], prepare)
     return cast("tuple[Mix, ...]", found_mixes)
 
 
-def make(
-    judge: Judge,
+def make_candidate(
+    judge: CandidateJudge,
     variants: Sequence[Variant],
-    existing: predictions.Answers,
+    existing: predictions.ArtifactPredictions,
     kept: tuple[str, ...],
     number: int,
-) -> Candidate:
+) -> MixedCandidate:
     """Make the candidate's artifacts in a folder of its own; verify, time and evaluate them.
 
     Args:
@@ -182,63 +182,63 @@ def make(
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
     shutil.copy2(context.evidence, folder)
-    built = _built(judge, variants, kept, folder)
-    expected = verify.expected(context, judge.source)
+    built = _built_candidate(judge, variants, kept, folder)
+    expected = verify.expected_by_verify(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
-    checked = verify.check_files(folder, files_made, expected, context.run_silently, context.cache)
+    checked = verify.verify_files(folder, files_made, expected, context.run_silently, context.cache)
     latencies = judge.latencies(folder, built, checked)
     answers = judge.answers(folder, built, checked, existing)
     points = judge.points(folder, built, checked, latencies, answers, kept)
-    return Candidate(kept, folder, built, checked, latencies, points, answers)
+    return MixedCandidate(kept, folder, built, checked, latencies, points, answers)
 
 
-def _built(
-    judge: Judge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
-) -> tuple[results.Built, ...]:
+def _built_candidate(
+    judge: CandidateJudge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
+) -> tuple[results.BuildResult, ...]:
     """Return the artifacts, from the cache where it has them."""
     context = judge.context
     names = tuple(variant.name for variant in variants)
     arguments = (context.folders.work, kept, names, folder, judge.source.facts.preprocessing)
-    prepare = Job(folder.name, mix, arguments, preload=int8.QUANTIZERS)
+    prepare = Job(folder.name, mix_candidate, arguments, preload=int8.QUANTIZERS)
     steps = [
-        build.artifact_step(
+        build.artifact_build_step(
             context,
             judge.source,
             variant,
             prepare,
             folders=(folder, folder),
-            key=lambda key: cache.key(key, kept),
+            key=lambda key: cache.cache_key(key, kept),
             extra_files=(files.lowering_file("mixed", variant.name),),
         )
         for variant in variants
     ]
     return tuple(
-        cached(
+        cached_steps(
             context.run_silently,
             context.cache,
             "search",
             steps,
-            lambda: _ensure_program(context, judge.source),
+            lambda: _ensure_candidate_program(context, judge.source),
         )
     )
 
 
-def _ensure_program(context: Context, source: Source) -> None:
-    read.ensure_captured(context, source)
-    int8.ensure(context)
+def _ensure_candidate_program(context: Context, source: Source) -> None:
+    read.ensure_model_read(context, source)
+    int8.ensure_int8(context)
 
 
-def mixed_candidates(work: Path) -> tuple[Mix, ...]:
+def list_mixed_candidates(work: Path) -> tuple[Mix, ...]:
     """List the operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8, search
 
     quantized = int8.load(work)
-    samples = [int8.tensors(sample) for sample in results.load_data(work).calibration]
+    samples = [int8.tensors(sample) for sample in results.load_data_result(work).calibration]
     activations, prices = search.measure(quantized.module, quantized.float_weights, samples)
     return search.candidates(activations, prices)
 
 
-def mix(
+def mix_candidate(
     work: Path,
     kept: tuple[str, ...],
     names: tuple[str, ...],
@@ -262,6 +262,8 @@ def mix(
     module = mixed.keep_float(quantized.module, quantized.float_weights, kept)
     int8.save(replace(quantized, module=module), folder)
     save(load(work), folder)
-    lowering = program_lowering(int8.runner(module), results.load_data(work), edges_of(work, preprocessing))
+    lowering = int8_lowering(
+        int8.runner(module), results.load_data_result(work), edges_for_int8(work, preprocessing)
+    )
     for name in names:
         reference_io.save_lowering(lowering, folder / files.lowering_file("mixed", name))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from exporter.config import targets
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, PAGE, digest_file, inside, lowering_file, page_path, size_bytes
-from exporter.pipeline.results import CheckedArtifact
+from exporter.files import EVIDENCE, PAGE, digest_file, file_inside, file_size_bytes, lowering_file, page_path
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import QUANTIZED, Comparison, Limits, Structure, TaskMeasure, WorstChannel
 from exporter.report.manifest import restore
 from exporter.verify import reference_io, select
@@ -44,14 +44,14 @@ SOMETIMES_UNPROVEN = (
 )
 
 
-def of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
+def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
     """List where the evidence differs from the manifest, a sentence each; its hash is right already.
 
     Raises:
         VerificationError: It cannot be read.
     """
-    evidence = reference_io.load(inside(out, EVIDENCE))
-    problems = _count_problems(evidence, listed) + _shape_problems(evidence, listed)
+    evidence = reference_io.load(file_inside(out, EVIDENCE))
+    problems = _claimed_counts(evidence, listed) + _claimed_shapes(evidence, listed)
     if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
         problems.append(
             f"evidence.floor is {listed.evidence.floor}, but {EVIDENCE} has {evidence.floor:.3g}."
@@ -60,56 +60,58 @@ def of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
         file = lowering_file(artifact.precision, artifact.name)
         if artifact.status != "passed" or artifact.precision not in QUANTIZED:
             continue
-        count = _length(reference_io.load_lowering(inside(out, file)).outputs)
+        count = _claimed_length(reference_io.load_lowering(file_inside(out, file)).outputs)
         if count != listed.evidence.count:
             problems.append(f"{file} holds {count} samples, the manifest says {listed.evidence.count}.")
     return sorted(set(problems))
 
 
-def _length(stacks: reference_io.Stacks) -> int:
+def _claimed_length(stacks: reference_io.Stacks) -> int:
     """Return the number of samples of stacked arrays; -1 when they differ in it."""
     lengths = {len(stack) if stack.ndim else -1 for stack in stacks}
     return lengths.pop() if len(lengths) == 1 else -1
 
 
-def _count_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+def _claimed_counts(evidence: Evidence, listed: schema.Manifest) -> list[str]:
     claimed = listed.evidence.count
-    counts = {name: _length(getattr(evidence, name)) for name in ("inputs", "reference")}
+    counts = {name: _claimed_length(getattr(evidence, name)) for name in ("inputs", "reference")}
     problems = [
         f"{EVIDENCE} holds {count if count >= 0 else 'different numbers of'} samples ({name}), "
         f"the manifest says {claimed}."
         for name, count in counts.items()
         if count != claimed
     ]
-    edges = (_length(evidence.edge_inputs), _length(evidence.edge_reference))
+    edges = (_claimed_length(evidence.edge_inputs), _claimed_length(evidence.edge_reference))
     if evidence.edge_names and edges != (len(evidence.edge_names),) * 2:
         problems.append(f"{EVIDENCE} names {len(evidence.edge_names)} edge inputs and holds others.")
     return problems
 
 
-def _shape_problems(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+def _claimed_shapes(evidence: Evidence, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
     stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
     if stored == wanted:
         return []
-    return [f"{EVIDENCE} holds inputs {_shown(stored)}, the manifest says {_shown(wanted)}."]
+    return [f"{EVIDENCE} holds inputs {_shown_claim(stored)}, the manifest says {_shown_claim(wanted)}."]
 
 
-def _shown(specs: list[tuple[tuple[int, ...], str]]) -> str:
+def _shown_claim(specs: list[tuple[tuple[int, ...], str]]) -> str:
     return ", ".join(f"{dtype} {list(shape)}" for shape, dtype in specs)[:200]
 
 
-def of_files(out: Path, listed: schema.Manifest) -> list[str]:
+def claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
     """List where sizes, the page, the target or the choice differ from the manifest, a sentence each."""
     problems = [
         f"{a.name}: size_bytes is {a.size_bytes}, the file has {size}."
         for a in listed.artifacts
-        if (path := a.path(out)) is not None and path.exists() and (size := size_bytes(path)) != a.size_bytes
+        if (path := a.path(out)) is not None
+        and path.exists()
+        and (size := file_size_bytes(path)) != a.size_bytes
     ]
-    return [*problems, *_page_problems(out, listed), *_target_problems(listed), *_choice_problems(listed)]
+    return [*problems, *_claimed_page(out, listed), *_claimed_target(listed), *_claimed_choice(listed)]
 
 
-def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
+def _claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     if listed.page_sha256 is None:
         return []
     path = page_path(out, listed.page_sha256)
@@ -120,14 +122,14 @@ def _page_problems(out: Path, listed: schema.Manifest) -> list[str]:
     return []
 
 
-def _target_problems(listed: schema.Manifest) -> list[str]:
+def _claimed_target(listed: schema.Manifest) -> list[str]:
     named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     if named is None or named.soc == listed.target.soc:
         return []
     return [f"target.soc is {listed.target.soc!a}, but {named.name} has {named.soc}."]
 
 
-def _choice_problems(listed: schema.Manifest) -> list[str]:
+def _claimed_choice(listed: schema.Manifest) -> list[str]:
     """Check that the manifest's figures lead to its choice; a release's may be chosen by name."""
     numerics = listed.verdict.numerics
     problems = []
@@ -136,7 +138,7 @@ def _choice_problems(listed: schema.Manifest) -> list[str]:
     named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     if listed.release is not None or named is None:
         return problems
-    rows = restore.report(listed).artifacts
+    rows = restore.restore_report(listed).artifacts
     synthetic = listed.calibration.kind == "synthetic"
     choices = {select.choose(rows, named.runnable, synthetic, allow).name for allow in (False, True)}
     for allow in (False, True):
@@ -148,36 +150,36 @@ def _choice_problems(listed: schema.Manifest) -> list[str]:
     return problems
 
 
-def of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedArtifact]) -> list[str]:
+def claims_of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]) -> list[str]:
     """List where a figure of an artifact that passed differs from the computed one, a sentence each."""
     problems = []
     for row in listed.artifacts:
         computed = checked.get(row.name)
         if row.status != "passed" or row.verification is None or computed is None:
             continue
-        problems += _figure_problems(row, computed)
+        problems += _claimed_figures(row, computed)
         if computed.structure is not None:
-            problems += _structure_problems(row, computed.structure)
+            problems += _claimed_structure(row, computed.structure)
     return problems
 
 
-def _figure_problems(row: schema.Artifact, computed: CheckedArtifact) -> list[str]:
+def _claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
     claimed, verdict = row.verification, computed.verdict
     assert claimed is not None
     if verdict.comparison is None:
         return []  # it did not run: its own finding says so
-    problems = _limit_problems(row.name, claimed.limits, verdict.limits)
+    problems = _claimed_limits(row.name, claimed.limits, verdict.limits)
     for part, figures, comparison in (
         ("verification", claimed, verdict.comparison),
         ("verification.edge", claimed.edge, verdict.edge),
         ("verification.lowering", claimed.lowering, verdict.lowering),
     ):
-        problems += _comparison_problems(f"{row.name}: {part}", figures, comparison)
-    problems += _task_problems(f"{row.name}: verification.task", claimed.task, verdict.task)
-    return problems + _channel_problems(row.name, claimed.worst_channel, verdict.worst_channel)
+        problems += _claimed_comparison(f"{row.name}: {part}", figures, comparison)
+    problems += _claimed_task(f"{row.name}: verification.task", claimed.task, verdict.task)
+    return problems + _claimed_channel(row.name, claimed.worst_channel, verdict.worst_channel)
 
 
-def _limit_problems(name: str, claimed: Mapping[str, float], computed: Mapping[str, float]) -> list[str]:
+def _claimed_limits(name: str, claimed: Mapping[str, float], computed: Mapping[str, float]) -> list[str]:
     return [
         f"{name}: limits.{key} is {claimed.get(key)}, it follows to be {computed.get(key)}."
         for key in sorted(claimed.keys() | computed.keys())
@@ -185,63 +187,71 @@ def _limit_problems(name: str, claimed: Mapping[str, float], computed: Mapping[s
     ]
 
 
-def _comparison_problems(
-    where: str, claimed: schema.Figures | None, computed: Comparison | None
-) -> list[str]:
+def _claimed_comparison(where: str, claimed: schema.Figures | None, computed: Comparison | None) -> list[str]:
     if claimed is None or computed is None:
         both = claimed is None and computed is None
         return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
-    read = restore.comparison(claimed)
+    read = restore.restore_comparison(claimed)
     if read is None:
         return [f"{where} has no figures."]
     pairs = (
         ("samples", read.samples, computed.samples, read.samples == computed.samples),
-        ("max_error", read.max_error, computed.max_error, _near(read.max_error, computed.max_error)),
-        ("sqnr_db", read.sqnr_db, computed.sqnr_db, _near(_noise(read.sqnr_db), _noise(computed.sqnr_db))),
-        ("top1_agreement", read.agreement, computed.agreement, _agree(read.agreement, computed.agreement)),
+        ("max_error", read.max_error, computed.max_error, _is_claim_near(read.max_error, computed.max_error)),
+        (
+            "sqnr_db",
+            read.sqnr_db,
+            computed.sqnr_db,
+            _is_claim_near(_claimed_noise(read.sqnr_db), _claimed_noise(computed.sqnr_db)),
+        ),
+        (
+            "top1_agreement",
+            read.agreement,
+            computed.agreement,
+            _claims_agree(read.agreement, computed.agreement),
+        ),
     )
     return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
 
 
-def _task_problems(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
+def _claimed_task(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
     if claimed is None or computed is None:
         both = claimed is None and computed is None
         return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
     same = replace(claimed, value=computed.value, detail=computed.detail) == computed
-    if same and _near(claimed.value, computed.value):
+    if same and _is_claim_near(claimed.value, computed.value):
         return []
     return [f"{where} is {claimed.name} {claimed.value:g}, found now: {computed.name} {computed.value:g}."]
 
 
-def _channel_problems(name: str, claimed: WorstChannel | None, computed: WorstChannel | None) -> list[str]:
+def _claimed_channel(name: str, claimed: WorstChannel | None, computed: WorstChannel | None) -> list[str]:
     """Compare the worst channel's figure; which channel it is may change with rounding."""
     where = f"{name}: verification.worst_channel"
     if claimed is None or computed is None:
         both = claimed is None and computed is None
         return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
-    if _near(_noise(claimed.sqnr_db), _noise(computed.sqnr_db)):
+    if _is_claim_near(_claimed_noise(claimed.sqnr_db), _claimed_noise(computed.sqnr_db)):
         return []
     return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {computed.sqnr_db:g}."]
 
 
-def _noise(sqnr_db: float) -> float:
+def _claimed_noise(sqnr_db: float) -> float:
     """Return the noise as a share of the signal, which is near 0 for nearly equal outputs."""
     return 10.0 ** (-min(max(sqnr_db, -300.0), 300.0) / 20) if not math.isnan(sqnr_db) else math.nan
 
 
-def _near(claimed: float, computed: float) -> bool:
+def _is_claim_near(claimed: float, computed: float) -> bool:
     if not (math.isfinite(claimed) and math.isfinite(computed)):
         return str(claimed) == str(computed)
     return abs(claimed - computed) <= max(ROOM * max(abs(claimed), abs(computed)), ROUNDING)
 
 
-def _agree(claimed: float | None, computed: float | None) -> bool:
+def _claims_agree(claimed: float | None, computed: float | None) -> bool:
     if claimed is None or computed is None:
         return claimed is computed
     return abs(claimed - computed) <= AGREEMENT_ROOM
 
 
-def _structure_problems(row: schema.Artifact, structure: Structure) -> list[str]:
+def _claimed_structure(row: schema.Artifact, structure: Structure) -> list[str]:
     expected: dict[str, object] = {
         "quantized_weight_fraction": structure.quantized_weight_fraction,
         "delegated_fraction": structure.delegated_fraction,
@@ -258,7 +268,7 @@ def _structure_problems(row: schema.Artifact, structure: Structure) -> list[str]
     ]
 
 
-def changed_limits(listed: schema.Manifest) -> tuple[str, ...]:
+def claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
     """Return a sentence when the artifacts had other limits than the usual ones."""
     usual, applied = asdict(Limits()), asdict(listed.limits)
     changed = [
@@ -269,14 +279,14 @@ def changed_limits(listed: schema.Manifest) -> tuple[str, ...]:
     return (f"Limits were changed: {', '.join(changed)}.",) if changed else ()
 
 
-def extent(listed: schema.Manifest) -> str:
+def extent_of_claims(listed: schema.Manifest) -> str:
     """Return a sentence on how much the artifacts were compared on."""
     verified = [a.verification for a in listed.artifacts if a.verification]
     edges = max((verification.edge.samples for verification in verified if verification.edge), default=0)
     return f"Compared on {listed.evidence.count} samples ({listed.evidence.kind}) and {edges} edge inputs."
 
 
-def unproven(listed: schema.Manifest) -> tuple[str, ...]:
+def unproven_claims(listed: schema.Manifest) -> tuple[str, ...]:
     """List the manifest's fields that nothing in OUT can prove: only a signature vouches for them."""
     fields = [*ALWAYS_UNPROVEN, *(name for name in SOMETIMES_UNPROVEN if getattr(listed, name))]
     if listed.page_sha256 is None:
@@ -292,9 +302,9 @@ def unproven(listed: schema.Manifest) -> tuple[str, ...]:
     return tuple(fields)
 
 
-def readable(out: Path, listed: schema.Manifest) -> list[str]:
-    """Do the same as `of_evidence`, with unreadable evidence as a problem of its own."""
+def claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
+    """Do the same as `claims_of_evidence`, with unreadable evidence as a problem of its own."""
     try:
-        return of_evidence(out, listed)
+        return claims_of_evidence(out, listed)
     except VerificationError as error:
         return [error.message]

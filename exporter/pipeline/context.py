@@ -12,7 +12,7 @@ from exporter.config.request import Request
 from exporter.config.targets import Target
 from exporter.files import EVIDENCE
 from exporter.pipeline import cache, results
-from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import Variant
 from exporter.staging import Staging
 
@@ -30,7 +30,7 @@ class Event:
 
 
 Observer = Callable[[Event], None]
-Run = Callable[[str, Sequence[Job], Callable[[Outcome], None]], list[Outcome]]
+Run = Callable[[str, Sequence[Job], Callable[[JobOutcome], None]], list[JobOutcome]]
 """Runs a stage's jobs and reports each outcome at once, as `Context.run`."""
 
 
@@ -42,26 +42,26 @@ class Context:
     target: Target
     variants: tuple[Variant, ...]
     folders: Staging
-    workers: Workers
+    workers: WorkerPool
     observer: Observer
 
     @property
     def cache(self) -> cache.Cache:
-        return cache.Cache(cache.default_root() if self.request.cache else None)
+        return cache.Cache(cache.default_cache_root() if self.request.cache else None)
 
     @functools.cached_property
     def calibration_digest(self) -> str:
         """The hash of the calibration data, empty without any. Cached: the data may be large."""
         calibration = self.request.calibration
-        return files.digest_path(calibration) if calibration else ""
+        return files.digest_file_or_folder(calibration) if calibration else ""
 
     @property
     def evidence(self) -> Path:
         return self.folders.out / EVIDENCE
 
     def run(
-        self, stage: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None] | None = None
-    ) -> list[Outcome]:
+        self, stage: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None] | None = None
+    ) -> list[JobOutcome]:
         """Run jobs and report each one's start and end."""
         done = 0
 
@@ -73,8 +73,8 @@ class Context:
         return self.workers.run(work, on_event, on_outcome)
 
     def run_silently(
-        self, _: str, work: Sequence[Job], on_outcome: Callable[[Outcome], None]
-    ) -> list[Outcome]:
+        self, _: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]
+    ) -> list[JobOutcome]:
         """Run jobs without progress events: the caller reports progress itself."""
         return self.workers.run(work, None, on_outcome)
 
@@ -83,14 +83,14 @@ class Context:
 class Source:
     """The checkpoint, read: its facts and what identifies it in the cache."""
 
-    facts: results.Facts
+    facts: results.ReadResult
     key: str
     """A hash of everything the facts depend on; empty when they depend on code that cannot be hashed."""
-    quantization: results.Quantization | None = None
+    quantization: results.QuantizationResult | None = None
     """The costs of its int8 program."""
 
 
-def preload_of(variant: Variant) -> tuple[str, ...]:
+def preload_of_context(variant: Variant) -> tuple[str, ...]:
     from exporter.formats import FORMATS
 
     return (*TORCH, *FORMATS[variant.format].PRELOAD)

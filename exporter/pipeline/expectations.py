@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def check(model: Model, expected: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+def check_expectations(model: Model, expected: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Ask the network for each photo's class.
 
     Args:
@@ -28,25 +28,25 @@ def check(model: Model, expected: tuple[tuple[str, str], ...]) -> tuple[str, ...
         ArchitectureError: The network gives another class: it, its weights or its preprocessing is not what
             was trained.
     """
-    return tuple(_answered(model, Path(photo), wanted) for photo, wanted in expected)
+    return tuple(_expected_and_answered(model, Path(photo), wanted) for photo, wanted in expected)
 
 
-def _answered(model: Model, photo: Path, wanted: str) -> str:
-    scores = _scores(model, photo)
-    number = _number(model, wanted, scores.numel())
+def _expected_and_answered(model: Model, photo: Path, wanted: str) -> str:
+    scores = _expectation_scores(model, photo)
+    number = _expected_class_number(model, wanted, scores.numel())
     best = int(scores.argmax())
     if best != number:
         rank = int((scores > scores[number]).sum()) + 1
         raise ArchitectureError(
-            f"--expect: {photo.name} is {_named(model, best)} to the network, expected "
-            f"{_named(model, number)} (in place {rank} of {scores.numel()}).",
+            f"--expect: {photo.name} is {_named_expectation(model, best)} to the network, expected "
+            f"{_named_expectation(model, number)} (in place {rank} of {scores.numel()}).",
             "The network is not the one that was trained, or its photos are prepared another way: see "
             "`export-mobile inspect`, `--arch` and `--preprocess`.",
         )
-    return f"{photo.name} is {_named(model, number)} to the network, as expected"
+    return f"{photo.name} is {_named_expectation(model, number)} to the network, as expected"
 
 
-def _scores(model: Model, photo: Path) -> torch.Tensor:
+def _expectation_scores(model: Model, photo: Path) -> torch.Tensor:
     import torch
 
     from exporter.data import photos
@@ -66,7 +66,7 @@ def _scores(model: Model, photo: Path) -> torch.Tensor:
     return first[0]
 
 
-def _number(model: Model, wanted: str, count: int) -> int:
+def _expected_class_number(model: Model, wanted: str, count: int) -> int:
     labels = [label.casefold() for label in model.labels]
     if wanted.casefold() in labels:
         return labels.index(wanted.casefold())
@@ -78,5 +78,5 @@ def _number(model: Model, wanted: str, count: int) -> int:
     )
 
 
-def _named(model: Model, number: int) -> str:
+def _named_expectation(model: Model, number: int) -> str:
     return f"{model.labels[number]!r} ({number})" if number < len(model.labels) else f"class {number}"

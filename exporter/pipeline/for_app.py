@@ -10,9 +10,9 @@ from exporter import held
 from exporter.android import container, libraries, stock
 from exporter.android.records import Answer, Check, Container, Needs
 from exporter.errors import LoweringError, UsageError, VerificationError
-from exporter.files import MANIFEST, digest_path, inside
+from exporter.files import MANIFEST, digest_file_or_folder, file_inside
 from exporter.pipeline import rights
-from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import FormatName
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def check(
     """
     from exporter.report import manifest
 
-    listed = manifest.load(out / MANIFEST)
+    listed = manifest.load_manifest(out / MANIFEST)
     artifacts = _chosen(listed, names)
     for path in paths:
         if not path.is_file():
             raise UsageError(f"{path} is no file.", "Give a library (.so), an AAR or an APK.")
     with (
-        held.scratch("for-app") as folder,
-        Workers(workers, folder / "log", rights.to_read((out, *paths))) as pool,
+        held.held_scratch("for-app") as folder,
+        WorkerPool(workers, folder / "log", rights.to_read((out, *paths))) as pool,
     ):
         needs = _needs(out, artifacts, pool)
         wanted = libraries.wanted_names([item for item in needs.values() if isinstance(item, Needs)])
@@ -102,15 +102,15 @@ def read_needs(path: Path, format_name: FormatName) -> Needs:
     return executorch.needs(path) if format_name == "executorch" else onnx.needs(path)
 
 
-def _needs(out: Path, artifacts: Sequence[Artifact], pool: Workers) -> Mapping[str, Needs | str]:
+def _needs(out: Path, artifacts: Sequence[Artifact], pool: WorkerPool) -> Mapping[str, Needs | str]:
     """Return each artifact's needs, or why they cannot be read.
 
     Raises:
         VerificationError: A file is missing, or is not the one that was exported.
     """
     for artifact in artifacts:
-        path = inside(out, str(artifact.file))
-        if not path.exists() or digest_path(path) != artifact.sha256:
+        path = file_inside(out, str(artifact.file))
+        if not path.exists() or digest_file_or_folder(path) != artifact.sha256:
             raise VerificationError(
                 f"{artifact.file} is not the file that was exported.", "Export it again.", code="EM-CHANGED"
             )
@@ -118,7 +118,7 @@ def _needs(out: Path, artifacts: Sequence[Artifact], pool: Workers) -> Mapping[s
         Job(
             artifact.name,
             read_needs,
-            (inside(out, str(artifact.file)).resolve(), artifact.format),
+            (file_inside(out, str(artifact.file)).resolve(), artifact.format),
             read_only=True,
             scratch=True,
         )
@@ -127,14 +127,14 @@ def _needs(out: Path, artifacts: Sequence[Artifact], pool: Workers) -> Mapping[s
     return {outcome.job.label: _value(outcome) for outcome in pool.run(jobs)}
 
 
-def _value(outcome: Outcome) -> Needs | str:
+def _value(outcome: JobOutcome) -> Needs | str:
     if isinstance(outcome.error, LoweringError):
         return f"it cannot be read: {outcome.error.cause}"
     needs: Needs = outcome.result()
     return needs
 
 
-def _containers(paths: Sequence[Path], wanted: Collection[str], pool: Workers) -> tuple[Container, ...]:
+def _containers(paths: Sequence[Path], wanted: Collection[str], pool: WorkerPool) -> tuple[Container, ...]:
     """Read the given files; one that kills its process, or takes too much, is a problem of that file."""
     jobs = [
         Job(path.name, container.read, (path.resolve(), wanted), read_only=True, seconds=READ_SECONDS)

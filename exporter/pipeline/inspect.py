@@ -9,10 +9,10 @@ from exporter.checkpoints import distributed
 from exporter.checkpoints.source import check_regular
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, OverBoundsError
-from exporter.files import size_bytes
+from exporter.files import file_size_bytes
 from exporter.pipeline import expectations, read, rights
 from exporter.pipeline.context import TORCH
-from exporter.pipeline.workers.pool import Job, Workers
+from exporter.pipeline.workers.pool import Job, WorkerPool
 from exporter.records import Checkpoint, Preprocessing, TensorSpec
 
 
@@ -46,33 +46,36 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     """
     if not distributed.matches(request.checkpoint):
         check_regular(request.checkpoint)
-    job = Job("reading the checkpoint", look, (request,), preload=TORCH)
-    with held.scratch("inspect") as folder, Workers(1, folder / "log", rights.to_inspect(request)) as pool:
+    job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)
+    with (
+        held.held_scratch("inspect") as folder,
+        WorkerPool(1, folder / "log", rights.rights_to_inspect(request)) as pool,
+    ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):
-        raise read.over_bounds(request, outcome.error)
+        raise read.read_over_bounds(request, outcome.error)
     inspection: Inspection = outcome.result()
     return inspection
 
 
-def look(request: ModelRequest) -> Inspection:
+def inspect_here(request: ModelRequest) -> Inspection:
     """Read a checkpoint and infer its network, in this process."""
     checkpoint = read.read_checkpoint(request)
     try:
         model = read.read_network(request, checkpoint)
     except ArchitectureError as error:
-        return _without_network(request, checkpoint, error)
-    answered = expectations.check(model, request.expect)
+        return _inspect_without_network(request, checkpoint, error)
+    answered = expectations.check_expectations(model, request.expect)
     return Inspection(
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
         kind=checkpoint.kind,
-        size_bytes=size_bytes(request.checkpoint),
+        size_bytes=file_size_bytes(request.checkpoint),
         contents=checkpoint.contents,
         architecture=model.architecture,
         problem="",
         parameters=model.parameters,
-        flops=read.count_flops(model.module, model.inputs),
+        flops=read.read_flops(model.module, model.inputs),
         inputs=model.inputs,
         preprocessing=model.preprocessing,
         notes=(*checkpoint.notes, *model.notes, *answered),
@@ -80,13 +83,15 @@ def look(request: ModelRequest) -> Inspection:
     )
 
 
-def _without_network(request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError) -> Inspection:
+def _inspect_without_network(
+    request: ModelRequest, checkpoint: Checkpoint, error: ArchitectureError
+) -> Inspection:
     """Describe a file whose network is unknown: its contents, and the nearest candidates."""
     return Inspection(
         file=request.checkpoint.name,
         sha256=checkpoint.sha256,
         kind=checkpoint.kind,
-        size_bytes=size_bytes(request.checkpoint),
+        size_bytes=file_size_bytes(request.checkpoint),
         contents=checkpoint.contents,
         architecture=None,
         problem=str(error),

@@ -12,7 +12,7 @@ from exporter import files
 from exporter.errors import LoweringError
 from exporter.pipeline import cache, results
 from exporter.pipeline.context import TORCH, Context, Event, Source
-from exporter.pipeline.results import Quantization
+from exporter.pipeline.results import QuantizationResult
 from exporter.pipeline.steps import Step
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize import int8
@@ -29,38 +29,38 @@ QUANTIZERS = (
 )
 
 
-def wanted(context: Context) -> bool:
+def is_int8_wanted(context: Context) -> bool:
     """Tell whether any artifact of the run is made from the program."""
     return any(variant.precision in QUANTIZED for variant in context.variants)
 
 
-def quantize_job(context: Context) -> Job:
+def int8_job(context: Context) -> Job:
     """Return the job that makes the program in the work folder, from the captured model there."""
-    return Job("int8", quantize_model, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+    return Job("int8", quantize_to_int8, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
 
 
-def ensure(context: Context) -> None:
+def ensure_int8(context: Context) -> None:
     """Make the program now if it is not in the work folder, as the artifacts came from the cache.
 
     The captured model must be there.
     """
     if not (context.folders.work / int8.PROGRAM).exists():
         context.observer(Event("search", "making the int8 program", 0, 0))
-        (outcome,) = context.workers.run([quantize_job(context)])
+        (outcome,) = context.workers.run([int8_job(context)])
         outcome.result()
 
 
-def judged(context: Context) -> bool:
+def is_int8_judged(context: Context) -> bool:
     """Tell whether the program is run on the verification inputs."""
-    return context.request.verify and wanted(context)
+    return context.request.verify and is_int8_wanted(context)
 
 
-def judge_step(context: Context, source: Source, quantize: Job) -> Step:
+def int8_judge_step(context: Context, source: Source, quantize: Job) -> Step:
     """Return the step that runs the program after it is made, and measures what each operator costs."""
     lowering = context.folders.out / files.lowering_file("int8")
     job = Job(
         "what int8 costs",
-        judge_quantized,
+        judge_int8,
         (context.folders.work, lowering, source.facts.preprocessing),
         preload=QUANTIZERS,
         cost_s=9,
@@ -68,8 +68,8 @@ def judge_step(context: Context, source: Source, quantize: Job) -> Step:
     )
     return Step(
         "quantization",
-        key(context, source),
-        Quantization,
+        int8_key(context, source),
+        QuantizationResult,
         lambda _: job,
         folder=context.folders.out,
         files=lambda _: (lowering.name,),
@@ -77,16 +77,20 @@ def judge_step(context: Context, source: Source, quantize: Job) -> Step:
     )
 
 
-def key(context: Context, source: Source) -> str:
+def int8_key(context: Context, source: Source) -> str:
     """Return the cache key of what follows from the program; empty when there is none."""
     facts = source.facts
-    return cache.key(cache.toolchain(), facts.digest, data_digest(context, source)) if facts.digest else ""
+    return (
+        cache.cache_key(cache.cache_toolchain_key(), facts.digest, int8_data_digest(context, source))
+        if facts.digest
+        else ""
+    )
 
 
-def data_digest(context: Context, source: Source) -> str:
+def int8_data_digest(context: Context, source: Source) -> str:
     """Hash everything that calibration inputs depend on."""
     content = context.calibration_digest or "synthetic"
-    return source.key or cache.key(
+    return source.key or cache.cache_key(
         content, context.request.samples, context.request.choosing, source.facts.preprocessing
     )
 
@@ -95,7 +99,7 @@ NUDGED = 16
 """Samples that show how much a quantised program amplifies rounding ties."""
 
 
-def quantize_model(work: Path) -> None:
+def quantize_to_int8(work: Path) -> None:
     """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
 
     Raises:
@@ -114,7 +118,7 @@ def quantize_model(work: Path) -> None:
             "makes inputs and outputs of it"
         )
     try:
-        quantized = int8.quantize(captured.program, results.load_data(work).calibration)
+        quantized = int8.quantize(captured.program, results.load_data_result(work).calibration)
         int8.save(quantized, work)
     except OSError:
         raise  # a full disk is not the model's fault
@@ -122,28 +126,28 @@ def quantize_model(work: Path) -> None:
         raise lowering_error(error, captured.program) from error
 
 
-def judge_quantized(work: Path, target: Path, preprocessing: Preprocessing | None) -> Quantization:
+def judge_int8(work: Path, target: Path, preprocessing: Preprocessing | None) -> QuantizationResult:
     """Run the quantised program on the verification inputs into `target`, and find what costs how much."""
     from exporter.quantize import int8, sensitivity
     from exporter.verify import reference_io
 
-    quantized, data = int8.load(work), results.load_data(work)
-    lowering = program_lowering(int8.runner(quantized.module), data, edges_of(work, preprocessing))
+    quantized, data = int8.load(work), results.load_data_result(work)
+    lowering = int8_lowering(int8.runner(quantized.module), data, edges_for_int8(work, preprocessing))
     reference_io.save_lowering(lowering, target)
     samples = [int8.tensors(sample) for sample in data.calibration]
-    return Quantization(sensitivity.measure(quantized.module, quantized.float_weights, samples))
+    return QuantizationResult(sensitivity.measure(quantized.module, quantized.float_weights, samples))
 
 
-def edges_of(work: Path, preprocessing: Preprocessing | None) -> Mapping[str, Sample]:
+def edges_for_int8(work: Path, preprocessing: Preprocessing | None) -> Mapping[str, Sample]:
     """Return the edge inputs that artifacts are judged on, and those that the float model refuses."""
     from exporter.capture.program import load
     from exporter.data import edge_inputs
 
-    data = results.load_data(work)
+    data = results.load_data_result(work)
     return edge_inputs(load(work).inputs, preprocessing, data.verification[0], data.calibration)
 
 
-def program_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -> Lowering:
+def int8_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -> Lowering:
     """Run a quantised program on the verification inputs and, where it accepts them, on edge inputs."""
     from exporter.verify.compare import sqnr_db
     from exporter.verify.reference_io import Lowering, stack
@@ -154,12 +158,12 @@ def program_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -
     for name, edge in edges.items():
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
-    nudged = stack([program(_nudged(sample)) for sample in samples[:NUDGED]])
+    nudged = stack([program(_nudged_int8_inputs(sample)) for sample in samples[:NUDGED]])
     pairs = [(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True) if o.dtype.kind in "fc"]
     floor = min((sqnr_db(o, n) for o, n in pairs), default=math.inf)
     return Lowering(outputs, floor, on_edges)
 
 
-def _nudged(sample: Sample) -> Sample:
+def _nudged_int8_inputs(sample: Sample) -> Sample:
     """Inputs changed by less than any quantisation step: only what sits on a rounding tie moves."""
     return tuple(a * a.dtype.type(1 + 1e-5) if a.dtype.kind == "f" else a for a in sample)

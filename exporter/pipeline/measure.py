@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from exporter.files import digest_file, digest_path
+from exporter.files import digest_file, digest_file_or_folder
 from exporter.pipeline import cache, results
-from exporter.pipeline.context import Context, Event, preload_of
-from exporter.pipeline.results import CheckedArtifact
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.context import Context, Event, preload_of_context
+from exporter.pipeline.results import CheckedArtifactResult
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Latency, Variant
 
@@ -46,7 +46,7 @@ def measure_latency(
 
 
 def measure_artifacts(
-    context: Context, built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
+    context: Context, built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> Mapping[str, Latency]:
     """Time every artifact that ran here, one at a time so that nothing disturbs the figures."""
     ran = [b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None]
@@ -54,20 +54,25 @@ def measure_artifacts(
     for done, item in enumerate(ran):
         context.observer(Event("measure", item.variant.name, done, len(ran)))
         path = context.folders.out / str(item.file)
-        if (latency := host_latency(context, path, item.variant)) is not None:
+        if (latency := measure_host_latency(context, path, item.variant)) is not None:
             latencies[item.variant.name] = latency
     return latencies
 
 
-def host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
+def measure_host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
     """Time one file here, or take what the cache knows of it; None when its runtime fails."""
-    key = cache.key(cache.toolchain(), digest_path(path), digest_file(context.evidence), _threads(context))
-    arguments = (path, variant, context.evidence, _threads(context))
-    job = Job(variant.name, measure_latency, arguments, preload=preload_of(variant), read_only=True)
+    key = cache.cache_key(
+        cache.cache_toolchain_key(),
+        digest_file_or_folder(path),
+        digest_file(context.evidence),
+        _threads_to_measure(context),
+    )
+    arguments = (path, variant, context.evidence, _threads_to_measure(context))
+    job = Job(variant.name, measure_latency, arguments, preload=preload_of_context(variant), read_only=True)
     step = Step("latency", key, Latency, lambda _: job, failed=lambda _: None)
-    (latency,) = cached(context.run_silently, context.cache, "measure", [step])
+    (latency,) = cached_steps(context.run_silently, context.cache, "measure", [step])
     return cast("Latency | None", latency)
 
 
-def _threads(context: Context) -> int:
+def _threads_to_measure(context: Context) -> int:
     return context.request.threads or min(len(os.sched_getaffinity(0)), 4)

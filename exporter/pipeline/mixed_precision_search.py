@@ -12,10 +12,10 @@ from exporter import files
 from exporter.config.request import Request
 from exporter.errors import LoweringError, WorkerError
 from exporter.pipeline import candidates, predictions, results
-from exporter.pipeline.candidates import Candidate, Judge, Measurer, excess
+from exporter.pipeline.candidates import CandidateJudge, Measurer, MixedCandidate, excess_of_candidate
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.measure import host_latency
-from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.measure import measure_host_latency
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.verify import pareto
@@ -28,22 +28,22 @@ MARGIN_DB = 0.5
 class SearchResult:
     """The result of a search: for each variant the chosen candidate's artifact in OUT; and all points."""
 
-    built: tuple[results.Built, ...] = ()
-    checked: Mapping[str, CheckedArtifact] = field(default_factory=dict)
+    built: tuple[results.BuildResult, ...] = ()
+    checked: Mapping[str, CheckedArtifactResult] = field(default_factory=dict)
     latencies: Mapping[str, Latency] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
-    answers: predictions.Answers = field(default_factory=predictions.Answers)
+    answers: predictions.ArtifactPredictions = field(default_factory=predictions.ArtifactPredictions)
     """Predictions for the labelled samples, where there are any; the chosen artifacts' are among them."""
 
 
-def search(
+def search_mixed_precision(
     context: Context,
     source: Source,
-    built: Sequence[results.Built],
-    checked: Mapping[str, CheckedArtifact],
+    built: Sequence[results.BuildResult],
+    checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
-    labels: results.Labels | None = None,
+    labels: results.LabelsResult | None = None,
     measure: Measurer | None = None,
 ) -> SearchResult:
     """Keep the fewest, cheapest operators in float so that the quality limits are met.
@@ -62,70 +62,81 @@ def search(
         measure: Times int8 and the candidates; this host's runtimes when None.
     """
     mixed = [variant for variant in context.variants if variant.precision == "mixed"]
-    judge = Judge(context, source, labels, measure)
-    existing, int8 = _of_int8(judge, built, checked, latencies)
+    judge = CandidateJudge(context, source, labels, measure)
+    existing, int8 = _int8_before_search(judge, built, checked, latencies)
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
-    tried, why = _tried(judge, wanted, existing, int8)
+    tried, why = _search_candidates(judge, wanted, existing, int8)
     best = {
-        v.name: candidate for v in wanted if (candidate := _best(context.request, tried, v.name)) is not None
+        v.name: candidate
+        for v in wanted
+        if (candidate := _best_searched(context.request, tried, v.name)) is not None
     }
     warnings = (
-        *(_needless(context.request, variant.name) for variant in mixed if variant not in wanted),
+        *(_needless_search(context.request, variant.name) for variant in mixed if variant not in wanted),
         *(
-            _unmet(context.request, v.name, best.get(v.name), why)
+            _unmet_by_search(context.request, v.name, best.get(v.name), why)
             for v in wanted
             if v.name not in best or not best[v.name].passed(v.name)
         ),
     )
     for name, candidate in best.items():
-        _emit(context, candidate, name)
+        _emit_searched(context, candidate, name)
     tried_points = [
         replace(p, chosen=best.get(p.variant) is candidate) for candidate in tried for p in candidate.points
     ]
     return SearchResult(
         tuple(candidate.artifact(name) for name, candidate in best.items()),
         {name: candidate.checked[name] for name, candidate in best.items()},
-        _on_this_host(judge, best),
+        _time_searched_on_host(judge, best),
         (*int8, *tried_points),
         warnings,
-        predictions.merged(existing, {name: candidate.answers for name, candidate in best.items()}),
+        predictions.merged_predictions(
+            existing, {name: candidate.answers for name, candidate in best.items()}
+        ),
     )
 
 
-def _of_int8(
-    judge: Judge,
-    built: Sequence[results.Built],
-    checked: Mapping[str, CheckedArtifact],
+def _int8_before_search(
+    judge: CandidateJudge,
+    built: Sequence[results.BuildResult],
+    checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
-) -> tuple[predictions.Answers, tuple[MixedPoint, ...]]:
+) -> tuple[predictions.ArtifactPredictions, tuple[MixedPoint, ...]]:
     """Return where the search starts: predictions for the labelled samples, and the points of int8."""
     out = judge.context.folders.out
     whole = [item for item in built if item.variant.precision == "int8" and item.variant.suffix != ".ort"]
-    existing = judge.answers(out, whole, checked, predictions.Answers())
+    existing = judge.answers(out, whole, checked, predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
     return existing, judge.points(out, whole, checked, latencies, existing, ())
 
 
-def _tried(
-    judge: Judge, variants: Sequence[Variant], existing: predictions.Answers, int8: Sequence[MixedPoint]
-) -> tuple[list[Candidate], str]:
+def _search_candidates(
+    judge: CandidateJudge,
+    variants: Sequence[Variant],
+    existing: predictions.ArtifactPredictions,
+    int8: Sequence[MixedPoint],
+) -> tuple[list[MixedCandidate], str]:
     """Try candidate by candidate; return them, and why the search ended early or has none, else ""."""
     context, started = judge.context, time.monotonic()
-    tried: list[Candidate] = []
+    tried: list[MixedCandidate] = []
     if not variants:
         return tried, ""
     try:
-        mixes = promising(candidates.mixes(context, judge.source), int8, context.request.min_sqnr_db)
+        mixes = promising_for_search(
+            candidates.mixes_for_candidates(context, judge.source), int8, context.request.min_sqnr_db
+        )
         for number, mix in enumerate(mixes):
-            missing = [v for v in variants if not _has_enough(tried, v.name)]
+            missing = [v for v in variants if not _has_searched_enough(tried, v.name)]
             if not missing:
                 break
             if time.monotonic() - started >= context.request.time_limit_s:
                 return tried, "its time was over (--time-limit)"
-            context.observer(Event("search", _so_far((*int8, *_points(tried))), number, len(mixes)))
-            tried.append(candidates.make(judge, missing, existing, mix.kept, number))
+            context.observer(
+                Event("search", _search_so_far((*int8, *_searched_points(tried))), number, len(mixes))
+            )
+            tried.append(candidates.make_candidate(judge, missing, existing, mix.kept, number))
     except (LoweringError, WorkerError) as error:
         return tried, str(error).rstrip(".")
     except KeyboardInterrupt:
@@ -133,18 +144,18 @@ def _tried(
     return tried, "" if mixes else "the network has too few operators in int8"
 
 
-def _points(tried: Sequence[Candidate]) -> list[MixedPoint]:
+def _searched_points(tried: Sequence[MixedCandidate]) -> list[MixedPoint]:
     return [point for candidate in tried for point in candidate.points]
 
 
-def _has_enough(tried: Sequence[Candidate], name: str) -> bool:
+def _has_searched_enough(tried: Sequence[MixedCandidate], name: str) -> bool:
     """Tell whether one is good enough, and the next with more in float was not faster."""
     own = [candidate for candidate in tried if any(item.variant.name == name for item in candidate.built)]
-    fastest = _fastest(own, name)
+    fastest = _fastest_searched(own, name)
     return fastest is not None and fastest is not own[-1]
 
 
-def _fastest(tried: Sequence[Candidate], name: str) -> Candidate | None:
+def _fastest_searched(tried: Sequence[MixedCandidate], name: str) -> MixedCandidate | None:
     """Return the fastest of those whose artifact of that name is good enough."""
     timed = [
         (point.p50_ms, candidate) for candidate in tried if (point := candidate.point(name)) and point.passed
@@ -152,19 +163,21 @@ def _fastest(tried: Sequence[Candidate], name: str) -> Candidate | None:
     return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
-def _on_this_host(judge: Judge, best: Mapping[str, Candidate]) -> dict[str, Latency]:
+def _time_searched_on_host(judge: CandidateJudge, best: Mapping[str, MixedCandidate]) -> dict[str, Latency]:
     """Time what is emitted on this host too, whatever timed the candidates."""
     if judge.measure is None:
         return {name: candidate.latencies[name] for name, candidate in best.items()}
     latencies: dict[str, Latency] = {}
     for name, candidate in best.items():
         item = candidate.artifact(name)
-        latency = host_latency(judge.context, candidate.folder / str(item.file), item.variant)
+        latency = measure_host_latency(judge.context, candidate.folder / str(item.file), item.variant)
         latencies |= {name: latency} if latency is not None else {}
     return latencies
 
 
-def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float) -> tuple[Mix, ...]:
+def promising_for_search(
+    mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float
+) -> tuple[Mix, ...]:
     """Leave out mixes before the first that may reach the limit; the last one stays if none may.
 
     Args:
@@ -177,26 +190,28 @@ def promising(mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: flo
     return tuple(few or mixes[-1:])
 
 
-def _best(request: Request, tried: Sequence[Candidate], name: str) -> Candidate | None:
+def _best_searched(request: Request, tried: Sequence[MixedCandidate], name: str) -> MixedCandidate | None:
     """Return the fastest whose artifact of that name is good enough; failing that, the nearest.
 
     What loses too much on labelled samples fails and cannot be shipped, so that counts before decibels.
     """
-    if (fastest := _fastest(tried, name)) is not None:
+    if (fastest := _fastest_searched(tried, name)) is not None:
         return fastest
     near = [(point, candidate) for candidate in tried if (point := candidate.point(name)) is not None]
     _, best = max(
-        near, key=lambda pair: (-excess(request, pair[0].drop), pair[0].sqnr_db), default=(None, None)
+        near,
+        key=lambda pair: (-excess_of_candidate(request, pair[0].drop), pair[0].sqnr_db),
+        default=(None, None),
     )
     return best
 
 
-def _emit(context: Context, best: Candidate, name: str) -> None:
+def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
     for file in (str(best.artifact(name).file), files.lowering_file("mixed", name)):
         shutil.copy2(best.folder / file, context.folders.out / file)
 
 
-def _so_far(points: Sequence[MixedPoint]) -> str:
+def _search_so_far(points: Sequence[MixedPoint]) -> str:
     """Describe the front in words, runtime by runtime: how many operators in float, dB, ms."""
     fronts = {name: pareto.on_front(own) for name, own in pareto.series(points).items()}
     words = {
@@ -206,19 +221,19 @@ def _so_far(points: Sequence[MixedPoint]) -> str:
     return "; ".join(f"{name}: {line}" for name, line in words.items()) or "nothing was measured yet"
 
 
-def _wanted(request: Request) -> str:
+def _wanted_by_search(request: Request) -> str:
     words = f"{request.min_sqnr_db:g} dB and the agreement limit"
     return words + (f" with at most {request.max_drop:g} points of top-1 lost" if request.evaluation else "")
 
 
-def _needless(request: Request, name: str) -> str:
+def _needless_search(request: Request, name: str) -> str:
     return (
-        f"{name.removesuffix('mixed')}int8 reaches {_wanted(request)} as it is: nothing needs to stay in "
-        f"float, so there is no {name}. A higher --min-sqnr asks for more."
+        f"{name.removesuffix('mixed')}int8 reaches {_wanted_by_search(request)} as it is: "
+        f"nothing needs to stay in float, so there is no {name}. A higher --min-sqnr asks for more."
     )
 
 
-def _unmet(request: Request, name: str, best: Candidate | None, why: str) -> str:
+def _unmet_by_search(request: Request, name: str, best: MixedCandidate | None, why: str) -> str:
     """Describe what was reached, and why not more."""
     point = best.point(name) if best else None
     if point is None:
@@ -230,6 +245,7 @@ def _unmet(request: Request, name: str, best: Candidate | None, why: str) -> str
         lost = point.drop is not None
         reached += f" and loses {point.drop:.2g} points" if lost else " and does not run on labelled samples"
     return (
-        f"The search did not reach {_wanted(request)} for {name}: the best keeps {len(point.kept)} operators "
-        f"in float and {reached}.{f' It ended early: {why}.' if why else ''}"
+        f"The search did not reach {_wanted_by_search(request)} for {name}: "
+        f"the best keeps {len(point.kept)} operators in float and {reached}."
+        f"{f' It ended early: {why}.' if why else ''}"
     )

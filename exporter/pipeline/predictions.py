@@ -15,10 +15,10 @@ from exporter import files
 from exporter.data import labelled
 from exporter.errors import CalibrationError
 from exporter.pipeline import cache, results, task_accuracy
-from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of
-from exporter.pipeline.read import ensure_captured
-from exporter.pipeline.results import CheckedArtifact, Facts, Labels, Ranked
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
+from exporter.pipeline.read import ensure_model_read
+from exporter.pipeline.results import CheckedArtifactResult, LabelsResult, RankedResult, ReadResult
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Accuracy, Array, Sample, TaskName, Variant
 from exporter.verify import accuracy
@@ -28,43 +28,45 @@ FLOAT = "float32"
 LABELS = "labels"
 
 
-Answer = results.Ranked | results.ScoredRows
+Answer = results.RankedResult | results.ScoredRows
 """One model's predictions: the likeliest classes, or what a task's measures are made of."""
 
 
 @dataclass(frozen=True)
-class Answers:
+class ArtifactPredictions:
     """Predictions for the labelled samples. Name -> predictions, or why there are none."""
 
     ranked: Mapping[str, Answer] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
-def merged(existing: Answers, more: Mapping[str, Answers]) -> Answers:
+def merged_predictions(
+    existing: ArtifactPredictions, more: Mapping[str, ArtifactPredictions]
+) -> ArtifactPredictions:
     """Add to `existing` the predictions of the artifact that each entry of `more` is named after."""
     ranked, failures = dict(existing.ranked), dict(existing.failures)
     for name, answers in more.items():
         ranked |= {name: answers.ranked[name]} if name in answers.ranked else {}
         failures |= {name: answers.failures[name]} if name in answers.failures else {}
-    return Answers(ranked, failures)
+    return ArtifactPredictions(ranked, failures)
 
 
-def runnable(
-    built: Sequence[results.Built], checked: Mapping[str, CheckedArtifact]
-) -> tuple[results.Built, ...]:
+def runnable_for_predictions(
+    built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
+) -> tuple[results.BuildResult, ...]:
     """Return the artifacts that were made and ran here when they were verified."""
     return tuple(b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None)
 
 
-def answer(
+def predictions_of_artifacts(
     context: Context,
     source: Source,
-    labels: Labels,
+    labels: LabelsResult,
     folder: Path,
-    ran: Sequence[results.Built],
+    ran: Sequence[results.BuildResult],
     run: Run,
-    existing: Answers,
-) -> Answers:
+    existing: ArtifactPredictions,
+) -> ArtifactPredictions:
     """Return the predictions of float32 and artifacts on the labelled samples, cached ones where possible.
 
     Args:
@@ -85,44 +87,44 @@ def answer(
     new = [b for b in ran if b.variant.name not in existing.ranked.keys() | existing.failures.keys()]
     if FLOAT in existing.ranked and not new:
         return existing
-    keys = _keys(source, labels, folder, new)
-    jobs = {b.variant.name: _job(context, source, labels, folder, b) for b in new}
+    keys = _prediction_keys(source, labels, folder, new)
+    jobs = {b.variant.name: _prediction_job(context, source, labels, folder, b) for b in new}
     if FLOAT not in existing.ranked:
-        jobs = {FLOAT: _float_job(context, source, labels)} | jobs
+        jobs = {FLOAT: _float_prediction_job(context, source, labels)} | jobs
     steps = [
         Step(
             "predictions",
             keys[name],
-            results.ScoredRows if labels.task else results.Ranked,
-            functools.partial(_given, job),
-            failed=functools.partial(_failure, name),
+            results.ScoredRows if labels.task else results.RankedResult,
+            functools.partial(_given_predictions, job),
+            failed=functools.partial(_prediction_failure, name),
         )
         for name, job in jobs.items()
     ]
 
     def prepare() -> None:
         if FLOAT in jobs:
-            ensure_captured(context, source)
+            ensure_model_read(context, source)
 
-    answers = dict(zip(jobs, cached(run, context.cache, "accuracy", steps, prepare), strict=True))
+    answers = dict(zip(jobs, cached_steps(run, context.cache, "accuracy", steps, prepare), strict=True))
     ranked = {name: a for name, a in answers.items() if not isinstance(a, str)} | dict(existing.ranked)
     failures = dict(existing.failures) | {name: a for name, a in answers.items() if isinstance(a, str)}
-    _check_read(ranked[FLOAT], labels.task, context.request.max_drop)
-    return Answers(ranked, failures)
+    _check_predictions_read(ranked[FLOAT], labels.task, context.request.max_drop)
+    return ArtifactPredictions(ranked, failures)
 
 
-def _given(job: Job, _: object) -> Job:
+def _given_predictions(job: Job, _: object) -> Job:
     return job
 
 
-def _failure(name: str, error: Exception) -> str:
+def _prediction_failure(name: str, error: Exception) -> str:
     """Return why an artifact has no predictions; without float32's there is nothing to compare with."""
     if name == FLOAT or isinstance(error, CalibrationError):  # the samples were changed
         raise error
     return f"It does not run on the labelled samples: {error}"
 
 
-def _check_read(floats: Answer, task: TaskName, max_drop: float) -> None:
+def _check_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> None:
     read = (
         floats.count
         if isinstance(floats, results.ScoredRows)
@@ -137,11 +139,13 @@ def _check_read(floats: Answer, task: TaskName, max_drop: float) -> None:
         accuracy.check_enough(read, max_drop)
 
 
-def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Built]) -> dict[str, str]:
+def _prediction_keys(
+    source: Source, labels: LabelsResult, folder: Path, ran: Sequence[results.BuildResult]
+) -> dict[str, str]:
     """Return cache keys, of the samples, how they become inputs, and what runs on them."""
     facts = source.facts
     data = (
-        cache.toolchain(),
+        cache.cache_toolchain_key(),
         labels.digest,
         facts.inputs,
         facts.outputs,
@@ -149,16 +153,16 @@ def _keys(source: Source, labels: Labels, folder: Path, ran: Sequence[results.Bu
         facts.labels,
         labels.task,
     )
-    keys = {b.variant.name: _key(folder, b, data) for b in ran}
+    keys = {b.variant.name: _prediction_key(folder, b, data) for b in ran}
     model = facts.digest or source.key  # the graph and its weights, or what they were read from
-    return keys | {FLOAT: cache.key("float32", model, data) if model else ""}
+    return keys | {FLOAT: cache.cache_key("float32", model, data) if model else ""}
 
 
-def _key(folder: Path, built: results.Built, data: tuple[object, ...]) -> str:
-    return cache.key(built.variant, files.digest_path(folder / str(built.file)), data)
+def _prediction_key(folder: Path, built: results.BuildResult, data: tuple[object, ...]) -> str:
+    return cache.cache_key(built.variant, files.digest_file_or_folder(folder / str(built.file)), data)
 
 
-def _float_job(context: Context, source: Source, labels: Labels) -> Job:
+def _float_prediction_job(context: Context, source: Source, labels: LabelsResult) -> Job:
     work, outputs = context.folders.work, source.facts.outputs
     if labels.task:
         arguments = (work, LABELLED, outputs)
@@ -167,31 +171,33 @@ def _float_job(context: Context, source: Source, labels: Labels) -> Job:
     return Job(FLOAT, predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
 
 
-def _job(context: Context, source: Source, labels: Labels, folder: Path, built: results.Built) -> Job:
+def _prediction_job(
+    context: Context, source: Source, labels: LabelsResult, folder: Path, built: results.BuildResult
+) -> Job:
     work, outputs = context.folders.work, source.facts.outputs
     file = (folder / str(built.file), built.variant, work)
     return Job(
         built.variant.name,
         task_accuracy.score_artifact if labels.task else predict_artifact,
         (*file, LABELLED, outputs) if labels.task else (*file, labelled.answers(outputs)),
-        preload=preload_of(built.variant),
+        preload=preload_of_context(built.variant),
         cost_s=built.variant.cost_s,
         read_only=True,
     )
 
 
-def arrays(labels: results.Labels, answers: Answers) -> dict[str, Array]:
+def prediction_arrays(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, Array]:
     """Return labels and predictions by name, as they are stored and counted."""
     if labels.task:
         return task_accuracy.arrays(
             {name: rows for name, rows in answers.ranked.items() if isinstance(rows, results.ScoredRows)}
         )
-    ranked = {name: a.array() for name, a in answers.ranked.items() if isinstance(a, results.Ranked)}
+    ranked = {name: a.array() for name, a in answers.ranked.items() if isinstance(a, results.RankedResult)}
     return {LABELS: np.array(labels.labels, np.int64)} | ranked
 
 
-def counted(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
-    """Return name -> counts of everything in `arrays`, float32 among them."""
+def counted_predictions(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
+    """Return name -> counts of everything in `prediction_arrays`, float32 among them."""
     labels = np.asarray(stored[LABELS])
     answers = {name: accuracy.Predictions(np.asarray(a)) for name, a in stored.items() if name != LABELS}
     return {
@@ -200,14 +206,14 @@ def counted(stored: Mapping[str, object], classes: int) -> dict[str, Accuracy]:
     }
 
 
-def drops(labels: results.Labels, answers: Answers) -> dict[str, float]:
+def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, float]:
     """Return artifact name -> points of top-1, or of the task's measure, that it lost against float32."""
     if labels.task:
-        scored = task_accuracy.accuracies(arrays(labels, answers), labels.task, FLOAT)
+        scored = task_accuracy.accuracies(prediction_arrays(labels, answers), labels.task, FLOAT)
         lost = {name: compare.deciding(own).lost for name, own in scored.items() if name != FLOAT}
         # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
         return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
-    counts = counted(arrays(labels, answers), labels.classes)
+    counts = counted_predictions(prediction_arrays(labels, answers), labels.classes)
     return {name: accuracy.drop(counted_right) for name, counted_right in counts.items() if name != FLOAT}
 
 
@@ -215,15 +221,15 @@ LABELLED = "labelled.pkl"
 """The file of labelled samples in the work folder."""
 
 
-def find_labelled(
+def find_labelled_for_predictions(
     evaluation: Path,
     calibration: Path | None,
     samples: int,
     max_drop: float,
     task: TaskName,
-    facts: Facts,
+    facts: ReadResult,
     work: Path,
-) -> Labels:
+) -> LabelsResult:
     """Find the labelled samples, check that they may judge, and leave them in the work folder.
 
     Args:
@@ -257,7 +263,7 @@ def find_labelled(
         used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_apart(labelled_samples, used.origins, calibration)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
-    return Labels(
+    return LabelsResult(
         labelled_samples.kind,
         labelled_samples.classes,
         tuple(int(label) for label in labelled_samples.labels),
@@ -267,7 +273,7 @@ def find_labelled(
     )
 
 
-def predict_float(work: Path, output: int) -> Ranked:
+def predict_float(work: Path, output: int) -> RankedResult:
     """Predict with the captured model in eager float32.
 
     Args:
@@ -278,18 +284,18 @@ def predict_float(work: Path, output: int) -> Ranked:
     from exporter.capture.calls import runner
 
     run = runner(program.load(work).module)
-    return _ranked(lambda sample: run(sample)[output], work)
+    return _ranked_predictions(lambda sample: run(sample)[output], work)
 
 
-def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> Ranked:
+def predict_artifact(path: Path, variant: Variant, work: Path, output: int) -> RankedResult:
     """Predict with the written file in its own runtime."""
     from exporter.formats import FORMATS
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return _ranked(lambda sample: run(sample)[output], work)
+    return _ranked_predictions(lambda sample: run(sample)[output], work)
 
 
-def _ranked(run: Callable[[Sample], Array], work: Path) -> Ranked:
+def _ranked_predictions(run: Callable[[Sample], Array], work: Path) -> RankedResult:
     from exporter.verify import accuracy
 
     samples = pickle.loads((work / LABELLED).read_bytes())  # our own file, in our own folder
@@ -297,4 +303,4 @@ def _ranked(run: Callable[[Sample], Array], work: Path) -> Ranked:
     for sample, read in samples.batches():
         for ranked, usable in zip(accuracy.rank(run(sample)), read, strict=True):
             rows.append(tuple(int(c) if usable else accuracy.UNREAD for c in ranked))
-    return Ranked(tuple(rows[: len(samples.labels)]))
+    return RankedResult(tuple(rows[: len(samples.labels)]))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from exporter.config.request import ModelRequest
 from exporter.errors import BoundsError, CheckpointError, OverBoundsError
-from exporter.files import digest_path, size_bytes
+from exporter.files import digest_file_or_folder, file_size_bytes
 from exporter.pipeline import cache, expectations, results
-from exporter.pipeline.context import TORCH, Context, Source, preload_of
-from exporter.pipeline.results import DATA, Facts
-from exporter.pipeline.rights import own_code
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.context import TORCH, Context, Source, preload_of_context
+from exporter.pipeline.results import DATA, ReadResult
+from exporter.pipeline.rights import rights_of_own_code
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import TensorSpec
-from exporter.sandbox import allow_seconds, read_seconds
+from exporter.sandbox import confinement_seconds, limit_seconds_anew
 from exporter.sandbox.confinement import RUN_SECONDS
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
     )
 
 
-def capture_model(
+def read_and_capture(
     request: ModelRequest, work: Path, calibration_digest: str, choosing: bool = False
-) -> Facts:
+) -> ReadResult:
     """Read, infer, load the data, capture; everything the builders need lands in `work`.
 
     Args:
@@ -72,8 +72,8 @@ def capture_model(
     checkpoint = read_checkpoint(request)
     model = read_network(request, checkpoint)
     if checkpoint.module is None:
-        allow_seconds(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
-    answered = expectations.check(model, request.expect)
+        limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
+    answered = expectations.check_expectations(model, request.expect)
     samples = data.load(
         request.calibration, model.inputs, model.preprocessing, request.samples, choosing=choosing
     )
@@ -88,16 +88,16 @@ def capture_model(
             choice=explicit.choice,
         )
     captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
-    allow_seconds(RUN_SECONDS)
+    limit_seconds_anew(RUN_SECONDS)
     program.save(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))
-    return Facts(
+    return ReadResult(
         source_sha256=checkpoint.sha256,
         source_kind=checkpoint.kind,
         architecture=model.architecture,
         parameters=model.parameters,
         matrix_weights=program.matrix_weights(captured),
-        flops=count_flops(captured.module, captured.inputs),
+        flops=read_flops(captured.module, captured.inputs),
         inputs=captured.inputs,
         outputs=captured.outputs,
         preprocessing=model.preprocessing,
@@ -112,7 +112,7 @@ def capture_model(
     )
 
 
-def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
+def read_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:
     """Return the FLOPs of one call; None where they cannot be counted, as the figure is only shown."""
     import torch
 
@@ -125,24 +125,26 @@ def count_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int 
         return None
 
 
-def read(context: Context) -> Source:
+def read_model(context: Context) -> Source:
     """Read the checkpoint, infer its network, load the data and capture, or find all that in the cache."""
-    sha256 = digest_path(context.request.checkpoint)
+    sha256 = digest_file_or_folder(context.request.checkpoint)
     step = Step(
         "model",
-        _source_key(context, sha256),
-        results.Facts,
-        lambda _: _capture_job(context),
+        _read_key(context, sha256),
+        results.ReadResult,
+        lambda _: _read_job(context),
         keep=lambda facts: facts.source_sha256 == sha256,  # not where the file was replaced meanwhile
     )
     try:
-        (facts,) = cached(context.run, context.cache, "read", [step], lambda: _warm(context))
+        (facts,) = cached_steps(
+            context.run, context.cache, "read", [step], lambda: _warm_up_while_reading(context)
+        )
     except OverBoundsError as error:
-        raise over_bounds(context.request, error) from error
-    return Source(facts, _source_key(context, facts.source_sha256))
+        raise read_over_bounds(context.request, error) from error
+    return Source(facts, _read_key(context, facts.source_sha256))
 
 
-def over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
+def read_over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
     """Return the checkpoint's refusal when the job that reads it was stopped."""
     return BoundsError(
         f"{request.checkpoint} is not read. {error.message}",
@@ -150,7 +152,7 @@ def over_bounds(request: ModelRequest, error: OverBoundsError) -> BoundsError:
     )
 
 
-def ensure_captured(context: Context, source: Source) -> None:
+def ensure_model_read(context: Context, source: Source) -> None:
     """Capture the model now if it is not in the work folder, as the cache keeps its facts only.
 
     Raises:
@@ -158,8 +160,8 @@ def ensure_captured(context: Context, source: Source) -> None:
     """
     if (context.folders.work / results.DATA).exists():
         return
-    _warm(context)
-    (outcome,) = context.run("read", [_capture_job(context)])
+    _warm_up_while_reading(context)
+    (outcome,) = context.run("read", [_read_job(context)])
     if outcome.result().source_sha256 != source.facts.source_sha256:
         raise CheckpointError(
             f"{context.request.checkpoint} was replaced while it was exported.",
@@ -167,30 +169,30 @@ def ensure_captured(context: Context, source: Source) -> None:
         )
 
 
-def _capture_job(context: Context) -> Job:
+def _read_job(context: Context) -> Job:
     request = context.request.model
     return Job(
         "reading the checkpoint",
-        capture_model,
+        read_and_capture,
         (request, context.folders.work, context.calibration_digest, context.request.choosing),
         preload=TORCH,
-        seconds=read_seconds(size_bytes(request.checkpoint)),
+        seconds=confinement_seconds(file_size_bytes(request.checkpoint)),
     )
 
 
-def _warm(context: Context) -> None:
+def _warm_up_while_reading(context: Context) -> None:
     """Import what the longest build needs in the other workers while one reads the checkpoint."""
-    context.workers.warm(preload_of(max(context.variants, key=lambda variant: variant.cost_s)))
+    context.workers.warm(preload_of_context(max(context.variants, key=lambda variant: variant.cost_s)))
 
 
-def _source_key(context: Context, sha256: str) -> str:
+def _read_key(context: Context, sha256: str) -> str:
     """Return the cache key of what was read from the checkpoint with that hash."""
     request = context.request.model
-    if own_code(request):
+    if rights_of_own_code(request):
         return ""  # the user's own code decides what comes out, and code cannot be hashed with its imports
     if request.expect:
         return ""  # asked again in every run: the photos may have changed
     anywhere = replace(request, checkpoint=Path(), calibration=None)
-    return cache.key(
-        cache.toolchain(), sha256, anywhere, context.calibration_digest, context.request.choosing
+    return cache.cache_key(
+        cache.cache_toolchain_key(), sha256, anywhere, context.calibration_digest, context.request.choosing
     )

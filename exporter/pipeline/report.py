@@ -13,14 +13,14 @@ from exporter.files import (
     OUTPUTS,
     PAGE,
     digest_file,
-    digest_path,
+    digest_file_or_folder,
     forget_pages,
     keep_page,
-    write_text,
+    write_text_file,
 )
 from exporter.pipeline import results, verify
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import Artifact, Latency, Report, Status
 from exporter.verify import select
 
@@ -40,21 +40,24 @@ TOOLS = (
 )
 
 
-def artifact_rows(
+def report_rows(
     context: Context,
-    built: Sequence[results.Built],
-    checked: Mapping[str, CheckedArtifact],
+    built: Sequence[results.BuildResult],
+    checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
 ) -> tuple[Artifact, ...]:
     """Make a row of the manifest for every variant that was to be made."""
     return tuple(
-        _artifact(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
+        _report_row(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
         for item in built
     )
 
 
-def _artifact(
-    context: Context, built: results.Built, checked: CheckedArtifact | None, latency: Latency | None
+def _report_row(
+    context: Context,
+    built: results.BuildResult,
+    checked: CheckedArtifactResult | None,
+    latency: Latency | None,
 ) -> Artifact:
     if built.file is None or checked is None:
         return Artifact(
@@ -73,7 +76,7 @@ def _artifact(
         built.variant,
         file=built.file,
         size_bytes=sum(p.stat().st_size for p in files),
-        sha256=digest_path(path),
+        sha256=digest_file_or_folder(path),
         status=checked.verdict.status,
         reason=checked.verdict.reason,
         notes=built.notes,
@@ -89,7 +92,7 @@ def make_report(
     source: Source,
     rows: Sequence[Artifact],
     stage_seconds: Mapping[str, float],
-    extras: results.Extras,
+    extras: results.ExtraResults,
 ) -> Report:
     """Make the report of the run, the choice included."""
     facts, request, target = source.facts, context.request, context.target
@@ -112,11 +115,11 @@ def make_report(
         verification_kind=facts.data_kind if request.verify else "none",
         verification_count=facts.verification_count if request.verify else 0,
         scenes=facts.scenes,
-        floor=_floor(context),
+        floor=_report_floor(context),
         artifacts=tuple(rows),
         selected=choice.name,
         selection_reason=choice.reason,
-        numerics=_numerics(rows, choice.name, request.verify),
+        numerics=_report_numerics(rows, choice.name, request.verify),
         budget="not_measured",
         tools={name.replace("-", "_"): metadata.version(name) for name in ("export-mobile", *TOOLS)},
         notes=facts.notes,
@@ -125,7 +128,7 @@ def make_report(
         seconds=round(sum(stage_seconds.values()), 3),
         stage_seconds=dict(stage_seconds),
         labels=facts.labels,
-        evidence_files=_evidence(context),
+        evidence_files=_report_evidence(context),
         limits=request.limits,
         task=request.task,
         operator_costs=source.quantization.costs if source.quantization else (),
@@ -137,19 +140,19 @@ def make_report(
     )
 
 
-def _numerics(rows: Sequence[Artifact], selected: str | None, verified: bool) -> Status:
+def _report_numerics(rows: Sequence[Artifact], selected: str | None, verified: bool) -> Status:
     if selected:
         return "passed"
     return "failed" if verified and rows else "not_run"
 
 
-def _floor(context: Context) -> float:
+def _report_floor(context: Context) -> float:
     from exporter.verify import reference_io
 
     return reference_io.load(context.evidence).floor if context.evidence.exists() else 0.0
 
 
-def _evidence(context: Context) -> dict[str, str]:
+def _report_evidence(context: Context) -> dict[str, str]:
     paths = sorted(context.folders.out.glob("*.npz"))
     return {path.name: digest_file(path) for path in paths}
 
@@ -165,23 +168,25 @@ def write_report(folder: Path, report: Report) -> Report:
     """
     from exporter.report import manifest
 
-    page = render_page(folder, report)
+    page = render_report_page(folder, report)
     keep_page(folder)
-    write_text(folder / PAGE, page)
+    write_text_file(folder / PAGE, page)
     written = replace(report, page_sha256=digest_file(folder / PAGE))
-    write_text(folder / MANIFEST, manifest.dump(written))
+    write_text_file(folder / MANIFEST, manifest.dump_manifest(written))
     forget_pages(folder)
     return written
 
 
-def render_page(folder: Path, report: Report) -> str:
+def render_report_page(folder: Path, report: Report) -> str:
     """Render the page of a folder's export."""
     from exporter.report import html
 
-    return html.render(report, _outputs(folder / OUTPUTS) if OUTPUTS in report.evidence_files else {})
+    return html.render_html(
+        report, _report_outputs(folder / OUTPUTS) if OUTPUTS in report.evidence_files else {}
+    )
 
 
-def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> None:
+def save_report_outputs(context: Context, checked: Mapping[str, CheckedArtifactResult]) -> None:
     """Save output values by artifact, and the float64 model's as "reference": the page can be drawn again."""
     import numpy as np
 
@@ -192,11 +197,11 @@ def save_outputs(context: Context, checked: Mapping[str, CheckedArtifact]) -> No
     }
     if values:
         reference = reference_io.load(context.evidence).reference[0]
-        values["reference"] = verify.histogram_values(reference).astype(np.float32)
+        values["reference"] = verify.verified_histogram_values(reference).astype(np.float32)
         np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
 
 
-def _outputs(path: Path) -> dict[str, np.ndarray]:
+def _report_outputs(path: Path) -> dict[str, np.ndarray]:
     from exporter.verify import reference_io
 
     return reference_io.arrays(path)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Extras:
+class ExtraResults:
     """Measurements made on request, for the report."""
 
     evaluation: Evaluation | None = None
@@ -48,7 +48,7 @@ DATA = "data.pkl"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReadResult:
     """The results of reading and capturing that later stages need and that are not tensors."""
 
     source_sha256: str
@@ -72,7 +72,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """One variant after its build: `file` is None when it could not be made."""
 
     variant: Variant
@@ -84,7 +84,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedResult:
     """What an artifact is checked against, besides the evidence."""
 
     inputs: tuple[TensorSpec, ...]
@@ -97,7 +97,7 @@ class Expected:
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class CheckResult:
     """One artifact after verification."""
 
     structure: Structure | None
@@ -106,14 +106,14 @@ class Checked:
     """Some of its output values, flat, for the report's histogram."""
 
 
-def load_data(work: Path) -> Data:
+def load_data_result(work: Path) -> Data:
     """Read what `capture_model` wrote."""
     data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
     return data
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelsResult:
     """The labelled samples, as far as the caller's process needs them."""
 
     kind: Literal["photos", "arrays"]
@@ -127,7 +127,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedResult:
     """The most likely classes of every sample; kept in the cache."""
 
     rows: tuple[tuple[int, ...], ...]
@@ -146,7 +146,7 @@ class ScoredRows:
 
 
 @dataclass(frozen=True)
-class Quantization:
+class QuantizationResult:
     """The costs of a quantised program."""
 
     costs: tuple[OperatorCost, ...] = ()
@@ -154,7 +154,7 @@ class Quantization:
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedArtifact:
+class CheckedArtifactResult:
     """One artifact's verdict and structure, as the cache stores them."""
 
     structure: Structure | None

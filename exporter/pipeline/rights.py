@@ -7,64 +7,68 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter.config.request import ModelRequest, Request
-from exporter.files import size_bytes
-from exporter.pipeline.workers.pool import Rights
-from exporter.sandbox import Confinement, memory_bound, read_seconds
+from exporter.files import file_size_bytes
+from exporter.pipeline.workers.pool import JobRights
+from exporter.sandbox import Confinement, confinement_memory, confinement_seconds
 from exporter.staging import Staging
 
 TORCHVISION = "torchvision/"
 
 
-def own_code(request: ModelRequest) -> bool:
+def rights_of_own_code(request: ModelRequest) -> bool:
     """Whether code runs that the user vouches for: the checkpoint's (`--trust`), or their own network's."""
     return request.trust or bool(request.arch and not request.arch.startswith(TORCHVISION))
 
 
-def to_export(request: Request, folders: Staging) -> Rights:
+def rights_to_export(request: Request, folders: Staging) -> JobRights:
     """Rights of an export's jobs: they read the checkpoint and the data, and change the run's own folders."""
     data = filter(None, (request.calibration, request.evaluation))
     listed = _listed(request.evaluation) if request.evaluation else ()
-    return Rights(
+    return JobRights(
         Confinement(
-            reads=(*_places(*_inputs(request)), *_places(*data), *_places(*listed)),
+            reads=(
+                *_rights_to_places(*_rights_to_inputs(request)),
+                *_rights_to_places(*data),
+                *_rights_to_places(*listed),
+            ),
             writes=(folders.work.resolve(), folders.out.resolve()),
             forks=True,
             programs=True,
-            memory_bytes=memory_bound(_size(request.checkpoint)),
+            memory_bytes=confinement_memory(_size_for_rights(request.checkpoint)),
         ),
-        own_code=own_code(request),
+        own_code=rights_of_own_code(request),
     )
 
 
-def to_inspect(request: ModelRequest) -> Rights:
+def rights_to_inspect(request: ModelRequest) -> JobRights:
     """Rights of the one job that looks at a checkpoint: it writes nothing."""
-    size = _size(request.checkpoint)
-    return Rights(
+    size = _size_for_rights(request.checkpoint)
+    return JobRights(
         Confinement(
-            reads=_places(*_inputs(request)),
+            reads=_rights_to_places(*_rights_to_inputs(request)),
             forks=True,
-            seconds=read_seconds(size),
-            memory_bytes=memory_bound(size),
+            seconds=confinement_seconds(size),
+            memory_bytes=confinement_memory(size),
         ),
-        own_code=own_code(request),
+        own_code=rights_of_own_code(request),
     )
 
 
-def to_verify(out: Path) -> Rights:
+def rights_to_verify(out: Path) -> JobRights:
     """Rights of the jobs that run the artifacts of a folder: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    return Rights(Confinement(reads=(out.resolve(),), memory_bytes=memory_bound(sum(sizes))))
+    return JobRights(Confinement(reads=(out.resolve(),), memory_bytes=confinement_memory(sum(sizes))))
 
 
-def to_read(paths: Sequence[Path]) -> Rights:
+def to_read(paths: Sequence[Path]) -> JobRights:
     """Rights of the jobs that read files of unknown origin and run nothing: they write nothing.
 
     Args:
         paths: A folder of artifacts, and libraries; an archive among these unpacks to more than its size.
     """
-    sizes = sum(_size(path) for path in paths)
+    sizes = sum(_size_for_rights(path) for path in paths)
     reads = tuple(path.resolve() for path in paths)
-    return Rights(Confinement(reads=reads, memory_bytes=memory_bound(sizes)))
+    return JobRights(Confinement(reads=reads, memory_bytes=confinement_memory(sizes)))
 
 
 def _listed(evaluation: Path) -> tuple[Path, ...]:
@@ -74,16 +78,16 @@ def _listed(evaluation: Path) -> tuple[Path, ...]:
     return tuple(filter(Path.is_dir, read_folders(evaluation))) if listing(evaluation) else ()
 
 
-def _inputs(request: ModelRequest) -> tuple[Path, ...]:
+def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:
     """What reading the checkpoint takes: the file itself, and photos whose class is known."""
     return (request.checkpoint, *(Path(photo) for photo, _ in request.expect))
 
 
-def _places(*paths: Path) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(place for path in paths for place in _leads_to(path)))
+def _rights_to_places(*paths: Path) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(place for path in paths for place in _places_behind_rights(path)))
 
 
-def _leads_to(path: Path) -> Iterator[Path]:
+def _places_behind_rights(path: Path) -> Iterator[Path]:
     """Where a file or a folder really lies, and where the links in the folder lead."""
     yield path.resolve()
     for folder, folders, names in os.walk(path):
@@ -91,5 +95,5 @@ def _leads_to(path: Path) -> Iterator[Path]:
         yield from (item.resolve() for item in inside if item.is_symlink())
 
 
-def _size(path: Path) -> int:
-    return size_bytes(path) if path.exists() else 0
+def _size_for_rights(path: Path) -> int:
+    return file_size_bytes(path) if path.exists() else 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from exporter.verify.reference_io import Stacks
 
 
-def steps(context: Context, source: Source, reference: Job) -> list[Step]:
+def simulation_steps(context: Context, source: Source, reference: Job) -> list[Step]:
     """Return a step for each precision of the run that is simulated.
 
     Args:
@@ -29,36 +29,40 @@ def steps(context: Context, source: Source, reference: Job) -> list[Step]:
         return []
     precisions = dict.fromkeys(variant.precision for variant in context.variants)
     return [
-        _step(context, source, reference, precision) for precision in precisions if precision in SIMULATED
+        _simulation_step(context, source, reference, precision)
+        for precision in precisions
+        if precision in SIMULATED
     ]
 
 
-def _step(context: Context, source: Source, reference: Job, precision: Precision) -> Step:
+def _simulation_step(context: Context, source: Source, reference: Job, precision: Precision) -> Step:
     target = context.folders.out / simulation_file(precision)
     arguments = (context.folders.work, context.evidence, target, precision)
 
     def job(_: object) -> Job:
         # The evidence is there already when it came from the cache.
         after = None if context.evidence.exists() else reference
-        return Job(f"what {precision} costs", simulate, arguments, preload=TORCH, cost_s=6, after=after)
+        return Job(
+            f"what {precision} costs", simulate_precision, arguments, preload=TORCH, cost_s=6, after=after
+        )
 
     return Step(
         "simulation",
-        cache.key(source.key, precision) if source.key else "",
+        cache.cache_key(source.key, precision) if source.key else "",
         tuple[str, ...],
         job,
         folder=context.folders.out,
         files=lambda _: (target.name,),
-        failed=lambda error: _notes(precision, error),
+        failed=lambda error: _simulation_notes(precision, error),
         keep=lambda notes: not notes,
     )
 
 
-def _notes(precision: Precision, error: Exception) -> tuple[str, ...]:
+def _simulation_notes(precision: Precision, error: Exception) -> tuple[str, ...]:
     return (f"What {precision} costs could not be simulated ({error}): fixed limits alone judge it.",)
 
 
-def simulate(work: Path, evidence: Path, target: Path, precision: Precision) -> tuple[str, ...]:
+def simulate_precision(work: Path, evidence: Path, target: Path, precision: Precision) -> tuple[str, ...]:
     """Run the captured program as the precision rounds it, on every verification and edge input.
 
     Args:
@@ -78,15 +82,17 @@ def simulate(work: Path, evidence: Path, target: Path, precision: Precision) -> 
     if captured.program is None:
         return ()  # nothing of a precision below fp32 is made without a graph
     inputs = reference_io.load(evidence)
-    run = simulation.runner(captured.program, precision)
+    run = simulation.format_simulation_runner(captured.program, precision)
     outputs = reference_io.stack([run(sample) for sample in inputs.samples()])
-    run = simulation.runner(captured.program, precision)  # with the state that the model starts from
+    run = simulation.format_simulation_runner(
+        captured.program, precision
+    )  # with the state that the model starts from
     edges = dict(zip(inputs.edge_names, inputs.edges(), strict=True))
-    simulation_io.save(simulation_io.Simulation(outputs, _edge_outputs(run, edges)), target)
+    simulation_io.save(simulation_io.Simulation(outputs, _simulated_edge_outputs(run, edges)), target)
     return ()
 
 
-def _edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:
+def _simulated_edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:
     from exporter.verify.reference_io import stack
 
     outputs = {}

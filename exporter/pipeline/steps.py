@@ -9,14 +9,14 @@ from typing import Any
 
 from exporter.pipeline.cache import Cache
 from exporter.pipeline.context import Run
-from exporter.pipeline.workers.pool import Job, Outcome
+from exporter.pipeline.workers.pool import Job, JobOutcome
 
 
-def _same(value: Any) -> Any:
+def _same_step_value(value: Any) -> Any:
     return value
 
 
-def _raise(error: Exception) -> Any:
+def _raise_in_step(error: Exception) -> Any:
     raise error
 
 
@@ -40,15 +40,15 @@ class Step:
     """Where the result's files are written by the job, and where the cache copies them."""
     files: Callable[[Any], Sequence[str]] = lambda _: ()
     """The names of the result's files."""
-    value: Callable[[Any], Any] = _same
+    value: Callable[[Any], Any] = _same_step_value
     """The step's result, taken from what its job returns."""
-    failed: Callable[[Exception], Any] = _raise
+    failed: Callable[[Exception], Any] = _raise_in_step
     """The step's result when its job raises or dies. Such results are never cached."""
     keep: Callable[[Any], bool] = lambda _: True
     """Whether the cache keeps a result."""
 
 
-def cached(
+def cached_steps(
     run: Run, cache: Cache, stage: str, steps: Sequence[Step], prepare: Callable[[], None] = lambda: None
 ) -> list[Any]:
     """Return the result of every step, from the cache or from jobs.
@@ -66,11 +66,11 @@ def cached(
         Exception: What a step's job raised, unless the step says what a failure results in.
     """
     results = {step: cache.get(step.kind, step.key, step.result, step.folder) for step in steps}
-    makers = _jobs([step for step in steps if results[step] is None])
+    makers = _jobs_of_steps([step for step in steps if results[step] is None])
     if makers:
         prepare()
 
-    def on_outcome(outcome: Outcome) -> None:
+    def on_outcome(outcome: JobOutcome) -> None:
         for step in makers.get(outcome.job, ()) if outcome.error is None else ():
             results[step] = step.value(outcome.value)
             if step.keep(results[step]):
@@ -84,7 +84,7 @@ def cached(
     return [results[step] for step in steps]
 
 
-def _jobs(missing: Sequence[Step]) -> dict[Job, list[Step]]:
+def _jobs_of_steps(missing: Sequence[Step]) -> dict[Job, list[Step]]:
     """Job -> the steps whose results it makes."""
     groups: dict[object, list[Step]] = {}
     for step in missing:

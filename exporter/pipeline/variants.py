@@ -10,7 +10,7 @@ from exporter.errors import UsageError
 from exporter.records import Variant
 
 
-def plan(
+def plan_variants(
     target: targets.Target, formats: Sequence[str] = (), precisions: Sequence[str] = (), search: bool = False
 ) -> tuple[Variant, ...]:
     """Return the variants to make.
@@ -23,8 +23,8 @@ def plan(
     offered = [VARIANTS[name] for name in target.variants if search or VARIANTS[name].precision != "mixed"]
     if "mixed" in precisions and not search:
         raise UsageError("Precision mixed is what --search looks for.", "Give --search.")
-    _check_names("--formats", formats, {v.format for v in VARIANTS.values()} | set(VARIANTS))
-    _check_names("--precisions", precisions, {v.precision for v in VARIANTS.values()})
+    _check_variant_names("--formats", formats, {v.format for v in VARIANTS.values()} | set(VARIANTS))
+    _check_variant_names("--precisions", precisions, {v.precision for v in VARIANTS.values()})
     chosen = tuple(
         v
         for v in offered
@@ -46,18 +46,20 @@ def plan(
     return chosen
 
 
-def check_required(request: Request, required: Sequence[str]) -> None:
+def check_required_variants(request: Request, required: Sequence[str]) -> None:
     """Refuse a `--require` that nothing of what is to be made could satisfy.
 
     Raises:
         UsageError: It names no format, precision or artifact of this run.
     """
-    variants = plan(targets.get(request.target), request.formats, request.precisions, request.search)
+    variants = plan_variants(
+        targets.get_target(request.target), request.formats, request.precisions, request.search
+    )
     offered = {name for v in variants for name in (v.format, v.precision, v.name)}
-    _check_names("--require", required, offered)
+    _check_variant_names("--require", required, offered)
 
 
-def _check_names(option: str, given: Sequence[str], allowed: set[str]) -> None:
+def _check_variant_names(option: str, given: Sequence[str], allowed: set[str]) -> None:
     unknown = [name for name in given if name not in allowed]
     if unknown:
         raise UsageError(

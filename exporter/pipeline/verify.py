@@ -12,15 +12,15 @@ import numpy as np
 
 from exporter import sandbox
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.files import EVIDENCE, digest_path, lowering_file, simulation_file, size_bytes
+from exporter.files import EVIDENCE, digest_file_or_folder, file_size_bytes, lowering_file, simulation_file
 from exporter.pipeline import results
-from exporter.pipeline.cache import Cache, key, toolchain
-from exporter.pipeline.context import Context, Run, Source, preload_of
-from exporter.pipeline.results import Checked, CheckedArtifact, Expected
-from exporter.pipeline.steps import Step, cached
+from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
+from exporter.pipeline.context import Context, Run, Source, preload_of_context
+from exporter.pipeline.results import CheckedArtifactResult, CheckResult, ExpectedResult
+from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Array, Runner, Variant, Verdict
-from exporter.sandbox import read_seconds
+from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
     from exporter.verify.reference_io import Evidence, Lowering, Stacks
@@ -36,9 +36,9 @@ def verify_artifact(
     variant: Variant,
     evidence_path: Path,
     lowering_path: Path | None,
-    expected: Expected,
+    expected: ExpectedResult,
     simulation_path: Path | None = None,
-) -> Checked:
+) -> CheckResult:
     """Read the written file, run it in its own runtime on the evidence, and judge it.
 
     A file that crashes its runtime kills only the process this runs in.
@@ -50,7 +50,7 @@ def verify_artifact(
     try:
         structure = module.structure(path, variant)
     except LoweringError as error:
-        return Checked(None, _failed(f"It cannot be read: {error.cause}"))
+        return CheckResult(None, _verified_as_failed(f"It cannot be read: {error.cause}"))
     evidence = reference_io.load(evidence_path)
     problem = contract.check_structure(
         structure,
@@ -62,14 +62,14 @@ def verify_artifact(
         evidence.shapes,
     )
     if problem:
-        return Checked(structure, _failed(problem))
-    sandbox.tighten()  # to read a file may take other programs, to run it does not
+        return CheckResult(structure, _verified_as_failed(problem))
+    sandbox.tighten_sandbox()  # to read a file may take other programs, to run it does not
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
-        return Checked(structure, Verdict("not_run", _unrun(error), "", None))
+        return CheckResult(structure, Verdict("not_run", _verified_without_run(error), "", None))
     except Exception as error:
-        return Checked(structure, _failed(f"Its runtime refuses it: {error}"))
+        return CheckResult(structure, _verified_as_failed(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_lowering(lowering_path) if lowering_path else None
     simulation = simulation_io.load(simulation_path) if simulation_path else None
 
@@ -78,24 +78,26 @@ def verify_artifact(
         return module.load(path, variant, 1)[0] if evidence.state else run
 
     try:
-        outputs = _Outputs.collect(run, fresh, evidence, [spec.name for spec in expected.outputs])
+        outputs = _VerifiedOutputs.collect(run, fresh, evidence, [spec.name for spec in expected.outputs])
     except Exception as error:
-        return Checked(structure, _failed(f"It does not run on the model's inputs: {error}", runtime))
+        return CheckResult(
+            structure, _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime)
+        )
     problem = outputs.problem or contract.check_outputs(outputs.samples, expected.outputs, variant.format)
     if problem:
-        return Checked(structure, _failed(problem, runtime))
-    verdict = _judged(variant, runtime, evidence, outputs, lowering, simulation, expected)
-    return Checked(structure, verdict, histogram_values(outputs.samples[0]))
+        return CheckResult(structure, _verified_as_failed(problem, runtime))
+    verdict = _verify_outputs(variant, runtime, evidence, outputs, lowering, simulation, expected)
+    return CheckResult(structure, verdict, verified_histogram_values(outputs.samples[0]))
 
 
-def histogram_values(output: Array) -> Array:
+def verified_histogram_values(output: Array) -> Array:
     """Return the values that the report's histogram shows; of complex numbers the magnitude."""
     values: Array = output.reshape(-1)[:HISTOGRAM_VALUES]
     return np.abs(values) if values.dtype.kind == "c" else values
 
 
 @dataclass(frozen=True, eq=False)
-class _Outputs:
+class _VerifiedOutputs:
     """An artifact's outputs on the evidence."""
 
     samples: Stacks
@@ -108,7 +110,7 @@ class _Outputs:
     @classmethod
     def collect(
         cls, run: Runner, fresh: Callable[[], Runner], evidence: Evidence, names: Sequence[str]
-    ) -> _Outputs:
+    ) -> _VerifiedOutputs:
         """Run an artifact on the samples, on the edges, and on some samples again.
 
         Args:
@@ -140,14 +142,14 @@ class _Outputs:
         return cls(stacked, edge_stack, again_stack, problem or edge_problem or again_problem)
 
 
-def _judged(
+def _verify_outputs(
     variant: Variant,
     runtime: str,
     evidence: Evidence,
-    outputs: _Outputs,
+    outputs: _VerifiedOutputs,
     lowering: Lowering | None,
     simulation: Simulation | None,
-    expected: Expected,
+    expected: ExpectedResult,
 ) -> Verdict:
     from exporter.verify.compare import repeats
     from exporter.verify.judge import judge
@@ -171,62 +173,66 @@ def _judged(
     return verdict
 
 
-def _unrun(why: CannotRunHere) -> str:
+def _verified_without_run(why: CannotRunHere) -> str:
     return f"{str(why).rstrip('.')}. Its structure was checked."
 
 
-def _failed(reason: str, runtime: str = "") -> Verdict:
+def _verified_as_failed(reason: str, runtime: str = "") -> Verdict:
     return Verdict("failed", reason, runtime, None)
 
 
-def verify(context: Context, source: Source, built: Sequence[results.Built]) -> Mapping[str, CheckedArtifact]:
+def verify_built(
+    context: Context, source: Source, built: Sequence[results.BuildResult]
+) -> Mapping[str, CheckedArtifactResult]:
     """Judge every file that was made, each in a process of its own. Variant name -> finding."""
     if not context.request.verify:
         verdict = Verdict("not_run", "Verification was switched off (--no-verify).", "", None)
-        return {b.variant.name: CheckedArtifact(None, verdict) for b in built if b.file}
-    return check_files(
+        return {b.variant.name: CheckedArtifactResult(None, verdict) for b in built if b.file}
+    return verify_files(
         context.folders.out,
         [(b.variant, b.file) for b in built if b.file],
-        expected(context, source),
+        expected_by_verify(context, source),
         context.run,
         context.cache,
     )
 
 
-def expected(context: Context, source: Source) -> results.Expected:
+def expected_by_verify(context: Context, source: Source) -> results.ExpectedResult:
     """Return what every artifact of this run is checked against."""
     facts = source.facts
     limits = context.request.limits
-    return results.Expected(
+    return results.ExpectedResult(
         facts.inputs, facts.outputs, facts.matrix_weights, limits, facts.labels, context.request.task
     )
 
 
-def check_files(
+def verify_files(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
-    expected: results.Expected,
+    expected: results.ExpectedResult,
     run: Run,
     cache: Cache,
-) -> Mapping[str, CheckedArtifact]:
+) -> Mapping[str, CheckedArtifactResult]:
     """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""
     steps = [
         Step(
             "verdict",
-            _verdict_key(folder, variant, file, expected),
-            CheckedArtifact,
+            _verify_key(folder, variant, file, expected),
+            CheckedArtifactResult,
             functools.partial(_verify_job, folder, variant, file, expected),
-            value=_checked,
-            failed=_crashed,
+            value=_verified_result,
+            failed=_verified_as_crashed,
         )
         for variant, file in files
     ]
-    checked = cached(run, cache, "verify", steps)
+    checked = cached_steps(run, cache, "verify", steps)
     return {variant.name: item for (variant, _), item in zip(files, checked, strict=True)}
 
 
-def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Expected, _: object) -> Job:
-    lowering, simulation = _programs(folder, variant)
+def _verify_job(
+    folder: Path, variant: Variant, file: str, expected: results.ExpectedResult, _: object
+) -> Job:
+    lowering, simulation = _programs_to_verify(folder, variant)
     arguments = (
         folder / file,
         variant,
@@ -239,31 +245,31 @@ def _verify_job(folder: Path, variant: Variant, file: str, expected: results.Exp
         variant.name,
         verify_artifact,
         arguments,
-        preload=preload_of(variant),
+        preload=preload_of_context(variant),
         cost_s=variant.cost_s,
         read_only=True,
         scratch=True,
-        seconds=read_seconds(size_bytes(folder / file)),
+        seconds=confinement_seconds(file_size_bytes(folder / file)),
     )
 
 
-def _verdict_key(folder: Path, variant: Variant, file: str, expected: results.Expected) -> str:
-    paths = (folder / file, folder / EVIDENCE, *_programs(folder, variant))
-    digests = [digest_path(path) for path in paths if path.exists()]
-    return key(toolchain(), variant, digests, expected)
+def _verify_key(folder: Path, variant: Variant, file: str, expected: results.ExpectedResult) -> str:
+    paths = (folder / file, folder / EVIDENCE, *_programs_to_verify(folder, variant))
+    digests = [digest_file_or_folder(path) for path in paths if path.exists()]
+    return cache_key(cache_toolchain_key(), variant, digests, expected)
 
 
-def _programs(folder: Path, variant: Variant) -> tuple[Path, Path]:
+def _programs_to_verify(folder: Path, variant: Variant) -> tuple[Path, Path]:
     """Return where the outputs of its quantised program, and of its simulation, would lie."""
     names = lowering_file(variant.precision, variant.name), simulation_file(variant.precision)
     return folder / names[0], folder / names[1]
 
 
-def _checked(checked: Checked) -> CheckedArtifact:
+def _verified_result(checked: CheckResult) -> CheckedArtifactResult:
     values = () if checked.outputs is None else tuple(float(x) for x in checked.outputs)
-    return CheckedArtifact(checked.structure, checked.verdict, values)
+    return CheckedArtifactResult(checked.structure, checked.verdict, values)
 
 
-def _crashed(error: Exception) -> CheckedArtifact:
+def _verified_as_crashed(error: Exception) -> CheckedArtifactResult:
     """Return the verdict on a file whose runtime crashed."""
-    return CheckedArtifact(None, Verdict("failed", str(error), "", None))
+    return CheckedArtifactResult(None, Verdict("failed", str(error), "", None))

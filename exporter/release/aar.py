@@ -35,7 +35,7 @@ JAR_MANIFEST_NAME = "META-INF/MANIFEST.MF"
 JAR_MANIFEST = b"Manifest-Version: 1.0\r\n\r\n"
 
 
-def write(plan: Plan, path: Path, scratch: Path) -> None:
+def write_aar(plan: Plan, path: Path, scratch: Path) -> None:
     """Write the library with `plan.android` in `assets/<name>/`.
 
     Args:
@@ -46,29 +46,29 @@ def write(plan: Plan, path: Path, scratch: Path) -> None:
     artifact = plan.android
     assert artifact is not None
     jar = scratch / JAR
-    _jar(jar, plan.date)
+    _aar_empty_jar(jar, plan.date)
     files: dict[str, archive.Content] = {
-        ANDROID_MANIFEST: _manifest(plan).encode(),
+        ANDROID_MANIFEST: _aar_manifest(plan).encode(),
         SYMBOLS: b"",
         JAR: jar,
         "res/": b"",
         METADATA: PROPERTIES.encode(),
-        asset(plan.name, str(artifact.file)): plan.path(artifact),
+        aar_asset_path(plan.name, str(artifact.file)): plan.path(artifact),
     }
-    archive.write(path, files, plan.date)
+    archive.write_zip(path, files, plan.date)
 
 
-def asset(name: str, file: str) -> str:
+def aar_asset_path(name: str, file: str) -> str:
     """Return the model's path in the AAR. Its own folder keeps two models of one app apart."""
     return f"assets/{name}/{file}"
 
 
-def _jar(path: Path, date: datetime) -> None:
+def _aar_empty_jar(path: Path, date: datetime) -> None:
     """Write a jar without classes: the runtime has them all, but an AAR needs a jar, and a jar a manifest."""
-    archive.write(path, {JAR_MANIFEST_NAME: JAR_MANIFEST}, date)
+    archive.write_zip(path, {JAR_MANIFEST_NAME: JAR_MANIFEST}, date)
 
 
-def _manifest(plan: Plan) -> str:
+def _aar_manifest(plan: Plan) -> str:
     package = f"{plan.request.group}.{re.sub('[^a-z0-9_]', '_', plan.name)}"
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'

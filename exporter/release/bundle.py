@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.errors import OutputError
-from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, inside
+from exporter.files import EVIDENCE, MANIFEST, PAGE, digest_file, file_inside
 from exporter.release import (
     card,
     examples,
@@ -23,8 +23,8 @@ from exporter.release import (
     swift,
 )
 from exporter.release import zip as archive
-from exporter.release.plan import Plan, ReleaseRequest, plan
-from exporter.staging import publish, staging
+from exporter.release.plan import Plan, ReleaseRequest, plan_release
+from exporter.staging import publish_staged, staging
 
 SBOM = "sbom.cdx.json"
 README = "README.md"
@@ -52,7 +52,7 @@ class Release:
     remarks: tuple[str, ...]
 
 
-def release(request: ReleaseRequest, check: bool = False) -> Release:
+def release_bundle(request: ReleaseRequest, check: bool = False) -> Release:
     """Make a release and publish it as a folder that did not exist.
 
     Args:
@@ -60,18 +60,19 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
         check: Build it a second time in another process with another clock, and refuse any difference.
 
     Raises:
-        ExportError: For the reasons of `plan`, `sign.write` and `repeat.check`; then nothing is published.
+        ExportError: For the reasons of `plan_release`, `sign.write_signatures` and `repeat.check_repeat`;
+            then nothing is published.
     """
-    planned = plan(request)
+    planned = plan_release(request)
     with staging(request.destination, force=False, advice=NEVER_REPLACED) as stage:
         built = stage.work / planned.title
-        build(planned, built, stage.work / "scratch")
+        build_bundle(planned, built, stage.work / "scratch")
         if check:
-            repeat.check(request, built, stage.work)
-        files = {n: digest_file(p) for n, p in archive.folder(built).items()}
+            repeat.check_repeat(request, built, stage.work)
+        files = {n: digest_file(p) for n, p in archive.folder_for_zip(built).items()}
         if request.key:
-            sign.write(built, built / f"{planned.title}.zip", request.key)
-        publish(replace(stage, out=built), request.destination, advice=NEVER_REPLACED)
+            sign.write_signatures(built, built / f"{planned.title}.zip", request.key)
+        publish_staged(replace(stage, out=built), request.destination, advice=NEVER_REPLACED)
     return Release(
         request.destination,
         planned.title,
@@ -85,24 +86,27 @@ def release(request: ReleaseRequest, check: bool = False) -> Release:
     )
 
 
-def build(planned: Plan, directory: Path, scratch: Path) -> None:
+def build_bundle(planned: Plan, directory: Path, scratch: Path) -> None:
     """Build everything except the signatures. The same plan gives the same bytes anywhere, at any time."""
     directory.mkdir()
     scratch.mkdir()
-    bill, code = sbom.document(planned), snippets.files(planned)
-    face = {MODEL_CARD: card.model_card(planned), **card.caveats(planned), **code}
+    bill, code = sbom.sbom_document(planned), snippets.snippet_files(planned)
+    face = {MODEL_CARD: card.write_model_card(planned), **card.card_caveats(planned), **code}
     if planned.request.licence:
         face[LICENCE] = planned.request.licence.read_bytes()
-    maven.write(planned, directory, scratch)
-    swift.write(planned, directory)
-    outer = {f"{planned.title}.cdx.json": bill, README: card.readme(planned, planned.request.key is not None)}
-    _write(directory, face | outer)
-    inner = face | {SBOM: bill, README: card.readme_of_zip(planned)}
-    _zip(planned, inner, directory, scratch / "zip")
-    sums.write(directory)
+    maven.write_maven(planned, directory, scratch)
+    swift.write_swift(planned, directory)
+    outer = {
+        f"{planned.title}.cdx.json": bill,
+        README: card.card_readme_of_folder(planned, planned.request.key is not None),
+    }
+    _write_into_bundle(directory, face | outer)
+    inner = face | {SBOM: bill, README: card.card_readme_of_zip(planned)}
+    _bundle_zip(planned, inner, directory, scratch / "zip")
+    sums.write_sums(directory)
 
 
-def _zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path) -> None:
+def _bundle_zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path) -> None:
     """Write the zip for the app team. Unpacked, it is a folder that `export-mobile verify` can check.
 
     Args:
@@ -116,22 +120,24 @@ def _zip(planned: Plan, inner: Mapping[str, bytes], directory: Path, root: Path)
     listed = planned.manifest
     evidence = (e.file for e in listed.evidence.files if e.file not in planned.samples)
     for file in (*(str(a.file) for a in listed.artifacts), *evidence):
-        _copy(inside(out, file), root / file)
-    files = {**inner, **examples.files(out / EVIDENCE, listed)}
-    files |= {**planned.samples, PAGE: serials.page(out, planned.devices, listed.page_sha256)}
+        _copy_into_bundle(file_inside(out, file), root / file)
+    files = {**inner, **examples.example_files(out / EVIDENCE, listed)}
+    files |= {**planned.samples, PAGE: serials.page_without_serials(out, planned.devices, listed.page_sha256)}
     if planned.request.card:
         files[CARD] = planned.request.card.read_bytes()
-    _write(root, files)
-    text = listing.written(
-        planned.text, listing.in_folder(directory, planned.title, sign.FOLDER), listing.in_zip(root)
+    _write_into_bundle(root, files)
+    text = listing.manifest_with_listing(
+        planned.text,
+        listing.listing_of_folder(directory, planned.title, sign.FOLDER),
+        listing.listing_of_zip(root),
     )
-    _write(root, {MANIFEST: text.encode()})
-    sums.write(root)
-    archive.write(directory / f"{planned.title}.zip", archive.folder(root), planned.date)
+    _write_into_bundle(root, {MANIFEST: text.encode()})
+    sums.write_sums(root)
+    archive.write_zip(directory / f"{planned.title}.zip", archive.folder_for_zip(root), planned.date)
     shutil.rmtree(root)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_into_bundle(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target)
@@ -139,7 +145,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write(directory: Path, files: Mapping[str, bytes]) -> None:
+def _write_into_bundle(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = directory / name
         if path.exists():

@@ -24,7 +24,7 @@ UNSIGNED = "It is not signed."
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CheckedIdentity:
     """The release that is expected; an empty field accepts any."""
 
     name: str = ""
@@ -43,15 +43,15 @@ class Wanted:
         )
 
 
-ANY = Wanted()
+ANY = CheckedIdentity()
 
 
-def verify(
+def check_release(
     path: Path,
     key: Path | None = None,
     workers: int = 1,
     observer: Observer | None = None,
-    wanted: Wanted = ANY,
+    wanted: CheckedIdentity = ANY,
 ) -> Audit:
     """Verify an export's folder, a release's folder or its zip: signature, hashes, manifest, numerics.
 
@@ -68,10 +68,10 @@ def verify(
         VerificationError: It is nothing of the kind, a hostile archive, or its signature is invalid.
     """
     if path.is_file():
-        return _verify_zip(path, key, workers, observer, wanted)
-    if is_release(path):
-        return _verify_folder(path, key, workers, observer, wanted)
-    return _verify_out(path, key, workers, observer, wanted)
+        return _check_release_zip(path, key, workers, observer, wanted)
+    if is_release_to_check(path):
+        return _check_release_folder(path, key, workers, observer, wanted)
+    return _check_export_folder(path, key, workers, observer, wanted)
 
 
 @contextlib.contextmanager
@@ -81,29 +81,29 @@ def opened(path: Path) -> Iterator[Path]:
     Raises:
         VerificationError: It is a hostile archive, or its hashes are wrong.
     """
-    zipped = zip_of(path) if is_release(path) else path
+    zipped = zip_of_checked_folder(path) if is_release_to_check(path) else path
     if zipped.is_dir():
         yield zipped
         return
-    with held.scratch("verify") as scratch:
+    with held.held_scratch("verify") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
-        archive.unpack(zipped, inside)
-        if wrong := sums.problems(inside):
+        archive.unpack_zip(zipped, inside)
+        if wrong := sums.sums_problems(inside):
             raise VerificationError(wrong[0], code="EM-CHANGED")
         yield inside
 
 
-def is_release(path: Path) -> bool:
+def is_release_to_check(path: Path) -> bool:
     """Return whether a folder is a release, and not an export or an unpacked zip."""
     if not path.is_dir():
         return False
-    signs = ((path / sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips(path)))
+    signs = ((path / sums.FILE).exists(), (path / sign.FOLDER).exists(), any(_zips_to_check(path)))
     return any(signs) and not (path / files.MANIFEST).exists()
 
 
-def _verify_out(
-    out: Path, key: Path | None, workers: int, observer: Observer | None, wanted: Wanted
+def _check_export_folder(
+    out: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
 ) -> Audit:
     """Verify OUT, or an unpacked release's zip."""
     if key:
@@ -114,43 +114,43 @@ def _verify_out(
         )
     from exporter.report import manifest
 
-    release = manifest.load(out / files.MANIFEST).release
+    release = manifest.load_manifest(out / files.MANIFEST).release
     if release or (out / sums.FILE).exists():
-        return _verify_inside(out, workers, observer, wanted)
+        return _check_unpacked_zip(out, workers, observer, wanted)
     if wrong := wanted.problems(release):
         return Audit((), None, wrong)
     return audit.verify_export(out, workers, observer)
 
 
-def _verify_zip(
-    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: Wanted
+def _check_release_zip(
+    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
 ) -> Audit:
-    signature = next((p for p in _signatures(path) if p.exists()), None)
+    signature = next((p for p in _checked_signature_places(path) if p.exists()), None)
     if key:
-        sign.check(path, signature or path.with_name(f"{path.name}.sig"), key)
-    statement = _said(key, signature is not None)
-    with held.scratch("verify") as scratch:
+        sign.check_signature(path, signature or path.with_name(f"{path.name}.sig"), key)
+    statement = _check_signed(key, signature is not None)
+    with held.held_scratch("verify") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
-        archive.unpack(path, inside)
-        audited = _verify_inside(inside, workers, observer, wanted, path.name)
+        archive.unpack_zip(path, inside)
+        audited = _check_unpacked_zip(inside, workers, observer, wanted, path.name)
         return replace(audited, facts=(*audited.facts, statement))
 
 
-def _signatures(path: Path) -> tuple[Path, ...]:
+def _checked_signature_places(path: Path) -> tuple[Path, ...]:
     """Return the places of a zip's signature: next to it, or where `release` puts it."""
     name = f"{path.name}.sig"
     return path.with_name(name), path.parent / sign.FOLDER / name
 
 
-def _said(key: Path | None, signed: bool) -> str:
+def _check_signed(key: Path | None, signed: bool) -> str:
     if key:
         return f"Signed with the private half of {key.name}."
     return NOT_CHECKED if signed else UNSIGNED
 
 
-def _verify_inside(
-    inside: Path, workers: int, observer: Observer | None, wanted: Wanted, file: str = ""
+def _check_unpacked_zip(
+    inside: Path, workers: int, observer: Observer | None, wanted: CheckedIdentity, file: str = ""
 ) -> Audit:
     """Verify an unpacked zip.
 
@@ -163,86 +163,90 @@ def _verify_inside(
     """
     from exporter.report import manifest
 
-    if wrong := sums.problems(inside):
+    if wrong := sums.sums_problems(inside):
         return Audit((), None, wrong)
-    release = manifest.load(inside / files.MANIFEST).release
+    release = manifest.load_manifest(inside / files.MANIFEST).release
     if release is None:
         return Audit((), None, ("Its manifest does not describe a release.",))
     facts = (f"It is {release.name} {release.version} of {release.group}.",)
-    wrong = wanted.problems(release) or _renamed(release, file) or listing.problems_in_zip(release, inside)
+    wrong = (
+        wanted.problems(release)
+        or _check_release_name(release, file)
+        or listing.listing_problems_in_zip(release, inside)
+    )
     if wrong:
         return Audit((), None, wrong, facts)
     audited = audit.verify_export(inside, workers, observer)
     return replace(audited, facts=(*facts, *audited.facts))
 
 
-def _renamed(release: Release, file: str) -> tuple[str, ...]:
+def _check_release_name(release: Release, file: str) -> tuple[str, ...]:
     expected = f"{release.title}.zip"
     if file in {"", expected}:
         return ()
     return (f"{file} holds {release.name} {release.version}, whose zip is called {expected}.",)
 
 
-def _verify_folder(
-    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: Wanted
+def _check_release_folder(
+    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
 ) -> Audit:
-    wrong = sums.problems(path, without=(sign.FOLDER,))
+    wrong = sums.sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
     signed = signatures.exists() or signatures.is_symlink()
-    zipped = zip_of(path)
+    zipped = zip_of_checked_folder(path)
     if signed and not wrong:
-        wrong = _signature_problems(signatures, zipped)
+        wrong = _check_signature_folder(signatures, zipped)
     if wrong:
         return Audit((), None, wrong)
     if key:
-        sign.check(path, signatures / sign.BUNDLE, key)
-        sign.check(zipped, signatures / f"{zipped.name}.sig", key)
-    with held.scratch("verify") as scratch:
+        sign.check_signature(path, signatures / sign.BUNDLE, key)
+        sign.check_signature(zipped, signatures / f"{zipped.name}.sig", key)
+    with held.held_scratch("verify") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
-        archive.unpack(zipped, inside)
-        if problems := _contradictions(path, inside, scratch):
+        archive.unpack_zip(zipped, inside)
+        if problems := _check_contradictions(path, inside, scratch):
             return Audit((), None, problems)
-        audited = _verify_inside(inside, workers, observer, wanted, zipped.name)
-        return replace(audited, facts=(*audited.facts, _said(key, signed)))
+        audited = _check_unpacked_zip(inside, workers, observer, wanted, zipped.name)
+        return replace(audited, facts=(*audited.facts, _check_signed(key, signed)))
 
 
-def _signature_problems(folder: Path, zipped: Path) -> tuple[str, ...]:
+def _check_signature_folder(folder: Path, zipped: Path) -> tuple[str, ...]:
     """Return what is wrong with the folder of signatures, which no signature covers."""
     if folder.is_symlink() or not folder.is_dir():
         return (f"{folder.name} is not a folder.",)
-    problems = [f"{folder.name}: {problem}" for problem in sums.problems(folder)]
+    problems = [f"{folder.name}: {problem}" for problem in sums.sums_problems(folder)]
     expected = {sums.FILE, sign.BUNDLE, f"{zipped.name}.sig"}
     more = sorted(p.name for p in folder.iterdir() if p.name not in expected)
     return (*problems, *(f"{folder.name}/{name} is not part of the release." for name in more))
 
 
-def _zips(directory: Path) -> list[Path]:
+def _zips_to_check(directory: Path) -> list[Path]:
     """List the zip archives, whatever the case of their names."""
     return sorted(p for p in directory.iterdir() if p.is_file() and p.suffix.lower() == ".zip")
 
 
-def zip_of(directory: Path) -> Path:
+def zip_of_checked_folder(directory: Path) -> Path:
     """Return the zip of a release's folder.
 
     Raises:
         VerificationError: There is none, or more than one.
     """
-    zips = _zips(directory)
+    zips = _zips_to_check(directory)
     if len(zips) != 1:
         raise VerificationError(f"{directory} holds {len(zips)} zip archives, a release has one.")
     return zips[0]
 
 
-def _contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:
+def _check_contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:
     """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
-    if wrong := sums.problems(inside):
+    if wrong := sums.sums_problems(inside):
         return wrong
-    listed = manifest.load(inside / files.MANIFEST)
+    listed = manifest.load_manifest(inside / files.MANIFEST)
     if listed.release is None:
         return ()  # the zip's own check says so
-    return listing.problems_in_folder(listed.release, path, sign.FOLDER) or libraries.problems(
-        path, listed, listed.release, scratch
-    )
+    return listing.listing_problems_in_folder(
+        listed.release, path, sign.FOLDER
+    ) or libraries.library_problems(path, listed, listed.release, scratch)

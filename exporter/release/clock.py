@@ -14,7 +14,7 @@ FIRST = datetime(1980, 1, 1, tzinfo=UTC)
 LAST = datetime(2107, 12, 31, tzinfo=UTC)
 
 
-def given() -> datetime:
+def source_date_clock() -> datetime:
     """Return the date of `SOURCE_DATE_EPOCH`, else 1 January 1980.
 
     Raises:

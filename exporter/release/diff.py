@@ -69,7 +69,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 
 
-def diff(before: Path, after: Path) -> Diff:
+def diff_releases(before: Path, after: Path) -> Diff:
     """Compare two OUT folders, release folders or release zips, in any mixture.
 
     Nothing is refused for being too different: another target or model is reported as a line.
@@ -77,40 +77,40 @@ def diff(before: Path, after: Path) -> Diff:
     Raises:
         VerificationError: One of them has no manifest that can be read.
     """
-    first, second = read(before), read(after)
+    first, second = read_for_diff(before), read_for_diff(after)
     rows = {a.name: a for a in first.artifacts}, {a.name: a for a in second.artifacts}
     names = dict.fromkeys((*rows[0], *rows[1]))
     return Diff(
-        _label(before, first),
-        _label(after, second),
-        _facts(first, second),
-        tuple(_artifact(name, rows[0].get(name), rows[1].get(name)) for name in names),
+        _diff_label(before, first),
+        _diff_label(after, second),
+        _diff_facts(first, second),
+        tuple(_diff_artifact(name, rows[0].get(name), rows[1].get(name)) for name in names),
     )
 
 
-def read(path: Path) -> Manifest:
+def read_for_diff(path: Path) -> Manifest:
     """Read the manifest of an export or a release.
 
     Raises:
         VerificationError: There is none, or the archive is hostile.
     """
-    if path.is_dir() and check.is_release(path):
-        path = check.zip_of(path)
+    if path.is_dir() and check.is_release_to_check(path):
+        path = check.zip_of_checked_folder(path)
     if not path.is_file():
-        return manifest.load(path / files.MANIFEST)
-    with held.scratch("diff") as scratch:
+        return manifest.load_manifest(path / files.MANIFEST)
+    with held.held_scratch("diff") as scratch:
         inside = scratch / "zip"
         inside.mkdir()
-        archive.unpack(path, inside)
-        return manifest.load(inside / files.MANIFEST)
+        archive.unpack_zip(path, inside)
+        return manifest.load_manifest(inside / files.MANIFEST)
 
 
-def _label(path: Path, listed: Manifest) -> str:
+def _diff_label(path: Path, listed: Manifest) -> str:
     release = listed.release
     return f"{path} ({release.name} {release.version})" if release else str(path)
 
 
-def _facts(first: Manifest, second: Manifest) -> tuple[Line, ...]:
+def _diff_facts(first: Manifest, second: Manifest) -> tuple[Line, ...]:
     tools = dict.fromkeys((*first.tool, *second.tool))
     pairs: dict[str, tuple[float | str | None, float | str | None]] = {
         "release": (
@@ -122,7 +122,7 @@ def _facts(first: Manifest, second: Manifest) -> tuple[Line, ...]:
         "parameters": (first.source.parameters, second.source.parameters),
         "target": (first.target.name, second.target.name),
         "budget_ms": (first.budget_ms, second.budget_ms),
-        "calibration": (_data(first), _data(second)),
+        "calibration": (_diff_data(first), _diff_data(second)),
         "selected": (first.selected, second.selected),
         "budget": (first.verdict.budget, second.verdict.budget),
         **{tool: (first.tool.get(tool), second.tool.get(tool)) for tool in tools},
@@ -130,11 +130,11 @@ def _facts(first: Manifest, second: Manifest) -> tuple[Line, ...]:
     return tuple(Line(title, a, b, "same" if a == b else "changed") for title, (a, b) in pairs.items())
 
 
-def _data(listed: Manifest) -> str:
+def _diff_data(listed: Manifest) -> str:
     return f"{listed.calibration.count} {listed.calibration.kind}"
 
 
-def _artifact(name: str, before: Artifact | None, after: Artifact | None) -> ArtifactDiff:
+def _diff_artifact(name: str, before: Artifact | None, after: Artifact | None) -> ArtifactDiff:
     word: Word = "changed"
     if before is None or after is None:
         word = "new" if before is None else "gone"
@@ -144,18 +144,18 @@ def _artifact(name: str, before: Artifact | None, after: Artifact | None) -> Art
         "status",
         before.status if before else None,
         after.status if after else None,
-        _status_word(before, after),
+        _diff_status_word(before, after),
     )
-    values = _figures(before), _figures(after)
+    values = _diff_figures(before), _diff_figures(after)
     lines = [
-        Line(figure, values[0][figure], values[1][figure], _word(figure, before, after))
+        Line(figure, values[0][figure], values[1][figure], _diff_word(figure, before, after))
         for figure in FIGURES
         if values[0][figure] is not None or values[1][figure] is not None
     ]
-    return ArtifactDiff(name, word, (status, *lines), _operators(before, after))
+    return ArtifactDiff(name, word, (status, *lines), _diff_operators(before, after))
 
 
-def _status_word(before: Artifact | None, after: Artifact | None) -> Word:
+def _diff_status_word(before: Artifact | None, after: Artifact | None) -> Word:
     if before is None or after is None:
         return "new" if before is None else "gone"
     if before.status == after.status:
@@ -165,7 +165,7 @@ def _status_word(before: Artifact | None, after: Artifact | None) -> Word:
     return "changed"
 
 
-def _figures(artifact: Artifact | None) -> dict[str, float | None]:
+def _diff_figures(artifact: Artifact | None) -> dict[str, float | None]:
     if artifact is None:
         return dict.fromkeys(FIGURES)
     verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
@@ -182,15 +182,15 @@ def _figures(artifact: Artifact | None) -> dict[str, float | None]:
     }
 
 
-def _word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
-    before, after = _figures(one)[what], _figures(other)[what]
+def _diff_word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
+    before, after = _diff_figures(one)[what], _diff_figures(other)[what]
     if before is None or after is None:
         return "new" if before is None else "gone"
     assert one is not None
     assert other is not None
-    if what == "device_p90_ms" and (same := _device_word(one, other)):
+    if what == "device_p90_ms" and (same := _diff_device_word(one, other)):
         return same
-    if what == "accuracy_top1" and _overlap(_top1(one), _top1(other)):
+    if what == "accuracy_top1" and _diff_intervals_overlap(_diff_top1(one), _diff_top1(other)):
         return "same"
     if what == "host_p50_ms" and one.sha256 == other.sha256 and before != after:
         return "changed"  # the same file: it is the host that differs
@@ -200,7 +200,7 @@ def _word(what: str, one: Artifact | None, other: Artifact | None) -> Word:
     return "better" if (after > before) == how.higher_is_better else "worse"
 
 
-def _device_word(before: Artifact, after: Artifact) -> Word | None:
+def _diff_device_word(before: Artifact, after: Artifact) -> Word | None:
     """Return "same" for overlapping intervals, "changed" for other devices or evidence, else None."""
     a, b = before.device_latency, after.device_latency
     assert a is not None
@@ -208,19 +208,19 @@ def _device_word(before: Artifact, after: Artifact) -> Word | None:
     keys = ("model", "soc")
     if a.evidence != b.evidence or any(a.device.get(k) != b.device.get(k) for k in keys):
         return "changed"
-    return "same" if _overlap(a.p90_ci_ms, b.p90_ci_ms) else None
+    return "same" if _diff_intervals_overlap(a.p90_ci_ms, b.p90_ci_ms) else None
 
 
-def _top1(artifact: Artifact) -> tuple[float, float]:
+def _diff_top1(artifact: Artifact) -> tuple[float, float]:
     assert artifact.accuracy is not None
     return artifact.accuracy.top1_interval
 
 
-def _overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
+def _diff_intervals_overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     return first[0] <= second[1] and second[0] <= first[1]
 
 
-def _operators(before: Artifact | None, after: Artifact | None) -> Mapping[str, tuple[int, int]]:
+def _diff_operators(before: Artifact | None, after: Artifact | None) -> Mapping[str, tuple[int, int]]:
     if before is None or after is None or before.structure is None or after.structure is None:
         return {}
     a, b = before.structure.operators, after.structure.operators

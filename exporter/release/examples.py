@@ -25,7 +25,7 @@ HOW = (
 )
 
 
-def files(path: Path, listed: Manifest) -> dict[str, bytes]:
+def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     """Return the first verification samples as files, name -> bytes.
 
     Args:
@@ -36,13 +36,15 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
         VerificationError: It is not the evidence of an export.
     """
     evidence = reference_io.load(path)
-    count = _count(evidence)
+    count = _example_count(evidence)
     contents: dict[str, bytes] = {}
     rows = []
     for index in range(count):
-        inputs = [_keep(contents, f"{index}.input.{i}", a[index]) for i, a in enumerate(evidence.inputs)]
+        inputs = [
+            _keep_example(contents, f"{index}.input.{i}", a[index]) for i, a in enumerate(evidence.inputs)
+        ]
         outputs = [
-            _keep(contents, f"{index}.expected.{i}", _narrow(a[index]))
+            _keep_example(contents, f"{index}.expected.{i}", _narrow_example(a[index]))
             for i, a in enumerate(evidence.reference)
         ]
         rows.append({"inputs": inputs, "expected": outputs})
@@ -59,17 +61,17 @@ def files(path: Path, listed: Manifest) -> dict[str, bytes]:
     return contents | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
 
 
-def _count(evidence: reference_io.Evidence) -> int:
-    stacks = (*evidence.inputs, *(_narrow(a) for a in evidence.reference))
+def _example_count(evidence: reference_io.Evidence) -> int:
+    stacks = (*evidence.inputs, *(_narrow_example(a) for a in evidence.reference))
     each = sum(int(a[0].nbytes) for a in stacks)
     return max(1, min(MOST, len(evidence.inputs[0]), MOST_BYTES // max(each, 1)))
 
 
-def _narrow(array: Array) -> Array:
+def _narrow_example(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def _keep(contents: dict[str, bytes], name: str, array: Array) -> dict[str, Any]:
+def _keep_example(contents: dict[str, bytes], name: str, array: Array) -> dict[str, Any]:
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
     file = f"{FOLDER}/{name}.bin"
     contents[file] = little.tobytes()

@@ -8,7 +8,7 @@ from types import ModuleType
 from exporter.errors import MissingDependencyError
 
 
-def need(module: str, purpose: str) -> ModuleType:
+def need_extra(module: str, purpose: str) -> ModuleType:
     """Import an optional module.
 
     Args:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from exporter import files
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, inside, page_path
+from exporter.files import EVIDENCE, file_inside, page_path
 from exporter.report.manifest.schema import Manifest
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check(out: Path, manifest: Manifest) -> None:
+def check_intact(out: Path, manifest: Manifest) -> None:
     """Refuse an export whose files differ from its manifest.
 
     Args:
@@ -31,10 +31,10 @@ def check(out: Path, manifest: Manifest) -> None:
         if not PLAIN.fullmatch(str(artifact.file)):  # it goes into source code and XML
             raise VerificationError(f"{artifact.file!a} is not a name that an export gives to an artifact.")
     for file, digest in listed:
-        path = inside(out, file)
+        path = file_inside(out, file)
         if any(p.is_symlink() for p in path.rglob("*")):
             raise VerificationError(f"{path} holds a link; an artifact holds only files.")
-        if not path.exists() or files.digest_path(path) != digest:
+        if not path.exists() or files.digest_file_or_folder(path) != digest:
             raise VerificationError(
                 f"{path} is {'not the file that was exported' if path.exists() else 'missing'}.",
                 "Export it again.",

@@ -17,23 +17,23 @@ from exporter.release import zip as archive
 from exporter.report.manifest.schema import Release
 
 
-def digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
+def listed_digests(directory: Path, without: tuple[str, ...]) -> dict[str, str]:
     """Return name -> sha256 of every file below a folder, except top-level names in `without`."""
-    paths = archive.folder(directory)
+    paths = archive.folder_for_zip(directory)
     return {n: files.digest_file(p) for n, p in paths.items() if n.partition("/")[0] not in without}
 
 
-def in_zip(inside: Path) -> dict[str, str]:
+def listing_of_zip(inside: Path) -> dict[str, str]:
     """Return the `contents` of an unpacked zip."""
-    return digests(inside, (MANIFEST, sums.FILE))
+    return listed_digests(inside, (MANIFEST, sums.FILE))
 
 
-def in_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
+def listing_of_folder(directory: Path, title: str, signatures: str) -> dict[str, str]:
     """Return the `files` of a release's folder."""
-    return digests(directory, (f"{title}.zip", sums.FILE, signatures))
+    return listed_digests(directory, (f"{title}.zip", sums.FILE, signatures))
 
 
-def written(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:
+def manifest_with_listing(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> str:
     """Return a bundle's manifest with both lists and the hash of the bundle's own page in it."""
     raw = json.loads(text)
     raw["page_sha256"] = inner[PAGE]
@@ -41,17 +41,19 @@ def written(text: str, outer: Mapping[str, str], inner: Mapping[str, str]) -> st
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
 
-def problems_in_zip(release: Release, inside: Path) -> tuple[str, ...]:
+def listing_problems_in_zip(release: Release, inside: Path) -> tuple[str, ...]:
     """List how an unpacked zip differs from its manifest's list, one sentence each."""
-    return _problems(release.contents, in_zip(inside), "its zip")
+    return _listing_problems(release.contents, listing_of_zip(inside), "its zip")
 
 
-def problems_in_folder(release: Release, directory: Path, signatures: str) -> tuple[str, ...]:
+def listing_problems_in_folder(release: Release, directory: Path, signatures: str) -> tuple[str, ...]:
     """List how a release's folder differs from its manifest's list, one sentence each."""
-    return _problems(release.files, in_folder(directory, release.title, signatures), "its folder")
+    return _listing_problems(
+        release.files, listing_of_folder(directory, release.title, signatures), "its folder"
+    )
 
 
-def _problems(listed: Mapping[str, str], present: Mapping[str, str], where: str) -> tuple[str, ...]:
+def _listing_problems(listed: Mapping[str, str], present: Mapping[str, str], where: str) -> tuple[str, ...]:
     if not listed:
         return (f"Its manifest does not list the files of {where}.",)
     missing = [f"{n} is missing: the manifest lists it." for n in sorted(listed.keys() - present.keys())]

@@ -25,45 +25,45 @@ RUNTIMES = {
 """Format -> group and artifact of its runtime on Android, and the package whose version it must have."""
 
 
-def write(plan: Plan, directory: Path, scratch: Path) -> None:
+def write_maven(plan: Plan, directory: Path, scratch: Path) -> None:
     """Write the repository with the Android library; do nothing when no artifact is for Android."""
     if plan.android is None:
         return
-    path = directory / FOLDER / library(plan.request.group, plan.name, plan.request.version)
+    path = directory / FOLDER / maven_library_path(plan.request.group, plan.name, plan.request.version)
     path.parent.mkdir(parents=True)
-    aar.write(plan, path, scratch)
+    aar.write_aar(plan, path, scratch)
     pom = path.with_name(f"{plan.title}.pom")
-    pom.write_bytes(_pom(plan, plan.android).encode())
+    pom.write_bytes(_maven_pom(plan, plan.android).encode())
     metadata = path.parents[1] / METADATA
-    metadata.write_bytes(_metadata(plan).encode())
+    metadata.write_bytes(_maven_metadata(plan).encode())
     for file in (path, pom, metadata):
-        _add_checksums(file)
+        _add_maven_checksums(file)
 
 
-def library(group: str, name: str, version: str) -> str:
+def maven_library_path(group: str, name: str, version: str) -> str:
     """Return the library's path in the repository."""
     return f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.aar"
 
 
-def names(group: str, name: str, version: str) -> set[str]:
+def maven_file_names(group: str, name: str, version: str) -> set[str]:
     """List every file of the repository."""
-    path = PurePosixPath(library(group, name, version))
+    path = PurePosixPath(maven_library_path(group, name, version))
     described = (str(path), f"{str(path).removesuffix('.aar')}.pom", str(path.parents[1] / METADATA))
     return {f"{file}{suffix}" for file in described for suffix in ("", *(f".{a}" for a in ALGORITHMS))}
 
 
-def _add_checksums(path: Path) -> None:
+def _add_maven_checksums(path: Path) -> None:
     for algorithm in ALGORITHMS:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False))  # noqa: B023
         path.with_name(f"{path.name}.{algorithm}").write_bytes(digest.hexdigest().encode())
 
 
-def coordinates(plan: Plan) -> str:
+def maven_coordinates(plan: Plan) -> str:
     return f"{plan.request.group}:{plan.name}:{plan.request.version}"
 
 
-def _pom(plan: Plan, artifact: Artifact) -> str:
+def _maven_pom(plan: Plan, artifact: Artifact) -> str:
     listed = plan.manifest
     summary = f"{listed.source.architecture} as {artifact.name}, by export-mobile."
     description = " ".join((summary, *plan.overridden, *plan.not_measured))
@@ -79,12 +79,12 @@ def _pom(plan: Plan, artifact: Artifact) -> str:
         "  <packaging>aar</packaging>\n"
         f"  <name>{plan.name}</name>\n"
         f"  <description>{escape(description)}</description>\n"
-        f"{_dependencies(plan, artifact)}"
+        f"{_maven_dependencies(plan, artifact)}"
         "</project>\n"
     )
 
 
-def _dependencies(plan: Plan, artifact: Artifact) -> str:
+def _maven_dependencies(plan: Plan, artifact: Artifact) -> str:
     """Write the runtime as an optional dependency: the app chooses the build, and sees the version."""
     group, name, package = RUNTIMES[artifact.format]
     version = plan.manifest.tool.get(package, "").partition("+")[0]
@@ -99,7 +99,7 @@ def _dependencies(plan: Plan, artifact: Artifact) -> str:
     )
 
 
-def _metadata(plan: Plan) -> str:
+def _maven_metadata(plan: Plan) -> str:
     version = plan.request.version
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<metadata>\n'

@@ -82,30 +82,30 @@ class Plan:
     @property
     def android(self) -> Artifact | None:
         """Return the artifact for the Android library."""
-        return for_android(self.manifest)
+        return plan_for_android(self.manifest)
 
     @property
     def apple(self) -> Artifact | None:
         """Return the artifact for the Swift package."""
-        return for_apple(self.manifest)
+        return plan_for_apple(self.manifest)
 
     def path(self, artifact: Artifact) -> Path:
         return self.request.out / str(artifact.file)
 
 
-def for_android(listed: Manifest) -> Artifact | None:
+def plan_for_android(listed: Manifest) -> Artifact | None:
     """Return the artifact of a bundle that its Android library holds; None when none fits."""
     return next((a for a in listed.artifacts if a.format in ANDROID), None)
 
 
-def for_apple(listed: Manifest) -> Artifact | None:
+def plan_for_apple(listed: Manifest) -> Artifact | None:
     """Return the artifact of a bundle that its Swift package holds: Core ML before ExecuTorch on the CPU."""
     rows = listed.artifacts
     core_ml = next((a for a in rows if a.format == "coreml"), None)
     return core_ml or next((a for a in rows if a.format == "executorch" and a.backend == "xnnpack"), None)
 
 
-def plan(request: ReleaseRequest) -> Plan:
+def plan_release(request: ReleaseRequest) -> Plan:
     """Choose the artifacts, and refuse what must not be released.
 
     Raises:
@@ -114,35 +114,37 @@ def plan(request: ReleaseRequest) -> Plan:
         ReleaseError: An artifact did not pass, computes something else on a device, is over budget, or is
             unmeasured, and that is not allowed.
     """
-    _check_words(request)
-    listed = manifest.load(request.out / files.MANIFEST)
-    chosen = _choose(request, listed)
-    not_verified = tuple(_unverified(artifact, request) for artifact in chosen if artifact.status != "passed")
-    labels = serials.labels(listed)
+    _check_planned_words(request)
+    listed = manifest.load_manifest(request.out / files.MANIFEST)
+    chosen = _plan_artifacts(request, listed)
+    not_verified = tuple(
+        _planned_unverified(artifact, request) for artifact in chosen if artifact.status != "passed"
+    )
+    labels = serials.serial_labels(listed)
     overridden = overrides.sentences(request, listed, chosen, labels)
-    not_measured = _unmeasured(request, listed, chosen)
-    name = request.name or _name(listed)
+    not_measured = _planned_unmeasured(request, listed, chosen)
+    name = request.name or _planned_name(listed)
     statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
-    narrowed = _narrowed(request, listed, chosen, name, statements)
-    intact.check(request.out, _parsed(request, _text(narrowed)))
-    hidden, samples = serials.hide(request.out, narrowed, labels)
+    narrowed = _planned_manifest(request, listed, chosen, name, statements)
+    intact.check_intact(request.out, _parsed_plan_manifest(request, _planned_manifest_text(narrowed)))
+    hidden, samples = serials.hide_serials(request.out, narrowed, labels)
     return Plan(
         request,
         name,
-        clock.given(),
-        _parsed(request, _text(hidden)),
-        _text(hidden),
+        clock.source_date_clock(),
+        _parsed_plan_manifest(request, _planned_manifest_text(hidden)),
+        _planned_manifest_text(hidden),
         labels,
         samples,
         not_measured,
         not_verified,
         overridden,
-        _card(request, listed),
-        _left_out(request, listed, chosen),
+        _planned_card(request, listed),
+        _planned_left_out(request, listed, chosen),
     )
 
 
-def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
+def _planned_card(request: ReleaseRequest, listed: Manifest) -> Card | None:
     """Read the card of `--card`, which must describe the exported checkpoint.
 
     Raises:
@@ -150,7 +152,7 @@ def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
     """
     if request.card is None:
         return None
-    card = cards.load(request.card)
+    card = cards.load_card(request.card)
     meant = card.listed.checkpoint.sha256
     if not listed.source.sha256.startswith(meant):
         raise UsageError(
@@ -161,7 +163,7 @@ def _card(request: ReleaseRequest, listed: Manifest) -> Card | None:
     return card
 
 
-def _check_words(request: ReleaseRequest) -> None:
+def _check_planned_words(request: ReleaseRequest) -> None:
     words = (
         ("--version", request.version, VERSION, "1.4.0 or 1.4.0-rc.1"),
         ("--group", request.group, GROUP, "com.example.models"),
@@ -177,14 +179,14 @@ def _check_words(request: ReleaseRequest) -> None:
             raise UsageError(f"{option} {file}: {'not a file' if file.exists() else 'no such file'}.")
 
 
-def _name(listed: Manifest) -> str:
+def _planned_name(listed: Manifest) -> str:
     """Return the network's name: torchvision/resnet18 gives "resnet18", mypkg.nets:make_net "make_net"."""
     last = re.split(r"[/:.]", listed.source.architecture)[-1].lower()
     name = re.sub(r"[^a-z0-9]+", "_", last).lstrip("_0123456789").rstrip("_")
     return name if NAME.fullmatch(name) else "model"
 
 
-def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
+def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
     rows = {artifact.name: artifact for artifact in listed.artifacts}
     unknown = [n for n in (*request.artifacts, *request.allow_unverified) if n not in rows]
     if unknown:
@@ -201,7 +203,7 @@ def _choose(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
     return tuple(rows[n] for n in dict.fromkeys((*names, *request.allow_unverified)))
 
 
-def _unverified(artifact: Artifact, request: ReleaseRequest) -> str:
+def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
     """Return the bundle's sentence about an unverified artifact.
 
     Raises:
@@ -225,7 +227,9 @@ BUDGET_WORDS: dict[BudgetVerdict, str] = {
 }
 
 
-def _unmeasured(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
+def _planned_unmeasured(
+    request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]
+) -> tuple[str, ...]:
     """Return a sentence for every artifact that the target runs and no phone has measured to be fast enough.
 
     Raises:
@@ -268,7 +272,9 @@ def _seen(artifact: Artifact, budget_ms: float) -> str:
     return f"p90 is {low:g} to {high:g} ms on {counts.serial}"
 
 
-def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]) -> tuple[str, ...]:
+def _planned_left_out(
+    request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact]
+) -> tuple[str, ...]:
     words = []
     core_ml = [a for a in listed.artifacts if a.format == "coreml" and a.file]
     if core_ml and not any(a.format == "coreml" for a in chosen):
@@ -283,7 +289,7 @@ def _left_out(request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifa
     return tuple(words)
 
 
-def _narrowed(
+def _planned_manifest(
     request: ReleaseRequest,
     listed: Manifest,
     chosen: Sequence[Artifact],
@@ -303,21 +309,21 @@ def _narrowed(
         raw["verdict"]["budget"] = budget.budget_verdict(first.measured_on(), listed.budget_ms)
     if first is None:
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
-    needed = _evidence(chosen)
+    needed = _planned_evidence(chosen)
     raw["evidence"]["files"] = [row for row in raw["evidence"]["files"] if row["file"] in needed]
     raw["release"] = {"name": name, "version": request.version, "group": request.group, **statements}
     return raw
 
 
-def _text(raw: dict[str, Any]) -> str:
+def _planned_manifest_text(raw: dict[str, Any]) -> str:
     return json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
 
 
-def _parsed(request: ReleaseRequest, text: str) -> Manifest:
-    return manifest.parse(text.encode(), request.out / files.MANIFEST)
+def _parsed_plan_manifest(request: ReleaseRequest, text: str) -> Manifest:
+    return manifest.parse_manifest(text.encode(), request.out / files.MANIFEST)
 
 
-def _evidence(chosen: Sequence[Artifact]) -> set[str]:
+def _planned_evidence(chosen: Sequence[Artifact]) -> set[str]:
     """Return the names of the files that prove what the chosen artifacts claim."""
     samples = {latency.samples_file for a in chosen for latency in a.measured_on() if latency.samples_file}
     programs = {files.lowering_file(a.precision, a.name) for a in chosen}

@@ -19,7 +19,7 @@ LATER_S = 400 * 24 * 3600 + 3661
 """How many seconds the other clock is ahead: another year, month, day, hour, minute and second."""
 
 
-def _load(text: str) -> ReleaseRequest:
+def _load_rebuild_plan(text: str) -> ReleaseRequest:
     from exporter.release.plan import ReleaseRequest
 
     values: dict[str, Any] = json.loads(text)
@@ -49,15 +49,15 @@ def shift_clock(seconds: int) -> None:
     dates.datetime = Later  # type: ignore[misc]
 
 
-def main() -> None:
+def rebuild_main() -> None:
     shift_clock(LATER_S)
     from exporter.release import bundle
-    from exporter.release.plan import plan
+    from exporter.release.plan import plan_release
 
     again = Path(sys.argv[1])
-    request = _load(sys.stdin.read())
-    bundle.build(plan(request), again, again.with_name("scratch-again"))
+    request = _load_rebuild_plan(sys.stdin.read())
+    bundle.build_bundle(plan_release(request), again, again.with_name("scratch-again"))
 
 
 if __name__ == "__main__":
-    main()
+    rebuild_main()

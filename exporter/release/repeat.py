@@ -19,7 +19,7 @@ from exporter.release.plan import ReleaseRequest
 SHOWN = 10
 
 
-def check(request: ReleaseRequest, built: Path, work: Path) -> None:
+def check_repeat(request: ReleaseRequest, built: Path, work: Path) -> None:
     """Build once more and compare.
 
     Args:
@@ -41,7 +41,7 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
     }
     result = subprocess.run(
         [sys.executable, "-m", "exporter.release.rebuild", str(again.resolve())],
-        input=_dump(request),
+        input=_dump_repeat_plan(request),
         env=environment,
         cwd=scratch,
         umask=0o077,
@@ -51,7 +51,7 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
     )
     if result.returncode:
         raise ReleaseError(f"The second build failed: {result.stderr.strip()[-500:]}")
-    if different := differences(built, again):
+    if different := repeat_differences(built, again):
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
         raise ReleaseError(
             f"It is not reproducible: a second build differs. {'; '.join(different[:SHOWN])}{more}.",
@@ -60,9 +60,9 @@ def check(request: ReleaseRequest, built: Path, work: Path) -> None:
         )
 
 
-def differences(first_folder: Path, second_folder: Path) -> tuple[str, ...]:
+def repeat_differences(first_folder: Path, second_folder: Path) -> tuple[str, ...]:
     """List the differences of two folders: for each file, that it is missing or where it first differs."""
-    first, second = archive.folder(first_folder), archive.folder(second_folder)
+    first, second = archive.folder_for_zip(first_folder), archive.folder_for_zip(second_folder)
     words = [f"{name} is only in one of them" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):
         a, b = first[name].read_bytes(), second[name].read_bytes()
@@ -72,7 +72,7 @@ def differences(first_folder: Path, second_folder: Path) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _dump(request: ReleaseRequest) -> str:
+def _dump_repeat_plan(request: ReleaseRequest) -> str:
     values = dataclasses.asdict(request)
     paths = {name: str(value.resolve()) for name, value in values.items() if isinstance(value, Path)}
     return json.dumps(values | paths)

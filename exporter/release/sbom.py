@@ -26,31 +26,31 @@ MODEL = "model"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/capabilities/mlbom/")
 
 
-def document(plan: Plan) -> bytes:
+def sbom_document(plan: Plan) -> bytes:
     """Return the BOM as CycloneDX 1.6 JSON, with the same bytes for the same plan.
 
     Raises:
         MissingDependencyError: cyclonedx-python-lib is not installed.
         VerificationError: The result is not valid CycloneDX.
     """
-    extra.need("cyclonedx.validation.json", "A CycloneDX BOM")
+    extra.need_extra("cyclonedx.validation.json", "A CycloneDX BOM")
     from cyclonedx.output.json import JsonV1Dot6
 
-    written: dict[str, Any] = json.loads(JsonV1Dot6(_bom(plan)).output_as_string())
-    written["metadata"]["component"]["modelCard"] = _card(plan)
+    written: dict[str, Any] = json.loads(JsonV1Dot6(_make_sbom(plan)).output_as_string())
+    written["metadata"]["component"]["modelCard"] = _sbom_model_card(plan)
     text = json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    validate(text)
+    validate_sbom(text)
     return text.encode()
 
 
-def validate(text: str) -> None:
+def validate_sbom(text: str) -> None:
     """Validate a BOM by CycloneDX' own schema.
 
     Raises:
         MissingDependencyError: cyclonedx-python-lib is not installed.
         VerificationError: It is not valid.
     """
-    extra.need("jsonschema", "Checking a CycloneDX BOM")
+    extra.need_extra("jsonschema", "Checking a CycloneDX BOM")
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
@@ -58,34 +58,36 @@ def validate(text: str) -> None:
         raise VerificationError(f"The BOM is not valid CycloneDX 1.6: {str(error)[:300]}.")
 
 
-def _bom(plan: Plan) -> Bom:
+def _make_sbom(plan: Plan) -> Bom:
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.tool import ToolRepository
 
-    model = _model(plan)
-    files = [_file(artifact) for artifact in plan.manifest.artifacts]
+    model = _sbom_model(plan)
+    files = [_sbom_file(artifact) for artifact in plan.manifest.artifacts]
     tools = [
-        _package(name, version) for name, version in plan.manifest.tool.items() if name != "export_mobile"
+        _sbom_package(name, version)
+        for name, version in plan.manifest.tool.items()
+        if name != "export_mobile"
     ]
     own = Component(
         name="export-mobile", version=plan.manifest.tool.get("export_mobile"), type=ComponentType.APPLICATION
     )
     metadata = BomMetaData(component=model, timestamp=plan.date, tools=ToolRepository(components=[own]))
-    source = _source(plan)
-    bom = Bom(metadata=metadata, components=[*files, *tools, source], serial_number=_serial(plan))
+    source = _sbom_source(plan)
+    bom = Bom(metadata=metadata, components=[*files, *tools, source], serial_number=_sbom_serial(plan))
     bom.register_dependency(model, files)
     for file in files:
         bom.register_dependency(file, [source, *tools])
     return bom
 
 
-def _serial(plan: Plan) -> uuid.UUID:
+def _sbom_serial(plan: Plan) -> uuid.UUID:
     """Derive the serial number from the content: the same release has the same number."""
     return uuid.uuid5(NAMESPACE, f"{plan.request.group}:{plan.title}:{plan.date.isoformat()}\n{plan.text}")
 
 
-def _model(plan: Plan) -> Component:
+def _sbom_model(plan: Plan) -> Component:
     from cyclonedx.model import AttachedText, Property
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.license import DisjunctiveLicense
@@ -111,7 +113,7 @@ def _model(plan: Plan) -> Component:
     )
 
 
-def _file(artifact: Artifact) -> Component:
+def _sbom_file(artifact: Artifact) -> Component:
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component, ComponentType
 
@@ -130,7 +132,7 @@ def _file(artifact: Artifact) -> Component:
     )
 
 
-def _source(plan: Plan) -> Component:
+def _sbom_source(plan: Plan) -> Component:
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
 
@@ -144,7 +146,7 @@ def _source(plan: Plan) -> Component:
     )
 
 
-def _package(name: str, version: str) -> Component:
+def _sbom_package(name: str, version: str) -> Component:
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
@@ -157,7 +159,7 @@ def _package(name: str, version: str) -> Component:
     )
 
 
-def _card(plan: Plan) -> dict[str, Any]:
+def _sbom_model_card(plan: Plan) -> dict[str, Any]:
     """Write CycloneDX' model card: https://cyclonedx.org/docs/1.6/json/#metadata_component_modelCard."""
     listed = plan.manifest
     limitations = [*plan.overridden, *plan.not_measured, *plan.not_verified, *listed.warnings]
@@ -165,30 +167,30 @@ def _card(plan: Plan) -> dict[str, Any]:
         "modelParameters": {
             "modelArchitecture": listed.source.architecture,
             "datasets": [
-                _dataset("calibration", listed.calibration.kind, listed.calibration.count),
-                _dataset("verification", listed.evidence.kind, listed.evidence.count),
+                _sbom_dataset("calibration", listed.calibration.kind, listed.calibration.count),
+                _sbom_dataset("verification", listed.evidence.kind, listed.evidence.count),
             ],
-            "inputs": _formats(listed.inputs),
-            "outputs": _formats(listed.outputs),
+            "inputs": _sbom_formats(listed.inputs),
+            "outputs": _sbom_formats(listed.outputs),
         },
         "quantitativeAnalysis": {
-            "performanceMetrics": [m for artifact in listed.artifacts for m in _metrics(artifact)]
+            "performanceMetrics": [m for artifact in listed.artifacts for m in _sbom_metrics(artifact)]
         },
         **({"considerations": {"technicalLimitations": limitations}} if limitations else {}),
     }
 
 
-def _dataset(name: str, kind: str, count: int) -> dict[str, Any]:
+def _sbom_dataset(name: str, kind: str, count: int) -> dict[str, Any]:
     facts = {"kind": kind, "count": str(count)}
     properties = [{"name": f"export-mobile:{key}", "value": value} for key, value in facts.items()]
     return {"type": "dataset", "name": name, "contents": {"properties": properties}}
 
 
-def _formats(specs: Iterable[TensorSpec]) -> list[dict[str, str]]:
+def _sbom_formats(specs: Iterable[TensorSpec]) -> list[dict[str, str]]:
     return [{"format": f"{spec.name}: {spec.dtype} {list(spec.shape)}"} for spec in specs]
 
 
-def _metrics(artifact: Artifact) -> list[dict[str, str]]:
+def _sbom_metrics(artifact: Artifact) -> list[dict[str, str]]:
     """List what was measured, with the artifact as the slice; what was not measured is left out."""
     verification, host, device = artifact.verification, artifact.host_latency, artifact.device_latency
     values: dict[str, float | None] = {

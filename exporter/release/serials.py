@@ -17,7 +17,7 @@ from typing import Any
 from exporter import files
 from exporter.bench import outputs
 from exporter.errors import VerificationError
-from exporter.pipeline.report import render_page
+from exporter.pipeline.report import render_report_page
 from exporter.report import manifest
 from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
@@ -28,14 +28,14 @@ WHERE = ("device", "flags", "problem", "why")
 """Fields of a latency that may name the device."""
 
 
-def labels(listed: Manifest) -> dict[str, str]:
+def serial_labels(listed: Manifest) -> dict[str, str]:
     """Return serial -> the release's label for that device; the host keeps its name."""
     serials = dict.fromkeys(item.serial for artifact in listed.artifacts for item in artifact.measured_on())
     phones = (serial for serial in serials if serial != HOST)
     return {serial: f"device-{number}" for number, serial in enumerate(phones, 1)}
 
 
-def hide(
+def hide_serials(
     out: Path, listed: dict[str, Any], renames: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Remove the serials from a manifest and from the raw samples that it lists.
@@ -43,7 +43,7 @@ def hide(
     Args:
         out: The folder that holds the raw samples.
         listed: A manifest as JSON; it is not changed.
-        renames: `labels` of OUT's manifest.
+        renames: `serial_labels` of OUT's manifest.
 
     Returns:
         (the manifest, file in the release -> content); the files' names and hashes in the manifest are new.
@@ -51,39 +51,41 @@ def hide(
     Raises:
         VerificationError: A file of raw samples is invalid.
     """
-    hidden, renamed = _relabelled(listed, renames)
+    hidden, renamed = _relabelled_serials(listed, renames)
     contents = {}
     for row in hidden["evidence"]["files"]:
         if row["file"] in renamed:
-            content = _samples(out / row["file"], renames)
+            content = _samples_without_serials(out / row["file"], renames)
             row |= {"file": renamed[row["file"]], "sha256": hashlib.sha256(content).hexdigest()}
             contents[row["file"]] = content
     return hidden, contents
 
 
-def page(out: Path, renames: Mapping[str, str], sha256: str | None = None) -> bytes:
+def page_without_serials(out: Path, renames: Mapping[str, str], sha256: str | None = None) -> bytes:
     """Return OUT's report page, which has this hash in the manifest, rendered again if it names a device."""
     written = files.page_path(out, sha256).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
     if not any(serial in text for serial in renames):
         return written
     path = out / files.MANIFEST
-    hidden, _ = _relabelled(json.loads(path.read_text("utf-8")), renames)
-    report = restore.report(manifest.parse(json.dumps(hidden).encode(), path))
-    return render_page(out, report).encode()
+    hidden, _ = _relabelled_serials(json.loads(path.read_text("utf-8")), renames)
+    report = restore.restore_report(manifest.parse_manifest(json.dumps(hidden).encode(), path))
+    return render_report_page(out, report).encode()
 
 
-def _relabelled(listed: dict[str, Any], renames: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _relabelled_serials(
+    listed: dict[str, Any], renames: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the renamed manifest, and file of raw samples -> its new name."""
     hidden, renamed = copy.deepcopy(listed), {}
-    for name, item in _latencies(hidden):
-        item |= {key: _without(item[key], renames) for key in WHERE if key in item}
+    for name, item in _latencies_with_serials(hidden):
+        item |= {key: _value_without_serials(item[key], renames) for key in WHERE if key in item}
         if file := item.get("samples_file"):
             item["samples_file"] = renamed[file] = outputs.samples_file(name, item["device"]["serial"])
     return hidden, renamed
 
 
-def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _latencies_with_serials(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (artifact, its latency on a device)."""
     for artifact in listed["artifacts"]:
         for item in (artifact.get("device_latency"), *artifact.get("device_latencies", ())):
@@ -91,22 +93,22 @@ def _latencies(listed: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield artifact["name"], item
 
 
-def _samples(path: Path, renames: Mapping[str, str]) -> bytes:
+def _samples_without_serials(path: Path, renames: Mapping[str, str]) -> bytes:
     """Rename the device in the first line only: the others are numbers, which may look like a serial."""
     head, _, rest = path.read_bytes().partition(b"\n")
     try:
         header = json.loads(head)
     except ValueError:
         raise VerificationError(f"{path} holds no raw samples.", "Measure again.") from None
-    return json.dumps(_without(header, renames)).encode() + b"\n" + rest
+    return json.dumps(_value_without_serials(header, renames)).encode() + b"\n" + rest
 
 
-def _without(value: Any, renames: Mapping[str, str]) -> Any:
+def _value_without_serials(value: Any, renames: Mapping[str, str]) -> Any:
     """Return any JSON value with labels in place of serials."""
     if isinstance(value, dict):
-        return {key: _without(item, renames) for key, item in value.items()}
+        return {key: _value_without_serials(item, renames) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without(item, renames) for item in value]
+        return [_value_without_serials(item, renames) for item in value]
     if not isinstance(value, str):
         return value
     for serial in sorted(renames, key=len, reverse=True):  # one may begin with another

@@ -21,7 +21,7 @@ PASSWORD = "EXPORT_MOBILE_KEY_PASSWORD"
 MAX_BYTES = 4 << 20
 
 
-def write(directory: Path, archive: Path, key: Path) -> None:
+def write_signatures(directory: Path, archive: Path, key: Path) -> None:
     """Sign a folder, and separately the archive in it; then verify both with the key's public half.
 
     Args:
@@ -33,27 +33,27 @@ def write(directory: Path, archive: Path, key: Path) -> None:
         MissingDependencyError: model-signing is not installed.
         UsageError: The key cannot be used.
     """
-    signing = extra.need("model_signing.signing", "Signing")
-    public = _public_half(key)  # before anything is written
+    signing = extra.need_extra("model_signing.signing", "Signing")
+    public = _public_half_of_signing_key(key)  # before anything is written
     folder = directory / FOLDER
     folder.mkdir()
     for path, name in ((archive, f"{archive.name}.sig"), (directory, BUNDLE)):
-        config = signing.Config().use_elliptic_key_signer(private_key=key, password=_password())
-        config.set_hashing_config(_hashing()).sign(path, folder / name)
-    sums.write(folder)
+        config = signing.Config().use_elliptic_key_signer(private_key=key, password=_signing_password())
+        config.set_hashing_config(_signature_hashing()).sign(path, folder / name)
+    sums.write_sums(folder)
     with tempfile.TemporaryDirectory() as scratch:
         pem = Path(scratch) / "public.pem"
         pem.write_bytes(public)
-        check(archive, folder / f"{archive.name}.sig", pem)
-        check(directory, folder / BUNDLE, pem)
+        check_signature(archive, folder / f"{archive.name}.sig", pem)
+        check_signature(directory, folder / BUNDLE, pem)
 
 
-def check(path: Path, signature: Path, key: Path) -> None:
+def check_signature(path: Path, signature: Path, key: Path) -> None:
     """Verify a signature of a file, or of every file of a folder (except `FOLDER` in it).
 
     Args:
         path: The file or folder.
-        signature: The signature that `write` made.
+        signature: The signature that `write_signatures` made.
         key: The public key, PEM.
 
     Raises:
@@ -61,7 +61,7 @@ def check(path: Path, signature: Path, key: Path) -> None:
         UsageError: The key cannot be used.
         VerificationError: There is no signature, or it is not this key's signature of these bytes.
     """
-    verifying = extra.need("model_signing.verifying", "Checking a signature")
+    verifying = extra.need_extra("model_signing.verifying", "Checking a signature")
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size > MAX_BYTES:
         raise VerificationError(
             f"{path.name} has no signature: {signature.name} is missing.", code="EM-SIGNATURE"
@@ -73,7 +73,7 @@ def check(path: Path, signature: Path, key: Path) -> None:
             f"--key {key} is no public key that can be used: {error}.", KINDS, code="EM-KEY"
         ) from None
     try:
-        config.set_hashing_config(_hashing()).verify(path, signature)
+        config.set_hashing_config(_signature_hashing()).verify(path, signature)
     except Exception as error:  # what a damaged signature makes the library raise is of any type
         why = str(error) or type(error).__name__
         raise VerificationError(
@@ -88,22 +88,22 @@ KINDS = (
 )
 
 
-def _hashing() -> Any:
+def _signature_hashing() -> Any:
     """Hash every file, also those that git ignores; leave out one path."""
-    hashing = extra.need("model_signing.hashing", "Signing")
+    hashing = extra.need_extra("model_signing.hashing", "Signing")
     return hashing.Config().set_ignored_paths(paths=[FOLDER], ignore_git_paths=False)
 
 
-def _password() -> bytes | None:
+def _signing_password() -> bytes | None:
     return os.environ[PASSWORD].encode() if os.environ.get(PASSWORD) else None
 
 
-def _public_half(key: Path) -> bytes:
+def _public_half_of_signing_key(key: Path) -> bytes:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     try:
-        private = serialization.load_pem_private_key(key.read_bytes(), _password())
+        private = serialization.load_pem_private_key(key.read_bytes(), _signing_password())
     except (OSError, ValueError, TypeError) as error:
         hint = f"Set {PASSWORD}." if "encrypted" in str(error) else KINDS
         raise UsageError(

@@ -62,48 +62,48 @@ PLATFORMS = {"coreml": ("16", "13"), "executorch": ("17", "12")}
 own package asks for iOS 17."""
 
 
-def module(name: str) -> str:
+def swift_module(name: str) -> str:
     """Return the name of a model's Swift module: mobilenet_v2 is "MobilenetV2Model"."""
     return "".join(part.capitalize() for part in re.split("[_-]", name)) + "Model"
 
 
-def sources(name: str) -> tuple[str, str]:
+def swift_sources(name: str) -> tuple[str, str]:
     """Return the paths of the package's two source files, below `FOLDER`."""
-    own = module(name)
+    own = swift_module(name)
     return f"{own}/Package.swift", f"{own}/Sources/{own}/{own}.swift"
 
 
-def resource(name: str, file: str) -> str:
+def swift_resource(name: str, file: str) -> str:
     """Return the model's path in its package, below `FOLDER`."""
-    own = module(name)
+    own = swift_module(name)
     return f"{own}/Sources/{own}/Resources/{file}"
 
 
-def write(plan: Plan, directory: Path) -> None:
+def write_swift(plan: Plan, directory: Path) -> None:
     """Write the package as a folder; do nothing when no artifact is for Apple's systems."""
     artifact = plan.apple
     if artifact is None:
         return
-    package, code = (directory / FOLDER / file for file in sources(plan.name))
+    package, code = (directory / FOLDER / file for file in swift_sources(plan.name))
     source = plan.path(artifact)
-    target = directory / FOLDER / resource(plan.name, str(artifact.file))
+    target = directory / FOLDER / swift_resource(plan.name, str(artifact.file))
     target.parent.mkdir(parents=True)
     ios, macos = PLATFORMS[artifact.format]
-    words = {"module": module(plan.name), "file": str(artifact.file), "ios": ios, "macos": macos}
+    words = {"module": swift_module(plan.name), "file": str(artifact.file), "ios": ios, "macos": macos}
     package.write_bytes(PACKAGE.format(**words).encode())
-    code.write_bytes(_source(plan, artifact).encode())
+    code.write_bytes(_swift_source(plan, artifact).encode())
     if source.is_dir():
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
 
 
-def _source(plan: Plan, artifact: Artifact) -> str:
+def _swift_source(plan: Plan, artifact: Artifact) -> str:
     template = CORE_ML if artifact.format == "coreml" else EXECUTORCH
     return template.format(
         title=plan.title,
         architecture=re.sub(r"[^\w.:/ -]", "?", plan.manifest.source.architecture),
-        module=module(plan.name),
+        module=swift_module(plan.name),
         version=plan.request.version,
         file=artifact.file,
     )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from exporter.errors import VerificationError
-from exporter.files import duplicates, expands, strange
+from exporter.files import duplicate_files, expanding_files, strange_file
 
 Content = bytes | Path
 UNIX = 3
@@ -23,7 +23,7 @@ MAX_ENTRIES = 10_000
 BLOCK = 1 << 20
 
 
-def write(path: Path, files: Mapping[str, Content], date: datetime) -> None:
+def write_zip(path: Path, files: Mapping[str, Content], date: datetime) -> None:
     """Write files (name -> bytes, or their path) in the order of their names.
 
     A name that ends with a slash is a folder. `date` is UTC and loses its odd second: zip counts by two.
@@ -43,14 +43,14 @@ def write(path: Path, files: Mapping[str, Content], date: datetime) -> None:
                 shutil.copyfileobj(source, target, BLOCK)
 
 
-def folder(directory: Path, prefix: str = "") -> dict[str, Path]:
-    """Return every file below a folder, its name after `prefix`, for `write`."""
+def folder_for_zip(directory: Path, prefix: str = "") -> dict[str, Path]:
+    """Return every file below a folder, its name after `prefix`, for `write_zip`."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     return {f"{prefix}{p.relative_to(directory).as_posix()}": p for p in files}
 
 
-def unpack(path: Path, into: Path) -> None:
-    """Unpack an archive that `write` made into an empty folder; every byte of it is accounted for.
+def unpack_zip(path: Path, into: Path) -> None:
+    """Unpack an archive that `write_zip` made into an empty folder; every byte of it is accounted for.
 
     Nothing is written before the whole listing is checked. In the end the archive is written
     again from what came out, and must be the same: no byte of it means nothing.
@@ -61,37 +61,37 @@ def unpack(path: Path, into: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if problem := refusal(entries, path.stat().st_size):
+            if problem := zip_refusal(entries, path.stat().st_size):
                 raise VerificationError(f"{path.name} is not unpacked: {problem}.", HINT)
             for entry in entries:
-                _extract(archive, entry, into)
+                _extract_zip(archive, entry, into)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise VerificationError(f"{path.name} is not a whole zip archive: {error}.", HINT) from None
-    _compare(path, into, entries)
+    _compare_zip_entries(path, into, entries)
 
 
 HINT = "Take the file that `export-mobile release` wrote, or get it again."
 
 
-def refusal(entries: list[zipfile.ZipInfo], size_bytes: int) -> str:
+def zip_refusal(entries: list[zipfile.ZipInfo], size_bytes: int) -> str:
     """Return the first reason to refuse a listing; an empty string when there is none."""
     if not entries or len(entries) > MAX_ENTRIES:
         return f"it lists {len(entries)} files, expected 1 to {MAX_ENTRIES}"
     for entry in entries:
-        if problem := strange(entry):
+        if problem := strange_file(entry):
             return problem
         if entry.compress_type != zipfile.ZIP_STORED:
             return f"{entry.filename!a} is compressed, and nothing in a bundle is"
         if entry.file_size != entry.compress_size:
             return f"{entry.filename!a} has two sizes"
-    if problem := duplicates(entries) or expands(entries, size_bytes, 1, 0):
+    if problem := duplicate_files(entries) or expanding_files(entries, size_bytes, 1, 0):
         return problem[:1].lower() + problem[1:].rstrip(".")
     names = {entry.filename for entry in entries}
     inside = next((n for n in names for i, c in enumerate(n[:-1]) if c == "/" and n[:i] in names), None)
     return f"{inside!a} is inside a file" if inside else ""
 
 
-def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> None:
+def _extract_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> None:
     target = into / entry.filename
     if entry.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -101,12 +101,12 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> No
         shutil.copyfileobj(source, file, BLOCK)
 
 
-def _compare(path: Path, into: Path, entries: list[zipfile.ZipInfo]) -> None:
+def _compare_zip_entries(path: Path, into: Path, entries: list[zipfile.ZipInfo]) -> None:
     again = into.with_name(f"{into.name}.again.zip")
     files: dict[str, Content] = {e.filename: b"" if e.is_dir() else into / e.filename for e in entries}
     try:
-        write(again, files, datetime(*entries[0].date_time, tzinfo=UTC))
-        same = _same(path, again)
+        write_zip(again, files, datetime(*entries[0].date_time, tzinfo=UTC))
+        same = _same_zip_bytes(path, again)
     except ValueError:  # no such date
         same = False
     finally:
@@ -119,7 +119,7 @@ def _compare(path: Path, into: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _same(left: Path, right: Path) -> bool:
+def _same_zip_bytes(left: Path, right: Path) -> bool:
     if os.path.getsize(left) != os.path.getsize(right):  # noqa: PTH202 - both exist
         return False
     with left.open("rb") as first, right.open("rb") as second:

@@ -13,7 +13,7 @@ CORES = re.compile(r"cores [\d, -]+")
 PLURALS = {" has ": " have ", " was ": " were "}
 
 
-def grouped(flags: Iterable[str]) -> tuple[str, ...]:
+def group_flags(flags: Iterable[str]) -> tuple[str, ...]:
     """Group flags into one line for each kind: "spread: launches 0, 2: p90 is 1.25-1.87 times p50".
 
     Args:
@@ -22,33 +22,33 @@ def grouped(flags: Iterable[str]) -> tuple[str, ...]:
     kinds: dict[str, list[tuple[str, str]]] = {}
     for flag in flags:
         match = OF_A_LAUNCH.fullmatch(flag)
-        kind = _skeleton(match["name"], match["words"]) if match else flag
+        kind = _flag_skeleton(match["name"], match["words"]) if match else flag
         kinds.setdefault(kind, []).append((match["launch"], match["words"]) if match else ("", flag))
-    return tuple(_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
+    return tuple(_flag_line(kind.partition(":")[0], seen) for kind, seen in kinds.items())
 
 
-def reasons(why: Iterable[str]) -> tuple[str, ...]:
+def group_flag_reasons(why: Iterable[str]) -> tuple[str, ...]:
     """Group the reasons why something is no proof: "Launches 0, 1: the runner sees a 'x86_64' machine."."""
     kinds: dict[str, list[str]] = {}
     for reason in why:
         match = REASON_OF_A_LAUNCH.fullmatch(reason)
         kinds.setdefault(match["words"] if match else reason, []).extend([match["launch"]] if match else [])
-    return tuple(f"{_launches(of)}{words}" for words, of in kinds.items())
+    return tuple(f"{_flagged_launches(of)}{words}" for words, of in kinds.items())
 
 
-def _launches(numbers: Sequence[str]) -> str:
+def _flagged_launches(numbers: Sequence[str]) -> str:
     return f"Launch{'es' if len(numbers) > 1 else ''} {', '.join(numbers)}: " if numbers else ""
 
 
-def _skeleton(name: str, words: str) -> str:
+def _flag_skeleton(name: str, words: str) -> str:
     """Return what flags of one kind share: all but their figures. Other cores are another kind."""
     cores = " ".join(CORES.findall(words))
     return f"{name}:{NUMBER.sub('#', CORES.sub('cores', words))}{cores}"
 
 
-def _line(name: str, seen: Sequence[tuple[str, str]]) -> str:
+def _flag_line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     launches = [launch for launch, _ in seen]
-    words = _merged([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
+    words = _merged_flags([words for _, words in seen]) if len(seen) > 1 else seen[0][1]
     if not launches[0]:
         return words
     if len(launches) == 1:
@@ -58,20 +58,20 @@ def _line(name: str, seen: Sequence[tuple[str, str]]) -> str:
     return f"{name}: launches {', '.join(launches)}{words}"
 
 
-def _merged(texts: Sequence[str]) -> str:
+def _merged_flags(texts: Sequence[str]) -> str:
     """Merge texts into one, with each figure as the range over the texts."""
-    columns = zip(*(_figures(text) for text in texts), strict=True)
-    ranges = iter([_range(column) for column in columns])
+    columns = zip(*(_flag_figures(text) for text in texts), strict=True)
+    ranges = iter([_flag_range(column) for column in columns])
     cores = CORES.search(texts[0])
     bare = CORES.sub("\0", texts[0])
     return NUMBER.sub(lambda _: next(ranges), bare).replace("\0", cores[0] if cores else "")
 
 
-def _figures(text: str) -> list[str]:
+def _flag_figures(text: str) -> list[str]:
     return NUMBER.findall(CORES.sub("\0", text))
 
 
-def _range(figures: Sequence[str]) -> str:
+def _flag_range(figures: Sequence[str]) -> str:
     low, high = min(figures, key=float), max(figures, key=float)
     if low == high:
         return low

@@ -51,9 +51,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
+def plot_tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
     """Plot host latency against error, marker area by file size; None when no artifact has both."""
-    measured = [(a, *pair) for a in artifacts if (pair := _latency_and_error(a))]
+    measured = [(a, *pair) for a in artifacts if (pair := _plotted_latency_and_error(a))]
     if not measured:
         return None
 
@@ -67,12 +67,12 @@ def tradeoff(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
             colour = STATUS_COLOURS[artifact.status]
             axes.scatter(p50_ms, error, s=area, color=colour, alpha=0.75, edgecolor=edge, linewidth=2)
         axes.set_xlim(left=0)
-        name_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
+        name_plotted_points(axes, [(a.variant.name, x, y) for a, x, y in measured], selected)
 
-    return svg("tradeoff", 3.6, draw)
+    return plot_svg("tradeoff", 3.6, draw)
 
 
-def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
+def _plotted_latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
     comparison = artifact.verdict.comparison if artifact.verdict else None
     if comparison is None or artifact.latency is None or not math.isfinite(comparison.max_error):
         return None
@@ -80,7 +80,7 @@ def _latency_and_error(artifact: Artifact) -> tuple[float, float] | None:
     return artifact.latency.p50_ms, max(comparison.max_error, 1e-8)
 
 
-def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
+def name_plotted_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected: str | None) -> None:
     """Write names in a column next to the axes, evenly spaced in the points' order, so that none overlap."""
     ordered = sorted(points, key=lambda point: (point[2], -point[1]))
     for index, (name, x, y) in enumerate(ordered):
@@ -103,7 +103,7 @@ def name_points(axes: Axes, points: Sequence[tuple[str, float, float]], selected
         )
 
 
-def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
+def plot_latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None:
     """Draw a box plot of all samples, whiskers at p5 and p95; None without samples."""
     timed = [(a, a.latency) for a in artifacts if a.latency and a.latency.samples_ns]
     if not timed:
@@ -115,7 +115,7 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
     def draw(figure: Figure) -> None:
         bottom = 0.5 / height
         axes = figure.add_axes((0.42, bottom, 0.56, 0.98 - bottom))
-        boxes = axes.boxplot([_ms(latency) for _, latency in timed], orientation="horizontal",
+        boxes = axes.boxplot([_plot_milliseconds(latency) for _, latency in timed], orientation="horizontal",
                              whis=(5, 95), showfliers=False, widths=0.5, patch_artist=True)  # fmt: skip
         for name, box, median in zip(names, boxes["boxes"], boxes["medians"], strict=True):
             box.set(facecolor=ACCENT if name == selected else FAINT, alpha=0.55, edgecolor=INK)
@@ -126,10 +126,10 @@ def latencies(artifacts: Sequence[Artifact], selected: str | None) -> str | None
         axes.set_xlim(left=0)
         axes.set_xlabel("ms per call on this host")
 
-    return svg("latencies", height, draw)
+    return plot_svg("latencies", height, draw)
 
 
-def devices(
+def plot_devices(
     measured: Sequence[tuple[str, DeviceLatency]], selected: str | None, budget_ms: float
 ) -> str | None:
     """Draw a strip of launches per artifact and device, p5 to p95, with the budget; None without launches.
@@ -149,8 +149,8 @@ def devices(
         bottom = 0.5 / height
         axes = figure.add_axes((0.42, bottom, 0.56, 0.9 - bottom))
         for row, (name, item) in enumerate(shown):
-            _launches(axes, row, item, ACCENT if name == selected else INK)
-        labels = [f"{name}\n{_device_label(item)}" for name, item in shown]
+            _plot_launches(axes, row, item, ACCENT if name == selected else INK)
+        labels = [f"{name}\n{_plotted_device_label(item)}" for name, item in shown]
         axes.set_yticks(range(len(shown)), labels, fontsize=9)
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.axvline(budget_ms, color=STATUS_COLOURS["failed"], linestyle="--", linewidth=1.2)
@@ -159,16 +159,16 @@ def devices(
         axes.set_xlim(left=0)
         axes.set_xlabel("ms per call")
 
-    return svg("devices", height, draw)
+    return plot_svg("devices", height, draw)
 
 
-def _device_label(item: DeviceLatency) -> str:
+def _plotted_device_label(item: DeviceLatency) -> str:
     serial = item.serial if len(item.serial) <= 20 else item.serial[:19] + "…"
     word = item.evidence if item.evidence == "measured" else item.evidence.upper()
-    return literal(f"{word}, {serial}")
+    return literal_plot_text(f"{word}, {serial}")
 
 
-def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
+def _plot_launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
     """Draw one line per launch: p5 to p95 thin, p25 to p75 thick, the median as a dot."""
     count = len(item.launch_ms)
     for index, (p5, p25, p50, p75, p95) in enumerate(item.launch_ms):
@@ -178,7 +178,7 @@ def _launches(axes: Axes, row: int, item: DeviceLatency, colour: str) -> None:
         axes.plot((p50,), (y,), marker="o", markersize=2.5, color=colour)
 
 
-def accuracy(
+def plot_accuracy(
     artifacts: Sequence[Artifact], evaluation: Evaluation | None, selected: str | None
 ) -> str | None:
     """Plot points of top-1 lost against float32, with intervals and the limit; None without labels."""
@@ -203,10 +203,10 @@ def accuracy(
                       ha="center", fontsize=9, color=STATUS_COLOURS["failed"])  # fmt: skip
         axes.set_xlabel("points of top-1 lost")
 
-    return svg("accuracy", height, draw)
+    return plot_svg("accuracy", height, draw)
 
 
-def calibration(points: Sequence[CurvePoint]) -> str | None:
+def plot_calibration(points: Sequence[CurvePoint]) -> str | None:
     """Plot SQNR and agreement over the number of calibration samples; the sufficient number is marked."""
     shown = [point for point in points if math.isfinite(point.sqnr_db)]
     if len(shown) < 2:
@@ -229,37 +229,39 @@ def calibration(points: Sequence[CurvePoint]) -> str | None:
             right.plot(counts, [100 * share for share in shares], color=FAINT, linestyle="--")
             right.set_ylabel("agreement, % (dashed)")
 
-    return svg("calibration", 2.6, draw)
+    return plot_svg("calibration", 2.6, draw)
 
 
-def _ms(latency: Latency) -> list[float]:
+def _plot_milliseconds(latency: Latency) -> list[float]:
     return [ns / 1e6 for ns in latency.samples_ns]
 
 
-def histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str | None:
+def plot_histograms(outputs: Mapping[str, np.ndarray], selected: str | None) -> str | None:
     """Draw each artifact's outputs (line) over the float64 model's (filled); None without a reference."""
-    values = {name: _finite(array) for name, array in outputs.items()}
+    values = {name: _finite_plot_values(array) for name, array in outputs.items()}
     reference = values.pop(REFERENCE, np.empty(0))
     shown = {name: array for name, array in sorted(values.items()) if array.size}
     if not reference.size or not shown:
         return None
-    edges = _edges(reference)
+    edges = _plot_bin_edges(reference)
     rows = math.ceil(len(shown) / 2)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
         for axes, (name, array) in zip(grid.flat, shown.items(), strict=False):
-            _histogram(axes, edges, reference, array, ACCENT if name == selected else INK)
+            _plot_histogram(axes, edges, reference, array, ACCENT if name == selected else INK)
             axes.set_title(name, fontsize=9, color=INK, loc="left")
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
         figure.supxlabel("output value", fontsize=10)
         figure.tight_layout()
 
-    return svg("histograms", 0.7 + 1.15 * rows, draw)
+    return plot_svg("histograms", 0.7 + 1.15 * rows, draw)
 
 
-def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.ndarray, colour: str) -> None:
+def _plot_histogram(
+    axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.ndarray, colour: str
+) -> None:
     # Clipped, so that values outside the reference's range show as a peak at the border.
     clipped = np.clip(array, edges[0], edges[-1])
     axes.stairs(np.histogram(reference, edges)[0] / reference.size, edges, fill=True, color=FAINT, alpha=0.45)
@@ -268,7 +270,7 @@ def _histogram(axes: Axes, edges: np.ndarray, reference: np.ndarray, array: np.n
     axes.spines["left"].set_visible(False)
 
 
-def _edges(reference: np.ndarray) -> np.ndarray:
+def _plot_bin_edges(reference: np.ndarray) -> np.ndarray:
     """Return the edges of BINS equal bins over the reference; a constant reference gets a range around it."""
     low, high = float(reference.min()), float(reference.max())
     scale = max(abs(low), abs(high)) or 1.0
@@ -277,17 +279,17 @@ def _edges(reference: np.ndarray) -> np.ndarray:
     return np.linspace(low, high, BINS + 1)
 
 
-def _finite(array: np.ndarray) -> np.ndarray:
+def _finite_plot_values(array: np.ndarray) -> np.ndarray:
     flat = np.asarray(array, dtype=np.float64).reshape(-1)
     return flat[np.isfinite(flat)]
 
 
-def literal(text: str) -> str:
+def literal_plot_text(text: str) -> str:
     """Escape text from outside: matplotlib reads a dollar sign as mathematics."""
     return text.replace("$", r"\$")
 
 
-def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
+def plot_svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
     """Draw on a figure of its own (no pyplot, no global state) and return the bare `<svg>` element."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -305,10 +307,10 @@ def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
             transparent=True,
             metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
         )
-    return _inline(buffer.getvalue())
+    return _inline_plot_svg(buffer.getvalue())
 
 
-def _inline(text: str) -> str:
+def _inline_plot_svg(text: str) -> str:
     """Remove prologue, fixed size and the groups' ids, which would clash; make colours CSS variables."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

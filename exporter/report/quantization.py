@@ -51,25 +51,27 @@ class View:
     front: str
 
 
-def view(report: Report) -> View:
-    ordered = [_cost(cost) for cost in quality.costliest(report.operator_costs)]
+def quantization_view(report: Report) -> View:
+    ordered = [_quantization_cost(cost) for cost in quality.costliest_for_quality(report.operator_costs)]
     layers = {cost.name: cost.where for cost in report.operator_costs}
     runtimes = pareto.series(report.mixed_points)
     labelled = any(point.drop is not None for point in report.mixed_points)
     return View(
         costs=tuple(ordered[:SHOWN]),
         other_costs=tuple(ordered[SHOWN:]),
-        sensitivity=quality.sensitivity(report.operator_costs) or "",
-        points=tuple(_point(point, layers, labelled) for own in runtimes.values() for point in own),
-        front=quality.mixed(report.mixed_points) or "",
+        sensitivity=quality.plot_quality_by_operator(report.operator_costs) or "",
+        points=tuple(
+            _quantization_point(point, layers, labelled) for own in runtimes.values() for point in own
+        ),
+        front=quality.plot_mixed_quality(report.mixed_points) or "",
     )
 
 
-def _cost(cost: OperatorCost) -> Cost:
-    return Cost(cost.where, cost.kind, text.decibels(cost.sqnr_db))
+def _quantization_cost(cost: OperatorCost) -> Cost:
+    return Cost(cost.where, cost.kind, text.decibels_text(cost.sqnr_db))
 
 
-def _point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
+def _quantization_point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
     in_float = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
     return Point(
         variant=point.variant,
@@ -82,27 +84,27 @@ def _point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
         more=", ".join(in_float) if len(in_float) > LAYERS else "",
         cells=(
             ("In float", str(len(point.kept))),
-            ("SQNR", text.decibels(point.sqnr_db)),
-            ("Agreement", text.percent(point.agreement)),
-            *([("Top-1 lost", text.points(point.drop))] * labelled),
-            ("p50", text.milliseconds(point.p50_ms)),
-            ("Size", text.scaled(point.size_bytes, "B")),
+            ("SQNR", text.decibels_text(point.sqnr_db)),
+            ("Agreement", text.percent_text(point.agreement)),
+            *([("Top-1 lost", text.points_text(point.drop))] * labelled),
+            ("p50", text.milliseconds_text(point.p50_ms)),
+            ("Size", text.scaled_text(point.size_bytes, "B")),
         ),
     )
 
 
-def hint(report: Report) -> str:
+def quantization_hint(report: Report) -> str:
     """Say where int8 loses most, when it failed or nearly did; else return an empty string."""
-    if not any(_poor(artifact) for artifact in report.artifacts):
+    if not any(_poor_quantization(artifact) for artifact in report.artifacts):
         return ""
     worst: dict[str, str] = {}
-    for cost in quality.costliest(report.operator_costs):
+    for cost in quality.costliest_for_quality(report.operator_costs):
         if math.isfinite(cost.sqnr_db):
-            worst.setdefault(cost.where, f"{cost.where} ({text.decibels(cost.sqnr_db)} alone)")
+            worst.setdefault(cost.where, f"{cost.where} ({text.decibels_text(cost.sqnr_db)} alone)")
     return f"int8 loses most in {', '.join([*worst.values()][:NAMED])}." if worst else ""
 
 
-def _poor(artifact: Artifact) -> bool:
+def _poor_quantization(artifact: Artifact) -> bool:
     comparison = artifact.verdict.comparison if artifact.verdict else None
     if artifact.variant.precision != "int8" or comparison is None:
         return False

@@ -69,12 +69,12 @@ class Libraries:
     """The name of a Swift package."""
 
 
-def snippets(report: Report, libraries: Libraries = Libraries()) -> tuple[Snippet, ...]:
+def make_snippets(report: Report, libraries: Libraries = Libraries()) -> tuple[Snippet, ...]:
     """Return a snippet per platform that can load the chosen artifact; and Core ML where that was also made.
 
     Empty when nothing was chosen, or when an app language has no array for a tensor's dtype.
     """
-    chosen = text.chosen(report)
+    chosen = text.choice_text(report)
     if chosen is None:
         return ()
     tables = [(chosen, ANDROID), (chosen, IOS)]
@@ -82,37 +82,37 @@ def snippets(report: Report, libraries: Libraries = Libraries()) -> tuple[Snippe
     usable = [a for a in apple if a.status in {"passed", "not_run"}]
     if chosen.variant.format != "coreml" and usable:
         tables.append((usable[0], IOS))
-    made = [_snippet(report, artifact, table, libraries) for artifact, table in tables]
+    made = [_make_snippet(report, artifact, table, libraries) for artifact, table in tables]
     return tuple(snippet for snippet in made if snippet)
 
 
-def _snippet(
+def _make_snippet(
     report: Report, artifact: Artifact, table: dict[str, str], libraries: Libraries
 ) -> Snippet | None:
     template = table.get(artifact.variant.format)
-    inputs, outputs = _tensors(report, artifact)
+    inputs, outputs = _snippet_tensors(report, artifact)
     if template is None or not artifact.file or not all(s.dtype in TYPES for s in (*inputs, *outputs)):
         return None
     if artifact.variant.backend == "vulkan" and table is IOS:
         return None
     taken: set[str] = set()
     code = (
-        _environment()
+        _snippet_environment()
         .get_template(template)
         .render(
             file=artifact.file,
             backend=artifact.variant.backend,
             versions=report.tools,
-            inputs=[_tensor(spec, taken) for spec in inputs],
-            outputs=[_tensor(spec, taken) for spec in outputs],
-            photo=_photo(report.preprocessing, inputs),
+            inputs=[_snippet_tensor(spec, taken) for spec in inputs],
+            outputs=[_snippet_tensor(spec, taken) for spec in outputs],
+            photo=_snippet_photo(report.preprocessing, inputs),
             library=libraries.asset if table is ANDROID else libraries.module,
         )
     )
     return Snippet(TITLES[template], artifact.file, text.STATUS_WORDS[artifact.status], code.strip())
 
 
-def _tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+def _snippet_tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
     """List the tensors with the file's own names, where it was read: a converter may rename the model's."""
     structure = artifact.structure
     return (structure and structure.inputs) or report.inputs, (
@@ -120,28 +120,28 @@ def _tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], 
     ) or report.outputs
 
 
-def _photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
+def _snippet_photo(how: Preprocessing | None, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
     """Return the photo when the model takes one RGB photo exactly as `preprocessing` prepares it."""
     if how is None or len(inputs) != 1 or inputs[0].dtype != "float32":
         return None
     return how if inputs[0].shape == (1, 3, *how.crop) and len(how.mean) == len(how.std) == 3 else None
 
 
-def _tensor(spec: TensorSpec, taken: set[str]) -> Tensor:
+def _snippet_tensor(spec: TensorSpec, taken: set[str]) -> Tensor:
     elements = 1
     for size in spec.shape:
         elements *= size
     return Tensor(
-        _identifier(spec.name, taken),
-        _quoted(spec.name, "\\u{:04x}"),
-        _quoted(spec.name, "\\u{{{:x}}}"),
+        _snippet_identifier(spec.name, taken),
+        _snippet_string(spec.name, "\\u{:04x}"),
+        _snippet_string(spec.name, "\\u{{{:x}}}"),
         ", ".join(str(size) for size in spec.shape),
         elements,
         *TYPES[spec.dtype],
     )
 
 
-def _identifier(name: str, taken: set[str]) -> str:
+def _snippet_identifier(name: str, taken: set[str]) -> str:
     """Return an identifier; its ending distinguishes it from keywords and the templates' names."""
     base = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("_0123456789") or "tensor"
     unique, number = f"{base}Values", 2
@@ -151,7 +151,7 @@ def _identifier(name: str, taken: set[str]) -> str:
     return unique
 
 
-def _quoted(name: str, escape: str) -> str:
+def _snippet_string(name: str, escape: str) -> str:
     """Return a string literal; all but plain characters are escaped as UTF-16 units."""
     units = name.encode("utf-16-be", "replace")
     codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
@@ -160,7 +160,7 @@ def _quoted(name: str, escape: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _snippet_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # This is program text: the page escapes it as a whole.

@@ -19,27 +19,29 @@ RIGHT = "acc.\n%"
 """Share of labelled samples whose label came first. The column exists only when there are labels."""
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_terminal_report(report: Report, console: Console) -> None:
     """Print the artifacts, the choice with its reason, what did not pass and why, and the warnings."""
-    _line(console, f"{report.source_file}, {report.architecture}, for {report.target_name}", "bold")
-    console.print(_table(report))
+    _print_terminal_line(
+        console, f"{report.source_file}, {report.architecture}, for {report.target_name}", "bold"
+    )
+    console.print(_terminal_table(report))
     console.print()
-    _choice(report, console)
+    _terminal_choice(report, console)
     if report.evaluation:
-        _line(console, text.labelled(report.evaluation))
+        _print_terminal_line(console, text.labelled_text(report.evaluation))
     if report.task_evaluation:
-        _line(console, text.scored(report.task_evaluation))
+        _print_terminal_line(console, text.scored(report.task_evaluation))
     if report.calibration_sweep:
-        _line(console, calibration_sweep.sentence(report.calibration_sweep))
-    _line(console, f"{text.budget(report)}. Latencies are this host's, not a phone's.")
-    if hint := quantization.hint(report):
-        _line(console, hint)
-    _reasons(report, console)
+        _print_terminal_line(console, calibration_sweep.sentence(report.calibration_sweep))
+    _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
+    if hint := quantization.quantization_hint(report):
+        _print_terminal_line(console, hint)
+    _print_terminal_reasons(report, console)
     for warning in report.warnings:
-        _line(console, f"Warning: {warning}", "yellow")
+        _print_terminal_line(console, f"Warning: {warning}", "yellow")
 
 
-def _table(report: Report) -> Table:
+def _terminal_table(report: Report) -> Table:
     from rich.table import Table
 
     # One space between columns: two would not fit nine of them into 80.
@@ -51,7 +53,10 @@ def _table(report: Report) -> Table:
         table.add_column(name, justify="right")
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
-        cells = (*_cells(artifact), *((_right(artifact),) if _labelled_column(report) else ()))
+        cells = (
+            *_terminal_cells(artifact),
+            *((_terminal_right_aligned(artifact),) if _labelled_column(report) else ()),
+        )
         table.add_row(*cells, style="bold" if chosen else None)
     return table
 
@@ -64,69 +69,69 @@ def _labelled_column(report: Report) -> tuple[str, ...]:
     return (RIGHT,) if report.evaluation else ()
 
 
-def _right(artifact: Artifact) -> Text:
+def _terminal_right_aligned(artifact: Artifact) -> Text:
     from rich.text import Text
 
     if artifact.task_accuracy:
-        return Text(text.sig3(artifact.task_accuracy.scores[0].value))
+        return Text(text.sig3_text(artifact.task_accuracy.scores[0].value))
     measured = artifact.accuracy
     return Text(text.NONE if measured is None else f"{100 * measured.right / measured.count:.1f}")
 
 
-def _cells(artifact: Artifact) -> tuple[Text, ...]:
+def _terminal_cells(artifact: Artifact) -> tuple[Text, ...]:
     from rich.text import Text
 
     comparison = artifact.verdict.comparison if artifact.verdict else None
     latency, size = artifact.latency, artifact.size_bytes
-    share = text.quantized_share(artifact)
+    share = text.quantized_share_text(artifact)
     return (
-        plain(artifact.variant.name),
+        plain_terminal_text(artifact.variant.name),
         Text(artifact.variant.precision),
         Text(text.STATUS_WORDS[artifact.status], STYLES[artifact.status]),
-        Text(text.sig3(comparison.max_error if comparison else None)),
-        Text(text.sig3(comparison.sqnr_db if comparison else None)),
-        Text(_hundredths(comparison.agreement if comparison else None)),
-        Text(_hundredths(share)),
-        Text(text.sig3(None if size is None else size / 1e6)),
-        Text(f"{text.sig3(latency.p50_ms)}/{text.sig3(latency.p90_ms)}" if latency else text.NONE),
+        Text(text.sig3_text(comparison.max_error if comparison else None)),
+        Text(text.sig3_text(comparison.sqnr_db if comparison else None)),
+        Text(_terminal_hundredths(comparison.agreement if comparison else None)),
+        Text(_terminal_hundredths(share)),
+        Text(text.sig3_text(None if size is None else size / 1e6)),
+        Text(f"{text.sig3_text(latency.p50_ms)}/{text.sig3_text(latency.p90_ms)}" if latency else text.NONE),
     )
 
 
-def _hundredths(share: float | None) -> str:
-    return text.sig3(None if share is None else 100 * share)
+def _terminal_hundredths(share: float | None) -> str:
+    return text.sig3_text(None if share is None else 100 * share)
 
 
-def _choice(report: Report, console: Console) -> None:
-    chosen = text.chosen(report)
+def _terminal_choice(report: Report, console: Console) -> None:
+    chosen = text.choice_text(report)
     if chosen is None:
-        _line(console, f"Nothing to ship. {report.selection_reason}", "bold red")
+        _print_terminal_line(console, f"Nothing to ship. {report.selection_reason}", "bold red")
     else:
-        _line(console, f"Ship {chosen.file}. {report.selection_reason}", "bold")
-        worst = chosen.verdict and text.worst_channel(chosen.verdict.worst_channel)
+        _print_terminal_line(console, f"Ship {chosen.file}. {report.selection_reason}", "bold")
+        worst = chosen.verdict and text.worst_channel_text(chosen.verdict.worst_channel)
         if worst:
-            _line(console, f"Its worst channel is {worst}.")
+            _print_terminal_line(console, f"Its worst channel is {worst}.")
         if chosen.verdict and chosen.verdict.task:
-            _line(console, f"Its task: {text.task(chosen.verdict.task)}.")
+            _print_terminal_line(console, f"Its task: {text.task_text(chosen.verdict.task)}.")
 
 
-def _reasons(report: Report, console: Console) -> None:
+def _print_terminal_reasons(report: Report, console: Console) -> None:
     """Print every artifact that did not pass, with its reason, indented below one heading."""
     from rich.padding import Padding
 
     others = [a for a in report.artifacts if a.status != "passed"]
     if others:
-        _line(console, "\nNot passed:")
+        _print_terminal_line(console, "\nNot passed:")
     for artifact in others:
-        line = plain(f"{artifact.variant.name}: ", STYLES[artifact.status])
-        line.append_text(plain(text.reason(artifact)))
+        line = plain_terminal_text(f"{artifact.variant.name}: ", STYLES[artifact.status])
+        line.append_text(plain_terminal_text(text.reason_text(artifact)))
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
-def _line(console: Console, words: str, style: str = "") -> None:
-    console.print(plain(words, style))
+def _print_terminal_line(console: Console, words: str, style: str = "") -> None:
+    console.print(plain_terminal_text(words, style))
 
 
-def plain(words: str, style: str = "") -> Text:
+def plain_terminal_text(words: str, style: str = "") -> Text:
     """Return literal text: no markup ("[1, 3]" stays), no control characters (names may hold escapes)."""
     from rich.text import Text
 

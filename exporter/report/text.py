@@ -59,7 +59,7 @@ POWER = {
 NONE = "\N{EN DASH}"
 
 
-def sig3(value: float | None) -> str:
+def sig3_text(value: float | None) -> str:
     """Format three significant digits: 1.31e-6, 0.0713, 21.4, 601; a dash for None."""
     if value is None:
         return NONE
@@ -73,40 +73,40 @@ def sig3(value: float | None) -> str:
     return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:.0f}"
 
 
-def scaled(value: float | None, unit: str) -> str:
+def scaled_text(value: float | None, unit: str) -> str:
     """Format with a decimal prefix: 13998112 "B" is "14.0 MB"."""
     if value is None:
         return NONE
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
-            return f"{sig3(value / factor)} {prefix}{unit}".rstrip()
+            return f"{sig3_text(value / factor)} {prefix}{unit}".rstrip()
     return f"{value:g} {unit}".rstrip()
 
 
-def percent(share: float | None) -> str:
-    return NONE if share is None else f"{sig3(100 * share)} %"
+def percent_text(share: float | None) -> str:
+    return NONE if share is None else f"{sig3_text(100 * share)} %"
 
 
-def milliseconds(value: float | None) -> str:
-    return NONE if value is None else f"{sig3(value)} ms"
+def milliseconds_text(value: float | None) -> str:
+    return NONE if value is None else f"{sig3_text(value)} ms"
 
 
-def decibels(value: float | None) -> str:
-    return NONE if value is None else f"{sig3(value)} dB"
+def decibels_text(value: float | None) -> str:
+    return NONE if value is None else f"{sig3_text(value)} dB"
 
 
-def worst_channel(worst: WorstChannel | None) -> str:
+def worst_channel_text(worst: WorstChannel | None) -> str:
     """Return where an artifact has the least room to its limit; an empty string when nothing was compared."""
     if worst is None:
         return ""
     label = f" ({worst.label})" if worst.label else ""
     return (
-        f"{worst.channel}{label}: {decibels(worst.sqnr_db)} against its own variation, "
-        f"at least {decibels(worst.limit_db)} expected"
+        f"{worst.channel}{label}: {decibels_text(worst.sqnr_db)} against its own variation, "
+        f"at least {decibels_text(worst.limit_db)} expected"
     )
 
 
-def task(measure: TaskMeasure | None) -> str:
+def task_text(measure: TaskMeasure | None) -> str:
     """Return the measure of a model's task; an empty string when there is none."""
     if measure is None:
         return ""
@@ -115,119 +115,121 @@ def task(measure: TaskMeasure | None) -> str:
     return f"{measure.task}, {measure.name} {measure.value:.4g}{unit}{within} ({measure.detail})"
 
 
-def points(value: float | None) -> str:
+def points_text(value: float | None) -> str:
     """Format points, which are samples of a hundred: 0.62, -0.31."""
     return NONE if value is None else f"{value:.2f}"
 
 
-def seconds(value: float) -> str:
-    return f"{sig3(value)} s"
+def seconds_text(value: float) -> str:
+    return f"{sig3_text(value)} s"
 
 
-def shape(spec: TensorSpec) -> str:
+def shape_text(spec: TensorSpec) -> str:
     return f"[{', '.join(str(size) for size in spec.shape)}]"
 
 
-def tensor(spec: TensorSpec) -> str:
-    return f"{spec.name} {spec.dtype} {shape(spec)}"
+def tensor_text(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {shape_text(spec)}"
 
 
-def preprocessing(how: Preprocessing | None) -> str:
+def preprocessing_text(how: Preprocessing | None) -> str:
     """Describe in one line how a photo becomes the input."""
     if how is None:
         return "not known: the inputs are taken as they are"
     side = "both sides" if how.squash else "shorter side"
-    mean, std = (", ".join(sig3(v) for v in values) for values in (how.mean, how.std))
+    mean, std = (", ".join(sig3_text(v) for v in values) for values in (how.mean, how.std))
     return (
         f"{side} to {how.resize} px ({how.interpolation}), centre crop {how.crop[0]} × {how.crop[1]}, "  # noqa: RUF001
         f"values 0 to {how.scale:g}, mean ({mean}), std ({std})"
     )
 
 
-def chosen(report: Report) -> Artifact | None:
+def choice_text(report: Report) -> Artifact | None:
     return next((a for a in report.artifacts if a.variant.name == report.selected), None)
 
 
-def reason(artifact: Artifact) -> str:
+def reason_text(artifact: Artifact) -> str:
     """Say why an artifact has its status, with the line of the user's model where known."""
     where = f" (at {artifact.source_line})" if artifact.source_line else ""
     return f"{artifact.reason or ''}{where}".strip()
 
 
-def tally(artifacts: Iterable[Artifact]) -> str:
+def tally_text(artifacts: Iterable[Artifact]) -> str:
     """Count the artifacts by status: 5 passed, 2 failed, 1 error."""
     counts = Counter(a.status for a in artifacts)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
 
-def budget(report: Report) -> str:
+def budget_text(report: Report) -> str:
     """Format the verdict on the budget, with the export's own budget where `bench --budget` gave another."""
     own = report.export_budget_ms
-    beside = f" (the export's own is {milliseconds(own)})" if own else ""
+    beside = f" (the export's own is {milliseconds_text(own)})" if own else ""
     return (
-        f"Budget {milliseconds(report.budget_ms)}{beside} on {report.target_name}: "
+        f"Budget {milliseconds_text(report.budget_ms)}{beside} on {report.target_name}: "
         f"{BUDGET_WORDS[report.budget]}"
     )
 
 
-def interval(bounds: tuple[float, float]) -> str:
-    return f"{sig3(bounds[0])} to {sig3(bounds[1])} ms"
+def interval_text(bounds: tuple[float, float]) -> str:
+    return f"{sig3_text(bounds[0])} to {sig3_text(bounds[1])} ms"
 
 
-def device(latency: DeviceLatency) -> str:
+def device_text(latency: DeviceLatency) -> str:
     """Name a device: model, SoC and serial, as far as known."""
     named = [str(latency.device[key]) for key in ("model", "soc", "serial") if latency.device.get(key)]
     return ", ".join(named)
 
 
-def described(latencies: Sequence[DeviceLatency]) -> str:
+def device_line_text(latencies: Sequence[DeviceLatency]) -> str:
     """Describe a device in one line: serial, model, SoC, Android, runtimes, threads, power.
 
     Args:
         latencies: Latencies that it measured, of one artifact or several; at least one.
     """
     device = latencies[0].device
-    soc = " ".join(f"({soc})" if n else soc for n, soc in enumerate(_said(device, "chip", "soc")))
+    soc = " ".join(
+        f"({soc})" if n else soc for n, soc in enumerate(_property_value_text(device, "chip", "soc"))
+    )
     runtimes = dict.fromkeys(str(item.device["runtime"]) for item in latencies if item.device.get("runtime"))
     parts = (
-        *_said(device, "model"),
+        *_property_value_text(device, "model"),
         soc,
-        *(f"Android {version}" for version in _said(device, "android")),
+        *(f"Android {version}" for version in _property_value_text(device, "android")),
         *runtimes,
-        *(f"{count} threads" for count in _said(device, "threads")),
-        *(f"cores {mask}" for mask in _said(device, "affinity")),
-        *(POWER.get(power, power) for power in _said(device, "power")),
+        *(f"{count} threads" for count in _property_value_text(device, "threads")),
+        *(f"cores {mask}" for mask in _property_value_text(device, "affinity")),
+        *(POWER.get(power, power) for power in _property_value_text(device, "power")),
     )
     return f"{latencies[0].serial}: {', '.join(part for part in parts if part)}"
 
 
-def said(value: Any) -> str:
+def device_property_text(value: Any) -> str:
     """Format a device's property: lists and tables become words."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {said(item)}" for key, item in value.items())
-    return ", ".join(map(said, value)) if isinstance(value, list | tuple) else str(value)
+        return ", ".join(f"{key} {device_property_text(item)}" for key, item in value.items())
+    return ", ".join(map(device_property_text, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def label(key: str) -> str:
+def property_label_text(key: str) -> str:
     """Format a property's name as a heading: "clock_state" is "Clock state"."""
     return {"soc": "SoC", "max_khz": "Highest clocks, kHz"}.get(key, key.replace("_", " ").capitalize())
 
 
-def _said(device: Mapping[str, Any], *keys: str) -> list[str]:
+def _property_value_text(device: Mapping[str, Any], *keys: str) -> list[str]:
     return [str(device[key]) for key in keys if device.get(key)]
 
 
-def on_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
+def text_rows_of_devices(report: Report) -> list[tuple[str, DeviceLatency]]:
     """List (artifact, its latency on a device), in the report's order."""
     return [(a.variant.name, latency) for a in report.artifacts for latency in a.device_latencies]
 
 
-def quantized_share(artifact: Artifact) -> float | None:
+def quantized_share_text(artifact: Artifact) -> float | None:
     """Format the share of weights in 8 bits or fewer, where the file could be read."""
     return artifact.structure.quantized_weight_fraction if artifact.structure else None
 
 
-def data(kind: str, count: int) -> str:
+def data_text(kind: str, count: int) -> str:
     return "none" if kind == "none" else f"{count} {kind}"
 
 
@@ -237,13 +239,13 @@ def scenes(counts: Scenes, purpose: Purpose) -> str:
     return f" ({count} scene{'' if count == 1 else 's'})" if count else ""
 
 
-def labelled(evaluation: Evaluation) -> str:
+def labelled_text(evaluation: Evaluation) -> str:
     """Describe float32's accuracy on the labelled samples, which every artifact is compared with."""
     reference = evaluation.reference
-    five = "" if reference.right5 is None else f", top-5 {share(reference.right5, reference)}"
+    five = "" if reference.right5 is None else f", top-5 {share_text(reference.right5, reference)}"
     low, high = accuracy.interval(reference.right, reference.count)
     return (
-        f"Float32 is right about {share(reference.right, reference)} of "
+        f"Float32 is right about {share_text(reference.right, reference)} of "
         f"{reference.count} labelled {evaluation.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         f"{five}; {evaluation.max_drop:g} point{'' if evaluation.max_drop == 1 else 's'} may be lost."
     )
@@ -266,5 +268,5 @@ def lost(score: Score) -> str:
     return f"{score.lost:.3g} {compare.unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
 
 
-def share(right: int, measured: Accuracy) -> str:
+def share_text(right: int, measured: Accuracy) -> str:
     return f"{100 * right / measured.count:.1f} %"

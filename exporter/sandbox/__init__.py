@@ -14,23 +14,23 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from exporter.sandbox import kernel, landlock, limits, seccomp
-from exporter.sandbox.confinement import Confinement, memory_bound, read_seconds
-from exporter.sandbox.limits import allow_seconds
+from exporter.sandbox.confinement import Confinement, confinement_memory, confinement_seconds
+from exporter.sandbox.limits import limit_seconds_anew
 
 __all__ = [
     "Confinement",
-    "Support",
-    "allow_seconds",
-    "enter",
-    "memory_bound",
-    "read_seconds",
-    "support",
-    "tighten",
+    "SandboxSupport",
+    "confinement_memory",
+    "confinement_seconds",
+    "enter_sandbox",
+    "limit_seconds_anew",
+    "sandbox_support",
+    "tighten_sandbox",
 ]
 
 
 @dataclass(frozen=True)
-class Support:
+class SandboxSupport:
     """What this machine's kernel offers."""
 
     landlock: int
@@ -52,22 +52,22 @@ _entered: Confinement | None = None
 """What this process is confined to."""
 
 
-def tighten() -> None:
+def tighten_sandbox() -> None:
     """From here on write nothing and start nothing, where this process is confined at all."""
     if _entered is not None:
         visible = (*_entered.reads, *_entered.writes)
-        enter(replace(_entered, reads=visible, writes=(), forks=False, programs=False))
+        enter_sandbox(replace(_entered, reads=visible, writes=(), forks=False, programs=False))
 
 
 @functools.cache
-def support() -> Support:
+def sandbox_support() -> SandboxSupport:
     """Ask the kernel what it offers; changes nothing."""
     if sys.platform != "linux":
-        return Support(0, seccomp=False)
-    return Support(landlock.version(), seccomp.available())
+        return SandboxSupport(0, seccomp=False)
+    return SandboxSupport(landlock.landlock_version(), seccomp.seccomp_available())
 
 
-def enter(confinement: Confinement) -> None:
+def enter_sandbox(confinement: Confinement) -> None:
     """Confine this process and everything it starts, for good.
 
     Raises:
@@ -75,14 +75,14 @@ def enter(confinement: Confinement) -> None:
     """
     global _entered
     _entered = confinement
-    available = support()
-    limits.enter(confinement)
+    available = sandbox_support()
+    limits.enter_limits(confinement)
     if confinement.writes:
         tempfile.tempdir = os.environ["TMPDIR"] = str(confinement.writes[0])
     if not available.confines:
         return
-    kernel.forbid_new_privileges()
+    kernel.forbid_kernel_privileges()
     if available.landlock:
-        landlock.enter(confinement, available.landlock)
+        landlock.enter_landlock(confinement, available.landlock)
     if available.seccomp:
-        seccomp.enter(confinement)
+        seccomp.enter_seccomp(confinement)

@@ -24,7 +24,7 @@ class ChildFailed(Exception):  # noqa: N818 - the caller says what it means for 
         """Whether it took more time or memory than it may."""
 
 
-def call(function: Callable[[], Any], confinement: Confinement) -> Any:
+def call_in_child(function: Callable[[], Any], confinement: Confinement) -> Any:
     """Call `function` in a forked child that enters the confinement first; what it prints goes nowhere.
 
     Returns:
@@ -37,25 +37,25 @@ def call(function: Callable[[], Any], confinement: Confinement) -> Any:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _answer(function, confinement, writer)
+        _child_answer(function, confinement, writer)
     os.close(writer)
-    answer = _read(reader)
+    answer = _read_from_child(reader)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != 0 or len(answer) > ANSWER_BYTES:
-        raise ChildFailed(_ending(status, confinement), status in (-signal.SIGALRM, -signal.SIGXCPU))
+        raise ChildFailed(_child_ending(status, confinement), status in (-signal.SIGALRM, -signal.SIGXCPU))
     kind, value = json.loads(answer)
     if kind != "ok":
         raise ChildFailed(value, over_bounds=kind == "memory")
     return value
 
 
-def _read(reader: int) -> bytes:
+def _read_from_child(reader: int) -> bytes:
     """What the child writes; too much of it is cut, and then the child fails to write the rest."""
     with os.fdopen(reader, "rb") as stream:
         return stream.read(ANSWER_BYTES + 1)
 
 
-def _answer(function: Callable[[], Any], confinement: Confinement, writer: int) -> NoReturn:
+def _child_answer(function: Callable[[], Any], confinement: Confinement, writer: int) -> NoReturn:
     from exporter import sandbox
 
     try:
@@ -64,7 +64,7 @@ def _answer(function: Callable[[], Any], confinement: Confinement, writer: int) 
             os.dup2(silence, descriptor)
         faulthandler.disable()
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - they may lead elsewhere
-        sandbox.enter(confinement)
+        sandbox.enter_sandbox(confinement)
         try:
             answer = ("ok", function())
         except MemoryError:
@@ -78,7 +78,7 @@ def _answer(function: Callable[[], Any], confinement: Confinement, writer: int) 
         os._exit(1)
 
 
-def _ending(status: int, confinement: Confinement) -> str:
+def _child_ending(status: int, confinement: Confinement) -> str:
     if status in (-signal.SIGALRM, -signal.SIGXCPU):
         return f"it takes more than {confinement.seconds:.0f} s"
     if status < 0:

@@ -35,11 +35,11 @@ class Confinement:
     memory_bytes: int = MEMORY_BYTES
 
 
-def read_seconds(file_bytes: int) -> float:
+def confinement_seconds(file_bytes: int) -> float:
     """The wall time that reading a model file of this size may take."""
     return READ_SECONDS + SECONDS_PER_BYTE * max(0, file_bytes - SMALL_FILE_BYTES)
 
 
-def memory_bound(file_bytes: int) -> int:
+def confinement_memory(file_bytes: int) -> int:
     """The memory that a model file of this size may take, in bytes."""
     return MEMORY_BYTES + MEMORY_PER_BYTE * max(0, file_bytes - SMALL_FILE_BYTES)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.kernel import checked, syscall
+from exporter.sandbox.kernel import checked_kernel_result, kernel_syscall
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
@@ -38,12 +38,12 @@ _MACHINE = (
 """What runtimes read to learn about processors and memory."""
 
 
-def version() -> int:
+def landlock_version() -> int:
     """The version of Landlock's interface; 0 where the kernel has none."""
-    return max(syscall(_CREATE_RULESET, None, 0, _ASK_VERSION), 0)
+    return max(kernel_syscall(_CREATE_RULESET, None, 0, _ASK_VERSION), 0)
 
 
-def enter(confinement: Confinement, version: int) -> None:
+def enter_landlock(confinement: Confinement, version: int) -> None:
     """Limit this process to what the confinement grants.
 
     Args:
@@ -58,19 +58,21 @@ def enter(confinement: Confinement, version: int) -> None:
     scoped = 0b11 if version >= 6 else 0
     attributes = struct.pack("=QQQ", everything, network, scoped)
     attributes = attributes[: 8 if version < 4 else 16 if version < 6 else 24]
-    ruleset = checked(syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "Landlock")
+    ruleset = checked_kernel_result(
+        kernel_syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "Landlock"
+    )
     reading = (_READ_FILE | _READ_DIR | (_EXECUTE if confinement.programs else 0)) & everything
     writing = everything & ~(_EXECUTE | _MAKE_DEVICES)
-    for path in (*_readable(), *confinement.reads):
-        _allow(ruleset, path, reading)
+    for path in (*_readable_in_landlock(), *confinement.reads):
+        _allow_in_landlock(ruleset, path, reading)
     for path in confinement.writes:
-        _allow(ruleset, path, writing)
-    _allow(ruleset, Path("/dev/null"), (_READ_FILE | _WRITE_FILE) & everything)
-    checked(syscall(_RESTRICT_SELF, ruleset, 0), "Landlock")
+        _allow_in_landlock(ruleset, path, writing)
+    _allow_in_landlock(ruleset, Path("/dev/null"), (_READ_FILE | _WRITE_FILE) & everything)
+    checked_kernel_result(kernel_syscall(_RESTRICT_SELF, ruleset, 0), "Landlock")
     os.close(ruleset)
 
 
-def _allow(ruleset: int, path: Path, access: int) -> None:
+def _allow_in_landlock(ruleset: int, path: Path, access: int) -> None:
     """Grant `access` below `path`; what does not exist needs no grant."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -80,12 +82,12 @@ def _allow(ruleset: int, path: Path, access: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             access &= _OF_FILES
         rule = struct.pack("=Qi", access, descriptor)
-        checked(syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), f"Landlock, {path}")
+        checked_kernel_result(kernel_syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), f"Landlock, {path}")
     finally:
         os.close(descriptor)
 
 
-def _readable() -> Iterator[Path]:
+def _readable_in_landlock() -> Iterator[Path]:
     """Python, its packages, our own, and the system's libraries."""
     yield from map(Path, (*_SYSTEM, *_MACHINE, sys.prefix, sys.base_prefix, sys.exec_prefix))
     yield from map(Path, site.getsitepackages())

@@ -15,35 +15,35 @@ OUTPUT_BYTES = 64 * GIB
 OPEN_FILES = 4096
 
 
-def enter(confinement: Confinement) -> None:
+def enter_limits(confinement: Confinement) -> None:
     """Bound memory, time and files of this process.
 
     RLIMIT_NPROC is left alone: it counts all processes of a user, not those of this one.
     """
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_DATA, confinement.memory_bytes)
-    _lower(resource.RLIMIT_AS, _address_space_bytes() + confinement.memory_bytes)
-    _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
-    _lower(resource.RLIMIT_FSIZE, OUTPUT_BYTES if confinement.writes else LOG_BYTES)
-    _lower(resource.RLIMIT_CPU, int(confinement.seconds * (os.cpu_count() or 1)) + 60)
+    _lower_limit(resource.RLIMIT_CORE, 0)
+    _lower_limit(resource.RLIMIT_DATA, confinement.memory_bytes)
+    _lower_limit(resource.RLIMIT_AS, _limited_address_space() + confinement.memory_bytes)
+    _lower_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _lower_limit(resource.RLIMIT_FSIZE, OUTPUT_BYTES if confinement.writes else LOG_BYTES)
+    _lower_limit(resource.RLIMIT_CPU, int(confinement.seconds * (os.cpu_count() or 1)) + 60)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, confinement.seconds)
 
 
-def allow_seconds(seconds: float) -> None:
+def limit_seconds_anew(seconds: float) -> None:
     """Begin the bound on a confined process's wall time anew, for its next piece of work."""
     if signal.getitimer(signal.ITIMER_REAL)[0]:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _lower(kind: int, limit: int) -> None:
+def _lower_limit(kind: int, limit: int) -> None:
     _, hard = resource.getrlimit(kind)
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     with contextlib.suppress(OSError, ValueError):  # macOS refuses some
         resource.setrlimit(kind, (limit, limit))
 
 
-def _address_space_bytes() -> int:
+def _limited_address_space() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:

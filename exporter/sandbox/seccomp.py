@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from exporter.sandbox.confinement import Confinement
-from exporter.sandbox.kernel import checked, prctl
+from exporter.sandbox.kernel import checked_kernel_result, kernel_prctl
 
 _PR_GET_SECCOMP, _PR_SET_SECCOMP, _MODE_FILTER = 21, 22, 2
 
@@ -71,25 +71,25 @@ Instruction = tuple[int, int, int, int]
 """BPF: code, how many to skip if true, if false, and the operand."""
 
 
-def available() -> bool:
+def seccomp_available() -> bool:
     """Whether the kernel filters system calls, and the filter is written for this processor."""
-    return platform.machine() in _MACHINES and prctl(_PR_GET_SECCOMP) >= 0
+    return platform.machine() in _MACHINES and kernel_prctl(_PR_GET_SECCOMP) >= 0
 
 
-def enter(confinement: Confinement) -> None:
+def enter_seccomp(confinement: Confinement) -> None:
     """Forbid this process every system call that the confinement does not need.
 
     Raises:
         OSError: The kernel refuses.
     """
-    program = _program(confinement, os.getpid())
+    program = _seccomp_program(confinement, os.getpid())
     packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(packed, len(packed))
     header = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-    checked(prctl(_PR_SET_SECCOMP, _MODE_FILTER, header), "seccomp")
+    checked_kernel_result(kernel_prctl(_PR_SET_SECCOMP, _MODE_FILTER, header), "seccomp")
 
 
-def _program(confinement: Confinement, process: int) -> list[Instruction]:
+def _seccomp_program(confinement: Confinement, process: int) -> list[Instruction]:
     """The filter: forbidden calls fail with EPERM, as on a machine without the right to them."""
     architecture, column = _MACHINES[platform.machine()]
     forks = confinement.forks or confinement.programs
@@ -104,24 +104,24 @@ def _program(confinement: Confinement, process: int) -> list[Instruction]:
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER),
         *(((_JUMP_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERROR | _ENOSYS)) if column == 0 else ()),
-        *(line for number in numbers if number is not None for line in _refuse(number)),
-        *(() if forks else _only_threads(column)),
-        *(() if confinement.writes else _only_reading(column)),
-        *(() if forks else _only_itself(_KILL[column], process)),
-        *(() if forks else _only_itself(_TGKILL[column], process)),
-        *_only_itself(_PRLIMIT[column], 0),
+        *(line for number in numbers if number is not None for line in _seccomp_refuse(number)),
+        *(() if forks else _seccomp_only_threads(column)),
+        *(() if confinement.writes else _seccomp_only_reading(column)),
+        *(() if forks else _seccomp_only_itself(_KILL[column], process)),
+        *(() if forks else _seccomp_only_itself(_TGKILL[column], process)),
+        *_seccomp_only_itself(_PRLIMIT[column], 0),
         (_RETURN, 0, 0, _ALLOW),
     ]
 
 
-def _refuse(number: int, code: int = _EPERM) -> Iterable[Instruction]:
+def _seccomp_refuse(number: int, code: int = _EPERM) -> Iterable[Instruction]:
     return (_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERROR | code)
 
 
-def _only_threads(column: int) -> Sequence[Instruction]:
+def _seccomp_only_threads(column: int) -> Sequence[Instruction]:
     """Refuse new processes; ENOSYS makes the C library use clone, whose flags a filter can see."""
     return [
-        *_refuse(_CLONE3[column], _ENOSYS),
+        *_seccomp_refuse(_CLONE3[column], _ENOSYS),
         (_JUMP_EQUAL, 0, 4, _CLONE[column]),
         (_LOAD, 0, 0, _ARGUMENTS),
         (_JUMP_ANY_BIT, 1, 0, _CLONE_THREAD),
@@ -130,7 +130,7 @@ def _only_threads(column: int) -> Sequence[Instruction]:
     ]
 
 
-def _only_reading(column: int) -> Iterator[Instruction]:
+def _seccomp_only_reading(column: int) -> Iterator[Instruction]:
     """Refuse to open a file for writing."""
     for numbers, argument in _OPEN:
         number = numbers[column]
@@ -142,7 +142,7 @@ def _only_reading(column: int) -> Iterator[Instruction]:
             yield (_RETURN, 0, 0, _ALLOW)
 
 
-def _only_itself(number: int, process: int) -> Sequence[Instruction]:
+def _seccomp_only_itself(number: int, process: int) -> Sequence[Instruction]:
     """Refuse a call whose first argument is another process."""
     return [
         (_JUMP_EQUAL, 0, 4, number),

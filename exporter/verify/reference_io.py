@@ -250,7 +250,7 @@ def arrays(path: Path) -> dict[str, Array]:
         VerificationError: It cannot be read.
     """
     try:
-        return array_file.read(path)
+        return array_file.read_array_file(path)
     except (array_file.ArrayFileError, OSError) as error:
         raise VerificationError(f"{path.name} cannot be read. {error}", "Export again.") from None
 

@@ -56,8 +56,8 @@ def measured(**latencies: DeviceLatency) -> Report:
 
 
 def written(report: Report, folder: Path) -> Report:
-    (folder / "manifest.json").write_text(manifest.dump(report))
-    return restore.report(manifest.load(folder / "manifest.json"))
+    (folder / "manifest.json").write_text(manifest.dump_manifest(report))
+    return restore.restore_report(manifest.load_manifest(folder / "manifest.json"))
 
 
 class TestManifest:
@@ -66,18 +66,18 @@ class TestManifest:
     def test_a_report_restored_from_its_manifest_gives_the_same_manifest(self, tmp_path: Path) -> None:
         """Nothing that the page shows is lost."""
         report = measured(executorch_xnnpack_int8=SLOW, onnx_fp32=SIMULATED)
-        assert manifest.dump(written(report, tmp_path)) == manifest.dump(report)
+        assert manifest.dump_manifest(written(report, tmp_path)) == manifest.dump_manifest(report)
 
     def test_the_page_is_the_same_from_the_manifest(self, tmp_path: Path) -> None:
         """Bench can draw the page without the export."""
         report = measured(executorch_xnnpack_int8=SLOW)
-        assert html.render(written(report, tmp_path), sample.outputs()) == html.render(
+        assert html.render_html(written(report, tmp_path), sample.outputs()) == html.render_html(
             report, sample.outputs()
         )
 
     def test_the_fields_of_the_contract(self) -> None:
         """Fields that scripts read come first, in a fixed order."""
-        rows = json.loads(manifest.dump(measured(executorch_xnnpack_int8=SLOW)))["artifacts"]
+        rows = json.loads(manifest.dump_manifest(measured(executorch_xnnpack_int8=SLOW)))["artifacts"]
         row = next(r["device_latency"] for r in rows if r["name"] == "executorch-xnnpack-int8")
         assert list(row)[:10] == [
             "evidence", "device", "p50_ms", "p90_ms", "p90_ci_ms", "launches", "samples", "flags",
@@ -109,13 +109,13 @@ class TestManifest:
         self, change: dict[str, Any], words: str, tmp_path: Path
     ) -> None:
         """Each contradiction gives one message with the reason."""
-        content = json.loads(manifest.dump(measured(executorch_xnnpack_int8=latency())))
+        content = json.loads(manifest.dump_manifest(measured(executorch_xnnpack_int8=latency())))
         row = next(a for a in content["artifacts"] if a["name"] == "executorch-xnnpack-int8")
         row["device_latency"] |= change
         row["device_latencies"] = [row["device_latency"]]
         (tmp_path / "manifest.json").write_text(json.dumps(content))
         with pytest.raises(VerificationError, match=words):
-            manifest.load(tmp_path / "manifest.json")
+            manifest.load_manifest(tmp_path / "manifest.json")
 
     @pytest.mark.parametrize("claim", ["pass", "fail", "inconclusive"])
     @pytest.mark.parametrize("claimed", [None, SIMULATED, HOST])
@@ -124,11 +124,11 @@ class TestManifest:
     ) -> None:
         """Only a real phone's measurement of the chosen artifact gives a verdict."""
         report = measured(executorch_xnnpack_int8=claimed) if claimed else sample.report()
-        content = json.loads(manifest.dump(report))
+        content = json.loads(manifest.dump_manifest(report))
         content["verdict"]["budget"] = claim
         (tmp_path / "manifest.json").write_text(json.dumps(content))
         with pytest.raises(VerificationError, match=f"verdict.budget is {claim}"):
-            manifest.load(tmp_path / "manifest.json")
+            manifest.load_manifest(tmp_path / "manifest.json")
 
 
 class TestVerdict:
@@ -311,7 +311,7 @@ class TestFiles:
 
 def test_simulated_is_all_over_the_page() -> None:
     """A simulated latency cannot be mistaken for a phone's."""
-    page = html.render(measured(executorch_xnnpack_int8=SIMULATED), {})
+    page = html.render_html(measured(executorch_xnnpack_int8=SIMULATED), {})
     assert page.count("SIMULATED") >= 2
     assert "did not prove to be a phone" in page
     assert "NOT MEASURED" in page
@@ -320,7 +320,7 @@ def test_simulated_is_all_over_the_page() -> None:
 
 def test_the_budget_figure_follows_the_phone() -> None:
     """The first screen shows the interval and the device."""
-    page = html.render(measured(executorch_xnnpack_int8=SLOW), {})
+    page = html.render_html(measured(executorch_xnnpack_int8=SLOW), {})
     assert "over budget on the device: p90 19.8 to 20.2 ms, Galaxy S20 FE, SM8250, R58N" in page
 
 
@@ -343,7 +343,7 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "HOST" in output.out
     assert "NOT MEASURED" in output.out
     assert "No real phone ran it" in output.err
-    listed = manifest.load(out / "manifest.json")
+    listed = manifest.load_manifest(out / "manifest.json")
     measurement = next(a.device_latency for a in listed.artifacts if a.name == name)
     assert measurement is not None
     assert (measurement.evidence, measurement.verdict, measurement.problem) == ("host", "not_measured", "")

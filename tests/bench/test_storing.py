@@ -34,16 +34,16 @@ def benched(
         identity=sessions.identity(serial=serial),
         launches=launches,
     )
-    check = provenance.Check(1e-6, problem)
-    return session, provenance.latency(session, stats.figures(session), check, 15.0)
+    check = provenance.ProvenanceCheck(1e-6, problem)
+    return session, provenance.latency_with_provenance(session, stats.stats_figures(session), check, 15.0)
 
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an export that one phone has measured, with a short page: drawing the real one takes seconds."""
     monkeypatch.setattr(
-        "exporter.pipeline.report.render_page",
-        lambda _, report: f"{text.budget(report)} {text.on_devices(report)}",
+        "exporter.pipeline.report.render_report_page",
+        lambda _, report: f"{text.budget_text(report)} {text.text_rows_of_devices(report)}",
     )
     folder = outs.write(tmp_path / "out", outs.report())
     bench.store(folder, bench.read(folder)[0], [benched("FIRST")], 15.0)
@@ -51,16 +51,16 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def latencies(out: Path) -> dict[str, DeviceLatency]:
-    rows = restore.report(manifest.load(out / "manifest.json")).artifacts
+    rows = restore.restore_report(manifest.load_manifest(out / "manifest.json")).artifacts
     return {item.serial: item for row in rows for item in row.device_latencies}
 
 
 def problems(out: Path) -> list[str]:
     """Return what is wrong with OUT's files, as `verify` and `release` see it."""
-    listed = manifest.load(out / "manifest.json")
-    intact.check(out, listed.model_copy(update={"artifacts": listed.artifacts[:1]}))
+    listed = manifest.load_manifest(out / "manifest.json")
+    intact.check_intact(out, listed.model_copy(update={"artifacts": listed.artifacts[:1]}))
     changed = [e.file for e in listed.evidence.files if files.digest_file(out / e.file) != e.sha256]
-    return [*changed, *(words for words in claims.of_files(out, listed) if "report.html" in words)]
+    return [*changed, *(words for words in claims.claims_of_files(out, listed) if "report.html" in words)]
 
 
 @pytest.mark.parametrize("budget_ms", [15.0, 40.0, 5.0])

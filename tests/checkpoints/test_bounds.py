@@ -21,7 +21,7 @@ from torch import nn
 from exporter import checkpoints
 from exporter.checkpoints import choose, contents, program_json, values
 from exporter.config import toml_file
-from exporter.errors import BoundsError, CheckpointError, ExportError, UsageError, brief
+from exporter.errors import BoundsError, CheckpointError, ExportError, UsageError, brief_error
 from tests.checkpoints import makers
 from tests.checkpoints.makers import edited, program_bytes, record, torch_bytes, torchscript_bytes, written
 
@@ -271,7 +271,7 @@ def test_messages_fit_a_screen(kind: type[ExportError]) -> None:
 
 def test_brief_leaves_honest_text_alone() -> None:
     """A message of a few lines, in any language, stays as it is."""
-    assert brief("Größe: 3 zu 224 — “ok”\nzweite Zeile") == "Größe: 3 zu 224 — “ok”\nzweite Zeile"
+    assert brief_error("Größe: 3 zu 224 — “ok”\nzweite Zeile") == "Größe: 3 zu 224 — “ok”\nzweite Zeile"
 
 
 @pytest.mark.parametrize("make", ["fifo", "device"])
@@ -282,7 +282,7 @@ def test_settings_that_are_no_regular_file(tmp_path: Path, make: str) -> None:
         path = tmp_path / "card.toml"
         os.mkfifo(path)
     with pytest.raises(UsageError, match="not a regular file"):
-        toml_file.read(path, "Card x", toml_file.Table)
+        toml_file.read_toml(path, "Card x", toml_file.Table)
 
 
 @pytest.mark.parametrize("command", [["targets"], ["targets", "--json"], ["export", "--help"]])

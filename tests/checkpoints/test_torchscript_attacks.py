@@ -85,7 +85,7 @@ def test_the_operator_is_named(tmp_path: Path) -> None:
 
 def test_without_a_sandbox_an_archive_needs_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading runs the archive's code: where nothing confines it, it is not loaded unasked."""
-    monkeypatch.setattr(sandbox, "support", lambda: sandbox.Support(0, seccomp=False))
+    monkeypatch.setattr(sandbox, "sandbox_support", lambda: sandbox.SandboxSupport(0, seccomp=False))
     path = written(tmp_path, torchscript_bytes())
     with pytest.raises(CheckpointError, match=r"no sandbox.*--trust"):
         checkpoints.read(path)

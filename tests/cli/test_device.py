@@ -52,7 +52,7 @@ def out(tmp_path: Path) -> Path:
             (tmp_path / row.file).write_text("artifact")
         rows.append(replace(row, sha256=digest(tmp_path / row.file) if row.file else None))
     written = replace(report, artifacts=tuple(rows), evidence_files={EVIDENCE: digest(tmp_path / EVIDENCE)})
-    (tmp_path / "manifest.json").write_text(manifest.dump(written))
+    (tmp_path / "manifest.json").write_text(manifest.dump_manifest(written))
     return tmp_path
 
 
@@ -99,7 +99,7 @@ def run(
         return Outcome(serial, results=tuple(phone(serial, work, plan, **answer) for work in works))
 
     monkeypatch.setattr(bench, "connect", lambda _names: [SimpleNamespace(serial=name) for name in phones])
-    monkeypatch.setattr(all_devices, "bench_all", answer)
+    monkeypatch.setattr(all_devices, "bench_all_devices", answer)
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         main(["bench", str(out), *arguments])
@@ -138,7 +138,7 @@ class TestExitCodes:
         output = capsys.readouterr()
         assert word in output.out
         assert word in (out / "report.html").read_text()
-        listed = manifest.load(out / "manifest.json")
+        listed = manifest.load_manifest(out / "manifest.json")
         assert row(listed).verdict == listed.verdict.budget == word.lower().replace(" ", "_")
         assert ("SIMULATED" in output.out) == (code == 19)
 
@@ -149,7 +149,7 @@ class TestExitCodes:
         assert run(out, monkeypatch, {"R58N": {"ms": FAST, "scale": -1.0}}) == 17
         reason = f"{CHOSEN}: It reaches -6.0 dB SQNR"
         assert reason in capsys.readouterr().out
-        assert "-6.0 dB SQNR" in row(manifest.load(out / "manifest.json")).problem
+        assert "-6.0 dB SQNR" in row(manifest.load_manifest(out / "manifest.json")).problem
 
     @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
     def test_the_worst_of_two_phones_governs(
@@ -164,7 +164,7 @@ class TestExitCodes:
         assert run(out, monkeypatch, {serial: known[serial] for serial in order}) == 17
         output = capsys.readouterr().out
         assert output.index("a: Mi 10T Pro") != output.index("b: Mi 10T Pro")
-        listed = manifest.load(out / "manifest.json")
+        listed = manifest.load_manifest(out / "manifest.json")
         assert row(listed).device["serial"] == "b"
         assert len(next(a for a in listed.artifacts if a.name == CHOSEN).device_latencies) == 2
 
@@ -177,7 +177,7 @@ class TestExitCodes:
         output = capsys.readouterr()
         assert "b: It went away. Plug it in." in output.out
         assert "It went away." in output.err
-        assert row(manifest.load(out / "manifest.json")).verdict == "pass"
+        assert row(manifest.load_manifest(out / "manifest.json")).verdict == "pass"
 
     def test_nothing_is_written_when_nothing_was_measured(
         self, out: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,11 +302,11 @@ def test_export_and_bench_in_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`export CKPT … --bench --device host` runs the real runner and exits with 19."""
-    monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' load is no reason to wait
+    monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)  # other tests' load is no reason to wait
     try:
-        build.find_runner("host", "executorch")
+        build.find_built_runner("host", "executorch")
     except harness.SetupError:
-        build.build("host")
+        build.build_runners("host")
     export = [str(exports.checkpoint("cnn")), "--target", "snapdragon865", "-o", str(tmp_path / "out")]
     net = ["--arch", "tests.nets:TinyCnn", "--input-shape", "1x1x8x8", "--formats", "executorch"]
     with pytest.raises(SystemExit) as caught:
@@ -315,7 +315,7 @@ def test_export_and_bench_in_one_command(
     output = capsys.readouterr()
     assert "HOST" in output.out
     assert "No real phone ran it" in output.err
-    listed = manifest.load(tmp_path / "out" / "manifest.json")
+    listed = manifest.load_manifest(tmp_path / "out" / "manifest.json")
     (measurement,) = (a.device_latency for a in listed.artifacts if a.name == listed.selected)
     assert measurement is not None
     assert (measurement.evidence, measurement.launches, measurement.problem) == (

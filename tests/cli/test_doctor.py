@@ -18,29 +18,29 @@ from android_harness import build
 from android_harness.errors import SetupError
 from exporter.cli.doctor import examine, extras, framework_checks, phone
 from exporter.cli.doctor.findings import Finding
-from exporter.cli.doctor.framework_checks import Probe
+from exporter.cli.doctor.framework_checks import FrameworkCheck
 from exporter.config import packaged
 from exporter.data import demo
-from exporter.sandbox import Support
+from exporter.sandbox import SandboxSupport
 
 HEALTHY = {
-    "torch": Probe({"lite": True, "optimizer": True}),
-    "torchvision": Probe({"operators": True}),
-    "executorch": Probe({"backends": ["XnnpackBackend"]}),
-    "onnxruntime": Probe({"providers": ["CPUExecutionProvider"]}),
+    "torch": FrameworkCheck({"lite": True, "optimizer": True}),
+    "torchvision": FrameworkCheck({"operators": True}),
+    "executorch": FrameworkCheck({"backends": ["XnnpackBackend"]}),
+    "onnxruntime": FrameworkCheck({"providers": ["CPUExecutionProvider"]}),
 }
 
 
 @pytest.fixture
-def healthy(monkeypatch: pytest.MonkeyPatch) -> dict[str, Probe]:
+def healthy(monkeypatch: pytest.MonkeyPatch) -> dict[str, FrameworkCheck]:
     """Return the answers of a machine where everything works."""
-    answers = {name: HEALTHY.get(name, Probe({})) for name in framework_checks.IMPORTS}
-    monkeypatch.setattr(examine, "run_probe", lambda name, _timeout: answers[name])
+    answers = {name: HEALTHY.get(name, FrameworkCheck({})) for name in framework_checks.IMPORTS}
+    monkeypatch.setattr(examine, "run_framework_check", lambda name, _timeout: answers[name])
     return answers
 
 
 def findings() -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine.examine()}
+    return {finding.what: finding for finding in examine.examine_machine()}
 
 
 def fake_framework(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
@@ -69,7 +69,7 @@ def test_a_broken_framework_is_an_answer(
 ) -> None:
     """However a framework fails at import, the probe says how, in one line."""
     fake_framework(tmp_path, monkeypatch, source)
-    probe = framework_checks.run_probe("fake")
+    probe = framework_checks.run_framework_check("fake")
     assert failure in probe.failure
     assert "\n" not in probe.failure
 
@@ -78,7 +78,7 @@ def test_a_framework_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.Mo
     """A hanging framework is killed at the deadline."""
     fake_framework(tmp_path, monkeypatch, "import time; time.sleep(60)")
     start = time.monotonic()
-    assert "does not finish importing" in framework_checks.run_probe("fake", timeout_s=1).failure
+    assert "does not finish importing" in framework_checks.run_framework_check("fake", timeout_s=1).failure
     assert time.monotonic() - start < 20
 
 
@@ -86,7 +86,7 @@ def test_a_framework_that_prints_is_understood(tmp_path: Path, monkeypatch: pyte
     """Chatter before and after the answer does not hide it."""
     source = "import atexit; print('hello'); atexit.register(print, 'goodbye')"
     fake_framework(tmp_path, monkeypatch, source)
-    assert framework_checks.run_probe("fake") == Probe({})
+    assert framework_checks.run_framework_check("fake") == FrameworkCheck({})
 
 
 def test_a_folder_named_like_a_framework_is_no_framework(
@@ -95,7 +95,7 @@ def test_a_folder_named_like_a_framework_is_no_framework(
     """The user's current folder shadows nothing."""
     (tmp_path / "onnx.py").write_text("raise RuntimeError('not me')")
     monkeypatch.chdir(tmp_path)
-    assert framework_checks.run_probe("onnx").failure == ""
+    assert framework_checks.run_framework_check("onnx").failure == ""
 
 
 @pytest.mark.slow
@@ -112,24 +112,26 @@ def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["Core ML runtime"].state == ("ok" if sys.platform == "darwin" else "limited")
 
 
-def test_examining_imports_no_framework(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examining_imports_no_framework(
+    healthy: dict[str, FrameworkCheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The doctor's own process stays light, so no framework can take it down."""
     for name in framework_checks.IMPORTS:
         monkeypatch.setitem(sys.modules, name, None)  # importing it would raise
     importlib.reload(examine)
-    monkeypatch.setattr(examine, "run_probe", lambda name, _timeout: healthy[name])
+    monkeypatch.setattr(examine, "run_framework_check", lambda name, _timeout: healthy[name])
     assert findings()["torch"].state == "ok"
 
 
-def test_a_healthy_machine_misses_nothing(healthy: dict[str, Probe]) -> None:
+def test_a_healthy_machine_misses_nothing(healthy: dict[str, FrameworkCheck]) -> None:
     """Only optional findings need a fix when all probes are good."""
     assert {f.state for f in findings().values()} <= {"ok", "limited"}
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision", "executorch", "onnxruntime", "coremltools"])
-def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name: str) -> None:
+def test_one_broken_framework_leaves_the_others(healthy: dict[str, FrameworkCheck], name: str) -> None:
     """Only the broken framework is missing, with a command that reinstalls it."""
-    healthy[name] = Probe({}, "crashes when imported (SIGILL)")
+    healthy[name] = FrameworkCheck({}, "crashes when imported (SIGILL)")
     seen = findings()
     assert seen[name].state == "missing"
     assert "SIGILL" in seen[name].detail
@@ -161,17 +163,22 @@ def test_one_broken_framework_leaves_the_others(healthy: dict[str, Probe], name:
     ],
 )
 def test_what_a_probe_says_is_reported(
-    healthy: dict[str, Probe], name: str, answer: dict[str, object], title: str, state: str, detail: str
+    healthy: dict[str, FrameworkCheck],
+    name: str,
+    answer: dict[str, object],
+    title: str,
+    state: str,
+    detail: str,
 ) -> None:
     """Each answer leads to its state, with the reason."""
-    healthy[name] = Probe(answer)
+    healthy[name] = FrameworkCheck(answer)
     finding = findings()[title]
     assert finding.state == state
     assert detail in finding.detail
 
 
 def test_an_uninstalled_package_names_its_command(
-    healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch
+    healthy: dict[str, FrameworkCheck], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finding has the pinned version and the command that installs it."""
     version = metadata.version
@@ -194,12 +201,12 @@ def test_an_uninstalled_package_names_its_command(
 def test_versions_are_held_to_the_pin(monkeypatch: pytest.MonkeyPatch, installed: str, state: str) -> None:
     """Another version is a limitation; a CPU build of the pinned one is not."""
     monkeypatch.setattr(metadata, "version", lambda _name: installed)
-    assert examine._package("torch", "==2.13.0", Probe({})).state == state
+    assert examine._examine_package("torch", "==2.13.0", FrameworkCheck({})).state == state
 
 
 def test_pins_are_read_from_the_project() -> None:
     """Versions come from the package's own metadata (or pyproject.toml in a checkout), not from a copy."""
-    wanted = examine._requirements()
+    wanted = examine._examined_requirements()
     assert set(framework_checks.IMPORTS) <= set(wanted)
     assert wanted["torch"].startswith("==")
 
@@ -207,8 +214,8 @@ def test_pins_are_read_from_the_project() -> None:
 @pytest.mark.parametrize(("gigabytes", "state"), [(64, "ok"), (1, "limited")])
 def test_little_memory_is_said(monkeypatch: pytest.MonkeyPatch, gigabytes: int, state: str) -> None:
     """Memory that is too small for two workers is a limitation."""
-    monkeypatch.setattr(examine, "_available_memory", lambda: gigabytes * 2**30)
-    assert examine._memory().state == state
+    monkeypatch.setattr(examine, "_examined_memory_bytes", lambda: gigabytes * 2**30)
+    assert examine._examine_memory().state == state
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,20 +227,22 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return shutil._ntuple_diskusage(10, 9, 1)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    assert examine._disk("Free disk", tmp_path / "not" / "yet").state == "limited"
+    assert examine._examine_disk("Free disk", tmp_path / "not" / "yet").state == "limited"
     assert asked == [tmp_path]
 
 
-def test_missing_samples_are_optional(healthy: dict[str, Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_samples_are_optional(
+    healthy: dict[str, FrameworkCheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exports work without the demo's checkpoint; the finding names the command that installs it."""
-    nowhere = packaged.Packaged("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
+    nowhere = packaged.PackagedFile("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
     monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
     finding = findings()["Sample checkpoint"]
     assert (finding.state, finding.fix) == ("limited", demo.CHECKPOINT_COMMAND)
 
 
 def phone_findings() -> dict[str, Finding]:
-    return {finding.what: finding for finding in phone.examine()}
+    return {finding.what: finding for finding in phone.examine_phone_tools()}
 
 
 @pytest.fixture
@@ -261,7 +270,7 @@ def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
     }
 
 
-def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, Probe]) -> None:
+def test_the_doctor_looks_at_the_phones_side_too(healthy: dict[str, FrameworkCheck]) -> None:
     """One command examines exports and phones."""
     assert set(phone_findings()) <= set(findings())
 
@@ -280,7 +289,7 @@ def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.Mo
         return "1.2"
 
     monkeypatch.setattr(metadata, "version", version)
-    by_title = {finding.what: finding for finding in extras.examine()}
+    by_title = {finding.what: finding for finding in extras.examine_extras()}
     mine = by_title.pop(f"Extra {name}")
     assert (mine.state, mine.fix) == ("limited", f"pip install 'export-mobile[{name}]'")
     assert mine.detail == f"not installed: {package}; only needed {extras.EXTRAS[name].purpose}"
@@ -288,7 +297,7 @@ def test_a_missing_extra_is_optional_and_named(name: str, monkeypatch: pytest.Mo
     assert all("1.2" in finding.detail for finding in by_title.values() if finding.state == "ok")
 
 
-def test_extras_are_those_of_the_project(healthy: dict[str, Probe]) -> None:
+def test_extras_are_those_of_the_project(healthy: dict[str, FrameworkCheck]) -> None:
     """The doctor tells of every extra that a command needs, and of all its packages."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     declared = project["optional-dependencies"]
@@ -329,28 +338,28 @@ def test_a_runner_for_some_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
             raise SetupError("It is not built.", f"Build it: build --for {target}")
         return Path("runner")
 
-    monkeypatch.setattr(build, "find_runner", find)
+    monkeypatch.setattr(build, "find_built_runner", find)
     finding = phone_findings()["Runner, android-arm64"]
     assert finding.detail == "built for executorch, onnxruntime, not for torchscript"
     assert finding.fix == "build --for android-arm64"
-    monkeypatch.setattr(build, "find_runner", lambda target, backend: Path("runner"))
+    monkeypatch.setattr(build, "find_built_runner", lambda target, backend: Path("runner"))
     assert phone_findings()["Runner, host"].state == "ok"
 
 
 @pytest.mark.parametrize(
     ("support", "state", "words"),
     [
-        (Support(7, seccomp=True), "ok", "Landlock 7, seccomp"),
-        (Support(1, seccomp=False), "limited", "closes files and TCP"),
-        (Support(0, seccomp=True), "limited", "not reading"),
-        (Support(0, seccomp=False), "limited", "needs --trust"),
+        (SandboxSupport(7, seccomp=True), "ok", "Landlock 7, seccomp"),
+        (SandboxSupport(1, seccomp=False), "limited", "closes files and TCP"),
+        (SandboxSupport(0, seccomp=True), "limited", "not reading"),
+        (SandboxSupport(0, seccomp=False), "limited", "needs --trust"),
     ],
 )
 def test_the_sandbox_is_named(
-    monkeypatch: pytest.MonkeyPatch, support: Support, state: str, words: str
+    monkeypatch: pytest.MonkeyPatch, support: SandboxSupport, state: str, words: str
 ) -> None:
     """The doctor says which mechanisms confine models here, and what that leaves open."""
-    monkeypatch.setattr("exporter.sandbox.support", lambda: support)
-    finding = examine._sandbox()
+    monkeypatch.setattr("exporter.sandbox.sandbox_support", lambda: support)
+    finding = examine._examine_sandbox()
     assert (finding.what, finding.state) == ("Sandbox", state)
     assert words in finding.detail

@@ -275,7 +275,7 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(
     ("arguments", "where", "words"),
     [
         (("inspect", "net.ckpt"), "exporter.pipeline.inspect.inspect_checkpoint", "nothing was left behind"),
-        (("nightly", "nightly.toml"), "exporter.nightly.config.load", "the next start resumes"),
+        (("nightly", "nightly.toml"), "exporter.nightly.config.load_night_config", "the next start resumes"),
     ],
 )
 def test_ctrl_c_says_what_is_left(

@@ -24,6 +24,6 @@ def test_every_stage_has_a_name_and_every_name_a_stage() -> None:
 @pytest.mark.parametrize("stage", sorted(ANNOUNCED))
 def test_a_stage_is_printed_by_its_name(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Not on a terminal, progress is a plain line per step."""
-    with progress.watch(quiet=False) as observer:
+    with progress.progress_watcher(quiet=False) as observer:
         observer(Event(stage, "", 0, 0))
     assert progress.STAGES[stage] in capsys.readouterr().err

@@ -43,7 +43,7 @@ class TestShipped:
     @pytest.mark.parametrize("name", SHIPPED)
     def test_each_is_right_about_its_network(self, name: str) -> None:
         """Each loads, names an existing architecture, and has its weights' preprocessing."""
-        card = cards.load(MODELS / name)
+        card = cards.load_card(MODELS / name)
         known = str(card.listed.architecture.name).removeprefix("torchvision/")
         recipes = [recipe for entry in index.named(known) for recipe in entry.recipes]
         (recipe,) = {r for r in recipes if card.listed.checkpoint.sha256.startswith(r.sha256_prefix)}
@@ -55,21 +55,21 @@ class TestShipped:
 
     def test_that_of_the_sample_has_its_whole_hash(self) -> None:
         """The other cards have the digits in their published file names."""
-        assert cards.load(MODELS / "mobilenet_v2.toml").listed.checkpoint.sha256 == CHECKPOINT_SHA256
+        assert cards.load_card(MODELS / "mobilenet_v2.toml").listed.checkpoint.sha256 == CHECKPOINT_SHA256
 
     @pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"mobilenet_v2.toml"}))
     def test_a_missing_file_is_told_with_where_to_get_it(self, name: str, tmp_path: Path) -> None:
         """The address in the message ends with the checked digits."""
         shutil.copy(MODELS / name, tmp_path)
-        card = cards.load(tmp_path / name)
+        card = cards.load_card(tmp_path / name)
         with pytest.raises(CheckpointError, match="there is no file") as caught:
-            cards.checkpoint(card)
+            cards.card_checkpoint(card)
         assert f"{card.listed.checkpoint.sha256}.pth" in caught.value.hint
 
 
 def test_a_card_needs_nothing_but_a_checkpoint(tmp_path: Path) -> None:
     """Other keys default to what `export-mobile CKPT` does."""
-    request = cards.request(cards.load(write(tmp_path)), "snapdragon865")
+    request = cards.card_request(cards.load_card(write(tmp_path)), "snapdragon865")
     out = Path("net-snapdragon865")
     assert request == Request(checkpoint=tmp_path / "net.pth", target="snapdragon865", out=out)
 
@@ -88,7 +88,7 @@ def test_everything_that_a_card_says_is_asked_for(tmp_path: Path) -> None:
         artifacts = { formats = ["onnx"], precisions = ["fp32"], torchscript = "script" }
         preprocessing = { resize = 10, crop = [8, 9], mean = [0.5], std = [0.25], interpolation = "bicubic" }
     """
-    request = cards.request(cards.load(write(tmp_path, text)), "pixel9")
+    request = cards.card_request(cards.load_card(write(tmp_path, text)), "pixel9")
     assert (request.budget_ms, request.labels, request.samples) == (7.5, ("cat", "dog"), 9)
     assert request.arch == "mypkg.nets:make"
     assert request.arch_args == (("width", "16"), ("norm", "layer"), ("bias", "True"))
@@ -110,7 +110,7 @@ def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
     """
     card = write(tmp_path, text)
     card.write_text(card.read_text() + 'ignore_keys = ["head.*", "aux"]\n')
-    request = cards.request(cards.load(card), "pixel9")
+    request = cards.card_request(cards.load_card(card), "pixel9")
     assert request.weights_from_arch
     assert request.ignore_keys == ("head.*", "aux")
     assert request.expect == ((str(tmp_path / "cat.jpg"), "281"), (str(Path.home() / "dog.jpg"), "beagle"))
@@ -120,14 +120,14 @@ def test_a_card_says_which_weights_are_used(tmp_path: Path) -> None:
 def test_the_right_file_is_taken(digits: int, tmp_path: Path) -> None:
     """A file is recognised by its whole hash or by the first digits."""
     digest = hashlib.sha256(b"weights").hexdigest()[:digits]
-    assert cards.checkpoint(cards.load(write(tmp_path, sha256=digest))) == tmp_path / "net.pth"
+    assert cards.card_checkpoint(cards.load_card(write(tmp_path, sha256=digest))) == tmp_path / "net.pth"
 
 
 def test_the_wrong_file_is_refused(tmp_path: Path) -> None:
     """The message has both hashes, the card's name and the key."""
-    card = cards.load(write(tmp_path, sha256="0" * 64))
+    card = cards.load_card(write(tmp_path, sha256="0" * 64))
     with pytest.raises(CheckpointError) as caught:
-        cards.request(card, "snapdragon865")
+        cards.card_request(card, "snapdragon865")
     assert f"Card net ({tmp_path}/net.toml): checkpoint.sha256: " in caught.value.message
     assert hashlib.sha256(b"weights").hexdigest() in caught.value.message
 
@@ -138,18 +138,18 @@ def test_a_file_inside_a_package_is_found(tmp_path: Path) -> None:
         '[checkpoint]\npackage = "exporter"\npath = "py.typed"\nsha256 = "e3b0c442"\nget = "pip install it"\n'
     )
     (tmp_path / "net.toml").write_text(text)
-    assert cards.checkpoint(cards.load(tmp_path / "net.toml")).name == "py.typed"
+    assert cards.card_checkpoint(cards.load_card(tmp_path / "net.toml")).name == "py.typed"
     (tmp_path / "net.toml").write_text(text.replace("exporter", "no_such_package"))
     with pytest.raises(MissingDependencyError, match="pip install it"):
-        cards.checkpoint(cards.load(tmp_path / "net.toml"))
+        cards.card_checkpoint(cards.load_card(tmp_path / "net.toml"))
 
 
 @pytest.mark.parametrize("key", ["calibration", "evaluation"])
 def test_missing_data_are_told_with_the_key(key: str, tmp_path: Path) -> None:
     """Missing data are reported before anything is built."""
-    card = cards.load(write(tmp_path, f'{key} = {{ path = "nowhere" }}'))
+    card = cards.load_card(write(tmp_path, f'{key} = {{ path = "nowhere" }}'))
     with pytest.raises(CalibrationError, match=rf"Card net .*: {key}\.path: there is no .*nowhere"):
-        cards.request(card, "snapdragon865")
+        cards.card_request(card, "snapdragon865")
 
 
 def test_every_path_may_begin_in_the_users_own_folder(
@@ -165,7 +165,7 @@ def test_every_path_may_begin_in_the_users_own_folder(
     for name in ("a.npz", "b.npz"):
         (tmp_path / "home" / name).touch()
     (tmp_path / "home" / "labels.txt").write_text("cat\ndog\n")
-    request = cards.request(cards.load(card), "snapdragon865")
+    request = cards.card_request(cards.load_card(card), "snapdragon865")
     assert request.labels == ("cat", "dog")
     assert [request.checkpoint, request.calibration, request.evaluation] == [
         tmp_path / "home" / name for name in ("net.pth", "a.npz", "b.npz")
@@ -199,7 +199,7 @@ def test_a_card_is_exported_as_a_checkpoint_is(
     card = small(tmp_path, more=f"labels = [{labels}]")
     main_ends([str(card), "--target", "generic-arm64", "--budget", "3"])
     output = capsys.readouterr().out
-    listed = manifest.load(tmp_path / "tiny-generic-arm64" / "manifest.json")
+    listed = manifest.load_manifest(tmp_path / "tiny-generic-arm64" / "manifest.json")
     assert "tests.nets:TinyCnn" in output
     assert listed.budget_ms == 3
     assert [row.name for row in listed.artifacts] == ["onnx-fp32"]
@@ -231,11 +231,11 @@ def test_a_crop_that_is_not_the_inputs_size_is_refused(tmp_path: Path) -> None:
 
 def test_an_option_that_was_given_beats_the_card_and_a_default_does_not(tmp_path: Path) -> None:
     """The card decides its own fields; what it cannot say (target, force) comes from the options."""
-    card = cards.load(write(tmp_path, 'budget_ms = 7.5\nartifacts = { formats = ["onnx"] }\n'))
+    card = cards.load_card(write(tmp_path, 'budget_ms = 7.5\nartifacts = { formats = ["onnx"] }\n'))
     options = Request(
         checkpoint=card.path, target="snapdragon888", budget_ms=3.0, formats=("coreml",), force=True
     )
-    request = cards.merged(card, options, given={"formats", "target", "force", "checkpoint"})
+    request = cards.merged_with_card(card, options, given={"formats", "target", "force", "checkpoint"})
     assert (request.formats, request.budget_ms) == (("coreml",), 7.5)
     assert (request.target, request.force, request.out) == ("snapdragon888", True, Path("net-snapdragon888"))
     assert request.checkpoint == tmp_path / "net.pth"

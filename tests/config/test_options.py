@@ -18,19 +18,19 @@ from exporter.records import TensorSpec
 )
 def test_shapes(text: str, spec: TensorSpec) -> None:
     """The name and the type are optional."""
-    assert options.shapes([text]) == (spec,)
+    assert options.parse_shapes_option([text]) == (spec,)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "1x-3", "1x0x3", "1x3:object", "=1x3", "1x3x", "a b=1"])
 def test_bad_shapes_are_usage_errors(text: str) -> None:
     """The message has the bad value."""
     with pytest.raises(UsageError, match="--input-shape"):
-        options.shapes([text])
+        options.parse_shapes_option([text])
 
 
 def test_limits_are_changed_by_name() -> None:
     """Other limits keep their defaults."""
-    changed = options.limits("int8_min_sqnr_db=15, int8_min_agreement=0.9")
+    changed = options.parse_limits_option("int8_min_sqnr_db=15, int8_min_agreement=0.9")
     assert (changed.int8_min_sqnr_db, changed.int8_min_agreement) == (15, 0.9)
     assert changed.fp32_max_error == 1e-5
 
@@ -41,17 +41,17 @@ def test_limits_are_changed_by_name() -> None:
 def test_bad_limits_are_usage_errors(text: str) -> None:
     """A limit that is not a number is refused."""
     with pytest.raises(UsageError, match="--limits"):
-        options.limits(text)
+        options.parse_limits_option(text)
 
 
 def test_numbers_and_names() -> None:
     """Blanks around commas do not matter."""
-    assert options.numbers("--mean", "0.5, 0.25") == (0.5, 0.25)
-    assert options.names(" onnx , coreml,") == ("onnx", "coreml")
-    assert options.numbers("--mean", None) is None
+    assert options.parse_numbers_option("--mean", "0.5, 0.25") == (0.5, 0.25)
+    assert options.parse_names_option(" onnx , coreml,") == ("onnx", "coreml")
+    assert options.parse_numbers_option("--mean", None) is None
 
 
 def test_a_choice_that_does_not_exist_lists_the_choices() -> None:
     """The message lists the choices."""
     with pytest.raises(UsageError, match="auto, trace"):
-        options.one_of("--torchscript", "frozen", ("auto", "trace"))
+        options.parse_choice_option("--torchscript", "frozen", ("auto", "trace"))

@@ -90,14 +90,14 @@ def test_npu_generation_is_what_executorch_knows(target: Target) -> None:
 
 def test_the_865_emits_core_ml_but_never_selects_it() -> None:
     """Teams ship both phones, so the 865 build makes Core ML files too."""
-    target = targets.get("snapdragon865")
+    target = targets.get_target("snapdragon865")
     assert {"coreml-fp16", "coreml-w8", "coreml-w4"} <= set(target.variants) - set(target.runnable)
 
 
 @pytest.mark.parametrize("stack", ["executorch-qnn", "onnxruntime-qnn", "litert-qnn"])
 def test_the_865_says_why_its_npu_is_idle(stack: str) -> None:
     """No current stack supports the 865's Hexagon, and the record says which generation is missing."""
-    assert "v66" in targets.get("snapdragon865").why_not[stack]
+    assert "v66" in targets.get_target("snapdragon865").why_not[stack]
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_the_865_says_why_its_npu_is_idle(stack: str) -> None:
 )
 def test_get_knows_spellings(written: str, expected: str) -> None:
     """Case, dashes, SoC numbers and short names all find the target."""
-    assert targets.get(written).name == expected
+    assert targets.get_target(written).name == expected
 
 
 def test_spellings_are_unambiguous() -> None:
     """No spelling leads to two targets."""
-    spellings = [s for target in TARGETS for s in set(targets._spellings(target))]
+    spellings = [s for target in TARGETS for s in set(targets._target_spellings(target))]
     assert len(spellings) == len(set(spellings))
 
 
@@ -136,7 +136,7 @@ def test_spellings_are_unambiguous() -> None:
 def test_a_mistyped_target_suggests_the_nearest(written: str, nearest: str) -> None:
     """The error names the nearest target and lists all of them."""
     with pytest.raises(UsageError) as caught:
-        targets.get(written)
+        targets.get_target(written)
     assert f"Did you mean {nearest}" in caught.value.hint
     assert all(t.name in caught.value.hint for t in TARGETS)
 
@@ -145,14 +145,14 @@ def test_a_mistyped_target_suggests_the_nearest(written: str, nearest: str) -> N
 def test_nonsense_is_refused_shortly(written: str) -> None:
     """Whatever was typed, the answer is one readable line."""
     with pytest.raises(UsageError) as caught:
-        targets.get(written)
+        targets.get_target(written)
     assert len(str(caught.value)) < 400
     assert "\x1b" not in str(caught.value)
 
 
 def test_records_are_frozen_and_hashable() -> None:
     """A target can be a key and cannot be changed."""
-    target = targets.get("iphone")
+    target = targets.get_target("iphone")
     assert len({target, target}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         target.name = "other"  # type: ignore[misc]

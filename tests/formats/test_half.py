@@ -21,20 +21,20 @@ import exporter.formats.coreml as coreml
 import exporter.formats.onnx as onnx_format
 from exporter import export
 from exporter.formats import half
-from exporter.formats.coreml.compress import load_program, operations
-from exporter.formats.coreml.convert import convert
-from exporter.formats.onnx.export import fp32_model
-from exporter.formats.onnx.float16 import fp16_model
+from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
+from exporter.formats.coreml.convert import convert_to_coreml
+from exporter.formats.onnx.export import export_fp32_onnx
+from exporter.formats.onnx.float16 import onnx_float16_model
 from exporter.records import Array, Captured, TensorSpec
 from exporter.verify.compare import agreement, sqnr_db
 from tests import exports, nets
 
-Node = half.Node
+Node = half.HalfNode
 
 
 def inside(*nodes: Node, external: tuple[str, ...] = ()) -> str:
     """Return the operators that stay in float32, in order."""
-    return " ".join(nodes[i].operator for i in sorted(half.float32_nodes(nodes, external)))
+    return " ".join(nodes[i].operator for i in sorted(half.nodes_not_in_half(nodes, external)))
 
 
 def chain(*operators: str) -> list[Node]:
@@ -96,7 +96,9 @@ def test_weights_stay_half() -> None:
     """A position embedding that only a norm reads is not brought into float32; a value per channel is."""
     embedding, norm = Node("Add", ("x",), ("y",), weights=True), Node("layer_norm", ("y",), ("z",))
     assert inside(embedding, norm) == "layer_norm"
-    assert [half.is_matrix(shape) for shape in ((1, 8, 32), (1, 32, 1, 1), (32,), ())] == [True] + 3 * [False]
+    assert [half.is_half_matrix(shape) for shape in ((1, 8, 32), (1, 32, 1, 1), (32,), ())] == [True] + 3 * [
+        False
+    ]
 
 
 def test_every_name_of_the_table_is_an_operator() -> None:
@@ -113,7 +115,7 @@ def test_every_name_of_the_table_is_an_operator() -> None:
 def loud() -> tuple[bytes, bytes, Array]:
     """Convert the loud network to plain float16 and to ours; get float64 outputs on 32 held-out digits."""
     net = nets.captured("loud")
-    plain = convert_float_to_float16(onnx.load_model_from_string(fp32_model(net)), keep_io_types=True)
+    plain = convert_float_to_float16(onnx.load_model_from_string(export_fp32_onnx(net)), keep_io_types=True)
     sorted_plain = onnx_ir.from_proto(plain)
     common.TopologicalSortPass()(sorted_plain)
     with torch.no_grad():
@@ -122,7 +124,7 @@ def loud() -> tuple[bytes, bytes, Array]:
     net.module.float()
     return (
         onnx_ir.to_proto(sorted_plain).SerializeToString(),
-        fp16_model(fp32_model(net))[0],
+        onnx_float16_model(export_fp32_onnx(net))[0],
         exact[:, None],
     )
 
@@ -133,7 +135,7 @@ def quality(actual: list[Array]) -> tuple[float, float]:
 
 
 def in_onnxruntime(model: bytes) -> tuple[float, float]:
-    run = onnx_format._runner(onnx_format._session(model, 1))
+    run = onnx_format._onnx_runner(onnx_format._onnx_session(model, 1))
     return quality([run(sample)[0] for sample in nets.samples("loud", 1400, 32)])
 
 
@@ -188,7 +190,9 @@ def test_constants_of_float32_operators_are_not_rounded() -> None:
     constants = [helper.make_tensor("epsilon", floats, [], [1e-8])]
     graph = helper.make_graph(nodes, "g", [value("x", floats, [1, 4])], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    run = onnx_format._runner(onnx_format._session(fp16_model(model.SerializeToString())[0], 1))
+    run = onnx_format._onnx_runner(
+        onnx_format._onnx_session(onnx_float16_model(model.SerializeToString())[0], 1)
+    )
     assert run((np.zeros((1, 4), np.float32),))[1] == np.float32(1e-8)
 
 
@@ -249,7 +253,13 @@ def test_core_ml_keeps_the_loud_networks_norm_in_float32() -> None:
     types = core_ml_types(nets.captured("loud"))
     assert {types[op] for op in ("reduce_mean", "rsqrt", "add", "mul")} == {"fp32"}
     assert types["linear"] == "fp16"
-    casts = [op for op in operations(load_program(convert(nets.captured("loud"))[0])) if op.op_type == "cast"]
+    casts = [
+        op
+        for op in operations_to_compress(
+            load_program_to_compress(convert_to_coreml(nets.captured("loud"))[0])
+        )
+        if op.op_type == "cast"
+    ]
     assert len(casts) == 4
 
 
@@ -258,7 +268,7 @@ def core_ml_types(captured: Captured) -> dict[str, str]:
     from coremltools.converters.mil.mil.types import builtin_to_string
 
     widest: dict[str, str] = {}
-    for op in operations(load_program(convert(captured)[0])):
+    for op in operations_to_compress(load_program_to_compress(convert_to_coreml(captured)[0])):
         if op.op_type not in {"const", "cast"}:
             kind = builtin_to_string(op.outputs[0].dtype)
             widest[op.op_type] = max(kind, widest.get(op.op_type, ""), key=lambda k: k == "fp32")

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from exporter.capture.lowering_errors import cause_in, lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.native_output import compiler_explained, explained
+from exporter.formats.native_output import explain_by_compiler_output, explain_by_native_output
 from tests import proof
 
 XNNPACK = """[cpuinfo_utils.cpp:87] Failed to open midr file /sys/devices/soc0/image_version
@@ -65,7 +65,7 @@ def test_native_code_is_heard_wherever_it_prints(
     try:
         with (
             pytest.raises(LoweringError, match=r"0x1: Failed to create static slice node"),
-            explained(),
+            explain_by_native_output(),
         ):
             fails()
     finally:
@@ -79,17 +79,17 @@ def test_native_code_is_heard_wherever_it_prints(
 
 def test_an_error_without_a_line_stays_as_it_is() -> None:
     """Nothing is made up."""
-    with pytest.raises(KeyError, match="forward"), explained():
+    with pytest.raises(KeyError, match="forward"), explain_by_native_output():
         raise KeyError("forward")
 
 
 def test_only_a_programs_end_is_explained_by_its_output() -> None:
     """A framework's own exception says what it is; its Python code warns of much beside."""
-    with pytest.raises(RuntimeError, match="plain"), compiler_explained():
+    with pytest.raises(RuntimeError, match="plain"), explain_by_compiler_output():
         fails("plain")
     with (
         pytest.raises(LoweringError, match="non-zero exit status 3: error: no such schema"),
-        compiler_explained(),
+        explain_by_compiler_output(),
     ):
         subprocess.run(["sh", "-c", "printf err >&2; echo 'or: no such schema' >&2; exit 3"], check=True)
 
@@ -100,7 +100,7 @@ def test_exceptions_that_cause_each_other_are_read_once(link: str) -> None:
     first, second = LoweringError("no such operator", "net.py:1"), RuntimeError("gave up")
     setattr(first, link, second)
     setattr(second, link, first)
-    with pytest.raises(LoweringError, match="no such operator"), compiler_explained():
+    with pytest.raises(LoweringError, match="no such operator"), explain_by_compiler_output():
         raise first
     expected = "no such operator" if link == "__cause__" else "gave up"
     assert expected in lowering_error(second).cause

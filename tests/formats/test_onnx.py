@@ -178,8 +178,8 @@ def test_bytes_are_reproducible_and_say_nothing_of_this_machine(
 
 def test_converting_twice_gives_the_same_ort_file() -> None:
     """ONNX Runtime's own writer orders a table at random; ours does not show it."""
-    model = export.fp32_model(nets.captured("cnn"))
-    assert len({ort_convert.convert(model) for _ in range(4)}) == 1
+    model = export.export_fp32_onnx(nets.captured("cnn"))
+    assert len({ort_convert.convert_to_ort(model) for _ in range(4)}) == 1
 
 
 def test_nothing_else_is_left_in_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

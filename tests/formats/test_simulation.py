@@ -97,7 +97,7 @@ def zeros(sample: Sample) -> Sample:
 def simulated(net: nn.Module, samples: Sequence[Sample]) -> Simulation:
     program = captured(net, samples[0]).program
     assert program is not None
-    run = simulation.runner(program, "fp16")
+    run = simulation.format_simulation_runner(program, "fp16")
     return Simulation(stack([run(sample) for sample in samples]), {"zeros": stack([run(zeros(samples[0]))])})
 
 
@@ -212,7 +212,7 @@ def test_compressed_weights_have_few_values(precision: str, values: int) -> None
     """The simulated weights are those that the format can store, and cost more the fewer they are."""
     program = nets.captured("attention").program
     assert program is not None
-    stored = simulation.stored_weights(program.module(), precision)  # type: ignore[arg-type]
+    stored = simulation.simulated_stored_weights(program.module(), precision)  # type: ignore[arg-type]
     largest = max(stored.values(), key=lambda tensor: tensor.numel())
     parts = largest.numpy() if precision == "w8" else largest.numpy()[None]
     assert max(len(np.unique(part)) for part in parts) <= values
@@ -223,7 +223,7 @@ def test_a_program_is_not_changed_by_its_simulation() -> None:
     program = nets.captured("cnn").program
     assert program is not None
     before = program.graph_module.code
-    simulation.runner(program, "fp16")(nets.samples("cnn", 0, 1)[0])
+    simulation.format_simulation_runner(program, "fp16")(nets.samples("cnn", 0, 1)[0])
     assert program.graph_module.code == before
 
 
@@ -240,6 +240,6 @@ class WritesIntoViews(nn.Module):
 def test_what_is_written_through_views_arrives() -> None:
     """Rounding keeps a tensor that needs none: a copy would not see what is written into its base later."""
     x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    run = simulation.runner(torch.export.export(WritesIntoViews(), (x,)), "fp16")
+    run = simulation.format_simulation_runner(torch.export.export(WritesIntoViews(), (x,)), "fp16")
     (output,) = run((x.numpy(),))
     np.testing.assert_allclose(output, WritesIntoViews()(x).numpy(), rtol=2e-2, atol=2e-2)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from android_harness.simulator.server import wait_for_port
+from android_harness.simulator.server import wait_for_server_port
 
 LISTS = ("host:devices", "host:devices-l")
 PROGRAM = ("setpriv", "--pdeathsig", "KILL", sys.executable, __file__)
@@ -27,7 +27,7 @@ def renaming_server(server_port: int, serials: Mapping[str, str]) -> Iterator[in
             pass_fds=[listener.fileno()],
         )
     try:
-        wait_for_port(port, relay)
+        wait_for_server_port(port, relay)
         yield port
     finally:
         relay.kill()

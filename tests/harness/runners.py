@@ -31,21 +31,21 @@ def folder() -> Path:
 
 
 def _base_exists() -> bool:
-    return (base.cache_folder() / f"{base.RELEASE}-{base.FORMAT}").is_dir()
+    return (base.base_cache_folder() / f"{base.RELEASE}-{base.FORMAT}").is_dir()
 
 
 def simulator_root() -> Path:
     """Return the Debian root of the simulated devices, with ONNX Runtime for arm64; make it if necessary."""
-    if not _base_exists() and (reason := base.missing()):
+    if not _base_exists() and (reason := base.missing_for_base()):
         pytest.skip(reason)
     return base.base_root()
 
 
 @functools.cache
 def host_build() -> tuple[Path, ...]:
-    if "ONNXRUNTIME_INCLUDE" not in os.environ and (_base_exists() or not base.missing()):
+    if "ONNXRUNTIME_INCLUDE" not in os.environ and (_base_exists() or not base.missing_for_base()):
         os.environ["ONNXRUNTIME_INCLUDE"] = str(base.base_root() / "usr/include/onnxruntime")
-    return build.build("host")
+    return build.build_runners("host")
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def arm64_build() -> tuple[Path, ...]:
     """Build the runner for arm64 Linux with the ONNX Runtime of the simulated devices' Debian."""
     if not shutil.which("aarch64-linux-gnu-g++"):
         pytest.skip("there is no aarch64-linux-gnu-g++")
-    return build.build("linux-arm64", onnxruntime=simulator_root() / "usr")
+    return build.build_runners("linux-arm64", onnxruntime=simulator_root() / "usr")
 
 
 def host_runner(backend: Backend) -> Path:
@@ -66,7 +66,7 @@ def host_runner(backend: Backend) -> Path:
 
 def find(target: Build, backend: Backend) -> Path | SetupError:
     try:
-        return build.find_runner(target, backend)
+        return build.find_built_runner(target, backend)
     except SetupError as error:
         return error
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import pytest
 
 from android_harness.simulator import base, server
-from android_harness.simulator.device import Simulated, start
+from android_harness.simulator.device import SimulatedDevice, start_simulated_device
 from android_harness.simulator.soc import Arch
 from tests.harness.renaming_server import renaming_server
 
@@ -36,7 +36,7 @@ COMMAND = (
     sys.executable,
     "-c",
     "import sys; from android_harness import parse; from exporter.cli import main; "
-    "parse.load1 = lambda text: 0.5; main(sys.argv[1:])",
+    "parse.parse_load1 = lambda text: 0.5; main(sys.argv[1:])",
 )
 """Runs export-mobile without the load check, because simulated devices show the load of this machine."""
 
@@ -46,7 +46,7 @@ class TestDevice:
     """A simulated device that is connected to an adb server."""
 
     __test__ = False
-    simulated: Simulated
+    simulated: SimulatedDevice
     serial: str
     server_port: int
     real_port: int
@@ -59,7 +59,7 @@ class TestDevice:
         self.simulated.misbehave(kind, **options)
 
     def reconnect(self) -> None:
-        server.connect(self.simulated.address, self.real_port)
+        server.connect_to_server(self.simulated.address, self.real_port)
 
     def adb(self, *argv: str, timeout_s: float = 20.0) -> subprocess.CompletedProcess[str]:
         """Run the adb client on this device."""
@@ -90,7 +90,7 @@ def adb(port: int, *argv: str, timeout_s: float = 20.0) -> subprocess.CompletedP
 
 def skip_where_impossible() -> None:
     pytest.importorskip("adbutils")
-    if reason := base.missing():
+    if reason := base.missing_for_base():
         pytest.skip(reason)
 
 
@@ -101,12 +101,12 @@ def devices(
     """Start devices behind a private adb server; the devices and the server end with the block."""
     skip_where_impossible()
     with ExitStack() as stack:
-        real_port = stack.enter_context(server.private_server())
+        real_port = stack.enter_context(server.private_adb_server())
         started = []
         for _ in range(count):
-            started.append(start(arch))
+            started.append(start_simulated_device(arch))
             stack.callback(started[-1].down)
-            server.connect(started[-1].address, real_port)
+            server.connect_to_server(started[-1].address, real_port)
         shown = serials or tuple(device.address for device in started)
         pairs = {device.address: name for device, name in zip(started, shown, strict=True)}
         port = stack.enter_context(renaming_server(real_port, pairs)) if serials else real_port

@@ -26,7 +26,7 @@ Words = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categori
 @given(Words)
 def test_a_shell_reads_back_the_words_that_were_quoted(words: list[str]) -> None:
     """Quoted words arrive unchanged, whatever they contain; printf separates them."""
-    line = adb.quote(("printf", "%s\\0", *words))
+    line = adb.quote_for_adb(("printf", "%s\\0", *words))
     printed = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=True).stdout
     assert printed == b"".join(word.encode() + b"\0" for word in words)
 
@@ -34,7 +34,7 @@ def test_a_shell_reads_back_the_words_that_were_quoted(words: list[str]) -> None
 @pytest.mark.parametrize("program", ["A=b", "if", "~", "!", "{", "case"])
 def test_a_program_is_never_mistaken_for_shell_syntax(program: str) -> None:
     """A program's name is mistaken neither for an assignment nor for a keyword."""
-    ended = subprocess.run(["/bin/sh", "-c", adb.quote((program,))], capture_output=True, check=False)
+    ended = subprocess.run(["/bin/sh", "-c", adb.quote_for_adb((program,))], capture_output=True, check=False)
     assert ended.returncode == 127
 
 
@@ -42,7 +42,7 @@ def test_a_program_is_never_mistaken_for_shell_syntax(program: str) -> None:
 def test_invalid_commands_are_refused(argv: tuple[str, ...]) -> None:
     """An invalid command is refused before anything reaches the device."""
     with pytest.raises(DeviceError):
-        adb.quote(argv)
+        adb.quote_for_adb(argv)
 
 
 READY, LOCKED, GONE = (
@@ -64,7 +64,7 @@ def test_the_usable_device_is_chosen(
     entries: tuple[DeviceEntry, ...], serial: str, expected: DeviceEntry
 ) -> None:
     """The only usable device is chosen, or the one that is named."""
-    assert adb.choose(entries, serial) == expected
+    assert adb.choose_adb_device(entries, serial) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_error_lists_the_candidates(
 ) -> None:
     """The error lists each candidate with its state and what to do."""
     with pytest.raises(NoDeviceError) as raised:
-        adb.choose(entries, serial)
+        adb.choose_adb_device(entries, serial)
     assert not [word for word in words if word not in str(raised.value)]
 
 
@@ -221,7 +221,7 @@ def test_a_transfer_over_a_hung_link_ends(
     serve: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: str
 ) -> None:
     """A transfer keeps its deadline, although adbutils' file transfers have no timeout."""
-    monkeypatch.setattr(adb, "transfer_s", lambda size: 0.5)
+    monkeypatch.setattr(adb, "adb_transfer_s", lambda size: 0.5)
     serve(hang)
     (tmp_path / "a").write_bytes(bytes(1000))
     device = adb.AdbDevice("A 1")
@@ -236,7 +236,7 @@ def test_a_hanging_server_is_reported(serve: Callable[..., None]) -> None:
     """A server that hangs takes one deadline and is reported."""
     serve(hang)
     with pytest.raises(Disconnected, match="the adb server stopped answering"):
-        adb.list_devices()
+        adb.list_adb_devices()
 
 
 def test_one_hanging_device_costs_the_listing_only_its_deadline(
@@ -264,7 +264,7 @@ def test_one_hanging_device_costs_the_listing_only_its_deadline(
 
     rows = [("A 1", "device"), ("B", "device"), ("C", "unauthorized"), ("D", "device")]
     serve(behave)
-    reports = listing.reports()
+    reports = listing.list_device_reports()
     assert together == 3
     assert [(report.entry.serial, report.entry.state) for report in reports] == rows
     assert [report.ready for report in reports] == [False] * 4
@@ -289,7 +289,7 @@ def test_a_server_is_started_where_none_runs(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     try:
         with pytest.raises(NoDeviceError, match=r"'none of these'|adb lists no device"):
-            adb.connect("none of these")
+            adb.connect_adb("none of these")
     finally:
         from adbutils._utils import adb_path
 
@@ -300,7 +300,7 @@ def test_an_invalid_port_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An invalid port is reported with the name of its variable."""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "usb")
     with pytest.raises(SetupError, match="ANDROID_ADB_SERVER_PORT"):
-        adb.list_devices()
+        adb.list_adb_devices()
 
 
 def test_an_adb_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ def test_an_adb_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("ADBUTILS_ADB_PATH", str(tmp_path / "adb"))
     with pytest.raises(SetupError, match="cannot bind"):
-        adb.list_devices()
+        adb.list_adb_devices()
 
 
 def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,7 @@ def test_without_adbutils_the_message_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "android_harness.adb_client", raising=False)
     monkeypatch.delattr("android_harness.adb_client", raising=False)
     with pytest.raises(SetupError, match=r"export-mobile\[android\]"):
-        adb.list_devices()
+        adb.list_adb_devices()
 
 
 @pytest.mark.parametrize("path", ["relative", "/a\0b", "/\udcff"])

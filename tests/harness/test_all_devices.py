@@ -26,7 +26,7 @@ PLAN = BenchConfig(launches=2, min_seconds=0.0, max_seconds=30.0, wait_s=0.0)
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignore the load of this machine, which other tests cause."""
-    monkeypatch.setattr(parse, "load1", lambda text: 0.5)
+    monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)
 
 
 class Named(HostDevice):
@@ -52,7 +52,7 @@ def benched(
 ) -> dict[str, all_devices.Outcome]:
     program = Program(sessions.stand_in(folder))
     return dict(
-        all_devices.bench_all(
+        all_devices.bench_all_devices(
             devices,
             [sessions.task(folder, mode) for mode in ([modes] if isinstance(modes, str) else modes)],
             PLAN,
@@ -98,17 +98,17 @@ def test_ctrl_c_kills_the_runners_and_comes_out(tmp_path: Path, monkeypatch: pyt
     """A runner that hangs does not delay Ctrl-C, and no signal is lost."""
     devices = [Named("a"), Named("b")]
     before = signal.getsignal(signal.SIGINT)
-    waited = all_devices._all_done
+    waited = all_devices._all_devices_done
     began = time.monotonic()
 
     def interrupted(futures: Sequence[Future[all_devices.Outcome]]) -> bool:
         if all(list(Path(device.root).glob("programs/*/log")) for device in devices):
-            monkeypatch.setattr(all_devices, "_all_done", waited)
+            monkeypatch.setattr(all_devices, "_all_devices_done", waited)
             with contextlib.suppress(KeyboardInterrupt):  # like Python in a finaliser
                 signal.raise_signal(signal.SIGINT)
         return waited(futures)
 
-    monkeypatch.setattr(all_devices, "_all_done", interrupted)
+    monkeypatch.setattr(all_devices, "_all_devices_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(tmp_path, "hang", *devices)
     assert time.monotonic() - began < 60
@@ -122,7 +122,7 @@ def test_ctrl_c_in_the_last_round_comes_after_what_is_complete(
     stored: list[tuple[str, str]] = []
     ended: list[all_devices.Outcome] = []
     sent = threading.Event()
-    waited = all_devices._all_done
+    waited = all_devices._all_devices_done
 
     def store(serial: str, session: Session) -> None:
         stored.append((serial, session.task.name))
@@ -134,7 +134,7 @@ def test_ctrl_c_in_the_last_round_comes_after_what_is_complete(
             sent.set()
         return waited(futures)
 
-    monkeypatch.setattr(all_devices, "_all_done", interrupted)
+    monkeypatch.setattr(all_devices, "_all_devices_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(tmp_path, ["sleep 0", "fine"], Named("a"), measured=store, finished=ended.append)
     assert (stored, ended) == ([("a", "fine")], [])

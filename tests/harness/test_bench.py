@@ -45,8 +45,8 @@ def measured(folder: Path, *modes: str, device: Device | None = None) -> tuple[S
     device = device or HostDevice()
     program = Program(sessions.stand_in(folder))
     tasks = [sessions.task(folder, mode) for mode in modes]
-    who = identity.identify(device)
-    return bench.measure(device, who, lambda backend: program, tasks, PLAN, lambda serial, step: None)
+    who = identity.identify_device(device)
+    return bench.measure_bench(device, who, lambda backend: program, tasks, PLAN, lambda serial, step: None)
 
 
 def log(device: HostDevice) -> list[str]:
@@ -77,9 +77,9 @@ def test_a_session_is_handed_on_once_it_is_complete(tmp_path: Path) -> None:
     """A session is handed on before the other tasks' last launches; a failed task is not handed on."""
     device = HostDevice()
     handed_on: list[tuple[Session, int]] = []
-    results = bench.measure(
+    results = bench.measure_bench(
         device,
-        identity.identify(device),
+        identity.identify_device(device),
         lambda backend: Program(sessions.stand_in(tmp_path)),
         [sessions.task(tmp_path, mode) for mode in ("fine", "crash", "sleep 0")],
         PLAN,

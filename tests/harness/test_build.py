@@ -40,32 +40,32 @@ def _aar(folder: Path) -> Path:
 def test_missing_ndk(tmp_path: Path) -> None:
     """The error for a missing NDK names the variable and the download page."""
     with pytest.raises(SetupError, match=r"ANDROID_NDK_HOME is not set.*developer\.android\.com/ndk"):
-        build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"))
+        build.build_runners("android-arm64", onnxruntime=_aar(tmp_path / "aar"))
 
 
 def test_wrong_ndk(tmp_path: Path) -> None:
     """A folder that is not an NDK is named."""
     with pytest.raises(SetupError, match=r"There is no Android NDK in .*nothing"):
-        build.build("android-arm64", onnxruntime=_aar(tmp_path / "aar"), ndk=tmp_path / "nothing")
+        build.build_runners("android-arm64", onnxruntime=_aar(tmp_path / "aar"), ndk=tmp_path / "nothing")
 
 
 def test_no_headers(tmp_path: Path) -> None:
     """A folder without ONNX Runtime's headers is refused before anything is compiled."""
     with pytest.raises(SetupError, match=r"does not contain onnxruntime_c_api\.h"):
-        build.build("linux-arm64", onnxruntime=tmp_path)
+        build.build_runners("linux-arm64", onnxruntime=tmp_path)
 
 
 @pytest.mark.parametrize("target", ["android-arm64", "linux-arm64"])
 def test_nothing_to_build(target: Build) -> None:
     """A device's runner needs at least one runtime."""
     with pytest.raises(SetupError, match="nothing to build"):
-        build.build(target)
+        build.build_runners(target)
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
     """A root that is not a folder is named."""
     with pytest.raises(SetupError, match="absent is not a folder"):
-        build.build("linux-arm64", executorch=tmp_path / "absent")
+        build.build_runners("linux-arm64", executorch=tmp_path / "absent")
 
 
 def test_not_built() -> None:
@@ -73,7 +73,7 @@ def test_not_built() -> None:
     with pytest.raises(
         SetupError, match="export-mobile runner build --for android-arm64 --onnxruntime FOLDER"
     ):
-        build.find_runner("android-arm64", "onnxruntime")
+        build.find_built_runner("android-arm64", "onnxruntime")
 
 
 def test_the_android_preset_reaches_the_ndk(tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     built = runners.host_build()
     lines: list[str] = []
-    assert build.build("host", observer=lines.append) == built
+    assert build.build_runners("host", observer=lines.append) == built
     assert not [line for line in lines if "ompil" in line]
-    assert build.find_runner("host", "torchscript") in built
-    assert build.libraries("host") == ()
+    assert build.find_built_runner("host", "torchscript") in built
+    assert build.built_libraries("host") == ()
 
 
 @pytest.mark.slow
@@ -114,4 +114,4 @@ def test_what_the_compiler_said(tmp_path: Path) -> None:
     (aar / "lib").mkdir()
     (aar / "lib/libonnxruntime.so").write_text("no library")
     with pytest.raises(SetupError, match=r"did not build: .* The complete output is in .*configure\.log"):
-        build.build("linux-arm64", onnxruntime=aar)
+        build.build_runners("linux-arm64", onnxruntime=aar)

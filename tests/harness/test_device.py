@@ -11,7 +11,7 @@ import pytest
 
 from android_harness import adb, identity, listing, settings
 from android_harness.errors import DeviceError, Disconnected, NoDeviceError
-from android_harness.readiness import gates, unmet
+from android_harness.readiness import readiness_gates, unmet_readiness
 from android_harness.records import DeviceEntry
 from tests.harness import simulated
 from tests.harness.simulated import TestDevice
@@ -30,7 +30,7 @@ def pair() -> Iterator[tuple[TestDevice, ...]]:
 @pytest.fixture
 def phone(pair: tuple[TestDevice, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[adb.AdbDevice]:
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(pair[0].server_port))
-    device = adb.connect("lab phone 1")
+    device = adb.connect_adb("lab phone 1")
     yield device
     pair[0].misbehave("none")
     pair[0].reconnect()
@@ -44,9 +44,9 @@ def file_of(folder: Path, size: int) -> Path:
 
 def test_two_devices_with_spaces_are_listed_and_ambiguous(phone: adb.AdbDevice) -> None:
     """The error for two devices names both."""
-    assert [entry.serial for entry in adb.list_devices()] == ["lab phone 1", "lab phone 2"]
+    assert [entry.serial for entry in adb.list_adb_devices()] == ["lab phone 1", "lab phone 2"]
     with pytest.raises(NoDeviceError, match=r"2 devices: lab phone 1 \(device\); lab phone 2 \(device\)"):
-        adb.connect()
+        adb.connect_adb()
 
 
 def test_arguments_arrive_as_given(phone: adb.AdbDevice) -> None:
@@ -110,33 +110,37 @@ def test_an_unauthorised_device_is_a_row_that_says_what_to_do(
     """An unauthorised device is listed with what to do; the other device is identified."""
     pair[0].misbehave("unauthorized")
     pair[0].reconnect()
-    wait_until(lambda: DeviceEntry("lab phone 1", "unauthorized") in adb.list_devices())
-    rows = {report.entry.serial: report for report in listing.reports()}
+    wait_until(lambda: DeviceEntry("lab phone 1", "unauthorized") in adb.list_adb_devices())
+    rows = {report.entry.serial: report for report in listing.list_device_reports()}
     assert "accept" in rows["lab phone 1"].gates[0].fix
     other = rows["lab phone 2"].identity
     assert other is not None
     assert other.soc == "SM8250"
     with pytest.raises(NoDeviceError, match="accept"):
-        adb.connect("lab phone 1")
+        adb.connect_adb("lab phone 1")
 
 
 def test_a_simulated_device_never_passes_for_a_phone(phone: adb.AdbDevice) -> None:
     """A simulated device reports its chip and plausible readings, and that it is simulated."""
-    who = identity.identify(phone)
-    state = identity.read_state(phone, who)
+    who = identity.identify_device(phone)
+    state = identity.read_identified_state(phone, who)
     assert (who.soc, who.chip) == ("SM8250", "snapdragon865")
     assert any("simulated" in doubt for doubt in who.doubts)
-    assert not [g for g in unmet(gates(who, state, soc="SM8250", need_bytes=1 << 20)) if g.name != "load"]
+    assert not [
+        g
+        for g in unmet_readiness(readiness_gates(who, state, soc="SM8250", need_bytes=1 << 20))
+        if g.name != "load"
+    ]
     assert state.thermal_status == 0
-    for path in identity.watch_paths(who):
+    for path in identity.identity_watch_paths(who):
         assert phone.run("cat", path).exit_code == 0, path
 
 
 def test_settings_are_changed_and_restored(phone: adb.AdbDevice) -> None:
     """Settings are changed and restored; one that was unset is unset again."""
     before = phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout
-    with settings.changed(phone) as problems:
+    with settings.changed_settings(phone) as problems:
         assert problems == ()
         assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == "7\n"
     assert phone.run("settings", "get", "global", "stay_on_while_plugged_in").stdout == before
-    assert settings.recover(phone) == ()
+    assert settings.recover_settings(phone) == ()

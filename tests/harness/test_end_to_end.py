@@ -37,7 +37,7 @@ BACKENDS: tuple[Backend, ...] = ("executorch", "onnxruntime", "torchscript")
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignore the load of this machine, which simulated devices show and other tests cause."""
-    monkeypatch.setattr(parse, "load1", lambda text: 0.5)
+    monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,9 @@ def benched(
         return lambda backend: program
 
     chosen = ours if stand_in else None
-    return dict(all_devices.bench_all(devices, tasks, config, soc=soc, observer=observer, programs=chosen))
+    return dict(
+        all_devices.bench_all_devices(devices, tasks, config, soc=soc, observer=observer, programs=chosen)
+    )
 
 
 def session(outcome: all_devices.Outcome, place: int = 0) -> Session:
@@ -120,8 +122,10 @@ def check_measured(measured: Session) -> None:
         for sample, came in zip(runners.inputs(), launch.outputs, strict=True):
             for expected, array in zip(runners.answers(sample), came, strict=True):
                 np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
-    latency = provenance.latency(measured, stats.figures(measured), provenance.Check(0.0, ""), 15.0)
-    assert (latency.evidence, provenance.verdict(latency)) == ("simulated", "not_measured")
+    latency = provenance.latency_with_provenance(
+        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(0.0, ""), 15.0
+    )
+    assert (latency.evidence, provenance.verdict_by_provenance(latency)) == ("simulated", "not_measured")
 
 
 def test_three_runtimes_on_an_x86_device(phones: tuple[TestDevice, ...]) -> None:
@@ -241,7 +245,9 @@ def test_ctrl_c_kills_the_runner_and_restores_settings(phones: tuple[TestDevice,
 def running(phone: TestDevice) -> list[int]:
     from android_harness.simulator import faults
 
-    return [pid for pid in faults.runners(phone.simulated.init) if b"\0run\0" in simulated.cmdline(pid)]
+    return [
+        pid for pid in faults.runners_for_fault(phone.simulated.init) if b"\0run\0" in simulated.cmdline(pid)
+    ]
 
 
 # --- Faults of one device, while another continues
@@ -309,7 +315,7 @@ def test_a_connection_that_is_too_slow_ends_at_its_deadlines(
     phones: tuple[TestDevice, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A push is tried three times, no longer."""
-    monkeypatch.setattr(adb, "transfer_s", lambda size: 2.0)
+    monkeypatch.setattr(adb, "adb_transfer_s", lambda size: 2.0)
     phones[0].misbehave("slow_link", bytes_per_second=100_000)
     tasks = [big(tmp_path, 3_000_000)]
     began = time.monotonic()
@@ -395,7 +401,9 @@ def test_gone_in_a_launch(phones: tuple[TestDevice, ...], tmp_path: Path, number
     if stored:
         left = session(outcomes[SICK])
         assert len(left.launches) == 2
-        assert any("incomplete: lab phone 1 did not come back" in flag for flag in stats.figures(left).flags)
+        assert any(
+            "incomplete: lab phone 1 did not come back" in flag for flag in stats.stats_figures(left).flags
+        )
     else:
         assert "1 of 3 launches of sleep 1.5 had finished: too few to keep." in failure(outcomes[SICK])
     assert len(session(outcomes[WELL]).launches) == 3
@@ -407,10 +415,10 @@ def test_throttling_is_flagged(phones: tuple[TestDevice, ...]) -> None:
     phones[0].misbehave("throttling")
     config = replace(PLAN, min_seconds=1.5)
     outcomes = benched([tiny("onnxruntime")], SICK, WELL, config=config)
-    flags = stats.figures(session(outcomes[SICK])).flags
+    flags = stats.stats_figures(session(outcomes[SICK])).flags
     assert any(flag.startswith("cap: launch") and "cores 7 were held to" in flag for flag in flags)
     assert "thermal: status 3 after the run" in flags
-    well = stats.figures(session(outcomes[WELL])).flags
+    well = stats.stats_figures(session(outcomes[WELL])).flags
     assert not [flag for flag in well if flag.startswith(("cap", "thermal"))]
 
 
@@ -428,7 +436,7 @@ def test_not_ready(phones: tuple[TestDevice, ...], tmp_path: Path, kind: str, wo
     outcomes = benched(tasks, SICK, WELL, stand_in=program, soc="SM8250")
     assert "The device is not ready." in failure(outcomes[SICK])
     assert words in failure(outcomes[SICK])
-    assert {report.entry.serial: report.ready for report in listing.reports()}[SICK] is False
+    assert {report.entry.serial: report.ready for report in listing.list_device_reports()}[SICK] is False
     session(outcomes[WELL])
 
 
@@ -440,7 +448,7 @@ def test_a_failed_canary_is_a_flag(
     program.write_text(program.read_text().replace("eq 'canary') {", "eq 'canary') { exit 9;"))
     measured = session(benched(tasks, SICK, stand_in=program)[SICK])
     assert len(measured.launches) == PLAN.launches
-    assert "canary: 0 readings for 2 launches" in stats.figures(measured).flags
+    assert "canary: 0 readings for 2 launches" in stats.stats_figures(measured).flags
 
 
 # --- Many devices

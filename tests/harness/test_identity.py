@@ -17,7 +17,7 @@ STATE = (FIXTURES / "state_sm8250.txt").read_text()
 
 
 def who(text: str = IDENTITY, serial: str = "0a1b2c3d") -> Identity:
-    return identity.from_text(serial, parse.sections(text))
+    return identity.identity_from_text(serial, parse.parse_sections(text))
 
 
 def test_an_865_is_known_by_all_its_sources() -> None:
@@ -109,7 +109,7 @@ def test_an_emulators_serial_is_a_doubt() -> None:
 
 def test_the_state_of_a_cool_idle_phone() -> None:
     """The state has every figure of the fixture in the record's units."""
-    state = identity.state_from_text(parse.sections(STATE), who())
+    state = identity.identified_state_from_text(parse.parse_sections(STATE), who())
     assert (state.battery_percent, state.battery_celsius, state.plugged) == (72, 29.8, "usb")
     assert (state.thermal_status, state.thermal_overridden, state.power_saver) == (0, False, False)
     assert state.load1 == 2.31
@@ -117,19 +117,19 @@ def test_the_state_of_a_cool_idle_phone() -> None:
     assert state.available_memory_bytes == 3914468 * 1024
     assert state.scaling_max_khz == (1804800, 2419200, 2841600)
     assert state.governors == ("schedutil",) * 3
-    assert parse.hottest_cpu(state.celsius) == 37.5
+    assert parse.parse_hottest_cpu(state.celsius) == 37.5
 
 
 def test_a_silent_phone_has_no_state() -> None:
     """Unknown values stay unknown."""
-    state = identity.state_from_text({}, who())
+    state = identity.identified_state_from_text({}, who())
     assert (state.battery_percent, state.thermal_status, state.power_saver, state.load1) == (None,) * 4
     assert (state.plugged, state.scaling_max_khz, dict(state.celsius)) == ("unknown", (), {})
 
 
 def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
     """Zones are recognised by name; misleading and other zones are not watched."""
-    paths = identity.watch_paths(who())
+    paths = identity.identity_watch_paths(who())
     assert len(paths) == 3 * 4 + 14
     assert "/sys/devices/system/cpu/cpufreq/policy7/stats/time_in_state" in paths
     assert "/sys/class/thermal/thermal_zone1/temp" in paths
@@ -139,9 +139,9 @@ def test_the_runner_watches_clocks_and_cpu_zones_only() -> None:
 def test_this_machine_is_not_identified_as_a_phone() -> None:
     """The scripts run on this machine as well."""
     host = HostDevice()
-    phone = identity.identify(host)
+    phone = identity.identify_device(host)
     assert "This machine is not a phone." in phone.doubts
-    state = identity.read_state(host, phone)
+    state = identity.read_identified_state(host, phone)
     assert state.load1 is not None
     assert state.free_bytes
 
@@ -150,4 +150,4 @@ def test_this_machine_is_not_identified_as_a_phone() -> None:
 def test_no_garbage_raises(start: int, length: int, text: str) -> None:
     """A device that prints garbage gets an identity nevertheless."""
     broken = IDENTITY[:start] + text + IDENTITY[start + length :]
-    identity.state_from_text(parse.sections(broken + STATE), who(broken))
+    identity.identified_state_from_text(parse.parse_sections(broken + STATE), who(broken))

@@ -131,7 +131,7 @@ def test_many_runs_at_once_get_the_phone_one_by_one(tmp_path: Path) -> None:
 
 def benched(phone: HostDevice, folder: Path, mode: str) -> all_devices.Outcome:
     program = Program(sessions.stand_in(folder))
-    outcomes = all_devices.bench_all(
+    outcomes = all_devices.bench_all_devices(
         [phone],
         [sessions.task(folder, mode)],
         PLAN,
@@ -145,7 +145,7 @@ def benched(phone: HostDevice, folder: Path, mode: str) -> all_devices.Outcome:
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignore the load of this machine, which other tests cause."""
-    monkeypatch.setattr(parse, "load1", lambda text: 0.5)
+    monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)
 
 
 @pytest.mark.usefixtures("calm", "elsewhere")
@@ -184,15 +184,15 @@ def test_every_request_to_end_cleans_up(
     """After Ctrl-C, SIGTERM and SIGHUP the runner is ended, and the lease released."""
     phone = Watched(tmp_path / "phone")
     phone.kills = []
-    waited, before = all_devices._all_done, signal.getsignal(number)
+    waited, before = all_devices._all_devices_done, signal.getsignal(number)
 
     def interrupted(futures: object) -> bool:
         if list((tmp_path / "phone").glob("programs/*/log")):
-            monkeypatch.setattr(all_devices, "_all_done", waited)
+            monkeypatch.setattr(all_devices, "_all_devices_done", waited)
             signal.raise_signal(number)
         return waited(futures)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(all_devices, "_all_done", interrupted)
+    monkeypatch.setattr(all_devices, "_all_devices_done", interrupted)
     with pytest.raises(KeyboardInterrupt):
         benched(phone, tmp_path, "hang")
     assert phone.kills

@@ -28,7 +28,9 @@ def phones(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
 
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     monkeypatch.setattr(AdbDevice, "run", run)
-    monkeypatch.setattr(adb, "list_devices", lambda: tuple(DeviceEntry(a, "device") for a in sorted(listed)))
+    monkeypatch.setattr(
+        adb, "list_adb_devices", lambda: tuple(DeviceEntry(a, "device") for a in sorted(listed))
+    )
     monkeypatch.setattr(adb, "connect_address", lambda address: None)
     return listed
 
@@ -39,7 +41,7 @@ def test_one_phone_at_three_addresses_is_one_device(phones: dict[str, tuple[str,
     assert [(d.serial, d.address) for d in resolved.devices.values() if isinstance(d, AdbDevice)] == [
         ("R58N", USB)
     ]
-    assert (adb.connect().serial, adb.connect().address) == ("R58N", USB)
+    assert (adb.connect_adb().serial, adb.connect_adb().address) == ("R58N", USB)
 
 
 @pytest.mark.parametrize("address", [USB, WIFI, TLS, "10.0.0.9:41234"])
@@ -49,8 +51,8 @@ def test_a_new_address_is_the_same_device(address: str, phones: dict[str, tuple[
     phones[address] = ("R58N", "boot-2")
     (device,) = resolve_devices(["all"]).devices.values()
     assert device.serial == "R58N"
-    assert adb.connect(address).serial == "R58N"
-    assert adb.connect("R58N").serial == "R58N"
+    assert adb.connect_adb(address).serial == "R58N"
+    assert adb.connect_adb("R58N").serial == "R58N"
 
 
 def test_a_phone_that_is_named_twice_is_there_once(phones: dict[str, tuple[str, str]]) -> None:
@@ -87,10 +89,10 @@ def test_android_serial_names_the_phone(
     """The variable chooses as it does for adb; a name on the command line counts more."""
     phones["B"] = ("B", "boot-3")
     with pytest.raises(NoDeviceError, match="There are 4 devices"):
-        adb.connect()
+        adb.connect_adb()
     monkeypatch.setenv("ANDROID_SERIAL", "B")
-    assert adb.connect().serial == "B"
-    assert adb.connect("R58N").serial == "R58N"
+    assert adb.connect_adb().serial == "B"
+    assert adb.connect_adb("R58N").serial == "R58N"
 
 
 def test_an_address_that_adb_has_forgotten_is_connected_to(
@@ -127,7 +129,7 @@ def test_the_server_is_the_one_that_adb_uses(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert adb_client.server_address() == expected
-    assert (adb_client.Client(1.0, 1).host, adb_client.Client(1.0, 1).port) == expected
+    assert (adb_client.AdbClient(1.0, 1).host, adb_client.AdbClient(1.0, 1).port) == expected
 
 
 def test_a_server_elsewhere_is_not_started_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +138,7 @@ def test_a_server_elsewhere_is_not_started_here(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("ADB_SERVER_SOCKET", "tcp:127.0.0.2:9")
     with pytest.raises(SetupError, match=r"127\.0\.0\.2:9 \(ADB_SERVER_SOCKET\) does not answer"):
-        adb_client.start_server()
+        adb_client.start_adb_server_for_client()
     monkeypatch.setenv("ADB_SERVER_SOCKET", "localfilesystem:/tmp/adb")
     with pytest.raises(SetupError, match="expected tcp:HOST:PORT"):
-        adb_client.start_server()
+        adb_client.start_adb_server_for_client()

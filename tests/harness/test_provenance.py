@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from android_harness import provenance, stats
-from android_harness.provenance import Check
+from android_harness.provenance import ProvenanceCheck
 from android_harness.records import Latency, Session
 from tests.harness import sessions
 
 ROOT = Path(__file__).parents[2]
-FINE = Check(1e-6, "")
+FINE = ProvenanceCheck(1e-6, "")
 KINDS = {"MeasuredLatency", "SimulatedLatency", "HostLatency"}
 
 
-def latency_of(session: Session, check: Check = FINE, budget_ms: float = 15.0) -> Latency:
-    return provenance.latency(session, stats.figures(session), check, budget_ms)
+def latency_of(session: Session, check: ProvenanceCheck = FINE, budget_ms: float = 15.0) -> Latency:
+    return provenance.latency_with_provenance(session, stats.stats_figures(session), check, budget_ms)
 
 
 def with_identity(**changes: Any) -> Session:
@@ -37,7 +37,7 @@ def with_launch(**changes: Any) -> Session:
 
 def test_a_proven_phone_is_measured() -> None:
     """Every proof together makes the evidence "measured", and 8 ms meet a budget of 15."""
-    entry = provenance.to_manifest(latency_of(sessions.session()))
+    entry = provenance.provenance_to_manifest(latency_of(sessions.session()))
     assert (entry["evidence"], entry["verdict"]) == ("measured", "pass")
 
 
@@ -59,7 +59,7 @@ UNPROVEN: dict[str, Session] = {
 @pytest.mark.parametrize("case", UNPROVEN)
 def test_whatever_is_missing_makes_it_simulated(case: str) -> None:
     """One missing proof is enough, and it is named."""
-    entry = provenance.to_manifest(latency_of(UNPROVEN[case]))
+    entry = provenance.provenance_to_manifest(latency_of(UNPROVEN[case]))
     assert (entry["evidence"], entry["verdict"]) == ("simulated", "not_measured")
     assert entry["device"]["why"]
 
@@ -74,7 +74,7 @@ def test_cores_of_other_makers_prove_nothing() -> None:
 
 def test_this_machine_is_the_host() -> None:
     """The host is never measured, even if everything else looks like a phone."""
-    entry = provenance.to_manifest(latency_of(with_identity(serial="host")))
+    entry = provenance.provenance_to_manifest(latency_of(with_identity(serial="host")))
     assert (entry["evidence"], entry["verdict"]) == ("host", "not_measured")
 
 
@@ -82,21 +82,21 @@ def test_this_machine_is_the_host() -> None:
     ("check", "budget_ms", "expected"),
     [
         (FINE, 5.0, "fail"),
-        (FINE, stats.figures(sessions.session()).p90_ms, "inconclusive"),
-        (Check(0.5, "top-1 agrees in 3 of 44"), 15.0, "fail"),
-        (Check(None, ""), 15.0, "inconclusive"),
-        (Check(float("nan"), ""), 15.0, "inconclusive"),
+        (FINE, stats.stats_figures(sessions.session()).p90_ms, "inconclusive"),
+        (ProvenanceCheck(0.5, "top-1 agrees in 3 of 44"), 15.0, "fail"),
+        (ProvenanceCheck(None, ""), 15.0, "inconclusive"),
+        (ProvenanceCheck(float("nan"), ""), 15.0, "inconclusive"),
     ],
 )
-def test_a_measured_verdict_fails_closed(check: Check, budget_ms: float, expected: str) -> None:
+def test_a_measured_verdict_fails_closed(check: ProvenanceCheck, budget_ms: float, expected: str) -> None:
     """Too slow, too close, wrong outputs and unchecked outputs do not pass."""
-    assert provenance.verdict(latency_of(sessions.session(), check, budget_ms)) == expected
+    assert provenance.verdict_by_provenance(latency_of(sessions.session(), check, budget_ms)) == expected
 
 
 def test_an_unstable_session_decides_nothing() -> None:
     """8 ms would meet a budget of 15, but the phone was hot."""
     hot = sessions.session(after=sessions.state(thermal_status=1))
-    assert provenance.verdict(latency_of(hot)) == "inconclusive"
+    assert provenance.verdict_by_provenance(latency_of(hot)) == "inconclusive"
 
 
 @settings(max_examples=400)  # mostly proofs, so that often only one is missing
@@ -128,13 +128,15 @@ def test_no_combination_with_a_doubt_is_measured(
     launches[odd] = replace(launches[odd], runner=runner, machine=reported, parts=parts)
     who = sessions.identity(doubts=tuple(doubts), machine=machine, soc=soc, serial=serial)
     session = sessions.session(identity=who, launches=tuple(launches))
-    entry = provenance.to_manifest(provenance.latency(session, FIGURES, FINE, 15.0))
+    entry = provenance.provenance_to_manifest(
+        provenance.latency_with_provenance(session, FIGURES, FINE, 15.0)
+    )
     proven = (not doubts, machine == reported == arch == "aarch64", soc, serial != "host", os == "android")
     assert (entry["evidence"] == "measured") == (all(proven) and parts == sessions.PARTS)
     assert (entry["verdict"] == "pass") == (entry["evidence"] == "measured")
 
 
-FIGURES = stats.figures(sessions.session())
+FIGURES = stats.stats_figures(sessions.session())
 
 
 def mentions(tree: ast.AST) -> Iterator[str]:

@@ -7,20 +7,20 @@ import pytest
 
 from android_harness import identity, parse
 from android_harness.errors import NotReadyError
-from android_harness.readiness import gates, unmet, wait_until_ready
+from android_harness.readiness import readiness_gates, unmet_readiness, wait_for_readiness
 from android_harness.records import Gate, State
 
 from .test_identity import STATE, who
 
 PHONE = who()
-COOL = identity.state_from_text(parse.sections(STATE), PHONE)
+COOL = identity.identified_state_from_text(parse.parse_sections(STATE), PHONE)
 NEED = 100_000_000
-SILENT = identity.state_from_text({}, PHONE)
+SILENT = identity.identified_state_from_text({}, PHONE)
 
 
 def names(state: State, **options: Any) -> list[str]:
     options = {"soc": "SM8250", "need_bytes": NEED, **options}
-    return [gate.name for gate in unmet(gates(PHONE, state, **options))]
+    return [gate.name for gate in unmet_readiness(readiness_gates(PHONE, state, **options))]
 
 
 def test_a_cool_idle_865_is_ready() -> None:
@@ -44,7 +44,7 @@ def test_a_cool_idle_865_is_ready() -> None:
 )
 def test_each_condition_has_its_gate(change: dict[str, Any], gate: str, passing: bool) -> None:
     """One bad value fails one gate, which says what to do and whether waiting helps."""
-    failed = unmet(gates(PHONE, replace(COOL, **change), soc="SM8250", need_bytes=NEED))
+    failed = unmet_readiness(readiness_gates(PHONE, replace(COOL, **change), soc="SM8250", need_bytes=NEED))
     assert [(g.name, g.passing) for g in failed] == [(gate, passing)]
     assert failed[0].fix
 
@@ -87,13 +87,13 @@ def test_only_a_proven_865_is_accepted_if_required(text: tuple[str, str], ok: bo
     from .test_identity import IDENTITY
 
     phone = who(IDENTITY.replace(*text) if text[0] else IDENTITY)
-    assert gates(phone, COOL, soc="SM8250", need_bytes=0)[0].ok is ok
-    assert "soc" not in [gate.name for gate in gates(phone, COOL, soc=None, need_bytes=0)]
+    assert readiness_gates(phone, COOL, soc="SM8250", need_bytes=0)[0].ok is ok
+    assert "soc" not in [gate.name for gate in readiness_gates(phone, COOL, soc=None, need_bytes=0)]
 
 
 def test_unreadable_values_do_not_block() -> None:
     """An unreadable value is reported as unreadable."""
-    checked = gates(PHONE, SILENT, soc=None, need_bytes=NEED)
+    checked = readiness_gates(PHONE, SILENT, soc=None, need_bytes=NEED)
     assert all(gate.ok and gate.seen == "unreadable" for gate in checked)
     assert len(checked) == 9
 
@@ -111,9 +111,9 @@ class Clock:
         self.reported.append(([gate.name for gate in failed], left))
 
     def wait(self, seconds: float) -> tuple[Gate, ...]:
-        return wait_until_ready(
+        return wait_for_readiness(
             self.read,
-            lambda state: gates(PHONE, state, soc=None, need_bytes=NEED),
+            lambda state: readiness_gates(PHONE, state, soc=None, need_bytes=NEED),
             seconds,
             self.tell,
             self.slept.append,
@@ -126,7 +126,7 @@ HOT = replace(COOL, thermal_status=2)
 def test_waiting_ends_once_the_phone_is_cool() -> None:
     """The observer gets the gates that are waited for."""
     clock = Clock(HOT, HOT, COOL)
-    assert unmet(clock.wait(60.0)) == ()
+    assert unmet_readiness(clock.wait(60.0)) == ()
     assert clock.slept == [5.0, 5.0]
     assert clock.reported == [(["thermal status"], 60.0), (["thermal status"], 55.0)]
 

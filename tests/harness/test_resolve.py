@@ -19,10 +19,10 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[DeviceEntry]:
     entries = list(ENTRIES)
 
     def connect(serial: str) -> adb.AdbDevice:
-        return adb.AdbDevice(adb.choose(tuple(entries), serial).serial)
+        return adb.AdbDevice(adb.choose_adb_device(tuple(entries), serial).serial)
 
-    monkeypatch.setattr(adb, "list_devices", lambda: tuple(entries))
-    monkeypatch.setattr(adb, "connect", connect)
+    monkeypatch.setattr(adb, "list_adb_devices", lambda: tuple(entries))
+    monkeypatch.setattr(adb, "connect_adb", connect)
     return entries
 
 
@@ -73,8 +73,8 @@ def test_a_missing_adb_is_reported_for_each_name(monkeypatch: pytest.MonkeyPatch
     def missing(*_arguments: str) -> HarnessError:
         raise SetupError("There is no adb.")
 
-    monkeypatch.setattr(adb, "list_devices", missing)
-    monkeypatch.setattr(adb, "connect", missing)
+    monkeypatch.setattr(adb, "list_adb_devices", missing)
+    monkeypatch.setattr(adb, "connect_adb", missing)
     resolved = resolve_devices(["all", "A", "host"])
     assert set(resolved.devices) == {"host"}
     assert {name: type(error) for name, error in resolved.errors.items()} == dict.fromkeys(

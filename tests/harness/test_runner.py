@@ -197,8 +197,8 @@ def test_bad_usage(arguments: list[str]) -> None:
 def test_arm64(tmp_path: Path) -> None:
     """The cross-built runner gives the same outputs under emulation, and reports arm64."""
     root = runners.simulator_root()
-    (runner,) = build.build("linux-arm64", onnxruntime=root / "usr")
-    assert [path.name for path in build.libraries("linux-arm64")] == ["libonnxruntime.so.1.21"]
+    (runner,) = build.build_runners("linux-arm64", onnxruntime=root / "usr")
+    assert [path.name for path in build.built_libraries("linux-arm64")] == ["libonnxruntime.so.1.21"]
     values = runners.job("onnxruntime", tmp_path)
     ran = runners.run(runner, values, tmp_path, "qemu-aarch64-static", "-L", str(root))
     assert ran.code == 0, ran.stderr

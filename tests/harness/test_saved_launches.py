@@ -42,9 +42,9 @@ def measured(
 ) -> tuple[tuple[Session | Failed, ...], list[str]]:
     """Measure with saved launches; return the results and the steps that the observer saw."""
     steps: list[str] = []
-    results = bench.measure(
+    results = bench.measure_bench(
         device,
-        identity.identify(device),
+        identity.identify_device(device),
         lambda backend: Program(sessions.stand_in(folder)),
         [sessions.task(folder, mode) for mode in modes],
         plan,

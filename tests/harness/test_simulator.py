@@ -272,7 +272,7 @@ def traces(name: str, init: int) -> list[str]:
 def test_down_leaves_nothing() -> None:
     """No folder, mount, process or namespace outlives a device, and a second `down` does no harm."""
     simulated.skip_where_impossible()
-    device = simulator.start()
+    device = simulator.start_simulated_device()
     assert traces(device.name, device.init)
     device.down()
     device.down()
@@ -283,22 +283,23 @@ def test_a_crash_leaves_nothing() -> None:
     """A device ends with the process that started it; its folder is removed by the next call of `running`."""
     simulated.skip_where_impossible()
     code = (
-        "import os; from android_harness.simulator.device import start\n"
-        "device = start(); print(device.name, device.init, flush=True); os.kill(os.getpid(), 9)"
+        "import os; from android_harness.simulator.device import start_simulated_device\n"
+        "device = start_simulated_device(); print(device.name, device.init, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     name, init = done.stdout.split()
     wait_until(lambda: not Path(f"/proc/{init}/ns/net").exists())
-    simulator.running()
+    simulator.running_simulated_devices()
     assert traces(name, int(init)) == []
 
 
 def test_command_line() -> None:
     """`up` twice gives the same devices, `status` lists them, and `down` twice removes them."""
     simulated.skip_where_impossible()
-    if any(not device.attached for device in simulator.running()):
+    if any(not device.attached for device in simulator.running_simulated_devices()):
         pytest.skip("devices of yours are up, and `down` would end them")
-    with server.private_server() as port:
+    with server.private_adb_server() as port:
 
         def run(*argv: str) -> list[str]:
             environment = os.environ | {"ANDROID_ADB_SERVER_PORT": str(port)}

@@ -33,8 +33,10 @@ ORIGIN = Origin(
 def made(measured: Session | None = None, **origin: Any) -> StoredSession:
     """Return the stored form of one of the harness' sessions."""
     measured = measured or sessions.session()
-    latency = provenance.latency(measured, stats.figures(measured), provenance.Check(1.3e-6, ""), 15.0)
-    return making.stored(
+    latency = provenance.latency_with_provenance(
+        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(1.3e-6, ""), 15.0
+    )
+    return making.make_stored_session(
         measured, latency, replace(ORIGIN, **origin), run="night-0", host="farm-a", budget_ms=15.0
     )
 
@@ -68,4 +70,4 @@ def point(session: StoredSession) -> Point:
 @cache
 def samples() -> Samples:
     """Return the raw samples of a session."""
-    return making.samples(sessions.session())
+    return making.make_stored_samples(sessions.session())

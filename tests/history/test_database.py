@@ -35,7 +35,7 @@ def test_the_default_is_in_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize("name", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_postgresql_needs_no_drivers_name(name: str) -> None:
     """The package installs one driver."""
-    assert database.parse(f"{name}://a@b/c").drivername == "postgresql+psycopg"
+    assert database.parse_database_url(f"{name}://a@b/c").drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize("location", ["mysql://a@b/c", "sqlite://", "sqlite:///:memory:", "://"])

@@ -12,8 +12,8 @@ import pytest
 from pyarrow import parquet
 
 from android_harness.errors import HistoryError, SetupError
-from android_harness.history.exports import SESSION_TYPES, export
-from android_harness.history.records import Filter, as_json
+from android_harness.history.exports import SESSION_TYPES, export_history
+from android_harness.history.records import Filter, history_record_as_json
 from android_harness.history.store import History
 from tests.history.stored import night, samples
 
@@ -36,9 +36,9 @@ def filled(memory: History) -> History:
 def test_parquet_holds_the_sessions(filled: History, tmp_path: Path) -> None:
     """Columns have their types, and nested values are JSON."""
     path = tmp_path / "all.parquet"
-    assert export(filled, path) == 2
+    assert export_history(filled, path) == 2
     second, first = read(path)
-    known = json.loads(json.dumps(as_json(night(0))))
+    known = json.loads(json.dumps(history_record_as_json(night(0))))
     for name, kind in SESSION_TYPES.items():
         assert (json.loads(first[name]) if kind is dict else first[name]) == known[name], name
     assert second["model"] == 'a, "b"\n=c'
@@ -47,8 +47,8 @@ def test_parquet_holds_the_sessions(filled: History, tmp_path: Path) -> None:
 
 def test_csv_holds_the_same(filled: History, tmp_path: Path) -> None:
     """Values are text, and an unknown figure is empty."""
-    export(filled, tmp_path / "all.csv")
-    export(filled, tmp_path / "all.parquet")
+    export_history(filled, tmp_path / "all.csv")
+    export_history(filled, tmp_path / "all.parquet")
     for text, typed in zip(read(tmp_path / "all.csv"), read(tmp_path / "all.parquet"), strict=True):
         assert text == {name: "" if value is None else str(value) for name, value in typed.items()}
 
@@ -58,7 +58,7 @@ def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) ->
     """The rows of sessions with samples are in order."""
     path = tmp_path / f"samples{suffix}"
     launches = samples().launches
-    assert export(filled, path, samples=True) == sum(len(launch.durations_ns) for launch in launches)
+    assert export_history(filled, path, samples=True) == sum(len(launch.durations_ns) for launch in launches)
     rows = read(path)
     assert [int(row["duration_ns"]) for row in rows[:300]] == list(launches[0].durations_ns)
     assert [int(row["offset_ns"]) for row in rows[:300]] == list(launches[0].offsets_ns)
@@ -67,13 +67,13 @@ def test_samples_are_a_row_each(filled: History, tmp_path: Path, suffix: str) ->
 
 def test_a_filter_holds(filled: History, tmp_path: Path) -> None:
     """It selects sessions as in a list."""
-    assert export(filled, tmp_path / "one.csv", Filter(model="mobilenet_v2")) == 1
+    assert export_history(filled, tmp_path / "one.csv", Filter(model="mobilenet_v2")) == 1
 
 
 def test_another_suffix_is_refused(filled: History, tmp_path: Path) -> None:
     """The error names the known suffixes."""
     with pytest.raises(HistoryError, match=r"neither \.csv nor \.parquet"):
-        export(filled, tmp_path / "all.xlsx")
+        export_history(filled, tmp_path / "all.xlsx")
 
 
 def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_file_that_fails_leaves_the_old_one(filled: History, tmp_path: Path) -
     path.write_text("old")
     filled.database.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("android_harness.history.exports.row", lambda session: 1 / 0)
+        patch.setattr("android_harness.history.exports.export_row", lambda session: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            export(filled, path)
+            export_history(filled, path)
     assert [path.name for path in tmp_path.iterdir() if "all.csv" in path.name] == ["all.csv"]
     assert path.read_text() == "old"
 
@@ -93,7 +93,7 @@ def test_a_file_of_the_users_beside_it_stays(filled: History, tmp_path: Path) ->
     """The temporary file has a name that nobody else uses."""
     beside = tmp_path / "all.csv.new"
     beside.write_text("mine")
-    export(filled, tmp_path / "all.csv")
+    export_history(filled, tmp_path / "all.csv")
     assert beside.read_text() == "mine"
 
 
@@ -103,11 +103,11 @@ def test_a_missing_pyarrow_names_the_extra(
     """CSV export still works."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SetupError, match=r"export-mobile\[parquet\]"):
-        export(filled, tmp_path / "all.parquet")
-    assert export(filled, tmp_path / "all.csv") == 2
+        export_history(filled, tmp_path / "all.parquet")
+    assert export_history(filled, tmp_path / "all.csv") == 2
 
 
 def test_a_folder_that_is_not_there_is_an_error(filled: History, tmp_path: Path) -> None:
     """The error has the path and no traceback."""
     with pytest.raises(HistoryError, match=r"nowhere/all\.csv cannot be written"):
-        export(filled, tmp_path / "nowhere" / "all.csv")
+        export_history(filled, tmp_path / "nowhere" / "all.csv")

@@ -12,7 +12,7 @@ import pytest
 
 from android_harness import provenance, stats
 from android_harness.history import making
-from android_harness.history.records import StoredSession, as_json
+from android_harness.history.records import StoredSession, history_record_as_json
 from tests.harness import sessions
 from tests.history.stored import ORIGIN, made
 
@@ -20,7 +20,7 @@ from tests.history.stored import ORIGIN, made
 def test_the_figures_are_those_of_the_harness() -> None:
     """They are not computed in another way."""
     measured = sessions.session()
-    figures, session = stats.figures(measured), made(measured)
+    figures, session = stats.stats_figures(measured), made(measured)
     assert (session.p50_ms, session.p90_ms, session.max_ms) == (
         figures.p50_ms,
         figures.p90_ms,
@@ -57,10 +57,10 @@ def test_flags_make_it_unstable() -> None:
 def test_wrong_outputs_make_no_baseline() -> None:
     """Wrong outputs make a session unusable, however steady its times are."""
     measured = sessions.session()
-    latency = provenance.latency(
-        measured, stats.figures(measured), provenance.Check(0.5, "NaN in logits"), 15.0
+    latency = provenance.latency_with_provenance(
+        measured, stats.stats_figures(measured), provenance.ProvenanceCheck(0.5, "NaN in logits"), 15.0
     )
-    session = making.stored(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
+    session = making.make_stored_session(measured, latency, ORIGIN, run="n", host="h", budget_ms=15.0)
     assert not session.stable
     assert (session.problem, session.verdict) == ("NaN in logits", "fail")
 
@@ -87,7 +87,7 @@ def test_a_device_cannot_smuggle_nul() -> None:
 
 def test_a_session_is_json() -> None:
     """It has every field, and the derived values."""
-    values = json.loads(json.dumps(as_json(made())))
+    values = json.loads(json.dumps(history_record_as_json(made())))
     assert set(StoredSession.__dataclass_fields__) <= set(values)
     assert values["line"] == made().series_key.id
     assert values["started_at"] == "2026-01-01T00:00:00+00:00"

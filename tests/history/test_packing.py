@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from android_harness.history.packing import Damaged, pack, unpack
+from android_harness.history.packing import Damaged, pack_samples, unpack_samples
 from android_harness.history.records import Samples
 from android_harness.records import Clock, LaunchSamples
 from tests.history.stored import samples
@@ -40,17 +40,17 @@ def launches(draw: st.DrawFn) -> LaunchSamples:
 def test_samples_survive(runs: list[LaunchSamples], canary: list[tuple[int, ...]]) -> None:
     """All samples are restored to the nanosecond."""
     known = Samples(tuple(runs), tuple(canary))
-    assert unpack(pack(known)) == known
+    assert unpack_samples(pack_samples(known)) == known
 
 
 def test_a_session_takes_a_few_bytes_a_sample() -> None:
     """A duration and its start would take 16 bytes unpacked."""
     known = samples()
     known = replace(known, launches=tuple(replace(launch, clocks=()) for launch in known.launches))
-    assert len(pack(known)) < 4 * sum(len(launch.durations_ns) for launch in known.launches)
+    assert len(pack_samples(known)) < 4 * sum(len(launch.durations_ns) for launch in known.launches)
 
 
-GOOD = pack(samples())
+GOOD = pack_samples(samples())
 
 
 def repacked(change: bytes) -> bytes:
@@ -72,11 +72,11 @@ def repacked(change: bytes) -> bytes:
 def test_damage_is_found(blob: bytes) -> None:
     """Damaged bytes are refused instead of read as numbers."""
     with pytest.raises(Damaged):
-        unpack(blob)
+        unpack_samples(blob)
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes must not fill the memory."""
     monkeypatch.setattr("android_harness.history.packing.MAX_BYTES", 10**6)
     with pytest.raises(Damaged, match="too much"):
-        unpack(GOOD[:4] + zlib.compress(bytes(2 * 10**6)))
+        unpack_samples(GOOD[:4] + zlib.compress(bytes(2 * 10**6)))

@@ -12,12 +12,12 @@ from sqlalchemy import exc, text
 from android_harness import history
 from android_harness.errors import HistoryError
 from android_harness.history import database
-from android_harness.history.making import samples, stored
+from android_harness.history.making import make_stored_samples, make_stored_session
 from android_harness.history.records import Origin, StoredSession
 from android_harness.history.spool import Spool
 from android_harness.history.store import History
-from android_harness.provenance import Check, latency
-from android_harness.stats import figures
+from android_harness.provenance import ProvenanceCheck, latency_with_provenance
+from android_harness.stats import stats_figures
 from tests.harness import sessions
 
 ORIGIN = Origin(
@@ -28,14 +28,14 @@ SESSION = sessions.session()
 
 
 def row(key: str) -> StoredSession:
-    made = latency(SESSION, figures(SESSION), Check(1e-6, ""), 15.0)
-    return stored(SESSION, made, ORIGIN, run="r", host="h", budget_ms=15.0, key=key)
+    made = latency_with_provenance(SESSION, stats_figures(SESSION), ProvenanceCheck(1e-6, ""), 15.0)
+    return make_stored_session(SESSION, made, ORIGIN, run="r", host="h", budget_ms=15.0, key=key)
 
 
 def test_a_session_comes_out_as_it_went_in(tmp_path: Path) -> None:
     """Every field of a session survives its file."""
     spool = Spool(tmp_path / "spool")
-    spool.put(row("a"), samples(SESSION))
+    spool.put(row("a"), make_stored_samples(SESSION))
     assert spool.get("a") == row("a")
     assert spool.get("b") is None
 
@@ -44,9 +44,9 @@ def test_what_the_history_has_leaves_the_spool(tmp_path: Path) -> None:
     """A session is in the spool only while the history lacks it."""
     spool = Spool(tmp_path / "spool")
     with history.open_history(tmp_path / "history.sqlite") as memory:
-        spool.add(memory, row("a"), samples(SESSION))
+        spool.add(memory, row("a"), make_stored_samples(SESSION))
         assert memory.get("a") == row("a")
-        assert memory.samples("a") == samples(SESSION)
+        assert memory.samples("a") == make_stored_samples(SESSION)
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -54,7 +54,7 @@ def test_a_database_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pyte
     """Measuring goes on; the sessions reach the history once it is back, each once."""
     spool = Spool(tmp_path / "spool")
     with history.open_history(tmp_path / "history.sqlite") as memory:
-        spool.put(row("late"), samples(SESSION))
+        spool.put(row("late"), make_stored_samples(SESSION))
 
         def away(*_: object) -> bool:
             raise HistoryError("The server does not answer.")
@@ -62,7 +62,7 @@ def test_a_database_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pyte
         with monkeypatch.context() as down:
             down.setattr(History, "add", away)
             for key in ("a", "b"):
-                spool.add(memory, row(key), samples(SESSION))
+                spool.add(memory, row(key), make_stored_samples(SESSION))
             assert spool.get("a") == row("a")
             with pytest.raises(HistoryError, match="does not answer"):
                 spool.flush(memory)
@@ -74,7 +74,7 @@ def test_a_database_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pyte
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     """Nothing is thrown away: the message says which file to look at."""
     spool = Spool(tmp_path)
-    spool.put(row("a"), samples(SESSION))
+    spool.put(row("a"), make_stored_samples(SESSION))
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(HistoryError, match=r"a\.json is no session"):
         spool.get("a")
@@ -85,7 +85,7 @@ def test_another_session_with_the_same_key_stays_here(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     with history.open_history(tmp_path / "history.sqlite") as memory:
         memory.add(row("a"))
-        spool.add(memory, replace(row("a"), p50_ms=1.0), samples(SESSION))
+        spool.add(memory, replace(row("a"), p50_ms=1.0), make_stored_samples(SESSION))
         with pytest.raises(HistoryError, match="Two different sessions"):
             spool.flush(memory)
     assert spool.get("a") == replace(row("a"), p50_ms=1.0)

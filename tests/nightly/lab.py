@@ -22,7 +22,7 @@ from exporter import bench
 from exporter.files import EVIDENCE
 from exporter.nightly import config, devices, exporting, page, run, views
 from exporter.nightly.devices import DevicePool
-from exporter.nightly.records import Row
+from exporter.nightly.records import NightRow
 from exporter.records import Report
 from exporter.report import manifest
 from exporter.verify import reference_io
@@ -57,7 +57,7 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
         rows.append(replace(row, sha256=digest(folder / row.file) if row.file else None))
     files = {EVIDENCE: digest(folder / EVIDENCE)}
     written = replace(report, artifacts=tuple(rows), evidence_files=files)
-    (folder / "manifest.json").write_text(manifest.dump(written))
+    (folder / "manifest.json").write_text(manifest.dump_manifest(written))
 
 
 def only(report: Report, *names: str) -> Report:
@@ -106,7 +106,7 @@ class FakePhones:
         return path
 
     def run(self, task: Path | None = None, **options: Any) -> run.Finished:
-        return run.run(config.load(task or self.task()), **options)
+        return run.run_night(config.load_night_config(task or self.task()), **options)
 
     def sessions(self) -> tuple[StoredSession, ...]:
         """Return all stored sessions, oldest first."""
@@ -175,20 +175,20 @@ class FakePhones:
 
 
 def _manifest_only(out: Path, report: Report) -> Report:
-    (out / "manifest.json").write_text(manifest.dump(report))
+    (out / "manifest.json").write_text(manifest.dump_manifest(report))
     return report
 
 
 def fake_phones(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> FakePhones:
     """Replace the real phones. No page is drawn, because that takes most of the time; other tests do it."""
-    monkeypatch.setattr(page, "render", lambda *_: "<p>drawn elsewhere</p>")
-    monkeypatch.setattr(views, "views", lambda *_: ())
+    monkeypatch.setattr(page, "render_night_page", lambda *_: "<p>drawn elsewhere</p>")
+    monkeypatch.setattr(views, "night_views", lambda *_: ())
     monkeypatch.setattr("exporter.bench.storing.write_report", _manifest_only)
     fake = FakePhones(folder, **settings)
-    monkeypatch.setattr(exporting, "_made", fake._made)
-    monkeypatch.setattr(devices, "find", fake._find)
-    monkeypatch.setattr(all_devices, "bench_all", fake._bench)
-    monkeypatch.setattr(build, "find_runner", lambda target, backend: folder)
+    monkeypatch.setattr(exporting, "_make_night_export", fake._made)
+    monkeypatch.setattr(devices, "find_night_devices", fake._find)
+    monkeypatch.setattr(all_devices, "bench_all_devices", fake._bench)
+    monkeypatch.setattr(build, "find_built_runner", lambda target, backend: folder)
     return fake
 
 
@@ -198,5 +198,5 @@ def states(finished: run.Finished) -> dict[str, int]:
     return {state: rows.count(state) for state in rows}
 
 
-def rows_of(finished: run.Finished, state: str) -> list[Row]:
+def rows_of(finished: run.Finished, state: str) -> list[NightRow]:
     return [row for row in finished.result.rows if row.state == state]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from android_harness import history
-from android_harness.history.making import samples
+from android_harness.history.making import make_stored_samples
 from android_harness.history.records import Gap, StoredSession
 from android_harness.history.store import History
-from exporter.nightly.config import Config, ProtocolTable, ResumeTable, RetentionTable
-from exporter.nightly.records import Change, Result, Row, State
+from exporter.nightly.config import NightConfig, ProtocolTable, ResumeTable, RetentionTable
+from exporter.nightly.records import Change, NightResult, NightRow, State
 from tests.harness import sessions
 from tests.history.stored import FIRST_NIGHT, night
 
@@ -60,7 +60,7 @@ def memory(folder: Path) -> History:
     """Open a new history that holds the season."""
     season = history.open_history(folder / "history.sqlite")
     for session in stored():
-        raw = samples(
+        raw = make_stored_samples(
             sessions.session(
                 launches=tuple(
                     sessions.launch(
@@ -78,7 +78,7 @@ def memory(folder: Path) -> History:
     return season
 
 
-def config(folder: Path, **changes: Any) -> Config:
+def config(folder: Path, **changes: Any) -> NightConfig:
     """Return a task for the season's models, without the files of their cards."""
     from exporter.config.cards import Card, CardFile, CheckpointTable
 
@@ -96,14 +96,16 @@ def config(folder: Path, **changes: Any) -> Config:
         "resume": ResumeTable(),
         "retention": RetentionTable(),
     }
-    return Config(**{**known, **changes})
+    return NightConfig(**{**known, **changes})
 
 
-def row(state: State, words: str = "It is so.", **changes: Any) -> Row:
-    return replace(Row("mobilenet_v2", "snapdragon865", "onnx-fp32", "R5CR30ABCDE", state, words), **changes)
+def row(state: State, words: str = "It is so.", **changes: Any) -> NightRow:
+    return replace(
+        NightRow("mobilenet_v2", "snapdragon865", "onnx-fp32", "R5CR30ABCDE", state, words), **changes
+    )
 
 
-def result(**changes: Any) -> Result:
+def result(**changes: Any) -> NightResult:
     """Return the last night: one row of every kind."""
     rows = (
         row(
@@ -128,7 +130,7 @@ def result(**changes: Any) -> Result:
             "failed", "R58N: it went away during launch 3 of 5. Plug it in.", serial="R58N", model="resnet18"
         ),
         row("skipped", "Not run: Core ML executes on macOS and iOS only.", artifact="coreml-fp16", serial=""),
-        Row(
+        NightRow(
             "broken",
             "",
             "",
@@ -158,4 +160,4 @@ def result(**changes: Any) -> Result:
         "tools": {"export_mobile": "0.1.0", "torch": "2.13.0"},
         "config": "nightly.toml",
     }
-    return Result(**{**known, **changes})
+    return NightResult(**{**known, **changes})

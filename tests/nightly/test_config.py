@@ -23,7 +23,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_shipped_example_is_right() -> None:
     """The shipped example loads, and its card exists."""
-    task = config.load(Path(__file__).parents[2] / "scripts" / "nightly.toml")
+    task = config.load_night_config(Path(__file__).parents[2] / "scripts" / "nightly.toml")
     assert [card.name for card in task.cards] == ["mobilenet_v2"]
     assert task.broken == ()
     assert task.settings["launches"] == 5
@@ -33,7 +33,7 @@ def test_what_is_left_out_is_what_bench_does(tmp_path: Path) -> None:
     """The defaults are all phones, the protocol's own counts, and files next to the task."""
     from android_harness.records import BenchConfig
 
-    task = config.load(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
+    task = config.load_night_config(write(tmp_path, 'cards = ["net.toml"]\ntargets = ["sd865", "SM8250"]\n'))
     assert (task.devices, task.targets, task.history) == (("all",), ("snapdragon865",), None)
     assert task.out == tmp_path / "nightly"
     assert BenchConfig(**task.settings) == BenchConfig()
@@ -44,7 +44,7 @@ def test_patterns_are_relative_to_the_file(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / f"{name}.toml").write_text(CARD)
     listed = write(tmp_path, 'cards = ["b.toml", "[ab].toml"]\ntargets = ["sd865"]\n')
-    assert [card.name for card in config.load(listed).cards] == ["b", "a"]
+    assert [card.name for card in config.load_night_config(listed).cards] == ["b", "a"]
 
 
 def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "net.toml").write_text(CARD)
     listed = write(tmp_path, 'cards = ["net.toml", "a/*.toml"]\ntargets = ["sd865"]\n')
     with pytest.raises(UsageError, match=r"a/net\.toml and .*/net\.toml are both net"):
-        config.load(listed)
+        config.load_night_config(listed)
 
 
 @pytest.mark.parametrize("card", ["~/cards/net.toml", "~/cards/*.toml"])
@@ -66,7 +66,7 @@ def test_every_path_may_begin_in_the_users_own_folder(
     text = f'cards = ["{card}"]\ntargets = ["sd865"]\nout = "~/out"\nhistory = "~/h.sqlite"\n'
     listed = write(tmp_path, text)
     (tmp_path / "net.toml").rename(tmp_path / "home" / "cards" / "net.toml")
-    task = config.load(listed)
+    task = config.load_night_config(listed)
     assert [loaded.path for loaded in task.cards] == [tmp_path / "home" / "cards" / "net.toml"]
     assert (task.out, task.history) == (tmp_path / "home" / "out", str(tmp_path / "home" / "h.sqlite"))
 
@@ -77,7 +77,7 @@ def test_every_path_may_begin_in_the_users_own_folder(
 def test_the_history_is_a_file_beside_it_or_a_url(setting: str, expected: str, tmp_path: Path) -> None:
     """The history's place does not depend on where the night is started."""
     text = f'cards = ["net.toml"]\ntargets = ["sd865"]\nhistory = "{setting}"\n'
-    assert config.load(write(tmp_path, text)).history == expected.format(folder=tmp_path)
+    assert config.load_night_config(write(tmp_path, text)).history == expected.format(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_the_history_is_a_file_beside_it_or_a_url(setting: str, expected: str, t
 def test_mistakes_are_told(text: str, message: str, tmp_path: Path) -> None:
     """The message for a mistake names the file and the key."""
     with pytest.raises(UsageError, match=r"nightly\.toml") as caught:
-        config.load(write(tmp_path, text))
+        config.load_night_config(write(tmp_path, text))
     assert message in str(caught.value)
 
 
 def test_a_broken_card_is_no_mistake_of_the_night(tmp_path: Path) -> None:
     """A broken card does not affect the others."""
     (tmp_path / "bad.toml").write_text("licens = 1\n")
-    task = config.load(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
+    task = config.load_night_config(write(tmp_path, 'cards = ["*t.toml", "bad.toml"]\ntargets = ["sd865"]\n'))
     assert [card.name for card in task.cards] == ["net"]
     assert [name for name, _ in task.broken] == ["bad"]
 
@@ -115,8 +115,8 @@ class TestJournal:
 
     def test_a_night_that_was_cut_off_goes_on(self, tmp_path: Path) -> None:
         """An interrupted night is resumed under its own name."""
-        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
-        second = journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(hours=19))
+        first = journal.begin_journal(tmp_path, 20, fresh=False, now=NOW)
+        second = journal.begin_journal(tmp_path, 20, fresh=False, now=NOW + timedelta(hours=19))
         assert (first.resumed, second.resumed, second.id) == (False, True, first.id)
 
     @pytest.mark.parametrize(("hours", "fresh"), [(21, False), (1, True)])
@@ -124,22 +124,24 @@ class TestJournal:
         self, hours: int, fresh: bool, tmp_path: Path
     ) -> None:
         """An old or unwanted night is reported as abandoned."""
-        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
-        second = journal.begin(tmp_path, 20, fresh=fresh, now=NOW + timedelta(hours=hours))
+        first = journal.begin_journal(tmp_path, 20, fresh=False, now=NOW)
+        second = journal.begin_journal(tmp_path, 20, fresh=fresh, now=NOW + timedelta(hours=hours))
         assert (second.resumed, second.abandoned) == (False, (first.id,))
 
     def test_one_that_ended_is_over(self, tmp_path: Path) -> None:
         """A finished night is not resumed, even in the same second."""
-        first = journal.begin(tmp_path, 20, fresh=False, now=NOW)
-        journal.end(first, {})
-        second = journal.begin(tmp_path, 20, fresh=False, now=NOW)
+        first = journal.begin_journal(tmp_path, 20, fresh=False, now=NOW)
+        journal.end_journal(first, {})
+        second = journal.begin_journal(tmp_path, 20, fresh=False, now=NOW)
         assert second.id > first.id
-        assert [folder.name for folder in journal.ended(tmp_path)] == [first.id]
+        assert [folder.name for folder in journal.ended_nights_in_journal(tmp_path)] == [first.id]
 
     def test_only_nights_are_forgotten(self, tmp_path: Path) -> None:
         """Other files next to the nights stay."""
         for day in range(4):
-            journal.end(journal.begin(tmp_path, 20, fresh=False, now=NOW + timedelta(days=day)), {})
+            journal.end_journal(
+                journal.begin_journal(tmp_path, 20, fresh=False, now=NOW + timedelta(days=day)), {}
+            )
         (tmp_path / "nights" / "mine").mkdir()
-        assert len(journal.forget(tmp_path, 3)) == 1
+        assert len(journal.forget_journaled_nights(tmp_path, 3)) == 1
         assert len(list((tmp_path / "nights").iterdir())) == 4

@@ -11,7 +11,7 @@ import pytest
 from android_harness import history
 from android_harness.history.store import History
 from exporter.nightly import judging
-from exporter.nightly.judging import Judged
+from exporter.nightly.judging import JudgedCell
 from exporter.nightly.measuring import Measurements
 from exporter.nightly.records import Cell
 from tests.history.stored import ONE, night
@@ -39,8 +39,8 @@ def tonight(*sessions: dict[str, Any], cell: Cell = CELL) -> Measurements:
     return measurements
 
 
-def judged(memory: History, *sessions: dict[str, Any]) -> Judged:
-    (verdict,) = judging.judge_all(memory, tonight(*sessions)).values()
+def judged(memory: History, *sessions: dict[str, Any]) -> JudgedCell:
+    (verdict,) = judging.judge_night(memory, tonight(*sessions)).values()
     return verdict
 
 
@@ -97,23 +97,23 @@ def test_worse_quality_is_a_regression_where_it_is_not_meant(
 def test_the_first_night_has_nothing_to_be_held_against(memory: History) -> None:
     """The first night has no baseline and no causes."""
     measurements = tonight({"artifact": "new", "problem": "other outputs"})
-    (verdict,) = judging.judge_all(memory, measurements).values()
+    (verdict,) = judging.judge_night(memory, measurements).values()
     assert (verdict.judgement.status, verdict.worse, verdict.causes) == ("no_baseline", (), ())
 
 
 def test_a_suspect_is_measured_again_once(memory: History) -> None:
     """A suspect is not measured a third time."""
     once, twice = tonight(SLOW), tonight(SLOW, SLOW | {"flags": ("trend: up",)})
-    assert judging.suspects(judging.judge_all(memory, once), once) == {CELL}
-    assert judging.suspects(judging.judge_all(memory, twice), twice) == set()
+    assert judging.suspects_to_judge_again(judging.judge_night(memory, once), once) == {CELL}
+    assert judging.suspects_to_judge_again(judging.judge_night(memory, twice), twice) == set()
 
 
 def test_only_the_cells_asked_for_are_judged(memory: History) -> None:
     """The second round judges only what was measured again."""
     measurements = tonight({})
     measurements.sessions |= tonight({"artifact": "ort-int8"}, cell=OTHER).sessions
-    assert judging.judge_all(memory, measurements).keys() == {CELL, OTHER}
-    assert judging.judge_all(memory, measurements, [OTHER]).keys() == {OTHER}
+    assert judging.judge_night(memory, measurements).keys() == {CELL, OTHER}
+    assert judging.judge_night(memory, measurements, [OTHER]).keys() == {OTHER}
 
 
 UNSTABLE = SLOW | {"flags": ("trend: up",)}
@@ -146,7 +146,7 @@ def test_what_is_doubted_is_kept_out_of_the_baselines(
     measurements = tonight(*sessions)
     for session in measurements.sessions[CELL]:
         own.add(session)
-    judging.mark(own, judging.judge_all(own, measurements), measurements)
+    judging.mark_judged(own, judging.judge_night(own, measurements), measurements)
     assert {own.find(session.key).regressed for session in measurements.sessions[CELL]} == {marked}
 
 
@@ -164,8 +164,8 @@ def test_a_slowdown_that_is_never_confirmed_is_never_usual(
         measurements = Measurements(sessions={CELL: tuple(rows)})
         for session in rows:
             own.add(session)
-        verdicts = judging.judge_all(own, measurements)
-        judging.mark(own, verdicts, measurements)
+        verdicts = judging.judge_night(own, measurements)
+        judging.mark_judged(own, verdicts, measurements)
         assert (verdicts[CELL].judgement.status, verdicts[CELL].judgement.usual_ms) == (
             "suspected",
             USUAL["p50_ms"],
@@ -176,5 +176,5 @@ def test_a_night_that_was_cut_off_before_it_judged_is_marked_later(own: History)
     """Slow sessions of that run alone are marked."""
     for number, changes in ((8, SLOW), (9, {}), (10, SLOW)):
         own.add(night(number, **USUAL | changes, run="other" if number == 10 else "cut off"))
-    judging.mark_abandoned(own, "cut off")
+    judging.mark_unjudged(own, "cut off")
     assert [own.find(f"key-{number}").regressed for number in (8, 9, 10)] == [True, False, False]

@@ -16,14 +16,14 @@ from android_harness.records import Completed
 from exporter.errors import OutputError
 from exporter.nightly import devices, measuring
 from exporter.nightly.devices import DevicePool
-from exporter.nightly.measuring import Stage, key
+from exporter.nightly.measuring import Stage, key_of_measured_session
 from exporter.nightly.records import Cell, Night
 from tests.harness import sessions
 from tests.harness.test_all_devices import Named
 from tests.nightly.lab import ARTIFACT, FakePhones, Killed, fake_phones, only, rows_of, states
 
 CELL: Cell = ("one", "snapdragon865", ARTIFACT, "a")
-BENCH_ALL = all_devices.bench_all
+BENCH_ALL = all_devices.bench_all_devices
 LAUNCHES = 4
 """The launches that `FakePhones.task` asks for."""
 
@@ -36,10 +36,15 @@ def phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhones:
 def test_a_session_has_a_key_of_its_own_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key is the same at every start, and differs by host, night, device and attempt."""
     night, other = (Night(name, Path(), resumed=False) for name in ("one", "two"))
-    keys = [key(night, CELL, 0), key(other, CELL, 0), key(night, CELL, 1), key(night, (*CELL[:3], "b"), 0)]
-    assert key(night, CELL, 0) == keys[0]
+    keys = [
+        key_of_measured_session(night, CELL, 0),
+        key_of_measured_session(other, CELL, 0),
+        key_of_measured_session(night, CELL, 1),
+        key_of_measured_session(night, (*CELL[:3], "b"), 0),
+    ]
+    assert key_of_measured_session(night, CELL, 0) == keys[0]
     monkeypatch.setattr(platform, "node", lambda: "elsewhere")
-    assert len({*keys, key(night, CELL, 0)}) == 5
+    assert len({*keys, key_of_measured_session(night, CELL, 0)}) == 5
 
 
 def test_what_the_protocol_says_is_what_the_phones_do(phones: FakePhones) -> None:
@@ -71,7 +76,7 @@ def test_a_runtime_without_a_runner_stops_no_other(
             raise SetupError("It is not built.", "Build it.")
         return phones.folder
 
-    monkeypatch.setattr(build, "find_runner", find)
+    monkeypatch.setattr(build, "find_built_runner", find)
     finished = phones.run(phones.task(["one"]))
     assert {session.artifact for session in phones.sessions()} == {ARTIFACT}
     words = {row.artifact: row.words for row in rows_of(finished, "skipped")}
@@ -88,7 +93,7 @@ def test_a_file_that_was_changed_is_not_measured(phones: FakePhones, monkeypatch
             next(folder.glob("*.onnx")).write_text("damaged")
         return report
 
-    monkeypatch.setattr("exporter.nightly.exporting._made", damaged)
+    monkeypatch.setattr("exporter.nightly.exporting._make_night_export", damaged)
     finished = phones.run(phones.task(["one", "two"]))
     (row,) = rows_of(finished, "failed")
     assert (row.model, row.artifact) == ("one", "")
@@ -125,13 +130,13 @@ def test_a_phone_that_breaks_down_later(phones: FakePhones) -> None:
 
 def test_a_session_is_found_once(phones: FakePhones, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that is reported twice is stored once, not as a re-run."""
-    added, remember = [], measuring._remember
+    added, remember = [], measuring._remember_measured
 
     def counted(stage: Stage, group: object, cell: Cell, *rest: Any) -> None:
         added.append(cell)
         remember(stage, group, cell, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(measuring, "_remember", counted)
+    monkeypatch.setattr(measuring, "_remember_measured", counted)
     phones.run(phones.task(["one"]))
     assert len(added) == len(set(added)) == 4
 
@@ -154,13 +159,13 @@ def test_devices_are_written_down_one_after_another(
     phones: FakePhones, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Devices' threads share a manifest without losing updates."""
-    held, update = [], measuring._update
+    held, update = [], measuring._update_measured_export
 
     def watched(stage: Stage, *arguments: Any) -> None:
         held.append(stage.lock.locked())
         update(stage, *arguments)
 
-    monkeypatch.setattr(measuring, "_update", watched)
+    monkeypatch.setattr(measuring, "_update_measured_export", watched)
     phones.run(phones.task(["one"]))
     assert held
     assert all(held)
@@ -185,12 +190,16 @@ def test_what_is_complete_is_kept_when_the_last_round_is_cut_off(
 ) -> None:
     """Only the incomplete artifact is measured next time."""
     device = Dying("a", last=2 * LAUNCHES)
-    who = identity.identify(device)
+    who = identity.identify_device(device)
     program = Program(sessions.stand_in(phones.folder))
-    monkeypatch.setattr(all_devices, "bench_all", BENCH_ALL)
-    monkeypatch.setattr(all_devices, "built", lambda device, identity: lambda backend: program)
-    monkeypatch.setattr(devices, "find", lambda names: DevicePool({"a": device}, {"a": who}, {}, ("a",)))
-    monkeypatch.setattr(parse, "load1", lambda text: 0.5)  # other tests' is no reason to wait
+    monkeypatch.setattr(all_devices, "bench_all_devices", BENCH_ALL)
+    monkeypatch.setattr(
+        all_devices, "built_for_all_devices", lambda device, identity: lambda backend: program
+    )
+    monkeypatch.setattr(
+        devices, "find_night_devices", lambda names: DevicePool({"a": device}, {"a": who}, {}, ("a",))
+    )
+    monkeypatch.setattr(parse, "parse_load1", lambda text: 0.5)  # other tests' is no reason to wait
     phones.change = lambda report: replace(
         only(report, "onnx-fp32", "onnx-fp16"), selected="onnx-fp32", target_soc="generic"
     )

@@ -13,12 +13,12 @@ import pytest
 from exporter.cli import main
 from exporter.errors import MissingDependencyError
 from exporter.nightly import junit, run, scalars, summary
-from exporter.nightly.records import EXIT_CODES, WORST_FIRST, Result, State, as_json
+from exporter.nightly.records import EXIT_CODES, WORST_FIRST, NightResult, State, night_records_as_json
 from exporter.nightly.run import Finished
 from tests.nightly import sample
 
 
-def nights_of(*states: State) -> Result:
+def nights_of(*states: State) -> NightResult:
     return sample.result(rows=tuple(sample.row(state) for state in states))
 
 
@@ -50,7 +50,7 @@ class TestExitCodes:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """The command exits with the code, and prints the result as a table or as JSON."""
-        monkeypatch.setattr(run, "run", lambda *_, **__: Finished(sample.result(), tmp_path))
+        monkeypatch.setattr(run, "run_night", lambda *_, **__: Finished(sample.result(), tmp_path))
         (tmp_path / "nightly.toml").write_text('cards = ["x.toml"]\ntargets = ["snapdragon865"]\n')
         with pytest.raises(SystemExit) as caught:
             main(["nightly", str(tmp_path / "nightly.toml"), *(["--json"] if as_json else [])])
@@ -63,7 +63,7 @@ class TestExitCodes:
 
 
 def as_json_of_sample() -> object:
-    return as_json(sample.result())
+    return night_records_as_json(sample.result())
 
 
 class TestJunit:
@@ -72,7 +72,7 @@ class TestJunit:
     def test_a_case_for_every_row(self) -> None:
         """Cases are counted, and named by model, target, artifact and device."""
         result = sample.result()
-        root = ET.fromstring(junit.render(result))
+        root = ET.fromstring(junit.render_junit(result))
         cases = root.findall("testsuite/testcase")
         assert len(cases) == len(result.rows) == int(root.attrib["tests"])
         assert cases[0].attrib == {
@@ -96,10 +96,10 @@ class TestJunit:
     )
     def test_each_state_is_what_it_should_be(self, state: State, kind: str | None) -> None:
         """Each state has its kind and its reason; only fine rows passed."""
-        (case,) = ET.fromstring(junit.render(nights_of(state))).findall("testsuite/testcase")
+        (case,) = ET.fromstring(junit.render_junit(nights_of(state))).findall("testsuite/testcase")
         assert {child.tag for child in case} == {kind or "system-out"}
         assert case[0].text == "It is so."
-        totals = ET.fromstring(junit.render(nights_of(state))).attrib
+        totals = ET.fromstring(junit.render_junit(nights_of(state))).attrib
         assert totals["failures"] == str(int(kind == "failure"))
         assert totals["errors"] == str(int(kind == "error"))
         assert totals["skipped"] == str(int(kind == "skipped"))
@@ -107,7 +107,7 @@ class TestJunit:
     def test_what_xml_cannot_hold_is_replaced(self) -> None:
         """Characters that XML cannot hold are replaced."""
         row = sample.row("failed", "\x1b[31m\x00 & <b> \ud800", model="a\x07b")
-        (case,) = ET.fromstring(junit.render(sample.result(rows=(row,)))).findall("testsuite/testcase")
+        (case,) = ET.fromstring(junit.render_junit(sample.result(rows=(row,)))).findall("testsuite/testcase")
         assert case[0].text == "\ufffd[31m\ufffd & <b> \ufffd"
 
 
@@ -116,7 +116,7 @@ class TestSummary:
 
     def test_it_says_what_matters(self) -> None:
         """The paragraph holds the verdict, the counts, and the names of the problems."""
-        text = summary.markdown(sample.result())
+        text = summary.markdown_summary(sample.result())
         assert text.count("\n") == 1
         assert text.startswith("**Slower or worse: 1** (night night-39, exit 40). 3 artifacts of 2 models")
         assert "Regression: onnx-fp32 of resnet18 for snapdragon865 on R5CR30ABCDE." in text
@@ -124,13 +124,13 @@ class TestSummary:
 
     def test_many_are_counted(self) -> None:
         """A headline names at most three rows."""
-        text = summary.lead(nights_of(*("failed",) * 5))
+        text = summary.summary_lead(nights_of(*("failed",) * 5))
         assert text.endswith("and 2 more.")
 
     def test_names_cannot_become_markup(self) -> None:
         """Names are shown literally."""
         row = sample.row("failed", model="[x](http://y) <img src=z>")
-        text = summary.markdown(sample.result(rows=(row,)))
+        text = summary.markdown_summary(sample.result(rows=(row,)))
         assert "[x](" not in text
         assert "\\<img" in text
 
@@ -142,7 +142,7 @@ class TestTensorboard:
         """Points carry the night's time; a night written twice appears once."""
         sessions = [session for session in sample.stored() if session.run == sample.TONIGHT]
         for _ in range(2):
-            scalars.write(tmp_path, sample.TONIGHT, sessions)
+            scalars.write_scalars(tmp_path, sample.TONIGHT, sessions)
         (file,) = tmp_path.glob("events.out.tfevents.*")
         curves = read(file)
         session = sessions[0]
@@ -156,7 +156,7 @@ class TestTensorboard:
         """The message names the command that installs the package."""
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[tensorboard\]"):
-            scalars.check()
+            scalars.check_scalars_writer()
 
 
 def read(file: Path) -> dict[str, list[tuple[float, int]]]:
@@ -175,6 +175,6 @@ def read(file: Path) -> dict[str, list[tuple[float, int]]]:
 
 def test_a_result_reads_as_json() -> None:
     """The JSON has every row with its words and state."""
-    values = json.loads(json.dumps(as_json(replace(sample.result(), notes=("x",)))))
+    values = json.loads(json.dumps(night_records_as_json(replace(sample.result(), notes=("x",)))))
     assert (values["state"], values["exit_code"], values["notes"]) == ("regression", 40, ["x"])
     assert [row["words"] for row in values["rows"]] == [row.words for row in sample.result().rows]

@@ -13,7 +13,7 @@ from android_harness.history.records import Filter, Gap
 from android_harness.history.store import History
 from exporter.nightly import page, views
 from exporter.nightly.records import Change
-from exporter.nightly.views import View
+from exporter.nightly.views import NightView
 from tests import browser
 from tests.browser import Page
 from tests.nightly import sample
@@ -26,13 +26,13 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
 
 @pytest.fixture(scope="module")
-def lines(memory: History) -> tuple[View, ...]:
-    return views.views(sample.config(Path("nowhere")), memory, sample.result())
+def lines(memory: History) -> tuple[NightView, ...]:
+    return views.night_views(sample.config(Path("nowhere")), memory, sample.result())
 
 
 @pytest.fixture(scope="module")
-def html(memory: History, lines: tuple[View, ...]) -> str:
-    return page.render(sample.result(), lines, memory.gaps(Filter(host="farm-a")))
+def html(memory: History, lines: tuple[NightView, ...]) -> str:
+    return page.render_night_page(sample.result(), lines, memory.gaps(Filter(host="farm-a")))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_changed_comes_first(shown: Page) -> None:
     assert places == sorted(places)
 
 
-def test_every_line_has_its_nights_and_launches(html: str, shown: Page, lines: tuple[View, ...]) -> None:
+def test_every_line_has_its_nights_and_launches(html: str, shown: Page, lines: tuple[NightView, ...]) -> None:
     """Every line has two plots, with figures and reasons in words."""
     assert len(lines) == len(sample.LINES)
     assert html.count("<svg") == 2 * len(lines)
@@ -86,19 +86,19 @@ def test_gaps_are_listed(shown: Page) -> None:
 def test_a_line_that_was_not_measured_tonight_says_so(memory: History) -> None:
     """A line that was not measured tonight still shows its past."""
     tonight = replace(sample.result(), night="another", rows=())
-    html = page.render(tonight, views.views(sample.config(Path("x")), memory, tonight), ())
+    html = page.render_night_page(tonight, views.night_views(sample.config(Path("x")), memory, tonight), ())
     assert Page(html).text.count("not measured tonight Last measured 09 Feb 2026.") == len(sample.LINES)
 
 
 def test_a_night_without_anything_can_be_drawn() -> None:
     """A first night without a phone gives a page."""
     night = replace(sample.result(), rows=(), changes=(), before="")
-    text = Page(page.render(night, (), ())).text
+    text = Page(page.render_night_page(night, (), ())).text
     assert "Not measured on a phone Nothing was measured: nothing to say." in text
     assert "this is the first night" in text
 
 
-def test_text_from_outside_is_escaped(lines: tuple[View, ...]) -> None:
+def test_text_from_outside_is_escaped(lines: tuple[NightView, ...]) -> None:
     """Names, messages and devices cannot become markup, in the page or in the plots."""
     evil = "<script>alert(1)</script>$x_1$"
     last = replace(lines[0].last, serial=evil, device_model=evil, runtime=evil)
@@ -111,14 +111,14 @@ def test_text_from_outside_is_escaped(lines: tuple[View, ...]) -> None:
         tools={evil: evil},
     )
     gap = Gap("k", evil, evil, last.started_at, evil, evil, evil, evil)
-    html = page.render(night, (line,), (gap,))
+    html = page.render_night_page(night, (line,), (gap,))
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 400])
-def test_chromium_shows_it(html: str, lines: tuple[View, ...], tmp_path: Path, width: int) -> None:
+def test_chromium_shows_it(html: str, lines: tuple[NightView, ...], tmp_path: Path, width: int) -> None:
     """Every plot is visible, nothing scrolls sideways, and no error or request occurs."""
     file = tmp_path / "nightly.html"
     file.write_text(html, encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 
 from android_harness import history
 from android_harness.errors import Disconnected, HarnessError
-from android_harness.history.records import device_hash
+from android_harness.history.records import history_record_device_hash
 from android_harness.records import BenchTask
 from exporter.errors import CheckpointError, MissingDependencyError, NightRunningError
 from exporter.nightly import journal, rows, run
@@ -99,7 +99,7 @@ class TestAllIsMeasured:
     def test_the_exports_own_page_and_manifest_know_it(self, phones: FakePhones) -> None:
         """As after `bench`, `verify` holds and the devices decide the choice."""
         finished = phones.run()
-        listed = manifest.load(finished.folder / "one-snapdragon865" / "manifest.json")
+        listed = manifest.load_manifest(finished.folder / "one-snapdragon865" / "manifest.json")
         row = next(a for a in listed.artifacts if a.name == ARTIFACT)
         assert {item.device["serial"] for item in row.device_latencies} == {"a", "b"}
         assert listed.verdict.budget == "pass"
@@ -180,7 +180,9 @@ class TestNothingStopsTheRest:
         skipped = [row for row in rows_of(finished, "skipped") if row.serial]
         assert {(row.model, row.artifact) for row in skipped} == measured
         assert {(row.serial, row.words) for row in skipped} == {("b", "adb says 'unauthorized'.")}
-        assert [(gap.device, gap.artifact) for gap in phones.gaps()] == [(device_hash("b"), "")]
+        assert [(gap.device, gap.artifact) for gap in phones.gaps()] == [
+            (history_record_device_hash("b"), "")
+        ]
 
     @pytest.mark.parametrize("status", ["failed", "error"])
     def test_one_artifact_that_is_not_verified_or_not_made(self, phones: FakePhones, status: Status) -> None:
@@ -272,7 +274,7 @@ class TestKilled:
         assert set(Counter(phones.asked).values()) == {1}
         assert set(cells(phones).values()) == {1}
         assert states(finished) == {"fine": 6 * len({name for _, _, name in phones.asked})}
-        assert len(journal.nights(phones.folder / "out")) == 1
+        assert len(journal.nights_in_journal(phones.folder / "out")) == 1
         assert phones.exported == ["one", "two", "three"]
         assert finished.result.notes == ("This night was interrupted and resumed where it stopped.",)
 
@@ -303,7 +305,7 @@ class TestKilled:
         phones.kill_after = 1
         with pytest.raises(Killed):
             phones.run(task)
-        (cut_off,) = journal.nights(phones.folder / "out")
+        (cut_off,) = journal.nights_in_journal(phones.folder / "out")
         cut_off.rename(cut_off.with_name("2026-01-01T02-00-00Z"))
         finished = phones.run(task)
         assert finished.result.night > "2026-01-01"
@@ -323,7 +325,7 @@ class TestKilled:
         with pytest.raises(Killed):
             phones.run(task)
         phones.run(task, fresh=True)
-        assert len(journal.nights(phones.folder / "out")) == 2
+        assert len(journal.nights_in_journal(phones.folder / "out")) == 2
 
 
 def test_two_nights_do_not_run_at_once(phones: FakePhones) -> None:
@@ -334,7 +336,7 @@ def test_two_nights_do_not_run_at_once(phones: FakePhones) -> None:
     out = phones.folder / "out"
     code = (
         "import sys, pathlib\nfrom exporter.nightly import journal\n"
-        f"with journal.only_one(pathlib.Path({str(out)!r})):\n"
+        f"with journal.lock_journal(pathlib.Path({str(out)!r})):\n"
         "  print('held', flush=True)\n  sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -425,7 +427,7 @@ class TestJudged:
 
     def test_a_steady_night_changes_nothing(self, week: FakePhones) -> None:
         """A steady night has no changes and names the night that it was compared with."""
-        last = journal.ended(week.folder / "out")[-1].name
+        last = journal.ended_nights_in_journal(week.folder / "out")[-1].name
         result = week.run(week.task(["one"])).result
         assert (result.changes, result.before) == ((), last)
 
@@ -442,7 +444,7 @@ class TestMerged:
             season.row("skipped", "Not here."),
         ]
         for order in (drafts, drafts[::-1]):
-            merged = rows._merged(order)
+            merged = rows._merged_rows(order)
             assert merged == season.row("failed", "It broke. Fast. Not here.", key="k")
 
 
@@ -552,9 +554,9 @@ def test_only_what_was_not_measured_is_a_gap(tmp_path: Path) -> None:
     )
     night = Night("2026-01-31T02-00-00Z", tmp_path, resumed=False)
     with history.open_history(tmp_path / "history.sqlite") as memory:
-        run._remember_gaps(memory, night, rows)
+        run._remember_gaps_of_run(memory, night, rows)
         gaps = {(gap.model, gap.device) for gap in memory.gaps()}
-    assert gaps == {("mobilenet_v2", device_hash("b")), ("", "")}
+    assert gaps == {("mobilenet_v2", history_record_device_hash("b")), ("", "")}
 
 
 def test_old_nights_are_forgotten(phones: FakePhones) -> None:
@@ -562,5 +564,5 @@ def test_old_nights_are_forgotten(phones: FakePhones) -> None:
     task = phones.task(["one"], extra="retention = { nights = 2 }")
     for _ in range(3):
         phones.run(task)
-    assert len(journal.nights(phones.folder / "out")) == 2
+    assert len(journal.nights_in_journal(phones.folder / "out")) == 2
     assert len({session.run for session in phones.sessions()}) == 3

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from exporter import Report, export, files
 from exporter.errors import CalibrationError, UsageError
 from exporter.pipeline import accuracy
-from exporter.pipeline.accuracy import Evaluated
+from exporter.pipeline.accuracy import EvaluatedAccuracy
 from exporter.pipeline.audit import verify_export
 from exporter.pipeline.context import Event
 from exporter.records import Accuracy, Evaluation
@@ -139,12 +139,12 @@ def test_an_artifact_that_lost_too_much_fails() -> None:
     rows = sample.artifacts()
     passed = [a.variant.name for a in rows if a.status == "passed"]
     failed = next(a.variant.name for a in rows if a.status == "failed")
-    evaluated = Evaluated(
+    evaluated = EvaluatedAccuracy(
         Evaluation("photos", 10, 1.0, floats),
         {passed[0]: bad, passed[1]: floats, failed: bad},
         {passed[2]: "Broke."},
     )
-    judged = {a.variant.name: a for a in accuracy.judged(rows, evaluated)}
+    judged = {a.variant.name: a for a in accuracy.judge_accuracy(rows, evaluated)}
     assert (judged[passed[0]].status, judged[passed[1]].status) == ("failed", "passed")
     assert str(judged[passed[0]].reason).startswith("It loses 5 points of top-1 (12 lost, 2 gained of 200")
     assert judged[passed[2]].reason == "Broke."

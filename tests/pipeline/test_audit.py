@@ -14,9 +14,9 @@ import pytest
 from exporter.cli import main
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
-from exporter.pipeline.audit import Audit, Finding, verify_export
+from exporter.pipeline.audit import Audit, AuditFinding, verify_export
 from exporter.pipeline.context import Event
-from exporter.pipeline.workers.pool import Workers
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.report import manifest
 from tests.exports import exported
 from tests.faults import edit_manifest, edit_onnx, rehash, swap, weights
@@ -39,10 +39,10 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """All audits share their worker processes: frameworks are imported once."""
-    with Workers(1, tmp_path_factory.mktemp("workers") / "log") as workers:
+    with WorkerPool(1, tmp_path_factory.mktemp("workers") / "log") as workers:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = workers
-        with mock.patch("exporter.pipeline.audit.Workers", shared):
+        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
             yield
 
 
@@ -70,7 +70,7 @@ def spoil(out: Path) -> None:
     rehash(out)
 
 
-def finding(audit: Audit, name: str) -> Finding:
+def finding(audit: Audit, name: str) -> AuditFinding:
     return next(f for f in audit.findings if f.name == name)
 
 
@@ -217,14 +217,14 @@ def test_something_selected_that_did_not_pass_is_refused(out: Path) -> None:
 
 def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> None:
     """Left out of the manifest it would leave the file to the fixed limits."""
-    listed = json.loads(manifest.dump(sample.report()))
+    listed = json.loads(manifest.dump_manifest(sample.report()))
     (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
     row |= {"precision": "fp16", "status": "passed"}
     listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
     for limits, expected in (({}, False), ({"simulated_sqnr_db": 60.0}, True)):
         row["verification"]["limits"] = limits
-        parsed = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
-        problems = " ".join(audit._evidence_problems(tmp_path, parsed))
+        parsed = manifest.parse_manifest(json.dumps(listed).encode(), tmp_path / "manifest.json")
+        problems = " ".join(audit._audit_evidence(tmp_path, parsed))
         assert ("lists no fp16.simulated.npz" in problems) == expected
 
 
@@ -234,12 +234,12 @@ def test_a_derived_limit_needs_the_simulation_it_came_from(tmp_path: Path) -> No
 )
 def test_a_quantised_artifact_needs_what_its_program_gave(precision: str, file: str, tmp_path: Path) -> None:
     """Its own if it is mixed; without it nothing tells a fault of the lowering from quantisation loss."""
-    listed = json.loads(manifest.dump(sample.report()))
+    listed = json.loads(manifest.dump_manifest(sample.report()))
     (row,) = (row for row in listed["artifacts"] if row["name"] == "executorch-xnnpack-int8")
     row |= {"precision": precision, "status": "passed"}
     listed |= {"artifacts": [row], "evidence": {**listed["evidence"], "files": []}}
-    parsed = manifest.parse(json.dumps(listed).encode(), tmp_path / "manifest.json")
+    parsed = manifest.parse_manifest(json.dumps(listed).encode(), tmp_path / "manifest.json")
     messages = [
-        problem for problem in audit._evidence_problems(tmp_path, parsed) if "cannot be verified" in problem
+        problem for problem in audit._audit_evidence(tmp_path, parsed) if "cannot be verified" in problem
     ]
     assert [file in problem for problem in messages] == ([True] if file else [])

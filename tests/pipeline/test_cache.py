@@ -12,15 +12,15 @@ import pytest
 
 from exporter import held
 from exporter.errors import UsageError
-from exporter.files import digest_path
+from exporter.files import digest_file_or_folder
 from exporter.pipeline.cache import (
     LIMIT_BYTES,
     Cache,
-    check_private,
-    default_root,
-    key,
-    limit_bytes,
-    toolchain,
+    cache_key,
+    cache_limit_bytes,
+    cache_toolchain_key,
+    check_cache_private,
+    default_cache_root,
 )
 from exporter.records import Limits, TensorSpec, Verdict
 
@@ -38,7 +38,9 @@ def test_what_was_put_is_found_with_its_files(cache: Cache, tmp_path: Path) -> N
     spec = TensorSpec("x", (1, 2))
     cache.put("k", "1", spec, {n: tmp_path / n for n in ("a.bin", "m.mlpackage")})
     assert cache.get("k", "1", TensorSpec, tmp_path / "back") == spec
-    assert digest_path(tmp_path / "back" / "m.mlpackage") == digest_path(tmp_path / "m.mlpackage")
+    assert digest_file_or_folder(tmp_path / "back" / "m.mlpackage") == digest_file_or_folder(
+        tmp_path / "m.mlpackage"
+    )
     assert (tmp_path / "back" / "a.bin").read_bytes() == b"weights"
 
 
@@ -90,50 +92,57 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 def test_keys_differ_when_anything_differs() -> None:
     """Values, types, order and nesting all count."""
-    keys = {key("a", 1), key("a", "1"), key("a1"), key(1, "a"), key(("a", 1)), key(TensorSpec("a", (1,)))}
+    keys = {
+        cache_key("a", 1),
+        cache_key("a", "1"),
+        cache_key("a1"),
+        cache_key(1, "a"),
+        cache_key(("a", 1)),
+        cache_key(TensorSpec("a", (1,))),
+    }
     assert len(keys) == 6
 
 
 def test_a_package_version_changes_the_toolchain() -> None:
     """Every installed package counts, not only the ones we know to matter."""
-    before = toolchain()
-    toolchain.cache_clear()
+    before = cache_toolchain_key()
+    cache_toolchain_key.cache_clear()
     package = mock.Mock(version="99")
     package.name = "some-package"
     with mock.patch("importlib.metadata.distributions", return_value=[package]):
-        assert toolchain() != before
-    toolchain.cache_clear()
-    assert toolchain() == before
+        assert cache_toolchain_key() != before
+    cache_toolchain_key.cache_clear()
+    assert cache_toolchain_key() == before
 
 
 def test_a_packages_own_copies_of_packages_leave_the_toolchain_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Importing setuptools puts its vendored packages on the path; entries of the cache stay valid."""
-    before = toolchain()
+    before = cache_toolchain_key()
     inside, beside = tmp_path / "package" / "_vendor", tmp_path / "site"
     for folder in (inside, beside):
         (folder / "vendored-1.0.dist-info").mkdir(parents=True)
         (folder / "vendored-1.0.dist-info" / "METADATA").write_text("Name: vendored\nVersion: 1.0\n")
     (tmp_path / "package" / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [*sys.path, str(inside)])
-    toolchain.cache_clear()
-    assert toolchain() == before
+    cache_toolchain_key.cache_clear()
+    assert cache_toolchain_key() == before
     monkeypatch.setattr(sys, "path", [*sys.path, str(beside)])
-    toolchain.cache_clear()
-    assert toolchain() != before
+    cache_toolchain_key.cache_clear()
+    assert cache_toolchain_key() != before
     monkeypatch.undo()
-    toolchain.cache_clear()
-    assert toolchain() == before
+    cache_toolchain_key.cache_clear()
+    assert cache_toolchain_key() == before
 
 
 def test_moving_a_file_between_folders_changes_the_digest(tmp_path: Path) -> None:
     """A folder's digest covers names as well as contents."""
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "a" / "w").write_bytes(b"x")
-    before = digest_path(tmp_path / "d")
+    before = digest_file_or_folder(tmp_path / "d")
     (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
-    assert digest_path(tmp_path / "d") != before
+    assert digest_file_or_folder(tmp_path / "d") != before
 
 
 def test_what_was_not_used_for_longest_goes_first(cache: Cache, tmp_path: Path) -> None:
@@ -153,7 +162,7 @@ def test_only_writes_that_nobody_finishes_any_more_are_removed(cache: Cache, tmp
     cache.put("k", "1", TensorSpec("x", (1,)))
     kind = tmp_path / "cache" / "k"
     (kind / ".writing-killed").mkdir()
-    with held.folder(kind, ".writing-") as running:
+    with held.held_folder(kind, ".writing-") as running:
         cache.prune(10**9)
         assert list(kind.glob(".writing-*")) == [running]
     assert cache.get("k", "1", TensorSpec) is not None
@@ -165,7 +174,7 @@ def test_only_writes_that_nobody_finishes_any_more_are_removed(cache: Cache, tmp
 def test_the_limit_can_be_changed(text: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In gigabytes; what is no number changes nothing."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE_GB", text)
-    assert limit_bytes() == expected
+    assert cache_limit_bytes() == expected
 
 
 ENTRY = Path("k") / "1"
@@ -289,17 +298,17 @@ def test_a_cache_that_others_may_write_is_refused(name: str, tmp_path: Path) -> 
     spoil, words = ROOTS[name]
     root = tmp_path / "cache"
     root.mkdir()
-    check_private(root)
+    check_cache_private(root)
     spoil(root)
     with pytest.raises(UsageError, match=words):
-        check_private(root)
+        check_cache_private(root)
 
 
 def test_a_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where its owner alone may write it."""
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(UsageError, match="belongs to another user"):
-        check_private(tmp_path)
+        check_cache_private(tmp_path)
 
 
 def test_a_new_cache_is_private_whatever_the_umask(tmp_path: Path) -> None:
@@ -309,7 +318,7 @@ def test_a_new_cache_is_private_whatever_the_umask(tmp_path: Path) -> None:
         Cache(tmp_path / "new" / "cache").put("k", "1", TensorSpec("x", (1,)))
     finally:
         os.umask(before)
-    check_private(tmp_path / "new" / "cache")
+    check_cache_private(tmp_path / "new" / "cache")
     assert (tmp_path / "new" / "cache" / "k").stat().st_mode & 0o077 == 0
 
 
@@ -323,6 +332,6 @@ def test_a_cache_folder_that_is_none_is_the_default(
     monkeypatch.setenv("HOME", str(tmp_path))
     if value is not None:
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-    assert default_root() == tmp_path / ".cache" / "export-mobile"
+    assert default_cache_root() == tmp_path / ".cache" / "export-mobile"
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert default_root() == Path("/var/cache/export-mobile")
+    assert default_cache_root() == Path("/var/cache/export-mobile")

@@ -14,7 +14,7 @@ from exporter.checkpoints.source import opened
 from exporter.config.request import ModelRequest
 from exporter.data import labelled, npz
 from exporter.errors import CalibrationError, CheckpointError
-from exporter.files import digest_file, digest_path
+from exporter.files import digest_file, digest_file_or_folder
 from exporter.pipeline import predictions, read, results
 from exporter.pipeline.context import Context, Source
 from exporter.records import Array, Preprocessing, TensorSpec
@@ -63,10 +63,10 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_one(tmp_path:
         assert (source.sha256, source.file.read()) == (before, b"old weights")
 
 
-def facts(path: Path) -> results.Facts:
+def facts(path: Path) -> results.ReadResult:
     """What a capture finds out of a file; the network is made up."""
     spec = (TensorSpec("x", (1, 3)),)
-    return results.Facts(
+    return results.ReadResult(
         digest_file(path), "state_dict", "net", 1, 1, None, spec, spec, None, (), "synthetic", 1, 1, (), (),
         f"graph of {path.read_bytes()!r}",
     )  # fmt: skip
@@ -77,9 +77,9 @@ class Trainer:
 
     def __init__(self, change: Change, patch: pytest.MonkeyPatch) -> None:
         self.captures, self._change = 0, change
-        patch.setattr(read, "capture_model", self.capture)
+        patch.setattr(read, "read_and_capture", self.capture)
 
-    def capture(self, request: ModelRequest, work: Path, calibration_digest: str) -> results.Facts:
+    def capture(self, request: ModelRequest, work: Path, calibration_digest: str) -> results.ReadResult:
         self.captures += 1
         if self.captures == 1:
             self._change(request.checkpoint)
@@ -103,7 +103,7 @@ class TestAReplacedCheckpoint:
     ) -> None:
         """Not what lay there when the run began."""
         Trainer(change, monkeypatch)
-        source = read.read(context)
+        source = read.read_model(context)
         assert source.facts.source_sha256 == digest_file(context.request.checkpoint)
         assert "new weights" in source.facts.digest
 
@@ -112,9 +112,9 @@ class TestAReplacedCheckpoint:
     ) -> None:
         """The cache keeps nothing under a hash of other bytes."""
         trainer = Trainer(change, monkeypatch)
-        poisoned = read.read(context)
+        poisoned = read.read_model(context)
         context.request.checkpoint.write_bytes(b"old weights")
-        later = read.read(context)
+        later = read.read_model(context)
         assert trainer.captures == 2
         assert "old weights" in later.facts.digest
         assert later.facts.source_sha256 == digest_file(context.request.checkpoint)
@@ -127,7 +127,7 @@ class TestAReplacedCheckpoint:
         source = Source(facts(context.request.checkpoint), "key")
         Trainer(change, monkeypatch)
         with pytest.raises(CheckpointError, match="replaced while it was exported"):
-            read.ensure_captured(context, source)
+            read.ensure_model_read(context, source)
 
 
 def test_an_unchanged_checkpoint_comes_from_the_cache(
@@ -135,7 +135,7 @@ def test_an_unchanged_checkpoint_comes_from_the_cache(
 ) -> None:
     """Otherwise the tests above would prove nothing."""
     trainer = Trainer(lambda _: None, monkeypatch)
-    assert read.read(context).facts == read.read(context).facts
+    assert read.read_model(context).facts == read.read_model(context).facts
     assert trainer.captures == 1
 
 
@@ -187,7 +187,7 @@ def test_labelled_photos_that_change_after_they_were_found_end_the_run(name: str
 def test_calibration_photos_that_change_after_they_were_hashed_end_the_run(name: str, tmp_path: Path) -> None:
     """Every cache key has the hash, so no file of the folder may be another."""
     root = folder_of_photos(tmp_path / "photos")
-    before = digest_path(root)
+    before = digest_file_or_folder(root)
     data.check_unchanged(root, before)
     changes = DATA_CHANGES | {"a picture more": lambda path: picture(5).save(path / "a" / "2.png")}
     changes[name](root)
@@ -225,6 +225,6 @@ def test_labelled_rows_that_change_while_they_are_read_end_the_run(
 
 def test_changed_samples_end_the_run_and_are_no_artifacts_failure() -> None:
     """Anything else that goes wrong with one artifact is data, and the others go on."""
-    assert "does not run" in predictions._failure("onnx-int8", ValueError("too large"))
+    assert "does not run" in predictions._prediction_failure("onnx-int8", ValueError("too large"))
     with pytest.raises(CalibrationError):
-        predictions._failure("onnx-int8", CalibrationError("changed"))
+        predictions._prediction_failure("onnx-int8", CalibrationError("changed"))

@@ -17,7 +17,7 @@ from exporter.cli.console import listings
 from exporter.files import digest_file
 from exporter.pipeline import audit, claims
 from exporter.pipeline.audit import Audit
-from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import Report
 from exporter.report import manifest
 from exporter.report.manifest import schema
@@ -67,19 +67,21 @@ def row(listed: Any, name: str = "onnx-fp32") -> Any:
     return next(a for a in listed["artifacts"] if a["name"] == name)
 
 
-def checked() -> dict[str, CheckedArtifact]:
+def checked() -> dict[str, CheckedArtifactResult]:
     """What the artifacts give now: exactly what the honest report says."""
-    return {a.variant.name: CheckedArtifact(a.structure, a.verdict) for a in honest().artifacts if a.verdict}
+    return {
+        a.variant.name: CheckedArtifactResult(a.structure, a.verdict) for a in honest().artifacts if a.verdict
+    }
 
 
 def problems(folder: Path) -> str:
     """Everything that contradicts the manifest, the artifacts' figures included."""
-    listed = manifest.load(folder / "manifest.json")
+    listed = manifest.load_manifest(folder / "manifest.json")
     problems = [
-        *audit._evidence_problems(folder, listed),
-        *claims.readable(folder, listed),
-        *claims.of_files(folder, listed),
-        *claims.of_artifacts(listed, checked()),
+        *audit._audit_evidence(folder, listed),
+        *claims.claims_of_readable_evidence(folder, listed),
+        *claims.claims_of_files(folder, listed),
+        *claims.claims_of_artifacts(listed, checked()),
     ]
     return " ".join(problems)
 
@@ -260,11 +262,11 @@ def test_another_processors_rounding_is_no_false_claim(out: Path) -> None:
 def test_what_only_a_signature_can_prove_is_said_in_one_line(out: Path) -> None:
     """Every field that nothing in OUT proves, by its name; changed limits are shown."""
     outs.edit(out, top("limits", "int8_min_sqnr_db", value=3.0))
-    listed: schema.Manifest = manifest.load(out / "manifest.json")
-    names = claims.unproven(listed)
+    listed: schema.Manifest = manifest.load_manifest(out / "manifest.json")
+    names = claims.unproven_claims(listed)
     assert {"source", "tool", "calibration", "host_latency", "figures of what did not pass"} <= set(names)
     assert "report.html" not in names
-    facts = (claims.extent(listed), *claims.changed_limits(listed))
+    facts = (claims.extent_of_claims(listed), *claims.claim_of_limits(listed))
     console = Console(width=2000, record=True, force_terminal=False, quiet=False)
     listings.print_audit(Audit((), None, (), facts, names), console)
     lines = console.export_text().splitlines()

@@ -42,7 +42,7 @@ PLAIN = Preprocessing(8, (8, 8), (0.0,) * 3, (1.0,) * 3)
 @pytest.mark.parametrize("wanted", ["1", "Green", "green"])
 def test_the_expected_class_is_noted(green: str, wanted: str) -> None:
     """A number and a label are as good, and the answer is in the notes."""
-    assert expectations.check(model(PLAIN), ((green, wanted),)) == (
+    assert expectations.check_expectations(model(PLAIN), ((green, wanted),)) == (
         "green.png is 'Green' (1) to the network, as expected",
     )
 
@@ -53,7 +53,7 @@ def test_another_class_is_refused(green: str) -> None:
     with pytest.raises(
         ArchitectureError, match=r"green\.png is 'Blue' \(2\)|green\.png is 'Red' \(0\)"
     ) as caught:
-        expectations.check(model(shifted), ((green, "green"),))
+        expectations.check_expectations(model(shifted), ((green, "green"),))
     assert "expected 'Green' (1) (in place 3 of 3)" in caught.value.message
 
 
@@ -61,23 +61,23 @@ def test_another_class_is_refused(green: str) -> None:
 def test_an_unknown_class_is_refused(green: str, wanted: str) -> None:
     """A class that the network does not have is no question of its answer."""
     with pytest.raises(UsageError, match=rf"no class '{wanted}'"):
-        expectations.check(model(PLAIN), ((green, wanted),))
+        expectations.check_expectations(model(PLAIN), ((green, wanted),))
 
 
 def test_what_cannot_be_asked_is_said(green: str, tmp_path: Path) -> None:
     """No photo, no preprocessing, and no row of scores are each refused for what they are."""
     with pytest.raises(CalibrationError, match=r"missing\.png is no photo"):
-        expectations.check(model(PLAIN), ((str(tmp_path / "missing.png"), "1"),))
+        expectations.check_expectations(model(PLAIN), ((str(tmp_path / "missing.png"), "1"),))
     with pytest.raises(UsageError, match="networks that take one photo"):
-        expectations.check(model(None), ((green, "1"),))
+        expectations.check_expectations(model(None), ((green, "1"),))
     whole = Model(nn.Identity(), "test", (TensorSpec("image", (1, 3, 8, 8)),), PLAIN, 0)
     with pytest.raises(UsageError, match="for classifiers"):
-        expectations.check(whole, ((green, "1"),))
+        expectations.check_expectations(whole, ((green, "1"),))
 
 
 def test_several_photos_are_all_asked(green: str) -> None:
     """One wrong answer among several is enough."""
-    assert len(expectations.check(model(PLAIN), ((green, "1"), (green, "green")))) == 2
+    assert len(expectations.check_expectations(model(PLAIN), ((green, "1"), (green, "green")))) == 2
     with pytest.raises(ArchitectureError):
-        expectations.check(model(PLAIN), ((green, "1"), (green, "2")))
+        expectations.check_expectations(model(PLAIN), ((green, "1"), (green, "2")))
     assert torch.is_grad_enabled()

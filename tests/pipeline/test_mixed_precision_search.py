@@ -20,10 +20,10 @@ from exporter.errors import UsageError
 from exporter.files import PREDICTIONS
 from exporter.pipeline import accuracy, build, candidates, mixed_precision_search, results, verify
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.measure import host_latency, measure_artifacts
+from exporter.pipeline.measure import measure_artifacts, measure_host_latency
 from exporter.pipeline.mixed_precision_search import SearchResult
-from exporter.pipeline.read import read as read_read
-from exporter.pipeline.results import Labels
+from exporter.pipeline.read import read_model as read_read
+from exporter.pipeline.results import LabelsResult
 from exporter.records import Latency, Variant
 from exporter.report import manifest
 from tests import inline, nets
@@ -61,7 +61,7 @@ def test_the_first_candidate_that_is_good_enough_is_emitted(tmp_path: Path) -> N
     latency = mixed["onnx-mixed"].latency
     assert latency is not None
     assert latency.p50_ms < 1  # here, where the artifact is chosen
-    assert manifest.load(tmp_path / "out" / "manifest.json").selected == report.selected
+    assert manifest.load_manifest(tmp_path / "out" / "manifest.json").selected == report.selected
 
 
 def test_mixed_without_a_search_is_refused(tmp_path: Path) -> None:
@@ -85,30 +85,32 @@ class Interrupted:
         given = {**options("cnn"), "cache": True, "search": True, "min_sqnr_db": 99.0}
         context = inline.context(folder, names, checkpoint=checkpoint("cnn"), **given)
         source = read_read(context)
-        source, built = build.build(context, source)
-        checked = verify.verify(context, source, built)
+        source, built = build.build_all(context, source)
+        checked = verify.verify_built(context, source, built)
         timed = measure_artifacts(context, built, checked)
 
         def measure(path: Path, variant: Variant) -> Latency | None:
             if interrupt and path.parent.name == "mixed-0":
                 raise KeyboardInterrupt
-            return host_latency(context, path, variant)
+            return measure_host_latency(context, path, variant)
 
-        result = mixed_precision_search.search(context, source, built, checked, timed, None, measure)
+        result = mixed_precision_search.search_mixed_precision(
+            context, source, built, checked, timed, None, measure
+        )
         return result, cast("inline.Inline", context.workers).ran
 
 
 def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made, verified and timed is not again; the third time nothing is."""
     monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mixed_precision_search, "promising", lambda mixes, *_: mixes[:2])
+    monkeypatch.setattr(mixed_precision_search, "promising_for_search", lambda mixes, *_: mixes[:2])
     search = Interrupted(tmp_path)
     first, made = search.run(interrupt=True)
-    assert [len(first.points), made.count("mix")] == [1, 1]
+    assert [len(first.points), made.count("mix_candidate")] == [1, 1]
     second, made = search.run()
     assert second.points[:1] == first.points
     assert len(second.points) == 3
-    counts = {"mix": 1, "build_variants": 1, "verify_artifact": 1, "measure_latency": 2}
+    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 1, "measure_latency": 2}
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)
@@ -120,7 +122,7 @@ class Labelled(NamedTuple):
 
     context: Context
     source: Source
-    labels: Labels
+    labels: LabelsResult
     result: SearchResult
 
     @property
@@ -152,15 +154,15 @@ def labelled() -> Labelled:
         max_drop=0.6,
     )
     source = read_read(context)
-    read = accuracy.find(context, source)
+    read = accuracy.find_samples_for_accuracy(context, source)
     assert read is not None
-    source, built = build.build(context, source)
-    checked = verify.verify(context, source, built)
+    source, built = build.build_all(context, source)
+    checked = verify.verify_built(context, source, built)
     latencies = {"onnx-int8": Latency(5.0, 5.0, 20, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        every = candidates.mixes(context, source)
-        patch.setattr(candidates, "mixes", lambda *_: every[:: len(every) - 1])
-        result = mixed_precision_search.search(
+        every = candidates.mixes_for_candidates(context, source)
+        patch.setattr(candidates, "mixes_for_candidates", lambda *_: every[:: len(every) - 1])
+        result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, latencies, read, lambda *_: Latency(7.0, 7.0, 20, 1)
         )
     return Labelled(context, source, read, result)
@@ -205,8 +207,8 @@ def test_nothing_answers_twice() -> None:
     counts = [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")]
     assert counts == [1, 3]
     context, source, labels, result = labelled()
-    _, extras = accuracy.accurate(
-        context, source, result.built, result.checked, labels, result.answers, (), results.Extras()
+    _, extras = accuracy.add_accuracy(
+        context, source, result.built, result.checked, labels, result.answers, (), results.ExtraResults()
     )
     assert [labelled().ran.count(name) for name in ("predict_float", "predict_artifact")] == counts
     assert extras.evaluation is not None

@@ -14,10 +14,10 @@ from exporter.config.request import Request
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
 from exporter.pipeline import candidates, mixed_precision_search, predictions, results
-from exporter.pipeline.candidates import Candidate, good_enough
+from exporter.pipeline.candidates import MixedCandidate, is_candidate_good_enough
 from exporter.pipeline.context import Event
-from exporter.pipeline.mixed_precision_search import SearchResult, promising
-from exporter.pipeline.results import CheckedArtifact, Ranked
+from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
+from exporter.pipeline.results import CheckedArtifactResult, RankedResult
 from exporter.quantize.search import Mix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from tests import inline
@@ -31,8 +31,8 @@ SOURCE: Any = object()
 Pair = tuple[Any, Any]
 
 
-def ranked(answer: predictions.Answer) -> Ranked:
-    assert isinstance(answer, Ranked)
+def ranked(answer: predictions.Answer) -> RankedResult:
+    assert isinstance(answer, RankedResult)
     return answer
 
 
@@ -44,7 +44,7 @@ def candidate(
     status: str,
     milliseconds: float,
     request: Request,
-) -> Candidate:
+) -> MixedCandidate:
     """Make a candidate with a file for each format, which says where it comes from."""
     folder.mkdir()
     built, points = [], []
@@ -53,14 +53,14 @@ def candidate(
             continue
         file = f"{name}{VARIANTS[name].suffix}"
         (folder / file).write_text(f"{name} of {folder.name}")
-        built.append(results.Built(VARIANTS[name], file))
-        passed = good_enough(request, verdict(sqnr_db, status=status), drop)
+        built.append(results.BuildResult(VARIANTS[name], file))
+        passed = is_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, milliseconds, 9, passed, drop=drop))
         (folder / f"{name}.lowering.npz").write_text(f"lowering of {folder.name}")
-    checked = {name: CheckedArtifact(None, verdict(30.0)) for name in NAMES}
+    checked = {name: CheckedArtifactResult(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(milliseconds, milliseconds, 20, 1) for name in NAMES}
-    answers = predictions.Answers({name: Ranked(((int(folder.name),),)) for name in NAMES})
-    return Candidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
+    answers = predictions.ArtifactPredictions({name: RankedResult(((int(folder.name),),)) for name in NAMES})
+    return MixedCandidate((), folder, tuple(built), checked, latencies, tuple(points), answers)
 
 
 def verdict(sqnr_db: float, agreement: float | None = 1.0, status: Any = "passed") -> Verdict:
@@ -91,7 +91,7 @@ class Search:
         self.events: list[Event] = []
         self.context = inline.context(folder, NAMES, self.events.append, search=True, **options)
 
-        def make(*arguments: Any) -> Candidate:
+        def make(*arguments: Any) -> MixedCandidate:
             _, variants, _, kept, number = arguments
             before(number)
             self.made.append(kept)
@@ -107,11 +107,11 @@ class Search:
             )
             return replace(result, kept=kept, points=tuple(replace(p, kept=kept) for p in result.points))
 
-        patch.setattr(candidates, "make", make)
-        patch.setattr(candidates, "mixes", lambda *_: MIXES)
+        patch.setattr(candidates, "make_candidate", make)
+        patch.setattr(candidates, "mixes_for_candidates", lambda *_: MIXES)
 
     def run(self) -> SearchResult:
-        return mixed_precision_search.search(self.context, SOURCE, [], {}, {})
+        return mixed_precision_search.search_mixed_precision(self.context, SOURCE, [], {}, {})
 
     def emitted(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in sorted(self.context.folders.out.iterdir())}
@@ -185,13 +185,13 @@ def test_what_could_not_be_made_or_timed_is_looked_for_further(
 ) -> None:
     """It has no point; the other runtime's may be chosen for all that."""
     search = Search(tmp_path, monkeypatch, [60.0, 30.0, 30.0], times=(2.0, 2.1, 2.1))
-    make = candidates.make
+    make = candidates.make_candidate
 
-    def incomplete(*arguments: Any) -> Candidate:
+    def incomplete(*arguments: Any) -> MixedCandidate:
         result = make(*arguments)
         return replace(result, points=result.points[:left]) if arguments[-1] == 0 else result
 
-    monkeypatch.setattr(candidates, "make", incomplete)
+    monkeypatch.setattr(candidates, "make_candidate", incomplete)
     assert chosen(search.run()) == ({("a",), ("a", "b")} if left else {("a", "b")})
     assert search.asked[1:] == [NAMES, NAMES[1:] if left else NAMES]
 
@@ -309,7 +309,7 @@ def test_without_candidates_nothing_is_emitted_and_the_export_goes_on(
 ) -> None:
     """A warning for each artifact that is not there says why."""
     search = Search(tmp_path, monkeypatch, [])
-    monkeypatch.setattr(candidates, "mixes", mixes)
+    monkeypatch.setattr(candidates, "mixes_for_candidates", mixes)
     result = search.run()
     assert (result.built, result.points, search.emitted()) == ((), (), {})
     assert result.warnings == tuple(f"The search found no {name} artifact: {why}" for name in NAMES)
@@ -322,10 +322,10 @@ def test_nothing_is_looked_for_where_int8_is_good_enough(
     """Only the other runtime gets candidates; a warning says why there is no mixed artifact."""
     search = Search(tmp_path, monkeypatch, [30.0, 30.0])
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
-    checked = {"onnx-int8": CheckedArtifact(None, verdict(sqnr_db))}
+    checked = {"onnx-int8": CheckedArtifactResult(None, verdict(sqnr_db))}
     latencies = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
-    built = [results.Built(VARIANTS["onnx-int8"], "onnx-int8")]
-    result = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
+    built = [results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
+    result = mixed_precision_search.search_mixed_precision(search.context, SOURCE, built, checked, latencies)
     assert search.asked[0] == asked
     said = "onnx-int8 reaches 24 dB and the agreement limit as it is: nothing needs to stay in float"
     assert [said in words for words in result.warnings] == [True] * (len(NAMES) - len(asked))
@@ -335,11 +335,11 @@ def test_int8_is_timed_by_who_times_the_candidates(tmp_path: Path, monkeypatch: 
     """The int8 points are timed by the measurer too: a front must not mix times of two machines."""
     search = Search(tmp_path, monkeypatch, [30.0, 30.0])
     search.context.folders.out.joinpath("onnx-int8").write_text("int8")
-    checked = {"onnx-int8": CheckedArtifact(None, verdict(20.0))}
-    built = [results.Built(VARIANTS["onnx-int8"], "onnx-int8")]
+    checked = {"onnx-int8": CheckedArtifactResult(None, verdict(20.0))}
+    built = [results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
     here = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
-    monkeypatch.setattr(mixed_precision_search, "host_latency", lambda *_: Latency(5.0, 5.0, 20, 1))
-    result = mixed_precision_search.search(
+    monkeypatch.setattr(mixed_precision_search, "measure_host_latency", lambda *_: Latency(5.0, 5.0, 20, 1))
+    result = mixed_precision_search.search_mixed_precision(
         search.context, SOURCE, built, checked, here, measure=lambda *_: Latency(7.0, 7.0, 20, 1)
     )
     assert result.points[0].p50_ms == 7.0
@@ -352,10 +352,10 @@ def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     search = Search(tmp_path, monkeypatch, [24.0])
     for name in names:
         search.context.folders.out.joinpath(name).write_text(name)
-    built = [results.Built(VARIANTS[name], name) for name in names]
-    checked = {name: CheckedArtifact(None, verdict(21.0, agreement=0.97)) for name in names}
+    built = [results.BuildResult(VARIANTS[name], name) for name in names]
+    checked = {name: CheckedArtifactResult(None, verdict(21.0, agreement=0.97)) for name in names}
     latencies = {name: Latency(3.0, 4.0, 20, 1) for name in names if name != "executorch-xnnpack-int8"}
-    result = mixed_precision_search.search(search.context, SOURCE, built, checked, latencies)
+    result = mixed_precision_search.search_mixed_precision(search.context, SOURCE, built, checked, latencies)
     assert result.points[0] == MixedPoint("onnx-int8", (), 21.0, 0.97, 3.0, len("onnx-int8"), False)
     assert [point.variant for point in result.points[1:]] == [*NAMES]
 
@@ -390,13 +390,13 @@ def test_progress_tells_what_was_reached(tmp_path: Path, monkeypatch: pytest.Mon
 def test_every_limit_must_be_met(result: Verdict, drop: float | None, good: bool) -> None:
     """Decibels, agreement, the verdict itself, and with labelled samples what may be lost."""
     labelled = Request(Path("net.ckpt"), evaluation=DATA, max_drop=1.0)
-    assert good_enough(labelled, result, drop) is good
+    assert is_candidate_good_enough(labelled, result, drop) is good
 
 
 @pytest.mark.parametrize("drop", [None, 50.0])
 def test_without_labelled_samples_nothing_can_be_lost(drop: float | None) -> None:
     """A limit that was given without them has nothing to hold for."""
-    assert good_enough(Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop)
+    assert is_candidate_good_enough(Request(Path("net.ckpt"), max_drop=1.0), verdict(30.0), drop)
 
 
 @pytest.mark.parametrize(
@@ -406,9 +406,9 @@ def test_what_cannot_reach_the_limit_is_not_made(int8_db: float | None, first: i
     """Mixes that miss the limit by over half a decibel are left out; the last is always made."""
     worse = [] if int8_db is None else [MixedPoint("onnx-int8", (), int8_db, 1.0, 2.0, 9, False)]
     better = [MixedPoint("executorch-xnnpack-int8", (), 23.9, 1.0, 2.0, 9, False)] if worse else []
-    assert promising(MIXES, [*better, *worse], 24.0) == MIXES[first:]
+    assert promising_for_search(MIXES, [*better, *worse], 24.0) == MIXES[first:]
 
 
 def test_where_nothing_is_int8_nothing_is_promising() -> None:
     """As in a program of int8 weights alone."""
-    assert promising((), [], 24.0) == ()
+    assert promising_for_search((), [], 24.0) == ()

@@ -18,10 +18,10 @@ import torch
 from exporter import Limits, Report, TensorSpec, export
 from exporter.cli import main
 from exporter.config.request import Request
-from exporter.config.targets import get
+from exporter.config.targets import get_target
 from exporter.errors import CheckpointError, UsageError
-from exporter.pipeline.variants import check_required, plan
-from exporter.pipeline.workers.pool import Job, Outcome, Workers
+from exporter.pipeline.variants import check_required_variants, plan_variants
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
 from exporter.records import Artifact
 from exporter.report import manifest
 from tests import exports, nets, odd_nets
@@ -58,7 +58,7 @@ class TestAFullExport:
     def test_what_can_run_here_passed(self, net: str) -> None:
         """An artifact that cannot run here is not_run with the reason, never passed."""
         report = exports.exported(net)[1]
-        assert set(statuses(report)) == {v.name for v in plan(get("snapdragon865"))}
+        assert set(statuses(report)) == {v.name for v in plan_variants(get_target("snapdragon865"))}
         for name, status in statuses(report).items():
             assert status == ("not_run" if name in NOT_RUN_HERE else "passed"), row(report, name).reason
         assert all(row(report, name).reason for name in NOT_RUN_HERE)
@@ -96,13 +96,13 @@ class TestAFullExport:
         report = exports.exported(net)[1]
         passed = {a.variant.name: a.latency.p50_ms for a in report.artifacts if a.latency}
         assert report.selected == min(passed, key=passed.__getitem__)
-        assert report.selected in get("snapdragon865").runnable
+        assert report.selected in get_target("snapdragon865").runnable
         assert (report.numerics, report.budget) == ("passed", "not_measured")
 
     def test_out_holds_what_the_manifest_says(self, net: str) -> None:
         """Artifacts, evidence, report and log; nothing else."""
         out, report = exports.exported(net)
-        written = manifest.load(out / "manifest.json")
+        written = manifest.load_manifest(out / "manifest.json")
         files = {a.file for a in written.artifacts} | {e.file for e in written.evidence.files}
         assert {p.name for p in out.iterdir()} == files | {"manifest.json", "report.html", "export.log"}
         assert written.selected == report.selected
@@ -128,15 +128,15 @@ class JobRanError(Exception):
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    spy, real = Spy([]), Workers.run
+    spy, real = Spy([]), WorkerPool.run
 
-    def run(self: Workers, work: Sequence[Job], *rest: Any, **named: Any) -> list[Outcome]:
+    def run(self: WorkerPool, work: Sequence[Job], *rest: Any, **named: Any) -> list[JobOutcome]:
         if work and not spy.allowed:
             raise JobRanError([job.label for job in work])
         spy.labels += [job.label for job in work]
         return real(self, work, *rest, **named)
 
-    monkeypatch.setattr(Workers, "run", run)
+    monkeypatch.setattr(WorkerPool, "run", run)
     return spy
 
 
@@ -192,7 +192,7 @@ class TestTheCache:
         jobs.allowed = False
         second = export(checkpoint, out=tmp_path / "out", **options)
         assert unclocked(second) == unclocked(first)
-        assert manifest.load(tmp_path / "out" / "manifest.json").selected == first.selected
+        assert manifest.load_manifest(tmp_path / "out" / "manifest.json").selected == first.selected
 
     @pytest.mark.parametrize(
         "change", [{"budget_ms": 3.0}, {"allow_synthetic": True}, {"formats": ("onnx-fp32",)}, {"jobs": 1}]
@@ -273,9 +273,9 @@ class TestTheCache:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """`cache.toolchain` covers every installed package."""
+        """`cache.cache_toolchain_key` covers every installed package."""
         checkpoint, options, _ = squeezenet
-        monkeypatch.setattr("exporter.pipeline.cache.toolchain", lambda: "torch 2.14")
+        monkeypatch.setattr("exporter.pipeline.cache.cache_toolchain_key", lambda: "torch 2.14")
         jobs.allowed = False
         with pytest.raises(JobRanError):
             export(checkpoint, out=tmp_path / "out", **options)
@@ -361,7 +361,7 @@ class TestOneFailure:
             "--calibration", options["calibration"], "--no-cache", "-o", tmp_path / "out", "--search",
         )  # fmt: skip
         assert code == 0, capsys.readouterr().err
-        written = manifest.load(tmp_path / "out" / "manifest.json")
+        written = manifest.load_manifest(tmp_path / "out" / "manifest.json")
         assert written.selected == "torchscript-lite-fp32"
         rows = {a.name: a for a in written.artifacts}
         passed = rows.pop("torchscript-lite-fp32")
@@ -371,7 +371,7 @@ class TestOneFailure:
             assert artifact.status == "error", artifact.name
             assert "data-dependent" in str(artifact.reason)
             assert "odd_nets.py:" in str(artifact.source_line)
-        assert len(rows) == len(plan(get("snapdragon865"))) - 1
+        assert len(rows) == len(plan_variants(get_target("snapdragon865"))) - 1
         unfound = [words for words in written.warnings if words.startswith("The search found no ")]
         assert len(unfound) == 2
         assert all("data-dependent" in words for words in unfound)
@@ -400,7 +400,7 @@ class TestOneFailure:
         )  # fmt: skip
         assert code == 7
         assert "--require coreml: none passed (coreml-fp16 not_run)" in capsys.readouterr().err
-        assert manifest.load(tmp_path / "out" / "manifest.json").selected == "onnx-fp32"
+        assert manifest.load_manifest(tmp_path / "out" / "manifest.json").selected == "onnx-fp32"
 
     def test_a_randomly_initialised_network_is_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -420,7 +420,7 @@ class TestOneFailure:
         )  # fmt: skip
         assert code == 6
         assert "Nothing can be shipped" in capsys.readouterr().err
-        (artifact,) = manifest.load(tmp_path / "out" / "manifest.json").artifacts
+        (artifact,) = manifest.load_manifest(tmp_path / "out" / "manifest.json").artifacts
         assert artifact.status == "failed"
         assert "randomly initialised" in str(artifact.reason) or "hardly depends" in str(artifact.reason)
 
@@ -434,7 +434,7 @@ class TestOneFailure:
             "-o", tmp_path / "out",
         )  # fmt: skip
         assert code == 6
-        written = manifest.load(tmp_path / "out" / "manifest.json")
+        written = manifest.load_manifest(tmp_path / "out" / "manifest.json")
         assert (written.selected, written.verdict.numerics) == (None, "not_run")
         (artifact,) = written.artifacts
         assert artifact.status == "not_run"
@@ -468,7 +468,7 @@ class TestSyntheticCalibration:
         options = exports.options("cnn") | {"target": "snapdragon865", "formats": ("onnx-int8",)}
         del options["calibration"]
         report = export(exports.checkpoint("cnn"), out=tmp_path / "out", **options)
-        written = manifest.load(tmp_path / "out" / "manifest.json")
+        written = manifest.load_manifest(tmp_path / "out" / "manifest.json")
         assert (written.calibration.kind, written.evidence.kind) == ("synthetic", "synthetic")
         assert any("synthetic" in warning for warning in written.warnings)
         assert row(report, "onnx-int8").status == "passed", row(report, "onnx-int8").reason
@@ -501,7 +501,7 @@ def test_the_api_works_from_a_plain_script(tmp_path: Path) -> None:
         check=False,
     )
     assert process.stdout.split() == ["started", "onnx-fp32"], process.stderr
-    manifest.load(tmp_path / "out" / "manifest.json")
+    manifest.load_manifest(tmp_path / "out" / "manifest.json")
 
 
 def test_a_folder_instead_of_a_checkpoint(tmp_path: Path) -> None:
@@ -524,24 +524,24 @@ def test_formats_and_precisions_narrow_the_plan(
     formats: Sequence[str], precisions: Sequence[str], expected: set[str]
 ) -> None:
     """Formats by name or by artifact; both must hold."""
-    assert {v.name for v in plan(get("iphone"), formats, precisions)} == expected
+    assert {v.name for v in plan_variants(get_target("iphone"), formats, precisions)} == expected
 
 
 def test_everything_the_target_lists_is_planned() -> None:
     """In the target's own order, best first."""
-    target = get("snapdragon865")
-    assert tuple(v.name for v in plan(target, search=True)) == target.variants
+    target = get_target("snapdragon865")
+    assert tuple(v.name for v in plan_variants(target, search=True)) == target.variants
     unsearched = [name for name in target.variants if not name.endswith("-mixed")]
-    assert [v.name for v in plan(target)] == unsearched
+    assert [v.name for v in plan_variants(target)] == unsearched
 
 
 @pytest.mark.parametrize("name", ["onnx", "int8", "onnx-int8"])
 def test_a_requirement_may_be_a_format_a_precision_or_an_artifact(name: str) -> None:
     """Whatever the report names."""
-    check_required(Request(Path("x"), target="snapdragon865", formats=("onnx",)), [name])
+    check_required_variants(Request(Path("x"), target="snapdragon865", formats=("onnx",)), [name])
 
 
 def test_a_requirement_that_nothing_can_meet_is_refused() -> None:
     """Before the work, not after."""
     with pytest.raises(UsageError, match="coreml"):
-        check_required(Request(Path("x"), target="snapdragon865", formats=("onnx",)), ["coreml"])
+        check_required_variants(Request(Path("x"), target="snapdragon865", formats=("onnx",)), ["coreml"])

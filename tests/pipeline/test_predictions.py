@@ -12,20 +12,22 @@ from exporter.errors import CalibrationError
 from exporter.formats import VARIANTS
 from exporter.pipeline import predictions, results
 from exporter.pipeline.context import Source
-from exporter.pipeline.predictions import Answers
-from exporter.pipeline.results import Labels, Ranked
+from exporter.pipeline.predictions import ArtifactPredictions
+from exporter.pipeline.results import LabelsResult, RankedResult
 from exporter.records import TensorSpec, Variant
 from exporter.verify.accuracy import UNREAD
 from tests import inline
 
-FLOATS = Ranked(((0, 1), (1, 0), (2, 0), (0, 1)))
-LABELS = Labels("arrays", 3, (0, 1, 2, 1), ())
+FLOATS = RankedResult(((0, 1), (1, 0), (2, 0), (0, 1)))
+LABELS = LabelsResult("arrays", 3, (0, 1, 2, 1), ())
 
 
 class Run:
     """A run with two artifacts, of which ONNX's fails, that records the jobs."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, floats: Ranked | Exception = FLOATS) -> None:
+    def __init__(
+        self, folder: Path, patch: pytest.MonkeyPatch, floats: RankedResult | Exception = FLOATS
+    ) -> None:
         self.ran: list[str] = []
         (folder / "labels.npz").touch()
         self.context = inline.context(folder, (), evaluation=folder / "labels.npz", max_drop=25.0)
@@ -34,28 +36,28 @@ class Run:
         outputs = (TensorSpec("y", (1, 3)),)
         self.source = Source(SimpleNamespace(**facts, outputs=outputs), "")  # type: ignore[arg-type]
 
-        def predict_float(*_: Any) -> Ranked:
+        def predict_float(*_: Any) -> RankedResult:
             self.ran.append(predictions.FLOAT)
             if isinstance(floats, Exception):
                 raise floats
             return floats
 
-        def predict_artifact(path: Path, variant: Variant, *_: Any) -> Ranked:
+        def predict_artifact(path: Path, variant: Variant, *_: Any) -> RankedResult:
             self.ran.append(path.name)
             if variant.format == "onnx":
                 raise ValueError("no such kernel")
-            return Ranked(((0, 1), (0, 1), (0, 2), (1, 0)))
+            return RankedResult(((0, 1), (0, 1), (0, 2), (1, 0)))
 
         patch.setattr(predictions, "predict_float", predict_float)
         patch.setattr(predictions, "predict_artifact", predict_artifact)
 
-    def answer(self, *names: str, existing: Answers | None = None) -> Answers:
+    def answer(self, *names: str, existing: ArtifactPredictions | None = None) -> ArtifactPredictions:
         out = self.context.folders.out
         for name in names:
             (out / name).touch()
-        built = [results.Built(VARIANTS[name], name) for name in names]
-        return predictions.answer(
-            self.context, self.source, LABELS, out, built, self.context.run, existing or Answers()
+        built = [results.BuildResult(VARIANTS[name], name) for name in names]
+        return predictions.predictions_of_artifacts(
+            self.context, self.source, LABELS, out, built, self.context.run, existing or ArtifactPredictions()
         )
 
 
@@ -73,7 +75,7 @@ def test_what_is_known_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: py
 def test_a_drop_is_counted_against_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lost two of four and gained one: 25 points. What gave no answers has no drop."""
     answers = Run(tmp_path, monkeypatch).answer("executorch-xnnpack-int8", "onnx-int8")
-    assert predictions.drops(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
+    assert predictions.drops_of_predictions(LABELS, answers) == {"executorch-xnnpack-int8": 25.0}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_too_few_that_can_be_read_are_refused(
     """Before anything is judged by them: one of three is more than 25 points."""
     rows = (*FLOATS.rows[:read], *[(UNREAD, UNREAD)] * (4 - read))
     with pytest.raises(CalibrationError, match=says):
-        Run(tmp_path, monkeypatch, Ranked(rows)).answer()
+        Run(tmp_path, monkeypatch, RankedResult(rows)).answer()
 
 
 def test_without_float32_there_is_nothing_to_compare_with(

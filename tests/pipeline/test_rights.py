@@ -21,31 +21,31 @@ from exporter.errors import BoundsError, CheckpointError, OverBoundsError, Worke
 from exporter.formats import VARIANTS
 from exporter.pipeline import rights
 from exporter.pipeline.inspect import inspect_checkpoint
-from exporter.pipeline.results import Expected
+from exporter.pipeline.results import ExpectedResult
 from exporter.pipeline.verify import verify_artifact
 from exporter.pipeline.workers import answers
-from exporter.pipeline.workers.pool import Job, Rights, Workers, kept_warm
+from exporter.pipeline.workers.pool import Job, JobRights, WorkerPool, keep_pool_warm
 from exporter.records import Limits, TensorSpec
-from exporter.sandbox import Confinement, support, tighten
+from exporter.sandbox import Confinement, sandbox_support, tighten_sandbox
 from tests.checkpoints import hostile_scripts as hostile
 from tests.checkpoints import makers
 
 ROOT = Path(__file__).parents[2]
-confines = pytest.mark.skipif(not support().confines, reason="this kernel confines nothing")
+confines = pytest.mark.skipif(not sandbox_support().confines, reason="this kernel confines nothing")
 
 
 @pytest.fixture(scope="module")
 def _warm() -> Iterator[None]:
     """All tests share their server processes."""
-    with kept_warm():
+    with keep_pool_warm():
         yield
 
 
 pytestmark = pytest.mark.usefixtures("_warm")
 
 
-def run(folder: Path, job: Job, granted: Rights) -> Any:
-    with Workers(1, folder / "log", granted) as workers:
+def run(folder: Path, job: Job, granted: JobRights) -> Any:
+    with WorkerPool(1, folder / "log", granted) as workers:
         (outcome,) = workers.run([job])
     return outcome.result()
 
@@ -74,7 +74,7 @@ def then_tighten(path: Path) -> str:
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"x")
-    tighten()
+    tighten_sandbox()
     return write(path)
 
 
@@ -124,7 +124,7 @@ def test_a_confined_job_reaches_nothing(tmp_path: Path, name: str) -> None:
     """What the pool's rights do not grant fails in the job, with the system's own error."""
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "work").mkdir()
-    granted = Rights(Confinement(writes=(tmp_path / "work",), programs=True))
+    granted = JobRights(Confinement(writes=(tmp_path / "work",), programs=True))
     with pytest.raises(PermissionError):
         run(tmp_path, JOBS[name](tmp_path), granted)
     assert {p.name for p in tmp_path.rglob("*")} == {"secret", "work", "log"}
@@ -133,7 +133,7 @@ def test_a_confined_job_reaches_nothing(tmp_path: Path, name: str) -> None:
 @confines
 def test_a_confined_job_does_what_it_may(tmp_path: Path) -> None:
     """It changes its folders, starts the libraries' programs and returns records."""
-    granted = Rights(Confinement(writes=(tmp_path / "work",), programs=True))
+    granted = JobRights(Confinement(writes=(tmp_path / "work",), programs=True))
     (tmp_path / "work").mkdir()
     assert run(tmp_path, Job("a", write, (tmp_path / "work" / "new",)), granted) == "done"
     assert run(tmp_path, Job("a", start), granted) == "0"
@@ -143,7 +143,7 @@ def test_a_confined_job_does_what_it_may(tmp_path: Path) -> None:
 @confines
 def test_own_code_is_free_but_artifacts_are_not(tmp_path: Path) -> None:
     """Where the user vouches for code, only the jobs that run artifacts are confined."""
-    granted = Rights(Confinement(), own_code=True)
+    granted = JobRights(Confinement(), own_code=True)
     assert run(tmp_path, Job("a", write, (tmp_path / "new",)), granted) == "done"
     with pytest.raises(PermissionError):
         run(tmp_path, Job("a", write, (tmp_path / "other",), read_only=True), granted)
@@ -152,16 +152,16 @@ def test_own_code_is_free_but_artifacts_are_not(tmp_path: Path) -> None:
 def test_bounds_are_named(tmp_path: Path) -> None:
     """A job over its time or memory ends in one line that says which, and how much it was."""
     with pytest.raises(OverBoundsError, match="more than 1 s"):
-        run(tmp_path, Job("a", sleep, seconds=1), Rights(Confinement()))
+        run(tmp_path, Job("a", sleep, seconds=1), JobRights(Confinement()))
     with pytest.raises(OverBoundsError, match="more than 4 GiB"):
-        run(tmp_path, Job("a", swell), Rights(Confinement()))
+        run(tmp_path, Job("a", swell), JobRights(Confinement()))
 
 
 def test_a_forged_answer_is_not_believed(tmp_path: Path) -> None:
     """A confined process cannot make its caller run something by what it answers."""
     marker = tmp_path / "ran"
     with pytest.raises(WorkerError, match="which is no record"):
-        run(tmp_path, Job("a", forge, (str(marker),)), Rights(Confinement()))
+        run(tmp_path, Job("a", forge, (str(marker),)), JobRights(Confinement()))
     assert not marker.exists()
 
 
@@ -177,7 +177,7 @@ def test_a_forged_answer_is_not_believed(tmp_path: Path) -> None:
 def test_answers_name_records_only(target: bytes) -> None:
     """Functions, ours included, and modules cannot be named in an answer."""
     with pytest.raises(Exception, match=r"no record|no attribute"):
-        answers.loads(target)
+        answers.load_answer(target)
 
 
 STRAY = (
@@ -220,7 +220,7 @@ def test_stray_modules_do_not_run_in_workers(littered: Path, monkeypatch: pytest
     """A module in the current folder stands in for nothing, not even for a package that is missing."""
     monkeypatch.chdir(littered)
     monkeypatch.setattr("exporter.pipeline.workers.pool._idle", None)  # a server of its own
-    places = run(littered.parent, Job("a", import_everything), Rights(Confinement()))
+    places = run(littered.parent, Job("a", import_everything), JobRights(Confinement()))
     assert places
     assert not [place for place in places if place.startswith(str(littered))]
     assert not marks(littered)
@@ -257,11 +257,11 @@ def test_the_users_own_network_is_found_last(littered: Path, monkeypatch: pytest
     """The folder is importable with one's own `--arch`, and its other modules shadow nothing."""
     (littered / "nets_of_mine.py").write_text("import json, numpy, torch\ndef make(): return 'made'\n")
     monkeypatch.chdir(littered)
-    granted = Rights(Confinement(), own_code=True)
+    granted = JobRights(Confinement(), own_code=True)
     assert run(littered.parent, Job("a", import_nets), granted) == "made"
     assert not marks(littered)
     with pytest.raises(ModuleNotFoundError):
-        run(littered.parent, Job("a", import_nets), Rights(Confinement()))
+        run(littered.parent, Job("a", import_nets), JobRights(Confinement()))
 
 
 def test_rights_of_an_export(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_rights_of_an_export(tmp_path: Path) -> None:
     (tmp_path / "net.ckpt").touch()
     request = Request(tmp_path / "net.ckpt", calibration=tmp_path / "photos", out=tmp_path / "out")
     with staging(tmp_path / "out", force=False) as folders:
-        confinement = rights.to_export(request, folders).confinement
+        confinement = rights.rights_to_export(request, folders).confinement
     assert confinement is not None
     assert set(confinement.reads) == {tmp_path / "net.ckpt", tmp_path / "photos", photo}
     assert set(confinement.writes) == {folders.out, folders.work}
@@ -295,7 +295,7 @@ def test_photos_that_labels_name_can_be_read(tmp_path: Path) -> None:
     for evaluation in (labels, labels.with_suffix(".npz")):
         request = Request(tmp_path / "net.ckpt", evaluation=evaluation, out=tmp_path / "out")
         with staging(tmp_path / "out", force=False) as folders:
-            confinement = rights.to_export(request, folders).confinement
+            confinement = rights.rights_to_export(request, folders).confinement
         assert confinement is not None
         places[evaluation.suffix] = set(confinement.reads) - {tmp_path / "net.ckpt", evaluation}
     assert places == {".json": {labels.parent, tmp_path / "coco" / "images"}, ".npz": set()}
@@ -320,7 +320,7 @@ def test_inspect_refuses_in_bounded_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_inspect_names_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is stopped is told as the checkpoint's refusal, with the file and the bound."""
-    monkeypatch.setattr(rights, "read_seconds", lambda _: 0.01)
+    monkeypatch.setattr(rights, "confinement_seconds", lambda _: 0.01)
     path = makers.written(tmp_path, makers.torch_bytes(makers.weights()))
     with pytest.raises(BoundsError, match=r"checkpoint\.bin is not read.*more than"):
         inspect_checkpoint(ModelRequest(path))
@@ -358,10 +358,10 @@ def test_a_ptl_that_touches_files_gets_a_failed_verdict(
     variant = VARIANTS["torchscript-lite-fp32"]
     script: Any = torch.jit.script(Saver())
     script._save_for_lite_interpreter("net.ptl")
-    expected = Expected(specs(), specs(), 0, Limits())
+    expected = ExpectedResult(specs(), specs(), 0, Limits())
     arguments = (tmp_path / "net.ptl", variant, tmp_path / "verification.npz", None, expected)
     job = Job("a", verify_artifact, arguments, read_only=True, scratch=True)
-    verdict = run(tmp_path, job, rights.to_verify(tmp_path)).verdict
+    verdict = run(tmp_path, job, rights.rights_to_verify(tmp_path)).verdict
     assert verdict.status == "failed"
     assert "aten::save" in verdict.reason
     assert not (tmp_path / "MARKER").exists()

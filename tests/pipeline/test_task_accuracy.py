@@ -22,8 +22,8 @@ from exporter.data import photos
 from exporter.errors import CalibrationError
 from exporter.pipeline.audit import verify_export
 from exporter.records import Artifact, Preprocessing, TaskName
-from exporter.report.html import render
-from exporter.report.manifest import load, restore
+from exporter.report.html import render_html
+from exporter.report.manifest import load_manifest, restore
 from exporter.verify.scores.sample import View
 from exporter.verify.tasks.sequences import joined
 from tests import task_nets
@@ -224,11 +224,11 @@ def test_what_loses_more_than_allowed_fails() -> None:
 def test_the_report_shows_the_measures() -> None:
     """The terminal has a column and a line, the page a table, and both come back from the manifest."""
     out, report = exported("masks")
-    back = restore.report(load(out / "manifest.json"))
+    back = restore.restore_report(load_manifest(out / "manifest.json"))
     assert back.task_evaluation == report.task_evaluation
     assert [a.task_accuracy for a in back.artifacts] == [a.task_accuracy for a in report.artifacts]
     assert f"on {COUNT} labelled photos (masks); 100 points of mIoU may be lost" in printed(back)
-    page = render(back, {})
+    page = render_html(back, {})
     section = page[page.index("<h2>Accuracy</h2>") :].split("</section>")[0]
     assert "mIoU lost" in section
     assert section.count("onnx-int8</th>") == 1
@@ -245,7 +245,7 @@ def test_a_manifest_cannot_claim_other_measures(change: str, tmp_path: Path) -> 
         own["scores"][0][change] = "CER" if change == "name" else own["scores"][0][change] + 0.01
     (tmp_path / "manifest.json").write_text(json.dumps(listed))
     with pytest.raises(Exception, match=r"onnx-int8: (mIoU lost|measures on other|other measures)"):
-        load(tmp_path / "manifest.json")
+        load_manifest(tmp_path / "manifest.json")
 
 
 def test_labels_that_are_not_the_models_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from exporter.errors import CheckpointError, WorkerError
-from exporter.pipeline.workers.pool import Job, Workers, _Queue, kept_warm
+from exporter.pipeline.workers.pool import Job, WorkerPool, _PoolQueue, keep_pool_warm
 from tests.waiting import wait_until
 
 
@@ -61,21 +61,21 @@ def log(tmp_path: Path) -> Path:
 
 def test_outcomes_come_in_the_order_given(log: Path) -> None:
     """Results belong to their jobs whatever order they ran in."""
-    with Workers(2, log) as workers:
+    with WorkerPool(2, log) as workers:
         outcomes = workers.run([Job(str(i), double, (i,), cost_s=i) for i in range(5)])
     assert [o.result() for o in outcomes] == [0, 2, 4, 6, 8]
 
 
 def test_each_job_has_a_process_of_its_own(log: Path) -> None:
     """A job cannot leave anything behind for the next."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         outcomes = workers.run([Job("a", process_id), Job("b", process_id)])
     assert len({o.result() for o in outcomes} | {os.getpid()}) == 3
 
 
 def test_an_error_arrives_whole(log: Path) -> None:
     """A job's own error type, message and hint reach the caller."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         (outcome,) = workers.run([Job("a", refuse)])
     assert isinstance(outcome.error, CheckpointError)
     assert (outcome.error.message, outcome.error.hint) == ("saw this", "try that")
@@ -83,14 +83,14 @@ def test_an_error_arrives_whole(log: Path) -> None:
 
 def test_an_error_that_cannot_be_pickled_arrives_as_text(log: Path) -> None:
     """Frameworks raise exceptions whose constructors pickle cannot call."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         (outcome,) = workers.run([Job("a", refuse_unpicklably)])
     assert "odd error" in str(outcome.error)
 
 
 def test_a_crash_costs_one_job(log: Path) -> None:
     """A segmentation fault in native code is that job's outcome; the next job runs."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         outcomes = workers.run([Job("bad", crash, cost_s=2), Job("good", double, (4,))])
     assert isinstance(outcomes[0].error, WorkerError)
     assert "SIGSEGV" in str(outcomes[0].error)
@@ -99,7 +99,7 @@ def test_a_crash_costs_one_job(log: Path) -> None:
 
 def test_what_native_code_prints_goes_to_the_log(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The terminal stays the user's."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         workers.run([Job("a", chatter)])
     assert "from a native library" in log.read_text()
     assert capfd.readouterr().out == ""
@@ -108,7 +108,7 @@ def test_what_native_code_prints_goes_to_the_log(log: Path, capfd: pytest.Captur
 @pytest.mark.slow
 def test_children_can_use_torchs_threads(log: Path) -> None:
     """OpenMP hangs in a child whose parent has computed: the servers never do."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         outcomes = workers.run(
             [Job(str(i), parallel_sum, preload=("exporter.pipeline.workers.preload",)) for i in range(2)]
         )
@@ -122,7 +122,7 @@ def test_a_slot_prefers_jobs_whose_modules_it_has_imported() -> None:
         Job("warm", double, preload=("y",), cost_s=3),
         Job("short", double, cost_s=1),
     )
-    queue = _Queue([cold, warm_short, warm], threading.Event())
+    queue = _PoolQueue([cold, warm_short, warm], threading.Event())
     assert [queue.take({"y"}) for _ in range(4)] == [warm, warm_short, cold, None]
 
 
@@ -131,9 +131,9 @@ def test_workers_die_with_their_caller(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
     script = (
         "import sys, pathlib; sys.path.insert(0, '.')\n"
-        "from exporter.pipeline.workers.pool import Job, Workers\n"
+        "from exporter.pipeline.workers.pool import Job, WorkerPool\n"
         "from tests.pipeline.test_workers import write_for_ever\n"
-        f"workers = Workers(1, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+        f"workers = WorkerPool(1, pathlib.Path({str(tmp_path / 'log')!r}))\n"
         f"workers.run([Job('a', write_for_ever, ({str(mark)!r},))])"
     )
     caller = subprocess.Popen([sys.executable, "-c", script])
@@ -189,7 +189,7 @@ def test_ctrl_c_comes_out_and_leaves_nothing_running(
             _thread.interrupt_main()
 
         threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt), Workers(2, log) as workers:
+        with pytest.raises(KeyboardInterrupt), WorkerPool(2, log) as workers:
             workers.run([Job(mark.name, mark_and_sleep, (mark,)) for mark in marks], on_event=note)
         time.sleep(0.3)  # for a thread that would go on
         assert len(started) == 2
@@ -206,7 +206,7 @@ def surroundings() -> tuple[str | None, str]:
 
 
 def run_one(job: Job, log: Path) -> object:
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         return workers.run([job])[0].result()
 
 
@@ -214,7 +214,7 @@ def test_servers_are_passed_on_where_they_are_kept_warm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job of the next export finds its own folder, environment and log all the same."""
-    with kept_warm():
+    with keep_pool_warm():
         first = run_one(Job("a", server_id), tmp_path / "first.log")
         monkeypatch.setenv("EXPORT_MOBILE_TEST", "new")
         monkeypatch.chdir(tmp_path)
@@ -225,7 +225,7 @@ def test_servers_are_passed_on_where_they_are_kept_warm(
 
 def test_a_killed_server_is_not_passed_on(tmp_path: Path) -> None:
     """Whoever comes next starts one."""
-    with kept_warm():
+    with keep_pool_warm():
         first = run_one(Job("a", server_id), tmp_path / "log")
         assert isinstance(first, int)
         psutil.Process(first).kill()
@@ -238,7 +238,7 @@ def test_servers_end_with_their_workers_otherwise(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("exporter.pipeline.workers.pool._idle", None)
     first = run_one(Job("a", server_id), tmp_path / "log")
     assert not psutil.pid_exists(int(str(first)))
-    with kept_warm():
+    with keep_pool_warm():
         second = run_one(Job("b", server_id), tmp_path / "log")
         assert psutil.pid_exists(int(str(second)))
     assert not psutil.pid_exists(int(str(second)))
@@ -251,7 +251,7 @@ def say_and_crash() -> None:
 
 def test_a_crash_names_the_last_error_that_was_printed(log: Path) -> None:
     """The error of a crash quotes the last error that was printed, and the output is in the log."""
-    with Workers(1, log) as workers:
+    with WorkerPool(1, log) as workers:
         (outcome,) = workers.run([Job("crash", say_and_crash)])
     assert "SIGSEGV" in str(outcome.error)
     assert "Check failed: no memory for node 7" in str(outcome.error)

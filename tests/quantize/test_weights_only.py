@@ -16,7 +16,7 @@ from torch import nn
 
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import build, read, results, verify
-from exporter.pipeline.results import CheckedArtifact
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.quantize import dynamic, int8, weights_only
 from exporter.records import Captured, TensorSpec
 from tests import inline
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("weights_only")]
 
 
 @functools.cache
-def exported() -> tuple[Path, Mapping[str, results.Built], Mapping[str, CheckedArtifact]]:
+def exported() -> tuple[Path, Mapping[str, results.BuildResult], Mapping[str, CheckedArtifactResult]]:
     """Return OUT and the verified results by artifact."""
     folder = Path(tempfile.mkdtemp(prefix="export-mobile-weights-"))
     context = inline.context(folder, NAMES, **options(NET), checkpoint=checkpoint(NET))
-    source, built = build.build(context, read.read(context))
-    checked = verify.verify(context, source, built)
+    source, built = build.build_all(context, read.read_model(context))
+    checked = verify.verify_built(context, source, built)
     return context.folders.out, {b.variant.name: b for b in built}, checked
 
 

@@ -13,8 +13,8 @@ import pytest
 from android_harness.history.records import StoredSession
 from android_harness.records import Moment
 from android_harness.regressions.causes import NO_CAUSE
-from android_harness.regressions.changes import change_points, noise_of
-from android_harness.regressions.changes import changes as changes_of
+from android_harness.regressions.changes import change_points, noise_between_changes
+from android_harness.regressions.changes import changes_of_series as changes_of
 from android_harness.regressions.records import Change
 from tests.history.stored import ONE, night, point
 
@@ -65,8 +65,8 @@ def test_a_restless_year_has_no_steps() -> None:
 def test_noise_is_that_around_the_levels() -> None:
     """It is a standard deviation, whatever steps or drift the series has."""
     logs = np.log(levels((1000, 8.0), (1000, 9.0)))
-    assert noise_of(logs) == pytest.approx(0.01, rel=0.05)
-    assert noise_of(logs + 0.05 * np.arange(len(logs))) == pytest.approx(0.01, rel=0.05)
+    assert noise_between_changes(logs) == pytest.approx(0.01, rel=0.05)
+    assert noise_between_changes(logs + 0.05 * np.arange(len(logs))) == pytest.approx(0.01, rel=0.05)
 
 
 def test_single_outliers_are_no_steps() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from android_harness.regressions.quality import worse
+from android_harness.regressions.quality import worse_quality
 from android_harness.regressions.records import Limits
 from tests.history.stored import night
 
@@ -28,7 +28,7 @@ JUST = {
 
 
 def figures(**changes: Any) -> list[str]:
-    return [worsening.figure for worsening in worse(night(9, **SAME | changes), BEFORE)]
+    return [worsening.figure for worsening in worse_quality(night(9, **SAME | changes), BEFORE)]
 
 
 @pytest.mark.parametrize("figure", JUST)
@@ -53,12 +53,12 @@ def test_better_is_not_worse() -> None:
 
 def test_without_sessions_before_nothing_got_worse() -> None:
     """The first night has nothing to be compared with."""
-    assert worse(night(9, problem="wrong"), ()) == ()
+    assert worse_quality(night(9, problem="wrong"), ()) == ()
 
 
 def test_wrong_outputs_are_named_where_they_were_right() -> None:
     """The reason of the device's check is part of the report."""
-    (worsening,) = worse(night(9, **SAME, problem="NaN in logits"), BEFORE)
+    (worsening,) = worse_quality(night(9, **SAME, problem="NaN in logits"), BEFORE)
     assert worsening.figure == "outputs"
     assert "NaN in logits" in worsening.reason
 
@@ -66,25 +66,25 @@ def test_wrong_outputs_are_named_where_they_were_right() -> None:
 def test_quality_is_compared_whatever_the_heat() -> None:
     """Unstable times do not excuse wrong outputs, and other Android versions compute the same."""
     before = [night(place, sqnr_db=40.0, flags=("heat: hot",), fingerprint="old") for place in range(3)]
-    assert [worsening.figure for worsening in worse(night(9, sqnr_db=20.0), before)] == ["sqnr_db"]
+    assert [worsening.figure for worsening in worse_quality(night(9, sqnr_db=20.0), before)] == ["sqnr_db"]
 
 
 def test_another_series_is_refused() -> None:
     """Another artifact has another quality."""
     with pytest.raises(ValueError, match="another series"):
-        worse(night(9), [night(0, artifact="onnx-int8")])
+        worse_quality(night(9), [night(0, artifact="onnx-int8")])
 
 
 def test_a_figure_is_compared_with_the_median() -> None:
     """The median decides: one bad night before does not excuse this one."""
     before = (*BEFORE[:2], night(2, **SAME | {"sqnr_db": 10.0}))
-    (worsening,) = worse(night(9, **SAME | {"sqnr_db": 38.5}), before)
+    (worsening,) = worse_quality(night(9, **SAME | {"sqnr_db": 38.5}), before)
     assert (worsening.figure, worsening.before, worsening.now) == ("sqnr_db", 40.0, 38.5)
-    assert worse(night(9, **SAME | {"sqnr_db": 38.5}), before, Limits(sqnr_db=2.0)) == ()
+    assert worse_quality(night(9, **SAME | {"sqnr_db": 38.5}), before, Limits(sqnr_db=2.0)) == ()
 
 
 def test_outputs_that_were_always_wrong_did_not_get_worse() -> None:
     """Outputs that are wrong tonight as always are not reported again."""
     before = [night(place, **SAME, problem="NaN in logits") for place in range(3)]
-    assert worse(night(9, **SAME, problem="NaN in logits"), before) == ()
-    assert worse(night(9, **SAME, problem="NaN in logits"), [*before, BEFORE[0]]) != ()
+    assert worse_quality(night(9, **SAME, problem="NaN in logits"), before) == ()
+    assert worse_quality(night(9, **SAME, problem="NaN in logits"), [*before, BEFORE[0]]) != ()

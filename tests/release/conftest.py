@@ -53,7 +53,7 @@ def _signed(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -
         allow_unverified=("coreml-fp16",),
         key=keys[0],
     )
-    return bundle.release(request).directory
+    return bundle.release_bundle(request).directory
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ Damage = Callable[[Path], object]
 
 
 def resum(signed: Path) -> None:
-    """Make the folder's hashes fit its files, whatever their names; `sums.write` refuses some."""
-    listed = listing.digests(signed, (sums.FILE, "signatures"))
+    """Make the folder's hashes fit its files, whatever their names; `sums.write_sums` refuses some."""
+    listed = listing.listed_digests(signed, (sums.FILE, "signatures"))
     lines = (f"{digest}  {name}\n" for name, digest in sorted(listed.items()))
     (signed / sums.FILE).write_bytes("".join(lines).encode(errors="surrogateescape"))
 
@@ -42,7 +42,7 @@ def repacked(change: Damage, title: str = TITLE) -> Damage:
     def damage(signed: Path) -> None:
         path, inside = signed / f"{title}.zip", signed.parent / "inside"
         inside.mkdir()
-        archive.unpack(path, inside)
+        archive.unpack_zip(path, inside)
         change(inside)
         repack(path, inside)
         resum(signed)
@@ -54,7 +54,7 @@ def repack(path: Path, inside: Path) -> None:
     """Write an archive anew from a folder, with its own date; the folder is consumed."""
     with zipfile.ZipFile(path) as opened:
         date = opened.infolist()[0].date_time
-    archive.write(path, archive.folder(inside), datetime(*date, tzinfo=UTC))
+    archive.write_zip(path, archive.folder_for_zip(inside), datetime(*date, tzinfo=UTC))
     shutil.rmtree(inside)
 
 
@@ -66,9 +66,11 @@ def forged(change: Damage) -> Damage:
 
         def relist(inside: Path) -> None:
             path = inside / "manifest.json"
-            outer = listing.in_folder(signed, TITLE, "signatures")
-            path.write_text(listing.written(path.read_text(), outer, listing.in_zip(inside)))
-            sums.write(inside)
+            outer = listing.listing_of_folder(signed, TITLE, "signatures")
+            path.write_text(
+                listing.manifest_with_listing(path.read_text(), outer, listing.listing_of_zip(inside))
+            )
+            sums.write_sums(inside)
 
         repacked(relist)(signed)
 
@@ -83,7 +85,7 @@ def edited(change: Callable[[Any], object]) -> Damage:
         listed = json.loads(path.read_text())
         change(listed)
         path.write_text(json.dumps(listed))
-        sums.write(inside)
+        sums.write_sums(inside)
 
     return repacked(edit)
 
@@ -94,10 +96,10 @@ def library(change: Damage) -> Damage:
     def damage(signed: Path) -> None:
         inside = signed.parent / "library"
         inside.mkdir()
-        archive.unpack(signed / AAR, inside)
+        archive.unpack_zip(signed / AAR, inside)
         change(inside)
-        content: dict[str, bytes | Path] = {**archive.folder(inside), "res/": b""}
-        archive.write(signed / AAR, content, datetime(1980, 1, 1, tzinfo=UTC))
+        content: dict[str, bytes | Path] = {**archive.folder_for_zip(inside), "res/": b""}
+        archive.write_zip(signed / AAR, content, datetime(1980, 1, 1, tzinfo=UTC))
 
     return damage
 
@@ -105,4 +107,4 @@ def library(change: Damage) -> Damage:
 def with_code(inside: Path) -> None:
     """Add a class to a library of data."""
     jar = {"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", "Evil.class": b"\xca\xfe\xba\xbe"}
-    archive.write(inside / "classes.jar", jar, datetime(1980, 1, 1, tzinfo=UTC))
+    archive.write_zip(inside / "classes.jar", jar, datetime(1980, 1, 1, tzinfo=UTC))

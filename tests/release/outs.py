@@ -65,7 +65,7 @@ def write(out: Path, report: Report) -> Path:
         artifacts=tuple(_with_file(out, artifact) for artifact in report.artifacts),
         evidence_files={"verification.npz": files.digest_file(out / "verification.npz")},
     )
-    (out / "manifest.json").write_text(manifest.dump(report))
+    (out / "manifest.json").write_text(manifest.dump_manifest(report))
     return out
 
 
@@ -96,7 +96,7 @@ def _with_file(out: Path, artifact: Artifact) -> Artifact:
         path.write_bytes(content)
     parts = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     size_bytes = sum(p.stat().st_size for p in parts)
-    return replace(artifact, size_bytes=size_bytes, sha256=files.digest_path(path))
+    return replace(artifact, size_bytes=size_bytes, sha256=files.digest_file_or_folder(path))
 
 
 def edit(out: Path, change: Callable[[Any], object]) -> None:

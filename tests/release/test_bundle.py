@@ -21,7 +21,7 @@ import pytest
 from exporter.errors import MissingDependencyError, OutputError, ReleaseError, UsageError
 from exporter.release import bundle, clock, extra, repeat, sbom
 from exporter.release import zip as archive
-from exporter.release.plan import ReleaseRequest, plan
+from exporter.release.plan import ReleaseRequest, plan_release
 from exporter.report import manifest
 from exporter.verify import reference_io
 from tests.release import outs
@@ -32,7 +32,7 @@ TRANSPORT = Path("/usr/share/java/maven-resolver-transport-file.jar")
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {name: path.read_bytes() for name, path in archive.folder(directory).items()}
+    return {name: path.read_bytes() for name, path in archive.folder_for_zip(directory).items()}
 
 
 class TestContents:
@@ -61,7 +61,7 @@ class TestContents:
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
         listed = {line.split("  ")[1] for line in (signed / "SHA256SUMS").read_text().splitlines()}
-        present = {name for name in archive.folder(signed) if not name.startswith("signatures/")}
+        present = {name for name in archive.folder_for_zip(signed) if not name.startswith("signatures/")}
         assert listed == present - {"SHA256SUMS"}
 
     def test_the_zip_stands_alone(self, signed: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ class TestContents:
     def test_the_bom_is_cyclonedx_with_a_model_card(self, signed: Path) -> None:
         """The BOM is valid, and its card has the measurements and their samples."""
         text = (signed / "net-1.4.0.cdx.json").read_text()
-        sbom.validate(text)
+        sbom.validate_sbom(text)
         bill = json.loads(text)
         model = bill["metadata"]["component"]
         assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", "net", "1.4.0")
@@ -200,7 +200,7 @@ class TestContents:
         bill = json.loads((signed / "net-1.4.0.cdx.json").read_text())
         bill["metadata"]["component"]["modelCard"]["nonsense"] = 1
         with pytest.raises(Exception, match="not valid CycloneDX"):
-            sbom.validate(json.dumps(bill))
+            sbom.validate_sbom(json.dumps(bill))
 
 
 def plan_hash(signed: Path, file: str) -> str:
@@ -212,7 +212,7 @@ def plan_hash(signed: Path, file: str) -> str:
 class TestReproducible:
     def built(self, request: ReleaseRequest, folder: Path) -> dict[str, bytes]:
         folder.mkdir(parents=True)
-        bundle.build(plan(request), folder / "built", folder / "scratch")
+        bundle.build_bundle(plan_release(request), folder / "built", folder / "scratch")
         return contents(folder / "built")
 
     def test_twice_is_the_same(
@@ -235,7 +235,7 @@ class TestReproducible:
     @pytest.mark.slow
     def test_check_builds_it_again_elsewhere(self, request_: ReleaseRequest, keys: tuple[Path, Path]) -> None:
         """A process with another clock, hash seed, umask and zone gives the same bytes."""
-        made = bundle.release(replace(request_, key=keys[0]), check=True)
+        made = bundle.release_bundle(replace(request_, key=keys[0]), check=True)
         assert made.checked
         assert made.signed
         assert (request_.destination / "signatures" / "bundle.sig").exists()
@@ -243,9 +243,9 @@ class TestReproducible:
     @pytest.mark.slow
     def test_check_finds_a_date(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """A date of this machine's clock is refused, and nothing is published."""
-        monkeypatch.setattr(clock, "given", lambda: datetime.now(UTC))
+        monkeypatch.setattr(clock, "source_date_clock", lambda: datetime.now(UTC))
         with pytest.raises(ReleaseError, match=r"not reproducible.*\.aar from byte"):
-            bundle.release(request_, check=True)
+            bundle.release_bundle(request_, check=True)
         assert not request_.destination.exists()
 
     def test_the_other_process_lives_in_another_year(self) -> None:
@@ -269,7 +269,7 @@ class TestReproducible:
             (tmp_path / name / "same").write_text("same")
             (tmp_path / name / "other").write_text(text)
             (tmp_path / name / f"only {name}").write_text("")
-        assert repeat.differences(tmp_path / "one", tmp_path / "two") == (
+        assert repeat.repeat_differences(tmp_path / "one", tmp_path / "two") == (
             "only one is only in one of them",
             "only two is only in one of them",
             "other from byte 3 on",
@@ -295,12 +295,12 @@ class TestReproducible:
         """A date before 1980, which zip cannot hold, gives one clear message."""
         monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
         with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
-            clock.given()
+            clock.source_date_clock()
 
     def test_another_version_is_another_bom(self, request_: ReleaseRequest) -> None:
         """Serial numbers follow the content."""
         numbers = {
-            json.loads(sbom.document(plan(replace(request_, version=version))))["serialNumber"]
+            json.loads(sbom.sbom_document(plan_release(replace(request_, version=version))))["serialNumber"]
             for version in ("1.4.0", "1.4.0", "1.4.1")
         }
         assert len(numbers) == 2
@@ -312,7 +312,7 @@ class TestPublishing:
         request_.destination.mkdir()
         (request_.destination / "mine").write_text("mine")
         with pytest.raises(OutputError, match="not empty") as caught:
-            bundle.release(request_)
+            bundle.release_bundle(request_)
         assert "another folder" in caught.value.hint
         assert "--force" not in caught.value.hint  # which release does not have
         assert [p.name for p in request_.destination.iterdir()] == ["mine"]
@@ -320,9 +320,9 @@ class TestPublishing:
     @pytest.mark.parametrize(
         "break_it",
         [
-            lambda m: m.setattr(sbom, "document", fail),
-            lambda m: m.setattr("exporter.release.swift.write", fail),
-            lambda m: m.setattr("exporter.release.sums.write", fail),
+            lambda m: m.setattr(sbom, "sbom_document", fail),
+            lambda m: m.setattr("exporter.release.swift.write_swift", fail),
+            lambda m: m.setattr("exporter.release.sums.write_sums", fail),
         ],
     )
     def test_a_failure_leaves_nothing(
@@ -335,26 +335,26 @@ class TestPublishing:
         break_it(monkeypatch)
         before = set(request_.destination.parent.iterdir())
         with pytest.raises(RuntimeError):
-            bundle.release(request_)
+            bundle.release_bundle(request_)
         assert set(request_.destination.parent.iterdir()) == before
 
     def test_without_the_extra(self, request_: ReleaseRequest, monkeypatch: pytest.MonkeyPatch) -> None:
         """The error names the missing extra."""
         monkeypatch.setitem(sys.modules, "cyclonedx.validation.json", None)
         with pytest.raises(MissingDependencyError, match=r"export-mobile\[release\]"):
-            bundle.release(request_)
+            bundle.release_bundle(request_)
         with pytest.raises(MissingDependencyError):
-            extra.need("no_such_module", "This")
+            extra.need_extra("no_such_module", "This")
 
     def test_no_android_and_no_apple(self, tmp_path: Path) -> None:
         """The README says which library is missing."""
         out = outs.write(tmp_path / "out", outs.report("pass"))
         request = ReleaseRequest(out, "1.0", tmp_path / "onnx")
-        bundle.release(request)
+        bundle.release_bundle(request)
         assert not (tmp_path / "onnx" / "swift").exists()
         assert "There is no Swift package" in (tmp_path / "onnx" / "README.md").read_text()
         apple = replace(request, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
-        bundle.release(replace(apple, destination=tmp_path / "apple"))
+        bundle.release_bundle(replace(apple, destination=tmp_path / "apple"))
         assert not (tmp_path / "apple" / "maven").exists()
         assert "There is no Android library" in (tmp_path / "apple" / "README.md").read_text()
 
@@ -362,7 +362,7 @@ class TestPublishing:
         """The card is included as a file and in the model card; its markup is plain text."""
         card = tmp_path / "net.toml"
         card.write_text(own_card(request_.out))
-        bundle.release(replace(request_, card=card))
+        bundle.release_bundle(replace(request_, card=card))
         words = (request_.destination / "MODEL_CARD.md").read_text()
         assert "- description: Best \\<b\\>net\\</b\\>" in words
         assert "  - int8_min_sqnr_db: 15.0" in words.replace("\\_", "_")
@@ -386,7 +386,7 @@ class TestPublishing:
         card = tmp_path / "net.toml"
         card.write_text(own_card(request_.out).replace(*change))
         with pytest.raises(UsageError) as caught:
-            bundle.release(replace(request_, card=card))
+            bundle.release_bundle(replace(request_, card=card))
         assert words in str(caught.value)
         assert caught.value.exit_code == 2
         assert not request_.destination.exists()
@@ -396,7 +396,7 @@ class TestPublishing:
         (request_.out / "onnx-fp32.onnx").rename(request_.out / "README.md")
         outs.edit(request_.out, rename_chosen)
         with pytest.raises(OutputError, match=r"README\.md is the name of an artifact"):
-            bundle.release(request_)
+            bundle.release_bundle(request_)
 
 
 def own_card(out: Path) -> str:
@@ -420,6 +420,6 @@ def test_the_bundles_manifest_is_one(signed: Path, tmp_path: Path) -> None:
     """The bundle's manifest has an export's schema, and the release in it."""
     with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
         (tmp_path / "manifest.json").write_bytes(opened.read("manifest.json"))
-    release = manifest.load(tmp_path / "manifest.json").release
+    release = manifest.load_manifest(tmp_path / "manifest.json").release
     assert release is not None
     assert (release.name, release.version, release.group) == ("net", "1.4.0", "com.example")

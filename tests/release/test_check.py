@@ -14,7 +14,7 @@ import pytest
 
 from exporter.errors import ExportError, UsageError, VerificationError
 from exporter.pipeline import audit
-from exporter.pipeline.audit import Audit, Finding
+from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import check, sign, sums
 from exporter.release import zip as archive
 from tests.release.forging import forged, library, repacked, resummed
@@ -30,7 +30,7 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
         seen.append(out)
-        return Audit((Finding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
+        return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
 
     monkeypatch.setattr(audit, "verify_export", pretend)
     return seen
@@ -38,7 +38,7 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def holds(path: Path, key: Path | None = None) -> bool:
     try:
-        return check.verify(path, key).holds
+        return check.check_release(path, key).holds
     except VerificationError:
         return False
 
@@ -56,20 +56,20 @@ def changed(path: Path, position: int, bit: int) -> Iterator[None]:
 def test_a_signed_release_holds(signed: Path, keys: Keys, numerics: list[Path]) -> None:
     """The folder and the zip verify with and without the key, and verify says which."""
     for path in (signed, signed / "net-1.4.0.zip"):
-        assert check.verify(path, keys[1]).facts == (TITLE, "Signed with the private half of pub.pem.")
-        assert check.verify(path).facts == (TITLE, check.NOT_CHECKED)
-        assert check.verify(path, keys[1]).holds
+        assert check.check_release(path, keys[1]).facts == (TITLE, "Signed with the private half of pub.pem.")
+        assert check.check_release(path).facts == (TITLE, check.NOT_CHECKED)
+        assert check.check_release(path, keys[1]).holds
     assert len(numerics) == 6
 
 
 def test_a_zip_alone(signed: Path, keys: Keys, tmp_path: Path) -> None:
     """The zip verifies with its signature next to it, and without one."""
     lone = Path(shutil.copy(signed / "net-1.4.0.zip", tmp_path / "net-1.4.0.zip"))
-    assert check.verify(lone).facts == (TITLE, check.UNSIGNED)
+    assert check.check_release(lone).facts == (TITLE, check.UNSIGNED)
     with pytest.raises(VerificationError, match="has no signature"):
-        check.verify(lone, keys[1])
+        check.check_release(lone, keys[1])
     shutil.copy(signed / "signatures" / "net-1.4.0.zip.sig", tmp_path)
-    assert check.verify(lone, keys[1]).holds
+    assert check.check_release(lone, keys[1]).holds
 
 
 @pytest.mark.parametrize("with_key", [True, False])
@@ -131,7 +131,7 @@ def no_release(inside: Path) -> None:
     listed = json.loads((inside / "manifest.json").read_text())
     del listed["release"]
     (inside / "manifest.json").write_text(json.dumps(listed))
-    sums.write(inside)
+    sums.write_sums(inside)
 
 
 UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -162,7 +162,7 @@ UNSIGNED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def complaints(path: Path, key: Path | None = None) -> str:
     try:
-        audit = check.verify(path, key)
+        audit = check.check_release(path, key)
     except VerificationError as error:
         return str(error)
     assert not audit.holds
@@ -207,7 +207,7 @@ def test_anothers_key(signed: Path, tmp_path: Path) -> None:
 def test_a_release_without_signature_needs_one_when_there_is_a_key(signed: Path, keys: Keys) -> None:
     """A release without signatures is refused with a key."""
     shutil.rmtree(signed / "signatures")
-    assert check.verify(signed).facts == (TITLE, check.UNSIGNED)
+    assert check.check_release(signed).facts == (TITLE, check.UNSIGNED)
     assert "has no signature" in complaints(signed, keys[1])
 
 
@@ -222,10 +222,10 @@ def test_out_of_the_zip(signed: Path, keys: Keys, tmp_path: Path, numerics: list
     """An unpacked zip is checked by hashes, then numerics; a key is refused there."""
     inside = tmp_path / "inside"
     inside.mkdir()
-    archive.unpack(signed / "net-1.4.0.zip", inside)
+    archive.unpack_zip(signed / "net-1.4.0.zip", inside)
     assert holds(inside)
     with pytest.raises(VerificationError, match="has no signature"):
-        check.verify(inside, keys[1])
+        check.check_release(inside, keys[1])
     (inside / "report.html").write_text("other")
     numerics.clear()
     assert "report.html is not the file that was released" in complaints(inside)
@@ -252,10 +252,10 @@ def test_openssf_own_program_agrees(signed: Path, keys: Keys) -> None:
 def test_a_file_that_git_would_hide_is_signed_too(signed: Path, keys: Keys) -> None:
     """Files that git ignores are signed, too."""
     signature = signed / "signatures" / "bundle.sig"
-    sign.check(signed, signature, keys[1])
+    sign.check_signature(signed, signature, keys[1])
     (signed / ".gitignore").write_text("*")
     with pytest.raises(VerificationError, match="does not hold"):
-        sign.check(signed, signature, keys[1])
+        sign.check_signature(signed, signature, keys[1])
 
 
 class TestKeys:
@@ -272,7 +272,7 @@ class TestKeys:
         shutil.rmtree(signed / "signatures")
         for key in (keys[1], text, edwards):
             with pytest.raises(UsageError, match="openssl ecparam"):
-                sign.write(signed, signed / "net-1.4.0.zip", key)
+                sign.write_signatures(signed, signed / "net-1.4.0.zip", key)
         assert not (signed / "signatures").exists()
 
     def test_an_encrypted_key(self, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,14 +288,14 @@ class TestKeys:
         )
         shutil.rmtree(signed / "signatures")
         with pytest.raises(UsageError, match=sign.PASSWORD):
-            sign.write(signed, signed / "net-1.4.0.zip", locked)
+            sign.write_signatures(signed, signed / "net-1.4.0.zip", locked)
         monkeypatch.setenv(sign.PASSWORD, "secret")
-        sign.write(signed, signed / "net-1.4.0.zip", locked)
+        sign.write_signatures(signed, signed / "net-1.4.0.zip", locked)
         assert holds(signed)
 
     def test_what_is_no_public_key(self, signed: Path, keys: Keys) -> None:
         """A private key is not accepted as a public one."""
         with pytest.raises(UsageError, match="no public key"):
-            check.verify(signed, keys[0])
+            check.check_release(signed, keys[0])
         with pytest.raises(ExportError):
-            check.verify(signed, Path("nowhere.pem"))
+            check.check_release(signed, Path("nowhere.pem"))

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from exporter.cli.app import app
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
-from exporter.pipeline.audit import Audit, Finding
+from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import bundle, check, sums
-from exporter.release.check import Wanted
+from exporter.release.check import CheckedIdentity
 from exporter.release.plan import ReleaseRequest
 from tests.release import outs
 from tests.release.forging import (
@@ -44,16 +44,16 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
         seen.append(out)
-        return Audit((Finding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
+        return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
 
     monkeypatch.setattr(audit, "verify_export", pretend)
     return seen
 
 
-def complaints(path: Path, key: Path | None = None, wanted: Wanted = check.ANY) -> str:
+def complaints(path: Path, key: Path | None = None, wanted: CheckedIdentity = check.ANY) -> str:
     """Return verify's problems; an empty string when the release holds."""
     try:
-        audit = check.verify(path, key, wanted=wanted)
+        audit = check.check_release(path, key, wanted=wanted)
     except VerificationError as error:
         return str(error)
     return " ".join(audit.problems)
@@ -87,7 +87,7 @@ def signatures(change: Damage) -> Damage:
 
     def damage(signed: Path) -> None:
         change(signed / "signatures")
-        sums.write(signed / "signatures")
+        sums.write_sums(signed / "signatures")
 
     return damage
 
@@ -97,7 +97,7 @@ def summed(change: Damage) -> Damage:
 
     def damage(inside: Path) -> None:
         change(inside)
-        sums.write(inside)
+        sums.write_sums(inside)
 
     return damage
 
@@ -229,16 +229,18 @@ def older(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
     """Make version 1.3.0 of the same model, signed with the same key."""
     base = tmp_path_factory.mktemp("older")
     out = outs.write(base / "out", outs.report("pass"))
-    return bundle.release(ReleaseRequest(out, "1.3.0", base / "released", name="net", key=keys[0])).directory
+    return bundle.release_bundle(
+        ReleaseRequest(out, "1.3.0", base / "released", name="net", key=keys[0])
+    ).directory
 
 
-EXPECTED: dict[str, tuple[Wanted, str]] = {
-    "nothing": (Wanted(), ""),
-    "the name": (Wanted(name="net"), ""),
-    "name and version": (Wanted("net", "1.3.0"), ""),
-    "another version": (Wanted(version="1.4.0"), "version is 1.3.0, expected 1.4.0"),
-    "a version it begins with": (Wanted(version="1.3"), "version is 1.3.0, expected 1.3"),
-    "another name": (Wanted(name="mobilenet"), "name is net, expected mobilenet"),
+EXPECTED: dict[str, tuple[CheckedIdentity, str]] = {
+    "nothing": (CheckedIdentity(), ""),
+    "the name": (CheckedIdentity(name="net"), ""),
+    "name and version": (CheckedIdentity("net", "1.3.0"), ""),
+    "another version": (CheckedIdentity(version="1.4.0"), "version is 1.3.0, expected 1.4.0"),
+    "a version it begins with": (CheckedIdentity(version="1.3"), "version is 1.3.0, expected 1.3"),
+    "another name": (CheckedIdentity(name="mobilenet"), "name is net, expected mobilenet"),
 }
 
 
@@ -247,7 +249,7 @@ EXPECTED: dict[str, tuple[Wanted, str]] = {
 def test_a_replayed_release(case: str, part: str, older: Path, keys: Keys, numerics: list[Path]) -> None:
     """An older signed release is refused only if another version is expected."""
     wanted, words = EXPECTED[case]
-    audit = check.verify(older / part, keys[1], wanted=wanted)
+    audit = check.check_release(older / part, keys[1], wanted=wanted)
     assert audit.facts[0] == "It is net 1.3.0 of com.example."
     assert words in " ".join(audit.problems)
     assert bool(words) == (not audit.holds) == (numerics == [])
@@ -265,7 +267,7 @@ def test_a_renamed_older_zip(older: Path, keys: Keys, tmp_path: Path) -> None:
 def test_an_export_has_no_version(tmp_path: Path) -> None:
     """An export is not taken for a release."""
     out = outs.write(tmp_path / "out", outs.report())
-    assert "is no release, expected version 1.4.0" in complaints(out, wanted=Wanted(version="1.4.0"))
+    assert "is no release, expected version 1.4.0" in complaints(out, wanted=CheckedIdentity(version="1.4.0"))
     assert not complaints(out)
 
 
@@ -282,5 +284,7 @@ def test_the_command_line_expects_and_says_name_and_version(signed: Path, keys: 
 def test_a_release_without_libraries_holds(request_: ReleaseRequest, tmp_path: Path) -> None:
     """A release without artifacts for Android or Apple needs no libraries."""
     apple = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
-    assert not complaints(bundle.release(replace(apple, destination=tmp_path / "apple")).directory)
-    assert not complaints(bundle.release(replace(request_, destination=tmp_path / "android")).directory)
+    assert not complaints(bundle.release_bundle(replace(apple, destination=tmp_path / "apple")).directory)
+    assert not complaints(
+        bundle.release_bundle(replace(request_, destination=tmp_path / "android")).directory
+    )

@@ -13,7 +13,7 @@ import pytest
 from exporter.cli import main
 from exporter.errors import VerificationError
 from exporter.release import bundle
-from exporter.release.diff import ArtifactDiff, Diff, Word, diff
+from exporter.release.diff import ArtifactDiff, Diff, Word, diff_releases
 from exporter.release.plan import ReleaseRequest
 from tests.release import outs
 
@@ -23,7 +23,7 @@ def pair(tmp_path: Path, change: Callable[[Any], None]) -> Diff:
     before = outs.write(tmp_path / "before", outs.report("pass"))
     after = outs.write(tmp_path / "after", outs.report("pass"))
     outs.edit(after, change)
-    return diff(before, after)
+    return diff_releases(before, after)
 
 
 def row(listed: Any, name: str = "onnx-fp32") -> Any:
@@ -130,7 +130,7 @@ def test_accuracy_is_noise_where_intervals_overlap(right: int, word: Word, tmp_p
     after = outs.write(tmp_path / "after", outs.report("pass"))
     outs.edit(before, accurate(960))
     outs.edit(after, accurate(right))
-    assert words(diff(before, after))["accuracy_top1"] == word
+    assert words(diff_releases(before, after))["accuracy_top1"] == word
 
 
 def test_the_same_file_is_not_faster(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_status_that_changes(tmp_path: Path) -> None:
 
     difference = pair(tmp_path, fail)
     assert words(difference)["status"] == "worse"
-    back = diff(tmp_path / "after", tmp_path / "before")
+    back = diff_releases(tmp_path / "after", tmp_path / "before")
     assert words(back)["status"] == "better"
 
 
@@ -175,7 +175,7 @@ def test_other_models_targets_and_tools_are_lines(tmp_path: Path) -> None:
         selected=None,
         tools={"export_mobile": "0.2.0", "torch": "2.13.0"},
     )
-    difference = diff(before, outs.write(tmp_path / "after", other))
+    difference = diff_releases(before, outs.write(tmp_path / "after", other))
     lines = {line.what: (line.before, line.after) for line in difference.facts if line.word == "changed"}
     assert lines["network"] == ("torchvision/mobilenet_v2", "mypkg:other")
     assert lines["target"] == ("snapdragon865", "generic-arm64")
@@ -188,12 +188,12 @@ def test_other_models_targets_and_tools_are_lines(tmp_path: Path) -> None:
 def test_releases_and_exports_in_any_mixture(tmp_path: Path) -> None:
     """A release's folder, its zip and an export can be compared."""
     out = outs.write(tmp_path / "out", outs.report("pass"))
-    signed = bundle.release(ReleaseRequest(out, "1.4.0", tmp_path / "released", name="net")).directory
-    difference = diff(out, signed)
+    signed = bundle.release_bundle(ReleaseRequest(out, "1.4.0", tmp_path / "released", name="net")).directory
+    difference = diff_releases(out, signed)
     assert difference.after.endswith("(net 1.4.0)")
     assert artifact(difference).word == "same"
     assert artifact(difference, "onnx-int8").word == "gone"
-    same = diff(signed, signed / "net-1.4.0.zip")
+    same = diff_releases(signed, signed / "net-1.4.0.zip")
     assert {line.word for line in same.facts} == {"same"}
 
 
@@ -212,7 +212,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "No difference" in capsys.readouterr().out
     ends(9, "diff", tmp_path / "before", tmp_path)
     with pytest.raises(VerificationError):
-        diff(tmp_path / "before", tmp_path / "nowhere")
+        diff_releases(tmp_path / "before", tmp_path / "nowhere")
 
 
 def ends(code: int, *arguments: object) -> None:

@@ -13,7 +13,7 @@ from exporter import bench
 from exporter.errors import ReleaseError, UsageError
 from exporter.records import DeviceLatency
 from exporter.release import bundle
-from exporter.release.plan import ReleaseRequest, plan
+from exporter.release.plan import ReleaseRequest, plan_release
 from tests.release import outs
 
 NINE_DB = "It reaches 9.0 dB, expected at least 35."
@@ -43,20 +43,20 @@ def test_wrong_outputs_on_any_device_block(serial: str, budget_ms: float, tmp_pa
     wrong = on(serial, problem=NINE_DB, verdict="fail", evidence=evidence)
     wanted = request(tmp_path, wrong, on("OTHER"), budget_ms=budget_ms)
     with pytest.raises(ReleaseError, match=f"something else on {serial}: It reaches 9.0 dB") as caught:
-        plan(replace(wanted, allow_unmeasured=True))
+        plan_release(replace(wanted, allow_unmeasured=True))
     assert caught.value.code == "EM-WRONG-ON-DEVICE"
 
 
 def test_a_device_that_measures_right_again_releases(tmp_path: Path) -> None:
     """The last measurement of the device counts."""
     wrong = on("R58N", problem=NINE_DB, verdict="fail")
-    assert plan(request(tmp_path, wrong, on("OTHER"), on("R58N"))).overridden == ()
+    assert plan_release(request(tmp_path, wrong, on("OTHER"), on("R58N"))).overridden == ()
 
 
 def test_a_named_device_is_on_the_bundles_face(tmp_path: Path) -> None:
     """The files that people read say what is wrong, without the serial."""
     wanted = request(tmp_path, on("R58N", problem=NINE_DB, verdict="fail"), on("OTHER"))
-    made = bundle.release(replace(wanted, allow_wrong_on=("R58N",))).directory
+    made = bundle.release_bundle(replace(wanted, allow_wrong_on=("R58N",))).directory
     for name in FACE:
         text = (made / name).read_text().replace("\\", "")
         assert f"onnx-fp32 computes something else on device-1: {NINE_DB}" in text
@@ -66,14 +66,14 @@ def test_a_named_device_is_on_the_bundles_face(tmp_path: Path) -> None:
 def test_a_device_that_is_not_in_out_is_a_usage_error(tmp_path: Path) -> None:
     """A misspelt serial allows nothing."""
     with pytest.raises(UsageError, match="no such device in OUT"):
-        plan(replace(request(tmp_path, on("R58N")), allow_wrong_on=("R58M",)))
+        plan_release(replace(request(tmp_path, on("R58N")), allow_wrong_on=("R58M",)))
 
 
 def test_allowing_wrong_outputs_does_not_allow_slowness(tmp_path: Path) -> None:
     """The interval of a named device is judged all the same."""
     wrong = on("R58N", 30.0, 32.0, problem=NINE_DB, verdict="fail")
     with pytest.raises(ReleaseError, match="over its budget"):
-        plan(replace(request(tmp_path, wrong), allow_wrong_on=("R58N",)))
+        plan_release(replace(request(tmp_path, wrong), allow_wrong_on=("R58N",)))
 
 
 @pytest.mark.parametrize("flags", [(), ("thermal: status 2 after the run",)])
@@ -82,13 +82,13 @@ def test_an_interval_above_the_budget_is_over_budget(flags: tuple[str, ...], tmp
     slow = on("R58N", 30.0, 32.0, flags=flags, verdict="inconclusive")
     wanted = replace(request(tmp_path, slow), allow_unmeasured=True)
     with pytest.raises(ReleaseError, match=r"over its budget of 15 ms .* 30 to 32 ms on R58N") as caught:
-        plan(wanted)
+        plan_release(wanted)
     assert caught.value.code == "EM-OVER-BUDGET"
 
 
 def test_a_raised_budget_is_on_the_bundles_face(tmp_path: Path) -> None:
     """The export's own budget stands beside the one that was met."""
-    made = bundle.release(request(tmp_path, on("R58N", 30.0, 32.0), budget_ms=40.0)).directory
+    made = bundle.release_bundle(request(tmp_path, on("R58N", 30.0, 32.0), budget_ms=40.0)).directory
     for name in FACE:
         text = (made / name).read_text()
         assert "40 ms" in text
@@ -100,8 +100,8 @@ def test_wrong_outputs_on_this_machine_are_told(tmp_path: Path) -> None:
     wrong = replace(on("host", problem=NINE_DB, verdict="not_measured"), evidence="host")
     wanted = request(tmp_path, wrong)
     with pytest.raises(ReleaseError, match="something else on host"):
-        plan(wanted)
-    allowed = plan(replace(wanted, allow_unmeasured=True))
+        plan_release(wanted)
+    allowed = plan_release(replace(wanted, allow_unmeasured=True))
     assert allowed.overridden == (f"onnx-fp32 computes something else on host: {NINE_DB}",)
     assert json.loads(allowed.text)["release"]["overridden"] == list(allowed.overridden)
 
@@ -114,6 +114,6 @@ def test_no_refusal_advises_a_way_round_itself(latency: DeviceLatency | None, tm
     wanted = request(tmp_path, *([latency] if latency else []))
     for refused in (wanted, replace(wanted, artifacts=("coreml-fp16",))):
         with pytest.raises(ReleaseError) as caught:
-            plan(refused)
+            plan_release(refused)
         assert "--allow" not in str(caught.value)
         assert "--budget" not in str(caught.value)

@@ -11,18 +11,18 @@ import pytest
 
 from exporter.errors import ExportError, ReleaseError, UsageError, VerificationError
 from exporter.records import BudgetVerdict
-from exporter.release.plan import ReleaseRequest, plan
+from exporter.release.plan import ReleaseRequest, plan_release
 from exporter.report import manifest
 from tests.release import outs
 
 
 def names(request: ReleaseRequest) -> list[str]:
-    return [a.name for a in plan(request).manifest.artifacts]
+    return [a.name for a in plan_release(request).manifest.artifacts]
 
 
 def test_the_measured_choice_is_released(request_: ReleaseRequest) -> None:
     """Only the choice is released, and no caveat is needed."""
-    release = plan(request_)
+    release = plan_release(request_)
     assert names(request_) == ["onnx-fp32"]
     assert (release.not_measured, release.not_verified) == ((), ())
     assert release.manifest.verdict.budget == "pass"
@@ -45,13 +45,13 @@ def test_what_no_phone_has_shown_to_be_fast_is_refused(
     out = outs.write(tmp_path / "out", outs.report(verdict))
     request = ReleaseRequest(out, "1.0", tmp_path / "x")
     with pytest.raises(ReleaseError, match=words):
-        plan(request)
+        plan_release(request)
     allowed = replace(request, allow_unmeasured=True)
     if verdict == "fail":
         with pytest.raises(ReleaseError, match=words):
-            plan(allowed)
+            plan_release(allowed)
         return
-    release = plan(allowed).manifest.release
+    release = plan_release(allowed).manifest.release
     assert release is not None
     assert words in release.not_measured[0]
 
@@ -60,8 +60,8 @@ def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseReques
     """The choice's measurement does not count for its sibling."""
     other = replace(request_, artifacts=("executorch-xnnpack-int8",))
     with pytest.raises(ReleaseError, match="No phone has measured executorch-xnnpack-int8"):
-        plan(other)
-    listed = plan(replace(other, allow_unmeasured=True)).manifest
+        plan_release(other)
+    listed = plan_release(replace(other, allow_unmeasured=True)).manifest
     assert (listed.selected, listed.verdict.budget) == ("executorch-xnnpack-int8", "not_measured")
 
 
@@ -72,14 +72,14 @@ def test_what_failed_is_never_released(request_: ReleaseRequest) -> None:
         replace(request_, allow_unverified=("onnx-int8",), allow_unmeasured=True),
     ):
         with pytest.raises(ReleaseError, match=r"onnx-int8 did not pass: It reaches 11\.9 dB"):
-            plan(request)
+            plan_release(request)
 
 
 def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> None:
     """Core ML off a Mac needs the user's consent, which the manifest records."""
     with pytest.raises(ReleaseError, match="never executed"):
-        plan(replace(request_, artifacts=("coreml-fp16",)))
-    release = plan(replace(request_, allow_unverified=("coreml-fp16",)))
+        plan_release(replace(request_, artifacts=("coreml-fp16",)))
+    release = plan_release(replace(request_, allow_unverified=("coreml-fp16",)))
     assert [a.name for a in release.manifest.artifacts] == ["onnx-fp32", "coreml-fp16"]
     assert "coreml-fp16 was never executed" in release.not_verified[0]
     assert release.manifest.selected == "onnx-fp32"
@@ -88,7 +88,7 @@ def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> No
 def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -> None:
     """The manifest has no selection and no verdict."""
     request = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))
-    listed = plan(request).manifest
+    listed = plan_release(request).manifest
     assert (listed.selected, listed.verdict.numerics, listed.verdict.budget) == (
         None,
         "not_run",
@@ -110,7 +110,7 @@ def test_nothing_to_ship_is_refused(tmp_path: Path) -> None:
         selection_reason="No artifact passed.",
     )
     with pytest.raises(ReleaseError, match=r"can be shipped\. No artifact passed\."):
-        plan(ReleaseRequest(outs.write(tmp_path / "out", report), "1.0", tmp_path / "x"))
+        plan_release(ReleaseRequest(outs.write(tmp_path / "out", report), "1.0", tmp_path / "x"))
 
 
 WORDS: list[tuple[dict[str, Any], str]] = [
@@ -131,7 +131,7 @@ WORDS: list[tuple[dict[str, Any], str]] = [
 def test_words_that_cannot_be_used(change: dict[str, Any], words: str, request_: ReleaseRequest) -> None:
     """Words that become paths, coordinates or code are checked."""
     with pytest.raises(UsageError, match=words):
-        plan(replace(request_, **change))
+        plan_release(replace(request_, **change))
 
 
 @pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz"])
@@ -140,7 +140,7 @@ def test_out_is_hashed_again(file: str, request_: ReleaseRequest) -> None:
     path = request_.out / file
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(VerificationError, match=f"{file} is not the file that was exported"):
-        plan(request_)
+        plan_release(request_)
 
 
 @pytest.mark.parametrize("file", ["onnx-fp32.onnx", "verification.npz", "report.html"])
@@ -148,7 +148,7 @@ def test_what_is_missing_is_named(file: str, request_: ReleaseRequest) -> None:
     """A missing artifact, evidence or page is named."""
     (request_.out / file).unlink()
     with pytest.raises(VerificationError, match=f"{file} is missing"):
-        plan(request_)
+        plan_release(request_)
 
 
 def test_a_link_in_a_package_is_refused(request_: ReleaseRequest, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_link_in_a_package_is_refused(request_: ReleaseRequest, tmp_path: Path
     (package / "Data" / "weight.bin").rename(tmp_path / "outside")
     (package / "Data" / "weight.bin").symlink_to(tmp_path / "outside")
     with pytest.raises(VerificationError, match="holds a link"):
-        plan(replace(request_, allow_unverified=("coreml-fp16",)))
+        plan_release(replace(request_, allow_unverified=("coreml-fp16",)))
 
 
 def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
@@ -166,12 +166,12 @@ def test_a_file_name_that_is_code_is_refused(request_: ReleaseRequest) -> None:
     (request_.out / "onnx-fp32.onnx").rename(request_.out / evil)
     outs.edit(request_.out, lambda m: m["artifacts"][1].update(file=evil))
     with pytest.raises(ExportError, match="not a name that an export gives"):
-        plan(request_)
+        plan_release(request_)
 
 
 def test_the_bundles_manifest_keeps_every_field(request_: ReleaseRequest) -> None:
     """Fields unknown to this version stay in the manifest."""
     outs.edit(request_.out, lambda m: m.update(later={"a": 1}))
-    release = plan(request_)
+    release = plan_release(request_)
     assert json.loads(release.text)["later"] == {"a": 1}
-    assert release.manifest == manifest.parse(release.text.encode(), Path("manifest.json"))
+    assert release.manifest == manifest.parse_manifest(release.text.encode(), Path("manifest.json"))

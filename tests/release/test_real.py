@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from exporter.cli import main
-from exporter.pipeline.workers.pool import Workers
+from exporter.pipeline.workers.pool import WorkerPool
 from exporter.release import sums
 from exporter.release import zip as archive
 from tests.exports import exported
@@ -24,10 +24,10 @@ Keys = tuple[Path, Path]
 @pytest.fixture(scope="module", autouse=True)
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Share worker processes between verifications, so that frameworks are imported once."""
-    with Workers(1, tmp_path_factory.mktemp("workers") / "log") as workers:
+    with WorkerPool(1, tmp_path_factory.mktemp("workers") / "log") as workers:
         shared = mock.MagicMock()
         shared.return_value.__enter__.return_value = workers
-        with mock.patch("exporter.pipeline.audit.Workers", shared):
+        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
             yield
 
 
@@ -74,11 +74,11 @@ def test_a_consistent_lie_fails_the_numerics(tmp_path: Path) -> None:
     release(0, made, "--artifacts", "onnx-fp32", "--allow-unmeasured")
     inside = tmp_path / "inside"
     inside.mkdir()
-    archive.unpack(made / "tinycnn-2.0.1.zip", inside)
+    archive.unpack_zip(made / "tinycnn-2.0.1.zip", inside)
     edit_onnx("onnx-fp32", lambda graph: weights(graph, swap(0), -1))(inside)
     rehash(inside)
-    sums.write(inside)
+    sums.write_sums(inside)
     lie = tmp_path / "lie.zip"
-    archive.write(lie, archive.folder(inside), datetime(1980, 1, 1, tzinfo=UTC))
+    archive.write_zip(lie, archive.folder_for_zip(inside), datetime(1980, 1, 1, tzinfo=UTC))
     ends(0, "verify", made / "tinycnn-2.0.1.zip")
     ends(9, "verify", lie)

@@ -20,7 +20,7 @@ from exporter.errors import VerificationError
 from exporter.files import digest_file
 from exporter.pipeline import audit, report
 from exporter.release import bundle, check, serials
-from exporter.release.plan import ReleaseRequest, plan
+from exporter.release.plan import ReleaseRequest, plan_release
 from exporter.report import manifest
 from exporter.report.manifest import restore
 from exporter.verify import reference_io
@@ -36,7 +36,9 @@ def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     """Store a session of this device as `bench` does, raw samples included."""
     work = replace(sessions.session().task, name=artifact)
     session = sessions.session(task=work, identity=sessions.identity(serial=serial, **identity))
-    latency = provenance.latency(session, stats.figures(session), provenance.Check(1e-6, ""), 15.0)
+    latency = provenance.latency_with_provenance(
+        session, stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
+    )
     return bench.keep(out, session, latency)
 
 
@@ -52,7 +54,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference = reference_io.load(out / "verification.npz").reference
     reference_io.save_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
-    listed = restore.report(manifest.load(out / "manifest.json"))
+    listed = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
     report.write_report(out, bench.updated(listed, latencies, files, 15.0))
     return out
 
@@ -83,17 +85,19 @@ def test_no_serial_goes_out(out: Path, tmp_path: Path, monkeypatch: pytest.Monke
     """No file, name or archive of a release has a serial; OUT keeps them; the release verifies."""
     before = (out / "manifest.json").read_bytes()
     request = ReleaseRequest(out, "1.4.0", tmp_path / "made", artifacts=outs.KEPT[:2])
-    made = bundle.release(request).directory
+    made = bundle.release_bundle(request).directory
     assert naming(made, tmp_path / "unpacked") == []
     assert {"manifest.json", "report.html"} <= set(naming(out, tmp_path / "unpacked-out"))
     assert (out / "manifest.json").read_bytes() == before
-    monkeypatch.setattr(audit, "_check", lambda *_: {})  # the artifacts are no models: only their files count
-    assert check.verify(made).problems == ()
+    monkeypatch.setattr(
+        audit, "_audit_artifacts", lambda *_: {}
+    )  # the artifacts are no models: only their files count
+    assert check.check_release(made).problems == ()
 
 
 def test_devices_stay_comparable(out: Path) -> None:
     """Each device has one label for all artifacts; its samples are unchanged."""
-    release = plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
+    release = plan_release(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:2]))
     serials = {a.name: [item.serial for item in a.measured_on()] for a in release.manifest.artifacts}
     assert serials == {
         "onnx-fp32": ["device-1", "device-2", "device-3", "host"],
@@ -114,8 +118,8 @@ def test_devices_stay_comparable(out: Path) -> None:
 def test_the_page_still_shows_what_was_measured(out: Path) -> None:
     """The page is rendered again with labels, and otherwise unchanged."""
     written = (out / "report.html").read_text()
-    known = serials.labels(manifest.load(out / "manifest.json"))
-    drawn = serials.page(out, known).decode()
+    known = serials.serial_labels(manifest.load_manifest(out / "manifest.json"))
+    drawn = serials.page_without_serials(out, known).decode()
     assert re.sub("<svg.*?</svg>", "", drawn, flags=re.DOTALL) == relabelled(
         re.sub("<svg.*?</svg>", "", written, flags=re.DOTALL), known
     )
@@ -134,8 +138,8 @@ def relabelled(page: str, known: Mapping[str, str]) -> str:
 def test_a_page_that_names_no_device_stays(out: Path, tmp_path: Path) -> None:
     """A page without a serial is copied byte for byte."""
     (tmp_path / "report.html").write_bytes(b"<!doctype html>\r\nNo R5CR30, no adb.")
-    known = serials.labels(manifest.load(out / "manifest.json"))
-    assert serials.page(tmp_path, known) == b"<!doctype html>\r\nNo R5CR30, no adb."
+    known = serials.serial_labels(manifest.load_manifest(out / "manifest.json"))
+    assert serials.page_without_serials(tmp_path, known) == b"<!doctype html>\r\nNo R5CR30, no adb."
 
 
 def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
@@ -143,7 +147,7 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
     raw = json.loads((out / "manifest.json").read_text())
     before = json.dumps(raw)
     known = {"SM82": "no", "8250": "no", "8": "hidden", "emulator": "device-1", EMULATOR: "device-2"}
-    hidden, files = serials.hide(out, raw, known)
+    hidden, files = serials.hide_serials(out, raw, known)
     (row,) = (row for row in hidden["artifacts"] if row["name"] == "onnx-fp32")
     latency = row["device_latencies"][2]
     assert (latency["device"]["soc"], latency["device"]["serial"]) == ("SM8250", "device-2")
@@ -154,12 +158,12 @@ def test_a_serial_is_only_replaced_as_a_word(out: Path) -> None:
 def test_raw_samples_that_are_none_are_refused(out: Path, tmp_path: Path) -> None:
     """Invalid raw samples are refused, because they might name a phone."""
     out = Path(shutil.copytree(out, tmp_path / "out"))
-    listed = manifest.load(out / "manifest.json")
+    listed = manifest.load_manifest(out / "manifest.json")
     path = out / next(e.file for e in listed.evidence.files if e.file.startswith("device/onnx-fp32"))
     path.write_text("not JSON\n")
     outs.edit(out, lambda listed: rehash(listed, path))
     with pytest.raises(VerificationError, match="holds no raw samples"):
-        plan(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:1]))
+        plan_release(ReleaseRequest(out, "1.4.0", out / "x", artifacts=outs.KEPT[:1]))
 
 
 def rehash(listed: Any, path: Path) -> None:

@@ -21,14 +21,14 @@ FILES: dict[str, archive.Content] = {"b.txt": b"second", "a/b.bin": bytes(range(
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    archive.write(tmp_path / "good.zip", FILES, DATE)
+    archive.write_zip(tmp_path / "good.zip", FILES, DATE)
     return tmp_path / "good.zip"
 
 
 def unpack(path: Path) -> Path:
     into = path.parent / "unpacked"
     into.mkdir()
-    archive.unpack(path, into)
+    archive.unpack_zip(path, into)
     return into
 
 
@@ -47,7 +47,7 @@ def test_bytes_depend_on_nothing_else(good: Path, tmp_path: Path, monkeypatch: p
     source.chmod(0o600)
     monkeypatch.setattr(time, "localtime", lambda _=None: time.gmtime(0))
     again: dict[str, archive.Content] = dict(reversed(FILES.items())) | {"b.txt": source}
-    archive.write(tmp_path / "again.zip", again, DATE)
+    archive.write_zip(tmp_path / "again.zip", again, DATE)
     assert (tmp_path / "again.zip").read_bytes() == good.read_bytes()
 
 
@@ -61,7 +61,7 @@ def test_every_byte_counts(good: Path) -> None:
         into = good.parent / f"into{position}"
         into.mkdir()
         with pytest.raises(VerificationError):
-            archive.unpack(good, into)
+            archive.unpack_zip(good, into)
 
 
 def raw(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes], kind: int = zipfile.ZIP_STORED) -> None:
@@ -101,14 +101,14 @@ def duplicate(path: Path) -> None:
 
 def around(before: bytes, after: bytes) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        archive.write(path, FILES, DATE)
+        archive.write_zip(path, FILES, DATE)
         path.write_bytes(before + path.read_bytes() + after)
 
     return make
 
 
 def with_comment(path: Path) -> None:
-    archive.write(path, FILES, DATE)
+    archive.write_zip(path, FILES, DATE)
     with zipfile.ZipFile(path, "a") as opened:
         opened.comment = b"hello"
 
@@ -118,7 +118,7 @@ def crowd(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    archive.write(path, FILES, DATE)
+    archive.write_zip(path, FILES, DATE)
     path.write_bytes(path.read_bytes()[:-30])
 
 

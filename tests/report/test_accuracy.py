@@ -11,7 +11,7 @@ import pytest
 
 from exporter.errors import VerificationError
 from exporter.report import manifest
-from exporter.report.html import render
+from exporter.report.html import render_html
 from exporter.report.manifest import restore
 from tests.report import sample
 from tests.report.test_terminal import joined, printed
@@ -20,7 +20,7 @@ INT8 = "executorch-xnnpack-int8"
 
 
 def dumped() -> Any:
-    return json.loads(manifest.dump(sample.labelled()))
+    return json.loads(manifest.dump_manifest(sample.labelled()))
 
 
 def row(content: Any) -> Any:
@@ -38,13 +38,13 @@ def test_the_manifest_has_counts_shares_and_intervals() -> None:
     )
     assert written["drop_interval_points"][0] < 0 < written["drop_interval_points"][1]
     assert dumped()["accuracy"]["float32"]["top1"] == 0.9
-    assert json.loads(manifest.dump(sample.report()))["accuracy"] is None
+    assert json.loads(manifest.dump_manifest(sample.report()))["accuracy"] is None
 
 
 def test_the_report_comes_back(tmp_path: Path) -> None:
     """The page drawn from a manifest shows what the run's own did."""
-    (tmp_path / "manifest.json").write_text(manifest.dump(sample.labelled()))
-    back = restore.report(manifest.load(tmp_path / "manifest.json"))
+    (tmp_path / "manifest.json").write_text(manifest.dump_manifest(sample.labelled()))
+    back = restore.restore_report(manifest.load_manifest(tmp_path / "manifest.json"))
     assert back.evaluation == sample.labelled().evaluation
     assert [a.accuracy for a in back.artifacts] == [a.accuracy for a in sample.labelled().artifacts]
 
@@ -67,7 +67,7 @@ def test_figures_that_contradict_each_other_are_refused(fault: str, tmp_path: Pa
     change(content)
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(VerificationError, match=message):
-        manifest.load(tmp_path / "manifest.json")
+        manifest.load_manifest(tmp_path / "manifest.json")
 
 
 def test_the_terminal_has_a_column_only_with_labels() -> None:
@@ -84,10 +84,10 @@ def test_the_terminal_has_a_column_only_with_labels() -> None:
 
 def test_the_page_has_a_section_and_a_plot_only_with_labels() -> None:
     """The section has rows for float32 and each evaluated artifact."""
-    page = render(sample.labelled(), {})
+    page = render_html(sample.labelled(), {})
     assert page.count("<h2>Accuracy</h2>") == 1
-    assert page.count("<svg") == render(sample.report(), {}).count("<svg") + 1
+    assert page.count("<svg") == render_html(sample.report(), {}).count("<svg") + 1
     section = page[page.index("<h2>Accuracy</h2>") :].split("</section>")[0]
     assert [section.count(f">{name}</th>") for name in ("float32", INT8, "onnx-fp32")] == [1, 1, 0]
     assert "folders are named by class number" in section
-    assert "Accuracy</h2>" not in render(sample.report(), {})
+    assert "Accuracy</h2>" not in render_html(sample.report(), {})

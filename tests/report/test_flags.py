@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.report.flags import grouped, reasons
+from exporter.report.flags import group_flag_reasons, group_flags
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from exporter.report.flags import grouped, reasons
 )
 def test_several_launches_are_one_line(given: list[str], expected: list[str]) -> None:
     """The line has the range of the figures; "p90" is a word."""
-    assert grouped(given) == tuple(expected)
+    assert group_flags(given) == tuple(expected)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_several_launches_are_one_line(given: list[str], expected: list[str]) ->
 )
 def test_what_differs_stays_apart(flags: list[str]) -> None:
     """A single launch, other cores, another moment or another sign stays a line of its own."""
-    assert grouped(flags) == tuple(flags)
+    assert group_flags(flags) == tuple(flags)
 
 
 def test_a_reason_is_given_once() -> None:
@@ -71,5 +71,5 @@ def test_a_reason_is_given_once() -> None:
         *(f"Launch {n}: {words}" for n in range(3) for words in ("it is old.", "it is odd.")),
     ]
     expected = (other, "Launches 0, 1, 2: it is old.", "Launches 0, 1, 2: it is odd.")
-    assert reasons(given) == expected
-    assert reasons(["Launch 1: it is old."]) == ("Launch 1: it is old.",)
+    assert group_flag_reasons(given) == expected
+    assert group_flag_reasons(["Launch 1: it is old."]) == ("Launch 1: it is old.",)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter.records import MixedPoint, OperatorCost
-from exporter.report.html import render
+from exporter.report.html import render_html
 from tests import browser
 from tests.browser import Page
 from tests.report import sample
@@ -16,7 +16,7 @@ from tests.report import sample
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return render(sample.report(), sample.outputs())
+    return render_html(sample.report(), sample.outputs())
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def page(html: str) -> Page:
 
 def test_the_page_is_the_same_twice(html: str) -> None:
     """Two runs with equal results give equal bytes."""
-    assert render(sample.report(), sample.outputs()) == html
+    assert render_html(sample.report(), sample.outputs()) == html
 
 
 def test_every_tag_is_closed(page: Page) -> None:
@@ -82,7 +82,7 @@ def test_five_plots_are_drawn(html: str) -> None:
     assert html.count("<svg") == 5
     bare = tuple(replace(a, latency=None, verdict=None) for a in sample.artifacts())
     empty = replace(sample.report(), artifacts=bare, operator_costs=(), mixed_points=())
-    assert "<svg" not in render(empty, {})
+    assert "<svg" not in render_html(empty, {})
 
 
 def test_every_operator_is_listed_with_its_cost(page: Page) -> None:
@@ -106,12 +106,12 @@ def test_what_candidates_lost_on_labelled_samples_is_listed() -> None:
     """Only a labelled search has the column; a missing answer is a dash."""
     first, second, *others = sample.mixed_points()
     labelled = (replace(first, drop=1.25), replace(second, drop=-0.5), *others)
-    text = Page(render(replace(sample.report(), mixed_points=labelled), {})).text
+    text = Page(render_html(replace(sample.report(), mixed_points=labelled), {})).text
     assert "21.4 dB 95.0 % 1.25 1.92 ms" in text
     assert "23.1 dB 95.0 % -0.50 2.00 ms" in text
     assert "25.2 dB 100 % – 2.17 ms" in text  # noqa: RUF001
     assert "Top-1 lost" in text
-    assert "Top-1 lost" not in Page(render(sample.report(), {})).text
+    assert "Top-1 lost" not in Page(render_html(sample.report(), {})).text
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_what_candidates_lost_on_labelled_samples_is_listed() -> None:
 )
 def test_what_was_not_measured_has_no_section(field: str, heading: str) -> None:
     """A page without costs or without a search has no empty sections."""
-    without = Page(render(replace(sample.report(), **{field: ()}), {}))  # type: ignore[arg-type]
+    without = Page(render_html(replace(sample.report(), **{field: ()}), {}))  # type: ignore[arg-type]
     assert heading not in without.text
     assert (without.open, without.wrong) == ([], [])
 
 
 def test_nothing_to_ship_is_the_headline() -> None:
     """A page without a choice shows no figures of one, and no code."""
-    page = Page(render(sample.nothing_passed(), {}))
+    page = Page(render_html(sample.nothing_passed(), {}))
     assert "Nothing to ship No artifact passed." in page.text
     assert "Kotlin" not in page.text
     assert (page.open, page.wrong) == ([], [])
@@ -135,7 +135,7 @@ def test_nothing_to_ship_is_the_headline() -> None:
 def test_a_report_without_artifacts_can_be_drawn() -> None:
     """All formats narrowed away is still a page."""
     empty = replace(sample.nothing_passed(), artifacts=(), not_offered={}, notes=(), warnings=(), tools={})
-    assert Page(render(empty, {})).wrong == []
+    assert Page(render_html(empty, {})).wrong == []
 
 
 def test_text_from_outside_is_escaped() -> None:
@@ -157,7 +157,7 @@ def test_text_from_outside_is_escaped() -> None:
         operator_costs=(OperatorCost(evil, evil, evil, 0.01),),
         mixed_points=(MixedPoint(f"{evil}-mixed", (evil,), 22.0, None, 1.0, 1, True),),
     )
-    html = render(report, {"reference": np.arange(9.0), evil: np.arange(9.0)})
+    html = render_html(report, {"reference": np.arange(9.0), evil: np.arange(9.0)})
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 

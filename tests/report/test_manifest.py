@@ -63,7 +63,7 @@ CONTRACT: dict[str, Any] = {
 
 
 def dumped() -> Any:
-    return json.loads(manifest.dump(sample.report()))
+    return json.loads(manifest.dump_manifest(sample.report()))
 
 
 def write(directory: Path, content: Any) -> Path:
@@ -84,7 +84,7 @@ def fields(value: Any, prefix: str = "") -> set[str]:
 
 def test_the_contracts_example_is_accepted(tmp_path: Path) -> None:
     """A manifest of the contract's fields alone, none of ours beside them, is valid."""
-    assert manifest.load(write(tmp_path, CONTRACT)).selected == "executorch-xnnpack-int8"
+    assert manifest.load_manifest(write(tmp_path, CONTRACT)).selected == "executorch-xnnpack-int8"
 
 
 def test_a_dump_has_every_field_of_the_contract() -> None:
@@ -99,13 +99,13 @@ def test_contract_fields_come_first_and_in_its_order() -> None:
 
 def test_dump_is_the_same_twice() -> None:
     """Equal reports give equal bytes."""
-    assert manifest.dump(sample.report()) == manifest.dump(sample.report())
+    assert manifest.dump_manifest(sample.report()) == manifest.dump_manifest(sample.report())
 
 
 def test_load_gives_back_the_records(tmp_path: Path) -> None:
     """Everything verify needs survives the way through the file."""
     report = replace(sample.report(), limits=Limits(int8_min_sqnr_db=25.0))
-    read = manifest.load(write(tmp_path, manifest.dump(report)))
+    read = manifest.load_manifest(write(tmp_path, manifest.dump_manifest(report)))
     assert read.inputs == report.inputs
     assert read.outputs == report.outputs
     assert read.preprocessing == report.preprocessing
@@ -138,7 +138,7 @@ def test_figures_that_are_not_finite_become_null_with_the_reason() -> None:
 
 def test_a_floor_that_is_nan_becomes_null() -> None:
     """A model whose reference is NaN still gives a readable manifest."""
-    text = manifest.dump(replace(sample.report(), floor=math.nan))
+    text = manifest.dump_manifest(replace(sample.report(), floor=math.nan))
     assert json.loads(text)["evidence"]["floor"] is None
 
 
@@ -222,7 +222,7 @@ def test_a_faulty_manifest_is_refused(fault: str, tmp_path: Path) -> None:
     content = dumped()
     change(content)
     with pytest.raises(VerificationError, match=expected):
-        manifest.load(write(tmp_path, content))
+        manifest.load_manifest(write(tmp_path, content))
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ def test_a_faulty_manifest_is_refused(fault: str, tmp_path: Path) -> None:
 def test_text_that_is_no_manifest_is_refused(text: str, tmp_path: Path) -> None:
     """Broken JSON of any kind is one VerificationError that names the file."""
     with pytest.raises(VerificationError, match=r"manifest\.json"):
-        manifest.load(write(tmp_path, text))
+        manifest.load_manifest(write(tmp_path, text))
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     """Invalid UTF-8 is one VerificationError."""
     (tmp_path / "manifest.json").write_bytes(b"\xff\xfe{}\x00")
     with pytest.raises(VerificationError, match="not a valid manifest"):
-        manifest.load(tmp_path / "manifest.json")
+        manifest.load_manifest(tmp_path / "manifest.json")
 
 
 def test_infinity_is_refused(tmp_path: Path) -> None:
@@ -246,15 +246,15 @@ def test_infinity_is_refused(tmp_path: Path) -> None:
     content = dumped()
     content["artifacts"][0]["verification"]["max_error"] = math.inf
     with pytest.raises(VerificationError, match="max_error"):
-        manifest.load(write(tmp_path, content))
+        manifest.load_manifest(write(tmp_path, content))
 
 
 def test_a_missing_or_unreadable_manifest_is_refused(tmp_path: Path) -> None:
     """No file, or a folder in its place, is a VerificationError and not a traceback."""
     with pytest.raises(VerificationError, match="does not exist"):
-        manifest.load(tmp_path / "manifest.json")
+        manifest.load_manifest(tmp_path / "manifest.json")
     with pytest.raises(VerificationError, match="cannot be read"):
-        manifest.load(tmp_path)
+        manifest.load_manifest(tmp_path)
 
 
 def test_a_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_huge_manifest_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "manifest.json").open("wb") as stream:
         stream.truncate(manifest.MAX_BYTES + 1)
     with pytest.raises(VerificationError, match="has 67108865 bytes"):
-        manifest.load(tmp_path / "manifest.json")
+        manifest.load_manifest(tmp_path / "manifest.json")
 
 
 def test_a_long_hostile_value_is_shown_short_and_escaped(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_long_hostile_value_is_shown_short_and_escaped(tmp_path: Path) -> None
     content = dumped()
     content["artifacts"][0]["sha256"] = "\x1b[2J" + "z" * 5000
     with pytest.raises(VerificationError) as caught:
-        manifest.load(write(tmp_path, content))
+        manifest.load_manifest(write(tmp_path, content))
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -281,14 +281,14 @@ def test_an_artifact_behind_an_outward_link_is_refused(tmp_path: Path) -> None:
     out.mkdir()
     (tmp_path / "secret").write_text("x")
     (out / "executorch-xnnpack-fp32.pte").symlink_to(tmp_path / "secret")
-    first = manifest.load(write(out, dumped())).artifacts[0]
+    first = manifest.load_manifest(write(out, dumped())).artifacts[0]
     with pytest.raises(VerificationError, match="leads out of"):
         first.path(out)
 
 
 def test_an_artifacts_path_lies_in_the_folder(tmp_path: Path) -> None:
     """An ordinary name becomes a path below the folder."""
-    first = manifest.load(write(tmp_path, dumped())).artifacts[0]
+    first = manifest.load_manifest(write(tmp_path, dumped())).artifacts[0]
     assert first.path(tmp_path) == tmp_path / "executorch-xnnpack-fp32.pte"
 
 
@@ -296,7 +296,7 @@ def test_costs_and_points_come_back_from_the_manifest(tmp_path: Path) -> None:
     """Every field of what quantisation cost, that an operator costs nothing included."""
     points = (replace(sample.mixed_points()[0], drop=-0.25), *sample.mixed_points()[1:])
     report = replace(sample.report(), mixed_points=points)
-    read = restore.report(manifest.load(write(tmp_path, manifest.dump(report))))
+    read = restore.restore_report(manifest.load_manifest(write(tmp_path, manifest.dump_manifest(report))))
     assert read.operator_costs == report.operator_costs
     assert read.mixed_points == points
 
@@ -306,7 +306,7 @@ def test_points_written_before_drops_were_measured_are_read(tmp_path: Path) -> N
     content = dumped()
     for point in content["mixed_points"]:
         del point["drop"]
-    read = restore.report(manifest.load(write(tmp_path, content)))
+    read = restore.restore_report(manifest.load_manifest(write(tmp_path, content)))
     assert [point.drop for point in read.mixed_points] == [None] * len(content["mixed_points"])
 
 
@@ -316,10 +316,10 @@ def test_decibels_that_are_not_finite_come_back(value: float, tmp_path: Path) ->
     report = sample.report()
     cost = OperatorCost.of_decibels("conv2d", "features.0", "conv2d", value)
     point = replace(report.mixed_points[0], sqnr_db=value)
-    text = manifest.dump(replace(report, operator_costs=(cost,), mixed_points=(point,)))
+    text = manifest.dump_manifest(replace(report, operator_costs=(cost,), mixed_points=(point,)))
     for entry in (json.loads(text)["operator_costs"][0], json.loads(text)["mixed_points"][0]):
         assert (entry["sqnr_db"], entry["not_finite"]) == (None, {"sqnr_db": str(value)})
-    read = restore.report(manifest.load(write(tmp_path, text)))
+    read = restore.restore_report(manifest.load_manifest(write(tmp_path, text)))
     decibels = (str(read.operator_costs[0].sqnr_db), str(read.mixed_points[0].sqnr_db))
     assert decibels == (str(value), str(value))
 
@@ -328,7 +328,7 @@ def test_a_manifest_written_before_costs_were_measured_is_read(tmp_path: Path) -
     """Both lists may be missing."""
     content = dumped()
     del content["operator_costs"], content["mixed_points"]
-    read = restore.report(manifest.load(write(tmp_path, content)))
+    read = restore.restore_report(manifest.load_manifest(write(tmp_path, content)))
     assert (read.operator_costs, read.mixed_points) == ((), ())
 
 
@@ -337,7 +337,7 @@ def test_decibels_that_would_overflow_are_refused(tmp_path: Path) -> None:
     content = dumped()
     content["operator_costs"][0]["sqnr_db"] = -1e9
     with pytest.raises(VerificationError, match=r"operator_costs\[0\]\.sqnr_db is -1000000000\.0"):
-        manifest.load(write(tmp_path, content))
+        manifest.load_manifest(write(tmp_path, content))
 
 
 def many(field: str, item: Any, count: int) -> Callable[[Any], object]:
@@ -376,5 +376,5 @@ def test_a_manifest_of_too_much_is_one_short_message(name: str, tmp_path: Path) 
     content = dumped()
     change(content)
     with pytest.raises(VerificationError, match=words) as caught:
-        manifest.load(write(tmp_path, content))
+        manifest.load_manifest(write(tmp_path, content))
     assert len(str(caught.value)) < 600

@@ -16,11 +16,11 @@ from tests.report import sample
 def all_plots() -> list[str]:
     report = sample.report()
     drawn = [
-        plots.tradeoff(report.artifacts, report.selected),
-        plots.latencies(report.artifacts, report.selected),
-        plots.histograms(sample.outputs(), report.selected),
-        quality.sensitivity(report.operator_costs),
-        quality.mixed(report.mixed_points),
+        plots.plot_tradeoff(report.artifacts, report.selected),
+        plots.plot_latencies(report.artifacts, report.selected),
+        plots.plot_histograms(sample.outputs(), report.selected),
+        quality.plot_quality_by_operator(report.operator_costs),
+        quality.plot_mixed_quality(report.mixed_points),
     ]
     return [svg for svg in drawn if svg]
 
@@ -63,7 +63,7 @@ def test_colours_are_the_pages_variables() -> None:
 
 def test_the_tradeoff_names_what_was_measured() -> None:
     """Artifacts with an error and a latency are named; one without (NaN, not run) is not drawn at all."""
-    svg = plots.tradeoff(sample.artifacts(), None) or ""
+    svg = plots.plot_tradeoff(sample.artifacts(), None) or ""
     assert ">onnx-int8<" in svg
     assert ">torchscript-lite-fp32<" not in svg
     assert ">coreml-fp16<" not in svg
@@ -71,7 +71,7 @@ def test_the_tradeoff_names_what_was_measured() -> None:
 
 def test_the_latencies_hold_every_timed_artifact() -> None:
     """A failed artifact that was timed is drawn too."""
-    svg = plots.latencies(sample.artifacts(), None) or ""
+    svg = plots.plot_latencies(sample.artifacts(), None) or ""
     assert svg.count("torchscript-lite-fp32") == 1
     assert "coreml" not in svg
 
@@ -79,10 +79,10 @@ def test_the_latencies_hold_every_timed_artifact() -> None:
 def test_nothing_to_draw_gives_no_plot() -> None:
     """A report without measurements or outputs has no empty axes."""
     bare = tuple(replace(a, latency=None, verdict=None) for a in sample.artifacts())
-    assert plots.tradeoff(bare, None) is None
-    assert plots.latencies(bare, None) is None
-    assert plots.histograms({}, None) is None
-    assert plots.histograms({"a": np.ones(3)}, None) is None
+    assert plots.plot_tradeoff(bare, None) is None
+    assert plots.plot_latencies(bare, None) is None
+    assert plots.plot_histograms({}, None) is None
+    assert plots.plot_histograms({"a": np.ones(3)}, None) is None
 
 
 def test_histograms_need_the_reference() -> None:
@@ -92,7 +92,7 @@ def test_histograms_need_the_reference() -> None:
         "good": np.array([1.0, math.nan, 3.0]),
         "bad": np.full(9, math.nan),
     }
-    svg = plots.histograms(outputs, None) or ""
+    svg = plots.plot_histograms(outputs, None) or ""
     assert ">good<" in svg
     assert ">bad<" not in svg
 
@@ -101,7 +101,7 @@ def test_histograms_need_the_reference() -> None:
 def test_a_constant_reference_can_be_drawn(value: float) -> None:
     """A degenerate model must not break the report that says so."""
     outputs = {"reference": np.full(10, value), "a": np.full(10, value)}
-    assert "<svg" in (plots.histograms(outputs, "a") or "")
+    assert "<svg" in (plots.plot_histograms(outputs, "a") or "")
 
 
 def test_an_error_of_zero_can_be_drawn() -> None:
@@ -112,4 +112,4 @@ def test_an_error_of_zero_can_be_drawn() -> None:
     exact = replace(
         first, verdict=replace(first.verdict, comparison=replace(first.verdict.comparison, max_error=0.0))
     )
-    assert ">executorch-xnnpack-fp32<" in (plots.tradeoff([exact], None) or "")
+    assert ">executorch-xnnpack-fp32<" in (plots.plot_tradeoff([exact], None) or "")

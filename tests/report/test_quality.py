@@ -24,21 +24,23 @@ def test_the_costliest_operators_are_named_by_their_layer() -> None:
     """Those with the least SQNR, and no others."""
     costs = sample.operator_costs()
     worst = sorted(costs, key=lambda cost: cost.sqnr_db)
-    svg = quality.sensitivity(costs)
+    svg = quality.plot_quality_by_operator(costs)
     assert {cost.layer for cost in worst[: quality.NAMED]} <= set(words(svg))
     assert not {cost.layer for cost in worst[quality.NAMED :]} & set(words(svg))
 
 
 def test_an_operator_outside_any_layer_has_its_own_name() -> None:
     """A sum written in `forward` has no module's path."""
-    assert "add_7" in words(quality.sensitivity([OperatorCost("add_7", "", "add", 0.01)]))
+    assert "add_7" in words(quality.plot_quality_by_operator([OperatorCost("add_7", "", "add", 0.01)]))
 
 
 def test_a_long_path_is_shortened_at_its_start() -> None:
     """What tells layers apart is at the end."""
     path = "backbone.encoder.layers.11.attention.output.dense"
     [label] = [
-        word for word in words(quality.sensitivity([OperatorCost("a", path, "linear", 0.01)])) if "…" in word
+        word
+        for word in words(quality.plot_quality_by_operator([OperatorCost("a", path, "linear", 0.01)]))
+        if "…" in word
     ]
     assert path.endswith(label.removeprefix("…"))
 
@@ -47,14 +49,16 @@ def test_a_long_path_is_shortened_at_its_start() -> None:
 def test_costs_that_are_not_finite_do_not_break_the_plot(noise: float) -> None:
     """Infinite costs are drawn with finite ones; alone they give no plot."""
     odd = OperatorCost("odd", "odd.one", "conv2d", noise)
-    assert "fine.one" in words(quality.sensitivity([OperatorCost("fine", "fine.one", "conv2d", 0.01), odd]))
-    assert quality.sensitivity([odd]) is None
+    assert "fine.one" in words(
+        quality.plot_quality_by_operator([OperatorCost("fine", "fine.one", "conv2d", 0.01), odd])
+    )
+    assert quality.plot_quality_by_operator([odd]) is None
 
 
 def test_the_costliest_come_first() -> None:
     """Not a number is the worst that can happen, infinite noise next, none at all last."""
     noises = [0.1, 0.0, math.inf, 0.3, math.nan]
-    ordered = quality.costliest([OperatorCost(str(n), "", "conv2d", n) for n in noises])
+    ordered = quality.costliest_for_quality([OperatorCost(str(n), "", "conv2d", n) for n in noises])
     assert [cost.name for cost in ordered] == ["nan", "inf", "0.3", "0.1", "0.0"]
 
 
@@ -68,7 +72,7 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:
     """Each runtime in the legend, int8 and the number of operators in float at the points."""
-    drawn = words(quality.mixed(sample.mixed_points()))
+    drawn = words(quality.plot_mixed_quality(sample.mixed_points()))
     assert {"executorch-xnnpack", "onnx", "int8", "+1", "+4, chosen", "+9"} <= set(drawn)
     assert (drawn.count("int8"), drawn.count("+4, chosen"), drawn.count("+4")) == (2, 2, 0)
 
@@ -76,12 +80,13 @@ def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:
 def test_what_failed_is_hollow() -> None:
     """A point is filled exactly when it passed."""
     filled = [
-        (quality.mixed([point(1, 20, passed=passed)]) or "").count("fill: none") for passed in (True, False)
+        (quality.plot_mixed_quality([point(1, 20, passed=passed)]) or "").count("fill: none")
+        for passed in (True, False)
     ]
     assert filled[1] == filled[0] + 1
 
 
 def test_no_finite_point_gives_no_plot() -> None:
     """A search whose files all gave NaN has a table and no axes."""
-    assert quality.mixed([]) is None
-    assert quality.mixed([replace(point(1, 20), sqnr_db=math.nan)]) is None
+    assert quality.plot_mixed_quality([]) is None
+    assert quality.plot_mixed_quality([replace(point(1, 20), sqnr_db=math.nan)]) is None

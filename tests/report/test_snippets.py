@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.records import Report, Structure, TensorSpec
-from exporter.report.snippets import Snippet, snippets
+from exporter.report.snippets import Snippet, make_snippets
 from tests.report import sample
 
 
@@ -24,11 +24,11 @@ def with_tensors(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[Tenso
 
 
 def titles(report: Report) -> list[tuple[str, str, str]]:
-    return [(s.title, s.file, s.status) for s in snippets(report)]
+    return [(s.title, s.file, s.status) for s in make_snippets(report)]
 
 
 def code(report: Report) -> str:
-    return snippets(report)[0].code
+    return make_snippets(report)[0].code
 
 
 def balanced(snippet: Snippet) -> bool:
@@ -50,7 +50,7 @@ def test_the_chosen_artifact_gets_both_platforms_and_core_ml_is_added() -> None:
 
 def test_nothing_chosen_has_no_code() -> None:
     """Code is not shown for what must not be shipped."""
-    assert snippets(sample.nothing_passed()) == ()
+    assert make_snippets(sample.nothing_passed()) == ()
 
 
 def test_vulkan_is_for_android_only() -> None:
@@ -100,7 +100,7 @@ def test_core_ml_uses_the_names_in_the_file() -> None:
     renamed = with_tensors(
         "executorch-xnnpack-int8", (TensorSpec("x", (1, 3, 8, 8)),), (TensorSpec("linear_0", (1, 10)),)
     )
-    assert 'featureValue(for: "linear_0")' in snippets(renamed)[2].code
+    assert 'featureValue(for: "linear_0")' in make_snippets(renamed)[2].code
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0])
@@ -124,7 +124,7 @@ def test_squashed_photos_are_not_cut_first() -> None:
 
 def test_a_dtype_without_an_array_has_no_code() -> None:
     """Half-precision inputs have no Kotlin array: no code is better than wrong code."""
-    assert snippets(with_tensors("onnx-fp32", (TensorSpec("x", (1, 4), "float16"),), TWO_OUT)) == ()
+    assert make_snippets(with_tensors("onnx-fp32", (TensorSpec("x", (1, 4), "float16"),), TWO_OUT)) == ()
 
 
 def test_hostile_names_stay_inside_their_quotes() -> None:
@@ -139,13 +139,13 @@ def test_hostile_names_stay_inside_their_quotes() -> None:
     assert "\\u0022" in written
     assert "\\ud83d\\udca9" in written
     assert len(set(re.findall(r"val (\w+) =", written))) == len(re.findall(r"val (\w+) =", written))
-    assert all(balanced(snippet) for snippet in snippets(report))
+    assert all(balanced(snippet) for snippet in make_snippets(report))
 
 
 @pytest.mark.parametrize("name", [a.variant.name for a in sample.artifacts() if a.file])
 def test_brackets_are_balanced(name: str) -> None:
     """Whatever is chosen, one input or several, the code's brackets close."""
     for report in (chosen(name), with_tensors(name, TWO_IN, TWO_OUT)):
-        written = snippets(report)
+        written = make_snippets(report)
         assert written
         assert all(balanced(snippet) for snippet in written)

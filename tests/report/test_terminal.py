@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from exporter.records import OperatorCost, Report
-from exporter.report.terminal import print_report
+from exporter.report.terminal import print_terminal_report
 from tests.report import sample
 
 
@@ -16,7 +16,7 @@ def printed(report: Report, width: int = 80, colour: bool = False) -> str:
     console = Console(
         file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None
     )
-    print_report(report, console)
+    print_terminal_report(report, console)
     return stream.getvalue()
 
 

@@ -30,7 +30,7 @@ from tests.report import sample
 )
 def test_three_significant_digits(value: float | None, shown: str) -> None:
     """Numbers keep three digits whatever their size, and the special ones are named."""
-    assert text.sig3(value) == shown
+    assert text.sig3_text(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -46,29 +46,29 @@ def test_three_significant_digits(value: float | None, shown: str) -> None:
 )
 def test_sizes_have_decimal_prefixes(size: float | None, shown: str) -> None:
     """A size is shown with its unit."""
-    assert text.scaled(size, "B") == shown
+    assert text.scaled_text(size, "B") == shown
 
 
 def test_preprocessing_in_words() -> None:
     """The line says how a photo is cut and normalised, squashed or not."""
-    assert text.preprocessing(Preprocessing()).startswith(
+    assert text.preprocessing_text(Preprocessing()).startswith(
         "shorter side to 256 px (bilinear), centre crop 224"
     )
-    assert "both sides to 256" in text.preprocessing(replace(Preprocessing(), squash=True))
-    assert "not known" in text.preprocessing(None)
+    assert "both sides to 256" in text.preprocessing_text(replace(Preprocessing(), squash=True))
+    assert "not known" in text.preprocessing_text(None)
 
 
 def test_the_tally_counts_every_status() -> None:
     """Statuses are counted in a fixed order and absent ones left out."""
-    assert text.tally(sample.artifacts()) == "4 passed, 2 failed, 3 not run, 1 error"
-    assert text.tally(()) == ""
+    assert text.tally_text(sample.artifacts()) == "4 passed, 2 failed, 3 not run, 1 error"
+    assert text.tally_text(()) == ""
 
 
 def test_an_unmeasured_budget_says_so() -> None:
     """The budget is never said to be met without a device."""
-    assert text.budget(sample.report()) == "Budget 15.0 ms on snapdragon865: not measured on a device"
+    assert text.budget_text(sample.report()) == "Budget 15.0 ms on snapdragon865: not measured on a device"
 
 
 def test_a_reason_names_the_users_line() -> None:
     """The source line of the user's model stands behind the cause."""
-    assert text.reason(sample.artifacts()[-1]).endswith("distinct values. (at nets/mobile.py:88)")
+    assert text.reason_text(sample.artifacts()[-1]).endswith("distinct values. (at nets/mobile.py:88)")

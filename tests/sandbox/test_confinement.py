@@ -20,7 +20,7 @@ import pytest
 from exporter import sandbox
 from exporter.sandbox import Confinement, child
 
-pytestmark = pytest.mark.skipif(not sandbox.support().confines, reason="this kernel confines nothing")
+pytestmark = pytest.mark.skipif(not sandbox.sandbox_support().confines, reason="this kernel confines nothing")
 
 
 def outcome(action: Callable[[Path], object], folder: Path, confinement: Confinement) -> str:
@@ -33,7 +33,7 @@ def outcome(action: Callable[[Path], object], folder: Path, confinement: Confine
             return type(error).__name__
         return "done"
 
-    return str(child.call(attempt, confinement))
+    return str(child.call_in_child(attempt, confinement))
 
 
 SECRET = "secret.txt"
@@ -174,7 +174,7 @@ def test_time_is_bounded() -> None:
     """A child that neither ends nor computes is killed when its time is over."""
     began = time.monotonic()
     with pytest.raises(child.ChildFailed, match="more than 1 s") as failure:
-        child.call(lambda: time.sleep(60), Confinement(seconds=1))
+        child.call_in_child(lambda: time.sleep(60), Confinement(seconds=1))
     assert failure.value.over_bounds
     assert time.monotonic() - began < 30
 
@@ -182,23 +182,23 @@ def test_time_is_bounded() -> None:
 def test_a_crash_and_an_error_are_told_apart() -> None:
     """The reason names the signal of a crash, and the error of a function that raised."""
     with pytest.raises(child.ChildFailed, match="SIGKILL"):
-        child.call(lambda: os.kill(os.getpid(), signal.SIGKILL), Confinement())
+        child.call_in_child(lambda: os.kill(os.getpid(), signal.SIGKILL), Confinement())
     with pytest.raises(child.ChildFailed, match=r"ValueError: .*'x'"):
-        child.call(lambda: int("x"), Confinement())
+        child.call_in_child(lambda: int("x"), Confinement())
 
 
 def test_an_endless_answer_is_cut() -> None:
     """A child cannot fill its parent's memory."""
     with pytest.raises(child.ChildFailed):
-        child.call(lambda: "x" * (child.ANSWER_BYTES + 1), Confinement(seconds=20))
+        child.call_in_child(lambda: "x" * (child.ANSWER_BYTES + 1), Confinement(seconds=20))
 
 
 def test_the_machine_says_what_it_offers() -> None:
     """The support names the mechanisms in force; without any the resource limits remain."""
-    assert str(sandbox.Support(7, seccomp=True)) == "Landlock 7, seccomp, resource limits"
-    assert str(sandbox.Support(0, seccomp=False)) == "resource limits"
-    assert sandbox.Support(0, seccomp=True).confines
-    assert not sandbox.Support(0, seccomp=False).confines
+    assert str(sandbox.SandboxSupport(7, seccomp=True)) == "Landlock 7, seccomp, resource limits"
+    assert str(sandbox.SandboxSupport(0, seccomp=False)) == "resource limits"
+    assert sandbox.SandboxSupport(0, seccomp=True).confines
+    assert not sandbox.SandboxSupport(0, seccomp=False).confines
 
 
 @pytest.mark.parametrize("alone", ["landlock", "seccomp"])
@@ -210,9 +210,9 @@ def test_each_mechanism_closes_the_doors_alone(
 ) -> None:
     """An old kernel may have only one of the two."""
     (tmp_path / SECRET).write_text("secret")
-    have = sandbox.support()
-    only = sandbox.Support(have.landlock if alone == "landlock" else 0, seccomp=alone == "seccomp")
-    monkeypatch.setattr(sandbox, "support", lambda: only)
+    have = sandbox.sandbox_support()
+    only = sandbox.SandboxSupport(have.landlock if alone == "landlock" else 0, seccomp=alone == "seccomp")
+    monkeypatch.setattr(sandbox, "sandbox_support", lambda: only)
     if (alone, name) == ("landlock", "open an internet socket"):
         assert outcome(_connect, tmp_path, Confinement(seconds=20)) == "PermissionError"
     else:

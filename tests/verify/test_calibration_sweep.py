@@ -12,10 +12,10 @@ import pytest
 from exporter.capture import program
 from exporter.capture.reference import run_reference
 from exporter.data import Data
-from exporter.pipeline.calibration_sweep import measure_sweep
+from exporter.pipeline.calibration_sweep import measure_calibration_sweep
 from exporter.records import CurvePoint
 from exporter.report import manifest
-from exporter.report.html import render
+from exporter.report.html import render_html
 from exporter.report.manifest import restore
 from exporter.verify import calibration_sweep, reference_io
 from tests import nets
@@ -59,7 +59,7 @@ def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(data))
     reference, _ = run_reference(net, data.verification, {"zeros": black})
     reference_io.save(reference, tmp_path / "verification.npz")
-    first, second, third = measure_sweep(tmp_path, tmp_path / "verification.npz")
+    first, second, third = measure_calibration_sweep(tmp_path, tmp_path / "verification.npz")
     assert [p.count for p in (first, second, third)] == [1, 2, 3]
     assert first.sqnr_db < 5 < 10 < min(second.sqnr_db, third.sqnr_db)
     assert third.agreement is not None
@@ -68,13 +68,13 @@ def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
 def test_the_report_shows_the_curve(tmp_path: Path) -> None:
     """A plot, its sentence on the page and in the terminal; and all of it again from the manifest."""
     report = replace(sample.report(), calibration_sweep=points(10, 15.6, 16, 15.9))
-    page = render(report, {})
-    assert page.count("<svg") == render(sample.report(), {}).count("<svg") + 1
+    page = render_html(report, {})
+    assert page.count("<svg") == render_html(sample.report(), {}).count("<svg") + 1
     assert "2 calibration sample(s) are enough" in page
     assert "2 calibration sample(s) are enough" in joined(report)
-    (tmp_path / "manifest.json").write_text(manifest.dump(report))
+    (tmp_path / "manifest.json").write_text(manifest.dump_manifest(report))
     assert (
-        restore.report(manifest.load(tmp_path / "manifest.json")).calibration_sweep
+        restore.restore_report(manifest.load_manifest(tmp_path / "manifest.json")).calibration_sweep
         == report.calibration_sweep
     )
 
@@ -82,16 +82,16 @@ def test_the_report_shows_the_curve(tmp_path: Path) -> None:
 def test_a_count_that_gives_nothing_finite_is_null() -> None:
     """JSON has no infinity."""
     broken = (CurvePoint(1, float("-inf"), None), CurvePoint(2, 10.0, 0.9))
-    written = json.loads(manifest.dump(replace(sample.report(), calibration_sweep=broken)))
+    written = json.loads(manifest.dump_manifest(replace(sample.report(), calibration_sweep=broken)))
     assert written["calibration_sweep"][0] == {"count": 1, "sqnr_db": None, "top1_agreement": None}
-    assert "<svg" in render(replace(sample.report(), calibration_sweep=broken), {})
+    assert "<svg" in render_html(replace(sample.report(), calibration_sweep=broken), {})
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_no_count_below_one(count: int, tmp_path: Path) -> None:
     """A manifest may come from anyone."""
-    written = json.loads(manifest.dump(replace(sample.report(), calibration_sweep=points(1, 2))))
+    written = json.loads(manifest.dump_manifest(replace(sample.report(), calibration_sweep=points(1, 2))))
     written["calibration_sweep"][0]["count"] = count
     (tmp_path / "manifest.json").write_text(json.dumps(written))
     with pytest.raises(Exception, match=r"calibration_sweep\[0\]\.count"):
-        manifest.load(tmp_path / "manifest.json")
+        manifest.load_manifest(tmp_path / "manifest.json")

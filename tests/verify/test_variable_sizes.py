@@ -150,7 +150,7 @@ def test_an_output_of_several_ranks_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_format_that_cannot_express_it_names_the_output(tmp_path: Path) -> None:
     """The compiler's own words come after the reason."""
     captured = proof.capture(Selects("values"), samples(), tmp_path)
-    refusal = build._with_variable_sizes(LoweringError("Cannot guard on u0", "net.py:3"), captured)
+    refusal = build._name_variable_sizes_of_build(LoweringError("Cannot guard on u0", "net.py:3"), captured)
     assert (refusal.cause, refusal.source) == (
         "The size of output_0 depends on the data: Cannot guard on u0",
         "net.py:3",

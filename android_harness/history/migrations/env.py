@@ -1,4 +1,4 @@
-"""Alembic's entry point: it runs on the connection of `schema.upgrade`, in that connection's transaction."""
+"""Alembic's entry point: it runs on the connection and in the transaction of `schema.upgrade_schema`."""
 
 from __future__ import annotations
 

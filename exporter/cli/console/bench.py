@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporter.records import BudgetVerdict, DeviceEvidence, DeviceLatency, Report
 from exporter.report import flags, text
-from exporter.report.terminal import plain
+from exporter.report.terminal import plain_terminal_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,40 +45,44 @@ def print_bench(
         console: Where to.
     """
     for serial in dict.fromkeys(item.serial for _, item in measured):
-        _device([(name, item) for name, item in measured if item.serial == serial], console)
+        _print_bench_device([(name, item) for name, item in measured if item.serial == serial], console)
     for name, why in problems.items():
-        console.print(plain(f"{name}: {why}", "red"))
+        console.print(plain_terminal_text(f"{name}: {why}", "red"))
     for name, why in skipped.items():
-        console.print(plain(f"Not measured: {name}: {why}", "dim"))
-    console.print(plain(report.selection_reason))
+        console.print(plain_terminal_text(f"Not measured: {name}: {why}", "dim"))
+    console.print(plain_terminal_text(report.selection_reason))
     if measured and report.selected not in {name for name, _ in measured}:
-        console.print(plain(f"{report.selected or 'Nothing'} is chosen, but was not measured now.", "yellow"))
-    console.print(plain(f"{text.budget(report)}.", STYLES[report.budget]))
+        console.print(
+            plain_terminal_text(
+                f"{report.selected or 'Nothing'} is chosen, but was not measured now.", "yellow"
+            )
+        )
+    console.print(plain_terminal_text(f"{text.budget_text(report)}.", STYLES[report.budget]))
 
 
-def _device(measured: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
+def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: Console) -> None:
     """Print one device: its identity, its table, and below it the doubts about the figures."""
     first = measured[0][1]
-    console.print(plain(text.described([item for _, item in measured]), "bold"))
+    console.print(plain_terminal_text(text.device_line_text([item for _, item in measured]), "bold"))
     if first.evidence in text.NO_PHONE:
-        console.print(plain(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
+        console.print(plain_terminal_text(text.NO_PHONE[first.evidence], EVIDENCE_STYLES[first.evidence]))
     if first.why:
-        _note(console, " ".join(flags.reasons(first.why)))
-    console.print(_table(measured))
+        _print_bench_note(console, " ".join(flags.group_flag_reasons(first.why)))
+    console.print(_bench_table(measured))
     for name, item in measured:
-        for words in (item.problem, *flags.grouped(item.flags)):
+        for words in (item.problem, *flags.group_flags(item.flags)):
             if words:
-                _note(console, f"{name}: {words}")
+                _print_bench_note(console, f"{name}: {words}")
     console.print()
 
 
-def _note(console: Console, words: str) -> None:
+def _print_bench_note(console: Console, words: str) -> None:
     from rich.padding import Padding
 
-    console.print(Padding(plain(words, "yellow"), (0, 0, 0, 2), expand=False))
+    console.print(Padding(plain_terminal_text(words, "yellow"), (0, 0, 0, 2), expand=False))
 
 
-def _table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
+def _bench_table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
@@ -90,13 +94,13 @@ def _table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     table.add_column("\nverdict", no_wrap=True)
     for artifact, item in measured:
         table.add_row(
-            plain(artifact),
-            text.sig3(item.p50_ms),
-            text.sig3(item.p90_ms),
-            f"{text.sig3(item.p90_ci_ms[0])} to {text.sig3(item.p90_ci_ms[1])}",
-            text.sig3(item.p99_ms),
-            plain(text.EVIDENCE_WORDS[item.evidence], EVIDENCE_STYLES[item.evidence]),
-            plain(text.VERDICT_WORDS[item.verdict], STYLES[item.verdict]),
+            plain_terminal_text(artifact),
+            text.sig3_text(item.p50_ms),
+            text.sig3_text(item.p90_ms),
+            f"{text.sig3_text(item.p90_ci_ms[0])} to {text.sig3_text(item.p90_ci_ms[1])}",
+            text.sig3_text(item.p99_ms),
+            plain_terminal_text(text.EVIDENCE_WORDS[item.evidence], EVIDENCE_STYLES[item.evidence]),
+            plain_terminal_text(text.VERDICT_WORDS[item.verdict], STYLES[item.verdict]),
         )
     return table
 
@@ -106,18 +110,18 @@ def print_devices(devices: Iterable[DeviceReport], console: Console) -> None:
     for device in devices:
         who = device.identity
         facts = (who.model, who.chip or who.soc or "unknown SoC") if who else (device.entry.state,)
-        line = plain(f"{device.entry.serial}: ", "bold")
-        line.append(f"{', '.join(plain(word).plain for word in facts if word)}: ")
+        line = plain_terminal_text(f"{device.entry.serial}: ", "bold")
+        line.append(f"{', '.join(plain_terminal_text(word).plain for word in facts if word)}: ")
         line.append("ready" if device.ready else "not ready", "green" if device.ready else "red")
         console.print(line)
-        for words in (*_doubts(device), *_unmet(device)):
-            _note(console, words)
+        for words in (*_print_device_doubts(device), *_print_unmet_gates(device)):
+            _print_bench_note(console, words)
 
 
-def _doubts(device: DeviceReport) -> list[str]:
+def _print_device_doubts(device: DeviceReport) -> list[str]:
     doubts = device.identity.doubts if device.identity else ()
     return [f"SIMULATED: {' '.join(doubts)}"] if doubts else []
 
 
-def _unmet(device: DeviceReport) -> list[str]:
+def _print_unmet_gates(device: DeviceReport) -> list[str]:
     return [f"{g.name}: {g.seen}, expected {g.expected}. {g.fix}" for g in device.gates if not g.ok]

@@ -23,32 +23,32 @@ STATES = {"ok": "green", "missing": "red", "limited": "yellow"}
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Print what is in the file, which network it is and why, its size and its inputs."""
     rows = [
-        ("file", f"{inspection.file}, {text.scaled(inspection.size_bytes, 'B')}, {inspection.kind}"),
+        ("file", f"{inspection.file}, {text.scaled_text(inspection.size_bytes, 'B')}, {inspection.kind}"),
         ("sha256", inspection.sha256),
         ("network", inspection.architecture or f"unknown. {inspection.problem}"),
         ("parameters", f"{inspection.parameters:,}"),
-        *([] if inspection.architecture is None else [("FLOPs", _flops(inspection))]),
-        *(("input", text.tensor(spec)) for spec in inspection.inputs),
+        *([] if inspection.architecture is None else [("FLOPs", _listed_flops(inspection))]),
+        *(("input", text.tensor_text(spec)) for spec in inspection.inputs),
         *(
             []
             if inspection.architecture is None
-            else [("preprocessing", text.preprocessing(inspection.preprocessing))]
+            else [("preprocessing", text.preprocessing_text(inspection.preprocessing))]
         ),
         *(("why" if i == 0 else "", note) for i, note in enumerate(inspection.notes)),
         *(("warning", warning) for warning in inspection.warnings),
     ]
-    _print_rows(rows, console)
+    _print_listing(rows, console)
     console.print()
     shown = inspection.contents[:CONTENTS_SHOWN]
-    _print_rows(
+    _print_listing(
         [("holds" if i == 0 else "", f"{key}: {value}") for i, (key, value) in enumerate(shown)], console
     )
     if len(inspection.contents) > len(shown):
         console.print(f"  … and {len(inspection.contents) - len(shown)} more; --json lists all.", style="dim")
 
 
-def _flops(inspection: Inspection) -> str:
-    return "not countable" if inspection.flops is None else f"{text.scaled(inspection.flops, '')} a call"
+def _listed_flops(inspection: Inspection) -> str:
+    return "not countable" if inspection.flops is None else f"{text.scaled_text(inspection.flops, '')} a call"
 
 
 def print_audit(audit: Audit, console: Console) -> None:
@@ -64,7 +64,7 @@ def print_audit(audit: Audit, console: Console) -> None:
             Text(finding.name),
             text.STATUS_WORDS[finding.claimed],
             Text(text.STATUS_WORDS[finding.found], STYLES[finding.found]),
-            text.sig3(finding.max_error),
+            text.sig3_text(finding.max_error),
             Text("" if finding.found == "passed" else finding.reason),
         )
     if audit.findings:
@@ -95,13 +95,16 @@ def print_targets(targets: Iterable[Target], console: Console) -> None:
             ("GPU, NPU", f"{target.gpu}; {target.npu}"),
             ("runs", ", ".join(target.runnable)),
             ("emitted too", ", ".join(emitted)),
-            *(("why not" if i == 0 else "", f"{n}: {why}") for i, (n, why) in enumerate(_grouped(target))),
+            *(
+                ("why not" if i == 0 else "", f"{n}: {why}")
+                for i, (n, why) in enumerate(_targets_by_reason(target))
+            ),
         ]
-        _print_rows([row for row in rows if row[1]], console, indent=2)
+        _print_listing([row for row in rows if row[1]], console, indent=2)
         console.print()
 
 
-def _grouped(target: Target) -> list[tuple[str, str]]:
+def _targets_by_reason(target: Target) -> list[tuple[str, str]]:
     """List each reason once, with all the names that it applies to."""
     names: dict[str, list[str]] = {}
     for name, why in target.why_not.items():
@@ -123,7 +126,7 @@ def print_doctor(findings: Iterable[Finding], console: Console) -> None:
     console.print(table)
 
 
-def _print_rows(rows: Iterable[tuple[str, str]], console: Console, indent: int = 0) -> None:
+def _print_listing(rows: Iterable[tuple[str, str]], console: Console, indent: int = 0) -> None:
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.nightly import summary
-from exporter.nightly.records import WORDS, Result, Row, State
-from exporter.report.terminal import plain
+from exporter.nightly.records import WORDS, NightResult, NightRow, State
+from exporter.report.terminal import plain_terminal_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,16 +24,22 @@ STYLES: dict[State, str] = {
 QUIET: frozenset[State] = frozenset({"fine", "skipped"})
 
 
-def show(result: Result, console: Console) -> None:
+def print_nightly(result: NightResult, console: Console) -> None:
     """Print one line per row with its reason below, then the changes and the summary."""
     from rich.padding import Padding
 
-    for row in summary.worst(result.rows):
-        line = plain(f"{WORDS[row.state]:<12} ", STYLES[row.state])
-        line.append_text(plain(summary.name(row)))
+    for row in summary.worst_first_for_summary(result.rows):
+        line = plain_terminal_text(f"{WORDS[row.state]:<12} ", STYLES[row.state])
+        line.append_text(plain_terminal_text(summary.summary_row_name(row)))
         console.print(line)
-        console.print(Padding(plain(row.words, "dim" if row.state in QUIET else ""), (0, 0, 0, 13)))
+        console.print(
+            Padding(plain_terminal_text(row.words, "dim" if row.state in QUIET else ""), (0, 0, 0, 13))
+        )
     for change in result.changes:
-        where = summary.name(Row(change.model, change.target, change.artifact, "", "fine", ""))
-        console.print(plain(f"Changed: {where}: {change.words}", "red" if change.worse else ""))
-    console.print(plain(f"{summary.headline(result)}. {summary.lead(result)}", "bold"))
+        where = summary.summary_row_name(
+            NightRow(change.model, change.target, change.artifact, "", "fine", "")
+        )
+        console.print(plain_terminal_text(f"Changed: {where}: {change.words}", "red" if change.worse else ""))
+    console.print(
+        plain_terminal_text(f"{summary.summary_headline(result)}. {summary.summary_lead(result)}", "bold")
+    )

@@ -26,19 +26,19 @@ STAGES = {
 
 
 @contextlib.contextmanager
-def watch(quiet: bool) -> Iterator[Callable[[Event], None]]:
+def progress_watcher(quiet: bool) -> Iterator[Callable[[Event], None]]:
     """Return an observer that prints to standard error, or nothing when `quiet`."""
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _bars() as observer:
+        with _progress_bars() as observer:
             yield observer
     else:
-        yield _plain_lines()
+        yield _progress_lines()
 
 
 @contextlib.contextmanager
-def _bars() -> Iterator[Callable[[Event], None]]:
+def _progress_bars() -> Iterator[Callable[[Event], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -70,7 +70,7 @@ def _bars() -> Iterator[Callable[[Event], None]]:
         yield observe
 
 
-def _plain_lines() -> Callable[[Event], None]:
+def _progress_lines() -> Callable[[Event], None]:
     started = time.monotonic()
     seen: set[tuple[str, str]] = set()
 

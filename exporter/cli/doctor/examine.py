@@ -19,7 +19,7 @@ from pathlib import Path
 from exporter import sandbox
 from exporter.cli.doctor import extras, phone
 from exporter.cli.doctor.findings import Finding
-from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, Probe, run_probe
+from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, FrameworkCheck, run_framework_check
 from exporter.config import packaged
 from exporter.data import demo
 from exporter.errors import MissingDependencyError
@@ -30,32 +30,34 @@ LEAST_MEMORY_BYTES = 4 * 2**30
 LEAST_DISK_BYTES = 2**30
 
 
-def examine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
+def examine_machine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
     """Look at everything an export or a phone needs; imports no framework into this process.
 
     Args:
         timeout_s: Deadline for each framework's probe, in seconds.
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        probes = dict(zip(IMPORTS, pool.map(lambda name: run_probe(name, timeout_s), IMPORTS), strict=True))
-    requirements = _requirements()
+        probes = dict(
+            zip(IMPORTS, pool.map(lambda name: run_framework_check(name, timeout_s), IMPORTS), strict=True)
+        )
+    requirements = _examined_requirements()
     return (
-        _python(),
-        *(_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
-        *_runtimes(probes),
-        *_machine(),
-        *_samples(),
-        *phone.examine(),
-        *extras.examine(),
+        _examine_python(),
+        *(_examine_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
+        *_examine_runtimes(probes),
+        *_examine_processor(),
+        *_examine_samples(),
+        *phone.examine_phone_tools(),
+        *extras.examine_extras(),
     )
 
 
-def _python() -> Finding:
+def _examine_python() -> Finding:
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Finding("Python", "ok", detail)
 
 
-def _requirements() -> dict[str, str]:
+def _examined_requirements() -> dict[str, str]:
     """Return distribution -> version specifier, from installed metadata or a checkout's pyproject.toml."""
     try:
         written = metadata.requires("export-mobile") or []
@@ -66,7 +68,7 @@ def _requirements() -> dict[str, str]:
     return {part[1].lower(): part[2] for part in parts if part}
 
 
-def _package(name: str, wanted: str, probe: Probe) -> Finding:
+def _examine_package(name: str, wanted: str, probe: FrameworkCheck) -> Finding:
     install = f"pip install {name}{wanted}"
     try:
         version = metadata.version(name)
@@ -81,27 +83,27 @@ def _package(name: str, wanted: str, probe: Probe) -> Finding:
     return Finding(name, "ok", version)
 
 
-def _runtimes(probes: dict[str, Probe]) -> tuple[Finding, ...]:
+def _examine_runtimes(probes: dict[str, FrameworkCheck]) -> tuple[Finding, ...]:
     """Find which artifacts this machine can execute and not only build."""
     return (
-        _xnnpack(probes["executorch"]),
-        _vulkan(probes["executorch"]),
-        _onnxruntime(probes["onnxruntime"]),
-        _lite(probes["torch"]),
-        _optimizer(probes["torch"]),
-        _coreml(probes["coremltools"]),
-        _operators(probes["torchvision"]),
+        _examine_xnnpack(probes["executorch"]),
+        _examine_vulkan(probes["executorch"]),
+        _examine_onnxruntime(probes["onnxruntime"]),
+        _examine_lite(probes["torch"]),
+        _examine_optimizer(probes["torch"]),
+        _examine_coreml(probes["coremltools"]),
+        _examine_operators(probes["torchvision"]),
     )
 
 
-def _unprobed(title: str, package: str, probe: Probe) -> Finding:
+def _unprobed_finding(title: str, package: str, probe: FrameworkCheck) -> Finding:
     return Finding(title, "missing", f"{package} {probe.failure}", f"Fix {package} first.")
 
 
-def _xnnpack(probe: Probe) -> Finding:
+def _examine_xnnpack(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch XNNPACK runtime"
     if probe.failure:
-        return _unprobed(title, "executorch", probe)
+        return _unprobed_finding(title, "executorch", probe)
     backends = probe.answer["backends"]
     if "XnnpackBackend" in backends:
         return Finding(title, "ok", f"executes here; registered backends: {', '.join(backends)}")
@@ -109,11 +111,11 @@ def _xnnpack(probe: Probe) -> Finding:
         title,
         "missing",
         f"not among the registered backends: {', '.join(backends) or 'none'}",
-        f"pip install executorch{_requirements().get('executorch', '')} --force-reinstall",
+        f"pip install executorch{_examined_requirements().get('executorch', '')} --force-reinstall",
     )
 
 
-def _vulkan(probe: Probe) -> Finding:
+def _examine_vulkan(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch Vulkan runtime"
     if "VulkanBackend" in probe.answer.get("backends", ()):
         return Finding(title, "ok", "registered; needs a Vulkan 1.1 driver to execute")
@@ -121,23 +123,23 @@ def _vulkan(probe: Probe) -> Finding:
     return Finding(title, "limited", detail, "Run them on an Android phone.")
 
 
-def _onnxruntime(probe: Probe) -> Finding:
+def _examine_onnxruntime(probe: FrameworkCheck) -> Finding:
     title = "ONNX Runtime"
     if probe.failure:
-        return _unprobed(title, "onnxruntime", probe)
+        return _unprobed_finding(title, "onnxruntime", probe)
     return Finding(title, "ok", f"executes here; providers: {', '.join(probe.answer['providers'])}")
 
 
-def _lite(probe: Probe) -> Finding:
+def _examine_lite(probe: FrameworkCheck) -> Finding:
     title = "TorchScript lite interpreter"
     if probe.failure:
-        return _unprobed(title, "torch", probe)
+        return _unprobed_finding(title, "torch", probe)
     if probe.answer["lite"] is True:
         return Finding(title, "ok", "saved, loaded and ran a module here")
     return Finding(title, "limited", f"cannot run a module here: {probe.answer['lite']}")
 
 
-def _optimizer(probe: Probe) -> Finding:
+def _examine_optimizer(probe: FrameworkCheck) -> Finding:
     title = "TorchScript mobile optimizer"
     if probe.answer.get("optimizer") is True:
         return Finding(title, "ok", "optimize_for_mobile works")
@@ -146,10 +148,10 @@ def _optimizer(probe: Probe) -> Finding:
     return Finding(title, "limited", detail, "Use a torch built with USE_XNNPACK=1, or do nothing.")
 
 
-def _coreml(probe: Probe) -> Finding:
+def _examine_coreml(probe: FrameworkCheck) -> Finding:
     title = "Core ML runtime"
     if probe.failure:
-        return _unprobed(title, "coremltools", probe)
+        return _unprobed_finding(title, "coremltools", probe)
     if platform.system() == "Darwin":
         return Finding(title, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
     detail = (
@@ -158,10 +160,10 @@ def _coreml(probe: Probe) -> Finding:
     return Finding(title, "limited", detail, "Run `export-mobile verify OUT` on a Mac.")
 
 
-def _operators(probe: Probe) -> Finding:
+def _examine_operators(probe: FrameworkCheck) -> Finding:
     title = "torchvision operator library"
     if probe.failure:
-        return _unprobed(title, "torchvision", probe)
+        return _unprobed_finding(title, "torchvision", probe)
     if probe.answer["operators"]:
         return Finding(title, "ok", "loads")
     detail = "does not load with this torch; stand-ins are declared (classification, segmentation unaffected)"
@@ -169,20 +171,20 @@ def _operators(probe: Probe) -> Finding:
     return Finding(title, "limited", detail, fix)
 
 
-def _machine() -> tuple[Finding, ...]:
+def _examine_processor() -> tuple[Finding, ...]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (
         Finding("Cores", "ok", f"{cores}"),
-        _sandbox(),
-        _memory(),
-        _disk("Free disk, cache", cache.default_root()),
-        _disk("Free disk, here", Path.cwd()),
+        _examine_sandbox(),
+        _examine_memory(),
+        _examine_disk("Free disk, cache", cache.default_cache_root()),
+        _examine_disk("Free disk, here", Path.cwd()),
     )
 
 
-def _sandbox() -> Finding:
+def _examine_sandbox() -> Finding:
     """What confines the processes that run models of unknown origin."""
-    available = sandbox.support()
+    available = sandbox.sandbox_support()
     if available.landlock and available.seccomp:
         return Finding("Sandbox", "ok", f"{available}: models run without files, network or programs")
     if available.confines:
@@ -192,8 +194,8 @@ def _sandbox() -> Finding:
     return Finding("Sandbox", "limited", detail, "Use Linux 5.13 or later.")
 
 
-def _memory() -> Finding:
-    free = _available_memory()
+def _examine_memory() -> Finding:
+    free = _examined_memory_bytes()
     if free is None:
         return Finding("Free memory", "ok", "unknown on this system")
     detail = f"{free / 2**30:.1f} GiB"
@@ -203,7 +205,7 @@ def _memory() -> Finding:
     return Finding("Free memory", "limited", f"{detail}; {LEAST_MEMORY_BYTES >> 30} GiB is comfortable", fix)
 
 
-def _available_memory() -> int | None:
+def _examined_memory_bytes() -> int | None:
     """Return the bytes available without swapping; None where unknown."""
     try:
         text = Path("/proc/meminfo").read_text()
@@ -213,7 +215,7 @@ def _available_memory() -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _disk(title: str, folder: Path) -> Finding:
+def _examine_disk(title: str, folder: Path) -> Finding:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{free / 2**30:.1f} GiB in {folder}"
@@ -224,20 +226,20 @@ def _disk(title: str, folder: Path) -> Finding:
     return Finding(title, "limited", detail, "Free some space, or choose another folder.")
 
 
-def _samples() -> tuple[Finding, ...]:
+def _examine_samples() -> tuple[Finding, ...]:
     """Find the sample checkpoint and photos, which the demo needs and exports do not."""
     findings = []
     items = {"Sample checkpoint": [demo.CHECKPOINT], "Sample photos": list(demo.PHOTOS.values())}
     for title, wanted in items.items():
         try:
-            paths = [packaged.find(item) for item in wanted]
+            paths = [packaged.find_packaged(item) for item in wanted]
         except MissingDependencyError as error:
-            command = next(item.command for item in wanted if not _is_there(item))
+            command = next(item.command for item in wanted if not _sample_exists(item))
             findings.append(Finding(title, "limited", error.message, command))
         else:
             findings.append(Finding(title, "ok", f"{len(paths)} file(s) in {paths[0].parent}"))
     return tuple(findings)
 
 
-def _is_there(item: packaged.Packaged) -> bool:
+def _sample_exists(item: packaged.PackagedFile) -> bool:
     return importlib.util.find_spec(item.package) is not None

@@ -36,13 +36,13 @@ EXTRAS: Mapping[str, Extra] = {
 }
 
 
-def examine() -> tuple[Finding, ...]:
+def examine_extras() -> tuple[Finding, ...]:
     """Return a finding for each extra; import none of its packages."""
-    return tuple(_finding(name, extra) for name, extra in EXTRAS.items())
+    return tuple(_extra_finding(name, extra) for name, extra in EXTRAS.items())
 
 
-def _finding(name: str, extra: Extra) -> Finding:
-    versions = {package: _version(package) for package in extra.packages}
+def _extra_finding(name: str, extra: Extra) -> Finding:
+    versions = {package: _extra_version(package) for package in extra.packages}
     missing = [package for package, version in versions.items() if not version]
     if not missing:
         installed = ", ".join(f"{package} {version}" for package, version in versions.items())
@@ -51,7 +51,7 @@ def _finding(name: str, extra: Extra) -> Finding:
     return Finding(f"Extra {name}", "limited", detail, f"pip install 'export-mobile[{name}]'")
 
 
-def _version(package: str) -> str:
+def _extra_version(package: str) -> str:
     """Return the installed version; empty without one."""
     try:
         return metadata.version(package)

@@ -24,7 +24,7 @@ MARK = "probe answer: "
 
 
 @dataclass(frozen=True)
-class Probe:
+class FrameworkCheck:
     """The answer of a probing process, or how it failed."""
 
     answer: Answer
@@ -44,7 +44,7 @@ IMPORTS = {
 """Distribution -> module whose import proves it works here."""
 
 
-def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
+def run_framework_check(name: str, timeout_s: float = TIMEOUT_S) -> FrameworkCheck:
     """Import a framework in another process and report what it can do here.
 
     Args:
@@ -67,37 +67,37 @@ def run_probe(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            env=_environment(),
+            env=_check_environment(),
         )
     except subprocess.TimeoutExpired:
-        return Probe({}, f"does not finish importing within {timeout_s:.0f} s")
+        return FrameworkCheck({}, f"does not finish importing within {timeout_s:.0f} s")
     except OSError as error:
-        return Probe({}, f"cannot be probed: {error.strerror}")
+        return FrameworkCheck({}, f"cannot be probed: {error.strerror}")
     _, marked, answer = done.stdout.decode(errors="replace").partition(MARK)
     if done.returncode == 0 and marked:
-        return Probe(json.loads(answer.splitlines()[0]))
-    return Probe({}, _death(done.returncode, done.stderr.decode(errors="replace")))
+        return FrameworkCheck(json.loads(answer.splitlines()[0]))
+    return FrameworkCheck({}, _check_death(done.returncode, done.stderr.decode(errors="replace")))
 
 
-def _environment() -> dict[str, str]:
+def _check_environment() -> dict[str, str]:
     """Return this process's environment, with our own package importable from any folder."""
     root = str(Path(__file__).parents[3])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _death(code: int, stderr: str) -> str:
+def _check_death(code: int, stderr: str) -> str:
     if code < 0:
         return f"crashes when imported ({signal.Signals(-code).name})"
     lines = [line for line in stderr.splitlines() if line.strip()]
     return f"cannot be imported: {lines[-1].strip()[:200] if lines else f'exit code {code}'}"
 
 
-def _torch() -> Answer:
-    return {"lite": _attempt(_run_lite), "optimizer": _attempt(_optimize)}
+def _check_torch() -> Answer:
+    return {"lite": _attempt_check(_check_lite_interpreter), "optimizer": _attempt_check(_check_optimizer)}
 
 
-def _attempt(action: Callable[[], None]) -> bool | str:
+def _attempt_check(action: Callable[[], None]) -> bool | str:
     """Return True, or the framework's error in one line."""
     try:
         action()
@@ -108,33 +108,33 @@ def _attempt(action: Callable[[], None]) -> bool | str:
     return True
 
 
-def _scripted() -> Any:
+def _check_scripting() -> Any:
     import torch
 
     return torch.jit.script(torch.nn.Linear(3, 2).eval())
 
 
-def _run_lite() -> None:
+def _check_lite_interpreter() -> None:
     """Save a module for the lite interpreter, load it, and compare its output."""
     import io
 
     import torch
     from torch.jit.mobile import _load_for_lite_interpreter
 
-    module, x = _scripted(), torch.ones(1, 3)
+    module, x = _check_scripting(), torch.ones(1, 3)
     stored = io.BytesIO(module._save_to_buffer_for_lite_interpreter())
     loaded = _load_for_lite_interpreter(stored)  # type: ignore[no-untyped-call]
     if not torch.equal(loaded(x), module(x)):
         raise RuntimeError("its output differs from the module's")
 
 
-def _optimize() -> None:
+def _check_optimizer() -> None:
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
-    optimize_for_mobile(_scripted())
+    optimize_for_mobile(_check_scripting())
 
 
-def _torchvision() -> Answer:
+def _check_torchvision() -> Answer:
     from exporter.capture import torchvision_ops
 
     stand_ins = torchvision_ops.prepare()
@@ -143,24 +143,24 @@ def _torchvision() -> Answer:
     return {"operators": stand_ins is None}
 
 
-def _executorch() -> Answer:
+def _check_executorch() -> Answer:
     from executorch.runtime import Runtime
 
     registry = Runtime.get().backend_registry
     return {"backends": [n for n in registry.registered_backend_names if registry.is_available(n)]}
 
 
-def _onnxruntime() -> Answer:
+def _check_onnxruntime() -> Answer:
     import onnxruntime
 
     return {"providers": onnxruntime.get_available_providers()}
 
 
 PROBES: dict[str, Callable[[], Answer]] = {
-    "torch": _torch,
-    "torchvision": _torchvision,
-    "executorch": _executorch,
-    "onnxruntime": _onnxruntime,
+    "torch": _check_torch,
+    "torchvision": _check_torchvision,
+    "executorch": _check_executorch,
+    "onnxruntime": _check_onnxruntime,
 }
 
 

@@ -21,12 +21,19 @@ NDK_FIX = (
 )
 
 
-def examine() -> tuple[Finding, ...]:
+def examine_phone_tools() -> tuple[Finding, ...]:
     """Examine adb, its package, the tools that build the runner, and the built runners."""
-    return (_adb(), *map(_package, PACKAGES), _cmake(), _ndk(), _runner("android-arm64"), _runner("host"))
+    return (
+        _examine_phone_adb(),
+        *map(_examine_phone_package, PACKAGES),
+        _examine_phone_cmake(),
+        _examine_phone_ndk(),
+        _examine_phone_runner("android-arm64"),
+        _examine_phone_runner("host"),
+    )
 
 
-def _adb() -> Finding:
+def _examine_phone_adb() -> Finding:
     path = shutil.which("adb")
     if path:
         return Finding("adb", "ok", path)
@@ -35,13 +42,13 @@ def _adb() -> Finding:
     return Finding("adb", "limited", "not on PATH; only needed to measure on a phone", "apt-get install adb")
 
 
-def _package(name: str) -> Finding:
+def _examine_phone_package(name: str) -> Finding:
     if importlib.util.find_spec(name):
         return Finding(name, "ok", "installed")
     return Finding(name, "limited", "not installed; only needed to measure on a phone", EXTRA)
 
 
-def _cmake() -> Finding:
+def _examine_phone_cmake() -> Finding:
     # Where `runner build` looks: this environment's own programs come first.
     path = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if path:
@@ -49,7 +56,7 @@ def _cmake() -> Finding:
     return Finding("cmake", "limited", "not found; only needed to build the runner", EXTRA)
 
 
-def _ndk() -> Finding:
+def _examine_phone_ndk() -> Finding:
     given = os.environ.get("ANDROID_NDK_HOME", "")
     if not given:
         return Finding("Android NDK", "limited", "ANDROID_NDK_HOME is not set", NDK_FIX)
@@ -57,13 +64,13 @@ def _ndk() -> Finding:
         return Finding(
             "Android NDK", "limited", f"ANDROID_NDK_HOME is {given}: no {TOOLCHAIN} there", NDK_FIX
         )
-    version = _ndk_version(Path(given))
+    version = _phone_ndk_version(Path(given))
     if version and int(version.split(".")[0]) < LEAST_NDK:
         return Finding("Android NDK", "limited", f"{version} in {given}; needs r{LEAST_NDK}", NDK_FIX)
     return Finding("Android NDK", "ok", f"{version or 'unknown version'} in {given}")
 
 
-def _ndk_version(folder: Path) -> str:
+def _phone_ndk_version(folder: Path) -> str:
     try:
         text = (folder / "source.properties").read_text()
     except (OSError, UnicodeDecodeError):
@@ -72,7 +79,7 @@ def _ndk_version(folder: Path) -> str:
     return match[1] if match else ""
 
 
-def _runner(platform: str) -> Finding:
+def _examine_phone_runner(platform: str) -> Finding:
     from android_harness import build
     from android_harness.errors import SetupError
     from android_harness.records import Backend, Build
@@ -81,7 +88,7 @@ def _runner(platform: str) -> Finding:
     built, missing = [], []
     for backend in get_args(Backend):
         try:
-            build.find_runner(target, backend)
+            build.find_built_runner(target, backend)
         except SetupError as error:
             missing.append((backend, error.hint.removeprefix("Build it: ")))
         else:

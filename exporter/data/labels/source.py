@@ -103,7 +103,7 @@ def file_samples(
             f"{source} lists .npy files, but the model has {len(model.inputs)} input(s) in batches",
             "a model with one input and a batch of 1, or an .npz file with an array per input",
         )
-    digests = tuple(files.digest_path(path) for path, _ in pairs)
+    digests = tuple(files.digest_file_or_folder(path) for path, _ in pairs)
     rows = tuple((npz.input_row(path, model.inputs[0]),) for path, _ in pairs)
     return _of_rows(task, model, rows, [label for _, label in pairs], tuple(notes), digests)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.coreml.compress import compress
-from exporter.formats.coreml.contents import structure
-from exporter.formats.coreml.convert import convert
-from exporter.formats.coreml.package import write
+from exporter.formats.coreml.compress import compress_program
+from exporter.formats.coreml.contents import package_contents as structure
+from exporter.formats.coreml.convert import convert_to_coreml
+from exporter.formats.coreml.package import write_package
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
 
 
-def _variant(precision: Precision, cost_s: float) -> Variant:
+def _coreml_variant(precision: Precision, cost_s: float) -> Variant:
     return Variant(f"coreml-{precision}", "coreml", "coreml", precision, ".mlpackage", "coreml", cost_s)
 
 
-VARIANTS: tuple[Variant, ...] = (_variant("fp16", 5.0), _variant("w8", 1.0), _variant("w4", 2.5))
+VARIANTS: tuple[Variant, ...] = (
+    _coreml_variant("fp16", 5.0),
+    _coreml_variant("w8", 1.0),
+    _coreml_variant("w4", 2.5),
+)
 KEEPS_STATE = False
 PRELOAD: tuple[str, ...] = ("coremltools",)
 
@@ -44,11 +48,11 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        package, notes = convert(captured)
+        package, notes = convert_to_coreml(captured)
         if variant.precision in ("w8", "w4"):
-            package, note = compress(package, variant.precision)
+            package, note = compress_program(package, variant.precision)
             notes = (*notes, note)
-        write(package, path)
+        write_package(package, path)
     except LoweringError:
         raise
     except Exception as error:
@@ -70,10 +74,10 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     """
     if sys.platform != "darwin":
         raise CannotRunHere("Core ML executes on macOS and iOS only.")
-    return _load_on_mac(path, variant)
+    return _load_coreml_on_mac(path, variant)
 
 
-def _load_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
+def _load_coreml_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
     import platform
 
     import coremltools

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import LoweringError
-from exporter.formats.coreml.convert import to_package
+from exporter.formats.coreml.convert import convert_to_package
 from exporter.formats.coreml.package import Package, coremltools_quietly
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ depthwise and first layers, which cost few bytes and lose most. On MobileNetV2's
 layers leave -0.6 dB and 3 % top-1 agreement; with these at 8 bits it is 6.9 dB and 67 %."""
 
 
-def compress(package: Package, precision: str) -> tuple[Package, str]:
+def compress_program(package: Package, precision: str) -> tuple[Package, str]:
     """Compress the weights of two or more dimensions.
 
     Args:
@@ -37,25 +37,25 @@ def compress(package: Package, precision: str) -> tuple[Package, str]:
         LoweringError: There is nothing to compress, so the result would be mislabelled.
     """
     ct = coremltools_quietly()
-    program = load_program(package)
-    original = _weights(program)
+    program = load_program_to_compress(package)
+    original = _weights_to_compress(program)
     if not original:
         raise LoweringError(f"It has no weight of more than {MIN_ELEMENTS} values to compress.")
-    small = smallest(original) if precision == "w4" else set(original)
-    _quantize(program, small)
-    _palettize(program, set(original) - small)
-    note = f"Weights are {_sqnr_db(original, program):.1f} dB from the uncompressed ones."
+    small = smallest_weight_to_compress(original) if precision == "w4" else set(original)
+    _compress_to_integers(program, small)
+    _compress_to_palette(program, set(original) - small)
+    note = f"Weights are {_compression_sqnr_db(original, program):.1f} dB from the uncompressed ones."
     if precision == "w4" and small:
         share = sum(original[name].size for name in small) / sum(w.size for w in original.values())
         note += f" The smallest tensors ({len(small)}, {share:.1%} of the weights) have 8 bits."
     # The graph was optimised before: running all passes once more would only take their time.
     passes = ct.PassPipeline(pass_names=["common::const_deduplication", "common::dead_code_elimination"])
-    compressed = to_package(program, pass_pipeline=passes)
+    compressed = convert_to_package(program, pass_pipeline=passes)
     compressed.spec.description.CopyFrom(package.spec.description)
     return compressed, note
 
 
-def load_program(package: Package) -> Any:
+def load_program_to_compress(package: Package) -> Any:
     """Read a package into coremltools' in-memory program, which infers every shape anew."""
     coremltools_quietly()
     from coremltools.converters.mil.frontend.milproto.load import load
@@ -65,7 +65,7 @@ def load_program(package: Package) -> Any:
         return load(package.spec, package.spec.specificationVersion, directory)
 
 
-def operations(program: Any) -> list[Any]:
+def operations_to_compress(program: Any) -> list[Any]:
     """List all operators of a program, in order; those of nested blocks after their own."""
     collected = []
     blocks = list(program.functions.values())
@@ -76,12 +76,12 @@ def operations(program: Any) -> list[Any]:
     return collected
 
 
-def _weights(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
+def _weights_to_compress(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
     import numpy as np
 
     return {
         operation.name: operation.outputs[0].val
-        for operation in operations(program)
+        for operation in operations_to_compress(program)
         if operation.op_type == "const"
         and isinstance(operation.outputs[0].val, np.ndarray)
         # Recurrent layers stay in float32.
@@ -91,7 +91,7 @@ def _weights(program: Any) -> dict[str, NDArray[np.floating[Any]]]:
     }
 
 
-def smallest(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
+def smallest_weight_to_compress(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
     left = SMALL_SHARE * sum(weight.size for weight in weights.values())
     chosen = set()
     for name, weight in sorted(weights.items(), key=lambda item: (item[1].size, item[0])):
@@ -102,7 +102,7 @@ def smallest(weights: Mapping[str, NDArray[np.floating[Any]]]) -> set[str]:
     return chosen
 
 
-def _quantize(program: Any, names: set[str]) -> None:
+def _compress_to_integers(program: Any, names: set[str]) -> None:
     import coremltools.optimize.coreml as optimize
     from coremltools.optimize.coreml._quantization_passes import linear_quantize_weights
 
@@ -111,16 +111,20 @@ def _quantize(program: Any, names: set[str]) -> None:
     linear_quantize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
 
 
-def _palettize(program: Any, names: set[str]) -> None:
+def _compress_to_palette(program: Any, names: set[str]) -> None:
     import coremltools.optimize.coreml as optimize
     from coremltools.optimize.coreml._quantization_passes import palettize_weights
 
-    config = optimize.OpPalettizerConfig(mode="custom", lut_function=palette, weight_threshold=MIN_ELEMENTS)
+    config = optimize.OpPalettizerConfig(
+        mode="custom", lut_function=best_compressing_palette, weight_threshold=MIN_ELEMENTS
+    )
     configs = dict.fromkeys(names, config)
     palettize_weights(optimize.OptimizationConfig(op_name_configs=configs)).apply(program)
 
 
-def palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
+def best_compressing_palette(
+    weight: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.uint8]]:
     """Find the 16 values of least squared error, exactly; coremltools' own mode would need scikit-learn."""
     import numpy as np
     from coremltools._deps.kmeans1d import cluster
@@ -132,11 +136,11 @@ def palette(weight: NDArray[np.floating[Any]]) -> tuple[NDArray[np.floating[Any]
     return palette, np.array(clusters.clusters, np.uint8)[positions.reshape(-1)]
 
 
-def _sqnr_db(original: Mapping[str, NDArray[np.floating[Any]]], program: Any) -> float:
+def _compression_sqnr_db(original: Mapping[str, NDArray[np.floating[Any]]], program: Any) -> float:
     import numpy as np
 
     signal = noise = 0.0
-    for operation in operations(program):
+    for operation in operations_to_compress(program):
         name = operation.name.removesuffix("_quantized").removesuffix("_palettized")
         if operation.op_type.startswith("constexpr_"):
             exact = original[name].astype(np.float64)

@@ -11,8 +11,8 @@ from typing import Any
 
 from exporter.capture.lowering_errors import shorten
 from exporter.errors import LoweringError
-from exporter.formats.coreml.compress import load_program, operations
-from exporter.formats.coreml.package import NAMES_KEY, read
+from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
+from exporter.formats.coreml.package import NAMES_KEY, read_package
 from exporter.records import Structure, TensorSpec, Variant
 
 _FEATURE_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "DOUBLE": "float64", "INT32": "int32"}
@@ -21,7 +21,7 @@ _STORING = frozenset({"const", "constexpr_lut_to_dense", "constexpr_affine_dequa
 _ELEMENTWISE = frozenset({"add", "sub", "mul", "real_div", "maximum", "minimum"})
 
 
-def structure(path: Path, variant: Variant) -> Structure:
+def package_contents(path: Path, variant: Variant) -> Structure:
     """Read a package: every weight is loaded and every shape inferred anew by coremltools.
 
     Args:
@@ -35,28 +35,28 @@ def structure(path: Path, variant: Variant) -> Structure:
         LoweringError: It is not a whole, well-formed package.
     """
     try:
-        package = read(path)
-        program = load_program(package)
-        inputs, outputs = _features(package.spec)
-        _check_shapes(program, outputs)
-        elements, size = _weights(program)
+        package = read_package(path)
+        program = load_program_to_compress(package)
+        inputs, outputs = _package_features(package.spec)
+        _check_package_shapes(program, outputs)
+        elements, size = _package_weights(program)
     except LoweringError:
         raise
     except Exception as error:
         # A hostile package can make the reader raise anything at all.
         raise LoweringError(f"{path.name} is malformed: {shorten(error)}") from error
-    kinds = Counter(operation.op_type for operation in operations(program))
+    kinds = Counter(operation.op_type for operation in operations_to_compress(program))
     del kinds["const"]
     return Structure(inputs, outputs, dict(kinds), size, elements)
 
 
-def _features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _package_features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     description = spec.description
     metadata = description.metadata.userDefined
     names = json.loads(metadata[NAMES_KEY]) if NAMES_KEY in metadata else {}
     inputs, outputs = (
         tuple(
-            _feature(feature, name)
+            _package_feature(feature, name)
             for feature, name in zip(features, names.get(key, [f.name for f in features]), strict=True)
         )
         for key, features in (("inputs", description.input), ("outputs", description.output))
@@ -64,13 +64,13 @@ def _features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
     return inputs, outputs
 
 
-def _feature(feature: Any, name: str) -> TensorSpec:
+def _package_feature(feature: Any, name: str) -> TensorSpec:
     array = feature.type.multiArrayType
     dtype = array.ArrayDataType.Name(array.dataType)
     return TensorSpec(name, tuple(array.shape), _FEATURE_DTYPES[dtype])
 
 
-def _check_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
+def _check_package_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
     for variable, spec in zip(program.functions["main"].outputs, outputs, strict=True):
         # A scalar is described without a shape, or with one element.
         if prod(variable.shape) != prod(spec.shape) or (variable.rank and variable.shape != spec.shape):
@@ -80,12 +80,12 @@ def _check_shapes(program: Any, outputs: tuple[TensorSpec, ...]) -> None:
             )
 
 
-def _weights(program: Any) -> tuple[dict[str, int], int]:
+def _package_weights(program: Any) -> tuple[dict[str, int], int]:
     """Count the elements by storage type, and their bytes without palettes and scales."""
     elements: Counter[str] = Counter()
     size = 0
-    for operation in operations(program):
-        stored = _stored(operation)
+    for operation in operations_to_compress(program):
+        stored = _stored_in_package(operation)
         if stored is not None:
             dtype, shape, size_bytes = stored
             elements[dtype] += prod(shape)
@@ -93,9 +93,11 @@ def _weights(program: Any) -> tuple[dict[str, int], int]:
     return dict(elements), size
 
 
-def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
+def _stored_in_package(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     """Return storage type, shape and bytes of the weight that an operator holds; None when it holds none."""
-    if operation.op_type in _STORING and all(op.op_type in _ELEMENTWISE for op in _users(operation)):
+    if operation.op_type in _STORING and all(
+        op.op_type in _ELEMENTWISE for op in _users_in_package(operation)
+    ):
         return None
     if operation.op_type == "constexpr_lut_to_dense":
         bits = (len(operation.lut.val) - 1).bit_length()
@@ -103,7 +105,9 @@ def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     if operation.op_type == "constexpr_affine_dequantize":
         data = operation.quantized_data.val
         return data.dtype.name, data.shape, data.nbytes
-    if operation.op_type != "const" or any(_unpacks(op) for op in operation.outputs[0].child_ops):
+    if operation.op_type != "const" or any(
+        _unpacks_packed_weight(op) for op in operation.outputs[0].child_ops
+    ):
         return None
     value = operation.outputs[0].val
     # Integers are indices and shapes.
@@ -112,10 +116,10 @@ def _stored(operation: Any) -> tuple[str, tuple[int, ...], int] | None:
     return value.dtype.name, value.shape, value.nbytes
 
 
-def _users(operation: Any) -> Iterator[Any]:
+def _users_in_package(operation: Any) -> Iterator[Any]:
     for output in operation.outputs:
         yield from output.child_ops
 
 
-def _unpacks(operation: Any) -> bool:
+def _unpacks_packed_weight(operation: Any) -> bool:
     return bool(operation.op_type.startswith("constexpr_"))

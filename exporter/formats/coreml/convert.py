@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.coreml.float16 import compute_precision
+from exporter.formats.coreml.float16 import coreml_float16_precision
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
-from exporter.formats.torchscript.scripting import faithful_trace
+from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEPLOYMENT_TARGET = "iOS16"
 
 
-def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
+def convert_to_coreml(captured: Captured) -> tuple[Package, tuple[str, ...]]:
     """Convert to an ML Program that computes in float16, except what `half` keeps in float32.
 
     Its inputs and outputs are float32.
@@ -39,70 +39,76 @@ def convert(captured: Captured) -> tuple[Package, tuple[str, ...]]:
     Raises:
         LoweringError: There is no program, or coremltools cannot express it.
     """
-    result = _attempt(captured)
+    result = _attempt_to_convert(captured)
     if isinstance(result, LoweringError):
         raise result
     return result
 
 
 @functools.lru_cache(maxsize=1)
-def _attempt(captured: Captured) -> tuple[Package, tuple[str, ...]] | LoweringError:
+def _attempt_to_convert(captured: Captured) -> tuple[Package, tuple[str, ...]] | LoweringError:
     # Failures are kept too: the other variants would fail the same way, after the same seconds.
     if captured.program is None:
         return LoweringError(captured.program_error, captured.program_source)
     try:
-        return _convert(captured, captured.program)
+        return _convert_captured(captured, captured.program)
     except Exception as error:
         return lowering_error(error, captured.program)
 
 
-def _convert(captured: Captured, program: torch.export.ExportedProgram) -> tuple[Package, tuple[str, ...]]:
+def _convert_captured(
+    captured: Captured, program: torch.export.ExportedProgram
+) -> tuple[Package, tuple[str, ...]]:
     ct = coremltools_quietly()
-    inputs, outputs = _safe_names(captured.inputs, captured.outputs)
+    inputs, outputs = _converted_names(captured.inputs, captured.outputs)
     types = [
-        ct.TensorType(name=name, dtype=_core_ml_dtype(spec))
+        ct.TensorType(name=name, dtype=_converted_dtype(spec))
         for name, spec in zip(outputs, captured.outputs, strict=True)
     ]
-    package = _from_trace(captured, inputs, types) or _from_program(program, types)
-    _rename_inputs(package.spec, inputs)
+    package = _convert_from_trace(captured, inputs, types) or _convert_from_program(program, types)
+    _rename_converted_inputs(package.spec, inputs)
     names = [feature.name for feature in package.spec.description.output]
     if names != outputs:
         raise LoweringError(f"Core ML gives the outputs as {names}, the model as {outputs}.")
-    _keep_names(package.spec, captured)
-    return package, _notes(captured, [*inputs, *outputs])
+    _keep_converted_names(package.spec, captured)
+    return package, _convert_notes(captured, [*inputs, *outputs])
 
 
-def _from_trace(captured: Captured, names: list[str], outputs: list[Any]) -> Package | None:
+def _convert_from_trace(captured: Captured, names: list[str], outputs: list[Any]) -> Package | None:
     """Convert from a trace: a third faster, and with recurrent layers; None where that does not work.
 
     coremltools' TorchScript reader fails on many attention networks (with NumPy 2.4, `int()` of an array).
     """
     ct = coremltools_quietly()
     inputs = [
-        ct.TensorType(name=name, shape=spec.shape, dtype=_core_ml_dtype(spec))
+        ct.TensorType(name=name, shape=spec.shape, dtype=_converted_dtype(spec))
         for name, spec in zip(names, captured.inputs, strict=True)
     ]
     try:
-        traced = faithful_trace(captured)
+        traced = trace_instead_of_scripting(captured)
         if not traced:
             return None
-        return to_package(traced, inputs=inputs, outputs=outputs, compute_precision=compute_precision())
+        return convert_to_package(
+            traced, inputs=inputs, outputs=outputs, compute_precision=coreml_float16_precision()
+        )
     except Exception as error:
         logging.getLogger(__name__).info("Core ML from the trace failed, so from the program: %s", error)
         return None
 
 
-def _from_program(program: torch.export.ExportedProgram, outputs: list[Any]) -> Package:
-    return to_package(program.run_decompositions({}), outputs=outputs, compute_precision=compute_precision())
+def _convert_from_program(program: torch.export.ExportedProgram, outputs: list[Any]) -> Package:
+    return convert_to_package(
+        program.run_decompositions({}), outputs=outputs, compute_precision=coreml_float16_precision()
+    )
 
 
-def _core_ml_dtype(spec: TensorSpec) -> type[np.generic]:
+def _converted_dtype(spec: TensorSpec) -> type[np.generic]:
     import numpy as np
 
     return np.float32 if spec.dtype.startswith("float") else np.int32
 
 
-def to_package(model: Any, **options: Any) -> Package:
+def convert_to_package(model: Any, **options: Any) -> Package:
     """Run `coremltools.convert`; take the result out of the folder it insists on."""
     ct = coremltools_quietly()
     with tempfile.TemporaryDirectory() as directory:
@@ -122,7 +128,7 @@ def to_package(model: Any, **options: Any) -> Package:
     return Package(spec, weights)
 
 
-def _safe_names(
+def _converted_names(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> tuple[list[str], list[str]]:
     """Return names that Core ML accepts (letters, digits, underscores), all different."""
@@ -138,7 +144,7 @@ def _safe_names(
     return names[: len(inputs)], names[len(inputs) :]
 
 
-def _rename_inputs(spec: Any, names: list[str]) -> None:
+def _rename_converted_inputs(spec: Any, names: list[str]) -> None:
     """Give the inputs, which coremltools names after the graph's placeholders, the model's names."""
     rename = coremltools_quietly().utils.rename_feature
     placeholders = [feature.name for feature in spec.description.input]
@@ -146,7 +152,7 @@ def _rename_inputs(spec: Any, names: list[str]) -> None:
         raise LoweringError(
             f"Core ML takes the inputs {placeholders}, the model {names}: some are never used."
         )
-    taken = set(_values(spec)) & set(names) - set(placeholders)
+    taken = set(_converted_values(spec)) & set(names) - set(placeholders)
     if taken:
         raise LoweringError(f"The input name {min(taken)} is an operator's in the converted graph.")
     # In two steps, because the new name of one input may be the old name of another.
@@ -156,19 +162,19 @@ def _rename_inputs(spec: Any, names: list[str]) -> None:
         rename(spec, f"export_mobile_input_{position}", new, rename_outputs=False)
 
 
-def _values(spec: Any) -> Iterator[str]:
+def _converted_values(spec: Any) -> Iterator[str]:
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:
                 yield from (output.name for output in operation.outputs)
 
 
-def _keep_names(spec: Any, captured: Captured) -> None:
+def _keep_converted_names(spec: Any, captured: Captured) -> None:
     names = {"inputs": [s.name for s in captured.inputs], "outputs": [s.name for s in captured.outputs]}
     spec.description.metadata.userDefined[NAMES_KEY] = json.dumps(names)
 
 
-def _notes(captured: Captured, names: list[str]) -> tuple[str, ...]:
+def _convert_notes(captured: Captured, names: list[str]) -> tuple[str, ...]:
     specs = (*captured.inputs, *captured.outputs)
     renamed = [f"{s.name!r} is {name!r}" for s, name in zip(specs, names, strict=True) if s.name != name]
     narrowed = [s.name for s in specs if s.dtype == "int64"]

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _NO_COMPUTE = frozenset({"const", "cast"})
 
 
-def compute_precision() -> Any:
-    """Return the `compute_precision` of `coremltools.convert`: float16, except groups of operators."""
-    return coremltools_quietly().transform.FP16ComputePrecision(op_selector=_Selector())
+def coreml_float16_precision() -> Any:
+    """Return the `coreml_float16_precision` of `coremltools.convert`: float16, except groups of operators."""
+    return coremltools_quietly().transform.FP16ComputePrecision(op_selector=_Float16Selector())
 
 
-class _Selector:
+class _Float16Selector:
     """Tells for each operator whether it is cast to float16.
 
     coremltools asks while it inserts casts, so a whole block is decided at its first operator, when no cast
@@ -33,30 +33,30 @@ class _Selector:
     def __call__(self, operation: Operation) -> bool:
         block = operation.enclosing_block
         if id(block) not in self._float32:  # kept with its block, so that no other gets the same id
-            self._float32[id(block)] = (block, _float32_operations(block))
+            self._float32[id(block)] = (block, _operations_not_in_float16(block))
         return id(operation) not in self._float32[id(block)][1]
 
 
-def _float32_operations(block: Block) -> frozenset[int]:
+def _operations_not_in_float16(block: Block) -> frozenset[int]:
     """Return the ids of the operators of a block that stay in float32."""
     operations = [op for op in block.operations if op.op_type not in _NO_COMPUTE]
-    nodes = [_node(operation) for operation in operations]
-    positions = half.float32_nodes(nodes, [value.name for value in block.outputs])
+    nodes = [_float16_node(operation) for operation in operations]
+    positions = half.nodes_not_in_half(nodes, [value.name for value in block.outputs])
     return frozenset(id(operations[i]) for i in positions)
 
 
-def _node(operation: Operation) -> half.Node:
-    inputs = list(_inputs(operation))
+def _float16_node(operation: Operation) -> half.HalfNode:
+    inputs = list(_float16_inputs(operation))
     values = tuple(value.name for value in inputs if value.val is None)
     twice = operation.op_type == "mul" and len(values) == 2 and values[0] == values[1]
-    return half.Node(
+    return half.HalfNode(
         "Square" if twice else operation.op_type,
         values,
         tuple(value.name for value in operation.outputs),
-        any(half.is_matrix(value.shape) for value in inputs if value.val is not None),
+        any(half.is_half_matrix(value.shape) for value in inputs if value.val is not None),
     )
 
 
-def _inputs(operation: Operation) -> Iterator[Var]:
+def _float16_inputs(operation: Operation) -> Iterator[Var]:
     for given in operation.inputs.values():
         yield from given if isinstance(given, list | tuple) else (given,)

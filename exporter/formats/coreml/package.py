@@ -48,56 +48,56 @@ def coremltools_quietly() -> ModuleType:
     return coremltools  # type: ignore[no-any-return]
 
 
-def write(package: Package, path: Path) -> None:
+def write_package(package: Package, path: Path) -> None:
     """Write the folder; the same package gives the same bytes."""
-    items = {_MODEL_ID: _item("CoreML Model Specification", "model.mlmodel")}
+    items = {_MODEL_ID: _package_item("CoreML Model Specification", "model.mlmodel")}
     (path / WEIGHTS).parent.mkdir(parents=True)
     if package.weights:
-        items[_WEIGHTS_ID] = _item("CoreML Model Weights", "weights")
+        items[_WEIGHTS_ID] = _package_item("CoreML Model Weights", "weights")
         (path / WEIGHTS).write_bytes(package.weights)
     (path / _MODEL).write_bytes(package.spec.SerializeToString(deterministic=True))
     manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": items, "rootModelIdentifier": _MODEL_ID}
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=4))
 
 
-def _item(description: str, name: str) -> dict[str, str]:
+def _package_item(description: str, name: str) -> dict[str, str]:
     return {"author": AUTHOR, "description": description, "name": name, "path": f"{AUTHOR}/{name}"}
 
 
-def read(path: Path) -> Package:
-    """Read a folder made by `write` or coremltools, and check that every weight is inside its file.
+def read_package(path: Path) -> Package:
+    """Read a folder made by `write_package` or coremltools, and check that every weight is inside its file.
 
     Raises:
         LoweringError: It is not a whole package with one ML Program.
     """
-    _check_manifest(path)
+    _check_package_manifest(path)
     ct = coremltools_quietly()
     spec = ct.proto.Model_pb2.Model()
-    spec.ParseFromString(_read(path, _MODEL))
+    spec.ParseFromString(_read_package_file(path, _MODEL))
     if spec.WhichOneof("Type") != "mlProgram":
         raise LoweringError(f"{path.name} holds no ML Program but {spec.WhichOneof('Type') or 'nothing'}.")
-    weights = _read(path, WEIGHTS) if (path / WEIGHTS).exists() else b""
+    weights = _read_package_file(path, WEIGHTS) if (path / WEIGHTS).exists() else b""
     package = Package(spec, weights)
-    _check_blobs(package)
+    _check_package_blobs(package)
     return package
 
 
-def _check_manifest(path: Path) -> None:
-    manifest = json.loads(_read(path, Path("Manifest.json")))
+def _check_package_manifest(path: Path) -> None:
+    manifest = json.loads(_read_package_file(path, Path("Manifest.json")))
     root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
     if root["path"] != f"{AUTHOR}/{_MODEL.name}":
         raise LoweringError(f"{path.name}'s manifest names {root['path']!r} as its model.")
 
 
-def _read(path: Path, name: Path) -> bytes:
+def _read_package_file(path: Path, name: Path) -> bytes:
     file = path / name
     if file.is_symlink() or not file.is_file():
         raise LoweringError(f"{path.name} is not a Core ML package: it has no file {name.as_posix()}.")
     return file.read_bytes()
 
 
-def _check_blobs(package: Package) -> None:
-    offsets = set(_offsets(package.spec.mlProgram))
+def _check_package_blobs(package: Package) -> None:
+    offsets = set(_package_offsets(package.spec.mlProgram))
     if not offsets:
         return
     size = len(package.weights)
@@ -120,7 +120,7 @@ def _check_blobs(package: Package) -> None:
             )
 
 
-def _offsets(message: Any) -> Iterator[int]:
+def _package_offsets(message: Any) -> Iterator[int]:
     """Yield where each value of a program that is stored in the weight file starts."""
     for field, value in message.ListFields():
         if field.name == "blobFileValue":
@@ -128,11 +128,11 @@ def _offsets(message: Any) -> Iterator[int]:
                 raise LoweringError(f"A weight is stored in an unknown file, {value.fileName!r}.")
             yield value.offset
         elif field.message_type is not None:
-            for child in _children(value):
-                yield from _offsets(child)
+            for child in _package_children(value):
+                yield from _package_offsets(child)
 
 
-def _children(value: Any) -> list[Any]:
+def _package_children(value: Any) -> list[Any]:
     """List the messages in a message field: a single message, a list, or the values of a map."""
     if hasattr(value, "ListFields"):
         return [value]

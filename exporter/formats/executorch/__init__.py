@@ -6,9 +6,9 @@ from pathlib import Path
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
-from exporter.formats.executorch.lowering import lower
-from exporter.formats.executorch.pte import structure
-from exporter.formats.executorch.runtime import load
+from exporter.formats.executorch.lowering import lower_to_executorch
+from exporter.formats.executorch.pte import read_pte as structure
+from exporter.formats.executorch.runtime import load_in_executorch_runtime as load
 from exporter.records import Captured, Emission, Variant
 
 __all__ = ["KEEPS_STATE", "PRELOAD", "VARIANTS", "emit", "load", "structure"]
@@ -72,7 +72,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     try:
-        data = lower(captured.program, variant.backend)
+        data = lower_to_executorch(captured.program, variant.backend)
     except Exception as error:
         # The compiler's passes raise errors of any type on a graph that they don't know.
         raise lowering_error(error, captured.program) from error

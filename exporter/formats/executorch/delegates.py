@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from exporter.formats.executorch.work import Work, is_elementwise, operator_work, total
+from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -43,7 +43,7 @@ XNNPACK_ELEMENTWISE = frozenset(
 
 
 @dataclass(frozen=True)
-class Weight:
+class DelegateWeight:
     """A constant tensor. Two values with the same `key` are one tensor in the file."""
 
     key: str
@@ -56,7 +56,7 @@ class DelegateGraph:
     """The graph that a delegate executes."""
 
     operators: Counter[str]
-    weights: tuple[Weight, ...]
+    weights: tuple[DelegateWeight, ...]
     """Constants, without those that are only added or multiplied elementwise."""
     work: Work
     layer_arguments: frozenset[int]
@@ -74,27 +74,27 @@ def read_delegate(backend_id: str, blob: bytes) -> DelegateGraph:
         ValueError: The backend is another, or the payload is damaged.
     """
     if backend_id == "XnnpackBackend":
-        return _xnnpack(_xnnpack_json(blob))
+        return _xnnpack_delegate(_xnnpack_delegate_json(blob))
     if backend_id == "VulkanBackend":
-        return _vulkan(_vulkan_json(blob))
+        return _vulkan_delegate(_vulkan_delegate_json(blob))
     raise ValueError(f"unknown delegate {backend_id}")
 
 
-def _xnnpack_json(blob: bytes) -> Json:
+def _xnnpack_delegate_json(blob: bytes) -> Json:
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
 
     header = XNNHeader.from_bytes(blob[: XNNHeader.EXPECTED_LENGTH])
     start, size = header.flatbuffer_offset, header.flatbuffer_size
-    return _flatbuffer_json("executorch.backends.xnnpack.serialization", blob[start : start + size])
+    return _delegate_flatbuffer_json("executorch.backends.xnnpack.serialization", blob[start : start + size])
 
 
-def _vulkan_json(blob: bytes) -> Json:
+def _vulkan_delegate_json(blob: bytes) -> Json:
     from executorch.backends.vulkan.serialization.vulkan_graph_serialize import extract_vk_flatbuffer
 
-    return _flatbuffer_json("executorch.backends.vulkan.serialization", extract_vk_flatbuffer(blob))
+    return _delegate_flatbuffer_json("executorch.backends.vulkan.serialization", extract_vk_flatbuffer(blob))
 
 
-def _flatbuffer_json(package: str, flatbuffer: bytes) -> Json:
+def _delegate_flatbuffer_json(package: str, flatbuffer: bytes) -> Json:
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
     schema = importlib.resources.files(package).joinpath("schema.fbs").read_bytes()
@@ -109,24 +109,24 @@ def _flatbuffer_json(package: str, flatbuffer: bytes) -> Json:
         return graph
 
 
-def _xnnpack(graph: Json) -> DelegateGraph:
-    tensors = [_xnnpack_tensor(value) for value in graph["xvalues"]]
+def _xnnpack_delegate(graph: Json) -> DelegateGraph:
+    tensors = [_xnnpack_delegate_tensor(value) for value in graph["xvalues"]]
     by_id = {tensor["id_out"]: tensor for tensor in tensors}
     nodes = [(node["xnode_union_type"], node["xnode_union"]) for node in graph["xnodes"]]
-    layers = _xnnpack_layer_inputs(nodes)
+    layers = _xnnpack_delegate_layer_inputs(nodes)
     return DelegateGraph(
         operators=Counter(kind for kind, _ in nodes),
         weights=tuple(
-            _xnnpack_weight(t, graph["constant_data"])
+            _xnnpack_delegate_weight(t, graph["constant_data"])
             for t in tensors
             if t["constant_buffer_idx"] and t["id_out"] in layers
         ),
-        work=total(_xnnpack_work(kind, node, by_id) for kind, node in nodes),
+        work=total_work(_xnnpack_delegate_work(kind, node, by_id) for kind, node in nodes),
         layer_arguments=frozenset(t["external_id"] for t in tensors if t["id_out"] in layers),
     )
 
 
-def _xnnpack_layer_inputs(nodes: list[tuple[str, Json]]) -> set[int]:
+def _xnnpack_delegate_layer_inputs(nodes: list[tuple[str, Json]]) -> set[int]:
     """Return the values that an operator other than an elementwise one reads."""
     return {
         value
@@ -137,76 +137,82 @@ def _xnnpack_layer_inputs(nodes: list[tuple[str, Json]]) -> set[int]:
     }
 
 
-def _xnnpack_tensor(value: Json) -> Json:
+def _xnnpack_delegate_tensor(value: Json) -> Json:
     union: Json = value["xvalue_union"]
     tensor: Json = union.get("tensor_value", union)
     return tensor
 
 
-def _xnnpack_weight(tensor: Json, constants: list[Json]) -> Weight:
+def _xnnpack_delegate_weight(tensor: Json, constants: list[Json]) -> DelegateWeight:
     constant = constants[tensor["constant_buffer_idx"]]
     key = constant["named_key"] or f"offset {constant['offset']}"
     dtype: str = tensor["datatype"]
-    return Weight(key, XNNPACK_DTYPES.get(dtype, dtype), tuple(tensor["dims"]))
+    return DelegateWeight(key, XNNPACK_DTYPES.get(dtype, dtype), tuple(tensor["dims"]))
 
 
-def _xnnpack_work(kind: str, node: Json, tensors: Mapping[int, Json]) -> Work:
+def _xnnpack_delegate_work(kind: str, node: Json, tensors: Mapping[int, Json]) -> Work:
     output = tensors[node["output_id" if "output_id" in node else "output_value_id"]]["dims"]
-    return Work(_xnnpack_macs(kind, node, tensors, prod(output)), prod(output))
+    return Work(_xnnpack_delegate_macs(kind, node, tensors, prod(output)), prod(output))
 
 
-def _xnnpack_macs(kind: str, node: Json, tensors: Mapping[int, Json], outputs: int) -> int:
+def _xnnpack_delegate_macs(kind: str, node: Json, tensors: Mapping[int, Json], outputs: int) -> int:
     if kind in ("XNNConv2d", "XNNDepthwiseConv2d"):
         # Every output pixel uses every weight once; a pixel is groups * group_output_channels elements.
         channels: int = node["groups"] * node["group_output_channels"]
-        return outputs // channels * _elements(tensors[node["filter_id"]])
+        return outputs // channels * _delegate_elements(tensors[node["filter_id"]])
     if kind == "XNNConvTranspose2d":
         channels = int(node["groups"] * node["group_input_channels"])
-        return _elements(tensors[node["input1_id"]]) // channels * _elements(tensors[node["filter_id"]])
+        return (
+            _delegate_elements(tensors[node["input1_id"]])
+            // channels
+            * _delegate_elements(tensors[node["filter_id"]])
+        )
     if kind in ("XNNFullyConnected", "XNNBatchMatrixMultiply"):
         return outputs * int(tensors[node["input1_id"]]["dims"][-1])
     if kind == "XNNScaledDotProductAttention":
         query, key = tensors[node["query_id"]], tensors[node["key_id"]]
-        return 2 * _elements(query) * int(key["dims"][-2])
+        return 2 * _delegate_elements(query) * int(key["dims"][-2])
     return 0
 
 
-def _elements(tensor: Json) -> int:
+def _delegate_elements(tensor: Json) -> int:
     return int(prod(tensor["dims"]))
 
 
-def _vulkan(graph: Json) -> DelegateGraph:
+def _vulkan_delegate(graph: Json) -> DelegateGraph:
     values = [value["value"] for value in graph["values"]]
-    layers = _vulkan_layer_inputs(graph["chain"])
+    layers = _vulkan_delegate_layer_inputs(graph["chain"])
     tensors = [
         v["value"] for i, v in enumerate(graph["values"]) if v["value_type"] == "VkTensor" and i in layers
     ]
     return DelegateGraph(
         operators=Counter(call["name"] for call in graph["chain"]),
-        weights=tuple(_vulkan_weight(t, graph["constants"]) for t in tensors if t["constant_id"] >= 0),
-        work=total(_vulkan_work(call, values) for call in graph["chain"]),
+        weights=tuple(
+            _vulkan_delegate_weight(t, graph["constants"]) for t in tensors if t["constant_id"] >= 0
+        ),
+        work=total_work(_vulkan_delegate_work(call, values) for call in graph["chain"]),
         layer_arguments=frozenset(i for i, value in enumerate(graph["input_ids"]) if value in layers),
     )
 
 
-def _vulkan_layer_inputs(chain: list[Json]) -> set[int]:
+def _vulkan_delegate_layer_inputs(chain: list[Json]) -> set[int]:
     """Return the values that an operator other than an elementwise one reads."""
     layers: set[int] = set()
     for call in reversed(chain):
         copied = call["name"] == VULKAN_COPY and call["args"][-1] not in layers
-        if not (copied or is_elementwise(call["name"])):
+        if not (copied or is_work_elementwise(call["name"])):
             layers.update(call["args"])
     return layers
 
 
-def _vulkan_weight(tensor: Json, constants: list[Json]) -> Weight:
+def _vulkan_delegate_weight(tensor: Json, constants: list[Json]) -> DelegateWeight:
     constant = constants[tensor["constant_id"]]
     key = constant["named_key"] or f"offset {constant['offset']}"
     dtype = tensor["staging_datatype"] if tensor["staging_datatype"] != "UNSET" else tensor["datatype"]
-    return Weight(key, dtype.lower(), tuple(tensor["dims"]))
+    return DelegateWeight(key, dtype.lower(), tuple(tensor["dims"]))
 
 
-def _vulkan_work(call: Json, values: list[Json]) -> Work:
+def _vulkan_delegate_work(call: Json, values: list[Json]) -> Work:
     arguments = [values[index] for index in call["args"]]
     tensors = [argument["dims"] for argument in arguments if "dims" in argument]
     return operator_work(call["name"], tensors, any(argument.get("bool_val") for argument in arguments))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
 from exporter.formats.executorch import weights_only
-from exporter.formats.executorch.naming import renamed
-from exporter.formats.executorch.savings import lean_compiler
+from exporter.formats.executorch.naming import with_usable_naming
+from exporter.formats.executorch.savings import savings_in_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from executorch.exir.backend.partitioner import Partitioner
 
 
-def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProgramManager:
+def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProgramManager:
     """Partition a program for a backend and compile it.
 
     Args:
@@ -28,13 +28,15 @@ def lower(program: torch.export.ExportedProgram, backend: str) -> ExecutorchProg
     """
     from executorch.exir import to_edge_transform_and_lower
 
-    _check_layout(program)
-    with lean_compiler():
-        edge = to_edge_transform_and_lower(renamed(program), partitioner=[_partitioner(backend)])
-        return edge.to_executorch(_config(edge.exported_program()))
+    _check_lowering_layout(program)
+    with savings_in_compiler():
+        edge = to_edge_transform_and_lower(
+            with_usable_naming(program), partitioner=[_lowering_partitioner(backend)]
+        )
+        return edge.to_executorch(_lowering_config(edge.exported_program()))
 
 
-def _config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
+def _lowering_config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
     """Start buffers that forward changes with their values: by default they are uninitialised memory."""
     from executorch.exir import ExecutorchBackendConfig
     from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
@@ -45,7 +47,7 @@ def _config(program: torch.export.ExportedProgram) -> ExecutorchBackendConfig:
     return ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(names)] if names else [])
 
 
-def _check_layout(program: torch.export.ExportedProgram) -> None:
+def _check_lowering_layout(program: torch.export.ExportedProgram) -> None:
     """Refuse a transposed example, which lowers silently into a file that fails for every input."""
     import torch
 
@@ -57,11 +59,11 @@ def _check_layout(program: torch.export.ExportedProgram) -> None:
             )
 
 
-def _partitioner(backend: str) -> Partitioner:
+def _lowering_partitioner(backend: str) -> Partitioner:
     if backend == "xnnpack":
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-        return XnnpackPartitioner(configs=weights_only.configs())
+        return XnnpackPartitioner(configs=weights_only.executorch_weights_only_configs())
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
     # Adreno's half-precision rate is twice its float rate, and textures halve in size.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import shorten
 from exporter.errors import LoweringError
-from exporter.formats.executorch.delegates import DelegateGraph, Weight, read_delegate
-from exporter.formats.executorch.work import Work, is_elementwise, operator_work, total
+from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
+from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
 from exporter.records import Structure, TensorSpec, Variant
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SCALAR_TYPES = {
 }
 
 
-def structure(path: Path, variant: Variant) -> Structure:
+def read_pte(path: Path, variant: Variant) -> Structure:
     """Read a `.pte`, its delegates included.
 
     `delegated_fraction` is the share of multiply-accumulates (`work` has the formula) in delegate calls, or
@@ -49,7 +49,7 @@ def structure(path: Path, variant: Variant) -> Structure:
             f"{path.name} is not an ExecuTorch program: its identifier is {data[4:8]!r}, not b'ET..'"
         )
     try:
-        return _structure(data)
+        return _pte_structure(data)
     except LoweringError:
         raise
     except Exception as error:
@@ -64,24 +64,26 @@ def read_program(data: bytes) -> PTEFile:
     return deserialize_pte_binary(data)
 
 
-def _structure(data: bytes) -> Structure:
+def _pte_structure(data: bytes) -> Structure:
     file = read_program(data)
     plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
-    kernels = list(_kernels(plan))
-    graphs = list(_delegate_graphs(plan, file.program))
-    constants = _constants(plan, _layer_inputs(plan, graphs))
-    weights = _weights([*constants, *(w for graph in graphs for w in graph.weights)])
+    kernels = list(_pte_kernels(plan))
+    graphs = list(_pte_delegate_graphs(plan, file.program))
+    constants = _pte_constants(plan, _pte_layer_inputs(plan, graphs))
+    weights = _pte_weights([*constants, *(w for graph in graphs for w in graph.weights)])
     return Structure(
-        inputs=_specs(plan, plan.inputs, "input"),
-        outputs=_specs(plan, plan.outputs, "output"),
+        inputs=_pte_specs(plan, plan.inputs, "input"),
+        outputs=_pte_specs(plan, plan.outputs, "output"),
         operators=sum((graph.operators for graph in graphs), Counter(name for name, _ in kernels)),
-        weight_bytes=_constant_bytes(file),
+        weight_bytes=_pte_constant_bytes(file),
         weight_elements=weights,
-        delegated_fraction=_fraction(total(g.work for g in graphs), total(work for _, work in kernels)),
+        delegated_fraction=_pte_delegated_fraction(
+            total_work(g.work for g in graphs), total_work(work for _, work in kernels)
+        ),
     )
 
 
-def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[TensorSpec, ...]:
+def _pte_specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[TensorSpec, ...]:
     tensors = [plan.values[index].val for index in indices]
     for i, tensor in enumerate(tensors):
         # Of images: a matrix that an operator returns column by column (nonzero) is read by its strides.
@@ -91,24 +93,25 @@ def _specs(plan: ExecutionPlan, indices: Sequence[int], prefix: str) -> tuple[Te
                 "whoever calls it row by row would read it wrongly"
             )
     return tuple(
-        TensorSpec(f"{prefix}{i}", tuple(tensor.sizes), _dtype(tensor)) for i, tensor in enumerate(tensors)
+        TensorSpec(f"{prefix}{i}", tuple(tensor.sizes), _pte_dtype(tensor))
+        for i, tensor in enumerate(tensors)
     )
 
 
-def _dtype(tensor: Tensor) -> str:
+def _pte_dtype(tensor: Tensor) -> str:
     name: str = tensor.scalar_type.name
     return SCALAR_TYPES.get(name, name.lower())
 
 
-def _instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:
+def _pte_instructions(plan: ExecutionPlan, kind: str) -> Iterator[Any]:
     for chain in plan.chains:
         for instruction in chain.instructions:
             if type(instruction.instr_args).__name__ == kind:
                 yield instruction.instr_args
 
 
-def _kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
-    for call in _instructions(plan, "KernelCall"):
+def _pte_kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
+    for call in _pte_instructions(plan, "KernelCall"):
         operator = plan.operators[call.op_index]
         arguments = [plan.values[index].val for index in call.args]
         shapes = [argument.sizes for argument in arguments if hasattr(argument, "sizes")]
@@ -116,32 +119,32 @@ def _kernels(plan: ExecutionPlan) -> Iterator[tuple[str, Work]]:
         yield operator.name, operator_work(operator.name, shapes, transposed)
 
 
-def _delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[DelegateGraph]:
-    for call in _instructions(plan, "DelegateCall"):
+def _pte_delegate_graphs(plan: ExecutionPlan, program: Program) -> Iterator[DelegateGraph]:
+    for call in _pte_instructions(plan, "DelegateCall"):
         delegate = plan.delegates[call.delegate_index]
         yield read_delegate(delegate.id, program.backend_delegate_data[delegate.processed.index].data)
 
 
-def _constants(plan: ExecutionPlan, layers: set[int]) -> Iterator[Weight]:
+def _pte_constants(plan: ExecutionPlan, layers: set[int]) -> Iterator[DelegateWeight]:
     """Yield the constants of the layers outside delegates; buffer 0 means that the tensor is computed."""
     for index in sorted(layers):
         tensor: Any = plan.values[index].val
         if getattr(tensor, "data_buffer_idx", 0) and tensor.allocation_info is None:
-            yield Weight(f"buffer {tensor.data_buffer_idx}", _dtype(tensor), tuple(tensor.sizes))
+            yield DelegateWeight(f"buffer {tensor.data_buffer_idx}", _pte_dtype(tensor), tuple(tensor.sizes))
 
 
-def _layer_inputs(plan: ExecutionPlan, graphs: Sequence[DelegateGraph]) -> set[int]:
+def _pte_layer_inputs(plan: ExecutionPlan, graphs: Sequence[DelegateGraph]) -> set[int]:
     """Return the values that an operator other than an elementwise one reads, in a delegate or outside."""
     layers: set[int] = set()
-    for call in _instructions(plan, "KernelCall"):
-        if not is_elementwise(plan.operators[call.op_index].name):
+    for call in _pte_instructions(plan, "KernelCall"):
+        if not is_work_elementwise(plan.operators[call.op_index].name):
             layers.update(call.args)
-    for call, graph in zip(_instructions(plan, "DelegateCall"), graphs, strict=True):
+    for call, graph in zip(_pte_instructions(plan, "DelegateCall"), graphs, strict=True):
         layers.update(index for i, index in enumerate(call.args) if i in graph.layer_arguments)
     return layers
 
 
-def _weights(constants: Sequence[Weight]) -> dict[str, int]:
+def _pte_weights(constants: Sequence[DelegateWeight]) -> dict[str, int]:
     matrices = {constant.key: constant for constant in constants if len(constant.shape) >= 2}
     counts: Counter[str] = Counter()
     for constant in matrices.values():
@@ -149,12 +152,12 @@ def _weights(constants: Sequence[Weight]) -> dict[str, int]:
     return dict(counts)
 
 
-def _constant_bytes(file: PTEFile) -> int:
+def _pte_constant_bytes(file: PTEFile) -> int:
     named = file.named_data.buffers if file.named_data else []
     return sum(map(len, named)) + sum(len(buffer.storage) for buffer in file.program.constant_buffer)
 
 
-def _fraction(delegated: Work, kernels: Work) -> float:
+def _pte_delegated_fraction(delegated: Work, kernels: Work) -> float:
     if delegated.macs + kernels.macs:
         return delegated.macs / (delegated.macs + kernels.macs)
     elements = delegated.elements + kernels.elements

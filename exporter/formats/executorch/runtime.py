@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.formats.native_output import explained
+from exporter.formats.native_output import explain_by_native_output
 from exporter.records import Array, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RUNTIME_BACKENDS = {"xnnpack": "XnnpackBackend", "vulkan": "VulkanBackend"}
 
 
-def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
+def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     """Load a `.pte` from the file and verify that it is whole.
 
     Args:
@@ -42,9 +42,9 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         raise CannotRunHere(
             f"ExecuTorch {version}'s Python runtime has no {backend}: it runs on the device only"
         )
-    _set_threads(threads)
+    _set_runtime_threads(threads)
     try:
-        with explained():
+        with explain_by_native_output():
             # Internal consistency: offsets are checked, so that a damaged file is refused and does not crash.
             program = runtime.load_program(path.read_bytes(), verification=Verification.InternalConsistency)
             method = program.load_method("forward")
@@ -54,12 +54,12 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         raise LoweringError(f"{path.name} has no method forward")
 
     def run(sample: Sample) -> tuple[Array, ...]:
-        return _execute(method, sample, program)
+        return _execute_in_runtime(method, sample, program)
 
     return run, f"executorch {version}"
 
 
-def _execute(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, ...]:
+def _execute_in_runtime(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, ...]:
     import numpy as np
     import torch
 
@@ -69,13 +69,15 @@ def _execute(method: Method, sample: Sample, _keep_alive: Any) -> tuple[Array, .
     try:
         outputs = method.execute(inputs)
     except RuntimeError:
-        with explained():  # once more, to hear what it says: listening at every call would cost time
+        with (
+            explain_by_native_output()
+        ):  # once more, to hear what it says: listening at every call would cost time
             outputs = method.execute(inputs)
     # Outputs are in the method's own arena: the next call overwrites them.
     return tuple(output.numpy().copy() for output in outputs)
 
 
-def _set_threads(threads: int) -> None:
+def _set_runtime_threads(threads: int) -> None:
     from executorch.extension.pybindings import portable_lib
 
     # Replacing the pool leaves loaded methods with a dangling one, so never without need.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def configs() -> list[Any]:
+def executorch_weights_only_configs() -> list[Any]:
     """Return ExecuTorch's partitioner configurations for XNNPACK, extended to these layers."""
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
@@ -21,16 +21,20 @@ def configs() -> list[Any]:
 
     class WeightsOnlyLinear(LinearConfig):  # type: ignore[misc]
         def _get_act_deps(self, node: torch.fx.Node, ep: Any, precision: Any) -> Any:
-            return (True, []) if _is_weights_only(node) else super()._get_act_deps(node, ep, precision)
+            return (
+                (True, [])
+                if _is_executorch_weights_only(node)
+                else super()._get_act_deps(node, ep, precision)
+            )
 
         def _get_output_deps(self, node: torch.fx.Node, ep: Any, precision: Any) -> Any:
-            wanted = ConfigPrecisionType.FP32 if _is_weights_only(node) else precision
+            wanted = ConfigPrecisionType.FP32 if _is_executorch_weights_only(node) else precision
             return super()._get_output_deps(node, ep, wanted)
 
     return [WeightsOnlyLinear if config is LinearConfig else config for config in ALL_PARTITIONER_CONFIGS]
 
 
-def _is_weights_only(linear: torch.fx.Node) -> bool:
+def _is_executorch_weights_only(linear: torch.fx.Node) -> bool:
     """Tell whether only the weight is quantised. Kernels would scale a bias: there must be none.
 
     See `exporter.quantize.weights_only`.

@@ -30,7 +30,7 @@ class Work:
     elements: int = 0
 
 
-def total(works: Iterable[Work]) -> Work:
+def total_work(works: Iterable[Work]) -> Work:
     """Add up the work of several operators."""
     works = tuple(works)
     return Work(sum(w.macs for w in works), sum(w.elements for w in works))
@@ -47,7 +47,7 @@ def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work
     if not tensors:
         return Work()
     output = prod(tensors[-1])
-    operator = _short(name)
+    operator = _short_name_of_work(name)
     if operator in CONVOLUTIONS:
         image = tensors[0] if transposed else tensors[-1]
         return Work(image[0] * prod(image[2:]) * prod(tensors[1]), output)
@@ -56,10 +56,10 @@ def operator_work(name: str, tensors: Sequence[Shape], transposed: bool) -> Work
     return Work(0, output)
 
 
-def is_elementwise(name: str) -> bool:
+def is_work_elementwise(name: str) -> bool:
     """Tell whether an ATen operator only adds or scales: its constants are not weights of a layer."""
-    return _short(name) in ELEMENTWISE
+    return _short_name_of_work(name) in ELEMENTWISE
 
 
-def _short(name: str) -> str:
+def _short_name_of_work(name: str) -> str:
     return name.replace("::", ".").split(".")[1]

@@ -36,8 +36,8 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     """
     path = directory / f"{variant.name}{variant.suffix}"
     try:
-        model, notes = _model(captured, variant)
-        path.write_bytes(ort_convert.convert(model) if variant.suffix == ".ort" else model)
+        model, notes = _onnx_model(captured, variant)
+        path.write_bytes(ort_convert.convert_to_ort(model) if variant.suffix == ".ort" else model)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
@@ -56,12 +56,12 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     """
     import onnxruntime as ort
 
-    _contents(path)  # before the runtime sees it: it would follow references to other files
+    _onnx_contents(path)  # before the runtime sees it: it would follow references to other files
     try:
-        session = _session(str(path), threads)
+        session = _onnx_session(str(path), threads)
     except Exception as error:
         raise lowering_error(error) from error
-    return _runner(session), f"onnxruntime {ort.__version__}"
+    return _onnx_runner(session), f"onnxruntime {ort.__version__}"
 
 
 def structure(path: Path, variant: Variant) -> Structure:
@@ -70,28 +70,28 @@ def structure(path: Path, variant: Variant) -> Structure:
     Raises:
         LoweringError: It is not a whole, well-formed file of its format.
     """
-    return contents.structure(_contents(path))
+    return contents.structure_of_contents(_onnx_contents(path))
 
 
-def _contents(path: Path) -> contents.Contents:
+def _onnx_contents(path: Path) -> contents.Contents:
     try:
-        return ort_file.read(path) if path.suffix == ".ort" else onnx_file.read(path)
+        return ort_file.read_ort_file(path) if path.suffix == ".ort" else onnx_file.read_onnx_file(path)
     except OSError as error:
         raise LoweringError(f"It cannot be read: {error.strerror}.") from error
 
 
-def _model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
+def _onnx_model(captured: Captured, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
     """Make the ONNX model of the variant's precision, and notes on how it was made."""
     if variant.precision == "fp16":
-        model, note = float16.fp16_model(export.fp32_model(captured))
+        model, note = float16.onnx_float16_model(export.export_fp32_onnx(captured))
         return model, (note,) if note else ()
     if variant.precision in QUANTIZED:
-        model = quantized.int8_model(captured)
-        return (model if variant.suffix == ".ort" else quantized.unsigned(model)), ()
-    return export.fp32_model(captured), ()
+        model = quantized.quantized_onnx_model(captured)
+        return (model if variant.suffix == ".ort" else quantized.unsigned_quantized(model)), ()
+    return export.export_fp32_onnx(captured), ()
 
 
-def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+def _onnx_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -105,7 +105,7 @@ def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _runner(session: onnxruntime.InferenceSession) -> Runner:
+def _onnx_runner(session: onnxruntime.InferenceSession) -> Runner:
     names = [i.name for i in session.get_inputs()]
 
     def run(sample: Sample) -> tuple[Array, ...]:

@@ -73,7 +73,7 @@ ITEM_BITS = {
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredContents:
     """A tensor in the file."""
 
     dtype: str
@@ -89,7 +89,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Node:
+class ContentsNode:
     """An operator of the graph, with the names of the values that it reads and gives."""
 
     operator: str
@@ -108,11 +108,11 @@ class Contents:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    nodes: tuple[Node, ...]
-    tensors: dict[str, Stored]
+    nodes: tuple[ContentsNode, ...]
+    tensors: dict[str, StoredContents]
 
 
-def dtype_name(number: int) -> str:
+def onnx_contents_dtype(number: int) -> str:
     """Return NumPy's name of an ONNX element type; ORT files use the same numbers.
 
     Raises:
@@ -124,7 +124,9 @@ def dtype_name(number: int) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def stored(name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | None) -> Stored:
+def stored_contents(
+    name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | None
+) -> StoredContents:
     """Describe a tensor after checking that its data is there (None for `actual_bytes`: the caller did).
 
     Raises:
@@ -132,7 +134,7 @@ def stored(name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | No
     """
     if dtype not in ITEM_BITS:
         raise LoweringError(f"Tensor '{name}' has type {dtype}, which none of our artifacts holds.")
-    tensor = Stored(dtype, shape)
+    tensor = StoredContents(dtype, shape)
     if any(d < 0 for d in shape) or (actual_bytes is not None and tensor.size_bytes != actual_bytes):
         raise LoweringError(
             f"Tensor '{name}' holds {actual_bytes} bytes; {dtype} {list(shape)} needs another number."
@@ -140,9 +142,9 @@ def stored(name: str, dtype: str, shape: tuple[int, ...], actual_bytes: int | No
     return tensor
 
 
-def structure(contents: Contents) -> Structure:
+def structure_of_contents(contents: Contents) -> Structure:
     """Count operators and weights."""
-    weights = [contents.tensors[name] for name in _weight_names(contents)]
+    weights = [contents.tensors[name] for name in _weight_names_in_contents(contents)]
     elements: Counter[str] = Counter()
     for weight in weights:
         elements[weight.dtype] += weight.elements
@@ -155,7 +157,7 @@ def structure(contents: Contents) -> Structure:
     )
 
 
-def _weight_names(contents: Contents) -> list[str]:
+def _weight_names_in_contents(contents: Contents) -> list[str]:
     sources = {
         output: n.inputs[0]
         for n in contents.nodes
@@ -163,19 +165,19 @@ def _weight_names(contents: Contents) -> list[str]:
         for output in n.outputs
     }
     used = {
-        _origin(node.inputs[i], sources)
+        _origin_in_contents(node.inputs[i], sources)
         for node in contents.nodes
         for i in WEIGHT_INPUTS.get(node.operator, ())
         if i < len(node.inputs)
     }
-    return sorted(n for n in used if n in contents.tensors and _is_weight(contents.tensors[n]))
+    return sorted(n for n in used if n in contents.tensors and _is_weight_in_contents(contents.tensors[n]))
 
 
-def _is_weight(tensor: Stored) -> bool:
+def _is_weight_in_contents(tensor: StoredContents) -> bool:
     return len(tensor.shape) >= 2 and tensor.dtype not in ("int64", "int32", "bool")
 
 
-def _origin(name: str, sources: dict[str, str]) -> str:
+def _origin_in_contents(name: str, sources: dict[str, str]) -> str:
     seen = set()
     while name in sources and name not in seen:  # a hostile file may hold a cycle
         seen.add(name)

@@ -29,7 +29,7 @@ MAX_BYTES = 2**31 - 1
 
 
 @functools.lru_cache(maxsize=1)
-def fp32_model(captured: Captured) -> bytes:
+def export_fp32_onnx(captured: Captured) -> bytes:
     """Translate the program, once per captured model: every variant starts here.
 
     Returns:
@@ -42,10 +42,10 @@ def fp32_model(captured: Captured) -> bytes:
     """
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
-    return finish(translate(captured.program, captured.inputs, captured.outputs))
+    return finish_onnx_export(export_to_onnx(captured.program, captured.inputs, captured.outputs))
 
 
-def translate(
+def export_to_onnx(
     program: torch.export.ExportedProgram, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> onnx_ir.Model:
     """Translate by PyTorch's own exporter; inputs and outputs get the given names.
@@ -56,7 +56,7 @@ def translate(
     """
     import torch
 
-    refuse_too_large(sum(t.nbytes for t in program.state_dict.values()))
+    refuse_onnx_export_too_large(sum(t.nbytes for t in program.state_dict.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
@@ -71,7 +71,7 @@ def translate(
     return exported.model
 
 
-def finish(model: onnx_ir.Model) -> bytes:
+def finish_onnx_export(model: onnx_ir.Model) -> bytes:
     """Clean, check and serialise, without any trace of the machine that the model was made on.
 
     Raises:
@@ -85,14 +85,14 @@ def finish(model: onnx_ir.Model) -> bytes:
     common.NameFixPass()(model)  # outputs got their names last: an inner value may have had that name
     common.TopologicalSortPass()(model)
     proto = onnx_ir.to_proto(model)
-    _strip(proto)
-    refuse_too_large(proto.ByteSize())
+    _strip_onnx_export(proto)
+    refuse_onnx_export_too_large(proto.ByteSize())
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
-def refuse_too_large(size_bytes: int) -> None:
+def refuse_onnx_export_too_large(size_bytes: int) -> None:
     """Refuse weights that one ONNX file cannot hold.
 
     Raises:
@@ -104,7 +104,7 @@ def refuse_too_large(size_bytes: int) -> None:
         )
 
 
-def _strip(proto: onnx.ModelProto) -> None:
+def _strip_onnx_export(proto: onnx.ModelProto) -> None:
     """Remove PyTorch's notes on the model and its values, which the passes leave."""
     graph = proto.graph
     proto.producer_name, proto.producer_version, proto.doc_string = "export-mobile", "", ""

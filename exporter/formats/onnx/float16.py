@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from exporter.formats import half
-from exporter.formats.onnx.export import finish
+from exporter.formats.onnx.export import finish_onnx_export
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
 
-def fp16_model(model: bytes) -> tuple[bytes, str]:
+def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
     """Store weights and compute in float16; inputs, outputs and groups of nodes stay in float32.
 
     Args:
@@ -29,31 +29,31 @@ def fp16_model(model: bytes) -> tuple[bytes, str]:
     proto = onnx.load_model_from_string(model)
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
     operators = [*DEFAULT_OP_BLOCK_LIST, *half.FLOAT32]
-    names = _float32_names(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
-    _own_constants(proto.graph, names)
+    names = _onnx_names_not_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
+    _own_float16_constants(proto.graph, names)
     converted = convert_float_to_float16(
         proto, keep_io_types=True, op_block_list=operators, node_block_list=sorted(names)
     )
     converted.graph.ClearField("value_info")  # not kept true around the casts it adds
     joined = onnx_ir.from_proto(converted)
-    _join(joined)
+    _join_float16_casts(joined)
     result = onnx_ir.to_proto(joined)
     result.graph.ClearField("value_info")  # the inferred types have served
-    return finish(onnx_ir.from_proto(result)), _note(proto.graph, names)
+    return finish_onnx_export(onnx_ir.from_proto(result)), _onnx_float16_note(proto.graph, names)
 
 
-def _note(graph: onnx.GraphProto, names: frozenset[str]) -> str:
+def _onnx_float16_note(graph: onnx.GraphProto, names: frozenset[str]) -> str:
     kinds = sorted({node.op_type for node in graph.node if node.name in names})
     return f"{len(names)} operators compute in float32: {', '.join(kinds)}." if kinds else ""
 
 
-def _float32_names(graph: onnx.GraphProto, unsupported: frozenset[str]) -> frozenset[str]:
+def _onnx_names_not_float16(graph: onnx.GraphProto, unsupported: frozenset[str]) -> frozenset[str]:
     """Return the names of the nodes that stay in float32; operators in `unsupported` must."""
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"  # the converter knows nodes by name only
-    constants = {t.name: half.is_matrix(t.dims) for t in graph.initializer}
+    constants = {t.name: half.is_half_matrix(t.dims) for t in graph.initializer}
     nodes = [
-        half.Node(
+        half.HalfNode(
             "Square" if node.op_type == "Mul" and len(set(node.input)) == 1 else node.op_type,
             tuple(name for name in node.input if name and name not in constants),
             tuple(node.output),
@@ -62,11 +62,11 @@ def _float32_names(graph: onnx.GraphProto, unsupported: frozenset[str]) -> froze
         for node in graph.node
     ]
     also = [i for i, node in enumerate(graph.node) if node.op_type in unsupported]
-    positions = half.float32_nodes(nodes, [value.name for value in graph.output], also)
+    positions = half.nodes_not_in_half(nodes, [value.name for value in graph.output], also)
     return frozenset(graph.node[i].name for i in positions)
 
 
-def _own_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:
+def _own_float16_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:
     """Copy constants that both float32 and float16 nodes read: in float16 an epsilon becomes 0."""
     readers = Counter((i, node.name in names) for node in graph.node for i in set(node.input))
     shared = {
@@ -81,7 +81,7 @@ def _own_constants(graph: onnx.GraphProto, names: frozenset[str]) -> None:
                 node.input[:] = [copy.name if i == name else i for i in node.input]
 
 
-def _join(model: onnx_ir.Model) -> None:
+def _join_float16_casts(model: onnx_ir.Model) -> None:
     """Remove casts to float16 and back: between two float32 nodes they would bring the overflow back."""
     import onnx_ir
     from onnx_ir import convenience
@@ -90,8 +90,8 @@ def _join(model: onnx_ir.Model) -> None:
     common.TopologicalSortPass()(model)
     common.ShapeInferencePass()(model)
     for node in model.graph:
-        half_value = _cast_from(node, "FLOAT")
-        source = _cast_from(half_value.producer(), "FLOAT16") if half_value is not None else None
+        half_value = _source_of_float16_cast(node, "FLOAT")
+        source = _source_of_float16_cast(half_value.producer(), "FLOAT16") if half_value is not None else None
         if source is None or source.dtype != onnx_ir.DataType.FLOAT:  # the model's own casts, from integers
             continue
         out = node.outputs[0]
@@ -103,7 +103,7 @@ def _join(model: onnx_ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
 
 
-def _cast_from(node: onnx_ir.Node | None, to: str) -> onnx_ir.Value | None:
+def _source_of_float16_cast(node: onnx_ir.Node | None, to: str) -> onnx_ir.Value | None:
     """Return the value that a node casts, when it is a cast to that type."""
     import onnx_ir
 

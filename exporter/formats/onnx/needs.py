@@ -27,7 +27,7 @@ def needs(path: Path) -> Needs:
 def _of_onnx(path: Path) -> Needs:
     import onnx
 
-    onnx_file.read(path)  # refuses what is not whole, valid and self-contained
+    onnx_file.read_onnx_file(path)  # refuses what is not whole, valid and self-contained
     model = onnx.load_model_from_string(path.read_bytes())
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
     operators = {_operator(node, opsets) for graph in onnx_file.graphs(model) for node in graph.node}
@@ -40,7 +40,7 @@ def _of_onnx(path: Path) -> Needs:
 
 
 def _of_ort(path: Path) -> Needs:
-    ort_file.read(path)
+    ort_file.read_ort_file(path)
     nodes, layout = ort_file.operators(path.read_bytes())
     operators = {Operator(name, _domain(domain), version) for name, domain, version in nodes}
     return Needs(

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx.contents import Contents, Node, Stored, dtype_name, stored
+from exporter.formats.onnx.contents import (
+    Contents,
+    ContentsNode,
+    StoredContents,
+    onnx_contents_dtype,
+    stored_contents,
+)
 from exporter.records import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
 
-def read(path: Path) -> Contents:
+def read_onnx_file(path: Path) -> Contents:
     """Parse and check the file.
 
     Raises:
@@ -24,26 +30,26 @@ def read(path: Path) -> Contents:
 
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-        _refuse_external_data(model)
+        _refuse_onnx_external_data(model)
         onnx.checker.check_model(model)
-        return _contents(model)
+        return _onnx_file_contents(model)
     except (LoweringError, OSError):
         raise
     except Exception as error:  # protobuf, onnx and Python each have their own for bad input
-        raise LoweringError(f"It is not a whole ONNX model: {_first_line(error)}") from error
+        raise LoweringError(f"It is not a whole ONNX model: {_first_line_of_onnx_error(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line_of_onnx_error(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _refuse_external_data(model: onnx.ModelProto) -> None:
+def _refuse_onnx_external_data(model: onnx.ModelProto) -> None:
     # Such a reference may name any file of this machine.
     from onnx.external_data_helper import uses_external_data
 
     for graph in graphs(model):
         sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
-        for tensor in (*graph.initializer, *sparse, *_attribute_tensors(graph.node)):
+        for tensor in (*graph.initializer, *sparse, *_onnx_file_attribute_tensors(graph.node)):
             if uses_external_data(tensor):
                 raise LoweringError(
                     f"Tensor '{tensor.name}' is stored in another file: an artifact must be self-contained."
@@ -68,20 +74,20 @@ def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
                 waiting.append(attribute.g)
 
 
-def _attribute_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def _onnx_file_attribute_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for attribute in (a for node in nodes for a in node.attribute):
         yield from attribute.tensors
         yield attribute.t
 
 
-def _contents(model: onnx.ModelProto) -> Contents:
+def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
     all_graphs = list(graphs(model))
-    tensors = {t.name: _stored(t) for graph in all_graphs for t in graph.initializer}
+    tensors = {t.name: _stored_in_onnx_file(t) for graph in all_graphs for t in graph.initializer}
     return Contents(
-        inputs=tuple(_spec(v) for v in model.graph.input if v.name not in tensors),
-        outputs=tuple(_spec(v, fixed=False) for v in model.graph.output),
+        inputs=tuple(_onnx_file_spec(v) for v in model.graph.input if v.name not in tensors),
+        outputs=tuple(_onnx_file_spec(v, fixed=False) for v in model.graph.output),
         nodes=tuple(
-            Node(n.op_type, n.domain, tuple(n.input), tuple(n.output))
+            ContentsNode(n.op_type, n.domain, tuple(n.input), tuple(n.output))
             for graph in all_graphs
             for n in graph.node
         ),
@@ -89,16 +95,16 @@ def _contents(model: onnx.ModelProto) -> Contents:
     )
 
 
-def _stored(tensor: onnx.TensorProto) -> Stored:
+def _stored_in_onnx_file(tensor: onnx.TensorProto) -> StoredContents:
     # The checker has compared the lengths of typed fields with the shape, but not that of raw data.
     raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
-    return stored(tensor.name, dtype_name(tensor.data_type), tuple(tensor.dims), raw_bytes)
+    return stored_contents(tensor.name, onnx_contents_dtype(tensor.data_type), tuple(tensor.dims), raw_bytes)
 
 
-def _spec(value: onnx.ValueInfoProto, fixed: bool = True) -> TensorSpec:
+def _onnx_file_spec(value: onnx.ValueInfoProto, fixed: bool = True) -> TensorSpec:
     """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
     kind = value.type.tensor_type
     if fixed and not all(d.HasField("dim_value") for d in kind.shape.dim):
         raise LoweringError(f"'{value.name}' has a dynamic shape; our artifacts' inputs are static.")
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-    return TensorSpec(value.name, shape, dtype_name(kind.elem_type))
+    return TensorSpec(value.name, shape, onnx_contents_dtype(kind.elem_type))

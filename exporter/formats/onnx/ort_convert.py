@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from exporter.formats.onnx.ort_file import session_table
+from exporter.formats.onnx.ort_file import ort_file_session_table
 
 ALIGNMENT = 64
 """Bytes of padding that keep every field of the model part aligned as ONNX Runtime wrote it."""
 
 
-def convert(model: bytes) -> bytes:
+def convert_to_ort(model: bytes) -> bytes:
     """Optimise an ONNX model and write it in ORT format, as ONNX Runtime's convert_onnx_models_to_ort does.
 
     The settings are those of `--target_platform arm` and the fixed style (all optimisations now, none on the
@@ -31,31 +31,31 @@ def convert(model: bytes) -> bytes:
         ort.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
         )
-        return _reproducible(path.read_bytes())
+        return _make_ort_reproducible(path.read_bytes())
 
 
-def _reproducible(data: bytes) -> bytes:
+def _make_ort_reproducible(data: bytes) -> bytes:
     """Rewrite the head of a file we just wrote, so that the same model gives the same bytes.
 
     ONNX Runtime lists its kernels' type constraints in the order of a randomly seeded hash table. They come
     first in the file, the model after them, and the model never points back.
     """
-    session = session_table(data)
+    session = ort_file_session_table(data)
     old_model = session.Model()._tab.Pos
     # A table's own layout may be stored before it.
-    body = min(old_model, old_model - _signed(data, old_model))
-    head, slot = _head(session)
+    body = min(old_model, old_model - _signed_ort_offset(data, old_model))
+    head, slot = _convert_ort_head(session)
     padding = (body - len(head)) % ALIGNMENT
     target = len(head) + padding + old_model - body
     head[slot : slot + 4] = (target - slot).to_bytes(4, "little")
     return bytes(head) + bytes(padding) + data[body:]
 
 
-def _signed(data: bytes, position: int) -> int:
+def _signed_ort_offset(data: bytes, position: int) -> int:
     return int.from_bytes(data[position : position + 4], "little", signed=True)
 
 
-def _head(session: Any) -> tuple[bytearray, int]:
+def _convert_ort_head(session: Any) -> tuple[bytearray, int]:
     """Build the session table with its kernels' constraints; return it and where the model's offset goes."""
     import flatbuffers
     from ort_flatbuffers_py.fbs import InferenceSession as Table
@@ -63,8 +63,11 @@ def _head(session: Any) -> tuple[bytearray, int]:
     from ort_flatbuffers_py.fbs import Model
 
     builder = flatbuffers.Builder()
-    operators = [_operator(builder, o) for o in _list(session.KernelTypeStrResolver(), "OpKernelTypeStrArgs")]
-    entries = _vector(builder, Resolver.StartOpKernelTypeStrArgsVector, operators)
+    operators = [
+        _convert_ort_operator(builder, o)
+        for o in _ort_list(session.KernelTypeStrResolver(), "OpKernelTypeStrArgs")
+    ]
+    entries = _convert_ort_vector(builder, Resolver.StartOpKernelTypeStrArgsVector, operators)
     Resolver.Start(builder)
     Resolver.AddOpKernelTypeStrArgs(builder, entries)
     resolver = Resolver.End(builder)
@@ -77,15 +80,15 @@ def _head(session: Any) -> tuple[bytearray, int]:
     Table.AddKernelTypeStrResolver(builder, resolver)
     builder.Finish(Table.End(builder), file_identifier=b"ORTM")
     head = builder.Output()
-    table = session_table(bytes(head))._tab
+    table = ort_file_session_table(bytes(head))._tab
     return head, table.Pos + table.Offset(6)
 
 
-def _operator(builder: Any, entry: Any) -> int:
+def _convert_ort_operator(builder: Any, entry: Any) -> int:
     from ort_flatbuffers_py.fbs import OpIdKernelTypeStrArgsEntry as Entry
 
-    constraints = [_constraint(builder, c) for c in _list(entry, "KernelTypeStrArgs")]
-    vector = _vector(builder, Entry.StartKernelTypeStrArgsVector, constraints)
+    constraints = [_convert_ort_constraint(builder, c) for c in _ort_list(entry, "KernelTypeStrArgs")]
+    vector = _convert_ort_vector(builder, Entry.StartKernelTypeStrArgsVector, constraints)
     name = builder.CreateString(entry.OpId())
     Entry.Start(builder)
     Entry.AddOpId(builder, name)
@@ -93,17 +96,17 @@ def _operator(builder: Any, entry: Any) -> int:
     return Entry.End(builder)  # type: ignore[no-any-return]
 
 
-def _constraint(builder: Any, entry: Any) -> int:
+def _convert_ort_constraint(builder: Any, entry: Any) -> int:
     from ort_flatbuffers_py.fbs import ArgTypeAndIndex as Argument
     from ort_flatbuffers_py.fbs import KernelTypeStrArgsEntry as Entry
 
     arguments = []
-    for argument in _list(entry, "Args"):
+    for argument in _ort_list(entry, "Args"):
         Argument.Start(builder)
         Argument.AddArgType(builder, argument.ArgType())
         Argument.AddIndex(builder, argument.Index())
         arguments.append(Argument.End(builder))
-    vector = _vector(builder, Entry.StartArgsVector, arguments)
+    vector = _convert_ort_vector(builder, Entry.StartArgsVector, arguments)
     name = builder.CreateString(entry.KernelTypeStr())
     Entry.Start(builder)
     Entry.AddKernelTypeStr(builder, name)
@@ -111,11 +114,11 @@ def _constraint(builder: Any, entry: Any) -> int:
     return Entry.End(builder)  # type: ignore[no-any-return]
 
 
-def _list(owner: Any, field: str) -> list[Any]:
+def _ort_list(owner: Any, field: str) -> list[Any]:
     return [getattr(owner, field)(i) for i in range(getattr(owner, f"{field}Length")())]
 
 
-def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
+def _convert_ort_vector(builder: Any, start: Any, offsets: list[int]) -> int:
     start(builder, len(offsets))
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)

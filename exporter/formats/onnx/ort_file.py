@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx.contents import Contents, Node, Stored, dtype_name, stored
+from exporter.formats.onnx.contents import (
+    Contents,
+    ContentsNode,
+    StoredContents,
+    onnx_contents_dtype,
+    stored_contents,
+)
 from exporter.records import TensorSpec
 
 MAX_DEPTH = 16
 """The deepest nesting of subgraphs."""
 
 
-def read(path: Path) -> Contents:
+def read_ort_file(path: Path) -> Contents:
     """Parse the file.
 
     Raises:
@@ -22,7 +28,7 @@ def read(path: Path) -> Contents:
     """
     try:
         data = path.read_bytes()
-        return _Reader(data).contents()
+        return _OrtFileReader(data).contents()
     except (LoweringError, OSError):
         raise
     except Exception as error:  # the flatbuffers reader checks nothing: struct, index, type, unicode errors
@@ -36,14 +42,14 @@ def operators(data: bytes) -> tuple[set[tuple[str, str, int]], int]:
         LoweringError: It is not a whole, self-contained ORT-format model.
     """
     try:
-        return _Reader(data).operators(), int(session_table(data).OrtVersion())
+        return _OrtFileReader(data).operators(), int(ort_file_session_table(data).OrtVersion())
     except LoweringError:
         raise
-    except Exception as error:  # as in `read`
+    except Exception as error:  # as in `read_ort_file`
         raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
 
 
-class _Reader:
+class _OrtFileReader:
     """Reads one buffer; refuses more list items than it can hold, so that hostile lengths end quickly."""
 
     def __init__(self, data: bytes) -> None:
@@ -51,13 +57,14 @@ class _Reader:
         self._items_left = len(data) // 4
 
     def contents(self) -> Contents:
-        graph = session_table(self._data).Model().Graph()
+        graph = ort_file_session_table(self._data).Model().Graph()
         graphs = list(self._graphs(graph, MAX_DEPTH))
         types = {v.Name().decode(): v.Type() for v in self._items(graph, "NodeArgs")}
         return Contents(
-            inputs=tuple(_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Inputs")),
+            inputs=tuple(_ort_file_spec(n.decode(), types[n.decode()]) for n in self._items(graph, "Inputs")),
             outputs=tuple(
-                _spec(n.decode(), types[n.decode()], fixed=False) for n in self._items(graph, "Outputs")
+                _ort_file_spec(n.decode(), types[n.decode()], fixed=False)
+                for n in self._items(graph, "Outputs")
             ),
             nodes=tuple(self._node(n) for g in graphs for n in self._items(g, "Nodes")),
             tensors={
@@ -67,7 +74,7 @@ class _Reader:
 
     def operators(self) -> set[tuple[str, str, int]]:
         """Return the name, the domain and the version of the operators of all graphs."""
-        graphs = self._graphs(session_table(self._data).Model().Graph(), MAX_DEPTH)
+        graphs = self._graphs(ort_file_session_table(self._data).Model().Graph(), MAX_DEPTH)
         return {
             (n.OpType().decode(), (n.Domain() or b"").decode(), int(n.SinceVersion()))
             for graph in graphs
@@ -91,15 +98,15 @@ class _Reader:
                 for subgraph in (g for g in inner if g is not None):
                     yield from self._graphs(subgraph, depth - 1)
 
-    def _node(self, node: Any) -> Node:
-        return Node(
+    def _node(self, node: Any) -> ContentsNode:
+        return ContentsNode(
             operator=node.OpType().decode(),
             domain=(node.Domain() or b"").decode(),
             inputs=tuple(n.decode() for n in self._items(node, "Inputs")),
             outputs=tuple(n.decode() for n in self._items(node, "Outputs")),
         )
 
-    def _tensor(self, tensor: Any) -> Stored:
+    def _tensor(self, tensor: Any) -> StoredContents:
         name = tensor.Name().decode()
         if tensor.RawDataIsNone():
             raise LoweringError(
@@ -108,10 +115,10 @@ class _Reader:
         # The file states the length; the view over the bytes fails where they are missing.
         raw_bytes = len(tensor.RawDataAsNumpy())
         shape = tuple(int(d) for d in self._items(tensor, "Dims"))
-        return stored(name, dtype_name(tensor.DataType()), shape, raw_bytes)
+        return stored_contents(name, onnx_contents_dtype(tensor.DataType()), shape, raw_bytes)
 
 
-def session_table(data: bytes) -> Any:
+def ort_file_session_table(data: bytes) -> Any:
     """Return the flatbuffer's root, as ONNX Runtime's own generated (and untyped) reader class.
 
     Raises:
@@ -128,7 +135,7 @@ def session_table(data: bytes) -> Any:
     return InferenceSession.GetRootAs(data, 0)
 
 
-def _spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
+def _ort_file_spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
     """Read a value's spec; a size that depends on the data is -1, which `fixed` refuses."""
     from ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
 
@@ -139,4 +146,4 @@ def _spec(name: str, info: Any, fixed: bool = True) -> TensorSpec:
     if fixed and any(size.DimParam() for size in sizes):
         raise LoweringError(f"'{name}' has a dynamic shape; our artifacts' inputs are static.")
     dimensions = tuple(-1 if size.DimParam() else size.DimValue() for size in sizes)
-    return TensorSpec(name, dimensions, dtype_name(kind.ElemType()))
+    return TensorSpec(name, dimensions, onnx_contents_dtype(kind.ElemType()))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.errors import LoweringError
-from exporter.formats.onnx.export import finish, translate
+from exporter.formats.onnx.export import export_to_onnx, finish_onnx_export
 from exporter.formats.onnx.rows import quantise_rows
-from exporter.formats.onnx.weights_only import write_gemms
+from exporter.formats.onnx.weights_only import write_onnx_weights_only
 from exporter.records import Array, Captured
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
 @functools.lru_cache(maxsize=1)
-def int8_model(captured: Captured) -> bytes:
+def quantized_onnx_model(captured: Captured) -> bytes:
     """Translate a quantised program, once per program; the model computes the program's numbers.
 
     Raises:
@@ -42,25 +42,25 @@ def int8_model(captured: Captured) -> bytes:
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     # PyTorch has no translation for ranges that are chosen as the program runs: `rows` writes them.
-    fixed = _without_ranges(captured.program)
-    translated = translate(fixed or captured.program, captured.inputs, captured.outputs)
+    fixed = _quantized_without_ranges(captured.program)
+    translated = export_to_onnx(fixed or captured.program, captured.inputs, captured.outputs)
     # PyTorch quantises a tensor once for each reader; kernels are fused with one quantiser only.
     common.CommonSubexpressionEliminationPass()(translated)
-    proto = onnx.load_model_from_string(finish(translated))
+    proto = onnx.load_model_from_string(finish_onnx_export(translated))
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    _part_weights(proto, constants)
+    _part_quantized_weights(proto, constants)
     if not fixed:
-        write_gemms(proto)
-    _turn_weights(proto, makers, constants)
-    _quantise_biases(proto, makers, constants)
+        write_onnx_weights_only(proto)
+    _turn_quantized_weights(proto, makers, constants)
+    _quantized_biases(proto, makers, constants)
     if fixed:
         quantise_rows(proto)
-    _drop_unused(proto)
-    return finish(onnx_ir.from_proto(proto))
+    _drop_unused_of_quantized(proto)
+    return finish_onnx_export(onnx_ir.from_proto(proto))
 
 
-def _without_ranges(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
+def _quantized_without_ranges(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram | None:
     """Return the program with float activations if their ranges are chosen as it runs, else None."""
     import torch
 
@@ -72,7 +72,7 @@ def _without_ranges(program: torch.export.ExportedProgram) -> torch.export.Expor
     return torch.export.export(dynamic.in_float(module), program.example_inputs[0])
 
 
-def unsigned(model: bytes) -> bytes:
+def unsigned_quantized(model: bytes) -> bytes:
     """Store activations as uint8, 128 higher, which represents the same numbers.
 
     ONNX Runtime's x86 build turns int8 activations into uint8 itself, but not those with several readers, and
@@ -94,12 +94,12 @@ def unsigned(model: bytes) -> bytes:
                 constants[name] = (constants[node.input[place]].astype(np.int16) + 128).astype(np.uint8)
                 proto.graph.initializer.append(onnx.numpy_helper.from_array(constants[name], name))
             node.input[place] = name
-    _drop_unused(proto)
+    _drop_unused_of_quantized(proto)
     proto.graph.ClearField("value_info")  # it still says int8
-    return finish(onnx_ir.from_proto(proto))
+    return finish_onnx_export(onnx_ir.from_proto(proto))
 
 
-def _part_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
+def _part_quantized_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
     """Give each weight its own zero point: ONNX Runtime's x86 build converts both, a shared one twice."""
     import onnx
 
@@ -112,7 +112,7 @@ def _part_weights(proto: onnx.ModelProto, constants: Mapping[str, Array]) -> Non
             node.input[2] = name
 
 
-def _turn_weights(
+def _turn_quantized_weights(
     proto: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
 ) -> None:
     """Transpose weights now that would be transposed before a MatMul: kernels fuse with dequantisers only."""
@@ -133,7 +133,7 @@ def _turn_weights(
         turn.CopyFrom(turned)
 
 
-def _quantise_biases(
+def _quantized_biases(
     proto: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
 ) -> None:
     import onnx
@@ -142,7 +142,7 @@ def _quantise_biases(
         place = BIASED.get(node.op_type)
         if place is None or len(node.input) <= place or node.input[place] not in constants:
             continue
-        scales = [_scale(makers.get(name), constants) for name in node.input[:2]]
+        scales = [_quantized_scale(makers.get(name), constants) for name in node.input[:2]]
         if scales[0] is None or scales[1] is None:
             continue
         scale = (scales[0] * scales[1]).astype(np.float32).reshape(-1)
@@ -160,13 +160,13 @@ def _quantise_biases(
         node.input[place] = f"{name}_float"
 
 
-def _scale(dequantize: onnx.NodeProto | None, constants: Mapping[str, Array]) -> Array | None:
+def _quantized_scale(dequantize: onnx.NodeProto | None, constants: Mapping[str, Array]) -> Array | None:
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return None
     return constants.get(dequantize.input[1])
 
 
-def _drop_unused(proto: onnx.ModelProto) -> None:
+def _drop_unused_of_quantized(proto: onnx.ModelProto) -> None:
     """Remove what nothing reads any more: a dequantiser before its constants."""
     while True:
         read = {name for node in proto.graph.node for name in node.input} | {

@@ -46,7 +46,7 @@ def quantise_rows(proto: onnx.ModelProto) -> None:
 
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    writer = _Writer(proto)
+    writer = _RowsWriter(proto)
     for node in list(proto.graph.node):
         weight = makers.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
         if weight is None or weight.op_type != "DequantizeLinear" or weight.input[0] not in constants:
@@ -58,7 +58,7 @@ def quantise_rows(proto: onnx.ModelProto) -> None:
         proto.graph.node.remove(node)
 
 
-class _Writer:
+class _RowsWriter:
     """Adds nodes to a graph; they are sorted afterwards.
 
     Names hold colons, which no name of PyTorch's does.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def write_gemms(proto: onnx.ModelProto) -> None:
+def write_onnx_weights_only(proto: onnx.ModelProto) -> None:
     """Turn every product of a float tensor with a dequantised, transposed weight into a Gemm, in place.
 
     Args:
@@ -25,26 +25,36 @@ def write_gemms(proto: onnx.ModelProto) -> None:
             sorted afterwards.
     """
     makers = {name: node for node in proto.graph.node for name in node.output}
-    layers = [(node, weight) for node in proto.graph.node if (weight := _weight(node, makers)) is not None]
-    shapes = _shapes(proto) if layers else {}
+    layers = [
+        (node, weight)
+        for node in proto.graph.node
+        if (weight := _onnx_weights_only_weight(node, makers)) is not None
+    ]
+    shapes = _onnx_weights_only_shapes(proto) if layers else {}
     for layer, weight in layers:
-        _replace(proto, layer, weight, shapes)
+        _replace_by_onnx_weights_only(proto, layer, weight, shapes)
 
 
-def _weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> str | None:
+def _onnx_weights_only_weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> str | None:
     """Return the dequantised weight, before it is transposed, of a layer whose input is float."""
-    if node.op_type != "MatMul" or _made_by(makers, node.input[0], "DequantizeLinear"):
+    if node.op_type != "MatMul" or _onnx_weights_only_producer(makers, node.input[0], "DequantizeLinear"):
         return None
-    turn = _made_by(makers, node.input[1], "Transpose")
-    return turn.input[0] if turn and _made_by(makers, turn.input[0], "DequantizeLinear") else None
+    turn = _onnx_weights_only_producer(makers, node.input[1], "Transpose")
+    return (
+        turn.input[0]
+        if turn and _onnx_weights_only_producer(makers, turn.input[0], "DequantizeLinear")
+        else None
+    )
 
 
-def _made_by(makers: Mapping[str, onnx.NodeProto], name: str, operator: str) -> onnx.NodeProto | None:
+def _onnx_weights_only_producer(
+    makers: Mapping[str, onnx.NodeProto], name: str, operator: str
+) -> onnx.NodeProto | None:
     node = makers.get(name)
     return node if node and node.op_type == operator else None
 
 
-def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def _onnx_weights_only_shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(proto).graph
@@ -54,7 +64,7 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _replace(
+def _replace_by_onnx_weights_only(
     proto: onnx.ModelProto, layer: onnx.NodeProto, weight: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     import onnx

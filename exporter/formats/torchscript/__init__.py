@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from exporter.capture.lowering_errors import lowering_error, shorten
 from exporter.checkpoints.archive import packed
 from exporter.errors import LoweringError
-from exporter.formats.torchscript.archive import SIGNATURE, structure
-from exporter.formats.torchscript.scripting import to_script
+from exporter.formats.torchscript.archive import SIGNATURE
+from exporter.formats.torchscript.archive import torchscript_archive_structure as structure
+from exporter.formats.torchscript.scripting import script_or_trace
 from exporter.records import Array, Captured, Emission, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
     with warnings.catch_warnings():
         # TorchScript and its lite interpreter are deprecated as a whole: who asks for them knows.
         warnings.simplefilter("ignore", DeprecationWarning)
-        script, notes = to_script(captured)
+        script, notes = script_or_trace(captured)
         try:
-            optimised, note = _optimise(script)
-            optimised._save_for_lite_interpreter(str(path), _extra_files={SIGNATURE: _signature(captured)})
+            optimised, note = _optimise_torchscript(script)
+            optimised._save_for_lite_interpreter(
+                str(path), _extra_files={SIGNATURE: _torchscript_signature(captured)}
+            )
         except Exception as error:
             raise lowering_error(error, captured.program) from error
     return Emission(path, (*notes, note))
@@ -85,25 +88,27 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     structure(path, variant)
     torch.set_num_threads(threads)
     try:
-        module = _load_for_lite_interpreter(_repacked(path))  # type: ignore[no-untyped-call]
+        module = _load_for_lite_interpreter(_repacked_torchscript(path))  # type: ignore[no-untyped-call]
     except Exception as error:
         raise LoweringError(f"The lite interpreter refuses {path.name}: {shorten(error)}") from error
 
     def run(sample: Sample) -> tuple[Array, ...]:
         with torch.no_grad():
             outputs = module(*(torch.tensor(array) for array in sample))
-        return tuple(tensor.numpy().copy() for tensor in _flatten(outputs))  # a buffer may be among them
+        return tuple(
+            tensor.numpy().copy() for tensor in _flatten_torchscript(outputs)
+        )  # a buffer may be among them
 
     return run, f"torchscript lite (torch {torch.__version__.partition('+')[0]})"
 
 
-def _repacked(path: Path) -> io.BytesIO:
+def _repacked_torchscript(path: Path) -> io.BytesIO:
     """Copy the file's records to a fresh archive: two readers can disagree about a crafted one."""
     with zipfile.ZipFile(path) as archive:
         return packed({name: archive.read(name) for name in archive.namelist()}, root="")
 
 
-def _optimise(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:
+def _optimise_torchscript(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:
     import torch
     from torch.utils.mobile_optimizer import optimize_for_mobile
 
@@ -122,14 +127,14 @@ def _optimise(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, s
     )
 
 
-def _signature(captured: Captured) -> str:
+def _torchscript_signature(captured: Captured) -> str:
     inputs, outputs = ([asdict(spec) for spec in specs] for specs in (captured.inputs, captured.outputs))
     return json.dumps({"inputs": inputs, "outputs": outputs})
 
 
-def _flatten(outputs: Any) -> list[torch.Tensor]:
+def _flatten_torchscript(outputs: Any) -> list[torch.Tensor]:
     if isinstance(outputs, dict):
         outputs = list(outputs.values())
     if isinstance(outputs, tuple | list):
-        return [tensor for output in outputs for tensor in _flatten(output)]
+        return [tensor for output in outputs for tensor in _flatten_torchscript(output)]
     return [] if outputs is None else [outputs]

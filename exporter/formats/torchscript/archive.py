@@ -43,7 +43,7 @@ _STORAGES: dict[str, tuple[str, int]] = {
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class _ArchiveTensor:
     record: str
     dtype: str
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class _Tensor:
     """Elements of the whole record, of which this may be a part, as one of attention's projections is."""
 
 
-def check_records(path: Path) -> None:
+def check_torchscript_archive(path: Path) -> None:
     """Check that the archive is whole: every record's checksum, and no tensor or bytecode compressed.
 
     Raises:
@@ -60,12 +60,12 @@ def check_records(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check(archive, path)
+            _check_archive_record(archive, path)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise LoweringError(f"{path.name} is not a whole TorchScript archive: {shorten(error)}") from error
 
 
-def structure(path: Path, variant: Variant) -> Structure:
+def torchscript_archive_structure(path: Path, variant: Variant) -> Structure:
     """Read operators, weights, inputs and outputs of a `.ptl` file.
 
     Args:
@@ -80,10 +80,10 @@ def structure(path: Path, variant: Variant) -> Structure:
     Raises:
         LoweringError: It is not a whole, well-formed file for the lite interpreter.
     """
-    check_records(path)
+    check_torchscript_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _structure(archive)
+            return _archive_structure(archive)
     except LoweringError:
         raise
     except Exception as error:
@@ -91,12 +91,12 @@ def structure(path: Path, variant: Variant) -> Structure:
         raise LoweringError(f"{path.name} has malformed bytecode: {shorten(error)}") from error
 
 
-def _check(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_archive_record(archive: zipfile.ZipFile, path: Path) -> None:
     # PyTorch compresses source code only: PyTorch wrote nothing else that unpacks to more bytes.
     packed = (i for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
     if any("/code/" not in i.filename or i.file_size > MAX_CODE_BYTES for i in packed):
         raise LoweringError(f"{path.name} has compressed records, which PyTorch never writes.")
-    if problem := files.duplicates(archive.infolist()):
+    if problem := files.duplicate_files(archive.infolist()):
         raise LoweringError(f"{path.name}: {problem}.")
     damaged = archive.testzip()
     if damaged is not None:
@@ -106,16 +106,16 @@ def _check(archive: zipfile.ZipFile, path: Path) -> None:
         raise LoweringError(f"{path.name} holds no bytecode: the lite interpreter cannot run it.")
 
 
-def _structure(archive: zipfile.ZipFile) -> Structure:
+def _archive_structure(archive: zipfile.ZipFile) -> Structure:
     root = next(n for n in archive.namelist() if n.endswith("/bytecode.pkl")).removesuffix("bytecode.pkl")
-    tensors: list[_Tensor] = []
-    bytecode = _unpickle(archive, root, "bytecode.pkl", "constants", tensors)
-    _unpickle(archive, root, "data.pkl", "data", tensors)
-    methods = list(_methods(bytecode))
+    tensors: list[_ArchiveTensor] = []
+    bytecode = _unpickle_from_archive(archive, root, "bytecode.pkl", "constants", tensors)
+    _unpickle_from_archive(archive, root, "data.pkl", "data", tensors)
+    methods = list(_archive_methods(bytecode))
     named = {name for _, method in methods for name, *_ in method["operators"]}
     if refused := operators.refused(named):
         raise LoweringError(f"Its code {operators.complaint(refused)}")
-    inputs, outputs = _signature(archive, root)
+    inputs, outputs = _archive_signature(archive, root)
     arguments = next(len(m["arguments"]) for name, m in methods if name.endswith(".forward")) - 1
     if inputs and len(inputs) != arguments:
         raise LoweringError(f"Its signature names {len(inputs)} inputs, its bytecode takes {arguments}.")
@@ -131,19 +131,19 @@ def _structure(archive: zipfile.ZipFile) -> Structure:
     return Structure(
         inputs=inputs,
         outputs=outputs,
-        operators=_operators(method for _, method in methods),
+        operators=_archive_operators(method for _, method in methods),
         weight_bytes=sum(tensor.size_bytes for tensor in weights),
         weight_elements=dict(elements),
     )
 
 
-def _methods(bytecode: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _archive_methods(bytecode: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each method's name, and its code and schema in one table: (version, (name, code, schema), …)."""
     for name, code, schema in bytecode[1:]:
         yield name, dict(code) | dict(schema)
 
 
-def _operators(methods: Iterator[dict[str, Any]]) -> dict[str, int]:
+def _archive_operators(methods: Iterator[dict[str, Any]]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for method in methods:
         names = [f"{name}.{overload}" if overload else name for name, overload, *_ in method["operators"]]
@@ -152,7 +152,9 @@ def _operators(methods: Iterator[dict[str, Any]]) -> dict[str, int]:
     return dict(counts)
 
 
-def _signature(archive: zipfile.ZipFile, root: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _archive_signature(
+    archive: zipfile.ZipFile, root: str
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     name = f"{root}extra/{SIGNATURE}"
     if name not in archive.namelist():
         return (), ()
@@ -166,15 +168,17 @@ def _signature(archive: zipfile.ZipFile, root: str) -> tuple[tuple[TensorSpec, .
     return inputs, outputs
 
 
-def _unpickle(archive: zipfile.ZipFile, root: str, name: str, folder: str, tensors: list[_Tensor]) -> Any:
+def _unpickle_from_archive(
+    archive: zipfile.ZipFile, root: str, name: str, folder: str, tensors: list[_ArchiveTensor]
+) -> Any:
     """Unpickle a record; the tensors it refers to, whose bytes are in `folder`, are added to `tensors`."""
-    return _InertUnpickler(archive, f"{root}{folder}/", archive.read(root + name), tensors).load()
+    return _ArchiveUnpickler(archive, f"{root}{folder}/", archive.read(root + name), tensors).load()
 
 
-class _Inert:
+class _ArchiveInert:
     """Stands for an object of any class, so that no code of the archive runs."""
 
-    def __new__(cls, *args: object) -> _Inert:
+    def __new__(cls, *args: object) -> _ArchiveInert:
         return super().__new__(cls)
 
     def __init__(self, *args: object) -> None: ...
@@ -182,8 +186,10 @@ class _Inert:
     def __setstate__(self, state: object) -> None: ...
 
 
-class _InertUnpickler(pickle.Unpickler):
-    def __init__(self, archive: zipfile.ZipFile, folder: str, data: bytes, tensors: list[_Tensor]) -> None:
+class _ArchiveUnpickler(pickle.Unpickler):
+    def __init__(
+        self, archive: zipfile.ZipFile, folder: str, data: bytes, tensors: list[_ArchiveTensor]
+    ) -> None:
         super().__init__(io.BytesIO(data))
         self._archive = archive
         self._folder = folder
@@ -197,7 +203,7 @@ class _InertUnpickler(pickle.Unpickler):
         }
         if module == "torch" and name.endswith("Storage"):
             return name
-        return rebuilders.get(f"{module}.{name}", _Inert)
+        return rebuilders.get(f"{module}.{name}", _ArchiveInert)
 
     def persistent_load(self, pid: Any) -> tuple[str, str, int, int]:
         _, storage, record, _, elements = pid
@@ -207,8 +213,10 @@ class _InertUnpickler(pickle.Unpickler):
             raise LoweringError(f"Its record {self._folder}{record} has {actual} bytes, not {expected}.")
         return self._folder + record, dtype, actual, elements
 
-    def _rebuild(self, storage: tuple[str, str, int, int], offset: int, shape: Any, *_: object) -> _Tensor:
+    def _rebuild(
+        self, storage: tuple[str, str, int, int], offset: int, shape: Any, *_: object
+    ) -> _ArchiveTensor:
         record, dtype, size_bytes, elements = storage
-        tensor = _Tensor(record, dtype, tuple(map(int, shape)), size_bytes, elements)
+        tensor = _ArchiveTensor(record, dtype, tuple(map(int, shape)), size_bytes, elements)
         self._tensors.append(tensor)
         return tensor

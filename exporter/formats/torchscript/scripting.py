@@ -17,7 +17,7 @@ _READS_VALUES = frozenset({"aten.item.default", "aten._local_scalar_dense.defaul
 """Operators through which a tensor's values decide what a graph computes."""
 
 
-def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+def script_or_trace(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
     """Turn the module into TorchScript, in the way of `captured.torchscript`.
 
     "auto" scripts when a trace would lose control flow: when the network has no graph (`torch.export` refuses
@@ -36,51 +36,51 @@ def to_script(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ..
     if isinstance(module, torch.jit.ScriptModule):
         return module, ("The model is already TorchScript: used unchanged.",)
     if captured.torchscript == "script":
-        return _script(module), ("Scripted, as asked.",)
+        return _script_module(module), ("Scripted, as asked.",)
     if captured.torchscript == "trace":
-        traced, lost = _trace(captured)
+        traced, lost = _trace_for_scripting(captured)
         return traced, ("Traced, as asked.", *(f"The trace may be wrong for other inputs: {w}" for w in lost))
     if captured.program is None:
-        return _script_first(captured)
-    return _trace_first(captured, captured.program)
+        return _script_before_tracing(captured)
+    return _trace_before_scripting(captured, captured.program)
 
 
-def faithful_trace(captured: Captured) -> torch.jit.ScriptModule | None:
+def trace_instead_of_scripting(captured: Captured) -> torch.jit.ScriptModule | None:
     """Trace a network whose graph reads no values, so that the trace is right for all inputs; else None."""
     import torch
 
     scripted = isinstance(captured.module, torch.jit.ScriptModule)
-    if scripted or captured.program is None or _reads_values(captured.program):
+    if scripted or captured.program is None or _scripting_reads_values(captured.program):
         return None
-    return _trace(captured)[0]
+    return _trace_for_scripting(captured)[0]
 
 
-def _trace_first(
+def _trace_before_scripting(
     captured: Captured, program: torch.export.ExportedProgram
 ) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
     try:
-        traced, lost = _trace(captured)
+        traced, lost = _trace_for_scripting(captured)
     except Exception as error:
         reason = f"it cannot be traced ({shorten(error)})"
     else:
         # A graph without such operators proves that the warnings are about shapes, which are fixed here.
-        if not lost or not _reads_values(program):
+        if not lost or not _scripting_reads_values(program):
             return traced, ("Traced.",)
         reason = f"a trace would lose control flow ({lost[0]})"
     try:
-        return _script(captured.module), (f"Scripted, because {reason}.",)
+        return _script_module(captured.module), (f"Scripted, because {reason}.",)
     except LoweringError as error:
         raise LoweringError(f"{error.cause}. Scripting was needed because {reason}", error.source) from error
 
 
-def _script_first(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+def _script_before_tracing(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
     reason = f"torch.export could not follow its control flow or operators ({captured.program_error})"
     try:
-        return _script(captured.module), (f"Scripted, because {reason}.",)
+        return _script_module(captured.module), (f"Scripted, because {reason}.",)
     except LoweringError as error:
         why, source = error.cause, error.source
     try:
-        traced, lost = _trace(captured)
+        traced, lost = _trace_for_scripting(captured)
     except Exception as error:
         raise lowering_error(error) from error
     if lost or "data-dependent" in captured.program_error.lower():
@@ -89,11 +89,11 @@ def _script_first(captured: Captured) -> tuple[torch.jit.ScriptModule, tuple[str
     return traced, (f"Traced, because it cannot be scripted ({why}); the tracer saw no control flow.",)
 
 
-def _reads_values(program: torch.export.ExportedProgram) -> bool:
+def _scripting_reads_values(program: torch.export.ExportedProgram) -> bool:
     return any(str(node.target) in _READS_VALUES for node in program.graph.nodes)
 
 
-def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
+def _trace_for_scripting(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
     """Return the trace, and the tracer's warnings of what it may have lost, each with its line."""
     import torch
     from torch.jit._trace import TracerWarning
@@ -111,12 +111,14 @@ def _trace(captured: Captured) -> tuple[torch.jit.ScriptModule, list[str]]:
             module, tuple(t.clone() for t in captured.example), check_trace=False, strict=False
         )
     if captured.state and captured.program is not None:
-        _restore(traced, captured.program.state_dict)
+        _restore_after_scripting(traced, captured.program.state_dict)
     lost = [w for w in caught if issubclass(w.category, TracerWarning)]
-    return traced, [f"{shorten(Warning(_first_sentence(w)))} at {w.filename}:{w.lineno}" for w in lost]
+    return traced, [
+        f"{shorten(Warning(_first_sentence_of_scripting(w)))} at {w.filename}:{w.lineno}" for w in lost
+    ]
 
 
-def _restore(traced: torch.jit.ScriptModule, state: Mapping[str, torch.Tensor]) -> None:
+def _restore_after_scripting(traced: torch.jit.ScriptModule, state: Mapping[str, torch.Tensor]) -> None:
     """Undo the changes of the traced call to the buffers."""
     import torch
 
@@ -126,11 +128,11 @@ def _restore(traced: torch.jit.ScriptModule, state: Mapping[str, torch.Tensor]) 
                 buffer.copy_(state[name])
 
 
-def _first_sentence(warning: warnings.WarningMessage) -> str:
+def _first_sentence_of_scripting(warning: warnings.WarningMessage) -> str:
     return str(warning.message).split(". ", maxsplit=1)[0]
 
 
-def _script(module: torch.nn.Module) -> torch.jit.ScriptModule:
+def _script_module(module: torch.nn.Module) -> torch.jit.ScriptModule:
     import torch
 
     from exporter.capture.calls import unwrapped

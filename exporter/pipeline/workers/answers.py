@@ -24,30 +24,30 @@ PLAIN: frozenset[str] = frozenset(
 OURS = ("exporter.", "android_harness.")
 
 
-def loads(data: bytes) -> Any:
+def load_answer(data: bytes) -> Any:
     """Unpickle an answer without calling anything but constructors of records, errors and plain values.
 
     Raises:
         pickle.UnpicklingError: The answer names something else.
     """
-    return _Unpickler(io.BytesIO(data)).load()
+    return _AnswerUnpickler(io.BytesIO(data)).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class _AnswerUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full in PLAIN:
             return super().find_class(module, name)
         if module == "builtins" or module.startswith(OURS):
             target = getattr(importlib.import_module(module), name, None)
-            if _is_record(target) or _is_error(target):
+            if _is_answered_record(target) or _is_answered_error(target):
                 return target
         raise pickle.UnpicklingError(f"The answer holds a {full[:80]}, which is no record.")
 
 
-def _is_record(target: object) -> bool:
+def _is_answered_record(target: object) -> bool:
     return isinstance(target, type) and (dataclasses.is_dataclass(target) or issubclass(target, enum.Enum))
 
 
-def _is_error(target: object) -> bool:
+def _is_answered_error(target: object) -> bool:
     return isinstance(target, type) and issubclass(target, BaseException)

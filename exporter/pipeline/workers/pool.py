@@ -24,10 +24,10 @@ from typing import Any
 from exporter import held
 from exporter.errors import WorkerError
 from exporter.pipeline.workers import answers
-from exporter.pipeline.workers.server import ENVIRONMENT, Request, import_path
+from exporter.pipeline.workers.server import ENVIRONMENT, ServerRequest, server_import_path
 from exporter.sandbox import Confinement
 
-_SERVER = "import sys; from exporter.pipeline.workers.server import serve; serve(int(sys.argv[1]))"
+_SERVER = "import sys; from exporter.pipeline.workers.server import serve_jobs; serve_jobs(int(sys.argv[1]))"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Rights:
+class JobRights:
     """What the jobs of one pool may do."""
 
     confinement: Confinement | None = None
@@ -63,7 +63,7 @@ class Rights:
     Only jobs that run artifacts are confined then, and the others may import from the current folder.
     """
 
-    def request(self, log: Path, job: Job, scratch: Path) -> Request:
+    def request(self, log: Path, job: Job, scratch: Path) -> ServerRequest:
         """Return the message that starts a job with these rights."""
         confinement = self.confinement
         if confinement is not None and job.read_only:
@@ -78,7 +78,7 @@ class Rights:
             confinement = None
         if confinement is not None and job.seconds is not None:
             confinement = replace(confinement, seconds=job.seconds)
-        return Request(
+        return ServerRequest(
             log,
             job.preload,
             job.function,
@@ -89,7 +89,7 @@ class Rights:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class JobOutcome:
     job: Job
     value: Any = None
     error: Exception | None = None
@@ -100,14 +100,14 @@ class Outcome:
         return self.value
 
 
-class Workers:
+class WorkerPool:
     """A pool of `count` slots. Use as a context manager; leaving it kills whatever still runs."""
 
-    def __init__(self, count: int, log: Path, rights: Rights | None = None) -> None:
+    def __init__(self, count: int, log: Path, rights: JobRights | None = None) -> None:
         self._closing = threading.Event()
-        self._slots = [_Slot(log, self._closing, rights or Rights()) for _ in range(count)]
+        self._slots = [_PoolSlot(log, self._closing, rights or JobRights()) for _ in range(count)]
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,8 +124,8 @@ class Workers:
         self,
         jobs: Sequence[Job],
         on_event: Callable[[str, Job], None] | None = None,
-        on_outcome: Callable[[Outcome], None] | None = None,
-    ) -> list[Outcome]:
+        on_outcome: Callable[[JobOutcome], None] | None = None,
+    ) -> list[JobOutcome]:
         """Run all jobs and return their outcomes in the order given.
 
         Args:
@@ -133,15 +133,15 @@ class Workers:
             on_event: Called with "start" and "end" from worker threads.
             on_outcome: Called with each outcome as soon as it is there, one at a time.
         """
-        queue, lock = _Queue(jobs, self._closing), threading.Lock()
-        outcomes: dict[Job, Outcome] = {}
+        queue, lock = _PoolQueue(jobs, self._closing), threading.Lock()
+        outcomes: dict[Job, JobOutcome] = {}
 
-        def serve(slot: _Slot) -> None:
+        def serve(slot: _PoolSlot) -> None:
             while not self._closing.is_set() and (job := queue.take(slot.warmed)) is not None:
                 if on_event:
                     on_event("start", job)
                 failed = outcomes[job.after].error if job.after else None
-                outcome = Outcome(job, error=failed) if failed else slot.run(job)
+                outcome = JobOutcome(job, error=failed) if failed else slot.run(job)
                 with lock:
                     outcomes[job] = outcome
                     if on_outcome:
@@ -166,7 +166,7 @@ class Workers:
 
 
 @dataclass(eq=False)
-class _Queue:
+class _PoolQueue:
     waiting: Sequence[Job]
     closing: threading.Event
     _ended: set[Job] = field(default_factory=set)
@@ -202,7 +202,7 @@ class _Queue:
             self._changed.notify_all()
 
 
-class _Server:
+class _PoolServer:
     """The caller's end of one server process."""
 
     def __init__(self, log: Path) -> None:
@@ -210,7 +210,7 @@ class _Server:
         with log.open("ab") as stream, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno())],
-                env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(import_path())},
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(server_import_path())},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -220,7 +220,7 @@ class _Server:
         self.pipe = connection.Connection(ours.detach())
         self.warmed: set[str] = set()
 
-    def send(self, request: Request) -> None:
+    def send(self, request: ServerRequest) -> None:
         self.pipe.send_bytes(pickle.dumps(request))
         self.warmed.update(request.preload)
 
@@ -232,13 +232,13 @@ class _Server:
             self.process.wait()
 
 
-_idle: list[_Server] | None = None
+_idle: list[_PoolServer] | None = None
 """Servers whose slots were closed, for the next slots; None where nothing is kept."""
 
 
 @contextlib.contextmanager
-def kept_warm() -> Iterator[None]:
-    """Pass servers on from one `Workers` to the next inside: many exports import the frameworks once."""
+def keep_pool_warm() -> Iterator[None]:
+    """Pass servers on from one `WorkerPool` to the next inside: many exports import the frameworks once."""
     global _idle
     before, _idle = _idle, [] if _idle is None else _idle
     try:
@@ -251,34 +251,34 @@ def kept_warm() -> Iterator[None]:
         _idle = before
 
 
-def _server(log: Path) -> _Server:
+def _pool_server(log: Path) -> _PoolServer:
     """Return an idle server, or start one."""
     while _idle:
         server = _idle.pop()
         if server.process.poll() is None:
             return server
-    return _Server(log)
+    return _PoolServer(log)
 
 
-def _value(answer: bytes, confined: bool) -> Any:
+def _value_for_pool(answer: bytes, confined: bool) -> Any:
     """Return the value or the error that a job's process answered."""
     if not confined:
         return pickle.loads(answer)
     try:
         # Whoever took over the confined process must not get out of the confinement by its answer.
-        return answers.loads(answer)
+        return answers.load_answer(answer)
     except Exception as error:
         return WorkerError(f"The worker's answer is malformed: {error!r}")
 
 
-class _Slot:
+class _PoolSlot:
     """One server, started when first needed and again if it dies."""
 
-    def __init__(self, log: Path, closing: threading.Event, rights: Rights) -> None:
+    def __init__(self, log: Path, closing: threading.Event, rights: JobRights) -> None:
         self._log = log
         self._closing = closing
         self._rights = rights
-        self._server: _Server | None = None
+        self._server: _PoolServer | None = None
         self._lock = threading.Lock()
 
     @property
@@ -289,10 +289,10 @@ class _Slot:
 
     def warm(self, modules: tuple[str, ...]) -> None:
         with self._lock:
-            self._connect().send(Request(self._log, modules))
+            self._connect().send(ServerRequest(self._log, modules))
 
-    def run(self, job: Job) -> Outcome:
-        with self._lock, held.scratch("job") as scratch:
+    def run(self, job: Job) -> JobOutcome:
+        with self._lock, held.held_scratch("job") as scratch:
             try:
                 server = self._connect()
                 request = self._rights.request(self._log, job, scratch)
@@ -301,15 +301,17 @@ class _Slot:
             except (EOFError, OSError):
                 self._kill()
                 self._forget()
-                return Outcome(job, error=WorkerError(f"The worker for {job.label} died.", "See export.log."))
-        value = _value(answer, confined=request.confinement is not None)
-        return Outcome(job, error=value) if isinstance(value, Exception) else Outcome(job, value)
+                return JobOutcome(
+                    job, error=WorkerError(f"The worker for {job.label} died.", "See export.log.")
+                )
+        value = _value_for_pool(answer, confined=request.confinement is not None)
+        return JobOutcome(job, error=value) if isinstance(value, Exception) else JobOutcome(job, value)
 
-    def _connect(self) -> _Server:
+    def _connect(self) -> _PoolServer:
         if self._closing.is_set():
             raise EOFError
         if self._server is None:
-            self._server = _server(self._log)
+            self._server = _pool_server(self._log)
         return self._server
 
     def close(self) -> None:

@@ -33,13 +33,13 @@ LAST_BYTES = 1 << 14
 ANSWER_BYTES = 1 << 30
 
 
-def import_path() -> tuple[str, ...]:
+def server_import_path() -> tuple[str, ...]:
     """Return where this process imports from, without the entry that means the current folder."""
     return tuple(filter(None, sys.path))
 
 
 @dataclass(frozen=True)
-class Request:
+class ServerRequest:
     """A message to a server: a job, and what its process takes over from the caller."""
 
     log: Path
@@ -50,7 +50,7 @@ class Request:
     arguments: tuple[Any, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: Path = field(default_factory=Path.cwd)
-    import_path: tuple[str, ...] = field(default_factory=import_path)
+    import_path: tuple[str, ...] = field(default_factory=server_import_path)
     own_modules: bool = False
     """Whether the job may also import from `folder`: the user's own network is defined there."""
     confinement: Confinement | None = None
@@ -67,31 +67,31 @@ class Request:
         os.chdir(self.folder)
         sys.path[:] = [*self.import_path, *([str(self.folder)] if self.own_modules else [])]
         if self.confinement is not None:
-            sandbox.enter(self.confinement)
+            sandbox.enter_sandbox(self.confinement)
 
 
-def serve(descriptor: int) -> None:
+def serve_jobs(descriptor: int) -> None:
     """Serve jobs: import what a job needs, fork, let the child run the job, pass its answer on."""
     pipe = connection.Connection(descriptor)
     while True:
         try:
-            request: Request = pickle.loads(pipe.recv_bytes())
+            request: ServerRequest = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        _print_to(request.log)
-        _preload(request.preload)
-        _freeze()
+        _print_server_to(request.log)
+        _preload_in_server(request.preload)
+        _freeze_server()
         if request.function is not None:
-            pipe.send_bytes(_in_child(pipe, request))
+            pipe.send_bytes(_serve_in_child(pipe, request))
 
 
-def _print_to(log: Path) -> None:
+def _print_server_to(log: Path) -> None:
     with contextlib.suppress(OSError), log.open("ab") as stream:  # its run may have ended by now
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
 
 
-def _preload(modules: Sequence[str]) -> None:
+def _preload_in_server(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
@@ -99,13 +99,13 @@ def _preload(modules: Sequence[str]) -> None:
             print(f"preload of {name} failed: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
 
-def _freeze() -> None:
+def _freeze_server() -> None:
     """Take what was imported out of garbage collection: walking it again and again costs a fifth of a job."""
     gc.collect()
     gc.freeze()
 
 
-def _in_child(pipe: connection.Connection, request: Request) -> bytes:
+def _serve_in_child(pipe: connection.Connection, request: ServerRequest) -> bytes:
     reader, writer = os.pipe()
     output = tempfile.TemporaryFile()  # noqa: SIM115 - the child's own, so that its last words are known
     child = os.fork()
@@ -114,7 +114,7 @@ def _in_child(pipe: connection.Connection, request: Request) -> bytes:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
         pipe.close()  # it leads to the caller, who trusts what comes out of it
-        _child(writer, request)
+        _server_child(writer, request)
     os.close(writer)
     answer = bytearray()
     while True:
@@ -132,11 +132,13 @@ def _in_child(pipe: connection.Connection, request: Request) -> bytes:
     os.close(reader)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with output:
-        printed = _passed_on(output)
-    return bytes(answer) if status == 0 else pickle.dumps(_death(status, request.confinement, printed))
+        printed = _server_output_passed_on(output)
+    return (
+        bytes(answer) if status == 0 else pickle.dumps(_death_in_server(status, request.confinement, printed))
+    )
 
 
-def _passed_on(output: IO[bytes]) -> str:
+def _server_output_passed_on(output: IO[bytes]) -> str:
     """Append what a job printed to the log, and return the end of it."""
     output.seek(0)
     sys.stdout.flush()
@@ -147,19 +149,19 @@ def _passed_on(output: IO[bytes]) -> str:
     return output.read().decode(errors="replace")
 
 
-def _child(writer: int, request: Request) -> None:
+def _server_child(writer: int, request: ServerRequest) -> None:
     try:
         try:
             request.enter()
             assert request.function is not None
             answer = pickle.dumps(request.function(*request.arguments))
         except MemoryError:
-            answer = pickle.dumps(_over_memory(request.confinement))
+            answer = pickle.dumps(_is_server_child_over_memory(request.confinement))
         except Exception as error:
             import traceback
 
             traceback.print_exc()  # to the log
-            answer = _pickled_error(error)
+            answer = _error_from_server(error)
         with os.fdopen(writer, "wb") as stream:
             stream.write(answer)
         sys.stdout.flush()
@@ -169,13 +171,13 @@ def _child(writer: int, request: Request) -> None:
         os._exit(1)
 
 
-def _over_memory(confinement: Confinement | None) -> WorkerError:
+def _is_server_child_over_memory(confinement: Confinement | None) -> WorkerError:
     if confinement is None:
         return WorkerError("The worker ran out of memory.", "Try --jobs 1.")
     return OverBoundsError(f"It needed more than {confinement.memory_bytes / 2**30:.0f} GiB of memory.")
 
 
-def _pickled_error(error: Exception) -> bytes:
+def _error_from_server(error: Exception) -> bytes:
     """Pickle the error where it survives that, otherwise its text."""
     try:
         data = pickle.dumps(error)
@@ -185,7 +187,7 @@ def _pickled_error(error: Exception) -> bytes:
     return data
 
 
-def _death(status: int, confinement: Confinement | None, printed: str = "") -> WorkerError:
+def _death_in_server(status: int, confinement: Confinement | None, printed: str = "") -> WorkerError:
     if confinement is not None and status in (-signal.SIGALRM, -signal.SIGXCPU):
         return OverBoundsError(f"It took more than {confinement.seconds:.0f} s and was stopped.")
     if status == -signal.SIGKILL:

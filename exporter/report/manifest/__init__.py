@@ -24,7 +24,7 @@ MAX_BYTES = 64 * 1024 * 1024
 """The largest manifest that is read. One with every sample of a hundred artifacts has 1 MB."""
 
 
-def dump(report: Report) -> str:
+def dump_manifest(report: Report) -> str:
     """Return the manifest as JSON text: keys in a fixed order, no NaN, no Infinity.
 
     A figure that is not finite becomes null, and the `not_finite` next to it says what it was.
@@ -47,13 +47,13 @@ def dump(report: Report) -> str:
             "outputs": [asdict(spec) for spec in report.outputs],
             "calibration": {"kind": report.calibration_kind, "count": report.calibration_count},
             "scenes": asdict(report.scenes),
-            "artifacts": [_artifact(artifact, report.budget_ms) for artifact in report.artifacts],
+            "artifacts": [_manifest_artifact(artifact, report.budget_ms) for artifact in report.artifacts],
             "selected": report.selected,
             "verdict": {"numerics": report.numerics, "budget": report.budget},
-            "evidence": _evidence(report),
+            "evidence": _manifest_evidence(report),
             "limits": asdict(report.limits),
             "task": report.task,
-            "accuracy": accuracy.dump_evaluation(report.evaluation) if report.evaluation else None,
+            "accuracy": accuracy.dump_accuracy_evaluation(report.evaluation) if report.evaluation else None,
             "task_accuracy": report.task_evaluation and task_accuracy.dump_evaluation(report.task_evaluation),
             "calibration_sweep": [
                 {
@@ -73,37 +73,39 @@ def dump(report: Report) -> str:
             "stage_seconds": dict(report.stage_seconds),
             "page_sha256": report.page_sha256 or None,
             "export_budget_ms": report.export_budget_ms,
-            "operator_costs": [_cost(cost) for cost in report.operator_costs],
-            "mixed_points": [asdict(point) | _decibels(point.sqnr_db) for point in report.mixed_points],
+            "operator_costs": [_manifest_cost(cost) for cost in report.operator_costs],
+            "mixed_points": [
+                asdict(point) | _manifest_decibels(point.sqnr_db) for point in report.mixed_points
+            ],
         }
     )
     return manifest.model_dump_json(indent=2) + "\n"
 
 
-def load(path: Path) -> Manifest:
+def load_manifest(path: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
         VerificationError: It cannot be read, is no manifest of this schema, or names files outside.
     """
-    return parse(_read(path), path)
+    return parse_manifest(_read_manifest(path), path)
 
 
-def parse(text: bytes, path: Path) -> Manifest:
+def parse_manifest(text: bytes, path: Path) -> Manifest:
     """Check a manifest's text; `path` is for the message.
 
     Raises:
-        VerificationError: For the reasons that `load` gives.
+        VerificationError: For the reasons that `load_manifest` gives.
     """
     from pydantic import ValidationError
 
     try:
         return Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _refusal(path, error) from None
+        raise _manifest_refusal(path, error) from None
 
 
-def _read(path: Path) -> bytes:
+def _read_manifest(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -119,42 +121,43 @@ def _read(path: Path) -> bytes:
         raise VerificationError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _refusal(path: Path, error: ValidationError) -> VerificationError:
+def _manifest_refusal(path: Path, error: ValidationError) -> VerificationError:
     """Describe the first mistake. A wrong schema version comes before everything else."""
     errors = sorted(error.errors(include_url=False), key=lambda e: e["loc"] != ("schema_version",))
     first = errors[0]
     if first["loc"] == ("schema_version",) and first["type"] == "literal_error":
         return VerificationError(
-            f"{path} has schema version {_shown(first['input'])}; this export-mobile reads {SCHEMA_VERSION}.",
+            f"{path} has schema version {_shown_manifest_value(first['input'])}; "
+            f"this export-mobile reads {SCHEMA_VERSION}.",
             "Use the export-mobile that wrote it, or export again.",
         )
     more = f" ({len(errors) - 1} more like it)" if len(errors) > 1 else ""
     return VerificationError(
-        f"{path} is not a valid manifest: {_where(first)}{_message(first)}{more}.",
+        f"{path} is not a valid manifest: {_manifest_place(first)}{_manifest_error_message(first)}{more}.",
         "Export again, or restore the file as export-mobile wrote it.",
     )
 
 
-def _where(error: ErrorDetails) -> str:
+def _manifest_place(error: ErrorDetails) -> str:
     """Return `artifacts[2].sha256 is "abc": `, or nothing when the whole text is meant."""
     if not error["loc"]:
         return ""
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    seen = "" if error["type"] == "missing" else f" is {_shown(error['input'])}"
+    seen = "" if error["type"] == "missing" else f" is {_shown_manifest_value(error['input'])}"
     return f"{name.removeprefix('.')}{seen}: "
 
 
-def _message(error: ErrorDetails) -> str:
+def _manifest_error_message(error: ErrorDetails) -> str:
     """What is wrong, in one line: a hostile value may be in it."""
     return error["msg"].removeprefix("Value error, ")[:MAX_MESSAGE]
 
 
-def _shown(value: Any) -> str:
+def _shown_manifest_value(value: Any) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _evidence(report: Report) -> dict[str, Any]:
+def _manifest_evidence(report: Report) -> dict[str, Any]:
     return {
         "kind": report.verification_kind,
         "count": report.verification_count,
@@ -164,22 +167,22 @@ def _evidence(report: Report) -> dict[str, Any]:
     }
 
 
-def _cost(cost: OperatorCost) -> dict[str, Any]:
+def _manifest_cost(cost: OperatorCost) -> dict[str, Any]:
     """Round to a decibel's useful precision, so that writing what was read gives the same text."""
     return {
         "name": cost.name,
         "layer": cost.layer,
         "kind": cost.kind,
-        **_decibels(round(cost.sqnr_db, 3)),
+        **_manifest_decibels(round(cost.sqnr_db, 3)),
     }
 
 
-def _decibels(value: float) -> dict[str, Any]:
+def _manifest_decibels(value: float) -> dict[str, Any]:
     finite = math.isfinite(value)
     return {"sqnr_db": value if finite else None, "not_finite": {} if finite else {"sqnr_db": str(value)}}
 
 
-def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
+def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
     structure, latency = artifact.structure, artifact.latency
     counts = budget.worst(artifact.device_latencies, budget_ms)
     return {
@@ -192,7 +195,7 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
         "sha256": artifact.sha256,
         "status": artifact.status,
         "reason": artifact.reason,
-        "verification": _verification(artifact.verdict) if artifact.verdict else None,
+        "verification": _manifest_verification(artifact.verdict) if artifact.verdict else None,
         "quantized_weight_fraction": structure.quantized_weight_fraction if structure else None,
         "delegated_fraction": structure.delegated_fraction if structure else None,
         "host_latency": asdict(latency) if latency else None,
@@ -201,10 +204,10 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
         "structure": structure
         and {
             "weight_bytes": structure.weight_bytes,
-            "weight_elements": _sorted(structure.weight_elements),
-            "operators": _sorted(structure.operators),
+            "weight_elements": _sorted_manifest_counts(structure.weight_elements),
+            "operators": _sorted_manifest_counts(structure.operators),
         },
-        "accuracy": accuracy.dump(artifact.accuracy) if artifact.accuracy else None,
+        "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
         "task_accuracy": artifact.task_accuracy and task_accuracy.dump(artifact.task_accuracy),
         "notes": artifact.notes,
         "source_line": artifact.source_line,
@@ -212,24 +215,24 @@ def _artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
     }
 
 
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+def _sorted_manifest_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Sort by name, because readers collect them in the file's order."""
     return dict(sorted(counts.items()))
 
 
-def _verification(verdict: Verdict) -> dict[str, Any]:
+def _manifest_verification(verdict: Verdict) -> dict[str, Any]:
     return {
         "runtime": verdict.runtime,
-        **_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, NOTHING_COMPARED)),
+        **_manifest_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, NOTHING_COMPARED)),
         "limits": dict(verdict.limits),
-        "edge": verdict.edge and _figures(verdict.edge),
-        "lowering": verdict.lowering and _figures(verdict.lowering),
+        "edge": verdict.edge and _manifest_figures(verdict.edge),
+        "lowering": verdict.lowering and _manifest_figures(verdict.lowering),
         "worst_channel": verdict.worst_channel and asdict(verdict.worst_channel),
         "task": verdict.task and asdict(verdict.task),
     }
 
 
-def _figures(comparison: Comparison) -> dict[str, Any]:
+def _manifest_figures(comparison: Comparison) -> dict[str, Any]:
     values = {
         "max_error": comparison.max_error,
         "sqnr_db": comparison.sqnr_db,

@@ -36,7 +36,7 @@ class Accuracy(Part):
         record = self.record()
         if max(record.right, record.right5 or 0, record.right + record.lost, record.same) > record.count:
             raise ValueError("counts more than there are samples")
-        expected = derived(record)
+        expected = derived_accuracy(record)
         for name in ("top1", "top5", "drop_points"):
             claimed, true = getattr(self, name), expected[name]
             if (claimed is None) != (true is None) or abs((claimed or 0) - (true or 0)) > DERIVED:
@@ -62,7 +62,7 @@ class Evaluation(Part):
         )
 
 
-def derived(record: AccuracyRecord) -> dict[str, Any]:
+def derived_accuracy(record: AccuracyRecord) -> dict[str, Any]:
     """Compute the figures that follow from the counts."""
     return {
         "top1": accuracy.share(record.right, record.count),
@@ -73,16 +73,16 @@ def derived(record: AccuracyRecord) -> dict[str, Any]:
     }
 
 
-def dump(record: AccuracyRecord) -> dict[str, Any]:
+def dump_accuracy(record: AccuracyRecord) -> dict[str, Any]:
     counts = {name: getattr(record, name) for name in ("count", "right", "right5", "lost", "gained", "same")}
-    return counts | derived(record)
+    return counts | derived_accuracy(record)
 
 
-def dump_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:
+def dump_accuracy_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:
     return {
         "kind": evaluation.kind,
         "classes": evaluation.classes,
         "max_drop_points": evaluation.max_drop,
-        "float32": dump(evaluation.reference),
+        "float32": dump_accuracy(evaluation.reference),
         "notes": evaluation.notes,
     }

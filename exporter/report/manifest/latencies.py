@@ -9,17 +9,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from exporter.records import DeviceLatency as DeviceLatencyRecord
-from exporter.report.manifest.parts import Part, check_file_name
+from exporter.report.manifest.parts import Part, check_file_name_part
 
 
-def _honest(latency: DeviceLatencyRecord) -> DeviceLatencyRecord:
+def _check_latency_claim(latency: DeviceLatencyRecord) -> DeviceLatencyRecord:
     """Refuse a claim that contradicts itself."""
     serial = latency.device.get("serial")
     if not isinstance(serial, str) or not serial:
         raise ValueError("device has no serial")
     json.dumps(dict(latency.device), allow_nan=False)
     if latency.samples_file is not None:
-        check_file_name(latency.samples_file)
+        check_file_name_part(latency.samples_file)
     if latency.p50_ms > latency.p90_ms or latency.p90_ci_ms[0] > latency.p90_ci_ms[1]:
         raise ValueError("p50_ms, p90_ms and p90_ci_ms are not in order")
     if (latency.evidence == "measured") == (latency.verdict == "not_measured"):
@@ -33,13 +33,13 @@ def _honest(latency: DeviceLatencyRecord) -> DeviceLatencyRecord:
     return latency
 
 
-DeviceLatency = Annotated[DeviceLatencyRecord, AfterValidator(_honest)]
+DeviceLatency = Annotated[DeviceLatencyRecord, AfterValidator(_check_latency_claim)]
 
 
 class _Holder(Part):
     latency: DeviceLatency
 
 
-def checked(fields: Mapping[str, Any]) -> DeviceLatencyRecord:
+def checked_latency(fields: Mapping[str, Any]) -> DeviceLatencyRecord:
     """Return the latency of these fields. Unknown fields are ignored; raises pydantic's ValidationError."""
     return _Holder.model_validate({"latency": dict(fields)}).latency

@@ -8,7 +8,7 @@ from exporter.records import Artifact, Comparison, Report, Structure, Verdict
 from exporter.report.manifest import NOTHING_COMPARED, schema
 
 
-def report(listed: schema.Manifest) -> Report:
+def restore_report(listed: schema.Manifest) -> Report:
     """Return the report that the manifest was written from.
 
     A manifest does not hold a structure's own inputs and outputs; the model's replace them.
@@ -33,7 +33,7 @@ def report(listed: schema.Manifest) -> Report:
         verification_kind=listed.evidence.kind,
         verification_count=listed.evidence.count,
         floor=math.nan if floor is None else floor,
-        artifacts=tuple(_artifact(row, listed) for row in listed.artifacts),
+        artifacts=tuple(_restore_artifact(row, listed) for row in listed.artifacts),
         selected=listed.selected,
         selection_reason=listed.selection_reason,
         numerics=listed.verdict.numerics,
@@ -59,7 +59,7 @@ def report(listed: schema.Manifest) -> Report:
     )
 
 
-def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
+def _restore_artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
     return Artifact(
         row.variant(),
         file=row.file,
@@ -69,8 +69,8 @@ def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
         reason=row.reason,
         notes=row.notes,
         source_line=row.source_line,
-        structure=_structure(row, listed),
-        verdict=_verdict(row),
+        structure=_restore_structure(row, listed),
+        verdict=_restore_verdict(row),
         latency=row.host_latency,
         build_seconds=row.build_seconds,
         device_latencies=row.measured_on(),
@@ -79,7 +79,7 @@ def _artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact:
     )
 
 
-def _structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | None:
+def _restore_structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | None:
     if row.structure is None:
         return None
     return Structure(
@@ -92,7 +92,7 @@ def _structure(row: schema.Artifact, listed: schema.Manifest) -> Structure | Non
     )
 
 
-def _verdict(row: schema.Artifact) -> Verdict | None:
+def _restore_verdict(row: schema.Artifact) -> Verdict | None:
     figures = row.verification
     if figures is None:
         return None
@@ -100,27 +100,27 @@ def _verdict(row: schema.Artifact) -> Verdict | None:
         status=row.status,
         reason=row.reason,
         runtime=figures.runtime,
-        comparison=comparison(figures),
-        edge=comparison(figures.edge),
-        lowering=comparison(figures.lowering),
+        comparison=restore_comparison(figures),
+        edge=restore_comparison(figures.edge),
+        lowering=restore_comparison(figures.lowering),
         limits=figures.limits,
         worst_channel=figures.worst_channel,
         task=figures.task,
     )
 
 
-def comparison(figures: schema.Figures | None) -> Comparison | None:
+def restore_comparison(figures: schema.Figures | None) -> Comparison | None:
     """The figures of one comparison; None when nothing was compared."""
     if figures is None or figures.problem == NOTHING_COMPARED:
         return None
     return Comparison(
         samples=figures.samples,
-        max_error=_figure("max_error", figures.max_error, figures),
-        sqnr_db=_figure("sqnr_db", figures.sqnr_db, figures),
+        max_error=_restore_figure("max_error", figures.max_error, figures),
+        sqnr_db=_restore_figure("sqnr_db", figures.sqnr_db, figures),
         agreement=figures.top1_agreement,
         problem=figures.problem,
     )
 
 
-def _figure(name: str, value: float | None, figures: schema.Figures) -> float:
+def _restore_figure(name: str, value: float | None, figures: schema.Figures) -> float:
     return float(figures.not_finite.get(name, "nan")) if value is None else value

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, FailFast, Field, model_validator
 
-from exporter.files import inside
+from exporter.files import file_inside
 from exporter.records import (
     BudgetVerdict,
     Count,
@@ -173,7 +173,7 @@ class Artifact(Part):
         Raises:
             VerificationError: A symbolic link leads out of `directory`.
         """
-        return inside(directory, self.file) if self.file else None
+        return file_inside(directory, self.file) if self.file else None
 
 
 class Verdicts(Part):

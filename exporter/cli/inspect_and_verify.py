@@ -24,8 +24,8 @@ from exporter.cli.app import (
     Trust,
     WeightsFromArch,
     app,
-    console,
-    watch,
+    app_console,
+    watch_command,
 )
 from exporter.cli.export import model_request
 from exporter.errors import ArchitectureError, UsageError, VerificationError
@@ -68,7 +68,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(asdict(inspection), indent=2))
     else:
-        listings.print_inspection(inspection, console())
+        listings.print_inspection(inspection, app_console())
     if inspection.architecture is None:
         if arch is None:
             raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
@@ -131,13 +131,13 @@ def verify(
         return
     if libraries or artifact or min_sdk is not None:
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
-    wanted = check.Wanted(expect_name, expect_version)
-    with watch(as_json) as observer:
-        audit = check.verify(out, key, jobs or pipeline.worker_count(), observer, wanted)
+    wanted = check.CheckedIdentity(expect_name, expect_version)
+    with watch_command(as_json) as observer:
+        audit = check.check_release(out, key, jobs or pipeline.pipeline_worker_count(), observer, wanted)
     if as_json:
         typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
     else:
-        listings.print_audit(audit, console())
+        listings.print_audit(audit, app_console())
     if not audit.holds:
         raise VerificationError(
             f"{out} does not match its manifest.",
@@ -156,11 +156,13 @@ def _verify_for_app(
     from exporter.release import check
 
     with check.opened(out) as folder:
-        answer = for_app.check(folder, libraries, artifacts, min_sdk, jobs or pipeline.worker_count())
+        answer = for_app.check(
+            folder, libraries, artifacts, min_sdk, jobs or pipeline.pipeline_worker_count()
+        )
     if as_json:
         typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))
     else:
-        print_check(answer, console())
+        print_check(answer, app_console())
     if not answer.holds:
         raise VerificationError(
             "An artifact does not load, or it is not certain that it does.",
@@ -178,7 +180,7 @@ def targets(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         typer.echo(json.dumps({target.name: asdict(target) for target in TARGETS}, indent=2))
     else:
-        listings.print_targets(TARGETS, console())
+        listings.print_targets(TARGETS, app_console())
 
 
 @app.command()
@@ -187,10 +189,10 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
     from exporter.cli.console import listings
     from exporter.cli.doctor import examine as examination
 
-    findings = examination.examine()
+    findings = examination.examine_machine()
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        listings.print_doctor(findings, console())
+        listings.print_doctor(findings, app_console())
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
