@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.zoo import ZOO, build
-from exporter.errors import ExportError
+from exporter.capture.program import matrix_weights
+from exporter.errors import ExportError, LoweringError
+from exporter.formats import VARIANTS as VARIANTS_OF
 from tests import proof
 
-VARIANTS = ("onnx-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32")
+VARIANTS = ("onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-lite-fp32", "onnx-int8")
 SAMPLES = 12
+"""That many samples verify, and as many others calibrate."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Row:
     variant: str
     status: str
     reason: str
+    seconds: float
 
     @property
     def is_false_failure(self) -> bool:
@@ -43,14 +48,25 @@ def rows(names: Sequence[str], variants: Sequence[str] = VARIANTS) -> Iterator[R
 
 
 def _rows(name: str, variants: Sequence[str], folder: Path) -> Iterator[Row]:
+    started = time.monotonic()
+    samples = ZOO[name].samples(2 * SAMPLES)
     try:
-        captured = proof.capture(build(name), ZOO[name].samples(SAMPLES), folder)
+        captured = proof.capture(build(name), samples[:SAMPLES], folder)
     except ExportError as error:
-        yield Row(name, "all", "refused", str(error))
+        yield Row(name, "all", "refused", str(error), time.monotonic() - started)
         return
+    matrices = matrix_weights(captured)
     for variant in variants:
-        verdict = proof.prove(captured, variant, folder)
-        yield Row(name, variant, verdict.status, verdict.reason or "")
+        made_from = captured
+        if VARIANTS_OF[variant].precision == "int8":
+            try:
+                made_from = proof.quantize(captured, samples[SAMPLES:], folder)
+            except (ExportError, LoweringError) as error:
+                yield Row(name, variant, "error", str(error), time.monotonic() - started)
+                continue
+        verdict = proof.prove(made_from, variant, folder, matrices)
+        yield Row(name, variant, verdict.status, verdict.reason or "", time.monotonic() - started)
+        started = time.monotonic()
 
 
 def main(names: Sequence[str]) -> int:
@@ -60,7 +76,10 @@ def main(names: Sequence[str]) -> int:
         total += 1
         false += row.is_false_failure
         errors += row.status == "error"
-        print(f"{row.status:8} {row.variant:24} {row.network}: {row.reason}"[:220], flush=True)
+        print(
+            f"{row.seconds:5.1f} {row.status:8} {row.variant:24} {row.network}: {row.reason}"[:220],
+            flush=True,
+        )
     print(f"{total} files, {errors} that a format cannot express, {false} false failures")
     return int(false > 0)
 

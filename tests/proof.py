@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from exporter.capture import program
 from exporter.capture.reference import run_reference
-from exporter.data import edge_inputs
+from exporter.data import Data, edge_inputs
 from exporter.errors import LoweringError
-from exporter.formats import FORMATS, VARIANTS
+from exporter.formats import FORMATS, VARIANTS, simulation
+from exporter.pipeline.int8 import int8_lowering, refuse_mostly_float
 from exporter.pipeline.results import ExpectedResult
 from exporter.pipeline.verify import verify_artifact
-from exporter.records import Captured, Limits, Model, Sample, TensorSpec, Verdict
-from exporter.verify import reference_io
+from exporter.quantize import int8
+from exporter.records import SIMULATED, Captured, Limits, Model, Precision, Sample, TensorSpec, Verdict
+from exporter.verify import reference_io, simulation_io
 
 EVIDENCE = "verification.npz"
+LOWERING = "lowering.npz"
+SIMULATION = "{}.simulated.npz"
 
 
 def capture(net: nn.Module, samples: Sequence[Sample], folder: Path) -> Captured:
@@ -25,25 +30,73 @@ def capture(net: nn.Module, samples: Sequence[Sample], folder: Path) -> Captured
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
     model = Model(net.eval(), "tests:net", specs, None, 0)
     captured = program.capture(model, samples[0], others=samples[1:])
-    edges = edge_inputs(captured.inputs, None, samples[0], samples[1:])
-    evidence, _ = run_reference(captured, samples, edges)
+    evidence, _ = run_reference(captured, samples, _edges(captured, samples))
     reference_io.save(evidence, folder / EVIDENCE)
     return captured
 
 
-def prove(captured: Captured, variant: str, folder: Path) -> Verdict:
-    """Make one artifact of a captured network and judge it by the evidence in the folder."""
+def _edges(captured: Captured, samples: Sequence[Sample]) -> Mapping[str, Sample]:
+    return edge_inputs(captured.inputs, None, samples[0], samples[1:])
+
+
+def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) -> Captured:
+    """Quantise a captured network, and write what its quantised program gives on the evidence.
+
+    Raises:
+        LoweringError: It has no graph.
+    """
+    if captured.program is None:
+        raise LoweringError(captured.program_error)
+    quantized = int8.quantize(captured.program, calibration)
+    refuse_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
+    samples = reference_io.load(folder / EVIDENCE).samples()
+    data = Data(tuple(calibration), tuple(samples), "arrays")
+    lowering = int8_lowering(int8.runner(quantized.module), data, _edges(captured, samples))
+    reference_io.save_lowering(lowering, folder / LOWERING)
+    int8.save(quantized, folder)
+    return replace(captured, program=int8.load_program(folder))
+
+
+def simulate(captured: Captured, precision: Precision, folder: Path) -> None:
+    """Write what a precision makes of a captured network."""
+    assert captured.program is not None
+    run = simulation.format_simulation_runner(captured.program, precision)
+    evidence = reference_io.load(folder / EVIDENCE)
+    outputs = reference_io.stack([run(sample) for sample in evidence.samples()])
+    simulation_io.save(simulation_io.Simulation(outputs, {}), folder / SIMULATION.format(precision))
+
+
+def prove(captured: Captured, variant: str, folder: Path, matrices: int | None = None) -> Verdict:
+    """Make one artifact of a captured network and judge it by the evidence in the folder.
+
+    Args:
+        captured: The network; a quantised one for int8.
+        variant: What is made of it.
+        folder: Where the evidence is, and where the artifact is written.
+        matrices: How many weights the float network has; counted in `captured` when left out.
+    """
     how = VARIANTS[variant]
     try:
         path = FORMATS[how.format].emit(captured, how, folder).path
     except LoweringError as error:
         return Verdict("error", str(error), "", None)
-    return judge(captured, path, variant)
+    if how.precision in SIMULATED and captured.program is not None:
+        simulate(captured, how.precision, folder)
+    return judge(captured, path, variant, matrices)
 
 
-def judge(captured: Captured, path: Path, variant: str) -> Verdict:
+def judge(captured: Captured, path: Path, variant: str, matrices: int | None = None) -> Verdict:
     """Judge a file by the evidence in its folder."""
-    expected = ExpectedResult(
-        captured.inputs, captured.outputs, program.matrix_weights(captured), Limits(min_delegated=0.0)
-    )
-    return verify_artifact(path, VARIANTS[variant], path.parent / EVIDENCE, None, expected).verdict
+    how = VARIANTS[variant]
+    weights = program.matrix_weights(captured) if matrices is None else matrices
+    expected = ExpectedResult(captured.inputs, captured.outputs, weights, Limits(min_delegated=0.0))
+    lowering = path.parent / LOWERING if how.precision == "int8" else None
+    simulated = path.parent / SIMULATION.format(how.precision)
+    return verify_artifact(
+        path,
+        how,
+        path.parent / EVIDENCE,
+        lowering,
+        expected,
+        simulated if simulated.exists() else None,
+    ).verdict

@@ -40,16 +40,28 @@ WEIGHT_ARGUMENTS = {
 
 def count(program: torch.export.ExportedProgram) -> int:
     """Count the elements of the learned weights of two or more dimensions that meet the inputs."""
-    shapes = [source.meta["val"].shape for source in _sources(program)]
-    return sum(prod(shape) for shape in shapes if len(shape) > 1)
+    return sum(by_operator(program).values())
 
 
-def _sources(program: torch.export.ExportedProgram) -> set[Node]:
-    """Return where the weights come from, each once: a parameter, or a product of parameters alone."""
+def by_operator(program: torch.export.ExportedProgram) -> dict[str, int]:
+    """Count the same by the ATen operator that reads a weight; what several read counts for the first."""
+    counts: dict[str, int] = {}
+    for source, operator in _sources(program).items():
+        shape = source.meta["val"].shape
+        if len(shape) > 1:
+            counts[operator] = counts.get(operator, 0) + prod(shape)
+    return counts
+
+
+def _sources(program: torch.export.ExportedProgram) -> dict[Node, str]:
+    """Return where the weights come from, each once: a parameter, or a product of parameters alone.
+
+    With each is the operator that reads it.
+    """
     signature = program.graph_signature
     computed: set[Node] = set()  # depends on the model's inputs
     learned: set[Node] = set()  # depends on parameters, and on no input
-    sources: set[Node] = set()
+    sources: dict[Node, str] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             if node.name in signature.user_inputs:
@@ -59,7 +71,10 @@ def _sources(program: torch.export.ExportedProgram) -> set[Node]:
         # A product of constants (position embeddings are looked up at 0, 1, 2, …) may be folded into one.
         elif not computed.isdisjoint(node.all_input_nodes):
             computed.add(node)
-            sources |= {_source(weight) for weight in _weights(node) if weight in learned}
+            operator = getattr(node.target, "_opname", "")
+            for weight in _weights(node):
+                if weight in learned:
+                    sources.setdefault(_source(weight), operator)
         elif not learned.isdisjoint(node.all_input_nodes):
             learned.add(node)
     return sources

@@ -19,6 +19,9 @@ from exporter.quantize import int8
 from exporter.records import QUANTIZED, Preprocessing, Runner, Sample
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
     from exporter.data import Data
     from exporter.verify.reference_io import Lowering
 
@@ -36,7 +39,8 @@ def is_int8_wanted(context: Context) -> bool:
 
 def int8_job(context: Context) -> Job:
     """Return the job that makes the program in the work folder, from the captured model there."""
-    return Job("int8", quantize_to_int8, (context.folders.work,), preload=QUANTIZERS, cost_s=30)
+    arguments = (context.folders.work, context.request.limits.min_quantized_weights)
+    return Job("int8", quantize_to_int8, arguments, preload=QUANTIZERS, cost_s=30)
 
 
 def ensure_int8(context: Context) -> None:
@@ -99,11 +103,15 @@ NUDGED = 16
 """Samples that show how much a quantised program amplifies rounding ties."""
 
 
-def quantize_to_int8(work: Path) -> None:
+def quantize_to_int8(work: Path, least: float) -> None:
     """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
 
+    Args:
+        work: Holds what `capture_model` wrote.
+        least: The share of the weights that an int8 artifact must have in 8 bits.
+
     Raises:
-        LoweringError: There is no program, or it cannot be quantised.
+        LoweringError: There is no program, it cannot be quantised, or too little of it can.
     """
     from exporter.capture.lowering_errors import lowering_error
     from exporter.capture.program import load
@@ -119,11 +127,37 @@ def quantize_to_int8(work: Path) -> None:
         )
     try:
         quantized = int8.quantize(captured.program, results.load_data_result(work).calibration)
-        int8.save(quantized, work)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
+    refuse_mostly_float(captured.program, quantized.module, least)
+    int8.save(quantized, work)
+
+
+def refuse_mostly_float(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
+    """Refuse what has most of its weights in float: its artifacts would be int8 by name alone.
+
+    Args:
+        program: The float program.
+        quantized: What was made of it.
+        least: The share of the weights that must be stored in 8 bits.
+
+    Raises:
+        LoweringError: Fewer are.
+    """
+    from exporter.capture import matmul_weights
+
+    counts = matmul_weights.by_operator(program)
+    total = sum(counts.values())
+    share = 1 - int8.stored_weights(quantized) / total if total else 0.0
+    if share <= 1 - least:
+        return
+    readers = ", ".join(sorted(counts))
+    raise LoweringError(
+        f"int8 would leave {share:.0%} of the weights in float32: embeddings and recurrent layers are not "
+        f"quantised. (The weights are read by {readers}.) A lower --limits min_quantized_weights allows it"
+    )
 
 
 def judge_int8(work: Path, target: Path, preprocessing: Preprocessing | None) -> QuantizationResult:

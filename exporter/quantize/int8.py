@@ -132,6 +132,18 @@ def load(work: Path) -> Quantized:
     )
 
 
+def stored_weights(module: fx.GraphModule) -> int:
+    """Count the elements of the weights (two or more dimensions) that a module stores in 8 bits."""
+    import torch
+
+    from exporter.quantize.graphs import attribute
+
+    names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    values = [attribute(module, name) for name in names]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]  # of `cond` it is a graph
+    return sum(t.numel() for t in tensors if t.dtype == torch.int8 and t.dim() > 1)
+
+
 def _layers(module: fx.GraphModule) -> list[fx.Node]:
     """Return the layers in order, because their names change when a program is exported again."""
     from exporter.quantize.graphs import LAYERS

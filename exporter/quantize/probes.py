@@ -68,7 +68,7 @@ def _probe(
     scales = [o.detach().norm().clamp_min(torch.finfo(o.dtype).tiny) for o in outputs]
     values = {n: v for n in tensors if isinstance(v := walk.env.get(n), Tensor) and v.requires_grad}
     rows: dict[fx.Node, list[Tensor]] = {node: [] for node in values}
-    for turn in range(SIGNS if outputs else 0):
+    for turn in range(SIGNS if outputs and values else 0):
         signs = [torch.randint(0, 2, o.shape, generator=generator) * 2 - 1 for o in outputs]
         weights = [sign / scale for sign, scale in zip(signs, scales, strict=True)]
         gradients = torch.autograd.grad(

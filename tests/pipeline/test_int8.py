@@ -1,0 +1,45 @@
+"""An int8 program of which most weights stay in float is refused before anything is made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.zoo import ZOO, build
+from exporter.capture import program
+from exporter.data import Data
+from exporter.errors import LoweringError
+from exporter.pipeline import int8, results
+from exporter.quantize.int8 import PROGRAM
+from exporter.records import Model, TensorSpec
+
+
+def prepared(name: str, work: Path) -> Path:
+    """Write what the job finds in its work folder: the captured network and its data."""
+    samples = ZOO[name].samples(4)
+    specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
+    program.save(program.capture(Model(build(name), "tests:net", specs, None, 0), samples[0]), work)
+    return work
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("gru", "94%"), ("rnn", "100%"), ("embedding bag of tokens", "94%")]
+)
+def test_weights_that_stay_in_float_are_no_int8(
+    name: str, share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no layer at all can be quantised; the message says how much and what reads the weights."""
+    samples = tuple(ZOO[name].samples(4))
+    monkeypatch.setattr(results, "load_data_result", lambda _: Data(samples, samples, "arrays"))
+    with pytest.raises(LoweringError, match=f"would leave {share} of the weights in float32"):
+        int8.quantize_to_int8(prepared(name, tmp_path), 0.9)
+    assert not (tmp_path / PROGRAM).exists()
+
+
+def test_a_lower_limit_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is the one that verification holds the artifact to."""
+    samples = tuple(ZOO["gru"].samples(4))
+    monkeypatch.setattr(results, "load_data_result", lambda _: Data(samples, samples, "arrays"))
+    int8.quantize_to_int8(prepared("gru", tmp_path), 0.05)
+    assert (tmp_path / PROGRAM).exists()
