@@ -89,7 +89,8 @@ class Checkpoint:
     path: Path
     sha256: str
     kind: str
-    """state_dict, container, lightning, safetensors, torchscript, exported_program or pickled_module."""
+    """state_dict, container, lightning, safetensors, torchscript, exported_program, pickled_module,
+    distributed, or pretrained (a folder with its network's settings)."""
     tensors: Mapping[str, torch.Tensor] | None
     """Name in the file -> tensor; `readings` says how a network may call them."""
     module: torch.nn.Module | None = None
@@ -109,6 +110,31 @@ class Checkpoint:
     """What layers save beside tensors (`get_extra_state`), where it is plain values; by stored name."""
     stated_networks: tuple[tuple[str, str], ...] = ()
     """(where it stands in the file, what it says) of each text that seems to name the network."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Name of each JSON file beside the weights, such as config.json -> its content."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The legal values of an input of whole numbers."""
+
+    kind: Literal["tokens", "mask", "segments"]
+    """Tokens are codes of a vocabulary, a mask is 1 up to a length and then 0, segments are 0 and then 1."""
+    count: int = 2
+    """Codes are from 0 to `count` - 1."""
+    padding: int = 0
+    """The token behind the text's end."""
+    first: int | None = None
+    """The token that begins every text, where there is one."""
+    last: int | None = None
+    """The token that ends every text, where there is one."""
+
+
+SampleReader: TypeAlias = (
+    "Callable[[Path, tuple[TensorSpec, ...], int], tuple[list[Sample], tuple[str, ...]] | None]"
+)
+"""Reads up to so many samples from a file or folder of the model's own kind (texts, recordings), with notes;
+None where it is of another kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +152,10 @@ class Model:
     labels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """What the weights cannot prove about the network."""
+    codes: Mapping[str, Codes] = field(default_factory=dict)
+    """Name of an input -> its legal values, for inputs of whole numbers where they are known."""
+    reader: SampleReader | None = None
+    """Reads calibration data through the checkpoint's own tokenizer or feature extractor."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Turn weights into a network that runs: identify it, build it, and settle its inputs.
 
-Known networks are torchvision's, found by their tensors' names and shapes. To add a family, write a module
-with `infer` and `by_name` like `torchvision`, and let `_network` try it.
+torchvision's networks are found by their tensors' names and shapes; a folder's settings name its network. To
+add a family, write a module with `infer` and `by_name` like `torchvision`, and let `_network` try it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from exporter.architectures import factory, inputs, preprocessing, self_contained, torchvision, weights
+from exporter.architectures import (
+    factory,
+    huggingface,
+    inputs,
+    preprocessing,
+    self_contained,
+    torchvision,
+    weights,
+)
 from exporter.architectures.built import Built, literals
 from exporter.architectures.weights import Weights
 from exporter.errors import UsageError
@@ -35,12 +43,15 @@ def build(
     labels: tuple[str, ...] = (),
     ignore_keys: tuple[str, ...] = (),
     weights_from_arch: bool = False,
+    part: str = "",
+    trust: bool = False,
 ) -> Model:
     """Make the network that a checkpoint belongs to, with its weights.
 
     Args:
         checkpoint: The checkpoint that was read.
-        arch: "torchvision/resnet18" or "mypkg.nets:make_net"; None infers it from the tensors.
+        arch: "torchvision/resnet18", "transformers/BertModel" or "mypkg.nets:make_net"; None infers it from
+            the settings beside the tensors, or from the tensors.
         arch_args: Arguments of the builder or function as text, parsed as Python literals where possible.
         input_shapes: Override the inputs; an empty name is matched by position.
         preprocess: "imagenet", "unit" (0..1), "symmetric" (-1..1) or "bytes" (0..255).
@@ -50,6 +61,8 @@ def build(
         labels: Labels of the classes, which replace the known ones.
         ignore_keys: Patterns of tensors in the file to leave out, such as `head.*`.
         weights_from_arch: Keep the weights that `arch`'s function creates where the file has none.
+        part: The part of a network of several to export: encoder, decoder, text or vision.
+        trust: Whether code in the checkpoint's folder may run.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients; how it was inferred is in `notes`.
@@ -58,9 +71,16 @@ def build(
         ArchitectureError: No known network fits, or the named one does not.
         UsageError: An argument cannot be used.
     """
-    built = _network(checkpoint, arch, arch_args, _size(input_shapes), ignore_keys, weights_from_arch)
+    if huggingface.takes(checkpoint, arch):
+        built = _pretrained(
+            checkpoint, arch, arch_args, input_shapes, ignore_keys, weights_from_arch, part, trust
+        )
+    elif part:
+        raise UsageError(f"--part {part} is for networks of transformers, from a folder with a config.json.")
+    else:
+        built = _network(checkpoint, arch, arch_args, _size(input_shapes), ignore_keys, weights_from_arch)
     module = _ready(built.module)
-    specs = inputs.resolve(module, built.photo, checkpoint.example, input_shapes)
+    specs = built.inputs or inputs.resolve(module, built.photo, checkpoint.example, input_shapes)
     wishes = preprocessing.Wishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve(built.photo, specs, wishes)
     return Model(
@@ -72,6 +92,31 @@ def build(
         notes=built.notes + notes,
         labels=labels or built.labels,
         warnings=built.warnings,
+        codes=built.codes,
+        reader=built.reader,
+    )
+
+
+def _pretrained(
+    checkpoint: Checkpoint,
+    arch: str | None,
+    arch_args: Mapping[str, str],
+    input_shapes: tuple[TensorSpec, ...],
+    ignore_keys: tuple[str, ...],
+    weights_from_arch: bool,
+    part: str,
+    trust: bool,
+) -> Built:
+    if arch_args or weights_from_arch:
+        option = "--arch-arg" if arch_args else "--weights-from-arch"
+        raise UsageError(f"{option} has no effect: the folder's config.json says how the network is made.")
+    return huggingface.build(
+        checkpoint,
+        _readings(checkpoint, ignore_keys)[0],
+        wanted=(arch or "").removeprefix(huggingface.PREFIX),
+        part=part,
+        asked=input_shapes,
+        trust=trust,
     )
 
 

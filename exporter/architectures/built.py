@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporter.records import Preprocessing
+from exporter.records import Codes, Preprocessing, SampleReader, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,12 @@ class Built:
     labels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """What the tensors cannot prove about the network."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """The inputs, where the checkpoint's settings say them."""
+    codes: Mapping[str, Codes] = field(default_factory=dict)
+    """Legal values of inputs of whole numbers, as in `Model`."""
+    reader: SampleReader | None = None
+    """Reads calibration data, as in `Model`."""
 
 
 def literals(arguments: Mapping[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from exporter.checkpoints import (
     container,
     distributed,
     exported_program,
+    folder,
     foreign,
     lightning,
     pickled_module,
@@ -27,6 +28,11 @@ from exporter.checkpoints.contents import printable
 from exporter.checkpoints.source import EXPECTED, Source, opened
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder that is read as one checkpoint."""
+    return distributed.matches(path) or folder.matches(path)
 
 
 class Kind(Protocol):
@@ -57,7 +63,7 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     """Read a checkpoint: its weights, and for self-contained kinds the network too.
 
     Args:
-        path: Any file, or a folder of `torch.distributed.checkpoint`.
+        path: Any file, or a folder of `torch.distributed.checkpoint` or `save_pretrained`.
         trust: Whether code in the file may run: needed for whole pickled modules, and for archives that
             ask for more than a plain model does.
 
@@ -70,6 +76,9 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     if distributed.matches(path):
         with _explained(path):
             return distributed.read(path)
+    if folder.matches(path):
+        with _explained(path):
+            return folder.read(path)
     if distributed.is_part(path):
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."

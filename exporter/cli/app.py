@@ -75,19 +75,34 @@ app = Application(
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CKPT", help="The trained checkpoint in any format, or a model card (.toml)."),
+    typer.Argument(
+        metavar="CKPT",
+        help="The trained checkpoint in any format, a folder of save_pretrained, or a model card (.toml).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Unpickle whole modules: this runs any code that the checkpoint names."),
+    typer.Option(
+        "--trust",
+        help="Unpickle whole modules and run a folder's own code: this runs any code that CKPT names.",
+    ),
 ]
 Arch = Annotated[
     str | None,
-    typer.Option(help="torchvision/resnet18 or mypkg.nets:make_net. Inferred when left out."),
+    typer.Option(
+        help="torchvision/resnet18, transformers/BertModel or mypkg.nets:make_net. Inferred when left out."
+    ),
 ]
 ArchArg = Annotated[list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; repeatable.")]
+Part = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Export one part of a network of several: encoder, decoder, text or vision. All when left out.",
+    ),
+]
 IgnoreKey = Annotated[
     list[str] | None,
     typer.Option(

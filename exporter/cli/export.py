@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
+from exporter.checkpoints import folder
 from exporter.cli.app import (
     DEFAULT_COMMAND,
     Arch,
@@ -20,6 +21,7 @@ from exporter.cli.app import (
     InputShape,
     Json,
     Mean,
+    Part,
     Preprocess,
     Std,
     Trust,
@@ -140,6 +142,7 @@ def export_command(
     budget: Annotated[float, typer.Option(min=0.001, help="Latency budget on the device in ms.")] = 15.0,
     arch: Arch = None,
     arch_arg: ArchArg = None,
+    part: Part = "",
     ignore_key: IgnoreKey = None,
     weights_from_arch: WeightsFromArch = False,
     expect: Expect = None,
@@ -202,6 +205,7 @@ def export_command(
         trust,
         arch,
         arch_arg,
+        part,
         ignore_key,
         weights_from_arch,
         expect,
@@ -215,6 +219,7 @@ def export_command(
         trust=model.trust,
         arch=model.arch,
         arch_args=model.arch_args,
+        part=model.part,
         ignore_keys=model.ignore_keys,
         weights_from_arch=model.weights_from_arch,
         expect=model.expect,
@@ -255,6 +260,7 @@ def export_command(
         card = cards.load_card(checkpoint)
         request = cards.merged_with_card(card, request, _given_export_fields(context))
         required = required or card.require
+    request = replace(request, checkpoint=folder.located(request.checkpoint))
     _check_export_options(context, request, bench)
     _export_and_print(request, required, as_json, last=not bench)
     if bench:
@@ -318,6 +324,7 @@ def model_request(
     trust: bool,
     arch: str | None,
     arch_arg: list[str] | None,
+    part: str,
     ignore_key: list[str] | None,
     weights_from_arch: bool,
     expect: list[str] | None,
@@ -332,6 +339,7 @@ def model_request(
         trust=trust,
         arch=arch,
         arch_args=options.parse_pairs_option("--arch-arg", arch_arg or []),
+        part=part,
         ignore_keys=tuple(ignore_key or ()),
         weights_from_arch=weights_from_arch,
         expect=options.parse_pairs_option("--expect", expect or []),

@@ -46,7 +46,9 @@ class CheckpointTable(Table):
 
 class ArchitectureTable(Table):
     name: Text | None = None
-    """torchvision/resnet18 or mypkg.nets:make_net. Inferred when left out."""
+    """torchvision/resnet18, transformers/BertModel or mypkg.nets:make_net. Inferred when left out."""
+    part: Text | None = None
+    """The part of a network of several to export, as for `--part`."""
     arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
     weights_from_arch: bool = False
     """Whether to keep the function's own weights where the file has none, as `--weights-from-arch` does."""
@@ -205,6 +207,7 @@ CARD_FIELDS = frozenset(
         "limits",
         "max_drop",
         "mean",
+        "part",
         "precisions",
         "preprocess",
         "preprocessing",
@@ -248,6 +251,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
             (str(card.place(photo)), str(answer)) for photo, answer in listed.architecture.expect.items()
         ),
         arch=listed.architecture.name,
+        part=listed.architecture.part or "",
         arch_args=tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
         input_shapes=tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),
         preprocess=shown.preset if shown else None,

@@ -19,6 +19,8 @@ class ModelRequest:
     arch: str | None = None
     """"torchvision/resnet18" or "mypkg.nets:make_net"; None infers the network."""
     arch_args: tuple[tuple[str, str], ...] = ()
+    part: str = ""
+    """The part of a network of several to export: encoder, decoder, text or vision; empty is the whole."""
     ignore_keys: tuple[str, ...] = ()
     """Patterns of tensors in the file to leave out, such as `head.*`."""
     weights_from_arch: bool = False
@@ -91,4 +93,5 @@ class Request(ModelRequest):
 
     @property
     def destination(self) -> Path:
-        return self.out or Path(f"{self.checkpoint.stem}-{self.target}")
+        name = self.checkpoint.name if self.checkpoint.is_dir() else self.checkpoint.stem
+        return self.out or Path(f"{name}-{self.target}")

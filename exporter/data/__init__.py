@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from exporter import files
 from exporter.data import photo_sets, photos, rows, scenes
-from exporter.data.edges import edge_inputs, is_photo
+from exporter.data.edges import edge_inputs
 from exporter.data.photo_sets import photo_input
 from exporter.data.rows import digest as row_digest
 from exporter.data.sets import Data, Origin, scene_fields
 from exporter.errors import CalibrationError
-from exporter.records import Preprocessing, Purpose, TensorSpec
+from exporter.records import Codes, Preprocessing, Purpose, SampleReader, TensorSpec
 
 __all__ = ["Data", "Origin", "edge_inputs", "load", "photo_input", "row_digest"]
 
@@ -30,22 +32,35 @@ def load(
     count: int = 64,
     seed: int = 0,
     choosing: bool = False,
+    *,
+    codes: Mapping[str, Codes] = MappingProxyType({}),
+    reader: SampleReader | None = None,
 ) -> Data:
     """Get up to `count` samples for each purpose.
 
     Args:
-        source: A folder of photos, an `.npz` file of arrays, or None for synthetic inputs.
+        source: A folder of photos, an `.npz` of arrays, what `reader` reads, or None for synthetic inputs.
         inputs: The model's inputs; every sample has an array per input, in its shape and dtype, C-contiguous.
         preprocessing: How photos become inputs; needed for photos.
         count: Samples per purpose. Photos that are too few are cropped to reach it; array rows are not.
         seed: Decides crops and synthetic inputs; equal arguments give equal data.
         choosing: Whether candidates will be chosen among, with samples that neither calibrate nor verify.
+        codes: Legal values of inputs of whole numbers, by name.
+        reader: Reads texts or recordings, where the model comes with what makes inputs of them.
 
     Raises:
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
     if source is None:
-        return _synthetic(inputs, preprocessing, count, seed, choosing)
+        return _synthetic(inputs, preprocessing, count, seed, choosing, codes)
+    wanted = (3 if choosing else 2) * count
+    if reader is not None and (read := reader(source, inputs, wanted)) is not None:
+        return rows.split(source, *read, count, choosing)
+    if reader is None and source.suffix.lower() in (".txt", ".jsonl", ".wav"):
+        raise CalibrationError(
+            f"{source.name} is text or sound, and nothing here makes the network's inputs of it.",
+            "Give the folder that save_pretrained wrote, or an .npz of arrays.",
+        )
     if source.is_dir():
         return photo_sets.load(source, inputs, preprocessing, count, seed, choosing)
     if source.suffix.lower() == ".npz" and source.is_file():
@@ -72,18 +87,14 @@ def _synthetic(
     count: int,
     seed: int,
     choosing: bool,
+    codes: Mapping[str, Codes],
 ) -> Data:
     from exporter.data import synthetic
 
     generator = np.random.default_rng(seed)
     samples = [
-        tuple(
-            synthetic.make(
-                spec, preprocessing if preprocessing and is_photo(spec, preprocessing) else None, generator
-            )
-            for spec in inputs
-        )
-        for _ in range((3 if choosing else 2) * count)
+        synthetic.sample(inputs, preprocessing, codes, generator, whole=index % count == 0)
+        for index in range((3 if choosing else 2) * count)
     ]
     owners: dict[Purpose, list[list[int]]] = {
         "calibration": [[i] for i in range(count)],

@@ -27,7 +27,15 @@ def load(source: Path, inputs: tuple[TensorSpec, ...], count: int, choosing: boo
     Raises:
         CalibrationError: The file cannot be used, or its rows are of fewer than two scenes.
     """
-    rows, notes = npz.read(source, inputs)
+    return split(source, *npz.read(source, inputs), count, choosing)
+
+
+def split(source: Path, rows: Sequence[Sample], notes: tuple[str, ...], count: int, choosing: bool) -> Data:
+    """Give every purpose up to `count` of the rows, of scenes of its own.
+
+    Raises:
+        CalibrationError: They are of fewer than two scenes.
+    """
     # Before they are split: a copy would count twice in the ranges, or verify what calibrated.
     distinct = _distinct(rows)
     if len(distinct) < 2:

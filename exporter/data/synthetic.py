@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from exporter.records import Array, Preprocessing, TensorSpec
+from exporter.data.edges import is_photo
+from exporter.records import Array, Codes, Preprocessing, Sample, TensorSpec
 
 # Brightness of ImageNet photos on a 0..1 scale, and how much of their variation the colours share:
 # torchvision's normalisation constants are these photos' mean and deviation per channel.
@@ -13,6 +16,58 @@ NATURAL_DEVIATION = 0.226
 SHARED_VARIANCE = 0.85
 # Amplitude falls as frequency ** SLOPE: the sample photos at 224 pixels have -1.2 to -1.9, mean -1.5.
 SLOPE = -1.5
+
+
+def sample(
+    inputs: tuple[TensorSpec, ...],
+    preprocessing: Preprocessing | None,
+    codes: Mapping[str, Codes],
+    generator: np.random.Generator,
+    whole: bool = False,
+) -> Sample:
+    """Make one call's inputs.
+
+    Args:
+        inputs: The model's inputs.
+        preprocessing: How photos become inputs, where they do.
+        codes: Legal values of inputs of whole numbers, by name.
+        generator: Source of randomness; advanced.
+        whole: Whether texts fill their inputs; else their length is random, and padding follows them.
+    """
+    lengths: dict[int, int] = {}
+    """Places of a text -> its length in this call: tokens, mask and segments of one text agree."""
+    for spec in inputs:
+        if spec.name in codes and spec.shape[-1] not in lengths:
+            size = spec.shape[-1]
+            lengths[size] = size if whole else int(generator.integers(max(1, size // 4), size + 1))
+    masked = {spec.shape[-1] for spec in inputs if spec.name in codes and codes[spec.name].kind == "mask"}
+    return tuple(
+        _coded(spec, codes[spec.name], lengths[spec.shape[-1]], spec.shape[-1] in masked, generator)
+        if spec.name in codes
+        else make(spec, preprocessing if preprocessing and is_photo(spec, preprocessing) else None, generator)
+        for spec in inputs
+    )
+
+
+def _coded(
+    spec: TensorSpec, codes: Codes, length: int, masked: bool, generator: np.random.Generator
+) -> Array:
+    """Make tokens, a mask or segments of a text of `length`; without a mask, a text fills its input."""
+    row = np.zeros(spec.shape, np.dtype(spec.dtype))
+    if codes.kind == "mask":
+        row[..., :length] = 1
+    elif codes.kind == "segments":
+        row[..., int(generator.integers(1, length + 1)) : length] = 1
+    else:
+        length = length if masked else spec.shape[-1]
+        drawn = generator.integers(0, max(1, codes.count - 1), (*spec.shape[:-1], length))
+        row[...] = codes.padding
+        row[..., :length] = drawn + (drawn >= codes.padding)  # every code but padding
+        if codes.last is not None:
+            row[..., length - 1] = codes.last
+        if codes.first is not None:
+            row[..., 0] = codes.first
+    return row
 
 
 def make(spec: TensorSpec, preprocessing: Preprocessing | None, generator: np.random.Generator) -> Array:

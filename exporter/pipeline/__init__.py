@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import staging
+from exporter.checkpoints import folder
 from exporter.checkpoints.source import check_regular
 from exporter.config import targets
 from exporter.config.request import Request
@@ -70,6 +71,7 @@ def run_pipeline(
     request: Request, observer: Observer | None = None, measure: Measurer | None = None
 ) -> Report:
     """Run an export for a request that is already complete."""
+    request = replace(request, checkpoint=folder.located(request.checkpoint))
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
     _check_pipeline_source(request.checkpoint)
@@ -148,9 +150,9 @@ def _silent_pipeline_observer(event: Event) -> None:
 
 
 def _check_pipeline_source(path: Path) -> None:
-    from exporter.checkpoints import distributed
+    from exporter import checkpoints
 
-    if distributed.matches(path):
+    if checkpoints.is_folder(path):
         return
     if path.is_dir() or not path.exists():
         state = "is a folder" if path.is_dir() else "does not exist"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from exporter import held
-from exporter.checkpoints import distributed
+from exporter import checkpoints, held
+from exporter.checkpoints import folder
 from exporter.checkpoints.source import check_regular
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, OverBoundsError
@@ -44,12 +44,13 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     Raises:
         CheckpointError: It cannot be read safely, or not within its bounds.
     """
-    if not distributed.matches(request.checkpoint):
+    request = replace(request, checkpoint=folder.located(request.checkpoint))
+    if not checkpoints.is_folder(request.checkpoint):
         check_regular(request.checkpoint)
     job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)
     with (
-        held.held_scratch("inspect") as folder,
-        WorkerPool(1, folder / "log", rights.rights_to_inspect(request)) as pool,
+        held.held_scratch("inspect") as scratch,
+        WorkerPool(1, scratch / "log", rights.rights_to_inspect(request)) as pool,
     ):
         (outcome,) = pool.run([job])
     if isinstance(outcome.error, OverBoundsError):

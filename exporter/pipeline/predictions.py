@@ -260,6 +260,11 @@ def find_labelled_for_predictions(
         )
         accuracy.check_enough(len(labelled_samples.labels), max_drop)
     if calibration is not None:
+        if calibration.suffix.lower() in (".txt", ".jsonl", ".wav"):
+            raise CalibrationError(
+                f"--eval cannot be compared with {calibration.name}: labels must not be calibrated on.",
+                "Give the calibration data as an .npz of arrays, or leave --eval out.",
+            )
         used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
         labelled.check_apart(labelled_samples, used.origins, calibration)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))

@@ -49,6 +49,8 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         labels=request.labels,
         ignore_keys=request.ignore_keys,
         weights_from_arch=request.weights_from_arch,
+        part=request.part,
+        trust=request.trust,
     )
 
 
@@ -75,7 +77,13 @@ def read_and_capture(
         limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check_expectations(model, request.expect)
     samples = data.load(
-        request.calibration, model.inputs, model.preprocessing, request.samples, choosing=choosing
+        request.calibration,
+        model.inputs,
+        model.preprocessing,
+        request.samples,
+        choosing=choosing,
+        codes=model.codes,
+        reader=model.reader,
     )
     data.check_unchanged(request.calibration, calibration_digest)
     if request.state == "explicit":

@@ -12,12 +12,13 @@ from exporter.pipeline.workers.pool import JobRights
 from exporter.sandbox import Confinement, confinement_memory, confinement_seconds
 from exporter.staging import Staging
 
-TORCHVISION = "torchvision/"
+PACKAGES = ("torchvision/", "transformers/")
+"""The beginnings of `--arch` that name networks of installed packages, not the user's own code."""
 
 
 def rights_of_own_code(request: ModelRequest) -> bool:
     """Whether code runs that the user vouches for: the checkpoint's (`--trust`), or their own network's."""
-    return request.trust or bool(request.arch and not request.arch.startswith(TORCHVISION))
+    return request.trust or bool(request.arch and not request.arch.startswith(PACKAGES))
 
 
 def rights_to_export(request: Request, folders: Staging) -> JobRights:

@@ -15,11 +15,17 @@ OUTPUT_BYTES = 64 * GIB
 OPEN_FILES = 4096
 
 
+_time_is_bounded = False
+"""Whether this process's time is bounded here: another timer is none of ours."""
+
+
 def enter_limits(confinement: Confinement) -> None:
     """Bound memory, time and files of this process.
 
     RLIMIT_NPROC is left alone: it counts all processes of a user, not those of this one.
     """
+    global _time_is_bounded
+    _time_is_bounded = True
     _lower_limit(resource.RLIMIT_CORE, 0)
     _lower_limit(resource.RLIMIT_DATA, confinement.memory_bytes)
     _lower_limit(resource.RLIMIT_AS, _limited_address_space() + confinement.memory_bytes)
@@ -32,7 +38,7 @@ def enter_limits(confinement: Confinement) -> None:
 
 def limit_seconds_anew(seconds: float) -> None:
     """Begin the bound on a confined process's wall time anew, for its next piece of work."""
-    if signal.getitimer(signal.ITIMER_REAL)[0]:
+    if _time_is_bounded:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

@@ -29,6 +29,7 @@ EXTRAS: Mapping[str, Extra] = {
     "postgresql": Extra("for a history that several hosts share", ("psycopg",)),
     "parquet": Extra("for `history export FILE.parquet`", ("pyarrow",)),
     "tensorboard": Extra("for `nightly --tensorboard`", ("tensorboardX",)),
+    "transformers": Extra("for Hugging Face folders", ("transformers",)),
     "release": Extra(
         "for `release`, and for signatures in `verify`",
         ("cyclonedx-python-lib", "jsonschema", "model-signing", "pyOpenSSL"),

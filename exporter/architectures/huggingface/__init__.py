@@ -1,0 +1,331 @@
+"""Networks of `transformers`, from the folder that `save_pretrained` writes.
+
+The folder's config.json says which class is built and with which numbers, so nothing is guessed from tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from exporter.architectures.built import Built, Photo
+from exporter.architectures.huggingface import inputs, network, photos, samples
+from exporter.architectures.huggingface.inputs import Settings
+from exporter.architectures.huggingface.network import PREFIX, Loaded
+from exporter.architectures.weights import Weights
+from exporter.checkpoints.folder import CONFIG
+from exporter.errors import UsageError
+from exporter.records import Checkpoint, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PREFIX", "build", "takes"]
+
+SOUND = ("input_values", "input_features")
+POOLINGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+
+
+def takes(checkpoint: Checkpoint, arch: str | None) -> bool:
+    """Tell whether the network is built here: from such a folder, unless another network is named.
+
+    Raises:
+        UsageError: A class of transformers is named, and there are no settings to build it with.
+    """
+    named = arch is not None and arch.startswith(PREFIX)
+    config = checkpoint.settings.get(CONFIG)
+    is_folder = isinstance(config, dict) and not isinstance(config.get("architecture"), str)
+    if named and not is_folder:
+        raise UsageError(
+            f"--arch {arch} needs the network's settings: {checkpoint.path.name} has no config.json.",
+            "Give the folder that model.save_pretrained wrote.",
+        )
+    return is_folder and (arch is None or named)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What is exported of a network: the module to call, and its inputs."""
+
+    module: torch.nn.Module
+    inputs: tuple[TensorSpec, ...]
+    settings: Settings
+    notes: tuple[str, ...] = ()
+
+
+def build(
+    checkpoint: Checkpoint,
+    weights: Weights,
+    *,
+    wanted: str = "",
+    part: str = "",
+    asked: tuple[TensorSpec, ...] = (),
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    trust: bool = False,
+) -> Built:
+    """Build the network, or one part of it, with its weights, inputs and preprocessing.
+
+    Args:
+        checkpoint: The folder.
+        weights: The folder's tensors, by their stored names.
+        wanted: The class that the user named; empty takes the config's.
+        part: "encoder", "decoder", "text" or "vision"; empty is the whole network.
+        asked: The user's shapes of the inputs.
+        arguments: Values of further arguments of forward.
+        trust: Whether the folder's own code may run.
+
+    Raises:
+        ArchitectureError: The weights are not those of the network that the config names.
+        UsageError: The network has no such part, or several and none is named.
+    """
+    loaded = network.load(checkpoint, weights, wanted, trust)
+    make = _part_of(loaded, part)
+    made = make(loaded, checkpoint, asked, arguments)
+    photo, notes = _photo(loaded, checkpoint, made)
+    codes = inputs.codes(made.inputs, made.settings)
+    return Built(
+        module=made.module.eval(),
+        architecture=loaded.title + (f":{part}" if part else ""),
+        notes=(*loaded.notes, *made.notes, *notes),
+        photo=photo,
+        labels=_labels(loaded) if photo or not made.notes else (),
+        inputs=made.inputs,
+        codes=codes,
+        reader=samples.Reader(checkpoint.path, codes, trust),
+    )
+
+
+Maker = Callable[[Loaded, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], Part]
+
+
+def _part_of(loaded: Loaded, part: str) -> Maker:
+    """Choose what is exported.
+
+    Raises:
+        UsageError: The network has no such part, or has parts that an app runs apart and none is named.
+    """
+    parts: dict[str, Maker] = {}
+    if hasattr(loaded.network, "get_text_features") and hasattr(loaded.network, "get_image_features"):
+        parts = {"text": _text_tower, "vision": _vision_tower}
+    elif getattr(loaded.network.config, "is_encoder_decoder", False):
+        parts = {"encoder": _encoder, "decoder": _decoder}
+    if part in parts or (not part and not parts):
+        return parts.get(part, _whole)
+    if not parts:
+        raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
+    names = " and ".join(parts)
+    raise UsageError(
+        f"{loaded.title} has the parts {names}, which an app runs one at a time"
+        + (f"; it has no {part}." if part else "."),
+        f"Choose one for each export: --part {next(iter(parts))}.",
+    )
+
+
+def _settings(checkpoint: Checkpoint, config: Any) -> Settings:
+    def content(name: str) -> Mapping[str, Any]:
+        value = checkpoint.settings.get(name)
+        return value if isinstance(value, dict) else {}
+
+    processor = content("preprocessor_config.json") or content("processor_config.json")
+    longest = content("sentence_bert_config.json").get("max_seq_length")
+    return Settings(
+        config, processor, content("tokenizer_config.json"), longest if isinstance(longest, int) else None
+    )
+
+
+def _default_inputs(
+    module: Any, settings: Settings, checkpoint: Checkpoint, name: str
+) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a network by the name of its main one."""
+    from exporter.architectures.huggingface.modules import position_table
+
+    if name == "pixel_values":
+        return _photo_inputs(settings, checkpoint)
+    if name in SOUND:
+        return inputs.of_sound(settings, module, name)
+    if name == "input_ids":
+        return inputs.of_text(settings, module.forward, position_table(module))
+    raise UsageError(
+        f"The network's main input is {name}, whose shape nothing says.",
+        f"Give it: `--input-shape {name}=1x16x64`.",
+        code="EM-INPUT-SHAPE",
+    )
+
+
+def _photo_inputs(settings: Settings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
+    processor = photos.load(network.library(checkpoint.path.name), checkpoint.path)
+    size = photos.input_size(processor) if processor is not None else None
+    height, width = size or inputs.photo_size(settings)
+    return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
+
+
+def _whole(
+    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> Part:
+    from exporter.architectures.huggingface.modules import ByName
+
+    own = loaded.network
+    settings = _settings(checkpoint, own.config)
+    name = str(getattr(own, "main_input_name", "input_ids"))
+    named = bool(asked) and all(spec.name for spec in asked)
+    default = (
+        ()
+        if named and name not in {spec.name for spec in asked}
+        else _default(own, settings, checkpoint, name, asked)
+    )
+    specs = inputs.asked_for(asked, own.forward, default)
+    module = ByName(own, tuple(spec.name for spec in specs), {**_call_settings(own.forward), **arguments})
+    return _pooled(module, checkpoint, Part(module, specs, settings))
+
+
+def _default(
+    own: Any, settings: Settings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    try:
+        return _default_inputs(own, settings, checkpoint, name)
+    except UsageError:
+        if not asked:
+            raise
+        return tuple(TensorSpec(spec.name or name, spec.shape, spec.dtype) for spec in asked)
+
+
+def _call_settings(forward: Any) -> dict[str, Any]:
+    """Return the settings of every call that forward takes by name."""
+    import inspect
+
+    taken = inspect.signature(forward).parameters
+    return {key: value for key, value in (("use_cache", False), ("return_dict", True)) if key in taken}
+
+
+def _pooled(module: Any, checkpoint: Checkpoint, part: Part) -> Part:
+    """Add the pooling of a sentence-transformers folder, as its modules.json lists it."""
+    from exporter.architectures.huggingface.modules import Sentence
+
+    listed = checkpoint.settings.get("modules.json")
+    if not isinstance(listed, list):
+        return part
+    kinds = [str(item.get("type", "")).rpartition(".")[2] for item in listed if isinstance(item, dict)]
+    pooling = _pooling(checkpoint.settings.get("1_Pooling/config.json"))
+    plain = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}
+    if not plain or pooling is None or "attention_mask" not in module.input_names:
+        note = (
+            f"modules.json lists {', '.join(kinds)}: only the first is exported, and the app does the others"
+        )
+        return Part(module, part.inputs, part.settings, (note,))
+    normalize = "Normalize" in kinds
+    note = f"the output is the sentence's embedding: {pooling} pooling" + (", length 1" if normalize else "")
+    return Part(Sentence(module, pooling, normalize), part.inputs, part.settings, (note,))
+
+
+def _pooling(config: object) -> str | None:
+    """Return the one way of pooling; None where there are several or another one."""
+    if not isinstance(config, dict):
+        return None
+    if isinstance(config.get("pooling_mode"), str):
+        return config["pooling_mode"] if config["pooling_mode"] in POOLINGS.values() else None
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    return POOLINGS.get(chosen[0]) if len(chosen) == 1 else None
+
+
+def _text_tower(
+    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> Part:
+    from exporter.architectures.huggingface.modules import Projected, position_table
+
+    own = loaded.network
+    settings = _settings(checkpoint, own.config.get_text_config())
+    default = inputs.of_text(settings, own.get_text_features, position_table(own.text_model))
+    specs = inputs.asked_for(asked, own.get_text_features, default)
+    module = Projected(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
+    return Part(module, specs, settings, ("the text tower is exported, with its projection",))
+
+
+def _vision_tower(
+    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> Part:
+    from exporter.architectures.huggingface.modules import Projected
+
+    own = loaded.network
+    settings = _settings(checkpoint, own.config.vision_config)
+    specs = inputs.asked_for(asked, own.get_image_features, _photo_inputs(settings, checkpoint))
+    module = Projected(own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds")
+    return Part(module, specs, settings, ("the image tower is exported, with its projection",))
+
+
+def _encoder(
+    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> Part:
+    from exporter.architectures.huggingface.modules import ByName
+
+    own = loaded.network.get_encoder()
+    settings = _settings(checkpoint, loaded.network.config)
+    default = _default_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
+    specs = inputs.asked_for(asked, own.forward, default)
+    names = tuple(spec.name for spec in specs)
+    module = ByName(own, names, {**_call_settings(own.forward), **arguments})
+    return Part(module, specs, settings, ("the encoder is exported",))
+
+
+def _decoder(
+    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> Part:
+    from exporter.architectures.huggingface.modules import Decoder
+
+    encoder = _encoder(loaded, checkpoint, (), {})
+    states = _encoded(encoder)
+    specs = [inputs.hidden(states)]
+    if any(spec.name == "attention_mask" for spec in encoder.inputs):
+        specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
+    length = min(inputs.SHORT_TEXT, int(encoder.settings.get("max_target_positions", inputs.SHORT_TEXT)))
+    specs.append(TensorSpec("decoder_input_ids", (1, length), "int64"))
+    if asked:
+        by_name = {spec.name: spec for spec in asked}
+        if not set(by_name) <= {spec.name for spec in specs}:
+            raise UsageError(
+                f"The decoder's inputs are {', '.join(spec.name for spec in specs)}.", code="EM-INPUT-SHAPE"
+            )
+        specs = [TensorSpec(s.name, by_name.get(s.name, s).shape, s.dtype) for s in specs]
+    names = tuple(spec.name for spec in specs)
+    own = loaded.network
+    module = Decoder(own, names, {**_call_settings(own.forward), **arguments})
+    note = f"the decoder is exported: {specs[-1].shape[1]} tokens at once, without a cache"
+    return Part(module, tuple(specs), encoder.settings, (note,))
+
+
+def _encoded(encoder: Part) -> tuple[int, ...]:
+    """Return the shape of what the encoder returns for its inputs."""
+    import torch
+
+    with torch.no_grad():
+        outputs = encoder.module.eval()(*inputs.example(encoder.inputs))
+    return tuple(outputs["last_hidden_state"].shape)
+
+
+def _photo(loaded: Loaded, checkpoint: Checkpoint, part: Part) -> tuple[Photo | None, tuple[str, ...]]:
+    """Return the photo that the part takes, where its only input is one."""
+    if len(part.inputs) != 1 or part.inputs[0].name != "pixel_values" or len(part.inputs[0].shape) != 4:
+        return None, ()
+    _, channels, height, width = part.inputs[0].shape
+    processor = photos.load(network.library(checkpoint.path.name), checkpoint.path)
+    record, note = photos.preprocessing(processor, (height, width), channels)
+    return (None, (note,)) if record is None else (Photo(record, channels, note), ())
+
+
+def _labels(loaded: Loaded) -> tuple[str, ...]:
+    """Return the names of the classes; none where the config only numbers them."""
+    names = getattr(loaded.network.config, "id2label", None) or {}
+    if (
+        not type(loaded.network).__name__.endswith("Classification")
+        or "Token" in type(loaded.network).__name__
+    ):
+        return ()
+    texts = (
+        tuple(str(names[index]) for index in sorted(names)) if all(isinstance(i, int) for i in names) else ()
+    )
+    return () if all(text == f"LABEL_{i}" for i, text in enumerate(texts)) else texts
