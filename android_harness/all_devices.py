@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from android_harness import bench, build, launch, lease, readiness, settings
+from android_harness import bench, build, idle, launch, lease, parse, push, readiness, settings
 from android_harness import identity as identities
 from android_harness.bench import Failed, Measured, Observer, Programs
 from android_harness.errors import DeviceError, HarnessError
@@ -29,6 +29,7 @@ from android_harness.records import (
 )
 
 POLL_S = 0.5
+WAKE_S = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -237,11 +238,15 @@ def _outcome_of_all_devices(
             with contextlib.suppress(DeviceError):
                 launch.kill_launched_runner(device)  # that a killed run left
             settings.recover_settings(device)
+            push.prune(device)
+            _wake(device, observer)
             identity = identities.identify_device(device)
             runners = programs(device, identity)
             renewing = _renewing(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
-            with settings.changed_settings(device):
+            with settings.changed_settings(device) as refused:
+                for problem in refused:
+                    observer(device.serial, f"{problem} The phone is measured all the same.")
                 results = bench.measure_bench(
                     device, identity, runners, tasks, config, renewing, measured, saved
                 )
@@ -267,6 +272,14 @@ def _leased(
             yield own
         finally:
             owned.discard(device.serial)
+
+
+def _wake(device: Device, observer: Observer) -> None:
+    """Turn a dark screen on before the cores are looked at: in its sleep a phone turns cores off."""
+    with contextlib.suppress(DeviceError):
+        if parse.awake(device.run("sh", "-c", identities.SCREEN).stdout) is False:
+            observer(device.serial, "the screen is dark: waking the phone")
+            device.run("input", "keyevent", "KEYCODE_WAKEUP", timeout_s=WAKE_S)
 
 
 def _renewing(observer: Observer, own: lease.Lease) -> Observer:
@@ -298,20 +311,25 @@ def _wait_until_one_of_all_ready(
 ) -> None:
     need = sum(task.path.stat().st_size + _input_bytes_for_all_devices(task) for task in tasks)
 
+    baseline = idle.baseline(device.serial)
+    celsius: list[float | None] = []
+
+    def read() -> State:
+        state = identities.read_identified_state(device, identity)
+        celsius.append(parse.parse_hottest_cpu(state.celsius))
+        return state
+
     def check(state: State) -> tuple[Gate, ...]:
-        return readiness.readiness_gates(identity, state, soc=soc, need_bytes=need)
+        return readiness.readiness_gates(identity, state, soc=soc, need_bytes=need, baseline_celsius=baseline)
 
     def notify(unmet: tuple[Gate, ...], left_s: float) -> None:
         names = ", ".join(f"{gate.name} ({gate.seen})" for gate in unmet)
         observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
 
-    readiness.wait_for_readiness(
-        lambda: identities.read_identified_state(device, identity),
-        check,
-        config.wait_s,
-        notify,
-        _pausing(stop),
-    )
+    try:
+        readiness.wait_for_readiness(read, check, config.wait_s, notify, _pausing(stop))
+    finally:
+        idle.note(device.serial, celsius[-1] if celsius else None)
 
 
 def _input_bytes_for_all_devices(task: BenchTask) -> int:

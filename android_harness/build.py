@@ -156,7 +156,7 @@ def _build_environment(target: Build, ndk: Path | None) -> dict[str, str]:
             f"There is no Android NDK in {folder!r}."
             if folder
             else "The Android NDK is missing: ANDROID_NDK_HOME is not set.",
-            "Get r26 or newer from https://developer.android.com/ndk/downloads, unzip it, and set "
+            "Get r28 (or r26 and newer) from https://developer.android.com/ndk/downloads, unzip it, and set "
             "ANDROID_NDK_HOME to its folder.",
             code="EM-NDK",
         )

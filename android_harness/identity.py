@@ -6,20 +6,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from android_harness import parse
+from android_harness import parse, socs
 from android_harness.errors import DeviceError
 from android_harness.records import Cluster, Device, Identity, State
 
 SCRIPT_S = 10.0
 CPUS = "/sys/devices/system/cpu"
 ZONES = "/sys/class/thermal/thermal_zone*"
+SCREEN = "dumpsys power 2>/dev/null | grep -m 1 mWakefulness="
 # One script with few processes: each call over adb takes 10 to 50 ms, and so does each process on a phone.
 IDENTITY_SCRIPT = f"""
 echo @@machine; uname -m
 echo @@kernel; uname -r
 echo @@system; ls /system/build.prop /system/bin/linker64 2>/dev/null
 echo @@files
-grep -sH . /proc/cpuinfo {CPUS}/cpufreq/policy*/related_cpus {CPUS}/cpufreq/policy*/cpuinfo_max_freq \
+grep -sH . /proc/cpuinfo {CPUS}/present {CPUS}/online {CPUS}/cpufreq/policy*/related_cpus \
+{CPUS}/cpufreq/policy*/cpuinfo_max_freq \
 {CPUS}/cpu[0-9]*/cpufreq/related_cpus {CPUS}/cpu[0-9]*/cpufreq/cpuinfo_max_freq {ZONES}/type
 echo @@getprop; getprop 2>/dev/null
 exit 0
@@ -31,6 +33,8 @@ echo @@space; df -k "$0" 2>/dev/null
 echo @@battery; dumpsys battery 2>/dev/null
 echo @@thermal; dumpsys thermalservice 2>/dev/null
 echo @@saver; settings get global low_power 2>/dev/null
+echo @@boot; getprop sys.boot_completed 2>/dev/null
+echo @@screen; {SCREEN}
 exit 0
 """
 
@@ -63,7 +67,8 @@ CHIPS_OF_SM8250 = (
 """(chip, lowest, highest kHz of the prime core), which is the only difference between these three."""
 
 EMULATED_HARDWARE = ("goldfish", "ranchu", "cutf", "vsoc", "vbox", "qemu")
-ARM_IMPLEMENTERS = ("0x41", "0x51")
+ARM_IMPLEMENTERS = ("0x41", "0x48", "0x51", "0x53")
+"""Arm, HiSilicon, Qualcomm, Samsung: the implementers of phones' cores."""
 
 
 def identify_device(device: Device) -> Identity:
@@ -90,7 +95,8 @@ def identity_from_text(serial: str, sections: Mapping[str, str]) -> Identity:
     parts = parse.parse_cpu_parts(cpuinfo)
     clusters = parse.parse_clusters(contents)
     machine = sections.get("machine", "").strip()[:64]
-    soc, chip, reasons = identify_soc(props, parse.parse_hardware(cpuinfo), parts, clusters)
+    parked = _parked(contents)
+    soc, chip, reasons = identify_soc(props, parse.parse_hardware(cpuinfo), parts, clusters, parked)
     return Identity(
         serial=serial,
         manufacturer=props.get("ro.product.manufacturer", ""),
@@ -107,48 +113,71 @@ def identity_from_text(serial: str, sections: Mapping[str, str]) -> Identity:
         parts=parts,
         clusters=clusters,
         doubts=find_identity_doubts(serial, props, machine, parts, clusters, sections.get("system", "")),
+        parked=parked,
         thermal_zones=parse.parse_thermal_zones(contents),
     )
 
 
+def _parked(contents: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the cores that are switched off at the moment."""
+    present, online = (
+        parse.parse_cores(contents.get(f"{CPUS}/{name}", "")) for name in ("present", "online")
+    )
+    return tuple(core for core in present if online and core not in online)
+
+
 def identify_soc(
-    props: Mapping[str, str], hardware: str, parts: tuple[tuple[str, str], ...], clusters: tuple[Cluster, ...]
+    props: Mapping[str, str],
+    hardware: str,
+    parts: tuple[tuple[str, str], ...],
+    clusters: tuple[Cluster, ...],
+    parked: tuple[int, ...] = (),
 ) -> tuple[str, str, tuple[str, ...]]:
     """Return (SoC, chip, reasons); the SoC is empty unless a source names it and no source objects."""
     model = props.get("ro.soc.model", "")
     platform = props.get("ro.board.platform", "")
+    family = _family(platform)
     named = {
-        f"ro.soc.model is {model!r}": _named_by_identity(model),
-        f"ro.board.platform is {platform!r}": next((s.name for s in SOCS if s.platform == platform), ""),
-        f"cpuinfo's Hardware is {hardware!r}": _named_by_identity(hardware),
+        f"ro.soc.model is {model!r}": socs.named(model),
+        f"cpuinfo's Hardware is {hardware!r}": socs.named(hardware),
     }
-    reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
     names = {name for name in named.values() if name}
-    soc = names.pop() if len(names) == 1 else ""
-    chip = _identity_chip(clusters) if soc == "SM8250" else ""
-    objections = [*_identity_against_parts(soc, parts), *_identity_against_clock(soc, chip, clusters)]
-    if names:
+    named[f"ro.board.platform is {platform!r}"] = " or ".join(family)
+    reasons = [f"{source}: {name or 'unknown'}" for source, name in named.items()]
+    if not names and family:
+        names = {family[0]}
+    contradict = len(names) > 1 or bool(family and not names & set(family))
+    soc = "" if contradict or not names else names.pop()
+    chip = _identity_chip(clusters) if soc == "SM8250" else socs.MARKETING.get(soc, "")
+    objections = [*_identity_against_parts(soc, parts), *_identity_against_clock(soc, chip, clusters, parked)]
+    if contradict:
         objections.append("the names contradict each other")
+    if parked:
+        reasons.append(f"cores {', '.join(map(str, parked))} are parked: their clocks and ids are unreadable")
     reasons += [*_identity_clock_reason(clusters), *objections]
     return ("", "", tuple(reasons)) if objections else (soc, chip, tuple(reasons))
 
 
-def _named_by_identity(text: str) -> str:
-    """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
-    match = re.search(r"(?<![A-Z0-9])SM\d{4}(?!\d)", text.upper())
-    return match[0] if match else ""
+def _family(platform: str) -> tuple[str, ...]:
+    """Return the SoCs that report a platform, the most likely first."""
+    if platform in socs.SIBLINGS:
+        return socs.SIBLINGS[platform]
+    name = next((s.name for s in SOCS if s.platform == platform), "") or socs.named(platform)
+    return (name,) if name else ()
 
 
 def _identity_against_parts(soc: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
     expected = next((known.parts for known in SOCS if known.name == soc), None)
-    if expected is None or not parts or set(parts) == expected:
+    if expected is None or not parts or set(parts) <= expected:  # parked cores are not listed
         return []
     seen = ", ".join(sorted("/".join(part) for part in set(parts)))
     return [f"the cores ({seen}) are not those of an {soc}"]
 
 
-def _identity_against_clock(soc: str, chip: str, clusters: tuple[Cluster, ...]) -> list[str]:
-    if soc != "SM8250" or chip or not clusters:
+def _identity_against_clock(
+    soc: str, chip: str, clusters: tuple[Cluster, ...], parked: tuple[int, ...]
+) -> list[str]:
+    if soc != "SM8250" or chip or not clusters or parked:
         return []
     return [f"no {soc} has a prime core of {clusters[-1].max_khz} kHz"]
 
@@ -191,7 +220,10 @@ def find_identity_doubts(
             "There is no /system/bin/linker64, which runs Android's programs.",
         ),
         (machine != "aarch64", f"uname says {machine!r}, not 'aarch64'."),
-        (not any(i in ARM_IMPLEMENTERS for i, _ in parts), "/proc/cpuinfo lists no Arm or Qualcomm cores."),
+        (
+            not any(i in ARM_IMPLEMENTERS for i, _ in parts),
+            "/proc/cpuinfo lists no cores of a phone.",
+        ),
         (not clusters, "It reports no CPU clocks."),
     )
     return tuple(sentence for doubtful, sentence in checks if doubtful)
@@ -242,6 +274,8 @@ def identified_state_from_text(sections: Mapping[str, str], identity: Identity) 
         celsius={**parse.parse_hal_celsius(thermal), **parse.parse_zone_celsius(contents)},
         power_saver={"0": False, "1": True, "null": False}.get(sections.get("saver", "").strip()),
         load1=parse.parse_load1(contents.get("/proc/loadavg", "")),
+        boot_completed=parse.boot_completed(sections.get("boot", "")),
+        awake=parse.awake(sections.get("screen", "")),
         free_bytes=parse.parse_free_bytes(sections.get("space", "")),
         available_memory_bytes=parse.parse_available_memory(contents.get("/proc/meminfo", "")),
         scaling_max_khz=tuple(top for top in tops if top is not None) if None not in tops else (),

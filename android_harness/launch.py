@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from android_harness import parse, results
+from android_harness import faults, logcat, parse, results
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
 from android_harness.push import DeviceFiles, run_for_push
@@ -23,7 +23,6 @@ LOAD_S = 60.0
 """Time for loading, the first call, the warm-up and the outputs, in addition to the timed calls."""
 CANARY_CALLS = 30
 CANARY_S = 60.0
-KILLED = 137
 START = """
 echo $$ > "$1" && LD_LIBRARY_PATH="$2" && export LD_LIBRARY_PATH && shift 2 && exec "$@"
 """
@@ -96,9 +95,10 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
     # A new name, so that no old result is mistaken for this one.
     base = f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
-        result, elapsed_ns = repeated_for_launch(
-            prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
-        )
+        with _naming(task.name, index + 1):
+            result, elapsed_ns = repeated_for_launch(
+                prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
+            )
         outputs = repeated_for_launch(
             prepared.device, lambda: _fetch_launch_outputs(prepared, task, result, base)
         )
@@ -107,6 +107,18 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
             prepared.device.run("rm", "-rf", base)
     results.check_result_times(result, elapsed_ns)
     return results.result_to_launch(result, index, outputs)
+
+
+@contextlib.contextmanager
+def _naming(task: str, number: int) -> Iterator[None]:
+    """Name the artifact and the launch in a failure that is not the connection's."""
+    try:
+        yield
+    except Disconnected:
+        raise
+    except DeviceError as error:
+        message = error.message.removeprefix(f"{task}: ")
+        raise DeviceError(f"{task}, launch {number}: {message}", error.hint, error.code) from error
 
 
 def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) -> tuple[Result, int]:
@@ -179,16 +191,18 @@ def _explain_failed_launch(
     prepared: PreparedDevice, task: BenchTask, completed: Completed, result: str
 ) -> NoReturn:
     """Raise the reason why the runner failed, in its own words if it left a result."""
-    if completed.exit_code == KILLED:
-        raise DeviceError(
-            f"{task.name}: the runner was killed (exit code {KILLED}), probably for lack of memory.",
-            "Close apps or restart the device; see `adb logcat -d | grep lowmemorykiller`.",
-        )
     with contextlib.suppress(results.NoResult):
         failure = results.read_failure_result(_fetch_launch_json(prepared, result))
         raise DeviceError(f"{task.name}: {failure.kind}: {results.plain_result_text(failure.reason)}")
     message = results.plain_result_text(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
-    raise DeviceError(f"{task.name}: the runner ended with exit code {completed.exit_code}: {message}")
+    cause, hint = faults.explain(completed.exit_code, completed.stderr)
+    kept = logcat.keep(prepared.device, task.name)
+    raise DeviceError(
+        f"{task.name}: the runner {cause} (exit code {completed.exit_code}): {message}"
+        if cause
+        else f"{task.name}: the runner ended with exit code {completed.exit_code}: {message}",
+        f"{hint} {kept}".strip(),
+    )
 
 
 def _send_launch_job(prepared: PreparedDevice, text: str, target: str) -> None:

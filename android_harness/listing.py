@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from android_harness import adb, identity
+from android_harness import adb, identity, idle, physical
 from android_harness.adb_states import adb_state_advice
 from android_harness.errors import HarnessError
 from android_harness.readiness import readiness_gates
@@ -43,7 +43,18 @@ def list_device_report(entry: DeviceEntry, soc: str | None = None) -> DeviceRepo
         state = identity.read_identified_state(device, who)
     except HarnessError as error:
         return _list_unusable_device(entry, error.message, error.hint)
-    return DeviceReport(entry, who, state, readiness_gates(who, state, soc=soc, need_bytes=NEED_BYTES))
+    return DeviceReport(
+        entry,
+        who,
+        state,
+        readiness_gates(
+            who,
+            state,
+            soc=soc,
+            need_bytes=NEED_BYTES,
+            baseline_celsius=idle.baseline(physical.read(device).serial or entry.serial),
+        ),
+    )
 
 
 def _list_unusable_device(entry: DeviceEntry, problem: str, fix: str) -> DeviceReport:

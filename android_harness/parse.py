@@ -148,11 +148,13 @@ def parse_hal_celsius(dump: str) -> dict[str, float]:
     start = re.search(r"^Current temperatures from HAL:[ \t\r]*$", dump, re.MULTILINE)
     temperatures: dict[str, float] = {}
     for line in dump[start.end() :].splitlines()[1:] if start else ():
+        if not re.match(r"\s+Temperature\{", line):
+            break
         row = re.match(
             r"\s+Temperature\{mValue=(-?[0-9]{1,6}(?:\.[0-9]{1,9})?), mType=-?\d+, mName=([^,}]+),", line
         )
-        if not row:
-            break
+        if not row:  # a sensor without a value: mValue=NaN
+            continue
         if is_parsed_celsius_plausible(float(row[1])) and not TRAP_ZONE.search(row[2]):
             temperatures[row[2]] = float(row[1])
     return temperatures
@@ -204,6 +206,17 @@ def parse_load1(loadavg: str) -> float | None:
     """Return the first figure of /proc/loadavg."""
     match = re.match(r"\s*(\d{1,6}\.\d{1,6})\s", loadavg)
     return float(match[1]) if match else None
+
+
+def boot_completed(output: str) -> bool | None:
+    """Return whether Android has finished its start, from `getprop sys.boot_completed`; None if unknown."""
+    return {"1": True, "0": False, "": None}.get(output.strip())
+
+
+def awake(output: str) -> bool | None:
+    """Return whether the screen is on, from `dumpsys power`; None if it does not say."""
+    match = re.search(r"mWakefulness=(\w+)", output)
+    return match[1] in {"Awake", "Dreaming"} if match else None
 
 
 def parse_setting(output: str) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from android_harness import clocks, stats
+from android_harness import clocks, socs, stats
+from android_harness.identity import ARM_IMPLEMENTERS
 from android_harness.records import (
     HOST,
     Figures,
@@ -23,9 +24,6 @@ from android_harness.records import (
     SimulatedLatency,
     Verdict,
 )
-
-ARM_IMPLEMENTERS = frozenset({"0x41", "0x51"})
-"""Arm and Qualcomm, the implementers of a Snapdragon's cores."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,6 @@ def _missing_provenance(session: Session) -> Iterator[str]:
     yield from identity.doubts
     if identity.machine != "aarch64":
         yield f"uname says {identity.machine!r}, not 'aarch64'."
-    if not identity.soc:
-        yield "Its SoC is not identified."
     if not session.launches:
         yield "No launch has finished."
     for launch in session.launches:
@@ -90,8 +86,9 @@ def _missing_provenance_of(launch: Launch, identity: Identity) -> Iterator[str]:
     if launch.machine != "aarch64":
         yield f"{subject} the runner sees a {launch.machine!r} machine, not 'aarch64'."
     if not launch.parts or any(implementer not in ARM_IMPLEMENTERS for implementer, _ in launch.parts):
-        yield f"{subject} the runner sees cores that are neither from Arm nor from Qualcomm, or none."
-    if launch.parts != identity.parts:
+        yield f"{subject} the runner sees cores that no phone has, or none."
+    woken = bool(identity.parked) and set(identity.parts) <= set(launch.parts)
+    if launch.parts != identity.parts and not woken:
         yield f"{subject} the runner sees other cores than the device's /proc/cpuinfo lists."
 
 
@@ -102,7 +99,7 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "serial": identity.serial,
         "manufacturer": identity.manufacturer,
         "model": identity.model,
-        "soc": identity.soc,
+        "soc": identity.soc or socs.UNKNOWN,
         "chip": identity.chip,
         "android": identity.android,
         "fingerprint": identity.fingerprint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,22 @@ from android_harness.records import Array, Backend, BenchTask, Device
 
 HASHED_BYTES_PER_S = 20e6
 QUERY_S = 10.0
+PRUNE_S = 30.0
+PRUNE = r"""
+cd "$1" 2>/dev/null || exit 0
+find jobs -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf {} + 2>/dev/null
+find store programs -type f -mtime +13 -exec rm -f {} + 2>/dev/null
+rmdir programs/* 2>/dev/null
+used=$(du -sk store 2>/dev/null | cut -f 1)
+for file in $(ls -tr store 2>/dev/null); do
+    [ "${used:-0}" -le 4194304 ] && break
+    size=$(du -k "store/$file" | cut -f 1)
+    rm -f "store/$file"
+    used=$((used - size))
+done
+exit 0
+"""
+"""Names in the store are hashes, without spaces."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,15 @@ def push_files(
     return files
 
 
+def prune(device: Device) -> None:
+    """Delete files that no run has used for two weeks, jobs of killed runs, and the oldest beyond 4 GB.
+
+    What cannot be deleted only costs space, which the readiness checks see.
+    """
+    with contextlib.suppress(DeviceError):
+        device.run("sh", "-c", PRUNE, "sh", device.root, timeout_s=PRUNE_S)
+
+
 def _push_program(device: Device, program: Program, add: Callable[[Path, str, str], str]) -> str:
     """Add a runner and its libraries, in a folder named by their contents: libraries keep their names."""
     digests = {path: digest_to_push(path) for path in (program.binary, *program.libraries)}
@@ -128,6 +154,7 @@ def _pushed_copy(device: Device, copies: Sequence[_PushedCopy], programs: Sequen
             "Check the device's free space and its storage.",
         )
     run_for_push(device, "chmod", "755", *programs)
+    device.run("touch", "-c", *(copy.target for copy in copies), timeout_s=QUERY_S)  # used: see `PRUNE`
 
 
 def _copies_to_push(device: Device, copies: Sequence[_PushedCopy]) -> list[_PushedCopy]:

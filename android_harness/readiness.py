@@ -45,6 +45,8 @@ def readiness_gates(
     """
     return (
         *((_soc_readiness(identity, soc),) if soc else ()),
+        _boot_gate(state.boot_completed),
+        _screen_gate(state.awake),
         _battery_readiness(state.battery_percent),
         _battery_heat_readiness(state.battery_celsius),
         _thermal_status_readiness(state.thermal_status),
@@ -67,6 +69,26 @@ def _soc_readiness(identity: Identity, soc: str) -> Gate:
         expected=f"{soc}{f' ({required})' if required else ''}",
         fix="Use a phone with that chip, or export for the chip of this one (--target).",
         passing=False,
+    )
+
+
+def _boot_gate(completed: bool | None) -> Gate:
+    return Gate(
+        name="boot",
+        ok=completed is not False,
+        seen=UNREADABLE if completed is None else "completed" if completed else "not completed",
+        expected="completed",
+        fix="Wait until Android has started; unlock the phone if it asks for its PIN.",
+    )
+
+
+def _screen_gate(awake: bool | None) -> Gate:
+    return Gate(
+        name="screen",
+        ok=awake is not False,
+        seen=UNREADABLE if awake is None else "on" if awake else "dark",
+        expected="on",
+        fix="Wake the phone: in its sleep it turns cores off.",
     )
 
 

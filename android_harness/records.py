@@ -109,6 +109,8 @@ class Identity:
     """Slowest first."""
     doubts: tuple[str, ...]
     """Reasons to doubt that this is a real Android phone; empty for a real one."""
+    parked: tuple[int, ...] = ()
+    """Cores that were switched off when the device was identified; `parts` and `clusters` lack them."""
     thermal_zones: tuple[tuple[str, str], ...] = ()
     """(name, path of the file with its temperature in thousandths of a degree)."""
 
@@ -136,6 +138,9 @@ class State(Moment):
     """The complete state of a device at one moment, as the readiness checks need it. None: unknown."""
 
     thermal_overridden: bool | None = None
+    boot_completed: bool | None = None
+    awake: bool | None = None
+    """Whether the screen is on: a sleeping phone turns cores off."""
     free_bytes: int | None = None
     available_memory_bytes: int | None = None
 

@@ -197,7 +197,7 @@ def build_runner(
     ] = None,
     ndk: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Android NDK r26 or newer. ANDROID_NDK_HOME when left out."),
+        typer.Option(metavar="DIR", help="Android NDK (r28; r26 or newer). ANDROID_NDK_HOME when left out."),
     ] = None,
     debug: Debug = False,
 ) -> None:

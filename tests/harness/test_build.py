@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -115,3 +116,11 @@ def test_what_the_compiler_said(tmp_path: Path) -> None:
     (aar / "lib/libonnxruntime.so").write_text("no library")
     with pytest.raises(SetupError, match=r"did not build: .* The complete output is in .*configure\.log"):
         build.build_runners("linux-arm64", onnxruntime=aar)
+
+
+def test_android_programs_fit_pages_of_16_kb() -> None:
+    """Both the preset and the linker say so, because NDKs before r28 align to 4 KB."""
+    presets = json.loads((build.SOURCES / "CMakePresets.json").read_text())["configurePresets"]
+    (android,) = (preset for preset in presets if preset["name"] == "android-arm64")
+    assert android["cacheVariables"]["ANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES"] == "ON"
+    assert "max-page-size=16384" in (build.SOURCES / "CMakeLists.txt").read_text()

@@ -63,7 +63,7 @@ def test_a_second_run_on_this_computer_is_refused(tmp_path: Path) -> None:
 def test_a_run_on_another_computer_is_refused(tmp_path: Path) -> None:
     """The lease on the phone keeps strangers out, after the wait that was asked for."""
     waits: list[str] = []
-    with pytest.raises(NotReadyError, match=r"in use: process 7 of eve on farm-2, at most 9\d\d s more"):
+    with pytest.raises(NotReadyError, match=r"in use: process 7 of eve on farm-2, at most \d{3} s more"):
         held(Phone(tmp_path), 12.0, waits).__enter__()
     assert len(waits) == 3
 
@@ -117,7 +117,7 @@ def test_a_run_that_lost_its_lease_stops(tmp_path: Path) -> None:
 
 
 def test_many_runs_at_once_get_the_phone_one_by_one(tmp_path: Path) -> None:
-    """Of several computers that ask at the same time, exactly one gets the phone."""
+    """Exactly one of several computers that ask at the same time gets the phone."""
     (tmp_path / "lease").write_text("token other 1 boot stale")
     results: list[str] = []
     leases = [Lease(Phone(tmp_path), f"farm-{number}") for number in range(6)]

@@ -168,6 +168,34 @@ def test_sha256_is_hashlibs(size: int, tmp_path: Path) -> None:
     assert printed == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_int8_products_are_summed_exactly(tmp_path: Path) -> None:
+    """Without VNNI, two products of 255 and 127 do not fit into the 16 bits that x86-64 sums them in."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.full((64, 3), 127, np.int8), "w")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["a"], ["u"], to=TensorProto.UINT8),
+            helper.make_node("MatMulInteger", ["u", "w"], ["m"]),
+            helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+        ],
+        "sums",
+        [helper.make_tensor_value_info("a", TensorProto.FLOAT, [2, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [weights],
+    )
+    path = tmp_path / "sums.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    values = runners.job("onnxruntime", tmp_path, path)
+    (tmp_path / "in-0-0").write_bytes(np.full((2, 64), 255, np.float32).tobytes())
+    values["samples"] = [[values["samples"][0][0] | {"shape": [2, 64]}]]
+    ran = runners.run(runners.host_runner("onnxruntime"), values, tmp_path)
+    assert ran.code == 0, ran.stderr
+    sums = np.frombuffer((tmp_path / "0-0.bin").read_bytes(), np.float32)
+    assert sums.tolist() == [64 * 255 * 127] * 6
+
+
 def test_canary(tmp_path: Path) -> None:
     """The canary takes some milliseconds each time, so it was not optimised away."""
     runner = runners.host_runner("torchscript")
