@@ -9,6 +9,7 @@ ExportError                       1  something unexpected; `--debug` shows where
 ├── ArchitectureError             4  no known network fits the weights
 ├── CaptureError                  5  the network does not run on the given inputs
 ├── NothingPassedError            6  no artifact may be shipped
+├── InconclusiveError            18  too few scenes were seen to prove what could be shipped
 ├── RequirementError              7  an artifact named by `--require` did not pass
 ├── OutputError                   8  OUT cannot be written, or holds something of the user's
 ├── VerificationError             9  OUT is missing or damaged, or `export-mobile verify` found a difference
@@ -105,6 +106,11 @@ class CaptureError(ExportError):
 class NothingPassedError(ExportError):
     exit_code = 6
     code = "EM-NOTHING-PASSED"
+
+
+class InconclusiveError(ExportError):
+    exit_code = 18
+    code = "EM-INCONCLUSIVE"
 
 
 class RequirementError(ExportError):

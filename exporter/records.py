@@ -25,7 +25,10 @@ Sample: TypeAlias = "tuple[Array, ...]"
 Runner: TypeAlias = "Callable[[Sample], tuple[Array, ...]]"
 """Runs an artifact once in its real runtime; outputs in the model's own order."""
 
-Status = Literal["passed", "failed", "not_run", "error"]
+Status = Literal["passed", "failed", "inconclusive", "not_run", "error"]
+"""`inconclusive`: too few scenes to tell whether it passes. It is not shipped unless that is allowed."""
+SHIPPABLE: frozenset[Status] = frozenset({"passed", "inconclusive"})
+"""Statuses of artifacts that may be shipped; `inconclusive` only when that is allowed."""
 Precision = Literal["fp32", "fp16", "int8", "mixed", "w8", "w4"]
 QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
 SIMULATED: tuple[Precision, ...] = ("fp16", "w8", "w4")
@@ -314,6 +317,10 @@ class Limits:
     min_delegated: float = 0.8
 
 
+Bounds = tuple[float, float]
+"""The lower and the upper bound of a figure over scenes, each one-sided 95 % (`verify.intervals`)."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How far outputs are from the float64 reference, worst output of the model first.
@@ -328,6 +335,11 @@ class Comparison:
     agreement: float | None
     problem: str = ""
     """Why the figures mean nothing (NaN, constant output, wrong shape, …); empty when they do."""
+    scenes: int = 0
+    """The samples' scenes: each is one witness. 0 where they were not counted (edge inputs)."""
+    sqnr_bounds_db: Bounds | None = None
+    """None where scenes were not counted, or there are no float outputs."""
+    agreement_bounds: Bounds | None = None
 
 
 @dataclass(frozen=True)

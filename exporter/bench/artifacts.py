@@ -11,7 +11,7 @@ from exporter import files
 from exporter.config import targets
 from exporter.errors import UsageError, VerificationError
 from exporter.files import EVIDENCE
-from exporter.records import Artifact, Report
+from exporter.records import SHIPPABLE, Artifact, Report
 
 if TYPE_CHECKING:
     from android_harness.records import Backend, BenchTask
@@ -63,7 +63,7 @@ def _why_not(artifact: Artifact) -> str:
     """Return why the runner cannot measure it; an empty string when it can."""
     if _key(artifact) not in BACKENDS:
         return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
-    return "" if artifact.status == "passed" else f"it is {artifact.status.replace('_', ' ')}, not passed"
+    return "" if artifact.status in SHIPPABLE else f"it is {artifact.status.replace('_', ' ')}, not passed"
 
 
 def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[BenchTask, ...]:

@@ -50,6 +50,7 @@ def updated(
         targets.get_target(report.target_name).runnable,
         synthetic=report.calibration_kind == "synthetic",
         allow_synthetic=before is not None and before.variant.precision == "int8",
+        allow_inconclusive=before is not None and before.status == "inconclusive",
     ) or select.Choice(report.selected, select.remark(report.selection_reason, before))
     chosen = next((a for a in rows if a.variant.name == choice.name), None)
     own_budget_ms = report.own_budget_ms

@@ -26,13 +26,22 @@ excuse nearly any artifact.
 
 
 def run_reference(
-    captured: Captured, samples: Sequence[Sample], edges: Mapping[str, Sample]
+    captured: Captured,
+    samples: Sequence[Sample],
+    edges: Mapping[str, Sample],
+    scenes: Sequence[int] = (),
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
 
     Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
     Edge inputs that the model refuses, or that give NaN or Inf, are left out; so are samples and edge inputs
     on which rounding alone decides how large an output is.
+
+    Args:
+        captured: The model.
+        samples: The verification samples.
+        edges: The edge inputs, by name.
+        scenes: Number of each sample's scene; empty when every sample is its own.
 
     Returns:
         The evidence, and notes on how the reference was made.
@@ -48,6 +57,7 @@ def run_reference(
     trials = _size_trials(captured, [*whole, *edge_expected.values()])
     if trials:
         edge_expected, edge_actual, refused = _edges(exact, single, edges, trials)
+    all_samples = samples
     samples, expected, actual, unequal = _of_equal_sizes(
         samples, whole, whole_single, [run for trial in trials for run in trial.sequences(samples)]
     )
@@ -80,8 +90,18 @@ def run_reference(
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
         resting=resting_outputs(captured.program),
+        scenes=_scenes_of(samples, all_samples, scenes),
     )
     return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
+
+
+def _scenes_of(samples: Sequence[Sample], all_samples: Sequence[Sample], scenes: Sequence[int]) -> Stacks:
+    """Return the scenes of the samples that are left."""
+    if not scenes:
+        return ()
+    left = {id(sample) for sample in samples}
+    pairs = zip(all_samples, scenes, strict=True)
+    return (np.array([scene for sample, scene in pairs if id(sample) in left], np.int64),)
 
 
 class _Network:

@@ -33,7 +33,7 @@ from exporter.cli.app import (
 from exporter.cli.device import Device, run_bench
 from exporter.config import options
 from exporter.config.request import ModelRequest, Request
-from exporter.errors import NothingPassedError, RequirementError, UsageError
+from exporter.errors import InconclusiveError, NothingPassedError, RequirementError, UsageError
 from exporter.records import Report, TaskName
 
 CARD_SUFFIX = ".toml"
@@ -163,6 +163,12 @@ def export_command(
         ),
     ] = "kept",
     trust: Trust = False,
+    allow_inconclusive: Annotated[
+        bool,
+        typer.Option(
+            "--allow-inconclusive", help="Allow an artifact to be chosen that too few scenes prove."
+        ),
+    ] = False,
     allow_synthetic: Annotated[
         bool,
         typer.Option(
@@ -245,6 +251,7 @@ def export_command(
         time_limit_s=time_limit,
         calibration_sweep=calibration_sweep or calibration_curve,
         allow_synthetic=allow_synthetic,
+        allow_inconclusive=allow_inconclusive,
         verify=not no_verify,
         cache=not no_cache,
         force=force,
@@ -304,17 +311,25 @@ def _export_and_print(request: Request, require: Sequence[str], as_json: bool, l
     elif not as_json:
         terminal.print_terminal_report(report, app_console())
         app_console().print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)
-    _refuse_unshippable_export(report, require)
+    _refuse_unshippable_export(report, require, request.allow_inconclusive)
 
 
-def _refuse_unshippable_export(report: Report, require: Sequence[str]) -> None:
+def _refuse_unshippable_export(report: Report, require: Sequence[str], allow_inconclusive: bool) -> None:
     for name in require:
         matching = [
             a for a in report.artifacts if name in (a.variant.format, a.variant.precision, a.variant.name)
         ]
-        if not any(a.status == "passed" for a in matching):
-            statuses = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
-            raise RequirementError(f"--require {name}: none passed ({statuses}).", "The report says why.")
+        statuses = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
+        seen = {a.status for a in matching}
+        if "passed" in seen or (allow_inconclusive and "inconclusive" in seen):
+            continue
+        if "inconclusive" in seen:
+            raise InconclusiveError(
+                f"--require {name}: too few scenes were seen to decide ({statuses}).", "The report says why."
+            )
+        raise RequirementError(f"--require {name}: none passed ({statuses}).", "The report says why.")
+    if report.selected is None and report.numerics == "inconclusive":
+        raise InconclusiveError(f"Nothing can be shipped. {report.selection_reason}")
     if report.selected is None:
         raise NothingPassedError(f"Nothing can be shipped. {report.selection_reason}")
 

@@ -44,6 +44,10 @@ def release(
         bool,
         typer.Option("--allow-unmeasured", help="Release what no phone has measured; the bundle says so."),
     ] = False,
+    allow_inconclusive: Annotated[
+        bool,
+        typer.Option("--allow-inconclusive", help="Release what too few scenes prove; the bundle says so."),
+    ] = False,
     allow_unverified: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +83,7 @@ def release(
         group=group,
         artifacts=options.parse_names_option(artifacts or ""),
         allow_unmeasured=allow_unmeasured,
+        allow_inconclusive=allow_inconclusive,
         allow_unverified=options.parse_names_option(allow_unverified or ""),
         allow_wrong_on=tuple(allow_wrong_on or ()),
         licence=licence,

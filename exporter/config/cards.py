@@ -127,7 +127,7 @@ class ArtifactsTable(Table):
     """What the export makes.
 
     The keys mean what the options mean: `--formats`, `--precisions`, `--require`, `--torchscript`, `--state`,
-    `--allow-synthetic`.
+    `--allow-synthetic`, `--allow-inconclusive`.
     """
 
     formats: tuple[Text, ...] = ()
@@ -136,6 +136,7 @@ class ArtifactsTable(Table):
     torchscript: Literal["auto", "trace", "script"] = "auto"
     state: Literal["kept", "explicit"] = "kept"
     allow_synthetic: bool = False
+    allow_inconclusive: bool = False
 
 
 class CardFile(Table):
@@ -192,6 +193,7 @@ def load_card(path: Path) -> Card:
 
 CARD_FIELDS = frozenset(
     {
+        "allow_inconclusive",
         "allow_synthetic",
         "arch",
         "arch_args",
@@ -266,6 +268,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         torchscript=listed.artifacts.torchscript,
         state=listed.artifacts.state,
         allow_synthetic=listed.artifacts.allow_synthetic,
+        allow_inconclusive=listed.artifacts.allow_inconclusive,
         limits=_card_limits(listed.limits),
         task=listed.task,
         budget_ms=listed.budget_ms,

@@ -74,6 +74,8 @@ class Request(ModelRequest):
     """Whether to measure int8 for several numbers of calibration samples."""
     allow_synthetic: bool = False
     """Whether an int8 artifact that was calibrated on synthetic inputs may be chosen."""
+    allow_inconclusive: bool = False
+    """Whether an artifact may be chosen that too few scenes were seen of to pass it."""
     verify: bool = True
     cache: bool = True
     force: bool = False

@@ -12,7 +12,7 @@ from exporter.pipeline import predictions, results, task_accuracy
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifactResult, ExtraResults
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Accuracy, Artifact, Evaluation, TaskEvaluation
+from exporter.records import SHIPPABLE, Accuracy, Artifact, Evaluation, TaskEvaluation
 from exporter.verify import accuracy
 from exporter.verify.scores import compare
 
@@ -147,7 +147,7 @@ def _judge_artifact_accuracy(artifact: Artifact, evaluated: EvaluatedAccuracy) -
     if counts is not None:
         reason = accuracy.reason(counts, evaluated.evaluation.max_drop)
     artifact = replace(artifact, accuracy=counts)
-    if artifact.status == "passed" and reason:
+    if artifact.status in SHIPPABLE and reason:
         return replace(artifact, status="failed", reason=reason)
     return artifact
 

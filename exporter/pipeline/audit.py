@@ -22,7 +22,7 @@ from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.verify import verify_files
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
-from exporter.records import QUANTIZED, Status
+from exporter.records import QUANTIZED, SHIPPABLE, Status
 
 if TYPE_CHECKING:
     from exporter.report.manifest.schema import Artifact as ArtifactPart
@@ -115,7 +115,7 @@ def _audit_evidence(out: Path, listed: Manifest) -> list[str]:
         elif digest_file(path) != item.sha256:
             problems.append(f"{item.file} is not the file that was exported (its sha256 differs).")
     for artifact in listed.artifacts:
-        for needed in _files_to_audit(artifact) - names if artifact.status == "passed" else ():
+        for needed in _files_to_audit(artifact) - names if artifact.status in SHIPPABLE else ():
             problems.append(f"The manifest lists no {needed}: {artifact.name} cannot be verified.")
     return problems
 

@@ -34,7 +34,9 @@ def build_reference(work: Path, target: Path, preprocessing: Preprocessing | Non
 
     captured, samples = program.load(work), load_data_result(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
-    evidence, notes = run_reference(captured, samples.verification, edges)
+    evidence, notes = run_reference(
+        captured, samples.verification, edges, samples.scene_of.get("verification", ())
+    )
     reference_io.save(evidence, target)
     return notes
 

@@ -6,6 +6,7 @@ is claimed to be better than it is fails, and so does one that is merely differe
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,8 +17,17 @@ from exporter.config import targets
 from exporter.errors import VerificationError
 from exporter.files import EVIDENCE, PAGE, digest_file, file_inside, file_size_bytes, lowering_file, page_path
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.records import QUANTIZED, Comparison, Limits, Structure, TaskMeasure, WorstChannel
-from exporter.report.manifest import restore
+from exporter.records import (
+    QUANTIZED,
+    SHIPPABLE,
+    Bounds,
+    Comparison,
+    Limits,
+    Structure,
+    TaskMeasure,
+    WorstChannel,
+)
+from exporter.report.manifest import MOST_DB, restore
 from exporter.verify import reference_io, select
 
 if TYPE_CHECKING:
@@ -29,6 +39,8 @@ ROOM = 0.25
 ROUNDING = 1e-5
 """Errors below this share of the output's scale are float32's own rounding, which no two processors share."""
 AGREEMENT_ROOM = 0.05
+BOUND_ROOM_DB = 3.0
+"""Decibels by which a bound of an SQNR may differ."""
 ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
 """Fields that nothing in OUT can prove, in every manifest."""
 SOMETIMES_UNPROVEN = (
@@ -38,6 +50,7 @@ SOMETIMES_UNPROVEN = (
     "notes",
     "warnings",
     "not_offered",
+    "scenes",
     "calibration_sweep",
     "operator_costs",
     "mixed_points",
@@ -58,7 +71,7 @@ def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
         )
     for artifact in listed.artifacts:
         file = lowering_file(artifact.precision, artifact.name)
-        if artifact.status != "passed" or artifact.precision not in QUANTIZED:
+        if artifact.status not in SHIPPABLE or artifact.precision not in QUANTIZED:
             continue
         count = _claimed_length(reference_io.load_lowering(file_inside(out, file)).outputs)
         if count != listed.evidence.count:
@@ -133,16 +146,18 @@ def _claimed_choice(listed: schema.Manifest) -> list[str]:
     """Check that the manifest's figures lead to its choice; a release's may be chosen by name."""
     numerics = listed.verdict.numerics
     problems = []
-    if (numerics == "passed") != (listed.selected is not None):
+    statuses = {a.name: a.status for a in listed.artifacts}
+    if numerics == "passed" if listed.selected is None else numerics != statuses[listed.selected]:
         problems.append(f"verdict.numerics is {numerics}, but selected is {listed.selected}.")
     named = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     if listed.release is not None or named is None:
         return problems
     rows = restore.restore_report(listed).artifacts
     synthetic = listed.calibration.kind == "synthetic"
-    choices = {select.choose(rows, named.runnable, synthetic, allow).name for allow in (False, True)}
-    for allow in (False, True):
-        measured = select.choose_measured(rows, named.runnable, synthetic, allow)
+    choices: set[str | None] = set()
+    for allowed in itertools.product((False, True), repeat=2):
+        choices.add(select.choose(rows, named.runnable, synthetic, *allowed).name)
+        measured = select.choose_measured(rows, named.runnable, synthetic, *allowed)
         choices |= {measured.name} if measured else set()
     if listed.selected not in choices:
         expected = " or ".join(sorted(str(name) for name in choices))
@@ -155,7 +170,7 @@ def claims_of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedAr
     problems = []
     for row in listed.artifacts:
         computed = checked.get(row.name)
-        if row.status != "passed" or row.verification is None or computed is None:
+        if row.status not in SHIPPABLE or row.verification is None or computed is None:
             continue
         problems += _claimed_figures(row, computed)
         if computed.structure is not None:
@@ -194,7 +209,7 @@ def _claimed_comparison(where: str, claimed: schema.Figures | None, computed: Co
     read = restore.restore_comparison(claimed)
     if read is None:
         return [f"{where} has no figures."]
-    pairs = (
+    pairs: tuple[tuple[str, object, object, bool], ...] = (
         ("samples", read.samples, computed.samples, read.samples == computed.samples),
         ("max_error", read.max_error, computed.max_error, _is_claim_near(read.max_error, computed.max_error)),
         (
@@ -210,7 +225,30 @@ def _claimed_comparison(where: str, claimed: schema.Figures | None, computed: Co
             _claims_agree(read.agreement, computed.agreement),
         ),
     )
+    if read.scenes:  # manifests of older versions count none
+        pairs += (
+            ("scenes", read.scenes, computed.scenes, read.scenes == computed.scenes),
+            (
+                "sqnr_bounds_db",
+                read.sqnr_bounds_db,
+                computed.sqnr_bounds_db,
+                _bounds_near(read.sqnr_bounds_db, computed.sqnr_bounds_db, BOUND_ROOM_DB),
+            ),
+            (
+                "agreement_bounds",
+                read.agreement_bounds,
+                computed.agreement_bounds,
+                _bounds_near(read.agreement_bounds, computed.agreement_bounds, AGREEMENT_ROOM),
+            ),
+        )
     return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
+
+
+def _bounds_near(claimed: Bounds | None, computed: Bounds | None, room: float) -> bool:
+    if claimed is None or computed is None:
+        return claimed is computed
+    finite = [min(max(bound, -MOST_DB), MOST_DB) for bound in computed]
+    return all(abs(a - b) <= room for a, b in zip(claimed, finite, strict=True))
 
 
 def _claimed_task(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
@@ -297,7 +335,7 @@ def unproven_claims(listed: schema.Manifest) -> tuple[str, ...]:
         fields.append("device_latencies")
     if listed.accuracy is not None or listed.task_accuracy is not None:
         fields.append("the labels of accuracy")
-    if any(a.verification and a.status != "passed" for a in listed.artifacts):
+    if any(a.verification and a.status not in SHIPPABLE for a in listed.artifacts):
         fields.append("figures of what did not pass")
     return tuple(fields)
 

@@ -96,7 +96,13 @@ def make_report(
 ) -> Report:
     """Make the report of the run, the choice included."""
     facts, request, target = source.facts, context.request, context.target
-    choice = select.choose(rows, target.runnable, facts.data_kind == "synthetic", request.allow_synthetic)
+    choice = select.choose(
+        rows,
+        target.runnable,
+        facts.data_kind == "synthetic",
+        request.allow_synthetic,
+        request.allow_inconclusive,
+    )
     return Report(
         source_file=request.checkpoint.name,
         source_sha256=facts.source_sha256,
@@ -142,7 +148,9 @@ def make_report(
 
 def _report_numerics(rows: Sequence[Artifact], selected: str | None, verified: bool) -> Status:
     if selected:
-        return "passed"
+        return next(row.status for row in rows if row.variant.name == selected)
+    if any(row.status == "inconclusive" for row in rows):
+        return "inconclusive"
     return "failed" if verified and rows else "not_run"
 
 

@@ -19,7 +19,7 @@ from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.results import CheckedArtifactResult, CheckResult, ExpectedResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.records import Array, Runner, Variant, Verdict
+from exporter.records import SHIPPABLE, Array, Runner, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _verify_outputs(
         simulation,
         expected.task,
     )
-    if verdict.status == "passed" and (
+    if verdict.status in SHIPPABLE and (
         problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
     ):
         return replace(verdict, status="failed", reason=problem)

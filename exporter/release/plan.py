@@ -15,7 +15,7 @@ from exporter.config import cards, targets
 from exporter.config.cards import Card
 from exporter.errors import ReleaseError, UsageError
 from exporter.files import EVIDENCE
-from exporter.records import BudgetVerdict
+from exporter.records import SHIPPABLE, BudgetVerdict
 from exporter.release import clock, intact, overrides, serials
 from exporter.report import manifest
 from exporter.report.manifest.schema import Artifact, Manifest
@@ -40,6 +40,8 @@ class ReleaseRequest:
     group: str = "com.example"
     artifacts: tuple[str, ...] = ()
     allow_unmeasured: bool = False
+    allow_inconclusive: bool = False
+    """Whether to release what too few scenes prove."""
     allow_unverified: tuple[str, ...] = ()
     allow_wrong_on: tuple[str, ...] = ()
     """Serials of devices on which the artifact may compute something else."""
@@ -209,6 +211,8 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
     Raises:
         ReleaseError: It failed, or the user did not allow it.
     """
+    if artifact.status == "inconclusive":
+        return _inconclusive(artifact, request)
     if artifact.status != "not_run" or not artifact.file:
         raise ReleaseError(f"{artifact.name} did not pass: {artifact.reason or artifact.status}")
     if artifact.name not in request.allow_unverified:
@@ -218,6 +222,18 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
             code="EM-UNVERIFIED",
         )
     return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
+
+
+def _inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
+    """Return the bundle's sentence about an artifact that too few scenes prove.
+
+    Raises:
+        ReleaseError: The user did not allow it.
+    """
+    sentence = f"{artifact.name} is not proven. {artifact.reason}"
+    if not request.allow_inconclusive:
+        raise ReleaseError(sentence, "Export with more scenes.", code="EM-UNPROVEN")
+    return sentence
 
 
 BUDGET_WORDS: dict[BudgetVerdict, str] = {
@@ -301,12 +317,13 @@ def _planned_manifest(
     order = [artifact.name for artifact in chosen]
     rows = {row["name"]: row for row in raw["artifacts"]}
     raw["artifacts"] = [rows[name] for name in order]
-    first = next((artifact for artifact in chosen if artifact.status == "passed"), None)
+    first = next((artifact for artifact in chosen if artifact.status in SHIPPABLE), None)
     selected = listed.selected if listed.selected in order else first and first.name
     raw["selected"] = selected
     if first and selected != listed.selected:
         raw["selection_reason"] = "Chosen by name for this release."
         raw["verdict"]["budget"] = budget.budget_verdict(first.measured_on(), listed.budget_ms)
+        raw["verdict"]["numerics"] = first.status
     if first is None:
         raw["verdict"] = {"numerics": "not_run", "budget": "not_measured"}
     needed = _planned_evidence(chosen)

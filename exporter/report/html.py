@@ -303,6 +303,7 @@ def _html_artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
         facts += [
             ("Runtime", verdict.runtime),
             ("Limits", limits),
+            ("Over scenes", text.over_scenes_text(verdict.comparison)),
             ("Worst channel", text.worst_channel_text(verdict.worst_channel)),
             ("Task", text.task_text(verdict.task)),
             ("On edge inputs", _html_comparison(verdict.edge)),
@@ -381,17 +382,17 @@ def _html_facts(report: Report) -> tuple[tuple[str, str], ...]:
         (
             "Calibrated on",
             text.data_text(report.calibration_kind, report.calibration_count)
-            + text.scenes(report.scenes, "calibration"),
+            + text.scenes_text(report.scenes, "calibration"),
         ),
         *(
-            [("Candidates chosen on", f"other data{text.scenes(report.scenes, 'choice')}")]
+            [("Candidates chosen on", f"other data{text.scenes_text(report.scenes, 'choice')}")]
             if report.scenes.choice
             else []
         ),
         (
             "Verified on",
             text.data_text(report.verification_kind, report.verification_count)
-            + text.scenes(report.scenes, "verification"),
+            + text.scenes_text(report.scenes, "verification"),
         ),
         ("Eager float32's own error", f"{text.sig3_text(report.floor)} of the output's scale"),
         ("Target", f"{report.target_name} ({report.target_soc})"),

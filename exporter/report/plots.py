@@ -29,6 +29,7 @@ INK, FAINT, ACCENT = "#010101", "#020202", "#030303"
 STATUS_COLOURS: dict[Status, str] = {
     "passed": "#040404",
     "failed": "#050505",
+    "inconclusive": "#080808",
     "not_run": "#060606",
     "error": "#070707",
 }

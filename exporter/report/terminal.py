@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-STYLES: dict[Status, str] = {"passed": "green", "failed": "red", "not_run": "yellow", "error": "magenta"}
+STYLES: dict[Status, str] = {
+    "passed": "green",
+    "failed": "red",
+    "inconclusive": "yellow",
+    "not_run": "yellow",
+    "error": "magenta",
+}
 NUMBERS = ("max\nerror", "SQNR\ndB", "top-1\n%", "int8\n%", "\nMB", "host ms\np50/p90")
 RIGHT = "acc.\n%"
 """Share of labelled samples whose label came first. The column exists only when there are labels."""
@@ -110,6 +116,9 @@ def _terminal_choice(report: Report, console: Console) -> None:
         worst = chosen.verdict and text.worst_channel_text(chosen.verdict.worst_channel)
         if worst:
             _print_terminal_line(console, f"Its worst channel is {worst}.")
+        over_scenes = text.over_scenes_text(chosen.verdict.comparison) if chosen.verdict else ""
+        if over_scenes and chosen.variant.precision != "fp32":
+            _print_terminal_line(console, f"Its {over_scenes}.")
         if chosen.verdict and chosen.verdict.task:
             _print_terminal_line(console, f"Its task: {text.task_text(chosen.verdict.task)}.")
 

@@ -10,6 +10,7 @@ from typing import Any
 from exporter.records import (
     Accuracy,
     Artifact,
+    Comparison,
     DeviceLatency,
     Evaluation,
     Preprocessing,
@@ -29,6 +30,7 @@ from exporter.verify.scores import compare
 STATUS_WORDS: dict[Status, str] = {
     "passed": "passed",
     "failed": "failed",
+    "inconclusive": "inconclusive",
     "not_run": "not run",
     "error": "error",
 }
@@ -233,10 +235,25 @@ def data_text(kind: str, count: int) -> str:
     return "none" if kind == "none" else f"{count} {kind}"
 
 
-def scenes(counts: Scenes, purpose: Purpose) -> str:
+def scenes_text(counts: Scenes, purpose: Purpose) -> str:
     """Return the scenes that serve a purpose, in brackets; an empty string where they were not counted."""
     count = getattr(counts, purpose)
     return f" ({count} scene{'' if count == 1 else 's'})" if count else ""
+
+
+def over_scenes_text(comparison: Comparison | None) -> str:
+    """Return the bounds of an artifact's figures; an empty string where scenes were not counted."""
+    if comparison is None or not comparison.scenes:
+        return ""
+    words = []
+    if comparison.sqnr_bounds_db:
+        low, high = comparison.sqnr_bounds_db
+        words.append(f"SQNR {sig3_text(low)} to {sig3_text(high)} dB")
+    if comparison.agreement_bounds:
+        low, high = comparison.agreement_bounds
+        words.append(f"agreement {sig3_text(100 * low)} to {sig3_text(100 * high)} %")
+    scenes = f"{comparison.scenes} scene{'' if comparison.scenes == 1 else 's'}"
+    return f"{', '.join(words)} (95 % bounds over {scenes})" if words else ""
 
 
 def labelled_text(evaluation: Evaluation) -> str:

@@ -7,10 +7,13 @@ being small. `judge.py` decides what the figures mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from exporter.records import Array, Comparison
+from exporter.records import Array, Bounds, Comparison
+from exporter.verify import intervals
 from exporter.verify.discrete import compare_choices, is_discrete
 from exporter.verify.groups import group_channels
 from exporter.verify.reference_io import Stacks
@@ -67,11 +70,17 @@ def agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | Non
         actual: The same shape.
         tied: Reference scores that differ by this or less are equally right.
     """
+    shares = agreement_shares(reference, actual, tied)
+    return None if shares is None else float(shares.mean())
+
+
+def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Array | None:
+    """Return each sample's share of right classes, [N]; None where the output has no classes."""
     if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
         return None
     if _holds_unlike_channels(reference):
         return None
-    return float(np.mean([_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)]))
+    return np.array([_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)])
 
 
 def _holds_unlike_channels(reference: Array) -> bool:
@@ -89,7 +98,11 @@ def _agreement(y: Array, a: Array, tied: float) -> float:
 
 
 def compare(
-    reference: Stacks, actual: Stacks, unstable: Stacks = (), tolerances: tuple[float, ...] = ()
+    reference: Stacks,
+    actual: Stacks,
+    unstable: Stacks = (),
+    tolerances: tuple[float, ...] = (),
+    scenes: Array | None = None,
 ) -> Comparison:
     """Compare stacked outputs; the worst output of the model counts for each figure.
 
@@ -101,6 +114,7 @@ def compare(
         actual: Per output [N, *shape] from the artifact.
         unstable: See `Evidence.eager_errors`; empty where it is not known.
         tolerances: Per output, how far apart floats may be and still be equal.
+        scenes: [N] number of each sample's scene; None leaves out the bounds.
     """
     samples = len(reference[0])
     if problem := _mismatch(reference, actual) or not_finite("The artifact", actual):
@@ -108,14 +122,37 @@ def compare(
     choices = compare_choices(reference, actual, unstable, tolerances)
     allowed = tolerances or (0.0,) * len(reference)
     triples = [t for t in zip(reference, actual, allowed, strict=True) if not is_discrete(t[0])]
-    shares = [share for y, a, tied in triples if (share := agreement(y, a, tied)) is not None]
+    each = [(y, agreement_shares(y, a, tied)) for y, a, tied in triples]
+    shares = [float(by_sample.mean()) for _, by_sample in each if by_sample is not None]
     wrong = max((1 - choice.share for choice in choices), default=0.0)
-    return Comparison(
+    comparison = Comparison(
         samples=samples,
         max_error=max((max_error(y, a) for y, a, _ in triples), default=wrong),
         sqnr_db=min((sqnr_db(y, a) for y, a, _ in triples), default=math.nan if wrong else math.inf),
         agreement=min([*shares, *(choice.share for choice in choices)], default=None),
     )
+    if scenes is None:
+        return comparison
+    answers = [(by_sample, y[0].size // y.shape[2]) for y, by_sample in each if by_sample is not None]
+    answers += [(choice.shares, reference[choice.output][0].size) for choice in choices]
+    return replace(
+        comparison,
+        scenes=len(np.unique(scenes)),
+        sqnr_bounds_db=_lowest([_sqnr_bounds(y, a, scenes) for y, a, _ in triples]),
+        agreement_bounds=_lowest(
+            [intervals.agreement(by_sample, number, scenes) for by_sample, number in answers]
+        ),
+    )
+
+
+def _sqnr_bounds(reference: Array, actual: Array, scenes: Array) -> Bounds:
+    y, a = (_wide(array).reshape(len(array), -1) for array in (reference, actual))
+    return intervals.sqnr_db((np.abs(y) ** 2).sum(axis=1), (np.abs(a - y) ** 2).sum(axis=1), scenes)
+
+
+def _lowest(bounds: Sequence[Bounds]) -> Bounds | None:
+    """Return the lowest of all lower and of all upper bounds: the worst output counts."""
+    return (min(low for low, _ in bounds), min(high for _, high in bounds)) if bounds else None
 
 
 def _mismatch(reference: Stacks, actual: Stacks) -> str:

@@ -33,6 +33,8 @@ class Choices:
     """Where the first of them is, in words."""
     lost: str
     """The class that is kept worst, in words, when it is as good as lost; else empty."""
+    shares: Array
+    """[N] the share of compared values that are right in each sample; 1 where none is compared."""
 
     @property
     def share(self) -> float:
@@ -78,7 +80,13 @@ def _compare(
         different=int(wrong.sum()),
         first=_first(wrong, y, a),
         lost=_lost_class(y, a, wrong, ~shaky),
+        shares=1 - _by_sample(wrong) / np.maximum(_by_sample(~shaky), 1),
     )
+
+
+def _by_sample(where: Array) -> Array:
+    counts: Array = where.reshape(len(where), -1).sum(axis=1)
+    return counts
 
 
 def _indexed(y: Array, reference: Stacks) -> Iterator[tuple[int, int]]:

@@ -70,11 +70,11 @@ def judge(
         task: The model's, where the user named it; empty leaves it to the outputs.
 
     Returns:
-        PASSED or FAILED with every figure; never NOT_RUN.
+        PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
     """
     tolerances = tied_within(evidence, limits, variant.precision)
     outputs = _untied(evidence.reference, outputs, tolerances)
-    comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances)
+    comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of)
     edge_ordered = _untied_edges(evidence, edge_outputs, tolerances)
     applied = _applied(variant.precision, limits, evidence, program)
     observation = Observation(
@@ -105,9 +105,11 @@ def judge(
         limits=applied,
     )
     observation = replace(observation, limits=observation.limits | simulated.limit_db(observation))
+    reason = first_reason(observation)
+    doubt = "" if reason else whole.doubt(observation)
     return Verdict(
-        status="failed" if (reason := first_reason(observation)) else "passed",
-        reason=reason or None,
+        status="failed" if reason else "inconclusive" if doubt else "passed",
+        reason=reason or doubt or None,
         runtime=runtime,
         comparison=observation.comparison,
         edge=_worst(observation.edges),
@@ -152,17 +154,29 @@ def tolerance(
     """Return what a precision may cost a channel.
 
     The limits for the whole hold for its channels; float32 may be ten times as far off, as errors are shared
-    out unevenly. A quantised artifact that passes by its agreement is held to its median channel's figure. A
-    constant must be as exact as the precision stores numbers.
+    out unevenly. An artifact that passes by its agreement, or that the scenes are too few to fail, is held to
+    its median channel's figure. A constant must be as exact as the precision stores numbers.
     """
     if precision == "fp32":
         sqnr_db = -20 * math.log10(10 * limits.fp32_max_error)
         return Tolerance(sqnr_db, limits.fp32_floor_factor, limits.fp32_max_error)
-    if precision == "fp16":
-        return Tolerance(limits.fp16_min_sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
+    half = precision == "fp16"
+    limit_db = limits.fp16_min_sqnr_db if half else limits.int8_min_sqnr_db
     agrees = comparison.agreement is not None and comparison.agreement >= limits.int8_min_agreement
-    sqnr_db = min(limits.int8_min_sqnr_db, typical_sqnr_db) if agrees else limits.int8_min_sqnr_db
+    lower = (agrees and not half) or _undecided(comparison, limit_db, limits.int8_min_agreement, half)
+    sqnr_db = min(limit_db, typical_sqnr_db) if lower else limit_db
+    if half:
+        return Tolerance(sqnr_db, limits.fp32_floor_factor, 2.0**-10, 2.0**-11)
     return Tolerance(sqnr_db, limits.fp32_floor_factor, 1 / 7 if precision == "w4" else 2 / 127)
+
+
+def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, half: bool) -> bool:
+    """Tell whether an artifact misses its SQNR, but the scenes are too few to fail it as a whole."""
+    if comparison.sqnr_db >= limit_db:
+        return False
+    agreement = comparison.agreement_bounds
+    may_agree = not half and agreement is not None and whole.side(agreement, min_agreement) != "missed"
+    return may_agree or whole.side(comparison.sqnr_bounds_db, limit_db) != "missed"
 
 
 def tied_within(evidence: Evidence, limits: Limits, precision: Precision) -> tuple[float, ...]:

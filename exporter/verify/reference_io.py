@@ -27,6 +27,7 @@ STACKS = (
     "edge_unstable",
     "shapes",
     "edge_shapes",
+    "scenes",
 )
 """The groups of arrays in the file, as `Evidence` names them."""
 
@@ -67,6 +68,13 @@ class Evidence:
     output_names: tuple[str, ...] = ()
     resting: tuple[bool, ...] = ()
     """Per output, whether its units rest near zero (`exporter.capture.activations`); empty: not known."""
+    scenes: Stacks = ()
+    """One array [N]: the number of each sample's scene; empty where every sample is its own."""
+
+    @property
+    def scene_of(self) -> Array:
+        """The number of each sample's scene."""
+        return self.scenes[0] if self.scenes else np.arange(len(self.reference[0]))
 
     def output_name(self, index: int) -> str:
         """Return an output as a reason calls it: "output logits", or "output 1" without a name."""

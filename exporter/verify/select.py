@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.records import QUANTIZED, Artifact
+from exporter.records import QUANTIZED, SHIPPABLE, Artifact, Status
 
 UNMEASURED = "no device has measured it"
 
@@ -19,7 +19,11 @@ class Choice:
 
 
 def choose(
-    artifacts: Sequence[Artifact], runnable: Sequence[str], synthetic: bool, allow_synthetic: bool
+    artifacts: Sequence[Artifact],
+    runnable: Sequence[str],
+    synthetic: bool,
+    allow_synthetic: bool,
+    allow_inconclusive: bool = False,
 ) -> Choice:
     """Choose the fastest passed artifact that the target can run.
 
@@ -28,15 +32,22 @@ def choose(
         runnable: Names of the variants the target's own stack executes, best first.
         synthetic: Calibration used synthetic inputs.
         allow_synthetic: Choose a quantised artifact even then.
+        allow_inconclusive: Choose what too few scenes were seen of to pass it, too.
     """
-    passed = [a for a in artifacts if a.status == "passed" and a.variant.name in runnable]
+    accepted = _accepted(allow_inconclusive)
+    passed = [a for a in artifacts if a.status in accepted and a.variant.name in runnable]
     doubtful = [a for a in passed if _is_doubtful(a, synthetic, allow_synthetic)]
     candidates = [a for a in passed if a not in doubtful]
     if not candidates:
         return Choice(None, _why_nothing(artifacts, runnable, doubtful))
     best = min(candidates, key=lambda a: _rank(a, runnable))
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
-    return Choice(best.variant.name, f"{_why(best, candidates)}{left_out}.")
+    unproven = "; too few scenes prove it" if best.status == "inconclusive" else ""
+    return Choice(best.variant.name, f"{_why(best, candidates)}{left_out}{unproven}.")
+
+
+def _accepted(allow_inconclusive: bool) -> frozenset[Status]:
+    return SHIPPABLE if allow_inconclusive else frozenset({"passed"})
 
 
 def choose_measured(
@@ -44,6 +55,7 @@ def choose_measured(
     runnable: Sequence[str],
     synthetic: bool,
     allow_synthetic: bool,
+    allow_inconclusive: bool = False,
 ) -> Choice | None:
     """Choose the artifact that is fastest on the device, once every one that might ship was measured there.
 
@@ -52,6 +64,7 @@ def choose_measured(
         runnable: Names of the variants the target's own stack executes.
         synthetic: Calibration used synthetic inputs.
         allow_synthetic: Choose a quantised artifact even then.
+        allow_inconclusive: Choose what too few scenes were seen of to pass it, too.
 
     Returns:
         None while a candidate was not measured, or the candidates share no real phone. What computes
@@ -60,7 +73,7 @@ def choose_measured(
     candidates = [
         a
         for a in artifacts
-        if a.status == "passed"
+        if a.status in _accepted(allow_inconclusive)
         and a.variant.name in runnable
         and not _is_doubtful(a, synthetic, allow_synthetic)
     ]
@@ -130,4 +143,9 @@ def _why_nothing(artifacts: Sequence[Artifact], runnable: Sequence[str], doubtfu
         )
     if not any(a.variant.name in runnable for a in artifacts):
         return "None of the artifacts asked for runs on the target."
+    if any(a.status == "inconclusive" and a.variant.name in runnable for a in artifacts):
+        return (
+            "Too few scenes were seen to prove an artifact that the target runs. Give more with "
+            "--calibration, or --allow-inconclusive."
+        )
     return "No artifact that the target runs was proven equal to the original."

@@ -56,6 +56,25 @@ def test_what_no_phone_has_shown_to_be_fast_is_refused(
     assert words in release.not_measured[0]
 
 
+def test_what_too_few_scenes_prove_needs_consent(tmp_path: Path) -> None:
+    """An inconclusive artifact is refused; allowed, the release says what it is."""
+    report = outs.report("pass")
+    rows = tuple(
+        replace(a, status="inconclusive", reason="5 scene(s) cannot decide.")
+        if a.variant.name == "onnx-fp32"
+        else a
+        for a in report.artifacts
+    )
+    doubtful = replace(report, artifacts=rows, numerics="inconclusive")
+    request = ReleaseRequest(outs.write(tmp_path / "out", doubtful), "1.0", tmp_path / "x")
+    with pytest.raises(ReleaseError, match=r"onnx-fp32 is not proven. 5 scene\(s\) cannot decide"):
+        plan_release(request)
+    release = plan_release(replace(request, allow_inconclusive=True)).manifest
+    assert release.release is not None
+    assert "not proven" in release.release.not_verified[0]
+    assert release.verdict.numerics == "inconclusive"
+
+
 def test_another_artifact_is_held_to_its_own_measurement(request_: ReleaseRequest) -> None:
     """The choice's measurement does not count for its sibling."""
     other = replace(request_, artifacts=("executorch-xnnpack-int8",))

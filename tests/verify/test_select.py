@@ -31,6 +31,18 @@ def test_what_did_not_pass_is_never_chosen() -> None:
         )
 
 
+def test_what_too_few_scenes_prove_is_chosen_only_when_asked() -> None:
+    """An inconclusive artifact is no passed one; the reason of the choice says so."""
+    rows = [artifact(FP32, 4), artifact(INT8, 2, "inconclusive")]
+    assert choose(rows, RUNNABLE, False, False).name == FP32.name
+    choice = choose(rows, RUNNABLE, False, False, allow_inconclusive=True)
+    assert choice.name == INT8.name
+    assert "too few scenes prove it" in choice.reason
+    nothing = choose(rows[1:], RUNNABLE, False, False)
+    assert nothing.name is None
+    assert "--allow-inconclusive" in nothing.reason
+
+
 def test_what_the_target_cannot_run_is_never_chosen() -> None:
     """A Core ML file does not run on a Snapdragon."""
     choice = choose([artifact(FP32, 1)], (INT8.name,), False, False)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NOTHING_COMPARED = "Nothing was compared."
 MAX_MESSAGE = 300
+MOST_DB = 3000.0
+"""Stands for an infinite bound."""
 MAX_BYTES = 64 * 1024 * 1024
 """The largest manifest that is read. One with every sample of a hundred artifacts has 1 MB."""
 
@@ -242,6 +244,10 @@ def _manifest_figures(comparison: Comparison) -> dict[str, Any]:
     return {
         "samples": comparison.samples,
         **{name: None if name in lost else value for name, value in values.items()},
+        "scenes": comparison.scenes,
+        "sqnr_bounds_db": comparison.sqnr_bounds_db
+        and [min(max(bound, -MOST_DB), MOST_DB) for bound in comparison.sqnr_bounds_db],
+        "agreement_bounds": comparison.agreement_bounds,
         "problem": comparison.problem,
         "not_finite": lost,
     }

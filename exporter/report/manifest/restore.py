@@ -119,6 +119,9 @@ def restore_comparison(figures: schema.Figures | None) -> Comparison | None:
         sqnr_db=_restore_figure("sqnr_db", figures.sqnr_db, figures),
         agreement=figures.top1_agreement,
         problem=figures.problem,
+        scenes=figures.scenes,
+        sqnr_bounds_db=figures.sqnr_bounds_db,
+        agreement_bounds=figures.agreement_bounds,
     )
 
 

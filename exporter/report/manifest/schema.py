@@ -95,6 +95,10 @@ class Evidence(Part):
     files: Annotated[tuple[EvidenceFile, ...], Field(max_length=MAX_FILES), FailFast()] = ()
 
 
+Bound = Annotated[float, Field(ge=-3000, le=3000)]
+"""A bound of an SQNR in decibels; 3000 stands for infinity, which JSON has not."""
+
+
 class Figures(Part):
     """The figures of one comparison. One that is not finite is null, and `not_finite` says what it was."""
 
@@ -102,6 +106,11 @@ class Figures(Part):
     max_error: float | None
     sqnr_db: float | None
     top1_agreement: Fraction | None
+    scenes: Count = 0
+    """The number of scenes, which are the witnesses; 0 where they do not count (edge inputs)."""
+    sqnr_bounds_db: tuple[Bound, Bound] | None = None
+    """The lower and the upper bound of the SQNR over scenes, each one-sided 95 %."""
+    agreement_bounds: tuple[Fraction, Fraction] | None = None
     problem: str = ""
     not_finite: dict[str, Literal["inf", "-inf", "nan"]] = Field(default_factory=dict)
 
@@ -154,8 +163,8 @@ class Artifact(Part):
         known = [value is not None for value in (self.file, self.size_bytes, self.sha256)]
         if any(known) and not all(known):
             raise ValueError("file, size_bytes and sha256 must be given together or all be null")
-        if self.status == "passed" and not (all(known) and self.verification):
-            raise ValueError("passed without a file and its verification")
+        if self.status in {"passed", "inconclusive"} and not (all(known) and self.verification):
+            raise ValueError(f"{self.status} without a file and its verification")
         return self
 
     def measured_on(self) -> tuple[DeviceLatency, ...]:
@@ -254,6 +263,8 @@ class Manifest(Part):
         _refuse_duplicates("file", [name.casefold() for name in files])
         _refuse_duplicates("name", [a.name for a in self.artifacts])
         passed = {a.name for a in self.artifacts if a.status == "passed"}
+        if self.verdict.numerics == "inconclusive":  # it was allowed to be chosen
+            passed |= {a.name for a in self.artifacts if a.status == "inconclusive"}
         if self.selected is not None and self.selected not in passed:
             raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
         return self
@@ -275,9 +286,12 @@ class Manifest(Part):
                 raise ValueError(
                     f"{artifact.name}: accuracy is compared with another float32 than the manifest's"
                 )
-            if artifact.status == "passed" and measured.drop_points > self.accuracy.max_drop_points:
+            if (
+                artifact.status in {"passed", "inconclusive"}
+                and measured.drop_points > self.accuracy.max_drop_points
+            ):
                 raise ValueError(
-                    f"{artifact.name}: passed, but lost {measured.drop_points:g} points of top-1"
+                    f"{artifact.name}: {artifact.status}, but lost {measured.drop_points:g} points of top-1"
                 )
         return self
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from exporter.verify import intervals
 from exporter.verify.discrete import Choices
+from exporter.verify.gates.whole import side
 from exporter.verify.observation import Observation
 
 UNSEEN_SHARE = 0.5
@@ -23,6 +25,11 @@ def _reason(observation: Observation, choices: Choices) -> str:
             return ""
         return f"Its {name} differs in {choices.different} of {choices.values} values ({choices.first})."
     limit = observation.limits["min_agreement"]
-    if choices.share < limit:
+    bounds = intervals.agreement(
+        choices.shares,
+        observation.evidence.reference[choices.output][0].size,
+        observation.evidence.scene_of,
+    )
+    if side(bounds, limit) == "missed":
         return f"Its {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
     return f"Its {name} loses a class: {choices.lost}." if choices.lost else ""

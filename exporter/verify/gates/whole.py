@@ -1,15 +1,27 @@
-"""Each output as a whole must be as close to the float64 model's as its precision allows."""
+"""Each output as a whole must be as close to the float64 model's as its precision allows.
+
+float32 is judged by its largest error. All others are judged by figures over scenes, and these by their
+bounds: an artifact passes when a lower bound meets the limit, fails when the upper bound misses it, and is
+inconclusive between. fp16 must keep SQNR and agreement. Its SQNR carries the bound, which few scenes tell
+well; its agreement must meet the limit as measured, as it follows from the SQNR but for ties. Quantised
+artifacts need one of the two.
+"""
 
 from __future__ import annotations
 
-from exporter.records import Comparison
+from typing import Literal
+
+from exporter.records import Bounds, Comparison
+from exporter.verify import intervals
 from exporter.verify.discrete import is_discrete
 from exporter.verify.observation import Observation
+
+Side = Literal["met", "open", "missed"]
 
 
 def check(observation: Observation) -> str:
     """Fail float outputs that are further from the reference than the precision's limits."""
-    if all(is_discrete(output) for output in observation.evidence.reference):
+    if _only_discrete(observation):
         return ""
     if observation.precision == "fp32":
         reason = _fp32_reason(observation.comparison, observation.limits["max_error"])
@@ -17,6 +29,23 @@ def check(observation: Observation) -> str:
         reason = _lossy_reason(observation)
     worst = observation.worst_channel
     return f"{reason} {worst.fault}".rstrip() if reason and worst else reason
+
+
+def doubt(observation: Observation) -> str:
+    """Return why the scenes are too few to pass or fail an artifact; an empty string when they are not."""
+    if observation.precision == "fp32" or _side(observation) != "open":
+        return ""
+    limits = observation.limits
+    joined = "and" if observation.precision == "fp16" else "or"
+    return (
+        f"{observation.comparison.scenes} scene(s) cannot decide: {_figures(observation.comparison)}; "
+        f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%} is the limit. "
+        f"{_more(observation)}"
+    )
+
+
+def _only_discrete(observation: Observation) -> bool:
+    return all(is_discrete(output) for output in observation.evidence.reference)
 
 
 def _fp32_reason(comparison: Comparison, limit: float) -> str:
@@ -27,20 +56,87 @@ def _fp32_reason(comparison: Comparison, limit: float) -> str:
 
 def _lossy_reason(observation: Observation) -> str:
     comparison, limits = observation.comparison, observation.limits
-    half = observation.precision == "fp16"
-    loud = comparison.sqnr_db < limits["min_sqnr_db"]
-    apart = comparison.agreement is not None and comparison.agreement < limits["min_agreement"]
-    unknown = comparison.agreement is None
-    # fp16 must keep both; quantised artifacts need one of the two.
-    bad = loud or apart if half else loud and (apart or unknown)
-    if not bad and comparison.sqnr_db >= 0:
-        return ""
-    if not bad:  # a network that answers one class for nearly everything agrees with any other that does
+    if comparison.sqnr_db < 0:  # a network that answers one class for nearly everything agrees with any such
         return (
             f"Its error is louder than its output ({comparison.sqnr_db:.1f} dB SQNR), whatever the agreement."
         )
-    agrees = "" if unknown else f" and {comparison.agreement:.1%} agreement"
+    if _side(observation) != "missed":
+        return ""
+    joined = "and" if observation.precision == "fp16" else "or"
     return (
-        f"It reaches {comparison.sqnr_db:.1f} dB SQNR{agrees} with the float64 model; the limit is "
-        f"{limits['min_sqnr_db']:g} dB {'and' if half else 'or'} {limits['min_agreement']:.0%}."
+        f"It reaches {_figures(comparison)} with the float64 model; the limit is "
+        f"{limits['min_sqnr_db']:g} dB {joined} {limits['min_agreement']:.0%}."
     )
+
+
+def _side(observation: Observation) -> Side:
+    """Tell on which side of the limits an artifact that is not float32 is."""
+    sqnr, agreement = sides(observation)
+    if _only_discrete(observation):
+        return agreement
+    if observation.precision == "fp16":
+        if "missed" in (sqnr, agreement):
+            return "missed"
+        return "met" if sqnr == "met" and _agrees(observation) else "open"
+    if "met" in (sqnr, agreement):
+        return "met"
+    return "open" if "open" in (sqnr, agreement) else "missed"
+
+
+def sides(observation: Observation) -> tuple[Side, Side]:
+    """Return the sides of SQNR and of agreement; what has no agreement misses it, but for fp16."""
+    comparison, limits = observation.comparison, observation.limits
+    sqnr = side(comparison.sqnr_bounds_db, limits["min_sqnr_db"])
+    if comparison.agreement is None:
+        return sqnr, "met" if observation.precision == "fp16" else "missed"
+    return sqnr, side(comparison.agreement_bounds, limits["min_agreement"])
+
+
+def side(bounds: Bounds | None, limit: float) -> Side:
+    """Return whether a figure meets its limit, misses it, or may do either."""
+    low, high = bounds or (-float("inf"), float("inf"))
+    if low >= limit:
+        return "met"
+    return "missed" if high < limit else "open"
+
+
+def _agrees(observation: Observation) -> bool:
+    agreement = observation.comparison.agreement
+    return agreement is None or agreement >= observation.limits["min_agreement"]
+
+
+def _figures(comparison: Comparison) -> str:
+    figures = []
+    if comparison.sqnr_bounds_db is not None:
+        low, high = comparison.sqnr_bounds_db
+        figures.append(f"{comparison.sqnr_db:.1f} dB SQNR ({low:.1f} to {high:.1f})")
+    if comparison.agreement is not None and comparison.agreement_bounds is not None:
+        low, high = comparison.agreement_bounds
+        figures.append(f"{comparison.agreement:.1%} agreement ({100 * low:.1f} to {100 * high:.1f})")
+    return " and ".join(figures)
+
+
+def _more(observation: Observation) -> str:
+    """Say how many more scenes would decide."""
+    comparison, limits = observation.comparison, observation.limits
+    needed = []
+    if comparison.sqnr_bounds_db is not None:
+        needed.append(
+            intervals.scenes_for_decibels(
+                comparison.sqnr_db, limits["min_sqnr_db"], comparison.scenes, comparison.sqnr_bounds_db
+            )
+        )
+    if comparison.agreement is not None and comparison.agreement_bounds is not None:
+        needed.append(
+            intervals.scenes_for_share(
+                comparison.agreement,
+                limits["min_agreement"],
+                comparison.scenes,
+                comparison.agreement_bounds,
+            )
+        )
+    counts = [count - comparison.scenes for count in needed if count is not None]
+    more = min((count for count in counts if count > 0), default=None)
+    if more is None:
+        return "The figures are at the limit: no number of scenes like these would decide."
+    return f"About {more} more scene{'' if more == 1 else 's'} like these would decide."
