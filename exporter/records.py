@@ -114,7 +114,8 @@ class Checkpoint:
     stated_networks: tuple[tuple[str, str], ...] = ()
     """(where it stands in the file, what it says) of each text that seems to name the network."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Name of each JSON file beside the weights, such as config.json -> its content."""
+    """Name of each JSON file beside the weights, such as config.json -> its content; under "args"
+    what the training program was called with."""
 
 
 @dataclass(frozen=True)

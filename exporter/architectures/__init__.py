@@ -18,6 +18,7 @@ from exporter.architectures import (
     inputs,
     preprocessing,
     self_contained,
+    timm_networks,
     torchvision,
     weights,
 )
@@ -129,7 +130,7 @@ def _network(
     weights_from_arch: bool,
 ) -> Built:
     arguments = literals(arch_args)
-    if weights_from_arch and (arch is None or arch.startswith(torchvision.PREFIX)):
+    if weights_from_arch and (arch is None or arch.startswith((torchvision.PREFIX, timm_networks.PREFIX))):
         raise UsageError(
             "--weights-from-arch needs a function that makes the weights.",
             "Name it: --arch mypkg.nets:make_net.",
@@ -140,6 +141,12 @@ def _network(
             raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
         return self_contained.build(checkpoint)
     readings = _readings(checkpoint, ignore_keys)
+    said = timm_networks.stated(checkpoint)
+    if arch is None and said is not None:
+        return timm_networks.by_name(said.name, readings, checkpoint, arguments, said)
+    if arch is not None and arch.startswith(timm_networks.PREFIX):
+        name = arch.removeprefix(timm_networks.PREFIX)
+        return timm_networks.by_name(name, readings, checkpoint, arguments)
     if arch is None:
         return torchvision.infer(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):

@@ -25,10 +25,10 @@ def package(name: str, subject: str, licence: str = "") -> ModuleType:
     """
     torchvision_ops.prepare()
     try:
-        if name not in sys.modules:
-            importlib.import_module(name)
+        is_new = name not in sys.modules
+        module = importlib.import_module(name)
+        if is_new:
             sandbox.limit_seconds_anew(READ_SECONDS)  # the import is no part of what the file makes us do
-        return sys.modules[name]
     except Exception as error:  # a package may raise anything where a part of it is broken
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         absent = isinstance(error, ModuleNotFoundError) and error.name == name
@@ -37,3 +37,4 @@ def package(name: str, subject: str, licence: str = "") -> ModuleType:
             f"{subject} is built by the package {name}, which is not installed{broken}.",
             f"Run `pip install 'export-mobile[{name}]'`.{' ' if licence else ''}{licence}",
         ) from error
+    return module

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from exporter.checkpoints.values import Inert
+from exporter.checkpoints.contents import describe
+from exporter.checkpoints.values import Inert, is_plain
 
 PLACES = (
     "args",
@@ -33,6 +34,15 @@ MAX_NAMES = 6
 def networks(root: object) -> tuple[tuple[str, str], ...]:
     """List (key, text) of each setting that names a network, as `args.arch`: `resnet50`."""
     return tuple(_stated(root))[:MAX_NAMES]
+
+
+def arguments(root: object) -> dict[str, object]:
+    """Return the settings under `args`: what the training program was called with.
+
+    What is neither numbers nor text is described in words.
+    """
+    settings = _settings(_settings(root).get("args"))
+    return {key: value if is_plain(value) else describe(value) for key, value in settings.items()}
 
 
 def _stated(root: object) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,9 @@ from exporter.checkpoints.values import AnyTensor, Opaque
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint, Reading
 
+ARGUMENTS = "args"
+"""The entry of `Checkpoint.settings` with what the training program was called with."""
+
 
 def checkpoint(
     source: Source,
@@ -48,6 +51,7 @@ def checkpoint(
         layer_versions=chosen.layer_versions,
         extra_state=chosen.extra_state,
         stated_networks=stated.networks(pickled.root),
+        settings={ARGUMENTS: said} if (said := stated.arguments(pickled.root)) else {},
     )
 
 

@@ -92,7 +92,7 @@ Trust = Annotated[
 Arch = Annotated[
     str | None,
     typer.Option(
-        help="torchvision/resnet18, transformers/BertModel or mypkg.nets:make_net. Inferred when left out."
+        help="torchvision/NAME, timm/NAME, transformers/CLASS or mypkg.nets:make_net. Inferred when left out."
     ),
 ]
 ArchArg = Annotated[list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; repeatable.")]

@@ -12,7 +12,7 @@ from exporter.pipeline.workers.pool import JobRights
 from exporter.sandbox import Confinement, confinement_memory, confinement_seconds
 from exporter.staging import Staging
 
-PACKAGES = ("torchvision/", "transformers/")
+PACKAGES = ("torchvision/", "transformers/", "timm/")
 """The beginnings of `--arch` that name networks of installed packages, not the user's own code."""
 
 

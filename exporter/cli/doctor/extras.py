@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, Extra] = {
     "parquet": Extra("for `history export FILE.parquet`", ("pyarrow",)),
     "tensorboard": Extra("for `nightly --tensorboard`", ("tensorboardX",)),
     "transformers": Extra("for Hugging Face folders", ("transformers",)),
+    "timm": Extra("for networks of timm", ("timm",)),
     "release": Extra(
         "for `release`, and for signatures in `verify`",
         ("cyclonedx-python-lib", "jsonschema", "model-signing", "pyOpenSSL"),

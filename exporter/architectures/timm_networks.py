@@ -1,0 +1,230 @@
+"""Build timm's networks: those that a file or folder names, and those that `--arch timm/NAME` does.
+
+timm's folders and checkpoints say which network they hold. Its data config is the preprocessing of photos.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from exporter.architectures import families, index, loading
+from exporter.architectures.built import Built, Photo
+from exporter.architectures.weights import Weights
+from exporter.checkpoints.folder import CONFIG
+from exporter.checkpoints.weights import ARGUMENTS
+from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Checkpoint, Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "timm/"
+NAME = re.compile(r"[a-z0-9_]{2,80}(\.[A-Za-z0-9_]{1,80})?")
+NOT_ARGUMENTS = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
+    "exportable", "no_jit", "features_only", "model_name",
+)  # fmt: skip
+"""Arguments of timm.create_model that load something, or make another network."""
+TRAINING_ARGUMENTS = ("num_classes", "in_chans", "bn_eps")
+"""Options of timm's training program that change what the network computes."""
+DATA_OPTIONS = ("img_size", "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+"""Options of timm's training program that say how its photos are prepared."""
+INTERPOLATIONS: Mapping[str, Literal["nearest", "bilinear", "bicubic"]] = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+}
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a checkpoint says about its network."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    """The builder's arguments, which are numbers and text."""
+    doubts: tuple[str, ...] = ()
+    """The arguments that cannot be used, though they may change what the network computes."""
+
+
+def stated(checkpoint: Checkpoint) -> Stated | None:
+    """Return the network that timm noted in the checkpoint; None where timm did not write it."""
+    config = checkpoint.settings.get(CONFIG)
+    if isinstance(config, dict) and isinstance(config.get("architecture"), str):
+        named = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
+        return _stated(config["architecture"], named, config.get("model_args"))
+    said: dict[str, Any] = checkpoint.settings.get(ARGUMENTS, {})
+    name = dict(checkpoint.stated_networks).get("arch")
+    if name is None or said.get("model") != name or "version" not in dict(checkpoint.contents):
+        return None
+    named = {key: said[key] for key in TRAINING_ARGUMENTS if said.get(key) is not None}
+    if said.get("gp") is not None:
+        named["global_pool"] = said["gp"]
+    return _stated(name, named, said.get("model_kwargs"))
+
+
+def _stated(name: str, named: Mapping[str, Any], more: object) -> Stated:
+    """Put the arguments together; those in `more` count where both have one."""
+    listed = {**named, **more} if isinstance(more, dict) else dict(named)
+    listed = {str(key): value for key, value in listed.items() if key not in NOT_ARGUMENTS}
+    usable = {key: value for key, value in listed.items() if _is_plain(value)}
+    doubts = [key for key in listed if key not in usable]
+    if more and not isinstance(more, dict):
+        doubts.append(f"model_kwargs: {more}")
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in usable.items()}
+    return Stated(name, arguments, tuple(doubts))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= 16 and all(isinstance(item, int | float | str) for item in value)
+    return isinstance(value, int | float | str) or value is None
+
+
+def by_name(
+    name: str,
+    readings: Sequence[Weights],
+    checkpoint: Checkpoint,
+    arguments: Mapping[str, Any],
+    said: Stated | None = None,
+) -> Built:
+    """Build timm's network `name` and load the weights, strictly.
+
+    Args:
+        name: The network, with or without timm's tag: `resnet50` or `resnet50.a1_in1k`.
+        readings: The tensors by the names to try.
+        checkpoint: Its config has the preprocessing of its photos.
+        arguments: The user's arguments of the builder.
+        said: What the checkpoint says of this network.
+
+    Raises:
+        UsageError: timm has no such network, or it does not take the user's arguments.
+        ArchitectureError: The weights are another network's.
+        MissingDependencyError: timm is not installed.
+    """
+    timm = families.package("timm", f"The network {PREFIX}{index.printable(name)}")
+    plain = name.partition(".")[0]
+    full = name if name in timm.list_pretrained() else plain
+    if not NAME.fullmatch(name) or not timm.is_model(plain):
+        nearest = difflib.get_close_matches(plain, timm.list_models(), n=3)
+        suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
+        raise UsageError(
+            f"timm {timm.__version__} has no network named {index.printable(name)!r}.",
+            suggestion,
+            code="EM-ARCH",
+        )
+    known = {**(said.arguments if said else {}), **arguments}
+    module = _fitting(timm, full, readings[-1].shapes, known, set(known))
+    notes = loading.load(module, readings, PREFIX + plain)
+    if said and said.arguments:
+        listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
+        notes += (f"made with {index.printable(listed)}, as the checkpoint says",)
+    photo, more = _photo(timm, plain, module, checkpoint)
+    return Built(module, PREFIX + plain, (*notes, *more), photo, _labels(checkpoint), _doubts(said))
+
+
+def _doubts(said: Stated | None) -> tuple[str, ...]:
+    """Warn about arguments of the training that the network could not be made with."""
+    if said is None or not said.doubts:
+        return ()
+    return (
+        f"The network was made with {', '.join(map(index.printable, said.doubts))}, which is neither "
+        "a number nor text and is left out. The network may compute something else: check photos whose class "
+        "you know (`--expect PHOTO=CLASS`), or name your own function with `--arch mypkg.nets:make_net`.",
+    )
+
+
+def _fitting(
+    timm: ModuleType,
+    name: str,
+    shapes: Mapping[str, index.Shape],
+    arguments: Mapping[str, Any],
+    given: set[str],
+) -> torch.nn.Module:
+    """Build the network for the weights' own number of classes and channels."""
+    module = _made(timm, name, arguments)
+    config = getattr(module, "pretrained_cfg", {}) or {}
+    inferred = {
+        key: size
+        for key, size in (
+            ("num_classes", _size(shapes, config.get("classifier"), 0)),
+            ("in_chans", _size(shapes, config.get("first_conv"), 1)),
+        )
+        if size is not None and key not in given
+    }
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    if not inferred or own == shapes:
+        return module
+    return _made(timm, name, {**arguments, **inferred})
+
+
+def _size(shapes: Mapping[str, index.Shape], layer: Any, axis: int) -> int | None:
+    """Return a size of a layer's weight; None where the file has no such layer."""
+    layers = layer if isinstance(layer, list | tuple) else (layer,)
+    shape = shapes.get(f"{layers[0]}.weight") if layers else None
+    return shape[axis] if shape is not None and len(shape) > axis else None
+
+
+def _made(timm: ModuleType, name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+    for key in arguments:
+        if key in NOT_ARGUMENTS:
+            raise UsageError(f"--arch-arg {key} cannot be used: the weights come from the checkpoint.")
+    try:
+        made: torch.nn.Module = timm.create_model(name, pretrained=False, **arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ArchitectureError(
+            f"{PREFIX}{name} cannot be built with {given or 'no arguments'}: {str(error)[:200]}",
+            code="EM-ARCH",
+        ) from error
+    return made
+
+
+def _photo(
+    timm: ModuleType, name: str, module: torch.nn.Module, checkpoint: Checkpoint
+) -> tuple[Photo | None, tuple[str, ...]]:
+    """Return the photo that the network takes, by the config in the folder, or else by timm's own."""
+    stored = checkpoint.settings.get(CONFIG, {}).get("pretrained_cfg")
+    own = getattr(module, "pretrained_cfg", {})
+    said = checkpoint.settings.get(ARGUMENTS, {})
+    trained = {key: said[key] for key in DATA_OPTIONS if said.get(key) is not None}
+    config = timm.data.resolve_data_config(
+        trained, pretrained_cfg=stored if isinstance(stored, dict) else own, model=module
+    )
+    source = "the folder's config.json" if isinstance(stored, dict) else f"timm's default weights of {name}"
+    if trained:
+        source += f", with {', '.join(sorted(trained))} as the checkpoint says"
+    record = preprocessing(config)
+    if record is None:
+        return None, (f"{source} prepares photos in steps that are not known here: give --preprocess",)
+    fixed = bool(own.get("fixed_input_size")) and record.crop[0] == record.crop[1]
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    channels = _size(shapes, own.get("first_conv"), 1) or int(config["input_size"][0])
+    taken = Photo(record, channels, f"preprocessing is that of {source}", record.crop[0] if fixed else None)
+    return taken, ()
+
+
+def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+    """Turn timm's data config into our record; None where it cannot express the steps."""
+    _, height, width = config["input_size"]
+    interpolation = INTERPOLATIONS.get(str(config["interpolation"]))
+    mode = config.get("crop_mode") or "center"
+    if interpolation is None or mode not in ("center", "squash") or (mode == "squash" and height != width):
+        return None
+    resize = math.floor(max(height, width) / float(config["crop_pct"]))
+    if mode == "center" and height != width:
+        return None
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    return Preprocessing(resize, (height, width), mean, std, interpolation, mode == "squash")
+
+
+def _labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+    config = checkpoint.settings.get(CONFIG, {})
+    names = config.get("label_names")
+    return tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else ()
