@@ -14,7 +14,7 @@ from exporter.config.request import Request
 from exporter.pipeline import build, cache, int8, predictions, read, results, verify
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.int8 import edges_for_int8, int8_lowering
-from exporter.pipeline.measure import measure_host_latency
+from exporter.pipeline.measure import File, measure_beside, measure_together
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
@@ -46,6 +46,18 @@ class MixedCandidate:
         """Return the point of the artifact of that name, if it was made, ran, and was timed."""
         return next((point for point in self.points if point.variant == name), None)
 
+    def file(self, name: str) -> File:
+        """Return the file of the artifact of that name, and its variant."""
+        item = self.artifact(name)
+        return self.folder / str(item.file), item.variant
+
+    def timed(self, name: str, latency: Latency) -> MixedCandidate:
+        """Return the candidate with another latency of the artifact of that name."""
+        points = tuple(
+            replace(point, p50_ms=latency.p50_ms) if point.variant == name else point for point in self.points
+        )
+        return replace(self, latencies={**self.latencies, name: latency}, points=points)
+
     def passed(self, name: str) -> bool:
         point = self.point(name)
         return point is not None and point.passed
@@ -59,6 +71,8 @@ class CandidateJudge:
     source: Source
     labels: results.LabelsResult | None
     measure: Measurer | None
+    bases: Mapping[str, tuple[File, Latency]] = field(default_factory=dict)
+    """Format -> its int8 artifact, which candidates are timed beside, and its latency in this run."""
 
     def answers(
         self,
@@ -119,7 +133,13 @@ class CandidateJudge:
     def _time(self, path: Path, variant: Variant) -> Latency | None:
         if self.measure:
             return self.measure(path, variant)
-        return measure_host_latency(self.context, path, variant)
+        (latency,) = self.beside_int8([(path, variant)])
+        return latency
+
+    def beside_int8(self, files: Sequence[File]) -> tuple[Latency | None, ...]:
+        """Time files of one runtime here, in turn with each other and with its int8 artifact."""
+        base = self.bases.get(files[0][1].format)
+        return measure_beside(self.context, *base, files) if base else measure_together(self.context, files)
 
 
 def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | None) -> bool:

@@ -1,10 +1,16 @@
-"""The measure stage: times every artifact that runs on this host."""
+"""The measure stage: times every artifact that runs on this host.
+
+Latencies are compared, and the load of a machine changes by the minute. So files of one runtime are timed in
+one process, in blocks that take turns, and a set of files is in the cache as a whole or not at all: a latency
+of an earlier run is never compared with one of this run.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,62 +22,138 @@ from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Latency, Variant
 
+File = tuple[Path, Variant]
+Latencies = tuple[Latency | None, ...]
+BLOCK_CALLS = 5
+MOST_CALLS = 200
 
-def measure_latency(
-    path: Path, variant: Variant, evidence_path: Path, threads: int, budget_s: float = 2.0
-) -> Latency:
-    """Time the artifact in its runtime on real inputs, after a warm-up.
 
-    Warm-up: at least 10 calls and 0.3 s. Then up to 200 calls, fewer when `budget_s` is over, at least 20.
+def measure_latencies(
+    files: Sequence[File], evidence_path: Path, threads: int, budget_s: float = 2.0
+) -> Latencies:
+    """Time files of one runtime in turn, on real inputs, after a warm-up of each.
+
+    Warm-up: at least 10 calls and 0.3 s. Then blocks of 5 calls, in alternating order, up to 200 calls of
+    each file, fewer when `budget_s` for each is over, at least 20.
+
+    Returns:
+        A latency for each file; None for one whose runtime fails.
     """
-    import numpy as np
-
-    from exporter.formats import FORMATS
     from exporter.verify import reference_io
 
-    run, _ = FORMATS[variant.format].load(path, variant, threads)
     samples = reference_io.load(evidence_path).samples()[:8]
-    started, calls = time.monotonic(), 0
-    while calls < 10 or time.monotonic() - started < 0.3:
-        run(samples[calls % len(samples)])
-        calls += 1
-    taken: list[int] = []
+    calls = [_loaded(path, variant, samples, threads) for path, variant in files]
+    taken: list[list[int]] = [[] for _ in files]
+    usable = [index for index, call in enumerate(calls) if call is not None and _warm(call)]
     started = time.monotonic()
-    while len(taken) < 200 and (len(taken) < 20 or time.monotonic() - started < budget_s):
+    for turn in range(MOST_CALLS // BLOCK_CALLS if usable else 0):
+        for index in usable if turn % 2 == 0 else reversed(usable):
+            taken[index] += _block(cast("Callable[[], object]", calls[index]))
+        if turn >= 3 and time.monotonic() - started >= budget_s * len(usable):
+            break
+    return tuple(_latency(durations, threads) if durations else None for durations in taken)
+
+
+def _loaded(
+    path: Path, variant: Variant, samples: Sequence[tuple[object, ...]], threads: int
+) -> Callable[[], object] | None:
+    from exporter.formats import FORMATS
+
+    try:
+        run, _ = FORMATS[variant.format].load(path, variant, threads)
+    except Exception:  # whatever a runtime makes of its file: what does not run has no latency
+        return None
+    turn = itertools.cycle(samples)
+    return lambda: run(next(turn))  # type: ignore[arg-type]
+
+
+def _warm(call: Callable[[], object]) -> bool:
+    started, calls = time.monotonic(), 0
+    try:
+        while calls < 10 or time.monotonic() - started < 0.3:
+            call()
+            calls += 1
+    except Exception:  # as above
+        return False
+    return True
+
+
+def _block(call: Callable[[], object]) -> list[int]:
+    durations = []
+    for _ in range(BLOCK_CALLS):
         begin = time.perf_counter_ns()
-        run(samples[len(taken) % len(samples)])
-        taken.append(time.perf_counter_ns() - begin)
-    p50, p90 = np.percentile(taken, [50, 90]) / 1e6
-    return Latency(float(p50), float(p90), len(taken), threads, tuple(taken))
+        call()
+        durations.append(time.perf_counter_ns() - begin)
+    return durations
+
+
+def _latency(durations: Sequence[int], threads: int) -> Latency:
+    import numpy as np
+
+    p50, p90 = np.percentile(durations, [50, 90]) / 1e6
+    return Latency(float(p50), float(p90), len(durations), threads, tuple(durations))
 
 
 def measure_artifacts(
     context: Context, built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> Mapping[str, Latency]:
-    """Time every artifact that ran here, one at a time so that nothing disturbs the figures."""
+    """Time every artifact that ran here, one runtime after the other."""
     ran = [b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None]
-    latencies: dict[str, Latency] = {}
-    for done, item in enumerate(ran):
-        context.observer(Event("measure", item.variant.name, done, len(ran)))
-        path = context.folders.out / str(item.file)
-        if (latency := measure_host_latency(context, path, item.variant)) is not None:
-            latencies[item.variant.name] = latency
-    return latencies
-
-
-def measure_host_latency(context: Context, path: Path, variant: Variant) -> Latency | None:
-    """Time one file here, or take what the cache knows of it; None when its runtime fails."""
-    key = cache.cache_key(
-        cache.cache_toolchain_key(),
-        digest_file_or_folder(path),
-        digest_file(context.evidence),
-        _threads_to_measure(context),
+    context.observer(Event("measure", f"{len(ran)} artifacts", 0, len(ran)))
+    latencies = measure_together(
+        context, [(context.folders.out / str(item.file), item.variant) for item in ran]
     )
-    arguments = (path, variant, context.evidence, _threads_to_measure(context))
-    job = Job(variant.name, measure_latency, arguments, preload=preload_of_context(variant), read_only=True)
-    step = Step("latency", key, Latency, lambda _: job, failed=lambda _: None)
-    (latency,) = cached_steps(context.run_silently, context.cache, "measure", [step])
-    return cast("Latency | None", latency)
+    pairs = zip(ran, latencies, strict=True)
+    return {item.variant.name: latency for item, latency in pairs if latency is not None}
+
+
+def measure_together(context: Context, files: Sequence[File]) -> Latencies:
+    """Time files that are to be compared, or take what the cache knows of all of them.
+
+    Returns:
+        A latency for each file; None for one whose runtime fails.
+    """
+    whole = cache.cache_key(*(digest_file_or_folder(path) for path, _ in files))
+    places: dict[str, list[int]] = {}
+    for place, (_, variant) in enumerate(files):
+        places.setdefault(variant.format, []).append(place)
+    steps = [_step(context, name, [files[p] for p in own], whole) for name, own in places.items()]
+    by_format = cached_steps(context.run_silently, context.cache, "measure", steps)
+    latencies: list[Latency | None] = [None] * len(files)
+    for own, measured in zip(places.values(), by_format, strict=True):
+        for place, latency in zip(own, measured, strict=True):
+            latencies[place] = latency
+    return tuple(latencies)
+
+
+def _step(context: Context, name: str, files: Sequence[File], whole: str) -> Step:
+    key = cache.cache_key(
+        cache.cache_toolchain_key(), whole, name, digest_file(context.evidence), _threads_to_measure(context)
+    )
+    arguments = (tuple(files), context.evidence, _threads_to_measure(context))
+    preload = preload_of_context(files[0][1])
+    job = Job(f"{name} latencies", measure_latencies, arguments, preload=preload, read_only=True)
+    nothing: Latencies = (None,) * len(files)
+    return Step("latencies", key, Latencies, lambda _: job, failed=lambda _: nothing)
+
+
+def measure_beside(context: Context, base: File, latency: Latency, files: Sequence[File]) -> Latencies:
+    """Time files of one runtime in turn with one whose latency is known, and scale theirs accordingly.
+
+    Args:
+        context: The run.
+        base: The file that the others are compared with.
+        latency: Its latency in this run.
+        files: The others.
+    """
+    anew, *others = measure_together(context, [base, *files])
+    factor = latency.p50_ms / anew.p50_ms if anew is not None and anew.p50_ms else 1.0
+    return tuple(other and _scaled(other, factor) for other in others)
+
+
+def _scaled(latency: Latency, factor: float) -> Latency:
+    calls = tuple(round(call * factor) for call in latency.samples_ns)
+    return Latency(latency.p50_ms * factor, latency.p90_ms * factor, latency.samples, latency.threads, calls)
 
 
 def _threads_to_measure(context: Context) -> int:

@@ -14,7 +14,7 @@ from exporter.errors import LoweringError, WorkerError
 from exporter.pipeline import candidates, predictions, results
 from exporter.pipeline.candidates import CandidateJudge, Measurer, MixedCandidate, excess_of_candidate
 from exporter.pipeline.context import Context, Event, Source
-from exporter.pipeline.measure import measure_host_latency
+from exporter.pipeline.measure import File
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.quantize.search import Mix
 from exporter.records import Latency, MixedPoint, Variant
@@ -30,7 +30,6 @@ class SearchResult:
 
     built: tuple[results.BuildResult, ...] = ()
     checked: Mapping[str, CheckedArtifactResult] = field(default_factory=dict)
-    latencies: Mapping[str, Latency] = field(default_factory=dict)
     points: tuple[MixedPoint, ...] = ()
     warnings: tuple[str, ...] = ()
     answers: predictions.ArtifactPredictions = field(default_factory=predictions.ArtifactPredictions)
@@ -64,9 +63,11 @@ def search_mixed_precision(
     mixed = [variant for variant in context.variants if variant.precision == "mixed"]
     judge = CandidateJudge(context, source, labels, measure)
     existing, int8 = _int8_before_search(judge, built, checked, latencies)
+    judge = replace(judge, bases=_bases(context, built, latencies))
     enough = {point.variant.removesuffix("int8") for point in int8 if point.passed}
     wanted = [variant for variant in mixed if variant.name.removesuffix("mixed") not in enough]
     tried, why = _search_candidates(judge, wanted, existing, int8)
+    tried = _timed_together(judge, tried, wanted)
     best = {
         v.name: candidate
         for v in wanted
@@ -88,7 +89,6 @@ def search_mixed_precision(
     return SearchResult(
         tuple(candidate.artifact(name) for name, candidate in best.items()),
         {name: candidate.checked[name] for name, candidate in best.items()},
-        _time_searched_on_host(judge, best),
         (*int8, *tried_points),
         warnings,
         predictions.merged_predictions(
@@ -163,16 +163,40 @@ def _fastest_searched(tried: Sequence[MixedCandidate], name: str) -> MixedCandid
     return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
-def _time_searched_on_host(judge: CandidateJudge, best: Mapping[str, MixedCandidate]) -> dict[str, Latency]:
-    """Time what is emitted on this host too, whatever timed the candidates."""
-    if judge.measure is None:
-        return {name: candidate.latencies[name] for name, candidate in best.items()}
-    latencies: dict[str, Latency] = {}
-    for name, candidate in best.items():
-        item = candidate.artifact(name)
-        latency = measure_host_latency(judge.context, candidate.folder / str(item.file), item.variant)
-        latencies |= {name: latency} if latency is not None else {}
-    return latencies
+def _bases(
+    context: Context, built: Sequence[results.BuildResult], latencies: Mapping[str, Latency]
+) -> dict[str, tuple[File, Latency]]:
+    return {
+        item.variant.format: (
+            (context.folders.out / str(item.file), item.variant),
+            latencies[item.variant.name],
+        )
+        for item in built
+        if item.variant.precision == "int8"
+        and item.variant.suffix != ".ort"
+        and item.variant.name in latencies
+    }
+
+
+def _timed_together(
+    judge: CandidateJudge, tried: Sequence[MixedCandidate], variants: Sequence[Variant]
+) -> list[MixedCandidate]:
+    """Time the finalists of each runtime, those that are good enough, once more and in turn.
+
+    Each was timed beside int8 when it was made, under that minute's load.
+    """
+    candidates_now = list(tried)
+    for variant in variants if judge.measure is None else ():
+        finalists = [
+            place for place, candidate in enumerate(candidates_now) if candidate.passed(variant.name)
+        ]
+        if len(finalists) < 2:
+            continue
+        files = [candidates_now[place].file(variant.name) for place in finalists]
+        for place, latency in zip(finalists, judge.beside_int8(files), strict=True):
+            if latency is not None:
+                candidates_now[place] = candidates_now[place].timed(variant.name, latency)
+    return candidates_now
 
 
 def promising_for_search(

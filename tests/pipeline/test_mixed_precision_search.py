@@ -20,7 +20,7 @@ from exporter.errors import UsageError
 from exporter.files import PREDICTIONS
 from exporter.pipeline import accuracy, build, candidates, mixed_precision_search, results, verify
 from exporter.pipeline.context import Context, Source
-from exporter.pipeline.measure import measure_artifacts, measure_host_latency
+from exporter.pipeline.measure import measure_artifacts, measure_together
 from exporter.pipeline.mixed_precision_search import SearchResult
 from exporter.pipeline.read import read_model as read_read
 from exporter.pipeline.results import LabelsResult
@@ -92,7 +92,7 @@ class Interrupted:
         def measure(path: Path, variant: Variant) -> Latency | None:
             if interrupt and path.parent.name == "mixed-0":
                 raise KeyboardInterrupt
-            return measure_host_latency(context, path, variant)
+            return measure_together(context, [(path, variant)])[0]
 
         result = mixed_precision_search.search_mixed_precision(
             context, source, built, checked, timed, None, measure
@@ -110,7 +110,7 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     second, made = search.run()
     assert second.points[:1] == first.points
     assert len(second.points) == 3
-    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 1, "measure_latency": 2}
+    counts = {"mix_candidate": 1, "build_variants": 1, "verify_artifact": 1, "measure_latencies": 2}
     assert {name: made.count(name) for name in counts} == counts
     third, made = search.run()
     assert (third.points, third.warnings) == (second.points, second.warnings)
@@ -197,9 +197,8 @@ def test_a_point_is_its_files() -> None:
 
 
 def test_a_points_time_is_the_measurers() -> None:
-    """Int8's too; what is emitted was timed here."""
+    """Int8's too."""
     assert [p.p50_ms for p in labelled().result.points] == [7.0, 7.0, 7.0]
-    assert labelled().result.latencies["onnx-mixed"].p50_ms < 1
 
 
 def test_nothing_answers_twice() -> None:

@@ -14,8 +14,9 @@ from exporter.config.request import Request
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
 from exporter.pipeline import candidates, mixed_precision_search, predictions, results
-from exporter.pipeline.candidates import MixedCandidate, is_candidate_good_enough
+from exporter.pipeline.candidates import CandidateJudge, MixedCandidate, is_candidate_good_enough
 from exporter.pipeline.context import Event
+from exporter.pipeline.measure import File
 from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
 from exporter.pipeline.results import CheckedArtifactResult, RankedResult
 from exporter.quantize.search import Mix
@@ -109,6 +110,7 @@ class Search:
 
         patch.setattr(candidates, "make_candidate", make)
         patch.setattr(candidates, "mixes_for_candidates", lambda *_: MIXES)
+        patch.setattr(CandidateJudge, "beside_int8", lambda _, files: (None,) * len(files))
 
     def run(self) -> SearchResult:
         return mixed_precision_search.search_mixed_precision(self.context, SOURCE, [], {}, {})
@@ -213,7 +215,7 @@ def test_the_chosen_ones_files_are_emitted(tmp_path: Path, monkeypatch: pytest.M
         "onnx-mixed.onnx": "onnx-mixed of 1",
     }
     assert [item.variant.name for item in result.built] == [*NAMES]
-    assert set(result.checked) == set(result.latencies) == set(NAMES)
+    assert set(result.checked) == set(NAMES)
     assert {ranked(row).rows for row in result.answers.ranked.values()} == {((1,),)}
 
 
@@ -338,12 +340,26 @@ def test_int8_is_timed_by_who_times_the_candidates(tmp_path: Path, monkeypatch: 
     checked = {"onnx-int8": CheckedArtifactResult(None, verdict(20.0))}
     built = [results.BuildResult(VARIANTS["onnx-int8"], "onnx-int8")]
     here = {"onnx-int8": Latency(3.0, 4.0, 20, 1)}
-    monkeypatch.setattr(mixed_precision_search, "measure_host_latency", lambda *_: Latency(5.0, 5.0, 20, 1))
     result = mixed_precision_search.search_mixed_precision(
         search.context, SOURCE, built, checked, here, measure=lambda *_: Latency(7.0, 7.0, 20, 1)
     )
     assert result.points[0].p50_ms == 7.0
-    assert {latency.p50_ms for latency in result.latencies.values()} == {5.0}  # of what is emitted, here
+
+
+def test_finalists_are_timed_once_more_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is fastest side by side is emitted, not the one that was made in a quiet minute."""
+    search = Search(tmp_path, monkeypatch, [25.0, 30.0, 40.0], times=(2.0, 1.9, 1.8))
+    timed: list[list[str]] = []
+
+    def beside(_: CandidateJudge, files: Sequence[File]) -> tuple[Latency, ...]:
+        timed.append([path.parent.name for path, _ in files])
+        return tuple(Latency(ms, ms, 20, 1) for ms in (2.1, 2.0, 2.2))
+
+    monkeypatch.setattr(CandidateJudge, "beside_int8", beside)
+    result = search.run()
+    assert timed == [["0", "1", "2"]] * len(NAMES)
+    assert chosen(result) == {("a", "b")}
+    assert [p.p50_ms for p in result.points if p.variant == NAMES[0]] == [2.1, 2.0, 2.2]
 
 
 def test_it_starts_from_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

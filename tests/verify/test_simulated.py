@@ -12,7 +12,7 @@ from exporter.errors import VerificationError
 from exporter.records import Limits, Variant
 from exporter.verify import simulation_io
 from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence, Lowering
+from exporter.verify.reference_io import Evidence, Lowering, Stacks
 from exporter.verify.simulation_io import Simulation
 from tests.variants import FP16, INT8, W4
 
@@ -148,3 +148,24 @@ def test_a_simulation_without_an_error_still_allows_half_a_unit(times: float, pa
         FP16, "rt", evidence(loud), (loud + noise(3, level),), (EDGES,), None, Limits(), (), simulation
     )
     assert (verdict.status == "passed") == passes
+
+
+@pytest.mark.parametrize("samples", [8, 12, 32])
+@pytest.mark.parametrize("values", [1, 2, 10])
+def test_chance_condemns_no_small_output(samples: int, values: int) -> None:
+    """One number per sample, rounded elsewhere than in the simulation: its offset averages out over few."""
+    for seed in range(60):
+        shape = (samples, 1, values)
+        random = np.random.default_rng(seed)
+        reference, edges = random.uniform(0.3, 0.9, shape), random.uniform(0.3, 0.9, (2, 1, values))
+        given = evidence(reference, edges)
+
+        def rounded(y: np.ndarray, random: np.random.Generator = random) -> np.ndarray:
+            values: np.ndarray = y + random.uniform(-(2.0**-11), 2.0**-11, y.shape)
+            return values
+
+        simulated: dict[str, Stacks] = {name: (rounded(edges[i : i + 1]),) for i, name in enumerate(NAMES)}
+        simulation = Simulation((rounded(reference),), simulated)
+        outputs = (rounded(reference),), (rounded(edges),)
+        verdict = judge(FP16, "rt", given, *outputs, None, Limits(), (), simulation)
+        assert verdict.reason is None, seed

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array, Variant
+from exporter.verify.chance import noise_margin, ratio_margin
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Stacks
 
@@ -45,9 +46,32 @@ SUMS_MARGIN = 4.0
 
 
 @dataclass(frozen=True)
+class MultipleLimits:
+    """How many times the simulated error an output may be off: few values leave more to chance."""
+
+    noise: float
+    offset: float
+    gain: float
+
+    @classmethod
+    def of(cls, samples: int, values: int) -> MultipleLimits:
+        """Return the limits for so many samples, and values of the output in each.
+
+        What is random averages out over the samples for an offset, and over all values for the others.
+        """
+        few = 1 / math.sqrt(samples)
+        return cls(
+            noise=max(NOISE, math.sqrt(ratio_margin(max(samples * values, 2), 1))),
+            offset=max(OFFSET, 1.5 * few, few * math.sqrt(2 * noise_margin(values, 1))),
+            gain=max(GAIN, 2 * few, few * math.sqrt(2 * noise_margin(1, 1) / values)),
+        )
+
+
+@dataclass(frozen=True)
 class Figures:
     """One output's figures, each as a multiple of the simulated error."""
 
+    limits: MultipleLimits
     simulated_db: float
     """The simulation's signal-to-noise ratio."""
     noise: float
@@ -63,14 +87,13 @@ def check(observation: Observation) -> str:
     if observation.simulation is None:
         return ""
     margin = _margin(observation.variant)
-    samples = len(observation.evidence.inputs[0]) if observation.evidence.inputs else 0
     for index, multiples in figures(observation).items():
-        if reason := _reason(multiples, margin, samples):
+        if reason := _reason(multiples, margin):
             return (
                 f"Output {index} is not what {observation.precision} makes of this model, which a simulation "
                 f"puts at {multiples.simulated_db:.1f} dB SQNR: {reason}."
             )
-    return _edge_reason(observation, EDGE * margin)
+    return _edge_reason(observation, margin)
 
 
 def _margin(variant: Variant) -> float:
@@ -83,8 +106,9 @@ def limit_db(observation: Observation) -> dict[str, float]:
     if not by_output:
         return {}
     simulated = min(f.simulated_db for f in by_output.values())
-    allowed = 20 * math.log10(NOISE * _margin(observation.variant))
-    return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": simulated - allowed}
+    margin = _margin(observation.variant)
+    least = min(f.simulated_db - 20 * math.log10(f.limits.noise * margin) for f in by_output.values())
+    return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": least}
 
 
 def figures(observation: Observation) -> dict[int, Figures]:
@@ -122,6 +146,7 @@ def _figures(y: Array, s: Array, a: Array, ties: float) -> Figures:
     energy = float((varying**2).sum())
     gain = abs(float(((a - s) * varying).sum())) / energy if energy else 0.0
     return Figures(
+        limits=MultipleLimits.of(len(y), y[0].size),
         simulated_db=20 * math.log10(_rms(y) / error),
         noise=_rms(a - y) / error,
         channel=channel,
@@ -143,16 +168,13 @@ def _worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float
     return worst, where
 
 
-def _reason(multiples: Figures, margin: float, samples: int) -> str:
-    # What is random averages out over the samples only; with few of them more of it is left.
-    few = 1 / math.sqrt(max(samples, 1))
-    offset, gain = max(OFFSET, 1.5 * few) * margin, max(GAIN, 2 * few) * margin
-    axis, index = multiples.worst
+def _reason(multiples: Figures, margin: float) -> str:
+    limits, (axis, index) = multiples.limits, multiples.worst
     judged = (
-        ("its error is", multiples.noise, NOISE * margin),
+        ("its error is", multiples.noise, limits.noise * margin),
         (f"the error at {index} of axis {axis} is", multiples.channel, CHANNEL * margin),
-        ("it is scaled, its gain is off by", multiples.gain, gain),
-        ("it is shifted, its offset is", multiples.offset, offset),
+        ("it is scaled, its gain is off by", multiples.gain, limits.gain * margin),
+        ("it is shifted, its offset is", multiples.offset, limits.offset * margin),
     )
     return next(
         (
@@ -164,7 +186,7 @@ def _reason(multiples: Figures, margin: float, samples: int) -> str:
     )
 
 
-def _edge_reason(observation: Observation, allowed: float) -> str:
+def _edge_reason(observation: Observation, margin: float) -> str:
     simulation = observation.simulation
     assert simulation is not None
     for index, name in enumerate(observation.evidence.edge_names):
@@ -172,11 +194,13 @@ def _edge_reason(observation: Observation, allowed: float) -> str:
         expected = tuple(y[row] for y in observation.evidence.edge_reference)
         actual = tuple(a[row] for a in observation.edge_ordered)
         for output, y, s, a in _comparable(expected, simulation.edges.get(name, ()), actual):
+            # A few values may be rounded by next to nothing in the simulation.
+            allowed = margin * max(EDGE, math.sqrt(ratio_margin(max(y.size, 2), 1)))
             times = _rms(a - y) / max(_rms(s - y), 2 * SMALLEST * _rms(y))
             if times > allowed:
                 return (
                     f"On the edge input '{name}' the error of {observation.output_name(output)} is "
                     f"{times:.1f} times what {observation.precision} costs in a simulation; "
-                    f"at most {allowed:g} times is allowed."
+                    f"at most {allowed:.3g} times is allowed."
                 )
     return ""
