@@ -44,8 +44,21 @@ def floats(*shape: int) -> Make:
     return lambda generator: generator.normal(size=shape).astype(np.float32)
 
 
-def image(*shape: int) -> Make:
-    return lambda generator: generator.random(shape).astype(np.float32)
+def image(batch: int, channels: int, height: int, width: int) -> Make:
+    """Waves of a brightness, contrast and direction of their own: pooled noise would all look alike."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+
+    def make(generator: np.random.Generator) -> np.ndarray[Any, Any]:
+        shape = (batch, channels, 1, 1)
+        across, down, phase = (
+            generator.uniform(low, high, shape) for low, high in ((0, 12), (0, 12), (0, 6))
+        )
+        waves = np.sin(across * x + down * y + phase)
+        picture = generator.uniform(0.1, 0.9, shape) + generator.uniform(0.1, 0.5, shape) * waves
+        small: np.ndarray[Any, Any] = picture.clip(0, 1).astype(np.float32)
+        return small
+
+    return make
 
 
 def tokens(*shape: int, most: int = 50) -> Make:

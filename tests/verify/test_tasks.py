@@ -132,6 +132,20 @@ def test_detections_are_counted_and_their_drift_is_measured() -> None:
     assert result.value == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("boxes", [(), (1,), (5,)], ids=["one box", "a list of one", "five"])
+@pytest.mark.parametrize("classes", [(), (1,), (3,)], ids=["a score", "one class", "three"])
+def test_boxes_have_scores_of_any_shape(boxes: tuple[int, ...], classes: tuple[int, ...]) -> None:
+    """A network that finds one object gives four coordinates, and a score for each class."""
+    if not boxes + classes:
+        return
+    corners = np.tile([8.0, 8, 24, 24], (SAMPLES, 1, *boxes, 1))
+    scores = rng().uniform(0.6, 0.9, (SAMPLES, 1, *boxes, *classes))
+    example = outputs(corners, scores, names=("box", "class"))
+    assert measure(example, "boxes").value == 1.0
+    moved = replace(example, actual=(corners + 100, scores))
+    assert measure(moved, "boxes").value == 0.0
+
+
 def test_boxes_beside_scores_and_labels_are_matched_by_class() -> None:
     """A box that changes its label is lost here and new there."""
     corners = np.tile([[0.0, 0, 8, 8], [20, 20, 30, 30]], (SAMPLES, 1, 1, 1))

@@ -80,9 +80,10 @@ def _read(outputs: Outputs, stacks: tuple[Array, ...]) -> Detections | None:
         corners, scores = (merged(stacks[i]) for i in pair)
         corners = corners.reshape(len(corners), -1, 4)
         named = outputs.find("label", "categor")
-        if scores.ndim == corners.ndim and scores.shape[-1] > 1:
-            return Detections(corners, scores.max(axis=-1), scores.argmax(axis=-1))
-        scores = scores.reshape(corners.shape[:2])
+        by_class = scores.reshape(*corners.shape[:2], -1)
+        if by_class.shape[-1] > 1:
+            return Detections(corners, by_class.max(axis=-1), by_class.argmax(axis=-1))
+        scores = by_class[..., 0]
         classes = merged(stacks[named]).reshape(scores.shape) if named is not None else np.zeros(scores.shape)
         return Detections(corners, scores, classes)
     index = 0 if stacks[0].ndim == 4 and stacks[0].shape[2] > 4 else None
