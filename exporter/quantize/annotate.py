@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,12 @@ EPS = 2**-12
 """The smallest scale; XNNPACK's quantiser uses the same."""
 
 
-def static_quantizer() -> Any:
-    """Return ExecuTorch's quantiser, per output channel, with ranges chosen by `ranges`."""
+def static_quantizer(in_float: Collection[str] = ()) -> Any:
+    """Return ExecuTorch's quantiser, per output channel, with ranges chosen by `ranges`.
+
+    Args:
+        in_float: Names of operators that are not quantised.
+    """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -25,6 +29,7 @@ def static_quantizer() -> Any:
     class Fused(_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
+            _leave_float(annotated, in_float)
             _quantise_after_activations(annotated)
             _leave_integers(annotated)
             return annotated
@@ -81,6 +86,15 @@ def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
         if annotation and annotation.output_qspec:
             spec, annotation.output_qspec = annotation.output_qspec, None
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
+
+
+def _leave_float(model: torch.fx.GraphModule, names: Collection[str]) -> None:
+    """Remove the annotations of operators by name."""
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+    for node in model.graph.nodes:
+        if node.name in names:
+            node.meta.pop(Q_ANNOTATION_KEY, None)
 
 
 def _restore(model: torch.fx.GraphModule, arguments: Mapping[torch.fx.Node, tuple[Any, ...]]) -> None:

@@ -80,12 +80,12 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, equalise, movement, norms, ranges, rounding
+    from exporter.quantize import annotate, equalise, movement, norms, ranges, rounding, tails
 
     module = copy.deepcopy(program.module())
     norms.fold(module)
     equalise.equalise(module, samples)
-    prepared = prepare_pt2e(module, annotate.static_quantizer())
+    prepared = prepare_pt2e(module, annotate.static_quantizer(tails.float_tail(module, samples)))
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)
