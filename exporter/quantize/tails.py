@@ -1,8 +1,9 @@
 """Find concatenations at a network's end whose parts differ too much in range to share one.
 
-XNNPACK's concatenation copies bytes, so that its inputs and its output have one range. A detector that returns
-boxes in pixels and scores from 0 to 1 in one tensor would keep two steps for its scores. What comes after such
-a concatenation and reads no weights is cheap: it stays in float, and each part keeps the range that it has.
+XNNPACK's concatenation copies bytes, so that its inputs and its output have one range. A detector that
+returns boxes in pixels and scores from 0 to 1 in one tensor would keep two steps for its scores. What comes
+after such a concatenation and reads no weights is cheap: it stays in float, and each part keeps the range
+that it has.
 """
 
 from __future__ import annotations
