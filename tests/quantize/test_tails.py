@@ -41,7 +41,7 @@ class Head(nn.Module):
 
 def prepared(net: nn.Module) -> tuple[torch.export.ExportedProgram, list[tuple[Tensor, ...]]]:
     torch.manual_seed(1)
-    samples = [(torch.randn(1, 1, 8, 8),) for _ in range(6)]
+    samples: list[tuple[Tensor, ...]] = [(torch.randn(1, 1, 8, 8),) for _ in range(6)]
     return torch.export.export(net.eval(), samples[0]), samples
 
 
