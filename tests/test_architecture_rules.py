@@ -62,6 +62,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.ranges",
     "exporter.quantize.rounding",
     "exporter.quantize.sensitivity",
+    "exporter.quantize.tails",
     "exporter.quantize.weights_only",
     "exporter.pipeline.workers.preload",
 }
