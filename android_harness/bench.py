@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from android_harness import identity as identities
-from android_harness import saved_launches
+from android_harness import limits, saved_launches
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import (
     DeviceLost,
@@ -108,7 +108,7 @@ def measure_bench(
         runners = runners_to_push(tasks, programs)
         files = repeated_for_launch(device, lambda: push_files(device, tasks, runners, Path(folder)))
         prepared = PreparedDevice(
-            device, files, config, identities.identity_watch_paths(identity), Path(folder)
+            device, files, config, (*identities.identity_watch_paths(identity), limits.SMAPS), Path(folder)
         )
         progress = [_begun(prepared, identity, task, saved, observer) for task in tasks]
         _run_bench(prepared, identity, progress, observer, measured)

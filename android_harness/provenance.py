@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from android_harness import clocks, socs, stats
+from android_harness import clocks, limits, socs, stats
 from android_harness.identity import ARM_IMPLEMENTERS
 from android_harness.records import (
     HOST,
@@ -24,6 +24,10 @@ from android_harness.records import (
     SimulatedLatency,
     Verdict,
 )
+
+MIN_LAUNCHES_TO_PASS, MIN_CALLS_TO_PASS = 4, 200
+MAX_SPREAD_TO_PASS, MIN_LAUNCHES_IF_SPREAD = 0.02, 10
+"""The evidence that a PASS needs: docs/explanation/measurement-protocol.md, section 4.5."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def latency_with_provenance(
         "figures": replace(figures, flags=(*figures.flags, *_uncertain_provenance(session, check))),
         "max_error": check.max_error,
         "problem": check.problem,
+        "exceeded": limits.exceeded(session.config, figures),
+        "peak_pss_bytes": limits.peak_pss_bytes(session),
         "started_at": session.started_at,
     }
     if session.identity.serial == HOST:
@@ -108,6 +114,7 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "runner": dict(first.runner) if first else {},
         "power": session.before.plugged,
         "context": "shell",  # an app may be scheduled differently, especially with several threads
+        "launch_spread": round(stats.launch_spread(session), 5),
         "clock_state": clocks.clock_state(session),
         "governors": list(session.before.governors),
         "max_khz": [cluster.max_khz for cluster in identity.clusters],
@@ -124,12 +131,20 @@ def verdict_by_provenance(latency: Latency) -> Verdict:
     """
     if not isinstance(latency, MeasuredLatency):
         return "not_measured"
-    if latency.problem:
+    if latency.problem or latency.exceeded:
         return "fail"
     verdict_of_interval = stats.stats_verdict(latency.figures.p90_ci_ms, latency.budget_ms)
-    if latency.figures.flags and verdict_of_interval == "pass":
+    if verdict_of_interval == "pass" and (latency.figures.flags or not _is_enough_to_pass(latency)):
         return "inconclusive"
     return verdict_of_interval
+
+
+def _is_enough_to_pass(latency: MeasuredLatency) -> bool:
+    """Return whether there are enough launches and calls: more where the launches differ."""
+    figures = latency.figures
+    differ = latency.device["launch_spread"] > MAX_SPREAD_TO_PASS
+    launches = MIN_LAUNCHES_IF_SPREAD if differ else MIN_LAUNCHES_TO_PASS
+    return figures.launches >= launches and figures.samples >= MIN_CALLS_TO_PASS
 
 
 def provenance_to_manifest(latency: Latency) -> dict[str, Any]:
@@ -144,6 +159,8 @@ def provenance_to_manifest(latency: Latency) -> dict[str, Any]:
         "max_error": _finite_provenance(latency.max_error),
         "verdict": verdict_by_provenance(latency),
         "problem": latency.problem,
+        "exceeded": list(latency.exceeded),
+        "peak_pss_bytes": latency.peak_pss_bytes,
         "started_at": latency.started_at,
     }
 

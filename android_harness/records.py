@@ -201,6 +201,12 @@ class BenchConfig:
     threads: int = 4
     affinity: str = ""
     """Hexadecimal mask of the cores to use ("f0": the big cores of an 865); empty: the system decides."""
+    memory_budget_bytes: int | None = None
+    """Limit of the runner's peak memory; None for none."""
+    load_budget_ms: float | None = None
+    """Limit of the median load time; None for none."""
+    first_budget_ms: float | None = None
+    """Limit of the median first call; None for none."""
     wait_s: float = 300.0
     """Longest wait for gates that may pass by themselves."""
 
@@ -309,6 +315,9 @@ class _Latency:
     """max|a-y| / max|y| of the device's outputs a and the float64 model's outputs y."""
     problem: str
     """Why the device's outputs are not the model's; empty if they are."""
+    exceeded: tuple[str, ...]
+    """Limits of memory, load or first call that were exceeded, a sentence each."""
+    peak_pss_bytes: int | None
     started_at: str
     evidence: ClassVar[Provenance]
 

@@ -65,6 +65,12 @@ def stats_figures(session: Session) -> Figures:
     )
 
 
+def launch_spread(session: Session) -> float:
+    """Return by how much the launches' medians differ: their standard deviation as a share of their mean."""
+    medians = [statistics.median(launch.durations_ns) for launch in session.launches if launch.durations_ns]
+    return statistics.stdev(medians) / statistics.mean(medians) if len(medians) > 1 else 0.0
+
+
 def stats_verdict(interval_ms: tuple[float, float], budget_ms: float) -> Verdict:
     """Return "pass" or "fail" if the whole interval is on one side of the budget, else "inconclusive"."""
     low, high = interval_ms

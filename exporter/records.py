@@ -511,8 +511,12 @@ class DeviceLatency:
     first_ms: Milliseconds | None = None
     load_ms: Milliseconds | None = None
     peak_bytes: Count | None = None
+    peak_pss_bytes: Count | None = None
+    """The highest PSS between timed calls: the runner's own memory and its share of what others use too."""
     problem: str = ""
     """Why the device's outputs are not the model's; empty when they are."""
+    exceeded: tuple[str, ...] = ()
+    """Limits of `bench` that the artifact exceeded (memory, load, first call), a sentence each."""
     why: tuple[str, ...] = ()
     """What a real phone would have shown in place of a simulated one."""
     started_at: str = ""

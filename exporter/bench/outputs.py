@@ -41,9 +41,22 @@ def judge(
         problems.append(problem)
     if not launches:
         problems.append("The device sent no outputs.")
+    problems.append(_differing(launches))
     worst = max(errors)
     finite = launches and math.isfinite(worst)
     return (worst if finite else None), next((problem for problem in problems if problem), "")
+
+
+def _differing(launches: Sequence[Sequence[Sample]]) -> str:
+    """Return which launch computed other outputs from the same inputs; an empty string when none did."""
+    for number, outputs in enumerate(launches[1:], 2):
+        for index, (first, again) in enumerate(zip(launches[0], outputs, strict=False)):
+            if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=False)):
+                return (
+                    f"Launch {number} computes other outputs than launch 1 from the same input ({index}): "
+                    "the device's results are not repeatable."
+                )
+    return ""
 
 
 def _judge_launch(

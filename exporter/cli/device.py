@@ -108,6 +108,15 @@ def bench(
         float,
         typer.Option(min=0, help="Seconds to wait for a hot or busy device to settle; 0 does not wait."),
     ] = BenchConfig.wait_s,
+    memory_budget: Annotated[
+        float | None, typer.Option(min=0.1, help="Limit of the peak memory in MB; none when left out.")
+    ] = None,
+    load_budget: Annotated[
+        float | None, typer.Option(min=0.001, help="Limit of the load time in ms; none when left out.")
+    ] = None,
+    first_budget: Annotated[
+        float | None, typer.Option(min=0.001, help="Limit of the first call in ms; none when left out.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -131,6 +140,9 @@ def bench(
         "threads": threads,
         "affinity": options.parse_mask_option("--affinity", affinity),
         "wait_s": wait,
+        "memory_budget_bytes": None if memory_budget is None else round(memory_budget * 1e6),
+        "load_budget_ms": load_budget,
+        "first_budget_ms": first_budget,
     }
     run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json)
 

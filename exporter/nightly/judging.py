@@ -67,7 +67,7 @@ def judge_night(
 def _judge_cell(history: History, sessions: Sequence[StoredSession]) -> JudgedCell:
     first = sessions[0]
     baseline = history.baseline(first)
-    judgement = judging.judge_session(first, baseline)
+    judgement = _suspected_although_unstable(judging.judge_session(first, baseline))
     for again in sessions[1:]:
         judgement = judging.confirm_judgement(judgement, again, baseline)
     earlier = history.earlier(sessions[-1])
@@ -75,6 +75,15 @@ def _judge_cell(history: History, sessions: Sequence[StoredSession]) -> JudgedCe
     if not verdict.regressions:  # a regression has a baseline, so `earlier` is not empty
         return verdict
     return replace(verdict, causes=causes.causes_of_change(earlier, sessions))
+
+
+def _suspected_although_unstable(judgement: Judgement) -> Judgement:
+    """Suspect a session that was slower and not stable: a second one tells which of both it is."""
+    limit = judgement.limit_ms
+    if judgement.status != "unstable" or limit is None or judgement.p50_ms <= limit:
+        return judgement
+    slower = f"p50 is {judgement.p50_ms:.3g} ms; the limit is {limit:.3g} ms. {judgement.reason}"
+    return replace(judgement, status="suspected", reason=slower)
 
 
 def _worse_figures_to_judge(

@@ -285,6 +285,8 @@ def _seen(artifact: Artifact, budget_ms: float) -> str:
     if counts is None:
         return ""
     low, high = counts.p90_ci_ms
+    if counts.exceeded:
+        return " ".join((f"on {counts.serial}:", *counts.exceeded)).rstrip(".")
     return f"p90 is {low:g} to {high:g} ms on {counts.serial}"
 
 

@@ -165,6 +165,19 @@ def _html_budget_remark(chosen: Artifact, report: Report) -> str:
     return f"{text.BUDGET_WORDS[report.budget]}: p90 {p90}, {text.device_text(worst)}"
 
 
+def _html_coverage(latency: DeviceLatency) -> str:
+    """Return how far the interval can be trusted, by simulated sessions with as many launches."""
+    return (
+        f"{latency.launches} launches that differ by {budget.spread(latency):.1%}; such an interval holds "
+        f"the true p90 in at least {budget.coverage(latency)} of 100 sessions (95 is the aim)"
+    )
+
+
+def _html_missing(latency: DeviceLatency) -> str:
+    missing = budget.missing_evidence(latency)
+    return f"{missing}." if missing and latency.evidence == "measured" else ""
+
+
 def _html_device_row(name: str, latency: DeviceLatency) -> DeviceRow:
     facts = (
         *(
@@ -173,9 +186,11 @@ def _html_device_row(name: str, latency: DeviceLatency) -> DeviceRow:
             if value
         ),
         ("Judged against", text.milliseconds_text(latency.budget_ms) if latency.budget_ms else ""),
+        ("Interval", _html_coverage(latency)),
         ("First call", text.milliseconds_text(latency.first_ms)),
         ("Load", text.milliseconds_text(latency.load_ms)),
         ("Peak memory", text.scaled_text(latency.peak_bytes, "B")),
+        ("Peak PSS", text.scaled_text(latency.peak_pss_bytes, "B")),
         ("Largest error", text.sig3_text(latency.max_error)),
         ("Started", latency.started_at),
         ("Raw samples", latency.samples_file or ""),
@@ -187,7 +202,16 @@ def _html_device_row(name: str, latency: DeviceLatency) -> DeviceRow:
         verdict=text.VERDICT_WORDS[latency.verdict],
         device=text.device_text(latency),
         reasons=tuple(
-            filter(None, (latency.problem, *flags.group_flags(latency.flags), _html_no_proof(latency)))
+            filter(
+                None,
+                (
+                    latency.problem,
+                    *latency.exceeded,
+                    _html_missing(latency),
+                    *flags.group_flags(latency.flags),
+                    _html_no_proof(latency),
+                ),
+            )
         ),
         cells=(
             ("p50", text.milliseconds_text(latency.p50_ms)),

@@ -10,6 +10,14 @@ from exporter.records import BudgetVerdict, DeviceLatency
 BADNESS: dict[BudgetVerdict, int] = {"fail": 3, "inconclusive": 2, "pass": 1, "not_measured": 0}
 """How bad a verdict is. A phone's counts before a simulated one, which says nothing about a budget."""
 
+MIN_LAUNCHES, MIN_CALLS = 4, 200
+"""The launches and timed calls that a PASS needs."""
+MAX_SPREAD, MIN_LAUNCHES_IF_SPREAD = 0.02, 10
+"""Launches whose medians differ by more need more launches: `benchmarks/interval_coverage.py`."""
+COVERAGE, COVERAGE_IF_SPREAD = 92, 87
+"""In how many of 100 simulated sessions the 95 % interval holds the true p90, at least; and with few launches
+that differ by 3 %."""
+
 
 def judged(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     """Judge a device's kept interval against a budget, whatever budget it was measured for.
@@ -20,10 +28,37 @@ def judged(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     if latency.evidence != "measured":
         return "not_measured"
     low, high = latency.p90_ci_ms
-    if latency.problem or low > budget_ms:
+    if latency.problem or latency.exceeded or low > budget_ms:
         return "fail"
-    certain = not latency.flags and bool(latency.device.get("soc"))
+    certain = not missing_evidence(latency) and not latency.flags and bool(latency.device.get("soc"))
     return "pass" if certain and high < budget_ms else "inconclusive"
+
+
+def spread(latency: DeviceLatency) -> float:
+    """Return by how much the launches' medians differ: their standard deviation as a share of their mean."""
+    value = latency.device.get("launch_spread", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def coverage(latency: DeviceLatency) -> int:
+    """Return in how many of 100 sessions like this one the interval holds the true p90, at least."""
+    few = latency.launches < MIN_LAUNCHES_IF_SPREAD
+    return COVERAGE_IF_SPREAD if few and spread(latency) > MAX_SPREAD else COVERAGE
+
+
+def missing_evidence(latency: DeviceLatency) -> str:
+    """Return what a PASS lacks besides stability; an empty string when it lacks nothing."""
+    if latency.launches < MIN_LAUNCHES or latency.samples < MIN_CALLS:
+        return (
+            f"{latency.launches} launches with {latency.samples} calls: a PASS needs {MIN_LAUNCHES} launches "
+            f"and {MIN_CALLS} calls"
+        )
+    if spread(latency) > MAX_SPREAD and latency.launches < MIN_LAUNCHES_IF_SPREAD:
+        return (
+            f"{latency.launches} launches that differ by {spread(latency):.1%}: a PASS needs "
+            f"{MIN_LAUNCHES_IF_SPREAD} where they differ by more than {MAX_SPREAD:.0%}"
+        )
+    return ""
 
 
 def judged_again(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
@@ -60,10 +95,10 @@ def contradiction(latency: DeviceLatency, budget_ms: float, target_soc: str) -> 
         return f"the verdict is pass, but its SoC is not the target's {soc}"
     budget = latency.budget_ms or budget_ms
     low, high = latency.p90_ci_ms
-    if latency.verdict == "pass" and latency.problem:
-        return f"the verdict is pass, but {latency.problem}"
+    if latency.verdict == "pass" and (reason := " ".join((latency.problem, *latency.exceeded)).strip()):
+        return f"the verdict is pass, but {reason}"
     if latency.verdict == "pass" and not high < budget:
         return f"the verdict is pass, but p90 may be {high:g} ms with a budget of {budget:g} ms"
-    if latency.verdict == "fail" and not latency.problem and not low > budget:
+    if latency.verdict == "fail" and not (latency.problem or latency.exceeded or low > budget):
         return f"the verdict is fail, but p90 may be {low:g} ms with a budget of {budget:g} ms"
     return ""

@@ -285,6 +285,15 @@ class TestOutputs:
         """Wrong outputs in any launch are a problem."""
         assert words in outputs.judge(FP32, evidence(), launches, Limits())[1]
 
+    def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
+        """A change of one bit between launches fails, however small the error is."""
+        changed = answers()
+        changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
+        error, problem = outputs.judge(FP32, evidence(), [answers(), answers(), changed], Limits())
+        assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
+        assert error is not None
+        assert error < 1e-6
+
     def test_the_manifests_limits_apply(self) -> None:
         """Looser limits of an export apply on the device, too."""
         loose = Limits(fp32_max_error=0.1)
@@ -353,3 +362,31 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert measurement.samples_file in {item.file for item in listed.evidence.files}
     assert "HOST" in (out / "report.html").read_text()
     assert verify_export(out).holds
+
+
+@pytest.mark.parametrize(("spread", "coverage"), [(0.003, 92), (0.031, 87)])
+def test_the_page_says_how_far_an_interval_can_be_trusted(spread: float, coverage: int) -> None:
+    """Five launches that differ by 3 % do not cover 95 %, and no PASS follows from them."""
+    device = PHONE | {"launch_spread": spread}
+    page = html.render_html(measured(executorch_xnnpack_int8=latency(device=device)), {})
+    words = (
+        f"5 launches that differ by {spread:.1%}; such an interval holds the true p90 in at least {coverage}"
+    )
+    assert words in page
+    assert ("a PASS needs 10" in page) == (spread > 0.02)
+    assert budget.budget_verdict((latency(device=device),), 15.0) == (
+        "inconclusive" if spread > 0.02 else "pass"
+    )
+
+
+@pytest.mark.parametrize(("launches", "samples"), [(3, 1000), (5, 199)])
+def test_a_recorded_pass_with_too_little_evidence_counts_for_none(launches: int, samples: int) -> None:
+    """The floor holds for a manifest that claims more, too."""
+    assert budget.budget_verdict((latency(launches=launches, samples=samples),), 15.0) == "inconclusive"
+
+
+def test_an_exceeded_limit_fails_every_budget() -> None:
+    """Too much memory is a FAIL, whatever p90 is."""
+    greedy = latency(verdict="fail", exceeded=("It took 200.0 MB of memory at its peak.",))
+    assert budget.budget_verdict((greedy,), 1000.0) == "fail"
+    assert "It took 200.0 MB" in html.render_html(measured(executorch_xnnpack_int8=greedy), {})

@@ -45,6 +45,7 @@ def judged(memory: History, *sessions: dict[str, Any]) -> JudgedCell:
 
 
 SLOW = {"p50_ms": 12.0}
+FLAGGED = {"flags": ("thermal: status 1 after the run",)}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,26 @@ def test_only_what_was_slower_twice_is_a_regression(
     verdict = judged(memory, *sessions)
     assert (verdict.judgement.status, len(verdict.regressions)) == (status, count)
     assert verdict.suspected == (status == "suspected")
+
+
+@pytest.mark.parametrize(
+    ("again", "status"),
+    [(None, "suspected"), ({}, "refuted"), ({"p50_ms": 12.0}, "confirmed"), (FLAGGED | SLOW, "suspected")],
+)
+def test_what_was_slower_and_unstable_is_measured_again(
+    memory: History, again: dict[str, Any] | None, status: str
+) -> None:
+    """A flag does not hide a slowdown: a second session decides."""
+    measurements = tonight(SLOW | FLAGGED, *([again] if again is not None else []))
+    verdicts = judging.judge_night(memory, measurements)
+    assert verdicts[CELL].judgement.status == status
+    wanted = {CELL} if again is None else set()
+    assert judging.suspects_to_judge_again(verdicts, measurements) == wanted
+
+
+def test_what_was_unstable_and_not_slower_stays_so(memory: History) -> None:
+    """An unstable session at the usual speed is no suspicion."""
+    assert judged(memory, FLAGGED).judgement.status == "unstable"
 
 
 def test_what_else_changed_is_told_of_a_regression_only(memory: History) -> None:

@@ -70,7 +70,7 @@ def _print_bench_device(measured: Sequence[tuple[str, DeviceLatency]], console: 
         _print_bench_note(console, " ".join(flags.group_flag_reasons(first.why)))
     console.print(_bench_table(measured))
     for name, item in measured:
-        for words in (item.problem, *flags.group_flags(item.flags)):
+        for words in (item.problem, *item.exceeded, *flags.group_flags(item.flags)):
             if words:
                 _print_bench_note(console, f"{name}: {words}")
     console.print()
