@@ -174,9 +174,13 @@ def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, ha
     """Tell whether an artifact misses its SQNR, but the scenes are too few to fail it as a whole."""
     if comparison.sqnr_db >= limit_db:
         return False
-    agreement = comparison.agreement_bounds
-    may_agree = not half and agreement is not None and whole.side(agreement, min_agreement) != "missed"
-    return may_agree or whole.side(comparison.sqnr_bounds_db, limit_db) != "missed"
+    agreement = comparison.agreement
+    may_agree = (
+        not half
+        and agreement is not None
+        and whole.side(comparison.agreement_bounds, agreement, min_agreement) != "missed"
+    )
+    return may_agree or whole.side(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db) != "missed"
 
 
 def tied_within(evidence: Evidence, limits: Limits, precision: Precision) -> tuple[float, ...]:

@@ -30,6 +30,6 @@ def _reason(observation: Observation, choices: Choices) -> str:
         observation.evidence.reference[choices.output][0].size,
         observation.evidence.scene_of,
     )
-    if side(bounds, limit) == "missed":
+    if side(bounds, choices.share, limit) == "missed":
         return f"Its {name} is right in {right} of {choices.values} values; the limit is {limit:.0%}."
     return f"Its {name} loses a class: {choices.lost}." if choices.lost else ""

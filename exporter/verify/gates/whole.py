@@ -86,15 +86,19 @@ def _side(observation: Observation) -> Side:
 def sides(observation: Observation) -> tuple[Side, Side]:
     """Return the sides of SQNR and of agreement; what has no agreement misses it, but for fp16."""
     comparison, limits = observation.comparison, observation.limits
-    sqnr = side(comparison.sqnr_bounds_db, limits["min_sqnr_db"])
+    sqnr = side(comparison.sqnr_bounds_db, comparison.sqnr_db, limits["min_sqnr_db"])
     if comparison.agreement is None:
         return sqnr, "met" if observation.precision == "fp16" else "missed"
-    return sqnr, side(comparison.agreement_bounds, limits["min_agreement"])
+    agreement = side(comparison.agreement_bounds, comparison.agreement, limits["min_agreement"])
+    return sqnr, agreement
 
 
-def side(bounds: Bounds | None, limit: float) -> Side:
-    """Return whether a figure meets its limit, misses it, or may do either."""
-    low, high = bounds or (-float("inf"), float("inf"))
+def side(bounds: Bounds | None, estimate: float, limit: float) -> Side:
+    """Return whether a figure meets its limit, misses it, or may do either.
+
+    Where scenes were not counted, so that it has no bounds, the figure itself decides.
+    """
+    low, high = bounds or (estimate, estimate)
     if low >= limit:
         return "met"
     return "missed" if high < limit else "open"
@@ -106,14 +110,14 @@ def _agrees(observation: Observation) -> bool:
 
 
 def _figures(comparison: Comparison) -> str:
-    figures = []
-    if comparison.sqnr_bounds_db is not None:
-        low, high = comparison.sqnr_bounds_db
-        figures.append(f"{comparison.sqnr_db:.1f} dB SQNR ({low:.1f} to {high:.1f})")
-    if comparison.agreement is not None and comparison.agreement_bounds is not None:
-        low, high = comparison.agreement_bounds
-        figures.append(f"{comparison.agreement:.1%} agreement ({100 * low:.1f} to {100 * high:.1f})")
+    figures = [f"{comparison.sqnr_db:.1f} dB SQNR{_between(comparison.sqnr_bounds_db, 1)}"]
+    if comparison.agreement is not None:
+        figures.append(f"{comparison.agreement:.1%} agreement{_between(comparison.agreement_bounds, 100)}")
     return " and ".join(figures)
+
+
+def _between(bounds: Bounds | None, scale: float) -> str:
+    return f" ({scale * bounds[0]:.1f} to {scale * bounds[1]:.1f})" if bounds else ""
 
 
 def _more(observation: Observation) -> str:
