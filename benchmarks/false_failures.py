@@ -61,7 +61,7 @@ def _rows(name: str, variants: Sequence[str], folder: Path) -> Iterator[Row]:
         if VARIANTS_OF[variant].precision == "int8":
             try:
                 made_from = proof.quantize(captured, samples[SAMPLES:], folder)
-            except (ExportError, LoweringError) as error:
+            except (ExportError, LoweringError, ValueError) as error:
                 yield Row(name, variant, "error", str(error), time.monotonic() - started)
                 continue
         verdict = proof.prove(made_from, variant, folder, matrices)

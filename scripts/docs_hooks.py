@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -68,6 +71,35 @@ def nightly() -> str:
     return _tables("Night", NightlyFile.model_json_schema(), level=3)
 
 
+def gates() -> str:
+    """Return a table of the gates of verification: what each fails, and how many planted faults it finds."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from exporter.verify.judge import GATES
+    from tests.array_faults import ARRAY_FAULTS
+    from tests.gate_faults import GATE_FAULTS
+
+    found = Counter([gate for fault in GATE_FAULTS for gate in fault.gates])
+    found.update(fault.gate for fault in ARRAY_FAULTS)
+    rows = [
+        *((name, str(gate.__doc__).partition("\n")[0]) for name, gate in GATES.items()),
+        *BESIDE_GATES.items(),
+    ]
+    lines = (f"| {name} | {_what_fails(text)} | {found[name]} |" for name, text in rows)
+    return "\n".join(["| gate | fails | planted faults |", "|---|---|---|", *lines])
+
+
+BESIDE_GATES = {
+    "contract": "Fail names, order, types or shapes of inputs and outputs that are not the model's.",
+    "file": "Fail a file that its runtime or its reader refuses.",
+    "repeat": "Fail an artifact that gives other outputs when the same inputs come in another order.",
+}
+"""What is checked outside of the table of gates, by the names that the tables of planted faults use."""
+
+
+def _what_fails(docstring: str) -> str:
+    return docstring.removeprefix("Fail ").rstrip(".")
+
+
 def _tables(name: str, whole: dict[str, Any], level: int = 2) -> str:
     records = {name: whole, **whole.get("$defs", {})}
     return "\n".join(line for title, record in records.items() for line in _table(title, record, level))
@@ -110,5 +142,11 @@ def _type(value: dict[str, Any]) -> str:
     return str(value.get("type", "any"))
 
 
-GENERATED = {"command_line": command_line, "manifest": manifest, "card": card, "nightly": nightly}
+GENERATED = {
+    "command_line": command_line,
+    "manifest": manifest,
+    "card": card,
+    "nightly": nightly,
+    "gates": gates,
+}
 """Marker -> the function that writes the text in its place."""

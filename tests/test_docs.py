@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -233,9 +234,12 @@ def test_every_format_is_in_the_readme_and_every_variant_has_a_row() -> None:
 
 def test_every_gate_of_verification_is_explained() -> None:
     """A reader of a reason finds the gate that gave it, in the order in which they are asked."""
-    gates = PAGES["docs/explanation/verification.md"].partition("## Gates")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| ([a-z]+) \| ", gates, re.MULTILINE)
-    assert rows == ["gate", *GATES]
+    hooks = runpy.run_path(str(ROOT / "scripts" / "docs_hooks.py"))
+    rows = re.findall(r"^\| ([a-z]+) \| (.+) \| (.+) \|$", hooks["GENERATED"]["gates"](), re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["gate", *GATES, *hooks["BESIDE_GATES"]]
+    for name, fails, faults in rows[1:]:
+        assert fails, name
+        assert int(faults) > 0, f"no fault is planted for the gate {name}"
 
 
 def test_the_walk_through_a_format_names_everything_that_one_needs() -> None:

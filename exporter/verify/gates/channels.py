@@ -6,6 +6,6 @@ from exporter.verify.observation import Observation
 
 
 def check(observation: Observation) -> str:
-    """Fail an artifact for its worst channel, by the channel's name."""
+    """Fail a channel that is dead, clipped, in few steps, or further off than its own variation allows."""
     worst = observation.worst_channel
     return worst.fault if worst else ""

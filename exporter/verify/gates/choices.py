@@ -12,7 +12,7 @@ UNSEEN_SHARE = 0.5
 
 
 def check(observation: Observation) -> str:
-    """Fail an artifact for the first output whose values differ, or one of whose classes is lost."""
+    """Fail a class number, mask or index that differs and that rounding does not decide, or a lost class."""
     reasons = (_reason(observation, choices) for choices in observation.choices)
     return next((reason for reason in reasons if reason), "")
 

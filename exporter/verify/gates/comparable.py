@@ -6,5 +6,5 @@ from exporter.verify.observation import Observation
 
 
 def check(observation: Observation) -> str:
-    """Fail outputs that cannot be compared at all: other shapes or types, NaN, Inf."""
+    """Fail outputs of another number, shape or type than the model's, NaN, Inf."""
     return observation.comparison.problem

@@ -35,7 +35,7 @@ def fp32_limits(evidence: Evidence, limits: Limits) -> dict[str, float]:
 
 
 def check(observation: Observation) -> str:
-    """Fail the first edge input whose outputs are wrong."""
+    """Fail an edge input on which the outputs are wrong: each is judged on its own and named."""
     reasons = (_reason(observation, index, name) for index, name in enumerate(observation.edges))
     return next((reason for reason in reasons if reason), "")
 

@@ -16,7 +16,7 @@ def limit(lowering: Lowering, limits: Limits) -> float:
 
 
 def check(observation: Observation) -> str:
-    """Fail what the lowering changed, apart from what the quantisation costs."""
+    """Fail a quantised artifact that differs from its own quantised program."""
     comparison = observation.against_program
     if comparison is None:
         return ""

@@ -14,7 +14,7 @@ MIN_SCALE = 1e-6
 
 
 def check(observation: Observation) -> str:
-    """Fail where the reference itself proves nothing: every comparison with it would pass.
+    """Fail a model whose own outputs prove nothing: NaN, constant throughout, or untrained.
 
     One output that moves with the input is enough: constants beside it are compared as constants, and what
     hardly moves is judged against its own small variation. An untrained network moves nowhere, or is noise.

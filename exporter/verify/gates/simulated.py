@@ -83,7 +83,7 @@ class Figures:
 
 
 def check(observation: Observation) -> str:
-    """Fail outputs that are further from the model's than the precision costs on this model."""
+    """Fail an output further from the model's than its precision costs in a simulation."""
     if observation.simulation is None:
         return ""
     margin = _margin(observation.variant)

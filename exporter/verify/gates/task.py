@@ -6,7 +6,10 @@ from exporter.verify.observation import Observation
 
 
 def check(observation: Observation) -> str:
-    """Fail an artifact that is worse at its task than allowed. A task that was only recognised is shown."""
+    """Fail an artifact that is worse than allowed at the task named with `--task`.
+
+    A task that was only recognised is shown.
+    """
     measure = observation.task
     if not observation.task_named:
         return ""

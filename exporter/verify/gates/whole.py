@@ -20,7 +20,7 @@ Side = Literal["met", "open", "missed"]
 
 
 def check(observation: Observation) -> str:
-    """Fail float outputs that are further from the reference than the precision's limits."""
+    """Fail a float output that is further from the reference than its precision allows."""
     if _only_discrete(observation):
         return ""
     if observation.precision == "fp32":

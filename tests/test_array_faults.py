@@ -1,0 +1,63 @@
+"""Every fault that is planted in outputs is found by its gate, also for formats that do not run here."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from exporter.records import Array, Limits, Variant
+from exporter.verify import judge
+from exporter.verify.observation import Observation
+from tests.array_faults import ARRAY_FAULTS, REFERENCES, ArrayFault
+from tests.verify.observed import evidence, fp16, int8
+
+
+def right(y: Array, variant: Variant) -> Array:
+    """Return what a right artifact of the precision gives."""
+    if y.dtype.kind != "f":
+        return y.copy()
+    if variant.precision in ("fp32", "fp16"):
+        return y.astype(np.float32).astype(np.float64) if variant.precision == "fp32" else fp16(y)
+    return int8(y, axis=2)
+
+
+def failing(fault: ArrayFault, outputs: Array) -> set[str]:
+    """Judge outputs: the names of all gates with a reason."""
+    reference = REFERENCES[fault.kind]
+    given = evidence(reference, names=[fault.task or fault.kind])
+    found: set[str] = set()
+
+    def every_reason(observation: Observation) -> str:
+        found.update(name for name, gate in judge.GATES.items() if gate(observation))
+        return ", ".join(sorted(found))
+
+    with mock.patch.object(judge, "first_reason", every_reason):
+        judge.judge(
+            fault.variant, "rt", given, (outputs,), given.edge_reference, None, Limits(), task=fault.task
+        )
+    return found
+
+
+@pytest.mark.parametrize("fault", ARRAY_FAULTS, ids=lambda fault: fault.title)
+def test_the_gate_for_it_finds_a_fault_in_outputs(fault: ArrayFault) -> None:
+    """The gate of the table is among those with a reason."""
+    assert fault.gate in failing(fault, fault.damage(right(REFERENCES[fault.kind], fault.variant)))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    {(f.kind, f.variant.name): f for f in ARRAY_FAULTS if f.gate != "reference"}.values(),
+    ids=lambda fault: f"{fault.kind}, {fault.variant.name}",
+)
+def test_undamaged_outputs_pass_every_gate(fault: ArrayFault) -> None:
+    """Otherwise no fault above would prove anything."""
+    assert failing(fault, right(REFERENCES[fault.kind], fault.variant)) == set()
+
+
+def test_every_task_and_every_other_precision_has_faults() -> None:
+    """No two alike."""
+    assert len({fault.title for fault in ARRAY_FAULTS}) == len(ARRAY_FAULTS) > 100
+    assert {"w8", "w4", "mixed", "fp16", "fp32", "int8"} == {f.variant.precision for f in ARRAY_FAULTS}
+    assert len({fault.task for fault in ARRAY_FAULTS if fault.task}) == 7
