@@ -260,7 +260,7 @@ def quantise(
     """Write the method's file; return seconds from the float module to the written file."""
     import time
 
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     module = load()
     began = time.monotonic()
     method.write(module, calibration, kind, path)

@@ -81,7 +81,7 @@ def main() -> None:
     ours, plain = [], []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        demo.write(work)
+        demo.write_demo(work)
         checkpoint, photos = work / "mobilenet_v2.pth", work / "photos"
         for turn in range(runs):
             out = work / f"ours-{turn}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.zoo import ZOO, build
-from exporter.capture.program import matrix_weights
+from exporter.capture.program import program_matrix_weights
 from exporter.errors import ExportError, LoweringError
 from exporter.formats import VARIANTS as VARIANTS_OF
 from tests import proof
@@ -55,7 +55,7 @@ def _rows(name: str, variants: Sequence[str], folder: Path) -> Iterator[Row]:
     except ExportError as error:
         yield Row(name, "all", "refused", str(error), time.monotonic() - started)
         return
-    matrices = matrix_weights(captured)
+    matrices = program_matrix_weights(captured)
     for variant in variants:
         made_from = captured
         if VARIANTS_OF[variant].precision == "int8":

@@ -481,8 +481,8 @@ def npz(maker: random.Random, place: Path, canary: Path) -> Attempt:
     path = place / "data.npz"
     path.write_bytes(data)
     if maker.random() < 0.5:
-        return lambda: bounded(lambda: arrays.read(path, (TensorSpec("x", (1, 3)),)))
-    return lambda: bounded(lambda: reference_io.load(path))
+        return lambda: bounded(lambda: arrays.read_npz(path, (TensorSpec("x", (1, 3)),)))
+    return lambda: bounded(lambda: reference_io.load_reference(path))
 
 
 def _manifest(maker: random.Random) -> bytes:

@@ -59,8 +59,8 @@ class Evidence:
     preprocessing: Preprocessing | None
     samples: int
 
-    def read(self) -> reference_io.Evidence:
-        return reference_io.load(self.out / "verification.npz")
+    def read(self) -> reference_io.ReferenceIO:
+        return reference_io.load_reference(self.out / "verification.npz")
 
 
 def log_to(path: str) -> None:
@@ -76,7 +76,7 @@ def calibration(subject: Subject, evidence: Evidence) -> tuple[Sample, ...]:
     Raises:
         RuntimeError: The verification samples that go with them are not those of the export, or not unseen.
     """
-    split = data.load(subject.calibration, evidence.inputs, evidence.preprocessing, evidence.samples)
+    split = data.load_data(subject.calibration, evidence.inputs, evidence.preprocessing, evidence.samples)
     ours = evidence.read().samples()
     if [_bytes(s) for s in split.verification] != [_bytes(s) for s in ours]:
         raise RuntimeError(f"{subject.name}: the export verified on other samples than the benchmark's")
@@ -114,8 +114,8 @@ def judge(row: Row, path: Path, variant_name: str, evidence: Evidence) -> Row:
     module = FORMATS[variant.format]
     run, _ = module.load(path, variant, 1)
     known = evidence.read()
-    outputs = reference_io.stack([run(sample) for sample in known.samples()])
-    comparison = compare.compare(known.reference, outputs)
+    outputs = reference_io.stack_reference([run(sample) for sample in known.samples()])
+    comparison = compare.compare_outputs(known.reference, outputs)
     return replace(
         row,
         status="ran",

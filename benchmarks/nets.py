@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from exporter.capture import torchvision_ops
 
-torchvision_ops.prepare()  # without it torchvision does not import beside a CPU-only torch
+torchvision_ops.prepare_torchvision_ops()  # without it torchvision does not import beside a CPU-only torch
 
 SIDE = 24
 """Pixels per side to which the 8 by 8 digits are enlarged for networks that take images."""

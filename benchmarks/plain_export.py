@@ -23,7 +23,7 @@ from PIL import Image
 
 from exporter.capture import torchvision_ops
 
-torchvision_ops.prepare()  # without it torchvision does not import beside a CPU-only torch
+torchvision_ops.prepare_torchvision_ops()  # without it torchvision does not import beside a CPU-only torch
 
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

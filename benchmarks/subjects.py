@@ -47,7 +47,7 @@ class Subject:
         """Load the float module in eval mode, without the exporter."""
         import torch
 
-        torchvision_ops.prepare()
+        torchvision_ops.prepare_torchvision_ops()
         weights = torch.load(self.checkpoint, weights_only=True)
         if self.arch is None:
             from torchvision.models import mobilenet_v2
@@ -69,7 +69,7 @@ def prepare(name: str, folder: Path) -> Subject:
         RuntimeError: A training did not succeed.
     """
     if name == MOBILENET:
-        checkpoint, *photos = demo.write(folder / "demo")
+        checkpoint, *photos = demo.write_demo(folder / "demo")
         about = f"torchvision's ImageNet weights, {len(photos)} photos and crops of them"
         return Subject(name, "convolutions", checkpoint, photos[0].parent, about)
     return _net(name, folder)

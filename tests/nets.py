@@ -248,11 +248,11 @@ def captured(name: str) -> Captured:
 
 
 @functools.cache
-def quantized(name: str) -> int8.Quantized:
+def quantized(name: str) -> int8.Int8Program:
     """Return the trained network's int8 program, calibrated on training digits."""
     program = captured(name).program
     assert program is not None
-    return int8.quantize(program, samples(name, 0, 32))
+    return int8.quantize_int8(program, samples(name, 0, 32))
 
 
 @functools.cache

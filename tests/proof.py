@@ -29,9 +29,9 @@ def capture(net: nn.Module, samples: Sequence[Sample], folder: Path) -> Captured
     """Capture a network and write its evidence, as an export would."""
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
     model = Model(net.eval(), "tests:net", specs, None, 0)
-    captured = program.capture(model, samples[0], others=samples[1:])
+    captured = program.capture_program(model, samples[0], others=samples[1:])
     evidence, _ = run_reference(captured, samples, _edges(captured, samples))
-    reference_io.save(evidence, folder / EVIDENCE)
+    reference_io.save_reference(evidence, folder / EVIDENCE)
     return captured
 
 
@@ -47,23 +47,25 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     """
     if captured.program is None:
         raise LoweringError(captured.program_error)
-    quantized = int8.quantize(captured.program, calibration)
+    quantized = int8.quantize_int8(captured.program, calibration)
     refuse_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
-    samples = reference_io.load(folder / EVIDENCE).samples()
+    samples = reference_io.load_reference(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
-    lowering = int8_lowering(int8.runner(quantized.module), data, _edges(captured, samples))
-    reference_io.save_lowering(lowering, folder / LOWERING)
-    int8.save(quantized, folder)
-    return replace(captured, program=int8.load_program(folder))
+    lowering = int8_lowering(int8.int8_runner(quantized.module), data, _edges(captured, samples))
+    reference_io.save_reference_lowering(lowering, folder / LOWERING)
+    int8.save_int8(quantized, folder)
+    return replace(captured, program=int8.load_int8_program(folder))
 
 
 def simulate(captured: Captured, precision: Precision, folder: Path) -> None:
     """Write what a precision makes of a captured network."""
     assert captured.program is not None
     run = simulation.format_simulation_runner(captured.program, precision)
-    evidence = reference_io.load(folder / EVIDENCE)
-    outputs = reference_io.stack([run(sample) for sample in evidence.samples()])
-    simulation_io.save(simulation_io.Simulation(outputs, {}), folder / SIMULATION.format(precision))
+    evidence = reference_io.load_reference(folder / EVIDENCE)
+    outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
+    simulation_io.save_simulation(
+        simulation_io.Simulation(outputs, {}), folder / SIMULATION.format(precision)
+    )
 
 
 def prove(captured: Captured, variant: str, folder: Path, matrices: int | None = None) -> Verdict:
@@ -88,7 +90,7 @@ def prove(captured: Captured, variant: str, folder: Path, matrices: int | None =
 def judge(captured: Captured, path: Path, variant: str, matrices: int | None = None) -> Verdict:
     """Judge a file by the evidence in its folder."""
     how = VARIANTS[variant]
-    weights = program.matrix_weights(captured) if matrices is None else matrices
+    weights = program.program_matrix_weights(captured) if matrices is None else matrices
     expected = ExpectedResult(captured.inputs, captured.outputs, weights, Limits(min_delegated=0.0))
     lowering = path.parent / LOWERING if how.precision == "int8" else None
     simulated = path.parent / SIMULATION.format(how.precision)

@@ -33,8 +33,8 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
         found.update(name for name, gate in judge.GATES.items() if gate(observation))
         return ", ".join(sorted(found))
 
-    with mock.patch.object(judge, "first_reason", every_reason):
-        judge.judge(
+    with mock.patch.object(judge, "first_judged_reason", every_reason):
+        judge.judge_artifact(
             fault.variant, "rt", given, (outputs,), given.edge_reference, None, Limits(), task=fault.task
         )
     return found

@@ -41,7 +41,7 @@ def verified(out: Path, artifact: str) -> tuple[set[str], str]:
         return next((reason for reason in reasons.values() if reason), "")
 
     job = verify._verify_job(out, VARIANTS[artifact], str(file), expected, None)
-    with mock.patch.object(judge, "first_reason", every_reason):
+    with mock.patch.object(judge, "first_judged_reason", every_reason):
         checked = job.function(*job.arguments)
     return failing, checked.verdict.reason or ""
 

@@ -215,7 +215,7 @@ class History:
         return self._oldest_first(select_stored_series(key).limit(newest))
 
     def trend(self, key: SeriesKey, newest: int | None = None) -> tuple[Point, ...]:
-        """Return a series' points: a few narrow columns of `select_stored_series`, at a tenth of the cost."""
+        """Return a series' points: a few narrow columns of `series`, at a tenth of the cost."""
         query = _newest_stored_first(SESSIONS.c.line == key.id, columns=rows.POINT).limit(newest)
         with self.database.reading() as connection:
             point_rows = connection.execute(query).all()

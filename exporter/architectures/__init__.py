@@ -1,7 +1,8 @@
 """Turn weights into a network that runs: identify it, build it, and settle its inputs.
 
 torchvision's networks are found by their tensors' names and shapes; a folder's settings name its network. To
-add a family, write a module with `infer` and `by_name` like `torchvision`, and let `_network` try it.
+add a family, write a module with functions like `infer_torchvision` and `torchvision_by_name`, and let
+`_network_of_architecture` try it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from exporter.architectures import (
     torchvision,
     weights,
 )
-from exporter.architectures.built import Built, literals
+from exporter.architectures.built import Built, literals_for_building
 from exporter.architectures.weights import Weights
 from exporter.errors import UsageError
 from exporter.records import Checkpoint, Model, Preprocessing, TensorSpec
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(
+def build_architecture(
     checkpoint: Checkpoint,
     *,
     arch: str | None = None,
@@ -79,11 +80,13 @@ def build(
     elif part:
         raise UsageError(f"--part {part} is for networks of transformers, from a folder with a config.json.")
     else:
-        built = _network(checkpoint, arch, arch_args, _size(input_shapes), ignore_keys, weights_from_arch)
-    module = _ready(built.module)
-    specs = built.inputs or inputs.resolve(module, built.photo, checkpoint.example, input_shapes)
-    wishes = preprocessing.Wishes(preprocess, mean, std, whole)
-    prepared, notes = preprocessing.resolve(built.photo, specs, wishes)
+        built = _network_of_architecture(
+            checkpoint, arch, arch_args, _architecture_size(input_shapes), ignore_keys, weights_from_arch
+        )
+    module = _ready_architecture(built.module)
+    specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes)
+    wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
+    prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)
     return Model(
         module=module,
         architecture=built.architecture,
@@ -113,7 +116,7 @@ def _pretrained(
         raise UsageError(f"{option} has no effect: the folder's config.json says how the network is made.")
     return huggingface.build(
         checkpoint,
-        _readings(checkpoint, ignore_keys)[0],
+        _architecture_readings(checkpoint, ignore_keys)[0],
         wanted=(arch or "").removeprefix(huggingface.PREFIX),
         part=part,
         asked=input_shapes,
@@ -121,7 +124,7 @@ def _pretrained(
     )
 
 
-def _network(
+def _network_of_architecture(
     checkpoint: Checkpoint,
     arch: str | None,
     arch_args: Mapping[str, str],
@@ -129,7 +132,7 @@ def _network(
     ignore_keys: tuple[str, ...],
     weights_from_arch: bool,
 ) -> Built:
-    arguments = literals(arch_args)
+    arguments = literals_for_building(arch_args)
     if weights_from_arch and (arch is None or arch.startswith((torchvision.PREFIX, timm_networks.PREFIX))):
         raise UsageError(
             "--weights-from-arch needs a function that makes the weights.",
@@ -139,8 +142,8 @@ def _network(
         if arguments or ignore_keys:
             option = "--arch-arg" if arguments else "--ignore-key"
             raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
-        return self_contained.build(checkpoint)
-    readings = _readings(checkpoint, ignore_keys)
+        return self_contained.build_self_contained(checkpoint)
+    readings = _architecture_readings(checkpoint, ignore_keys)
     said = timm_networks.stated(checkpoint)
     if arch is None and said is not None:
         return timm_networks.by_name(said.name, readings, checkpoint, arguments, said)
@@ -148,38 +151,38 @@ def _network(
         name = arch.removeprefix(timm_networks.PREFIX)
         return timm_networks.by_name(name, readings, checkpoint, arguments)
     if arch is None:
-        return torchvision.infer(readings, checkpoint, arguments, size)
+        return torchvision.infer_torchvision(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):
         name = arch.removeprefix(torchvision.PREFIX)
-        return torchvision.by_name(name, readings, checkpoint.sha256, arguments, size)
-    return factory.build(arch, readings, arguments, weights_from_arch)
+        return torchvision.torchvision_by_name(name, readings, checkpoint.sha256, arguments, size)
+    return factory.build_by_factory(arch, readings, arguments, weights_from_arch)
 
 
-def _readings(checkpoint: Checkpoint, ignore_keys: tuple[str, ...]) -> tuple[Weights, ...]:
+def _architecture_readings(checkpoint: Checkpoint, ignore_keys: tuple[str, ...]) -> tuple[Weights, ...]:
     if checkpoint.module is None:
-        return weights.readings(checkpoint, ignore_keys)
-    own = self_contained.weights(checkpoint.module)
+        return weights.weight_readings(checkpoint, ignore_keys)
+    own = self_contained.self_contained_weights(checkpoint.module)
     held = replace(checkpoint, tensors=own.tensors, module=None, layer_versions=own.layer_versions)
-    return weights.readings(held, ignore_keys)
+    return weights.weight_readings(held, ignore_keys)
 
 
-def _size(input_shapes: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
+def _architecture_size(input_shapes: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
     if len(input_shapes) == 1 and len(input_shapes[0].shape) == 4:
         return input_shapes[0].shape[2], input_shapes[0].shape[3]
     return None
 
 
-def _ready(module: torch.nn.Module) -> torch.nn.Module:
+def _ready_architecture(module: torch.nn.Module) -> torch.nn.Module:
     # A graph from torch.export has its mode traced into it, and refuses to be asked for another.
     with contextlib.suppress(NotImplementedError):
         module.eval()
     for parameter in module.float().cpu().parameters():
         parameter.requires_grad_(False)
-    _lay_out_plainly(module)
+    _lay_architecture_out_plainly(module)
     return module
 
 
-def _lay_out_plainly(module: torch.nn.Module) -> None:
+def _lay_architecture_out_plainly(module: torch.nn.Module) -> None:
     """Lay every tensor out in C order: a network kept in channels_last cannot be lowered to ExecuTorch."""
     import torch
 

@@ -16,14 +16,14 @@ from exporter.architectures import index, loading
 from exporter.architectures.built import Built
 from exporter.architectures.weights import Weights
 from exporter.capture import torchvision_ops
-from exporter.capture.lowering_errors import source_in_traceback
+from exporter.capture.lowering_errors import lowering_error_source
 from exporter.errors import ArchitectureError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 
-def build(
+def build_by_factory(
     arch: str, readings: Sequence[Weights], arguments: Mapping[str, Any], from_arch: bool = False
 ) -> Built:
     """Import `module:function`, call it with the arguments, and load the weights.
@@ -39,26 +39,26 @@ def build(
         ArchitectureError: The function fails, returns no module, or returns one with other tensors.
     """
     # Most networks begin by importing torchvision.
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     module_name, _, attribute = arch.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UsageError(
             f"--arch {arch!r} names no network.",
-            f"{_meant(arch)} `mypkg.nets:make_net` stands for a function that returns a module.".lstrip(),
+            f"{_meant_factory(arch)} `mypkg.nets:make_net` stands for a function that returns a module.",
             code="EM-ARCH",
         )
-    target = _attribute(_imported(module_name, arch), attribute, arch)
-    module = _called(target, arguments, arch)
-    return Built(module, arch, loading.load(module, readings, arch, from_arch=from_arch))
+    target = _factory_attribute(_imported_factory(module_name, arch), attribute, arch)
+    module = _called_factory(target, arguments, arch)
+    return Built(module, arch, loading.load_weights(module, readings, arch, from_arch=from_arch))
 
 
-def _meant(arch: str) -> str:
-    names = [entry.name for entry in index.entries()]
+def _meant_factory(arch: str) -> str:
+    names = [entry.name for entry in index.index_entries()]
     nearest = difflib.get_close_matches(arch.rpartition("/")[2], names, n=1)
     return f"Did you mean torchvision/{nearest[0]}?" if nearest else "Write `torchvision/resnet18`, or:"
 
 
-def _open_current_directory(name: str) -> None:
+def _open_directory_for_factory(name: str) -> None:
     """Make the user's module importable, and what it imports in turn.
 
     The current directory comes last on the path, so that the user's `onnx.py` never stands in for the real
@@ -79,9 +79,9 @@ def _open_current_directory(name: str) -> None:
             raise
 
 
-def _imported(name: str, arch: str) -> Any:
+def _imported_factory(name: str, arch: str) -> Any:
     try:
-        _open_current_directory(name)
+        _open_directory_for_factory(name)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
@@ -96,11 +96,11 @@ def _imported(name: str, arch: str) -> Any:
         ) from error
     except (Exception, SystemExit) as error:
         raise ArchitectureError(
-            f"--arch {arch}: importing {name} failed: {_told(error)}", code="EM-ARCH"
+            f"--arch {arch}: importing {name} failed: {_told_by_factory(error)}", code="EM-ARCH"
         ) from error
 
 
-def _attribute(module: Any, path: str, arch: str) -> Any:
+def _factory_attribute(module: Any, path: str, arch: str) -> Any:
     target = module
     for part in path.split("."):
         if not hasattr(target, part):
@@ -115,7 +115,7 @@ def _attribute(module: Any, path: str, arch: str) -> Any:
     return target
 
 
-def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Module:
+def _called_factory(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Module:
     import torch
 
     if isinstance(target, torch.nn.Module) and not arguments:
@@ -125,12 +125,12 @@ def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Mo
             f"--arch {arch}: {type(target).__name__} found, not a function that returns a module.",
             code="EM-ARCH",
         )
-    _check_arguments(target, arguments, arch)
+    _check_factory_arguments(target, arguments, arch)
     try:
         module = target(**arguments)
     except (Exception, SystemExit) as error:
         raise ArchitectureError(
-            f"--arch {arch}: the function failed: {_told(error)}", code="EM-ARCH"
+            f"--arch {arch}: the function failed: {_told_by_factory(error)}", code="EM-ARCH"
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise ArchitectureError(
@@ -139,7 +139,7 @@ def _called(target: Any, arguments: Mapping[str, Any], arch: str) -> torch.nn.Mo
     return module
 
 
-def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], arch: str) -> None:
+def _check_factory_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], arch: str) -> None:
     try:
         signature = inspect.signature(target)
         signature.bind(**arguments)
@@ -153,8 +153,8 @@ def _check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], a
         return  # written in C: it tells by itself when called
 
 
-def _told(error: BaseException) -> str:
+def _told_by_factory(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "")
-    source = source_in_traceback(error)
+    source = lowering_error_source(error)
     where = f" (at {source})" if source else ""
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + where

@@ -23,7 +23,7 @@ def package(name: str, subject: str, licence: str = "") -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed, or cannot be imported.
     """
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     try:
         is_new = name not in sys.modules
         module = importlib.import_module(name)

@@ -26,7 +26,7 @@ OPTIONAL_SUFFIX = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class IndexRecipe:
     """One set of published weights: the preprocessing of its photos, and the hash of its file."""
 
     weights: str
@@ -36,7 +36,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class IndexComparison:
     """The comparison of given weights with one network."""
 
     title: str
@@ -65,12 +65,12 @@ class Comparison:
     def differences(self) -> Iterator[str]:
         """Say each key that differs, in the network's order."""
         for key in self.missing:
-            yield f"{printable(key)} {shape_text(self.expected(key))} is missing"
+            yield f"{printable_index_key(key)} {index_shape_text(self.expected(key))} is missing"
         for key in self.reshaped:
-            actual, expected = shape_text(self.shapes[key]), shape_text(self.expected(key))
-            yield f"{printable(key)} is {actual} where {expected} is expected"
+            actual, expected = index_shape_text(self.shapes[key]), index_shape_text(self.expected(key))
+            yield f"{printable_index_key(key)} is {actual} where {expected} is expected"
         for key in self.extra:
-            yield f"{printable(key)} {shape_text(self.shapes[key])} is one too many"
+            yield f"{printable_index_key(key)} {index_shape_text(self.shapes[key])} is one too many"
 
     def summary(self, count: int = 3) -> str:
         """Join the first differences, and say how many more there are."""
@@ -80,7 +80,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """A network: a torchvision builder with its options."""
 
     name: str
@@ -89,7 +89,7 @@ class Entry:
     """Builder options that decide which tensors exist: aux_logits, aux_loss."""
     classes: int
     tensors: Mapping[str, Pattern]
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[IndexRecipe, ...]
     """The published weights, the default ones first."""
     quantizable: str | None
     """The registered name of the quantisable builder with exactly these tensors."""
@@ -103,59 +103,59 @@ class Entry:
         """Return the first tensor whose shape depends on `symbol`."""
         return next((key for key, pattern in self.tensors.items() if symbol in pattern), None)
 
-    def compare(self, shapes: Mapping[str, Shape]) -> Comparison:
-        return compare(self.title, self.tensors, shapes)
+    def compare(self, shapes: Mapping[str, Shape]) -> IndexComparison:
+        return compare_with_index(self.title, self.tensors, shapes)
 
 
-def printable(key: str) -> str:
+def printable_index_key(key: str) -> str:
     """Make a key from an untrusted file safe for a terminal."""
     text = key.encode("unicode_escape").decode("ascii")
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def shape_text(shape: tuple[int | str, ...]) -> str:
+def index_shape_text(shape: tuple[int | str, ...]) -> str:
     return "[" + ", ".join(str(size) for size in shape[:8]) + (", ...]" if len(shape) > 8 else "]")
 
 
 @functools.cache
-def entries() -> tuple[Entry, ...]:
+def index_entries() -> tuple[IndexEntry, ...]:
     """Read the whole index from the package's own file."""
     packed = resources.files("exporter.architectures").joinpath(FILE).read_bytes()
-    return tuple(_entry(record) for record in json.loads(gzip.decompress(packed))["entries"])
+    return tuple(_index_entry(record) for record in json.loads(gzip.decompress(packed))["entries"])
 
 
-def _entry(record: dict[str, Any]) -> Entry:
-    return Entry(
+def _index_entry(record: dict[str, Any]) -> IndexEntry:
+    return IndexEntry(
         name=record["name"],
         task=record["task"],
         options=record["options"],
         classes=record["classes"],
         tensors={key: tuple(shape) for key, shape in record["tensors"].items()},
-        recipes=tuple(_recipe(recipe) for recipe in record["recipes"]),
+        recipes=tuple(_index_recipe(recipe) for recipe in record["recipes"]),
         quantizable=record["quantizable"],
     )
 
 
-def _recipe(record: dict[str, Any]) -> Recipe:
+def _index_recipe(record: dict[str, Any]) -> IndexRecipe:
     preprocessing = dict(record["preprocessing"])
     for key in ("crop", "mean", "std"):
         preprocessing[key] = tuple(preprocessing[key])
-    return Recipe(record["weights"], record["sha256_prefix"], Preprocessing(**preprocessing))
+    return IndexRecipe(record["weights"], record["sha256_prefix"], Preprocessing(**preprocessing))
 
 
 @functools.cache
-def _by_keys() -> dict[frozenset[str], list[Entry]]:
-    table: dict[frozenset[str], list[Entry]] = {}
-    for entry in entries():
-        table.setdefault(_required(entry.tensors), []).append(entry)
+def _index_by_keys() -> dict[frozenset[str], list[IndexEntry]]:
+    table: dict[frozenset[str], list[IndexEntry]] = {}
+    for entry in index_entries():
+        table.setdefault(_required_index_keys(entry.tensors), []).append(entry)
     return table
 
 
-def _required(keys: Mapping[str, object]) -> frozenset[str]:
+def _required_index_keys(keys: Mapping[str, object]) -> frozenset[str]:
     return frozenset(key for key in keys if not key.endswith(OPTIONAL_SUFFIX))
 
 
-def identify(shapes: Mapping[str, Shape]) -> tuple[Entry, Comparison] | None:
+def identify_in_index(shapes: Mapping[str, Shape]) -> tuple[IndexEntry, IndexComparison] | None:
     """Find the network that has exactly these tensors, up to class count, input channels and image size.
 
     Args:
@@ -164,34 +164,36 @@ def identify(shapes: Mapping[str, Shape]) -> tuple[Entry, Comparison] | None:
     Returns:
         None when the weights belong to no known network.
     """
-    for entry in _by_keys().get(_required(shapes), []):
+    for entry in _index_by_keys().get(_required_index_keys(shapes), []):
         comparison = entry.compare(shapes)
         if comparison.exact:
             return entry, comparison
     return None
 
 
-def near_misses(shapes: Mapping[str, Shape], count: int = 3) -> tuple[Comparison, ...]:
+def near_misses_in_index(shapes: Mapping[str, Shape], count: int = 3) -> tuple[IndexComparison, ...]:
     """Rank the networks that share tensors with these weights, the nearest first."""
-    ranked = sorted((entry.compare(shapes) for entry in entries()), key=lambda c: -c.likeness)
+    ranked = sorted((entry.compare(shapes) for entry in index_entries()), key=lambda c: -c.likeness)
     return tuple(comparison for comparison in ranked[:count] if comparison.matched)
 
 
-def named(name: str) -> tuple[Entry, ...]:
+def named_in_index(name: str) -> tuple[IndexEntry, ...]:
     """List the entries (one per option variant) of a builder, quantisable or float."""
-    return tuple(entry for entry in entries() if name in (entry.name, entry.quantizable))
+    return tuple(entry for entry in index_entries() if name in (entry.name, entry.quantizable))
 
 
-def compare(title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Shape]) -> Comparison:
+def compare_with_index(
+    title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Shape]
+) -> IndexComparison:
     """Compare a checkpoint's shapes with a network's."""
     bindings: dict[str, int] = {}
     missing, reshaped = [], []
     for key, pattern in tensors.items():
         if key not in shapes:
             missing.append(key)
-        elif not _bind(pattern, shapes[key], bindings):
+        elif not _bind_index_symbols(pattern, shapes[key], bindings):
             reshaped.append(key)
-    return Comparison(
+    return IndexComparison(
         title=title,
         tensors=tensors,
         shapes=shapes,
@@ -203,7 +205,7 @@ def compare(title: str, tensors: Mapping[str, Pattern], shapes: Mapping[str, Sha
     )
 
 
-def _bind(pattern: Pattern, shape: Shape, bindings: dict[str, int]) -> bool:
+def _bind_index_symbols(pattern: Pattern, shape: Shape, bindings: dict[str, int]) -> bool:
     """Return whether a shape fits. A symbol takes its value from the first tensor whose other sizes fit."""
     if len(pattern) != len(shape):
         return False

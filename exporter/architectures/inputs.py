@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve(
+def resolve_inputs(
     module: torch.nn.Module,
     photo: Photo | None,
     example: Sequence[torch.Tensor] | None,
@@ -33,23 +33,23 @@ def resolve(
     Raises:
         UsageError: The shapes are unknown, or those asked for do not fit this network.
     """
-    names, required = forward_names(module)
+    names, required = forward_input_names(module)
     if asked:
-        specs = _ordered(asked, names)
+        specs = _ordered_inputs(asked, names)
     elif photo and not example:
         specs = (TensorSpec("", (1, photo.channels, *photo.preprocessing.crop)),)
     else:
-        specs = _from_example(example or _example_inputs(module), names)
-    _check_count(specs, names, required)
+        specs = _inputs_from_example(example or _example_inputs(module), names)
+    _check_input_count(specs, names, required)
     if photo:
-        _check_photo(specs, photo)
+        _check_photo_input(specs, photo)
     return tuple(
         dataclasses.replace(spec, name=spec.name or name)
-        for spec, name in zip(specs, _names(names, len(specs)), strict=True)
+        for spec, name in zip(specs, _input_names(names, len(specs)), strict=True)
     )
 
 
-def forward_names(module: torch.nn.Module) -> tuple[tuple[str, ...] | None, int]:
+def forward_input_names(module: torch.nn.Module) -> tuple[tuple[str, ...] | None, int]:
     """List the inputs of forward that can be given by position, and how many of them must be.
 
     Returns:
@@ -72,7 +72,7 @@ def forward_names(module: torch.nn.Module) -> tuple[tuple[str, ...] | None, int]
     return tuple(p.name for p in positional), required
 
 
-def _ordered(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tuple[TensorSpec, ...]:
+def _ordered_inputs(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tuple[TensorSpec, ...]:
     """Put named shapes into forward's order."""
     for spec in asked:
         if not spec.shape or min(spec.shape) < 1:
@@ -95,7 +95,7 @@ def _ordered(asked: tuple[TensorSpec, ...], names: tuple[str, ...] | None) -> tu
     return tuple(sorted(asked, key=lambda spec: names.index(spec.name)))
 
 
-def _from_example(
+def _inputs_from_example(
     example: Sequence[torch.Tensor] | None, names: tuple[str, ...] | None
 ) -> tuple[TensorSpec, ...]:
     if not example:
@@ -118,7 +118,7 @@ def _example_inputs(module: torch.nn.Module) -> Sequence[torch.Tensor] | None:
     return None
 
 
-def _check_count(specs: tuple[TensorSpec, ...], names: tuple[str, ...] | None, required: int) -> None:
+def _check_input_count(specs: tuple[TensorSpec, ...], names: tuple[str, ...] | None, required: int) -> None:
     if required <= len(specs) and (names is None or len(specs) <= len(names)):
         return
     takes = f"({', '.join(names)})" if names is not None else f"{required} or more inputs"
@@ -129,7 +129,7 @@ def _check_count(specs: tuple[TensorSpec, ...], names: tuple[str, ...] | None, r
     )
 
 
-def _check_photo(specs: tuple[TensorSpec, ...], photo: Photo) -> None:
+def _check_photo_input(specs: tuple[TensorSpec, ...], photo: Photo) -> None:
     shape = specs[0].shape
     side = photo.fixed_size
     height, width = (side, side) if side else ("height", "width")
@@ -148,7 +148,7 @@ def _check_photo(specs: tuple[TensorSpec, ...], photo: Photo) -> None:
     )
 
 
-def _names(names: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
+def _input_names(names: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
     if names is not None:
         return names[:count]
     return ("input",) if count == 1 else tuple(f"input_{number}" for number in range(count))

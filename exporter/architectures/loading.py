@@ -29,15 +29,15 @@ UNUSED = re.compile(
 
 
 @dataclass(frozen=True)
-class Misfit:
+class LoadingMisfit:
     """The reason why one reading of the weights does not fit the network."""
 
-    comparison: index.Comparison
+    comparison: index.IndexComparison
     words: str
     """PyTorch's message, where names and shapes alone do not explain the misfit."""
 
 
-def load(
+def load_weights(
     module: torch.nn.Module,
     readings: Sequence[Weights],
     title: str,
@@ -61,21 +61,23 @@ def load(
     Raises:
         ArchitectureError: The network takes none of them; the message names the first differing tensors.
     """
-    own = own_shapes(module)
+    own = shapes_for_loading(module)
     misfits = []
     for weights in readings:
-        fitted = _as_pytorch(module, weights, own, title, assign)
-        if not isinstance(fitted, Misfit):
+        fitted = _load_as_pytorch(module, weights, own, title, assign)
+        if not isinstance(fitted, LoadingMisfit):
             return fitted
-    for weights in itertools.chain(readings, parts.of_the_network(readings, own, title)):
-        fitted = _leniently(module, weights, own, title, assign, from_arch)
-        if not isinstance(fitted, Misfit):
+    for weights in itertools.chain(readings, parts.parts_of_network(readings, own, title)):
+        fitted = _load_leniently(module, weights, own, title, assign, from_arch)
+        if not isinstance(fitted, LoadingMisfit):
             return fitted
         misfits.append(fitted)
-    raise _refusal(max(misfits, key=lambda misfit: misfit.comparison.likeness), title, assign, from_arch)
+    raise _loading_refusal(
+        max(misfits, key=lambda misfit: misfit.comparison.likeness), title, assign, from_arch
+    )
 
 
-def own_shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
+def shapes_for_loading(module: torch.nn.Module) -> dict[str, index.Shape]:
     """Return name -> shape of the tensors in a network's state_dict; a lazy layer's have no shape yet."""
     import torch
 
@@ -86,78 +88,99 @@ def own_shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
     }
 
 
-def _as_pytorch(
+def _load_as_pytorch(
     module: torch.nn.Module, weights: Weights, own: Mapping[str, index.Shape], title: str, assign: bool
-) -> tuple[str, ...] | Misfit:
+) -> tuple[str, ...] | LoadingMisfit:
     """Load as `load_state_dict(strict=True)` does."""
     try:
-        _load(module, _converted(module, weights) if assign else weights, strict=True, assign=assign)
+        _load_reading(
+            module, _converted_for_loading(module, weights) if assign else weights, strict=True, assign=assign
+        )
     except ArchitectureError:
         raise
     except Exception as error:
-        return Misfit(index.compare(title, own, weights.shapes), _words(error))
-    return (*weights.notes, f"{len(weights.tensors)} tensors match {title} exactly", *_integers(own, weights))
+        return LoadingMisfit(
+            index.compare_with_index(title, own, weights.shapes), _loading_error_words(error)
+        )
+    return (
+        *weights.notes,
+        f"{len(weights.tensors)} tensors match {title} exactly",
+        *_integers_in_loading(own, weights),
+    )
 
 
-def _load(module: torch.nn.Module, weights: Weights, *, strict: bool, assign: bool) -> Any:
+def _load_reading(module: torch.nn.Module, weights: Weights, *, strict: bool, assign: bool) -> Any:
     # Networks may override load_state_dict, with fewer arguments than PyTorch's has.
     more = {"assign": True} if assign else {}
     return module.load_state_dict(weights.state_dict(), strict=strict, **more)
 
 
-def _leniently(
+def _load_leniently(
     module: torch.nn.Module,
     weights: Weights,
     own: Mapping[str, index.Shape],
     title: str,
     assign: bool,
     from_arch: bool,
-) -> tuple[str, ...] | Misfit:
+) -> tuple[str, ...] | LoadingMisfit:
     """Load what fits, if everything else is known to be unused or to follow from the rest."""
-    weights = _with_versions(_needed(module, reparametrized.adapted(weights, own)), module)
-    comparison = index.compare(title, own, weights.shapes)
+    weights = _versions_for_loading(
+        _needed_for_loading(module, reparametrized.adapt_reparametrized(weights, own)), module
+    )
+    comparison = index.compare_with_index(title, own, weights.shapes)
     try:
-        outcome = _load(
-            module, _converted(module, weights) if assign else weights, strict=False, assign=assign
+        outcome = _load_reading(
+            module,
+            _converted_for_loading(module, weights) if assign else weights,
+            strict=False,
+            assign=assign,
         )
         missing, extra = list(outcome.missing_keys), list(outcome.unexpected_keys)
     except ArchitectureError:
         raise
     except Exception as error:
-        return Misfit(comparison, _words(error))
+        return LoadingMisfit(comparison, _loading_error_words(error))
     missing = [key for key in missing if not key.endswith((index.OPTIONAL_SUFFIX, EXTRA_STATE))]
-    tied = {} if assign else _tied(module, missing, weights)
+    tied = {} if assign else _tied_for_loading(module, missing, weights)
     absent = [key for key in missing if key not in tied]
     if extra or (absent and not from_arch):
-        return Misfit(comparison, "" if not comparison.exact else f"it lacks {', '.join(absent or extra)}")
+        return LoadingMisfit(
+            comparison, "" if not comparison.exact else f"it lacks {', '.join(absent or extra)}"
+        )
     loaded = len(own) - len(missing)
     notes = [*weights.notes, f"{loaded} of {len(own)} tensors of {title} are loaded"]
     if tied:
         key, other = next(iter(tied.items()))
         notes.append(f"{key} is {other}, which the file stores once")
     if absent:
-        notes.append(f"{len(absent)} tensors are those that {title} made, as asked: {_few(absent)}")
-    return (*notes, *_integers(own, weights))
+        notes.append(
+            f"{len(absent)} tensors are those that {title} made, as asked: {_few_in_loading(absent)}"
+        )
+    return (*notes, *_integers_in_loading(own, weights))
 
 
-def _needed(module: torch.nn.Module, weights: Weights) -> Weights:
+def _needed_for_loading(module: torch.nn.Module, weights: Weights) -> Weights:
     """Leave out the buffers that the network does not use, or computes itself with the same values."""
     saved = module.state_dict()
     computed = {key: value for key, value in module.named_buffers() if key not in saved}
-    patterns = [re.compile(text) for text in _declared_unused(module)]
+    patterns = [re.compile(text) for text in _declared_unused_in_loading(module)]
     dropped = [
         key
         for key, tensor in weights.tensors.items()
         if key not in saved
-        and (_equal(computed[key], tensor) if key in computed else _is_unused(key, patterns))
+        and (
+            _equal_for_loading(computed[key], tensor)
+            if key in computed
+            else _is_unused_in_loading(key, patterns)
+        )
     ]
     if not dropped:
         return weights
     rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
-    return weights.noted(rest, _unused_note(dropped))
+    return weights.noted(rest, _unused_in_loading_note(dropped))
 
 
-def without_unused(weights: Weights) -> Weights:
+def loading_without_unused(weights: Weights) -> Weights:
     """Leave out the buffers that no network needs; the same weights where there are none."""
     dropped = [
         key for key in weights.tensors if UNUSED.search(key) and not key.endswith(index.OPTIONAL_SUFFIX)
@@ -165,14 +188,14 @@ def without_unused(weights: Weights) -> Weights:
     if not dropped:
         return weights
     rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
-    return weights.noted(rest, _unused_note(dropped))
+    return weights.noted(rest, _unused_in_loading_note(dropped))
 
 
-def _unused_note(dropped: Sequence[str]) -> str:
-    return f"{len(dropped)} buffers that the network does not use are left out: {_few(dropped)}"
+def _unused_in_loading_note(dropped: Sequence[str]) -> str:
+    return f"{len(dropped)} buffers that the network does not use are left out: {_few_in_loading(dropped)}"
 
 
-def _declared_unused(module: torch.nn.Module) -> list[str]:
+def _declared_unused_in_loading(module: torch.nn.Module) -> list[str]:
     """Return the patterns of unused tensors that networks of `transformers` declare."""
     listed = getattr(module, "_keys_to_ignore_on_load_unexpected", None)
     return (
@@ -180,11 +203,11 @@ def _declared_unused(module: torch.nn.Module) -> list[str]:
     )
 
 
-def _is_unused(key: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+def _is_unused_in_loading(key: str, patterns: Sequence[re.Pattern[str]]) -> bool:
     return bool(UNUSED.search(key)) or any(pattern.search(key) for pattern in patterns)
 
 
-def _equal(computed: torch.Tensor, stored: torch.Tensor) -> bool:
+def _equal_for_loading(computed: torch.Tensor, stored: torch.Tensor) -> bool:
     import torch
 
     if computed.is_meta or computed.shape != stored.shape:
@@ -193,7 +216,7 @@ def _equal(computed: torch.Tensor, stored: torch.Tensor) -> bool:
     return bool(torch.allclose(computed.double().cpu(), stored.double(), rtol=1e-2, atol=1e-6))
 
 
-def _with_versions(weights: Weights, module: torch.nn.Module) -> Weights:
+def _versions_for_loading(weights: Weights, module: torch.nn.Module) -> Weights:
     """Assume today's layer formats where the file does not state them."""
     if weights.layer_versions is not None:
         return weights
@@ -201,20 +224,24 @@ def _with_versions(weights: Weights, module: torch.nn.Module) -> Weights:
     return Weights(weights.tensors, versions, weights.extra_state, weights.notes)
 
 
-def _tied(module: torch.nn.Module, missing: Sequence[str], weights: Weights) -> dict[str, str]:
+def _tied_for_loading(module: torch.nn.Module, missing: Sequence[str], weights: Weights) -> dict[str, str]:
     """Find tensors that the file stores once (safetensors does) and the network uses under two names."""
     import torch
 
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    places = {_place(own[key]): key for key in weights.tensors if key in own}
-    return {key: places[_place(own[key])] for key in missing if key in own and _place(own[key]) in places}
+    places = {_place_for_loading(own[key]): key for key in weights.tensors if key in own}
+    return {
+        key: places[_place_for_loading(own[key])]
+        for key in missing
+        if key in own and _place_for_loading(own[key]) in places
+    }
 
 
-def _place(value: torch.Tensor) -> tuple[int, index.Shape]:
+def _place_for_loading(value: torch.Tensor) -> tuple[int, index.Shape]:
     return value.data_ptr(), tuple(value.shape)
 
 
-def _converted(module: torch.nn.Module, weights: Weights) -> Weights:
+def _converted_for_loading(module: torch.nn.Module, weights: Weights) -> Weights:
     """Give the tensors the network's own types: they are not copied, so nothing else does.
 
     Raises:
@@ -224,13 +251,13 @@ def _converted(module: torch.nn.Module, weights: Weights) -> Weights:
 
     own = module.state_dict()
     tensors = {
-        key: _as_type(key, tensor, own[key]) if isinstance(own.get(key), torch.Tensor) else tensor
+        key: _as_type_for_loading(key, tensor, own[key]) if isinstance(own.get(key), torch.Tensor) else tensor
         for key, tensor in weights.tensors.items()
     }
     return Weights(tensors, weights.layer_versions, weights.extra_state, weights.notes)
 
 
-def _as_type(key: str, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def _as_type_for_loading(key: str, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     import torch
 
     if not own.is_floating_point():
@@ -238,13 +265,13 @@ def _as_type(key: str, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ArchitectureError(
-            f"{index.printable(key)} holds {kind} where floating-point weights are expected.",
+            f"{index.printable_index_key(key)} holds {kind} where floating-point weights are expected.",
             "Give the checkpoint from before quantisation.",
         )
     return tensor.detach().to("cpu", torch.float32).contiguous()
 
 
-def _integers(own: Mapping[str, index.Shape], weights: Weights) -> Iterator[str]:
+def _integers_in_loading(own: Mapping[str, index.Shape], weights: Weights) -> Iterator[str]:
     """Say which matrices are stored as 8-bit integers: PyTorch takes them, scale or none."""
     import torch
 
@@ -254,10 +281,10 @@ def _integers(own: Mapping[str, index.Shape], weights: Weights) -> Iterator[str]
         if key in own and tensor.dtype in (torch.int8, torch.uint8) and tensor.dim() > 1
     ]
     if quantised:
-        yield f"stored as 8-bit integers, taken as the numbers they are: {_few(quantised)}"
+        yield f"stored as 8-bit integers, taken as the numbers they are: {_few_in_loading(quantised)}"
 
 
-def _refusal(misfit: Misfit, title: str, assign: bool, from_arch: bool) -> ArchitectureError:
+def _loading_refusal(misfit: LoadingMisfit, title: str, assign: bool, from_arch: bool) -> ArchitectureError:
     comparison = misfit.comparison
     if comparison.exact:
         return ArchitectureError(f"The weights cannot be loaded into {title}: {misfit.words}.")
@@ -266,20 +293,21 @@ def _refusal(misfit: Misfit, title: str, assign: bool, from_arch: bool) -> Archi
         hints.append("`--weights-from-arch` keeps what the function made for the missing ones")
     if comparison.extra:
         hints.append(
-            f"`--ignore-key '{index.printable(comparison.extra[0])}'` leaves that tensor of the file out"
+            f"`--ignore-key '{index.printable_index_key(comparison.extra[0])}'` "
+            "leaves that tensor of the file out"
         )
     if comparison.reshaped and not assign:
         hints.append("give the function's arguments as in training with `--arch-arg`")
     hint = "; ".join(hints)
-    return mismatch(comparison, f"{hint[:1].upper()}{hint[1:]}." if hint else "")
+    return loading_mismatch(comparison, f"{hint[:1].upper()}{hint[1:]}." if hint else "")
 
 
-def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
+def loading_mismatch(comparison: index.IndexComparison, hint: str = "") -> ArchitectureError:
     """Describe weights that do not fit the network, by their kind or by the first keys that differ."""
-    if kind := foreign.by_names(comparison.extra):
+    if kind := foreign.foreign_by_names(comparison.extra):
         return ArchitectureError(
             f"The file holds {kind.title}, not the weights of {comparison.title}: it has "
-            f"{index.printable(next(key for key in comparison.extra if kind.names.search(key)))}.",
+            f"{index.printable_index_key(next(key for key in comparison.extra if kind.names.search(key)))}.",
             kind.advice,
         )
     share = f"{comparison.matched} of {len(comparison.tensors)} tensors match"
@@ -288,12 +316,12 @@ def mismatch(comparison: index.Comparison, hint: str = "") -> ArchitectureError:
     )
 
 
-def _few(keys: Sequence[str]) -> str:
-    shown = ", ".join(index.printable(key) for key in keys[:3])
+def _few_in_loading(keys: Sequence[str]) -> str:
+    shown = ", ".join(index.printable_index_key(key) for key in keys[:3])
     return f"{shown}, … ({len(keys)})" if len(keys) > 3 else shown
 
 
-def _words(error: Exception) -> str:
+def _loading_error_words(error: Exception) -> str:
     """Return PyTorch's reason without its first line, which only says that there are errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = (

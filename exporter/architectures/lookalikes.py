@@ -30,7 +30,9 @@ NO_TRACE: tuple[tuple[str, str], ...] = (
 """Pattern of torchvision's names -> what a variant may change without a trace; the first match counts."""
 
 
-def doubts(name: str, title: str, stated: tuple[tuple[str, str], ...], published: bool) -> tuple[str, ...]:
+def lookalike_doubts(
+    name: str, title: str, stated: tuple[tuple[str, str], ...], published: bool
+) -> tuple[str, ...]:
     """Name what else an inferred network may be.
 
     Args:
@@ -47,36 +49,38 @@ def doubts(name: str, title: str, stated: tuple[tuple[str, str], ...], published
     """
     others = SAME_TENSORS.get(name, ())
     for place, text in stated:
-        contradicting = [other for other in others if other.rpartition(" ")[2] in _words(text)]
+        contradicting = [other for other in others if other.rpartition(" ")[2] in _lookalike_words(text)]
         if contradicting:
             raise ArchitectureError(
-                f"The file says that its network is {index.printable(text)!r} ({place}): {contradicting[0]} "
-                f"has exactly the tensors of {title}, and computes something else with them.",
+                f"The file says that its network is {index.printable_index_key(text)!r} ({place}): "
+                f"{contradicting[0]} has exactly the tensors of {title}, "
+                "and computes something else with them.",
                 "Name the function that makes it (`--arch mypkg.nets:make_net`), or insist: "
                 f"`--arch torchvision/{name}`.",
             )
-    if published or any(name in _words(text) for _, text in stated):
+    if published or any(name in _lookalike_words(text) for _, text in stated):
         return ()
     several = f"{' and '.join(others)}, and " if others else ""
     return (
         f"The network is taken for {title} by its tensors alone. These tensors also fit {several}variants "
-        f"that differ in {_no_trace(name)}: none of that leaves a trace in a state_dict. {_spoken(stated)}"
+        f"that differ in {_no_trace_of_lookalike(name)}: none of that leaves a trace in a state_dict. "
+        f"{_spoken_lookalikes(stated)}"
         "If in doubt, check photos whose class you know (`--expect PHOTO=CLASS`), or name your own network "
         "with `--arch mypkg.nets:make_net`.",
     )
 
 
-def _no_trace(name: str) -> str:
+def _no_trace_of_lookalike(name: str) -> str:
     return next(differences for pattern, differences in NO_TRACE if re.search(pattern, name))
 
 
-def _spoken(stated: tuple[tuple[str, str], ...]) -> str:
+def _spoken_lookalikes(stated: tuple[tuple[str, str], ...]) -> str:
     if not stated:
         return ""
-    names = ", ".join(f"{index.printable(text)!r} ({place})" for place, text in stated[:3])
+    names = ", ".join(f"{index.printable_index_key(text)!r} ({place})" for place, text in stated[:3])
     return f"The file calls its network {names}. "
 
 
-def _words(text: str) -> set[str]:
+def _lookalike_words(text: str) -> set[str]:
     """Split a name such as `torchvision.models.resnet50` or `resnet50.a1_in1k`."""
     return {word.replace("-", "_") for word in re.split(r"[/.:\s]", text.lower())}

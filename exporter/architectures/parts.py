@@ -9,7 +9,7 @@ from exporter.architectures.weights import Weights
 from exporter.errors import ArchitectureError
 
 
-def of_the_network(
+def parts_of_network(
     readings: Sequence[Weights], own: Mapping[str, index.Shape], title: str
 ) -> Iterator[Weights]:
     """Yield the tensors that match the network's after a prefix is added or removed.
@@ -23,20 +23,20 @@ def of_the_network(
         ArchitectureError: Several parts of the file are such a network, so the choice is ambiguous.
     """
     stored = readings[0]
-    prefixes = list(_inside(stored, own))
+    prefixes = list(_parts_inside(stored, own))
     if len(prefixes) > 1:
         raise ArchitectureError(
             f"Several parts of the file fit {title}: the tensors under {', '.join(map(repr, prefixes))}.",
             f"Leave the others out: `--ignore-key '{prefixes[1]}*'`.",
         )
     for prefix in prefixes:
-        yield _part(stored, prefix)
+        yield _make_part(stored, prefix)
     for weights in readings:
-        for prefix in _around(weights, own):
-            yield _wrapped(weights, prefix)
+        for prefix in _parts_around(weights, own):
+            yield _wrapped_part(weights, prefix)
 
 
-def _inside(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
+def _parts_inside(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
     """Yield each prefix under which the file has every tensor of the network."""
     needed = {key: shape for key, shape in own.items() if not key.endswith(index.OPTIONAL_SUFFIX)}
     if not needed:
@@ -50,7 +50,7 @@ def _inside(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
                 yield prefix
 
 
-def _around(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
+def _parts_around(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
     """Yield the prefix that the network puts before every name of the file."""
     if not weights.tensors:
         return
@@ -62,17 +62,17 @@ def _around(weights: Weights, own: Mapping[str, index.Shape]) -> Iterator[str]:
         yield fitting[0]
 
 
-def _part(weights: Weights, prefix: str) -> Weights:
+def _make_part(weights: Weights, prefix: str) -> Weights:
     tensors = {
         key[len(prefix) :]: tensor for key, tensor in weights.tensors.items() if key.startswith(prefix)
     }
     others = [key for key in weights.tensors if not key.startswith(prefix)]
     note = f"the network is what the file has under {prefix!r}"
     if others:
-        note += f"; {len(others)} other tensors left out, first {index.printable(others[0])}"
+        note += f"; {len(others)} other tensors left out, first {index.printable_index_key(others[0])}"
     return Weights(tensors, notes=(*weights.notes, note))
 
 
-def _wrapped(weights: Weights, prefix: str) -> Weights:
+def _wrapped_part(weights: Weights, prefix: str) -> Weights:
     note = f"{prefix!r} put before the names of the tensors: the network wraps what was saved"
     return weights.respelt(lambda key: prefix + key, note)

@@ -25,7 +25,7 @@ PRESETS: Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = Mapp
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PreprocessingWishes:
     """The user's options about preprocessing."""
 
     preset: str | None = None
@@ -38,8 +38,8 @@ class Wishes:
         return any(wish is not None for wish in (self.preset, self.mean, self.std, self.whole))
 
 
-def resolve(
-    photo: Photo | None, inputs: tuple[TensorSpec, ...], wishes: Wishes
+def resolve_preprocessing(
+    photo: Photo | None, inputs: tuple[TensorSpec, ...], wishes: PreprocessingWishes
 ) -> tuple[Preprocessing | None, tuple[str, ...]]:
     """Settle how photos become the input, and say why.
 
@@ -54,7 +54,7 @@ def resolve(
     Raises:
         UsageError: A preset is unknown, the number of values is wrong, or the input takes no photo.
     """
-    size = photo_size(inputs)
+    size = preprocessing_photo_size(inputs)
     if size is None:
         if wishes:
             raise UsageError(
@@ -67,35 +67,38 @@ def resolve(
         return None, ("the preprocessing of this input is unknown: give --preprocess, --mean and --std",)
     channels = inputs[0].shape[1]
     if wishes.whole:
-        return _fitting(wishes.whole, size, channels), (
+        return _fitting_preprocessing(wishes.whole, size, channels), (
             f"photos are prepared as the card says (resize {wishes.whole.resize}, crop {size[0]}x{size[1]})",
         )
     base = photo.preprocessing if photo else Preprocessing(resize=max(size), crop=size)
-    settled = _normalisation(resized(base, size), channels, wishes)
-    return settled, _notes(photo, settled, channels, wishes)
+    settled = _preprocessing_normalisation(resized_preprocessing(base, size), channels, wishes)
+    return settled, _preprocessing_notes(photo, settled, channels, wishes)
 
 
-def _fitting(whole: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:
+def _fitting_preprocessing(whole: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:
     if whole.crop != size:
         raise UsageError(
             f"The card's preprocessing crops photos to {whole.crop[0]}x{whole.crop[1]}, but the input is "
             f"{size[0]}x{size[1]}.",
             "Give preprocessing.crop the input's height and width.",
         )
-    mean, std = _given("mean", whole.mean, channels), _given("std", whole.std, channels)
+    mean, std = (
+        _given_preprocessing("mean", whole.mean, channels),
+        _given_preprocessing("std", whole.std, channels),
+    )
     assert mean is not None
     assert std is not None
     return dataclasses.replace(whole, mean=mean, std=std)
 
 
-def photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
+def preprocessing_photo_size(inputs: tuple[TensorSpec, ...]) -> tuple[int, int] | None:
     """Return (height, width) of the inputs in pixels, where they take a photo."""
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
         return None
     return inputs[0].shape[2], inputs[0].shape[3]
 
 
-def resized(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+def resized_preprocessing(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     """Keep the published ratio of resize to crop at another size."""
     if size == base.crop:
         return base
@@ -103,14 +106,16 @@ def resized(base: Preprocessing, size: tuple[int, int]) -> Preprocessing:
     return dataclasses.replace(base, resize=resize, crop=size)
 
 
-def _normalisation(base: Preprocessing, channels: int, wishes: Wishes) -> Preprocessing:
+def _preprocessing_normalisation(
+    base: Preprocessing, channels: int, wishes: PreprocessingWishes
+) -> Preprocessing:
     scale, mean, std = base.scale, base.mean, base.std
     if wishes.preset is not None:
         if wishes.preset not in PRESETS:
             raise UsageError(f"--preprocess {wishes.preset!r} is unknown.", f"Known: {', '.join(PRESETS)}.")
         scale, mean, std = PRESETS[wishes.preset]
-    mean = _given("mean", wishes.mean, channels) or _per_channel(mean, channels)
-    std = _given("std", wishes.std, channels) or _per_channel(std, channels)
+    mean = _given_preprocessing("mean", wishes.mean, channels) or _preprocessing_per_channel(mean, channels)
+    std = _given_preprocessing("std", wishes.std, channels) or _preprocessing_per_channel(std, channels)
     if min(std) <= 0:
         raise UsageError(f"--std {min(std)} cannot be divided by.", "Give positive values.")
     if scale == 1.0 and max(mean) > 1:
@@ -121,7 +126,9 @@ def _normalisation(base: Preprocessing, channels: int, wishes: Wishes) -> Prepro
     return dataclasses.replace(base, scale=scale, mean=mean, std=std)
 
 
-def _given(option: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+def _given_preprocessing(
+    option: str, values: tuple[float, ...] | None, channels: int
+) -> tuple[float, ...] | None:
     if values is None:
         return None
     if len(values) not in (1, channels) or not all(math.isfinite(value) for value in values):
@@ -132,14 +139,16 @@ def _given(option: str, values: tuple[float, ...] | None, channels: int) -> tupl
     return values * channels if len(values) == 1 else values
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _preprocessing_per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Spread known values over the channels; another number of channels gets their average."""
     if len(values) == channels:
         return values
     return (round(sum(values) / len(values), 6),) * channels
 
 
-def _notes(photo: Photo | None, settled: Preprocessing, channels: int, wishes: Wishes) -> tuple[str, ...]:
+def _preprocessing_notes(
+    photo: Photo | None, settled: Preprocessing, channels: int, wishes: PreprocessingWishes
+) -> tuple[str, ...]:
     notes = []
     if photo:
         height, width = settled.crop

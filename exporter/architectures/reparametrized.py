@@ -32,22 +32,27 @@ RENAMED = (
 """Names of weight norm and spectral norm: `torch.nn.utils`' old ones, and those of `parametrizations`."""
 
 
-def adapted(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def adapt_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Bring the weights into the form that a network has, where the tensors alone decide how.
 
     Args:
         weights: The stored weights.
         own: The network's own names and shapes.
     """
-    return _plain(_renamed(_split(without_observers(weights, own), own), own), own)
+    return _plain_of_reparametrized(
+        _renamed_reparametrized(
+            _split_reparametrized(reparametrized_without_observers(weights, own), own), own
+        ),
+        own,
+    )
 
 
-def merged(weights: Weights) -> Weights:
+def merge_reparametrized(weights: Weights) -> Weights:
     """Bring every weight into its plain form, for a network that is not built yet."""
-    return _plain(without_observers(weights, {}), None)
+    return _plain_of_reparametrized(reparametrized_without_observers(weights, {}), None)
 
 
-def without_observers(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def reparametrized_without_observers(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Leave out the ranges that quantisation-aware training learned."""
     rest = {k: t for k, t in weights.tensors.items() if k in own or not OBSERVER.search(k)}
     count = len(weights.tensors) - len(rest)
@@ -60,48 +65,52 @@ def without_observers(weights: Weights, own: Mapping[str, index.Shape]) -> Weigh
     )
 
 
-def _plain(weights: Weights, own: Mapping[str, index.Shape] | None) -> Weights:
+def _plain_of_reparametrized(weights: Weights, own: Mapping[str, index.Shape] | None) -> Weights:
     """Compute the plain weight from its parts, where the network (None: any) has that one."""
     tensors = dict(weights.tensors)
     notes = []
     for key in list(tensors):
-        for kind, weight, parts in _sources(key, tensors):
+        for kind, weight, parts in _reparametrized_sources(key, tensors):
             if (own is None or weight in own) and weight not in tensors and parts[0] not in (own or {}):
-                tensors[weight] = _computed(kind, *(tensors[part] for part in parts))
+                tensors[weight] = _computed_reparametrized(kind, *(tensors[part] for part in parts))
                 for part in parts:
                     del tensors[part]
                 notes.append((kind, weight))
                 break
     by_kind = {kind: [weight for k, weight in notes if k == kind] for kind, _ in notes}
     return (
-        weights.noted(tensors, *(_said(kind, keys) for kind, keys in by_kind.items())) if notes else weights
+        weights.noted(tensors, *(_reparametrized_note(kind, keys) for kind, keys in by_kind.items()))
+        if notes
+        else weights
     )
 
 
-def _sources(key: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, tuple[str, str]]]:
+def _reparametrized_sources(
+    key: str, tensors: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, str, tuple[str, str]]]:
     """Yield (kind, name of the plain weight, names of its two parts) for the first part's name."""
     if key.endswith("_orig") and f"{key[:-5]}_mask" in tensors:
         yield "pruned", key[:-5], (key, f"{key[:-5]}_mask")
-    for weight, direction in _norm_parts(key):
-        if direction in tensors and _is_magnitude(tensors[key], tensors[direction]):
+    for weight, direction in _reparametrized_norm_parts(key):
+        if direction in tensors and _is_reparametrized_magnitude(tensors[key], tensors[direction]):
             yield "weight norm", weight, (key, direction)
 
 
-def _computed(kind: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def _computed_reparametrized(kind: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     if kind == "pruned":
         return first * second.to(first.dtype)
-    plain: torch.Tensor = second * (first / _norm(second, tuple(first.shape)))
+    plain: torch.Tensor = second * (first / _reparametrized_norm(second, tuple(first.shape)))
     return plain
 
 
-def _is_magnitude(magnitude: torch.Tensor, direction: torch.Tensor) -> bool:
+def _is_reparametrized_magnitude(magnitude: torch.Tensor, direction: torch.Tensor) -> bool:
     sizes = zip(magnitude.shape, direction.shape, strict=False)
     return magnitude.dim() == 0 or (
         magnitude.dim() == direction.dim() and all(size in (1, whole) for size, whole in sizes)
     )
 
 
-def _norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
+def _reparametrized_norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
     """Compute a weight's length over every axis except the one of its magnitude."""
     if len(shape) != direction.dim():
         return direction.square().sum().sqrt()
@@ -109,19 +118,19 @@ def _norm(direction: torch.Tensor, shape: index.Shape) -> torch.Tensor:
     return direction.square().sum(axes, keepdim=True).sqrt() if axes else direction.abs()
 
 
-def _said(kind: str, weights: list[str]) -> str:
+def _reparametrized_note(kind: str, weights: list[str]) -> str:
     how = {
         "pruned": "pruned: weight and mask are multiplied",
         "weight norm": "weight norm: magnitude and direction are multiplied into the plain weight",
     }
-    return f"{how[kind]} ({len(weights)} weights, first {index.printable(weights[0])})"
+    return f"{how[kind]} ({len(weights)} weights, first {index.printable_index_key(weights[0])})"
 
 
-def _renamed(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def _renamed_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Respell weight norm and spectral norm between their old names and those of `parametrizations`."""
     renamed = {}
     for wanted in own:
-        for other in _other_names(wanted):
+        for other in _other_reparametrized_names(wanted):
             absent = wanted not in weights.tensors and other not in own
             if absent and other in weights.tensors and weights.tensors[other].shape == own[wanted]:
                 renamed[other] = wanted
@@ -132,11 +141,11 @@ def _renamed(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     return weights.noted(
         tensors,
         f"{len(renamed)} names of weight norm or spectral norm are respelt, "
-        f"first {index.printable(first)} as {index.printable(wanted)}",
+        f"first {index.printable_index_key(first)} as {index.printable_index_key(wanted)}",
     )
 
 
-def _other_names(key: str) -> Iterator[str]:
+def _other_reparametrized_names(key: str) -> Iterator[str]:
     for old, new in RENAMED:
         for pattern, replacement in ((old, new), (new, old)):
             escaped = re.escape(pattern).replace(r"\{0\}", r"(|.*\.)").replace(r"\{1\}", r"(\w+)")
@@ -145,24 +154,25 @@ def _other_names(key: str) -> Iterator[str]:
                 yield replacement.format(*match.groups())
 
 
-def _split(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
+def _split_reparametrized(weights: Weights, own: Mapping[str, index.Shape]) -> Weights:
     """Split a plain weight into magnitude and direction, where the network has weight norm."""
     tensors = dict(weights.tensors)
     split = []
     for key in own:
-        for weight, direction in _norm_parts(key):
+        for weight, direction in _reparametrized_norm_parts(key):
             if direction in own and weight in tensors and key not in tensors and direction not in tensors:
-                tensors[key] = _norm(tensors[weight], own[key]).reshape(own[key])
+                tensors[key] = _reparametrized_norm(tensors[weight], own[key]).reshape(own[key])
                 tensors[direction] = tensors.pop(weight)
                 split.append(weight)
     if not split:
         return weights
     return weights.noted(
-        tensors, f"{len(split)} plain weights split for weight norm, first {index.printable(split[0])}"
+        tensors,
+        f"{len(split)} plain weights split for weight norm, first {index.printable_index_key(split[0])}",
     )
 
 
-def _norm_parts(key: str) -> Iterator[tuple[str, str]]:
+def _reparametrized_norm_parts(key: str) -> Iterator[tuple[str, str]]:
     """Return the names of the plain weight and of its direction for a magnitude's name."""
     if key.endswith("_g"):
         yield key[:-2], f"{key[:-2]}_v"

@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(checkpoint: Checkpoint) -> Built:
+def build_self_contained(checkpoint: Checkpoint) -> Built:
     """Use the module that the checkpoint holds, unchanged.
 
     Where its tensors are a known network's, the photo it takes is known too.
     """
     module = checkpoint.module
     assert module is not None
-    name = architecture_name(checkpoint.kind, module)
+    name = self_contained_name(checkpoint.kind, module)
     notes: tuple[str, ...] = (f"the file holds its own network ({name}), which is used unchanged",)
-    match = index.identify(shapes(module))
+    match = index.identify_in_index(self_contained_shapes(module))
     if match is None:
         return Built(module, name, notes)
     entry, comparison = match
     notes += (f"its {len(comparison.shapes)} tensors are those of {entry.title}, so its photos are known",)
-    photo: Photo = torchvision.photo(entry, comparison.bindings, checkpoint.sha256)
-    return Built(module, name, notes, photo, torchvision.labels(entry, comparison.bindings))
+    photo: Photo = torchvision.torchvision_photo(entry, comparison.bindings, checkpoint.sha256)
+    return Built(module, name, notes, photo, torchvision.torchvision_labels(entry, comparison.bindings))
 
 
-def architecture_name(kind: str, module: torch.nn.Module) -> str:
+def self_contained_name(kind: str, module: torch.nn.Module) -> str:
     """Name a network without a name of its own: "torchscript", "torch.export" or "pickled/<its class>"."""
     if kind == "torchscript":
         return "torchscript"
@@ -40,7 +40,7 @@ def architecture_name(kind: str, module: torch.nn.Module) -> str:
     return f"pickled/{type(module).__module__}.{type(module).__qualname__}"
 
 
-def weights(module: torch.nn.Module) -> Weights:
+def self_contained_weights(module: torch.nn.Module) -> Weights:
     """Take the tensors of a module's state_dict; what else layers save there is left out."""
     import torch
 
@@ -49,6 +49,6 @@ def weights(module: torch.nn.Module) -> Weights:
     return Weights(tensors, getattr(state, "_metadata", None))
 
 
-def shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
+def self_contained_shapes(module: torch.nn.Module) -> dict[str, index.Shape]:
     """Return name -> shape of a module's tensors."""
-    return weights(module).shapes
+    return self_contained_weights(module).shapes

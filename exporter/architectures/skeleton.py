@@ -18,27 +18,27 @@ SLOW_INITIALISERS = ("googlenet", "inception_v3")
 """Builders whose `init_weights` draws every weight with SciPy, and warns when not told whether to."""
 
 
-def builders() -> dict[str, Callable[..., torch.nn.Module]]:
+def skeleton_builders() -> dict[str, Callable[..., torch.nn.Module]]:
     """List every network that torchvision can build, by its registered name."""
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     from torchvision import models
 
     return {name: models.get_model_builder(name) for name in models.list_models()}
 
 
-def construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+def construct_skeleton(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     """Build torchvision's network `name`, its weights left on the meta device; buffers are real.
 
     Raises:
         TypeError, ValueError: torchvision's own, for arguments that the builder does not take.
     """
-    builder = builders()[name]
-    with warnings.catch_warnings(), _weights_on_meta():
+    builder = skeleton_builders()[name]
+    with warnings.catch_warnings(), _skeleton_weights_on_meta():
         warnings.simplefilter("ignore")
-        return builder(**{**untrained_arguments(name, builder), **arguments})
+        return builder(**{**untrained_skeleton_arguments(name, builder), **arguments})
 
 
-def untrained_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> dict[str, Any]:
+def untrained_skeleton_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> dict[str, Any]:
     """Return the arguments that keep a builder from downloading or drawing weights, and from quantising."""
     arguments: dict[str, Any] = {"weights": None}
     parameters = inspect.signature(builder).parameters
@@ -50,7 +50,7 @@ def untrained_arguments(name: str, builder: Callable[..., torch.nn.Module]) -> d
     return arguments
 
 
-def first_convolution(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | None:
+def first_convolution_of_skeleton(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | None:
     """Return the stem: the first convolution that reads a three-channel image."""
     import torch
 
@@ -60,7 +60,7 @@ def first_convolution(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | 
     return None
 
 
-def replace_stem(module: torch.nn.Module, name: str, channels: int) -> None:
+def replace_stem_of_skeleton(module: torch.nn.Module, name: str, channels: int) -> None:
     """Swap the convolution `name` for one of the same kind that reads `channels` channels."""
     import torch
 
@@ -81,7 +81,7 @@ def replace_stem(module: torch.nn.Module, name: str, channels: int) -> None:
     setattr(module.get_submodule(parent), attribute, new)
 
 
-def _weights_on_meta() -> TorchFunctionMode:
+def _skeleton_weights_on_meta() -> TorchFunctionMode:
     """Send `torch.empty` (every layer's weights) to the meta device, and nothing else.
 
     `torch.device("meta")` would catch the arithmetic with which RegNets compute their widths, and buffers

@@ -108,23 +108,23 @@ def by_name(
         ArchitectureError: The weights are another network's.
         MissingDependencyError: timm is not installed.
     """
-    timm = families.package("timm", f"The network {PREFIX}{index.printable(name)}")
+    timm = families.package("timm", f"The network {PREFIX}{index.printable_index_key(name)}")
     plain = name.partition(".")[0]
     full = name if name in timm.list_pretrained() else plain
     if not NAME.fullmatch(name) or not timm.is_model(plain):
         nearest = difflib.get_close_matches(plain, timm.list_models(), n=3)
         suggestion = "Did you mean " + " or ".join(PREFIX + n for n in nearest) + "?" if nearest else ""
         raise UsageError(
-            f"timm {timm.__version__} has no network named {index.printable(name)!r}.",
+            f"timm {timm.__version__} has no network named {index.printable_index_key(name)!r}.",
             suggestion,
             code="EM-ARCH",
         )
     known = {**(said.arguments if said else {}), **arguments}
     module = _fitting(timm, full, readings[-1].shapes, known, set(known))
-    notes = loading.load(module, readings, PREFIX + plain)
+    notes = loading.load_weights(module, readings, PREFIX + plain)
     if said and said.arguments:
         listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
-        notes += (f"made with {index.printable(listed)}, as the checkpoint says",)
+        notes += (f"made with {index.printable_index_key(listed)}, as the checkpoint says",)
     photo, more = _photo(timm, plain, module, checkpoint)
     return Built(module, PREFIX + plain, (*notes, *more), photo, _labels(checkpoint), _doubts(said))
 
@@ -134,9 +134,10 @@ def _doubts(said: Stated | None) -> tuple[str, ...]:
     if said is None or not said.doubts:
         return ()
     return (
-        f"The network was made with {', '.join(map(index.printable, said.doubts))}, which is neither "
-        "a number nor text and is left out. The network may compute something else: check photos whose class "
-        "you know (`--expect PHOTO=CLASS`), or name your own function with `--arch mypkg.nets:make_net`.",
+        f"The network was made with {', '.join(map(index.printable_index_key, said.doubts))}, "
+        "which is neither a number nor text and is left out. The network may compute something else: "
+        "check photos whose class you know (`--expect PHOTO=CLASS`), or name your own function with "
+        "`--arch mypkg.nets:make_net`.",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.architectures import index, loading, lookalikes, reparametrized, skeleton
 from exporter.architectures.built import Built, Photo
-from exporter.architectures.preprocessing import resized
+from exporter.architectures.preprocessing import resized_preprocessing
 from exporter.architectures.weights import Weights
 from exporter.checkpoints import foreign
 from exporter.errors import ArchitectureError, UsageError
@@ -35,7 +35,7 @@ NOT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbo
 TRANSFORM_INPUT = ("googlenet", "inception_v3")
 
 
-def infer(
+def infer_torchvision(
     readings: Sequence[Weights],
     checkpoint: Checkpoint,
     arguments: Mapping[str, Any],
@@ -54,93 +54,104 @@ def infer(
             file says that it is another one.
         UsageError: The builder does not take the arguments.
     """
-    match = _identified(readings)
+    match = _identified_in_torchvision(readings)
     if match is None:
-        raise unknown([weights.shapes for weights in readings])
+        raise unknown_to_torchvision([weights.shapes for weights in readings])
     weights, entry, comparison = match
-    published = _published(entry, checkpoint.sha256) is not None
-    warnings = lookalikes.doubts(entry.name, entry.title, checkpoint.stated_networks, published)
-    notes = (f"{len(weights.tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+    published = _published_by_torchvision(entry, checkpoint.sha256) is not None
+    warnings = lookalikes.lookalike_doubts(entry.name, entry.title, checkpoint.stated_networks, published)
+    notes = (
+        f"{len(weights.tensors)} tensors match {entry.title} exactly",
+        *_torchvision_reasons(entry, comparison),
+    )
     if entry.quantizable:
         notes += (
             f"{PREFIX}{entry.quantizable} has the same tensors and computes the same; the float one is used",
         )
     weights = weights.noted(weights.tensors, *notes)
-    built = _build(entry.name, entry, comparison, weights, checkpoint.sha256, arguments, size)
+    built = _build_torchvision(entry.name, entry, comparison, weights, checkpoint.sha256, arguments, size)
     return replace(built, warnings=warnings)
 
 
-def by_name(
+def torchvision_by_name(
     name: str,
     readings: Sequence[Weights],
     sha256: str,
     arguments: Mapping[str, Any],
     size: tuple[int, int] | None = None,
 ) -> Built:
-    """Build torchvision's network `name` and load the weights, strictly; see `infer`.
+    """Build torchvision's network `name` and load the weights, strictly; see `infer_torchvision`.
 
     Raises:
         UsageError: No such builder (suggests the nearest), or it does not take the arguments.
         ArchitectureError: The weights do not fit; names the first keys that differ.
     """
-    _check_name(name)
-    entries = index.named(name)
+    _check_torchvision_name(name)
+    entries = index.named_in_index(name)
     if not entries:
-        module = _construct(name, arguments)
-        return Built(module, PREFIX + name, loading.load(module, readings, PREFIX + name, assign=True))
+        module = _construct_torchvision(name, arguments)
+        return Built(
+            module, PREFIX + name, loading.load_weights(module, readings, PREFIX + name, assign=True)
+        )
     weights, entry, comparison = max(
         (
             (weights, entry, entry.compare(weights.shapes))
-            for weights in _current(readings)
+            for weights in _current_torchvision_readings(readings)
             for entry in entries
         ),
         key=lambda candidate: (candidate[2].exact, candidate[2].likeness),
     )
     if comparison.exact:
-        notes = (f"{len(weights.tensors)} tensors match {entry.title} exactly", *_reasons(entry, comparison))
+        notes = (
+            f"{len(weights.tensors)} tensors match {entry.title} exactly",
+            *_torchvision_reasons(entry, comparison),
+        )
     elif arguments:
         notes = (f"{len(weights.tensors)} tensors match {PREFIX}{name} with the given arguments",)
     else:
-        raise loading.mismatch(comparison, _other_architecture(readings))
+        raise loading.loading_mismatch(comparison, _other_torchvision_network(readings))
     weights = weights.noted(weights.tensors, *notes)
-    return _build(name, entry, comparison, weights, sha256, arguments, size)
+    return _build_torchvision(name, entry, comparison, weights, sha256, arguments, size)
 
 
-def _identified(readings: Sequence[Weights]) -> tuple[Weights, index.Entry, index.Comparison] | None:
+def _identified_in_torchvision(
+    readings: Sequence[Weights],
+) -> tuple[Weights, index.IndexEntry, index.IndexComparison] | None:
     """Return the first reading that fits a known network; complete and unchanged readings come first."""
-    for weights in _current(readings):
-        match = index.identify(weights.shapes)
+    for weights in _current_torchvision_readings(readings):
+        match = index.identify_in_index(weights.shapes)
         if match:
             return (weights, *match)
     return None
 
 
-def _current(readings: Sequence[Weights]) -> Iterator[Weights]:
+def _current_torchvision_readings(readings: Sequence[Weights]) -> Iterator[Weights]:
     """Yield each reading with today's names; then without leftovers of training and FLOP counting."""
-    respelt = [_current_keys(weights) for weights in readings]
+    respelt = [_current_torchvision_keys(weights) for weights in readings]
     yield from respelt
     for weights in respelt:
-        plain = loading.without_unused(reparametrized.merged(weights))
+        plain = loading.loading_without_unused(reparametrized.merge_reparametrized(weights))
         if plain is not weights:
             yield plain
 
 
-def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
+def unknown_to_torchvision(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
     """Describe weights that fit no known network by the networks that are closest.
 
     Args:
         readings: Name -> shape of the tensors, by each way to name them.
     """
-    if kind := foreign.by_names(readings[0]):
+    if kind := foreign.foreign_by_names(readings[0]):
         name = next(key for key in readings[0] if kind.names.search(key))
         return ArchitectureError(
-            f"The file holds {kind.title}: it has {index.printable(name)}, which no known network has.",
+            f"The file holds {kind.title}: it has {index.printable_index_key(name)}, "
+            "which no known network has.",
             kind.advice,
         )
-    ranked = [(index.near_misses(shapes), shapes) for shapes in readings]
+    ranked = [(index.near_misses_in_index(shapes), shapes) for shapes in readings]
     nearest, shapes = max(ranked, key=lambda pair: pair[0][0].likeness if pair[0] else 0.0)
     if not nearest:
-        keys = ", ".join(index.printable(key) for key in list(shapes)[:3])
+        keys = ", ".join(index.printable_index_key(key) for key in list(shapes)[:3])
         return ArchitectureError(
             f"No known network has these {len(shapes)} tensors, nor any of them ({keys}, ...)."
             if len(shapes) > 3
@@ -155,10 +166,10 @@ def unknown(readings: Sequence[Mapping[str, index.Shape]]) -> ArchitectureError:
     )
 
 
-def photo(entry: index.Entry, bindings: Mapping[str, int], sha256: str) -> Photo:
+def torchvision_photo(entry: index.IndexEntry, bindings: Mapping[str, int], sha256: str) -> Photo:
     """Return the photo that a network takes: with the published weights' preprocessing, or the default's."""
-    side = image_side(entry, bindings)
-    published = _published(entry, sha256)
+    side = torchvision_image_side(entry, bindings)
+    published = _published_by_torchvision(entry, sha256)
     same_size = (r for r in entry.recipes if side in (None, r.preprocessing.crop[0]))
     recipe = published or next(same_size, entry.recipes[0])
     source = f"preprocessing is that of {recipe.weights}"
@@ -167,11 +178,11 @@ def photo(entry: index.Entry, bindings: Mapping[str, int], sha256: str) -> Photo
     if entry.task == "segmentation":
         crop = recipe.preprocessing.crop[0]
         source += f"; it evaluates whole photos, a fixed {crop}x{crop} centre crop is used instead"
-    taken = resized(recipe.preprocessing, (side, side)) if side else recipe.preprocessing
+    taken = resized_preprocessing(recipe.preprocessing, (side, side)) if side else recipe.preprocessing
     return Photo(taken, bindings.get("channels", 3), source, side)
 
 
-def image_side(entry: index.Entry, bindings: Mapping[str, int]) -> int | None:
+def torchvision_image_side(entry: index.IndexEntry, bindings: Mapping[str, int]) -> int | None:
     """Derive the side in pixels from the number of positions: one per patch, and one for the class token.
 
     Raises:
@@ -190,37 +201,40 @@ def image_side(entry: index.Entry, bindings: Mapping[str, int]) -> int | None:
     return patch * math.isqrt(patches)
 
 
-def _build(
+def _build_torchvision(
     name: str,
-    entry: index.Entry,
-    comparison: index.Comparison,
+    entry: index.IndexEntry,
+    comparison: index.IndexComparison,
     weights: Weights,
     sha256: str,
     arguments: Mapping[str, Any],
     size: tuple[int, int] | None,
 ) -> Built:
-    inferred = {**_inferred(entry, comparison.bindings, size), **_transform_input(entry, sha256)}
+    inferred = {
+        **_inferred_torchvision(entry, comparison.bindings, size),
+        **_torchvision_transform_input(entry, sha256),
+    }
     all_arguments = {**inferred, **arguments}
     channels = comparison.bindings.get("channels", 3)
     if all_arguments.get("transform_input") and channels != 3:
         raise UsageError(f"transform_input needs 3 channels; the weights take {channels}.")
-    module = _construct(name, all_arguments)
+    module = _construct_torchvision(name, all_arguments)
     stem = str(entry.first("channels")).removesuffix(".weight")
     if channels != 3:
-        skeleton.replace_stem(module, stem, channels)
-    weights = _without_disabled(entry, arguments, weights)
-    loading.load(module, (weights,), PREFIX + name, assign=True)
-    notes = weights.notes + _cautions(entry, all_arguments, arguments, sha256)
-    taken = photo(entry, comparison.bindings, sha256)
-    return Built(module, PREFIX + name, notes, taken, labels(entry, comparison.bindings))
+        skeleton.replace_stem_of_skeleton(module, stem, channels)
+    weights = _torchvision_without_disabled(entry, arguments, weights)
+    loading.load_weights(module, (weights,), PREFIX + name, assign=True)
+    notes = weights.notes + _torchvision_cautions(entry, all_arguments, arguments, sha256)
+    taken = torchvision_photo(entry, comparison.bindings, sha256)
+    return Built(module, PREFIX + name, notes, taken, torchvision_labels(entry, comparison.bindings))
 
 
-def _inferred(
-    entry: index.Entry, bindings: Mapping[str, int], size: tuple[int, int] | None
+def _inferred_torchvision(
+    entry: index.IndexEntry, bindings: Mapping[str, int], size: tuple[int, int] | None
 ) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(entry.options)
     arguments["num_classes"] = bindings.get("classes", entry.classes)
-    side = image_side(entry, bindings)
+    side = torchvision_image_side(entry, bindings)
     if side:
         arguments["image_size"] = side
     elif size and entry.name.startswith("maxvit"):
@@ -229,20 +243,20 @@ def _inferred(
     return arguments
 
 
-def _transform_input(entry: index.Entry, sha256: str) -> dict[str, bool]:
+def _torchvision_transform_input(entry: index.IndexEntry, sha256: str) -> dict[str, bool]:
     if entry.name not in TRANSFORM_INPUT:
         return {}
-    return {"transform_input": _published(entry, sha256) is not None}
+    return {"transform_input": _published_by_torchvision(entry, sha256) is not None}
 
 
-def _construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+def _construct_torchvision(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     for key in arguments:
         if key in NOT_ARGUMENTS:
             raise UsageError(
                 f"--arch-arg {key} cannot be used: the weights come from the checkpoint, in float."
             )
     try:
-        return skeleton.construct(name, arguments)
+        return skeleton.construct_skeleton(name, arguments)
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UsageError(
@@ -250,10 +264,12 @@ def _construct(name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
         ) from error
 
 
-def _without_disabled(entry: index.Entry, arguments: Mapping[str, Any], weights: Weights) -> Weights:
+def _torchvision_without_disabled(
+    entry: index.IndexEntry, arguments: Mapping[str, Any], weights: Weights
+) -> Weights:
     """Leave out the tensors of a training head that the user switched off."""
     options = {key: bool(arguments.get(key, value)) for key, value in entry.options.items()}
-    for other in index.named(entry.name):
+    for other in index.named_in_index(entry.name):
         dropped = entry.tensors.keys() - other.tensors.keys()
         if other.options == options and dropped:
             rest = {key: tensor for key, tensor in weights.tensors.items() if key not in dropped}
@@ -261,24 +277,24 @@ def _without_disabled(entry: index.Entry, arguments: Mapping[str, Any], weights:
     return weights
 
 
-def _reasons(entry: index.Entry, comparison: index.Comparison) -> tuple[str, ...]:
+def _torchvision_reasons(entry: index.IndexEntry, comparison: index.IndexComparison) -> tuple[str, ...]:
     notes = []
     bound = comparison.bindings
     head, stem, positions = entry.first("classes"), entry.first("channels"), entry.first("positions")
     if head and bound["classes"] != entry.classes:
-        shape = index.shape_text(comparison.shapes[head])
+        shape = index.index_shape_text(comparison.shapes[head])
         notes.append(f"{head} is {shape}: {bound['classes']} classes instead of {entry.classes}")
     if stem and bound["channels"] != 3:
         plural = "" if bound["channels"] == 1 else "s"
         notes.append(f"{stem} takes {bound['channels']} channel{plural} instead of 3")
     if positions:
-        side = image_side(entry, bound)
+        side = torchvision_image_side(entry, bound)
         notes.append(f"{positions} has {bound['positions']} positions: images of {side}x{side}")
     return tuple(notes)
 
 
-def _cautions(
-    entry: index.Entry, used: Mapping[str, Any], given: Mapping[str, Any], sha256: str
+def _torchvision_cautions(
+    entry: index.IndexEntry, used: Mapping[str, Any], given: Mapping[str, Any], sha256: str
 ) -> tuple[str, ...]:
     notes = []
     if entry.name in TRANSFORM_INPUT and "transform_input" not in given:
@@ -293,38 +309,38 @@ def _cautions(
     return tuple(notes)
 
 
-def labels(entry: index.Entry, bindings: Mapping[str, int]) -> tuple[str, ...]:
+def torchvision_labels(entry: index.IndexEntry, bindings: Mapping[str, int]) -> tuple[str, ...]:
     """ImageNet's categories for a classifier of 1000 classes; else none are known."""
     if entry.task != "classification" or bindings.get("classes") != entry.classes:
         return ()
-    skeleton.builders()
+    skeleton.skeleton_builders()
     from torchvision import models
 
     return tuple(models.get_model_weights(entry.name).DEFAULT.meta["categories"])
 
 
-def _published(entry: index.Entry, sha256: str) -> index.Recipe | None:
+def _published_by_torchvision(entry: index.IndexEntry, sha256: str) -> index.IndexRecipe | None:
     return next((recipe for recipe in entry.recipes if sha256.startswith(recipe.sha256_prefix)), None)
 
 
-def _current_keys(weights: Weights) -> Weights:
+def _current_torchvision_keys(weights: Weights) -> Weights:
     """Respell the keys of files from before torchvision renamed some layers."""
-    renamed = {_current_key(key) for key in weights.tensors}
+    renamed = {_current_torchvision_key(key) for key in weights.tensors}
     changed = len(renamed - weights.tensors.keys())
     if not changed or len(renamed) != len(weights.tensors):
         return weights
     note = f"{changed} keys are spelt as in old torchvision files; respelt as today's"
-    return weights.respelt(_current_key, note)
+    return weights.respelt(_current_torchvision_key, note)
 
 
-def _current_key(key: str) -> str:
+def _current_torchvision_key(key: str) -> str:
     for pattern, replacement in OLD_KEYS:
         key = pattern.sub(replacement, key)
     return key
 
 
-def _check_name(name: str) -> None:
-    builders = skeleton.builders()
+def _check_torchvision_name(name: str) -> None:
+    builders = skeleton.skeleton_builders()
     if name in builders:
         return
     nearest = difflib.get_close_matches(name, builders, n=3)
@@ -332,6 +348,6 @@ def _check_name(name: str) -> None:
     raise UsageError(f"torchvision has no network named {name!r}.", suggestion, code="EM-ARCH")
 
 
-def _other_architecture(readings: Sequence[Weights]) -> str:
-    match = _identified(readings)
+def _other_torchvision_network(readings: Sequence[Weights]) -> str:
+    match = _identified_in_torchvision(readings)
     return f"They fit {match[1].title} exactly: leave --arch out." if match else OWN_FACTORY_HINT

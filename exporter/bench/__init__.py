@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.bench import outputs
-from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
+from exporter.bench.artifacts import (
+    artifacts_without_unbuilt,
+    bench_tasks_of_artifacts,
+    check_artifact_target,
+    load_artifact_evidence,
+    select_bench_artifacts,
+)
 from exporter.bench.storing import keep, store, updated
 from exporter.errors import OutputError
 from exporter.files import MANIFEST
@@ -24,12 +30,12 @@ if TYPE_CHECKING:
     from android_harness.errors import HarnessError
     from android_harness.records import BenchConfig, Device, Latency, Session
     from exporter.report.manifest.schema import Manifest
-    from exporter.verify.reference_io import Evidence
+    from exporter.verify.reference_io import ReferenceIO
 
 __all__ = ["Benched", "bench", "connect", "judged", "keep", "read", "store", "updated"]
 
 
-def read(out: Path) -> tuple[Report, Manifest]:
+def read_for_bench(out: Path) -> tuple[Report, Manifest]:
     """Read the report in OUT, and check that OUT can be written to.
 
     Raises:
@@ -51,7 +57,7 @@ LAUNCH = re.compile(r": launch \d+ of \d+$")
 
 @dataclass(frozen=True, eq=False)
 class Benched:
-    """The results of one run of `bench`."""
+    """The results of one run of `bench_export`."""
 
     report: Report
     latencies: tuple[tuple[str, DeviceLatency], ...]
@@ -69,7 +75,7 @@ class Benched:
         return budget.budget_verdict(counted, self.report.budget_ms)
 
 
-def bench(
+def bench_export(
     out: Path,
     names: Sequence[str] = (),
     *,
@@ -97,28 +103,28 @@ def bench(
     from android_harness import all_devices, saved_launches
     from android_harness.records import BenchConfig
 
-    report, listed = read(out)
-    check_target(report)
-    chosen = selection(report, artifact, every)
-    expected = load_evidence(out, report)
+    report, listed = read_for_bench(out)
+    check_artifact_target(report)
+    chosen = select_bench_artifacts(report, artifact, every)
+    expected = load_artifact_evidence(out, report)
     plan = BenchConfig(budget_ms=budget_ms or report.own_budget_ms, **(settings or {}))
-    connected = connect(names)
+    connected = connect_for_bench(names)
     if every:
-        chosen = without_unbuilt(chosen, all(device.serial == "host" for device in connected))
+        chosen = artifacts_without_unbuilt(chosen, all(device.serial == "host" for device in connected))
     outcomes = all_devices.bench_all_devices(
         connected,
-        bench_tasks(out, chosen.artifacts, expected),
+        bench_tasks_of_artifacts(out, chosen.artifacts, expected),
         plan,
-        soc=budget.required_soc(report.target_soc),
-        observer=_telling(observer, len(connected), len(chosen.artifacts), plan),
+        soc=budget.soc_of_budget(report.target_soc),
+        observer=_bench_observer(observer, len(connected), len(chosen.artifacts), plan),
         saved=saved_launches.default_root(),
     )
-    sessions, failures = _split(outcomes)
+    sessions, failures = _split_bench_outcomes(outcomes)
     if not sessions:
         raise next(iter(failures.values()))
     artifacts = {row.variant.name: row for row in chosen.artifacts}
     judged_sessions = [
-        (session, judged(session, artifacts[session.task.name], expected, listed.limits))
+        (session, judged_bench(session, artifacts[session.task.name], expected, listed.limits))
         for session in sessions
     ]
     updated_report, latencies = store(out, report, judged_sessions, plan.budget_ms)
@@ -128,7 +134,7 @@ def bench(
     return Benched(updated_report, latencies, chosen.skipped, tuple(failures.values()), problems)
 
 
-def _telling(
+def _bench_observer(
     observer: Observer | None, devices: int, artifacts: int, plan: BenchConfig
 ) -> Callable[[str, str], None]:
     """Return an observer for the harness that counts launches. Each device's thread calls it."""
@@ -151,7 +157,7 @@ def _telling(
     return relay
 
 
-def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
+def _split_bench_outcomes(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, HarnessError]]:
     """Split outcomes into the sessions, and the failures by device (and artifact)."""
     from android_harness.bench import Failed
     from android_harness.errors import DeviceError, HarnessError
@@ -171,7 +177,7 @@ def _split(outcomes: Mapping[str, Outcome]) -> tuple[list[Session], dict[str, Ha
     return sessions, failures
 
 
-def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Limits) -> Latency:
+def judged_bench(session: Session, artifact: Artifact, expected: ReferenceIO, limits: Limits) -> Latency:
     """Judge a session: its evidence, and its outputs by the manifest's limits.
 
     Raises:
@@ -179,7 +185,7 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     """
     from android_harness import provenance, stats
 
-    error, problem = outputs.judge(
+    error, problem = outputs.judge_bench_outputs(
         artifact, expected, [launch.outputs for launch in session.launches], limits
     )
     check = provenance.ProvenanceCheck(error, problem)
@@ -188,7 +194,7 @@ def judged(session: Session, artifact: Artifact, expected: Evidence, limits: Lim
     )
 
 
-def connect(names: Sequence[str]) -> tuple[Device, ...]:
+def connect_for_bench(names: Sequence[str]) -> tuple[Device, ...]:
     """Connect to the named devices: serials, "host" or "all"; without names to the only phone.
 
     Raises:

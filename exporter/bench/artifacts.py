@@ -15,7 +15,7 @@ from exporter.records import SHIPPABLE, Artifact, Report
 
 if TYPE_CHECKING:
     from android_harness.records import Backend, BenchTask
-    from exporter.verify.reference_io import Evidence
+    from exporter.verify.reference_io import ReferenceIO
 
 BACKENDS: Mapping[tuple[str, str], Backend] = {
     ("executorch", "xnnpack"): "executorch",
@@ -27,20 +27,20 @@ BACKENDS: Mapping[tuple[str, str], Backend] = {
 
 
 @dataclass(frozen=True)
-class Selection:
+class ArtifactSelection:
     """The artifacts of OUT to measure, and why not the others."""
 
     artifacts: tuple[Artifact, ...]
     skipped: Mapping[str, str]
 
 
-def selection(report: Report, name: str | None = None, every: bool = False) -> Selection:
+def select_bench_artifacts(report: Report, name: str | None = None, every: bool = False) -> ArtifactSelection:
     """Select the named artifact, or all that can run, or the chosen one, or the first that passed.
 
     Raises:
         UsageError: It does not exist or cannot be measured; the message says why, and which can.
     """
-    reasons = {a.variant.name: _why_not(a) for a in report.artifacts}
+    reasons = {a.variant.name: _why_not_bench_artifact(a) for a in report.artifacts}
     able = tuple(a for a in report.artifacts if not reasons[a.variant.name])
     offered = ", ".join(a.variant.name for a in able) or "none"
     if name is not None and reasons.get(name, "it is not in the manifest"):
@@ -50,23 +50,25 @@ def selection(report: Report, name: str | None = None, every: bool = False) -> S
         why = "; ".join(f"{n}: {reason}" for n, reason in reasons.items()) or "it has no artifacts"
         raise UsageError(f"Nothing of this export can be measured on a device. {why}.")
     if every:
-        return Selection(able, {n: reason for n, reason in reasons.items() if reason})
+        return ArtifactSelection(able, {n: reason for n, reason in reasons.items() if reason})
     wanted = name or report.selected
-    return Selection(tuple(a for a in able if a.variant.name == wanted) or able[:1], {})
+    return ArtifactSelection(tuple(a for a in able if a.variant.name == wanted) or able[:1], {})
 
 
-def _key(artifact: Artifact) -> tuple[str, str]:
+def _bench_artifact_key(artifact: Artifact) -> tuple[str, str]:
     return artifact.variant.format, artifact.variant.backend
 
 
-def _why_not(artifact: Artifact) -> str:
+def _why_not_bench_artifact(artifact: Artifact) -> str:
     """Return why the runner cannot measure it; an empty string when it can."""
-    if _key(artifact) not in BACKENDS:
+    if _bench_artifact_key(artifact) not in BACKENDS:
         return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
     return "" if artifact.status in SHIPPABLE else f"it is {artifact.status.replace('_', ' ')}, not passed"
 
 
-def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) -> tuple[BenchTask, ...]:
+def bench_tasks_of_artifacts(
+    out: Path, artifacts: Sequence[Artifact], evidence: ReferenceIO
+) -> tuple[BenchTask, ...]:
     """Return the harness' tasks: files with the manifest's hashes, and the verification inputs.
 
     Raises:
@@ -78,14 +80,14 @@ def bench_tasks(out: Path, artifacts: Sequence[Artifact], evidence: Evidence) ->
     tasks = []
     for artifact in artifacts:
         path = file_inside(out, str(artifact.file))
-        _check_hash(path, str(artifact.sha256))
-        backend = BACKENDS[_key(artifact)]
+        _check_artifact_hash(path, str(artifact.sha256))
+        backend = BACKENDS[_bench_artifact_key(artifact)]
         samples = tuple(evidence.samples())
         tasks.append(BenchTask(artifact.variant.name, path, str(artifact.sha256), backend, samples))
     return tuple(tasks)
 
 
-def load_evidence(out: Path, report: Report) -> Evidence:
+def load_artifact_evidence(out: Path, report: Report) -> ReferenceIO:
     """Load the inputs and expected outputs in OUT, after checking their hashes.
 
     Raises:
@@ -97,11 +99,11 @@ def load_evidence(out: Path, report: Report) -> Evidence:
     if EVIDENCE not in report.evidence_files:
         raise VerificationError(f"The manifest lists no {EVIDENCE}: there are no inputs to measure with.")
     path = file_inside(out, EVIDENCE)
-    _check_hash(path, report.evidence_files[EVIDENCE])
-    return reference_io.load(path)
+    _check_artifact_hash(path, report.evidence_files[EVIDENCE])
+    return reference_io.load_reference(path)
 
 
-def _check_hash(path: Path, sha256: str) -> None:
+def _check_artifact_hash(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise VerificationError(f"{path} is missing.", "Export again.", code="EM-CHANGED")
     if files.digest_file(path) != sha256:
@@ -112,7 +114,7 @@ def _check_hash(path: Path, sha256: str) -> None:
         )
 
 
-def check_target(report: Report) -> None:
+def check_artifact_target(report: Report) -> None:
     """Refuse a target that no Android device can stand for.
 
     Raises:
@@ -125,7 +127,7 @@ def check_target(report: Report) -> None:
         )
 
 
-def without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
+def artifacts_without_unbuilt(chosen: ArtifactSelection, on_host: bool) -> ArtifactSelection:
     """Leave out artifacts that no runner was built for: one missing runtime must not stop the others.
 
     Args:
@@ -133,13 +135,15 @@ def without_unbuilt(chosen: Selection, on_host: bool) -> Selection:
         on_host: Only this machine measures; else any build may be needed.
     """
     missing = {
-        a.variant.name: why for a in chosen.artifacts if (why := _not_built(BACKENDS[_key(a)], on_host))
+        a.variant.name: why
+        for a in chosen.artifacts
+        if (why := _artifact_not_built(BACKENDS[_bench_artifact_key(a)], on_host))
     }
     able = tuple(a for a in chosen.artifacts if a.variant.name not in missing)
-    return Selection(able, {**chosen.skipped, **missing}) if able else chosen
+    return ArtifactSelection(able, {**chosen.skipped, **missing}) if able else chosen
 
 
-def _not_built(backend: Backend, on_host: bool) -> str:
+def _artifact_not_built(backend: Backend, on_host: bool) -> str:
     from android_harness import build
     from android_harness.errors import SetupError
     from android_harness.records import Build

@@ -14,13 +14,13 @@ from exporter.errors import ExportError
 from exporter.records import Array, Artifact, DeviceLatency, Limits, Sample
 from exporter.verify import judge as verdicts
 from exporter.verify import reference_io
-from exporter.verify.reference_io import Evidence
+from exporter.verify.reference_io import ReferenceIO
 
 QUANTILES = (5, 25, 50, 75, 95)
 
 
-def judge(
-    artifact: Artifact, expected: Evidence, launches: Sequence[Sequence[Sample]], limits: Limits
+def judge_bench_outputs(
+    artifact: Artifact, expected: ReferenceIO, launches: Sequence[Sequence[Sample]], limits: Limits
 ) -> tuple[float | None, str]:
     """Compare what every launch computed with the float64 model's outputs.
 
@@ -36,7 +36,7 @@ def judge(
     """
     errors, problems = [0.0], []
     for outputs in launches:
-        error, problem = _judge_launch(artifact, expected, outputs, limits)
+        error, problem = _judge_launch_outputs(artifact, expected, outputs, limits)
         errors.append(error)
         problems.append(problem)
     if not launches:
@@ -59,22 +59,22 @@ def _differing(launches: Sequence[Sequence[Sample]]) -> str:
     return ""
 
 
-def _judge_launch(
-    artifact: Artifact, expected: Evidence, outputs: Sequence[Sample], limits: Limits
+def _judge_launch_outputs(
+    artifact: Artifact, expected: ReferenceIO, outputs: Sequence[Sample], limits: Limits
 ) -> tuple[float, str]:
     if len(outputs) != len(expected.inputs[0]):
         return math.inf, f"The device answered {len(outputs)} of {len(expected.inputs[0])} inputs."
-    stacked, problem = reference_io.stack_like(outputs, expected.reference, expected.shapes)
+    stacked, problem = reference_io.stack_like_reference(outputs, expected.reference, expected.shapes)
     if problem:
         return math.inf, problem
     # Edge inputs are not sent: they prove the file, not the device.
     real_only = replace(expected, edge_names=(), edge_floors=())
-    verdict = verdicts.judge(artifact.variant, "", real_only, stacked, (), None, limits)
+    verdict = verdicts.judge_artifact(artifact.variant, "", real_only, stacked, (), None, limits)
     comparison = verdict.comparison
     return (comparison.max_error if comparison else math.inf), verdict.reason or ""
 
 
-def record(
+def record_of_bench_outputs(
     fields: Mapping[str, Any], durations_ns: Sequence[Sequence[int]], budget_ms: float, samples_file: str
 ) -> DeviceLatency:
     """Return a latency of the harness, checked as if it had been read from a manifest.
@@ -98,7 +98,7 @@ def record(
         "why": device.pop("why", ()),
         "budget_ms": budget_ms,
         "samples_file": samples_file,
-        "launch_ms": quantiles(durations_ns),
+        "launch_ms": bench_quantiles(durations_ns),
     }
     try:
         return latencies.checked_latency({**fields, **extra})
@@ -106,7 +106,7 @@ def record(
         raise ExportError(f"The harness' latency is refused: {error.errors()[0]['msg']}.") from None
 
 
-def samples_file(artifact: str, serial: str, content: str = "") -> str:
+def bench_samples_file(artifact: str, serial: str, content: str = "") -> str:
     """Return the name of the file of raw samples: plain, and unique for every serial.
 
     Args:
@@ -122,14 +122,14 @@ def samples_file(artifact: str, serial: str, content: str = "") -> str:
     return f"{files.DEVICE}/{artifact}-{slug}{version}.jsonl"
 
 
-def quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+def bench_quantiles(durations_ns: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
     """Compute p5, p25, p50, p75 and p95 of each launch, in ms."""
     import numpy as np
 
-    return tuple(_quantiles(np.asarray(launch)) for launch in durations_ns if len(launch))
+    return tuple(_bench_quantiles_of_launch(np.asarray(launch)) for launch in durations_ns if len(launch))
 
 
-def _quantiles(launch: Array) -> tuple[float, ...]:
+def _bench_quantiles_of_launch(launch: Array) -> tuple[float, ...]:
     import numpy as np
 
     return tuple(float(value) / 1e6 for value in np.percentile(launch, QUANTILES))

@@ -45,13 +45,13 @@ def updated(
         for artifact in report.artifacts
     )
     before = next((a for a in rows if a.variant.name == report.selected), None)
-    choice = select.choose_measured(
+    choice = select.select_measured(
         rows,
         targets.get_target(report.target_name).runnable,
         synthetic=report.calibration_kind == "synthetic",
         allow_synthetic=before is not None and before.variant.precision == "int8",
         allow_inconclusive=before is not None and before.status == "inconclusive",
-    ) or select.Choice(report.selected, select.remark(report.selection_reason, before))
+    ) or select.Selected(report.selected, select.selection_remark(report.selection_reason, before))
     chosen = next((a for a in rows if a.variant.name == choice.name), None)
     own_budget_ms = report.own_budget_ms
     return replace(
@@ -170,13 +170,13 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
 
     record = provenance.provenance_to_manifest(latency)
     content = raw_samples.text(session)
-    name = outputs.samples_file(session.task.name, session.identity.serial, content)
+    name = outputs.bench_samples_file(session.task.name, session.identity.serial, content)
     try:
         raw_samples.write(session, out / name)
     except OSError as error:
         raise unwritable(out, error) from error
     durations = [launch.durations_ns for launch in session.launches]
-    return outputs.record(record, durations, session.config.budget_ms, name)
+    return outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
 
 
 def unwritable(out: Path, error: OSError) -> OutputError:

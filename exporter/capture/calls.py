@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.lowering_errors import source_in_traceback
+from exporter.capture.lowering_errors import lowering_error_source
 from exporter.errors import CaptureError
 from exporter.records import Runner, Sample
 
 
-def arguments(sample: Sample, widen: bool = False) -> tuple[Tensor, ...]:
+def call_arguments(sample: Sample, widen: bool = False) -> tuple[Tensor, ...]:
     """Make contiguous tensors that share no memory with the arrays; `widen` makes floats float64."""
     tensors = (torch.from_numpy(array).clone(memory_format=torch.contiguous_format) for array in sample)
     return tuple(t.double() if widen and t.is_floating_point() else t for t in tensors)
 
 
-def call(
+def call_network(
     module: nn.Module, inputs: Sequence[Tensor], subject: str = "The network", names: Sequence[str] = ()
 ) -> Any:
     """Call the network on copies of the inputs, without gradients.
@@ -45,26 +45,27 @@ def call(
             return module(*copies)
     except (Exception, SystemExit) as error:
         raise CaptureError(
-            f"{subject} does not run on {described(inputs, names)}: {first_line(error)}{raised_at(error)}",
+            f"{subject} does not run on {call_inputs_text(inputs, names)}: "
+            f"{first_line_of_call_error(error)}{call_raised_at(error)}",
             "Give the shapes it was trained on with --input-shape, or inputs it accepts with --calibration.",
         ) from error
 
 
-def raised_at(error: BaseException) -> str:
+def call_raised_at(error: BaseException) -> str:
     """Return " (at file:line)" for the line of the user's code that raised, or an empty string."""
-    source = source_in_traceback(error)
+    source = lowering_error_source(error)
     return f" (at {source})" if source else ""
 
 
-def first_line(error: BaseException) -> str:
+def first_line_of_call_error(error: BaseException) -> str:
     """Return the first line of an error's text, or its type where it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def described(inputs: Sequence[Tensor], names: Sequence[str] = ()) -> str:
+def call_inputs_text(inputs: Sequence[Tensor], names: Sequence[str] = ()) -> str:
     """Describe inputs by name, shape and dtype: "image [1, 3, 224, 224] float32"."""
-    texts = [f"{list(t.shape)} {dtype_name(t)}" for t in inputs]
+    texts = [f"{list(t.shape)} {call_dtype_name(t)}" for t in inputs]
     return (
         ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
         if names
@@ -72,26 +73,26 @@ def described(inputs: Sequence[Tensor], names: Sequence[str] = ()) -> str:
     )
 
 
-def dtype_name(tensor: Tensor) -> str:
+def call_dtype_name(tensor: Tensor) -> str:
     """Return NumPy's name of a tensor's dtype."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def leaves(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
+def call_leaves(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
     """Yield (name, tensor) for every tensor in nested tuples, lists and dicts, in torch's own order."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from leaves(item, f"{name}_{key}" if name else str(key))
+            yield from call_leaves(item, f"{name}_{key}" if name else str(key))
     elif isinstance(value, tuple | list):
         fields = getattr(value, "_fields", range(len(value)))
         for key, item in zip(fields, value, strict=True):
             if item is not None:
-                yield from leaves(item, f"{name}_{key}" if name else str(key))
+                yield from call_leaves(item, f"{name}_{key}" if name else str(key))
     else:
         yield name, value
 
 
-def output_names(named: Sequence[tuple[str, Tensor]]) -> list[str]:
+def call_output_names(named: Sequence[tuple[str, Tensor]]) -> list[str]:
     """Name outputs by their keys, fields or positions; one output alone by what it looks like."""
     names = [name for name, _ in named]
     if len(named) == 1 and not names[0]:
@@ -99,23 +100,23 @@ def output_names(named: Sequence[tuple[str, Tensor]]) -> list[str]:
     return [f"output_{name}" if name.isdigit() else name for name in names]
 
 
-def runner(module: nn.Module, widen: bool = False, names: Sequence[str] = ()) -> Runner:
+def call_runner(module: nn.Module, widen: bool = False, names: Sequence[str] = ()) -> Runner:
     """Make a function that calls the module with arrays; `widen` turns float inputs into float64 first."""
 
     def run(sample: Sample) -> Sample:
-        outputs = call(module, arguments(sample, widen), names=names)
-        return tuple(array(leaf) for _, leaf in leaves(outputs))
+        outputs = call_network(module, call_arguments(sample, widen), names=names)
+        return tuple(call_array(leaf) for _, leaf in call_leaves(outputs))
 
     return run
 
 
-def array(tensor: Tensor) -> Any:
+def call_array(tensor: Tensor) -> Any:
     """Copy a tensor into an array that no later call can change; bfloat16, which NumPy lacks, as float32."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy().copy()
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copied_for_calls(module: nn.Module) -> nn.Module:
     """Copy a module with all its tensors; a module that cannot be copied is returned itself."""
     if isinstance(module, torch.jit.ScriptModule):
         buffer = io.BytesIO()
@@ -128,27 +129,27 @@ def copied(module: nn.Module) -> nn.Module:
         return module
 
 
-def settle(module: nn.Module) -> None:
+def settle_for_calls(module: nn.Module) -> None:
     """Make every parameter, buffer and tensor attribute a contiguous leaf, in place.
 
     A compiler bakes the layout of a weight into its file: a network kept in channels_last lowers silently
     and then fails at run time. A tensor with a history (old weight_norm's) cannot be copied.
     """
-    for holder, name, tensor in owned_tensors(module):
+    for holder, name, tensor in tensors_for_calls(module):
         if not tensor.is_leaf:
             tensor = tensor.detach()
             holder[name] = tensor
         # Strides and not is_contiguous(), which calls one-channel images contiguous in any layout.
-        if tensor.layout == torch.strided and tensor.stride() != plain_strides(tensor):
+        if tensor.layout == torch.strided and tensor.stride() != plain_call_strides(tensor):
             tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
-def plain_strides(tensor: Tensor) -> tuple[int, ...]:
+def plain_call_strides(tensor: Tensor) -> tuple[int, ...]:
     """Return the strides of a contiguous tensor of the same shape."""
     return torch.empty(tensor.shape, device="meta").stride()
 
 
-def owned_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def tensors_for_calls(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Yield every parameter, buffer and plain tensor attribute with the dict that holds it."""
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
@@ -161,7 +162,7 @@ def owned_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tens
                     yield holder, name, value
 
 
-def mutates_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+def call_mutates_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """Tell whether one call writes to its inputs."""
     copies = [tensor.clone() for tensor in inputs]
     versions = [tensor._version for tensor in copies]
@@ -170,7 +171,7 @@ def mutates_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     return versions != [tensor._version for tensor in copies]
 
 
-class FlatOutputs(nn.Module):
+class FlatCallOutputs(nn.Module):
     """Returns another module's nested outputs as one tuple of tensors."""
 
     def __init__(self, wrapped: nn.Module) -> None:
@@ -178,10 +179,10 @@ class FlatOutputs(nn.Module):
         self.wrapped = wrapped
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(leaf for _, leaf in leaves(self.wrapped(*inputs)))
+        return tuple(leaf for _, leaf in call_leaves(self.wrapped(*inputs)))
 
 
-class OwnInputs(nn.Module):
+class OwnCallInputs(nn.Module):
     """Gives another module, which writes to its inputs, copies of them."""
 
     def __init__(self, wrapped: nn.Module) -> None:
@@ -192,10 +193,10 @@ class OwnInputs(nn.Module):
         return self.wrapped(*(tensor.clone() for tensor in inputs))
 
 
-WRAPPERS = (FlatOutputs, OwnInputs)
+WRAPPERS = (FlatCallOutputs, OwnCallInputs)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped_call(module: nn.Module) -> nn.Module:
     """Return the user's own module inside this module's wrappers."""
     while isinstance(module, WRAPPERS):
         module = module.wrapped

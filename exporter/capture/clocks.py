@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from exporter.capture.forced_draws import Draw
-from exporter.capture.lowering_errors import is_user_code
+from exporter.capture.lowering_errors import is_lowering_error_of_user
 
 CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
 """The clocks of the `time` module; each has a twin that counts nanoseconds."""
@@ -26,7 +26,7 @@ MIDDLEMEN = ("random.py", "secrets.py", "uuid.py")
 
 
 @contextlib.contextmanager
-def replaced(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
+def replaced_clocks(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
     """Let clocks stand at random instants during a call, and list the user's lines that read them.
 
     Args:
@@ -39,20 +39,20 @@ def replaced(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
     readings: list[Draw] = []
     originals = {name: getattr(time, name) for clock in CLOCKS for name in (clock, f"{clock}_ns")}
     fakes: dict[Any, Any] = {
-        clock: _fake(f"time.{name}", clock, random.Random(f"{seed} {name}"), readings)
+        clock: _fake_clock(f"time.{name}", clock, random.Random(f"{seed} {name}"), readings)
         for name, clock in originals.items()
     }
-    fakes[os.urandom] = _bytes(readings, os.urandom)
-    spaces = [vars(time), vars(os), vars(random), *_namespaces(module)]
+    fakes[os.urandom] = _clocked_random_bytes(readings, os.urandom)
+    spaces = [vars(time), vars(os), vars(random), *_clock_namespaces(module)]
     places = [
         (space, key, value)
         for space in spaces
         for key, value in list(space.items())
-        if _replaceable(value, fakes)
+        if _replaceable_clocks(value, fakes)
     ]
     seeded = random.Random.seed
     try:
-        setattr(random.Random, "seed", _seeding(readings, seeded))  # noqa: B010 - mypy forbids the assignment
+        setattr(random.Random, "seed", _clocked_seeding(readings, seeded))  # noqa: B010 - mypy forbids the assignment
         for space, key, value in places:
             space[key] = fakes[value]
         yield readings
@@ -62,19 +62,23 @@ def replaced(module: nn.Module, seed: int) -> Iterator[list[Draw]]:
             space[key] = value
 
 
-def _replaceable(value: Any, fakes: dict[Any, Any]) -> bool:
+def _replaceable_clocks(value: Any, fakes: dict[Any, Any]) -> bool:
     return type(value) is type(time.time) and value in fakes
 
 
-def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
+def _clock_namespaces(module: nn.Module) -> list[dict[str, Any]]:
     """List the globals of the user's code: of the module's classes, and of the files that are loaded."""
     spaces = [getattr(getattr(type(m), "forward", None), "__globals__", {}) for m in module.modules()]
-    users = [m for m in list(sys.modules.values()) if is_user_code(getattr(m, "__file__", None) or "<")]
+    users = [
+        m
+        for m in list(sys.modules.values())
+        if is_lowering_error_of_user(getattr(m, "__file__", None) or "<")
+    ]
     unique = {id(space): space for space in (*spaces, *map(vars, users))}
     return list(unique.values())
 
 
-def _fake(
+def _fake_clock(
     name: str, clock: Callable[[], Any], generator: random.Random, readings: list[Draw]
 ) -> Callable[[], Any]:
     """Make a clock that starts at a random instant and takes random steps, for the user's lines alone."""
@@ -84,9 +88,9 @@ def _fake(
     def read() -> Any:
         nonlocal instant
         frame = sys._getframe(1)
-        if not is_user_code(frame.f_code.co_filename):
+        if not is_lowering_error_of_user(frame.f_code.co_filename):
             return clock()
-        readings.append(Draw(name, _place(frame), "reads a clock"))
+        readings.append(Draw(name, _place_of_clock(frame), "reads a clock"))
         step = generator.uniform(0, LONGEST_STEP)
         instant += int(step * 10**9) if nanoseconds else step
         return instant
@@ -94,33 +98,33 @@ def _fake(
     return read
 
 
-def _bytes(readings: list[Draw], urandom: Callable[[int], bytes]) -> Callable[[int], bytes]:
+def _clocked_random_bytes(readings: list[Draw], urandom: Callable[[int], bytes]) -> Callable[[int], bytes]:
     """Make a source of random bytes that remembers the user's lines that it is read for."""
 
     def read(count: int) -> bytes:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and Path(frame.f_code.co_filename).name in MIDDLEMEN:
             frame = frame.f_back
-        if frame is not None and is_user_code(frame.f_code.co_filename):
-            readings.append(Draw("the system's random bytes", _place(frame)))
+        if frame is not None and is_lowering_error_of_user(frame.f_code.co_filename):
+            readings.append(Draw("the system's random bytes", _place_of_clock(frame)))
         return urandom(count)
 
     return read
 
 
-def _seeding(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
+def _clocked_seeding(readings: list[Draw], seed: Callable[..., None]) -> Callable[..., None]:
     """Make a `Random.seed` that remembers the user's lines that make a generator without a seed."""
 
     def seeding(self: random.Random, a: Any = None, version: int = 2) -> None:
         frame = sys._getframe(1)
         while frame.f_back is not None and Path(frame.f_code.co_filename).name in MIDDLEMEN:
             frame = frame.f_back
-        if a is None and is_user_code(frame.f_code.co_filename):
-            readings.append(Draw("a random.Random without a seed", _place(frame)))
+        if a is None and is_lowering_error_of_user(frame.f_code.co_filename):
+            readings.append(Draw("a random.Random without a seed", _place_of_clock(frame)))
         seed(self, a, version)
 
     return seeding
 
 
-def _place(frame: FrameType) -> str:
+def _place_of_clock(frame: FrameType) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from exporter.capture.calls import arguments, array, call, copied, dtype_name, leaves, output_names, settle
-from exporter.capture.state import changed_by_calls
+from exporter.capture.calls import (
+    call_arguments,
+    call_array,
+    call_dtype_name,
+    call_leaves,
+    call_network,
+    call_output_names,
+    copied_for_calls,
+    settle_for_calls,
+)
+from exporter.capture.state import state_changed_by_calls
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
 
@@ -30,7 +39,7 @@ class ExplicitModel:
     choice: tuple[Sample, ...] = ()
 
 
-def make(
+def make_state_explicit(
     model: Model,
     calibration: Sequence[Sample],
     verification: Sequence[Sample],
@@ -51,20 +60,22 @@ def make(
     Raises:
         CaptureError: The network does not run, or its state changes shape from call to call.
     """
-    settle(model.module)
-    fresh = copied(model.module)
-    paths = changed_by_calls(fresh, (*verification, *calibration))
+    settle_for_calls(model.module)
+    fresh = copied_for_calls(model.module)
+    paths = state_changed_by_calls(fresh, (*verification, *calibration))
     if not paths:
         return ExplicitModel(model, tuple(calibration), tuple(verification), tuple(choice))
-    first = arguments(verification[0])
-    names = output_names(list(leaves(call(copied(fresh), first))))
+    first = call_arguments(verification[0])
+    names = call_output_names(list(call_leaves(call_network(copied_for_calls(fresh), first))))
     taken = {spec.name for spec in model.inputs}
-    inputs = [_free(path.replace(".", "_"), taken) for path in paths]
-    initial = [_tensor(fresh, path).detach().clone() for path in paths]
+    inputs = [_free_explicit_name(path.replace(".", "_"), taken) for path in paths]
+    initial = [_explicit_state_tensor(fresh, path).detach().clone() for path in paths]
     module = ExplicitState(fresh, paths, names, inputs).eval()
-    samples = [_threaded(module, given, initial) for given in (calibration, verification, choice)]
+    samples = [
+        _explicit_state_of_samples(module, given, initial) for given in (calibration, verification, choice)
+    ]
     specs = tuple(
-        TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, t in zip(inputs, initial, strict=True)
+        TensorSpec(name, tuple(t.shape), call_dtype_name(t)) for name, t in zip(inputs, initial, strict=True)
     )
     listed = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(inputs, initial, strict=True))
     note = (
@@ -85,40 +96,44 @@ class ExplicitState(nn.Module):
         self.wrapped = wrapped
         self.paths, self.outputs, self.states = tuple(paths), tuple(outputs), tuple(states)
         for path in paths:
-            _release(wrapped, path)
+            _release_explicit_state(wrapped, path)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         own, given = inputs[: -len(self.paths)], inputs[-len(self.paths) :]
         with self._holding(given):
-            outputs = [leaf for _, leaf in leaves(self.wrapped(*own))]
-            after = [_tensor(self.wrapped, path).clone() for path in self.paths]
+            outputs = [leaf for _, leaf in call_leaves(self.wrapped(*own))]
+            after = [_explicit_state_tensor(self.wrapped, path).clone() for path in self.paths]
         return dict(zip((*self.outputs, *self.states), (*outputs, *after), strict=True))
 
     @contextmanager
     def _holding(self, given: Sequence[Tensor]) -> Iterator[None]:
         """Put copies of the given tensors where the network keeps its state, and take them out again."""
         for path, tensor in zip(self.paths, given, strict=True):
-            _put(self.wrapped, path, tensor.clone())
+            _put_explicit_state(self.wrapped, path, tensor.clone())
         try:
             yield
         finally:
             for path in self.paths:
-                _put(self.wrapped, path, None)
+                _put_explicit_state(self.wrapped, path, None)
 
 
-def _threaded(module: nn.Module, samples: Sequence[Sample], initial: Sequence[Tensor]) -> tuple[Sample, ...]:
+def _explicit_state_of_samples(
+    module: nn.Module, samples: Sequence[Sample], initial: Sequence[Tensor]
+) -> tuple[Sample, ...]:
     """Add to each sample the state that it meets when all are called one after the other."""
-    state = [array(tensor) for tensor in initial]
+    state = [call_array(tensor) for tensor in initial]
     threaded: list[Sample] = []
     for sample in samples:
         threaded.append((*sample, *state))
-        after = [array(leaf) for _, leaf in leaves(call(module, arguments(threaded[-1])))][-len(state) :]
-        _check_shapes(state, after)
+        after = [
+            call_array(leaf) for _, leaf in call_leaves(call_network(module, call_arguments(threaded[-1])))
+        ][-len(state) :]
+        _check_explicit_shapes(state, after)
         state = after
     return tuple(threaded)
 
 
-def _check_shapes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
+def _check_explicit_shapes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
     for old, new in zip(before, after, strict=True):
         if old.shape != new.shape:
             raise CaptureError(
@@ -128,31 +143,31 @@ def _check_shapes(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> 
             )
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free_explicit_name(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_state"
     taken.add(name)
     return name
 
 
-def _owner(module: nn.Module, path: str) -> tuple[Any, str]:
+def _explicit_state_owner(module: nn.Module, path: str) -> tuple[Any, str]:
     """Return the object that holds the tensor at a path, and its name or place there."""
     *parents, name = path.split(".")
     owner: Any = module
     for parent in parents:
-        owner = _item(owner, parent)
+        owner = _explicit_state_item(owner, parent)
     return owner, name
 
 
-def _item(owner: Any, name: str) -> Any:
+def _explicit_state_item(owner: Any, name: str) -> Any:
     if isinstance(owner, nn.Module):
         return getattr(owner, name)
     return owner[name] if isinstance(owner, dict) else owner[int(name)]
 
 
-def _tensor(module: nn.Module, path: str) -> Tensor:
-    owner, name = _owner(module, path)
-    value = _item(owner, name)
+def _explicit_state_tensor(module: nn.Module, path: str) -> Tensor:
+    owner, name = _explicit_state_owner(module, path)
+    value = _explicit_state_item(owner, name)
     if not isinstance(value, Tensor):
         raise CaptureError(
             f"The network's state {path} holds no tensor before the first call.",
@@ -162,8 +177,8 @@ def _tensor(module: nn.Module, path: str) -> Tensor:
     return value
 
 
-def _put(module: nn.Module, path: str, value: Tensor | None) -> None:
-    owner, name = _owner(module, path)
+def _put_explicit_state(module: nn.Module, path: str, value: Tensor | None) -> None:
+    owner, name = _explicit_state_owner(module, path)
     if isinstance(owner, nn.Module):
         owner.__dict__[name] = value  # a plain attribute: what torch.export sees as a value of the call
     elif isinstance(owner, dict):
@@ -172,11 +187,11 @@ def _put(module: nn.Module, path: str, value: Tensor | None) -> None:
         owner[int(name)] = value
 
 
-def _release(module: nn.Module, path: str) -> None:
+def _release_explicit_state(module: nn.Module, path: str) -> None:
     """Let the tensor at a path be a plain attribute, which holds nothing between calls."""
-    owner, name = _owner(module, path)
+    owner, name = _explicit_state_owner(module, path)
     if isinstance(owner, nn.Module):
         owner._buffers.pop(name, None)
         owner._parameters.pop(name, None)
         owner._non_persistent_buffers_set.discard(name)
-    _put(module, path, None)
+    _put_explicit_state(module, path, None)

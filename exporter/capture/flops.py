@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def count(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> int:
+def count_flops(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> int:
     """Count the floating-point operations of one call, by running it once.
 
     Only convolutions, matrix products and attention are counted, as is usual: everything else is negligible.

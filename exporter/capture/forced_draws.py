@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from exporter.capture.lowering_errors import is_user_code
+from exporter.capture.lowering_errors import is_lowering_error_of_user
 
 LOW, HIGH = 2.0**-24, 1 - 2.0**-24
 """The quantiles at both ends: the least that float32 tells from 0 and from 1."""
@@ -39,28 +39,28 @@ class Draw:
     action: str = "draws random numbers"
 
 
-def patterns() -> list[Pattern]:
+def draw_patterns() -> list[Pattern]:
     """List patterns of quantiles, those that show most networks' draws first."""
     ends = ((LOW, HIGH), (HIGH, LOW))
     return [
-        *(_ramp(*pair) for pair in ends),
-        *(_cycle((level,)) for level in LEVELS),
-        *(_cycle(pair) for pair in ends),
-        *(_mixture(seed, whole) for whole in (False, True) for seed in range(4)),
+        *(_ramp_draws(*pair) for pair in ends),
+        *(_cycle_draws((level,)) for level in LEVELS),
+        *(_cycle_draws(pair) for pair in ends),
+        *(_mixed_draws(seed, whole) for whole in (False, True) for seed in range(4)),
     ]
 
 
-def _ramp(first: float, last: float) -> Pattern:
+def _ramp_draws(first: float, last: float) -> Pattern:
     """Vary along each draw, so that a softmax of it is not uniform."""
     return lambda _, count: torch.linspace(first, last, count, dtype=torch.float64)
 
 
-def _cycle(levels: Sequence[float]) -> Pattern:
+def _cycle_draws(levels: Sequence[float]) -> Pattern:
     """Give each draw one level, and the next draw the next level."""
     return lambda position, count: torch.full((count,), levels[position % len(levels)], dtype=torch.float64)
 
 
-def _mixture(seed: int, whole: bool) -> Pattern:
+def _mixed_draws(seed: int, whole: bool) -> Pattern:
     """Mix the levels at random, within each draw or from draw to draw (`whole`)."""
 
     def quantiles(position: int, count: int) -> Tensor:
@@ -71,17 +71,17 @@ def _mixture(seed: int, whole: bool) -> Pattern:
     return quantiles
 
 
-def draws(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def operator_draws(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Tell whether a call of an operator draws: dropout in eval mode, for one, does not."""
     if torch.Tag.nondeterministic_seeded not in operator.tags:
         return False
-    values = _arguments(operator, args, kwargs)
+    values = _draw_arguments(operator, args, kwargs)
     if values.get("train") is False or values.get("training") is False:
         return False
     return not any(values.get(name) == 0 for name in ("dropout_p", "dropout") if name in values)
 
 
-def _arguments(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def _draw_arguments(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Name the arguments of a call, with the defaults."""
     schema = operator._schema.arguments
     defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
@@ -89,12 +89,12 @@ def _arguments(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Map
     return {**defaults, **dict(given), **kwargs}
 
 
-def name(operator: torch._ops.OpOverload) -> str:
+def draw_name(operator: torch._ops.OpOverload) -> str:
     """Name an operator: "aten.rand"."""
     return operator._schema.name.replace("::", ".")
 
 
-class Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes random operators draw a pattern's values, and remembers the lines that called them."""
 
     def __init__(self, pattern: Pattern) -> None:
@@ -103,14 +103,14 @@ class Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.draws: list[Draw] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not isinstance(func, torch._ops.OpOverload) or not draws(func, args, kwargs or {}):
+        if not isinstance(func, torch._ops.OpOverload) or not operator_draws(func, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
-        values = _arguments(func, args, kwargs or {})
+        values = _draw_arguments(func, args, kwargs or {})
         # An operator that works in place overwrites its arguments.
         values = {key: v.clone() if isinstance(v, Tensor) else v for key, v in values.items()}
         result = func(*args, **(kwargs or {}))
         self._force(func._opname.rstrip("_"), values, result)
-        self.draws.append(_caller(name(func)))
+        self.draws.append(_caller_of_draw(draw_name(func)))
         return result
 
     def _force(self, operator: str, values: dict[str, Any], result: Any) -> None:
@@ -131,7 +131,7 @@ class Forced(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.pattern(len(self.draws), tensor.numel()).reshape(tensor.shape)
 
 
-def _uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     first: float
     last: float
     first, last = values.get("from", 0.0), values.get("to", 1.0)
@@ -139,45 +139,45 @@ def _uniform(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tenso
     return first + (last - first) * quantiles.clamp(max=below_one)
 
 
-def _deviations(quantiles: Tensor) -> Tensor:
+def _draw_deviations(quantiles: Tensor) -> Tensor:
     """Turn quantiles into numbers of standard deviations."""
     far = torch.where(quantiles < 0.5, -FARTHEST_NORMAL, FARTHEST_NORMAL)
     end = (quantiles <= LOW) | (quantiles >= HIGH)
     return torch.where(end, far, torch.special.ndtri(quantiles))
 
 
-def _normal(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    return values.get("mean", 0.0) + values.get("std", 1.0) * _deviations(quantiles)  # type: ignore[no-any-return]
+def _draw_normal(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    return values.get("mean", 0.0) + values.get("std", 1.0) * _draw_deviations(quantiles)  # type: ignore[no-any-return]
 
 
-def _exponential(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_exponential(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     return -torch.log1p(-quantiles) / values["lambd"]  # type: ignore[no-any-return]
 
 
-def _cauchy(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_cauchy(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     return values["median"] + values["sigma"] * torch.tan(math.pi * (quantiles - 0.5))  # type: ignore[no-any-return]
 
 
-def _geometric(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_geometric(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     failure = max(1 - values["p"], LOW)
     return torch.ceil(torch.log1p(-quantiles) / min(math.log(failure), -LOW)).clamp(min=1)
 
 
-def _bernoulli(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_bernoulli(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     chance = values["p"] if values.get("p") is not None else values["self"]
     ones: Tensor = quantiles < chance
     return ones.double()
 
 
-def _integers(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_integers(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     first = values.get("low", values.get("from")) or 0
     end = values.get("high", values.get("to"))
-    last = int(end) - 1 if end is not None else _largest(result.dtype)
+    last = int(end) - 1 if end is not None else _largest_drawn(result.dtype)
     numbers = first + torch.floor((last - first + 1) * quantiles)
     return numbers.to(torch.int64).masked_fill(quantiles >= HIGH, last)
 
 
-def _largest(dtype: torch.dtype) -> int:
+def _largest_drawn(dtype: torch.dtype) -> int:
     """Return the largest integer that `random_` draws without limits."""
     if dtype == torch.bool:
         return 1
@@ -206,50 +206,50 @@ def _multinomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> T
 
 def _poisson(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     rate = values["self"].double()
-    number = rate + rate.sqrt() * _deviations(quantiles)
+    number = rate + rate.sqrt() * _draw_deviations(quantiles)
     return torch.where(quantiles > 0.5, number.ceil(), number.floor()).clamp(min=0)
 
 
-def _binomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_binomial(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     count, chance = values["count"].double(), values["prob"].double()
     certain = (chance <= 0) | (chance >= 1)
     return torch.where(certain, count * chance, (count * quantiles).round())
 
 
-def _gamma(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    return values["self"].double() * _deviations(quantiles).exp()  # type: ignore[no-any-return]
+def _draw_gamma(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    return values["self"].double() * _draw_deviations(quantiles).exp()  # type: ignore[no-any-return]
 
 
-def _dirichlet(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
-    weights = _gamma(values, quantiles, result)
+def _draw_dirichlet(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+    weights = _draw_gamma(values, quantiles, result)
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _rrelu(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
+def _draw_rrelu(values: dict[str, Any], quantiles: Tensor, result: Tensor) -> Tensor:
     slope: Tensor = values["lower"] + (values["upper"] - values["lower"]) * quantiles
     return torch.where(values["self"] <= 0, values["self"] * slope, values["self"])
 
 
 DISTRIBUTIONS: Mapping[str, Callable[[dict[str, Any], Tensor, Tensor], Tensor]] = {
-    "rand": _uniform,
-    "uniform": _uniform,
-    "randn": _normal,
-    "normal": _normal,
-    "normal_functional": _normal,
-    "log_normal": lambda *call: _normal(*call).exp(),
-    "exponential": _exponential,
-    "cauchy": _cauchy,
-    "geometric": _geometric,
-    "bernoulli": _bernoulli,
-    "randint": _integers,
-    "random": _integers,
+    "rand": _draw_uniform,
+    "uniform": _draw_uniform,
+    "randn": _draw_normal,
+    "normal": _draw_normal,
+    "normal_functional": _draw_normal,
+    "log_normal": lambda *call: _draw_normal(*call).exp(),
+    "exponential": _draw_exponential,
+    "cauchy": _draw_cauchy,
+    "geometric": _draw_geometric,
+    "bernoulli": _draw_bernoulli,
+    "randint": _draw_integers,
+    "random": _draw_integers,
     "randperm": _permutation,
     "multinomial": _multinomial,
     "poisson": _poisson,
-    "binomial": _binomial,
-    "_standard_gamma": _gamma,
-    "_sample_dirichlet": _dirichlet,
-    "rrelu_with_noise": _rrelu,
+    "binomial": _draw_binomial,
+    "_standard_gamma": _draw_gamma,
+    "_sample_dirichlet": _draw_dirichlet,
+    "rrelu_with_noise": _draw_rrelu,
 }
 """Turns quantiles into drawn values, by operator without `_` and `_like`; others draw the quantiles."""
 
@@ -258,12 +258,12 @@ WRAPPERS = ("__torch_dispatch__", "_call_impl", "_wrapped_call_impl", "forward",
 """Functions of torch that only pass a call on."""
 
 
-def _caller(operator: str) -> Draw:
+def _caller_of_draw(operator: str) -> Draw:
     """Name the function that the user's line calls (`dropout`), or else the operator."""
     frames = traceback.extract_stack()[:-2]
     inner = ""
     for frame in reversed(frames):
-        if is_user_code(frame.filename):
+        if is_lowering_error_of_user(frame.filename):
             return Draw(f"{operator} (in {inner})" if inner else operator, f"{frame.filename}:{frame.lineno}")
         if frame.name not in WRAPPERS:
             inner = frame.name

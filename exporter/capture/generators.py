@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from exporter.capture.lowering_errors import is_user_code
+from exporter.capture.lowering_errors import is_lowering_error_of_user
 
 GLOBAL = ("Python's random module", "numpy.random")
 MAX_OBJECTS = 20_000
@@ -35,45 +35,45 @@ def own_generators(module: nn.Module) -> list[tuple[str, Any]]:
         elif isinstance(item, random.Random) and not isinstance(item, random.SystemRandom):
             own.append(("a random.Random", item))
         else:
-            waiting.extend(itertools.islice(_references(item), MAX_OBJECTS))
+            waiting.extend(itertools.islice(_generator_references(item), MAX_OBJECTS))
     return own
 
 
-def _references(item: Any) -> Iterator[Any]:
+def _generator_references(item: Any) -> Iterator[Any]:
     """Yield what an object of the user's own refers to; the insides of installed packages are left out."""
     if isinstance(item, dict):
         yield from item.values()
     elif isinstance(item, list | tuple | set | frozenset):
         yield from item
     elif isinstance(item, FunctionType):
-        yield from _used_by(item)
+        yield from _generators_used_by(item)
     elif isinstance(item, MethodType):
         yield from (item.__func__, item.__self__)
     elif isinstance(item, functools.partial):
         yield from (item.func, *item.args, *item.keywords.values())
     elif isinstance(item, type):
-        if _is_users(item):
-            yield from (_plain(value) for value in vars(item).values())
-    elif isinstance(item, nn.Module) or _is_users(type(item)):
+        if _is_users_generator(item):
+            yield from (_plain_function_of_generator(value) for value in vars(item).values())
+    elif isinstance(item, nn.Module) or _is_users_generator(type(item)):
         yield from getattr(item, "__dict__", {}).values()
         yield from type(item).__mro__[:-1]
 
 
-def _plain(attribute: Any) -> Any:
+def _plain_function_of_generator(attribute: Any) -> Any:
     """Return the function of a static method, a class method or a property."""
     function = getattr(attribute, "__func__", None) or getattr(attribute, "fget", None)
     return function if function is not None else attribute
 
 
-def _is_users(kind: type) -> bool:
+def _is_users_generator(kind: type) -> bool:
     return any(
-        is_user_code(value.__code__.co_filename)
-        for value in map(_plain, vars(kind).values())
+        is_lowering_error_of_user(value.__code__.co_filename)
+        for value in map(_plain_function_of_generator, vars(kind).values())
         if isinstance(value, FunctionType)
     )
 
 
-def _used_by(function: FunctionType) -> Iterator[Any]:
+def _generators_used_by(function: FunctionType) -> Iterator[Any]:
     """Yield the values that a function's code names: globals, those of its modules, closures and defaults."""
     yield from (function.__defaults__ or ())
     yield from (function.__kwdefaults__ or {}).values()
@@ -82,26 +82,26 @@ def _used_by(function: FunctionType) -> Iterator[Any]:
             yield cell.cell_contents
         except ValueError:  # not filled yet
             continue
-    if not is_user_code(function.__code__.co_filename):
+    if not is_lowering_error_of_user(function.__code__.co_filename):
         return
-    names = set(_names(function.__code__))
+    names = set(_generator_names(function.__code__))
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if not isinstance(value, ModuleType):
             yield value
-        elif is_user_code(getattr(value, "__file__", None) or "<"):
+        elif is_lowering_error_of_user(getattr(value, "__file__", None) or "<"):
             yield from (vars(value)[name] for name in names & vars(value).keys())
 
 
-def _names(code: CodeType) -> Iterator[str]:
+def _generator_names(code: CodeType) -> Iterator[str]:
     """Yield the names of globals and attributes in a function's code, and in the functions inside it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            yield from _generator_names(constant)
 
 
-def state(generator: Any) -> Any:
+def generator_state(generator: Any) -> Any:
     """Return a generator's state."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
@@ -112,7 +112,7 @@ def state(generator: Any) -> Any:
     return generator.getstate()
 
 
-def restore(generator: Any, before: Any) -> None:
+def restore_generator(generator: Any, before: Any) -> None:
     """Put a generator back into an earlier state."""
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = before
@@ -124,6 +124,6 @@ def restore(generator: Any, before: Any) -> None:
         generator.setstate(before)
 
 
-def fingerprint() -> tuple[int, ...]:
+def generator_fingerprint() -> tuple[int, ...]:
     """Hash the states of the global generators, in the order of `GLOBAL`."""
     return hash(random.getstate()), hash(pickle.dumps(np.random.get_state()))

@@ -55,16 +55,16 @@ def lowering_error(
     """
     if isinstance(error, LoweringError):
         return error
-    chain = list(causes(error))
+    chain = list(lowering_error_causes(error))
     texts = [_COLOUR.sub("", str(e)) for e in chain]
-    sources = [source_in_text(text) for text in reversed(texts)]
-    sources += [source_in_traceback(e) for e in reversed(chain)]
+    sources = [lowering_error_source_in_text(text) for text in reversed(texts)]
+    sources += [lowering_error_source(e) for e in reversed(chain)]
     if program is not None:
-        sources += [_source_of_operator(text, program) for text in reversed(texts)]
-    return LoweringError(shorten(chain[-1]), next((s for s in sources if s), None))
+        sources += [_lowering_error_operator(text, program) for text in reversed(texts)]
+    return LoweringError(shorten_lowering_error(chain[-1]), next((s for s in sources if s), None))
 
 
-def shorten(error: BaseException) -> str:
+def shorten_lowering_error(error: BaseException) -> str:
     """Cut a framework's message down to what was wrong: one line, no advice, no stack."""
     text = _COLOUR.sub("", str(error)).strip()
     first = _ADVICE.split(text, maxsplit=1)[0] or text
@@ -77,7 +77,7 @@ def shorten(error: BaseException) -> str:
     return f"{type(error).__name__}: {line}" if len(line.split()) < 3 else line
 
 
-def cause_in(text: str, last: bool = False) -> str:
+def lowering_error_in(text: str, last: bool = False) -> str:
     """Return the first line of a program's output that says what went wrong; empty when none does.
 
     A runtime prints the cause first, and then each level that passes it on. `last` starts at the other end.
@@ -89,13 +89,13 @@ def cause_in(text: str, last: bool = False) -> str:
     return ""
 
 
-def source_in_text(text: str) -> str | None:
+def lowering_error_source_in_text(text: str) -> str | None:
     """Return the innermost `file:line` of the user's own code in a printed stack trace, if there is one."""
-    frames = [(file, line) for file, line in _FRAME.findall(text) if is_user_code(file)]
+    frames = [(file, line) for file, line in _FRAME.findall(text) if is_lowering_error_of_user(file)]
     return f"{frames[-1][0]}:{frames[-1][1]}" if frames else None
 
 
-def causes(error: BaseException, contexts: bool = False) -> Iterator[BaseException]:
+def lowering_error_causes(error: BaseException, contexts: bool = False) -> Iterator[BaseException]:
     """Yield an exception and its causes, each once: a framework that raises an old one again makes a circle.
 
     Args:
@@ -110,21 +110,21 @@ def causes(error: BaseException, contexts: bool = False) -> Iterator[BaseExcepti
         cause = cause.__cause__ or (cause.__context__ if contexts else None)
 
 
-def is_user_code(file: str) -> bool:
+def is_lowering_error_of_user(file: str) -> bool:
     """Tell whether a file belongs neither to Python, nor to an installed package, nor to us."""
     installed = "site-packages" in file or "dist-packages" in file
     return not (installed or file.startswith(("<", *_NOT_USER_CODE)))
 
 
-def source_in_traceback(error: BaseException) -> str | None:
+def lowering_error_source(error: BaseException) -> str | None:
     """Return the innermost `file:line` of the user's own code on the way to an exception, if there is one."""
-    return source_in_text("".join(traceback.format_tb(error.__traceback__)))
+    return lowering_error_source_in_text("".join(traceback.format_tb(error.__traceback__)))
 
 
-def _source_of_operator(text: str, program: torch.export.ExportedProgram) -> str | None:
+def _lowering_error_operator(text: str, program: torch.export.ExportedProgram) -> str | None:
     for node in program.graph.nodes:
         # Decomposition renames `linalg_svd` to `_linalg_svd`: the leading underscores don't count.
         name = getattr(node.target, "_opname", "").lstrip("_")
         if name and re.search(rf"(?:\.|::|\bnode |\bop )_*{re.escape(name)}\b", text):
-            return source_in_text(node.stack_trace or "")
+            return lowering_error_source_in_text(node.stack_trace or "")
     return None

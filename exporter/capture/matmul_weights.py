@@ -38,7 +38,7 @@ WEIGHT_ARGUMENTS = {
 """ATen operator -> its arguments that may be weights, or lists of them."""
 
 
-def count(program: torch.export.ExportedProgram) -> int:
+def count_matmul_weights(program: torch.export.ExportedProgram) -> int:
     """Count the elements of the learned weights of two or more dimensions that meet the inputs."""
     return sum(by_operator(program).values())
 
@@ -46,14 +46,14 @@ def count(program: torch.export.ExportedProgram) -> int:
 def by_operator(program: torch.export.ExportedProgram) -> dict[str, int]:
     """Count the same by the ATen operator that reads a weight; what several read counts for the first."""
     counts: dict[str, int] = {}
-    for source, operator in _sources(program).items():
+    for source, operator in _matmul_weight_sources(program).items():
         shape = source.meta["val"].shape
         if len(shape) > 1:
             counts[operator] = counts.get(operator, 0) + prod(shape)
     return counts
 
 
-def _sources(program: torch.export.ExportedProgram) -> dict[Node, str]:
+def _matmul_weight_sources(program: torch.export.ExportedProgram) -> dict[Node, str]:
     """Return where the weights come from, each once: a parameter, or a product of parameters alone.
 
     With each is the operator that reads it.
@@ -72,15 +72,15 @@ def _sources(program: torch.export.ExportedProgram) -> dict[Node, str]:
         elif not computed.isdisjoint(node.all_input_nodes):
             computed.add(node)
             operator = getattr(node.target, "_opname", "")
-            for weight in _weights(node):
+            for weight in _matmul_weights(node):
                 if weight in learned:
-                    sources.setdefault(_source(weight), operator)
+                    sources.setdefault(_matmul_weight_source(weight), operator)
         elif not learned.isdisjoint(node.all_input_nodes):
             learned.add(node)
     return sources
 
 
-def _weights(node: Node) -> Iterator[Node]:
+def _matmul_weights(node: Node) -> Iterator[Node]:
     from torch.fx import Node
     from torch.utils._pytree import tree_leaves
 
@@ -90,16 +90,18 @@ def _weights(node: Node) -> Iterator[Node]:
                 yield leaf
 
 
-def _source(weight: Node) -> Node:
+def _matmul_weight_source(weight: Node) -> Node:
     """Return the tensor that a weight is a view, a cast or a broadcast of: tied weights share it."""
     while len(weight.all_input_nodes) == 1:
         (before,) = weight.all_input_nodes
-        if _elements(before) > _elements(weight):  # a part of it, which is all that is needed
+        if _matmul_weight_elements(before) > _matmul_weight_elements(
+            weight
+        ):  # a part of it, which is all that is needed
             break
         weight = before
     return weight
 
 
-def _elements(node: Node) -> float:
+def _matmul_weight_elements(node: Node) -> float:
     shape = getattr(node.meta.get("val"), "shape", None)  # of `split` it is a list
     return float("inf") if shape is None else prod(shape)

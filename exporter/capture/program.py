@@ -15,23 +15,23 @@ import torch
 
 from exporter.capture import matmul_weights, randomness, state
 from exporter.capture.calls import (
-    FlatOutputs,
-    OwnInputs,
-    arguments,
-    call,
-    copied,
-    dtype_name,
-    leaves,
-    mutates_inputs,
-    output_names,
-    settle,
+    FlatCallOutputs,
+    OwnCallInputs,
+    call_arguments,
+    call_dtype_name,
+    call_leaves,
+    call_mutates_inputs,
+    call_network,
+    call_output_names,
+    copied_for_calls,
+    settle_for_calls,
 )
-from exporter.capture.digest import digest as program_digest
+from exporter.capture.digest import digest_program
 from exporter.errors import CaptureError, LoweringError
 from exporter.records import Captured, Model, Sample, TensorSpec
 
 
-def capture(
+def capture_program(
     model: Model,
     example: Sample,
     torchscript: Literal["auto", "trace", "script"] = "auto",
@@ -50,17 +50,17 @@ def capture(
     Raises:
         CaptureError: The model does not run on the example, or draws random numbers.
     """
-    module, tensors = model.module, arguments(example)
-    settle(module)
-    fresh = copied(module)
+    module, tensors = model.module, call_arguments(example)
+    settle_for_calls(module)
+    fresh = copied_for_calls(module)
     names = [spec.name for spec in model.inputs]
-    outputs = call(module, tensors, model.architecture, names)
-    named = _checked_outputs(model, outputs)
-    changed = _state(fresh, (example, *others), tensors)
-    module = _adapted(fresh if changed else module, tensors, outputs)
-    program, problem = _export(copied(module) if changed else module, tensors)
-    randomness.check(fresh, tensors, program)
-    specs = _name_outputs(model, named)
+    outputs = call_network(module, tensors, model.architecture, names)
+    named = _program_outputs(model, outputs)
+    changed = _program_state(fresh, (example, *others), tensors)
+    module = _adapted_program(fresh if changed else module, tensors, outputs)
+    program, problem = _export_program(copied_for_calls(module) if changed else module, tensors)
+    randomness.check_randomness(fresh, tensors, program)
+    specs = _name_program_outputs(model, named)
     return Captured(
         module=module,
         program=program,
@@ -68,47 +68,49 @@ def capture(
         program_source=problem.source if problem else None,
         example=tensors,
         inputs=tuple(
-            replace(spec, shape=tuple(t.shape), dtype=dtype_name(t))
+            replace(spec, shape=tuple(t.shape), dtype=call_dtype_name(t))
             for spec, t in zip(model.inputs, tensors, strict=True)
         ),
         outputs=specs,
         torchscript=torchscript,
         state=changed,
-        variable=_variable(program, specs),
+        variable=_variable_program_outputs(program, specs),
     )
 
 
-def _state(module: torch.nn.Module, samples: Sequence[Sample], tensors: Any) -> tuple[str, ...]:
+def _program_state(module: torch.nn.Module, samples: Sequence[Sample], tensors: Any) -> tuple[str, ...]:
     """Name what a network carries from call to call; random outputs are told apart from such state.
 
     Raises:
         CaptureError: The network draws random numbers, or carries something that is not a tensor.
     """
     try:
-        return state.changed_by_calls(module, samples)
+        return state.state_changed_by_calls(module, samples)
     except CaptureError:
-        randomness.check(module, tensors)
+        randomness.check_randomness(module, tensors)
         raise
 
 
-def _adapted(module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Any) -> torch.nn.Module:
+def _adapted_program(
+    module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Any
+) -> torch.nn.Module:
     """Wrap a module that writes to its inputs, or returns anything but a tensor or a flat tuple."""
-    if mutates_inputs(copied(module), inputs):
-        module = OwnInputs(module).eval()
+    if call_mutates_inputs(copied_for_calls(module), inputs):
+        module = OwnCallInputs(module).eval()
     if isinstance(outputs, torch.Tensor):
         return module
     if type(outputs) is tuple and all(isinstance(item, torch.Tensor) for item in outputs):
         return module
-    return FlatOutputs(module).eval()
+    return FlatCallOutputs(module).eval()
 
 
-def _checked_outputs(model: Model, outputs: Any) -> list[tuple[str, torch.Tensor]]:
+def _program_outputs(model: Model, outputs: Any) -> list[tuple[str, torch.Tensor]]:
     """Return the outputs by name.
 
     Raises:
         CaptureError: They are not tensors that can be compared.
     """
-    named = list(leaves(outputs))
+    named = list(call_leaves(outputs))
     if not named or not all(isinstance(leaf, torch.Tensor) for _, leaf in named):
         raise CaptureError(
             f"{model.architecture} returns {type(outputs).__name__},"
@@ -118,28 +120,31 @@ def _checked_outputs(model: Model, outputs: Any) -> list[tuple[str, torch.Tensor
     for name, leaf in named:
         if leaf.layout != torch.strided or leaf.is_quantized or leaf.is_nested:
             raise CaptureError(
-                f"{model.architecture} returns a {_kind(leaf)} tensor{f' ({name})' if name else ''}, expected"
-                " dense ones.",
+                f"{model.architecture} returns a {_program_output_kind(leaf)} tensor"
+                f"{f' ({name})' if name else ''}, expected dense ones.",
                 "Wrap it in a module that returns dense tensors and pass that with --arch.",
             )
     return named
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _program_output_kind(tensor: torch.Tensor) -> str:
     if tensor.is_nested:
         return "nested"
     return "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
 
 
-def _name_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
+def _name_program_outputs(model: Model, named: Sequence[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
     taken = {spec.name for spec in model.inputs}
-    names = [f"{name}_out" if name in taken else name for name in output_names(named)]
+    names = [f"{name}_out" if name in taken else name for name in call_output_names(named)]
     return tuple(
-        TensorSpec(name, tuple(t.shape), dtype_name(t)) for name, (_, t) in zip(names, named, strict=True)
+        TensorSpec(name, tuple(t.shape), call_dtype_name(t))
+        for name, (_, t) in zip(names, named, strict=True)
     )
 
 
-def _variable(program: torch.export.ExportedProgram | None, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+def _variable_program_outputs(
+    program: torch.export.ExportedProgram | None, outputs: Sequence[TensorSpec]
+) -> tuple[str, ...]:
     """Name the outputs whose sizes are symbols in the graph: as input sizes are fixed, values decide."""
     if program is None:
         return ()
@@ -150,7 +155,7 @@ def _variable(program: torch.export.ExportedProgram | None, outputs: Sequence[Te
     return tuple(spec.name for spec, shape in pairs if any(isinstance(size, torch.SymInt) for size in shape))
 
 
-def _export(
+def _export_program(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...]
 ) -> tuple[torch.export.ExportedProgram | None, LoweringError | None]:
     from exporter.capture.lowering_errors import lowering_error
@@ -165,22 +170,22 @@ def _export(
         return None, lowering_error(error)
 
 
-def digest(captured: Captured) -> str:
+def program_digest(captured: Captured) -> str:
     """Hash the graph and every weight, which a build depends on, whatever code made them.
 
     Returns an empty string when there is no graph to take it from.
     """
-    return program_digest(captured.program)
+    return digest_program(captured.program)
 
 
-def matrix_weights(captured: Captured) -> int:
+def program_matrix_weights(captured: Captured) -> int:
     """Count the elements of the weights of two or more dimensions that the graph multiplies or looks up."""
     if captured.program is None:
         return sum(p.numel() for p in captured.module.parameters() if p.dim() > 1)
-    return matmul_weights.count(captured.program)
+    return matmul_weights.count_matmul_weights(captured.program)
 
 
-def save(captured: Captured, directory: Path) -> None:
+def save_program(captured: Captured, directory: Path) -> None:
     """Write a captured model for other worker processes of this run. Private: loading runs pickled code."""
     if isinstance(captured.module, torch.jit.ScriptModule):
         torch.jit.save(captured.module, directory / "module.ts")
@@ -192,14 +197,14 @@ def save(captured: Captured, directory: Path) -> None:
     torch.save(replace(captured, module=None, program=None), directory / "captured.pt")  # type: ignore[arg-type]
 
 
-def load(directory: Path) -> Captured:
-    """Read what `save` wrote in this run's own work folder."""
+def load_program(directory: Path) -> Captured:
+    """Read what `save_program` wrote in this run's own work folder."""
     captured: Captured = torch.load(directory / "captured.pt", weights_only=False)
     program = torch.export.load(directory / "program.pt2") if (directory / "program.pt2").exists() else None
-    return replace(captured, module=_load_module(directory, program), program=program)
+    return replace(captured, module=_load_program_module(directory, program), program=program)
 
 
-def _load_module(directory: Path, program: torch.export.ExportedProgram | None) -> torch.nn.Module:
+def _load_program_module(directory: Path, program: torch.export.ExportedProgram | None) -> torch.nn.Module:
     if (directory / "module.ts").exists():
         return torch.jit.load(directory / "module.ts")  # type: ignore[no-any-return, no-untyped-call]
     try:

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import generators
-from exporter.capture.calls import array, call, copied, leaves
-from exporter.capture.clocks import replaced
-from exporter.capture.forced_draws import Draw, Forced, draws, patterns
-from exporter.capture.forced_draws import name as operator_name
-from exporter.capture.generators import fingerprint, own_generators
-from exporter.capture.lowering_errors import is_user_code, source_in_text
-from exporter.capture.state import same
+from exporter.capture.calls import call_array, call_leaves, call_network, copied_for_calls
+from exporter.capture.clocks import replaced_clocks
+from exporter.capture.forced_draws import Draw, ForcedDraws, draw_patterns, operator_draws
+from exporter.capture.forced_draws import draw_name as operator_name
+from exporter.capture.generators import generator_fingerprint, own_generators
+from exporter.capture.lowering_errors import is_lowering_error_of_user, lowering_error_source_in_text
+from exporter.capture.state import same_outputs_for_state
 from exporter.errors import CaptureError
 
 SEEDS = (1, 2, 3)
@@ -35,7 +35,7 @@ INSTANTS = 8
 """How often the clocks are set to another time."""
 
 
-def check(
+def check_randomness(
     module: nn.Module, inputs: Sequence[Tensor], program: torch.export.ExportedProgram | None = None
 ) -> None:
     """Refuse a network whose outputs depend on random numbers or on a clock.
@@ -49,37 +49,39 @@ def check(
     Raises:
         CaptureError: They do; the message names the operator and the line.
     """
-    graphs = _graphs(program)
-    nested = [draw for graph in graphs[1:] if (draw := _drawn_in(graph))]
+    graphs = _graphs_with_randomness(program)
+    nested = [draw for graph in graphs[1:] if (draw := _random_operator_in(graph))]
     draw = nested[0] if nested else None
-    with _left_alone(module):
+    with _randomness_left_alone(module):
         # A branch of torch.cond allows no mode: then the operators of the graph decide.
-        draw = draw or (_drawn_in(graphs[0]) if len(graphs) > 1 else _torch_draws(module, inputs))
-        draw = draw or _other_draws(module, inputs)
-        if draw is None and program is not None and len(graphs) == 1 and _drawn_in(graphs[0]):
-            draw = _torch_draws(program.module(), inputs)
+        draw = draw or (
+            _random_operator_in(graphs[0]) if len(graphs) > 1 else _torch_randomness(module, inputs)
+        )
+        draw = draw or _other_randomness(module, inputs)
+        if draw is None and program is not None and len(graphs) == 1 and _random_operator_in(graphs[0]):
+            draw = _torch_randomness(program.module(), inputs)
     if draw is not None:
-        raise _refusal(draw)
+        raise _randomness_refusal(draw)
 
 
-def _graphs(program: torch.export.ExportedProgram | None) -> list[torch.fx.GraphModule]:
+def _graphs_with_randomness(program: torch.export.ExportedProgram | None) -> list[torch.fx.GraphModule]:
     """List the program's own graph, and then those nested in it."""
     modules = program.graph_module.modules() if program is not None else ()
     return [module for module in modules if isinstance(module, torch.fx.GraphModule)]
 
 
-def _drawn_in(graph: torch.fx.GraphModule) -> Draw | None:
+def _random_operator_in(graph: torch.fx.GraphModule) -> Draw | None:
     """Find the first random operator of a graph, without those nested in it."""
     for node in graph.graph.nodes:
         target = node.target
-        if isinstance(target, torch._ops.OpOverload) and draws(target, node.args, node.kwargs):
-            return Draw(operator_name(target), source_in_text(node.stack_trace or ""))
+        if isinstance(target, torch._ops.OpOverload) and operator_draws(target, node.args, node.kwargs):
+            return Draw(operator_name(target), lowering_error_source_in_text(node.stack_trace or ""))
     return None
 
 
-def _refusal(draw: Draw) -> CaptureError:
+def _randomness_refusal(draw: Draw) -> CaptureError:
     return CaptureError(
-        f"The network {draw.action} in forward: {draw.operator}{_where(draw.source)}. Its outputs "
+        f"The network {draw.action} in forward: {draw.operator}{_where_random(draw.source)}. Its outputs "
         "differ from call to call, so no artifact can be proven equal to it.",
         "Leave it out in eval mode (F.dropout needs training=self.training), or draw the numbers once and "
         "register them as a buffer.",
@@ -87,7 +89,7 @@ def _refusal(draw: Draw) -> CaptureError:
     )
 
 
-def _where(source: str | None) -> str:
+def _where_random(source: str | None) -> str:
     if source is None:
         return ""
     file, _, line = source.rpartition(":")
@@ -95,15 +97,18 @@ def _where(source: str | None) -> str:
     return f" at {source}" + (f" (`{text}`)" if text else "")
 
 
-def _torch_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+def _torch_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find the first random operator, where the outputs depend on the values that such operators draw."""
     first: list[Any] | None = None
-    for pattern in patterns():
-        mode, fresh = Forced(pattern), copied(module)  # saving a TorchScript network allows no mode
-        _seed(SEEDS[0])
+    for pattern in draw_patterns():
+        mode, fresh = (
+            ForcedDraws(pattern),
+            copied_for_calls(module),
+        )  # saving a TorchScript network allows no mode
+        _seed_randomness(SEEDS[0])
         try:
             with mode:
-                outputs = _arrays(call(fresh, inputs))
+                outputs = _arrays_for_randomness(call_network(fresh, inputs))
         except CaptureError:
             # Some operators allow no mode; but a call that raises for some values only depends on them.
             if first is None:
@@ -112,54 +117,54 @@ def _torch_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
         if not mode.draws:
             return None
         first = first or outputs
-        if not same(first, outputs):
+        if not same_outputs_for_state(first, outputs):
             return mode.draws[0]
     return None
 
 
-def _other_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+def _other_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find a line that draws from Python's or NumPy's generators or reads a clock, or outputs that differ.
 
     A network that seeds a generator before it draws leaves it in one state, whatever state it was in.
     """
     outputs, before, after = [], [], []
     for seed in SEEDS:
-        _seed(seed)
-        before.append(fingerprint())
-        outputs.append(_arrays(call(copied(module), inputs)))
-        after.append(fingerprint())
+        _seed_randomness(seed)
+        before.append(generator_fingerprint())
+        outputs.append(_arrays_for_randomness(call_network(copied_for_calls(module), inputs)))
+        after.append(generator_fingerprint())
     states = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
     if any(starts != ends and len(set(ends)) > 1 for starts, ends in states):
-        return _drawing_line(module, inputs, ())
-    draw = _own_draws(module, inputs) or _readings(module, inputs)
-    if draw or all(same(outputs[0], more) for more in outputs[1:]):
+        return _randomness_line(module, inputs, ())
+    draw = _own_randomness(module, inputs) or _random_readings(module, inputs)
+    if draw or all(same_outputs_for_state(outputs[0], more) for more in outputs[1:]):
         return draw
     return Draw("something that is neither an operator of torch nor a generator of NumPy or Python", None)
 
 
-def _own_draws(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+def _own_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find a line that draws from a generator that an attribute or a global of the network holds.
 
     A generator that forward makes anew from a seed ends each call in one state.
     """
-    module = copied(module)
+    module = copied_for_calls(module)
     states: list[list[bytes]] = []
     for _ in range(2):
         if not own_generators(module) and not states:
             return None
-        call(module, inputs)
-        states.append([pickle.dumps(generators.state(g)) for _, g in own_generators(module)])
-    return _drawing_line(module, inputs, own_generators(module)) if states[0] != states[1] else None
+        call_network(module, inputs)
+        states.append([pickle.dumps(generators.generator_state(g)) for _, g in own_generators(module)])
+    return _randomness_line(module, inputs, own_generators(module)) if states[0] != states[1] else None
 
 
-def _readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
+def _random_readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find a clock that the outputs depend on, or a line that asks the system for random bytes."""
     first: list[Any] | None = None
     for seed in range(INSTANTS):
-        _seed(SEEDS[0])
-        with replaced(module, seed) as readings:
+        _seed_randomness(SEEDS[0])
+        with replaced_clocks(module, seed) as readings:
             try:
-                outputs = _arrays(call(copied(module), inputs))
+                outputs = _arrays_for_randomness(call_network(copied_for_calls(module), inputs))
             except CaptureError:  # it ran before: the time of day made it raise
                 return readings[0] if readings else None
         if bytes_read := [reading for reading in readings if not reading.action.endswith("clock")]:
@@ -167,16 +172,16 @@ def _readings(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
         if not readings:
             return None
         first = first or outputs
-        if not same(first, outputs):
+        if not same_outputs_for_state(first, outputs):
             return readings[0]
     return None
 
 
-def _arrays(outputs: Any) -> list[Any]:
-    return [array(leaf) for _, leaf in leaves(outputs)]
+def _arrays_for_randomness(outputs: Any) -> list[Any]:
+    return [call_array(leaf) for _, leaf in call_leaves(outputs)]
 
 
-def _drawing_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[tuple[str, Any]]) -> Draw:
+def _randomness_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[tuple[str, Any]]) -> Draw:
     """Call once more and watch, line by line of the user's code, when a generator moves on.
 
     Args:
@@ -184,17 +189,17 @@ def _drawing_line(module: nn.Module, inputs: Sequence[Tensor], own: Sequence[tup
         inputs: The inputs of one call.
         own: The generators to watch, by kind; empty for the global ones.
     """
-    watch = _Watch(own)
-    module = module if own else copied(module)
+    watch = _RandomnessWatch(own)
+    module = module if own else copied_for_calls(module)
     sys.settrace(watch.enter)
     try:
-        call(module, inputs)
+        call_network(module, inputs)
     finally:
         sys.settrace(None)
     return Draw(watch.generator or (own[0][0] if own else "Python's or NumPy's random module"), watch.source)
 
 
-class _Watch:
+class _RandomnessWatch:
     """A trace function: compares the generators before and after each line of the user's code."""
 
     def __init__(self, own: Sequence[tuple[str, Any]]) -> None:
@@ -205,11 +210,13 @@ class _Watch:
 
     def _states(self) -> list[tuple[str, Any]]:
         if self._own:
-            return [(kind, pickle.dumps(generators.state(generator))) for kind, generator in self._own]
-        return list(zip(generators.GLOBAL, fingerprint(), strict=True))
+            return [
+                (kind, pickle.dumps(generators.generator_state(generator))) for kind, generator in self._own
+            ]
+        return list(zip(generators.GLOBAL, generator_fingerprint(), strict=True))
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not is_user_code(frame.f_code.co_filename):
+        if not is_lowering_error_of_user(frame.f_code.co_filename):
             return None
         last = frame.f_lineno
 
@@ -226,17 +233,17 @@ class _Watch:
         return step
 
 
-def _seed(seed: int) -> None:
+def _seed_randomness(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
 
 
 @contextlib.contextmanager
-def _left_alone(module: nn.Module) -> Iterator[None]:
+def _randomness_left_alone(module: nn.Module) -> Iterator[None]:
     """Leave the global generators, and those that the network's code refers to, where they were."""
     python, numpy = random.getstate(), np.random.get_state()
-    own = [(generator, generators.state(generator)) for _, generator in own_generators(module)]
+    own = [(generator, generators.generator_state(generator)) for _, generator in own_generators(module)]
     with torch.random.fork_rng(devices=[]):
         try:
             yield
@@ -244,4 +251,4 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
             for generator, state in own:
-                generators.restore(generator, state)
+                generators.restore_generator(generator, state)

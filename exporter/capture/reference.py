@@ -11,11 +11,18 @@ from torch import nn
 
 from exporter.capture import rounding
 from exporter.capture.activations import resting_outputs
-from exporter.capture.calls import copied, first_line, runner
+from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_call_error
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
-from exporter.verify.compare import max_error
-from exporter.verify.reference_io import Evidence, Stacks, largest_shapes, padded, shapes_of, stack
+from exporter.verify.compare import compare_max_error
+from exporter.verify.reference_io import (
+    ReferenceIO,
+    Stacks,
+    largest_reference_shapes,
+    padded_reference,
+    reference_shapes,
+    stack_reference,
+)
 
 MAX_FLOOR = 1e-3
 """The largest error of eager float32 that an artifact's limit may be derived from.
@@ -30,7 +37,7 @@ def run_reference(
     samples: Sequence[Sample],
     edges: Mapping[str, Sample],
     scenes: Sequence[int] = (),
-) -> tuple[Evidence, tuple[str, ...]]:
+) -> tuple[ReferenceIO, tuple[str, ...]]:
     """Run the model in float64 on every sample and edge input, and in float32 to learn its own error.
 
     Samples, and then edge inputs, are one sequence of calls each, from the state that the checkpoint holds.
@@ -49,42 +56,42 @@ def run_reference(
     Raises:
         CaptureError: The model does not run on a sample.
     """
-    exact, reason = _widest(captured, samples)
-    single = _Network(captured, widen=False)
+    exact, reason = _widest_reference(captured, samples)
+    single = _ReferenceNetwork(captured, widen=False)
     whole, whole_single = exact.sequence(samples), single.sequence(samples)
-    edge_expected, edge_actual, refused = _edges(exact, single, edges)
-    _check_ranks(captured, [*whole, *edge_expected.values()])
-    trials = _size_trials(captured, [*whole, *edge_expected.values()])
+    edge_expected, edge_actual, refused = _reference_on_edges(exact, single, edges)
+    _check_reference_ranks(captured, [*whole, *edge_expected.values()])
+    trials = _reference_size_trials(captured, [*whole, *edge_expected.values()])
     if trials:
-        edge_expected, edge_actual, refused = _edges(exact, single, edges, trials)
+        edge_expected, edge_actual, refused = _reference_on_edges(exact, single, edges, trials)
     all_samples = samples
-    samples, expected, actual, unequal = _of_equal_sizes(
+    samples, expected, actual, unequal = _reference_of_equal_sizes(
         samples, whole, whole_single, [run for trial in trials for run in trial.sequences(samples)]
     )
     usable = [edges[name] for name in edge_expected]
     edge_outputs = list(edge_expected.values())
-    shapes = shapes_of(expected, always=bool(captured.variable))
-    edge_shapes = shapes_of(edge_outputs, always=bool(shapes))
-    largest = largest_shapes([*expected, *edge_outputs])
+    shapes = reference_shapes(expected, always=bool(captured.variable))
+    edge_shapes = reference_shapes(edge_outputs, always=bool(shapes))
+    largest = largest_reference_shapes([*expected, *edge_outputs])
     expected, actual, edge_outputs, edge_actual = (
-        [padded(outputs, largest) for outputs in each]
+        [padded_reference(outputs, largest) for outputs in each]
         for each in (expected, actual, edge_outputs, edge_actual)
     )
-    floor = _floor(expected, actual)
-    edge_floors = [_floor([y], [a]) for y, a in zip(edge_outputs, edge_actual, strict=True)]
-    nudged, edge_nudged = (_nudged(captured, largest, calls) for calls in (samples, usable))
-    evidence = Evidence(
-        inputs=stack(samples),
-        reference=stack(expected),
-        edge_inputs=stack(usable) if usable else _empty(samples[0]),
-        edge_reference=stack(edge_outputs) if usable else _empty(expected[0]),
+    floor = _reference_floor(expected, actual)
+    edge_floors = [_reference_floor([y], [a]) for y, a in zip(edge_outputs, edge_actual, strict=True)]
+    nudged, edge_nudged = (_nudged_reference(captured, largest, calls) for calls in (samples, usable))
+    evidence = ReferenceIO(
+        inputs=stack_reference(samples),
+        reference=stack_reference(expected),
+        edge_inputs=stack_reference(usable) if usable else _empty_reference(samples[0]),
+        edge_reference=stack_reference(edge_outputs) if usable else _empty_reference(expected[0]),
         edge_names=tuple(edge_expected),
         floor=min(floor, MAX_FLOOR),
         edge_floor=min(max((f for f in edge_floors if math.isfinite(f)), default=0.0), MAX_FLOOR),
         reference_dtype="float64" if exact.widen else "float32",
         edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
-        eager_errors=rounding.eager_errors(expected, actual, nudged),
-        edge_unstable=rounding.eager_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
+        eager_errors=rounding.rounding_errors(expected, actual, nudged),
+        edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
         edge_shapes=edge_shapes,
         state=captured.state,
@@ -92,7 +99,7 @@ def run_reference(
         resting=resting_outputs(captured.program),
         scenes=_scenes_of(samples, all_samples, scenes),
     )
-    return evidence, (*reason, *unequal, *refused, *_floor_note(floor))
+    return evidence, (*reason, *unequal, *refused, *_reference_floor_note(floor))
 
 
 def _scenes_of(samples: Sequence[Sample], all_samples: Sequence[Sample], scenes: Sequence[int]) -> Stacks:
@@ -104,7 +111,7 @@ def _scenes_of(samples: Sequence[Sample], all_samples: Sequence[Sample], scenes:
     return (np.array([scene for sample, scene in pairs if id(sample) in left], np.int64),)
 
 
-class _Network:
+class _ReferenceNetwork:
     """The captured network, which can start sequences of calls."""
 
     def __init__(self, captured: Captured, widen: bool, seed: int | None = None) -> None:
@@ -113,10 +120,12 @@ class _Network:
 
     def start(self) -> Runner:
         """Return a runner that starts with the checkpoint's state."""
-        module = copied(self.captured.module)
+        module = copied_for_calls(self.captured.module)
         if self.seed is not None:
-            return rounding.nudged(module, lambda network: runner(network, False, self._names), self.seed)
-        return runner(module.double() if self.widen else module, self.widen, self._names)
+            return rounding.rounding_runner(
+                module, lambda network: call_runner(network, False, self._names), self.seed
+            )
+        return call_runner(module.double() if self.widen else module, self.widen, self._names)
 
     def sequence(self, samples: Sequence[Sample]) -> list[Sample]:
         """Call the network on the samples, one after the other."""
@@ -130,31 +139,36 @@ class _Network:
         return []
 
 
-def _size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[_Network]:
+def _reference_size_trials(captured: Captured, outputs: Sequence[Sample]) -> list[_ReferenceNetwork]:
     """Return networks with other roundings, where the size of an output depends on the data."""
-    if not captured.variable and not shapes_of(outputs):
+    if not captured.variable and not reference_shapes(outputs):
         return []
-    return [_Network(captured, widen=False, seed=seed) for seed in range(rounding.SIZE_TRIALS)]
+    return [_ReferenceNetwork(captured, widen=False, seed=seed) for seed in range(rounding.SIZE_TRIALS)]
 
 
-def _widest(captured: Captured, samples: Sequence[Sample]) -> tuple[_Network, tuple[str, ...]]:
+def _widest_reference(
+    captured: Captured, samples: Sequence[Sample]
+) -> tuple[_ReferenceNetwork, tuple[str, ...]]:
     """Return the network in float64; in float32, with a note, where its code insists on float32."""
-    network = _Network(captured, widen=True)
+    network = _ReferenceNetwork(captured, widen=True)
     try:
         run = network.start()
         outputs = [output for sample in samples for output in run(sample)]
         narrow = any(o.dtype.name in ("float32", "complex64") for o in outputs)
         reason = "its output stays float32" if narrow else ""
     except (CaptureError, TypeError, RuntimeError) as error:
-        reason = first_line(error.__cause__ or error)
+        reason = first_line_of_call_error(error.__cause__ or error)
     if not reason:
         return network, ()
     note = f"The reference is eager float32, not float64: the model does not run in float64 ({reason})."
-    return _Network(captured, widen=False), (note,)
+    return _ReferenceNetwork(captured, widen=False), (note,)
 
 
-def _edges(
-    exact: _Network, single: _Network, edges: Mapping[str, Sample], trials: Sequence[_Network] = ()
+def _reference_on_edges(
+    exact: _ReferenceNetwork,
+    single: _ReferenceNetwork,
+    edges: Mapping[str, Sample],
+    trials: Sequence[_ReferenceNetwork] = (),
 ) -> tuple[dict[str, Sample], list[Sample], tuple[str, ...]]:
     """Return the outputs on the edge inputs in float64 and float32, and a note on each omitted edge."""
     left = dict(edges)
@@ -166,11 +180,12 @@ def _edges(
             try:
                 expected[name] = run(sample)
                 actual.append(run_single(sample))
-                reason = _unusable(expected[name], actual[-1])
-                if not _same_sizes(expected[name], actual[-1], *_outputs(runs, sample)):
+                reason = _unusable_reference(expected[name], actual[-1])
+                if not _same_reference_sizes(expected[name], actual[-1], *_reference_outputs(runs, sample)):
                     reason = "rounding alone decides the size of an output there"
             except CaptureError as error:
-                reason = f"on it the model itself fails (it raises {first_line(error.__cause__ or error)})"
+                cause = first_line_of_call_error(error.__cause__ or error)
+                reason = f"on it the model itself fails (it raises {cause})"
             if reason:
                 refused = name
                 break
@@ -181,28 +196,28 @@ def _edges(
         del left[refused]
 
 
-def _outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:
+def _reference_outputs(runs: Sequence[Runner], sample: Sample) -> Iterator[Sample]:
     """Yield the outputs of every runner that does not refuse the sample."""
     for run in runs:
         with contextlib.suppress(Exception):  # the model's own code may raise anything
             yield run(sample)
 
 
-def _same_sizes(*outputs: Sample) -> bool:
+def _same_reference_sizes(*outputs: Sample) -> bool:
     return len({tuple(array.shape for array in each) for each in outputs}) == 1
 
 
-def _unusable(expected: Sample, actual: Sample) -> str:
+def _unusable_reference(expected: Sample, actual: Sample) -> str:
     if any(o.dtype.kind in "fc" and not np.isfinite(o).all() for o in (*expected, *actual)):
         return "on it the model itself fails (it gives NaN or Inf)"
-    floor = _floor([expected], [actual]) if _same_sizes(expected, actual) else 0.0
+    floor = _reference_floor([expected], [actual]) if _same_reference_sizes(expected, actual) else 0.0
     if floor > MAX_FLOOR:  # a norm of nothing divides rounding by rounding
         distance = f"float32 is {floor:.1e} of the output's scale away from float64"
         return f"on it the model itself fails ({distance})"
     return ""
 
 
-def _of_equal_sizes(
+def _reference_of_equal_sizes(
     samples: Sequence[Sample],
     expected: Sequence[Sample],
     actual: Sequence[Sample],
@@ -210,7 +225,9 @@ def _of_equal_sizes(
 ) -> tuple[list[Sample], list[Sample], list[Sample], tuple[str, ...]]:
     """Leave out samples where rounding alone decides how many rows an output has."""
     triples = list(zip(samples, expected, actual, strict=True))
-    equal = [t for i, t in enumerate(triples) if _same_sizes(*t[1:], *(trial[i] for trial in trials))]
+    equal = [
+        t for i, t in enumerate(triples) if _same_reference_sizes(*t[1:], *(trial[i] for trial in trials))
+    ]
     if not equal:
         raise CaptureError(
             "Rounding alone decides the size of an output on every sample.",
@@ -221,7 +238,7 @@ def _of_equal_sizes(
     return [t[0] for t in equal], [t[1] for t in equal], [t[2] for t in equal], (note,) if count else ()
 
 
-def _check_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
+def _check_reference_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
     for spec, arrays in zip(captured.outputs, zip(*outputs, strict=True), strict=True):
         ranks = sorted({array.ndim for array in arrays})
         if len(ranks) > 1:
@@ -232,12 +249,12 @@ def _check_ranks(captured: Captured, outputs: Sequence[Sample]) -> None:
             )
 
 
-def _empty(sample: Sample) -> Sample:
+def _empty_reference(sample: Sample) -> Sample:
     """Return stacks of no samples."""
     return tuple(np.zeros((0, *array.shape), array.dtype) for array in sample)
 
 
-def _nudged(
+def _nudged_reference(
     captured: Captured, largest: Sequence[tuple[int, ...]], samples: Sequence[Sample]
 ) -> list[Stacks]:
     """Run with other roundings, where rounding can change a discrete output: class numbers, masks."""
@@ -246,18 +263,18 @@ def _nudged(
         return []
 
     def padding(module: nn.Module) -> Runner:
-        run = runner(module)
-        return lambda sample: padded(run(sample), largest)
+        run = call_runner(module)
+        return lambda sample: padded_reference(run(sample), largest)
 
-    return rounding.nudged_outputs(captured.module, copied, padding, samples)
-
-
-def _floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
-    pairs = zip(stack(expected), stack(actual), strict=True)
-    return max((max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
+    return rounding.nudged_rounding(captured.module, copied_for_calls, padding, samples)
 
 
-def _floor_note(floor: float) -> tuple[str, ...]:
+def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
+    pairs = zip(stack_reference(expected), stack_reference(actual), strict=True)
+    return max((compare_max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
+
+
+def _reference_floor_note(floor: float) -> tuple[str, ...]:
     if floor <= MAX_FLOOR:
         return ()
     return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.records import Array, Runner, Sample
-from exporter.verify.reference_io import Stacks, stack
+from exporter.verify.reference_io import Stacks, stack_reference
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ SIZE_TRIALS = 5
 """Trials of an output's size: one score at a threshold is as often above it as below."""
 
 
-def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: Sequence[Stacks]) -> Stacks:
+def rounding_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: Sequence[Stacks]) -> Stacks:
     """Return what rounding does to each output.
 
     Args:
@@ -34,11 +34,11 @@ def eager_errors(expected: Sequence[Sample], actual: Sequence[Sample], nudged: S
         any other output a boolean per value: whether rounding changes it, so that no artifact can be
         expected to match it.
     """
-    pairs = zip(stack(expected), stack(actual), strict=True)
-    return tuple(_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))
+    pairs = zip(stack_reference(expected), stack_reference(actual), strict=True)
+    return tuple(_rounding_errors(y, a, [trial[i] for trial in nudged]) for i, (y, a) in enumerate(pairs))
 
 
-def _errors(reference: Array, actual: Array, nudged: Sequence[Array]) -> Array:
+def _rounding_errors(reference: Array, actual: Array, nudged: Sequence[Array]) -> Array:
     if reference.dtype.kind not in "fc":
         unstable: Array = np.any([reference != run for run in (actual, *nudged)], axis=0)
         return unstable
@@ -47,7 +47,7 @@ def _errors(reference: Array, actual: Array, nudged: Sequence[Array]) -> Array:
     return errors
 
 
-def nudged_outputs(
+def nudged_rounding(
     module: torch.nn.Module,
     copy: Callable[[torch.nn.Module], torch.nn.Module],
     runner: Callable[[torch.nn.Module], Runner],
@@ -63,27 +63,29 @@ def nudged_outputs(
     runs: list[Stacks] = []
     for seed in range(TRIALS):
         with contextlib.suppress(Exception):  # the model's own code may raise anything
-            runs.append(_nudged_run(copy(module), runner, samples, seed))
+            runs.append(_nudged_rounding_run(copy(module), runner, samples, seed))
     for last in (False, True):
         with contextlib.suppress(Exception), TiesFromOneEnd(last) as mode:
             run = runner(copy(module))
             first = run(samples[0])
             if mode.used:
-                runs.append(stack([first, *map(run, samples[1:])]))
+                runs.append(stack_reference([first, *map(run, samples[1:])]))
     return runs
 
 
-def _nudged_run(
+def _nudged_rounding_run(
     module: torch.nn.Module,
     runner: Callable[[torch.nn.Module], Runner],
     samples: Sequence[Sample],
     seed: int,
 ) -> Stacks:
-    run = nudged(module, runner, seed)
-    return stack([run(sample) for sample in samples])
+    run = rounding_runner(module, runner, seed)
+    return stack_reference([run(sample) for sample in samples])
 
 
-def nudged(module: torch.nn.Module, runner: Callable[[torch.nn.Module], Runner], seed: int) -> Runner:
+def rounding_runner(
+    module: torch.nn.Module, runner: Callable[[torch.nn.Module], Runner], seed: int
+) -> Runner:
     """Return a runner of a network whose weights, and the inputs it is given, are changed by `NUDGE`."""
     import torch
 
@@ -93,10 +95,10 @@ def nudged(module: torch.nn.Module, runner: Callable[[torch.nn.Module], Runner],
             if tensor.is_floating_point():
                 tensor.mul_(1 + NUDGE * torch.randn(tensor.shape, generator=generator))
     run, random = runner(module), np.random.default_rng(seed)
-    return lambda sample: run(tuple(_nudge(array, random) for array in sample))
+    return lambda sample: run(tuple(_nudge_rounding(array, random) for array in sample))
 
 
-def _nudge(array: Array, random: np.random.Generator) -> Array:
+def _nudge_rounding(array: Array, random: np.random.Generator) -> Array:
     if array.dtype.kind != "f":
         return array
     noise = 1 + NUDGE * random.standard_normal(array.shape)

@@ -13,16 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.calls import arguments, array, call, copied, leaves, unwrapped
+from exporter.capture.calls import (
+    call_arguments,
+    call_array,
+    call_leaves,
+    call_network,
+    copied_for_calls,
+    unwrapped_call,
+)
 from exporter.errors import CaptureError
 from exporter.records import Sample
-from exporter.verify.compare import REPEAT_TOLERANCE, max_error
+from exporter.verify.compare import REPEAT_TOLERANCE, compare_max_error
 
 CALLS = 4
 """How many different samples are called before the first is called again."""
 
 
-def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str, ...]:
+def state_changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str, ...]:
     """Name the tensors through which earlier calls change a later call's outputs.
 
     Args:
@@ -36,20 +43,20 @@ def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str,
         CaptureError: The network's own code raised, or earlier calls change the outputs through something
             that is not a tensor.
     """
-    fresh, used = copied(module), copied(module)
+    fresh, used = copied_for_calls(module), copied_for_calls(module)
     if used is module:
         return ()
-    first = _outputs(fresh, samples[0])
-    before = tensors_of(used), plain_of(used)
+    first = _outputs_by_state(fresh, samples[0])
+    before = state_tensors(used), plain_state(used)
     for sample in samples[:CALLS]:
-        call(used, arguments(sample))
-    between = tensors_of(used), plain_of(used)
-    again = _outputs(used, samples[0])
-    if same(first, again):
+        call_network(used, call_arguments(sample))
+    between = state_tensors(used), plain_state(used)
+    again = _outputs_by_state(used, samples[0])
+    if same_outputs_for_state(first, again):
         return ()
-    if names := _differing(before[0], between[0]):
+    if names := _differing_state(before[0], between[0]):
         return names
-    plain = ", ".join(_differing(before[1], between[1]))
+    plain = ", ".join(_differing_state(before[1], between[1]))
     raise CaptureError(
         f"Earlier calls change the network's outputs, through {plain or 'something'} that is not a tensor: "
         "no artifact keeps it.",
@@ -58,64 +65,64 @@ def changed_by_calls(module: nn.Module, samples: Sequence[Sample]) -> tuple[str,
     )
 
 
-def not_buffers(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+def state_not_in_buffers(module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """Return those of a network's changing tensors that are plain attributes: an exported file drops them."""
-    buffers = {name for name, _ in unwrapped(module).named_buffers()}
+    buffers = {name for name, _ in unwrapped_call(module).named_buffers()}
     return tuple(name for name in names if name not in buffers)
 
 
-def same(first: Sequence[Any], again: Sequence[Any]) -> bool:
+def same_outputs_for_state(first: Sequence[Any], again: Sequence[Any]) -> bool:
     """Tell whether two calls gave equal outputs, except for the last bits."""
     if len(first) != len(again) or any(a.shape != b.shape for a, b in zip(first, again, strict=True)):
         return False
-    return all(_equal(a, b) for a, b in zip(first, again, strict=True))
+    return all(_equal_for_state(a, b) for a, b in zip(first, again, strict=True))
 
 
-def _equal(first: Any, again: Any) -> bool:
+def _equal_for_state(first: Any, again: Any) -> bool:
     if np.array_equal(first, again, equal_nan=first.dtype.kind in "fc"):
         return True
     finite = bool(np.isfinite(first).all() and np.isfinite(again).all()) if first.dtype.kind == "f" else False
-    return finite and max_error(first, again) <= REPEAT_TOLERANCE
+    return finite and compare_max_error(first, again) <= REPEAT_TOLERANCE
 
 
-def _outputs(module: nn.Module, sample: Sample) -> list[Any]:
-    return [array(leaf) for _, leaf in leaves(call(module, arguments(sample)))]
+def _outputs_by_state(module: nn.Module, sample: Sample) -> list[Any]:
+    return [call_array(leaf) for _, leaf in call_leaves(call_network(module, call_arguments(sample)))]
 
 
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(name for name in {**before, **after} if not _alike(before.get(name), after.get(name)))
+def _differing_state(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in {**before, **after} if not _alike_state(before.get(name), after.get(name)))
 
 
-def _alike(first: Any, second: Any) -> bool:
+def _alike_state(first: Any, second: Any) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first.shape == second.shape and bool(torch.equal(first, second))
     return type(first) is type(second) and not isinstance(first, Tensor) and bool(first == second)
 
 
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+def state_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Copy every tensor of a module by its path: parameters, buffers, attributes, and lists of tensors."""
     tensors: dict[str, Tensor] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path, part in module.named_modules():
-            for name, value in _attributes(part):
-                for suffix, leaf in _nested(value):
+            for name, value in _state_attributes(part):
+                for suffix, leaf in _nested_state(value):
                     if isinstance(leaf, Tensor):
                         tensors[".".join(filter(None, (path, name, suffix)))] = leaf.detach().clone()
     return tensors
 
 
-def plain_of(module: nn.Module) -> dict[str, str]:
+def plain_state(module: nn.Module) -> dict[str, str]:
     """Print every attribute that is not a tensor, by its path."""
     return {
         ".".join(filter(None, (path, name))): repr(value)
         for path, part in module.named_modules()
-        for name, value in _attributes(part)
+        for name, value in _state_attributes(part)
         if isinstance(value, bool | int | float | str | type(None) | list | tuple | dict | set)
     }
 
 
-def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
+def _state_attributes(part: nn.Module) -> list[tuple[str, Any]]:
     own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     if isinstance(part, torch.jit.ScriptModule):
         return own
@@ -123,17 +130,17 @@ def _attributes(part: nn.Module) -> list[tuple[str, Any]]:
     return own + [(name, value) for name, value in part.__dict__.items() if name not in internal]
 
 
-def _nested(value: Any, depth: int = 3) -> list[tuple[str, Any]]:
+def _nested_state(value: Any, depth: int = 3) -> list[tuple[str, Any]]:
     if depth and isinstance(value, tuple | list):
         return [
             (".".join(filter(None, (str(i), suffix))), leaf)
             for i, item in enumerate(value)
-            for suffix, leaf in _nested(item, depth - 1)
+            for suffix, leaf in _nested_state(item, depth - 1)
         ]
     if depth and isinstance(value, dict):
         return [
             (".".join(filter(None, (str(key), suffix))), leaf)
             for key, item in value.items()
-            for suffix, leaf in _nested(item, depth - 1)
+            for suffix, leaf in _nested_state(item, depth - 1)
         ]
     return [("", value)]

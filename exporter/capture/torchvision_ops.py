@@ -25,7 +25,7 @@ SCHEMAS = (
 
 
 @functools.cache
-def prepare() -> library.Library | None:
+def prepare_torchvision_ops() -> library.Library | None:
     """Make torchvision importable; call it before the first `import torchvision`.
 
     Returns:
@@ -44,7 +44,7 @@ def prepare() -> library.Library | None:
         raise MissingDependencyError(
             "torchvision is not installed.", "Run `pip install torchvision==0.28.0`."
         )
-    if _operators_load(Path(spec.submodule_search_locations[0])):
+    if _torchvision_ops_load(Path(spec.submodule_search_locations[0])):
         return None
     declared = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in SCHEMAS:
@@ -52,7 +52,7 @@ def prepare() -> library.Library | None:
     return declared
 
 
-def _operators_load(package: Path) -> bool:
+def _torchvision_ops_load(package: Path) -> bool:
     import torch
 
     for path in [*package.glob("_C*.so"), *package.glob("_C*.pyd")]:

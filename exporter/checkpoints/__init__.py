@@ -6,10 +6,10 @@ To add one, write a module with the two functions of `Kind` and add a line to th
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from exporter.checkpoints import (
     container,
@@ -24,42 +24,40 @@ from exporter.checkpoints import (
     torchscript,
 )
 from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.contents import printable
-from exporter.checkpoints.source import EXPECTED, Source, opened
+from exporter.checkpoints.contents import printable_content
+from exporter.checkpoints.source import EXPECTED, CheckpointSource, opened_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
 
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder that is read as one checkpoint."""
-    return distributed.matches(path) or folder.matches(path)
+    return distributed.is_distributed(path) or folder.matches(path)
 
 
-class Kind(Protocol):
-    """A module that knows one kind of file by its content. torch is imported inside functions."""
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of file is recognised by its content, and read. torch is imported inside functions."""
 
-    def matches(self, source: Source) -> bool:
-        """Tell whether the file is of this kind; called in the table's order."""
-        ...
-
-    def read(self, source: Source, trust: bool) -> Checkpoint:
-        """Read it; nothing in the file may run unless `trust`."""
-        ...
+    matches: Callable[[CheckpointSource], bool]
+    """Tells whether the file is of this kind; called in the table's order."""
+    read: Callable[[CheckpointSource, bool], Checkpoint]
+    """Reads it; nothing in the file may run unless the second argument, `trust`, is true."""
 
 
 KINDS: dict[str, Kind] = {
-    "exported_program": exported_program,
-    "torchscript": torchscript,
-    "safetensors": safetensors,
-    "lightning": lightning,
-    "pickled_module": pickled_module,
-    "container": container,
-    "state_dict": state_dict,
+    "exported_program": Kind(exported_program.is_exported_program, exported_program.read_exported_program),
+    "torchscript": Kind(torchscript.is_torchscript, torchscript.read_torchscript),
+    "safetensors": Kind(safetensors.is_safetensors, safetensors.read_safetensors),
+    "lightning": Kind(lightning.is_lightning, lightning.read_lightning),
+    "pickled_module": Kind(pickled_module.is_pickled_module, pickled_module.read_pickled_module),
+    "container": Kind(container.is_container, container.read_container),
+    "state_dict": Kind(state_dict.is_state_dict, state_dict.read_state_dict),
 }
 """First match wins. The kind is recognised by the content, never from the file's name."""
 
 
-def read(path: Path, trust: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     """Read a checkpoint: its weights, and for self-contained kinds the network too.
 
     Args:
@@ -73,43 +71,43 @@ def read(path: Path, trust: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: The file cannot be read, or not safely. Never anything else.
     """
-    if distributed.matches(path):
-        with _explained(path):
-            return distributed.read(path)
+    if distributed.is_distributed(path):
+        with _explained_checkpoint_errors(path):
+            return distributed.read_distributed(path)
     if folder.matches(path):
-        with _explained(path):
+        with _explained_checkpoint_errors(path):
             return folder.read(path)
-    if distributed.is_part(path):
+    if distributed.is_part_of_distributed(path):
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."
         )
-    with opened(path) as source, _explained(path):
-        return _read(source, trust)
+    with opened_source(path) as source, _explained_checkpoint_errors(path):
+        return _read_checkpoint(source, trust)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained_checkpoint_errors(path: Path) -> Iterator[None]:
     """Make every failure a CheckpointError that names the file."""
     try:
         yield
     except CheckpointError as error:
-        raise _located(error, path) from error
+        raise _located_checkpoint_error(error, path) from error
     # Unpicklers, zip readers and torch raise whatever they like on a damaged file.
     except (Exception, pickle.PickleError) as error:
-        reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")
+        reason = printable_content(str(error).strip().splitlines()[0] if str(error).strip() else "")
         raise DamagedFileError(
             f"{path} is damaged or no checkpoint: {reason or type(error).__name__}. {EXPECTED}", DAMAGED
         ) from error
 
 
-def _read(source: Source, trust: bool) -> Checkpoint:
+def _read_checkpoint(source: CheckpointSource, trust: bool) -> Checkpoint:
     for kind in KINDS.values():
         if kind.matches(source):
             return kind.read(source, trust)
     if source.pickled is not None:
-        if problem := foreign.deepspeed(source.pickled.root, ()):
+        if problem := foreign.foreign_deepspeed(source.pickled.root, ()):
             raise CheckpointError(f"{source.path} is {problem}.", foreign.ZERO_ADVICE)
-        entries = "; ".join(f"{key}: {description}" for key, description in _top(source)[:5])
+        entries = "; ".join(f"{key}: {description}" for key, description in _top_of_checkpoint(source)[:5])
         raise CheckpointError(
             f"{source.path} holds no weights ({entries or 'it is empty'}).",
             "Save them with torch.save(model.state_dict(), …).",
@@ -120,13 +118,13 @@ def _read(source: Source, trust: bool) -> Checkpoint:
     )
 
 
-def _top(source: Source) -> tuple[tuple[str, str], ...]:
-    from exporter.checkpoints.contents import describe_all
+def _top_of_checkpoint(source: CheckpointSource) -> tuple[tuple[str, str], ...]:
+    from exporter.checkpoints.contents import describe_contents
 
-    return describe_all(source.pickled.root) if source.pickled is not None else ()
+    return describe_contents(source.pickled.root) if source.pickled is not None else ()
 
 
-def _located(error: CheckpointError, path: Path) -> CheckpointError:
+def _located_checkpoint_error(error: CheckpointError, path: Path) -> CheckpointError:
     """Return the error with the file's name in it."""
     if str(path) in error.message:
         return error

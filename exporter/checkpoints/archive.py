@@ -27,8 +27,8 @@ class Archive:
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DamagedFileError(f"The zip archive is damaged or cut short ({error}).", DAMAGED) from error
         entries = [entry for entry in self._zip.infolist() if not entry.is_dir()]
-        _check(entries, size_bytes)
-        self.root = _root(entries)
+        _check_archive(entries, size_bytes)
+        self.root = _archive_root(entries)
         self._entries = {entry.filename.removeprefix(self.root): entry for entry in entries}
 
     @property
@@ -64,7 +64,7 @@ class Archive:
             ) from error
 
 
-def packed(records: Mapping[str, bytes], root: str) -> io.BytesIO:
+def packed_archive(records: Mapping[str, bytes], root: str) -> io.BytesIO:
     """A fresh archive of exactly these records.
 
     What was checked and what PyTorch's own zip reader sees are then the same bytes: two readers can
@@ -78,13 +78,13 @@ def packed(records: Mapping[str, bytes], root: str) -> io.BytesIO:
     return buffer
 
 
-def _root(entries: list[zipfile.ZipInfo]) -> str:
+def _archive_root(entries: list[zipfile.ZipInfo]) -> str:
     folders = {entry.filename.partition("/")[0] for entry in entries if "/" in entry.filename}
     inside = all("/" in entry.filename for entry in entries)
     return f"{folders.pop()}/" if inside and len(folders) == 1 else ""
 
 
-def _check(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
+def _check_archive(entries: list[zipfile.ZipInfo], size_bytes: int) -> None:
     if any(entry.flag_bits & files.ENCRYPTED for entry in entries):
         raise CheckpointError("The archive is encrypted.", "Unpack it and give the checkpoint itself.")
     if problem := files.duplicate_files(entries):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.checkpoints import prefixes
-from exporter.checkpoints.contents import printable
-from exporter.checkpoints.values import AnyTensor, is_plain, is_tensor, layer_versions
+from exporter.checkpoints.contents import printable_content
+from exporter.checkpoints.values import AnyTensor, is_plain_value, is_tensor_value, layer_versions_value
 from exporter.errors import CheckpointError
 
 WEIGHTS = (
@@ -29,7 +29,7 @@ MAX_DEPTH = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ChosenWeights:
     """One dictionary with tensors, and the keys that lead to it."""
 
     path: tuple[str, ...]
@@ -43,11 +43,11 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        return printable(repr(".".join(self.path))) if self.path else "the top of the file"
+        return printable_content(repr(".".join(self.path))) if self.path else "the top of the file"
 
     @property
     def is_ema(self) -> bool:
-        return any(is_ema(key) for key in self.path)
+        return any(is_ema_chosen(key) for key in self.path)
 
     @property
     def rank(self) -> int:
@@ -55,7 +55,7 @@ class Candidate:
         return min((WEIGHTS.index(key) for key in self.path if key in WEIGHTS), default=len(WEIGHTS))
 
 
-def is_ema(key: str) -> bool:
+def is_ema_chosen(key: str) -> bool:
     """Tell whether a key names averaged weights: ema, ema_model, model_ema, averaged_model."""
     return (
         key.startswith("ema")
@@ -64,36 +64,36 @@ def is_ema(key: str) -> bool:
     )
 
 
-def candidates(root: object) -> tuple[Candidate, ...]:
+def weights_to_choose(root: object) -> tuple[ChosenWeights, ...]:
     """List every dictionary that could be a network's weights, in the file's order.
 
     Dictionaries that are only a few counters next to or inside another one are left out.
     """
-    every = list(_search(root, (), set()))
+    every = list(_search_choices(root, (), set()))
     counts = {candidate.path: len(candidate.tensors) for candidate in every}
     inside: dict[tuple[str, ...], int] = {}
     """Path -> the most tensors of a candidate below it."""
     for path, count in counts.items():
-        for above in _above(path):
+        for above in _above_choice(path):
             inside[above] = max(inside.get(above, 0), count)
-    return tuple(c for c in every if not _is_outweighed(c, counts, inside))
+    return tuple(c for c in every if not _is_choice_outweighed(c, counts, inside))
 
 
-def _above(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _above_choice(path: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [path[:length] for length in range(len(path))]
 
 
-def _is_outweighed(
-    candidate: Candidate, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
+def _is_choice_outweighed(
+    candidate: ChosenWeights, counts: Mapping[tuple[str, ...], int], inside: Mapping[tuple[str, ...], int]
 ) -> bool:
     """Tell whether a candidate above has more tensors, or one below at least as many."""
     count = len(candidate.tensors)
     return inside.get(candidate.path, 0) >= count or any(
-        counts.get(p, 0) > count for p in _above(candidate.path)
+        counts.get(p, 0) > count for p in _above_choice(candidate.path)
     )
 
 
-def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
+def choose_weights(root: object) -> tuple[ChosenWeights, tuple[str, ...]]:
     """Choose the weights to ship, averaged ones first.
 
     Returns:
@@ -102,16 +102,16 @@ def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
     Raises:
         CheckpointError: There are none, or several that nothing tells apart.
     """
-    every = candidates(root)
-    averaged = [_without_counter(c) for c in every if c.is_ema]
+    every = weights_to_choose(root)
+    averaged = [_choice_without_counter(c) for c in every if c.is_ema]
     trained = sorted((c for c in every if not c.is_ema), key=lambda c: c.rank)
     if not averaged:
-        return _only(trained)
+        return _only_choice(trained)
     ema = averaged[0]
     if not trained:
         return ema, (f"averaged (EMA) weights used: {ema.title}",)
-    last, notes = _only(trained)
-    if missing := _missing(ema, last):
+    last, notes = _only_choice(trained)
+    if missing := _missing_choice(ema, last):
         return last, (
             *notes,
             f"averaged (EMA) weights in {ema.title} left out: they lack {len(missing)} tensors, "
@@ -120,7 +120,7 @@ def choose(root: object) -> tuple[Candidate, tuple[str, ...]]:
     return ema, (f"averaged (EMA) weights used: {ema.title}, instead of {last.title}",)
 
 
-def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
+def _only_choice(trained: list[ChosenWeights]) -> tuple[ChosenWeights, tuple[str, ...]]:
     if not trained:
         raise CheckpointError(
             "There are no weights in it.",
@@ -135,47 +135,49 @@ def _only(trained: list[Candidate]) -> tuple[Candidate, tuple[str, ...]]:
             "Save the one to ship: torch.save(checkpoint[key], …).",
             code="EM-SEVERAL-WEIGHTS",
         )
-    first = _without_counter(first)
+    first = _choice_without_counter(first)
     notes = [f"weights taken from {first.title}"] if first.path else []
     if rest:
         titles = ", ".join(c.title for c in rest[:5]) + (", …" if len(rest) > 5 else "")
         notes.append(f"other weights left out: {titles}")
     if first.ignored:
-        names = ", ".join(printable(repr(key)) for key in first.ignored[:5])
+        names = ", ".join(printable_content(repr(key)) for key in first.ignored[:5])
         notes.append(f"entries that are not tensors left out: {names}")
     return first, tuple(notes)
 
 
-def _search(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[Candidate]:
+def _search_choices(node: object, path: tuple[str, ...], seen: set[int]) -> Iterator[ChosenWeights]:
     if not isinstance(node, dict) or id(node) in seen or len(path) > MAX_DEPTH:
         return
     seen.add(id(node))
     named = {key: value for key, value in node.items() if isinstance(key, str)}
-    tensors = {key: value for key, value in named.items() if is_tensor(value)}
+    tensors = {key: value for key, value in named.items() if is_tensor_value(value)}
     if tensors:
-        yield _candidate(node, path, named, tensors)
+        yield _make_choice(node, path, named, tensors)
     # Dotted names are a network's own: what nests below them (extra state) is no other network.
     if not any("." in key for key in tensors):
         for key, value in named.items():
             if not TRAINING.search(key.lower()):
-                yield from _search(value, (*path, key), seen)
+                yield from _search_choices(value, (*path, key), seen)
 
 
-def _candidate(
+def _make_choice(
     node: object, path: tuple[str, ...], named: Mapping[str, Any], tensors: Mapping[str, AnyTensor]
-) -> Candidate:
-    extra = {key: value for key, value in named.items() if key.endswith(EXTRA_STATE) and is_plain(value)}
+) -> ChosenWeights:
+    extra = {
+        key: value for key, value in named.items() if key.endswith(EXTRA_STATE) and is_plain_value(value)
+    }
     ignored = tuple(key for key in named if key not in tensors and key not in extra)
-    return Candidate(path, tensors, ignored, layer_versions(node), extra)
+    return ChosenWeights(path, tensors, ignored, layer_versions_value(node), extra)
 
 
-def _without_counter(candidate: Candidate) -> Candidate:
+def _choice_without_counter(candidate: ChosenWeights) -> ChosenWeights:
     """`torch.optim.swa_utils.AveragedModel` counts its updates beside the wrapped network."""
     rest: dict[str, Any] = {k: v for k, v in candidate.tensors.items() if k != "n_averaged"}
     wrapped = len(rest) < len(candidate.tensors) and rest and all(name.startswith("module.") for name in rest)
     return replace(candidate, tensors=rest) if wrapped else candidate
 
 
-def _missing(ema: Candidate, last: Candidate) -> list[str]:
-    have = set(prefixes.bare(ema.tensors))
-    return [name for name in prefixes.bare(last.tensors) if name not in have]
+def _missing_choice(ema: ChosenWeights, last: ChosenWeights) -> list[str]:
+    have = set(prefixes.without_prefixes(ema.tensors))
+    return [name for name in prefixes.without_prefixes(last.tensors) if name not in have]

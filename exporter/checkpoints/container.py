@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from exporter.checkpoints import choose, weights
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.source import CheckpointSource
 from exporter.records import Checkpoint
 
 
-def matches(source: Source) -> bool:
+def is_container(source: CheckpointSource) -> bool:
     """Tell whether there is a dictionary of tensors below the top."""
-    return source.pickled is not None and any(c.path for c in choose.candidates(source.pickled.root))
+    return source.pickled is not None and any(c.path for c in choose.weights_to_choose(source.pickled.root))
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_container(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read the weights to ship; whatever else is in it stays inert."""
     assert source.pickled is not None
-    chosen, notes = choose.choose(source.pickled.root)
-    return weights.checkpoint(source, source.pickled, "container", chosen, notes)
+    chosen, notes = choose.choose_weights(source.pickled.root)
+    return weights.checkpoint_of_weights(source, source.pickled, "container", chosen, notes)

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporter.checkpoints import tensors
-from exporter.checkpoints.values import AnyTensor, ArrayRef, Foreign, Inert, Opaque, TensorRef, is_tensor
+from exporter.checkpoints.values import (
+    AnyTensor,
+    ArrayRef,
+    Foreign,
+    Inert,
+    Opaque,
+    TensorRef,
+    is_tensor_value,
+)
 
 MAX_TEXT = 60
 MAX_DEPTH = 8
@@ -16,19 +24,22 @@ MAX_VISITS = 1_000_000
 """How many things are looked at to describe one checkpoint: containers may share their items."""
 
 
-def describe_all(root: object) -> tuple[tuple[str, str], ...]:
+def describe_contents(root: object) -> tuple[tuple[str, str], ...]:
     """Return (key, description) of each entry of a dictionary; one entry "" for anything else."""
     if not isinstance(root, dict):
-        return (("", describe(root)),)
-    visits = Visits(MAX_VISITS)
+        return (("", describe_content(root)),)
+    visits = ContentsVisits(MAX_VISITS)
     entries = itertools.islice(root.items(), MAX_ENTRIES)
-    described = [(_key(key), describe(value, visits)) for key, value in entries]
+    described = [(_contents_key(key), describe_content(value, visits)) for key, value in entries]
     left = len(root) - len(described)
-    return (*described, *([("…", f"and {plural(left, 'entry', 'entries')} more")] if left else ()))
+    return (
+        *described,
+        *([("…", f"and {plural_in_contents(left, 'entry', 'entries')} more")] if left else ()),
+    )
 
 
 @dataclass
-class Visits:
+class ContentsVisits:
     """How many more things may be looked at."""
 
     left: int
@@ -39,7 +50,7 @@ class Visits:
         return self.left >= 0
 
 
-def describe(value: object, visits: Visits | None = None) -> str:
+def describe_content(value: object, visits: ContentsVisits | None = None) -> str:
     """Describe in one line any value that a checkpoint can hold; safe to print.
 
     Args:
@@ -48,65 +59,69 @@ def describe(value: object, visits: Visits | None = None) -> str:
     """
     match value:
         case TensorRef() | ArrayRef() | Opaque():
-            return _tensor(value)
+            return _tensor_in_contents(value)
         case Inert(name=name):
-            return f"object of {printable(name)}, left inert"
+            return f"object of {printable_content(name)}, left inert"
         case Foreign(name=name):
-            return f"{printable(name)}, left inert"
+            return f"{printable_content(name)}, left inert"
         case dict() | list() | tuple() | set():
-            return _container(value, Visits(MAX_VISITS) if visits is None else visits)
+            return _container_in_contents(value, ContentsVisits(MAX_VISITS) if visits is None else visits)
         case str():
-            return printable(repr(value[:MAX_TEXT]))
+            return printable_content(repr(value[:MAX_TEXT]))
         case bytes():
             return f"{len(value)} bytes"
         case int() if value.bit_length() > 64:
             return "a large integer"
         case _:
-            return printable(str(value)[:MAX_TEXT])
+            return printable_content(str(value)[:MAX_TEXT])
 
 
-def plural(count: int, noun: str, many: str = "") -> str:
+def plural_in_contents(count: int, noun: str, many: str = "") -> str:
     """Return a count with its noun: 1 tensor, 2 tensors."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
 
 
-def megabytes(size_bytes: int) -> str:
+def contents_megabytes(size_bytes: int) -> str:
     """Return a size for people, in MB (10^6 bytes)."""
     return f"{size_bytes / 1e6:.1f} MB"
 
 
-def printable(text: str) -> str:
+def printable_content(text: str) -> str:
     """Return text without control characters: a key could otherwise rewrite the user's terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)[: 2 * MAX_TEXT]
 
 
-def _key(key: object) -> str:
-    return printable(key) if isinstance(key, str) else describe(key)
+def _contents_key(key: object) -> str:
+    return printable_content(key) if isinstance(key, str) else describe_content(key)
 
 
-def _tensor(value: AnyTensor) -> str:
+def _tensor_in_contents(value: AnyTensor) -> str:
     if isinstance(value, Opaque):
-        return f"tensor, {printable(value.what)}"
+        return f"tensor, {printable_content(value.what)}"
     return f"tensor {value.dtype} {list(value.shape)}"
 
 
-def _container(
-    value: dict[object, object] | list[object] | tuple[object, ...] | set[object], visits: Visits
+def _container_in_contents(
+    value: dict[object, object] | list[object] | tuple[object, ...] | set[object], visits: ContentsVisits
 ) -> str:
-    inside = [item for item in _walk(value, 0, set(), visits) if is_tensor(item)]
-    if inside and isinstance(value, dict) and all(is_tensor(v) for v in value.values()):
-        return f"{plural(len(inside), 'tensor')}, {megabytes(_size(inside))}"
+    inside = [item for item in _walk_contents(value, 0, set(), visits) if is_tensor_value(item)]
+    if inside and isinstance(value, dict) and all(is_tensor_value(v) for v in value.values()):
+        return f"{plural_in_contents(len(inside), 'tensor')}, {contents_megabytes(_contents_size(inside))}"
     noun = "key" if isinstance(value, dict) else "item"
     kind = type(value).__name__
-    more = f", {plural(len(inside), 'tensor')}, {megabytes(_size(inside))}" if inside else ""
-    return f"{kind}, {plural(len(value), noun)}{more}"
+    more = (
+        f", {plural_in_contents(len(inside), 'tensor')}, {contents_megabytes(_contents_size(inside))}"
+        if inside
+        else ""
+    )
+    return f"{kind}, {plural_in_contents(len(value), noun)}{more}"
 
 
-def _size(inside: list[object]) -> int:
-    return sum(tensors.size_bytes(t) for t in inside if isinstance(t, TensorRef | ArrayRef | Opaque))
+def _contents_size(inside: list[object]) -> int:
+    return sum(tensors.tensor_size_bytes(t) for t in inside if isinstance(t, TensorRef | ArrayRef | Opaque))
 
 
-def _walk(value: object, depth: int, seen: set[int], visits: Visits) -> Iterator[object]:
+def _walk_contents(value: object, depth: int, seen: set[int], visits: ContentsVisits) -> Iterator[object]:
     """Yield each thing inside once: containers may be shared a million times over, or hold themselves."""
     if not visits.spend() or id(value) in seen or depth > MAX_DEPTH:
         return
@@ -116,4 +131,4 @@ def _walk(value: object, depth: int, seen: set[int], visits: Visits) -> Iterator
         for item in value.values() if isinstance(value, dict) else value:
             if visits.left <= 0:
                 return
-            yield from _walk(item, depth + 1, seen, visits)
+            yield from _walk_contents(item, depth + 1, seen, visits)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import contents, program_json, tensors, torchfile
-from exporter.checkpoints.archive import DAMAGED, Archive, packed
-from exporter.checkpoints.source import Source
-from exporter.checkpoints.torchscript import check_module
+from exporter.checkpoints.archive import DAMAGED, Archive, packed_archive
+from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints.torchscript import check_torchscript_module
 from exporter.checkpoints.values import MAX_DIMENSIONS, TensorRef
 from exporter.errors import CheckpointError, CodeInFileError, DamagedFileError
 from exporter.records import Checkpoint
@@ -38,13 +38,13 @@ TRAINING_FLAGS = {"aten.batch_norm.default": 5, "aten.dropout.default": 2, "aten
 """Operator -> position of its `training` argument."""
 
 
-def matches(source: Source) -> bool:
+def is_exported_program(source: CheckpointSource) -> bool:
     """Tell whether `torch.export.save` wrote it, now or before torch 2.8."""
     archive = source.archive
     return archive is not None and ("archive_format" in archive or OLD_GRAPH in archive)
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_exported_program(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Load the program; its module takes and returns what the exported model did.
 
     Raises:
@@ -55,17 +55,19 @@ def read(source: Source, trust: bool) -> Checkpoint:
     assert archive is not None
     if GRAPH not in archive:
         raise CheckpointError(
-            _why_no_graph(archive), "Export it again: torch.export.save(program, …) with this torch."
+            _why_no_exported_graph(archive), "Export it again: torch.export.save(program, …) with this torch."
         )
-    example = _example(archive)
+    example = _exported_example(archive)
     if trust:
         source.file.seek(0)
-        program = _load(io.BytesIO(source.file.read()))
+        program = _load_exported_program(io.BytesIO(source.file.read()))
     else:
-        program = _load(packed(_safe_records(archive, example), archive.root or "model/"))
-    _check_inference(program)
-    values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_tensor(v)}}
-    check_module(values, source.size_bytes)
+        program = _load_exported_program(
+            packed_archive(_safe_exported_records(archive, example), archive.root or "model/")
+        )
+    _check_exported_inference(program)
+    values = {**program.state_dict, **{k: v for k, v in program.constants.items() if _is_exported_tensor(v)}}
+    check_torchscript_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -73,12 +75,12 @@ def read(source: Source, trust: bool) -> Checkpoint:
         tensors=None,
         module=program.module(check_guards=False),
         example=example or None,
-        notes=_notes(archive, program, values, trust),
-        contents=_contents(archive, values),
+        notes=_exported_program_notes(archive, program, values, trust),
+        contents=_exported_program_contents(archive, values),
     )
 
 
-def _why_no_graph(archive: Archive) -> str:
+def _why_no_exported_graph(archive: Archive) -> str:
     if OLD_GRAPH in archive:
         return "The exported program was written by a torch older than 2.8."
     if any(name.startswith("data/aotinductor/") for name in archive.names):
@@ -86,20 +88,20 @@ def _why_no_graph(archive: Archive) -> str:
     return f"The .pt2 holds no exported program named 'model' (no {GRAPH})."
 
 
-def _safe_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
+def _safe_exported_records(archive: Archive, example: tuple[torch.Tensor, ...]) -> dict[str, bytes]:
     records = {name: archive.read(name) for name in COPIED if name in archive}
-    records[GRAPH] = program_json.checked(archive.read(GRAPH))
+    records[GRAPH] = program_json.checked_program_json(archive.read(GRAPH))
     for folder, config_name in CONFIGS.items():
         config = json.loads(archive.read(config_name))
         for payload in config["config"].values():
-            name = folder + _payload(payload, archive, folder)
+            name = folder + _exported_payload(payload, archive, folder)
             records[name] = archive.read(name)
-        records[config_name] = program_json.checked(json.dumps(config).encode())
-    records[EXAMPLE] = _saved(example)
+        records[config_name] = program_json.checked_program_json(json.dumps(config).encode())
+    records[EXAMPLE] = _saved_exported_program(example)
     return records
 
 
-def _payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
+def _exported_payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
     """The file of one weight; raw numbers only."""
     name, meta = payload["path_name"], payload["tensor_meta"]
     if payload["use_pickle"] or meta is None or not str(name).startswith(("weight_", "tensor_")):
@@ -118,24 +120,24 @@ def _payload(payload: dict[str, Any], archive: Archive, folder: str) -> str:
     return str(name)
 
 
-def _example(archive: Archive) -> tuple[torch.Tensor, ...]:
+def _exported_example(archive: Archive) -> tuple[torch.Tensor, ...]:
     """The example inputs, when they are plain tensors given by position; else none."""
     if EXAMPLE not in archive:
         return ()
     data = archive.read(EXAMPLE)
     if not data:
         return ()
-    pickled = torchfile.read_zip(Archive(io.BytesIO(data), len(data)))
+    pickled = torchfile.read_torchfile_zip(Archive(io.BytesIO(data), len(data)))
     match pickled.root:
         case (tuple(args), {}) if (
             args and all(isinstance(a, TensorRef) for a in args) and not pickled.root[1]
         ):
             named = {f"example input {i}": a for i, a in enumerate(args)}
-            return tuple(tensors.load(named, pickled, len(data))[0].values())
+            return tuple(tensors.load_tensors(named, pickled, len(data))[0].values())
     return ()
 
 
-def _saved(example: tuple[torch.Tensor, ...]) -> bytes:
+def _saved_exported_program(example: tuple[torch.Tensor, ...]) -> bytes:
     import torch
 
     if not example:
@@ -145,15 +147,15 @@ def _saved(example: tuple[torch.Tensor, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def _load(buffer: io.BytesIO) -> torch.export.ExportedProgram:
+def _load_exported_program(buffer: io.BytesIO) -> torch.export.ExportedProgram:
     import torch
 
     try:
-        with _quiet():
+        with _quiet_exported_program():
             return torch.export.load(buffer)
     # torch's deserialiser fails with whatever its own asserts and look-ups raise.
     except Exception as error:
-        reason = contents.printable(
+        reason = contents.printable_content(
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )
         raise CheckpointError(
@@ -162,7 +164,7 @@ def _load(buffer: io.BytesIO) -> torch.export.ExportedProgram:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_exported_program() -> Iterator[None]:
     """Keep torch from logging a traceback before it raises."""
     logger = logging.getLogger("torch.export")
     before = logger.level
@@ -173,7 +175,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _check_inference(program: torch.export.ExportedProgram) -> None:
+def _check_exported_inference(program: torch.export.ExportedProgram) -> None:
     for node in program.graph.nodes:
         position = TRAINING_FLAGS.get(str(node.target))
         if position is not None and len(node.args) > position and node.args[position] is True:
@@ -183,30 +185,36 @@ def _check_inference(program: torch.export.ExportedProgram) -> None:
             )
 
 
-def _is_tensor(value: object) -> bool:
+def _is_exported_tensor(value: object) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)
 
 
-def _notes(
+def _exported_program_notes(
     archive: Archive, program: torch.export.ExportedProgram, values: dict[str, torch.Tensor], trust: bool
 ) -> tuple[str, ...]:
     calls = sum(node.op == "call_function" for node in program.graph.nodes)
     notes = [
-        f"exported program: {contents.plural(calls, 'operator')}, {contents.plural(len(values), 'tensor')}"
+        f"exported program: {contents.plural_in_contents(calls, 'operator')}, "
+        f"{contents.plural_in_contents(len(values), 'tensor')}"
     ]
     if any(name.startswith("data/aotinductor/") for name in archive.names):
         notes.append("compiled code beside the program " + ("left as it is" if trust else "left out"))
     return tuple(notes)
 
 
-def _contents(archive: Archive, values: dict[str, torch.Tensor]) -> tuple[tuple[str, str], ...]:
+def _exported_program_contents(
+    archive: Archive, values: dict[str, torch.Tensor]
+) -> tuple[tuple[str, str], ...]:
     size = sum(t.numel() * t.element_size() for t in values.values())
     expected = (GRAPH, EXAMPLE, *COPIED, *CONFIGS.values())
     other = [n for n in archive.names if n not in expected and not n.startswith((*CONFIGS, ".data/"))]
     return (
         (GRAPH, f"graph, {archive.size_bytes(GRAPH)} bytes"),
-        ("data/weights", f"{contents.plural(len(values), 'tensor')}, {contents.megabytes(size)}"),
-        *((contents.printable(name), f"{archive.size_bytes(name)} bytes") for name in other),
+        (
+            "data/weights",
+            f"{contents.plural_in_contents(len(values), 'tensor')}, {contents.contents_megabytes(size)}",
+        ),
+        *((contents.printable_content(name), f"{archive.size_bytes(name)} bytes") for name in other),
     )

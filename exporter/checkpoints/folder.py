@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import container, contents, prefixes, safetensors, state_dict
 from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.source import UNCHANGED, opened
+from exporter.checkpoints.source import UNCHANGED, opened_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
 from exporter.records import Checkpoint
@@ -103,7 +103,7 @@ def read(folder: Path) -> Checkpoint:
         tensors=tensors,
         notes=notes,
         contents=tuple(_described(settings, tensors)),
-        readings=prefixes.readings(tensors),
+        readings=prefixes.prefix_readings(tensors),
         stated_networks=tuple(_stated(settings[CONFIG])),
         settings=settings,
     )
@@ -162,7 +162,7 @@ def _texts(values: Any) -> bool:
 
 
 def _file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    with opened(path) as source:
+    with opened_source(path) as source:
         for kind in (safetensors, container, state_dict):
             if kind.matches(source):
                 checkpoint = kind.read(source, False)
@@ -173,10 +173,10 @@ def _file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
 def _described(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
     for name, content in settings.items():
         for key, value in content.items() if isinstance(content, dict) else ():
-            yield f"{name}: {contents.printable(str(key))}", contents.describe(value)
+            yield f"{name}: {contents.printable_content(str(key))}", contents.describe_content(value)
     for key, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
-        yield contents.printable(key), f"tensor {kind} {list(tensor.shape)}"
+        yield contents.printable_content(key), f"tensor {kind} {list(tensor.shape)}"
 
 
 def _stated(config: dict[str, Any]) -> Iterator[tuple[str, str]]:

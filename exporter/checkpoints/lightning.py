@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 
 from exporter.checkpoints import choose, prefixes, weights
-from exporter.checkpoints.choose import Candidate
-from exporter.checkpoints.contents import plural
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.choose import ChosenWeights
+from exporter.checkpoints.contents import plural_in_contents
+from exporter.checkpoints.source import CheckpointSource
 from exporter.records import Checkpoint, Reading
 
 VERSION_KEY = "pytorch-lightning_version"
@@ -22,7 +22,7 @@ AUXILIARY = re.compile(
 """Attributes that hold tensors but are no part of the network."""
 
 
-def matches(source: Source) -> bool:
+def is_lightning(source: CheckpointSource) -> bool:
     """Whether Lightning wrote it, by the version it leaves."""
     return (
         source.pickled is not None
@@ -31,14 +31,16 @@ def matches(source: Source) -> bool:
     )
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_lightning(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read all tensors and say which are the network's; hyper-parameters and callbacks stay inert."""
     assert source.pickled is not None
-    chosen, notes = choose.choose(source.pickled.root)
-    return weights.checkpoint(source, source.pickled, "lightning", chosen, notes, _network(chosen))
+    chosen, notes = choose.choose_weights(source.pickled.root)
+    return weights.checkpoint_of_weights(
+        source, source.pickled, "lightning", chosen, notes, _lightning_network(chosen)
+    )
 
 
-def _network(chosen: Candidate) -> Reading | None:
+def _lightning_network(chosen: ChosenWeights) -> Reading | None:
     """The tensors of the one attribute that is the network, if the others are clearly not part of it."""
     groups: dict[str, dict[str, str]] = defaultdict(dict)
     for stored in chosen.tensors:
@@ -47,14 +49,16 @@ def _network(chosen: Candidate) -> Reading | None:
     network = max((g for g in NETWORKS if g in groups), key=lambda g: len(groups[g]), default=None)
     if network is None:
         return None
-    averaged = next((g for g in groups if choose.is_ema(g) and set(groups[g]) >= set(groups[network])), None)
+    averaged = next(
+        (g for g in groups if choose.is_ema_chosen(g) and set(groups[g]) >= set(groups[network])), None
+    )
     others = [g for g in groups if g != network]
-    if not all(AUXILIARY.search(g.lower()) or choose.is_ema(g) for g in others):
+    if not all(AUXILIARY.search(g.lower()) or choose.is_ema_chosen(g) for g in others):
         return None
     chosen_group = averaged or network
     notes = [f"averaged (EMA) weights used: '{averaged}.', instead of '{network}.'"] if averaged else []
     notes += [
-        f"{plural(len(groups[g]), 'tensor')} of {g!r} left out: not part of the network"
+        f"{plural_in_contents(len(groups[g]), 'tensor')} of {g!r} left out: not part of the network"
         for g in groups
         if g not in (chosen_group, network)
     ]

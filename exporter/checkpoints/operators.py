@@ -15,27 +15,27 @@ TRUST = "Pass --trust if you trust whoever made the file."
 
 
 @functools.cache
-def allowed() -> frozenset[str]:
+def allowed_operators() -> frozenset[str]:
     """The names of all operators a model may use, as in "aten::conv2d"."""
     return frozenset(resources.files("exporter.checkpoints").joinpath("operators.txt").read_text().split())
 
 
-def refused(names: Iterable[str]) -> tuple[str, ...]:
+def refused_operators(names: Iterable[str]) -> tuple[str, ...]:
     """The operators among `names` that a model may not use, sorted.
 
     Args:
         names: With or without an overload: "aten::add", "aten::add.Tensor".
     """
-    return tuple(sorted({name for name in names if name.partition(".")[0] not in allowed()}))
+    return tuple(sorted({name for name in names if name.partition(".")[0] not in allowed_operators()}))
 
 
-def complaint(names: tuple[str, ...]) -> str:
+def operators_complaint(names: tuple[str, ...]) -> str:
     """What is wrong with a file that uses these operators, to go on after its name."""
-    shown = ", ".join(map(_spelled, names[:3])) + (", …" if len(names) > 3 else "")
+    shown = ", ".join(map(_spelled_operator, names[:3])) + (", …" if len(names) > 3 else "")
     return f"uses {shown}: it may reach files, the screen or other code, which no model needs to compute"
 
 
-def _spelled(name: str) -> str:
+def _spelled_operator(name: str) -> str:
     """An operator as TorchScript's source writes it, with its full name: 'save' (aten::save)."""
     namespace, _, short = name[:80].partition("::")
     return f"{short if namespace in ('aten', 'prim') else f'ops.{namespace}'!r} ({namespace}::{short})"

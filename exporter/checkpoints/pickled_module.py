@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporter.checkpoints import choose, contents, tensors
-from exporter.checkpoints.source import Source
-from exporter.checkpoints.values import Inert, is_module
+from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints.values import Inert, is_module_value
 from exporter.errors import CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 
@@ -14,32 +14,34 @@ if TYPE_CHECKING:
     import torch
 
 
-def matches(source: Source) -> bool:
+def is_pickled_module(source: CheckpointSource) -> bool:
     """Tell whether there are modules in it and no plain weights."""
     return (
-        source.pickled is not None and not choose.candidates(source.pickled.root) and bool(_modules(source))
+        source.pickled is not None
+        and not choose.weights_to_choose(source.pickled.root)
+        and bool(_pickled_modules(source))
     )
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_pickled_module(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Unpickle for real, which runs whatever the file asks for.
 
     Raises:
         CheckpointError: It is not trusted, or its classes are not here.
     """
-    modules = _modules(source)
-    key = _preferred(modules)
+    modules = _pickled_modules(source)
+    key = _preferred_pickled_module(modules)
     where = f" under {key!r}" if key else ""
     if not trust:
         raise CodeInFileError(
             f"{source.path} is a whole pickled module "
-            f"(an object of {contents.printable(modules[key].name)}{where}), "
+            f"(an object of {contents.printable_content(modules[key].name)}{where}), "
             "expected its weights: to read it is to run its code.",
             "Save model.state_dict() instead, or pass --trust if you trust whoever made the file.",
         )
-    module = _unpickled(source, key)
+    module = _unpickled_module(source, key)
     assert source.pickled is not None
-    _, converted = tensors.as_float32(dict(module.state_dict()))
+    _, converted = tensors.tensors_as_float32(dict(module.state_dict()))
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
@@ -51,23 +53,23 @@ def read(source: Source, trust: bool) -> Checkpoint:
             *converted,
         )
         + ((f"module taken from {key!r}",) if key else ()),
-        contents=contents.describe_all(source.pickled.root),
+        contents=contents.describe_contents(source.pickled.root),
     )
 
 
-def _modules(source: Source) -> dict[str, Inert]:
+def _pickled_modules(source: CheckpointSource) -> dict[str, Inert]:
     root = source.pickled.root if source.pickled is not None else None
     entries = root.items() if isinstance(root, dict) else [("", root)]
-    return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module(value)}
+    return {str(key): value for key, value in entries if isinstance(value, Inert) and is_module_value(value)}
 
 
-def _preferred(modules: dict[str, Inert]) -> str:
+def _preferred_pickled_module(modules: dict[str, Inert]) -> str:
     """Averaged modules first (Ultralytics keeps one under "ema"), then the most telling key."""
     ranks = {key: index for index, key in enumerate(choose.WEIGHTS)}
-    return min(modules, key=lambda key: (not choose.is_ema(key), ranks.get(key, len(ranks))))
+    return min(modules, key=lambda key: (not choose.is_ema_chosen(key), ranks.get(key, len(ranks))))
 
 
-def _unpickled(source: Source, key: str) -> torch.nn.Module:
+def _unpickled_module(source: CheckpointSource, key: str) -> torch.nn.Module:
     import torch
 
     source.file.seek(0)

@@ -19,7 +19,7 @@ INNER_WRAPPER = re.compile(r"(?:(?<=\.)|^)module\.")
 MAX_PREFIXES = 8
 
 
-def readings(names: Collection[str], network: Reading | None = None) -> tuple[Reading, ...]:
+def prefix_readings(names: Collection[str], network: Reading | None = None) -> tuple[Reading, ...]:
     """List the names that the bare network may have.
 
     Args:
@@ -31,51 +31,58 @@ def readings(names: Collection[str], network: Reading | None = None) -> tuple[Re
     """
     stored = Reading({name: name for name in names})
     distinct = [stored]
-    for reading in _shorter(network or stored):
+    for reading in _shorter_prefix(network or stored):
         if all(reading.names != other.names for other in distinct):
             distinct.append(reading)
     return tuple(distinct)
 
 
-def bare(names: Collection[str]) -> tuple[str, ...]:
+def without_prefixes(names: Collection[str]) -> tuple[str, ...]:
     """Return the names without every wrapper and shared prefix, in the same order."""
-    return tuple(readings(names)[-1].names)
+    return tuple(prefix_readings(names)[-1].names)
 
 
-def _shorter(start: Reading) -> Iterator[Reading]:
+def _shorter_prefix(start: Reading) -> Iterator[Reading]:
     yield start
-    unwrapped = _without(start, WRAPPERS)
-    shorter = [unwrapped, *_without_shared(unwrapped)]
+    unwrapped = _without_prefix(start, WRAPPERS)
+    shorter = [unwrapped, *_without_shared_prefix(unwrapped)]
     yield from shorter
-    inner = _without(shorter[-1], INNER_WRAPPER)
+    inner = _without_prefix(shorter[-1], INNER_WRAPPER)
     if inner is not shorter[-1]:
         yield inner
-        yield from _without_shared(inner)
+        yield from _without_shared_prefix(inner)
 
 
-def _without(reading: Reading, pattern: re.Pattern[str]) -> Reading:
+def _without_prefix(reading: Reading, pattern: re.Pattern[str]) -> Reading:
     """Take a wrapper's name out wherever it stands."""
     removed = sorted({match for name in reading.names for match in pattern.findall(name)})
     if not removed:
         return reading
-    return _renamed(reading, {name: pattern.sub("", name) for name in reading.names}, removed) or reading
+    return (
+        _renamed_without_prefix(reading, {name: pattern.sub("", name) for name in reading.names}, removed)
+        or reading
+    )
 
 
-def _without_shared(reading: Reading) -> Iterator[Reading]:
+def _without_shared_prefix(reading: Reading) -> Iterator[Reading]:
     """Take off the first part of the names, as long as all share it."""
     for _ in range(MAX_PREFIXES):
         firsts = {name.partition(".")[0] for name in reading.names}
         prefix = f"{next(iter(firsts), '')}."
         if len(firsts) != 1 or not all(name.startswith(prefix) for name in reading.names):
             return
-        shorter = _renamed(reading, {name: name[len(prefix) :] for name in reading.names}, [prefix])
+        shorter = _renamed_without_prefix(
+            reading, {name: name[len(prefix) :] for name in reading.names}, [prefix]
+        )
         if shorter is None:
             return
         reading = shorter
         yield reading
 
 
-def _renamed(reading: Reading, renamed: Mapping[str, str], removed: list[str]) -> Reading | None:
+def _renamed_without_prefix(
+    reading: Reading, renamed: Mapping[str, str], removed: list[str]
+) -> Reading | None:
     """None where two tensors would get one name, or one none."""
     if len(set(renamed.values())) != len(renamed) or "" in renamed.values():
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.checkpoints import contents, prefixes, stated, tensors
 from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.records import Checkpoint
 
@@ -19,20 +19,20 @@ MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 
 
-def matches(source: Source) -> bool:
+def is_safetensors(source: CheckpointSource) -> bool:
     """Tell whether an 8-byte length and an opening brace start the file."""
     return len(source.head) > 8 and source.head[8:9] == b"{"
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_safetensors(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read all tensors with the safetensors library, which checks every offset.
 
     Raises:
         CheckpointError: The header or the data is not as the format asks, or a tensor is not finite.
     """
-    metadata = _metadata(source)
-    stored = _load(source)
-    loaded, converted = tensors.as_float32(stored)
+    metadata = _safetensors_metadata(source)
+    stored = _load_safetensors(source)
+    loaded, converted = tensors.tensors_as_float32(stored)
     if not loaded:
         raise CheckpointError(
             f"{source.path} holds no tensors.",
@@ -40,7 +40,7 @@ def read(source: Source, trust: bool) -> Checkpoint:
             code="EM-NO-WEIGHTS",
         )
     described = [
-        (contents.printable(name), f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}")
+        (contents.printable_content(name), f"tensor {str(t.dtype).removeprefix('torch.')} {list(t.shape)}")
         for name, t in stored.items()
     ]
     return Checkpoint(
@@ -51,14 +51,17 @@ def read(source: Source, trust: bool) -> Checkpoint:
         notes=converted,
         contents=(
             *described,
-            *((f"metadata {contents.printable(k)}", contents.describe(v)) for k, v in metadata),
+            *(
+                (f"metadata {contents.printable_content(k)}", contents.describe_content(v))
+                for k, v in metadata
+            ),
         ),
-        readings=prefixes.readings(loaded),
-        stated_networks=stated.networks(dict(metadata)),
+        readings=prefixes.prefix_readings(loaded),
+        stated_networks=stated.stated_networks(dict(metadata)),
     )
 
 
-def _metadata(source: Source) -> list[tuple[str, object]]:
+def _safetensors_metadata(source: CheckpointSource) -> list[tuple[str, object]]:
     (length,) = struct.unpack("<Q", source.head[:8])
     if length > min(MAX_HEADER_BYTES, source.size_bytes - 8):
         raise DamagedFileError(
@@ -72,7 +75,7 @@ def _metadata(source: Source) -> list[tuple[str, object]]:
     return list(metadata.items()) if isinstance(metadata, dict) else []
 
 
-def _load(source: Source) -> dict[str, torch.Tensor]:
+def _load_safetensors(source: CheckpointSource) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 

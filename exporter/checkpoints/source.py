@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from exporter.checkpoints import torchfile
 from exporter.checkpoints.archive import Archive
-from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.errors import CheckpointError
 
 EXPECTED = (
@@ -49,7 +49,7 @@ FOREIGN_FILES: tuple[tuple[int, bytes, str], ...] = (
 
 
 @dataclass(eq=False)
-class Source:
+class CheckpointSource:
     path: Path
     file: BinaryIO
     size_bytes: int
@@ -61,11 +61,15 @@ class Source:
         return Archive(self.file, self.size_bytes) if self.head.startswith(b"PK\x03\x04") else None
 
     @cached_property
-    def pickled(self) -> Pickled | None:
+    def pickled(self) -> PickledTorchfile | None:
         """What `torch.save` wrote, as inert records; None when it did not write this file."""
         if self.archive is not None:
-            return torchfile.read_zip(self.archive) if "data.pkl" in self.archive else None
-        return torchfile.read_legacy(self.file, self.size_bytes) if self.head.startswith(b"\x80") else None
+            return torchfile.read_torchfile_zip(self.archive) if "data.pkl" in self.archive else None
+        return (
+            torchfile.read_legacy_torchfile(self.file, self.size_bytes)
+            if self.head.startswith(b"\x80")
+            else None
+        )
 
     def nature(self) -> str:
         """What the file looks like, for an error message."""
@@ -74,39 +78,39 @@ class Source:
                 return f"looks like {name}"
         if self.archive is not None:
             names = self.archive.names
-            return f"is a zip archive of {len(names)} files ({_few(names)}), none of them PyTorch's"
+            return f"is a zip archive of {len(names)} files ({_few_of_source(names)}), none of them PyTorch's"
         if self.head[:1] == b"\x08" and self.head[2:3] in (b"\x12", b"\x3a"):
             return "looks like an ONNX model, which is a result of export"
         return f"is of no known kind (its first bytes are {self.head[:8].hex(' ')})"
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _few_of_source(names: tuple[str, ...]) -> str:
     return ", ".join(repr(name[:60]) for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Source]:
+def opened_source(path: Path) -> Iterator[CheckpointSource]:
     """Open a checkpoint once: everything is read from this one handle, whatever happens to the path.
 
     Raises:
         CheckpointError: There is no such file, it is no file, it is empty, it may not be read, or it was
             changed meanwhile.
     """
-    with _readable(path):
-        check_regular(path)
+    with _readable_source(path):
+        check_regular_source(path)
         with path.open("rb") as file:
-            source = _source(path, file)
+            source = _make_source(path, file)
             yield source
-            _check_unchanged(source)
+            _check_source_unchanged(source)
 
 
-def check_regular(path: Path) -> None:
+def check_regular_source(path: Path) -> None:
     """Refuse what is no regular file without opening it: a named pipe would block for ever.
 
     Raises:
         CheckpointError: There is no such file, or it is a folder, a pipe or a device.
     """
-    with _readable(path):
+    with _readable_source(path):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
@@ -114,7 +118,7 @@ def check_regular(path: Path) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable_source(path: Path) -> Iterator[None]:
     """Turn the system's refusals into errors about the checkpoint."""
     try:
         yield
@@ -129,14 +133,14 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_unchanged(source: Source) -> None:
+def _check_source_unchanged(source: CheckpointSource) -> None:
     """Refuse a file that was written to in place while it was read: its hash would name other weights."""
     source.file.seek(0)
     if hashlib.file_digest(source.file, "sha256").hexdigest() != source.sha256:  # type: ignore[arg-type]
         raise CheckpointError(f"{source.path} was changed while it was read.", UNCHANGED)
 
 
-def _source(path: Path, file: BufferedReader) -> Source:
+def _make_source(path: Path, file: BufferedReader) -> CheckpointSource:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     size_bytes = file.tell()
     if size_bytes == 0:
@@ -144,4 +148,4 @@ def _source(path: Path, file: BufferedReader) -> Source:
     file.seek(0)
     head = file.read(512)
     file.seek(0)
-    return Source(path, file, size_bytes, digest, head)
+    return CheckpointSource(path, file, size_bytes, digest, head)

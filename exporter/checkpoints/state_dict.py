@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from exporter.checkpoints import choose, weights
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.source import CheckpointSource
 from exporter.records import Checkpoint
 
 
-def matches(source: Source) -> bool:
+def is_state_dict(source: CheckpointSource) -> bool:
     """Tell whether the tensors lie at the top of what `torch.save` was given."""
-    return source.pickled is not None and any(not c.path for c in choose.candidates(source.pickled.root))
+    return source.pickled is not None and any(
+        not c.path for c in choose.weights_to_choose(source.pickled.root)
+    )
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_state_dict(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Read the tensors; nothing needs trust here."""
     assert source.pickled is not None
-    chosen, notes = choose.choose(source.pickled.root)
-    return weights.checkpoint(source, source.pickled, "state_dict", chosen, notes)
+    chosen, notes = choose.choose_weights(source.pickled.root)
+    return weights.checkpoint_of_weights(source, source.pickled, "state_dict", chosen, notes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from exporter.checkpoints.contents import describe
-from exporter.checkpoints.values import Inert, is_plain
+from exporter.checkpoints.contents import describe_content
+from exporter.checkpoints.values import Inert, is_plain_value
 
 PLACES = (
     "args",
@@ -31,9 +31,9 @@ NAME = re.compile(r"[A-Za-z][\w.:/-]{1,79}")
 MAX_NAMES = 6
 
 
-def networks(root: object) -> tuple[tuple[str, str], ...]:
+def stated_networks(root: object) -> tuple[tuple[str, str], ...]:
     """List (key, text) of each setting that names a network, as `args.arch`: `resnet50`."""
-    return tuple(_stated(root))[:MAX_NAMES]
+    return tuple(_stated_in(root))[:MAX_NAMES]
 
 
 def arguments(root: object) -> dict[str, object]:
@@ -41,25 +41,27 @@ def arguments(root: object) -> dict[str, object]:
 
     What is neither numbers nor text is described in words.
     """
-    settings = _settings(_settings(root).get("args"))
-    return {key: value if is_plain(value) else describe(value) for key, value in settings.items()}
+    settings = _stated_settings(_stated_settings(root).get("args"))
+    return {
+        key: value if is_plain_value(value) else describe_content(value) for key, value in settings.items()
+    }
 
 
-def _stated(root: object) -> Iterator[tuple[str, str]]:
-    top = _settings(root)
-    yield from _named(top, "")
+def _stated_in(root: object) -> Iterator[tuple[str, str]]:
+    top = _stated_settings(root)
+    yield from _stated_name(top, "")
     for place in PLACES:
-        yield from _named(_settings(top.get(place)), f"{place}.")
+        yield from _stated_name(_stated_settings(top.get(place)), f"{place}.")
 
 
-def _named(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
+def _stated_name(settings: dict[str, object], before: str) -> Iterator[tuple[str, str]]:
     for key in NAMES:
         value = settings.get(key)
         if isinstance(value, str) and NAME.fullmatch(value):
             yield f"{before}{key}", value
 
 
-def _settings(value: object) -> dict[str, object]:
+def _stated_settings(value: object) -> dict[str, object]:
     """The entries of a dictionary, or the attributes of an inert object such as `argparse.Namespace`."""
     value = value.state if isinstance(value, Inert) else value
     return (

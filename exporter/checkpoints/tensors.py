@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import foreign
-from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.checkpoints.values import (
     ITEM_BYTES,
     MAX_DIMENSIONS,
@@ -32,8 +32,8 @@ a view may repeat one stored number without end."""
 RESAVE = "Save it again with torch.save(model.state_dict(), …)."
 
 
-def load(
-    declared: Mapping[str, AnyTensor], pickled: Pickled, file_bytes: int
+def load_tensors(
+    declared: Mapping[str, AnyTensor], pickled: PickledTorchfile, file_bytes: int
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Read the declared tensors.
 
@@ -48,22 +48,22 @@ def load(
     Raises:
         CheckpointError: A tensor reaches outside its storage, has no values, or holds NaN.
     """
-    check_total(sum(map(size_bytes, declared.values())), file_bytes)
+    check_total_of_tensors(sum(map(tensor_size_bytes, declared.values())), file_bytes)
     read: dict[Storage, bytearray] = {}
     tensors = {}
     for name, ref in declared.items():
-        if isinstance(ref, TensorRef) and (stored := whole(ref.storage)) not in read:
+        if isinstance(ref, TensorRef) and (stored := whole_tensor_storage(ref.storage)) not in read:
             read[stored] = pickled.read_storage(stored)
-        tensors[name] = _real(name, ref, read)
-    return as_float32(tensors)
+        tensors[name] = _real_tensor(name, ref, read)
+    return tensors_as_float32(tensors)
 
 
-def raw(name: str, ref: TensorRef, pickled: Pickled) -> torch.Tensor:
+def raw_tensor(name: str, ref: TensorRef, pickled: PickledTorchfile) -> torch.Tensor:
     """Read one tensor in the type it is stored in."""
-    return _strided(name, ref, pickled.read_storage(whole(ref.storage)))
+    return _strided_tensor(name, ref, pickled.read_storage(whole_tensor_storage(ref.storage)))
 
 
-def check_total(total_bytes: int, file_bytes: int) -> None:
+def check_total_of_tensors(total_bytes: int, file_bytes: int) -> None:
     """Refuse tensors that are much larger than their file: a stride of zero repeats one number without end.
 
     Raises:
@@ -77,12 +77,12 @@ def check_total(total_bytes: int, file_bytes: int) -> None:
         )
 
 
-def whole(storage: Storage) -> Storage:
+def whole_tensor_storage(storage: Storage) -> Storage:
     """The storage that a view begins somewhere in: many views share its bytes."""
     return replace(storage, start=0)
 
 
-def size_bytes(ref: AnyTensor) -> int:
+def tensor_size_bytes(ref: AnyTensor) -> int:
     """Bytes of a tensor by its declaration."""
     match ref:
         case TensorRef():
@@ -93,7 +93,9 @@ def size_bytes(ref: AnyTensor) -> int:
             return 0
 
 
-def as_float32(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+def tensors_as_float32(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Make every real tensor float32, and refuse NaN and infinities.
 
     Raises:
@@ -108,14 +110,14 @@ def as_float32(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Ten
     )
     converted = {n: t.to(torch.float32) if t.is_floating_point() else t for n, t in tensors.items()}
     for name, tensor in converted.items():
-        check_finite(name, tensor)
+        check_tensors_finite(name, tensor)
     return converted, tuple(
         f"{count} tensor{'s' * (count > 1)} stored as {dtype} converted to float32"
         for dtype, count in other.items()
     )
 
 
-def check_finite(name: str, tensor: torch.Tensor) -> None:
+def check_tensors_finite(name: str, tensor: torch.Tensor) -> None:
     """Refuse what training leaves when it diverged; a mask of 0 and -inf is meant.
 
     Raises:
@@ -127,7 +129,7 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
         return
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     # Both ends are NaN if any value is; many times faster than isfinite on every value.
-    if all(torch.isfinite(end) for end in torch.aminmax(values)) or _is_mask(values):
+    if all(torch.isfinite(end) for end in torch.aminmax(values)) or _is_mask_tensor(values):
         return
     count = int((~torch.isfinite(values)).sum())
     raise CheckpointError(
@@ -137,27 +139,27 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
     )
 
 
-def _is_mask(values: torch.Tensor) -> bool:
+def _is_mask_tensor(values: torch.Tensor) -> bool:
     import torch
 
     zeros, minus = values == 0, values == -torch.inf
     return bool(zeros.any()) and bool((zeros | minus).all())
 
 
-def _real(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch.Tensor:
+def _real_tensor(name: str, ref: AnyTensor, read: Mapping[Storage, bytearray]) -> torch.Tensor:
     match ref:
         case TensorRef():
-            return _strided(name, ref, read[whole(ref.storage)])
+            return _strided_tensor(name, ref, read[whole_tensor_storage(ref.storage)])
         case ArrayRef():
-            return _from_array(name, ref)
+            return _tensor_from_array(name, ref)
         case Opaque():
             raise CheckpointError(
                 f"The tensor {name!r} is {ref.what}, expected plain numbers.",
-                foreign.advice(ref.what),
+                foreign.foreign_advice(ref.what),
             )
 
 
-def _strided(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
+def _strided_tensor(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
     import torch
 
     stored = len(data) // ITEM_BYTES[ref.dtype]
@@ -169,16 +171,16 @@ def _strided(name: str, ref: TensorRef, data: bytearray) -> torch.Tensor:
             RESAVE,
         )
     if not elements:
-        return torch.empty(ref.shape, dtype=_dtype(ref.dtype))
+        return torch.empty(ref.shape, dtype=_tensor_dtype(ref.dtype))
     if ref.dtype == "bool":
         # Any byte but 0 and 1 in a bool tensor is undefined behaviour.
         flat = torch.frombuffer(data, dtype=torch.uint8).ne(0)
     else:
-        flat = torch.frombuffer(data, dtype=_dtype(ref.dtype), count=stored)
+        flat = torch.frombuffer(data, dtype=_tensor_dtype(ref.dtype), count=stored)
     return flat.as_strided(ref.shape, ref.strides, ref.offset).contiguous()
 
 
-def _from_array(name: str, ref: ArrayRef) -> torch.Tensor:
+def _tensor_from_array(name: str, ref: ArrayRef) -> torch.Tensor:
     import numpy as np
     import torch
 
@@ -194,7 +196,7 @@ def _from_array(name: str, ref: ArrayRef) -> torch.Tensor:
     return torch.from_numpy(np.asarray(array, order="C"))
 
 
-def _dtype(name: str) -> Any:
+def _tensor_dtype(name: str) -> Any:
     import torch
 
     return getattr(torch, name)

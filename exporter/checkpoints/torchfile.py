@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from exporter.checkpoints.archive import DAMAGED, Archive
-from exporter.checkpoints.unpickle import BoundedFile, RestrictedUnpickler, unpickle
+from exporter.checkpoints.unpickle import BoundedPickleFile, RestrictedUnpickler, unpickle
 from exporter.checkpoints.values import ITEM_BYTES, Storage
 from exporter.errors import CheckpointError, DamagedFileError
 
@@ -20,14 +20,14 @@ PROTOCOL = 1001
 
 
 @dataclass(frozen=True, eq=False)
-class Pickled:
+class PickledTorchfile:
     """What `torch.save` was given, as inert records, and how to get at the numbers."""
 
     root: Any
     read_storage: Callable[[Storage], bytearray]
 
 
-def read_zip(archive: Archive) -> Pickled:
+def read_torchfile_zip(archive: Archive) -> PickledTorchfile:
     """Read the layout of torch >= 1.6."""
     if "byteorder" in archive and archive.read("byteorder").decode("ascii", "replace") != sys.byteorder:
         raise CheckpointError(
@@ -45,10 +45,10 @@ def read_zip(archive: Archive) -> Pickled:
             )
         return bytearray(archive.read(name))
 
-    return Pickled(unpickle(io.BytesIO(data), len(data)), read_storage)
+    return PickledTorchfile(unpickle(io.BytesIO(data), len(data)), read_storage)
 
 
-def read_legacy(file: BinaryIO, size_bytes: int) -> Pickled:
+def read_legacy_torchfile(file: BinaryIO, size_bytes: int) -> PickledTorchfile:
     """Read the layout of torch < 1.6 (`_use_new_zipfile_serialization=False`)."""
     file.seek(0)
     if unpickle(file, size_bytes) != MAGIC:
@@ -59,9 +59,9 @@ def read_legacy(file: BinaryIO, size_bytes: int) -> Pickled:
     if unpickle(file, size_bytes) != PROTOCOL:
         raise DamagedFileError("The file is of an unknown version of torch.save's old format.", DAMAGED)
     unpickle(file, size_bytes)
-    reader = _RememberingUnpickler(BoundedFile(file, size_bytes))
+    reader = _TorchfileUnpickler(BoundedPickleFile(file, size_bytes))
     root = reader.load()
-    offsets = _offsets(file, size_bytes, unpickle(file, size_bytes), reader.storages)
+    offsets = _torchfile_offsets(file, size_bytes, unpickle(file, size_bytes), reader.storages)
 
     def read_storage(storage: Storage) -> bytearray:
         if storage.key not in offsets:
@@ -69,13 +69,13 @@ def read_legacy(file: BinaryIO, size_bytes: int) -> Pickled:
         file.seek(offsets[storage.key])
         return bytearray(file.read(storage.size_bytes))
 
-    return Pickled(root, read_storage)
+    return PickledTorchfile(root, read_storage)
 
 
-class _RememberingUnpickler(RestrictedUnpickler):
+class _TorchfileUnpickler(RestrictedUnpickler):
     """Remembers each storage's declared size: the raw part of the file gives only element counts."""
 
-    def __init__(self, file: BoundedFile) -> None:
+    def __init__(self, file: BoundedPickleFile) -> None:
         super().__init__(file)
         self.storages: dict[str, Storage] = {}
 
@@ -88,7 +88,9 @@ class _RememberingUnpickler(RestrictedUnpickler):
         return value
 
 
-def _offsets(file: BinaryIO, size_bytes: int, keys: object, storages: dict[str, Storage]) -> dict[str, int]:
+def _torchfile_offsets(
+    file: BinaryIO, size_bytes: int, keys: object, storages: dict[str, Storage]
+) -> dict[str, int]:
     """Where each storage's first byte lies: after an 8-byte element count each, in the order of `keys`."""
     if not isinstance(keys, list) or not all(str(key) in storages for key in keys):
         raise DamagedFileError("The file lists storages that none of its tensors uses.", DAMAGED)

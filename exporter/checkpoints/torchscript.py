@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import sandbox
 from exporter.checkpoints import contents, operators, tensors
-from exporter.checkpoints.archive import packed
-from exporter.checkpoints.source import Source
+from exporter.checkpoints.archive import packed_archive
+from exporter.checkpoints.source import CheckpointSource
 from exporter.errors import BoundsError, CheckpointError, CodeInFileError
 from exporter.records import Checkpoint
 from exporter.sandbox import child
@@ -37,12 +37,12 @@ INTERPRETER = "operation failed in the TorchScript interpreter"
 SAVE_AGAIN = "Save it again with the torch that made it, or give the state_dict."
 
 
-def matches(source: Source) -> bool:
+def is_torchscript(source: CheckpointSource) -> bool:
     """Tell whether `torch.jit.save` wrote it: only it writes constants.pkl."""
     return source.archive is not None and "constants.pkl" in source.archive
 
 
-def read(source: Source, trust: bool) -> Checkpoint:
+def read_torchscript(source: CheckpointSource, trust: bool) -> Checkpoint:
     """Load the module; without trust, only if it uses no operator but those that compute.
 
     Raises:
@@ -51,25 +51,28 @@ def read(source: Source, trust: bool) -> Checkpoint:
     """
     assert source.archive is not None
     records = {name: source.archive.read(name) for name in source.archive.names}
-    archive = packed(records, source.archive.root or "archive/").getvalue()
+    archive = packed_archive(records, source.archive.root or "archive/").getvalue()
     if not trust:
-        _check_classes(records)
-        check_operators(archive, source.size_bytes)
-    module = _load(archive)
+        _check_torchscript_classes(records)
+        check_torchscript_operators(archive, source.size_bytes)
+    module = _load_torchscript(archive)
     values = dict(module.state_dict())
-    check_module(values, source.size_bytes)
+    check_torchscript_module(values, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
         kind="torchscript",
         tensors=None,
         module=module,
-        notes=(f"TorchScript archive: {contents.plural(len(values), 'tensor')} and the network's own code",),
-        contents=_contents(records, values),
+        notes=(
+            f"TorchScript archive: {contents.plural_in_contents(len(values), 'tensor')} "
+            "and the network's own code",
+        ),
+        contents=_torchscript_contents(records, values),
     )
 
 
-def check_module(values: dict[str, torch.Tensor], file_bytes: int) -> None:
+def check_torchscript_module(values: dict[str, torch.Tensor], file_bytes: int) -> None:
     """Refuse a self-contained module whose weights are no finite float32: its code is written for their type.
 
     Args:
@@ -81,7 +84,7 @@ def check_module(values: dict[str, torch.Tensor], file_bytes: int) -> None:
     """
     import torch
 
-    tensors.check_total(sum(t.numel() * t.element_size() for t in values.values()), file_bytes)
+    tensors.check_total_of_tensors(sum(t.numel() * t.element_size() for t in values.values()), file_bytes)
     for name, tensor in values.items():
         if tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype != torch.float32):
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -89,10 +92,10 @@ def check_module(values: dict[str, torch.Tensor], file_bytes: int) -> None:
                 f"The tensor {name!r} is {kind}, expected float32: the saved code is fixed to that type.",
                 "Export it again from model.float().",
             )
-        tensors.check_finite(name, tensor)
+        tensors.check_tensors_finite(name, tensor)
 
 
-def check_operators(archive: bytes, file_bytes: int) -> None:
+def check_torchscript_operators(archive: bytes, file_bytes: int) -> None:
     """Load the archive in a confined child and hold the operators of all its functions to the allowed ones.
 
     Args:
@@ -113,18 +116,22 @@ def check_operators(archive: bytes, file_bytes: int) -> None:
         seconds=CHECK_SECONDS, memory_bytes=sandbox.confinement_memory(file_bytes)
     )
     try:
-        names = child.call_in_child(lambda: sorted(_operators(archive)), confinement)
+        names = child.call_in_child(lambda: sorted(_torchscript_operators(archive)), confinement)
     except child.ChildFailed as error:
         unknown = UNKNOWN_OPERATOR.search(str(error))
         if unknown is None:
             kind = BoundsError if error.over_bounds else CheckpointError
-            raise kind(f"The TorchScript archive cannot be loaded: {_reason(error)}.", SAVE_AGAIN) from error
+            raise kind(
+                f"The TorchScript archive cannot be loaded: {_torchscript_reason(error)}.", SAVE_AGAIN
+            ) from error
         names = [unknown.group(1)]
-    if refused := operators.refused(map(str, names)):
-        raise CodeInFileError(f"The TorchScript code {operators.complaint(refused)}.", operators.TRUST)
+    if refused := operators.refused_operators(map(str, names)):
+        raise CodeInFileError(
+            f"The TorchScript code {operators.operators_complaint(refused)}.", operators.TRUST
+        )
 
 
-def _operators(archive: bytes) -> set[str]:
+def _torchscript_operators(archive: bytes) -> set[str]:
     """The operators of every function and method that loading the archive has compiled."""
     import torch
 
@@ -133,10 +140,10 @@ def _operators(archive: bytes) -> set[str]:
     load: Any = torch._C.import_ir_module_from_buffer
     load(unit, archive, torch.device("cpu"), {}, False)
     graphs = [function.graph for function in unit.get_functions()]
-    return {node.kind() for graph in graphs for node in _nodes(graph)}
+    return {node.kind() for graph in graphs for node in _torchscript_nodes(graph)}
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def _torchscript_nodes(graph: Any) -> Iterator[Any]:
     """Every node of a graph, of its blocks, and of graphs that are attributes (`torch.jit.fork`)."""
     pending = [graph]
     while pending:
@@ -148,7 +155,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
                 pending.extend([node.g(name)] if kind == "g" else node.gs(name) if kind == "gs" else ())
 
 
-def _check_classes(records: Mapping[str, bytes]) -> None:
+def _check_torchscript_classes(records: Mapping[str, bytes]) -> None:
     """Refuse objects of C++ classes that are no packed weights: their constructors run on loading."""
     for name, data in records.items():
         strange = next((n for n in CLASSES.findall(data) if n not in KNOWN_CLASSES), None)
@@ -160,7 +167,7 @@ def _check_classes(records: Mapping[str, bytes]) -> None:
             )
 
 
-def _load(archive: bytes) -> torch.jit.ScriptModule:
+def _load_torchscript(archive: bytes) -> torch.jit.ScriptModule:
     import torch
 
     load: Any = torch.jit.load
@@ -168,23 +175,28 @@ def _load(archive: bytes) -> torch.jit.ScriptModule:
         module: torch.jit.ScriptModule = load(io.BytesIO(archive), map_location="cpu")
     except RuntimeError as error:
         raise CheckpointError(
-            f"The TorchScript archive cannot be loaded: {_reason(error)}.", SAVE_AGAIN
+            f"The TorchScript archive cannot be loaded: {_torchscript_reason(error)}.", SAVE_AGAIN
         ) from error
     return module.eval()
 
 
-def _reason(error: Exception) -> str:
+def _torchscript_reason(error: Exception) -> str:
     """The error's first line; of an error inside the archive's code its last, which says why."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return contents.printable(lines[-1 if INTERPRETER in lines[0] else 0]).rstrip(".")
+    return contents.printable_content(lines[-1 if INTERPRETER in lines[0] else 0]).rstrip(".")
 
 
-def _contents(records: dict[str, bytes], values: dict[str, torch.Tensor]) -> tuple[tuple[str, str], ...]:
+def _torchscript_contents(
+    records: dict[str, bytes], values: dict[str, torch.Tensor]
+) -> tuple[tuple[str, str], ...]:
     code = [name for name in records if name.startswith("code/") and name.endswith(".py")]
     size = sum(t.numel() * t.element_size() for t in values.values())
     extra = [name for name in records if name.startswith("extra/")]
     return (
-        ("code", contents.plural(len(code), "TorchScript file")),
-        ("tensors", f"{contents.plural(len(values), 'tensor')}, {contents.megabytes(size)}"),
-        *((contents.printable(name), f"{len(records[name])} bytes") for name in extra),
+        ("code", contents.plural_in_contents(len(code), "TorchScript file")),
+        (
+            "tensors",
+            f"{contents.plural_in_contents(len(values), 'tensor')}, {contents.contents_megabytes(size)}",
+        ),
+        *((contents.printable_content(name), f"{len(records[name])} bytes") for name in extra),
     )

@@ -21,7 +21,7 @@ from exporter.checkpoints.values import (
     NumpyType,
     OrderedMapping,
     Storage,
-    safe_key,
+    safe_value_key,
 )
 
 RENAMED = {
@@ -38,7 +38,7 @@ COPIES_SLACK = 1 << 20
 """How much the stand-ins may copy, in items and bytes, beside what each byte of the file may ask for."""
 
 
-class BoundedFile:
+class BoundedPickleFile:
     """A file that never allocates for bytes it doesn't have."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -62,7 +62,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
 
-    def __init__(self, file: BoundedFile) -> None:
+    def __init__(self, file: BoundedPickleFile) -> None:
         # Python 2 wrote bytes and text alike; latin1 reads both without failing.
         super().__init__(file, encoding="latin1")
         self._copied = 0
@@ -75,7 +75,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def persistent_load(self, pid: object) -> object:
         match pid:
             case ("storage", DType(dtype), str(key) | int(key), _, int(numel), *view) if 0 <= numel < 2**60:
-                return _viewed(Storage(str(key), dtype, numel), view)
+                return _viewed_for_unpickling(Storage(str(key), dtype, numel), view)
             case ("storage", Foreign(name), *_):
                 return Inert(name)
             case ("module", kind, *_):
@@ -86,11 +86,11 @@ class RestrictedUnpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"it uses the registered extension {code}")
 
     def _instantiate(self, kind: object, arguments: list[object]) -> None:
-        self.append(call(kind, tuple(arguments)))
+        self.append(call_while_unpickling(kind, tuple(arguments)))
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
-        result = call(self.stack[-1], arguments)
+        result = call_while_unpickling(self.stack[-1], arguments)
         if isinstance(result, COPIES):
             self._copied += len(result)
             if self._copied > self._may_copy:
@@ -106,7 +106,7 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        build(self.stack[-1], state)
+        build_while_unpickling(self.stack[-1], state)
 
     def load_append(self) -> None:
         self._extend([self.stack.pop()])
@@ -131,10 +131,10 @@ class RestrictedUnpickler(pickle._Unpickler):
     def load_additems(self) -> None:
         items = self.pop_mark()
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(safe_key(item) for item in items)
+            self.stack[-1].update(safe_value_key(item) for item in items)
 
     def load_frozenset(self) -> None:
-        self.append({safe_key(item) for item in self.pop_mark()})
+        self.append({safe_value_key(item) for item in self.pop_mark()})
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
@@ -150,7 +150,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _update(self, items: list[object]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            target.update(zip(map(safe_key, items[::2]), items[1::2], strict=True))
+            target.update(zip(map(safe_value_key, items[::2]), items[1::2], strict=True))
         elif not isinstance(target, Inert):
             raise pickle.UnpicklingError(f"it sets items of a {type(target).__name__}")
 
@@ -172,7 +172,7 @@ OVERRIDDEN: Mapping[int, Any] = {
 RestrictedUnpickler.dispatch = {**pickle._Unpickler.dispatch, **OVERRIDDEN}
 
 
-def call(function: object, arguments: object) -> object:
+def call_while_unpickling(function: object, arguments: object) -> object:
     """Stand in for a call that a pickle asks for."""
     if isinstance(function, Maker) and isinstance(arguments, tuple):
         return function.make(*arguments)
@@ -181,7 +181,7 @@ def call(function: object, arguments: object) -> object:
     raise pickle.UnpicklingError(f"it calls a {type(function).__name__}")
 
 
-def build(target: object, state: object) -> None:
+def build_while_unpickling(target: object, state: object) -> None:
     """Stand in for `__setstate__`: only our own records listen."""
     match target, state:
         case Inert() | OrderedMapping(), _:
@@ -194,10 +194,10 @@ def build(target: object, state: object) -> None:
 
 def unpickle(file: BinaryIO, size: int) -> Any:
     """Read one pickle from `file`'s position on; `size` is the file's, in bytes."""
-    return RestrictedUnpickler(BoundedFile(file, size)).load()
+    return RestrictedUnpickler(BoundedPickleFile(file, size)).load()
 
 
-def _viewed(storage: Storage, view: list[object]) -> Storage:
+def _viewed_for_unpickling(storage: Storage, view: list[object]) -> Storage:
     match view:
         case [] | [None]:
             return storage

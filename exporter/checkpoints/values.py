@@ -116,7 +116,7 @@ class OrderedMapping(dict[Any, Any]):
 MAX_NOTES = 100_000
 
 
-def layer_versions(value: object) -> dict[str, dict[str, Any]] | None:
+def layer_versions_value(value: object) -> dict[str, dict[str, Any]] | None:
     """What PyTorch noted in a state_dict of its layers' formats; None where there are no such notes."""
     state = value.state if isinstance(value, OrderedMapping) else None
     listed = state.get("_metadata") if isinstance(state, dict) else None
@@ -125,7 +125,7 @@ def layer_versions(value: object) -> dict[str, dict[str, Any]] | None:
     if sum(len(noted) for noted in listed.values() if isinstance(noted, dict)) > MAX_NOTES:
         return None  # nobody's: PyTorch notes one version per layer
     return {
-        layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain(item)}
+        layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain_value(item)}
         for layer, noted in listed.items()
         if isinstance(layer, str) and isinstance(noted, dict)
     }
@@ -135,7 +135,7 @@ PLAIN_DEPTH = 4
 PLAIN_ITEMS = 10_000
 
 
-def is_plain(value: object) -> bool:
+def is_plain_value(value: object) -> bool:
     """Tell whether a value is numbers and text, alone or in few and shallow lists and dictionaries."""
     level: list[object] = [value]
     seen = 0
@@ -153,11 +153,11 @@ def is_plain(value: object) -> bool:
     return not level
 
 
-def is_tensor(value: object) -> bool:
+def is_tensor_value(value: object) -> bool:
     return isinstance(value, TensorRef | ArrayRef | Opaque)
 
 
-def is_module(value: object) -> bool:
+def is_module_value(value: object) -> bool:
     """Tell whether an inert object was an `nn.Module`, told by the state it was given."""
     return (
         isinstance(value, Inert)
@@ -169,7 +169,7 @@ def is_module(value: object) -> bool:
 SCALARS = (str, int, float, bool, bytes, complex, type(None))
 
 
-def safe_key(key: object) -> Any:
+def safe_value_key(key: object) -> Any:
     """A key that is cheap to hash: a tuple nested a million deep would overflow the interpreter's stack.
 
     An inert object is hashed by its identity.
@@ -184,30 +184,30 @@ MAX_DIMENSIONS = 64
 """PyTorch's own limit."""
 
 
-def _integers(value: object, noun: str) -> tuple[int, ...]:
+def _integer_values(value: object, noun: str) -> tuple[int, ...]:
     sizes = value if isinstance(value, tuple | list) and len(value) <= MAX_DIMENSIONS else (None,)
     if not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
         raise UnpicklingError(f"a tensor's {noun} is no list of {MAX_DIMENSIONS} sizes at most")
     return tuple(sizes)
 
 
-def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> AnyTensor:
+def _tensor_value(storage: object, offset: object, shape: object, strides: object, *_: object) -> AnyTensor:
     if isinstance(storage, Inert):
         return Opaque(f"of the unknown type {storage.name}")
     if not isinstance(storage, Storage):
         raise UnpicklingError("a tensor is built on something that is no storage")
-    return _typed(storage, storage.dtype, offset, shape, strides)
+    return _typed_value(storage, storage.dtype, offset, shape, strides)
 
 
-def _typed(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> TensorRef:
-    (start,) = _integers((offset,), "offset")
-    sizes, steps = _integers(shape, "shape"), _integers(strides, "strides")
+def _typed_value(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> TensorRef:
+    (start,) = _integer_values((offset,), "offset")
+    sizes, steps = _integer_values(shape, "shape"), _integer_values(strides, "strides")
     if len(sizes) != len(steps):
         raise UnpicklingError(f"a tensor has {len(sizes)} sizes and {len(steps)} strides")
     return TensorRef(storage, dtype, start + storage.start, sizes, steps)
 
 
-def _tensor_v2(
+def _tensor_v2_value(
     storage: object,
     offset: object,
     shape: object,
@@ -216,10 +216,10 @@ def _tensor_v2(
     hooks: object,
     bits: object = None,
 ) -> AnyTensor:
-    return Opaque("lazily conjugated or negated") if bits else _tensor(storage, offset, shape, strides)
+    return Opaque("lazily conjugated or negated") if bits else _tensor_value(storage, offset, shape, strides)
 
 
-def _tensor_v3(
+def _tensor_v3_value(
     storage: object,
     offset: object,
     shape: object,
@@ -231,82 +231,84 @@ def _tensor_v3(
 ) -> TensorRef:
     if not isinstance(storage, Storage) or not isinstance(dtype, DType):
         raise UnpicklingError("a tensor is built on something that is no storage")
-    return _typed(storage, dtype.name, offset, shape, strides)
+    return _typed_value(storage, dtype.name, offset, shape, strides)
 
 
-def _first(value: object, *_: object) -> object:
+def _first_value(value: object, *_: object) -> object:
     return value
 
 
-def _opaque(what: str) -> Maker:
+def _opaque_value(what: str) -> Maker:
     return Maker(lambda *_: Opaque(what))
 
 
-WRAPPER_SUBCLASS = _opaque("of a tensor class of its own")
+WRAPPER_SUBCLASS = _opaque_value("of a tensor class of its own")
 
 
-def _mapping(items: Any = (), *_: object) -> dict[Any, Any]:
+def _mapping_value(items: Any = (), *_: object) -> dict[Any, Any]:
     pairs = items.items() if isinstance(items, dict) else items
     if not isinstance(pairs, Sequence) and not isinstance(items, dict):
         return {}
-    return {safe_key(key): value for key, value in pairs}
+    return {safe_value_key(key): value for key, value in pairs}
 
 
-def _ordered(items: Any = (), *_: object) -> dict[Any, Any]:
-    return OrderedMapping(_mapping(items))
+def _ordered_value(items: Any = (), *_: object) -> dict[Any, Any]:
+    return OrderedMapping(_mapping_value(items))
 
 
-def _defaultdict(factory: object = None, items: object = (), *_: object) -> dict[Any, Any]:
-    return _mapping(items)
+def _defaultdict_value(factory: object = None, items: object = (), *_: object) -> dict[Any, Any]:
+    return _mapping_value(items)
 
 
-def _set(items: object = (), *_: object) -> set[Any]:
-    return {safe_key(item) for item in items} if isinstance(items, list | tuple | set) else set()
+def _set_value(items: object = (), *_: object) -> set[Any]:
+    return {safe_value_key(item) for item in items} if isinstance(items, list | tuple | set) else set()
 
 
-def _list(items: object = (), *_: object) -> list[Any]:
+def _list_value(items: object = (), *_: object) -> list[Any]:
     return list(items) if isinstance(items, list | tuple | set) else []
 
 
-def _tuple(items: object = (), *_: object) -> tuple[Any, ...]:
-    return tuple(_list(items))
+def _tuple_value(items: object = (), *_: object) -> tuple[Any, ...]:
+    return tuple(_list_value(items))
 
 
-def _encode(text: object, encoding: object = "latin1", *_: object) -> bytes:
+def _encode_value(text: object, encoding: object = "latin1", *_: object) -> bytes:
     # Protocol 2's way to write bytes. Other codecs (bz2, rot13, …) have no business in a checkpoint.
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise UnpicklingError("bytes are written with an unknown encoding")
     return text.encode(str(encoding))
 
 
-def _bytearray(data: object = b"", encoding: object = "latin1", *_: object) -> bytes:
-    return _encode(data, encoding) if isinstance(data, str) else data if isinstance(data, bytes) else b""
+def _bytearray_value(data: object = b"", encoding: object = "latin1", *_: object) -> bytes:
+    return (
+        _encode_value(data, encoding) if isinstance(data, str) else data if isinstance(data, bytes) else b""
+    )
 
 
-def _complex(real: object = 0.0, imaginary: object = 0.0, *_: object) -> complex:
+def _complex_value(real: object = 0.0, imaginary: object = 0.0, *_: object) -> complex:
     parts = [part if isinstance(part, int | float) else 0.0 for part in (real, imaginary)]
     return complex(*parts)
 
 
-def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
+def _rebuild_value_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
     if function is WRAPPER_SUBCLASS and isinstance(kind, Foreign):
-        return Opaque(foreign.class_of_tensors(kind.name))
+        return Opaque(foreign.foreign_class_of_tensors(kind.name))
     if not isinstance(function, Maker) or not isinstance(arguments, tuple):
         return Inert(function.name if isinstance(function, Foreign) else "a tensor subclass")
     return function.make(*arguments)
 
 
-def _numpy_type(code: object = "", *_: object) -> NumpyType:
+def _numpy_type_value(code: object = "", *_: object) -> NumpyType:
     if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?[fiub][1248]", code):
         return NumpyType("")
     return NumpyType(code if code[0] in "<>|=" else "<" + code)
 
 
-def _numpy_array(*_: object) -> ArrayRef:
+def _numpy_array_value(*_: object) -> ArrayRef:
     return ArrayRef()
 
 
-def _numpy_scalar(kind: object, data: object = b"", *_: object) -> object:
+def _numpy_scalar_value(kind: object, data: object = b"", *_: object) -> object:
     if not isinstance(kind, NumpyType) or not kind.code or not isinstance(data, bytes):
         return Inert("a NumPy scalar")
     import numpy as np
@@ -314,7 +316,7 @@ def _numpy_scalar(kind: object, data: object = b"", *_: object) -> object:
     return np.frombuffer(data, np.dtype(kind.code), count=1)[0].item()
 
 
-def _object(kind: object, *_: object) -> object:
+def _object_value(kind: object, *_: object) -> object:
     """The `copyreg` way to make an object, protocols 0 and 1."""
     return Inert(kind.name) if isinstance(kind, Foreign) else Inert("an object")
 
@@ -323,37 +325,37 @@ ALLOWED: Mapping[str, object] = {
     **{f"torch.{name}": DType(name) for name in ITEM_BYTES},
     **{f"torch.{name}": DType(dtype) for name, dtype in STORAGE_DTYPES.items()},
     "torch.storage.UntypedStorage": DType("uint8"),
-    "torch._utils._rebuild_tensor": Maker(_tensor),
-    "torch._utils._rebuild_tensor_v2": Maker(_tensor_v2),
-    "torch._utils._rebuild_tensor_v3": Maker(_tensor_v3),
-    "torch._utils._rebuild_parameter": Maker(_first),
-    "torch._utils._rebuild_parameter_with_state": Maker(_first),
-    "torch.nn.parameter.Parameter": Maker(_first),
-    "torch._utils._rebuild_device_tensor_from_numpy": Maker(_first),
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": Maker(_first),
-    "torch._utils._rebuild_xla_tensor": Maker(_first),
-    "torch._utils._rebuild_qtensor": _opaque("quantised"),
-    "torch._utils._rebuild_sparse_tensor": _opaque("sparse"),
-    "torch._utils._rebuild_nested_tensor": _opaque("nested"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _opaque("on the meta device, without values"),
+    "torch._utils._rebuild_tensor": Maker(_tensor_value),
+    "torch._utils._rebuild_tensor_v2": Maker(_tensor_v2_value),
+    "torch._utils._rebuild_tensor_v3": Maker(_tensor_v3_value),
+    "torch._utils._rebuild_parameter": Maker(_first_value),
+    "torch._utils._rebuild_parameter_with_state": Maker(_first_value),
+    "torch.nn.parameter.Parameter": Maker(_first_value),
+    "torch._utils._rebuild_device_tensor_from_numpy": Maker(_first_value),
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": Maker(_first_value),
+    "torch._utils._rebuild_xla_tensor": Maker(_first_value),
+    "torch._utils._rebuild_qtensor": _opaque_value("quantised"),
+    "torch._utils._rebuild_sparse_tensor": _opaque_value("sparse"),
+    "torch._utils._rebuild_nested_tensor": _opaque_value("nested"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _opaque_value("on the meta device, without values"),
     "torch._utils._rebuild_wrapper_subclass": WRAPPER_SUBCLASS,
-    "torch.distributed._shard.sharded_tensor.api.ShardedTensor": _opaque(foreign.SHARDED),
-    "torch._tensor._rebuild_from_type_v2": Maker(_rebuild_from_type),
-    "torch.Size": Maker(_tuple),
-    "collections.OrderedDict": Maker(_ordered),
-    "collections.Counter": Maker(_mapping),
-    "collections.defaultdict": Maker(_defaultdict),
-    "builtins.dict": Maker(_mapping),
-    "builtins.set": Maker(_set),
-    "builtins.frozenset": Maker(_set),
-    "builtins.list": Maker(_list),
-    "builtins.tuple": Maker(_tuple),
-    "builtins.complex": Maker(_complex),
-    "builtins.bytearray": Maker(_bytearray),
-    "_codecs.encode": Maker(_encode),
-    "copyreg._reconstructor": Maker(_object),
-    "copyreg.__newobj__": Maker(_object),
-    "numpy.dtype": Maker(_numpy_type),
-    "numpy.core.multiarray._reconstruct": Maker(_numpy_array),
-    "numpy.core.multiarray.scalar": Maker(_numpy_scalar),
+    "torch.distributed._shard.sharded_tensor.api.ShardedTensor": _opaque_value(foreign.SHARDED),
+    "torch._tensor._rebuild_from_type_v2": Maker(_rebuild_value_from_type),
+    "torch.Size": Maker(_tuple_value),
+    "collections.OrderedDict": Maker(_ordered_value),
+    "collections.Counter": Maker(_mapping_value),
+    "collections.defaultdict": Maker(_defaultdict_value),
+    "builtins.dict": Maker(_mapping_value),
+    "builtins.set": Maker(_set_value),
+    "builtins.frozenset": Maker(_set_value),
+    "builtins.list": Maker(_list_value),
+    "builtins.tuple": Maker(_tuple_value),
+    "builtins.complex": Maker(_complex_value),
+    "builtins.bytearray": Maker(_bytearray_value),
+    "_codecs.encode": Maker(_encode_value),
+    "copyreg._reconstructor": Maker(_object_value),
+    "copyreg.__newobj__": Maker(_object_value),
+    "numpy.dtype": Maker(_numpy_type_value),
+    "numpy.core.multiarray._reconstruct": Maker(_numpy_array_value),
+    "numpy.core.multiarray.scalar": Maker(_numpy_scalar_value),
 }

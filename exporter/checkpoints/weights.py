@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from exporter.checkpoints import contents, foreign, prefixes, stated, tensors
-from exporter.checkpoints.choose import Candidate
-from exporter.checkpoints.source import Source
-from exporter.checkpoints.torchfile import Pickled
+from exporter.checkpoints.choose import ChosenWeights
+from exporter.checkpoints.source import CheckpointSource
+from exporter.checkpoints.torchfile import PickledTorchfile
 from exporter.checkpoints.values import AnyTensor, Opaque
 from exporter.errors import CheckpointError
 from exporter.records import Checkpoint, Reading
@@ -14,11 +14,11 @@ ARGUMENTS = "args"
 """The entry of `Checkpoint.settings` with what the training program was called with."""
 
 
-def checkpoint(
-    source: Source,
-    pickled: Pickled,
+def checkpoint_of_weights(
+    source: CheckpointSource,
+    pickled: PickledTorchfile,
     kind: str,
-    chosen: Candidate,
+    chosen: ChosenWeights,
     notes: tuple[str, ...],
     network: Reading | None = None,
 ) -> Checkpoint:
@@ -35,25 +35,27 @@ def checkpoint(
     Raises:
         CheckpointError: A tensor cannot be read, or is not finite.
     """
-    if problem := foreign.deepspeed(pickled.root, [_shape(ref) for ref in chosen.tensors.values()]):
+    if problem := foreign.foreign_deepspeed(
+        pickled.root, [_weights_shape(ref) for ref in chosen.tensors.values()]
+    ):
         raise CheckpointError(f"The file is {problem}.", foreign.ZERO_ADVICE)
-    if foreign.is_deepspeed(pickled.root):
+    if foreign.is_foreign_deepspeed(pickled.root):
         notes = (*notes, foreign.ZERO_NOTE)
-    loaded, converted = tensors.load(chosen.tensors, pickled, source.size_bytes)
+    loaded, converted = tensors.load_tensors(chosen.tensors, pickled, source.size_bytes)
     return Checkpoint(
         path=source.path,
         sha256=source.sha256,
         kind=kind,
         tensors=loaded,
         notes=(*notes, *converted),
-        contents=contents.describe_all(pickled.root),
-        readings=prefixes.readings(loaded, network),
+        contents=contents.describe_contents(pickled.root),
+        readings=prefixes.prefix_readings(loaded, network),
         layer_versions=chosen.layer_versions,
         extra_state=chosen.extra_state,
-        stated_networks=stated.networks(pickled.root),
+        stated_networks=stated.stated_networks(pickled.root),
         settings={ARGUMENTS: said} if (said := stated.arguments(pickled.root)) else {},
     )
 
 
-def _shape(ref: AnyTensor) -> tuple[int, ...]:
+def _weights_shape(ref: AnyTensor) -> tuple[int, ...]:
     return () if isinstance(ref, Opaque) else ref.shape

@@ -160,7 +160,7 @@ def run_bench(
     from exporter import bench as harness
 
     with watch_command(as_json) as observer:
-        benched = harness.bench(
+        benched = harness.bench_export(
             out,
             device,
             artifact=artifact,

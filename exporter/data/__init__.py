@@ -25,7 +25,7 @@ SYNTHETIC_WARNING = (
 )
 
 
-def load(
+def load_data(
     source: Path | None,
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
@@ -52,7 +52,7 @@ def load(
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
     if source is None:
-        return _synthetic(inputs, preprocessing, count, seed, choosing, codes)
+        return _synthetic_data(inputs, preprocessing, count, seed, choosing, codes)
     wanted = (3 if choosing else 2) * count
     if reader is not None and (read := reader(source, inputs, wanted)) is not None:
         return rows.split(source, *read, count, choosing)
@@ -71,7 +71,7 @@ def load(
     )
 
 
-def check_unchanged(source: Path | None, digest: str) -> None:
+def check_data_unchanged(source: Path | None, digest: str) -> None:
     """Refuse data that changed since it was hashed.
 
     Raises:
@@ -81,7 +81,7 @@ def check_unchanged(source: Path | None, digest: str) -> None:
         raise CalibrationError(f"{source} was changed while it was read.", photos.UNCHANGED)
 
 
-def _synthetic(
+def _synthetic_data(
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
     count: int,

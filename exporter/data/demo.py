@@ -44,7 +44,7 @@ PHOTOS: dict[str, PackagedFile] = {
 }
 
 
-def write(directory: Path) -> tuple[Path, ...]:
+def write_demo(directory: Path) -> tuple[Path, ...]:
     """Write the sample checkpoint and photos; equal files that are already there stay.
 
     Returns:
@@ -55,19 +55,19 @@ def write(directory: Path) -> tuple[Path, ...]:
         OutputError: DIR cannot be written, or holds other files of these names.
     """
     sources = {name: find_packaged(item) for name, item in PHOTOS.items()}
-    checkpoint = _checkpoint()
+    checkpoint = _demo_checkpoint()
     try:
         (directory / "photos").mkdir(parents=True, exist_ok=True)
-        written = [_place(directory / "mobilenet_v2.pth", checkpoint)]
+        written = [_place_demo(directory / "mobilenet_v2.pth", checkpoint)]
         written += [
-            _place_photo(directory / "photos" / f"{name}.png", path) for name, path in sources.items()
+            _place_demo_photo(directory / "photos" / f"{name}.png", path) for name, path in sources.items()
         ]
     except OSError as error:
         raise OutputError(f"Cannot write the samples to {directory}: {error.strerror}.") from error
     return tuple(written)
 
 
-def _checkpoint() -> bytes:
+def _demo_checkpoint() -> bytes:
     path = find_packaged(CHECKPOINT)
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -79,19 +79,19 @@ def _checkpoint() -> bytes:
     return content
 
 
-def _place_photo(target: Path, source: Path) -> Path:
+def _place_demo_photo(target: Path, source: Path) -> Path:
     from PIL import Image
 
     with Image.open(source) as image:
         photo = image.convert("RGB")
-    if target.exists() and _pixels(target) == photo.tobytes():
+    if target.exists() and _demo_pixels(target) == photo.tobytes():
         return target
     encoded = io.BytesIO()
     photo.save(encoded, "PNG")
-    return _place(target, encoded.getvalue())
+    return _place_demo(target, encoded.getvalue())
 
 
-def _pixels(path: Path) -> bytes:
+def _demo_pixels(path: Path) -> bytes:
     """Return the decoded pixels of a picture, because another Pillow encodes it differently."""
     from PIL import Image
 
@@ -100,7 +100,7 @@ def _pixels(path: Path) -> bytes:
     return b""
 
 
-def _place(target: Path, content: bytes) -> Path:
+def _place_demo(target: Path, content: bytes) -> Path:
     """Write to a temporary file, then rename it: never half a file, and never over a file of the user's."""
     if target.exists():
         if target.is_file() and target.read_bytes() == content:
@@ -119,12 +119,12 @@ def _place(target: Path, content: bytes) -> Path:
     return target
 
 
-def main(arguments: list[str]) -> int:
+def demo_main(arguments: list[str]) -> int:
     """Run the command line: write the samples to one folder and print their paths."""
     try:
         if len(arguments) != 1 or arguments[0].startswith("-"):
             raise UsageError("Usage: python -m exporter.data.demo DIR")
-        checkpoint, *photos = write(Path(arguments[0]))
+        checkpoint, *photos = write_demo(Path(arguments[0]))
     except ExportError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -133,4 +133,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(demo_main(sys.argv[1:]))

@@ -23,7 +23,7 @@ Kind = Literal["signal", "codes", "fixed"]
 
 
 @dataclass(frozen=True)
-class _Input:
+class _EdgeInput:
     """One input: its array in the sample that the edges are shaped like, and its observed range."""
 
     array: Array
@@ -56,35 +56,35 @@ def edge_inputs(
         largest code observed in the saturated edges. Masks, lengths and positions stay as they are.
     """
     described = [
-        _described(spec, preprocessing, array, [row[i] for row in (sample, *observed)])
+        _described_edges(spec, preprocessing, array, [row[i] for row in (sample, *observed)])
         for i, (spec, array) in enumerate(zip(inputs, sample, strict=True))
     ]
-    edges = {name: tuple(_moved(name, each) for each in described) for name in NAMES}
-    return {name: edge for name, edge in edges.items() if not _equal(edge, sample)}
+    edges = {name: tuple(_moved_edge(name, each) for each in described) for name in NAMES}
+    return {name: edge for name, edge in edges.items() if not _equal_edges(edge, sample)}
 
 
 NAMES = ("zeros", "saturated_low", "saturated_high", "tiny", "brighter", "darker", "larger")
 
 
-def _described(
+def _described_edges(
     spec: TensorSpec, preprocessing: Preprocessing | None, array: Array, rows: Sequence[Array]
-) -> _Input:
-    kind = _kind(rows)
+) -> _EdgeInput:
+    kind = _edge_input_kind(rows)
     finite = [row[np.isfinite(row)] if row.dtype.kind == "f" else row for row in rows]
     low = min((float(row.min()) for row in finite if row.size), default=0.0)
     high = max((float(row.max()) for row in finite if row.size), default=0.0)
-    photo = preprocessing if preprocessing is not None and is_photo(spec, preprocessing) else None
-    return _Input(
+    photo = preprocessing if preprocessing is not None and is_edge_photo(spec, preprocessing) else None
+    return _EdgeInput(
         array,
         kind,
         low,
         high,
-        _plain_photo(array, photo, 0.0) if photo else None,
-        _plain_photo(array, photo, photo.scale) if photo else None,
+        _plain_edge_photo(array, photo, 0.0) if photo else None,
+        _plain_edge_photo(array, photo, photo.scale) if photo else None,
     )
 
 
-def _kind(rows: Sequence[Array]) -> Kind:
+def _edge_input_kind(rows: Sequence[Array]) -> Kind:
     """Classify an input by its values in every sample."""
     first = rows[0]
     if first.dtype.kind not in "fiu":
@@ -97,7 +97,7 @@ def _kind(rows: Sequence[Array]) -> Kind:
     return "fixed" if len(values) <= 2 or lengths or ordered else "codes"
 
 
-def _moved(name: str, given: _Input) -> Array:
+def _moved_edge(name: str, given: _EdgeInput) -> Array:
     array = given.array
     if given.kind == "fixed" or (given.kind == "codes" and not name.startswith("saturated")):
         return array.copy()
@@ -121,16 +121,16 @@ def _moved(name: str, given: _Input) -> Array:
     return moved
 
 
-def _plain_photo(array: Array, preprocessing: Preprocessing, brightness: float) -> Array:
+def _plain_edge_photo(array: Array, preprocessing: Preprocessing, brightness: float) -> Array:
     values = (brightness - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     return np.ascontiguousarray(np.broadcast_to(values[:, None, None], array.shape).astype(array.dtype))
 
 
-def _equal(edge: Sample, sample: Sample) -> bool:
+def _equal_edges(edge: Sample, sample: Sample) -> bool:
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(edge, sample, strict=True))
 
 
-def is_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
+def is_edge_photo(spec: TensorSpec, preprocessing: Preprocessing) -> bool:
     """Tell whether the preprocessing's statistics are for this input's channels."""
     channels = spec.shape[1] if len(spec.shape) == 4 else 0
     return (

@@ -65,14 +65,14 @@ class Labelled:
         batch, channels = spec.shape[:2]
         pairs = list(zip(self.paths, self.digests, strict=True))
         for first in range(0, len(pairs), batch):
-            images = [photos.read_whole(p, how, channels, d) for p, d in pairs[first : first + batch]]
+            images = [photos.read_whole_photo(p, how, channels, d) for p, d in pairs[first : first + batch]]
             images += [None] * (batch - len(images))
             blank = np.zeros(spec.shape[1:], np.float32)
             stacked = np.stack([blank if image is None else image for image in images])
             yield (stacked,), [image is not None for image in images]
 
 
-def find(
+def find_labelled(
     source: Path,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
@@ -91,18 +91,18 @@ def find(
     Raises:
         CalibrationError: The source cannot be used: what was seen, what was expected, what to try.
     """
-    classes = outputs[answers(outputs)].shape[1]
+    classes = outputs[labelled_output_index(outputs)].shape[1]
     if source.is_dir():
-        return _photos(source, inputs, preprocessing, names, classes)
+        return _labelled_photos(source, inputs, preprocessing, names, classes)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return _arrays(source, inputs, classes)
+        return _labelled_arrays(source, inputs, classes)
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"--eval: {source} {seen}; expected a folder with a folder of photos per class, or an .npz file."
     )
 
 
-def answers(outputs: Sequence[TensorSpec]) -> int:
+def labelled_output_index(outputs: Sequence[TensorSpec]) -> int:
     """Return the index of the output that says the class: the first of shape [batch, classes].
 
     Raises:
@@ -118,25 +118,25 @@ def answers(outputs: Sequence[TensorSpec]) -> int:
     )
 
 
-def _arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
+def _labelled_arrays(source: Path, inputs: tuple[TensorSpec, ...], classes: int) -> Labelled:
     digest = files.digest_file(source)
-    rows, notes = npz.read(source, inputs)
-    labels = npz.labels(source)
-    data.check_unchanged(source, digest)
+    rows, notes = npz.read_npz(source, inputs)
+    labels = npz.read_npz_labels(source)
+    data.check_data_unchanged(source, digest)
     batch = inputs[0].shape[0] if inputs[0].shape else 1
     if labels.size != len(rows) * batch:
         raise CalibrationError(
             f"{source.name}: {labels.size} labels for {len(rows) * batch} samples.",
             "Give one label for each sample.",
         )
-    _check_range(source, labels, classes)
+    _check_label_range(source, labels, classes)
     ignored = tuple(note for note in notes if "'labels'" not in note)
     return Labelled(
         "arrays", classes, labels, inputs, None, rows=tuple(rows), notes=ignored, digests=(digest,)
     )
 
 
-def _check_range(source: Path, labels: Array, classes: int) -> None:
+def _check_label_range(source: Path, labels: Array, classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise CalibrationError(
@@ -147,7 +147,7 @@ def _check_range(source: Path, labels: Array, classes: int) -> None:
         )
 
 
-def _photos(
+def _labelled_photos(
     source: Path,
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
@@ -161,11 +161,11 @@ def _photos(
             f"--eval: {source} holds no folders; expected one per class, its photos inside.",
             "Use the layout of torchvision's ImageFolder: DIR/cat/1.jpg, DIR/dog/2.jpg.",
         )
-    chosen, note = match(source, [folder.name for folder in folders], names, classes)
-    by_folder = {folder: photos.find(folder) for folder in folders}
+    chosen, note = match_label_folders(source, [folder.name for folder in folders], names, classes)
+    by_folder = {folder: photos.find_photos(folder) for folder in folders}
     if empty := [folder.name for folder, paths in by_folder.items() if not paths]:
         raise CalibrationError(
-            f"--eval: {_some(empty)} hold(s) no photos.",
+            f"--eval: {_some_labels(empty)} hold(s) no photos.",
             "Fill the folder, or remove it if the class is absent.",
         )
     paths = [path for folder in folders for path in by_folder[folder]]
@@ -178,11 +178,11 @@ def _photos(
         how,
         paths=tuple(paths),
         notes=(note,),
-        digests=tuple(photos.file_digest(path) for path in paths),
+        digests=tuple(photos.photo_file_digest(path) for path in paths),
     )
 
 
-def match(
+def match_label_folders(
     source: Path, folders: Sequence[str], names: Sequence[str], classes: int
 ) -> tuple[dict[str, int], str]:
     """Return which class each folder holds, and a sentence on how that was decided.
@@ -193,13 +193,17 @@ def match(
     Raises:
         CalibrationError: Nothing fits all folders.
     """
-    listed = _listed(source / CLASSES_FILE, classes)
+    listed = _listed_labels(source / CLASSES_FILE, classes)
     if listed:
-        return _by_name(folders, listed, CLASSES_FILE), f"Labels: folders are named in {CLASSES_FILE}."
+        return _labels_by_name(folders, listed, CLASSES_FILE), f"Labels: folders are named in {CLASSES_FILE}."
     if all(name.isdecimal() and name.isascii() and int(name) < classes for name in folders):
         return {name: int(name) for name in folders}, "Labels: folders are named by class number."
-    if names and len(names) == classes and any(_plain(name) in _places(names) for name in folders):
-        return _by_name(
+    if (
+        names
+        and len(names) == classes
+        and any(_plain_label(name) in _label_places(names) for name in folders)
+    ):
+        return _labels_by_name(
             folders, names, "the model's classes"
         ), "Labels: folders bear the model's class names."
     if len(folders) == classes:
@@ -208,41 +212,43 @@ def match(
             f"Labels: the {classes} folders, sorted, are classes 0 to {classes - 1}, as in torchvision.",
         )
     raise CalibrationError(
-        f"--eval: {source} holds {len(folders)} folders ({_some(folders)}); the model has {classes} classes"
-        f"{' without known names' if not names else ''}, so folders cannot be mapped to classes.",
+        f"--eval: {source} holds {len(folders)} folders ({_some_labels(folders)}); "
+        f"the model has {classes} classes{' without known names' if not names else ''}, "
+        "so folders cannot be mapped to classes.",
         f"Name the folders by class number, or list {classes} names, one a line, in {CLASSES_FILE} there.",
         code="EM-CLASSES",
     )
 
 
-def _by_name(folders: Sequence[str], names: Sequence[str], where: str) -> dict[str, int]:
-    places = _places(names)
-    if missing := [name for name in folders if _plain(name) not in places]:
+def _labels_by_name(folders: Sequence[str], names: Sequence[str], where: str) -> dict[str, int]:
+    places = _label_places(names)
+    if missing := [name for name in folders if _plain_label(name) not in places]:
         raise CalibrationError(
-            f"--eval: {_some(missing)} is not among {where} ({_some(names)}).", code="EM-CLASSES"
+            f"--eval: {_some_labels(missing)} is not among {where} ({_some_labels(names)}).",
+            code="EM-CLASSES",
         )
-    if twice := [name for name in folders if len(places[_plain(name)]) > 1]:
+    if twice := [name for name in folders if len(places[_plain_label(name)]) > 1]:
         raise CalibrationError(
-            f"--eval: {_some(twice)} names more than one of {where}.",
+            f"--eval: {_some_labels(twice)} names more than one of {where}.",
             "Name that folder by its class number.",
             code="EM-CLASSES",
         )
-    return {name: places[_plain(name)][0] for name in folders}
+    return {name: places[_plain_label(name)][0] for name in folders}
 
 
-def _places(names: Sequence[str]) -> Mapping[str, list[int]]:
+def _label_places(names: Sequence[str]) -> Mapping[str, list[int]]:
     places: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        places.setdefault(_plain(name), []).append(index)
+        places.setdefault(_plain_label(name), []).append(index)
     return places
 
 
-def _plain(name: str) -> str:
+def _plain_label(name: str) -> str:
     """Normalise a class name: case is ignored, and an underscore is a blank, as in names of folders."""
     return unicodedata.normalize("NFC", name).casefold().replace("_", " ").strip()
 
 
-def _listed(path: Path, classes: int) -> list[str]:
+def _listed_labels(path: Path, classes: int) -> list[str]:
     if not path.is_file():
         return []
     try:
@@ -257,18 +263,18 @@ def _listed(path: Path, classes: int) -> list[str]:
     return names
 
 
-def _some(names: Sequence[str]) -> str:
+def _some_labels(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
-def check_apart(evaluation: Labelled, used: Mapping[bytes, data.Origin], calibration: Path) -> None:
+def check_labelled_apart(evaluation: Labelled, used: Mapping[bytes, data.Origin], calibration: Path) -> None:
     """Refuse an evaluation set that shares samples with the calibration data.
 
     Raises:
         CalibrationError: A picture or row of the evaluation set is among the calibration data, whatever its
             name and encoding.
     """
-    shared = list(_shared(evaluation, used))
+    shared = list(_shared_labelled(evaluation, used))
     if shared:
         pairs = ", ".join(f"{mine} = {theirs}" for mine, theirs in shared[:SHOWN])
         more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
@@ -280,7 +286,7 @@ def check_apart(evaluation: Labelled, used: Mapping[bytes, data.Origin], calibra
         )
 
 
-def _shared(evaluation: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
+def _shared_labelled(evaluation: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator[tuple[str, str]]:
     for index, row in enumerate(evaluation.rows):
         if (origin := used.get(data.row_digest(row))) is not None:
             yield f"row {index}", origin.name
@@ -288,7 +294,7 @@ def _shared(evaluation: Labelled, used: Mapping[bytes, data.Origin]) -> Iterator
     channels = evaluation.inputs[0].shape[1] if evaluation.paths else 0
     for path in evaluation.paths:
         # Only pictures of the same size can be equal: the others need not be decoded.
-        if not sizes.isdisjoint(photos.sizes(path)):
-            digest = photos.digest(path, channels)
+        if not sizes.isdisjoint(photos.photo_sizes(path)):
+            digest = photos.photo_digest(path, channels)
             if digest is not None and digest in used:
                 yield f"{path.parent.name}/{path.name}", used[digest].name

@@ -13,7 +13,7 @@ from exporter.records import INPUT_DTYPES, Array, Sample, TensorSpec
 HOW = "Write it with `numpy.savez(file, <input name>=array, …)`, first axis = samples."
 
 
-def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tuple[str, ...]]:
+def read_npz(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tuple[str, ...]]:
     """Read one array per model input; the first axis counts samples.
 
     Args:
@@ -27,8 +27,8 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
         CalibrationError: What was seen in the file, and what was expected.
     """
     arrays = load(path)
-    names = _match(path, arrays, inputs)
-    columns = [_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
+    names = _match_npz(path, arrays, inputs)
+    columns = [_npz_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
     counts = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(counts.values())) > 1:
         raise CalibrationError(
@@ -46,8 +46,8 @@ def read(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], tupl
 LABELS = "labels"
 
 
-def labels(path: Path) -> Array:
-    """Read the array `labels` of a `.npz`, int64 [samples].
+def read_npz_labels(path: Path) -> Array:
+    """Read the array `read_npz_labels` of a `.npz`, int64 [samples].
 
     Raises:
         CalibrationError: It is missing, or does not hold whole numbers.
@@ -78,7 +78,7 @@ def input_row(path: Path, spec: TensorSpec) -> Array:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CalibrationError(f"{path.name} cannot be used: {error}.", code="EM-NPZ") from None
-    (row,) = _rows(path, path.stem, array[None], spec)
+    (row,) = _npz_rows(path, path.stem, array[None], spec)
     return row
 
 
@@ -94,7 +94,7 @@ def load(path: Path) -> dict[str, Array]:
         raise CalibrationError(f"{path.name} cannot be used. {error}", HOW, code="EM-NPZ") from error
 
 
-def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...]) -> list[str]:
+def _match_npz(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...]) -> list[str]:
     named = [spec.name for spec in inputs]
     if set(named) <= set(arrays):
         return named
@@ -108,7 +108,7 @@ def _match(path: Path, arrays: dict[str, Array], inputs: tuple[TensorSpec, ...])
     )
 
 
-def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
+def _npz_rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
     """Return the array as samples of the input's shape and dtype."""
     without_batch = spec.shape[1:] if spec.shape[:1] == (1,) else None
     if array.ndim == 0 or array.shape[1:] not in {spec.shape, without_batch}:
@@ -121,17 +121,17 @@ def _rows(path: Path, name: str, array: Array, spec: TensorSpec) -> list[Array]:
             HOW,
             code="EM-NPZ",
         )
-    typed = _typed(path, name, array, spec)
+    typed = _typed_npz(path, name, array, spec)
     return [np.ascontiguousarray(row.reshape(spec.shape)) for row in typed]
 
 
-def _typed(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
+def _typed_npz(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
     wanted = np.dtype(spec.dtype)
     kinds = "iu" if wanted.kind in "iu" else wanted.kind
     if array.dtype.kind not in kinds:
         raise CalibrationError(
             f"{path.name}: array {name!r} is {array.dtype}, expected {wanted}.",
-            _declaration(spec, array.dtype),
+            _npz_declaration(spec, array.dtype),
             code="EM-NPZ",
         )
     with np.errstate(over="ignore"):
@@ -147,7 +147,7 @@ def _typed(path: Path, name: str, array: Array, spec: TensorSpec) -> Array:
     return typed
 
 
-def _declaration(spec: TensorSpec, dtype: np.dtype[np.generic]) -> str:
+def _npz_declaration(spec: TensorSpec, dtype: np.dtype[np.generic]) -> str:
     """Return what to try when an array has another type than its input."""
     convert = "apply the model's preprocessing" if spec.dtype == "float32" else f"convert it to {spec.dtype}"
     if dtype.name not in INPUT_DTYPES:

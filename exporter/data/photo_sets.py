@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.data import photos, scenes
-from exporter.data.edges import is_photo
+from exporter.data.edges import is_edge_photo
 from exporter.data.sets import MORE, Data, Origin, copied, flat, grouped_note, scene_fields, several
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Purpose, Sample, TensorSpec
@@ -29,17 +29,17 @@ def load(
     seed: int,
     choosing: bool,
 ) -> Data:
-    """Get `count` samples for each purpose, crops included; see `exporter.data.load`.
+    """Get `count` samples for each purpose, crops included; see `exporter.data.load_data`.
 
     Raises:
         CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
     """
     spec, how = photo_input(source, inputs, preprocessing)
     batch, channels = spec.shape[:2]
-    paths = photos.find(source)
+    paths = photos.find_photos(source)
     each = count * batch
     wanted = (3 if choosing else 2) * each
-    distinct, notes, problems = photos.read_distinct(paths, wanted, how, channels)
+    distinct, notes, problems = photos.read_distinct_photos(paths, wanted, how, channels)
     if len(distinct) < 2:
         raise CalibrationError(
             f"{source} holds {len(paths)} picture file(s), {len(distinct)} of them usable and different; "
@@ -103,7 +103,7 @@ def photo_input(
             "Give --mean and --std or --preprocess.",
             code="EM-PREPROCESSING",
         )
-    if spec.shape[2:] != preprocessing.crop or not is_photo(spec, preprocessing):
+    if spec.shape[2:] != preprocessing.crop or not is_edge_photo(spec, preprocessing):
         result = f"{len(preprocessing.mean)} channel(s) of {preprocessing.crop[0]}x{preprocessing.crop[1]}"
         raise CalibrationError(
             f"The preprocessing makes {result}, but the model's input is {shapes}.",
@@ -126,7 +126,7 @@ def _views(
         return [], []
     shown = list(itertools.islice(itertools.cycle(part), wanted))
     generator = np.random.default_rng(seed)
-    crops = {i: photos.crops(distinct[i], how, generator) for i in part}
+    crops = {i: photos.photo_crops(distinct[i], how, generator) for i in part}
     images = [distinct[i].whole for i in shown[: len(part)]]
     return shown, [*images, *(next(crops[i]) for i in shown[len(part) :])]
 

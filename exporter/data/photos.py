@@ -59,7 +59,7 @@ class Photo:
         return self.path.name
 
 
-def find(folder: Path) -> list[Path]:
+def find_photos(folder: Path) -> list[Path]:
     """Return every file under `folder` with a photo's suffix, sorted; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
@@ -74,7 +74,7 @@ def find(folder: Path) -> list[Path]:
     return sorted(path for path in candidates if path.is_file())
 
 
-def read_distinct(
+def read_distinct_photos(
     paths: list[Path], limit: int, preprocessing: Preprocessing, channels: int
 ) -> tuple[list[Photo], list[str], list[str]]:
     """Decode up to `limit` different photos, spread evenly over `paths`.
@@ -85,10 +85,10 @@ def read_distinct(
     photos: dict[Path, Photo] = {}
     seen: dict[bytes, str] = {}
     notes, problems = [], []
-    for path in _spread(paths, limit):
+    for path in _spread_photos(paths, limit):
         try:
-            photo = _read(path, preprocessing, channels)
-        except _Unusable as error:
+            photo = _read_photo(path, preprocessing, channels)
+        except _UnusablePhoto as error:
             problems.append(f"Skipped {path.name!r}: {error}.")
             continue
         if photo.digest in seen:
@@ -101,7 +101,7 @@ def read_distinct(
     return [photos[path] for path in sorted(photos)], notes, problems
 
 
-def file_digest(path: Path) -> str:
+def photo_file_digest(path: Path) -> str:
     """Return the sha256 of a photo's file; empty when it cannot be opened or is too large to be one."""
     try:
         return digest_file(path) if path.stat().st_size <= MAX_FILE_BYTES else ""
@@ -109,7 +109,7 @@ def file_digest(path: Path) -> str:
         return ""
 
 
-def read_whole(
+def read_whole_photo(
     path: Path, preprocessing: Preprocessing, channels: int, sha256: str | None = None
 ) -> Array | None:
     """Read one photo as the model gets it, float32 [C, H, W]; None when it cannot be used.
@@ -118,34 +118,34 @@ def read_whole(
         path: The photo.
         preprocessing: How it becomes the input.
         channels: Number of the input's channels.
-        sha256: The result of `file_digest`: the bytes that are decoded must be those that were hashed. None
-            accepts any bytes.
+        sha256: The result of `photo_file_digest`: the bytes that are decoded must be those that were hashed.
+            None accepts any bytes.
 
     Raises:
         CalibrationError: The file changed since it was hashed.
     """
     if sha256 == "":
         return None
-    content = _bytes(path)
+    content = _photo_bytes(path)
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         raise CalibrationError(f"{path} was changed while it was read.", UNCHANGED)
     try:
-        image = _decode(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
-        _check_size(_resized_size(image.size, preprocessing), "once resized")
-        return preprocess(image, preprocessing)
-    except _Unusable:
+        image = _decode_photo(io.BytesIO(content)).convert("L" if channels == 1 else "RGB")
+        _check_photo_size(_resized_photo_size(image.size, preprocessing), "once resized")
+        return preprocess_photo(image, preprocessing)
+    except _UnusablePhoto:
         return None
 
 
-def digest(path: Path, channels: int) -> bytes | None:
+def photo_digest(path: Path, channels: int) -> bytes | None:
     """Hash a photo's decoded pixels, as in `Photo`; None when it cannot be decoded."""
     try:
-        return _content(_decode(path).convert("L" if channels == 1 else "RGB"))
-    except _Unusable:
+        return _photo_content(_decode_photo(path).convert("L" if channels == 1 else "RGB"))
+    except _UnusablePhoto:
         return None
 
 
-def sizes(path: Path) -> set[tuple[int, int]]:
+def photo_sizes(path: Path) -> set[tuple[int, int]]:
     """Return width and height that a photo may have once decoded, either way round; from its header alone."""
     from PIL import Image
 
@@ -163,37 +163,41 @@ def placed(
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
     """Return a photo's width and height once decoded, and its `placement`; None when it cannot be decoded."""
     try:
-        size = _decode(path).size
-    except _Unusable:
+        size = _decode_photo(path).size
+    except _UnusablePhoto:
         return None
     return (size, *placement(size, preprocessing))
 
 
 def placement(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and height that a photo is resized to, and the left and top edge of the crop in that."""
-    resized = _resized_size(size, preprocessing)
+    resized = _resized_photo_size(size, preprocessing)
     return resized, _crop_corner(resized, preprocessing.crop)
 
 
-def _content(image: Image.Image) -> bytes:
+def _photo_content(image: Image.Image) -> bytes:
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
 
-def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Array:
+def preprocess_photo(image: Image.Image, preprocessing: Preprocessing) -> Array:
     """Turn an "RGB" or "L" image into the model's input, as torchvision's presets do.
 
     Returns:
         float32 [C, crop height, crop width], contiguous.
     """
-    image = _center_crop(_resize(image, preprocessing), preprocessing.crop)
+    image = _center_crop_photo(_resize_photo(image, preprocessing), preprocessing.crop)
     pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
     values = pixels.transpose(2, 0, 1).astype(np.float32)
     if preprocessing.scale != 255.0:
         values = values / np.float32(255.0) * np.float32(preprocessing.scale)
-    return np.ascontiguousarray((values - _per_channel(preprocessing.mean)) / _per_channel(preprocessing.std))
+    return np.ascontiguousarray(
+        (values - _photo_per_channel(preprocessing.mean)) / _photo_per_channel(preprocessing.std)
+    )
 
 
-def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Generator) -> Iterator[Array]:
+def photo_crops(
+    photo: Photo, preprocessing: Preprocessing, generator: np.random.Generator
+) -> Iterator[Array]:
     """Yield endless different views of one photo: several scales, any position, half of them mirrored."""
     from PIL import Image
 
@@ -207,23 +211,23 @@ def crops(photo: Photo, preprocessing: Preprocessing, generator: np.random.Gener
             view = photo.reduced.crop((left, top, left + w, top + h))
             if generator.integers(2):
                 view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            yield preprocess(view, preprocessing)
+            yield preprocess_photo(view, preprocessing)
 
 
-class _Unusable(Exception):  # noqa: N818 - a reason, not an error of ours
+class _UnusablePhoto(Exception):  # noqa: N818 - a reason, not an error of ours
     """The reason why a file is not a usable photo."""
 
 
-def _spread(paths: list[Path], limit: int) -> Iterable[Path]:
+def _spread_photos(paths: list[Path], limit: int) -> Iterable[Path]:
     """Return an evenly spaced `limit` of `paths`, then the rest, so that a few of many stand for all."""
     chosen = {index * len(paths) // limit for index in range(limit)} if len(paths) > limit else set()
     rest = [index for index in range(len(paths)) if index not in chosen]
     return [paths[index] for index in [*sorted(chosen), *rest]]
 
 
-def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
-    image = _decode(path).convert("L" if channels == 1 else "RGB")
-    _check_size(_resized_size(image.size, preprocessing), "once resized")
+def _read_photo(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
+    image = _decode_photo(path).convert("L" if channels == 1 else "RGB")
+    _check_photo_size(_resized_photo_size(image.size, preprocessing), "once resized")
     reduced = image.copy()
     shorter = 2 * max(preprocessing.resize, *preprocessing.crop)
     ratio = shorter / min(image.size)
@@ -231,15 +235,15 @@ def _read(path: Path, preprocessing: Preprocessing, channels: int) -> Photo:
         reduced = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))))
     return Photo(
         path=path,
-        whole=preprocess(image, preprocessing),
+        whole=preprocess_photo(image, preprocessing),
         reduced=reduced,
         size=image.size,
-        digest=_content(image),
+        digest=_photo_content(image),
         contrast=float(np.asarray(reduced.convert("L").resize(CONTRAST_SIZE)).std()),
     )
 
 
-def _bytes(path: Path) -> bytes:
+def _photo_bytes(path: Path) -> bytes:
     """Read a file's content, no more than a photo may have; empty when the file is gone."""
     try:
         with path.open("rb") as stream:
@@ -248,7 +252,7 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
-def _decode(path: Path | io.BytesIO) -> Image.Image:
+def _decode_photo(path: Path | io.BytesIO) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
@@ -256,21 +260,21 @@ def _decode(path: Path | io.BytesIO) -> Image.Image:
             # Our own limit is stricter than the one Pillow warns about; its other remarks are not the user's.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=DECODERS) as image:
-                _check_size(image.size, "as stored")
+                _check_photo_size(image.size, "as stored")
                 image.load()
-                return _eight_bit(ImageOps.exif_transpose(image))
-    except _Unusable:
+                return _eight_bit_photo(ImageOps.exif_transpose(image))
+    except _UnusablePhoto:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the hostile bytes led them to
-        raise _Unusable(_reason(error)) from error
+        raise _UnusablePhoto(_photo_reason(error)) from error
 
 
-def _check_size(size: tuple[int, int], when: str) -> None:
+def _check_photo_size(size: tuple[int, int], when: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise _Unusable(f"{size[0]}x{size[1]} pixels {when}, at most {MAX_PIXELS:,} are read")
+        raise _UnusablePhoto(f"{size[0]}x{size[1]} pixels {when}, at most {MAX_PIXELS:,} are read")
 
 
-def _reason(error: Exception) -> str:
+def _photo_reason(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -280,19 +284,19 @@ def _reason(error: Exception) -> str:
     ]
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit_photo(image: Image.Image) -> Image.Image:
     """Convert to RGB or L with 8 bits a channel, whatever the file holds."""
     from PIL import Image
 
     if image.mode.startswith("F"):
-        raise _Unusable("floating-point pixels: which value is white is unknown")
+        raise _UnusablePhoto("floating-point pixels: which value is white is unknown")
     if image.mode.startswith("I"):
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray((deep >> 8).astype(np.uint8))
     return image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
 
 
-def _resized_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+def _resized_photo_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     size = preprocessing.resize
     if preprocessing.squash:
         return size, size
@@ -301,15 +305,15 @@ def _resized_size(stored: tuple[int, int], preprocessing: Preprocessing) -> tupl
     return (size, other) if stored[0] <= stored[1] else (other, size)
 
 
-def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _resize_photo(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     from PIL import Image
 
-    wanted = _resized_size(image.size, preprocessing)
+    wanted = _resized_photo_size(image.size, preprocessing)
     method = Image.Resampling[preprocessing.interpolation.upper()]
     return image if image.size == wanted else image.resize(wanted, method)
 
 
-def _center_crop(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
+def _center_crop_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
     """Cut the middle; what sticks out of the image is black, as in torchvision."""
     left, top = _crop_corner(image.size, crop)
     return image.crop((left, top, left + crop[1], top + crop[0]))
@@ -325,5 +329,5 @@ def _crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int
     return left, top
 
 
-def _per_channel(values: tuple[float, ...]) -> Array:
+def _photo_per_channel(values: tuple[float, ...]) -> Array:
     return np.asarray(values, dtype=np.float32)[:, None, None]

@@ -22,12 +22,12 @@ For photos the same line is drawn at 5 of a typical 50 to 60 greys, see `photos.
 
 
 def load(source: Path, inputs: tuple[TensorSpec, ...], count: int, choosing: bool) -> Data:
-    """Get up to `count` rows for each purpose; see `exporter.data.load`.
+    """Get up to `count` rows for each purpose; see `exporter.data.load_data`.
 
     Raises:
         CalibrationError: The file cannot be used, or its rows are of fewer than two scenes.
     """
-    return split(source, *npz.read(source, inputs), count, choosing)
+    return split(source, *npz.read_npz(source, inputs), count, choosing)
 
 
 def split(source: Path, rows: Sequence[Sample], notes: tuple[str, ...], count: int, choosing: bool) -> Data:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exporter.data.edges import is_photo
+from exporter.data.edges import is_edge_photo
 from exporter.records import Array, Codes, Preprocessing, Sample, TensorSpec
 
 # Brightness of ImageNet photos on a 0..1 scale, and how much of their variation the colours share:
@@ -44,7 +44,9 @@ def sample(
     return tuple(
         _coded(spec, codes[spec.name], lengths[spec.shape[-1]], spec.shape[-1] in masked, generator)
         if spec.name in codes
-        else make(spec, preprocessing if preprocessing and is_photo(spec, preprocessing) else None, generator)
+        else make_synthetic(
+            spec, preprocessing if preprocessing and is_edge_photo(spec, preprocessing) else None, generator
+        )
         for spec in inputs
     )
 
@@ -70,7 +72,9 @@ def _coded(
     return row
 
 
-def make(spec: TensorSpec, preprocessing: Preprocessing | None, generator: np.random.Generator) -> Array:
+def make_synthetic(
+    spec: TensorSpec, preprocessing: Preprocessing | None, generator: np.random.Generator
+) -> Array:
     """Make one input: image-like for 4-D floats, normally distributed for other floats, 0 or 1 for integers.
 
     Args:
@@ -84,15 +88,15 @@ def make(spec: TensorSpec, preprocessing: Preprocessing | None, generator: np.ra
         return generator.integers(0, 2, spec.shape).astype(dtype)
     if len(spec.shape) != 4:
         return generator.standard_normal(spec.shape).astype(dtype)
-    return np.ascontiguousarray(_images(spec.shape, preprocessing, generator).astype(dtype))
+    return np.ascontiguousarray(_synthetic_images(spec.shape, preprocessing, generator).astype(dtype))
 
 
-def _images(
+def _synthetic_images(
     shape: tuple[int, ...], preprocessing: Preprocessing | None, generator: np.random.Generator
 ) -> Array:
     batch, channels, height, width = shape
-    shared = _smooth_noise((batch, 1, height, width), generator)
-    own = _smooth_noise((batch, channels, height, width), generator)
+    shared = _synthetic_noise((batch, 1, height, width), generator)
+    own = _synthetic_noise((batch, channels, height, width), generator)
     noise: Array = np.sqrt(SHARED_VARIANCE) * shared + np.sqrt(1 - SHARED_VARIANCE) * own
     if preprocessing is None:
         return noise
@@ -102,7 +106,7 @@ def _images(
     return image
 
 
-def _smooth_noise(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+def _synthetic_noise(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     """Make noise whose amplitude falls with frequency as in photos; mean 0 and deviation 1 per plane."""
     height, width = shape[-2:]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])

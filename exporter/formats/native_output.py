@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeAlias
 
-from exporter.capture.lowering_errors import cause_in, causes, lowering_error
+from exporter.capture.lowering_errors import lowering_error, lowering_error_causes, lowering_error_in
 from exporter.errors import LoweringError
 
 Output: TypeAlias = "Callable[[], str]"
@@ -32,7 +32,7 @@ def explain_by_native_output() -> Iterator[None]:
             original = error
         else:
             return
-        line = cause_in(output())
+        line = lowering_error_in(output())
     _raise_with_native_output(original, line)
 
 
@@ -49,7 +49,7 @@ def explain_by_compiler_output() -> Iterator[None]:
             original = error
         else:
             return
-        line = cause_in(output()) if _is_output_of_program(original) else ""
+        line = lowering_error_in(output()) if _is_output_of_program(original) else ""
     _raise_with_native_output(original, line)
 
 
@@ -63,7 +63,7 @@ def _raise_with_native_output(original: Exception, line: str) -> NoReturn:
 def _is_output_of_program(error: BaseException) -> bool:
     return any(
         isinstance(each, subprocess.CalledProcessError) or "returned non-zero" in str(each)
-        for each in causes(error, contexts=True)
+        for each in lowering_error_causes(error, contexts=True)
     )
 
 

@@ -68,7 +68,7 @@ def format_simulation_runner(program: torch.export.ExportedProgram, precision: P
         A runner that takes and gives what the program does.
     """
     module = copy.deepcopy(program.module())
-    norms.fold(module)
+    norms.fold_norms(module)
     interpreter = HalfSimulation(module, simulated_stored_weights(module, precision))
 
     def run(sample: Sample) -> Sample:

@@ -112,6 +112,6 @@ def _compare_quality(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]
 def _compare_accuracy(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.accuracy is None or new.accuracy is None or old.accuracy.count != new.accuracy.count:
         return  # other labelled samples: another question
-    was, now = (accuracy.share(score.right, score.count) for score in (old.accuracy, new.accuracy))
+    was, now = (accuracy.accuracy_share(score.right, score.count) for score in (old.accuracy, new.accuracy))
     if abs(now - was) > LIMITS.accuracy:
         yield f"{text.percent_text(now)} accuracy, {text.percent_text(was)} before", now < was

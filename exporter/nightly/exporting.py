@@ -57,7 +57,7 @@ def _export_of_earlier_start(folder: Path) -> Report | None:
     """Return the report of an earlier start of this night. OUT appears whole or not at all."""
     if not (folder / files.MANIFEST).is_file():
         return None
-    return bench.read(folder)[0]
+    return bench.read_for_bench(folder)[0]
 
 
 def _make_night_export(card: Card, target: str, folder: Path, observer: Callable[[Event], None]) -> Report:

@@ -15,7 +15,13 @@ from android_harness.history.making import make_stored_samples, make_stored_sess
 from android_harness.history.records import Origin, StoredSession, history_record_key
 from android_harness.records import HOST
 from exporter import bench
-from exporter.bench.artifacts import bench_tasks, check_target, load_evidence, selection, without_unbuilt
+from exporter.bench.artifacts import (
+    artifacts_without_unbuilt,
+    bench_tasks_of_artifacts,
+    check_artifact_target,
+    load_artifact_evidence,
+    select_bench_artifacts,
+)
 from exporter.errors import ExportError
 from exporter.nightly.config import NightConfig
 from exporter.nightly.devices import DevicePool
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from android_harness.history.spool import Spool
     from android_harness.history.store import History
     from android_harness.records import BenchTask, Latency, Session
-    from exporter.verify.reference_io import Evidence
+    from exporter.verify.reference_io import ReferenceIO
 
 
 @dataclass(eq=False)
@@ -74,7 +80,7 @@ class MeasuringGroup:
     folder: Path
     model: str
     report: Report
-    evidence: Evidence
+    evidence: ReferenceIO
     artifacts: Mapping[str, Artifact]
     works: Mapping[str, BenchTask]
 
@@ -83,7 +89,7 @@ class MeasuringGroup:
 
     @property
     def soc(self) -> str | None:
-        return budget.required_soc(self.report.target_soc)
+        return budget.soc_of_budget(self.report.target_soc)
 
 
 def key_of_measured_session(night: Night, cell: Cell, attempt: int) -> str:
@@ -118,16 +124,16 @@ def _measuring_group(stage: Stage, item: Exported) -> MeasuringGroup | None:
     if item.report is None or item.folder is None:
         return None
     try:
-        check_target(item.report)
+        check_artifact_target(item.report)
     except ExportError as error:
         stage.measurements.skipped[whole] = str(error)
         return None
     try:
         every = stage.config.protocol.artifacts == "all"
-        chosen = selection(item.report, every=every)
-        chosen = without_unbuilt(chosen, set(stage.pool.devices) == {HOST})
-        expected = load_evidence(item.folder, item.report)
-        works = bench_tasks(item.folder, chosen.artifacts, expected)
+        chosen = select_bench_artifacts(item.report, every=every)
+        chosen = artifacts_without_unbuilt(chosen, set(stage.pool.devices) == {HOST})
+        expected = load_artifact_evidence(item.folder, item.report)
+        works = bench_tasks_of_artifacts(item.folder, chosen.artifacts, expected)
     except ExportError as error:
         stage.measurements.failures[whole] = str(error)
         return None
@@ -222,7 +228,7 @@ def _keep_measured(
                 raise result.reason
             artifact = group.artifacts[result.task.name]
             benched.append(
-                (cell, result, bench.judged(result, artifact, group.evidence, group.report.limits))
+                (cell, result, bench.judged_bench(result, artifact, group.evidence, group.report.limits))
             )
         except HarnessError as error:
             stage.measurements.failures[cell] = str(error)

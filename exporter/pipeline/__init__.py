@@ -12,7 +12,7 @@ from typing import Any
 
 from exporter import staging
 from exporter.checkpoints import folder
-from exporter.checkpoints.source import check_regular
+from exporter.checkpoints.source import check_regular_source
 from exporter.config import targets
 from exporter.config.request import Request
 from exporter.errors import CheckpointError, UsageError
@@ -156,7 +156,7 @@ def _check_pipeline_source(path: Path) -> None:
     if path.is_dir() or not path.exists():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {state}, expected a checkpoint file.", "Check the path.")
-    check_regular(path)
+    check_regular_source(path)
 
 
 def _check_pipeline_verified(request: Request) -> None:

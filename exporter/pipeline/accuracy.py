@@ -129,7 +129,7 @@ def accuracy_of_file(path: Path, classes: int) -> dict[str, Accuracy]:
     """
     from exporter.verify import reference_io
 
-    arrays = reference_io.arrays(path)
+    arrays = reference_io.read_reference_arrays(path)
     try:
         return predictions.counted_predictions(arrays, classes)
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -145,7 +145,7 @@ def _judge_artifact_accuracy(artifact: Artifact, evaluated: EvaluatedAccuracy) -
     name = artifact.variant.name
     counts, reason = evaluated.accuracies.get(name), evaluated.failures.get(name, "")
     if counts is not None:
-        reason = accuracy.reason(counts, evaluated.evaluation.max_drop)
+        reason = accuracy.accuracy_reason(counts, evaluated.evaluation.max_drop)
     artifact = replace(artifact, accuracy=counts)
     if artifact.status in SHIPPABLE and reason:
         return replace(artifact, status="failed", reason=reason)
@@ -159,4 +159,4 @@ def accuracy_doubt(artifacts: Sequence[Artifact], evaluation: Evaluation) -> str
         for a in artifacts
         if a.accuracy is not None and a.variant.precision != "fp32"
     }
-    return accuracy.doubt(counts, evaluation.max_drop)
+    return accuracy.accuracy_doubt_sentence(counts, evaluation.max_drop)

@@ -32,12 +32,12 @@ def build_reference(work: Path, target: Path, preprocessing: Preprocessing | Non
     from exporter.capture.reference import run_reference
     from exporter.verify import reference_io
 
-    captured, samples = program.load(work), load_data_result(work)
+    captured, samples = program.load_program(work), load_data_result(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
     evidence, notes = run_reference(
         captured, samples.verification, edges, samples.scene_of.get("verification", ())
     )
-    reference_io.save(evidence, target)
+    reference_io.save_reference(evidence, target)
     return notes
 
 
@@ -52,11 +52,11 @@ def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -
     from exporter.capture import program
     from exporter.quantize import int8
 
-    captured = program.load(work)
+    captured = program.load_program(work)
     notes: tuple[str, ...] = ()
     if any(variant.precision in QUANTIZED for variant in variants):
-        captured = replace(captured, program=int8.load_program(work))
-        notes = tuple(note for note in [int8.load_note(work)] if note)
+        captured = replace(captured, program=int8.load_int8_program(work))
+        notes = tuple(note for note in [int8.load_int8_note(work)] if note)
     built = [_build_variant(captured, variant, directory) for variant in variants]
     return [replace(b, notes=(*b.notes, *notes)) for b in built]
 
@@ -95,14 +95,14 @@ def refuse_to_build_state(captured: Captured, variant: Variant) -> None:
     Raises:
         LoweringError: The buffers' names, and the way out.
     """
-    from exporter.capture.state import not_buffers
+    from exporter.capture.state import state_not_in_buffers
     from exporter.formats import FORMATS
 
     if not captured.state:
         return
     names = ", ".join(captured.state)
     way_out = "--state explicit makes inputs and outputs of what forward keeps"
-    if plain := not_buffers(captured.module, captured.state):
+    if plain := state_not_in_buffers(captured.module, captured.state):
         raise LoweringError(
             f"forward changes {', '.join(plain)}, which no file keeps: register a buffer; or {way_out}"
         )

@@ -12,7 +12,7 @@ from exporter.pipeline.results import ExtraResults, load_data_result
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import CurvePoint
-from exporter.verify.calibration_sweep import counts, warning
+from exporter.verify.calibration_sweep import sweep_counts, sweep_warning
 
 
 def calibration_sweep(context: Context, source: Source) -> ExtraResults:
@@ -35,7 +35,7 @@ def calibration_sweep(context: Context, source: Source) -> ExtraResults:
     )
     if isinstance(points, str):
         return ExtraResults(warnings=(f"--calibration-sweep could not be measured: {points}",))
-    more = warning(points)
+    more = sweep_warning(points)
     return ExtraResults(curve=points, warnings=(more,) if more else ())
 
 
@@ -56,15 +56,15 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
     from exporter.quantize import int8
     from exporter.verify import compare, reference_io
 
-    captured = program.load(work)
+    captured = program.load_program(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     data = load_data_result(work)
-    evidence = reference_io.load(evidence_path)
+    evidence = reference_io.load_reference(evidence_path)
     points = []
-    for count in counts(len(data.calibration)):
-        run = int8.runner(int8.quantize(captured.program, data.calibration[:count]).module)
-        outputs = reference_io.stack([run(sample) for sample in evidence.samples()])
-        compared = compare.compare(evidence.reference, outputs)
+    for count in sweep_counts(len(data.calibration)):
+        run = int8.int8_runner(int8.quantize_int8(captured.program, data.calibration[:count]).module)
+        outputs = reference_io.stack_reference([run(sample) for sample in evidence.samples()])
+        compared = compare.compare_outputs(evidence.reference, outputs)
         points.append(CurvePoint(count, compared.sqnr_db, compared.agreement))
     return tuple(points)

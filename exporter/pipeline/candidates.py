@@ -18,7 +18,7 @@ from exporter.pipeline.measure import File, measure_beside, measure_together
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.quantize.search import Mix
+from exporter.quantize.search import SearchedMix
 from exporter.records import Latency, MixedPoint, Preprocessing, Variant, Verdict
 
 Measurer = Callable[[Path, Variant], Latency | None]
@@ -164,7 +164,7 @@ def excess_of_candidate(request: Request, drop: float | None) -> float:
     return math.inf if drop is None else max(0.0, drop - request.max_drop)
 
 
-def mixes_for_candidates(context: Context, source: Source) -> tuple[Mix, ...]:
+def mixes_for_candidates(context: Context, source: Source) -> tuple[SearchedMix, ...]:
     """Return operators to keep in float, the fewest first; from the cache where it has them.
 
     Raises:
@@ -177,9 +177,9 @@ def mixes_for_candidates(context: Context, source: Source) -> tuple[Mix, ...]:
 
     arguments = (context.folders.work,)
     job = Job("what each activation costs", list_mixed_candidates, arguments, preload=int8.QUANTIZERS)
-    step = Step("mixes", int8.int8_key(context, source), tuple[Mix, ...], lambda _: job)
+    step = Step("mixes", int8.int8_key(context, source), tuple[SearchedMix, ...], lambda _: job)
     (found_mixes,) = cached_steps(context.run_silently, context.cache, "search", [step], prepare)
-    return cast("tuple[Mix, ...]", found_mixes)
+    return cast("tuple[SearchedMix, ...]", found_mixes)
 
 
 def make_candidate(
@@ -248,14 +248,14 @@ def _ensure_candidate_program(context: Context, source: Source) -> None:
     int8.ensure_int8(context)
 
 
-def list_mixed_candidates(work: Path) -> tuple[Mix, ...]:
+def list_mixed_candidates(work: Path) -> tuple[SearchedMix, ...]:
     """List the operators to keep in float, candidate by candidate, the fewest first."""
     from exporter.quantize import int8, search
 
-    quantized = int8.load(work)
-    samples = [int8.tensors(sample) for sample in results.load_data_result(work).calibration]
-    activations, prices = search.measure(quantized.module, quantized.float_weights, samples)
-    return search.candidates(activations, prices)
+    quantized = int8.load_int8(work)
+    samples = [int8.int8_tensors(sample) for sample in results.load_data_result(work).calibration]
+    activations, prices = search.measure_for_search(quantized.module, quantized.float_weights, samples)
+    return search.search_candidates(activations, prices)
 
 
 def mix_candidate(
@@ -274,16 +274,16 @@ def mix_candidate(
         folder: What `build` and `verify` need lands here.
         preprocessing: How photos become the model's input, where they do.
     """
-    from exporter.capture.program import load, save
+    from exporter.capture.program import load_program, save_program
     from exporter.quantize import int8, mixed
     from exporter.verify import reference_io
 
-    quantized = int8.load(work)
-    module = mixed.keep_float(quantized.module, quantized.float_weights, kept)
-    int8.save(replace(quantized, module=module), folder)
-    save(load(work), folder)
+    quantized = int8.load_int8(work)
+    module = mixed.keep_mixed_float(quantized.module, quantized.float_weights, kept)
+    int8.save_int8(replace(quantized, module=module), folder)
+    save_program(load_program(work), folder)
     lowering = int8_lowering(
-        int8.runner(module), results.load_data_result(work), edges_for_int8(work, preprocessing)
+        int8.int8_runner(module), results.load_data_result(work), edges_for_int8(work, preprocessing)
     )
     for name in names:
-        reference_io.save_lowering(lowering, folder / files.lowering_file("mixed", name))
+        reference_io.save_reference_lowering(lowering, folder / files.lowering_file("mixed", name))

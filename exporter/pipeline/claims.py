@@ -32,7 +32,7 @@ from exporter.verify import reference_io, select
 
 if TYPE_CHECKING:
     from exporter.report.manifest import schema
-    from exporter.verify.reference_io import Evidence
+    from exporter.verify.reference_io import ReferenceIO
 
 ROOM = 0.25
 """Share by which an error may differ: about 2 dB."""
@@ -63,7 +63,7 @@ def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
     Raises:
         VerificationError: It cannot be read.
     """
-    evidence = reference_io.load(file_inside(out, EVIDENCE))
+    evidence = reference_io.load_reference(file_inside(out, EVIDENCE))
     problems = _claimed_counts(evidence, listed) + _claimed_shapes(evidence, listed)
     if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
         problems.append(
@@ -73,7 +73,7 @@ def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
         file = lowering_file(artifact.precision, artifact.name)
         if artifact.status not in SHIPPABLE or artifact.precision not in QUANTIZED:
             continue
-        count = _claimed_length(reference_io.load_lowering(file_inside(out, file)).outputs)
+        count = _claimed_length(reference_io.load_reference_lowering(file_inside(out, file)).outputs)
         if count != listed.evidence.count:
             problems.append(f"{file} holds {count} samples, the manifest says {listed.evidence.count}.")
     return sorted(set(problems))
@@ -85,7 +85,7 @@ def _claimed_length(stacks: reference_io.Stacks) -> int:
     return lengths.pop() if len(lengths) == 1 else -1
 
 
-def _claimed_counts(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+def _claimed_counts(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     claimed = listed.evidence.count
     counts = {name: _claimed_length(getattr(evidence, name)) for name in ("inputs", "reference")}
     problems = [
@@ -100,7 +100,7 @@ def _claimed_counts(evidence: Evidence, listed: schema.Manifest) -> list[str]:
     return problems
 
 
-def _claimed_shapes(evidence: Evidence, listed: schema.Manifest) -> list[str]:
+def _claimed_shapes(evidence: ReferenceIO, listed: schema.Manifest) -> list[str]:
     wanted = [(spec.shape, spec.dtype) for spec in listed.inputs]
     stored = [(stack.shape[1:], str(stack.dtype)) for stack in evidence.inputs]
     if stored == wanted:
@@ -156,8 +156,8 @@ def _claimed_choice(listed: schema.Manifest) -> list[str]:
     synthetic = listed.calibration.kind == "synthetic"
     choices: set[str | None] = set()
     for allowed in itertools.product((False, True), repeat=2):
-        choices.add(select.choose(rows, named.runnable, synthetic, *allowed).name)
-        measured = select.choose_measured(rows, named.runnable, synthetic, *allowed)
+        choices.add(select.select_artifact(rows, named.runnable, synthetic, *allowed).name)
+        measured = select.select_measured(rows, named.runnable, synthetic, *allowed)
         choices |= {measured.name} if measured else set()
     if listed.selected not in choices:
         expected = " or ".join(sorted(str(name) for name in choices))

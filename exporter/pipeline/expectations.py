@@ -54,7 +54,9 @@ def _expectation_scores(model: Model, photo: Path) -> torch.Tensor:
     if model.preprocessing is None or len(model.inputs) != 1:
         raise UsageError("--expect is for networks that take one photo.", "Say how it is made: --preprocess.")
     image = (
-        photos.read_whole(photo, model.preprocessing, model.inputs[0].shape[1]) if photo.is_file() else None
+        photos.read_whole_photo(photo, model.preprocessing, model.inputs[0].shape[1])
+        if photo.is_file()
+        else None
     )
     if image is None:
         raise CalibrationError(f"--expect: {photo} is no photo that can be read.", "Check the path.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from exporter import checkpoints, held
 from exporter.checkpoints import folder
-from exporter.checkpoints.source import check_regular
+from exporter.checkpoints.source import check_regular_source
 from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, OverBoundsError
 from exporter.files import file_size_bytes
@@ -46,7 +46,7 @@ def inspect_checkpoint(request: ModelRequest) -> Inspection:
     """
     request = replace(request, checkpoint=folder.located(request.checkpoint))
     if not checkpoints.is_folder(request.checkpoint):
-        check_regular(request.checkpoint)
+        check_regular_source(request.checkpoint)
     job = Job("reading the checkpoint", inspect_here, (request,), preload=TORCH)
     with (
         held.held_scratch("inspect") as scratch,

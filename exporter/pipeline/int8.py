@@ -114,10 +114,10 @@ def quantize_to_int8(work: Path, least: float) -> None:
         LoweringError: There is no program, it cannot be quantised, or too little of it can.
     """
     from exporter.capture.lowering_errors import lowering_error
-    from exporter.capture.program import load
+    from exporter.capture.program import load_program
     from exporter.quantize import int8
 
-    captured = load(work)
+    captured = load_program(work)
     if captured.program is None:
         raise LoweringError(captured.program_error, captured.program_source)
     if captured.state:
@@ -126,13 +126,13 @@ def quantize_to_int8(work: Path, least: float) -> None:
             "makes inputs and outputs of it"
         )
     try:
-        quantized = int8.quantize(captured.program, results.load_data_result(work).calibration)
+        quantized = int8.quantize_int8(captured.program, results.load_data_result(work).calibration)
     except OSError:
         raise  # a full disk is not the model's fault
     except Exception as error:
         raise lowering_error(error, captured.program) from error
     refuse_mostly_float(captured.program, quantized.module, least)
-    int8.save(quantized, work)
+    int8.save_int8(quantized, work)
 
 
 def refuse_mostly_float(program: ExportedProgram, quantized: GraphModule, least: float) -> None:
@@ -165,36 +165,38 @@ def judge_int8(work: Path, target: Path, preprocessing: Preprocessing | None) ->
     from exporter.quantize import int8, sensitivity
     from exporter.verify import reference_io
 
-    quantized, data = int8.load(work), results.load_data_result(work)
-    lowering = int8_lowering(int8.runner(quantized.module), data, edges_for_int8(work, preprocessing))
-    reference_io.save_lowering(lowering, target)
-    samples = [int8.tensors(sample) for sample in data.calibration]
-    return QuantizationResult(sensitivity.measure(quantized.module, quantized.float_weights, samples))
+    quantized, data = int8.load_int8(work), results.load_data_result(work)
+    lowering = int8_lowering(int8.int8_runner(quantized.module), data, edges_for_int8(work, preprocessing))
+    reference_io.save_reference_lowering(lowering, target)
+    samples = [int8.int8_tensors(sample) for sample in data.calibration]
+    return QuantizationResult(
+        sensitivity.measure_sensitivity(quantized.module, quantized.float_weights, samples)
+    )
 
 
 def edges_for_int8(work: Path, preprocessing: Preprocessing | None) -> Mapping[str, Sample]:
     """Return the edge inputs that artifacts are judged on, and those that the float model refuses."""
-    from exporter.capture.program import load
+    from exporter.capture.program import load_program
     from exporter.data import edge_inputs
 
     data = results.load_data_result(work)
-    return edge_inputs(load(work).inputs, preprocessing, data.verification[0], data.calibration)
+    return edge_inputs(load_program(work).inputs, preprocessing, data.verification[0], data.calibration)
 
 
 def int8_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -> Lowering:
     """Run a quantised program on the verification inputs and, where it accepts them, on edge inputs."""
-    from exporter.verify.compare import sqnr_db
-    from exporter.verify.reference_io import Lowering, stack
+    from exporter.verify.compare import compare_sqnr_db
+    from exporter.verify.reference_io import Lowering, stack_reference
 
     samples = data.verification
-    outputs = stack([program(sample) for sample in samples])
+    outputs = stack_reference([program(sample) for sample in samples])
     on_edges: dict[str, Sample] = {}
     for name, edge in edges.items():
         with contextlib.suppress(Exception):  # the model's own code may refuse an edge
             on_edges[name] = program(edge)
-    nudged = stack([program(_nudged_int8_inputs(sample)) for sample in samples[:NUDGED]])
+    nudged = stack_reference([program(_nudged_int8_inputs(sample)) for sample in samples[:NUDGED]])
     pairs = [(o[:NUDGED], n) for o, n in zip(outputs, nudged, strict=True) if o.dtype.kind in "fc"]
-    floor = min((sqnr_db(o, n) for o, n in pairs), default=math.inf)
+    floor = min((compare_sqnr_db(o, n) for o, n in pairs), default=math.inf)
     return Lowering(outputs, floor, on_edges)
 
 

@@ -41,7 +41,7 @@ def measure_latencies(
     """
     from exporter.verify import reference_io
 
-    samples = reference_io.load(evidence_path).samples()[:8]
+    samples = reference_io.load_reference(evidence_path).samples()[:8]
     calls = [_loaded(path, variant, samples, threads) for path, variant in files]
     taken: list[list[int]] = [[] for _ in files]
     usable = [index for index, call in enumerate(calls) if call is not None and _warm(call)]

@@ -16,7 +16,7 @@ from exporter.pipeline.candidates import CandidateJudge, Measurer, MixedCandidat
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.measure import File
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.quantize.search import Mix
+from exporter.quantize.search import SearchedMix
 from exporter.records import Latency, MixedPoint, Variant
 from exporter.verify import pareto
 
@@ -200,8 +200,8 @@ def _timed_together(
 
 
 def promising_for_search(
-    mixes: Sequence[Mix], int8: Sequence[MixedPoint], min_sqnr_db: float
-) -> tuple[Mix, ...]:
+    mixes: Sequence[SearchedMix], int8: Sequence[MixedPoint], min_sqnr_db: float
+) -> tuple[SearchedMix, ...]:
     """Leave out mixes before the first that may reach the limit; the last one stays if none may.
 
     Args:
@@ -237,7 +237,7 @@ def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
 
 def _search_so_far(points: Sequence[MixedPoint]) -> str:
     """Describe the front in words, runtime by runtime: how many operators in float, dB, ms."""
-    fronts = {name: pareto.on_front(own) for name, own in pareto.series(points).items()}
+    fronts = {name: pareto.pareto_front(own) for name, own in pareto.pareto_series(points).items()}
     words = {
         name: ", ".join(f"{len(p.kept)} in float {p.sqnr_db:.1f} dB {p.p50_ms:.3g} ms" for p in front)
         for name, front in fronts.items()

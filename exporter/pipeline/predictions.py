@@ -136,7 +136,7 @@ def _check_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> 
         compare.check_enough(read)
         compare.check_reference(task, task_accuracy.plain(task, floats))
     else:
-        accuracy.check_enough(read, max_drop)
+        accuracy.check_enough_for_accuracy(read, max_drop)
 
 
 def _prediction_keys(
@@ -167,7 +167,7 @@ def _float_prediction_job(context: Context, source: Source, labels: LabelsResult
     if labels.task:
         arguments = (work, LABELLED, outputs)
         return Job(FLOAT, task_accuracy.score_float, arguments, preload=TORCH, cost_s=8)
-    output = labelled.answers(source.facts.outputs)
+    output = labelled.labelled_output_index(source.facts.outputs)
     return Job(FLOAT, predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
 
 
@@ -179,7 +179,7 @@ def _prediction_job(
     return Job(
         built.variant.name,
         task_accuracy.score_artifact if labels.task else predict_artifact,
-        (*file, LABELLED, outputs) if labels.task else (*file, labelled.answers(outputs)),
+        (*file, LABELLED, outputs) if labels.task else (*file, labelled.labelled_output_index(outputs)),
         preload=preload_of_context(built.variant),
         cost_s=built.variant.cost_s,
         read_only=True,
@@ -201,7 +201,7 @@ def counted_predictions(stored: Mapping[str, object], classes: int) -> dict[str,
     labels = np.asarray(stored[LABELS])
     answers = {name: accuracy.Predictions(np.asarray(a)) for name, a in stored.items() if name != LABELS}
     return {
-        name: accuracy.count(labels, predicted, answers[FLOAT], classes)
+        name: accuracy.count_accuracy(labels, predicted, answers[FLOAT], classes)
         for name, predicted in answers.items()
     }
 
@@ -214,7 +214,9 @@ def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredicti
         # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
         return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
     counts = counted_predictions(prediction_arrays(labels, answers), labels.classes)
-    return {name: accuracy.drop(counted_right) for name, counted_right in counts.items() if name != FLOAT}
+    return {
+        name: accuracy.accuracy_drop(counted_right) for name, counted_right in counts.items() if name != FLOAT
+    }
 
 
 LABELLED = "labelled.pkl"
@@ -255,18 +257,18 @@ def find_labelled_for_predictions(
         labelled_samples = labels.find(evaluation, model, chosen)
         compare.check_enough(len(labelled_samples.truths))
     else:
-        labelled_samples = labelled.find(
+        labelled_samples = labelled.find_labelled(
             evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels
         )
-        accuracy.check_enough(len(labelled_samples.labels), max_drop)
+        accuracy.check_enough_for_accuracy(len(labelled_samples.labels), max_drop)
     if calibration is not None:
         if calibration.suffix.lower() in (".txt", ".jsonl", ".wav"):
             raise CalibrationError(
                 f"--eval cannot be compared with {calibration.name}: labels must not be calibrated on.",
                 "Give the calibration data as an .npz of arrays, or leave --eval out.",
             )
-        used = data.load(calibration, facts.inputs, facts.preprocessing, samples)
-        labelled.check_apart(labelled_samples, used.origins, calibration)
+        used = data.load_data(calibration, facts.inputs, facts.preprocessing, samples)
+        labelled.check_labelled_apart(labelled_samples, used.origins, calibration)
     (work / LABELLED).write_bytes(pickle.dumps(labelled_samples))
     return LabelsResult(
         labelled_samples.kind,
@@ -286,9 +288,9 @@ def predict_float(work: Path, output: int) -> RankedResult:
         output: Position of the output that says the class.
     """
     from exporter.capture import program
-    from exporter.capture.calls import runner
+    from exporter.capture.calls import call_runner
 
-    run = runner(program.load(work).module)
+    run = call_runner(program.load_program(work).module)
     return _ranked_predictions(lambda sample: run(sample)[output], work)
 
 
@@ -306,6 +308,6 @@ def _ranked_predictions(run: Callable[[Sample], Array], work: Path) -> RankedRes
     samples = pickle.loads((work / LABELLED).read_bytes())  # our own file, in our own folder
     rows: list[tuple[int, ...]] = []
     for sample, read in samples.batches():
-        for ranked, usable in zip(accuracy.rank(run(sample)), read, strict=True):
+        for ranked, usable in zip(accuracy.rank_for_accuracy(run(sample)), read, strict=True):
             rows.append(tuple(int(c) if usable else accuracy.UNREAD for c in ranked))
     return RankedResult(tuple(rows[: len(samples.labels)]))

@@ -30,14 +30,14 @@ def read_checkpoint(request: ModelRequest) -> Checkpoint:
     """Read the file; nothing in it runs except what `trust` allows."""
     from exporter import checkpoints
 
-    return checkpoints.read(request.checkpoint, trust=request.trust)
+    return checkpoints.read_checkpoint(request.checkpoint, trust=request.trust)
 
 
 def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
     """Find the checkpoint's network, or make the one that `arch` names."""
     from exporter import architectures
 
-    return architectures.build(
+    return architectures.build_architecture(
         checkpoint,
         arch=request.arch,
         arch_args=dict(request.arch_args),
@@ -76,7 +76,7 @@ def read_and_capture(
     if checkpoint.module is None:
         limit_seconds_anew(RUN_SECONDS)  # the network is ours; what follows takes what its size takes
     answered = expectations.check_expectations(model, request.expect)
-    samples = data.load(
+    samples = data.load_data(
         request.calibration,
         model.inputs,
         model.preprocessing,
@@ -85,9 +85,11 @@ def read_and_capture(
         codes=model.codes,
         reader=model.reader,
     )
-    data.check_unchanged(request.calibration, calibration_digest)
+    data.check_data_unchanged(request.calibration, calibration_digest)
     if request.state == "explicit":
-        explicit = explicit_state.make(model, samples.calibration, samples.verification, samples.choice)
+        explicit = explicit_state.make_state_explicit(
+            model, samples.calibration, samples.verification, samples.choice
+        )
         model = explicit.model
         samples = replace(
             samples,
@@ -95,16 +97,18 @@ def read_and_capture(
             verification=explicit.verification,
             choice=explicit.choice,
         )
-    captured = program.capture(model, samples.verification[0], request.torchscript, samples.verification[1:])
+    captured = program.capture_program(
+        model, samples.verification[0], request.torchscript, samples.verification[1:]
+    )
     limit_seconds_anew(RUN_SECONDS)
-    program.save(captured, work)
+    program.save_program(captured, work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return ReadResult(
         source_sha256=checkpoint.sha256,
         source_kind=checkpoint.kind,
         architecture=model.architecture,
         parameters=model.parameters,
-        matrix_weights=program.matrix_weights(captured),
+        matrix_weights=program.program_matrix_weights(captured),
         flops=read_flops(captured.module, captured.inputs),
         inputs=captured.inputs,
         outputs=captured.outputs,
@@ -116,7 +120,7 @@ def read_and_capture(
         scenes=samples.scenes,
         notes=(*checkpoint.notes, *model.notes, *answered, *samples.notes),
         warnings=(*model.warnings, *samples.warnings),
-        digest=program.digest(captured),
+        digest=program.program_digest(captured),
     )
 
 
@@ -128,7 +132,7 @@ def read_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int |
 
     example = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in inputs)
     try:
-        return flops.count(module, example)
+        return flops.count_flops(module, example)
     except Exception:
         return None
 

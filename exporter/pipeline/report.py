@@ -96,7 +96,7 @@ def make_report(
 ) -> Report:
     """Make the report of the run, the choice included."""
     facts, request, target = source.facts, context.request, context.target
-    choice = select.choose(
+    choice = select.select_artifact(
         rows,
         target.runnable,
         facts.data_kind == "synthetic",
@@ -157,7 +157,7 @@ def _report_numerics(rows: Sequence[Artifact], selected: str | None, verified: b
 def _report_floor(context: Context) -> float:
     from exporter.verify import reference_io
 
-    return reference_io.load(context.evidence).floor if context.evidence.exists() else 0.0
+    return reference_io.load_reference(context.evidence).floor if context.evidence.exists() else 0.0
 
 
 def _report_evidence(context: Context) -> dict[str, str]:
@@ -204,7 +204,7 @@ def save_report_outputs(context: Context, checked: Mapping[str, CheckedArtifactR
         name: np.array(artifact.outputs, np.float32) for name, artifact in checked.items() if artifact.outputs
     }
     if values:
-        reference = reference_io.load(context.evidence).reference[0]
+        reference = reference_io.load_reference(context.evidence).reference[0]
         values["reference"] = verify.verified_histogram_values(reference).astype(np.float32)
         np.savez_compressed(context.folders.out / OUTPUTS, **values)  # type: ignore[arg-type]
 
@@ -212,4 +212,4 @@ def save_report_outputs(context: Context, checked: Mapping[str, CheckedArtifactR
 def _report_outputs(path: Path) -> dict[str, np.ndarray]:
     from exporter.verify import reference_io
 
-    return reference_io.arrays(path)
+    return reference_io.read_reference_arrays(path)

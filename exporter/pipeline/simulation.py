@@ -78,25 +78,27 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     from exporter.formats import simulation
     from exporter.verify import reference_io, simulation_io
 
-    captured = program.load(work)
+    captured = program.load_program(work)
     if captured.program is None:
         return ()  # nothing of a precision below fp32 is made without a graph
-    inputs = reference_io.load(evidence)
+    inputs = reference_io.load_reference(evidence)
     run = simulation.format_simulation_runner(captured.program, precision)
-    outputs = reference_io.stack([run(sample) for sample in inputs.samples()])
+    outputs = reference_io.stack_reference([run(sample) for sample in inputs.samples()])
     run = simulation.format_simulation_runner(
         captured.program, precision
     )  # with the state that the model starts from
     edges = dict(zip(inputs.edge_names, inputs.edges(), strict=True))
-    simulation_io.save(simulation_io.Simulation(outputs, _simulated_edge_outputs(run, edges)), target)
+    simulation_io.save_simulation(
+        simulation_io.Simulation(outputs, _simulated_edge_outputs(run, edges)), target
+    )
     return ()
 
 
 def _simulated_edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:
-    from exporter.verify.reference_io import stack
+    from exporter.verify.reference_io import stack_reference
 
     outputs = {}
     for name, sample in edges.items():
         with contextlib.suppress(Exception):  # the model's own code refuses it: the reference says so
-            outputs[name] = stack([run(sample)])
+            outputs[name] = stack_reference([run(sample)])
     return outputs

@@ -30,9 +30,9 @@ def score_float(work: Path, labelled: str, outputs: Sequence[TensorSpec]) -> Sco
         outputs: The model's outputs.
     """
     from exporter.capture import program
-    from exporter.capture.calls import runner
+    from exporter.capture.calls import call_runner
 
-    return _scored(runner(program.load(work).module), work / labelled, outputs)
+    return _scored(call_runner(program.load_program(work).module), work / labelled, outputs)
 
 
 def score_artifact(
@@ -132,7 +132,7 @@ def read(path: Path, task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
     """
     from exporter.verify import reference_io
 
-    stored = reference_io.arrays(path)
+    stored = reference_io.read_reference_arrays(path)
     try:
         return accuracies(stored, task, reference)
     except (KeyError, IndexError, TypeError, ValueError) as error:

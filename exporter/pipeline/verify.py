@@ -23,7 +23,7 @@ from exporter.records import SHIPPABLE, Array, Runner, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
-    from exporter.verify.reference_io import Evidence, Lowering, Stacks
+    from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
     from exporter.verify.simulation_io import Simulation
 
 REPEATED = 4
@@ -51,8 +51,8 @@ def verify_artifact(
         structure = module.structure(path, variant)
     except LoweringError as error:
         return CheckResult(None, _verified_as_failed(f"It cannot be read: {error.cause}"))
-    evidence = reference_io.load(evidence_path)
-    problem = contract.check_structure(
+    evidence = reference_io.load_reference(evidence_path)
+    problem = contract.check_structure_by_contract(
         structure,
         variant,
         expected.inputs,
@@ -70,8 +70,8 @@ def verify_artifact(
         return CheckResult(structure, Verdict("not_run", _verified_without_run(error), "", None))
     except Exception as error:
         return CheckResult(structure, _verified_as_failed(f"Its runtime refuses it: {error}"))
-    lowering = reference_io.load_lowering(lowering_path) if lowering_path else None
-    simulation = simulation_io.load(simulation_path) if simulation_path else None
+    lowering = reference_io.load_reference_lowering(lowering_path) if lowering_path else None
+    simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
@@ -83,7 +83,9 @@ def verify_artifact(
         return CheckResult(
             structure, _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime)
         )
-    problem = outputs.problem or contract.check_outputs(outputs.samples, expected.outputs, variant.format)
+    problem = outputs.problem or contract.check_outputs_by_contract(
+        outputs.samples, expected.outputs, variant.format
+    )
     if problem:
         return CheckResult(structure, _verified_as_failed(problem, runtime))
     verdict = _verify_outputs(variant, runtime, evidence, outputs, lowering, simulation, expected)
@@ -109,7 +111,7 @@ class _VerifiedOutputs:
 
     @classmethod
     def collect(
-        cls, run: Runner, fresh: Callable[[], Runner], evidence: Evidence, names: Sequence[str]
+        cls, run: Runner, fresh: Callable[[], Runner], evidence: ReferenceIO, names: Sequence[str]
     ) -> _VerifiedOutputs:
         """Run an artifact on the samples, on the edges, and on some samples again.
 
@@ -122,7 +124,7 @@ class _VerifiedOutputs:
         Raises:
             Exception: Whatever its runtime raises.
         """
-        from exporter.verify.reference_io import stack_like
+        from exporter.verify.reference_io import stack_like_reference
 
         samples, edges = evidence.samples(), evidence.edges()
         given = [run(sample) for sample in samples]
@@ -133,28 +135,28 @@ class _VerifiedOutputs:
         order = range(REPEATED) if evidence.state else reversed(range(REPEATED))
         repeated = {i: run(samples[i]) for i in order if i < len(samples)}
         again = [repeated[i] for i in sorted(repeated)]
-        stacked, problem = stack_like(given, evidence.reference, evidence.shapes, names)
-        edge_stack, edge_problem = stack_like(
+        stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, names)
+        edge_stack, edge_problem = stack_like_reference(
             on_edges, evidence.edge_reference, evidence.edge_shapes, names, evidence.edge_names
         )
         shapes = tuple(sizes[: len(again)] for sizes in evidence.shapes)
-        again_stack, again_problem = stack_like(again, evidence.reference, shapes, names)
+        again_stack, again_problem = stack_like_reference(again, evidence.reference, shapes, names)
         return cls(stacked, edge_stack, again_stack, problem or edge_problem or again_problem)
 
 
 def _verify_outputs(
     variant: Variant,
     runtime: str,
-    evidence: Evidence,
+    evidence: ReferenceIO,
     outputs: _VerifiedOutputs,
     lowering: Lowering | None,
     simulation: Simulation | None,
     expected: ExpectedResult,
 ) -> Verdict:
-    from exporter.verify.compare import repeats
-    from exporter.verify.judge import judge
+    from exporter.verify.compare import compare_repeats
+    from exporter.verify.judge import judge_artifact
 
-    verdict = judge(
+    verdict = judge_artifact(
         variant,
         runtime,
         evidence,
@@ -167,7 +169,7 @@ def _verify_outputs(
         expected.task,
     )
     if verdict.status in SHIPPABLE and (
-        problem := repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
+        problem := compare_repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
     ):
         return replace(verdict, status="failed", reason=problem)
     return verdict

@@ -30,7 +30,7 @@ def static_quantizer(in_float: Collection[str] = ()) -> Any:
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
             _leave_float(annotated, in_float)
-            _quantise_after_activations(annotated)
+            _annotate_after_activations(annotated)
             _leave_integers(annotated)
             return annotated
 
@@ -67,7 +67,7 @@ def _with_integers() -> Any:
     return WithIntegers
 
 
-def _quantise_after_activations(model: torch.fx.GraphModule) -> None:
+def _annotate_after_activations(model: torch.fx.GraphModule) -> None:
     """Quantise a layer and its activation once, after both, as XNNPACK computes them.
 
     ExecuTorch's quantiser takes every convolution before it looks for one with an activation, and does not
@@ -127,7 +127,7 @@ def _leave_integers(model: torch.fx.GraphModule) -> None:
 
 
 def _is_not_floating(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
-    from exporter.quantize.graphs import attribute
+    from exporter.quantize.graphs import graph_attribute
 
-    value = attribute(model, str(node.target)) if node.op == "get_attr" else node.meta.get("val")
+    value = graph_attribute(model, str(node.target)) if node.op == "get_attr" else node.meta.get("val")
     return value is not None and hasattr(value, "is_floating_point") and not value.is_floating_point()

@@ -37,13 +37,13 @@ class Choice(NamedTuple):
     note: str
 
 
-def judging(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
+def samples_for_choice(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
     step = -(-len(samples) // ranges.MOST_SAMPLES)
     return samples[1::step] if step > 1 else samples
 
 
-def reached(
+def sqnr_for_choice(
     expected: Sequence[tuple[Tensor, ...]], module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> float:
     """Return the SQNR in dB of a way's outputs against the float program's.
@@ -53,27 +53,27 @@ def reached(
         module: The quantised program, as a runtime computes it.
         samples: The calls; preferably not those that ranges were chosen on.
     """
-    return decibels(sensitivity.noise(expected, sensitivity.run(module, samples)))
+    return decibels(sensitivity.sensitivity_noise(expected, sensitivity.run_for_sensitivity(module, samples)))
 
 
-def all_lose(sqnr_db: Mapping[Way, float]) -> bool:
+def all_choices_lose(sqnr_db: Mapping[Way, float]) -> bool:
     """Return whether no way with quantised activations is good enough, so that weights alone are tried."""
     return max(sqnr_db.values()) < ENOUGH_DB
 
 
-def decide(sqnr_db: Mapping[Way, float]) -> Choice:
+def choose_quantization(sqnr_db: Mapping[Way, float]) -> Choice:
     """Choose by each way's SQNR: a faster way is kept unless it clearly loses.
 
     Args:
         sqnr_db: The SQNR of "static" and "dynamic"; also of "weights only" when both of them lose.
     """
-    way: Way = "dynamic" if _dynamic_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
+    way: Way = "dynamic" if _dynamic_choice_wins(sqnr_db["static"], sqnr_db["dynamic"]) else "static"
     if sqnr_db.get("weights only", sqnr_db[way]) > sqnr_db[way]:
         way = "weights only"
     figures = [f"{ACTIVATIONS[name]} reached {db:.1f} dB" for name, db in sqnr_db.items()]
     return Choice(way, f"int8: {way}, because {' and '.join(figures)} on calibration inputs")
 
 
-def _dynamic_wins(static: float, dynamic: float) -> bool:
+def _dynamic_choice_wins(static: float, dynamic: float) -> bool:
     loses = static < ENOUGH_DB or (static < PLENTY_DB and dynamic - static >= CLEARLY_DB)
     return loses and dynamic > static

@@ -5,7 +5,8 @@ holds them rounds every other token to nothing; one that clips them destroys the
 into a linear layer row by row, as it comes, and gives float results (its "qd8" kernels). Weights are int8 as
 ever; everything else stays in float.
 
-PT2E has no words for rows: it writes one range for the whole tensor. `by_rows` gives what XNNPACK computes.
+PT2E has no words for rows: it writes one range for the whole tensor. `dynamic_by_rows` gives what XNNPACK
+computes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied, rounded_tensor
+from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied_graph, rounded_graph_tensor
 
 LOW, HIGH = -128, 127
 
@@ -35,7 +36,7 @@ def is_linear_heavy(program: torch.export.ExportedProgram) -> bool:
     return linear > 0 and linear >= LINEAR_SHARE * (linear + convolved)
 
 
-def quantize(
+def quantize_dynamic(
     module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
 ) -> tuple[fx.GraphModule, dict[str, Tensor]]:
     """Quantise linear layers dynamically: weights per output channel, activations at run time.
@@ -54,10 +55,10 @@ def quantize(
     prepared = prepare_pt2e(module, annotate.dynamic_quantizer())
     with torch.no_grad():
         prepared(*samples[0])
-    weights = rounding.float_weights(prepared)
+    weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
     # The integers are shared with the copy, so that rounding them there, on what rows give, rounds them here.
-    rounding.improve(by_rows(converted), weights, samples)
+    rounding.improve_rounding(dynamic_by_rows(converted), weights, samples)
     return converted, weights
 
 
@@ -66,45 +67,45 @@ def is_dynamic(module: fx.GraphModule) -> bool:
     return any(node.target is DEQUANTIZE_AS_IT_RUNS for node in module.graph.nodes)
 
 
-def by_rows(module: fx.GraphModule) -> fx.GraphModule:
+def dynamic_by_rows(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy over the same tensors that quantises each row separately, as XNNPACK does.
 
     A module without dynamic ranges is returned unchanged.
     """
     if not is_dynamic(module):
         return module
-    copy = copied(module)
-    for node, source in _rounded(copy):
+    copy = copied_graph(module)
+    for node, source in _dynamic_rounded(copy):
         with copy.graph.inserting_before(node):
-            rows = copy.graph.call_function(rounded_rows, (source,))
+            rows = copy.graph.call_function(dynamic_rounded_rows, (source,))
         node.replace_all_uses_with(rows)
-    return _cleaned(copy)
+    return _cleaned_dynamic(copy)
 
 
-def in_float(module: fx.GraphModule) -> fx.GraphModule:
+def dynamic_in_float(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy over the same tensors with activations in float: only weights are quantised."""
-    copy = copied(module)
-    for node, source in _rounded(copy):
+    copy = copied_graph(module)
+    for node, source in _dynamic_rounded(copy):
         node.replace_all_uses_with(source)
-    return _cleaned(copy)
+    return _cleaned_dynamic(copy)
 
 
-def _rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+def _dynamic_rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     """Yield each dequantiser with a dynamic range, and the tensor that it returns rounded."""
     return [
         (node, source)
         for node in module.graph.nodes
-        if node.target is DEQUANTIZE_AS_IT_RUNS and (source := rounded_tensor(node)) is not None
+        if node.target is DEQUANTIZE_AS_IT_RUNS and (source := rounded_graph_tensor(node)) is not None
     ]
 
 
-def _cleaned(module: fx.GraphModule) -> fx.GraphModule:
+def _cleaned_dynamic(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
-def rounded_rows(x: Tensor) -> Tensor:
+def dynamic_rounded_rows(x: Tensor) -> Tensor:
     """Round each row (the last dimension) to 256 steps between its extremes and zero.
 
     XNNPACK's own formula (`xnn_f32_qd8_asymmetric_quantization_params`): the zero point follows from the end

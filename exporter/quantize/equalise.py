@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import graphs
-from exporter.quantize.graphs import Walk, attribute
+from exporter.quantize.graphs import GraphWalk, graph_attribute
 
 MOST = 16.0
 """The largest factor: channels that are nearly unused stay small."""
@@ -33,7 +33,7 @@ HEADROOM = 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class _Pair:
+class _EqualisedPair:
     """A layer and the depthwise convolution that alone reads what it writes."""
 
     writer: fx.Node
@@ -42,52 +42,56 @@ class _Pair:
     reader: fx.Node
 
 
-def equalise(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
+def equalise_channels(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
     """Scale channels in place; the module computes the same.
 
     Args:
         module: A float module from `torch.export`, its batch norms folded; its weights are its own.
         samples: One call of the model each.
     """
-    pairs = list(_pairs(module))
-    reach = _reach(module, [pair.between for pair in pairs], samples)
+    pairs = list(_pairs_to_equalise(module))
+    reach = _reach_to_equalise(module, [pair.between for pair in pairs], samples)
     with torch.no_grad():
         for pair in pairs:
-            factor = _factor(reach[pair.between], pair.between)
+            factor = _equalising_factor(reach[pair.between], pair.between)
             for place in (1, 2):
-                if (parameter := _parameter(module, pair.writer, place)) is not None:
-                    parameter.mul_(_along_first(factor, parameter))
-            weight = attribute(module, str(pair.reader.args[1].target))  # type: ignore[union-attr]
-            weight.div_(_along_first(factor, weight))
+                if (parameter := _parameter_to_equalise(module, pair.writer, place)) is not None:
+                    parameter.mul_(_equalise_along_first(factor, parameter))
+            weight = graph_attribute(module, str(pair.reader.args[1].target))  # type: ignore[union-attr]
+            weight.div_(_equalise_along_first(factor, weight))
 
 
-def _pairs(module: fx.GraphModule) -> Iterator[_Pair]:
+def _pairs_to_equalise(module: fx.GraphModule) -> Iterator[_EqualisedPair]:
     for reader in module.graph.nodes:
-        if reader.target not in graphs.CONVOLUTIONS or not _is_depthwise(module, reader):
+        if reader.target not in graphs.CONVOLUTIONS or not _is_depthwise_to_equalise(module, reader):
             continue
         between = reader.args[0]
         writer = between.args[0] if between.target in graphs.ACTIVATIONS else between
         chain = (writer, between) if writer is not between else (writer,)
         if writer.target not in graphs.CONVOLUTIONS or any(len(node.users) != 1 for node in chain):
             continue
-        if _clamp(between) is not None and _owns_weights(writer) and _owns_weights(reader):
-            yield _Pair(writer, between, reader)
+        if (
+            _clamp_to_equalise(between) is not None
+            and _owns_weights_to_equalise(writer)
+            and _owns_weights_to_equalise(reader)
+        ):
+            yield _EqualisedPair(writer, between, reader)
 
 
-def _is_depthwise(module: fx.GraphModule, layer: fx.Node) -> bool:
-    if not graphs.is_weight(layer.args[1]):
+def _is_depthwise_to_equalise(module: fx.GraphModule, layer: fx.Node) -> bool:
+    if not graphs.is_graph_weight(layer.args[1]):
         return False
-    weight = attribute(module, str(layer.args[1].target))  # type: ignore[union-attr]
-    return weight.shape[1] == 1 and weight.shape[0] == graphs.groups_of(layer) > 1
+    weight = graph_attribute(module, str(layer.args[1].target))  # type: ignore[union-attr]
+    return weight.shape[1] == 1 and weight.shape[0] == graphs.groups_in_graph(layer) > 1
 
 
-def _owns_weights(layer: fx.Node) -> bool:
+def _owns_weights_to_equalise(layer: fx.Node) -> bool:
     """Return whether no other operator uses the layer's weight or bias."""
     parameters = [node for node in layer.all_input_nodes if node.op == "get_attr"]
     return layer.args[1] in parameters and all(len(node.users) == 1 for node in parameters)
 
 
-def _clamp(node: fx.Node) -> float | None:
+def _clamp_to_equalise(node: fx.Node) -> float | None:
     """Return a node's largest value: infinite without a clamp, None where its range does not begin at 0."""
     if node.target not in graphs.CLAMPS:
         return float("inf")
@@ -95,14 +99,14 @@ def _clamp(node: fx.Node) -> float | None:
     return float(high) if low == 0 else None  # type: ignore[arg-type]
 
 
-def _reach(
+def _reach_to_equalise(
     module: fx.GraphModule, tensors: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, Tensor]:
     """Return the largest magnitude of each channel over all samples."""
     reaches: dict[fx.Node, Tensor] = {}
     wanted = set(tensors)
 
-    def look(walk: Walk, node: fx.Node) -> Any | None:
+    def look(walk: GraphWalk, node: fx.Node) -> Any | None:
         if node not in wanted:
             return None
         value = walk.compute(node)
@@ -112,21 +116,21 @@ def _reach(
 
     with torch.no_grad():
         for sample in samples if wanted else ():
-            Walk(module, look).run(*sample)
+            GraphWalk(module, look).run(*sample)
     return reaches
 
 
-def _factor(reach: Tensor, between: fx.Node) -> Tensor:
-    clamp = _clamp(between) or 0.0
+def _equalising_factor(reach: Tensor, between: fx.Node) -> Tensor:
+    clamp = _clamp_to_equalise(between) or 0.0
     reach = reach.clamp_min(torch.finfo(reach.dtype).tiny)
     wanted = reach.max().clamp_max(clamp) / reach
     return torch.minimum(wanted, clamp / (HEADROOM * reach)).clamp(1.0, MOST)
 
 
-def _parameter(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:
+def _parameter_to_equalise(module: fx.GraphModule, layer: fx.Node, place: int) -> Tensor | None:
     node = layer.args[place] if len(layer.args) > place else None
-    return attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
+    return graph_attribute(module, str(node.target)) if isinstance(node, fx.Node) else None
 
 
-def _along_first(factor: Tensor, parameter: Tensor) -> Tensor:
+def _equalise_along_first(factor: Tensor, parameter: Tensor) -> Tensor:
     return factor.reshape(-1, *[1] * (parameter.dim() - 1))

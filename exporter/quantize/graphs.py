@@ -30,21 +30,21 @@ ACTIVATIONS = (aten.relu.default, aten.relu_.default, *CLAMPS)
 AVERAGES = (aten.mean.dim, aten.adaptive_avg_pool2d.default)
 
 
-def attribute(module: fx.GraphModule, name: str) -> Tensor:
+def graph_attribute(module: fx.GraphModule, name: str) -> Tensor:
     """Return the tensor that a `get_attr` node's target names."""
     path, _, last = name.rpartition(".")
     tensor: Tensor = getattr(module.get_submodule(path), last)
     return tensor
 
 
-def stored(node: fx.Node) -> fx.Node:
+def stored_in_graph(node: fx.Node) -> fx.Node:
     """Return the `get_attr` node that a weight comes from, through observers and dequantisers."""
     while node.op != "get_attr":
         node = node.all_input_nodes[0]
     return node
 
 
-def is_weight(node: Any) -> bool:
+def is_graph_weight(node: Any) -> bool:
     """Return whether a node is a parameter, possibly after observers and dequantisers."""
     while isinstance(node, fx.Node) and node.op != "get_attr":
         passes = node.op == "call_module" or node.target in (DEQUANTIZE, DEQUANTIZE_CHANNELS)
@@ -54,27 +54,27 @@ def is_weight(node: Any) -> bool:
     return isinstance(node, fx.Node)
 
 
-def rounded_tensor(node: fx.Node) -> fx.Node | None:
+def rounded_graph_tensor(node: fx.Node) -> fx.Node | None:
     """Return the tensor that a dequantiser returns rounded; None for other nodes, and for a weight's."""
     if node.target not in QUANTIZER_OF or node.all_input_nodes[0].target is not QUANTIZER_OF[node.target]:
         return None
     return node.all_input_nodes[0].all_input_nodes[0]
 
 
-def groups_of(convolution: fx.Node) -> int:
+def groups_in_graph(convolution: fx.Node) -> int:
     """Return the number of groups of a layer's convolution."""
     groups = convolution.args[6] if len(convolution.args) > 6 else 1
     return groups if isinstance(groups, int) and convolution.target in CONVOLUTIONS else 1
 
 
-def module_path(node: fx.Node) -> str:
+def graph_module_path(node: fx.Node) -> str:
     """Return a node's place in the user's model: "features.3.conv.0.0"; its own name when unknown."""
     stack: Mapping[str, Any] = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if path]
     return str(paths[-1]).removeprefix("L['self'].") if paths else node.name
 
 
-def copied(module: fx.GraphModule) -> fx.GraphModule:
+def copied_graph(module: fx.GraphModule) -> fx.GraphModule:
     """Copy the graph over the same tensors; a deep copy takes several times as long."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
@@ -82,7 +82,7 @@ def copied(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
-class Walk(fx.Interpreter):
+class GraphWalk(fx.Interpreter):
     """Run a graph node by node. `around` may compute a node's value itself.
 
     Operators that change their argument in place work on a copy, so that every node's value stays what it was
@@ -90,7 +90,7 @@ class Walk(fx.Interpreter):
     """
 
     def __init__(
-        self, module: fx.GraphModule, around: Callable[[Walk, fx.Node], Any | None], keep: bool = False
+        self, module: fx.GraphModule, around: Callable[[GraphWalk, fx.Node], Any | None], keep: bool = False
     ) -> None:
         super().__init__(module, garbage_collect_values=not keep)
         self._around = around
@@ -108,11 +108,11 @@ class Walk(fx.Interpreter):
         return node.target(args[0].clone(), *args[1:], **kwargs)  # type: ignore[operator]
 
 
-def spread(samples: Sequence[T], most: int) -> Sequence[T]:
+def spread_graph_samples(samples: Sequence[T], most: int) -> Sequence[T]:
     """Return at most `most` samples, evenly spread over all of them."""
     return samples[:: -(-len(samples) // most)]
 
 
-def outputs_of(result: Any) -> tuple[Tensor, ...]:
+def graph_outputs(result: Any) -> tuple[Tensor, ...]:
     """Return a call's outputs as a sequence, whether it returns one tensor or several."""
     return tuple(result) if isinstance(result, tuple | list) else (result,)

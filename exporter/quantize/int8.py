@@ -22,7 +22,7 @@ NOTE = "int8-note.txt"
 
 
 @dataclass(frozen=True, eq=False)
-class Quantized:
+class Int8Program:
     """A program in int8, before it is lowered for a runtime."""
 
     module: fx.GraphModule
@@ -40,7 +40,7 @@ class Quantized:
         return torch.export.export(self.module, self.example)
 
 
-def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Quantized:
+def quantize_int8(program: torch.export.ExportedProgram, calibration: Sequence[Sample]) -> Int8Program:
     """Quantise weights (int8 per output channel) and activations (int8 per tensor).
 
     Where most work is in linear layers and static ranges lose, ranges are chosen at run time
@@ -58,24 +58,28 @@ def quantize(program: torch.export.ExportedProgram, calibration: Sequence[Sample
 
     if not calibration:
         raise ValueError("int8 needs calibration samples, got none")
-    samples = [tensors(sample) for sample in calibration]
-    fixed = static(program, samples)
+    samples = [int8_tensors(sample) for sample in calibration]
+    fixed = quantize_int8_static(program, samples)
     if not dynamic.is_linear_heavy(program):
         return fixed
-    module, weights = dynamic.quantize(copy.deepcopy(program.module()), samples)
+    module, weights = dynamic.quantize_dynamic(copy.deepcopy(program.module()), samples)
     ways: dict[choice.Way, fx.GraphModule] = {"static": fixed.module, "dynamic": module}
-    calls = choice.judging(samples)
-    judge = partial(choice.reached, sensitivity.run(program.module(), calls), samples=calls)
-    reached = {way: judge(dynamic.by_rows(candidate)) for way, candidate in ways.items()}
-    if choice.all_lose(reached):
-        ways["weights only"] = weights_only.quantize(module, weights, samples)
+    calls = choice.samples_for_choice(samples)
+    judge = partial(
+        choice.sqnr_for_choice, sensitivity.run_for_sensitivity(program.module(), calls), samples=calls
+    )
+    reached = {way: judge(dynamic.dynamic_by_rows(candidate)) for way, candidate in ways.items()}
+    if choice.all_choices_lose(reached):
+        ways["weights only"] = weights_only.quantize_weights_only(module, weights, samples)
         reached["weights only"] = judge(ways["weights only"])
-    chosen = choice.decide(reached)
+    chosen = choice.choose_quantization(reached)
     float_weights = fixed.float_weights if chosen.way == "static" else weights
-    return Quantized(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
+    return Int8Program(ways[chosen.way], program.example_inputs[0], float_weights, chosen.note)
 
 
-def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]) -> Quantized:
+def quantize_int8_static(
+    program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor, ...]]
+) -> Int8Program:
     """Quantise statically: all activation ranges are fixed at calibration time."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -83,36 +87,38 @@ def static(program: torch.export.ExportedProgram, samples: Sequence[tuple[Tensor
     from exporter.quantize import annotate, equalise, movement, norms, ranges, rounding, tails
 
     module = copy.deepcopy(program.module())
-    norms.fold(module)
-    equalise.equalise(module, samples)
+    norms.fold_norms(module)
+    equalise.equalise_channels(module, samples)
     prepared = prepare_pt2e(module, annotate.static_quantizer(tails.float_tail(module, samples)))
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)
-    ranges.choose(prepared, samples)
-    weights = rounding.float_weights(prepared)
+    ranges.choose_ranges(prepared, samples)
+    weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
-    movement.share_quantisation(converted)
-    rounding.improve(converted, weights, samples)
-    return Quantized(converted, program.example_inputs[0], weights)
+    movement.share_quantisation_of_movement(converted)
+    rounding.improve_rounding(converted, weights, samples)
+    return Int8Program(converted, program.example_inputs[0], weights)
 
 
-def save(quantized: Quantized, work: Path) -> None:
+def save_int8(quantized: Int8Program, work: Path) -> None:
     """Write the program for the other workers of this run."""
     import torch
 
     torch.export.save(quantized.program(), work / PROGRAM)
-    torch.save([quantized.float_weights.get(node.name) for node in _layers(quantized.module)], work / WEIGHTS)
+    torch.save(
+        [quantized.float_weights.get(node.name) for node in _int8_layers(quantized.module)], work / WEIGHTS
+    )
     (work / NOTE).write_text(quantized.note, "utf-8")
 
 
-def load_note(work: Path) -> str:
-    """Return how the program that `save` wrote was quantised, where there was a choice."""
+def load_int8_note(work: Path) -> str:
+    """Return how the program that `save_int8` wrote was quantised, where there was a choice."""
     return (work / NOTE).read_text("utf-8")
 
 
-def load_program(work: Path) -> torch.export.ExportedProgram:
-    """Load the program that `save` wrote, to be lowered."""
+def load_int8_program(work: Path) -> torch.export.ExportedProgram:
+    """Load the program that `save_int8` wrote, to be lowered."""
     import torch
 
     import exporter.quantize.graphs  # noqa: F401 - its operators must be known before they are read
@@ -120,15 +126,18 @@ def load_program(work: Path) -> torch.export.ExportedProgram:
     return torch.export.load(work / PROGRAM)
 
 
-def load(work: Path) -> Quantized:
-    """Load what `save` wrote in this run's own work folder."""
+def load_int8(work: Path) -> Int8Program:
+    """Load what `save_int8` wrote in this run's own work folder."""
     import torch
 
-    program = load_program(work)
+    program = load_int8_program(work)
     module: fx.GraphModule = program.module()
-    weights = zip(_layers(module), torch.load(work / WEIGHTS), strict=True)
-    return Quantized(
-        module, program.example_inputs[0], {n.name: w for n, w in weights if w is not None}, load_note(work)
+    weights = zip(_int8_layers(module), torch.load(work / WEIGHTS), strict=True)
+    return Int8Program(
+        module,
+        program.example_inputs[0],
+        {n.name: w for n, w in weights if w is not None},
+        load_int8_note(work),
     )
 
 
@@ -136,22 +145,22 @@ def stored_weights(module: fx.GraphModule) -> int:
     """Count the elements of the weights (two or more dimensions) that a module stores in 8 bits."""
     import torch
 
-    from exporter.quantize.graphs import attribute
+    from exporter.quantize.graphs import graph_attribute
 
     names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    values = [attribute(module, name) for name in names]
+    values = [graph_attribute(module, name) for name in names]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]  # of `cond` it is a graph
     return sum(t.numel() for t in tensors if t.dtype == torch.int8 and t.dim() > 1)
 
 
-def _layers(module: fx.GraphModule) -> list[fx.Node]:
+def _int8_layers(module: fx.GraphModule) -> list[fx.Node]:
     """Return the layers in order, because their names change when a program is exported again."""
     from exporter.quantize.graphs import LAYERS
 
     return [node for node in module.graph.nodes if node.target in LAYERS]
 
 
-def tensors(sample: Sample) -> tuple[Tensor, ...]:
+def int8_tensors(sample: Sample) -> tuple[Tensor, ...]:
     """Return a call's arrays as contiguous tensors of their own."""
     import numpy as np
     import torch
@@ -159,19 +168,19 @@ def tensors(sample: Sample) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(np.array(array, order="C")) for array in sample)
 
 
-def runner(module: fx.GraphModule) -> Runner:
+def int8_runner(module: fx.GraphModule) -> Runner:
     """Return a function that runs a quantised module as XNNPACK rounds (see `integer` and `dynamic`)."""
     from exporter.quantize import dynamic
-    from exporter.quantize.graphs import outputs_of
+    from exporter.quantize.graphs import graph_outputs
     from exporter.quantize.integer import IntegerInterpreter
 
-    interpreter = IntegerInterpreter(dynamic.by_rows(module))
+    interpreter = IntegerInterpreter(dynamic.dynamic_by_rows(module))
 
     def run(sample: Sample) -> tuple[Array, ...]:
         import torch
 
         with torch.no_grad():
-            outputs = outputs_of(interpreter.run(*tensors(sample)))
+            outputs = graph_outputs(interpreter.run(*int8_tensors(sample)))
         return tuple(output.numpy().copy() for output in outputs)
 
     return run

@@ -20,7 +20,7 @@ DEQUANTIZERS = (*QUANTIZER_OF, DEQUANTIZE_CHANNELS)
 
 
 @dataclass(frozen=True)
-class Operator:
+class MixedOperator:
     """An operator that runs in int8."""
 
     name: str
@@ -31,25 +31,25 @@ class Operator:
     """The kind of operator: "conv2d", "linear", "add", …"""
 
 
-def operators(module: fx.GraphModule) -> tuple[Operator, ...]:
+def mixed_operators(module: fx.GraphModule) -> tuple[MixedOperator, ...]:
     """List the operators of a quantised program that read dequantised tensors, in running order.
 
     A layer of which only the weight is quantised is one of them.
     """
     return tuple(
-        Operator(node.name, graphs.module_path(node), str(node.target).split(".")[1])
+        MixedOperator(node.name, graphs.graph_module_path(node), str(node.target).split(".")[1])
         for node in module.graph.nodes
-        if _is_quantized(node)
+        if _is_quantized_in_mixed(node)
     )
 
 
-def _is_quantized(node: fx.Node) -> bool:
+def _is_quantized_in_mixed(node: fx.Node) -> bool:
     reads = [n for n in node.all_input_nodes if n.target in DEQUANTIZERS]
     quantizes = node.target in QUANTIZER_OF.values()
     return node.op == "call_function" and not quantizes and bool(reads)
 
 
-def keep_float(
+def keep_mixed_float(
     module: fx.GraphModule, weights: Mapping[str, Tensor], names: Collection[str]
 ) -> fx.GraphModule:
     """Return a copy of a quantised program, over the same tensors, with the named operators in float.
@@ -59,19 +59,19 @@ def keep_float(
         weights: Layer's node name -> its weight before rounding.
         names: The `Operator.name` of each operator to turn into float.
     """
-    mixed = graphs.copied(module)
+    mixed = graphs.copied_graph(module)
     for node in list(mixed.graph.nodes):
         if node.name in names and node.name in weights:
-            _restore_weight(mixed, node, weights[node.name])
-        if (source := graphs.rounded_tensor(node)) is not None:
-            _bypass(node, source, names)
+            _restore_mixed_weight(mixed, node, weights[node.name])
+        if (source := graphs.rounded_graph_tensor(node)) is not None:
+            _bypass_in_mixed(node, source, names)
     mixed.graph.eliminate_dead_code()
     mixed.recompile()
-    _forget_unused(mixed)
+    _forget_unused_of_mixed(mixed)
     return mixed
 
 
-def _forget_unused(module: fx.GraphModule) -> None:
+def _forget_unused_of_mixed(module: fx.GraphModule) -> None:
     """Remove the integers of layers that are float again, which would be written into the artifact."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
@@ -79,7 +79,7 @@ def _forget_unused(module: fx.GraphModule) -> None:
         delattr(module.get_submodule(path), last)
 
 
-def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
+def _restore_mixed_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> None:
     dequantize = layer.args[1]
     if not isinstance(dequantize, fx.Node) or dequantize.target not in (DEQUANTIZE, DEQUANTIZE_CHANNELS):
         return
@@ -89,17 +89,17 @@ def _restore_weight(module: fx.GraphModule, layer: fx.Node, weight: Tensor) -> N
         layer.replace_input_with(dequantize, module.graph.get_attr(name))
 
 
-def _bypass(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
+def _bypass_in_mixed(dequantize: fx.Node, source: fx.Node, names: Collection[str]) -> None:
     """Let the float readers of a float operator's result read it unrounded."""
-    before = writer(source)
-    written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized(before)
+    before = writer_in_mixed(source)
+    written_as_integers = dequantize.target is DEQUANTIZE and _is_quantized_in_mixed(before)
     if written_as_integers and before.name not in names:
         return
     for reader in list(dequantize.users):
-        if reader.name in names or not _is_quantized(reader):
+        if reader.name in names or not _is_quantized_in_mixed(reader):
             reader.replace_input_with(dequantize, source)
 
 
-def writer(tensor: fx.Node) -> fx.Node:
+def writer_in_mixed(tensor: fx.Node) -> fx.Node:
     """Return the operator that computes this result, before its activation."""
     return tensor.all_input_nodes[0] if tensor.target in graphs.ACTIVATIONS else tensor

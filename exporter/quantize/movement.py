@@ -37,7 +37,7 @@ MOVES = frozenset(
 """Operators whose outputs hold nothing but values of their first argument."""
 
 
-def share_quantisation(module: fx.GraphModule) -> int:
+def share_quantisation_of_movement(module: fx.GraphModule) -> int:
     """Quantise what only moves values as its input was, in place.
 
     Args:
@@ -50,26 +50,26 @@ def share_quantisation(module: fx.GraphModule) -> int:
     for node in module.graph.nodes:
         if node.target is not QUANTIZE:
             continue
-        source = _moved_from(node.args[0])
+        source = _movement_source(node.args[0])
         if source is None or source.args[1:] == node.args[1:]:
             continue
         for each in (node, *(user for user in node.users if user.target is DEQUANTIZE)):
             each.args = (each.args[0], *source.args[1:])
         changed += 1
     for node in list(module.graph.nodes):
-        _close(module.graph, node)
+        _close_movement(module.graph, node)
     module.recompile()
     return changed
 
 
-def _close(graph: fx.Graph, node: fx.Node) -> None:
+def _close_movement(graph: fx.Graph, node: fx.Node) -> None:
     """Quantise moved values as their source before an operator that is not quantised reads them.
 
     XNNPACK refuses a slice of quantised values whose output is float. No value changes: all of them are on
     the source's grid.
     """
-    source = _moved_from(node)
-    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_move(user)]
+    source = _movement_source(node)
+    readers = [user for user in node.users if user.target is not QUANTIZE and not _is_movement(user)]
     if source is None or not readers or not hasattr(node.meta.get("val"), "dtype"):
         return
     with graph.inserting_after(node):
@@ -82,15 +82,15 @@ def _close(graph: fx.Graph, node: fx.Node) -> None:
         reader.replace_input_with(node, restored)
 
 
-def _moved_from(node: fx.Node) -> fx.Node | None:
+def _movement_source(node: fx.Node) -> fx.Node | None:
     """Return the dequantiser that a value comes from by moves alone, at least one."""
     moves = 0
-    while _is_move(node):
+    while _is_movement(node):
         node, moves = node.args[0], moves + 1  # type: ignore[assignment]
     return node if moves and node.target is DEQUANTIZE else None
 
 
-def _is_move(node: fx.Node) -> bool:
+def _is_movement(node: fx.Node) -> bool:
     name = getattr(node.target, "_opname", getattr(node.target, "__name__", ""))
     return (
         node.op == "call_function"

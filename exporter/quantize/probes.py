@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import Walk, outputs_of
+from exporter.quantize.graphs import GraphWalk, graph_outputs
 
 SIGNS = 2
 """Backward passes per sample."""
@@ -34,7 +34,7 @@ class Probe:
         return float((self.gradients @ error.flatten()).square_().mean())
 
 
-def probe(
+def make_probes(
     module: fx.GraphModule,
     tensors: Collection[fx.Node],
     samples: Sequence[tuple[Tensor, ...]],
@@ -50,21 +50,21 @@ def probe(
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # so that a network of token numbers has gradients too
     for sample in samples:
-        yield _probe(module, tensors, sample, generator)
+        yield _make_probe(module, tensors, sample, generator)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
 
-def _probe(
+def _make_probe(
     module: fx.GraphModule,
     tensors: Collection[fx.Node],
     sample: tuple[Tensor, ...],
     generator: torch.Generator,
 ) -> dict[fx.Node, Probe]:
-    walk = Walk(module, _past_observers, keep=True)
+    walk = GraphWalk(module, _probe_past_observers, keep=True)
     with torch.enable_grad():
         inputs = (x.clone().requires_grad_() if x.is_floating_point() else x for x in sample)
-        outputs = [o for o in outputs_of(walk.run(*inputs)) if o.requires_grad]
+        outputs = [o for o in graph_outputs(walk.run(*inputs)) if o.requires_grad]
     scales = [o.detach().norm().clamp_min(torch.finfo(o.dtype).tiny) for o in outputs]
     values = {n: v for n in tensors if isinstance(v := walk.env.get(n), Tensor) and v.requires_grad}
     rows: dict[fx.Node, list[Tensor]] = {node: [] for node in values}
@@ -82,7 +82,7 @@ def _probe(
     }
 
 
-def _past_observers(walk: Walk, node: fx.Node) -> Any | None:
+def _probe_past_observers(walk: GraphWalk, node: fx.Node) -> Any | None:
     if node.op == "call_module" and len(node.args) == 1:
         return walk.env[node.args[0]]  # type: ignore[index]
     return None

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
-from exporter.quantize.graphs import spread
-from exporter.quantize.probes import Probe, probe
+from exporter.quantize.graphs import spread_graph_samples
+from exporter.quantize.probes import Probe, make_probes
 
 PARTS = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.15, 0.1)
 """The parts of the full range to try."""
@@ -34,7 +34,7 @@ Parts = tuple[float, float]
 
 
 class RangeObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """An observer of the extremes of its input; `choose` sets the part of them to use."""
+    """An observer of the extremes of its input; `choose_ranges` sets the part of them to use."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -64,18 +64,18 @@ class _Range:
     tensors: frozenset[fx.Node]
     observers: tuple[RangeObserver, ...]
 
-    def grids(self, parts: Sequence[Parts]) -> list[_Grid]:
+    def grids(self, parts: Sequence[Parts]) -> list[_RangeGrid]:
         """Return the grid of each choice of parts."""
-        return [_Grid.of(self.observers[0], part) for part in parts]
+        return [_RangeGrid.of(self.observers[0], part) for part in parts]
 
-    def cost(self, probes: Mapping[fx.Node, Probe], grid: _Grid) -> float:
+    def cost(self, probes: Mapping[fx.Node, Probe], grid: _RangeGrid) -> float:
         """Return the cost of rounding to a grid for one sample."""
         probes_here = [probes[node] for node in self.tensors if node in probes]
         return sum(probe.cost(grid.error(probe.value)) for probe in probes_here)
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _RangeGrid:
     """The values that an int8 tensor can have: `scale` times the whole numbers from `first` to `last`."""
 
     scale: float
@@ -83,7 +83,7 @@ class _Grid:
     last: int
 
     @classmethod
-    def of(cls, observer: RangeObserver, parts: Parts) -> _Grid:
+    def of(cls, observer: RangeObserver, parts: Parts) -> _RangeGrid:
         scale, zero = observer.at(parts)
         return cls(float(scale), observer.quant_min - int(zero), observer.quant_max - int(zero))
 
@@ -93,23 +93,23 @@ class _Grid:
         return steps.mul_(self.scale).sub_(value)
 
 
-def choose(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
+def choose_ranges(prepared: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
     """Set the parts of every `RangeObserver` of a prepared module that has seen all samples."""
-    ranges = _ranges(prepared)
-    few = spread(samples, MOST_SAMPLES)
-    best = _best(prepared, {group: _first(group.observers[0]) for group in ranges}, few)
-    if signed := [group for group in ranges if _is_signed(group.observers[0])]:
-        best |= _best(prepared, {group: _around(best[group]) for group in signed}, few)
+    ranges = _ranges_by_observer(prepared)
+    few = spread_graph_samples(samples, MOST_SAMPLES)
+    best = _best_ranges(prepared, {group: _first_ranges(group.observers[0]) for group in ranges}, few)
+    if signed := [group for group in ranges if _is_range_signed(group.observers[0])]:
+        best |= _best_ranges(prepared, {group: _ranges_around(best[group]) for group in signed}, few)
     for group, parts in best.items():
         for observer in group.observers:
-            observer.parts = _widened(parts)
+            observer.parts = _widened_range(parts)
 
 
-def _widened(parts: Parts) -> Parts:
+def _widened_range(parts: Parts) -> Parts:
     return min(1.0, parts[0] * MARGIN), min(1.0, parts[1] * MARGIN)
 
 
-def _ranges(prepared: fx.GraphModule) -> list[_Range]:
+def _ranges_by_observer(prepared: fx.GraphModule) -> list[_Range]:
     """Group tensors that share an observer, such as an average and its input."""
     at: dict[fx.Node, set[RangeObserver]] = defaultdict(set)
     for node in prepared.graph.nodes:
@@ -126,22 +126,26 @@ def _ranges(prepared: fx.GraphModule) -> list[_Range]:
     return ranges
 
 
-def _is_signed(observer: RangeObserver) -> bool:
+def _is_range_signed(observer: RangeObserver) -> bool:
     return float(observer.low) < 0 < float(observer.high)
 
 
-def _first(observer: RangeObserver) -> list[Parts]:
+def _first_ranges(observer: RangeObserver) -> list[Parts]:
     """List the parts to try first: both ends shrunk alike, or one of them alone."""
     alike = [(p, p) for p in PARTS]
-    return [*alike, *((1.0, p) for p in PARTS), *((p, 1.0) for p in PARTS)] if _is_signed(observer) else alike
+    return (
+        [*alike, *((1.0, p) for p in PARTS), *((p, 1.0) for p in PARTS)]
+        if _is_range_signed(observer)
+        else alike
+    )
 
 
-def _around(parts: Parts) -> list[Parts]:
+def _ranges_around(parts: Parts) -> list[Parts]:
     """List the same parts, and those with any part of one end."""
     return list(dict.fromkeys([parts, *((p, parts[1]) for p in PARTS), *((parts[0], p) for p in PARTS)]))
 
 
-def _best(
+def _best_ranges(
     prepared: fx.GraphModule,
     candidates: Mapping[_Range, Sequence[Parts]],
     samples: Sequence[tuple[Tensor, ...]],
@@ -150,7 +154,7 @@ def _best(
     grids = {group: group.grids(parts) for group, parts in candidates.items()}
     costs = {group: [0.0] * len(parts) for group, parts in candidates.items()}
     tensors = [tensor for group in candidates for tensor in group.tensors]
-    for probes in probe(prepared, tensors, samples):
+    for probes in make_probes(prepared, tensors, samples):
         for group, here in grids.items():
             costs[group] = [
                 total + group.cost(probes, grid) for total, grid in zip(costs[group], here, strict=True)

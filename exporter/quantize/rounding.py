@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten, attribute, spread, stored
+from exporter.quantize.graphs import (
+    DEQUANTIZE_CHANNELS,
+    aten,
+    graph_attribute,
+    spread_graph_samples,
+    stored_in_graph,
+)
 
 LAYERS = (aten.conv2d.default, aten.linear.default)
 DAMPING = 0.01
@@ -32,31 +38,31 @@ MOST_COLUMNS = 40_000
 """How many places in all samples' inputs a layer's statistics use."""
 
 
-def float_weights(prepared: fx.GraphModule) -> dict[str, Tensor]:
+def weights_before_rounding(prepared: fx.GraphModule) -> dict[str, Tensor]:
     """Return the weights of convolutions and linear layers by the node's name, which `convert_pt2e` keeps."""
     weights = {}
     for node in prepared.graph.nodes:
         if node.target in LAYERS:
-            weight = attribute(prepared, str(stored(node.args[1]).target))
+            weight = graph_attribute(prepared, str(stored_in_graph(node.args[1]).target))
             weights[node.name] = weight.detach().clone()
     return weights
 
 
-def improve(
+def improve_rounding(
     converted: fx.GraphModule, weights: Mapping[str, Tensor], calibration: Sequence[tuple[Tensor, ...]]
 ) -> None:
     """Round the weights of a converted program anew, in place.
 
     Args:
         converted: The result of `convert_pt2e`, with its weights stored as integers.
-        weights: The earlier result of `float_weights`.
+        weights: The earlier result of `weights_before_rounding`.
         calibration: One call of the model each.
     """
     with torch.no_grad():
-        _Walk(converted, weights, spread(calibration, MOST_SAMPLES)).run()
+        _RoundingWalk(converted, weights, spread_graph_samples(calibration, MOST_SAMPLES)).run()
 
 
-class _Walk:
+class _RoundingWalk:
     """Run all samples node by node, so that a layer is rounded before its result is read."""
 
     def __init__(
@@ -82,7 +88,7 @@ class _Walk:
 
     def _results(self, node: fx.Node) -> Iterator[Any]:
         if node.op == "get_attr":
-            yield from [attribute(self.module, str(node.target))] * len(self.samples)
+            yield from [graph_attribute(self.module, str(node.target))] * len(self.samples)
             return
         for place in range(len(self.samples)):
             args, kwargs = fx.map_arg((node.args, node.kwargs), partial(self._value, place))
@@ -98,21 +104,21 @@ class _Walk:
         x, dequantize = node.args[0], node.args[1]
         if dequantize.target is not DEQUANTIZE_CHANNELS:
             return
-        steps, scales = (attribute(self.module, source.target) for source in dequantize.args[:2])
+        steps, scales = (graph_attribute(self.module, source.target) for source in dequantize.args[:2])
         weight = self.weights[node.name]
         groups = node.args[6] if len(node.args) > 6 else 1
         grouped = weight.reshape(groups, weight.shape[0] // groups, -1)
         if grouped.shape[2] > MOST_INPUTS:
             return
-        columns = _columns(self.values[x], node, groups, tuple(weight.shape[2:]))
-        rounded = round_together(grouped, columns, scales.reshape(groups, -1, 1))
+        columns = _rounding_columns(self.values[x], node, groups, tuple(weight.shape[2:]))
+        rounded = round_weights_together(grouped, columns, scales.reshape(groups, -1, 1))
         steps.copy_(rounded.reshape(weight.shape))
         # It was dequantised before: its new value is what this layer must see.
         again = steps.float() * scales.reshape(-1, *[1] * (weight.dim() - 1))
         self.values[dequantize] = [again] * len(self.samples)
 
 
-def round_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+def round_weights_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
     """Choose the weights' steps input by input, each compensating for the errors before.
 
     Args:
@@ -123,7 +129,7 @@ def round_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
     Returns:
         Whole numbers from -127 to 127, shaped as `weight`.
     """
-    factor = _inverse_factor(columns)
+    factor = _rounding_inverse_factor(columns)
     left, scale = weight.double().clone(), scale.double()
     steps = torch.empty_like(left)
     for k in range(left.shape[2]):
@@ -134,7 +140,7 @@ def round_together(weight: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
     return steps
 
 
-def _inverse_factor(columns: Tensor) -> Tensor:
+def _rounding_inverse_factor(columns: Tensor) -> Tensor:
     """Return the upper Cholesky factor of the inverse of the inputs' damped second moments."""
     moments = (columns @ columns.transpose(1, 2)).double()
     diagonal = moments.diagonal(dim1=1, dim2=2)
@@ -146,7 +152,7 @@ def _inverse_factor(columns: Tensor) -> Tensor:
     return factor
 
 
-def _columns(inputs: Sequence[Tensor], node: Any, groups: int, kernel: tuple[int, ...]) -> Tensor:
+def _rounding_columns(inputs: Sequence[Tensor], node: Any, groups: int, kernel: tuple[int, ...]) -> Tensor:
     """Return a layer's inputs as its weights multiply them: (groups, inputs, places)."""
     if node.target is aten.linear.default:
         return torch.cat([x.reshape(-1, x.shape[-1]) for x in inputs]).T[None]

@@ -21,7 +21,7 @@ from exporter.records import decibels
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
-    from exporter.quantize.graphs import Walk
+    from exporter.quantize.graphs import GraphWalk
 
 STEP_DB = 0.4
 """How much better each candidate is expected to be than the one before, in dB."""
@@ -30,7 +30,7 @@ MOST_SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class Activation:
+class SearchedActivation:
     """A tensor that is rounded to int8."""
 
     noise: float
@@ -40,7 +40,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Mix:
+class SearchedMix:
     """A candidate: the operators to keep in float."""
 
     kept: tuple[str, ...]
@@ -48,7 +48,9 @@ class Mix:
     """The SQNR gain over all-int8 if weights were not rounded; the real gain is less."""
 
 
-def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -> tuple[Mix, ...]:
+def search_candidates(
+    activations: Sequence[SearchedActivation], prices: Mapping[str, float]
+) -> tuple[SearchedMix, ...]:
     """List sets of operators to keep in float, each within the next, never all; about `STEP_DB` apart.
 
     Args:
@@ -57,33 +59,33 @@ def candidates(activations: Sequence[Activation], prices: Mapping[str, float]) -
     """
     every: frozenset[str] = frozenset().union(*(a.operators for a in activations))
     in_float: frozenset[str] = frozenset()
-    mixes: list[Mix] = []
-    remaining = whole = _noise(activations, in_float)
+    mixes: list[SearchedMix] = []
+    remaining = whole = _search_noise(activations, in_float)
     while remaining > 0:
         step = max(
             {a.operators for a in activations if not a.operators <= in_float},
             key=lambda more: (
-                (remaining - _noise(activations, in_float | more))
+                (remaining - _search_noise(activations, in_float | more))
                 / (1e-9 + sum(prices.get(name, 0.0) for name in more - in_float))
             ),
         )
         in_float |= step
         if in_float == every:
             break
-        remaining = _noise(activations, in_float)
+        remaining = _search_noise(activations, in_float)
         gain_db = decibels(remaining / whole)
         if gain_db >= STEP_DB + (mixes[-1].gain_db if mixes else 0.0):
-            mixes.append(Mix(tuple(sorted(in_float)), gain_db))
+            mixes.append(SearchedMix(tuple(sorted(in_float)), gain_db))
     return tuple(mixes)
 
 
-def _noise(activations: Sequence[Activation], in_float: frozenset[str]) -> float:
+def _search_noise(activations: Sequence[SearchedActivation], in_float: frozenset[str]) -> float:
     return sum(a.noise for a in activations if not a.operators <= in_float)
 
 
-def measure(
+def measure_for_search(
     module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
-) -> tuple[tuple[Activation, ...], dict[str, float]]:
+) -> tuple[tuple[SearchedActivation, ...], dict[str, float]]:
     """Round one activation after the other; also time each operator in float, and count its weights.
 
     Args:
@@ -94,20 +96,20 @@ def measure(
     Returns:
         Every activation, and each operator's price: its share of the time plus its share of the weights.
     """
-    from exporter.quantize.graphs import spread
-    from exporter.quantize.sensitivity import noise
+    from exporter.quantize.graphs import spread_graph_samples
+    from exporter.quantize.sensitivity import sensitivity_noise
 
-    few = spread(samples, MOST_SAMPLES)
+    few = spread_graph_samples(samples, MOST_SAMPLES)
     seconds: dict[str, float] = {}
-    expected = _run(module, weights, few, None, seconds)
+    expected = _run_for_search(module, weights, few, None, seconds)
     rounded = []
-    for source, operators in _touching(module).items():
-        share = noise(expected, _run(module, weights, few, source, {}))
-        rounded.append(Activation(share, operators))
-    return tuple(rounded), _prices(seconds, {name: weight.numel() for name, weight in weights.items()})
+    for source, operators in _touching_for_search(module).items():
+        share = sensitivity_noise(expected, _run_for_search(module, weights, few, source, {}))
+        rounded.append(SearchedActivation(share, operators))
+    return tuple(rounded), _search_prices(seconds, {name: weight.numel() for name, weight in weights.items()})
 
 
-def _prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
+def _search_prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[str, float]:
     prices: dict[str, float] = {}
     for shares in (seconds, sizes):
         whole = sum(shares.values())
@@ -116,23 +118,23 @@ def _prices(seconds: Mapping[str, float], sizes: Mapping[str, float]) -> dict[st
     return prices
 
 
-def _touching(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
+def _touching_for_search(module: fx.GraphModule) -> dict[fx.Node, frozenset[str]]:
     """Return rounded tensor -> the int8 operators around it."""
     from exporter.quantize import mixed
-    from exporter.quantize.graphs import DEQUANTIZE, rounded_tensor
+    from exporter.quantize.graphs import DEQUANTIZE, rounded_graph_tensor
 
-    names = {operator.name for operator in mixed.operators(module)}
+    names = {operator.name for operator in mixed.mixed_operators(module)}
     touching: dict[fx.Node, set[str]] = {}
     for node in module.graph.nodes:
-        if (source := rounded_tensor(node)) is not None:
+        if (source := rounded_graph_tensor(node)) is not None:
             around = {reader.name for reader in node.users}
             if node.target is DEQUANTIZE:  # with a dynamic range, its writer gives float
-                around.add(mixed.writer(source).name)
+                around.add(mixed.writer_in_mixed(source).name)
             touching.setdefault(source, set()).update(around & names)
     return {source: frozenset(around) for source, around in touching.items() if around}
 
 
-def _run(
+def _run_for_search(
     module: fx.GraphModule,
     weights: Mapping[str, Tensor],
     samples: Sequence[tuple[Tensor, ...]],
@@ -142,20 +144,20 @@ def _run(
     """Return the outputs with only one tensor rounded; record each operator's shortest time."""
     import torch
 
-    from exporter.quantize.dynamic import rounded_rows
+    from exporter.quantize.dynamic import dynamic_rounded_rows
     from exporter.quantize.graphs import (
         DEQUANTIZE_AS_IT_RUNS,
         DEQUANTIZE_CHANNELS,
-        Walk,
-        outputs_of,
-        rounded_tensor,
+        GraphWalk,
+        graph_outputs,
+        rounded_graph_tensor,
     )
 
-    def around(walk: Walk, node: fx.Node) -> Any | None:
-        if (source := rounded_tensor(node)) is not None and source is not rounded:
+    def around(walk: GraphWalk, node: fx.Node) -> Any | None:
+        if (source := rounded_graph_tensor(node)) is not None and source is not rounded:
             return walk.env[source]
         if node.target is DEQUANTIZE_AS_IT_RUNS:
-            return rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
+            return dynamic_rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
         if node.target is DEQUANTIZE_CHANNELS:
             return next((weights[user.name] for user in node.users if user.name in weights), None)
         begin = time.perf_counter()
@@ -164,4 +166,4 @@ def _run(
         return value
 
     with torch.no_grad():
-        return [outputs_of(Walk(module, around, keep=True).run(*sample)) for sample in samples]
+        return [graph_outputs(GraphWalk(module, around, keep=True).run(*sample)) for sample in samples]

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, fx
 
 from exporter.quantize import dynamic
-from exporter.quantize.graphs import outputs_of, spread
-from exporter.quantize.mixed import keep_float, operators
+from exporter.quantize.graphs import graph_outputs, spread_graph_samples
+from exporter.quantize.mixed import keep_mixed_float, mixed_operators
 from exporter.records import OperatorCost
 
 MOST_SAMPLES = 4
 """How many calibration samples each operator is judged on."""
 
 
-def measure(
+def measure_sensitivity(
     module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
 ) -> tuple[OperatorCost, ...]:
     """Run the program with one operator after the other in int8 and all others in float.
@@ -29,32 +29,34 @@ def measure(
     Returns:
         The costs in the order in which the operators run.
     """
-    few = spread(samples, MOST_SAMPLES)
-    listed = operators(module)
+    few = spread_graph_samples(samples, MOST_SAMPLES)
+    listed = mixed_operators(module)
     names = {operator.name for operator in listed}
-    expected = run(keep_float(module, weights, names), few)
+    expected = run_for_sensitivity(keep_mixed_float(module, weights, names), few)
 
     def alone(name: str) -> fx.GraphModule:
-        return dynamic.by_rows(keep_float(module, weights, names - {name}))
+        return dynamic.dynamic_by_rows(keep_mixed_float(module, weights, names - {name}))
 
     return tuple(
         OperatorCost(
             operator.name,
             operator.layer,
             operator.kind,
-            noise(expected, run(alone(operator.name), few)),
+            sensitivity_noise(expected, run_for_sensitivity(alone(operator.name), few)),
         )
         for operator in listed
     )
 
 
-def run(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+def run_for_sensitivity(
+    module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]
+) -> list[tuple[Tensor, ...]]:
     """Return the outputs of each call."""
     with torch.no_grad():
-        return [outputs_of(module(*sample)) for sample in samples]
+        return [graph_outputs(module(*sample)) for sample in samples]
 
 
-def noise(expected: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:
+def sensitivity_noise(expected: Sequence[tuple[Tensor, ...]], actual: Sequence[tuple[Tensor, ...]]) -> float:
     """Return the error's energy as a share of the output's, for the worst output: 0.01 is 20 dB SQNR."""
     shares = []
     for wanted, got in zip(zip(*expected, strict=True), zip(*actual, strict=True), strict=True):

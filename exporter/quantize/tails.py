@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import LAYERS, Walk, aten, spread
+from exporter.quantize.graphs import LAYERS, GraphWalk, aten, spread_graph_samples
 
 RATIO = 4.0
 """The ranges of parts may differ by this factor, two of the eight bits."""
@@ -63,7 +63,7 @@ def _ratios(
     """Return how many times as far the furthest part of each concatenation reaches as the nearest."""
     reach: dict[fx.Node, dict[fx.Node, float]] = {node: {} for node in joins}
 
-    def look(walk: Walk, node: fx.Node) -> None:
+    def look(walk: GraphWalk, node: fx.Node) -> None:
         for part in node.args[0] if node in reach else ():  # type: ignore[union-attr]
             value = walk.env[part]  # type: ignore[index]
             if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
@@ -71,7 +71,7 @@ def _ratios(
                 reach[node][part] = max(known, float(value.abs().max()))  # type: ignore[index]
 
     with torch.no_grad():
-        for sample in spread(samples, MOST_SAMPLES) if joins else ():
-            Walk(module, look).run(*sample)
+        for sample in spread_graph_samples(samples, MOST_SAMPLES) if joins else ():
+            GraphWalk(module, look).run(*sample)
     reaches = {node: [r for r in parts.values() if r > 0] for node, parts in reach.items()}
     return {node: max(parts) / min(parts) for node, parts in reaches.items() if parts}

@@ -19,26 +19,26 @@ from exporter.quantize import dynamic, rounding
 from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, aten
 
 
-def quantize(
+def quantize_weights_only(
     module: fx.GraphModule, weights: Mapping[str, Tensor], samples: Sequence[tuple[Tensor, ...]]
 ) -> fx.GraphModule:
     """Return a program with the int8 weights of a dynamic one and activations in float.
 
     Args:
-        module: The result of `dynamic.quantize`; it is not changed.
+        module: The result of `dynamic.quantize_dynamic`; it is not changed.
         weights: Layer node -> its weight before rounding.
         samples: One call of the model each: weights are rounded anew for them, as activations are others now.
     """
-    copied = dynamic.in_float(copy.deepcopy(module))
-    rounding.improve(copied, weights, samples)
+    copied = dynamic.dynamic_in_float(copy.deepcopy(module))
+    rounding.improve_rounding(copied, weights, samples)
     for node in list(copied.graph.nodes):
         if node.target is aten.linear.default and node.args[1].target is DEQUANTIZE_CHANNELS:
-            _part_bias(copied.graph, node)
+            _part_bias_of_weights_only(copied.graph, node)
     copied.recompile()
     return copied
 
 
-def _part_bias(graph: fx.Graph, layer: fx.Node) -> None:
+def _part_bias_of_weights_only(graph: fx.Graph, layer: fx.Node) -> None:
     x, weight, *bias = layer.args
     if not bias or bias[0] is None:
         return

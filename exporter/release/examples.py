@@ -35,7 +35,7 @@ def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     Raises:
         VerificationError: It is not the evidence of an export.
     """
-    evidence = reference_io.load(path)
+    evidence = reference_io.load_reference(path)
     count = _example_count(evidence)
     contents: dict[str, bytes] = {}
     rows = []
@@ -61,7 +61,7 @@ def example_files(path: Path, listed: Manifest) -> dict[str, bytes]:
     return contents | {f"{FOLDER}/index.json": f"{index_text}\n".encode()}
 
 
-def _example_count(evidence: reference_io.Evidence) -> int:
+def _example_count(evidence: reference_io.ReferenceIO) -> int:
     stacks = (*evidence.inputs, *(_narrow_example(a) for a in evidence.reference))
     each = sum(int(a[0].nbytes) for a in stacks)
     return max(1, min(MOST, len(evidence.inputs[0]), MOST_BYTES // max(each, 1)))

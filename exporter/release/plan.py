@@ -281,7 +281,7 @@ def _planned_unmeasured(
 
 def _seen(artifact: Artifact, budget_ms: float) -> str:
     """Return the interval of the device that counts, with its serial, for a refusal."""
-    counts = budget.worst(artifact.measured_on(), budget_ms)
+    counts = budget.worst_for_budget(artifact.measured_on(), budget_ms)
     if counts is None:
         return ""
     low, high = counts.p90_ci_ms

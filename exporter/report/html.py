@@ -158,7 +158,7 @@ def _html_figures(report: Report, chosen: Artifact) -> tuple[tuple[str, str, str
 
 
 def _html_budget_remark(chosen: Artifact, report: Report) -> str:
-    worst = budget.worst(chosen.device_latencies, report.budget_ms)
+    worst = budget.worst_for_budget(chosen.device_latencies, report.budget_ms)
     if worst is None or worst.evidence != "measured":
         return text.BUDGET_WORDS[report.budget]
     p90 = text.interval_text(worst.p90_ci_ms)
@@ -272,9 +272,9 @@ def _score_cells(accuracy: TaskAccuracy) -> tuple[tuple[str, str], ...]:
 def _html_accuracy_row(
     name: str, status: Status, measured: Accuracy
 ) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    low, high = accuracy.drop_interval(measured)
+    low, high = accuracy.accuracy_drop_interval(measured)
     figures = (
-        f"{accuracy.drop(measured):.2f}",
+        f"{accuracy.accuracy_drop(measured):.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{measured.lost}, {measured.gained}",
     )
@@ -282,7 +282,7 @@ def _html_accuracy_row(
 
 
 def _html_shares(measured: Accuracy) -> tuple[tuple[str, str], ...]:
-    low, high = accuracy.interval(measured.right, measured.count)
+    low, high = accuracy.accuracy_interval(measured.right, measured.count)
     return (
         ("Top-1", text.share_text(measured.right, measured)),
         ("95 % interval", f"{100 * low:.1f} to {100 * high:.1f}"),
@@ -380,7 +380,7 @@ def _html_plots(report: Report, outputs: Mapping[str, np.ndarray]) -> tuple[tupl
         ),
         (
             "Calibration samples",
-            calibration_sweep.sentence(report.calibration_sweep) if report.calibration_sweep else "",
+            calibration_sweep.sweep_sentence(report.calibration_sweep) if report.calibration_sweep else "",
             plots.plot_calibration(report.calibration_sweep),
         ),
         (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.records import Artifact, CurvePoint, DeviceLatency, Evaluation, Latency, Status
-from exporter.verify.accuracy import drop, drop_interval
-from exporter.verify.calibration_sweep import enough
+from exporter.verify.accuracy import accuracy_drop, accuracy_drop_interval
+from exporter.verify.calibration_sweep import enough_in_sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +186,7 @@ def plot_accuracy(
     shown = [(a.variant.name, a.accuracy) for a in artifacts if a.accuracy]
     if evaluation is None or not shown:
         return None
-    shown.sort(key=lambda pair: -drop(pair[1]))
+    shown.sort(key=lambda pair: -accuracy_drop(pair[1]))
     height = 0.8 + 0.34 * len(shown)
 
     def draw(figure: Figure) -> None:
@@ -194,8 +194,8 @@ def plot_accuracy(
         axes = figure.add_axes((0.42, bottom, 0.56, 0.9 - bottom))
         for row, (name, counts) in enumerate(shown):
             colour = ACCENT if name == selected else INK
-            axes.plot(drop_interval(counts), (row, row), color=colour, linewidth=1.2)
-            axes.plot((drop(counts),), (row,), marker="o", markersize=5, color=colour)
+            axes.plot(accuracy_drop_interval(counts), (row, row), color=colour, linewidth=1.2)
+            axes.plot((accuracy_drop(counts),), (row,), marker="o", markersize=5, color=colour)
         axes.set_yticks(range(len(shown)), [name for name, _ in shown])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.axvline(0, color=FAINT, linewidth=1)
@@ -212,7 +212,7 @@ def plot_calibration(points: Sequence[CurvePoint]) -> str | None:
     shown = [point for point in points if math.isfinite(point.sqnr_db)]
     if len(shown) < 2:
         return None
-    least = enough(shown)
+    least = enough_in_sweep(shown)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.14, 0.18, 0.72, 0.74))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.records import MixedPoint, OperatorCost
 from exporter.report import plots
 from exporter.report.plots import ACCENT, FAINT, INK, STATUS_COLOURS
-from exporter.verify.pareto import on_front, series
+from exporter.verify.pareto import pareto_front, pareto_series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _short_quality_layer(path: str) -> str:
 
 def plot_mixed_quality(points: Sequence[MixedPoint]) -> str | None:
     """Plot latency against SQNR, size as area, with each runtime's front; None if nothing is finite."""
-    shown = series([point for point in points if math.isfinite(point.sqnr_db)])
+    shown = pareto_series([point for point in points if math.isfinite(point.sqnr_db)])
     if not shown:
         return None
     largest = max(point.size_bytes for point in points) or 1
@@ -76,7 +76,7 @@ def plot_mixed_quality(points: Sequence[MixedPoint]) -> str | None:
         axes.set(xlabel="p50, ms per call", ylabel="SQNR, dB")
         for index, (name, own) in enumerate(shown.items()):
             colour, marker = SERIES[index % len(SERIES)]
-            front = on_front(own)
+            front = pareto_front(own)
             axes.plot([p.p50_ms for p in front], [p.sqnr_db for p in front], color=colour, linewidth=1)
             axes.plot([], [], color=colour, marker=marker, label=name)
             for point in own:

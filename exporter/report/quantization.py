@@ -54,7 +54,7 @@ class View:
 def quantization_view(report: Report) -> View:
     ordered = [_quantization_cost(cost) for cost in quality.costliest_for_quality(report.operator_costs)]
     layers = {cost.name: cost.where for cost in report.operator_costs}
-    runtimes = pareto.series(report.mixed_points)
+    runtimes = pareto.pareto_series(report.mixed_points)
     labelled = any(point.drop is not None for point in report.mixed_points)
     return View(
         costs=tuple(ordered[:SHOWN]),

@@ -38,7 +38,7 @@ def print_terminal_report(report: Report, console: Console) -> None:
     if report.task_evaluation:
         _print_terminal_line(console, text.scored(report.task_evaluation))
     if report.calibration_sweep:
-        _print_terminal_line(console, calibration_sweep.sentence(report.calibration_sweep))
+        _print_terminal_line(console, calibration_sweep.sweep_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
     if hint := quantization.quantization_hint(report):
         _print_terminal_line(console, hint)

@@ -260,7 +260,7 @@ def labelled_text(evaluation: Evaluation) -> str:
     """Describe float32's accuracy on the labelled samples, which every artifact is compared with."""
     reference = evaluation.reference
     five = "" if reference.right5 is None else f", top-5 {share_text(reference.right5, reference)}"
-    low, high = accuracy.interval(reference.right, reference.count)
+    low, high = accuracy.accuracy_interval(reference.right, reference.count)
     return (
         f"Float32 is right about {share_text(reference.right, reference)} of "
         f"{reference.count} labelled {evaluation.kind} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"

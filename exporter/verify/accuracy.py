@@ -31,7 +31,7 @@ class Predictions:
     """int32 [samples, up to 5]; a row of `UNREAD` for a sample that could not be read."""
 
 
-def rank(outputs: Array) -> Array:
+def rank_for_accuracy(outputs: Array) -> Array:
     """Return the five largest classes of each row, int32; of equal scores the lower class first, NaN last.
 
     Args:
@@ -41,7 +41,7 @@ def rank(outputs: Array) -> Array:
     return np.argsort(-scores, axis=1, kind="stable")[:, :5].astype(np.int32)
 
 
-def count(labels: Array, predictions: Predictions, reference: Predictions, classes: int) -> Accuracy:
+def count_accuracy(labels: Array, predictions: Predictions, reference: Predictions, classes: int) -> Accuracy:
     """Count where a model is right, and where it differs from float32.
 
     Args:
@@ -64,11 +64,11 @@ def count(labels: Array, predictions: Predictions, reference: Predictions, class
     )
 
 
-def share(right: int, of: int) -> float:
+def accuracy_share(right: int, of: int) -> float:
     return right / of if of else math.nan
 
 
-def interval(right: int, of: int) -> tuple[float, float]:
+def accuracy_interval(right: int, of: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share, from 0 to 1."""
     if of == 0:
         return 0.0, 1.0
@@ -78,12 +78,12 @@ def interval(right: int, of: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def drop(counts: Accuracy) -> float:
+def accuracy_drop(counts: Accuracy) -> float:
     """Return the points of top-1 that were lost against float32; negative when some were gained."""
     return 100 * (counts.lost - counts.gained) / counts.count if counts.count else math.nan
 
 
-def drop_interval(counts: Accuracy) -> tuple[float, float]:
+def accuracy_drop_interval(counts: Accuracy) -> tuple[float, float]:
     """Return the 95 % interval of the drop in points: Newcombe's for paired shares."""
     n, lost, gained = counts.count, counts.lost, counts.gained
     if n == 0:
@@ -92,16 +92,20 @@ def drop_interval(counts: Accuracy) -> tuple[float, float]:
     both = after - gained
     neither = n - both - lost - gained
     first, second = before / n, after / n
-    low1, high1 = interval(before, n)
-    low2, high2 = interval(after, n)
-    phi = _phi(both, lost, gained, neither)
+    low1, high1 = accuracy_interval(before, n)
+    low2, high2 = accuracy_interval(after, n)
+    phi = _accuracy_phi(both, lost, gained, neither)
     difference = first - second
-    down = _root((first - low1) ** 2 - 2 * phi * (first - low1) * (high2 - second) + (high2 - second) ** 2)
-    up = _root((high1 - first) ** 2 - 2 * phi * (high1 - first) * (second - low2) + (second - low2) ** 2)
+    down = _accuracy_root(
+        (first - low1) ** 2 - 2 * phi * (first - low1) * (high2 - second) + (high2 - second) ** 2
+    )
+    up = _accuracy_root(
+        (high1 - first) ** 2 - 2 * phi * (high1 - first) * (second - low2) + (second - low2) ** 2
+    )
     return 100 * max(-1.0, difference - down), 100 * min(1.0, difference + up)
 
 
-def _phi(both: int, lost: int, gained: int, neither: int) -> float:
+def _accuracy_phi(both: int, lost: int, gained: int, neither: int) -> float:
     """Return the correlation of the two predictions, its numerator with Newcombe's continuity correction."""
     product = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
     if product == 0:
@@ -112,63 +116,66 @@ def _phi(both: int, lost: int, gained: int, neither: int) -> float:
     return numerator / math.sqrt(product)
 
 
-def _root(value: float) -> float:
+def _accuracy_root(value: float) -> float:
     return math.sqrt(max(value, 0.0))
 
 
-def needed(max_drop: float) -> int:
+def needed_for_accuracy(max_drop: float) -> int:
     """Return how many samples make one of them no more than the allowed drop; 1 when nothing may be lost."""
     return math.ceil(100 / max_drop) if max_drop > 0 else 1
 
 
-def check_enough(samples: int, max_drop: float) -> None:
+def check_enough_for_accuracy(samples: int, max_drop: float) -> None:
     """Refuse to judge a drop that one sample more or less decides.
 
     Raises:
         CalibrationError: One sample is more than `max_drop` points.
     """
-    if samples < needed(max_drop):
+    if samples < needed_for_accuracy(max_drop):
         raise CalibrationError(
             f"--eval has {samples} labelled sample(s): one of them is {100 / max(samples, 1):.3g} points of "
             f"top-1, more than the {max_drop:g} that may be lost.",
-            f"Give {needed(max_drop)} or more, or a larger --max-drop.",
+            f"Give {needed_for_accuracy(max_drop)} or more, or a larger --max-drop.",
             code="EM-FEW-SAMPLES",
         )
 
 
-def reason(counts: Accuracy, max_drop: float) -> str:
+def accuracy_reason(counts: Accuracy, max_drop: float) -> str:
     """Return why an artifact fails on labelled samples; an empty string when it does not.
 
     The measured drop decides, not its interval: what was measured to be worse than allowed never passes
-    for lack of samples, and `doubt` says when other samples might decide otherwise.
+    for lack of samples, and `accuracy_doubt_sentence` says when other samples might decide otherwise.
     """
-    if drop(counts) <= max_drop:
+    if accuracy_drop(counts) <= max_drop:
         return ""
     return (
-        f"It loses {drop(counts):.2g} points of top-1 ({counts.lost} lost, {counts.gained} gained of "
-        f"{counts.count}; 95 % interval {_range(counts)}); {max_drop:g} may be lost."
+        f"It loses {accuracy_drop(counts):.2g} points of top-1 ({counts.lost} lost, {counts.gained} gained "
+        f"of {counts.count}; 95 % interval {_accuracy_range(counts)}); {max_drop:g} may be lost."
     )
 
 
-def doubtful(counts: Accuracy, max_drop: float) -> bool:
+def is_accuracy_doubtful(counts: Accuracy, max_drop: float) -> bool:
     """Tell whether the limit is within the drop's interval, so that other samples might decide otherwise."""
-    low, high = drop_interval(counts)
+    low, high = accuracy_drop_interval(counts)
     return low < max_drop < high
 
 
-def doubt(counts: Mapping[str, Accuracy], max_drop: float) -> str:
+def accuracy_doubt_sentence(counts: Mapping[str, Accuracy], max_drop: float) -> str:
     """Return a sentence on the artifacts whose drop is uncertain; empty without any."""
-    doubtful_counts = {name: item for name, item in counts.items() if doubtful(item, max_drop)}
+    doubtful_counts = {name: item for name, item in counts.items() if is_accuracy_doubtful(item, max_drop)}
     if not doubtful_counts:
         return ""
     count = next(iter(doubtful_counts.values())).count
-    shown = ", ".join(f"{name} {drop(item):.2g} ({_range(item)})" for name, item in doubtful_counts.items())
+    shown = ", ".join(
+        f"{name} {accuracy_drop(item):.2g} ({_accuracy_range(item)})"
+        for name, item in doubtful_counts.items()
+    )
     return (
         f"{count} labelled samples cannot tell for certain if more than {max_drop:g} point(s) of "
         f"top-1 are lost; the measured drop and its 95 % interval: {shown}. More samples narrow it."
     )
 
 
-def _range(counts: Accuracy) -> str:
-    low, high = drop_interval(counts)
+def _accuracy_range(counts: Accuracy) -> str:
+    low, high = accuracy_drop_interval(counts)
     return f"{low:.2g} to {high:.2g}"

@@ -66,14 +66,14 @@ def judged_again(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
     return replace(latency, verdict=judged(latency, budget_ms), budget_ms=budget_ms)
 
 
-def worst(latencies: Sequence[DeviceLatency], budget_ms: float) -> DeviceLatency | None:
+def worst_for_budget(latencies: Sequence[DeviceLatency], budget_ms: float) -> DeviceLatency | None:
     """Return the latency that counts: the worst verdict on this budget, then the slowest."""
     return max(latencies, key=lambda item: (BADNESS[judged(item, budget_ms)], item.p90_ms), default=None)
 
 
 def budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     """Return whether the budget is met; "not_measured" without a real phone, always."""
-    counts = worst(latencies, budget_ms)
+    counts = worst_for_budget(latencies, budget_ms)
     return judged(counts, budget_ms) if counts else "not_measured"
 
 
@@ -83,14 +83,14 @@ def recorded_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> Bu
     return max(verdicts, key=lambda verdict: BADNESS[verdict], default="not_measured")
 
 
-def required_soc(target_soc: str) -> str | None:
+def soc_of_budget(target_soc: str) -> str | None:
     """Return the SoC that this target requires: "SM8250"; None where the target stands for many."""
     return target_soc if target_soc.startswith("SM") else None
 
 
-def contradiction(latency: DeviceLatency, budget_ms: float, target_soc: str) -> str:
+def budget_contradiction(latency: DeviceLatency, budget_ms: float, target_soc: str) -> str:
     """Return why a latency's verdict contradicts its own figures; an empty string when it does not."""
-    soc = required_soc(target_soc)
+    soc = soc_of_budget(target_soc)
     if latency.verdict == "pass" and soc not in {None, latency.device.get("soc")}:
         return f"the verdict is pass, but its SoC is not the target's {soc}"
     budget = latency.budget_ms or budget_ms

@@ -9,23 +9,23 @@ FALSE_ALARMS = 1e-3
 """Accepted probability that noise alone condemns any channel of a right output."""
 
 
-def noise_margin(samples: int, channels: int) -> float:
+def noise_by_chance(samples: int, channels: int) -> float:
     """Return how much louder than its group's noise the loudest channel of a right output is, in energy.
 
     Every channel's noise energy, averaged over the samples, is a chi-squared variable; this is its quantile
     for the loudest of all channels (Wilson and Hilferty's approximation).
     """
     spread = 2 / (9 * samples)
-    return float((1 - spread + _quantile(channels) * math.sqrt(spread)) ** 3)
+    return float((1 - spread + _chance_quantile(channels) * math.sqrt(spread)) ** 3)
 
 
-def ratio_margin(samples: int, channels: int) -> float:
+def ratio_by_chance(samples: int, channels: int) -> float:
     """Return the same for the noise as a share of the channel's own variation, which is a sample as well.
 
     The ratio of two such energies has an F distribution; its logarithm is nearly normal (Fisher's z).
     """
     spread = math.sqrt(2 / samples + 2 / (samples - 1))
-    return math.exp(_quantile(channels) * spread)
+    return math.exp(_chance_quantile(channels) * spread)
 
 
 def quiet_margin(samples: int, channels: int) -> float:
@@ -39,5 +39,5 @@ def quiet_margin(samples: int, channels: int) -> float:
     return math.sqrt(freedom / 2) * math.exp(-logarithm / freedom)
 
 
-def _quantile(channels: int) -> float:
+def _chance_quantile(channels: int) -> float:
     return NormalDist().inv_cdf(1 - FALSE_ALARMS / channels)

@@ -53,15 +53,15 @@ class Channels:
     @property
     def constant(self) -> Array:
         """Whether the reference does not move by more than rounding does."""
-        return _constant(self.movement, self.floor, self.scale)
+        return _constant_channel(self.movement, self.floor, self.scale)
 
 
-def _constant(movement: Array, floor: Array, scale: Array) -> Array:
+def _constant_channel(movement: Array, floor: Array, scale: Array) -> Array:
     still: Array = movement <= np.maximum(CONSTANT * floor, CONSTANT_SHARE * scale) ** 2
     return still
 
 
-def measure(
+def measure_channels(
     reference: Stacks, actual: Stacks, eager_errors: Stacks, resting: Sequence[bool] = ()
 ) -> Iterator[Channels]:
     """Measure every channel of every float or complex output, axis by axis.
@@ -76,10 +76,12 @@ def measure(
         if y.dtype.kind in "fc" and len(y) > 1 and y.size:
             floors = eager_errors[index] if eager_errors else np.zeros(y.shape[1:])
             rests = bool(resting) and resting[index]
-            yield from _output_channels(index, _real(y), _real(a), _real_floor(y, floors), rests)
+            yield from _channels_of_output(
+                index, _real_channels(y), _real_channels(a), _real_channel_floor(y, floors), rests
+            )
 
 
-def _real(array: Array) -> Array:
+def _real_channels(array: Array) -> Array:
     """View complex numbers as two real ones along a new last axis."""
     if array.dtype.kind != "c":
         return array
@@ -87,12 +89,12 @@ def _real(array: Array) -> Array:
     return parts
 
 
-def _real_floor(reference: Array, floors: Array) -> Array:
+def _real_channel_floor(reference: Array, floors: Array) -> Array:
     return np.stack([floors, floors], axis=-1) if reference.dtype.kind == "c" else floors
 
 
-def _output_channels(output: int, y: Array, a: Array, floors: Array, rests: bool) -> Iterator[Channels]:
-    elements = _Elements.of(y, a, floors)
+def _channels_of_output(output: int, y: Array, a: Array, floors: Array, rests: bool) -> Iterator[Channels]:
+    elements = _ChannelElements.of(y, a, floors)
     axes: Sequence[int] = [axis for axis, size in enumerate(y.shape[1:]) if size > 1] or [-1]
     for axis in axes:
         channels = elements.along(output, axis)
@@ -105,7 +107,7 @@ def _output_channels(output: int, y: Array, a: Array, floors: Array, rests: bool
 
 
 @dataclass(frozen=True, eq=False)
-class _Elements:
+class _ChannelElements:
     """Figures over the samples, per element of one output."""
 
     samples: int
@@ -118,7 +120,7 @@ class _Elements:
     floor: Array
 
     @classmethod
-    def of(cls, y: Array, a: Array, floors: Array) -> _Elements:
+    def of(cls, y: Array, a: Array, floors: Array) -> _ChannelElements:
         """Sum over the samples one by one: large outputs are not copied as a whole."""
         start = y[0].astype(np.float64)
         sums, squares, artifact_sums, artifact_squares, error = (np.zeros_like(start) for _ in range(5))

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporter.records import Array, Bounds, Comparison
 from exporter.verify import intervals
-from exporter.verify.discrete import compare_choices, is_discrete
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.groups import group_channels
 from exporter.verify.reference_io import Stacks
 
@@ -22,16 +22,16 @@ REPEAT_TOLERANCE = 1e-6
 """A second run in another order may differ by this share of the scale (thread scheduling), not more."""
 
 
-def max_error(reference: Array, actual: Array) -> float:
+def compare_max_error(reference: Array, actual: Array) -> float:
     """Return max|a - y| / max|y| over everything; 0 for equal arrays."""
-    y, a = _wide(reference), _wide(actual)
+    y, a = _wide_to_compare(reference), _wide_to_compare(actual)
     worst, scale = float(np.abs(a - y).max(initial=0.0)), float(np.abs(y).max(initial=0.0))
     return 0.0 if worst == 0 else worst / scale if scale else math.inf
 
 
-def sqnr_db(reference: Array, actual: Array) -> float:
+def compare_sqnr_db(reference: Array, actual: Array) -> float:
     """Return 10 log10(sum |y|² / sum |a - y|²): signal-to-quantisation-noise ratio; inf for equal arrays."""
-    y, a = _wide(reference), _wide(actual)
+    y, a = _wide_to_compare(reference), _wide_to_compare(actual)
     noise, signal = float((np.abs(a - y) ** 2).sum()), float((np.abs(y) ** 2).sum())
     if noise == 0:
         return math.inf
@@ -44,8 +44,8 @@ def typical_sqnr_db(reference: Array, actual: Array) -> float:
     A few channels that are wrong do not lower it, so that they cannot lower what they are judged by.
     """
     if reference.ndim < 3 or not reference.size:
-        return sqnr_db(reference, actual)
-    y, a = _wide(reference), _wide(actual)
+        return compare_sqnr_db(reference, actual)
+    y, a = _wide_to_compare(reference), _wide_to_compare(actual)
     rest = tuple(i for i in range(y.ndim) if i != 2)
     errors = np.sort((np.abs(a - y) ** 2).mean(axis=rest))
     noise, signal = float(errors[(len(errors) - 1) // 2]), float((np.abs(y) ** 2).mean())
@@ -54,12 +54,12 @@ def typical_sqnr_db(reference: Array, actual: Array) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _wide(array: Array) -> Array:
+def _wide_to_compare(array: Array) -> Array:
     wide: Array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     return wide
 
 
-def agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | None:
+def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | None:
     """Return the share of samples whose largest class is right; None where the output has no classes.
 
     Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
@@ -78,12 +78,12 @@ def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Arra
     """Return each sample's share of right classes, [N]; None where the output has no classes."""
     if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
         return None
-    if _holds_unlike_channels(reference):
+    if _compares_unlike_channels(reference):
         return None
-    return np.array([_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)])
+    return np.array([_compare_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)])
 
 
-def _holds_unlike_channels(reference: Array) -> bool:
+def _compares_unlike_channels(reference: Array) -> bool:
     """Return whether the third axis has several groups of channels; a few odd classes make no group."""
     rest = tuple(i for i in range(reference.ndim) if i != 2)
     low, high = reference.min(axis=rest), reference.max(axis=rest)
@@ -91,13 +91,13 @@ def _holds_unlike_channels(reference: Array) -> bool:
     return len(np.unique(groups)) > 1
 
 
-def _agreement(y: Array, a: Array, tied: float) -> float:
+def _compare_agreement(y: Array, a: Array, tied: float) -> float:
     right = y >= y.max(axis=1, keepdims=True) - tied
     answered = a >= a.max(axis=1, keepdims=True)
     return float(((right & answered).sum(axis=1) / answered.sum(axis=1)).mean())
 
 
-def compare(
+def compare_outputs(
     reference: Stacks,
     actual: Stacks,
     unstable: Stacks = (),
@@ -117,9 +117,9 @@ def compare(
         scenes: [N] number of each sample's scene; None leaves out the bounds.
     """
     samples = len(reference[0])
-    if problem := _mismatch(reference, actual) or not_finite("The artifact", actual):
+    if problem := _compare_shapes(reference, actual) or compare_not_finite("The artifact", actual):
         return Comparison(samples, math.inf, -math.inf, None, problem)
-    choices = compare_choices(reference, actual, unstable, tolerances)
+    choices = compare_discrete(reference, actual, unstable, tolerances)
     allowed = tolerances or (0.0,) * len(reference)
     triples = [t for t in zip(reference, actual, allowed, strict=True) if not is_discrete(t[0])]
     each = [(y, agreement_shares(y, a, tied)) for y, a, tied in triples]
@@ -127,8 +127,8 @@ def compare(
     wrong = max((1 - choice.share for choice in choices), default=0.0)
     comparison = Comparison(
         samples=samples,
-        max_error=max((max_error(y, a) for y, a, _ in triples), default=wrong),
-        sqnr_db=min((sqnr_db(y, a) for y, a, _ in triples), default=math.nan if wrong else math.inf),
+        max_error=max((compare_max_error(y, a) for y, a, _ in triples), default=wrong),
+        sqnr_db=min((compare_sqnr_db(y, a) for y, a, _ in triples), default=math.nan if wrong else math.inf),
         agreement=min([*shares, *(choice.share for choice in choices)], default=None),
     )
     if scenes is None:
@@ -146,7 +146,7 @@ def compare(
 
 
 def _sqnr_bounds(reference: Array, actual: Array, scenes: Array) -> Bounds:
-    y, a = (_wide(array).reshape(len(array), -1) for array in (reference, actual))
+    y, a = (_wide_to_compare(array).reshape(len(array), -1) for array in (reference, actual))
     return intervals.sqnr_db((np.abs(y) ** 2).sum(axis=1), (np.abs(a - y) ** 2).sum(axis=1), scenes)
 
 
@@ -155,22 +155,22 @@ def _lowest(bounds: Sequence[Bounds]) -> Bounds | None:
     return (min(low for low, _ in bounds), min(high for _, high in bounds)) if bounds else None
 
 
-def _mismatch(reference: Stacks, actual: Stacks) -> str:
+def _compare_shapes(reference: Stacks, actual: Stacks) -> str:
     if len(reference) != len(actual):
         return f"It has {len(actual)} outputs, the model has {len(reference)}."
     for index, (y, a) in enumerate(zip(reference, actual, strict=True)):
         if y.shape != a.shape:
             return f"Output {index} has shape {list(a.shape[1:])}, the model's has {list(y.shape[1:])}."
-        if _kind(y) != _kind(a):
+        if _compared_kind(y) != _compared_kind(a):
             return f"Output {index} is {a.dtype}, the model's is {y.dtype}."
     return ""
 
 
-def _kind(array: Array) -> str:
+def _compared_kind(array: Array) -> str:
     return "i" if array.dtype.kind == "u" else array.dtype.kind
 
 
-def not_finite(whose: str, outputs: Stacks) -> str:
+def compare_not_finite(whose: str, outputs: Stacks) -> str:
     """Return a sentence when an output has NaN or Inf, else an empty string."""
     for index, array in enumerate(outputs):
         bad = int(array.size - np.isfinite(array).sum()) if array.dtype.kind in "fc" else 0
@@ -179,9 +179,9 @@ def not_finite(whose: str, outputs: Stacks) -> str:
     return ""
 
 
-def repeats(first: Stacks, again: Stacks) -> str:
+def compare_repeats(first: Stacks, again: Stacks) -> str:
     """Return a sentence when the same inputs in another order gave other outputs, else an empty string."""
-    worst = max((max_error(f, a) for f, a in zip(first, again, strict=True)), default=0.0)
+    worst = max((compare_max_error(f, a) for f, a in zip(first, again, strict=True)), default=0.0)
     if worst <= REPEAT_TOLERANCE:
         return ""
     return f"The same inputs in another order gave other outputs (by {worst:.1e} of their scale)."

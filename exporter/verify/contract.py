@@ -22,7 +22,7 @@ NAMELESS: frozenset[FormatName] = frozenset({"executorch"})
 """Formats whose files do not keep the names of inputs and outputs: only their order can be checked."""
 
 
-def check_structure(
+def check_structure_by_contract(
     structure: Structure,
     variant: Variant,
     inputs: Sequence[TensorSpec],
@@ -39,13 +39,15 @@ def check_structure(
         inputs: The model's inputs, by position.
         outputs: The model's outputs, by position.
         weights: Elements of the two-or-more-dimensional weights of the model's layers
-            (`matmul_weights.count`).
+            (`matmul_weights.count_matmul_weights`).
         limits: Shares that must be reached.
         sizes: `Evidence.shapes`, where outputs' sizes depend on the data.
     """
     largest = [tuple(int(size) for size in shapes.max(axis=0)) for shapes in sizes]
     for kind, want, have in (("input", inputs, structure.inputs), ("output", outputs, structure.outputs)):
-        if problem := _difference(kind, want, have, variant.format, largest if kind == "output" else []):
+        if problem := _difference_from_contract(
+            kind, want, have, variant.format, largest if kind == "output" else []
+        ):
             return problem
     total = sum(structure.weight_elements.values())
     if total < limits.min_quantized_weights * weights:
@@ -65,7 +67,7 @@ def check_structure(
     return ""
 
 
-def _shapes_fit(
+def _shapes_fit_contract(
     have: Sequence[TensorSpec], want: Sequence[TensorSpec], largest: Sequence[tuple[int, ...]]
 ) -> bool:
     """Compare shapes; where sizes depend on the data a file has none (-1), or the most that it can give."""
@@ -83,7 +85,9 @@ def _shapes_fit(
     )
 
 
-def check_outputs(outputs: Sequence[Array], expected: Sequence[TensorSpec], format_name: FormatName) -> str:
+def check_outputs_by_contract(
+    outputs: Sequence[Array], expected: Sequence[TensorSpec], format_name: FormatName
+) -> str:
     """Return what is wrong with the types of an artifact's outputs; an empty string when nothing is.
 
     Args:
@@ -92,10 +96,12 @@ def check_outputs(outputs: Sequence[Array], expected: Sequence[TensorSpec], form
         format_name: Of the artifact.
     """
     specs = [TensorSpec(spec.name, (), a.dtype.name) for spec, a in zip(expected, outputs, strict=False)]
-    return _difference("output", [replace(spec, shape=()) for spec in expected], specs, format_name)
+    return _difference_from_contract(
+        "output", [replace(spec, shape=()) for spec in expected], specs, format_name
+    )
 
 
-def _difference(
+def _difference_from_contract(
     kind: str,
     want: Sequence[TensorSpec],
     have: Sequence[TensorSpec],
@@ -103,11 +109,11 @@ def _difference(
     largest: Sequence[tuple[int, ...]] = (),
 ) -> str:
     """Compare number, shapes, names and types, in order."""
-    if not _shapes_fit(have, want, largest):
+    if not _shapes_fit_contract(have, want, largest):
         shapes = ", ".join(str(list(s.shape)) for s in have) or "not in the file"
         return f"Its {kind} shapes are {shapes}, the model's {', '.join(str(list(s.shape)) for s in want)}."
     aspects = {
-        "types": ([s.dtype for s in have], [_stored_type(s.dtype, format_name) for s in want]),
+        "types": ([s.dtype for s in have], [_type_in_contract(s.dtype, format_name) for s in want]),
     }
     if format_name not in NAMELESS:
         aspects["names"] = ([s.name for s in have], [s.name for s in want])
@@ -117,7 +123,7 @@ def _difference(
     return ""
 
 
-def _stored_type(dtype: str, format_name: FormatName) -> str:
+def _type_in_contract(dtype: str, format_name: FormatName) -> str:
     """Return the type by which a format gives a tensor: Core ML has float32 and int32 alone."""
     if format_name != "coreml":
         return dtype

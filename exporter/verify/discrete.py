@@ -19,7 +19,7 @@ MIN_KEPT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
+class DiscreteOutput:
     """One output that is not a float, compared value by value."""
 
     output: int
@@ -46,9 +46,9 @@ def is_discrete(array: Array) -> bool:
     return array.dtype.kind not in "fc"
 
 
-def compare_choices(
+def compare_discrete(
     reference: Stacks, actual: Stacks, unstable: Stacks = (), tolerances: tuple[float, ...] = ()
-) -> tuple[Choices, ...]:
+) -> tuple[DiscreteOutput, ...]:
     """Compare every output that is neither float nor complex.
 
     Args:
@@ -58,28 +58,28 @@ def compare_choices(
         tolerances: Per output, how far apart floats may be and still be equal.
     """
     return tuple(
-        _compare(index, reference, actual, unstable, tolerances)
+        _compare_discrete(index, reference, actual, unstable, tolerances)
         for index, y in enumerate(reference)
         if is_discrete(y)
     )
 
 
-def _compare(
+def _compare_discrete(
     index: int, reference: Stacks, actual: Stacks, unstable: Stacks, tolerances: tuple[float, ...]
-) -> Choices:
+) -> DiscreteOutput:
     y, a = reference[index], actual[index]
     shaky = unstable[index] if unstable else np.zeros(y.shape, bool)
     wrong = (y != a) & ~shaky
-    for scores, axis in _indexed(y, reference):
+    for scores, axis in _discrete_indices(y, reference):
         tolerance = tolerances[scores] if tolerances else 0.0
-        wrong &= ~_points_at_equals(y, a, reference[scores], axis, tolerance)
-    return Choices(
+        wrong &= ~_discrete_points_at_equals(y, a, reference[scores], axis, tolerance)
+    return DiscreteOutput(
         output=index,
         values=int(y.size - shaky.sum()),
         unstable=int(shaky.sum()),
         different=int(wrong.sum()),
-        first=_first(wrong, y, a),
-        lost=_lost_class(y, a, wrong, ~shaky),
+        first=_first_discrete(wrong, y, a),
+        lost=_lost_discrete_class(y, a, wrong, ~shaky),
         shares=1 - _by_sample(wrong) / np.maximum(_by_sample(~shaky), 1),
     )
 
@@ -89,19 +89,19 @@ def _by_sample(where: Array) -> Array:
     return counts
 
 
-def _indexed(y: Array, reference: Stacks) -> Iterator[tuple[int, int]]:
+def _discrete_indices(y: Array, reference: Stacks) -> Iterator[tuple[int, int]]:
     """Yield (output, axis) of floats that an output's values index: it holds their argmax, top-k or order."""
     if y.dtype.kind == "b" or not y.size:
         return
     for index, scores in enumerate(reference):
         if scores.dtype.kind == "f":
             for axis in range(1, scores.ndim):
-                if _is_choice_of(y, scores, axis):
+                if _is_discrete_index_of(y, scores, axis):
                     yield index, axis
 
 
-def _is_choice_of(y: Array, scores: Array, axis: int) -> bool:
-    indices = _along(y, scores, axis)
+def _is_discrete_index_of(y: Array, scores: Array, axis: int) -> bool:
+    indices = _along_discrete(y, scores, axis)
     if indices is None or indices.min() < 0 or indices.max() >= scores.shape[axis]:
         return False
     picked = np.take_along_axis(scores, indices, axis)
@@ -110,7 +110,7 @@ def _is_choice_of(y: Array, scores: Array, axis: int) -> bool:
     return largest or bool((steps >= 0).all() and (first == scores.min(axis, keepdims=True)).all())
 
 
-def _along(y: Array, scores: Array, axis: int) -> Array | None:
+def _along_discrete(y: Array, scores: Array, axis: int) -> Array | None:
     """Return the indices with the scores' axes; None where the shapes do not fit."""
     if y.ndim == scores.ndim - 1:
         y = np.expand_dims(y, axis)
@@ -121,9 +121,9 @@ def _along(y: Array, scores: Array, axis: int) -> Array | None:
     return indices if y.shape[axis] <= scores.shape[axis] else None
 
 
-def _points_at_equals(y: Array, a: Array, scores: Array, axis: int, tolerance: float) -> Array:
+def _discrete_points_at_equals(y: Array, a: Array, scores: Array, axis: int, tolerance: float) -> Array:
     """Return where another index points at a score that is equal but for rounding, and no index is twice."""
-    mine, theirs = _along(a, scores, axis), _along(y, scores, axis)
+    mine, theirs = _along_discrete(a, scores, axis), _along_discrete(y, scores, axis)
     assert mine is not None
     assert theirs is not None
     valid = (mine >= 0) & (mine < scores.shape[axis])
@@ -134,14 +134,14 @@ def _points_at_equals(y: Array, a: Array, scores: Array, axis: int, tolerance: f
     return unique
 
 
-def _first(wrong: Array, y: Array, a: Array) -> str:
+def _first_discrete(wrong: Array, y: Array, a: Array) -> str:
     if not wrong.any():
         return ""
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     return f"input {place[0]}: {a[place]} instead of {y[place]}"
 
 
-def _lost_class(y: Array, a: Array, wrong: Array, compared: Array) -> str:
+def _lost_discrete_class(y: Array, a: Array, wrong: Array, compared: Array) -> str:
     classes, counts = np.unique(y[compared], return_counts=True)
     if len(classes) > MAX_CLASSES:
         return ""

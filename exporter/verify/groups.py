@@ -41,7 +41,7 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
     Returns:
         A group number for each channel.
     """
-    numbers = _by_range(high - low, samples)
+    numbers = _groups_by_range(high - low, samples)
     _join(numbers, high - low, idle)
     probabilities = _probabilities(low, high)
     pure = [n for n in np.unique(numbers) if probabilities[numbers == n].all()]
@@ -69,7 +69,7 @@ def rare_classes(low: Array, high: Array) -> Array:
     return rare
 
 
-def _by_range(ranges: Array, samples: int) -> Array:
+def _groups_by_range(ranges: Array, samples: int) -> Array:
     """Number the groups by range alone; the group of the largest ranges is first."""
     luck = quiet_margin(samples, len(ranges))
     gap, reach = GAP * math.sqrt(luck), max(REACH, GAP * luck)

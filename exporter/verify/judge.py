@@ -13,29 +13,29 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.records import Array, Comparison, Limits, Precision, Variant, Verdict, WorstChannel
-from exporter.verify.compare import compare, not_finite, typical_sqnr_db
-from exporter.verify.discrete import compare_choices, is_discrete
+from exporter.verify.compare import compare_not_finite, compare_outputs, typical_sqnr_db
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
 from exporter.verify.gates import task as task_gate
 from exporter.verify.observation import Gate, Observation
-from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
-from exporter.verify.tasks import measured
-from exporter.verify.tasks.measure import Outputs
-from exporter.verify.ties import untie
+from exporter.verify.tasks import measure_task
+from exporter.verify.tasks.measure import MeasuredOutputs
+from exporter.verify.ties import untie_outputs
 from exporter.verify.tolerance import Tolerance
 from exporter.verify.worst import worst_channel
 
 GATES: Mapping[str, Gate] = {
-    "comparable": comparable.check,
-    "reference": reference.check,
-    "lowering": lowering.check,
-    "choices": choices.check,
-    "whole": whole.check,
-    "channels": channels.check,
-    "edges": edges.check,
-    "simulated": simulated.check,
-    "task": task_gate.check,
+    "comparable": comparable.comparable_gate,
+    "reference": reference.reference_gate,
+    "lowering": lowering.lowering_gate,
+    "choices": choices.choices_gate,
+    "whole": whole.whole_gate,
+    "channels": channels.channels_gate,
+    "edges": edges.edges_gate,
+    "simulated": simulated.simulated_gate,
+    "task": task_gate.task_gate,
 }
 """Name -> gate, in the order in which their reasons are useful: the first reason is shown."""
 
@@ -43,10 +43,10 @@ HALF_STEP = 2.0**-10
 """float16's step, as a share of the largest value."""
 
 
-def judge(
+def judge_artifact(
     variant: Variant,
     runtime: str,
-    evidence: Evidence,
+    evidence: ReferenceIO,
     outputs: Stacks,
     edge_outputs: Stacks,
     program: Lowering | None,
@@ -72,11 +72,13 @@ def judge(
     Returns:
         PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
     """
-    tolerances = tied_within(evidence, limits, variant.precision)
-    outputs = _untied(evidence.reference, outputs, tolerances)
-    comparison = compare(evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of)
-    edge_ordered = _untied_edges(evidence, edge_outputs, tolerances)
-    applied = _applied(variant.precision, limits, evidence, program)
+    tolerances = judged_ties(evidence, limits, variant.precision)
+    outputs = _judged_untied(evidence.reference, outputs, tolerances)
+    comparison = compare_outputs(
+        evidence.reference, outputs, evidence.eager_errors, tolerances, evidence.scene_of
+    )
+    edge_ordered = _judged_untied_edges(evidence, edge_outputs, tolerances)
+    applied = _judged_limits(variant.precision, limits, evidence, program)
     observation = Observation(
         variant=variant,
         evidence=evidence,
@@ -87,32 +89,34 @@ def judge(
         simulation=simulation
         or (Simulation(program.outputs, {}, program.rounding_floor_db) if program else None),
         comparison=comparison,
-        edges=_compare_edges(evidence, edge_ordered, tolerances),
+        edges=_judge_edges(evidence, edge_ordered, tolerances),
         tied_within=tolerances,
-        edge_limits=edges.fp32_limits(evidence, limits),
-        against_program=compare(program.outputs, outputs) if program else None,
+        edge_limits=edges.edges_gate_limits(evidence, limits),
+        against_program=compare_outputs(program.outputs, outputs) if program else None,
         choices=()
         if comparison.problem
-        else compare_choices(evidence.reference, outputs, evidence.eager_errors, tolerances),
-        worst_channel=_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
+        else compare_discrete(evidence.reference, outputs, evidence.eager_errors, tolerances),
+        worst_channel=_judged_worst_channel(variant.precision, evidence, outputs, comparison, limits, labels),
         task=None
         if comparison.problem
-        else measured(
-            Outputs(evidence.output_names, evidence.inputs, evidence.reference, outputs, variant.precision),
+        else measure_task(
+            MeasuredOutputs(
+                evidence.output_names, evidence.inputs, evidence.reference, outputs, variant.precision
+            ),
             task,
         ),
         task_named=task,
         limits=applied,
     )
-    observation = replace(observation, limits=observation.limits | simulated.limit_db(observation))
-    reason = first_reason(observation)
+    observation = replace(observation, limits=observation.limits | simulated.simulated_limit_db(observation))
+    reason = first_judged_reason(observation)
     doubt = "" if reason else whole.doubt(observation)
     return Verdict(
         status="failed" if reason else "inconclusive" if doubt else "passed",
         reason=reason or doubt or None,
         runtime=runtime,
         comparison=observation.comparison,
-        edge=_worst(observation.edges),
+        edge=_judged_worst(observation.edges),
         lowering=observation.against_program,
         limits=observation.limits,
         worst_channel=observation.worst_channel,
@@ -120,22 +124,22 @@ def judge(
     )
 
 
-def first_reason(observation: Observation) -> str:
+def first_judged_reason(observation: Observation) -> str:
     """Return the first gate's reason against the artifact; an empty string when it passes them all."""
     return next((reason for gate in GATES.values() if (reason := gate(observation))), "")
 
 
-def _worst_channel(
+def _judged_worst_channel(
     precision: Precision,
-    evidence: Evidence,
+    evidence: ReferenceIO,
     outputs: Stacks,
     comparison: Comparison,
     limits: Limits,
     labels: Sequence[str],
 ) -> WorstChannel | None:
-    if comparison.problem or not_finite("", evidence.reference):
+    if comparison.problem or compare_not_finite("", evidence.reference):
         return None
-    allowed = tolerance(precision, comparison, limits, _typical(evidence.reference, outputs))
+    allowed = judged_tolerance(precision, comparison, limits, _typical(evidence.reference, outputs))
     names = evidence.output_names
     return worst_channel(
         evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
@@ -148,7 +152,7 @@ def _typical(reference: Stacks, outputs: Stacks) -> float:
     return min((typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
 
 
-def tolerance(
+def judged_tolerance(
     precision: Precision, comparison: Comparison, limits: Limits, typical_sqnr_db: float
 ) -> Tolerance:
     """Return what a precision may cost a channel.
@@ -183,7 +187,7 @@ def _undecided(comparison: Comparison, limit_db: float, min_agreement: float, ha
     return may_agree or whole.side(comparison.sqnr_bounds_db, comparison.sqnr_db, limit_db) != "missed"
 
 
-def tied_within(evidence: Evidence, limits: Limits, precision: Precision) -> tuple[float, ...]:
+def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> tuple[float, ...]:
     """Return for each output how far apart its values may be and still be equal but for rounding.
 
     In float16 two values that are next to each other may change places.
@@ -202,41 +206,42 @@ def _scale(output: Array) -> float:
     return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
 
 
-def _untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _judged_untied(reference: Stacks, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     same = [y.shape for y in reference] == [a.shape for a in actual]
-    return untie(reference, actual, tolerances) if same else actual
+    return untie_outputs(reference, actual, tolerances) if same else actual
 
 
-def _untied_edges(evidence: Evidence, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
+def _judged_untied_edges(evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]) -> Stacks:
     """Put the rows of equal scores of each edge input, on its own, into the model's order."""
     edges = [
-        _untied(_row(evidence.edge_reference, i), _row(actual, i), tolerances)
+        _judged_untied(_judged_row(evidence.edge_reference, i), _judged_row(actual, i), tolerances)
         for i in range(len(evidence.edge_names))
     ]
     return tuple(map(np.concatenate, zip(*edges, strict=True))) if edges else actual
 
 
-def _row(stacks: Stacks, index: int) -> Stacks:
+def _judged_row(stacks: Stacks, index: int) -> Stacks:
     return tuple(stack[index : index + 1] for stack in stacks)
 
 
-def _compare_edges(
-    evidence: Evidence, actual: Stacks, tolerances: tuple[float, ...]
+def _judge_edges(
+    evidence: ReferenceIO, actual: Stacks, tolerances: tuple[float, ...]
 ) -> dict[str, Comparison]:
     """Compare each edge input on its own scale, because a saturated input would hide an error on zeros."""
-    return {
-        name: _compare_edge(evidence, actual, i, tolerances) for i, name in enumerate(evidence.edge_names)
-    }
+    return {name: _judge_edge(evidence, actual, i, tolerances) for i, name in enumerate(evidence.edge_names)}
 
 
-def _compare_edge(
-    evidence: Evidence, actual: Stacks, index: int, tolerances: tuple[float, ...]
+def _judge_edge(
+    evidence: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    reference, unstable = _row(evidence.edge_reference, index), _row(evidence.edge_unstable, index)
-    return compare(reference, _row(actual, index), unstable, tolerances)
+    reference, unstable = (
+        _judged_row(evidence.edge_reference, index),
+        _judged_row(evidence.edge_unstable, index),
+    )
+    return compare_outputs(reference, _judged_row(actual, index), unstable, tolerances)
 
 
-def _worst(edges: Mapping[str, Comparison]) -> Comparison | None:
+def _judged_worst(edges: Mapping[str, Comparison]) -> Comparison | None:
     if not edges:
         return None
     return Comparison(
@@ -248,21 +253,21 @@ def _worst(edges: Mapping[str, Comparison]) -> Comparison | None:
     )
 
 
-def _applied(
-    precision: Precision, limits: Limits, evidence: Evidence, program: Lowering | None
+def _judged_limits(
+    precision: Precision, limits: Limits, evidence: ReferenceIO, program: Lowering | None
 ) -> dict[str, float]:
     """Resolve the limits that hold for an artifact to figures."""
-    own = {"lowering_min_sqnr_db": lowering.limit(program, limits)} if program else {}
+    own = {"lowering_min_sqnr_db": lowering.lowering_gate_limit(program, limits)} if program else {}
     if precision == "fp32":
-        on_edges = edges.fp32_limits(evidence, limits).values()
+        on_edges = edges.edges_gate_limits(evidence, limits).values()
         edge = {"edge_max_error": max(on_edges)} if on_edges else {}
-        return own | _fp32_limit("max_error", limits, evidence.floor) | edge
+        return own | _judged_fp32_limit("max_error", limits, evidence.floor) | edge
     if precision == "fp16":
         return own | {"min_sqnr_db": limits.fp16_min_sqnr_db, "min_agreement": limits.fp16_min_agreement}
     return own | {"min_sqnr_db": limits.int8_min_sqnr_db, "min_agreement": limits.int8_min_agreement}
 
 
-def _fp32_limit(name: str, limits: Limits, floor: float) -> dict[str, float]:
+def _judged_fp32_limit(name: str, limits: Limits, floor: float) -> dict[str, float]:
     """Return the fixed limit, or ten times eager float32's own error where that is larger; both are shown."""
     measured = limits.fp32_floor_factor * floor
     return {name: max(limits.fp32_max_error, measured), f"{name}_from_eager_floor": measured}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from exporter.records import Comparison, Precision, TaskMeasure, Variant, WorstChannel
-from exporter.verify.discrete import Choices
-from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.discrete import DiscreteOutput
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 
 
@@ -16,7 +16,7 @@ class Observation:
     """An artifact's outputs on the evidence, and the figures and limits that it is judged by."""
 
     variant: Variant
-    evidence: Evidence
+    evidence: ReferenceIO
     outputs: Stacks
     """The artifact's, stacked, on `evidence.inputs`."""
     edge_outputs: Stacks
@@ -36,7 +36,7 @@ class Observation:
     """Per output, how far apart its values may be and still be equal but for rounding."""
     against_program: Comparison | None
     """The artifact against its quantised program."""
-    choices: tuple[Choices, ...] = ()
+    choices: tuple[DiscreteOutput, ...] = ()
     """Each output that is not a float."""
     worst_channel: WorstChannel | None = None
     task: TaskMeasure | None = None

@@ -29,11 +29,11 @@ STACKS = (
     "edge_shapes",
     "scenes",
 )
-"""The groups of arrays in the file, as `Evidence` names them."""
+"""The groups of arrays in the file, as `ReferenceIO` names them."""
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class ReferenceIO:
     """Inputs and the float64 model's outputs on them.
 
     `inputs` and `edge_inputs` have the inputs' own dtypes; `reference` and `edge_reference` are float64 where
@@ -78,25 +78,27 @@ class Evidence:
 
     def output_name(self, index: int) -> str:
         """Return an output as a reason calls it: "output logits", or "output 1" without a name."""
-        return named_output(self.output_names[index] if index < len(self.output_names) else str(index))
+        return named_reference_output(
+            self.output_names[index] if index < len(self.output_names) else str(index)
+        )
 
     def samples(self) -> list[Sample]:
-        return unstack(self.inputs)
+        return unstack_reference(self.inputs)
 
     def edges(self) -> list[Sample]:
-        return unstack(self.edge_inputs)
+        return unstack_reference(self.edge_inputs)
 
 
-def named_output(name: str) -> str:
+def named_reference_output(name: str) -> str:
     """Return a name after the word "output", unless it is that word and a number: "output_1"."""
     return name if re.match(r"output([_ ]?\d+)?(?!\w)", name) else f"output {name}"
 
 
-def stack(samples: Sequence[Sample]) -> Stacks:
+def stack_reference(samples: Sequence[Sample]) -> Stacks:
     return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
 
-def largest_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
+def largest_reference_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
     """Return, for each output, the largest size of each dimension over all samples."""
     return tuple(
         tuple(max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True))
@@ -104,7 +106,7 @@ def largest_shapes(samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def padded(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
+def padded_reference(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
     """Pad outputs with zeros to the given shapes.
 
     Raises:
@@ -118,7 +120,7 @@ def padded(outputs: Sample, shapes: Sequence[tuple[int, ...]]) -> Sample:
     )
 
 
-def shapes_of(samples: Sequence[Sample], always: bool = False) -> Stacks:
+def reference_shapes(samples: Sequence[Sample], always: bool = False) -> Stacks:
     """Return every output's shape in every sample; empty when no shape changes, unless `always`."""
     each = [[array.shape for array in arrays] for arrays in zip(*samples, strict=True)]
     if not always and all(len(set(shapes)) == 1 for shapes in each):
@@ -126,7 +128,7 @@ def shapes_of(samples: Sequence[Sample], always: bool = False) -> Stacks:
     return tuple(np.array(shapes, np.int64).reshape(len(samples), -1) for shapes in each)
 
 
-def stack_like(
+def stack_like_reference(
     outputs: Sequence[Sample],
     reference: Stacks,
     shapes: Stacks = (),
@@ -156,19 +158,19 @@ def stack_like(
             if array.shape != size:
                 call_name = f"the edge input {edges[index]!r}" if edges else f"sample {index}"
                 return (), (
-                    f"Its {named_output(name)} has shape {list(array.shape)} on {call_name}, "
+                    f"Its {named_reference_output(name)} has shape {list(array.shape)} on {call_name}, "
                     f"the model's has {[int(s) for s in size]}."
                 )
     largest = [whole.shape[1:] for whole in reference]
-    return stack([padded(call, largest) for call in outputs]), ""
+    return stack_reference([padded_reference(call, largest) for call in outputs]), ""
 
 
-def unstack(stacks: Stacks) -> list[Sample]:
+def unstack_reference(stacks: Stacks) -> list[Sample]:
     count = len(stacks[0]) if stacks else 0
     return [tuple(np.ascontiguousarray(s[i]) for s in stacks) for i in range(count)]
 
 
-def save(evidence: Evidence, path: Path) -> None:
+def save_reference(evidence: ReferenceIO, path: Path) -> None:
     """Write the evidence as one compressed .npz without pickles."""
     arrays: dict[str, np.ndarray] = {
         "edge_names": np.array(evidence.edge_names, dtype=np.str_),
@@ -187,16 +189,16 @@ def save(evidence: Evidence, path: Path) -> None:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def load(path: Path) -> Evidence:
-    """Read what `save` wrote.
+def load_reference(path: Path) -> ReferenceIO:
+    """Read what `save_reference` wrote.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = arrays(path)
+    contents = read_reference_arrays(path)
     try:
-        return Evidence(
-            **{group: _group(contents, group) for group in STACKS},
+        return ReferenceIO(
+            **{group: _reference_group(contents, group) for group in STACKS},
             state=tuple(str(name) for name in contents.get("state", ())),
             edge_names=tuple(str(name) for name in contents["edge_names"]),
             floor=float(contents["floor"]),
@@ -224,7 +226,7 @@ class Lowering:
     """Its outputs on each edge input that it accepts, by name; empty in files of older versions."""
 
 
-def save_lowering(lowering: Lowering, path: Path) -> None:
+def save_reference_lowering(lowering: Lowering, path: Path) -> None:
     arrays = {f"outputs/{i}": a for i, a in enumerate(lowering.outputs)}
     for name, outputs in lowering.edges.items():
         arrays |= {f"edges/{name}/{i}": a for i, a in enumerate(outputs)}
@@ -233,25 +235,29 @@ def save_lowering(lowering: Lowering, path: Path) -> None:
         np.savez_compressed(stream, rounding_floor_db=floor, **arrays)  # type: ignore[arg-type]
 
 
-def _edges(arrays: Mapping[str, Array]) -> dict[str, Sample]:
+def _reference_edges(arrays: Mapping[str, Array]) -> dict[str, Sample]:
     names = dict.fromkeys(key.split("/")[1] for key in arrays if key.startswith("edges/"))
-    return {name: _group(dict(arrays), f"edges/{name}") for name in names}
+    return {name: _reference_group(dict(arrays), f"edges/{name}") for name in names}
 
 
-def load_lowering(path: Path) -> Lowering:
-    """Read what `save_lowering` wrote.
+def load_reference_lowering(path: Path) -> Lowering:
+    """Read what `save_reference_lowering` wrote.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = arrays(path)
+    contents = read_reference_arrays(path)
     try:
-        return Lowering(_group(contents, "outputs"), float(contents["rounding_floor_db"]), _edges(contents))
+        return Lowering(
+            _reference_group(contents, "outputs"),
+            float(contents["rounding_floor_db"]),
+            _reference_edges(contents),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} is not a quantised program's outputs: {error!r}.") from None
 
 
-def arrays(path: Path) -> dict[str, Array]:
+def read_reference_arrays(path: Path) -> dict[str, Array]:
     """Read an .npz without pickles.
 
     Raises:
@@ -263,6 +269,6 @@ def arrays(path: Path) -> dict[str, Array]:
         raise VerificationError(f"{path.name} cannot be read. {error}", "Export again.") from None
 
 
-def _group(arrays: dict[str, Array], group: str) -> Stacks:
+def _reference_group(arrays: dict[str, Array], group: str) -> Stacks:
     count = sum(1 for key in arrays if key.startswith(f"{group}/"))
     return tuple(arrays[f"{group}/{i}"] for i in range(count))

@@ -11,20 +11,20 @@ UNMEASURED = "no device has measured it"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selected:
     """The artifact to ship (None when there is none) and the reason of the choice."""
 
     name: str | None
     reason: str
 
 
-def choose(
+def select_artifact(
     artifacts: Sequence[Artifact],
     runnable: Sequence[str],
     synthetic: bool,
     allow_synthetic: bool,
     allow_inconclusive: bool = False,
-) -> Choice:
+) -> Selected:
     """Choose the fastest passed artifact that the target can run.
 
     Args:
@@ -36,27 +36,27 @@ def choose(
     """
     accepted = _accepted(allow_inconclusive)
     passed = [a for a in artifacts if a.status in accepted and a.variant.name in runnable]
-    doubtful = [a for a in passed if _is_doubtful(a, synthetic, allow_synthetic)]
+    doubtful = [a for a in passed if _is_selection_doubtful(a, synthetic, allow_synthetic)]
     candidates = [a for a in passed if a not in doubtful]
     if not candidates:
-        return Choice(None, _why_nothing(artifacts, runnable, doubtful))
-    best = min(candidates, key=lambda a: _rank(a, runnable))
+        return Selected(None, _why_nothing_selected(artifacts, runnable, doubtful))
+    best = min(candidates, key=lambda a: _rank_to_select(a, runnable))
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     unproven = "; too few scenes prove it" if best.status == "inconclusive" else ""
-    return Choice(best.variant.name, f"{_why(best, candidates)}{left_out}{unproven}.")
+    return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}.")
 
 
 def _accepted(allow_inconclusive: bool) -> frozenset[Status]:
     return SHIPPABLE if allow_inconclusive else frozenset({"passed"})
 
 
-def choose_measured(
+def select_measured(
     artifacts: Sequence[Artifact],
     runnable: Sequence[str],
     synthetic: bool,
     allow_synthetic: bool,
     allow_inconclusive: bool = False,
-) -> Choice | None:
+) -> Selected | None:
     """Choose the artifact that is fastest on the device, once every one that might ship was measured there.
 
     Args:
@@ -75,9 +75,9 @@ def choose_measured(
         for a in artifacts
         if a.status in _accepted(allow_inconclusive)
         and a.variant.name in runnable
-        and not _is_doubtful(a, synthetic, allow_synthetic)
+        and not _is_selection_doubtful(a, synthetic, allow_synthetic)
     ]
-    measured = {a.variant.name: _on_phones(a) for a in candidates}
+    measured = {a.variant.name: _selected_on_phones(a) for a in candidates}
     shared = set.intersection(*(set(by_serial) for by_serial in measured.values())) if measured else set()
     if not shared:
         return None
@@ -85,25 +85,25 @@ def choose_measured(
     best = min(ranks, key=lambda name: ranks[name])
     wrong, p90_ms = ranks[best]
     if wrong:
-        return Choice(
+        return Selected(
             best, "Every passed artifact computes something else on the device; nothing is fit to ship."
         )
     phones = "the device" if len(shared) == 1 else f"the slowest of {len(shared)} devices"
-    return Choice(
+    return Selected(
         best,
         f"The fastest on {phones} ({p90_ms:.3g} ms p90, measured) of {len(candidates)} passed artifacts that "
         "the target runs.",
     )
 
 
-def _is_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
+def _is_selection_doubtful(artifact: Artifact, synthetic: bool, allow_synthetic: bool) -> bool:
     """Tell whether an artifact's ranges come from synthetic inputs."""
     return synthetic and not allow_synthetic and artifact.variant.precision in QUANTIZED
 
 
-def remark(reason: str, chosen: Artifact | None) -> str:
+def selection_remark(reason: str, chosen: Artifact | None) -> str:
     """Return the reason of a choice, without the claim that no device has measured it once one has."""
-    measured = [p90_ms for _, p90_ms in _on_phones(chosen).values()] if chosen else []
+    measured = [p90_ms for _, p90_ms in _selected_on_phones(chosen).values()] if chosen else []
     if not measured:
         return reason
     return reason.replace(
@@ -111,7 +111,7 @@ def remark(reason: str, chosen: Artifact | None) -> str:
     )
 
 
-def _on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
+def _selected_on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
     """Return serial -> whether the outputs were wrong, and p90; for real phones only."""
     return {
         latency.serial: (bool(latency.problem), latency.p90_ms)
@@ -120,13 +120,13 @@ def _on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
     }
 
 
-def _rank(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
+def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
     """Rank measured artifacts by their median; the target's own preference decides what was not measured."""
     latency = artifact.latency.p50_ms if artifact.latency else float("inf")
     return latency, list(runnable).index(artifact.variant.name)
 
 
-def _why(best: Artifact, candidates: Sequence[Artifact]) -> str:
+def _why_selected(best: Artifact, candidates: Sequence[Artifact]) -> str:
     if best.latency is None:
         return f"The target's first choice of {len(candidates)} passed artifacts; none was timed"
     return (
@@ -135,7 +135,9 @@ def _why(best: Artifact, candidates: Sequence[Artifact]) -> str:
     )
 
 
-def _why_nothing(artifacts: Sequence[Artifact], runnable: Sequence[str], doubtful: Sequence[Artifact]) -> str:
+def _why_nothing_selected(
+    artifacts: Sequence[Artifact], runnable: Sequence[str], doubtful: Sequence[Artifact]
+) -> str:
     if doubtful:
         return (
             "Only artifacts calibrated on synthetic inputs passed. Give photos with --calibration, or "

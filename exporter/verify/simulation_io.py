@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.errors import VerificationError
 from exporter.records import Array
-from exporter.verify.reference_io import Stacks, arrays
+from exporter.verify.reference_io import Stacks, read_reference_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Simulation:
     """SQNR of the simulation against itself where other roundings change it (`Lowering`)."""
 
 
-def save(simulation: Simulation, path: Path) -> None:
+def save_simulation(simulation: Simulation, path: Path) -> None:
     """Write a simulation as one compressed .npz without pickles."""
     groups = {"outputs": simulation.outputs, **{f"edge/{n}": s for n, s in simulation.edges.items()}}
     stored = {f"{group}/{i}": array for group, stacks in groups.items() for i, array in enumerate(stacks)}
@@ -35,15 +35,17 @@ def save(simulation: Simulation, path: Path) -> None:
         np.savez_compressed(stream, **stored)  # type: ignore[arg-type]
 
 
-def load(path: Path) -> Simulation:
-    """Read what `save` wrote.
+def load_simulation(path: Path) -> Simulation:
+    """Read what `save_simulation` wrote.
 
     Raises:
         VerificationError: It is not such a file.
     """
-    contents = arrays(path)
+    contents = read_reference_arrays(path)
     groups: dict[str, list[Array]] = {}
-    for index, key in sorted((int(key.rpartition("/")[2]), key) for key in contents if _is_entry(key)):
+    for index, key in sorted(
+        (int(key.rpartition("/")[2]), key) for key in contents if _is_simulation_entry(key)
+    ):
         group = groups.setdefault(key.rpartition("/")[0], [])
         if index == len(group):
             group.append(contents[key])
@@ -53,6 +55,6 @@ def load(path: Path) -> Simulation:
     return Simulation(tuple(groups["outputs"]), edges)
 
 
-def _is_entry(key: str) -> bool:
+def _is_simulation_entry(key: str) -> bool:
     group, _, index = key.rpartition("/")
     return index.isdecimal() and (group == "outputs" or group.startswith("edge/"))

@@ -18,7 +18,7 @@ SORTED_AXIS = 2
 """The axis of rows in the stacks: samples, batch, rows."""
 
 
-def untie(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Stacks:
+def untie_outputs(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Stacks:
     """Return the artifact's outputs with rows of equal reference scores in the reference's order.
 
     Args:
@@ -27,22 +27,22 @@ def untie(reference: Stacks, actual: Stacks, tolerances: Sequence[float]) -> Sta
         tolerances: Per output, how far apart scores may be and still be equal.
     """
     for index, scores in enumerate(reference):
-        if _is_sorted(scores):
-            partners = [i for i, y in enumerate(reference) if _has_rows_of(y, scores)]
+        if _is_tie_sorted(scores):
+            partners = [i for i, y in enumerate(reference) if _has_tied_rows_of(y, scores)]
             blocks = list(_tied_blocks(scores, tolerances[index]))
             if blocks and len(partners) > 1:
-                actual = _reorder(reference, actual, partners, blocks)
+                actual = _reorder_ties(reference, actual, partners, blocks)
     return actual
 
 
-def _is_sorted(scores: Array) -> bool:
+def _is_tie_sorted(scores: Array) -> bool:
     if scores.dtype.kind != "f" or scores.ndim != SORTED_AXIS + 1 or scores.shape[SORTED_AXIS] < 2:
         return False
     steps = np.diff(scores, axis=SORTED_AXIS)
     return bool((steps <= 0).all() or (steps >= 0).all())
 
 
-def _has_rows_of(output: Array, scores: Array) -> bool:
+def _has_tied_rows_of(output: Array, scores: Array) -> bool:
     return output.shape[: SORTED_AXIS + 1] == scores.shape
 
 
@@ -55,21 +55,21 @@ def _tied_blocks(scores: Array, tolerance: float) -> Iterator[tuple[int, int, sl
             yield int(sample), int(batch), slice(int(start), int(end) + 1)
 
 
-def _reorder(
+def _reorder_ties(
     reference: Stacks, actual: Stacks, partners: Sequence[int], blocks: Sequence[tuple[int, int, slice]]
 ) -> Stacks:
     changed = list(actual)
     for index in partners:
         changed[index] = changed[index].copy()
     for block in blocks:
-        cost = sum(_distances(reference[i][block], actual[i][block]) for i in partners)
-        order = _matching(np.asarray(cost))
+        cost = sum(_tie_distances(reference[i][block], actual[i][block]) for i in partners)
+        order = _match_ties(np.asarray(cost))
         for index in partners:
             changed[index][block] = actual[index][block][order]
     return tuple(changed)
 
 
-def _distances(y: Array, a: Array) -> Array:
+def _tie_distances(y: Array, a: Array) -> Array:
     """Return how unlike each row of the reference is each row of the artifact, from 0 to about 1."""
     rows_y, rows_a = y.reshape(len(y), 1, -1), a.reshape(1, len(a), -1)
     if y.dtype.kind not in "fc":
@@ -80,7 +80,7 @@ def _distances(y: Array, a: Array) -> Array:
     return distances
 
 
-def _matching(cost: Array) -> Array:
+def _match_ties(cost: Array) -> Array:
     """Assign each reference row the artifact's row that is most alike and still free, surest first."""
     order = np.zeros(len(cost), np.int64)
     open_cost = cost.copy()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.chance import noise_margin, ratio_margin
+from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.channels import Channels
 
 UNLIKE = 4.0
@@ -38,7 +38,7 @@ class Tolerance:
     """The rounding error of a stored number, as a share of it, which a channel with an offset may have."""
 
 
-def allowed(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
+def tolerated_energy(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
     """Return the error's energy that each channel may have.
 
     Args:
@@ -47,31 +47,33 @@ def allowed(channels: Channels, tolerance: Tolerance, coarse: Array) -> Array:
         coarse: Which channels have few values left. Their error is no noise: neither chance nor the noise of
             the others excuses it.
     """
-    own = _own_share(channels, tolerance) * channels.variation
-    by_own = own * _chance(channels) * _unlike(channels)
-    by_noise = _allowed_by_noise(channels, tolerance)
+    own = _own_tolerance(channels, tolerance) * channels.variation
+    by_own = own * _chance(channels) * _tolerance_between_channels(channels)
+    by_noise = _tolerated_noise(channels, tolerance)
     still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
     varying = np.where(coarse, own, np.maximum(by_own, by_noise))
     limits: Array = np.where(channels.constant, still, varying)
-    return np.maximum(limits, _allowed_by_floor(channels, tolerance))
+    return np.maximum(limits, _tolerated_floor(channels, tolerance))
 
 
 def may_be_coarse(channels: Channels, tolerance: Tolerance) -> Array:
     """Return which channels are further off than the precision may cost, before any margin."""
-    own = _own_share(channels, tolerance) * channels.variation
+    own = _own_tolerance(channels, tolerance) * channels.variation
     loud: Array = ~channels.constant & ~channels.small_by_nature & (channels.error > own)
     return loud
 
 
-def _own_share(channels: Channels, tolerance: Tolerance) -> Array:
+def _own_tolerance(channels: Channels, tolerance: Tolerance) -> Array:
     """Return the error's energy as a share of each channel's variation, before the margins."""
     rounded = (tolerance.rounding * channels.scale) ** 2
     share = np.divide(rounded, channels.variation, out=np.zeros_like(rounded), where=channels.variation > 0)
-    shares: Array = np.maximum(_share(tolerance.sqnr_db), np.minimum(share, _share(WORST_OWN_DB)))
+    shares: Array = np.maximum(
+        _tolerated_share(tolerance.sqnr_db), np.minimum(share, _tolerated_share(WORST_OWN_DB))
+    )
     return shares
 
 
-def _share(sqnr_db: float) -> float:
+def _tolerated_share(sqnr_db: float) -> float:
     return float(10 ** (-sqnr_db / 10))
 
 
@@ -79,11 +81,11 @@ def _chance(channels: Channels) -> Array:
     """Return what chance makes of the noise and, where no group excuses it, of the variation."""
     counts = channels.samples, channels.error.size
     excused = _has_others(channels) & ~channels.small_by_nature
-    chance: Array = np.where(excused, noise_margin(*counts), ratio_margin(*counts))
+    chance: Array = np.where(excused, noise_by_chance(*counts), ratio_by_chance(*counts))
     return chance
 
 
-def _unlike(channels: Channels) -> Array:
+def _tolerance_between_channels(channels: Channels) -> Array:
     """Return by how much alike channels may differ; a channel that is alone has no others to differ from."""
     unlike: Array = np.where(_has_others(channels), UNLIKE, 1.0)
     return unlike
@@ -96,18 +98,22 @@ def _has_others(channels: Channels) -> Array:
     return others
 
 
-def _allowed_by_noise(channels: Channels, tolerance: Tolerance) -> Array:
-    margin = noise_margin(channels.samples, channels.error.size)
-    noise: Array = margin * _unlike(channels) * group_noise(channels, _share(tolerance.sqnr_db))
+def _tolerated_noise(channels: Channels, tolerance: Tolerance) -> Array:
+    margin = noise_by_chance(channels.samples, channels.error.size)
+    noise: Array = (
+        margin
+        * _tolerance_between_channels(channels)
+        * tolerated_group_noise(channels, _tolerated_share(tolerance.sqnr_db))
+    )
     return noise
 
 
-def _allowed_by_floor(channels: Channels, tolerance: Tolerance) -> Array:
+def _tolerated_floor(channels: Channels, tolerance: Tolerance) -> Array:
     floor: Array = (tolerance.floor_factor * channels.floor) ** 2
     return floor
 
 
-def group_noise(channels: Channels, own: float) -> Array:
+def tolerated_group_noise(channels: Channels, own: float) -> Array:
     """Return for each channel the noise energy of its group.
 
     It is measured on the channels that follow the reference, so that dead ones are no excuse for each other,
@@ -124,9 +130,9 @@ def group_noise(channels: Channels, own: float) -> Array:
     return noise
 
 
-def dead(channels: Channels, tolerance: Tolerance) -> Array:
+def dead_beyond_tolerance(channels: Channels, tolerance: Tolerance) -> Array:
     """Return which channels stand still in the artifact though the reference moves by more than the noise."""
-    excused = np.maximum(_allowed_by_noise(channels, tolerance), _allowed_by_floor(channels, tolerance))
+    excused = np.maximum(_tolerated_noise(channels, tolerance), _tolerated_floor(channels, tolerance))
     moves = ~channels.constant & (channels.movement > excused)
     still: Array = moves & (channels.artifact_movement < DEAD * channels.movement)
     return still

@@ -17,7 +17,7 @@ def checkpoint(tensors: dict[str, torch.Tensor], sha256: str = "0" * 64) -> Chec
 
 def state(name: str, **arguments: Any) -> dict[str, torch.Tensor]:
     """Return the state_dict of a torchvision network, its weights small seeded positive noise."""
-    module = skeleton.construct(name, arguments)
+    module = skeleton.construct_skeleton(name, arguments)
     generator = torch.Generator().manual_seed(0)
     return {
         key: value if not value.is_meta else torch.rand(value.shape, generator=generator) * 0.05

@@ -32,7 +32,7 @@ def write(path: Path) -> None:
 
 def survey() -> dict[str, Any]:
     """Describe every network: about 220 constructions without weights."""
-    builders = skeleton.builders()
+    builders = skeleton.skeleton_builders()
     import torchvision
 
     records = [record for name in classifiers() for record in _records(name, builders, "classification")]
@@ -41,21 +41,21 @@ def survey() -> dict[str, Any]:
 
 
 def classifiers() -> list[str]:
-    skeleton.builders()
+    skeleton.skeleton_builders()
     from torchvision import models
 
     return list(models.list_models(models))
 
 
 def segmenters() -> list[str]:
-    skeleton.builders()
+    skeleton.skeleton_builders()
     from torchvision import models
 
     return list(models.list_models(models.segmentation))
 
 
 def quantizable() -> list[str]:
-    skeleton.builders()
+    skeleton.skeleton_builders()
     from torchvision import models
 
     return list(models.list_models(models.quantization))
@@ -91,7 +91,7 @@ def option_variants(name: str, builder: Callable[..., torch.nn.Module]) -> list[
 
 def shapes(name: str, **arguments: Any) -> dict[str, tuple[int, ...]]:
     """Return key -> shape of a network's state_dict."""
-    module = skeleton.construct(name, arguments)
+    module = skeleton.construct_skeleton(name, arguments)
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
 
@@ -101,12 +101,12 @@ def _same(first: str, second: str, options: dict[str, bool]) -> bool:
 
 def _patterns(name: str, options: dict[str, bool], classes: int) -> dict[str, list[int | str]]:
     """Replace the sizes that follow from the user's own data by symbols."""
-    module = skeleton.construct(name, {**options, "num_classes": classes})
+    module = skeleton.construct_skeleton(name, {**options, "num_classes": classes})
     patterns: dict[str, list[int | str]] = {key: list(t.shape) for key, t in module.state_dict().items()}
     _mark(patterns, shapes(name, **options, num_classes=classes + 1), "classes")
     if name.startswith("vit_"):
         _mark(patterns, shapes(name, **options, num_classes=classes, image_size=448), "positions")
-    stem = skeleton.first_convolution(module)
+    stem = skeleton.first_convolution_of_skeleton(module)
     assert stem is not None, f"{name} has no convolution over three channels"
     patterns[f"{stem[0]}.weight"][1] = "channels"
     return patterns

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from exporter.architectures import build
+from exporter.architectures import build_architecture
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Preprocessing, TensorSpec
 from tests.architectures.checkpoints import checkpoint, state
@@ -37,7 +37,7 @@ def test_trained_mobilenet_sees_a_cat() -> None:
 
     path = trained_mobilenet()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    model = build(checkpoint(torch.load(path, weights_only=True), sha256))
+    model = build_architecture(checkpoint(torch.load(path, weights_only=True), sha256))
     assert model.architecture == "torchvision/mobilenet_v2"
     assert model.parameters == 3_504_872
     assert model.inputs == (TensorSpec("x", (1, 3, 224, 224)),)
@@ -68,7 +68,7 @@ CHANGED = [
 def test_changed_networks_are_inferred_and_run(name: str, arguments: dict[str, Any], note: str) -> None:
     """A network with other classes, heads or image sizes is identified, explained, and has its weights."""
     tensors = state(name, **arguments)
-    model = build(checkpoint(tensors))
+    model = build_architecture(checkpoint(tensors))
     assert model.architecture == f"torchvision/{name}"
     assert any(note in text for text in model.notes)
     loaded = model.module.state_dict()
@@ -97,7 +97,7 @@ def test_input_channels_are_read_from_the_stem(name: str, stem: str, channels: i
     """A first convolution over another number of channels makes a network that takes them."""
     tensors = state(name)
     tensors[stem] = torch.rand(tensors[stem].shape[0], channels, *tensors[stem].shape[2:])
-    model = build(checkpoint(tensors))
+    model = build_architecture(checkpoint(tensors))
     assert model.inputs[0].shape[1] == channels
     assert any(f"{stem} takes {channels} channel" in note for note in model.notes)
     if channels == 1:
@@ -113,7 +113,7 @@ def test_input_channels_are_read_from_the_stem(name: str, stem: str, channels: i
 def test_module_is_ready_to_export() -> None:
     """Whatever the checkpoint's types: eval mode, float32, no gradients, nothing left on the meta device."""
     tensors = {k: t.half() if t.is_floating_point() else t for k, t in state("resnet18").items()}
-    module = build(checkpoint(tensors)).module
+    module = build_architecture(checkpoint(tensors)).module
     assert not any(child.training for child in module.modules())
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in module.parameters())
@@ -131,7 +131,7 @@ def test_module_is_ready_to_export() -> None:
 )
 def test_photos_follow_the_default_weights(name: str, resize: int, crop: int, interpolation: str) -> None:
     """Input size and preprocessing are those that torchvision published the network with."""
-    model = build(checkpoint(state(name)))
+    model = build_architecture(checkpoint(state(name)))
     assert model.inputs[0].shape == (1, 3, crop, crop)
     assert model.preprocessing is not None
     assert (model.preprocessing.resize, model.preprocessing.crop) == (resize, (crop, crop))
@@ -140,20 +140,20 @@ def test_photos_follow_the_default_weights(name: str, resize: int, crop: int, in
 
 def test_segmentation_crop_is_told() -> None:
     """A segmentation network gets a fixed size, and the user is told that it is ours."""
-    model = build(checkpoint(state("lraspp_mobilenet_v3_large")))
+    model = build_architecture(checkpoint(state("lraspp_mobilenet_v3_large")))
     assert any("512x512 centre crop is used instead" in note for note in model.notes)
 
 
 def test_vision_transformers_prefer_the_weights_of_their_size() -> None:
     """A ViT for 384 pixels gets the preprocessing of the published weights for 384 pixels."""
-    model = build(checkpoint(state("vit_b_16", image_size=384)))
+    model = build_architecture(checkpoint(state("vit_b_16", image_size=384)))
     assert model.preprocessing is not None
     assert (model.preprocessing.resize, model.preprocessing.interpolation) == (384, "bicubic")
 
 
 def test_vision_transformers_of_an_odd_size() -> None:
     """A ViT of an unpublished size scales the default weights' preprocessing."""
-    model = build(checkpoint(state("vit_b_32", image_size=128)))
+    model = build_architecture(checkpoint(state("vit_b_32", image_size=128)))
     assert model.inputs[0].shape == (1, 3, 128, 128)
     assert model.preprocessing == Preprocessing(resize=146, crop=(128, 128))
 
@@ -163,7 +163,7 @@ def test_positions_that_make_no_square() -> None:
     tensors = state("vit_b_32")
     tensors["encoder.pos_embedding"] = torch.rand(1, 21, 768)
     with pytest.raises(ArchitectureError, match="20 patches, which make no square image"):
-        build(checkpoint(tensors))
+        build_architecture(checkpoint(tensors))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_old_spellings_still_match(name: str, old: tuple[str, ...], new: tuple[s
         for today, then in zip(old, new, strict=True):
             key = key.replace(today, then) if "denselayer" in key or "encoder_layer" in key else key
         tensors[key] = tensor
-    model = build(checkpoint(tensors))
+    model = build_architecture(checkpoint(tensors))
     assert model.architecture == f"torchvision/{name}"
     assert any("old torchvision files" in note for note in model.notes)
 
@@ -188,18 +188,18 @@ def test_old_spellings_still_match(name: str, old: tuple[str, ...], new: tuple[s
 def test_missing_counters_are_filled() -> None:
     """A checkpoint without num_batches_tracked loads."""
     tensors = {k: t for k, t in state("resnet18").items() if not k.endswith("num_batches_tracked")}
-    assert build(checkpoint(tensors)).module.state_dict()["bn1.num_batches_tracked"].item() == 0
+    assert build_architecture(checkpoint(tensors)).module.state_dict()["bn1.num_batches_tracked"].item() == 0
 
 
 def test_labels_are_imagenets() -> None:
     """1000 classes are ImageNet's; any other number has no names."""
-    assert build(checkpoint(state("resnet18"))).labels[281] == "tabby"
-    assert build(checkpoint(state("resnet18", num_classes=999))).labels == ()
+    assert build_architecture(checkpoint(state("resnet18"))).labels[281] == "tabby"
+    assert build_architecture(checkpoint(state("resnet18", num_classes=999))).labels == ()
 
 
 def test_float_twin_is_preferred() -> None:
     """Weights of a quantisable builder give the float network, which computes the same, and that is told."""
-    model = build(checkpoint(state("quantized_resnet18")))
+    model = build_architecture(checkpoint(state("quantized_resnet18")))
     assert model.architecture == "torchvision/resnet18"
     assert any("torchvision/quantized_resnet18 has the same tensors" in note for note in model.notes)
 
@@ -207,7 +207,9 @@ def test_float_twin_is_preferred() -> None:
 def test_transform_input_is_the_users_to_say() -> None:
     """GoogLeNet's tensors don't tell whether it re-normalises: a note says so, and an argument settles it."""
     tensors = state("googlenet", aux_logits=False)
-    silent, explicit = (build(checkpoint(tensors), arch_args=a) for a in ({}, {"transform_input": "true"}))
+    silent, explicit = (
+        build_architecture(checkpoint(tensors), arch_args=a) for a in ({}, {"transform_input": "true"})
+    )
     assert not silent.module.transform_input
     assert explicit.module.transform_input
     assert any("transform_input" in note for note in silent.notes)
@@ -217,12 +219,14 @@ def test_transform_input_is_the_users_to_say() -> None:
 def test_transform_input_of_the_published_file() -> None:
     """The published GoogLeNet file, known by its hash, re-normalises its input."""
     published = checkpoint(state("googlenet", aux_logits=True), sha256="1378be20" + "0" * 56)
-    assert build(published).module.transform_input
+    assert build_architecture(published).module.transform_input
 
 
 def test_auxiliary_head_can_be_dropped() -> None:
     """The argument aux_loss=false leaves out the training head and its output."""
-    model = build(checkpoint(state("fcn_resnet50", aux_loss=True)), arch_args={"aux_loss": "false"})
+    model = build_architecture(
+        checkpoint(state("fcn_resnet50", aux_loss=True)), arch_args={"aux_loss": "false"}
+    )
     assert not any(key.startswith("aux_classifier") for key in model.module.state_dict())
     assert any("left out, as asked" in note for note in model.notes)
 
@@ -253,7 +257,7 @@ def without(key: str) -> dict[str, torch.Tensor]:
 def test_unknown_weights_name_the_closest(tensors: dict[str, torch.Tensor], parts: tuple[str, ...]) -> None:
     """The refusal names the closest networks, the first differing keys, and --arch."""
     with pytest.raises(ArchitectureError) as caught:
-        build(checkpoint(tensors))
+        build_architecture(checkpoint(tensors))
     for part in parts:
         assert part in caught.value.message
     assert "--arch mypkg.nets:make_net" in caught.value.hint
@@ -263,20 +267,22 @@ def test_integer_weights_are_refused() -> None:
     """A network whose weights are stored as integers is a quantised one, and said to be."""
     tensors = {**state("resnet18"), "fc.weight": torch.zeros(1000, 512, dtype=torch.int8)}
     with pytest.raises(ArchitectureError, match=r"fc\.weight holds int8"):
-        build(checkpoint(tensors))
+        build_architecture(checkpoint(tensors))
 
 
 def test_named_network_with_other_weights() -> None:
     """--arch with weights of another network names the keys that differ and the network they fit."""
     with pytest.raises(ArchitectureError, match=r"do not fit torchvision/resnet34: 122 of 218") as caught:
-        build(checkpoint(state("resnet18")), arch="torchvision/resnet34")
+        build_architecture(checkpoint(state("resnet18")), arch="torchvision/resnet34")
     assert "layer1.2.conv1.weight [64, 64, 3, 3] is missing" in caught.value.message
     assert "fit torchvision/resnet18 exactly" in caught.value.hint
 
 
 def test_named_quantizable_network() -> None:
     """A quantisable network named by the user is the one that is built."""
-    model = build(checkpoint(state("resnet18", num_classes=6)), arch="torchvision/quantized_resnet18")
+    model = build_architecture(
+        checkpoint(state("resnet18", num_classes=6)), arch="torchvision/quantized_resnet18"
+    )
     assert model.architecture == "torchvision/quantized_resnet18"
     assert type(model.module).__name__ == "QuantizableResNet"
 
@@ -284,7 +290,9 @@ def test_named_quantizable_network() -> None:
 def test_builder_arguments_reach_networks_outside_the_index() -> None:
     """--arch with --arch-arg builds a variant that the index does not know."""
     tensors = state("mobilenet_v2", width_mult=0.5, num_classes=3)
-    model = build(checkpoint(tensors), arch="torchvision/mobilenet_v2", arch_args={"width_mult": "0.5"})
+    model = build_architecture(
+        checkpoint(tensors), arch="torchvision/mobilenet_v2", arch_args={"width_mult": "0.5"}
+    )
     with torch.inference_mode():
         assert model.module(torch.rand(1, 3, 64, 64)).shape == (1, 3)
 
@@ -310,13 +318,15 @@ def test_builder_arguments_reach_networks_outside_the_index() -> None:
 def test_wrong_arguments_are_explained(arguments: dict[str, Any], message: str) -> None:
     """The refusal names the wrong argument and what would be right."""
     with pytest.raises(UsageError) as caught:
-        build(checkpoint(state("resnet18")), **arguments)
+        build_architecture(checkpoint(state("resnet18")), **arguments)
     assert message in str(caught.value)
 
 
 def test_input_shape_moves_crop_and_resize() -> None:
     """Another input size keeps the published ratio of resize to crop."""
-    model = build(checkpoint(state("resnet18")), input_shapes=(TensorSpec("", (1, 3, 192, 160)),))
+    model = build_architecture(
+        checkpoint(state("resnet18")), input_shapes=(TensorSpec("", (1, 3, 192, 160)),)
+    )
     assert model.inputs == (TensorSpec("x", (1, 3, 192, 160)),)
     assert model.preprocessing == Preprocessing(resize=219, crop=(192, 160))
 
@@ -324,13 +334,15 @@ def test_input_shape_moves_crop_and_resize() -> None:
 def test_fixed_input_size_is_kept() -> None:
     """A vision transformer refuses an input size other than its position embedding's."""
     with pytest.raises(UsageError, match="position embedding fixes the size"):
-        build(checkpoint(state("vit_b_32")), input_shapes=(TensorSpec("", (1, 3, 256, 256)),))
+        build_architecture(checkpoint(state("vit_b_32")), input_shapes=(TensorSpec("", (1, 3, 256, 256)),))
 
 
 @pytest.mark.slow
 def test_maxvit_is_constructed_for_the_input_size() -> None:
     """MaxViT lays its windows out when constructed: it must be for the size it will get."""
-    model = build(checkpoint(state("maxvit_t")), input_shapes=(TensorSpec("", (1, 3, 448, 448)),))
+    model = build_architecture(
+        checkpoint(state("maxvit_t")), input_shapes=(TensorSpec("", (1, 3, 448, 448)),)
+    )
     with torch.inference_mode():
         assert model.module(torch.rand(1, 3, 448, 448)).shape == (1, 1000)
 
@@ -346,11 +358,13 @@ def test_maxvit_is_constructed_for_the_input_size() -> None:
 )
 def test_presets(preset: str, mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> None:
     """Each --preprocess is the normalisation that its name says."""
-    model = build(checkpoint(state("resnet18")), preprocess=preset)
+    model = build_architecture(checkpoint(state("resnet18")), preprocess=preset)
     assert model.preprocessing == Preprocessing(mean=mean, std=std, scale=scale)
 
 
 def test_mean_and_std_win_over_the_preset() -> None:
     """--mean and --std override --preprocess; one value stands for every channel."""
-    model = build(checkpoint(state("resnet18")), preprocess="bytes", mean=(123.0,), std=(58.0, 57.0, 56.0))
+    model = build_architecture(
+        checkpoint(state("resnet18")), preprocess="bytes", mean=(123.0,), std=(58.0, 57.0, 56.0)
+    )
     assert model.preprocessing == Preprocessing(mean=(123.0,) * 3, std=(58.0, 57.0, 56.0), scale=255.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporter.architectures import build
+from exporter.architectures import build_architecture
 from exporter.errors import ArchitectureError, ExportError, UsageError
 from exporter.records import TensorSpec
 from tests.architectures.checkpoints import checkpoint
@@ -73,7 +73,7 @@ SHAPE = (TensorSpec("", (1, 3)),)
 def test_function_in_the_current_directory() -> None:
     """The function is found, called with literal arguments, and its network carries the weights."""
     tensors = {"fc.weight": torch.rand(7, 3)}
-    model = build(
+    model = build_architecture(
         checkpoint(tensors),
         arch="mypkg.nets:make_net",
         arch_args={"width": "7", "bias": "false"},
@@ -90,13 +90,13 @@ def test_function_in_the_current_directory() -> None:
 @pytest.mark.parametrize("arch", ["mypkg.nets:Net", "mypkg.nets:ready"])
 def test_classes_and_instances_will_do(arch: str) -> None:
     """A module class, and a module that is already made, are as good as a function."""
-    assert build(checkpoint(linear()), arch=arch, input_shapes=SHAPE).parameters == 16
+    assert build_architecture(checkpoint(linear()), arch=arch, input_shapes=SHAPE).parameters == 16
 
 
 @pytest.mark.usefixtures("package")
 def test_example_inputs_give_the_shape() -> None:
     """A network that carries example_inputs needs no --input-shape."""
-    model = build(checkpoint(linear()), arch="mypkg.nets:Shaped")
+    model = build_architecture(checkpoint(linear()), arch="mypkg.nets:Shaped")
     assert model.inputs == (TensorSpec("features", (2, 3)),)
 
 
@@ -104,14 +104,14 @@ def test_example_inputs_give_the_shape() -> None:
 def test_tied_weights_may_be_stored_once() -> None:
     """A tensor that the network uses under two names, and safetensors stores under one, is found."""
     tensors = {**linear(), "head.bias": torch.rand(4)}
-    module = build(checkpoint(tensors), arch="mypkg.nets:Tied", input_shapes=SHAPE).module
+    module = build_architecture(checkpoint(tensors), arch="mypkg.nets:Tied", input_shapes=SHAPE).module
     assert torch.equal(module.state_dict()["head.weight"], tensors["fc.weight"])
 
 
 @pytest.mark.usefixtures("package")
 def test_current_directory_ends_up_last() -> None:
     """After the import, the user's files cannot shadow frameworks that are imported later."""
-    build(checkpoint(linear()), arch="mypkg.nets:make_net", input_shapes=SHAPE)
+    build_architecture(checkpoint(linear()), arch="mypkg.nets:make_net", input_shapes=SHAPE)
     assert sys.path[-1] == str(Path.cwd())
     assert sys.path[0] != str(Path.cwd())
 
@@ -150,7 +150,7 @@ def test_every_failure_says_what_it_is(
 ) -> None:
     """Each way a user's function can fail is one clear error of the right kind."""
     with pytest.raises(kind) as caught:
-        build(checkpoint(linear()), arch=arch, arch_args=arguments, input_shapes=SHAPE)
+        build_architecture(checkpoint(linear()), arch=arch, arch_args=arguments, input_shapes=SHAPE)
     assert message in str(caught.value)
     assert type(caught.value) is kind
 
@@ -159,11 +159,15 @@ def test_every_failure_says_what_it_is(
 def test_unknown_shapes_are_asked_for() -> None:
     """A network of the user's without a known input shape asks for --input-shape, naming its inputs."""
     with pytest.raises(UsageError, match=r"It takes features\. Give --input-shape once per input"):
-        build(checkpoint(linear()), arch="mypkg.nets:make_net")
+        build_architecture(checkpoint(linear()), arch="mypkg.nets:make_net")
 
 
 def digits(**arguments: object) -> tuple[TensorSpec, ...]:
-    model = build(checkpoint(TwoInTwoOut().state_dict()), arch="tests.nets:TwoInTwoOut", **arguments)  # type: ignore[arg-type]
+    model = build_architecture(
+        checkpoint(TwoInTwoOut().state_dict()),
+        arch="tests.nets:TwoInTwoOut",
+        **arguments,  # type: ignore[arg-type]
+    )
     return model.inputs
 
 
@@ -195,10 +199,10 @@ def test_preprocessing_of_a_users_photo_network() -> None:
     """A network of the user's that takes photos gets preprocessing when asked for, and says so when not."""
     shape = (TensorSpec("", (1, 1, 8, 8)),)
     weights = checkpoint(TinyCnn().state_dict())
-    silent = build(weights, arch="tests.nets:TinyCnn", input_shapes=shape)
+    silent = build_architecture(weights, arch="tests.nets:TinyCnn", input_shapes=shape)
     assert silent.preprocessing is None
     assert any("--preprocess" in note for note in silent.notes)
-    asked = build(weights, arch="tests.nets:TinyCnn", input_shapes=shape, preprocess="unit")
+    asked = build_architecture(weights, arch="tests.nets:TinyCnn", input_shapes=shape, preprocess="unit")
     assert asked.preprocessing is not None
     assert (asked.preprocessing.mean, asked.preprocessing.std) == ((0.0,), (1.0,))
     assert (asked.preprocessing.resize, asked.preprocessing.crop) == (8, (8, 8))

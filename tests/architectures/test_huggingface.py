@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from exporter import checkpoints, data
-from exporter.architectures import build, families
+from exporter.architectures import build_architecture, families
 from exporter.capture import program
 from exporter.checkpoints import folder
 from exporter.data import photos, synthetic
@@ -98,12 +98,12 @@ def edited(path: Path, name: str = "config.json", **changes: Any) -> None:
 
 
 def read(path: Path, **options: Any) -> Model:
-    return build(checkpoints.read(path), **options)
+    return build_architecture(checkpoints.read_checkpoint(path), **options)
 
 
 def calls(model: Model, count: int = 4) -> list[tuple[Any, ...]]:
     """Make synthetic inputs of a model."""
-    made = data.load(None, model.inputs, model.preprocessing, count, codes=model.codes)
+    made = data.load_data(None, model.inputs, model.preprocessing, count, codes=model.codes)
     return [tuple(torch.from_numpy(array) for array in sample) for sample in made.verification]
 
 
@@ -120,7 +120,7 @@ def test_a_folder_is_enough(tmp_path: Path, name: str) -> None:
             actual = model.module(*call)
         assert list(actual) == ["logits"]
         torch.testing.assert_close(actual["logits"], expected, atol=1e-5, rtol=1e-4)
-    captured = program.capture(model, tuple(tensor.numpy() for tensor in calls(model)[0]))
+    captured = program.capture_program(model, tuple(tensor.numpy() for tensor in calls(model)[0]))
     assert captured.program is not None, captured.program_error
     assert [output.name for output in captured.outputs] == ["logits"]
 
@@ -194,7 +194,7 @@ def test_damaged_folders_are_refused(tmp_path: Path, damage: Callable[[Path], No
     path, _ = saved(tmp_path, "BertForSequenceClassification", TEXT, max_shard_size="40kB")
     damage(path)
     with pytest.raises(CheckpointError, match=words):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
 
 
 def test_a_folders_own_code_needs_trust(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_processor_becomes_our_preprocessing(tmp_path: Path, kind: str) -> N
     processor = transformers().AutoImageProcessor.from_pretrained(str(path), use_fast=False)
     image = _plain()
     theirs = processor(images=image, return_tensors="np")["pixel_values"][0]
-    ours = photos.preprocess(image, model.preprocessing)
+    ours = photos.preprocess_photo(image, model.preprocessing)
     assert np.abs(theirs - ours).max() < 0.1
 
 
@@ -357,7 +357,7 @@ def test_texts_calibrate_through_the_folders_tokenizer(tmp_path: Path, suffix: s
     source = tmp_path / f"texts{suffix}"
     lines = TEXTS if suffix == ".txt" else [json.dumps({"id": 1, "text": text}) for text in TEXTS]
     source.write_text("\n".join(lines))
-    samples = data.load(source, model.inputs, None, 8, codes=model.codes, reader=model.reader)
+    samples = data.load_data(source, model.inputs, None, 8, codes=model.codes, reader=model.reader)
     tokens, mask, segments = samples.calibration[0]
     assert tokens[0, :4].tolist() == [2, 3, 4, 0]
     assert mask.sum() == 3
@@ -372,7 +372,7 @@ def test_a_tokenizer_of_another_network_is_refused(tmp_path: Path) -> None:
     model = read(with_tokenizer(path))
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     with pytest.raises(CalibrationError, match="knows 5"):
-        data.load(tmp_path / "texts.txt", model.inputs, None, 8, codes=model.codes, reader=model.reader)
+        data.load_data(tmp_path / "texts.txt", model.inputs, None, 8, codes=model.codes, reader=model.reader)
 
 
 def test_texts_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
@@ -381,9 +381,9 @@ def test_texts_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
     model = read(path)
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     with pytest.raises(CalibrationError, match="no tokenizer"):
-        data.load(tmp_path / "texts.txt", model.inputs, None, 8, codes=model.codes, reader=model.reader)
+        data.load_data(tmp_path / "texts.txt", model.inputs, None, 8, codes=model.codes, reader=model.reader)
     with pytest.raises(CalibrationError, match="is text or sound"):
-        data.load(tmp_path / "texts.txt", model.inputs, None, 8)
+        data.load_data(tmp_path / "texts.txt", model.inputs, None, 8)
 
 
 def test_recordings_calibrate_through_the_feature_extractor(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_recordings_calibrate_through_the_feature_extractor(tmp_path: Path) -> N
         with wave.open(str(sounds / f"{number}.wav"), "wb") as file:
             file.setparams((1, 2, rate, 0, "NONE", ""))
             file.writeframes(generator.integers(-9000, 9000, 12_500).astype("<i2").tobytes())
-    samples = data.load(sounds, model.inputs, None, 4, codes=model.codes, reader=model.reader)
+    samples = data.load_data(sounds, model.inputs, None, 4, codes=model.codes, reader=model.reader)
     values = samples.calibration[0][0]
     assert values.shape == (1, 8000)
     assert abs(float(values.mean())) < 1e-3
@@ -409,7 +409,7 @@ def test_recordings_calibrate_through_the_feature_extractor(tmp_path: Path) -> N
         file.setparams((1, 2, 44100, 0, "NONE", ""))
         file.writeframes(b"\0\0" * 100)
     with pytest.raises(CalibrationError, match="44100"):
-        data.load(sounds, model.inputs, None, 4, codes=model.codes, reader=model.reader)
+        data.load_data(sounds, model.inputs, None, 4, codes=model.codes, reader=model.reader)
 
 
 @pytest.mark.parametrize(

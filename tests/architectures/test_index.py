@@ -7,13 +7,13 @@ from importlib import resources
 import pytest
 
 from exporter.architectures import index
-from exporter.architectures.index import Entry, Shape
+from exporter.architectures.index import IndexEntry, Shape
 
 SIZES = {"classes": 7, "channels": 5, "positions": 26}
-ENTRIES = index.entries()
+ENTRIES = index.index_entries()
 
 
-def filled(entry: Entry, **sizes: int) -> dict[str, Shape]:
+def filled(entry: IndexEntry, **sizes: int) -> dict[str, Shape]:
     """Return the network's shapes for these numbers of classes, channels and positions."""
     bound = {**SIZES, **sizes}
     return {
@@ -22,23 +22,23 @@ def filled(entry: Entry, **sizes: int) -> dict[str, Shape]:
     }
 
 
-def by_name(name: str) -> Entry:
-    return index.named(name)[0]
+def by_name(name: str) -> IndexEntry:
+    return index.named_in_index(name)[0]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
-def test_every_network_is_told_apart(entry: Entry) -> None:
+def test_every_network_is_told_apart(entry: IndexEntry) -> None:
     """Whatever its classes, channels and image size, a network fits its own entry only."""
     shapes = filled(entry)
     assert [e.title for e in ENTRIES if e.compare(shapes).exact] == [entry.title]
-    match = index.identify(shapes)
+    match = index.identify_in_index(shapes)
     assert match is not None
     assert match[0] is entry
     assert {symbol: size for symbol, size in SIZES.items() if entry.first(symbol)} == match[1].bindings  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.title)
-def test_every_entry_is_complete(entry: Entry) -> None:
+def test_every_entry_is_complete(entry: IndexEntry) -> None:
     """Classes and channels are known for every network, and every set of published weights has its hash."""
     assert entry.first("classes")
     assert entry.first("channels")
@@ -67,7 +67,7 @@ def test_published_hashes_are_unique() -> None:
 def test_counters_may_be_missing() -> None:
     """Files from before PyTorch 1.0, which lack num_batches_tracked, match."""
     shapes = {k: s for k, s in filled(by_name("resnet18")).items() if not k.endswith("num_batches_tracked")}
-    match = index.identify(shapes)
+    match = index.identify_in_index(shapes)
     assert match is not None
     assert match[0].name == "resnet18"
 
@@ -100,18 +100,18 @@ def changed(**changes: Shape | None) -> dict[str, Shape]:
 )
 def test_one_wrong_tensor_is_named(shapes: dict[str, Shape], sentence: str) -> None:
     """Any wrong tensor prevents the match, and its key is named."""
-    assert index.identify(shapes) is None
-    nearest = index.near_misses(shapes)[0]
+    assert index.identify_in_index(shapes) is None
+    nearest = index.near_misses_in_index(shapes)[0]
     assert nearest.title == "torchvision/resnet18"
     assert nearest.summary().startswith(sentence)
 
 
 def test_near_misses_are_ranked() -> None:
     """The network that shares the most tensors comes first; unrelated weights are near none."""
-    nearest = index.near_misses(changed(layer1__0__conv1__weight=None))
+    nearest = index.near_misses_in_index(changed(layer1__0__conv1__weight=None))
     assert [c.title for c in nearest[:2]] == ["torchvision/resnet18", "torchvision/resnet34"]
-    assert index.near_misses({"weight": (3, 3)}) == ()
-    assert index.near_misses({}) == ()
+    assert index.near_misses_in_index({"weight": (3, 3)}) == ()
+    assert index.near_misses_in_index({}) == ()
 
 
 def test_long_summaries_are_cut() -> None:
@@ -123,9 +123,9 @@ def test_long_summaries_are_cut() -> None:
 
 def test_hostile_keys_are_made_printable() -> None:
     """A key with terminal escapes or of huge length cannot disturb the terminal."""
-    assert index.printable("a\x1b[31m\n") == "a\\x1b[31m\\n"
-    assert len(index.printable("k" * 10_000)) == 80
-    assert index.shape_text((1,) * 99) == "[1, 1, 1, 1, 1, 1, 1, 1, ...]"
+    assert index.printable_index_key("a\x1b[31m\n") == "a\\x1b[31m\\n"
+    assert len(index.printable_index_key("k" * 10_000)) == 80
+    assert index.index_shape_text((1,) * 99) == "[1, 1, 1, 1, 1, 1, 1, 1, ...]"
 
 
 def test_index_bytes_carry_no_date() -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 from exporter import checkpoints
-from exporter.architectures import build, factory, loading, weights
+from exporter.architectures import build_architecture, factory, loading, weights
 from exporter.errors import ArchitectureError, UsageError
 from exporter.records import Checkpoint, TensorSpec
 
@@ -205,11 +205,11 @@ FRESH: dict[str, Maker] = {**NETWORKS, "growing": Growing, "extra state": Rememb
 def read(tmp_path: Path, state: object) -> tuple[weights.Weights, ...]:
     path = tmp_path / "checkpoint.pt"
     torch.save(state, path)
-    return weights.readings(checkpoints.read(path))
+    return weights.weight_readings(checkpoints.read_checkpoint(path))
 
 
 def loaded(tmp_path: Path, state: object, net: nn.Module, **options: Any) -> tuple[str, ...]:
-    notes = loading.load(net, read(tmp_path, state), "nets:make", **options)
+    notes = loading.load_weights(net, read(tmp_path, state), "nets:make", **options)
     net.eval()
     return notes
 
@@ -484,7 +484,7 @@ def test_missing_tensors_may_come_from_the_function(tmp_path: Path) -> None:
 def ignoring(tmp_path: Path, state: object, *patterns: str) -> tuple[weights.Weights, ...]:
     path = tmp_path / "checkpoint.pt"
     torch.save(state, path)
-    return weights.readings(checkpoints.read(path), patterns)
+    return weights.weight_readings(checkpoints.read_checkpoint(path), patterns)
 
 
 @pytest.mark.parametrize("pattern", ["aux.*", "module.aux.*", "*aux*"])
@@ -492,7 +492,7 @@ def test_ignored_keys(tmp_path: Path, pattern: str) -> None:
     """A pattern matches the stored and the bare name, and the ignored keys are listed."""
     net, fresh = trained(Inner), Inner()
     state = {f"module.{k}": v for k, v in {**net.state_dict(), "aux.w": torch.ones(1)}.items()}
-    notes = loading.load(fresh, ignoring(tmp_path, state, pattern), "nets:make")
+    notes = loading.load_weights(fresh, ignoring(tmp_path, state, pattern), "nets:make")
     assert answers_alike(net, fresh.eval())
     assert any(f"1 tensors left out, as --ignore-key {pattern} asks" in note for note in notes)
 
@@ -512,7 +512,9 @@ def test_eight_bit_integers_are_said(tmp_path: Path) -> None:
 def test_the_factory_loads_so(tmp_path: Path) -> None:
     """`--arch` loads weights in the same way."""
     net = trained(Outer)
-    built = factory.build("tests.architectures.test_loading:Outer", read(tmp_path, net.state_dict()), {})
+    built = factory.build_by_factory(
+        "tests.architectures.test_loading:Outer", read(tmp_path, net.state_dict()), {}
+    )
     assert answers_alike(net, built.module.eval())
 
 
@@ -540,7 +542,9 @@ def test_every_tensor_is_laid_out_plainly() -> None:
     net = last_channels().eval()
     held = Checkpoint(Path("net.pt"), "0" * 64, "state_dict", net.state_dict())
     shape = (TensorSpec("", (1, 1, 8, 8)),)
-    model = build(held, arch="tests.architectures.test_loading:last_channels", input_shapes=shape)
+    model = build_architecture(
+        held, arch="tests.architectures.test_loading:last_channels", input_shapes=shape
+    )
     for tensor in (*model.module.parameters(), *model.module.buffers()):
         assert tensor.stride() == torch.empty(tensor.shape).stride()
     assert answers_alike(net, model.module, 1, 1, 8, 8)

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from exporter import checkpoints
-from exporter.architectures import build, index, lookalikes
+from exporter.architectures import build_architecture, index, lookalikes
 from exporter.errors import ArchitectureError
 from exporter.records import Model
 from tests.architectures.checkpoints import checkpoint, state
 
 
 def stating(*stated: tuple[str, str], name: str = "resnet50", **options: Any) -> Model:
-    return build(replace(checkpoint(state(name)), stated_networks=stated), **options)
+    return build_architecture(replace(checkpoint(state(name)), stated_networks=stated), **options)
 
 
 def test_an_inferred_network_is_doubted() -> None:
@@ -42,9 +42,9 @@ def test_named_networks_are_not_doubted() -> None:
 
 def test_published_files_are_not_doubted() -> None:
     """Torchvision's own file, known by its hash, has no warning."""
-    (entry,) = index.named("resnet50")
+    (entry,) = index.named_in_index("resnet50")
     published = replace(checkpoint(state("resnet50")), sha256=entry.recipes[0].sha256_prefix.ljust(64, "0"))
-    assert build(published).warnings == ()
+    assert build_architecture(published).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ def test_what_a_file_calls_its_network(
 ) -> None:
     """Trainers' settings name the network at the top, in a dictionary or in a Namespace."""
     torch.save({"state_dict": {"a.weight": torch.ones(2)}, **settings}, tmp_path / "model.pt")
-    assert checkpoints.read(tmp_path / "model.pt").stated_networks == expected
+    assert checkpoints.read_checkpoint(tmp_path / "model.pt").stated_networks == expected
 
 
 def test_lookalikes_are_known_networks() -> None:
     """The table speaks of networks that are in the index."""
-    assert all(index.named(name) for name in lookalikes.SAME_TENSORS)
+    assert all(index.named_in_index(name) for name in lookalikes.SAME_TENSORS)
 
 
 @pytest.mark.parametrize("extra", ["total_ops", "layer1.0.total_params", "n_averaged"])
 def test_counters_do_not_hide_a_known_network(extra: str) -> None:
     """Leftovers of FLOP counters and averaging are ignored."""
-    model = build(checkpoint({**state("resnet18"), extra: torch.zeros(1)}))
+    model = build_architecture(checkpoint({**state("resnet18"), extra: torch.zeros(1)}))
     assert model.architecture == "torchvision/resnet18"
     assert any("left out" in note for note in model.notes)
 
@@ -111,6 +111,8 @@ def test_a_pruned_known_network_is_recognised() -> None:
     tensors = state("resnet18")
     weight = tensors.pop("conv1.weight")
     mask = (torch.rand(weight.shape) > 0.5).float()
-    model = build(checkpoint({**tensors, "conv1.weight_orig": weight, "conv1.weight_mask": mask}))
+    model = build_architecture(
+        checkpoint({**tensors, "conv1.weight_orig": weight, "conv1.weight_mask": mask})
+    )
     assert torch.equal(model.module.state_dict()["conv1.weight"], weight * mask)
     assert any("weight and mask are multiplied" in note for note in model.notes)

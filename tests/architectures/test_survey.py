@@ -23,8 +23,8 @@ def test_packaged_index_is_the_installed_torchvisions(tmp_path: Path) -> None:
 
 def test_every_builder_is_indexed() -> None:
     """All of torchvision's classifiers, segmenters and quantisable networks are in the index."""
-    names = {entry.name for entry in index.entries()}
-    twins = {entry.quantizable for entry in index.entries() if entry.quantizable}
+    names = {entry.name for entry in index.index_entries()}
+    twins = {entry.quantizable for entry in index.index_entries() if entry.quantizable}
     assert names == set(survey.classifiers()) | set(survey.segmenters())
     assert twins == set(survey.quantizable())
 
@@ -35,12 +35,12 @@ def test_every_builder_is_indexed() -> None:
 def test_quantizable_builders_compute_the_same(name: str) -> None:
     """A float network and its quantisable twin give equal outputs for equal weights."""
     options = {"aux_logits": False} if name == "googlenet" else {}
-    builders = skeleton.builders()
+    builders = skeleton.skeleton_builders()
     torch.manual_seed(0)
-    net = builders[name](**skeleton.untrained_arguments(name, builders[name]), **options).eval()
+    net = builders[name](**skeleton.untrained_skeleton_arguments(name, builders[name]), **options).eval()
     twin_name = skeleton.QUANTIZABLE_PREFIX + name
     twin = builders[twin_name](
-        **skeleton.untrained_arguments(twin_name, builders[twin_name]), **options
+        **skeleton.untrained_skeleton_arguments(twin_name, builders[twin_name]), **options
     ).eval()
     twin.load_state_dict(net.state_dict())
     image = torch.rand(1, 3, 64, 64)
@@ -51,6 +51,6 @@ def test_quantizable_builders_compute_the_same(name: str) -> None:
 
 def test_regnets_are_constructed_without_weights() -> None:
     """The 2.6 GB of RegNetY-128GF are not allocated, though it refuses torch's own meta device."""
-    module = skeleton.construct("regnet_y_128gf", {})
+    module = skeleton.construct_skeleton("regnet_y_128gf", {})
     assert all(parameter.is_meta for parameter in module.parameters())
     assert sum(parameter.numel() for parameter in module.parameters()) == 644_812_894

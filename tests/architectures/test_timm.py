@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from exporter import checkpoints
-from exporter.architectures import build, families
+from exporter.architectures import build_architecture, families
 from exporter.checkpoints import folder
 from exporter.data import photos
 from exporter.errors import ArchitectureError, MissingDependencyError, UsageError
@@ -51,7 +51,7 @@ def trained(tmp_path: Path, own: Any, name: str = SMALL, **args: Any) -> Path:
 
 
 def read(path: Path, **options: Any) -> Model:
-    return build(checkpoints.read(folder.located(path)), **options)
+    return build_architecture(checkpoints.read_checkpoint(folder.located(path)), **options)
 
 
 def check_equal(model: Model, own: Any) -> None:
@@ -95,7 +95,7 @@ def test_a_hub_folder_is_enough(tmp_path: Path, member: str) -> None:
     image = Image.linear_gradient("L").resize((320, 400)).convert("RGB")
     config = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
     transform = timm().data.create_transform(**timm().data.resolve_data_config(config))
-    ours = photos.preprocess(image, model.preprocessing)
+    ours = photos.preprocess_photo(image, model.preprocessing)
     assert np.abs(transform(image).numpy() - ours).max() < 0.05
 
 

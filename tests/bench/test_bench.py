@@ -22,7 +22,7 @@ from exporter.records import Artifact, BudgetVerdict, DeviceEvidence, DeviceLate
 from exporter.report import html, manifest
 from exporter.report.manifest import restore
 from exporter.verify import budget, select
-from exporter.verify.reference_io import Evidence
+from exporter.verify.reference_io import ReferenceIO
 from tests import exports
 from tests.report import sample
 
@@ -214,17 +214,17 @@ class TestSelection:
 
     def test_the_chosen_one_by_default(self) -> None:
         """The default measures only the chosen artifact."""
-        selection = artifacts.selection(sample.report())
+        selection = artifacts.select_bench_artifacts(sample.report())
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-int8"]
 
     def test_the_first_that_passed_when_nothing_was_chosen(self) -> None:
         """The first passed artifact is measured when none was chosen."""
-        selection = artifacts.selection(replace(sample.report(), selected=None))
+        selection = artifacts.select_bench_artifacts(replace(sample.report(), selected=None))
         assert [a.variant.name for a in selection.artifacts] == ["executorch-xnnpack-fp32"]
 
     def test_all_that_can_be_run_and_why_not_the_rest(self) -> None:
         """Every artifact is measured or skipped with a reason."""
-        selection = artifacts.selection(sample.report(), every=True)
+        selection = artifacts.select_bench_artifacts(sample.report(), every=True)
         assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
         assert "no backend" in selection.skipped["executorch-vulkan-fp16"]
         assert selection.skipped["onnx-int8"] == "it is failed, not passed"
@@ -235,19 +235,19 @@ class TestSelection:
     def test_one_that_cannot_be_measured_is_a_usage_error(self, name: str) -> None:
         """The message says which artifacts can be measured."""
         with pytest.raises(UsageError, match="These can: executorch-xnnpack-fp32"):
-            artifacts.selection(sample.report(), name)
+            artifacts.select_bench_artifacts(sample.report(), name)
 
     def test_an_export_of_which_nothing_passed(self) -> None:
         """An export without a passed artifact is refused."""
         with pytest.raises(UsageError, match="Nothing of this export"):
-            artifacts.selection(sample.nothing_passed())
+            artifacts.select_bench_artifacts(sample.nothing_passed())
 
 
-def evidence() -> Evidence:
+def evidence() -> ReferenceIO:
     random = np.random.default_rng(1)
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
-    return Evidence(
+    return ReferenceIO(
         (inputs,), (reference,), (inputs[:1],), (reference[:1] * 0,), ("zeros",), 1e-7, 1e-7, "float64"
     )
 
@@ -264,7 +264,7 @@ class TestOutputs:
 
     def test_the_models_outputs_pass(self) -> None:
         """The model's outputs pass with float32's error."""
-        error, problem = outputs.judge(FP32, evidence(), [answers(), answers()], Limits())
+        error, problem = outputs.judge_bench_outputs(FP32, evidence(), [answers(), answers()], Limits())
         assert problem == ""
         assert error is not None
         assert 0 < error < 1e-6
@@ -283,13 +283,15 @@ class TestOutputs:
     )
     def test_anything_else_is_a_problem(self, launches: list[list[Sample]], words: str) -> None:
         """Wrong outputs in any launch are a problem."""
-        assert words in outputs.judge(FP32, evidence(), launches, Limits())[1]
+        assert words in outputs.judge_bench_outputs(FP32, evidence(), launches, Limits())[1]
 
     def test_outputs_that_change_from_launch_to_launch_are_a_problem(self) -> None:
         """A change of one bit between launches fails, however small the error is."""
         changed = answers()
         changed[2][0].reshape(-1)[3] = np.nextafter(changed[2][0].reshape(-1)[3], np.float32(np.inf))
-        error, problem = outputs.judge(FP32, evidence(), [answers(), answers(), changed], Limits())
+        error, problem = outputs.judge_bench_outputs(
+            FP32, evidence(), [answers(), answers(), changed], Limits()
+        )
         assert "Launch 3 computes other outputs than launch 1 from the same input (2)" in problem
         assert error is not None
         assert error < 1e-6
@@ -297,7 +299,7 @@ class TestOutputs:
     def test_the_manifests_limits_apply(self) -> None:
         """Looser limits of an export apply on the device, too."""
         loose = Limits(fp32_max_error=0.1)
-        assert outputs.judge(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1] == ""
+        assert outputs.judge_bench_outputs(FP32, evidence(), [answers(lambda y: y * 1.01)], loose)[1] == ""
 
 
 class TestFiles:
@@ -306,7 +308,8 @@ class TestFiles:
     def test_hostile_serials_become_plain_names_that_differ(self) -> None:
         """Hostile serials become plain and distinct file names."""
         names = [
-            outputs.samples_file("onnx-fp32", s) for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
+            outputs.bench_samples_file("onnx-fp32", s)
+            for s in ("R58N", "r58n", "a b", "a/b", "../..", "x" * 999)
         ]
         assert len({n.casefold() for n in names}) == len(names)
         assert all(n.startswith("device/onnx-fp32-") and n.count("/") == 1 and len(n) < 255 for n in names)
@@ -315,7 +318,7 @@ class TestFiles:
         """Only the exported file is measured."""
         (tmp_path / str(FP32.file)).write_bytes(b"other")
         with pytest.raises(VerificationError, match="sha256 differs"):
-            artifacts.bench_tasks(tmp_path, [FP32], evidence())
+            artifacts.bench_tasks_of_artifacts(tmp_path, [FP32], evidence())
 
 
 def test_simulated_is_all_over_the_page() -> None:

@@ -56,7 +56,7 @@ def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None
     samples = samples_of()
     before = copy.deepcopy(samples)
     edges = {"zeros": (np.zeros((1, 6), np.float32),)}
-    captured = program.capture(model(InPlace(how)), samples[0], others=samples[1:])
+    captured = program.capture_program(model(InPlace(how)), samples[0], others=samples[1:])
     evidence, _ = run_reference(captured, samples, edges)
     for (array,), (original,), stored in zip(samples, before, evidence.inputs[0], strict=True):
         np.testing.assert_array_equal(array, original)
@@ -71,7 +71,7 @@ def test_a_network_that_writes_to_its_inputs_leaves_ours_alone(how: str) -> None
 @pytest.mark.parametrize("how", HOW)
 def test_the_graph_of_such_a_network_writes_to_no_input(how: str) -> None:
     """Calibration and lowering call the graph on tensors of their own again and again."""
-    captured = program.capture(model(InPlace(how)), samples_of()[0])
+    captured = program.capture_program(model(InPlace(how)), samples_of()[0])
     assert captured.program is not None
     assert captured.program.graph_signature.user_inputs_to_mutate == {}
     x = torch.ones(1, 6)
@@ -92,7 +92,7 @@ def test_a_runners_outputs_are_its_own() -> None:
             self.latest.copy_(x)
             return x, self.latest
 
-    run = calls.runner(Views())
+    run = calls.call_runner(Views())
     sample = samples_of()[0]
     first = run(sample)
     run((sample[0] + 1,))
@@ -115,7 +115,7 @@ def test_parameters_become_contiguous(layout: str) -> None:
     net, form = LAYOUTS[layout]
     net = net.to(memory_format=form)  # type: ignore[call-overload]
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    calls.settle(net)
+    calls.settle_for_calls(net)
     for name, parameter in net.named_parameters():
         assert parameter.stride() == torch.empty(parameter.shape, device="meta").stride()
         assert torch.equal(parameter, before[name])
@@ -128,7 +128,7 @@ def test_buffers_and_attributes_become_contiguous_and_ties_hold() -> None:
     net[1].weight = net[0].weight
     net.register_buffer("wide", torch.arange(3.0).expand(5, 3))
     net.table = torch.arange(6.0).reshape(2, 3).t()
-    calls.settle(net)
+    calls.settle_for_calls(net)
     assert net[1].weight is net[0].weight
     assert net.get_buffer("wide").stride() == (3, 1)
     assert isinstance(net.table, Tensor)
@@ -141,8 +141,8 @@ def test_old_weight_norm_can_be_copied() -> None:
     net = nn.utils.weight_norm(nn.Linear(4, 3))
     with pytest.raises(RuntimeError):
         copy.deepcopy(net)
-    calls.settle(net)
-    assert calls.copied(net) is not net
+    calls.settle_for_calls(net)
+    assert calls.copied_for_calls(net) is not net
 
 
 class Raises(nn.Module):
@@ -186,7 +186,7 @@ RAISE_LINE = Raises.forward.__code__.co_firstlineno + 1
 def test_what_a_network_raises_has_a_sentence_and_a_line(error: BaseException, text: str) -> None:
     """Any error of the user's own code becomes a CaptureError."""
     with pytest.raises(CaptureError) as caught:
-        calls.call(Raises(error), [torch.zeros(1, 2)], "My net", ["wave"])
+        calls.call_network(Raises(error), [torch.zeros(1, 2)], "My net", ["wave"])
     assert caught.value.message == (
         f"My net does not run on wave [1, 2] float32: {text} (at {__file__}:{RAISE_LINE})"
     )
@@ -205,7 +205,7 @@ def test_an_edge_that_rounding_alone_decides_is_left_out() -> None:
         "flat": (np.full((1, 6), 0.1, np.float32) * np.arange(1, 7, dtype=np.float32) / 3,),
         "steep": (np.arange(6, dtype=np.float32)[None],),
     }
-    captured = program.capture(model(Cancels()), samples_of()[0])
+    captured = program.capture_program(model(Cancels()), samples_of()[0])
     evidence, notes = run_reference(captured, samples_of(), edges)
     assert evidence.edge_names == ("steep",)
     assert "The edge input 'flat' is left out" in notes[0]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.capture.digest import digest
+from exporter.capture.digest import digest_program
 
 
 class Everything(nn.Module):
@@ -53,16 +53,16 @@ def mutated_arguments(node: fx.Node) -> Iterator[Callable[[], None]]:
 def test_the_same_network_has_the_same_digest(tmp_path: Any) -> None:
     """A program that is exported again, copied, or saved and loaded keeps its digest."""
     program = exported()
-    assert digest(program) == digest(exported(copy.deepcopy(Everything()))) != ""
+    assert digest_program(program) == digest_program(exported(copy.deepcopy(Everything()))) != ""
     torch.export.save(program, tmp_path / "program.pt2")
-    assert digest(torch.export.load(tmp_path / "program.pt2")) == digest(program)
+    assert digest_program(torch.export.load(tmp_path / "program.pt2")) == digest_program(program)
 
 
 def test_every_number_in_every_nested_graph_counts() -> None:
     """Each argument, mutated alone, changes the digest, down to the branch of a branch."""
     program = exported()
     assert len(graphs(program)) == 5
-    seen = {digest(program)}
+    seen = {digest_program(program)}
     mutations = 0
     for index, graph in enumerate(graphs(program)):
         for position, node in enumerate(graph.graph.nodes):
@@ -70,7 +70,7 @@ def test_every_number_in_every_nested_graph_counts() -> None:
                 changed = copy.deepcopy(program)
                 other = list(graphs(changed)[index].graph.nodes)[position]
                 list(mutated_arguments(other))[number]()
-                seen.add(digest(changed))
+                seen.add(digest_program(changed))
                 mutations += 1
     assert mutations >= 6
     assert len(seen) == mutations + 1
@@ -79,7 +79,7 @@ def test_every_number_in_every_nested_graph_counts() -> None:
 def test_every_operator_in_every_nested_graph_counts() -> None:
     """A branch that adds where it multiplied is another network."""
     program = exported()
-    seen, swapped = {digest(program)}, 0
+    seen, swapped = {digest_program(program)}, 0
     swap = {
         torch.ops.aten.mul.Tensor: torch.ops.aten.add.Tensor,
         torch.ops.aten.add.Tensor: torch.ops.aten.sub.Tensor,
@@ -89,7 +89,7 @@ def test_every_operator_in_every_nested_graph_counts() -> None:
             if node.target in swap:
                 changed = copy.deepcopy(program)
                 list(graphs(changed)[index].graph.nodes)[position].target = swap[node.target]
-                seen.add(digest(changed))
+                seen.add(digest_program(changed))
                 swapped += 1
     assert swapped >= 4
     assert len(seen) == swapped + 1
@@ -100,14 +100,14 @@ def test_every_tensor_counts_to_its_last_bit() -> None:
     program = exported()
     names = [*program.state_dict, *program.constants]
     assert {"layer.weight", "layer.bias", "scale", "shift", "offset"} <= set(names)
-    seen = {digest(program)}
+    seen = {digest_program(program)}
     for name in names:
         changed = copy.deepcopy(program)
         holder = changed.state_dict if name in changed.state_dict else changed.constants
         with torch.no_grad():
             flat = holder[name].data.reshape(-1)
             flat[-1] = torch.nextafter(flat[-1], torch.tensor(torch.inf))
-        seen.add(digest(changed))
+        seen.add(digest_program(changed))
     assert len(seen) == len(names) + 1
 
 
@@ -123,17 +123,17 @@ def test_a_tensors_kind_counts(change: str) -> None:
     }[change]
     other = copy.deepcopy(program)
     other.state_dict["layer.weight"] = changed
-    assert digest(other) != digest(program)
+    assert digest_program(other) != digest_program(program)
 
 
 @pytest.mark.parametrize("name", ["inner", "outer"])
 def test_an_edited_branch_is_another_network(name: str) -> None:
     """A constant that is edited in the source changes the digest."""
-    assert digest(exported(Everything(**{name: 5.0}))) != digest(exported())
+    assert digest_program(exported(Everything(**{name: 5.0}))) != digest_program(exported())
 
 
 def test_what_it_does_not_know_has_no_digest() -> None:
     """An unknown value makes the digest empty, so that nothing is cached under a wrong key."""
     program = exported()
     program.constants["odd"] = object()
-    assert digest(program) == ""
+    assert digest_program(program) == ""

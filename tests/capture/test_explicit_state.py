@@ -26,8 +26,10 @@ def test_a_sequence_of_calls_is_the_same(how: str) -> None:
     """The module and its graph, with the state sent along, equal the network that keeps it."""
     given = samples()
     expected = by_itself(Keeps(how).eval(), given)
-    explicit = explicit_state.make(model(how), given, given)
-    captured = program.capture(explicit.model, explicit.verification[0], others=explicit.verification[1:])
+    explicit = explicit_state.make_state_explicit(model(how), given, given)
+    captured = program.capture_program(
+        explicit.model, explicit.verification[0], others=explicit.verification[1:]
+    )
     assert captured.state == ()
     assert captured.program is not None
     for run in (captured.module, captured.program.module()):
@@ -42,9 +44,11 @@ def test_a_sequence_of_calls_is_the_same(how: str) -> None:
 def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
     """Samples hold the state before each call, as the app will send it."""
     given = samples()
-    explicit = explicit_state.make(model(how), given[:3], given)
+    explicit = explicit_state.make_state_explicit(model(how), given[:3], given)
     assert [len(explicit.calibration), len(explicit.verification)] == [3, 6]
-    captured = program.capture(explicit.model, explicit.verification[0], others=explicit.verification[1:])
+    captured = program.capture_program(
+        explicit.model, explicit.verification[0], others=explicit.verification[1:]
+    )
     evidence, _ = run_reference(captured, explicit.verification, {})
     np.testing.assert_allclose(evidence.reference[0], by_itself(Keeps(how).eval(), given), atol=1e-6)
     for before, after in zip(explicit.verification[1:], evidence.reference[1], strict=False):
@@ -53,8 +57,8 @@ def test_samples_hold_the_state_that_each_call_meets(how: str) -> None:
 
 def test_names_are_the_buffers() -> None:
     """State inputs are named after their buffers, outputs with "_out" after that."""
-    explicit = explicit_state.make(model("a running mean"), samples(), samples())
-    captured = program.capture(explicit.model, explicit.verification[0])
+    explicit = explicit_state.make_state_explicit(model("a running mean"), samples(), samples())
+    captured = program.capture_program(explicit.model, explicit.verification[0])
     assert [spec.name for spec in captured.inputs] == ["x", "cache"]
     assert [spec.name for spec in captured.outputs] == ["logits", "cache_out"]
     assert "cache [1, 4]" in explicit.model.notes[-1]
@@ -63,7 +67,7 @@ def test_names_are_the_buffers() -> None:
 def test_a_network_without_state_stays_as_it_is() -> None:
     """A network without state gets no further inputs."""
     given = model("nothing")
-    assert explicit_state.make(given, samples(), samples()).model is given
+    assert explicit_state.make_state_explicit(given, samples(), samples()).model is given
 
 
 class Grows(nn.Module):
@@ -84,5 +88,5 @@ def test_a_state_that_grows_is_refused() -> None:
     """State that grows is refused, because an artifact's shapes are fixed."""
     grows = Model(Grows().eval(), "tests:grows", (TensorSpec("x", (1, 4)),), None, 0)
     with pytest.raises(CaptureError, match=r"\[1, 4\] to \[2, 4\]") as caught:
-        explicit_state.make(grows, samples(), samples())
+        explicit_state.make_state_explicit(grows, samples(), samples())
     assert caught.value.code == "EM-STATE"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import forced_draws
-from exporter.capture.forced_draws import DISTRIBUTIONS, HIGH, LEVELS, LOW, Draw, Forced
+from exporter.capture.forced_draws import DISTRIBUTIONS, HIGH, LEVELS, LOW, Draw, ForcedDraws
 
 QUANTILES = [LOW, 0.25, 0.5, 0.75, HIGH]
 
@@ -19,7 +19,7 @@ QUANTILES = [LOW, 0.25, 0.5, 0.75, HIGH]
 def forced(draw: Callable[[], Any], *quantiles: float) -> Any:
     """Return what a call draws when every tensor gets the same quantiles."""
     pattern = torch.tensor(quantiles or QUANTILES, dtype=torch.float64)
-    with Forced(
+    with ForcedDraws(
         lambda position, count: pattern[:count] if count <= len(pattern) else pattern.repeat(count)[:count]
     ):
         return draw()
@@ -120,7 +120,7 @@ def test_heavier_categories_are_drawn_first_from_either_end() -> None:
 
 def test_patterns_cover_ends_levels_and_mixtures() -> None:
     """Ramps first, then every level, both ends in turn, and mixtures within draws and from draw to draw."""
-    patterns = forced_draws.patterns()
+    patterns = forced_draws.draw_patterns()
     assert len(patterns) == 2 + 9 + 2 + 8
     first = [pattern(0, 3).tolist() for pattern in patterns]
     assert first[0] == pytest.approx([LOW, 0.5, HIGH])
@@ -160,7 +160,7 @@ CALLS: Mapping[str, tuple[Callable[[], Any], bool]] = {
 def test_only_calls_that_draw_are_noted(call: str) -> None:
     """Each with the operator and the line of the code that called it."""
     run, drew = CALLS[call]
-    with Forced(lambda _, count: torch.full((count,), 0.5, dtype=torch.float64)) as mode:
+    with ForcedDraws(lambda _, count: torch.full((count,), 0.5, dtype=torch.float64)) as mode:
         run()
     assert bool(mode.draws) is drew
     for draw in mode.draws:
@@ -177,7 +177,7 @@ def test_draws_are_numbered_by_their_position() -> None:
         positions.append((position, count))
         return torch.full((count,), 0.5, dtype=torch.float64)
 
-    with Forced(pattern) as mode:
+    with ForcedDraws(pattern) as mode:
         x = torch.rand(3) + 1
         torch.randn_like(x.reshape(3, 1))
     assert positions == [(0, 3), (1, 3)]
@@ -187,5 +187,5 @@ def test_draws_are_numbered_by_their_position() -> None:
 
 def test_operators_are_named_as_torch_names_them() -> None:
     """The overload is no part of the name."""
-    assert forced_draws.name(torch.ops.aten.rand.default) == "aten.rand"
+    assert forced_draws.draw_name(torch.ops.aten.rand.default) == "aten.rand"
     assert set(DISTRIBUTIONS) >= {"rand", "randn", "multinomial", "normal"}

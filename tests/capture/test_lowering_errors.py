@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture.lowering_errors import MAX_CAUSE_CHARACTERS, lowering_error, shorten, source_in_text
+from exporter.capture.lowering_errors import (
+    MAX_CAUSE_CHARACTERS,
+    lowering_error,
+    lowering_error_source_in_text,
+    shorten_lowering_error,
+)
 from exporter.errors import LoweringError
 
 
@@ -32,12 +37,12 @@ SVD_LINE = Decomposing.forward.__code__.co_firstlineno + 1
 )
 def test_messages_lose_advice_and_stacks(message: str, cause: str) -> None:
     """Only the cause stays, in one line; a message too short to mean anything keeps its class."""
-    assert shorten(ValueError(message)) == cause
+    assert shorten_lowering_error(ValueError(message)) == cause
 
 
 def test_long_messages_are_cut() -> None:
     """A page of framework output does not become a page of report."""
-    assert len(shorten(ValueError("word " * 1000))) == MAX_CAUSE_CHARACTERS
+    assert len(shorten_lowering_error(ValueError("word " * 1000))) == MAX_CAUSE_CHARACTERS
 
 
 def test_innermost_user_line_is_the_source() -> None:
@@ -47,12 +52,12 @@ def test_innermost_user_line_is_the_source() -> None:
         '  File "/v/lib/python3.11/site-packages/torch/nn/functional.py", line 9, in relu\n'
         'File "<string>", line 1'
     )
-    assert source_in_text(text) == "/home/me/net.py:12"
+    assert lowering_error_source_in_text(text) == "/home/me/net.py:12"
 
 
 def test_no_user_line_no_source() -> None:
     """A failure inside libraries only has no source line, rather than a wrong one."""
-    assert source_in_text(f'File "{torch.__file__}", line 3, in f') is None
+    assert lowering_error_source_in_text(f'File "{torch.__file__}", line 3, in f') is None
 
 
 def test_tracebacks_of_the_users_forward_are_read() -> None:

@@ -95,4 +95,4 @@ TOKENS = torch.arange(6).reshape(1, 6)
 )
 def test_what_the_inputs_are_multiplied_with_counts(net: nn.Module, example: Tensor, expected: int) -> None:
     """Each weight counts once, no more of it than is used, and nothing that is only added."""
-    assert matmul_weights.count(torch.export.export(net.eval(), (example,))) == expected
+    assert matmul_weights.count_matmul_weights(torch.export.export(net.eval(), (example,))) == expected

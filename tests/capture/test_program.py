@@ -64,14 +64,14 @@ NAMES: dict[str, tuple[Callable[[Tensor], Any], tuple[str, ...]]] = {
 def test_outputs_are_named(case: str) -> None:
     """Outputs are named by keys, fields or positions; a single one by its shape."""
     arrange, names = NAMES[case]
-    captured = program.capture(model(Returns(arrange), (1, 4)), example((1, 4)))
+    captured = program.capture_program(model(Returns(arrange), (1, 4)), example((1, 4)))
     assert tuple(spec.name for spec in captured.outputs) == names
 
 
 def test_nested_outputs_come_out_flat_and_in_order() -> None:
     """The formats see a tuple of tensors, the program as well as the module."""
     net = Returns(NAMES["nested"][0])
-    captured = program.capture(model(net, (1, 4)), example((1, 4)))
+    captured = program.capture_program(model(net, (1, 4)), example((1, 4)))
     y = net.layer(captured.example[0])
     expected = (y, y + 1, y + 2, y * 2)
     assert captured.program is not None
@@ -82,7 +82,7 @@ def test_nested_outputs_come_out_flat_and_in_order() -> None:
 def test_a_flat_model_is_not_wrapped() -> None:
     """A network that needs no wrapper keeps its own parameter names."""
     net = nets.trained("two_in_two_out")
-    captured = program.capture(model(net, (1, 32), (1, 32)), nets.samples("two_in_two_out", 0, 1)[0])
+    captured = program.capture_program(model(net, (1, 32), (1, 32)), nets.samples("two_in_two_out", 0, 1)[0])
     assert captured.module is net
 
 
@@ -90,14 +90,14 @@ def test_a_flat_model_is_not_wrapped() -> None:
 def test_a_transposed_example_is_made_contiguous(channels: int) -> None:
     """The example's memory layout is baked into some programs, which then refuse every real input."""
     photo = (example((1, 4, 5, channels))[0].transpose(0, 3, 1, 2),)
-    captured = program.capture(model(nn.Conv2d(channels, 2, 1), (1, channels, 4, 5)), photo)
+    captured = program.capture_program(model(nn.Conv2d(channels, 2, 1), (1, channels, 4, 5)), photo)
     assert captured.example[0].stride() == torch.empty(1, channels, 4, 5).stride()
     np.testing.assert_array_equal(captured.example[0].numpy(), photo[0])
 
 
 def test_specs_come_from_the_example() -> None:
     """Shapes and dtypes are those that really ran."""
-    captured = program.capture(model(nets.trained("cnn"), (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
+    captured = program.capture_program(model(nets.trained("cnn"), (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
     assert captured.inputs == (TensorSpec("x", (1, 1, 8, 8), "float32"),)
     assert captured.outputs == (TensorSpec("logits", (1, 10), "float32"),)
 
@@ -105,7 +105,9 @@ def test_specs_come_from_the_example() -> None:
 def test_a_shape_the_model_does_not_take_is_named() -> None:
     """One message with every input's name, shape and dtype, and torch's words."""
     with pytest.raises(CaptureError) as caught:
-        program.capture(model(nets.trained("two_in_two_out"), (1, 32), (1, 30)), example((1, 32), (1, 30)))
+        program.capture_program(
+            model(nets.trained("two_in_two_out"), (1, 32), (1, 30)), example((1, 32), (1, 30))
+        )
     assert "x [1, 32] float32, y [1, 30] float32" in caught.value.message
     assert "mat1 and mat2" in caught.value.message
     assert "--input-shape" in caught.value.hint
@@ -115,7 +117,7 @@ def test_a_shape_the_model_does_not_take_is_named() -> None:
 def test_outputs_that_are_no_tensors_are_refused(arrange: Callable[[Tensor], Any]) -> None:
     """Outputs that are not tensors are refused, because nothing can be compared."""
     with pytest.raises(CaptureError, match="expected tensors"):
-        program.capture(model(Returns(arrange), (1, 4)), example((1, 4)))
+        program.capture_program(model(Returns(arrange), (1, 4)), example((1, 4)))
 
 
 class DependsOnData(nn.Module):
@@ -127,11 +129,11 @@ class DependsOnData(nn.Module):
 
 def test_control_flow_leaves_no_graph_but_says_where() -> None:
     """A network without a graph keeps torch's words, so that formats that need the graph can repeat them."""
-    captured = program.capture(model(DependsOnData(), (1, 4)), example((1, 4)))
+    captured = program.capture_program(model(DependsOnData(), (1, 4)), example((1, 4)))
     assert captured.program is None
     assert captured.program_error.startswith("torch.export: ")
     assert "test_program.py:" in (captured.program_source or "")
-    assert program.digest(captured) == ""
+    assert program.program_digest(captured) == ""
 
 
 def reference_of(name: str) -> tuple[Any, tuple[str, ...], tuple[Sample, ...]]:
@@ -194,7 +196,7 @@ class ReturnsFloat32(nn.Module):
 def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: nn.Module) -> None:
     """A reference that only looks like float64 would hide its own rounding."""
     inputs = [example((1, 4))]
-    captured = program.capture(model(net, (1, 4)), inputs[0])
+    captured = program.capture_program(model(net, (1, 4)), inputs[0])
     evidence, notes = run_reference(captured, inputs, {"zeros": (np.zeros((1, 4), np.float32),)})
     assert evidence.reference_dtype == "float32"
     assert evidence.floor == 0
@@ -204,17 +206,17 @@ def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: n
 
 
 def outputs_of(captured: Captured) -> tuple[np.ndarray, ...]:
-    return calls.runner(captured.module)(tuple(t.numpy() for t in captured.example))
+    return calls.call_runner(captured.module)(tuple(t.numpy() for t in captured.example))
 
 
 def test_a_module_and_its_graph_survive_save_and_load(tmp_path: Path) -> None:
     """A captured model that another worker process reads has the same outputs and digest."""
     before = nets.captured("attention")
-    program.save(before, tmp_path)
-    after = program.load(tmp_path)
+    program.save_program(before, tmp_path)
+    after = program.load_program(tmp_path)
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
     assert after.program is not None
-    assert program.digest(after) == program.digest(before)
+    assert program.program_digest(after) == program.program_digest(before)
     for actual, expected in zip(outputs_of(after), outputs_of(before), strict=True):
         np.testing.assert_array_equal(actual, expected)
 
@@ -222,9 +224,9 @@ def test_a_module_and_its_graph_survive_save_and_load(tmp_path: Path) -> None:
 def test_a_scripted_module_survives_save_and_load(tmp_path: Path) -> None:
     """TorchScript archives have a format of their own; control flow included."""
     scripted = torch.jit.script(DependsOnData())
-    before = program.capture(model(scripted, (1, 4)), example((1, 4)))
-    program.save(before, tmp_path)
-    after = program.load(tmp_path)
+    before = program.capture_program(model(scripted, (1, 4)), example((1, 4)))
+    program.save_program(before, tmp_path)
+    after = program.load_program(tmp_path)
     assert isinstance(after.module, torch.jit.ScriptModule)
     for sign in (1, -1):
         x = torch.full((1, 4), float(sign))
@@ -253,14 +255,16 @@ def local_net() -> nn.Module:
 
 def test_a_net_that_can_be_neither_pickled_nor_exported_says_what_to_do(tmp_path: Path) -> None:
     """The refusal of a network that can be neither pickled nor exported says where to define its class."""
-    captured = program.capture(model(local_net(), (1, 4)), example((1, 4)))
-    program.save(captured, tmp_path)
+    captured = program.capture_program(model(local_net(), (1, 4)), example((1, 4)))
+    program.save_program(captured, tmp_path)
     with pytest.raises(CaptureError, match="top of a module"):
-        program.load(tmp_path)
+        program.load_program(tmp_path)
 
 
 def digest_of(net: nn.Module) -> str:
-    return program.digest(program.capture(model(net, (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0]))
+    return program.program_digest(
+        program.capture_program(model(net, (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
+    )
 
 
 def test_the_digest_is_the_same_for_the_same_network() -> None:
@@ -305,15 +309,15 @@ def test_only_used_matrices_count_as_weights() -> None:
     """An auxiliary head that the graph drops is not missing from an artifact; biases are not matrices."""
     net = nets.trained("cnn")
     expected = sum(p.numel() for p in net.parameters() if p.dim() > 1)
-    assert program.matrix_weights(nets.captured("cnn")) == expected
+    assert program.program_matrix_weights(nets.captured("cnn")) == expected
     spare = copy.deepcopy(net)
     spare.add_module("auxiliary", nn.Linear(50, 50))
-    captured = program.capture(model(spare, (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
-    assert program.matrix_weights(captured) == expected
+    captured = program.capture_program(model(spare, (1, 1, 8, 8)), nets.samples("cnn", 0, 1)[0])
+    assert program.program_matrix_weights(captured) == expected
 
 
 def test_a_parameter_that_is_only_added_is_no_matrix() -> None:
     """A position embedding is neither multiplied with nor looked up: readers of artifacts ignore it."""
     named = nets.trained("attention").named_parameters()
     expected = sum(p.numel() for name, p in named if p.dim() > 1 and name != "position")
-    assert program.matrix_weights(nets.captured("attention")) == expected
+    assert program.program_matrix_weights(nets.captured("attention")) == expected

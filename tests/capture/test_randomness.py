@@ -104,7 +104,7 @@ def test_what_draws_is_refused_by_operator_and_line(case: str) -> None:
     """A network that draws is refused, however rarely it changes anything, and whoever seeds it."""
     then, operator = DRAWS[case]
     with pytest.raises(CaptureError, match="draws random numbers") as caught:
-        randomness.check(Does(then).eval(), [torch.ones(1, 4)])
+        randomness.check_randomness(Does(then).eval(), [torch.ones(1, 4)])
     assert caught.value.code == "EM-RANDOM"
     assert operator in caught.value.message
     file, _, rest = caught.value.message.partition(" at ")[2].partition(":")
@@ -124,7 +124,7 @@ def test_drawn_integers_are_refused(draw: Callable[..., Tensor]) -> None:
     }
     net = Does(lambda x: x + draw(*weights[draw])[:4])
     with pytest.raises(CaptureError, match="draws random numbers"):
-        randomness.check(net, [torch.ones(1, 4)])
+        randomness.check_randomness(net, [torch.ones(1, 4)])
 
 
 def rare_branch(x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def test_a_rare_draw_is_refused_by_operator_and_line(case: str) -> None:
     with pytest.raises(
         CaptureError, match=r"draws random numbers in forward: aten\..* at .*test_randomness\.py"
     ):
-        randomness.check(Does(RARE[case]).eval(), [torch.ones(1, 4)])
+        randomness.check_randomness(Does(RARE[case]).eval(), [torch.ones(1, 4)])
 
 
 NUMPY, PYTHON = np.random.default_rng(5), random.Random(5)
@@ -276,7 +276,7 @@ def test_draws_outside_torch_are_refused_by_source_and_line(case: str) -> None:
     """A network that draws with a generator of its own, or whose outputs depend on a clock, is refused."""
     then, message = OUTSIDE[case]
     with pytest.raises(CaptureError, match=f"{message} .*test_randomness") as caught:
-        randomness.check(Does(then).eval(), [torch.ones(1, 4)])
+        randomness.check_randomness(Does(then).eval(), [torch.ones(1, 4)])
     assert caught.value.code == "EM-RANDOM"
 
 
@@ -286,7 +286,7 @@ def test_clocks_and_generators_are_left_as_they_were() -> None:
     before = NUMPY.bit_generator.state, PYTHON.getstate()
     for then, _ in OUTSIDE.values():
         with pytest.raises(CaptureError):
-            randomness.check(Does(then).eval(), [torch.ones(1, 4)])
+            randomness.check_randomness(Does(then).eval(), [torch.ones(1, 4)])
     assert clocks == (time.time, time.perf_counter_ns, monotonic, random.Random.seed)
     assert before == (NUMPY.bit_generator.state, PYTHON.getstate())
 
@@ -294,7 +294,7 @@ def test_clocks_and_generators_are_left_as_they_were() -> None:
 def test_outputs_that_differ_for_no_known_reason_are_refused() -> None:
     """A network that counts its calls outside itself is refused, though no generator decides."""
     with pytest.raises(CaptureError, match="neither an operator of torch"):
-        randomness.check(Does(counted), [torch.ones(1, 4)])
+        randomness.check_randomness(Does(counted), [torch.ones(1, 4)])
 
 
 def reseeded(x: Tensor) -> Tensor:
@@ -351,7 +351,7 @@ QUIET: dict[str, Callable[[Tensor], Tensor]] = {
 def test_what_draws_nothing_is_captured(case: str) -> None:
     """A random operator that no output depends on is accepted."""
     net = Does(QUIET[case]).eval()
-    captured = program.capture(
+    captured = program.capture_program(
         Model(net, "tests:net", (TensorSpec("x", (1, 4)),), None, 0), (np.ones((1, 4), np.float32),)
     )
     assert captured.outputs[0].shape == (1, 4)
@@ -362,14 +362,14 @@ def test_what_draws_nothing_is_captured(case: str) -> None:
 def test_a_traced_network_with_dropout_in_eval_mode_is_accepted(layer: nn.Module) -> None:
     """The check copies a TorchScript network, whose shared constants are compared while it is saved."""
     traced = torch.jit.trace(nn.Sequential(layer).eval(), torch.ones(1, 4))  # type: ignore[no-untyped-call]
-    randomness.check(traced, [torch.ones(1, 4)])
+    randomness.check_randomness(traced, [torch.ones(1, 4)])
 
 
 def test_a_branch_that_the_example_does_not_take_is_refused() -> None:
     """A branch that the example does not take is found in the graph."""
     model = Model(Does(rare).eval(), "tests:net", (TensorSpec("x", (1, 4)),), None, 0)
     with pytest.raises(CaptureError, match="draws random numbers") as caught:
-        program.capture(model, (np.ones((1, 4), np.float32),))
+        program.capture_program(model, (np.ones((1, 4), np.float32),))
     assert Path(__file__).name in caught.value.message
 
 
@@ -378,9 +378,9 @@ def test_the_callers_generators_are_left_where_they_were() -> None:
     still, drawing = Does(lambda x: x * 2), Does(from_numpy)  # their constructor seeds torch
     torch.rand(3)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
-    randomness.check(still, [torch.ones(1, 4)])
+    randomness.check_randomness(still, [torch.ones(1, 4)])
     with pytest.raises(CaptureError):
-        randomness.check(drawing, [torch.ones(1, 4)])
+        randomness.check_randomness(drawing, [torch.ones(1, 4)])
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == np.random.get_state()[1].tolist()  # type: ignore[index]
     assert before[2] == random.getstate()
@@ -392,5 +392,5 @@ def test_a_network_that_draws_is_not_taken_for_one_with_state(draw: Callable[[Te
     model = Model(Does(draw).eval(), "net", (TensorSpec("x", (1, 4)),), None, 20)
     samples = [(np.full((1, 4), value, np.float32),) for value in (1.0, 2.0, 3.0)]
     with pytest.raises(CaptureError) as caught:
-        program.capture(model, samples[0], others=samples[1:])
+        program.capture_program(model, samples[0], others=samples[1:])
     assert caught.value.code == "EM-RANDOM"

@@ -26,15 +26,15 @@ def test_the_floor_is_the_worst_float_outputs() -> None:
     """Errors are shares of the largest value; whole numbers do not count, and nothing is no error."""
     expected = [(np.array([1.0, 4.0]), np.array([1, 2])), (np.array([2.0, 2.0]), np.array([1, 2]))]
     actual = [(np.array([1.0, 4.4]), np.array([9, 9])), (np.array([2.0, 2.0]), np.array([1, 2]))]
-    assert reference._floor(expected, actual) == pytest.approx(0.1)
-    assert reference._floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
-    assert reference._floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
+    assert reference._reference_floor(expected, actual) == pytest.approx(0.1)
+    assert reference._reference_floor([one(1, dtype=int)], [one(5, dtype=int)]) == 0.0
+    assert reference._reference_floor([one(1j, dtype=complex)], [one(-1j, dtype=complex)]) == 2.0
 
 
 @pytest.mark.parametrize(("floor", "noted"), [(1e-3, False), (1.1e-3, True), (math.inf, True)])
 def test_a_large_floor_is_noted(floor: float, noted: bool) -> None:
     """The note gives the figure."""
-    notes = reference._floor_note(floor)
+    notes = reference._reference_floor_note(floor)
     assert len(notes) == noted
     assert not noted or f"Eager float32 itself is {floor:.1e}" in notes[0]
 
@@ -54,7 +54,7 @@ def test_a_large_floor_is_noted(floor: float, noted: bool) -> None:
 )
 def test_an_edge_that_says_nothing_is_named(expected: Sample, actual: Sample, says: str) -> None:
     """Values that are not finite, and outputs that float32 cannot compute; sizes are another matter."""
-    reason = reference._unusable(expected, actual)
+    reason = reference._unusable_reference(expected, actual)
     assert says in reason
     assert bool(reason) is bool(says)
 
@@ -65,30 +65,30 @@ def test_samples_whose_size_rounding_decides_are_left_out() -> None:
     expected = [one(1.0), one(1.0, 2.0), one(1.0), one(5.0)]
     actual = [one(1.0), one(1.0), one(1.0), one(5.0)]
     trials = [[one(1.0), one(1.0), one(1.0, 1.0), one(5.0)]]
-    kept = reference._of_equal_sizes(samples, expected, actual, trials)
+    kept = reference._reference_of_equal_sizes(samples, expected, actual, trials)
     assert [s[0].tolist() for s in kept[0]] == [[0], [3]]
     assert [e[0].tolist() for e in kept[1]] == [[1.0], [5.0]]
     assert [a[0].tolist() for a in kept[2]] == [[1.0], [5.0]]
     assert kept[3] == (
         "2 verification sample(s) are left out: rounding alone decides the size of an output there.",
     )
-    assert reference._of_equal_sizes(samples, actual, actual, [])[3] == ()
+    assert reference._reference_of_equal_sizes(samples, actual, actual, [])[3] == ()
     with pytest.raises(CaptureError, match="on every sample"):
-        reference._of_equal_sizes(samples[1:2], expected[1:2], actual[1:2], [])
+        reference._reference_of_equal_sizes(samples[1:2], expected[1:2], actual[1:2], [])
 
 
 def test_outputs_keep_their_number_of_dimensions() -> None:
     """An output that has one or two dimensions is refused by its name."""
     captured: Any = SimpleNamespace(outputs=[TensorSpec("a", (1,)), TensorSpec("b", (1,))])
     flat, deep = np.zeros(2), np.zeros((2, 2))
-    reference._check_ranks(captured, [(flat, deep), (np.zeros(3), deep)])
+    reference._check_reference_ranks(captured, [(flat, deep), (np.zeros(3), deep)])
     with pytest.raises(CaptureError, match="output 'b' has 1 or 2 dimensions"):
-        reference._check_ranks(captured, [(flat, deep), (flat, flat)])
+        reference._check_reference_ranks(captured, [(flat, deep), (flat, flat)])
 
 
 def test_no_samples_have_the_shape_of_one() -> None:
     """Their type stays."""
-    (empty,) = reference._empty((np.zeros((2, 3), np.int32),))
+    (empty,) = reference._empty_reference((np.zeros((2, 3), np.int32),))
     assert empty.shape == (0, 2, 3)
     assert empty.dtype == np.int32
 

@@ -14,7 +14,7 @@ from exporter.capture import program
 from exporter.capture.reference import run_reference
 from exporter.records import Model, Sample, TensorSpec
 from exporter.verify import reference_io
-from exporter.verify.reference_io import Evidence
+from exporter.verify.reference_io import ReferenceIO
 
 
 class Peaks(nn.Module):
@@ -30,20 +30,20 @@ class Peaks(nn.Module):
         return heat.argmax(1), heat
 
 
-def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Evidence:
+def reference(net: nn.Module, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> ReferenceIO:
     model = Model(net.eval(), "test:net", (TensorSpec("x", (1, 1, 8, 8)),), None, 0)
-    return run_reference(program.capture(model, samples[0]), samples, edges)[0]
+    return run_reference(program.capture_program(model, samples[0]), samples, edges)[0]
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
+def evidence() -> ReferenceIO:
     random = np.random.default_rng(0)
     samples = [(random.normal(size=(1, 1, 8, 8)).astype(np.float32),) for _ in range(8)]
     edges = {"flat": (np.full((1, 1, 8, 8), 0.3, np.float32),), "random": samples[3]}
     return reference(Peaks(), samples, edges)
 
 
-def test_a_clear_choice_is_stable_and_a_tie_is_not(evidence: Evidence) -> None:
+def test_a_clear_choice_is_stable_and_a_tie_is_not(evidence: ReferenceIO) -> None:
     """On a flat input every place is as large as any other: rounding decides which one is called largest."""
     assert not evidence.eager_errors[0].any()
     assert evidence.edge_unstable[0].reshape(2).tolist() == [True, False]
@@ -82,7 +82,7 @@ def test_places_of_equal_values_are_not_compared(how: str, unstable: bool) -> No
     assert not evidence.eager_errors[0][1].any()
 
 
-def test_float_outputs_have_an_error_per_element(evidence: Evidence) -> None:
+def test_float_outputs_have_an_error_per_element(evidence: ReferenceIO) -> None:
     """Each element's error is of the size of a rounding, and is shaped as one output."""
     errors = evidence.eager_errors[1]
     assert errors.shape == (1, 36)
@@ -90,10 +90,10 @@ def test_float_outputs_have_an_error_per_element(evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize("field", ["eager_errors", "edge_unstable"])
-def test_rounding_is_kept_in_the_file(evidence: Evidence, tmp_path: Path, field: str) -> None:
+def test_rounding_is_kept_in_the_file(evidence: ReferenceIO, tmp_path: Path, field: str) -> None:
     """The evidence keeps the rounding for `export-mobile verify`."""
-    reference_io.save(evidence, tmp_path / "evidence.npz")
-    again = reference_io.load(tmp_path / "evidence.npz")
+    reference_io.save_reference(evidence, tmp_path / "evidence.npz")
+    again = reference_io.load_reference(tmp_path / "evidence.npz")
     assert again.edge_floors == evidence.edge_floors
     assert again.output_names == evidence.output_names == ("output_0", "output_1")
     for before, after in zip(getattr(evidence, field), getattr(again, field), strict=True):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exporter.capture import program
 from exporter.capture.reference import run_reference
-from exporter.capture.state import changed_by_calls
+from exporter.capture.state import state_changed_by_calls
 from exporter.errors import CaptureError
 from exporter.records import Model, Sample, TensorSpec
 
@@ -82,20 +82,20 @@ def model(how: str) -> Model:
 @pytest.mark.parametrize("how", STATE)
 def test_state_is_named(how: str) -> None:
     """State is what changes outputs; a counter and a table made at the first call do not."""
-    assert changed_by_calls(Keeps(how).eval(), samples()) == STATE[how]
+    assert state_changed_by_calls(Keeps(how).eval(), samples()) == STATE[how]
 
 
 def test_state_that_is_no_tensor_is_refused() -> None:
     """State in a Python number, which would become a constant of the file, is refused."""
     with pytest.raises(CaptureError, match="through step") as caught:
-        changed_by_calls(Keeps("a step").eval(), samples())
+        state_changed_by_calls(Keeps("a step").eval(), samples())
     assert caught.value.code == "EM-STATE"
 
 
 def test_state_of_submodules_has_its_path() -> None:
     """State of a submodule is named as in the checkpoint."""
     net = nn.Sequential(nn.Linear(4, 4), Keeps("copied into a buffer"))
-    assert changed_by_calls(net.eval(), samples()) == ("1.cache",)
+    assert state_changed_by_calls(net.eval(), samples()) == ("1.cache",)
 
 
 class Small(nn.Module):
@@ -111,13 +111,13 @@ class Small(nn.Module):
 
 def test_state_of_torchscript_is_named() -> None:
     """State of a TorchScript module is found in its buffers."""
-    assert changed_by_calls(torch.jit.script(Small().eval()), samples()) == ("cache",)
+    assert state_changed_by_calls(torch.jit.script(Small().eval()), samples()) == ("cache",)
 
 
 @pytest.mark.parametrize("how", [how for how, names in STATE.items() if names == ("cache",)])
 def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
     """No call of ours, such as the example, leaves state in the module or in the graph."""
-    captured = program.capture(model(how), samples()[0], others=samples()[1:])
+    captured = program.capture_program(model(how), samples()[0], others=samples()[1:])
     assert captured.state == ("cache",)
     assert captured.module.get_buffer("cache").tolist() == [[0.5] * 4]
     assert captured.program is not None
@@ -128,7 +128,7 @@ def test_what_is_captured_holds_the_checkpoints_state(how: str) -> None:
 def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> None:
     """The reference calls the samples one after the other, and the edges again from the start."""
     given = samples()
-    captured = program.capture(model(how), given[0], others=given[1:])
+    captured = program.capture_program(model(how), given[0], others=given[1:])
     evidence, _ = run_reference(captured, given, {"first": given[0]})
     assert evidence.state == STATE[how]
     net = Keeps(how).eval()
@@ -140,6 +140,6 @@ def test_the_reference_is_a_sequence_from_the_checkpoints_state(how: str) -> Non
 
 def test_a_network_without_state_is_exported_as_it_is_warmed() -> None:
     """A table that the first call makes would stop torch.export, which allows no assignments."""
-    captured = program.capture(model("a table"), samples()[0], others=samples()[1:])
+    captured = program.capture_program(model("a table"), samples()[0], others=samples()[1:])
     assert captured.state == ()
     assert captured.program is not None

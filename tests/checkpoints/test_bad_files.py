@@ -27,7 +27,7 @@ from tests.checkpoints.makers import FORMATS, LAYOUTS, Call, edited, record, tor
 def refused(path: Path, trust: bool = False) -> str:
     """The message of the only exception there may be."""
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.read(path, trust=trust)
+        checkpoints.read_checkpoint(path, trust=trust)
     assert str(path) in caught.value.message
     assert caught.value.hint
     assert "\n" not in str(caught.value)
@@ -95,7 +95,7 @@ def test_paths(tmp_path: Path) -> None:
     assert "not a regular file" in refused(Path(os.devnull))
     assert "cannot be read" in refused(tmp_path / ("x" * 300))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoints.read(Path("a\0b"))
+        checkpoints.read_checkpoint(Path("a\0b"))
 
 
 def test_named_pipe_does_not_block(tmp_path: Path) -> None:
@@ -245,7 +245,9 @@ def test_shared_references_are_walked_once(tmp_path: Path) -> None:
     lists: list[Any] = [0]
     for _ in range(100):
         lists = [lists] * 10
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes({"state_dict": weights(), "laughs": lists})))
+    checkpoint = checkpoints.read_checkpoint(
+        written(tmp_path, torch_bytes({"state_dict": weights(), "laughs": lists}))
+    )
     assert ("laughs", "list, 10 items") in checkpoint.contents
 
 

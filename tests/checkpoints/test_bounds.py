@@ -120,7 +120,7 @@ def attempted(tmp_path: Path, data: bytes) -> str:
     """Read a checkpoint; returns what was said of it, after checking the time and the memory it took."""
     began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        said = str(checkpoints.read(written(tmp_path, data)).contents)
+        said = str(checkpoints.read_checkpoint(written(tmp_path, data)).contents)
     except CheckpointError as error:
         said = str(error)
         assert len(said) < 1_600
@@ -153,7 +153,7 @@ def test_ten_thousand_candidates(tmp_path: Path, nesting: int) -> None:
     assert "several sets of weights" in attempted(tmp_path, torch_bytes(root))
 
 
-def outweighs(other: choose.Candidate, one: choose.Candidate) -> bool:
+def outweighs(other: choose.ChosenWeights, one: choose.ChosenWeights) -> bool:
     """The rule as it reads, comparing each with each."""
     shorter, longer = sorted((one.path, other.path), key=len)
     if one is other or longer[: len(shorter)] != shorter:
@@ -175,9 +175,9 @@ def test_candidates_are_those_that_none_outweighs() -> None:
 
     for _ in range(200):
         root = tree(4)
-        found = list(choose._search(root, (), set()))
+        found = list(choose._search_choices(root, (), set()))
         slow = [c.path for c in found if not any(outweighs(other, c) for other in found)]
-        assert [c.path for c in choose.candidates(root)] == slow
+        assert [c.path for c in choose.weights_to_choose(root)] == slow
 
 
 class Expanded(nn.Module):
@@ -236,7 +236,7 @@ def test_expressions(name: str) -> None:
     """A size's expression that sympy would work on for ever is refused before sympy sees it."""
     began = time.process_time()
     with pytest.raises(CheckpointError):
-        program_json._expression(TOWERS[name])
+        program_json._json_expression(TOWERS[name])
     assert time.process_time() - began < SECONDS
 
 
@@ -244,12 +244,12 @@ def test_expressions(name: str) -> None:
 def test_honest_expressions(height: int) -> None:
     """What a network of strided convolutions makes of a free size passes."""
     honest = tower("Add(FloorDiv(Add({0}, Integer(-1)), Integer(2)), Integer(1))", height)
-    assert program_json._expression(honest) == honest
+    assert program_json._json_expression(honest) == honest
 
 
 def test_a_long_listing_is_cut() -> None:
     """A million entries are not a million lines."""
-    listed = contents.describe_all({f"k{i}": i for i in range(contents.MAX_ENTRIES + 5)})
+    listed = contents.describe_contents({f"k{i}": i for i in range(contents.MAX_ENTRIES + 5)})
     assert len(listed) == contents.MAX_ENTRIES + 1
     assert listed[-1] == ("…", "and 5 entries more")
 

@@ -19,7 +19,7 @@ from tests.checkpoints.test_kinds import last_reading, note, same
 
 
 def read(tmp_path: Path, value: object, layout: str = "zip") -> Checkpoint:
-    return checkpoints.read(written(tmp_path, torch_bytes(value, layout)))
+    return checkpoints.read_checkpoint(written(tmp_path, torch_bytes(value, layout)))
 
 
 def prefixed(prefix: str, scale: float = 1.0) -> dict[str, Any]:
@@ -156,13 +156,13 @@ def test_real_wrappers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [["model.a", "head.b"], ["module."], ["model"], ["m.", "m.a"], []])
 def test_only_what_all_names_share_is_a_prefix(names: list[str]) -> None:
     """A prefix that not all tensors share, or that is a whole name, stays."""
-    assert [list(reading.names) for reading in prefixes.readings(names)] == [names]
+    assert [list(reading.names) for reading in prefixes.prefix_readings(names)] == [names]
 
 
 @pytest.mark.parametrize("names", [["a._orig_mod.b", "a.b"], ["a.module.b", "a.b"], ["m.module.a", "m.a"]])
 def test_no_two_tensors_get_one_name(names: list[str]) -> None:
     """Where a wrapper's name is all that tells two tensors apart, it stays."""
-    assert all(len(reading.names) == len(names) for reading in prefixes.readings(names))
+    assert all(len(reading.names) == len(names) for reading in prefixes.prefix_readings(names))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_no_two_tensors_get_one_name(names: list[str]) -> None:
 )
 def test_stored_names_come_first(names: list[str], expected: list[list[str]] | None) -> None:
     """Every name that a network may have is there to try: first as stored, then without each prefix."""
-    firsts = [[next(iter(reading.names))] for reading in prefixes.readings(names)]
+    firsts = [[next(iter(reading.names))] for reading in prefixes.prefix_readings(names)]
     if expected is None:
         expected = [["module._orig_mod.model.a"], ["module.model.a"], ["model.a"], ["a"]]
     assert firsts == expected

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_reads_as_what_was_saved(folder: Path) -> None:
     """The network's tensors come back bit for bit; the optimiser's stay where they are."""
-    checkpoint = checkpoints.read(folder)
+    checkpoint = checkpoints.read_checkpoint(folder)
     assert checkpoint.kind == "distributed"
     assert same(weights(), checkpoint)
     assert note(checkpoint, "put together from 1 files of a distributed checkpoint")
@@ -45,14 +45,14 @@ def test_a_folder_reads_as_what_was_saved(folder: Path) -> None:
 def test_a_bare_state_dict_in_a_folder(tmp_path: Path) -> None:
     """A state_dict saved without a key around it."""
     dcp.save(weights(), checkpoint_id=tmp_path / "bare", no_dist=True)
-    assert same(weights(), checkpoints.read(tmp_path / "bare"))
+    assert same(weights(), checkpoints.read_checkpoint(tmp_path / "bare"))
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
 def test_one_of_its_files_leads_to_the_folder(folder: Path, name: str) -> None:
     """Whoever gives one of the files is told to give the folder."""
     with pytest.raises(CheckpointError, match="one file of a distributed checkpoint") as caught:
-        checkpoints.read(folder / name)
+        checkpoints.read_checkpoint(folder / name)
     assert str(folder) in caught.value.hint
 
 
@@ -60,7 +60,7 @@ def test_a_missing_rank_is_refused(folder: Path) -> None:
     """A folder without one of its files names it."""
     (folder / "__0_0.distcp").unlink()
     with pytest.raises(CheckpointError, match=r"There is no .*__0_0\.distcp\. Copy the files of all ranks"):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
 
 
 def test_a_missing_shard_is_refused(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_missing_shard_is_refused(folder: Path) -> None:
 
     edit(folder, without_one)
     with pytest.raises(CheckpointError, match=r"6 of 6 values of 'model\.head\.weight' are in none"):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
 
 
 def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
 
     edit(folder, elsewhere)
     with pytest.raises(CheckpointError, match=r"A shard lies in '\.\./step-100"):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
 
 
 def test_compressed_shards_are_named(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_compressed_shards_are_named(folder: Path) -> None:
 
     edit(folder, compressed)
     with pytest.raises(CheckpointError, match="are compressed") as caught:
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
     assert "format_utils dcp_to_torch" in caught.value.hint
 
 
@@ -106,11 +106,11 @@ def test_nothing_in_a_folder_runs(folder: Path, tmp_path: Path) -> None:
     data = (folder / ".metadata").read_bytes()
     (folder / ".metadata").write_bytes(pickle.dumps(system(marker)))
     with pytest.raises(CheckpointError):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
     (folder / ".metadata").write_bytes(data)
     torch.save({"x": system(marker)}, folder / "__0_0.distcp")
     with pytest.raises(CheckpointError):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
     assert not marker.exists()
 
 
@@ -120,13 +120,13 @@ def test_damaged_metadata_is_refused(folder: Path, cut: int) -> None:
     path = folder / ".metadata"
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(CheckpointError):
-        checkpoints.read(folder)
+        checkpoints.read_checkpoint(folder)
 
 
 def test_other_folders_are_no_checkpoint(tmp_path: Path) -> None:
     """A folder of anything else asks for the file."""
     with pytest.raises(CheckpointError, match="is a directory"):
-        checkpoints.read(tmp_path)
+        checkpoints.read_checkpoint(tmp_path)
 
 
 def edit(folder: Path, change: Any) -> None:
@@ -145,13 +145,13 @@ def test_shards_of_two_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.checkpoints.ranks", str(tmp_path), str(port)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
     expected = torch.load(tmp_path / "whole.pt", weights_only=True)
-    checkpoint = checkpoints.read(tmp_path / "sharded")
+    checkpoint = checkpoints.read_checkpoint(tmp_path / "sharded")
     assert checkpoint.tensors is not None
     assert set(checkpoint.tensors) == set(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in checkpoint.tensors.items())
     assert note(checkpoint, "put together from 2 files")
     with pytest.raises(CheckpointError, match="a shard of a distributed network"):
-        checkpoints.read(tmp_path / "rank0.pt")
+        checkpoints.read_checkpoint(tmp_path / "rank0.pt")
     shutil.move(tmp_path / "sharded" / "__1_0.distcp", tmp_path / "lost")
     with pytest.raises(CheckpointError, match="Copy the files of all ranks"):
-        checkpoints.read(tmp_path / "sharded")
+        checkpoints.read_checkpoint(tmp_path / "sharded")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from exporter import checkpoints
-from exporter.architectures import build
+from exporter.architectures import build_architecture
 from exporter.errors import ArchitectureError, CheckpointError
 from exporter.records import TensorSpec
 from tests.checkpoints.makers import Net, weights
@@ -22,7 +22,7 @@ def refusal(tmp_path: Path, state: Any) -> str:
     """Why reading the file fails."""
     torch.save(state, tmp_path / "file.pt")
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.read(tmp_path / "file.pt")
+        checkpoints.read_checkpoint(tmp_path / "file.pt")
     return str(caught.value)
 
 
@@ -45,7 +45,11 @@ def test_foreign_files_are_named(tmp_path: Path, kind: str, arch: str | None) ->
     name, title, advice = FOREIGN[kind]
     torch.save({name: ROWS, "fc.other": ROWS}, tmp_path / "file.pt")
     with pytest.raises(ArchitectureError) as caught:
-        build(checkpoints.read(tmp_path / "file.pt"), arch=arch, input_shapes=(TensorSpec("", (1, 1, 6, 6)),))
+        build_architecture(
+            checkpoints.read_checkpoint(tmp_path / "file.pt"),
+            arch=arch,
+            input_shapes=(TensorSpec("", (1, 1, 6, 6)),),
+        )
     if kind != "fused QAT" or arch is None:
         assert title in caught.value.message
         assert advice in caught.value.hint
@@ -66,8 +70,8 @@ class Adapted(nn.Module):
 def test_a_networks_own_names_are_its_own(tmp_path: Path) -> None:
     """Nothing is refused for its names where a network takes them."""
     torch.save(Adapted().state_dict(), tmp_path / "file.pt")
-    model = build(
-        checkpoints.read(tmp_path / "file.pt"),
+    model = build_architecture(
+        checkpoints.read_checkpoint(tmp_path / "file.pt"),
         arch="tests.checkpoints.test_foreign:Adapted",
         input_shapes=(TensorSpec("", (1, 2)),),
     )
@@ -107,6 +111,6 @@ def test_zero_3_is_named(tmp_path: Path) -> None:
 def test_zero_2_is_read_with_a_note(tmp_path: Path) -> None:
     """A whole network in DeepSpeed's file is read; its float32 weights are elsewhere, and it is said."""
     torch.save({"module": Net().half().state_dict(), **SETTINGS}, tmp_path / "file.pt")
-    checkpoint = checkpoints.read(tmp_path / "file.pt")
+    checkpoint = checkpoints.read_checkpoint(tmp_path / "file.pt")
     assert any("zero_to_fp32.py" in note for note in checkpoint.notes)
     assert any("stored as float16" in note for note in checkpoint.notes)

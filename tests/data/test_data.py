@@ -39,12 +39,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(source: Path | None, count: int = 8, seed: int = 0) -> Data:
-    return data.load(source, INPUT, SMALL, count, seed)
+    return data.load_data(source, INPUT, SMALL, count, seed)
 
 
 def whole(path: Path) -> bytes:
     """Return the preprocessed photo as bytes, to find it in a set of samples."""
-    return photos.preprocess(Image.open(path).convert("RGB"), SMALL)[None].tobytes()
+    return photos.preprocess_photo(Image.open(path).convert("RGB"), SMALL)[None].tobytes()
 
 
 def contents(samples: tuple[Sample, ...]) -> set[bytes]:
@@ -67,7 +67,7 @@ def test_preprocessing_equals_torchvision(preset: dict[str, Any], turned: bool) 
     """A photo becomes bit for bit what torchvision's ImageClassification preset makes of it."""
     from exporter.capture import torchvision_ops
 
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     import skimage
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms._presets import ImageClassification
@@ -79,7 +79,7 @@ def test_preprocessing_equals_torchvision(preset: dict[str, Any], turned: bool) 
     settings = {"mean": preset["mean"], "std": preset["std"]} if "mean" in preset else {}
     size = preset["crop_size"]
     how = Preprocessing(resize=preset["resize_size"], crop=(size, size), interpolation=method, **settings)
-    actual = photos.preprocess(image, how)
+    actual = photos.preprocess_photo(image, how)
     assert actual.flags.c_contiguous
     np.testing.assert_array_equal(expected.numpy(), actual)
 
@@ -87,7 +87,7 @@ def test_preprocessing_equals_torchvision(preset: dict[str, Any], turned: bool) 
 def test_squash_resizes_both_sides() -> None:
     """A squashing model sees the whole photo, whatever its shape."""
     image = picture(0, (90, 30))
-    actual = photos.preprocess(
+    actual = photos.preprocess_photo(
         image, Preprocessing(resize=32, crop=(32, 32), mean=(0,) * 3, std=(1,) * 3, squash=True)
     )
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 255
@@ -97,7 +97,7 @@ def test_squash_resizes_both_sides() -> None:
 def test_scale_255_keeps_raw_bytes() -> None:
     """A model trained on raw bytes gets them."""
     how = Preprocessing(resize=32, crop=(32, 32), mean=(0.0,) * 3, std=(1.0,) * 3, scale=255.0)
-    actual = photos.preprocess(picture(0, (32, 32)), how)
+    actual = photos.preprocess_photo(picture(0, (32, 32)), how)
     np.testing.assert_array_equal(actual, np.asarray(picture(0, (32, 32))).transpose(2, 0, 1))
 
 
@@ -126,7 +126,7 @@ def test_few_photos_are_cropped_to_fill_up(folder: Path) -> None:
 
 def test_crops_have_several_scales(folder: Path) -> None:
     """Crops zoom in by different amounts: they are not the same view mirrored."""
-    photo = photos.read_distinct([folder / "a.png"], 1, SMALL, 3)[0][0]
+    photo = photos.read_distinct_photos([folder / "a.png"], 1, SMALL, 3)[0][0]
     seen: list[tuple[int, int, int, int]] = []
     crop = photo.reduced.crop
 
@@ -135,7 +135,7 @@ def test_crops_have_several_scales(folder: Path) -> None:
         return crop(box)
 
     photo.reduced.crop = spy  # type: ignore[method-assign,assignment]
-    views = photos.crops(photo, SMALL, np.random.default_rng(0))
+    views = photos.photo_crops(photo, SMALL, np.random.default_rng(0))
     for _ in range(12):
         next(views)
     assert len({right - left for left, _, right, _ in seen}) == len(photos.CROP_SCALES)
@@ -174,13 +174,13 @@ def test_a_stereo_pair_stays_on_one_side(tmp_path: Path) -> None:
 def test_only_what_is_needed_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few evenly spread photos are read of many."""
     opened: list[str] = []
-    decode = photos._decode
+    decode = photos._decode_photo
 
     def count(path: Path) -> Image.Image:
         opened.append(path.name)
         return decode(path)
 
-    monkeypatch.setattr(photos, "_decode", count)
+    monkeypatch.setattr(photos, "_decode_photo", count)
     load(folder, count=1)
     assert opened == ["a.png", "d.png"]
 
@@ -190,7 +190,7 @@ def test_folders_are_searched_in_depth(folder: Path) -> None:
     (folder / "x" / "y").mkdir(parents=True)
     picture(9).save(folder / "x" / "y" / "g.JPG", "JPEG")
     (folder / "notes.txt").write_text("no photo")
-    assert [p.name for p in photos.find(folder)] == [
+    assert [p.name for p in photos.find_photos(folder)] == [
         "a.png",
         "b.png",
         "c.png",
@@ -204,7 +204,7 @@ def test_folders_are_searched_in_depth(folder: Path) -> None:
 def test_links_to_folders_are_not_followed(folder: Path) -> None:
     """A link back to the folder itself is no endless loop."""
     (folder / "loop").symlink_to(folder, target_is_directory=True)
-    assert len(photos.find(folder)) == 6
+    assert len(photos.find_photos(folder)) == 6
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate 90 degrees clockwise to view
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
-    (photo,), _, _ = photos.read_distinct([tmp_path / "a.png"], 1, SMALL, 3)
-    np.testing.assert_array_equal(photo.whole, photos.preprocess(image, SMALL))
+    (photo,), _, _ = photos.read_distinct_photos([tmp_path / "a.png"], 1, SMALL, 3)
+    np.testing.assert_array_equal(photo.whole, photos.preprocess_photo(image, SMALL))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -227,11 +227,11 @@ def test_every_mode_becomes_rgb_or_grey(tmp_path: Path, mode: str, channels: int
     )
     image.save(tmp_path / ("a.tiff" if mode == "CMYK" else "a.png"))
     how = Preprocessing(resize=40, crop=(32, 32), mean=(0.0,) * channels, std=(1.0,) * channels)
-    (photo,), _, problems = photos.read_distinct(photos.find(tmp_path), 1, how, channels)
+    (photo,), _, problems = photos.read_distinct_photos(photos.find_photos(tmp_path), 1, how, channels)
     assert photo.whole.shape == (channels, 32, 32)
     assert problems == []
     tolerance = 0.2 if mode == "1" else 0.03
-    assert abs(photo.whole.mean() - photos.preprocess(grey, SMALL_GREY).mean()) < tolerance
+    assert abs(photo.whole.mean() - photos.preprocess_photo(grey, SMALL_GREY).mean()) < tolerance
 
 
 SMALL_GREY = Preprocessing(resize=40, crop=(32, 32), mean=(0.0,), std=(1.0,))
@@ -325,12 +325,12 @@ def test_photos_that_cannot_be_inputs(
 ) -> None:
     """Photos for a model that takes none say what it takes."""
     with pytest.raises(CalibrationError, match=match):
-        data.load(folder, inputs, how)
+        data.load_data(folder, inputs, how)
 
 
 def test_a_batch_holds_different_photos(folder: Path) -> None:
     """A model with a fixed batch of two gets two photos a sample."""
-    result = data.load(folder, (TensorSpec("x", (2, 3, 32, 32)),), SMALL, 2)
+    result = data.load_data(folder, (TensorSpec("x", (2, 3, 32, 32)),), SMALL, 2)
     assert [s[0].shape for s in result.calibration] == [(2, 3, 32, 32)] * 2
     assert not np.array_equal(result.calibration[0][0][0], result.calibration[0][0][1])
 
@@ -359,7 +359,7 @@ def test_arrays_are_split_in_halves(tmp_path: Path, named: bool, batched: bool) 
     arrays = {name: (a[:, None] if batched else a) for name, a in rows(10).items()}
     save = arrays if named else {f"arr_{index}": array for index, array in enumerate(arrays.values())}
     np.savez(tmp_path / "c.npz", **save)  # type: ignore[arg-type]
-    result = data.load(tmp_path / "c.npz", PAIR, None)
+    result = data.load_data(tmp_path / "c.npz", PAIR, None)
     assert (result.kind, len(result.calibration), len(result.verification)) == ("arrays", 5, 5)
     top, ids = result.verification[0]
     np.testing.assert_array_equal(top, rows(10)["top"][5:6])
@@ -382,7 +382,7 @@ def test_equal_rows_do_not_reach_both_sides(tmp_path: Path) -> None:
     for array in arrays.values():
         array[5] = array[0]
     np.savez(tmp_path / "c.npz", **arrays)  # type: ignore[arg-type]
-    result = data.load(tmp_path / "c.npz", PAIR, None)
+    result = data.load_data(tmp_path / "c.npz", PAIR, None)
     assert (len(result.calibration), len(result.verification)) == (3, 2)
     assert result.notes == ("Left out 1 sample(s) equal to an earlier one.",)
 
@@ -392,7 +392,7 @@ def test_equal_rows_calibrate_once(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(20, 1, 16)).astype(np.float32)
     x[:10] = x[0]
     np.savez(tmp_path / "c.npz", x=x)
-    loaded = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 16)
+    loaded = data.load_data(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 16)
     values = [float(row[0][0, 0]) for row in (*loaded.calibration, *loaded.verification)]
     assert values == [float(x[i, 0, 0]) for i in (0, *range(10, 20))]
     assert len(loaded.calibration) == 6
@@ -404,7 +404,7 @@ def test_copies_are_replaced_by_rows_that_were_not_needed(tmp_path: Path) -> Non
     x = np.random.default_rng(0).normal(size=(200, 1, 16)).astype(np.float32)
     x[5] = x[3]
     np.savez(tmp_path / "c.npz", x=x)
-    loaded = data.load(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 64)
+    loaded = data.load_data(tmp_path / "c.npz", (TensorSpec("x", (1, 16)),), None, 64)
     assert len({row[0].tobytes() for row in loaded.calibration}) == 64
     assert len(loaded.verification) == 64
     assert loaded.notes == ("Left out 1 sample(s) equal to an earlier one.",)
@@ -414,13 +414,13 @@ def test_copies_are_replaced_by_rows_that_were_not_needed(tmp_path: Path) -> Non
 def test_unused_arrays_are_named(tmp_path: Path) -> None:
     """Labels next to the inputs are ignored, and a note says so."""
     np.savez(tmp_path / "c.npz", labels=np.arange(4), **rows(4))  # type: ignore[arg-type]
-    assert "'labels'" in data.load(tmp_path / "c.npz", PAIR, None).notes[0]
+    assert "'labels'" in data.load_data(tmp_path / "c.npz", PAIR, None).notes[0]
 
 
 def test_few_rows_are_a_warning(tmp_path: Path) -> None:
     """Ranges from a handful of samples are too narrow."""
     np.savez(tmp_path / "c.npz", **rows(4))  # type: ignore[arg-type]
-    assert "Only 2" in data.load(tmp_path / "c.npz", PAIR, None).warnings[0]
+    assert "Only 2" in data.load_data(tmp_path / "c.npz", PAIR, None).warnings[0]
 
 
 def _with(**changes: Any) -> Callable[[Path], None]:
@@ -483,7 +483,7 @@ def test_bad_arrays_say_what_was_seen(tmp_path: Path, case: str) -> None:
     write, match = BAD_ARRAYS[case]
     write(tmp_path / "c.npz")
     with pytest.raises(CalibrationError, match=match):
-        data.load(tmp_path / "c.npz", PAIR, None)
+        data.load_data(tmp_path / "c.npz", PAIR, None)
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_an_array_of_another_type_names_the_option_that_declares_it(
     """A shape without a type is float32, which class numbers, lengths and masks are not."""
     _with(top=np.zeros((6, 4), dtype))(tmp_path / "c.npz")
     with pytest.raises(CalibrationError) as caught:
-        data.load(tmp_path / "c.npz", PAIR, None)
+        data.load_data(tmp_path / "c.npz", PAIR, None)
     assert f"--input-shape {option}" in caught.value.hint
     assert "preprocessing" in caught.value.hint
 
@@ -505,7 +505,7 @@ def test_a_type_that_no_input_can_have_is_not_offered(tmp_path: Path) -> None:
     """Nothing is advised that the option would refuse."""
     _with(top=np.zeros((6, 4), np.int16))(tmp_path / "c.npz")
     with pytest.raises(CalibrationError) as caught:
-        data.load(tmp_path / "c.npz", PAIR, None)
+        data.load_data(tmp_path / "c.npz", PAIR, None)
     assert caught.value.hint == "Apply the model's preprocessing before saving."
 
 
@@ -516,7 +516,7 @@ def test_truncated_archives_are_refused(tmp_path: Path, cut: float) -> None:
     content = (tmp_path / "c.npz").read_bytes()
     (tmp_path / "c.npz").write_bytes(content[: int(len(content) * cut)])
     with pytest.raises(CalibrationError, match="not a readable"):
-        data.load(tmp_path / "c.npz", PAIR, None)
+        data.load_data(tmp_path / "c.npz", PAIR, None)
 
 
 def test_flipped_bytes_never_escape(tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_flipped_bytes_never_escape(tmp_path: Path) -> None:
     for at in range(0, len(content), 7):
         (tmp_path / "c.npz").write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         try:
-            data.load(tmp_path / "c.npz", PAIR, None)
+            data.load_data(tmp_path / "c.npz", PAIR, None)
         except CalibrationError:
             continue
 
@@ -543,7 +543,7 @@ def test_synthetic_data_is_seeded_disjoint_and_warned_about() -> None:
 def test_synthetic_images_are_smooth_and_in_range() -> None:
     """Neighbouring pixels agree, as in photos and unlike in white noise; values are those of a photo."""
     how = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
-    (image,) = data.load(None, (TensorSpec("x", (1, 3, 224, 224)),), how, 1).calibration[0]
+    (image,) = data.load_data(None, (TensorSpec("x", (1, 3, 224, 224)),), how, 1).calibration[0]
     neighbours = np.corrcoef(image[..., 1:].ravel(), image[..., :-1].ravel())[0, 1]
     channels = np.corrcoef(image[0, 0].ravel(), image[0, 1].ravel())[0, 1]
     assert neighbours > 0.8
@@ -556,7 +556,7 @@ def test_synthetic_images_are_smooth_and_in_range() -> None:
 def test_synthetic_inputs_keep_shape_and_dtype() -> None:
     """Other floats are normally distributed, integers valid for any embedding."""
     inputs = (TensorSpec("f", (1, 7, 9)), TensorSpec("i", (1, 5), "int32"), TensorSpec("b", (1, 2), "bool"))
-    for sample in data.load(None, inputs, None, 4).calibration:
+    for sample in data.load_data(None, inputs, None, 4).calibration:
         assert [(a.shape, a.dtype.name) for a in sample] == [(s.shape, s.dtype) for s in inputs]
         assert set(np.unique(sample[1])) <= {0, 1}
 
@@ -580,9 +580,9 @@ def test_nearly_constant_rows_are_warned_about(tmp_path: Path) -> None:
     x[6] *= 0.3
     np.savez(tmp_path / "c.npz", x=x)
     inputs = (TensorSpec("x", (1, 16)),)
-    (warning,) = data.load(tmp_path / "c.npz", inputs, None, 32).warnings
+    (warning,) = data.load_data(tmp_path / "c.npz", inputs, None, 32).warnings
     assert warning.startswith("1 of 64 rows are nearly constant (row 5)")
-    assert data.load(tmp_path / "c.npz", inputs, None, 5).warnings == ()
+    assert data.load_data(tmp_path / "c.npz", inputs, None, 5).warnings == ()
 
 
 def test_copies_that_cost_samples_are_warned_about(folder: Path, tmp_path: Path) -> None:

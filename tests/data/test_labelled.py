@@ -30,7 +30,7 @@ def folders(root: Path, *names: str, photos: int = 2) -> Path:
 
 
 def find(source: Path, names: tuple[str, ...] = (), outputs: tuple[TensorSpec, ...] = THREE) -> Labelled:
-    return labelled.find(source, INPUT, outputs, SMALL, names)
+    return labelled.find_labelled(source, INPUT, outputs, SMALL, names)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_the_model_gets_is_its_preprocessing(tmp_path: Path) -> None:
     folders(tmp_path, "a", "b", "c", photos=1)
     (tmp_path / "c" / "0.png").write_bytes(b"no picture")
     two = (TensorSpec("x", (2, 3, 32, 32)),)
-    batches = list(labelled.find(tmp_path, two, (TensorSpec("y", (2, 3)),), SMALL, ()).batches())
-    whole = data.load(folders(tmp_path / "more", "a"), INPUT, SMALL, 1).calibration[0][0]
+    batches = list(labelled.find_labelled(tmp_path, two, (TensorSpec("y", (2, 3)),), SMALL, ()).batches())
+    whole = data.load_data(folders(tmp_path / "more", "a"), INPUT, SMALL, 1).calibration[0][0]
     assert np.array_equal(batches[0][0][0][:1], whole)
     assert [read for _, read in batches] == [[True, True], [False, False]]
 
@@ -96,7 +96,7 @@ def test_folders_that_are_no_classes_are_refused(bad: str, tmp_path: Path) -> No
 
 def test_only_classifiers_are_judged(tmp_path: Path) -> None:
     """The first output of shape [batch, classes] says the class; a model without one is refused."""
-    assert labelled.answers((TensorSpec("map", (1, 3, 8, 8)), TensorSpec("y", (1, 3)))) == 1
+    assert labelled.labelled_output_index((TensorSpec("map", (1, 3, 8, 8)), TensorSpec("y", (1, 3)))) == 1
     with pytest.raises(CalibrationError, match="judges classifiers"):
         find(folders(tmp_path, "a"), outputs=(TensorSpec("map", (1, 3, 8, 8)),))
 
@@ -146,20 +146,20 @@ def test_a_calibration_picture_may_not_judge(tmp_path: Path) -> None:
     evaluation = folders(tmp_path / "evaluation", "1", "2")
     for path in evaluation.rglob("*.png"):  # make them different pictures first
         Image.open(path).rotate(90).save(path)
-    used = data.load(calibration, INPUT, SMALL, 2)
-    labelled.check_apart(find(evaluation), used.origins, calibration)
+    used = data.load_data(calibration, INPUT, SMALL, 2)
+    labelled.check_labelled_apart(find(evaluation), used.origins, calibration)
     picture(3).save(evaluation / "2" / "other.bmp")
     with pytest.raises(CalibrationError, match=r"1 sample.*2/other\.bmp = 3\.png") as caught:
-        labelled.check_apart(find(evaluation), used.origins, calibration)
+        labelled.check_labelled_apart(find(evaluation), used.origins, calibration)
     assert caught.value.exit_code == 11
 
 
 def test_a_calibration_row_may_not_judge(tmp_path: Path) -> None:
     """Rows are compared by value."""
     calibration = arrays(tmp_path / "c.npz")
-    used = data.load(calibration, INPUT, SMALL, 2)
+    used = data.load_data(calibration, INPUT, SMALL, 2)
     row = np.load(calibration)["x"][2:3]
     fresh = np.random.default_rng(1).normal(size=(3, 3, 32, 32)).astype(np.float32)
     evaluation = arrays(tmp_path / "e.npz", x=np.concatenate([fresh, row]))
     with pytest.raises(CalibrationError, match="row 3 = row 2"):
-        labelled.check_apart(find(evaluation), used.origins, calibration)
+        labelled.check_labelled_apart(find(evaluation), used.origins, calibration)

@@ -68,7 +68,7 @@ def test_pieces_never_serve_two_purposes(photos: dict[str, Image.Image], tmp_pat
     """Whatever the names, all pieces of a photo calibrate, or choose, or verify."""
     for number, photo in enumerate([*photos.values()][:5] * 3):
         sibling(photo, 0.75, number).save(tmp_path / f"{number:02}.jpg", quality=90)
-    loaded = data.load(tmp_path, INPUT, SMALL, 15, choosing=True)
+    loaded = data.load_data(tmp_path, INPUT, SMALL, 15, choosing=True)
     counts = loaded.scenes
     assert (counts.calibration, counts.choice, counts.verification) == (2, 1, 2)
     assert sorted(len(scene.members) for scene in counts.groups) == [3] * 5
@@ -85,7 +85,7 @@ def test_one_scene_is_refused(photos: dict[str, Image.Image], tmp_path: Path) ->
     for seed in range(4):
         sibling(photos["01-chelsea"], 0.8, seed).save(tmp_path / f"{seed}.png")
     with pytest.raises(CalibrationError, match=r"All 4 samples of .* are of one scene \(by the same picture"):
-        data.load(tmp_path, INPUT, SMALL, 4)
+        data.load_data(tmp_path, INPUT, SMALL, 4)
 
 
 def test_pictures_in_arrays_are_grouped_too(photos: dict[str, Image.Image], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_pictures_in_arrays_are_grouped_too(photos: dict[str, Image.Image], tmp_
         for seed in range(2)
     ]
     np.savez(tmp_path / "x.npz", x=np.stack(rows))
-    counts = data.load(tmp_path / "x.npz", spec, None, 8).scenes
+    counts = data.load_data(tmp_path / "x.npz", spec, None, 8).scenes
     assert (counts.calibration, counts.verification) == (2, 2)
 
 
@@ -108,7 +108,7 @@ def test_near_copies_of_rows_are_one_scene(copies: int, tmp_path: Path) -> None:
     base = np.repeat(generator.normal(size=(6, 40)), copies, axis=0)
     rows = generator.permutation(base + 0.02 * generator.normal(size=base.shape))
     np.savez(tmp_path / "x.npz", x=rows.astype(np.float32))
-    counts = data.load(tmp_path / "x.npz", (TensorSpec("x", (1, 40)),), None, 64).scenes
+    counts = data.load_data(tmp_path / "x.npz", (TensorSpec("x", (1, 40)),), None, 64).scenes
     assert (counts.calibration, counts.verification) == (3, 3)
     assert {scene.joined_by for scene in counts.groups} == {scenes.VALUES}
 

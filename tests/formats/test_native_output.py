@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporter.capture.lowering_errors import cause_in, lowering_error
+from exporter.capture.lowering_errors import lowering_error, lowering_error_in
 from exporter.errors import LoweringError
 from exporter.formats.native_output import explain_by_compiler_output, explain_by_native_output
 from tests import proof
@@ -46,7 +46,7 @@ XNNPACK = """[cpuinfo_utils.cpp:87] Failed to open midr file /sys/devices/soc0/i
 )
 def test_the_line_that_says_what_went_wrong_is_found(text: str, line: str) -> None:
     """Neither what only passes it on, nor warnings."""
-    assert cause_in(text.replace("\\\n", "\n")) == line
+    assert lowering_error_in(text.replace("\\\n", "\n")) == line
 
 
 def fails(message: str = "error 0x1") -> None:

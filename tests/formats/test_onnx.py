@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 import exporter.formats.onnx as onnx_format
 from exporter.errors import LoweringError
 from exporter.formats.onnx import export, ort_convert
-from exporter.quantize.int8 import runner
+from exporter.quantize.int8 import int8_runner
 from exporter.records import Array, Emission, Sample, TensorSpec
 from tests import nets
 
@@ -121,7 +121,7 @@ def test_int8_files_do_what_their_program_does(net: str, name: str, folders: Cal
     """The artifact and the quantised program, in XNNPACK's rounding, differ by rounding ties only."""
     emission = emitted(net, name, folders(net))
     run, _ = onnx_format.load(emission.path, VARIANTS[name], 1)
-    program = stacked(runner(nets.quantized(net).module), held_out(net))
+    program = stacked(int8_runner(nets.quantized(net).module), held_out(net))
     for expected, actual in zip(program, stacked(run, held_out(net)), strict=True):
         assert sqnr_db(expected, actual) >= 30
 

@@ -14,8 +14,8 @@ from torch import nn
 from exporter.capture import calls
 from exporter.formats import FORMATS, VARIANTS, simulation
 from exporter.records import Captured, Limits, Sample, TensorSpec
-from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence, stack
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import ReferenceIO, stack_reference
 from exporter.verify.simulation_io import Simulation
 from tests import nets
 
@@ -75,14 +75,14 @@ def captured(net: nn.Module, sample: Sample) -> Captured:
     )
 
 
-def evidence(net: nn.Module, samples: Sequence[Sample]) -> Evidence:
-    exact = calls.runner(copy.deepcopy(net).double(), widen=True)
+def evidence(net: nn.Module, samples: Sequence[Sample]) -> ReferenceIO:
+    exact = calls.call_runner(copy.deepcopy(net).double(), widen=True)
     edges = [zeros(samples[0])]
-    return Evidence(
-        inputs=stack(samples),
-        reference=stack([exact(sample) for sample in samples]),
-        edge_inputs=stack(edges),
-        edge_reference=stack([exact(sample) for sample in edges]),
+    return ReferenceIO(
+        inputs=stack_reference(samples),
+        reference=stack_reference([exact(sample) for sample in samples]),
+        edge_inputs=stack_reference(edges),
+        edge_reference=stack_reference([exact(sample) for sample in edges]),
         edge_names=("zeros",),
         floor=1e-6,
         edge_floor=1e-6,
@@ -98,13 +98,16 @@ def simulated(net: nn.Module, samples: Sequence[Sample]) -> Simulation:
     program = captured(net, samples[0]).program
     assert program is not None
     run = simulation.format_simulation_runner(program, "fp16")
-    return Simulation(stack([run(sample) for sample in samples]), {"zeros": stack([run(zeros(samples[0]))])})
+    return Simulation(
+        stack_reference([run(sample) for sample in samples]),
+        {"zeros": stack_reference([run(zeros(samples[0]))])},
+    )
 
 
 def outputs(net: nn.Module, samples: Sequence[Sample], folder: Path) -> tuple[np.ndarray, ...]:
     emission = FORMATS["onnx"].emit(captured(net, samples[0]), FP16, folder)
     run, _ = FORMATS["onnx"].load(emission.path, FP16, 1)
-    return stack([run(sample) for sample in [*samples, zeros(samples[0])]])
+    return stack_reference([run(sample) for sample in [*samples, zeros(samples[0])]])
 
 
 def reason(net: nn.Module, other: nn.Module, samples: Sequence[Sample], folder: Path) -> str:
@@ -112,7 +115,7 @@ def reason(net: nn.Module, other: nn.Module, samples: Sequence[Sample], folder: 
     actual = outputs(other.eval(), samples, folder)
     references = evidence(net, samples)
     real, edges = (tuple(a[part] for a in actual) for part in (slice(0, -1), slice(-1, None)))
-    verdict = judge(FP16, "rt", references, real, edges, None, LOOSE, (), simulated(net, samples))
+    verdict = judge_artifact(FP16, "rt", references, real, edges, None, LOOSE, (), simulated(net, samples))
     return verdict.reason or ""
 
 

@@ -20,7 +20,7 @@ BUFFERS = [how for how, names in STATE.items() if names == ("cache",)]
 
 def captured(how: str) -> Captured:
     given = samples()
-    return program.capture(model(how), given[0], others=given[1:])
+    return program.capture_program(model(how), given[0], others=given[1:])
 
 
 @pytest.mark.parametrize("how", BUFFERS)
@@ -56,10 +56,12 @@ def test_what_no_file_keeps_is_refused_by_name(name: str, how: str) -> None:
 def test_every_format_takes_explicit_state(name: str, how: str, tmp_path: Path) -> None:
     """A file with explicit state follows the model when the app sends back the returned state."""
     given = samples()
-    explicit = explicit_state.make(model(how), given, given)
+    explicit = explicit_state.make_state_explicit(model(how), given, given)
     variant = VARIANTS[name]
     module = FORMATS[variant.format]
-    path = module.emit(program.capture(explicit.model, explicit.verification[0]), variant, tmp_path).path
+    path = module.emit(
+        program.capture_program(explicit.model, explicit.verification[0]), variant, tmp_path
+    ).path
     run, _ = module.load(path, variant, 1)
     state = explicit.verification[0][1]
     for (x,), answer in zip(given, by_itself(Keeps(how).eval(), given), strict=True):

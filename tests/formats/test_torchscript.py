@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import exporter.formats.torchscript as torchscript
-from exporter.capture.calls import FlatOutputs
+from exporter.capture.calls import FlatCallOutputs
 from exporter.errors import LoweringError
 from exporter.records import Array, Captured, TensorSpec
 from tests.nets import NETS, captured, samples
@@ -130,7 +130,7 @@ def test_batch_norm_is_folded(tmp_path: Path) -> None:
 def test_control_flow_is_scripted(module: type[nn.Module], tmp_path: Path) -> None:
     """A network that decides by values is scripted, says so, and is right on both branches."""
     net = module()
-    flat = FlatOutputs(net).eval() if module is Nested else net
+    flat = FlatCallOutputs(net).eval() if module is Nested else net
     emission = torchscript.emit(capture(flat), VARIANT, tmp_path)
     assert emission.notes[0].startswith("Scripted, because ")
     for x in (UP, DOWN):

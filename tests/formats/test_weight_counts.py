@@ -52,7 +52,7 @@ def captured(net: nn.Module, precision: str = "fp32") -> Captured:
     net = net.eval()
     program = torch.export.export(net, (IMAGE,))
     if precision in QUANTIZED:
-        program = int8.quantize(program, [(IMAGE.numpy(),)] * 2).program()
+        program = int8.quantize_int8(program, [(IMAGE.numpy(),)] * 2).program()
     inputs, outputs = (TensorSpec("image", tuple(IMAGE.shape)),), (TensorSpec("y", tuple(net(IMAGE).shape)),)
     return Captured(net, program, "", (IMAGE,), inputs, outputs)
 
@@ -64,11 +64,11 @@ def structure(net: nn.Module, variant: Variant, folder: Path) -> Structure:
 
 def problem(contents: Structure, variant: Variant, needed: int) -> str:
     unnamed = dataclasses.replace(contents, inputs=(), outputs=())
-    return contract.check_structure(unnamed, variant, (), (), needed, Limits())
+    return contract.check_structure_by_contract(unnamed, variant, (), (), needed, Limits())
 
 
 def needed(net: nn.Module) -> int:
-    return matmul_weights.count(torch.export.export(net.eval(), (IMAGE,)))
+    return matmul_weights.count_matmul_weights(torch.export.export(net.eval(), (IMAGE,)))
 
 
 @pytest.mark.parametrize("name", EMITTED)

@@ -47,8 +47,8 @@ def export(folder: Path, change: Callable[[Report], Report] = lambda report: rep
     reference = random.normal(0, 1, (4, 1, 10))
     inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
     edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    evidence = reference_io.Evidence((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
-    reference_io.save(evidence, folder / EVIDENCE)
+    evidence = reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
+    reference_io.save_reference(evidence, folder / EVIDENCE)
     report = change(sample.report())
     rows = []
     for row in report.artifacts:
@@ -122,7 +122,7 @@ class FakePhones:
         if (error := self.exports(card.name, target)) is not None:
             raise error
         export(folder, self.change)
-        return bench.read(folder)[0]
+        return bench.read_for_bench(folder)[0]
 
     def _find(self, names: Sequence[str]) -> DevicePool:
         answering = {serial: SimpleNamespace(serial=serial) for serial in self.phones}

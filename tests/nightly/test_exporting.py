@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         assert request.out
         seen.append(request)
         lab.export(request.out)
-        return bench.read(request.out)[0]
+        return bench.read_for_bench(request.out)[0]
 
     monkeypatch.setattr(pipeline, "run_pipeline", run)
     return seen

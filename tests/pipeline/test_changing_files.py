@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter import data
-from exporter.checkpoints.source import opened
+from exporter.checkpoints.source import opened_source
 from exporter.config.request import ModelRequest
 from exporter.data import labelled, npz
 from exporter.errors import CalibrationError, CheckpointError
@@ -49,7 +49,7 @@ def test_a_checkpoint_that_is_written_to_while_it_is_read_is_refused(change: Cha
     """Its hash would name other weights than those that were read."""
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
-    with pytest.raises(CheckpointError, match="changed while it was read"), opened(path):
+    with pytest.raises(CheckpointError, match="changed while it was read"), opened_source(path):
         change(path)
 
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_one(tmp_path:
     path = tmp_path / "last.pt2"
     path.write_bytes(b"old weights")
     before = digest_file(path)
-    with opened(path) as source:
+    with opened_source(path) as source:
         replace_it(path)
         assert (source.sha256, source.file.read()) == (before, b"old weights")
 
@@ -176,7 +176,7 @@ DATA_CHANGES: dict[str, Change] = {
 def test_labelled_photos_that_change_after_they_were_found_end_the_run(name: str, tmp_path: Path) -> None:
     """Each is decoded from the bytes that were hashed, whenever that is."""
     root = folder_of_photos(tmp_path / "photos")
-    samples = labelled.find(root, INPUT, CLASSES, SMALL, ())
+    samples = labelled.find_labelled(root, INPUT, CLASSES, SMALL, ())
     assert len(list(samples.batches())) == 4
     DATA_CHANGES[name](root)
     with pytest.raises(CalibrationError, match="changed while it was read"):
@@ -188,20 +188,20 @@ def test_calibration_photos_that_change_after_they_were_hashed_end_the_run(name:
     """Every cache key has the hash, so no file of the folder may be another."""
     root = folder_of_photos(tmp_path / "photos")
     before = digest_file_or_folder(root)
-    data.check_unchanged(root, before)
+    data.check_data_unchanged(root, before)
     changes = DATA_CHANGES | {"a picture more": lambda path: picture(5).save(path / "a" / "2.png")}
     changes[name](root)
     with pytest.raises(CalibrationError, match="changed while it was read"):
-        data.check_unchanged(root, before)
+        data.check_data_unchanged(root, before)
 
 
 def test_labelled_photos_have_another_digest_when_one_differs(tmp_path: Path) -> None:
     """The digest is what the cache keeps predictions under."""
     root = folder_of_photos(tmp_path / "photos")
-    before = labelled.find(root, INPUT, CLASSES, SMALL, ()).digest
-    assert labelled.find(root, INPUT, CLASSES, SMALL, ()).digest == before
+    before = labelled.find_labelled(root, INPUT, CLASSES, SMALL, ()).digest
+    assert labelled.find_labelled(root, INPUT, CLASSES, SMALL, ()).digest == before
     swapped(root)
-    assert labelled.find(root, INPUT, CLASSES, SMALL, ()).digest != before
+    assert labelled.find_labelled(root, INPUT, CLASSES, SMALL, ()).digest != before
 
 
 def test_labelled_rows_that_change_while_they_are_read_end_the_run(
@@ -211,16 +211,16 @@ def test_labelled_rows_that_change_while_they_are_read_end_the_run(
     path = tmp_path / "rows.npz"
     rows = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
     np.savez(path, x=rows, labels=np.array([0, 1, 0, 1]))
-    assert labelled.find(path, INPUT, CLASSES, None, ()).digest
-    real: Callable[[Path], Array] = npz.labels
+    assert labelled.find_labelled(path, INPUT, CLASSES, None, ()).digest
+    real: Callable[[Path], Array] = npz.read_npz_labels
 
     def labels(source: Path) -> Array:
         np.savez(source, x=rows + 1, labels=np.array([0, 1, 0, 1]))
         return real(source)
 
-    monkeypatch.setattr(npz, "labels", labels)
+    monkeypatch.setattr(npz, "read_npz_labels", labels)
     with pytest.raises(CalibrationError, match="changed while it was read"):
-        labelled.find(path, INPUT, CLASSES, None, ())
+        labelled.find_labelled(path, INPUT, CLASSES, None, ())
 
 
 def test_changed_samples_end_the_run_and_are_no_artifacts_failure() -> None:

@@ -22,7 +22,7 @@ from exporter.records import Report
 from exporter.report import manifest
 from exporter.report.manifest import schema
 from exporter.verify import reference_io
-from exporter.verify.reference_io import Evidence
+from exporter.verify.reference_io import ReferenceIO
 from tests.release import outs
 from tests.report import sample
 
@@ -45,8 +45,8 @@ def honest() -> Report:
 def out(tmp_path: Path) -> Path:
     """An export that holds: its evidence, its page and its sizes are what the manifest says."""
     folder = outs.write(tmp_path / "out", honest())
-    (output,) = reference_io.load(folder / "verification.npz").reference
-    reference_io.save_lowering(reference_io.Lowering((output,), 40.0), folder / LOWERING)
+    (output,) = reference_io.load_reference(folder / "verification.npz").reference
+    reference_io.save_reference_lowering(reference_io.Lowering((output,), 40.0), folder / LOWERING)
     outs.edit(folder, lambda listed: listed["evidence"]["files"].append({"file": LOWERING, "sha256": ""}))
     rehash(folder)
     return folder
@@ -195,30 +195,30 @@ def cut(**groups: slice) -> Callable[[Path], None]:
     """Evidence with fewer samples or edges, in a well-formed file."""
 
     def change(folder: Path) -> None:
-        stored = reference_io.load(folder / "verification.npz")
+        stored = reference_io.load_reference(folder / "verification.npz")
         parts: dict[str, Any] = {n: tuple(a[s] for a in getattr(stored, n)) for n, s in groups.items()}
-        reference_io.save(replace(stored, **parts), folder / "verification.npz")
+        reference_io.save_reference(replace(stored, **parts), folder / "verification.npz")
 
     return change
 
 
 def without_edges(folder: Path) -> None:
-    stored = reference_io.load(folder / "verification.npz")
-    emptied: Evidence = replace(stored, edge_names=("zeros", "tiny"))
-    reference_io.save(emptied, folder / "verification.npz")
+    stored = reference_io.load_reference(folder / "verification.npz")
+    emptied: ReferenceIO = replace(stored, edge_names=("zeros", "tiny"))
+    reference_io.save_reference(emptied, folder / "verification.npz")
 
 
 def cut_lowering(folder: Path) -> None:
-    stored = reference_io.load_lowering(folder / LOWERING)
-    reference_io.save_lowering(
+    stored = reference_io.load_reference_lowering(folder / LOWERING)
+    reference_io.save_reference_lowering(
         replace(stored, outputs=tuple(a[:3] for a in stored.outputs)), folder / LOWERING
     )
 
 
 def other_type(folder: Path) -> None:
-    stored = reference_io.load(folder / "verification.npz")
+    stored = reference_io.load_reference(folder / "verification.npz")
     inputs = tuple(a.astype(np.float16) for a in stored.inputs)
-    reference_io.save(replace(stored, inputs=inputs), folder / "verification.npz")
+    reference_io.save_reference(replace(stored, inputs=inputs), folder / "verification.npz")
 
 
 CUT: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -19,7 +19,9 @@ def prepared(name: str, work: Path) -> Path:
     """Write what the job finds in its work folder: the captured network and its data."""
     samples = ZOO[name].samples(4)
     specs = tuple(TensorSpec(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(samples[0]))
-    program.save(program.capture(Model(build(name), "tests:net", specs, None, 0), samples[0]), work)
+    program.save_program(
+        program.capture_program(Model(build(name), "tests:net", specs, None, 0), samples[0]), work
+    )
     return work
 
 

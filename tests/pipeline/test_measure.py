@@ -91,7 +91,9 @@ def test_files_of_a_runtime_take_turns(tmp_path: Path, monkeypatch: pytest.Monke
         return (lambda _: calls.append(path.name)), "runtime 1.0"
 
     monkeypatch.setattr(formats, "FORMATS", {"onnx": SimpleNamespace(load=load)})
-    monkeypatch.setattr(reference_io, "load", lambda _: SimpleNamespace(samples=lambda: [("sample",)]))
+    monkeypatch.setattr(
+        reference_io, "load_reference", lambda _: SimpleNamespace(samples=lambda: [("sample",)])
+    )
     files = [(tmp_path / name, MIXED) for name in ("a", "broken", "b")]
     latencies = measure.measure_latencies(files, tmp_path / "evidence", 1)
     assert [latency and latency.samples for latency in latencies] == [200, None, 200]

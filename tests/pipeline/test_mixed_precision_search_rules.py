@@ -19,12 +19,12 @@ from exporter.pipeline.context import Event
 from exporter.pipeline.measure import File
 from exporter.pipeline.mixed_precision_search import SearchResult, promising_for_search
 from exporter.pipeline.results import CheckedArtifactResult, RankedResult
-from exporter.quantize.search import Mix
+from exporter.quantize.search import SearchedMix
 from exporter.records import Comparison, Latency, MixedPoint, Verdict
 from tests import inline
 
 NAMES = ("executorch-xnnpack-mixed", "onnx-mixed")
-MIXES = (Mix(("a",), 1.0), Mix(("a", "b"), 2.0), Mix(("a", "b", "c"), 3.0))
+MIXES = (SearchedMix(("a",), 1.0), SearchedMix(("a", "b"), 2.0), SearchedMix(("a", "b", "c"), 3.0))
 DATA = Path("labelled")
 SOURCE: Any = object()
 
@@ -290,11 +290,11 @@ def test_ctrl_c_keeps_the_best_so_far(tmp_path: Path, monkeypatch: pytest.Monkey
     assert search.emitted()["onnx-mixed.onnx"] == "onnx-mixed of 0"
 
 
-def no_program(*_: Any) -> tuple[Mix, ...]:
+def no_program(*_: Any) -> tuple[SearchedMix, ...]:
     raise LoweringError("torch.export: data-dependent control flow.")
 
 
-def interrupted(*_: Any) -> tuple[Mix, ...]:
+def interrupted(*_: Any) -> tuple[SearchedMix, ...]:
     raise KeyboardInterrupt
 
 

@@ -154,7 +154,7 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory, kept: Path) -> tuple[Pa
     """A torchvision checkpoint, the options of its export, and the report of the first run."""
     from exporter.capture import torchvision_ops
 
-    torchvision_ops.prepare()
+    torchvision_ops.prepare_torchvision_ops()
     from torchvision import models
 
     folder = tmp_path_factory.mktemp("squeezenet")
@@ -408,7 +408,7 @@ class TestOneFailure:
         """Its outputs are about 1e-9 whatever the input: equality would mean nothing. Exit 6."""
         from exporter.capture import torchvision_ops
 
-        torchvision_ops.prepare()
+        torchvision_ops.prepare_torchvision_ops()
         from torchvision import models
 
         with torch.random.fork_rng():

@@ -25,7 +25,7 @@ from exporter.records import Artifact, Preprocessing, TaskName
 from exporter.report.html import render_html
 from exporter.report.manifest import load_manifest, restore
 from exporter.verify.scores.sample import View
-from exporter.verify.tasks.sequences import joined
+from exporter.verify.tasks.sequences import joined_sequence
 from tests import task_nets
 from tests.data.test_data import picture
 from tests.report.test_terminal import joined as printed
@@ -60,7 +60,7 @@ def pictures(root: Path) -> list[Path]:
 
 def outputs(net: nn.Module, path: Path) -> Any:
     """Return what the network itself gives for a photo."""
-    image = photos.read_whole(path, HOW, 3)
+    image = photos.read_whole_photo(path, HOW, 3)
     with torch.no_grad():
         return net(torch.from_numpy(image)[None])
 
@@ -98,7 +98,7 @@ def text_labels(net: nn.Module, root: Path) -> Path:
     """Label each photo with the text that the network reads; every third one ends in another letter."""
     lines = []
     for number, path in enumerate(pictures(root)):
-        tokens = joined(outputs(net, path)[0].argmax(-1).numpy())
+        tokens = joined_sequence(outputs(net, path)[0].argmax(-1).numpy())
         text = "".join("-abcde"[token] for token in tokens)
         lines.append(json.dumps({"file": path.name, "text": text + "a" * (number % 3 == 0)}))
     (root / "tokens.txt").write_text("\n".join("-abcde"))

@@ -10,9 +10,9 @@ import torch
 
 from exporter.formats import FORMATS
 from exporter.quantize import dynamic, int8
-from exporter.quantize.dynamic import is_linear_heavy, rounded_rows
+from exporter.quantize.dynamic import dynamic_rounded_rows, is_linear_heavy
 from exporter.records import Array, Sample, Variant
-from exporter.verify.compare import sqnr_db
+from exporter.verify.compare import compare_sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
 
 NET = "loud_tokens"
@@ -35,9 +35,9 @@ def test_fixed_ranges_alone_fail() -> None:
     """Static ranges miss the limit of 20 dB when some tokens are a thousand times as loud."""
     program = captured(NET).program
     assert program is not None
-    static = int8.static(program, [int8.tensors(sample) for sample in samples(NET, 0, 32)])
+    static = int8.quantize_int8_static(program, [int8.int8_tensors(sample) for sample in samples(NET, 0, 32)])
     held_out = samples(NET, 1400, 40)
-    assert sqnr_db(float_outputs(held_out), outputs(int8.runner(static.module), held_out)) < 20
+    assert compare_sqnr_db(float_outputs(held_out), outputs(int8.int8_runner(static.module), held_out)) < 20
 
 
 @pytest.mark.slow
@@ -50,8 +50,8 @@ def test_every_format_carries_rows(variant: Variant, tmp_path: Path) -> None:
     held_out = samples(NET, 1400, 40)
     carried = outputs(module.load(path, variant, 1)[0], held_out)
     assert structure.quantized_weight_fraction > 0.9
-    assert sqnr_db(outputs(int8.runner(quantized(NET).module), held_out), carried) > 40
-    assert sqnr_db(float_outputs(held_out), carried) > 26
+    assert compare_sqnr_db(outputs(int8.int8_runner(quantized(NET).module), held_out), carried) > 40
+    assert compare_sqnr_db(float_outputs(held_out), carried) > 26
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_the_choice_says_what_both_ways_reached() -> None:
 @pytest.mark.slow
 def test_the_note_is_kept_with_the_program(tmp_path: Path) -> None:
     """Other processes load the note, and a dynamic program stays dynamic."""
-    int8.save(quantized(NET), tmp_path)
-    assert int8.load(tmp_path).note == int8.load_note(tmp_path) == quantized(NET).note
-    assert dynamic.is_dynamic(int8.load(tmp_path).module)
+    int8.save_int8(quantized(NET), tmp_path)
+    assert int8.load_int8(tmp_path).note == int8.load_int8_note(tmp_path) == quantized(NET).note
+    assert dynamic.is_dynamic(int8.load_int8(tmp_path).module)
 
 
 @pytest.mark.slow
@@ -73,8 +73,8 @@ def test_a_convolutional_network_pays_nothing(monkeypatch: pytest.MonkeyPatch) -
     """No second way is tried where convolutions do the work, and its program is the static one."""
     program = captured("cnn").program
     assert program is not None
-    monkeypatch.delattr(dynamic, "quantize")
-    quantized_net = int8.quantize(program, samples("cnn", 0, 4))
+    monkeypatch.delattr(dynamic, "quantize_dynamic")
+    quantized_net = int8.quantize_int8(program, samples("cnn", 0, 4))
     assert not quantized_net.note
     assert not dynamic.is_dynamic(quantized_net.module)
 
@@ -89,7 +89,7 @@ def test_linear_heavy_is_counted_in_products() -> None:
 def test_each_row_has_its_own_range() -> None:
     """Quiet rows keep their values, zero stays zero, and errors are below one step."""
     rows = torch.tensor([[0.0, -1.0, 0.5], [0.0, 1000.0, -3.0], [0.0, 0.0, 0.0]])
-    rounded = rounded_rows(rows)
+    rounded = dynamic_rounded_rows(rows)
     steps = torch.tensor([[1.5], [1003.0], [0.0]]) / 255
     assert (rounded[:, 0] == 0).all()
     assert ((rounded - rows).abs() <= steps).all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exporter.quantize import annotate, int8
-from exporter.quantize.int8 import quantize, runner
+from exporter.quantize.int8 import int8_runner, quantize_int8
 from tests.nets import NETS, captured, samples, trained
 
 
@@ -20,7 +20,7 @@ def test_quantized_program_answers_like_the_model(net: str) -> None:
     """On held-out digits, model and quantised program agree on nine of ten classes."""
     program = captured(net).program
     assert program is not None
-    run = runner(quantize(program, samples(net, 0, 64)).module)
+    run = int8_runner(quantize_int8(program, samples(net, 0, 64)).module)
     held_out = samples(net, 1400, 50)
     with torch.no_grad():
         batch = [torch.from_numpy(np.concatenate(column)) for column in zip(*held_out, strict=True)]
@@ -35,7 +35,7 @@ def test_weights_are_per_channel_int8() -> None:
     """Every convolution and linear weight is stored as int8 with a scale per output channel."""
     program = captured("cnn").program
     assert program is not None
-    quantized = quantize(program, samples("cnn", 0, 8)).program()
+    quantized = quantize_int8(program, samples("cnn", 0, 8)).program()
     calls = Counter(str(node.target) for node in quantized.graph.nodes if node.op == "call_function")
     assert calls["quantized_decomposed.dequantize_per_channel.default"] == 4
     int8 = [t for t in quantized.state_dict.values() if t.dtype == torch.int8]
@@ -48,8 +48,8 @@ def test_ranges_come_from_the_samples() -> None:
     program = captured("cnn").program
     assert program is not None
     sample = samples("cnn", 1400, 1)[0]
-    good = runner(quantize(program, samples("cnn", 0, 8)).module)(sample)[0]
-    blind = runner(quantize(program, ((np.zeros((1, 1, 8, 8), np.float32),),)).module)(sample)[0]
+    good = int8_runner(quantize_int8(program, samples("cnn", 0, 8)).module)(sample)[0]
+    blind = int8_runner(quantize_int8(program, ((np.zeros((1, 1, 8, 8), np.float32),),)).module)(sample)[0]
     assert np.abs(good - blind).max() > 0.1 * np.abs(good).max()
 
 
@@ -61,7 +61,7 @@ def test_float_program_is_untouched() -> None:
     before = program.graph_module.code
     sample = tuple(torch.from_numpy(a) for a in samples("cnn", 1400, 1)[0])
     expected = program.module()(*sample)
-    quantize(program, samples("cnn", 0, 8))
+    quantize_int8(program, samples("cnn", 0, 8))
     assert program.graph_module.code == before
     assert torch.equal(program.module()(*sample), expected)
 
@@ -74,11 +74,11 @@ def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net
 
     program = captured(net).program
     assert program is not None
-    lean = quantize(program, samples(net, 0, 4)).module
+    lean = quantize_int8(program, samples(net, 0, 4)).module
     everything = annotate.static_quantizer()
     everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
     monkeypatch.setattr(annotate, "static_quantizer", lambda: everything)
-    assert lean.code == quantize(program, samples(net, 0, 4)).module.code
+    assert lean.code == quantize_int8(program, samples(net, 0, 4)).module.code
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_a_layer_and_its_activation_are_quantised_once() -> None:
     """The convolution's result goes to the ReLU unquantised."""
     program = captured("cnn").program
     assert program is not None
-    nodes = quantize(program, samples("cnn", 0, 8)).module.graph.nodes
+    nodes = quantize_int8(program, samples("cnn", 0, 8)).module.graph.nodes
     activations = [node for node in nodes if any(word in str(node.target) for word in ("relu", "hardtanh"))]
     assert activations
     assert all("conv" in str(node.args[0].target) for node in activations)
@@ -97,7 +97,7 @@ def test_no_samples_no_ranges() -> None:
     program = captured("cnn").program
     assert program is not None
     with pytest.raises(ValueError, match="calibration"):
-        quantize(program, ())
+        quantize_int8(program, ())
 
 
 @pytest.mark.slow
@@ -105,11 +105,11 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     """Another process loads a program that runs and lowers the same, with its float weights."""
     program = captured("cnn").program
     assert program is not None
-    made = quantize(program, samples("cnn", 0, 8))
-    int8.save(made, tmp_path)
-    loaded = int8.load(tmp_path)
+    made = quantize_int8(program, samples("cnn", 0, 8))
+    int8.save_int8(made, tmp_path)
+    loaded = int8.load_int8(tmp_path)
     sample = samples("cnn", 1400, 1)[0]
-    assert np.array_equal(runner(loaded.module)(sample)[0], runner(made.module)(sample)[0])
+    assert np.array_equal(int8_runner(loaded.module)(sample)[0], int8_runner(made.module)(sample)[0])
     assert [w.shape for w in loaded.float_weights.values()] == [w.shape for w in made.float_weights.values()]
     layers = {node.name for node in loaded.module.graph.nodes}
     assert layers.issuperset(loaded.float_weights)

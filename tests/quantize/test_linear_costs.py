@@ -9,8 +9,8 @@ import torch
 
 from exporter.quantize import dynamic, search, sensitivity
 from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS
-from exporter.quantize.int8 import tensors
-from exporter.quantize.mixed import keep_float, operators
+from exporter.quantize.int8 import int8_tensors
+from exporter.quantize.mixed import keep_mixed_float, mixed_operators
 from tests.nets import quantized, samples, trained
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ NETS = ("loud_tokens", "loud_channels")
 
 
 def calls(net: str, first: int = 0, count: int = 8) -> Sequence[tuple[torch.Tensor, ...]]:
-    return [tensors(sample) for sample in samples(net, first, count)]
+    return [int8_tensors(sample) for sample in samples(net, first, count)]
 
 
 def dequantisers(module: torch.fx.GraphModule) -> int:
@@ -30,8 +30,8 @@ def dequantisers(module: torch.fx.GraphModule) -> int:
 def test_every_linear_layer_has_a_cost(net: str) -> None:
     """Each layer costs something, none costs all, and its operator is named."""
     made = quantized(net)
-    costs = sensitivity.measure(made.module, made.float_weights, calls(net))
-    assert [cost.name for cost in costs] == [n.name for n in operators(made.module)] != []
+    costs = sensitivity.measure_sensitivity(made.module, made.float_weights, calls(net))
+    assert [cost.name for cost in costs] == [n.name for n in mixed_operators(made.module)] != []
     assert {cost.kind for cost in costs} == {"linear"}
     assert all(0 < cost.noise < 0.1 for cost in costs)
 
@@ -40,8 +40,8 @@ def test_every_linear_layer_has_a_cost(net: str) -> None:
 def test_all_of_them_in_float_are_the_model(net: str) -> None:
     """Neither activations nor weights are rounded when all layers are in float."""
     made = quantized(net)
-    in_float = keep_float(
-        made.module, made.float_weights, [operator.name for operator in operators(made.module)]
+    in_float = keep_mixed_float(
+        made.module, made.float_weights, [operator.name for operator in mixed_operators(made.module)]
     )
     assert dequantisers(made.module) > dequantisers(in_float) == 0
     (sample,) = calls(net, 1400, 1)
@@ -52,26 +52,33 @@ def test_all_of_them_in_float_are_the_model(net: str) -> None:
 def test_one_in_float_leaves_the_others_rows_rounded() -> None:
     """The first layer reads its input unrounded; the rest of the program is unchanged."""
     made = quantized("loud_tokens")
-    first, *others = operators(made.module)
-    mixed = keep_float(made.module, made.float_weights, [first.name])
-    assert [operator.name for operator in operators(mixed)] == [operator.name for operator in others]
+    first, *others = mixed_operators(made.module)
+    mixed = keep_mixed_float(made.module, made.float_weights, [first.name])
+    assert [operator.name for operator in mixed_operators(mixed)] == [operator.name for operator in others]
     assert dynamic.is_dynamic(mixed)
 
 
 def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     """Each candidate contains the one before, and has less noise on unseen inputs."""
     made = quantized("loud_tokens")
-    activations, prices = search.measure(made.module, made.float_weights, calls("loud_tokens"))
-    assert {name for a in activations for name in a.operators} == {n.name for n in operators(made.module)}
-    in_float: list[tuple[str, ...]] = [(), *(mix.kept for mix in search.candidates(activations, prices))]
+    activations, prices = search.measure_for_search(made.module, made.float_weights, calls("loud_tokens"))
+    assert {name for a in activations for name in a.operators} == {
+        n.name for n in mixed_operators(made.module)
+    }
+    in_float: list[tuple[str, ...]] = [
+        (),
+        *(mix.kept for mix in search.search_candidates(activations, prices)),
+    ]
     assert len(in_float) > 1
     held_out = calls("loud_tokens", 1400, 16)
     with torch.no_grad():
         expected = [(trained("loud_tokens")(*sample),) for sample in held_out]
     noises = [
-        sensitivity.noise(
+        sensitivity.sensitivity_noise(
             expected,
-            sensitivity.run(dynamic.by_rows(keep_float(made.module, made.float_weights, names)), held_out),
+            sensitivity.run_for_sensitivity(
+                dynamic.dynamic_by_rows(keep_mixed_float(made.module, made.float_weights, names)), held_out
+            ),
         )
         for names in in_float
     ]
@@ -81,5 +88,5 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
 def test_weights_alone_have_no_activation_to_spare() -> None:
     """The search has nothing to try where activations are float."""
     made = quantized("loud_channels")
-    activations, prices = search.measure(made.module, made.float_weights, calls("loud_channels"))
-    assert search.candidates(activations, prices) == ()
+    activations, prices = search.measure_for_search(made.module, made.float_weights, calls("loud_channels"))
+    assert search.search_candidates(activations, prices) == ()

@@ -41,7 +41,7 @@ def parts_of(weights: Tensor, samples: Tensor) -> tuple[float, float]:
     calls = [(sample[None],) for sample in samples]
     for call in calls:
         module(*call)
-    ranges.choose(module, calls)
+    ranges.choose_ranges(module, calls)
     chosen = module.watch
     assert isinstance(chosen, RangeObserver)
     return chosen.parts
@@ -100,7 +100,7 @@ def test_tensors_with_one_observer_get_one_range_that_suits_both() -> None:
     calls = [(sample[None],) for sample in torch.linspace(-9, 9, 8)[:, None] + torch.randn(8, 400)]
     for call in calls:
         module(*call)
-    (shared,) = ranges._ranges(module)
+    (shared,) = ranges._ranges_by_observer(module)
     assert {node.name for node in shared.tensors} == {"x", "mean"}
-    ranges.choose(module, calls)
+    ranges.choose_ranges(module, calls)
     assert min(shared.observers[0].parts) > 0.6

@@ -19,7 +19,7 @@ def test_results_are_nearer_than_with_the_nearest_steps() -> None:
     groups, outputs, inputs, places = 2, 5, 24, 4000
     columns = random(groups, inputs, 6) @ random(groups, 6, places) + 0.1 * random(groups, inputs, places)
     weight, scale = random(groups, outputs, inputs), torch.full((groups, outputs, 1), 0.05)
-    steps = rounding.round_together(weight, columns, scale)
+    steps = rounding.round_weights_together(weight, columns, scale)
     assert torch.equal(steps, steps.round())
     assert steps.abs().max() <= 127
 
@@ -33,9 +33,9 @@ def test_inputs_that_are_always_zero() -> None:
     """Their weights are rounded to the nearest step, and the others are unaffected."""
     columns = random(1, 4, 100)
     columns[0, 1:3] = 0
-    steps = rounding.round_together(random(1, 3, 4), columns, torch.full((1, 3, 1), 0.1))
+    steps = rounding.round_weights_together(random(1, 3, 4), columns, torch.full((1, 3, 1), 0.1))
     assert torch.equal(steps[..., 1:3], torch.round(random(1, 3, 4)[..., 1:3].double() / 0.1))
-    dead = rounding.round_together(random(1, 3, 4), columns * 0, torch.full((1, 3, 1), 0.1))
+    dead = rounding.round_weights_together(random(1, 3, 4), columns * 0, torch.full((1, 3, 1), 0.1))
     assert torch.equal(dead, torch.round(random(1, 3, 4).double() / 0.1))
 
 
@@ -50,7 +50,7 @@ def test_columns_are_what_the_weights_meet(groups: int, stride: int, padding: in
     node = graph.call_function(
         torch.ops.aten.conv2d.default, (graph.placeholder("x"), graph.placeholder("w"), None, *arguments)
     )
-    columns = rounding._columns(inputs, node, groups, (3, 3))
+    columns = rounding._rounding_columns(inputs, node, groups, (3, 3))
     actual = (weight.reshape(groups, 8 // groups, -1) @ columns).reshape(8, -1)
     expected = [functional.conv2d(x, weight, None, stride, padding, dilation, groups)[0] for x in inputs]
     torch.testing.assert_close(actual, torch.cat([y.flatten(1) for y in expected], 1), rtol=1e-4, atol=1e-4)

@@ -88,14 +88,14 @@ def test_weights_are_rounded_for_float_activations() -> None:
     calls = [
         (torch.from_numpy(array),) for array in np.random.default_rng(0).random((16, 1, 8, 8), np.float32)
     ]
-    module, weights = dynamic.quantize(captured_module(), calls)
+    module, weights = dynamic.quantize_dynamic(captured_module(), calls)
     before = {name: t.clone() for name, t in module.named_buffers() if t.dtype == torch.int8}
-    quantized = weights_only.quantize(module, weights, calls)
+    quantized = weights_only.quantize_weights_only(module, weights, calls)
     assert all(torch.equal(t, before[name]) for name, t in module.named_buffers() if name in before)
     expected = [program.module()(*call) for call in calls]
     errors = [
         sum(float((m(*c) - y).detach().square().sum()) for c, y in zip(calls, expected, strict=True))
-        for m in (quantized, dynamic.in_float(module))
+        for m in (quantized, dynamic.dynamic_in_float(module))
     ]
     assert errors[0] < errors[1]
 
@@ -122,9 +122,9 @@ def wide() -> Captured:
 def wide_int8() -> Captured:
     program = wide().program
     assert program is not None
-    module, weights = dynamic.quantize(program.module(), [wide().example])
-    quantized = int8.Quantized(
-        weights_only.quantize(module, weights, [wide().example]), wide().example, weights
+    module, weights = dynamic.quantize_dynamic(program.module(), [wide().example])
+    quantized = int8.Int8Program(
+        weights_only.quantize_weights_only(module, weights, [wide().example]), wide().example, weights
     )
     return dataclasses.replace(wide(), program=quantized.program())
 

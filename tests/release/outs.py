@@ -58,7 +58,7 @@ def write(out: Path, report: Report) -> Path:
     """Write OUT as an export would."""
     out.mkdir()
     samples = evidence_of(report)
-    reference_io.save(samples, out / "verification.npz")
+    reference_io.save_reference(samples, out / "verification.npz")
     (out / "report.html").write_text("<!doctype html><title>made up</title>")
     report = replace(
         report,
@@ -69,11 +69,11 @@ def write(out: Path, report: Report) -> Path:
     return out
 
 
-def evidence_of(report: Report) -> reference_io.Evidence:
+def evidence_of(report: Report) -> reference_io.ReferenceIO:
     random = np.random.default_rng(3)
     inputs = tuple(random.normal(size=(20, *spec.shape)).astype(np.float32) for spec in report.inputs)
     outputs = tuple(random.normal(size=(20, *spec.shape)) for spec in report.outputs)
-    return reference_io.Evidence(
+    return reference_io.ReferenceIO(
         inputs,
         outputs,
         tuple(a[:1] for a in inputs),

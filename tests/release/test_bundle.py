@@ -85,7 +85,7 @@ class TestContents:
         """An app's test can read the raw little-endian values by the index."""
         with zipfile.ZipFile(signed / "net-1.4.0.zip") as opened:
             opened.extractall(tmp_path)
-        evidence = reference_io.load(tmp_path / "verification.npz")
+        evidence = reference_io.load_reference(tmp_path / "verification.npz")
         index = json.loads((tmp_path / "examples" / "index.json").read_text())
         assert (len(index["examples"]), index["inputs"], index["outputs"]) == (8, ["x"], ["logits"])
         for number, example in enumerate(index["examples"]):

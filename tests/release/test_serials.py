@@ -51,8 +51,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     latencies["onnx-fp32"].append(measured(out, "onnx-fp32", EMULATOR, doubts=doubts))
     latencies["onnx-fp32"].append(measured(out, "onnx-fp32", "host"))
     names = [str(item.samples_file) for items in latencies.values() for item in items]
-    reference = reference_io.load(out / "verification.npz").reference
-    reference_io.save_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
+    reference = reference_io.load_reference(out / "verification.npz").reference
+    reference_io.save_reference_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
     report.write_report(out, bench.updated(listed, latencies, files, 15.0))
@@ -110,7 +110,7 @@ def test_devices_stay_comparable(out: Path) -> None:
     header = json.loads(lines[0])
     assert (header["device"]["serial"], header["device"]["soc"]) == ("device-3", "SM8250")
     assert header["device"]["doubts"] == ["adb calls it device-3, an emulator."]
-    (path,) = out.glob(outputs.samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl"))
+    (path,) = out.glob(outputs.bench_samples_file("onnx-fp32", EMULATOR).replace(".jsonl", "-*.jsonl"))
     original = path.read_bytes().splitlines()
     assert lines[1:] == original[1:]
 
@@ -129,8 +129,8 @@ def test_the_page_still_shows_what_was_measured(out: Path) -> None:
 def relabelled(page: str, known: Mapping[str, str]) -> str:
     for serial, label in {**known, "host": "host"}.items():
         for artifact in outs.KEPT[:2]:
-            stem = re.escape(outputs.samples_file(artifact, serial).removesuffix(".jsonl"))
-            page = re.sub(rf"{stem}-[0-9a-f]{{12}}\.jsonl", outputs.samples_file(artifact, label), page)
+            stem = re.escape(outputs.bench_samples_file(artifact, serial).removesuffix(".jsonl"))
+            page = re.sub(rf"{stem}-[0-9a-f]{{12}}\.jsonl", outputs.bench_samples_file(artifact, label), page)
         page = page.replace(serial, label)
     return page
 

@@ -65,9 +65,9 @@ def test_the_costliest_come_first() -> None:
 def test_the_front_holds_what_nothing_beats() -> None:
     """A slower point with no more SQNR is not on it, nor an equally fast one with less; a smaller one is."""
     fast, better, worse, best, tied = (point(1, 20), point(2, 25), point(3, 24), point(4, 26), point(1, 19))
-    assert pareto.on_front([best, worse, tied, better, fast]) == [fast, better, best]
+    assert pareto.pareto_front([best, worse, tied, better, fast]) == [fast, better, best]
     smaller = replace(worse, size_bytes=worse.size_bytes - 1)
-    assert pareto.on_front([best, smaller, tied, better, fast]) == [fast, better, smaller, best]
+    assert pareto.pareto_front([best, smaller, tied, better, fast]) == [fast, better, smaller, best]
 
 
 def test_the_front_names_runtimes_int8_counts_and_the_choice() -> None:

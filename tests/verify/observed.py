@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from exporter.records import Array, Limits, Variant, Verdict
-from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence, Lowering
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import Lowering, ReferenceIO
 
 
 def evidence(
@@ -19,11 +19,11 @@ def evidence(
     edge_unstable: Sequence[Array] | None = None,
     names: Sequence[str] = (),
     resting: bool = False,
-) -> Evidence:
+) -> ReferenceIO:
     """Return evidence with one output per reference; float32's errors are those of rounding it."""
     count = len(edge_names)
     edge_reference = tuple(edges) if edges is not None else tuple(y[:count] for y in reference)
-    return Evidence(
+    return ReferenceIO(
         inputs=(np.zeros((len(reference[0]), 1), np.float32),),
         reference=reference,
         edge_inputs=(np.zeros((count, 1), np.float32),),
@@ -51,14 +51,14 @@ def rounding(reference: Array) -> Array:
 
 def judged(
     variant: Variant,
-    references: Evidence,
+    references: ReferenceIO,
     *outputs: Array,
     edges: Sequence[Array] | None = None,
     program: Lowering | None = None,
     labels: Sequence[str] = (),
 ) -> Verdict:
     edge_outputs = tuple(edges) if edges is not None else references.edge_reference
-    return judge(variant, "rt", references, outputs, edge_outputs, program, Limits(), labels)
+    return judge_artifact(variant, "rt", references, outputs, edge_outputs, program, Limits(), labels)
 
 
 def int8(array: Array, axis: int | None = None) -> Array:

@@ -30,24 +30,31 @@ def points(*decibels: float) -> tuple[CurvePoint, ...]:
 
 def test_counts_double_up_to_all() -> None:
     """The counts are powers of two, and all samples are the last."""
-    assert [calibration_sweep.counts(n) for n in (0, 1, 8, 11)] == [(), (1,), (1, 2, 4, 8), (1, 2, 4, 8, 11)]
+    assert [calibration_sweep.sweep_counts(n) for n in (0, 1, 8, 11)] == [
+        (),
+        (1,),
+        (1, 2, 4, 8),
+        (1, 2, 4, 8, 11),
+    ]
 
 
 def test_enough_is_the_fewest_near_the_best() -> None:
     """Within 0.5 dB of the best number, wherever that lies; told once when it is the best itself."""
-    assert calibration_sweep.enough(points(10, 15.6, 16, 15.9)).count == 2
-    assert calibration_sweep.sentence(points(10, 15.6, 16, 15.9)) == (
+    assert calibration_sweep.enough_in_sweep(points(10, 15.6, 16, 15.9)).count == 2
+    assert calibration_sweep.sweep_sentence(points(10, 15.6, 16, 15.9)) == (
         "2 calibration sample(s) are enough: int8 reaches 15.6 dB with them, at most 16.0 dB with 4."
     )
-    assert calibration_sweep.sentence(points(10, 16)).endswith("enough: int8 reaches 16.0 dB with them.")
+    assert calibration_sweep.sweep_sentence(points(10, 16)).endswith(
+        "enough: int8 reaches 16.0 dB with them."
+    )
 
 
 def test_a_curve_that_still_rises_is_warned_about() -> None:
     """A curve rises if it gains more than 0.5 dB at its end; a plateau and a fall do not."""
-    assert calibration_sweep.warning(points(10, 12, 14)).startswith("int8 still gains")
-    assert [calibration_sweep.warning(p) for p in (points(10, 14, 14.4), points(10, 14, 12), points(9))] == [
-        ""
-    ] * 3
+    assert calibration_sweep.sweep_warning(points(10, 12, 14)).startswith("int8 still gains")
+    assert [
+        calibration_sweep.sweep_warning(p) for p in (points(10, 14, 14.4), points(10, 14, 12), points(9))
+    ] == [""] * 3
 
 
 def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
@@ -55,10 +62,10 @@ def test_the_curve_is_measured_on_verification_samples(tmp_path: Path) -> None:
     net = nets.captured("cnn")
     black = (nets.samples("cnn", 0, 1)[0][0] * 0,)
     data = Data((black, *nets.samples("cnn", 0, 2)), nets.samples("cnn", 1400, 8), "arrays")
-    program.save(net, tmp_path)
+    program.save_program(net, tmp_path)
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(data))
     reference, _ = run_reference(net, data.verification, {"zeros": black})
-    reference_io.save(reference, tmp_path / "verification.npz")
+    reference_io.save_reference(reference, tmp_path / "verification.npz")
     first, second, third = measure_calibration_sweep(tmp_path, tmp_path / "verification.npz")
     assert [p.count for p in (first, second, third)] == [1, 2, 3]
     assert first.sqnr_db < 5 < 10 < min(second.sqnr_db, third.sqnr_db)

@@ -8,17 +8,17 @@ import pytest
 
 from exporter.records import Limits, Structure, TensorSpec, Variant
 from exporter.verify import compare, contract
-from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence, Lowering
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import Lowering, ReferenceIO
 from tests.variants import FP16, FP32, INT8, W4
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(32, 1, 10))
 
 
-def evidence(reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: float = 5e-7) -> Evidence:
+def evidence(reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: float = 5e-7) -> ReferenceIO:
     edges = RNG.normal(size=(3, *reference.shape[1:]))
-    return Evidence(
+    return ReferenceIO(
         inputs=(np.zeros((len(reference), 1, 4), np.float32),),
         reference=(reference,),
         edge_inputs=(np.zeros((3, 1, 4), np.float32),),
@@ -33,14 +33,16 @@ def evidence(reference: np.ndarray = LOGITS, floor: float = 5e-7, edge_floor: fl
 def judged(
     variant: Variant,
     outputs: np.ndarray,
-    references: Evidence | None = None,
+    references: ReferenceIO | None = None,
     edges: np.ndarray | None = None,
     lowering: Lowering | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, str]:
     references = references or evidence()
     edge_outputs = references.edge_reference[0] if edges is None else edges
-    verdict = judge(variant, "rt 1", references, (outputs,), (edge_outputs,), lowering, limits or Limits())
+    verdict = judge_artifact(
+        variant, "rt 1", references, (outputs,), (edge_outputs,), lowering, limits or Limits()
+    )
     return verdict.status, verdict.reason or ""
 
 
@@ -53,27 +55,27 @@ def noisy(decibels: float) -> np.ndarray:
 def test_max_error_is_relative_to_the_outputs_scale() -> None:
     """max|a-y| / max|y|: the same error on outputs a billion times smaller counts the same."""
     y = np.array([1.0, -4.0])
-    assert compare.max_error(y, y + 0.4) == pytest.approx(0.1)
-    assert compare.max_error(y * 1e-9, (y + 0.4) * 1e-9) == pytest.approx(0.1)
+    assert compare.compare_max_error(y, y + 0.4) == pytest.approx(0.1)
+    assert compare.compare_max_error(y * 1e-9, (y + 0.4) * 1e-9) == pytest.approx(0.1)
 
 
 def test_sqnr_of_a_known_noise() -> None:
     """10 log10(signal / noise) in energy: noise of a tenth of the amplitude is 20 dB."""
     y = np.ones(100)
-    assert compare.sqnr_db(y, y * 1.1) == pytest.approx(20.0)
+    assert compare.compare_sqnr_db(y, y * 1.1) == pytest.approx(20.0)
 
 
 def test_figures_of_equal_arrays() -> None:
     """Equality is an error of 0 and an infinite ratio, also for arrays of zeros."""
     for y in (LOGITS, np.zeros((2, 1, 3))):
-        assert (compare.max_error(y, y), compare.sqnr_db(y, y)) == (0.0, math.inf)
+        assert (compare.compare_max_error(y, y), compare.compare_sqnr_db(y, y)) == (0.0, math.inf)
 
 
 def test_an_error_on_a_silent_reference_is_infinite() -> None:
     """There is no scale to hide behind."""
     silent = np.zeros((2, 1, 3))
-    assert compare.max_error(silent, silent + 1) == math.inf
-    assert compare.sqnr_db(silent, silent + 1) == -math.inf
+    assert compare.compare_max_error(silent, silent + 1) == math.inf
+    assert compare.compare_sqnr_db(silent, silent + 1) == -math.inf
 
 
 def test_agreement_counts_equal_winners() -> None:
@@ -81,7 +83,7 @@ def test_agreement_counts_equal_winners() -> None:
     y = np.eye(4)[:, None]
     a = y.copy()
     a[3] = np.eye(4)[0]
-    assert compare.agreement(y, a) == 0.75
+    assert compare.compare_agreement(y, a) == 0.75
 
 
 def test_agreement_of_a_segmentation_counts_pixels() -> None:
@@ -89,22 +91,22 @@ def test_agreement_of_a_segmentation_counts_pixels() -> None:
     y = RNG.normal(size=(2, 1, 5, 8, 8))
     a = y.copy()
     a[0, 0, :, 0, 0] = -a[0, 0, :, 0, 0]
-    assert compare.agreement(y, a) == pytest.approx(127 / 128)
+    assert compare.compare_agreement(y, a) == pytest.approx(127 / 128)
 
 
 @pytest.mark.parametrize("shape", [(8, 1), (8, 1, 1), (8, 4)])
 def test_outputs_without_classes_have_no_agreement(shape: tuple[int, ...]) -> None:
     """A single number per sample has no winner; agreeing 100 % there would be a check that is always true."""
     y = RNG.normal(size=shape)
-    assert compare.agreement(y, y) is None
+    assert compare.compare_agreement(y, y) is None
 
 
 def test_the_worst_output_counts() -> None:
     """A perfect first output does not excuse the second."""
     bad = noisy(10)
-    comparison = compare.compare((LOGITS, LOGITS), (LOGITS, bad))
+    comparison = compare.compare_outputs((LOGITS, LOGITS), (LOGITS, bad))
     assert comparison.sqnr_db == pytest.approx(10)
-    assert comparison.max_error == compare.max_error(LOGITS, bad)
+    assert comparison.max_error == compare.compare_max_error(LOGITS, bad)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_the_worst_output_counts() -> None:
 )
 def test_outputs_that_cannot_be_compared_are_a_problem(outputs: tuple[np.ndarray, ...], words: str) -> None:
     """Wrong count, shape, type or value gives no figure that could pass."""
-    comparison = compare.compare((LOGITS,), outputs)
+    comparison = compare.compare_outputs((LOGITS,), outputs)
     assert words in comparison.problem
     assert comparison.max_error == math.inf
 
@@ -138,7 +140,7 @@ def test_the_fp32_limit_follows_the_eager_floor_and_says_so() -> None:
     outputs = LOGITS.copy()
     outputs[0, 0, 0] += 3e-5 * np.abs(LOGITS).max()
     references = evidence(floor=4e-6)
-    verdict = judge(FP32, "rt", references, (outputs,), references.edge_reference, None, Limits())
+    verdict = judge_artifact(FP32, "rt", references, (outputs,), references.edge_reference, None, Limits())
     assert verdict.status == "passed"
     assert verdict.limits["max_error"] == verdict.limits["max_error_from_eager_floor"] == pytest.approx(4e-5)
 
@@ -241,8 +243,8 @@ def test_nan_on_an_edge_input_fails_every_precision() -> None:
 
 def test_carrying_state_from_call_to_call_is_found() -> None:
     """The same inputs in reverse order must give the same outputs."""
-    assert compare.repeats((LOGITS,), (LOGITS,)) == ""
-    assert "another order" in compare.repeats((LOGITS,), (LOGITS * 1.001,))
+    assert compare.compare_repeats((LOGITS,), (LOGITS,)) == ""
+    assert "another order" in compare.compare_repeats((LOGITS,), (LOGITS * 1.001,))
 
 
 SPEC_IN = (TensorSpec("x", (1, 3, 8, 8)),)
@@ -271,14 +273,16 @@ def structure(elements: dict[str, int], delegated: float | None = None) -> Struc
 )
 def test_a_file_must_be_what_it_is_called(variant: Variant, contents: Structure, words: str) -> None:
     """Stored types and delegation are read from the artifact and gated."""
-    problem = contract.check_structure(contents, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
+    problem = contract.check_structure_by_contract(contents, variant, SPEC_IN, SPEC_OUT, 1000, Limits())
     assert (words in problem) if words else problem == ""
 
 
 def test_other_shapes_than_the_models_are_found() -> None:
     """A file that takes other inputs is another model's."""
     contents = replace(structure({"float32": 1000}), inputs=(TensorSpec("x", (1, 3, 9, 9)),))
-    assert "input shapes" in contract.check_structure(contents, FP32, SPEC_IN, SPEC_OUT, 1000, Limits())
+    assert "input shapes" in contract.check_structure_by_contract(
+        contents, FP32, SPEC_IN, SPEC_OUT, 1000, Limits()
+    )
 
 
 TWO = (TensorSpec("left", (1, 8)), TensorSpec("right", (1, 8)))
@@ -301,25 +305,31 @@ def test_inputs_and_outputs_must_be_the_models(
 ) -> None:
     """Whoever loads the file calls it by names, order, types and shapes."""
     right = replace(structure({"float32": 1000}), inputs=TWO, outputs=TWO)
-    assert contract.check_structure(right, FP32, TWO, TWO, 1000, Limits()) == ""
+    assert contract.check_structure_by_contract(right, FP32, TWO, TWO, 1000, Limits()) == ""
     wrong = replace(right, inputs=changed) if kind == "input" else replace(right, outputs=changed)
-    assert f"Its {kind} {words}" in contract.check_structure(wrong, FP32, TWO, TWO, 1000, Limits())
+    assert f"Its {kind} {words}" in contract.check_structure_by_contract(
+        wrong, FP32, TWO, TWO, 1000, Limits()
+    )
 
 
 def test_a_format_is_held_to_what_it_can_say() -> None:
     """ExecuTorch keeps no names; Core ML has no 64-bit integers, but no other float than float32 either."""
     tokens = (TensorSpec("tokens", (1, 8), "int64"),)
     nameless = replace(structure({"int8": 1000}, 1.0), inputs=(TensorSpec("input0", (1, 8), "int64"),))
-    assert contract.check_structure(nameless, INT8, tokens, SPEC_OUT, 1000, Limits()) == ""
+    assert contract.check_structure_by_contract(nameless, INT8, tokens, SPEC_OUT, 1000, Limits()) == ""
     narrow = replace(structure({"uint4": 1000}), inputs=(TensorSpec("tokens", (1, 8), "int32"),))
-    assert contract.check_structure(narrow, W4, tokens, SPEC_OUT, 1000, Limits()) == ""
+    assert contract.check_structure_by_contract(narrow, W4, tokens, SPEC_OUT, 1000, Limits()) == ""
     half = replace(narrow, outputs=(TensorSpec("logits", (1, 10), "float16"),))
-    assert "output types are float16" in contract.check_structure(half, W4, tokens, SPEC_OUT, 1000, Limits())
+    assert "output types are float16" in contract.check_structure_by_contract(
+        half, W4, tokens, SPEC_OUT, 1000, Limits()
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
 def test_the_types_that_really_come_out_are_checked(dtype: str) -> None:
     """A TorchScript file only says what its outputs are; what it gives counts."""
     outputs = [np.zeros((4, 1, 8), np.float32), np.zeros((4, 1, 8), dtype)]
-    assert contract.check_outputs([outputs[0]] * 2, TWO, "torchscript") == ""
-    assert f"output types are float32, {dtype}" in contract.check_outputs(outputs, TWO, "torchscript")
+    assert contract.check_outputs_by_contract([outputs[0]] * 2, TWO, "torchscript") == ""
+    assert f"output types are float32, {dtype}" in contract.check_outputs_by_contract(
+        outputs, TWO, "torchscript"
+    )

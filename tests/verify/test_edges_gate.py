@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Array, Variant, Verdict
-from exporter.verify.reference_io import Evidence, Lowering
+from exporter.verify.reference_io import Lowering, ReferenceIO
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, judged
 
@@ -30,7 +30,7 @@ def check(variant: Variant, edges: Array) -> Verdict:
     return judged(variant, edge_evidence(), REAL, edges=[edges], program=PROGRAM if variant is INT8 else None)
 
 
-def edge_evidence(edges: Array = EDGES) -> Evidence:
+def edge_evidence(edges: Array = EDGES) -> ReferenceIO:
     return evidence(REAL, edges=[edges], edge_names=NAMES, names=["logits"])
 
 

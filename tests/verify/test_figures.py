@@ -22,10 +22,17 @@ from exporter.records import (
     WorstChannel,
 )
 from exporter.verify import accuracy, budget, discrete, judge, pareto, reference_io, ties
-from exporter.verify.compare import agreement, compare, max_error, repeats, sqnr_db, typical_sqnr_db
-from exporter.verify.discrete import Choices, compare_choices
+from exporter.verify.compare import (
+    compare_agreement,
+    compare_max_error,
+    compare_outputs,
+    compare_repeats,
+    compare_sqnr_db,
+    typical_sqnr_db,
+)
+from exporter.verify.discrete import DiscreteOutput, compare_discrete
 from exporter.verify.gates import edges, whole
-from exporter.verify.reference_io import Evidence, Lowering
+from exporter.verify.reference_io import Lowering, ReferenceIO
 from exporter.verify.tolerance import Tolerance
 from tests.verify import observed
 
@@ -37,8 +44,8 @@ def by_definition(right: int, lost: int, gained: int, count: int) -> tuple[float
     e, f, g = right - gained, lost, gained
     h = count - e - f - g
     first, second = (e + f) / count, (e + g) / count
-    l1, u1 = accuracy.interval(e + f, count)
-    l2, u2 = accuracy.interval(e + g, count)
+    l1, u1 = accuracy.accuracy_interval(e + f, count)
+    l2, u2 = accuracy.accuracy_interval(e + g, count)
     margins = (e + f) * (g + h) * (e + g) * (f + h)
     top = float(e * h - f * g)
     top = max(top - count / 2, 0) if top > 0 else top
@@ -54,24 +61,26 @@ def test_the_interval_of_a_drop_is_newcombes_for_every_table() -> None:
     for right, lost, gained in itertools.product(range(10), repeat=3):
         if gained <= right and right + lost <= 9:
             counts = Accuracy(9, right, None, lost, gained)
-            assert accuracy.drop_interval(counts) == pytest.approx(by_definition(right, lost, gained, 9))
-    example = accuracy.drop_interval(Accuracy(50, 38, None, 12, 2))
+            assert accuracy.accuracy_drop_interval(counts) == pytest.approx(
+                by_definition(right, lost, gained, 9)
+            )
+    example = accuracy.accuracy_drop_interval(Accuracy(50, 38, None, 12, 2))
     assert example == pytest.approx((5.69, 34.04), abs=0.01)
-    assert accuracy.drop(Accuracy(50, 38, None, 12, 2)) == 20.0
+    assert accuracy.accuracy_drop(Accuracy(50, 38, None, 12, 2)) == 20.0
 
 
 def test_no_samples_say_nothing() -> None:
     """The widest intervals, and no drop."""
     nothing = Accuracy(0, 0, None)
-    assert accuracy.interval(0, 0) == (0.0, 1.0)
-    assert accuracy.drop_interval(nothing) == (-100.0, 100.0)
-    assert math.isnan(accuracy.drop(nothing))
-    assert math.isnan(accuracy.share(0, 0))
+    assert accuracy.accuracy_interval(0, 0) == (0.0, 1.0)
+    assert accuracy.accuracy_drop_interval(nothing) == (-100.0, 100.0)
+    assert math.isnan(accuracy.accuracy_drop(nothing))
+    assert math.isnan(accuracy.accuracy_share(0, 0))
 
 
 def test_ranks_are_small_numbers_and_nan_is_last() -> None:
     """Five of six classes, the lower one first among equals."""
-    ranked = accuracy.rank(np.array([[0.1, np.nan, 0.3, 0.3, -1, 0.2]], np.float16))
+    ranked = accuracy.rank_for_accuracy(np.array([[0.1, np.nan, 0.3, 0.3, -1, 0.2]], np.float16))
     assert ranked.dtype == np.int32
     assert ranked.tolist() == [[2, 3, 5, 0, 4]]
 
@@ -81,8 +90,8 @@ def test_a_limit_at_the_end_of_an_interval_is_certain(
     limit: float, unsure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Doubt is strictly between both ends."""
-    monkeypatch.setattr(accuracy, "drop_interval", lambda _: (1.0, 3.0))
-    assert accuracy.doubtful(Accuracy(9, 9, None), limit) is unsure
+    monkeypatch.setattr(accuracy, "accuracy_drop_interval", lambda _: (1.0, 3.0))
+    assert accuracy.is_accuracy_doubtful(Accuracy(9, 9, None), limit) is unsure
 
 
 # Comparisons.
@@ -93,8 +102,8 @@ def test_the_median_channel_decides_the_typical_sqnr() -> None:
     y = np.full((2, 1, 4, 5), 2.0)
     a = y + np.array([0.0, 0.02, 0.2, 2.0])[:, None]
     assert typical_sqnr_db(y, a) == pytest.approx(40.0)
-    assert sqnr_db(y, a) == pytest.approx(10 * math.log10(16 / (4.0404)))
-    assert typical_sqnr_db(y[:, :, 0], a[:, :, 2]) == sqnr_db(y[:, :, 0], a[:, :, 2])
+    assert compare_sqnr_db(y, a) == pytest.approx(10 * math.log10(16 / (4.0404)))
+    assert typical_sqnr_db(y[:, :, 0], a[:, :, 2]) == compare_sqnr_db(y[:, :, 0], a[:, :, 2])
     assert typical_sqnr_db(y, y) == math.inf
     assert typical_sqnr_db(0 * y, a) == -math.inf
     assert typical_sqnr_db(np.zeros((0, 1, 4)), np.zeros((0, 1, 4))) == math.inf
@@ -103,18 +112,18 @@ def test_the_median_channel_decides_the_typical_sqnr() -> None:
 def test_imaginary_parts_are_compared() -> None:
     """A turned sign of the imaginary part alone is an error of twice its size."""
     y = np.array([3 + 4j, 1 + 0j])
-    assert max_error(y, y.conj()) == pytest.approx(8 / 5)
-    assert sqnr_db(y, y.conj()) == pytest.approx(10 * math.log10(26 / 64))
+    assert compare_max_error(y, y.conj()) == pytest.approx(8 / 5)
+    assert compare_sqnr_db(y, y.conj()) == pytest.approx(10 * math.log10(26 / 64))
 
 
 def test_answers_may_differ_by_ties_only() -> None:
     """Scores that rounding holds equal are both right; two equal answers share a sample."""
     y = np.array([[[1.0, 0.95, 0.0]]] * 3)
     a = np.array([[[0.9, 1.0, 0.0]], [[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]])
-    assert agreement(y, a) == pytest.approx((0 + 0.5 + 0) / 3)
-    assert agreement(y, a, tied=0.05 + 1e-12) == pytest.approx(2 / 3)
-    assert agreement(y[:, :, :1], a[:, :, :1]) is None
-    assert agreement(y.astype(int), a.astype(int)) is None
+    assert compare_agreement(y, a) == pytest.approx((0 + 0.5 + 0) / 3)
+    assert compare_agreement(y, a, tied=0.05 + 1e-12) == pytest.approx(2 / 3)
+    assert compare_agreement(y[:, :, :1], a[:, :, :1]) is None
+    assert compare_agreement(y.astype(int), a.astype(int)) is None
 
 
 def test_whole_outputs_give_the_figures_where_there_are_no_floats() -> None:
@@ -122,13 +131,13 @@ def test_whole_outputs_give_the_figures_where_there_are_no_floats() -> None:
     y = np.arange(10).reshape(10, 1)
     a = y.copy()
     a[0] += 1
-    compared = compare((y,), (a,))
+    compared = compare_outputs((y,), (a,))
     assert (compared.samples, compared.agreement) == (10, 0.9)
     assert compared.max_error == pytest.approx(0.1)
     assert math.isnan(compared.sqnr_db)
-    right = compare((y,), (y,))
+    right = compare_outputs((y,), (y,))
     assert (right.max_error, right.sqnr_db, right.agreement) == (0.0, math.inf, 1.0)
-    both = compare((y, y * 1.0), (a, y * 1.0))
+    both = compare_outputs((y, y * 1.0), (a, y * 1.0))
     assert (both.max_error, both.sqnr_db, both.agreement) == (0.0, math.inf, 0.9)
 
 
@@ -137,10 +146,10 @@ def test_whole_outputs_give_the_figures_where_there_are_no_floats() -> None:
 )
 def test_a_second_run_may_differ_by_a_millionth(first: float, again: float, same: bool) -> None:
     """The reason tells by how much."""
-    said = repeats((np.array([first]), np.array([1.0])), (np.array([again]), np.array([1.0])))
+    said = compare_repeats((np.array([first]), np.array([1.0])), (np.array([again]), np.array([1.0])))
     assert (said == "") is same
     assert same or "1.1e-06" in said
-    assert repeats((), ()) == ""
+    assert compare_repeats((), ()) == ""
 
 
 # Class numbers and indices.
@@ -148,10 +157,10 @@ def test_a_second_run_may_differ_by_a_millionth(first: float, again: float, same
 
 def choices(
     y: Array, a: Array, *scores: Array, unstable: Array | None = None, tolerance: float | None = None
-) -> Choices:
+) -> DiscreteOutput:
     shaky = () if unstable is None else (unstable, *(np.zeros(s.shape, bool) for s in scores))
     within = () if tolerance is None else (0.0, *[tolerance] * len(scores))
-    compared = compare_choices((y, *scores), (a, *scores), shaky, within)
+    compared = compare_discrete((y, *scores), (a, *scores), shaky, within)
     assert len(compared) == 1
     return compared[0]
 
@@ -238,12 +247,12 @@ def test_rows_of_equal_scores_come_into_the_models_order() -> None:
     labels = np.arange(8).reshape(2, 1, 4)
     order = [0, 2, 1, 3]
     actual = tuple(y[:, :, order] for y in (scores, boxes, labels))
-    untied = ties.untie((scores, boxes, labels), actual, (0.0, 0.0, 0.0))
+    untied = ties.untie_outputs((scores, boxes, labels), actual, (0.0, 0.0, 0.0))
     for y, a, mixed in zip((scores, boxes, labels), untied, actual, strict=True):
         assert np.array_equal(a[0], y[0])
         assert np.array_equal(a[1], mixed[1])
-    assert ties.untie((scores, boxes), actual[:2], (0.65, 0.0))[1].tolist() == boxes.tolist()
-    assert ties.untie((scores,), (actual[0],), (0.0,))[0] is actual[0]
+    assert ties.untie_outputs((scores, boxes), actual[:2], (0.65, 0.0))[1].tolist() == boxes.tolist()
+    assert ties.untie_outputs((scores,), (actual[0],), (0.0,))[0] is actual[0]
 
 
 @pytest.mark.parametrize(
@@ -259,19 +268,19 @@ def test_rows_of_equal_scores_come_into_the_models_order() -> None:
 def test_sorted_scores_rise_or_fall(scores: list[float], is_sorted: bool) -> None:
     """Steps of any size count, and a single row is in no order; whole numbers are no scores."""
     stack = np.array([[scores]])
-    assert ties._is_sorted(stack) is is_sorted
-    assert not ties._is_sorted(stack.astype(int))
-    assert not ties._is_sorted(stack[..., None])
+    assert ties._is_tie_sorted(stack) is is_sorted
+    assert not ties._is_tie_sorted(stack.astype(int))
+    assert not ties._is_tie_sorted(stack[..., None])
 
 
 def test_rows_are_matched_by_their_share_of_the_largest_value() -> None:
     """Distances of outputs of different sizes add up; whole numbers are alike or not."""
     y = np.array([[10.0, 0], [0, 20]])
-    assert ties._distances(y, y[::-1]).tolist() == [[0.75, 0.0], [0.0, 0.75]]
-    assert ties._distances(0 * y, y)[0].tolist() == [5.0, 10.0]
+    assert ties._tie_distances(y, y[::-1]).tolist() == [[0.75, 0.0], [0.0, 0.75]]
+    assert ties._tie_distances(0 * y, y)[0].tolist() == [5.0, 10.0]
     numbers = np.array([[1, 2], [3, 4]])
-    assert ties._distances(numbers, np.array([[1, 9], [3, 4]])).tolist() == [[0.5, 1.0], [1.0, 0.0]]
-    assert ties._matching(np.array([[0.2, 0.1], [0.9, 0.0]])).tolist() == [0, 1]
+    assert ties._tie_distances(numbers, np.array([[1, 9], [3, 4]])).tolist() == [[0.5, 1.0], [1.0, 0.0]]
+    assert ties._match_ties(np.array([[0.2, 0.1], [0.9, 0.0]])).tolist() == [0, 1]
 
 
 # Limits.
@@ -296,13 +305,13 @@ def test_what_a_precision_may_cost_a_channel(
         Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0, fp16_min_sqnr_db=35.0, int8_min_sqnr_db=20.0
     )
     comparison = Comparison(1, 0.0, 0.0, agree)
-    own = judge.tolerance(precision, comparison, limits, typical)
+    own = judge.judged_tolerance(precision, comparison, limits, typical)
     assert [getattr(own, f.name) for f in fields(own)] == pytest.approx(
         [getattr(expected, f.name) for f in fields(expected)]
     )
 
 
-def evidence(**more: object) -> Evidence:
+def evidence(**more: object) -> ReferenceIO:
     y = np.array([[[4.0, -8.0]], [[2.0, 1.0]]])
     return replace(observed.evidence(y, np.array([[[1, 5]], [[2, 3]]])), **more)  # type: ignore[arg-type]
 
@@ -311,18 +320,18 @@ def test_values_next_to_each_other_may_change_places_in_float16() -> None:
     """Ten times eager's own error; in float16 a thousandth of the largest float."""
     own = evidence(eager_errors=(np.array([[1e-6, 3e-6]]), np.zeros((2, 1, 2), bool)))
     limits = replace(Limits(), fp32_floor_factor=10.0)
-    assert judge.tied_within(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
-    assert judge.tied_within(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
+    assert judge.judged_ties(own, limits, "fp32") == pytest.approx((3e-5, 0.0))
+    assert judge.judged_ties(own, limits, "fp16") == pytest.approx((8 / 1024, 0.0))
     unknown = evidence(eager_errors=(), floor=1e-3)
-    assert judge.tied_within(unknown, limits, "int8") == pytest.approx((10 * 1e-3 * 8, 10 * 1e-3 * 5))
+    assert judge.judged_ties(unknown, limits, "int8") == pytest.approx((10 * 1e-3 * 8, 10 * 1e-3 * 5))
 
 
 def test_the_worst_edge_gives_every_figure() -> None:
     """Each figure is the worst of all edges; a problem of any is the problem."""
     one, other = Comparison(1, 0.1, 30.0, 0.5), Comparison(1, 0.2, 40.0, None, "It is wrong.")
-    assert judge._worst({"a": one, "b": other}) == Comparison(2, 0.2, 30.0, None, "It is wrong.")
-    assert judge._worst({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
-    assert judge._worst({}) is None
+    assert judge._judged_worst({"a": one, "b": other}) == Comparison(2, 0.2, 30.0, None, "It is wrong.")
+    assert judge._judged_worst({"a": one}) == Comparison(1, 0.1, 30.0, None, "")
+    assert judge._judged_worst({}) is None
 
 
 def test_edges_are_put_into_order_each_on_its_own() -> None:
@@ -333,27 +342,27 @@ def test_edges_are_put_into_order_each_on_its_own() -> None:
         observed.evidence(scores, numbers, edge_names=("flat", "bright")), edge_reference=(scores, numbers)
     )
     turned = (scores[..., ::-1].copy(), numbers[..., ::-1].copy())
-    ordered = judge._untied_edges(own, turned, (0.0, 0.0))
+    ordered = judge._judged_untied_edges(own, turned, (0.0, 0.0))
     assert ordered[1].tolist() == [[[1, 2]], [[4, 3]]]
     assert ordered[0].tolist() == [[[0.5, 0.5]], [[0.1, 0.9]]]
     nothing = observed.evidence(scores, numbers)
-    assert judge._untied_edges(nothing, turned, (0.0, 0.0)) is turned
+    assert judge._judged_untied_edges(nothing, turned, (0.0, 0.0)) is turned
 
 
 def test_each_edge_input_has_a_limit_of_its_own() -> None:
     """Ten times eager's error there, that of real inputs, or the fixed one: the largest."""
     limits = replace(Limits(), fp32_max_error=1e-4, fp32_floor_factor=10.0)
     own = evidence(edge_names=("a", "b"), edge_floors=(3e-5, 1e-9), floor=1e-7)
-    assert edges.fp32_limits(own, limits) == pytest.approx({"a": 3e-4, "b": 1e-4})
+    assert edges.edges_gate_limits(own, limits) == pytest.approx({"a": 3e-4, "b": 1e-4})
     old = evidence(edge_names=("a", "b"), edge_floors=(), edge_floor=2e-4, floor=1e-3)
-    assert edges.fp32_limits(old, limits) == pytest.approx({"a": 1e-2, "b": 1e-2})
+    assert edges.edges_gate_limits(old, limits) == pytest.approx({"a": 1e-2, "b": 1e-2})
 
 
 def test_energies_are_means_of_squares() -> None:
     """Imaginary parts count, and small integers do not overflow."""
-    assert edges._energy(np.array([3 + 4j, 0])) == 12.5
-    assert edges._energy(np.array([100, 100], np.int8)) == 10000.0
-    assert edges._energy(np.array([300.0], np.float16)) == 90000.0
+    assert edges._edges_gate_energy(np.array([3 + 4j, 0])) == 12.5
+    assert edges._edges_gate_energy(np.array([100, 100], np.int8)) == 10000.0
+    assert edges._edges_gate_energy(np.array([300.0], np.float16)) == 90000.0
 
 
 LIMIT = "with the float64 model; the limit is 20 dB"
@@ -390,19 +399,19 @@ def test_lossy_limits_of_whole_outputs(
     precision: str, sqnr_db: float, agree: float | None, says: str
 ) -> None:
     """float16 must keep both figures, a quantised artifact one of the two, and none may drown its output."""
-    assert whole.check(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
+    assert whole.whole_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("error", "fails"), [(1e-4, False), (1.01e-4, True)])
 def test_the_float32_limit_of_whole_outputs(error: float, fails: bool) -> None:
     """The limit itself is allowed; the channel's fault follows the reason, and never stands alone."""
     own = _Whole("fp32", 80.0, None, error)
-    said = whole.check(own)  # type: ignore[arg-type]
+    said = whole.whole_gate(own)  # type: ignore[arg-type]
     assert said == (
         "Its largest error is 1.0e-04 of the output's scale; the limit is 1.0e-04." if fails else ""
     )
     own.worst_channel = WorstChannel("y", "y[..., 3]", "", 0.0, 0.0, "Channel 3 is dead.")
-    assert whole.check(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
+    assert whole.whole_gate(own) == (f"{said} Channel 3 is dead." if fails else "")  # type: ignore[arg-type]
 
 
 # Evidence on disk.
@@ -424,9 +433,9 @@ def test_evidence_comes_back_as_it_was_written(tmp_path: Path) -> None:
         edge_floors=(1e-7, 2.5e-7),
     )
     for written in (own, replace(own, state=())):
-        reference_io.save(written, tmp_path / "evidence.npz")
-        back = reference_io.load(tmp_path / "evidence.npz")
-        for field in fields(Evidence):
+        reference_io.save_reference(written, tmp_path / "evidence.npz")
+        back = reference_io.load_reference(tmp_path / "evidence.npz")
+        for field in fields(ReferenceIO):
             before, after = getattr(written, field.name), getattr(back, field.name)
             if field.name in reference_io.STACKS:
                 assert [(a.dtype, a.tolist()) for a in after] == [(b.dtype, b.tolist()) for b in before]
@@ -438,8 +447,8 @@ def test_a_programs_outputs_come_back_as_they_were_written(tmp_path: Path) -> No
     """Edges by their names, each with all outputs."""
     y = np.arange(6.0).reshape(2, 3)
     written = Lowering((y, y + 1), 41.5, {"zeros": (y[0], y[1]), "ones": (y[1], y[0])})
-    reference_io.save_lowering(written, tmp_path / "lowering.npz")
-    back = reference_io.load_lowering(tmp_path / "lowering.npz")
+    reference_io.save_reference_lowering(written, tmp_path / "lowering.npz")
+    back = reference_io.load_reference_lowering(tmp_path / "lowering.npz")
     assert back.rounding_floor_db == 41.5
     assert [a.tolist() for a in back.outputs] == [y.tolist(), (y + 1).tolist()]
     assert {name: [a.tolist() for a in outputs] for name, outputs in back.edges.items()} == {
@@ -451,24 +460,24 @@ def test_a_programs_outputs_come_back_as_they_were_written(tmp_path: Path) -> No
 def test_outputs_are_padded_to_the_largest() -> None:
     """Zeros follow; a larger output is an error, as is another number of outputs."""
     short, long = np.ones((1, 2)), np.ones((3, 2))
-    assert reference_io.largest_shapes([(short,), (long.T[:, :1],)]) == ((2, 2),)
-    padded = reference_io.padded((short, long), ((3, 2), (3, 2)))
+    assert reference_io.largest_reference_shapes([(short,), (long.T[:, :1],)]) == ((2, 2),)
+    padded = reference_io.padded_reference((short, long), ((3, 2), (3, 2)))
     assert padded[0].tolist() == [[1, 1], [0, 0], [0, 0]]
     assert padded[1] is long
     with pytest.raises(ValueError, match="negative"):
-        reference_io.padded((long,), ((1, 2),))
+        reference_io.padded_reference((long,), ((1, 2),))
     with pytest.raises(ValueError, match="argument"):
-        reference_io.padded((short,), ((1, 2), (1, 2)))
+        reference_io.padded_reference((short,), ((1, 2), (1, 2)))
 
 
 def test_shapes_are_kept_where_they_change() -> None:
     """A row per sample; nothing where all samples agree, unless it is asked for."""
     small, large = np.zeros((1, 2)), np.zeros((3, 2))
     fixed = np.zeros(4)
-    shapes = reference_io.shapes_of([(small, fixed), (large, fixed)])
+    shapes = reference_io.reference_shapes([(small, fixed), (large, fixed)])
     assert [s.tolist() for s in shapes] == [[[1, 2], [3, 2]], [[4], [4]]]
-    assert reference_io.shapes_of([(small,), (small,)]) == ()
-    assert [s.tolist() for s in reference_io.shapes_of([(small,)], always=True)] == [[[1, 2]]]
+    assert reference_io.reference_shapes([(small,), (small,)]) == ()
+    assert [s.tolist() for s in reference_io.reference_shapes([(small,)], always=True)] == [[[1, 2]]]
 
 
 # Budgets and the choice.
@@ -509,9 +518,9 @@ def test_the_worst_verdict_counts_and_then_the_slowest() -> None:
     """A simulated device counts after every phone."""
     slow, fast, unsure = latency("pass", 9.0), latency("pass", 5.0), latency("pass", 12.0, flags=("hot",))
     simulated = latency("not_measured", 99.0, evidence="simulated")
-    assert budget.worst([fast, slow, simulated], 20.0) is slow
-    assert budget.worst([fast, unsure, slow], 20.0) is unsure
-    assert budget.worst([], 20.0) is None
+    assert budget.worst_for_budget([fast, slow, simulated], 20.0) is slow
+    assert budget.worst_for_budget([fast, unsure, slow], 20.0) is unsure
+    assert budget.worst_for_budget([], 20.0) is None
     assert budget.budget_verdict([simulated], 20.0) == budget.budget_verdict([], 20.0) == "not_measured"
     assert budget.budget_verdict([fast, slow], 20.0) == "pass"
     recorded = [replace(fast, budget_ms=None), replace(slow, verdict="fail", budget_ms=7.0)]
@@ -540,7 +549,7 @@ def test_a_verdict_must_follow_from_its_figures(
     verdict: str, more: dict[str, Any], target: str, says: str
 ) -> None:
     """Its SoC, problem and interval decide; the manifest's budget holds where it has none of its own."""
-    own = budget.contradiction(latency(verdict, **more), 12.0, target)
+    own = budget.budget_contradiction(latency(verdict, **more), 12.0, target)
     assert own.endswith(says)
     assert bool(own) is bool(says)
 
@@ -553,4 +562,4 @@ def test_a_front_is_sorted_by_latency_and_then_by_quality() -> None:
         return MixedPoint(**values | {"p50_ms": p50_ms, "sqnr_db": sqnr_db, "size_bytes": size_bytes})  # type: ignore[arg-type]
 
     slow, fast, beaten, small = point(3.0, 40.0), point(1.0, 20.0), point(2.0, 15.0), point(1.0, 10.0, 5)
-    assert pareto.on_front([small, slow, fast, beaten]) == [fast, small, slow]
+    assert pareto.pareto_front([small, slow, fast, beaten]) == [fast, small, slow]

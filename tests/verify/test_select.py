@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.records import Artifact, Latency, Status, Variant
-from exporter.verify.select import choose
+from exporter.verify.select import select_artifact
 from tests.variants import FP16, FP32, INT8
 
 MIXED = replace(INT8, name="onnx-mixed", precision="mixed")
@@ -19,7 +19,7 @@ def artifact(variant: Variant, p50_ms: float | None, status: Status = "passed") 
 
 def test_the_fastest_passed_artifact_is_chosen() -> None:
     """Latency decides among what was proven."""
-    assert choose([artifact(FP32, 4), artifact(INT8, 2)], RUNNABLE, False, False).name == INT8.name
+    assert select_artifact([artifact(FP32, 4), artifact(INT8, 2)], RUNNABLE, False, False).name == INT8.name
 
 
 def test_what_did_not_pass_is_never_chosen() -> None:
@@ -27,25 +27,26 @@ def test_what_did_not_pass_is_never_chosen() -> None:
     statuses: tuple[Status, ...] = ("failed", "not_run", "error")
     for status in statuses:
         assert (
-            choose([artifact(FP32, 4), artifact(INT8, 2, status)], RUNNABLE, False, False).name == FP32.name
+            select_artifact([artifact(FP32, 4), artifact(INT8, 2, status)], RUNNABLE, False, False).name
+            == FP32.name
         )
 
 
 def test_what_too_few_scenes_prove_is_chosen_only_when_asked() -> None:
     """An inconclusive artifact is no passed one; the reason of the choice says so."""
     rows = [artifact(FP32, 4), artifact(INT8, 2, "inconclusive")]
-    assert choose(rows, RUNNABLE, False, False).name == FP32.name
-    choice = choose(rows, RUNNABLE, False, False, allow_inconclusive=True)
+    assert select_artifact(rows, RUNNABLE, False, False).name == FP32.name
+    choice = select_artifact(rows, RUNNABLE, False, False, allow_inconclusive=True)
     assert choice.name == INT8.name
     assert "too few scenes prove it" in choice.reason
-    nothing = choose(rows[1:], RUNNABLE, False, False)
+    nothing = select_artifact(rows[1:], RUNNABLE, False, False)
     assert nothing.name is None
     assert "--allow-inconclusive" in nothing.reason
 
 
 def test_what_the_target_cannot_run_is_never_chosen() -> None:
     """A Core ML file does not run on a Snapdragon."""
-    choice = choose([artifact(FP32, 1)], (INT8.name,), False, False)
+    choice = select_artifact([artifact(FP32, 1)], (INT8.name,), False, False)
     assert choice.name is None
     assert "runs on the target" in choice.reason
 
@@ -54,27 +55,29 @@ def test_what_the_target_cannot_run_is_never_chosen() -> None:
 def test_what_is_calibrated_synthetically_is_chosen_only_when_asked(quantized: Variant) -> None:
     """Calibration on made-up inputs says nothing about photos."""
     rows = [artifact(FP32, 4), artifact(quantized, 2)]
-    assert choose(rows, RUNNABLE, True, False).name == FP32.name
-    assert choose(rows, RUNNABLE, True, True).name == quantized.name
+    assert select_artifact(rows, RUNNABLE, True, False).name == FP32.name
+    assert select_artifact(rows, RUNNABLE, True, True).name == quantized.name
 
 
 @pytest.mark.parametrize("quantized", [INT8, MIXED])
 def test_only_synthetic_calibration_says_what_to_do(quantized: Variant) -> None:
     """The reason names the way out."""
-    choice = choose([artifact(quantized, 2)], RUNNABLE, True, False)
+    choice = select_artifact([artifact(quantized, 2)], RUNNABLE, True, False)
     assert choice.name is None
     assert "--calibration" in choice.reason
 
 
 def test_what_was_not_timed_comes_after_what_was() -> None:
     """No latency is not a latency of zero; among untimed ones the target's preference decides."""
-    assert choose([artifact(FP32, 4), artifact(INT8, None)], RUNNABLE, False, False).name == FP32.name
+    assert (
+        select_artifact([artifact(FP32, 4), artifact(INT8, None)], RUNNABLE, False, False).name == FP32.name
+    )
     untimed = [artifact(FP32, None), artifact(FP16, None)]
-    assert choose(untimed, RUNNABLE, False, False).name == FP16.name
+    assert select_artifact(untimed, RUNNABLE, False, False).name == FP16.name
 
 
 def test_the_reason_does_not_claim_a_device() -> None:
     """A host's latency is named as such."""
-    reason = choose([artifact(replace(FP32), 4)], RUNNABLE, False, False).reason
+    reason = select_artifact([artifact(replace(FP32), 4)], RUNNABLE, False, False).reason
     assert "on this host" in reason
     assert "no device has measured it" in reason

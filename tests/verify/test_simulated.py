@@ -11,8 +11,8 @@ import pytest
 from exporter.errors import VerificationError
 from exporter.records import Limits, Variant
 from exporter.verify import simulation_io
-from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence, Lowering, Stacks
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
 from tests.variants import FP16, INT8, W4
 
@@ -33,9 +33,9 @@ SIMULATED = Simulation(
 )
 
 
-def evidence(reference: np.ndarray = REFERENCE, edges: np.ndarray = EDGES) -> Evidence:
+def evidence(reference: np.ndarray = REFERENCE, edges: np.ndarray = EDGES) -> ReferenceIO:
     inputs = (np.zeros((len(reference), 1, 4), np.float32),)
-    return Evidence(inputs, (reference,), (inputs[0][:2],), (edges,), NAMES, 5e-7, 5e-7, "float64")
+    return ReferenceIO(inputs, (reference,), (inputs[0][:2],), (edges,), NAMES, 5e-7, 5e-7, "float64")
 
 
 def reason(
@@ -44,7 +44,7 @@ def reason(
     variant: Variant = FP16,
     simulation: Simulation | None = SIMULATED,
 ) -> str:
-    verdict = judge(variant, "rt", evidence(), (outputs,), (edges,), None, Limits(), (), simulation)
+    verdict = judge_artifact(variant, "rt", evidence(), (outputs,), (edges,), None, Limits(), (), simulation)
     return verdict.reason or ""
 
 
@@ -112,7 +112,7 @@ def test_a_quantised_artifact_is_judged_by_what_its_program_costs() -> None:
     program = Lowering((REFERENCE + noise(1, level),), 60.0)
 
     def judged(outputs: np.ndarray) -> str:
-        return judge(INT8, "rt", evidence(), (outputs,), (EDGES,), program, Limits()).reason or ""
+        return judge_artifact(INT8, "rt", evidence(), (outputs,), (EDGES,), program, Limits()).reason or ""
 
     assert judged(program.outputs[0] + noise(2, level / 4)) == ""
     assert "a simulation puts at" in judged(REFERENCE + noise(2, 10 ** (-35 / 20)))
@@ -120,7 +120,7 @@ def test_a_quantised_artifact_is_judged_by_what_its_program_costs() -> None:
 
 def test_the_derived_limit_is_shown() -> None:
     """In decibels, beside the fixed one."""
-    verdict = judge(FP16, "rt", evidence(), (right(),), (EDGES,), None, Limits(), (), SIMULATED)
+    verdict = judge_artifact(FP16, "rt", evidence(), (right(),), (EDGES,), None, Limits(), (), SIMULATED)
     assert verdict.limits["simulated_sqnr_db"] == pytest.approx(60, abs=1)
     assert verdict.limits["min_sqnr_db_from_simulation"] == pytest.approx(54, abs=1)
 
@@ -128,14 +128,14 @@ def test_the_derived_limit_is_shown() -> None:
 def test_a_simulation_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Edge inputs by name; another .npz is refused."""
     path = tmp_path / "fp16.simulated.npz"
-    simulation_io.save(SIMULATED, path)
-    again = simulation_io.load(path)
+    simulation_io.save_simulation(SIMULATED, path)
+    again = simulation_io.load_simulation(path)
     np.testing.assert_array_equal(again.outputs[0], SIMULATED.outputs[0])
     assert again.edges.keys() == SIMULATED.edges.keys()
     np.testing.assert_array_equal(again.edges["zeros"][0], SIMULATED.edges["zeros"][0])
     np.savez(path, other=np.zeros(3))
     with pytest.raises(VerificationError, match=r"fp16\.simulated\.npz"):
-        simulation_io.load(path)
+        simulation_io.load_simulation(path)
 
 
 @pytest.mark.parametrize(("times", "passes"), [(1.5, True), (4.0, False)])
@@ -144,7 +144,7 @@ def test_a_simulation_without_an_error_still_allows_half_a_unit(times: float, pa
     loud = 1000 * REFERENCE
     simulation = Simulation((loud,), {})
     level = times * 2.0**-13 * float(np.sqrt((loud**2).mean()))
-    verdict = judge(
+    verdict = judge_artifact(
         FP16, "rt", evidence(loud), (loud + noise(3, level),), (EDGES,), None, Limits(), (), simulation
     )
     assert (verdict.status == "passed") == passes
@@ -167,5 +167,5 @@ def test_chance_condemns_no_small_output(samples: int, values: int) -> None:
         simulated: dict[str, Stacks] = {name: (rounded(edges[i : i + 1]),) for i, name in enumerate(NAMES)}
         simulation = Simulation((rounded(reference),), simulated)
         outputs = (rounded(reference),), (rounded(edges),)
-        verdict = judge(FP16, "rt", given, *outputs, None, Limits(), (), simulation)
+        verdict = judge_artifact(FP16, "rt", given, *outputs, None, Limits(), (), simulation)
         assert verdict.reason is None, seed

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.records import Array, Precision, TaskMeasure
 from exporter.verify.tasks import TASKS
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 Names = tuple[str, ...]
 
@@ -21,12 +21,12 @@ def about(value: float) -> Any:
 
 def outputs(
     *reference: Array, names: Names = (), size: tuple[int, ...] = (3, 16, 16), precision: Precision = "fp32"
-) -> Outputs:
+) -> MeasuredOutputs:
     inputs = (np.zeros((len(reference[0]), 1, *size), np.float32),)
-    return Outputs(names, inputs, reference, reference, precision)
+    return MeasuredOutputs(names, inputs, reference, reference, precision)
 
 
-def measure(task: str, example: Outputs, *actual: Array) -> TaskMeasure:
+def measure(task: str, example: MeasuredOutputs, *actual: Array) -> TaskMeasure:
     measured = TASKS[task].measure(replace(example, actual=actual))
     assert measured is not None
     return measured
@@ -217,7 +217,7 @@ MAP, WIDE = np.zeros((2, 1, 4, 16, 16)), np.linspace(0, 1, 2 * 3 * 256).reshape(
 UNIT = np.eye(16)[None].repeat(2, axis=0)[:, :1] * -1.0
 LOGS = np.full((2, 1, 3, 2), np.log(0.5))
 JOINT = np.concatenate([np.full((2, 1, 4, 9), 3.0), np.full((2, 1, 1, 9), 0.5)], axis=2)
-RECOGNISED: dict[str, tuple[Outputs, str]] = {
+RECOGNISED: dict[str, tuple[MeasuredOutputs, str]] = {
     "boxes and scores": (outputs(FIVE, SCORES, names=("boxes", "scores")), "boxes"),
     "boxes and logits": (outputs(FIVE, SCORES, names=("pred_boxes", "pred_logits")), "boxes"),
     "boxes of five numbers": (
@@ -287,7 +287,7 @@ def test_a_task_is_recognised_where_outputs_can_be_nothing_else(name: str) -> No
 
 def test_samples_and_batches_are_one_axis() -> None:
     """Floats are widened; other numbers stay as they are."""
-    stacked = merged(np.zeros((3, 2, 5), np.float32))
+    stacked = merged_to_measure(np.zeros((3, 2, 5), np.float32))
     assert stacked.shape == (6, 5)
     assert stacked.dtype == np.float64
-    assert merged(np.zeros((3, 2, 5), np.int32)).dtype == np.int32
+    assert merged_to_measure(np.zeros((3, 2, 5), np.int32)).dtype == np.int32

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from exporter.records import Limits, TaskMeasure, TaskName
-from exporter.verify.judge import judge
-from exporter.verify.reference_io import Evidence
-from exporter.verify.tasks import TASKS, measured
-from exporter.verify.tasks.boxes import overlap
-from exporter.verify.tasks.measure import Outputs
-from exporter.verify.tasks.sequences import joined
+from exporter.verify.judge import judge_artifact
+from exporter.verify.reference_io import ReferenceIO
+from exporter.verify.tasks import TASKS, measure_task
+from exporter.verify.tasks.boxes import box_overlap
+from exporter.verify.tasks.measure import MeasuredOutputs
+from exporter.verify.tasks.sequences import joined_sequence
 from tests.variants import FP16
 
 SAMPLES = 8
@@ -32,9 +32,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def outputs(
     *reference: np.ndarray, names: tuple[str, ...] = (), side: int = 16, precision: str = "fp32"
-) -> Outputs:
+) -> MeasuredOutputs:
     inputs = (np.zeros((SAMPLES, 1, 3, side, side), np.float32),)
-    return Outputs(names, inputs, reference, reference, precision)
+    return MeasuredOutputs(names, inputs, reference, reference, precision)
 
 
 def detector() -> np.ndarray:
@@ -46,7 +46,7 @@ def detector() -> np.ndarray:
     return y
 
 
-EXAMPLES: dict[str, Outputs] = {
+EXAMPLES: dict[str, MeasuredOutputs] = {
     "boxes": outputs(detector(), side=64),
     "masks": outputs(rng().normal(size=(SAMPLES, 1, 5, 16, 16))),
     "keypoints": outputs(rng().uniform(0, 64, (SAMPLES, 1, 17, 2)), names=("keypoints",)),
@@ -57,8 +57,8 @@ EXAMPLES: dict[str, Outputs] = {
 }
 
 
-def measure(outputs: Outputs, task: str = "") -> TaskMeasure:
-    result = measured(outputs, task)
+def measure(outputs: MeasuredOutputs, task: str = "") -> TaskMeasure:
+    result = measure_task(outputs, task)
     assert result is not None
     return result
 
@@ -89,7 +89,7 @@ def test_every_task_has_an_example_and_a_name() -> None:
 )
 def test_what_could_be_anything_is_not_guessed(reference: np.ndarray) -> None:
     """A classifier keeps its top-1, and features are nobody's."""
-    assert measured(outputs(reference)) is None
+    assert measure_task(outputs(reference)) is None
 
 
 def no_score(y: np.ndarray) -> np.ndarray:
@@ -160,13 +160,13 @@ def test_overlap_of_known_boxes() -> None:
     """Half of two boxes in common is a third of their union; no area is no overlap."""
     left = np.array([[0.0, 0, 2, 2], [5, 5, 5, 5]])
     right = np.array([[1.0, 0, 3, 2], [5, 5, 5, 5]])
-    np.testing.assert_allclose(overlap(left, right), np.array([[1 / 3, 0], [0, 0]]))
+    np.testing.assert_allclose(box_overlap(left, right), np.array([[1 / 3, 0], [0, 0]]))
 
 
 @pytest.mark.parametrize(("tokens", "text"), [([0, 1, 1, 0, 1, 2, 2], [1, 1, 2]), ([3], [3]), ([0, 0], [])])
 def test_ctc_joins_steps(tokens: list[int], text: list[int]) -> None:
     """A repeated token counts once unless a blank parts it."""
-    assert joined(np.array(tokens)) == text
+    assert joined_sequence(np.array(tokens)) == text
 
 
 def test_one_rare_class_counts_as_much_as_the_background() -> None:
@@ -182,13 +182,13 @@ def test_a_named_task_decides_and_a_recognised_one_is_shown() -> None:
     """Regression: 2 % of the spread is small against the numbers and large against what they say."""
     y = EXAMPLES["regression"].reference[0]
     edge = y[:1]
-    evidence = Evidence(
+    evidence = ReferenceIO(
         (np.zeros((SAMPLES, 1, 4), np.float32),), (y,), (), (edge[:0],), (), 1e-7, 1e-7, "float64"
     )
     noisy = y + 0.02 * y.std() * np.where(np.arange(SAMPLES) % 2, 1, -1)[:, None, None]
 
     def reason(task: str, actual: np.ndarray) -> tuple[str, TaskMeasure | None]:
-        verdict = judge(FP16, "rt", evidence, (actual,), (edge[:0],), None, Limits(), (), None, task)
+        verdict = judge_artifact(FP16, "rt", evidence, (actual,), (edge[:0],), None, Limits(), (), None, task)
         return verdict.reason or "", verdict.task
 
     shown, measurement = reason("", noisy)

@@ -16,7 +16,7 @@ from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import build
 from exporter.records import Sample
 from exporter.verify import reference_io
-from exporter.verify.reference_io import stack_like
+from exporter.verify.reference_io import stack_like_reference
 from tests import proof
 
 FP32 = ["onnx-fp32", "ort-fp32", "executorch-xnnpack-fp32", "torchscript-lite-fp32"]
@@ -60,21 +60,21 @@ def test_right_files_pass(variant: str, how: str, tmp_path: Path) -> None:
 def test_another_number_of_rows_fails_by_name(tmp_path: Path) -> None:
     """A file that selects at another threshold."""
     captured = proof.capture(Selects("values"), samples(), tmp_path)
-    evidence = reference_io.load(tmp_path / proof.EVIDENCE)
+    evidence = reference_io.load_reference(tmp_path / proof.EVIDENCE)
     sizes = [int(size) for (size,) in evidence.shapes[0]]
     assert len(set(sizes)) > 1
     given = [(np.zeros(size), np.zeros(12)) for size in sizes]
-    stacked, problem = stack_like(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"])
     assert problem == ""
     assert [array.shape for array in stacked] == [array.shape for array in evidence.reference]
     given[3] = (np.zeros(sizes[3] + 1), np.zeros(12))
-    stacked, problem = stack_like(given, evidence.reference, evidence.shapes, ["kept", "y"])
+    stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"])
     assert stacked == ()
     assert problem == (
         f"Its output kept has shape [{sizes[3] + 1}] on sample 3, the model's has [{sizes[3]}]."
     )
     names = [f"edge{index}" for index in range(len(given))]
-    _, problem = stack_like(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
+    _, problem = stack_like_reference(given, evidence.reference, evidence.shapes, ["kept", "y"], names)
     assert f"has shape [{sizes[3] + 1}] on the edge input 'edge3', " in problem
     assert captured.outputs[1].shape == (12,)
 

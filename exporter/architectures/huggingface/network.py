@@ -117,7 +117,9 @@ def _class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust:
         return kind
     place = next((text for text in own.values() if isinstance(text, str) and text.endswith(f".{name}")), None)
     if place is None:
-        message = f"transformers {transformers.__version__} has no network {index.printable(name)!r}."
+        message = (
+            f"transformers {transformers.__version__} has no network {index.printable_index_key(name)!r}."
+        )
         if wanted:
             raise UsageError(
                 message, "Name one of its classes: --arch transformers/BertModel.", code="EM-ARCH"
@@ -127,8 +129,8 @@ def _class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust:
         )
     if not trust:
         raise CodeInFileError(
-            f"{checkpoint.path}: the network {index.printable(name)} is defined by code in the folder "
-            f"({index.printable(place)}), not by transformers.",
+            f"{checkpoint.path}: the network {index.printable_index_key(name)} is defined by code in the "
+            f"folder ({index.printable_index_key(place)}), not by transformers.",
             "Pass --trust if you trust whoever made the folder.",
         )
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -157,7 +159,7 @@ def _base_class(transformers: ModuleType, config: Mapping[str, Any]) -> Any:
     if kind is None:
         raise ArchitectureError(
             f"{CONFIG} names no class (architectures), and transformers has none for the model_type "
-            f"{index.printable(str(config.get('model_type')))!r}.",
+            f"{index.printable_index_key(str(config.get('model_type')))!r}.",
             "Name the class: --arch transformers/CLASS.",
         )
     return kind
@@ -177,7 +179,7 @@ def _settings(kind: Any, config: Mapping[str, Any]) -> Any:
     if stated and expected and stated != expected:
         raise ArchitectureError(
             f"{CONFIG} contradicts itself: {kind.__name__} is of the type {expected!r}, and model_type is "
-            f"{index.printable(str(stated))!r}.",
+            f"{index.printable_index_key(str(stated))!r}.",
             "Name the class that was trained: --arch transformers/CLASS.",
         )
     return settings
@@ -227,11 +229,17 @@ def _checked(
     """
     if missing or (extra and not asked):
         own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-        comparison = index.compare(title, own, weights.shapes)
+        comparison = index.compare_with_index(title, own, weights.shapes)
         lacking = (
-            f"{len(missing)} tensors are missing, first {index.printable(missing[0])}" if missing else ""
+            f"{len(missing)} tensors are missing, first {index.printable_index_key(missing[0])}"
+            if missing
+            else ""
         )
-        unused = f"{len(extra)} are not the network's, first {index.printable(extra[0])}" if extra else ""
+        unused = (
+            f"{len(extra)} are not the network's, first {index.printable_index_key(extra[0])}"
+            if extra
+            else ""
+        )
         raise ArchitectureError(
             f"The weights do not fit {title}, which {CONFIG} names ({comparison.matched} of {len(own)} "
             f"tensors match): {'; '.join(filter(None, (lacking, unused)))}.",
@@ -240,7 +248,8 @@ def _checked(
     notes = [f"{len(weights.tensors) - len(extra)} tensors of the folder are loaded"]
     if extra:
         notes.append(
-            f"{len(extra)} tensors left out, which {title} does not use: {index.printable(extra[0])}, …"
+            f"{len(extra)} tensors left out, which {title} does not use: "
+            f"{index.printable_index_key(extra[0])}, …"
         )
     return notes
 
@@ -256,4 +265,4 @@ def _switch_off(network: Any) -> None:
 
 def _words(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return index.printable(lines[0]).rstrip(".") if lines else type(error).__name__
+    return index.printable_index_key(lines[0]).rstrip(".") if lines else type(error).__name__

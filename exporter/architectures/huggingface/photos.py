@@ -123,7 +123,7 @@ def _equal(processor: Any, record: Preprocessing, size: tuple[int, int]) -> bool
     """Tell whether the processor and the record make the same input of a test photo."""
     image = _photo(size)
     theirs = _made(processor, image)
-    ours = photos.preprocess(image.convert("L") if len(record.mean) == 1 else image, record)
+    ours = photos.preprocess_photo(image.convert("L") if len(record.mean) == 1 else image, record)
     if theirs is None or theirs.shape != (1, *ours.shape):
         return False
     grey = record.scale / 255 / np.asarray(record.std, np.float32)[:, None, None]

@@ -137,7 +137,7 @@ def _check_optimizer() -> None:
 def _check_torchvision() -> Answer:
     from exporter.capture import torchvision_ops
 
-    stand_ins = torchvision_ops.prepare()
+    stand_ins = torchvision_ops.prepare_torchvision_ops()
     import torchvision  # noqa: F401
 
     return {"operators": stand_ins is None}

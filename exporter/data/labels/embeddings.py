@@ -51,7 +51,7 @@ def _folders(source: Path, model: Model) -> Labelled:
     if not source.is_dir():
         raise unusable("embeddings", f"{source} is no folder and no table", EXPECTED)
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [(path, number) for number, folder in enumerate(folders) for path in photos.find(folder)]
+    found = [(path, number) for number, folder in enumerate(folders) for path in photos.find_photos(folder)]
     alone = [folder.name for i, folder in enumerate(folders) if sum(n == i for _, n in found) < 2]
     if len(folders) < 2 or len(alone) == len(folders):
         seen = f"{source} holds {len(folders)} folders, {len(alone)} of them with fewer than two photos"

@@ -33,7 +33,7 @@ def read(source: Path, model: Model) -> Labelled:
     how = enlarged(how, spec)
     pairs = []
     for photo, target in zip(paths, targets, strict=True):
-        image = photos.read_whole(target, how, spec.shape[1])
+        image = photos.read_whole_photo(target, how, spec.shape[1])
         if image is None:
             raise unusable("images", f"{target} cannot be decoded", EXPECTED)
         pairs.append((photo, {"image": image.astype(np.float64)}))

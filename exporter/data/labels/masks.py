@@ -36,7 +36,7 @@ def _mask_folder(source: Path) -> Path | None:
 
 def _beside(source: Path) -> list[Path]:
     """Return the .jpg photos of a folder in which each has a .png, and nothing else is a photo."""
-    paths = [path for path in photos.find(source) if path.suffix.lower() != ".png"]
+    paths = [path for path in photos.find_photos(source) if path.suffix.lower() != ".png"]
     masks = {path.stem for path in source.glob("*.png")}
     return paths if paths and {path.stem for path in paths} == masks else []
 
@@ -104,7 +104,7 @@ def _check(path: Path, photo: Path, mask: Array, count: int | None) -> None:
     if count is not None and largest >= count:
         raise unusable("masks", f"{path.name} has class {largest}, the model {count} classes", EXPECTED)
     size = mask.shape[::-1]
-    if (sizes := photos.sizes(photo)) and size not in sizes:
+    if (sizes := photos.photo_sizes(photo)) and size not in sizes:
         raise unusable("masks", f"{path.name} has {size[0]}x{size[1]} pixels, its photo others", EXPECTED)
 
 

@@ -46,7 +46,7 @@ def unusable(task: TaskName, seen: str, expected: str, hint: str = "") -> Calibr
 
 def child_images(source: Path) -> list[Path]:
     """Return the photos of a folder's `images/`, or of the folder itself."""
-    return photos.find(source / "images" if (source / "images").is_dir() else source)
+    return photos.find_photos(source / "images" if (source / "images").is_dir() else source)
 
 
 def partners(
@@ -81,7 +81,7 @@ def photo_samples(
         how,
         paths=paths,
         notes=tuple(notes),
-        digests=tuple(photos.file_digest(path) for path in paths),
+        digests=tuple(photos.photo_file_digest(path) for path in paths),
         task=task,
         truths=tuple(label for _, label in pairs),
     )
@@ -113,9 +113,9 @@ def truths_and_rows(
 ) -> Labelled:
     """Make labelled samples of an `.npz`: an array per input, and the task's labels beside them."""
     digest = files.digest_file(source)
-    rows, _ = npz.read(source, model.inputs)
+    rows, _ = npz.read_npz(source, model.inputs)
     truths = label(npz.load(source), model)
-    data.check_unchanged(source, digest)
+    data.check_data_unchanged(source, digest)
     batch = model.inputs[0].shape[0] if model.inputs[0].shape else 1
     if len(truths) != len(rows) * batch:
         raise ValueError(f"it holds {len(truths)} labels for {len(rows) * batch} samples")

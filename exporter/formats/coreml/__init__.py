@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.capture.lowering_errors import lowering_error, shorten
+from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import compress_program
 from exporter.formats.coreml.contents import package_contents as structure
@@ -86,7 +86,7 @@ def _load_coreml_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:
     try:
         model: Any = coremltools.models.MLModel(str(path))
     except Exception as error:
-        raise LoweringError(f"Core ML refuses {path.name}: {shorten(error)}") from error
+        raise LoweringError(f"Core ML refuses {path.name}: {shorten_lowering_error(error)}") from error
     description = model.get_spec().description
     inputs = [feature.name for feature in description.input]
     outputs = [feature.name for feature in description.output]

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from exporter.capture.lowering_errors import shorten
+from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
 from exporter.formats.coreml.package import NAMES_KEY, read_package
@@ -44,7 +44,7 @@ def package_contents(path: Path, variant: Variant) -> Structure:
         raise
     except Exception as error:
         # A hostile package can make the reader raise anything at all.
-        raise LoweringError(f"{path.name} is malformed: {shorten(error)}") from error
+        raise LoweringError(f"{path.name} is malformed: {shorten_lowering_error(error)}") from error
     kinds = Counter(operation.op_type for operation in operations_to_compress(program))
     del kinds["const"]
     return Structure(inputs, outputs, dict(kinds), size, elements)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.android.records import Needs, Operator
-from exporter.capture.lowering_errors import shorten
+from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import read_delegate
 from exporter.formats.executorch.pte import MAGIC, read_program
@@ -44,7 +44,7 @@ def needs(path: Path) -> Needs:
     except LoweringError:
         raise
     except Exception as error:  # damaged offsets make the flatbuffer reader fail in any way Python can
-        raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
+        raise LoweringError(f"{path.name} is damaged: {shorten_lowering_error(error)}") from error
 
 
 def _nodes(program: Program, delegates: list[BackendDelegate]) -> set[str]:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.capture.lowering_errors import shorten
+from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import DelegateGraph, DelegateWeight, read_delegate
 from exporter.formats.executorch.work import Work, is_work_elementwise, operator_work, total_work
@@ -54,7 +54,7 @@ def read_pte(path: Path, variant: Variant) -> Structure:
         raise
     except Exception as error:
         # Damaged offsets make the flatbuffer reader fail in any way Python can.
-        raise LoweringError(f"{path.name} is damaged: {shorten(error)}") from error
+        raise LoweringError(f"{path.name} is damaged: {shorten_lowering_error(error)}") from error
 
 
 def read_program(data: bytes) -> PTEFile:

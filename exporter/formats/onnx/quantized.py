@@ -69,7 +69,7 @@ def _quantized_without_ranges(program: torch.export.ExportedProgram) -> torch.ex
     module: torch.fx.GraphModule = program.module()
     if not dynamic.is_dynamic(module):
         return None
-    return torch.export.export(dynamic.in_float(module), program.example_inputs[0])
+    return torch.export.export(dynamic.dynamic_in_float(module), program.example_inputs[0])
 
 
 def unsigned_quantized(model: bytes) -> bytes:

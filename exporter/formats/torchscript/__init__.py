@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.capture.lowering_errors import lowering_error, shorten
-from exporter.checkpoints.archive import packed
+from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
+from exporter.checkpoints.archive import packed_archive
 from exporter.errors import LoweringError
 from exporter.formats.torchscript.archive import SIGNATURE
 from exporter.formats.torchscript.archive import torchscript_archive_structure as structure
@@ -90,7 +90,9 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
     try:
         module = _load_for_lite_interpreter(_repacked_torchscript(path))  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise LoweringError(f"The lite interpreter refuses {path.name}: {shorten(error)}") from error
+        raise LoweringError(
+            f"The lite interpreter refuses {path.name}: {shorten_lowering_error(error)}"
+        ) from error
 
     def run(sample: Sample) -> tuple[Array, ...]:
         with torch.no_grad():
@@ -105,7 +107,7 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
 def _repacked_torchscript(path: Path) -> io.BytesIO:
     """Copy the file's records to a fresh archive: two readers can disagree about a crafted one."""
     with zipfile.ZipFile(path) as archive:
-        return packed({name: archive.read(name) for name in archive.namelist()}, root="")
+        return packed_archive({name: archive.read(name) for name in archive.namelist()}, root="")
 
 
 def _optimise_torchscript(script: torch.jit.ScriptModule) -> tuple[torch.jit.ScriptModule, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import files
-from exporter.capture.lowering_errors import shorten
+from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.checkpoints import operators
 from exporter.errors import LoweringError
 from exporter.records import Structure, TensorSpec, Variant
@@ -62,7 +62,9 @@ def check_torchscript_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             _check_archive_record(archive, path)
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise LoweringError(f"{path.name} is not a whole TorchScript archive: {shorten(error)}") from error
+        raise LoweringError(
+            f"{path.name} is not a whole TorchScript archive: {shorten_lowering_error(error)}"
+        ) from error
 
 
 def torchscript_archive_structure(path: Path, variant: Variant) -> Structure:
@@ -88,7 +90,7 @@ def torchscript_archive_structure(path: Path, variant: Variant) -> Structure:
         raise
     except Exception as error:
         # A hostile pickle can raise anything at all.
-        raise LoweringError(f"{path.name} has malformed bytecode: {shorten(error)}") from error
+        raise LoweringError(f"{path.name} has malformed bytecode: {shorten_lowering_error(error)}") from error
 
 
 def _check_archive_record(archive: zipfile.ZipFile, path: Path) -> None:
@@ -113,8 +115,8 @@ def _archive_structure(archive: zipfile.ZipFile) -> Structure:
     _unpickle_from_archive(archive, root, "data.pkl", "data", tensors)
     methods = list(_archive_methods(bytecode))
     named = {name for _, method in methods for name, *_ in method["operators"]}
-    if refused := operators.refused(named):
-        raise LoweringError(f"Its code {operators.complaint(refused)}")
+    if refused := operators.refused_operators(named):
+        raise LoweringError(f"Its code {operators.operators_complaint(refused)}")
     inputs, outputs = _archive_signature(archive, root)
     arguments = next(len(m["arguments"]) for name, m in methods if name.endswith(".forward")) - 1
     if inputs and len(inputs) != arguments:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from exporter.capture.lowering_errors import lowering_error, shorten
+from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.records import Captured
 
@@ -61,7 +61,7 @@ def _trace_before_scripting(
     try:
         traced, lost = _trace_for_scripting(captured)
     except Exception as error:
-        reason = f"it cannot be traced ({shorten(error)})"
+        reason = f"it cannot be traced ({shorten_lowering_error(error)})"
     else:
         # A graph without such operators proves that the warnings are about shapes, which are fixed here.
         if not lost or not _scripting_reads_values(program):
@@ -98,12 +98,12 @@ def _trace_for_scripting(captured: Captured) -> tuple[torch.jit.ScriptModule, li
     import torch
     from torch.jit._trace import TracerWarning
 
-    from exporter.capture.calls import copied
+    from exporter.capture.calls import copied_for_calls
 
     module = captured.module
     if captured.state and captured.program is not None:
         # A trace of the module itself loses `self.cache = x`; in the graph that is a copy into the buffer.
-        module = copied(captured.program.module())
+        module = copied_for_calls(captured.program.module())
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         # Verification compares the outputs on many inputs: the tracer's own check on one would add nothing.
@@ -114,7 +114,8 @@ def _trace_for_scripting(captured: Captured) -> tuple[torch.jit.ScriptModule, li
         _restore_after_scripting(traced, captured.program.state_dict)
     lost = [w for w in caught if issubclass(w.category, TracerWarning)]
     return traced, [
-        f"{shorten(Warning(_first_sentence_of_scripting(w)))} at {w.filename}:{w.lineno}" for w in lost
+        f"{shorten_lowering_error(Warning(_first_sentence_of_scripting(w)))} at {w.filename}:{w.lineno}"
+        for w in lost
     ]
 
 
@@ -135,10 +136,10 @@ def _first_sentence_of_scripting(warning: warnings.WarningMessage) -> str:
 def _script_module(module: torch.nn.Module) -> torch.jit.ScriptModule:
     import torch
 
-    from exporter.capture.calls import unwrapped
+    from exporter.capture.calls import unwrapped_call
 
     # Variable arguments can't be scripted, and need not be: our runner flattens outputs and copies inputs.
-    module = unwrapped(module)
+    module = unwrapped_call(module)
     try:
         return torch.jit.script(module)
     except Exception as error:

@@ -10,6 +10,6 @@ import torch
 from exporter.capture import torchvision_ops
 
 torch.set_num_threads(1)
-torchvision_ops.prepare()
+torchvision_ops.prepare_torchvision_ops()
 
 import torchvision  # noqa: E402, F401 - only after its operators are declared

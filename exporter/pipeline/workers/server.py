@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from exporter import sandbox
-from exporter.capture.lowering_errors import cause_in
+from exporter.capture.lowering_errors import lowering_error_in
 from exporter.errors import ExportError, OverBoundsError, WorkerError
 from exporter.sandbox import Confinement
 
@@ -195,5 +195,5 @@ def _death_in_server(status: int, confinement: Confinement | None, printed: str 
             "The worker was killed (signal 9), most likely because memory ran out.", "Try --jobs 1."
         )
     end = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit code {status}"
-    line = cause_in(printed, last=True)
+    line = lowering_error_in(printed, last=True)
     return WorkerError(f"The worker crashed with {end}{f': {line}' if line else ''}.", "See export.log.")

@@ -186,7 +186,7 @@ def _manifest_decibels(value: float) -> dict[str, Any]:
 
 def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
     structure, latency = artifact.structure, artifact.latency
-    counts = budget.worst(artifact.device_latencies, budget_ms)
+    counts = budget.worst_for_budget(artifact.device_latencies, budget_ms)
     return {
         "name": artifact.variant.name,
         "file": artifact.file,

@@ -65,11 +65,11 @@ class Evaluation(Part):
 def derived_accuracy(record: AccuracyRecord) -> dict[str, Any]:
     """Compute the figures that follow from the counts."""
     return {
-        "top1": accuracy.share(record.right, record.count),
-        "top5": None if record.right5 is None else accuracy.share(record.right5, record.count),
-        "top1_interval": accuracy.interval(record.right, record.count),
-        "drop_points": accuracy.drop(record),
-        "drop_interval_points": accuracy.drop_interval(record),
+        "top1": accuracy.accuracy_share(record.right, record.count),
+        "top5": None if record.right5 is None else accuracy.accuracy_share(record.right5, record.count),
+        "top1_interval": accuracy.accuracy_interval(record.right, record.count),
+        "drop_points": accuracy.accuracy_drop(record),
+        "drop_interval_points": accuracy.accuracy_drop_interval(record),
     }
 
 

@@ -36,7 +36,7 @@ from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha25
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
 from exporter.report.manifest.task_accuracy import TaskAccuracy, TaskEvaluation
 from exporter.report.manifest.task_accuracy import contradiction as contradiction_of_scores
-from exporter.verify.budget import budget_verdict, contradiction, recorded_verdict, worst
+from exporter.verify.budget import budget_contradiction, budget_verdict, recorded_verdict, worst_for_budget
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACTS = 1000
@@ -301,9 +301,9 @@ class Manifest(Part):
         for artifact in self.artifacts:
             latencies = artifact.measured_on()
             for item in latencies:
-                if reason := contradiction(item, self.budget_ms, self.target.soc):
+                if reason := budget_contradiction(item, self.budget_ms, self.target.soc):
                     raise ValueError(f"{artifact.name}: {reason}")
-            if artifact.device_latency != worst(latencies, self.budget_ms):
+            if artifact.device_latency != worst_for_budget(latencies, self.budget_ms):
                 raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
         latencies = next((a.measured_on() for a in self.artifacts if a.name == self.selected), ())
         expected = budget_verdict(latencies, self.budget_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.verify.observation import Observation
 
 
-def check(observation: Observation) -> str:
+def channels_gate(observation: Observation) -> str:
     """Fail a channel that is dead, clipped, in few steps, or further off than its own variation allows."""
     worst = observation.worst_channel
     return worst.fault if worst else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.verify import intervals
-from exporter.verify.discrete import Choices
+from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.gates.whole import side
 from exporter.verify.observation import Observation
 
@@ -11,13 +11,13 @@ UNSEEN_SHARE = 0.5
 """As many further values as this share of those that a few trials turned may turn for an artifact, too."""
 
 
-def check(observation: Observation) -> str:
+def choices_gate(observation: Observation) -> str:
     """Fail a class number, mask or index that differs and that rounding does not decide, or a lost class."""
-    reasons = (_reason(observation, choices) for choices in observation.choices)
+    reasons = (_choices_gate_reason(observation, choices) for choices in observation.choices)
     return next((reason for reason in reasons if reason), "")
 
 
-def _reason(observation: Observation, choices: Choices) -> str:
+def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> str:
     name = observation.output_name(choices.output)
     right = choices.values - choices.different
     if observation.precision == "fp32":

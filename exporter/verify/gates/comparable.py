@@ -5,6 +5,6 @@ from __future__ import annotations
 from exporter.verify.observation import Observation
 
 
-def check(observation: Observation) -> str:
+def comparable_gate(observation: Observation) -> str:
     """Fail outputs of another number, shape or type than the model's, NaN, Inf."""
     return observation.comparison.problem

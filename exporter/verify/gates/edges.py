@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from exporter.records import Array, Limits
-from exporter.verify.discrete import compare_choices, is_discrete
+from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.observation import Observation
-from exporter.verify.reference_io import Evidence
+from exporter.verify.reference_io import ReferenceIO
 
 HALF_MIN_DB = 20.0
 """float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
@@ -25,7 +25,7 @@ NOISE_FACTOR = 4.0
 """An error's energy on a single input, against what the limit allows on average over the real ones."""
 
 
-def fp32_limits(evidence: Evidence, limits: Limits) -> dict[str, float]:
+def edges_gate_limits(evidence: ReferenceIO, limits: Limits) -> dict[str, float]:
     """Return float32's largest error on each edge input, by name: the fixed one, or ten times eager's own."""
     floors = evidence.edge_floors or (evidence.edge_floor,) * len(evidence.edge_names)
     return {
@@ -34,25 +34,25 @@ def fp32_limits(evidence: Evidence, limits: Limits) -> dict[str, float]:
     }
 
 
-def check(observation: Observation) -> str:
+def edges_gate(observation: Observation) -> str:
     """Fail an edge input on which the outputs are wrong: each is judged on its own and named."""
-    reasons = (_reason(observation, index, name) for index, name in enumerate(observation.edges))
+    reasons = (_edges_gate_reason(observation, index, name) for index, name in enumerate(observation.edges))
     return next((reason for reason in reasons if reason), "")
 
 
-def _reason(observation: Observation, index: int, name: str) -> str:
+def _edges_gate_reason(observation: Observation, index: int, name: str) -> str:
     comparison = observation.edges[name]
     if comparison.problem:
-        broken = not all(_finite(y[index]) for y in observation.evidence.edge_reference)
+        broken = not all(_edges_gate_finite(y[index]) for y in observation.evidence.edge_reference)
         return "" if broken else f"On the edge input '{name}': {comparison.problem}"
     if observation.precision == "fp32":
-        return _fp32_reason(name, comparison.max_error, observation.edge_limits[name]) or _turned(
-            observation, index, name
-        )
-    return _lossy_reason(observation, index, name)
+        return _edges_gate_fp32_reason(
+            name, comparison.max_error, observation.edge_limits[name]
+        ) or _edges_gate_choice_reason(observation, index, name)
+    return _edges_gate_lossy_reason(observation, index, name)
 
 
-def _fp32_reason(name: str, error: float, limit: float) -> str:
+def _edges_gate_fp32_reason(name: str, error: float, limit: float) -> str:
     if error <= limit:
         return ""
     return (
@@ -61,14 +61,14 @@ def _fp32_reason(name: str, error: float, limit: float) -> str:
     )
 
 
-def _turned(observation: Observation, index: int, name: str) -> str:
+def _edges_gate_choice_reason(observation: Observation, index: int, name: str) -> str:
     """Return a reason when a class number, mask or index differs that rounding does not decide."""
     evidence = observation.evidence
     reference, outputs, unstable = (
         tuple(stack[index : index + 1] for stack in stacks)
         for stacks in (evidence.edge_reference, observation.edge_ordered, evidence.edge_unstable)
     )
-    for choices in compare_choices(reference, outputs, unstable, observation.tied_within):
+    for choices in compare_discrete(reference, outputs, unstable, observation.tied_within):
         if choices.different:
             output = observation.output_name(choices.output)
             return (
@@ -78,7 +78,7 @@ def _turned(observation: Observation, index: int, name: str) -> str:
     return ""
 
 
-def _lossy_reason(observation: Observation, index: int, name: str) -> str:
+def _edges_gate_lossy_reason(observation: Observation, index: int, name: str) -> str:
     """Compare float16 with the model, and a quantised artifact with its program, which clips as it must."""
     evidence, program = observation.evidence, observation.lowering
     if observation.precision == "fp16":
@@ -94,8 +94,8 @@ def _lossy_reason(observation: Observation, index: int, name: str) -> str:
     for position, (whole, edge, stack) in enumerate(zip(real, expected, outputs, strict=True)):
         if is_discrete(edge):
             continue
-        signal, noise = _energy(edge), _energy(stack[index] - edge)
-        if noise > max(signal * 10 ** (-least / 10), share * _energy(whole)):
+        signal, noise = _edges_gate_energy(edge), _edges_gate_energy(stack[index] - edge)
+        if noise > max(signal * 10 ** (-least / 10), share * _edges_gate_energy(whole)):
             decibels = 10 * math.log10(signal / noise) if signal else -math.inf
             whose = "the model" if observation.precision == "fp16" else "its own quantised program"
             return (
@@ -105,9 +105,9 @@ def _lossy_reason(observation: Observation, index: int, name: str) -> str:
     return ""
 
 
-def _energy(array: Array) -> float:
+def _edges_gate_energy(array: Array) -> float:
     return float((np.abs(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)) ** 2).mean())
 
 
-def _finite(array: Array) -> bool:
+def _edges_gate_finite(array: Array) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

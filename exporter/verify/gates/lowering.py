@@ -10,12 +10,12 @@ ROUNDING_MARGIN_DB = 3.0
 """How much further than its program's own rounding noise an artifact may be: half the energy again."""
 
 
-def limit(lowering: Lowering, limits: Limits) -> float:
+def lowering_gate_limit(lowering: Lowering, limits: Limits) -> float:
     """Return the fixed limit, or the program's own rounding noise less a margin where that is louder."""
     return min(limits.lowering_min_sqnr_db, lowering.rounding_floor_db - ROUNDING_MARGIN_DB)
 
 
-def check(observation: Observation) -> str:
+def lowering_gate(observation: Observation) -> str:
     """Fail a quantised artifact that differs from its own quantised program."""
     comparison = observation.against_program
     if comparison is None:

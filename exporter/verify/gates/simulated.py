@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array, Variant
-from exporter.verify.chance import noise_margin, ratio_margin
+from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Stacks
 
@@ -61,14 +61,14 @@ class MultipleLimits:
         """
         few = 1 / math.sqrt(samples)
         return cls(
-            noise=max(NOISE, math.sqrt(ratio_margin(max(samples * values, 2), 1))),
-            offset=max(OFFSET, 1.5 * few, few * math.sqrt(2 * noise_margin(values, 1))),
-            gain=max(GAIN, 2 * few, few * math.sqrt(2 * noise_margin(1, 1) / values)),
+            noise=max(NOISE, math.sqrt(ratio_by_chance(max(samples * values, 2), 1))),
+            offset=max(OFFSET, 1.5 * few, few * math.sqrt(2 * noise_by_chance(values, 1))),
+            gain=max(GAIN, 2 * few, few * math.sqrt(2 * noise_by_chance(1, 1) / values)),
         )
 
 
 @dataclass(frozen=True)
-class Figures:
+class SimulatedFigures:
     """One output's figures, each as a multiple of the simulated error."""
 
     limits: MultipleLimits
@@ -82,44 +82,44 @@ class Figures:
     gain: float
 
 
-def check(observation: Observation) -> str:
+def simulated_gate(observation: Observation) -> str:
     """Fail an output further from the model's than its precision costs in a simulation."""
     if observation.simulation is None:
         return ""
-    margin = _margin(observation.variant)
-    for index, multiples in figures(observation).items():
-        if reason := _reason(multiples, margin):
+    margin = _simulated_margin(observation.variant)
+    for index, multiples in simulated_figures(observation).items():
+        if reason := _simulated_reason(multiples, margin):
             return (
                 f"Output {index} is not what {observation.precision} makes of this model, which a simulation "
                 f"puts at {multiples.simulated_db:.1f} dB SQNR: {reason}."
             )
-    return _edge_reason(observation, margin)
+    return _simulated_edge_reason(observation, margin)
 
 
-def _margin(variant: Variant) -> float:
+def _simulated_margin(variant: Variant) -> float:
     return SUMS_MARGIN if variant.backend in SUMS_IN_HALF else 1.0
 
 
-def limit_db(observation: Observation) -> dict[str, float]:
+def simulated_limit_db(observation: Observation) -> dict[str, float]:
     """Return the SQNR that the simulation reaches, and the least that is allowed; nothing without one."""
-    by_output = figures(observation) if observation.simulation else {}
+    by_output = simulated_figures(observation) if observation.simulation else {}
     if not by_output:
         return {}
     simulated = min(f.simulated_db for f in by_output.values())
-    margin = _margin(observation.variant)
+    margin = _simulated_margin(observation.variant)
     least = min(f.simulated_db - 20 * math.log10(f.limits.noise * margin) for f in by_output.values())
     return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": least}
 
 
-def figures(observation: Observation) -> dict[int, Figures]:
+def simulated_figures(observation: Observation) -> dict[int, SimulatedFigures]:
     """Return the figures of every float output that can be judged by the simulation, by its index."""
     assert observation.simulation is not None
     stacks = (observation.evidence.reference, observation.simulation.outputs, observation.outputs)
     ties = 10 ** (-observation.simulation.rounding_floor_db / 20)
-    return {i: _figures(y, s, a, ties) for i, y, s, a in _comparable(*stacks)}
+    return {i: _simulated_figures(y, s, a, ties) for i, y, s, a in _simulated_comparable(*stacks)}
 
 
-def _comparable(
+def _simulated_comparable(
     reference: Stacks, simulated: Stacks, actual: Stacks
 ) -> Iterator[tuple[int, Array, Array, Array]]:
     """Yield the float outputs whose shapes agree and whose values are all finite."""
@@ -131,32 +131,32 @@ def _comparable(
                 yield i, y, s, a
 
 
-def _rms(array: Array) -> float:
+def _simulated_rms(array: Array) -> float:
     return float(np.sqrt((array**2).mean()))
 
 
-def _figures(y: Array, s: Array, a: Array, ties: float) -> Figures:
+def _simulated_figures(y: Array, s: Array, a: Array, ties: float) -> SimulatedFigures:
     """Compare one output; `ties` is the share of the output that other roundings of the simulation change."""
     energies = ((a - y).reshape(len(y), -1) ** 2).sum(axis=1)
     judged = np.sort(np.argsort(energies, kind="stable")[: math.ceil(SHARE * len(y))])
     y, s, a = y[judged], s[judged], a[judged]
-    error = math.hypot(max(_rms(s - y), SMALLEST * _rms(y)), ties * _rms(s))
-    channel, worst = _worst_channel(s - y, a - y, error)
+    error = math.hypot(max(_simulated_rms(s - y), SMALLEST * _simulated_rms(y)), ties * _simulated_rms(s))
+    channel, worst = _simulated_worst_channel(s - y, a - y, error)
     varying = y - y.mean(axis=0)
     energy = float((varying**2).sum())
     gain = abs(float(((a - s) * varying).sum())) / energy if energy else 0.0
-    return Figures(
+    return SimulatedFigures(
         limits=MultipleLimits.of(len(y), y[0].size),
-        simulated_db=20 * math.log10(_rms(y) / error),
-        noise=_rms(a - y) / error,
+        simulated_db=20 * math.log10(_simulated_rms(y) / error),
+        noise=_simulated_rms(a - y) / error,
         channel=channel,
         worst=worst,
-        offset=_rms((a - s).mean(axis=0)) / error,
-        gain=gain * _rms(varying) / error,
+        offset=_simulated_rms((a - s).mean(axis=0)) / error,
+        gain=gain * _simulated_rms(varying) / error,
     )
 
 
-def _worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float, tuple[int, int]]:
+def _simulated_worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float, tuple[int, int]]:
     """Return the largest error of a slice of any axis as a multiple of its simulated error, and the slice."""
     worst, where = 0.0, (0, 0)
     for axis in range(1, actual.ndim):
@@ -168,7 +168,7 @@ def _worst_channel(simulated: Array, actual: Array, error: float) -> tuple[float
     return worst, where
 
 
-def _reason(multiples: Figures, margin: float) -> str:
+def _simulated_reason(multiples: SimulatedFigures, margin: float) -> str:
     limits, (axis, index) = multiples.limits, multiples.worst
     judged = (
         ("its error is", multiples.noise, limits.noise * margin),
@@ -186,17 +186,17 @@ def _reason(multiples: Figures, margin: float) -> str:
     )
 
 
-def _edge_reason(observation: Observation, margin: float) -> str:
+def _simulated_edge_reason(observation: Observation, margin: float) -> str:
     simulation = observation.simulation
     assert simulation is not None
     for index, name in enumerate(observation.evidence.edge_names):
         row = slice(index, index + 1)
         expected = tuple(y[row] for y in observation.evidence.edge_reference)
         actual = tuple(a[row] for a in observation.edge_ordered)
-        for output, y, s, a in _comparable(expected, simulation.edges.get(name, ()), actual):
+        for output, y, s, a in _simulated_comparable(expected, simulation.edges.get(name, ()), actual):
             # A few values may be rounded by next to nothing in the simulation.
-            allowed = margin * max(EDGE, math.sqrt(ratio_margin(max(y.size, 2), 1)))
-            times = _rms(a - y) / max(_rms(s - y), 2 * SMALLEST * _rms(y))
+            allowed = margin * max(EDGE, math.sqrt(ratio_by_chance(max(y.size, 2), 1)))
+            times = _simulated_rms(a - y) / max(_simulated_rms(s - y), 2 * SMALLEST * _simulated_rms(y))
             if times > allowed:
                 return (
                     f"On the edge input '{name}' the error of {observation.output_name(output)} is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.verify.observation import Observation
 
 
-def check(observation: Observation) -> str:
+def task_gate(observation: Observation) -> str:
     """Fail an artifact that is worse than allowed at the task named with `--task`.
 
     A task that was only recognised is shown.

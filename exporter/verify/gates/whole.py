@@ -19,14 +19,14 @@ from exporter.verify.observation import Observation
 Side = Literal["met", "open", "missed"]
 
 
-def check(observation: Observation) -> str:
+def whole_gate(observation: Observation) -> str:
     """Fail a float output that is further from the reference than its precision allows."""
     if _only_discrete(observation):
         return ""
     if observation.precision == "fp32":
-        reason = _fp32_reason(observation.comparison, observation.limits["max_error"])
+        reason = _whole_fp32_reason(observation.comparison, observation.limits["max_error"])
     else:
-        reason = _lossy_reason(observation)
+        reason = _whole_lossy_reason(observation)
     worst = observation.worst_channel
     return f"{reason} {worst.fault}".rstrip() if reason and worst else reason
 
@@ -48,13 +48,13 @@ def _only_discrete(observation: Observation) -> bool:
     return all(is_discrete(output) for output in observation.evidence.reference)
 
 
-def _fp32_reason(comparison: Comparison, limit: float) -> str:
+def _whole_fp32_reason(comparison: Comparison, limit: float) -> str:
     if comparison.max_error <= limit:
         return ""
     return f"Its largest error is {comparison.max_error:.1e} of the output's scale; the limit is {limit:.1e}."
 
 
-def _lossy_reason(observation: Observation) -> str:
+def _whole_lossy_reason(observation: Observation) -> str:
     comparison, limits = observation.comparison, observation.limits
     if comparison.sqnr_db < 0:  # a network that answers one class for nearly everything agrees with any such
         return (

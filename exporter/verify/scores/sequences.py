@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from exporter.records import Array
 from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View, ratio
-from exporter.verify.tasks.sequences import NAMES, joined
+from exporter.verify.tasks.sequences import NAMES, joined_sequence
 
 
 def rows(view: View, label: Label) -> Rows:
@@ -14,7 +14,7 @@ def rows(view: View, label: Label) -> Rows:
     wanted = [int(token) for token in label["tokens"]]
     steps = tokens(view)
     aligned = bool(label["aligned"])
-    given = [int(token) for token in steps] if aligned else joined(steps)
+    given = [int(token) for token in steps] if aligned else joined_sequence(steps)
     right = sum(a == b for a, b in zip(given, wanted, strict=False)) if aligned else 0
     table = "aligned" if aligned else "joined"
     return {table: [[float(edits(given, wanted)), len(wanted), float(right), float(given == wanted)]]}

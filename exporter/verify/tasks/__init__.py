@@ -1,44 +1,42 @@
 """The measure that a model's task is known by, one file per task, listed in `TASKS`.
 
-To add one, write a module with `detect` and `measure` and add a line to the table. `detect` must be sure: the
-outputs' names, shapes and values say what they are. A task that the user named is measured without it.
+To add one, write a module with both functions of a `Task` and add a line to the table. `detect` must be sure:
+the outputs' names, shapes and values say what they are. A task that the user named is measured without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from exporter.records import TaskMeasure
 from exporter.verify.tasks import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.verify.tasks.measure import Outputs
+from exporter.verify.tasks.measure import MeasuredOutputs
 
 
-class Task(Protocol):
-    """A module that measures one task."""
+@dataclass(frozen=True)
+class Task:
+    """How one task is recognised and measured."""
 
-    def detect(self, outputs: Outputs) -> bool:
-        """Return whether the outputs can be nothing else."""
-        ...
-
-    def measure(self, outputs: Outputs) -> TaskMeasure | None:
-        """Return the measure; None where the outputs cannot be read as this task's."""
-        ...
+    detect: Callable[[MeasuredOutputs], bool]
+    """Returns whether the outputs can be nothing else."""
+    measure: Callable[[MeasuredOutputs], TaskMeasure | None]
+    """Returns the measure; None where the outputs cannot be read as this task's."""
 
 
 TASKS: Mapping[str, Task] = {
-    "boxes": boxes,
-    "masks": masks,
-    "keypoints": keypoints,
-    "images": images,
-    "embeddings": embeddings,
-    "sequences": sequences,
-    "regression": regression,
+    "boxes": Task(boxes.detect_boxes, boxes.measure_boxes),
+    "masks": Task(masks.detect_masks, masks.measure_masks),
+    "keypoints": Task(keypoints.detect_keypoints, keypoints.measure_keypoints),
+    "images": Task(images.detect_images, images.measure_images),
+    "embeddings": Task(embeddings.detect_embeddings, embeddings.measure_embeddings),
+    "sequences": Task(sequences.detect_sequences, sequences.measure_sequences),
+    "regression": Task(regression.detect_regression, regression.measure_regression),
 }
 """Name -> task, the surest to recognise first."""
 
 
-def measured(outputs: Outputs, task: str = "") -> TaskMeasure | None:
+def measure_task(outputs: MeasuredOutputs, task: str = "") -> TaskMeasure | None:
     """Return the measure of the named task, or of the first one that recognises the outputs."""
-    names = [task] if task else [name for name, module in TASKS.items() if module.detect(outputs)]
+    names = [task] if task else [name for name, entry in TASKS.items() if entry.detect(outputs)]
     return TASKS[names[0]].measure(outputs) if names else None

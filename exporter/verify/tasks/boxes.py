@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.99, 0.9
 CONFIDENT = 0.5
@@ -27,12 +27,12 @@ class Detections:
     classes: Array
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_boxes(outputs: MeasuredOutputs) -> bool:
     """Take outputs named boxes and scores, or one tensor of four coordinates in pixels and scores."""
-    return _pair(outputs) is not None or _joint(outputs) is not None
+    return _box_pair(outputs) is not None or _joint_boxes(outputs) is not None
 
 
-def _pair(outputs: Outputs) -> tuple[int, int] | None:
+def _box_pair(outputs: MeasuredOutputs) -> tuple[int, int] | None:
     boxes, scores = outputs.find("box"), outputs.find(*SCORES)
     if boxes is None or scores is None or boxes == scores:
         return None
@@ -41,7 +41,7 @@ def _pair(outputs: Outputs) -> tuple[int, int] | None:
     return (boxes, scores) if fits else None
 
 
-def _joint(outputs: Outputs) -> int | None:
+def _joint_boxes(outputs: MeasuredOutputs) -> int | None:
     """Return the output of shape [4 + classes, boxes]: coordinates in pixels, scores from 0 to 1."""
     if len(outputs.reference) != 1 or outputs.reference[0].ndim != 4:
         return None
@@ -52,9 +52,9 @@ def _joint(outputs: Outputs) -> int | None:
     return 0 if scores.min() >= 0 and scores.max() <= 1 and places.max() > 2 else None
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_boxes(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the harmonic mean of the shares of detections that were kept and that are the model's."""
-    read = [_read(outputs, stacks) for stacks in (outputs.reference, outputs.actual)]
+    read = [_read_boxes(outputs, stacks) for stacks in (outputs.reference, outputs.actual)]
     expected, actual = read
     if expected is None or actual is None or not expected.scores.size:
         return None
@@ -62,7 +62,7 @@ def measure(outputs: Outputs) -> TaskMeasure | None:
     matched = lost = new = 0
     drifts, overlaps = [0.0], [1.0]
     for i in range(len(expected.scores)):
-        pairs, there, here = _match(expected, actual, i, threshold)
+        pairs, there, here = _match_boxes(expected, actual, i, threshold)
         matched, lost, new = matched + len(pairs), lost + there - len(pairs), new + here - len(pairs)
         drifts += [drift for drift, _ in pairs]
         overlaps += [overlap for _, overlap in pairs]
@@ -75,27 +75,31 @@ def measure(outputs: Outputs) -> TaskMeasure | None:
     return TaskMeasure("boxes", "detections", value, "F1", limit, value >= limit, detail)
 
 
-def _read(outputs: Outputs, stacks: tuple[Array, ...]) -> Detections | None:
-    if pair := _pair(outputs):
-        corners, scores = (merged(stacks[i]) for i in pair)
+def _read_boxes(outputs: MeasuredOutputs, stacks: tuple[Array, ...]) -> Detections | None:
+    if pair := _box_pair(outputs):
+        corners, scores = (merged_to_measure(stacks[i]) for i in pair)
         corners = corners.reshape(len(corners), -1, 4)
         named = outputs.find("label", "categor")
         by_class = scores.reshape(*corners.shape[:2], -1)
         if by_class.shape[-1] > 1:
             return Detections(corners, by_class.max(axis=-1), by_class.argmax(axis=-1))
         scores = by_class[..., 0]
-        classes = merged(stacks[named]).reshape(scores.shape) if named is not None else np.zeros(scores.shape)
+        classes = (
+            merged_to_measure(stacks[named]).reshape(scores.shape)
+            if named is not None
+            else np.zeros(scores.shape)
+        )
         return Detections(corners, scores, classes)
     index = 0 if stacks[0].ndim == 4 and stacks[0].shape[2] > 4 else None
     if index is None:
         return None
-    y = merged(stacks[index]).transpose(0, 2, 1)
+    y = merged_to_measure(stacks[index]).transpose(0, 2, 1)
     centre, size = y[..., :2], y[..., 2:4]
     corners = np.concatenate([centre - size / 2, centre + size / 2], axis=-1)
     return Detections(corners, y[..., 4:].max(axis=-1), y[..., 4:].argmax(axis=-1))
 
 
-def _match(
+def _match_boxes(
     expected: Detections, actual: Detections, sample: int, threshold: float
 ) -> tuple[list[tuple[float, float]], int, int]:
     """Match one sample's detections, the surest first, each with the free one that overlaps most.
@@ -103,10 +107,10 @@ def _match(
     Returns:
         Score drift and overlap of each pair, and how many detections each side has.
     """
-    left, right = (_confident(detections, sample, threshold) for detections in (expected, actual))
+    left, right = (_confident_boxes(detections, sample, threshold) for detections in (expected, actual))
     if not len(left) or not len(right):
         return [], len(left), len(right)
-    overlaps = overlap(expected.corners[sample, left], actual.corners[sample, right])
+    overlaps = box_overlap(expected.corners[sample, left], actual.corners[sample, right])
     same = expected.classes[sample, left][:, None] == actual.classes[sample, right][None]
     overlaps = np.where(same, overlaps, 0.0)
     pairs = []
@@ -119,14 +123,14 @@ def _match(
     return pairs, len(left), len(right)
 
 
-def _confident(detections: Detections, sample: int, threshold: float) -> Array:
+def _confident_boxes(detections: Detections, sample: int, threshold: float) -> Array:
     scores = detections.scores[sample]
     order = np.argsort(-scores, kind="stable")[:MOST]
     sure: Array = order[scores[order] >= threshold]
     return sure
 
 
-def overlap(left: Array, right: Array) -> Array:
+def box_overlap(left: Array, right: Array) -> Array:
     """Return intersection over union of every box of `left` with every box of `right`, as [left, right]."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:], right[None, :, 2:])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.9999, 0.98
 MIN_WIDTH = 16
 UNIT = 1e-3
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_embeddings(outputs: MeasuredOutputs) -> bool:
     """Take an output named after embeddings, or vectors that all have length one."""
     index = outputs.find("embed")
     if index is not None:
@@ -20,31 +20,33 @@ def detect(outputs: Outputs) -> bool:
     index = outputs.first_float(3)
     if index is None or outputs.reference[index].shape[2] < MIN_WIDTH:
         return False
-    y = merged(outputs.reference[index])
+    y = merged_to_measure(outputs.reference[index])
     return bool((np.abs(np.linalg.norm(y, axis=1) - 1) < UNIT).all() and (y < 0).any())
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_embeddings(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the worst sample's cosine with the model's vector, and how many nearest neighbours stay."""
     index = outputs.find("embed")
     index = outputs.first_float(3) if index is None else index
     if index is None:
         return None
-    y, a = (_unit(merged(stack[index])) for stack in (outputs.reference, outputs.actual))
+    y, a = (
+        _unit_embeddings(merged_to_measure(stack[index])) for stack in (outputs.reference, outputs.actual)
+    )
     value = float((y * a).sum(axis=1).min())
-    ranks = float((_nearest(y, y) == _nearest(a, a)).mean()) if len(y) > 2 else 1.0
+    ranks = float((_nearest_embeddings(y, y) == _nearest_embeddings(a, a)).mean()) if len(y) > 2 else 1.0
     limit = outputs.limit(EXACT, LOSSY)
     detail = f"of the worst sample; {ranks:.1%} keep their nearest neighbour"
     return TaskMeasure("embeddings", "cosine", value, "", limit, value >= limit, detail)
 
 
-def _unit(vectors: Array) -> Array:
+def _unit_embeddings(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors.reshape(len(vectors), -1), axis=1, keepdims=True)
     unit: Array = vectors.reshape(len(vectors), -1) / np.maximum(lengths, np.finfo(np.float64).tiny)
     return unit
 
 
-def _nearest(these: Array, those: Array) -> Array:
+def _nearest_embeddings(these: Array, those: Array) -> Array:
     cosines = these @ those.T
     np.fill_diagonal(cosines, -np.inf)
     nearest: Array = cosines.argmax(axis=1)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 40.0, 30.0
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
@@ -17,7 +17,7 @@ SLACK = 0.05
 """Share of a range that a network may overshoot it by."""
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_images(outputs: MeasuredOutputs) -> bool:
     """Take a single output that is an image like the input, or an enlarged one, in a range of pixels."""
     if len(outputs.reference) != 1 or not outputs.inputs:
         return False
@@ -25,10 +25,10 @@ def detect(outputs: Outputs) -> bool:
     if not (x.ndim == y.ndim == 5 and y.dtype.kind == "f" and y.shape[2] in {1, 3} and x.shape[2] in {1, 3}):
         return False
     enlarged = all(big % small == 0 for big, small in zip(y.shape[3:], x.shape[3:], strict=True))
-    return enlarged and _range(y) is not None
+    return enlarged and _image_range(y) is not None
 
 
-def _range(y: Array) -> float | None:
+def _image_range(y: Array) -> float | None:
     """Return the width of the narrowest range of pixels that holds all values, and is used."""
     low, high = float(y.min()), float(y.max())
     for bottom, top in RANGES:
@@ -38,13 +38,13 @@ def _range(y: Array) -> float | None:
     return None
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_images(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the worst sample's peak signal-to-noise ratio."""
     index = outputs.first_float(5)
     if index is None:
         return None
-    y, a = (merged(stack[index]) for stack in (outputs.reference, outputs.actual))
-    peak = _range(y) or float(y.max() - y.min())
+    y, a = (merged_to_measure(stack[index]) for stack in (outputs.reference, outputs.actual))
+    peak = _image_range(y) or float(y.max() - y.min())
     errors = ((a - y) ** 2).reshape(len(y), -1).mean(axis=1)
     worst = int(np.argmax(errors))
     value = 10 * math.log10(peak**2 / errors[worst]) if errors[worst] and peak else math.inf

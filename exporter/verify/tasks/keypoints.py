@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.99, 0.95
 NEAR = 0.05
@@ -13,7 +13,7 @@ NEAR = 0.05
 NAMES = ("keypoint", "landmark", "joint")
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_keypoints(outputs: MeasuredOutputs) -> bool:
     """Take an output named after keypoints, of two or three coordinates each."""
     index = outputs.find(*NAMES)
     return (
@@ -23,14 +23,14 @@ def detect(outputs: Outputs) -> bool:
     )
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_keypoints(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the share of points within `NEAR` of the model's."""
     index = outputs.find(*NAMES)
     if index is None:
         index = next((i for i, y in enumerate(outputs.reference) if y.ndim >= 4), None)
     if index is None:
         return None
-    y, a = (_points(merged(stack[index])) for stack in (outputs.reference, outputs.actual))
+    y, a = (_keypoints(merged_to_measure(stack[index])) for stack in (outputs.reference, outputs.actual))
     extents = np.linalg.norm(y.max(axis=1) - y.min(axis=1), axis=-1)
     distances = np.linalg.norm(a - y, axis=-1) / np.maximum(extents, np.finfo(np.float64).tiny)[:, None]
     value = float((distances <= NEAR).mean())
@@ -39,7 +39,7 @@ def measure(outputs: Outputs) -> TaskMeasure | None:
     return TaskMeasure("keypoints", "PCK", value, "", limit, value >= limit, detail)
 
 
-def _points(y: Array) -> Array:
+def _keypoints(y: Array) -> Array:
     """Return [samples, points, 2]: coordinates as they are, or the peaks of heatmaps."""
     if y.shape[-1] in {2, 3}:
         points: Array = y.reshape(len(y), -1, y.shape[-1])[..., :2]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.99, 0.9
 MIN_SIDE = 8
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_masks(outputs: MeasuredOutputs) -> bool:
     """Take an output named after masks, or scores of 2 or of 4 to 256 classes at the input's resolution."""
-    return _index(outputs) is not None
+    return _mask_index(outputs) is not None
 
 
-def _index(outputs: Outputs) -> int | None:
+def _mask_index(outputs: MeasuredOutputs) -> int | None:
     named = outputs.find("mask", "segm")
-    if named is not None and _is_map(outputs.reference[named]):
+    if named is not None and _is_mask_map(outputs.reference[named]):
         return named
     index = outputs.first_float(5)
     if index is None or not outputs.inputs or outputs.inputs[0].ndim != 5:
@@ -28,19 +28,19 @@ def _index(outputs: Outputs) -> int | None:
     return index if same_size and (shape[2] == 2 or 4 <= shape[2] <= 256) else None
 
 
-def _is_map(y: Array) -> bool:
+def _is_mask_map(y: Array) -> bool:
     return y.ndim >= 4 and min(y.shape[-2:]) >= MIN_SIDE
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_masks(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the mean, over the classes that the model gives, of intersection over union."""
-    index = _index(outputs)
+    index = _mask_index(outputs)
     if index is None:
-        index = next((i for i, y in enumerate(outputs.reference) if _is_map(y)), None)
+        index = next((i for i, y in enumerate(outputs.reference) if _is_mask_map(y)), None)
     if index is None:
         return None
-    y, a = (_classes(merged(stack[index])) for stack in (outputs.reference, outputs.actual))
-    shares = {int(c): _overlap(y == c, a == c) for c in np.unique(y)}
+    y, a = (_mask_classes(merged_to_measure(stack[index])) for stack in (outputs.reference, outputs.actual))
+    shares = {int(c): _mask_overlap(y == c, a == c) for c in np.unique(y)}
     worst = min(shares, key=lambda c: shares[c])
     value = float(np.mean(list(shares.values())))
     limit = outputs.limit(EXACT, LOSSY)
@@ -48,7 +48,7 @@ def measure(outputs: Outputs) -> TaskMeasure | None:
     return TaskMeasure("masks", "mIoU", value, "", limit, value >= limit, detail)
 
 
-def _classes(y: Array) -> Array:
+def _mask_classes(y: Array) -> Array:
     """Return a class per pixel: the likeliest, the sign of a single score, or the numbers themselves."""
     if y.dtype.kind != "f":
         return y
@@ -60,5 +60,5 @@ def _classes(y: Array) -> Array:
     return inside
 
 
-def _overlap(y: Array, a: Array) -> float:
+def _mask_overlap(y: Array, a: Array) -> float:
     return float((y & a).sum() / (y | a).sum())

@@ -14,7 +14,7 @@ FLOATS = frozenset({"fp32", "fp16"})
 
 
 @dataclass(frozen=True, eq=False)
-class Outputs:
+class MeasuredOutputs:
     """The outputs of the model and of an artifact on the same inputs, stacked: [samples, batch, …]."""
 
     names: Sequence[str]
@@ -39,7 +39,7 @@ class Outputs:
         )
 
 
-def merged(array: Array) -> Array:
+def merged_to_measure(array: Array) -> Array:
     """Return [samples, batch, …] as [samples * batch, …], in float64."""
     flat: Array = array.reshape(-1, *array.shape[2:])
     return flat.astype(np.float64) if flat.dtype.kind == "f" else flat

@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.01, 0.1
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_regression(outputs: MeasuredOutputs) -> bool:
     """Take a model with one float output of a single number per sample."""
-    return len(outputs.reference) == 1 and _is_number(outputs)
+    return len(outputs.reference) == 1 and _is_regression_number(outputs)
 
 
-def _is_number(outputs: Outputs) -> bool:
+def _is_regression_number(outputs: MeasuredOutputs) -> bool:
     y = outputs.reference[0]
     return y.dtype.kind == "f" and y.ndim >= 2 and y[0].size == y.shape[1]
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_regression(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the worst column's root mean square error as a share of its standard deviation."""
     index = next((i for i, y in enumerate(outputs.reference) if y.dtype.kind == "f"), None)
     if index is None:
         return None
-    y, a = (merged(stack[index]) for stack in (outputs.reference, outputs.actual))
+    y, a = (merged_to_measure(stack[index]) for stack in (outputs.reference, outputs.actual))
     y, a = y.reshape(len(y), -1), a.reshape(len(a), -1)
     spread = y.std(axis=0)
     if not spread.any():

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.records import Array, TaskMeasure
-from exporter.verify.tasks.measure import Outputs, merged
+from exporter.verify.tasks.measure import MeasuredOutputs, merged_to_measure
 
 EXACT, LOSSY = 0.99, 0.95
 MIN_STEPS = 2
 NAMES = ("token", "ctc", "log_prob", "logprob", "lm_logits")
 
 
-def detect(outputs: Outputs) -> bool:
+def detect_sequences(outputs: MeasuredOutputs) -> bool:
     """Take an output named after tokens, or steps whose scores are logarithms of probabilities."""
-    index = _index(outputs)
+    index = _sequence_index(outputs)
     if index is None:
         return False
     y = outputs.reference[index]
@@ -24,7 +24,7 @@ def detect(outputs: Outputs) -> bool:
     return bool(y.max() <= 0 and (np.abs(sums - 1) < 1e-3).all())
 
 
-def _index(outputs: Outputs) -> int | None:
+def _sequence_index(outputs: MeasuredOutputs) -> int | None:
     index = outputs.find(*NAMES)
     index = outputs.first_float(4) if index is None else index
     if index is None:
@@ -35,20 +35,22 @@ def _index(outputs: Outputs) -> int | None:
     )
 
 
-def measure(outputs: Outputs) -> TaskMeasure | None:
+def measure_sequences(outputs: MeasuredOutputs) -> TaskMeasure | None:
     """Return the share of steps with the model's token, and of samples with its text."""
-    index = _index(outputs)
+    index = _sequence_index(outputs)
     if index is None:
         return None
-    y, a = (merged(stack[index]).argmax(axis=-1) for stack in (outputs.reference, outputs.actual))
+    y, a = (merged_to_measure(stack[index]).argmax(axis=-1) for stack in (outputs.reference, outputs.actual))
     value = float((y == a).mean())
-    texts = float(np.mean([joined(left) == joined(right) for left, right in zip(y, a, strict=True)]))
+    texts = float(
+        np.mean([joined_sequence(left) == joined_sequence(right) for left, right in zip(y, a, strict=True)])
+    )
     limit = outputs.limit(EXACT, LOSSY)
     detail = f"{texts:.1%} of the samples give the same text after CTC"
     return TaskMeasure("sequences", "equal tokens", value, "", limit, value >= limit, detail)
 
 
-def joined(tokens: Array, blank: int = 0) -> list[int]:
+def joined_sequence(tokens: Array, blank: int = 0) -> list[int]:
     """Return what CTC makes of the steps: repeated tokens once, without blanks."""
     repeated = np.concatenate([[False], tokens[1:] == tokens[:-1]])
     return [int(token) for token in tokens[~repeated] if token != blank]
