@@ -60,9 +60,9 @@ def list_adb_devices() -> tuple[DeviceEntry, ...]:
         DeviceError: The adb server does not answer.
     """
     client = _adb_client()
-    client.start_server()
-    with client.translated("the adb server", "listing devices", QUERY_S):
-        entries = parse.parse_devices(client.Client(QUERY_S, MAX_OUTPUT).ask("host:devices"))
+    client.start_adb_server_for_client()
+    with client.translated_adb_client_errors("the adb server", "listing devices", QUERY_S):
+        entries = parse.parse_devices(client.AdbClient(QUERY_S, MAX_OUTPUT).ask("host:devices"))
     return tuple(sorted(entries, key=lambda entry: entry.serial))
 
 
@@ -104,10 +104,10 @@ def _phone(name: str | None) -> AdbDevice:
 def connect_address(address: str) -> None:
     """Ask adb's server to connect to a phone in the network; what comes of it, the list of devices says."""
     client = _adb_client()
-    client.start_server()
+    client.start_adb_server_for_client()
     try:
-        with client.translated(address, "connecting", CONNECT_S):
-            client.Client(CONNECT_S, MAX_OUTPUT).ask(f"host:connect:{address}")
+        with client.translated_adb_client_errors(address, "connecting", CONNECT_S):
+            client.AdbClient(CONNECT_S, MAX_OUTPUT).ask(f"host:connect:{address}")
     except DeviceError:
         return
 
@@ -171,7 +171,7 @@ class AdbDevice:
             raise self._overdue(argv[0], timeout_s) from error
 
     def _shell(self, line: str, timeout_s: float) -> Completed:
-        with _adb_client().translated(self.serial, "running a command", None):
+        with _adb_client().translated_adb_client_errors(self.serial, "running a command", None):
             # Without v2, adbutils reads the exit code from an echo that `exit` would skip.
             raw = self._on_adb(timeout_s).shell2(
                 f"{line} </dev/null", timeout=timeout_s, encoding=None, v2=True
@@ -200,7 +200,10 @@ class AdbDevice:
         deadline = adb_transfer_s(size)
         # The file is opened here because adbutils leaves it open if the device disappears early.
         doing = f"copying {source.name!r:.100} to it"
-        with source.open("rb") as file, _adb_client().translated(self.serial, doing, deadline):
+        with (
+            source.open("rb") as file,
+            _adb_client().translated_adb_client_errors(self.serial, doing, deadline),
+        ):
             try:
                 self._on_adb(deadline).sync.push(file, target, check=True)
             except _adb_client().AdbError as error:
@@ -239,8 +242,10 @@ class AdbDevice:
         deadline = adb_transfer_s(size)
         aside = target.with_name(f".{target.name[:100]}.part")
         try:
-            with _adb_client().translated(self.serial, f"copying {source!r:.200} from it", deadline):
-                copied = _adb_client().pull(
+            with _adb_client().translated_adb_client_errors(
+                self.serial, f"copying {source!r:.200} from it", deadline
+            ):
+                copied = _adb_client().pull_with_adb_client(
                     self._on_adb(deadline, 2 * size + MAX_OUTPUT), source, aside, size
                 )
             if copied != size:
@@ -250,7 +255,7 @@ class AdbDevice:
             aside.unlink(missing_ok=True)
 
     def _size(self, path: str) -> int:
-        with _adb_client().translated(self.serial, f"examining {path!r:.200}", QUERY_S):
+        with _adb_client().translated_adb_client_errors(self.serial, f"examining {path!r:.200}", QUERY_S):
             status = self._on_adb(QUERY_S).sync.stat(path)
         if not stat.S_ISREG(status.mode):
             raise DeviceError(f"{self.serial} has no file {path!r:.200}.")
@@ -283,14 +288,14 @@ class AdbDevice:
             return
         for command in commands:
             try:
-                _adb_client().start_server()
-                with _adb_client().translated(self.serial, "reconnecting", timeout_s):
-                    _adb_client().Client(timeout_s, MAX_OUTPUT).ask(command)
+                _adb_client().start_adb_server_for_client()
+                with _adb_client().translated_adb_client_errors(self.serial, "reconnecting", timeout_s):
+                    _adb_client().AdbClient(timeout_s, MAX_OUTPUT).ask(command)
             except HarnessError:
                 continue  # `reconnect` asks the device itself whether it worked
 
     def _on_adb(self, timeout_s: float, limit: int | None = None) -> Any:
-        return _adb_client().Client(timeout_s, limit or MAX_OUTPUT).device(serial=self.address)
+        return _adb_client().AdbClient(timeout_s, limit or MAX_OUTPUT).device(serial=self.address)
 
 
 def adb_megabytes(count: int) -> str:
