@@ -174,3 +174,32 @@ def test_a_value_that_contains_itself_has_no_digest() -> None:
     _Digest().add([twice, twice])
     with pytest.raises(UnknownValueError, match="object"):
         _Digest().add(object())
+
+
+class Holder(nn.Module):
+    """A module with a constant inside, which a graph names by its path."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.part = nn.Module()
+        self.part.constant = torch.full((1,), value)
+
+
+@pytest.mark.parametrize("operation", ["get_attr", "call_module"])
+def test_what_a_graph_names_by_a_path_counts(operation: str) -> None:
+    """A constant or a module inside another one is another network when it is changed."""
+
+    def hashed(value: float) -> str:
+        graph = torch.fx.Graph()
+        if operation == "get_attr":
+            graph.output(graph.get_attr("part.constant"))
+            root: nn.Module = Holder(value)
+        else:
+            root = nn.Sequential(nn.Sequential(nn.LeakyReLU(value)))
+            graph.output(graph.call_module("0.0", (graph.placeholder("x"),)))
+        total = _Digest()
+        total.add(torch.fx.GraphModule(root, graph))
+        return total.hexdigest()
+
+    assert hashed(0.1) == hashed(0.1)
+    assert hashed(0.1) != hashed(0.2)

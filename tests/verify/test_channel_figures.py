@@ -159,3 +159,15 @@ def test_values_of_a_channel_are_a_row_per_sample() -> None:
     assert worst._values(y, 1, 2).tolist() == y[:, :, 2].tolist()
     assert worst._values(y, -1, 0).shape == (2, 12)
     assert worst._values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
+
+
+def test_a_constant_is_measured_against_its_own_size() -> None:
+    """Its error is a share of the value itself, as it does not vary; what is wrong is counted."""
+    generator = np.random.default_rng(3)
+    y = np.concatenate([np.full((32, 1, 2), 8.0), generator.normal(size=(32, 1, 2))], axis=2)
+    a = y + np.array([0.08, 0.8, 0.0, 0.0])
+    own = worst.worst_channel((y,), (a,), (), LOOSE, ("priors",))
+    assert own is not None
+    assert own.channel == "priors[..., 1]"
+    assert own.sqnr_db == pytest.approx(20.0)
+    assert "is a constant in the model and is off by 0.8 here (2 of 4 such channels are wrong)" in own.fault

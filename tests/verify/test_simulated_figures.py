@@ -78,7 +78,7 @@ def test_a_shift_and_a_gain_have_figures_of_their_own() -> None:
 
 
 def test_a_tiny_simulated_error_counts_as_half_a_step_of_float16() -> None:
-    """And what other roundings of the simulation change is added to it, as energies."""
+    """What other roundings of the simulation change is added to it, as energies."""
     y, _ = outputs()
     assert figures(y, y, y).simulated_db == pytest.approx(20 * 13 * math.log10(2))
     s = y + 0.01 * SIGNS
@@ -88,20 +88,25 @@ def test_a_tiny_simulated_error_counts_as_half_a_step_of_float16() -> None:
     assert own.noise == pytest.approx(0.01 / error, rel=0.01)
 
 
+def assert_worst(s: Array, a: Array, times: float, place: tuple[int, int]) -> None:
+    worst, where = simulated._worst_channel(s, a, 0.1)
+    assert worst == pytest.approx(times)
+    assert where == place
+
+
 def test_the_worst_channel_has_an_axis_and_an_index() -> None:
     """Its error is a multiple of its own simulated error, or of half the output's where that is larger."""
     s = np.ones((4, 3, 5)) * 0.1
     a = s.copy()
     a[:, 1, :] = 0.3
-    worst, where = simulated._worst_channel(s, a, 0.1)
-    assert (worst, where) == (pytest.approx(3.0), (0, 1))
+    assert_worst(s, a, 3.0, (0, 1))
     a = s.copy()
     a[:, :, 4] = 0.7
-    assert simulated._worst_channel(s, a, 0.1) == (pytest.approx(7.0), (1, 4))
+    assert_worst(s, a, 7.0, (1, 4))
     s[:, 2] = 0.001
     a = s.copy()
     a[:, 2] = 0.2
-    assert simulated._worst_channel(s, a, 0.1) == (pytest.approx(4.0), (0, 2))
+    assert_worst(s, a, 4.0, (0, 2))
     assert simulated._worst_channel(s[:, 0, 0], a[:, 0, 0], 0.1) == (0.0, (0, 0))
 
 
@@ -177,6 +182,6 @@ def test_the_first_figure_beyond_its_limit_is_the_reason(multiples: dict[str, fl
     """Each has a limit of its own, which a margin multiplies; the limit itself is allowed."""
     limits = MultipleLimits(2.0, 0.5, 0.6)
     at = {"noise": 2.0, "channel": 5.0, "offset": 0.5, "gain": 0.6}
-    own = Figures(limits=limits, simulated_db=60.0, worst=(3, 7), **(at | multiples))  # type: ignore[arg-type]
+    own = Figures(limits=limits, simulated_db=60.0, worst=(3, 7), **(at | multiples))
     assert simulated._reason(own, 1.0) == says
     assert simulated._reason(own, 2.0) == ""
