@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.verify.accuracy import interval
+from exporter.verify.accuracy import accuracy_interval
 
 ROOT = Path(__file__).parents[1]
 COPIED = (
@@ -257,7 +257,7 @@ def report(chosen: Iterable[Mutant]) -> str:
 def _row(file: str, own: Sequence[Mutant]) -> str:
     tested = [mutant for mutant in own if mutant.outcome is not None]
     killed = sum(mutant.killed for mutant in tested)
-    low, high = interval(killed, len(tested))
+    low, high = accuracy_interval(killed, len(tested))
     share = f"{killed / len(tested):.1%} ({low:.0%} to {high:.0%})" if tested else "not tested"
     return f"{file:48} {len(tested):8} {killed:7} {len(tested) - killed:9}   {share}"
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.capture.lowering_errors import cause_in, causes, is_user_code, shorten, source_in_text
+from exporter.capture.lowering_errors import (
+    is_lowering_error_of_user,
+    lowering_error_causes,
+    lowering_error_in,
+    lowering_error_source_in_text,
+    shorten_lowering_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +27,7 @@ from exporter.capture.lowering_errors import cause_in, causes, is_user_code, sho
 )
 def test_the_first_line_that_says_what_went_wrong(text: str, last: bool, cause: str) -> None:
     """Lines that only pass a failure on do not count, nor do remarks; where a line is from is cut."""
-    assert cause_in(text, last) == cause
+    assert lowering_error_in(text, last) == cause
 
 
 def chain() -> BaseException:
@@ -40,11 +46,15 @@ def chain() -> BaseException:
 
 def test_only_explicit_causes_are_followed_unless_asked() -> None:
     """What was being handled by chance is no cause; a circle ends."""
-    assert [type(e) for e in causes(chain())] == [RuntimeError, ValueError]
-    assert [type(e) for e in causes(chain(), contexts=True)] == [RuntimeError, ValueError, KeyError]
+    assert [type(e) for e in lowering_error_causes(chain())] == [RuntimeError, ValueError]
+    assert [type(e) for e in lowering_error_causes(chain(), contexts=True)] == [
+        RuntimeError,
+        ValueError,
+        KeyError,
+    ]
     circle = ValueError("round")
     circle.__cause__ = circle
-    assert list(causes(circle)) == [circle]
+    assert list(lowering_error_causes(circle)) == [circle]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def test_only_explicit_causes_are_followed_unless_asked() -> None:
 )
 def test_a_message_is_cut_to_what_was_wrong(message: str, text: str) -> None:
     """Its class stands before one or two words, and alone where there are none."""
-    assert shorten(ValueError(message)) == text
+    assert shorten_lowering_error(ValueError(message)) == text
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,7 @@ def test_a_message_is_cut_to_what_was_wrong(message: str, text: str) -> None:
 )
 def test_whose_code_a_file_is(file: str, own: bool) -> None:
     """Neither Python's, nor an installed package's, nor ours is the user's."""
-    assert is_user_code(file) is own
+    assert is_lowering_error_of_user(file) is own
 
 
 def test_the_innermost_own_line_is_the_source() -> None:
@@ -85,5 +95,5 @@ def test_the_innermost_own_line_is_the_source() -> None:
     text = (
         '  File "/a/net.py", line 3, in f\n  File "/a/part.py", line 7, in g\n  File "<eval>", line 1, in h\n'
     )
-    assert source_in_text(text) == "/a/part.py:7"
-    assert source_in_text("nothing") is None
+    assert lowering_error_source_in_text(text) == "/a/part.py:7"
+    assert lowering_error_source_in_text("nothing") is None

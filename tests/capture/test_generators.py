@@ -146,23 +146,29 @@ def test_a_generators_state_is_read_and_put_back(kind: str) -> None:
     """After it was put back it draws the same number again, and another one after that."""
     generator = KINDS[kind]()
     assert len(list(own_generators(Plain(generator)))) == 1
-    before = generators.state(generator)
+    before = generators.generator_state(generator)
     first, second = draw(generator), draw(generator)
-    generators.restore(generator, before)
+    generators.restore_generator(generator, before)
     assert first != second
     assert [draw(generator), draw(generator)] == [first, second]
 
 
 def test_the_global_generators_have_fingerprints() -> None:
     """Each changes with its own draws alone, in the order of their names."""
-    before = generators.fingerprint()
-    assert before == generators.fingerprint()
+    before = generators.generator_fingerprint()
+    assert before == generators.generator_fingerprint()
     python, numpy = random.getstate(), np.random.get_state()
     try:
         random.random()
-        assert [a == b for a, b in zip(before, generators.fingerprint(), strict=True)] == [False, True]
+        assert [a == b for a, b in zip(before, generators.generator_fingerprint(), strict=True)] == [
+            False,
+            True,
+        ]
         np.random.rand()
-        assert [a == b for a, b in zip(before, generators.fingerprint(), strict=True)] == [False, False]
+        assert [a == b for a, b in zip(before, generators.generator_fingerprint(), strict=True)] == [
+            False,
+            False,
+        ]
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -186,6 +192,6 @@ def test_draws_of_the_code_for_the_export_alone_are_refused() -> None:
     example = (torch.ones(1, 3),)
     drawing, harmless = OnlyExported(True), OnlyExported(False)
     with pytest.raises(CaptureError, match=r"aten\.rand"):
-        randomness.check(drawing, example, torch.export.export(drawing, example))
-    randomness.check(harmless, example, torch.export.export(harmless, example))
-    randomness.check(drawing, example)
+        randomness.check_randomness(drawing, example, torch.export.export(drawing, example))
+    randomness.check_randomness(harmless, example, torch.export.export(harmless, example))
+    randomness.check_randomness(drawing, example)

@@ -12,7 +12,7 @@ from torch import nn
 
 from exporter.capture import state
 from exporter.capture.other_ties import TiesFromOneEnd
-from exporter.capture.program import _kind
+from exporter.capture.program import _program_output_kind
 
 NAN = math.nan
 
@@ -38,7 +38,7 @@ NAN = math.nan
 )
 def test_two_calls_are_equal_but_for_the_last_bits(first: list[Any], again: list[Any], equal: bool) -> None:
     """A millionth of the scale for finite floats; anything else must be the same, NaN and Inf included."""
-    assert state.same(first, again) is equal
+    assert state.same_outputs_for_state(first, again) is equal
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_two_calls_are_equal_but_for_the_last_bits(first: list[Any], again: list
 )
 def test_state_is_alike_by_kind_and_value(first: Any, second: Any, alike: bool) -> None:
     """A tensor of another shape is another state, and so is a number in its place."""
-    assert state._alike(first, second) is alike
-    assert state._differing({"a": first, "b": 0}, {"a": second, "b": 0}) == (() if alike else ("a",))
+    assert state._alike_state(first, second) is alike
+    assert state._differing_state({"a": first, "b": 0}, {"a": second, "b": 0}) == (() if alike else ("a",))
 
 
 def test_what_appears_or_vanishes_is_a_difference() -> None:
     """Names of both sides count, in order."""
-    assert state._differing({"a": 1}, {"b": 1}) == ("a", "b")
+    assert state._differing_state({"a": 1}, {"b": 1}) == ("a", "b")
 
 
 class Holding(nn.Module):
@@ -79,20 +79,20 @@ class Holding(nn.Module):
 def test_tensors_are_found_by_their_paths() -> None:
     """Parameters, buffers, attributes, and what lists and dictionaries hold, three levels deep; as copies."""
     holding = Holding()
-    tensors = state.tensors_of(holding)
+    tensors = state.state_tensors(holding)
     assert set(tensors) == {
         "layer.weight", "layer.bias", "seen", "frames.0", "frames.1.deep.0", "table.k",
     }  # fmt: skip
     assert tensors["table.k"].item() == 3.0
     holding.get_buffer("seen").add_(1)
     assert tensors["seen"].item() == 0.0
-    assert state._nested([[[["deep"]]]]) == [("0.0.0", ["deep"])]
-    assert state._nested(7) == [("", 7)]
+    assert state._nested_state([[[["deep"]]]]) == [("0.0.0", ["deep"])]
+    assert state._nested_state(7) == [("", 7)]
 
 
 def test_plain_attributes_are_printed_by_their_paths() -> None:
     """Numbers, texts and containers; tensors and modules are not."""
-    plain = state.plain_of(nn.Sequential(Holding()))
+    plain = state.plain_state(nn.Sequential(Holding()))
     assert {name: plain[f"0.{name}"] for name in ("count", "name", "nothing")} == {
         "count": "5",
         "name": "'x'",
@@ -105,14 +105,14 @@ def test_plain_attributes_are_printed_by_their_paths() -> None:
 
 def test_attributes_are_no_buffers() -> None:
     """What an exported file drops is named."""
-    assert state.not_buffers(Holding(), ("seen", "frames.0", "table.k")) == ("frames.0", "table.k")
+    assert state.state_not_in_buffers(Holding(), ("seen", "frames.0", "table.k")) == ("frames.0", "table.k")
 
 
 def test_kinds_of_tensors_have_names() -> None:
     """As a message calls them."""
-    assert _kind(torch.eye(2).to_sparse()) == "sparse_coo"
-    assert _kind(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])) == "nested"
-    assert _kind(torch.quantize_per_tensor(torch.ones(1), 1.0, 0, torch.qint8)) == "quantised"
+    assert _program_output_kind(torch.eye(2).to_sparse()) == "sparse_coo"
+    assert _program_output_kind(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])) == "nested"
+    assert _program_output_kind(torch.quantize_per_tensor(torch.ones(1), 1.0, 0, torch.qint8)) == "quantised"
 
 
 X = torch.tensor([[1.0, 2, 2], [3, 3, 3]])

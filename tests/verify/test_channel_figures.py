@@ -7,14 +7,16 @@ import pytest
 
 from exporter.records import Array
 from exporter.verify import channels, worst
-from exporter.verify.channels import Channels, measure
+from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.tolerance import Tolerance
 
 LOOSE = Tolerance(20.0, 10.0, 1e-4)
 
 
 def along(axis: int, y: Array, a: Array, floors: Array | None = None) -> Channels:
-    return next(c for c in measure((y,), (a,), (floors,) if floors is not None else ()) if c.axis == axis)
+    return next(
+        c for c in measure_channels((y,), (a,), (floors,) if floors is not None else ()) if c.axis == axis
+    )
 
 
 def test_energies_are_means_over_samples_and_positions() -> None:
@@ -38,15 +40,17 @@ def test_energies_are_means_over_samples_and_positions() -> None:
 def test_every_axis_has_channels_and_a_single_number_is_one() -> None:
     """Axes of one index have none; complex numbers have their parts along one axis more."""
     y = np.random.default_rng(0).normal(size=(3, 1, 2, 4))
-    assert [(c.axis, len(c.error)) for c in measure((y,), (y,), ())] == [(1, 2), (2, 4)]
+    assert [(c.axis, len(c.error)) for c in measure_channels((y,), (y,), ())] == [(1, 2), (2, 4)]
     single = y[:, :, :1, :1]
-    assert [(c.axis, c.error.tolist()) for c in measure((single,), (single + 2,), ())] == [(-1, [4.0])]
+    assert [(c.axis, c.error.tolist()) for c in measure_channels((single,), (single + 2,), ())] == [
+        (-1, [4.0])
+    ]
     complex_y = y[..., 0] + 1j * y[..., 1]
-    parts = [c for c in measure((complex_y,), (complex_y.conj(),), ()) if c.axis == 2]
+    parts = [c for c in measure_channels((complex_y,), (complex_y.conj(),), ()) if c.axis == 2]
     assert parts[0].error.tolist() == pytest.approx([0.0, 4 * float((y[..., 1] ** 2).mean())])
-    assert [c.output for c in measure((y > 0, y), (y > 0, y), ())] == [1, 1]
-    assert list(measure((y[:1],), (y[:1],), ())) == []
-    assert list(measure((y[:2],), (y[:2],), ())) != []
+    assert [c.output for c in measure_channels((y > 0, y), (y > 0, y), ())] == [1, 1]
+    assert list(measure_channels((y[:1],), (y[:1],), ())) == []
+    assert list(measure_channels((y[:2],), (y[:2],), ())) != []
 
 
 @pytest.mark.parametrize(
@@ -63,14 +67,14 @@ def test_a_constant_moves_by_less_than_rounding(
     movement: float, floor: float, scale: float, still: bool
 ) -> None:
     """Twenty of float32's errors, or a millionth of the largest value."""
-    own = channels._constant(np.array([movement]), np.array([floor]), np.array([scale]))
+    own = channels._constant_channel(np.array([movement]), np.array([floor]), np.array([scale]))
     assert own.tolist() == [still]
 
 
 def test_resting_outputs_are_small_by_nature() -> None:
     """Only those that are said to rest."""
     y = np.random.default_rng(0).normal(size=(4, 1, 5))
-    rests = [c.small_by_nature.all() for c in measure((y, y), (y, y), (), (True, False))]
+    rests = [c.small_by_nature.all() for c in measure_channels((y, y), (y, y), (), (True, False))]
     assert rests == [True, False]
 
 
@@ -111,9 +115,9 @@ def test_a_channel_is_written_as_numpy_indexes_it(shape: tuple[int, ...], axis: 
     """The last axis is short; complex parts have names."""
     y = np.zeros(shape)
     flat = np.zeros((2, *shape[1:])) + np.arange(2).reshape(2, *[1] * (len(shape) - 1))
-    own = next(iter(measure((flat,), (flat,), ())))
+    own = next(iter(measure_channels((flat,), (flat,), ())))
     own = Channels(**{**own.__dict__, "axis": axis})
-    assert worst._expression("y", own, 2, y) == name
+    assert worst._worst_expression("y", own, 2, y) == name
 
 
 def test_complex_parts_have_names() -> None:
@@ -149,16 +153,16 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
 )
 def test_ratios_are_bounded(signal: float, noise: float, decibels: float) -> None:
     """A manifest holds no infinity."""
-    assert worst._db(signal, noise) == pytest.approx(decibels)
+    assert worst._worst_db(signal, noise) == pytest.approx(decibels)
 
 
 def test_values_of_a_channel_are_a_row_per_sample() -> None:
     """Along any axis, of the whole, and of complex parts."""
     y = np.arange(24.0).reshape(2, 3, 4)
-    assert worst._values(y, 0, 1).tolist() == y[:, 1].tolist()
-    assert worst._values(y, 1, 2).tolist() == y[:, :, 2].tolist()
-    assert worst._values(y, -1, 0).shape == (2, 12)
-    assert worst._values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
+    assert worst._worst_values(y, 0, 1).tolist() == y[:, 1].tolist()
+    assert worst._worst_values(y, 1, 2).tolist() == y[:, :, 2].tolist()
+    assert worst._worst_values(y, -1, 0).shape == (2, 12)
+    assert worst._worst_values(y + 1j, 2, 1).tolist() == [[1.0] * 12] * 2
 
 
 def test_a_constant_is_measured_against_its_own_size() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Limits, Structure, TensorSpec
-from exporter.verify.contract import check_structure
+from exporter.verify.contract import check_structure_by_contract
 from tests.variants import FP32
 
 Shape = tuple[int, ...]
@@ -22,7 +22,9 @@ def checked(have: tuple[Shape, ...], sizes: tuple[list[list[int]], ...], inputs:
         weight_elements={},
     )
     stacks = tuple(np.array(rows) for rows in sizes)
-    return check_structure(structure, FP32, (TensorSpec("x", (1, 3)),), model, 0, Limits(), stacks)
+    return check_structure_by_contract(
+        structure, FP32, (TensorSpec("x", (1, 3)),), model, 0, Limits(), stacks
+    )
 
 
 BOTH = ([[5, 4], [7, 4]], [[5], [7]])

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from exporter.records import Array
-from exporter.verify.chance import noise_margin, ratio_margin
+from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.gates import simulated
-from exporter.verify.gates.simulated import Figures, MultipleLimits
+from exporter.verify.gates.simulated import MultipleLimits, SimulatedFigures
 from tests.variants import FP16
 
 SIGNS = np.where(np.arange(20) % 2, 1.0, -1.0)[:, None]
 
 
-def figures(y: Array, s: Array, a: Array, ties: float = 0.0) -> Figures:
-    return simulated._figures(y, s, a, ties)
+def figures(y: Array, s: Array, a: Array, ties: float = 0.0) -> SimulatedFigures:
+    return simulated._simulated_figures(y, s, a, ties)
 
 
 def outputs() -> tuple[Array, Array]:
@@ -89,7 +89,7 @@ def test_a_tiny_simulated_error_counts_as_half_a_step_of_float16() -> None:
 
 
 def assert_worst(s: Array, a: Array, times: float, place: tuple[int, int]) -> None:
-    worst, where = simulated._worst_channel(s, a, 0.1)
+    worst, where = simulated._simulated_worst_channel(s, a, 0.1)
     assert worst == pytest.approx(times)
     assert where == place
 
@@ -107,7 +107,7 @@ def test_the_worst_channel_has_an_axis_and_an_index() -> None:
     a = s.copy()
     a[:, 2] = 0.2
     assert_worst(s, a, 4.0, (0, 2))
-    assert simulated._worst_channel(s[:, 0, 0], a[:, 0, 0], 0.1) == (0.0, (0, 0))
+    assert simulated._simulated_worst_channel(s[:, 0, 0], a[:, 0, 0], 0.1) == (0.0, (0, 0))
 
 
 @pytest.mark.parametrize(("samples", "values"), [(2, 1), (8, 10), (100, 1000), (1, 1), (1000, 1)])
@@ -115,9 +115,9 @@ def test_few_samples_and_values_widen_the_limits(samples: int, values: int) -> N
     """None is below its constant; noise averages out over all values, an offset over the samples."""
     few = 1 / math.sqrt(samples)
     assert MultipleLimits.of(samples, values) == MultipleLimits(
-        max(2.0, math.sqrt(ratio_margin(max(samples * values, 2), 1))),
-        max(0.5, 1.5 * few, few * math.sqrt(2 * noise_margin(values, 1))),
-        max(0.5, 2 * few, few * math.sqrt(2 * noise_margin(1, 1) / values)),
+        max(2.0, math.sqrt(ratio_by_chance(max(samples * values, 2), 1))),
+        max(0.5, 1.5 * few, few * math.sqrt(2 * noise_by_chance(values, 1))),
+        max(0.5, 2 * few, few * math.sqrt(2 * noise_by_chance(1, 1) / values)),
     )
 
 
@@ -136,24 +136,24 @@ def observation(y: Array, s: Array, a: Array, backend: str = "cpu") -> Any:
 def test_only_what_can_be_judged_is() -> None:
     """Floats of one shape whose values are finite, and not all zero."""
     y, s = outputs()
-    assert list(simulated.figures(observation(y, s, s))) == [0]
+    assert list(simulated.simulated_figures(observation(y, s, s))) == [0]
     broken = s.copy()
     broken[0, 0] = math.nan
     for other in (observation(y, broken, s), observation(y, s, broken), observation(0 * y, s, s)):
-        assert simulated.figures(other) == {}
-    assert simulated.figures(observation(y, s[:, :1], s)) == {}
-    assert simulated.figures(observation(y.astype(int), s, s)) == {}
-    assert simulated.figures(observation(y[:0], s[:0], s[:0])) == {}
-    assert simulated.limit_db(observation(0 * y, s, s)) == {}
+        assert simulated.simulated_figures(other) == {}
+    assert simulated.simulated_figures(observation(y, s[:, :1], s)) == {}
+    assert simulated.simulated_figures(observation(y.astype(int), s, s)) == {}
+    assert simulated.simulated_figures(observation(y[:0], s[:0], s[:0])) == {}
+    assert simulated.simulated_limit_db(observation(0 * y, s, s)) == {}
 
 
 @pytest.mark.parametrize(("backend", "margin"), [("cpu", 1.0), ("vulkan", 4.0), ("coreml", 4.0)])
 def test_the_least_sqnr_follows_from_the_simulation(backend: str, margin: float) -> None:
     """Twice the noise is 6 dB; four times as much for backends that may sum in float16."""
     y, s = (np.tile(array, (1, 50)) for array in outputs())
-    limits = simulated.limit_db(observation(y, s, s, backend))
+    limits = simulated.simulated_limit_db(observation(y, s, s, backend))
     assert limits["simulated_sqnr_db"] == pytest.approx(
-        simulated.figures(observation(y, s, s))[0].simulated_db
+        simulated.simulated_figures(observation(y, s, s))[0].simulated_db
     )
     lower = limits["simulated_sqnr_db"] - limits["min_sqnr_db_from_simulation"]
     assert lower == pytest.approx(20 * math.log10(2 * margin))
@@ -182,6 +182,6 @@ def test_the_first_figure_beyond_its_limit_is_the_reason(multiples: dict[str, fl
     """Each has a limit of its own, which a margin multiplies; the limit itself is allowed."""
     limits = MultipleLimits(2.0, 0.5, 0.6)
     at = {"noise": 2.0, "channel": 5.0, "offset": 0.5, "gain": 0.6}
-    own = Figures(limits=limits, simulated_db=60.0, worst=(3, 7), **(at | multiples))
-    assert simulated._reason(own, 1.0) == says
-    assert simulated._reason(own, 2.0) == ""
+    own = SimulatedFigures(limits=limits, simulated_db=60.0, worst=(3, 7), **(at | multiples))
+    assert simulated._simulated_reason(own, 1.0) == says
+    assert simulated._simulated_reason(own, 2.0) == ""
