@@ -531,6 +531,25 @@ class DeviceLatency:
 
 
 @dataclass(frozen=True)
+class Emulation:
+    """The outputs of an artifact on a phone's CPU kernels under emulation, judged. It is never a time."""
+
+    status: Status
+    reason: str
+    """Why it did not pass; empty when it did."""
+    runtime: str
+    """"executorch 1.5.1": the Arm library that executed it; empty where none did."""
+    core: str
+    """The emulated processor, as QEMU calls it."""
+    samples: Count
+    max_error: float | None = None
+    """As `Comparison.max_error`; None where nothing could be compared, or it is not finite."""
+    sqnr_db: float | None = None
+    difference: float | None = None
+    """The largest difference from the same file's outputs on this machine, as a share of their scale."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A row of the manifest."""
 
@@ -551,6 +570,8 @@ class Artifact:
     """On samples labelled with classes, where there are some and it ran here."""
     task_accuracy: TaskAccuracy | None = None
     """On samples labelled for another task, where there are some and it ran here."""
+    arm64: Emulation | None = None
+    """None where it was not emulated."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ TIERS = (
     {"exporter.nightly", "exporter.release"},
     {"exporter.bench"},
     {"exporter.pipeline"},
-    {"exporter.architectures", "exporter.data", "exporter.formats", "exporter.report"},
+    {"exporter.architectures", "exporter.data", "exporter.emulated", "exporter.formats", "exporter.report"},
     {"exporter.capture", "exporter.checkpoints", "exporter.config"},
     {"exporter.android", "exporter.quantize", "exporter.verify"},
     {"exporter.array_file", "exporter.files", "exporter.held", "exporter.records", "exporter.staging"},
@@ -176,6 +176,7 @@ TALK_TO_DEVICES = {
     "exporter.nightly.writing",
     "exporter.cli.doctor.phone",
     "exporter.bench.artifacts",
+    "exporter.emulated.parts",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,9 @@ from exporter.cli.app import (
 )
 from exporter.cli.export import model_request
 from exporter.errors import ArchitectureError, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from exporter.emulated.parts import Parts
 
 
 @app.command()
@@ -99,6 +102,15 @@ def verify(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4.")
     ] = 0,
+    on: Annotated[
+        Literal["arm64"] | None,
+        typer.Option(
+            "--on",
+            metavar="arm64",
+            help="Also run every artifact in its Arm library, on the target's core emulated by QEMU. "
+            "The first time, this downloads and compiles the programs.",
+        ),
+    ] = None,
     for_app: Annotated[
         bool,
         typer.Option(
@@ -134,9 +146,12 @@ def verify(
         return
     if libraries or artifact or min_sdk is not None:
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
+    arm64 = _arm_programs() if on else None
     wanted = check.CheckedIdentity(expect_name, expect_version)
     with watch_command(as_json) as observer:
-        audit = check.check_release(out, key, jobs or pipeline.pipeline_worker_count(), observer, wanted)
+        audit = check.check_release(
+            out, key, jobs or pipeline.pipeline_worker_count(), observer, wanted, arm64
+        )
     if as_json:
         typer.echo(json.dumps({"holds": audit.holds} | asdict(audit), indent=2))
     else:
@@ -147,6 +162,17 @@ def verify(
             "Export it again, or get the release again.",
             code="EM-CHANGED",
         )
+
+
+def _arm_programs() -> Parts:
+    """Return QEMU and the programs that it runs, prepared in the cache the first time."""
+    from exporter.emulated import parts
+    from exporter.pipeline import cache
+
+    cache.check_cache_private(cache.default_cache_root())
+    if not parts.ready(cache.default_cache_root()):
+        typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
+    return parts.prepare(cache.default_cache_root())
 
 
 def _verify_for_app(

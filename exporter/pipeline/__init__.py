@@ -22,6 +22,7 @@ from exporter.pipeline import (
     build,
     cache,
     calibration_sweep,
+    emulation,
     mixed_precision_search,
     read,
     results,
@@ -112,8 +113,10 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
     if search.built:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
             timed = measure_artifacts(context, built, checked)
+    with clock("arm64"):
+        emulations = emulation.in_export(context, built)
     extras = results.ExtraResults()
-    artifacts = report_rows(context, built, checked, timed)
+    artifacts = report_rows(context, built, checked, timed, emulations)
     if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.calibration_sweep(context, model)

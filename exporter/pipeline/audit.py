@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import held
+from exporter.config import targets
+from exporter.emulated.parts import Parts
 from exporter.files import (
     EVIDENCE,
     MANIFEST,
@@ -17,12 +19,21 @@ from exporter.files import (
     lowering_file,
     simulation_file,
 )
-from exporter.pipeline import accuracy, cache, claims, predictions, results, rights, task_accuracy
+from exporter.pipeline import (
+    accuracy,
+    cache,
+    claims,
+    emulation,
+    predictions,
+    results,
+    rights,
+    task_accuracy,
+)
 from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.verify import verify_files
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
-from exporter.records import QUANTIZED, SHIPPABLE, Status
+from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Status
 
 if TYPE_CHECKING:
     from exporter.report.manifest.schema import Artifact as ArtifactPart
@@ -41,10 +52,14 @@ class AuditFinding:
     intact: bool = True
     """The file is the one that was exported."""
     max_error: float | None = None
+    arm64: Emulation | None = None
+    """What it computed on emulated Arm; None where that was not asked for, or has no library for Arm."""
 
     @property
     def holds(self) -> bool:
         """The claim is true: what passed passed again. A failure claims nothing."""
+        if self.claimed in SHIPPABLE and self.arm64 and self.arm64.status == "failed":
+            return False
         return self.intact and (self.claimed == "failed" or self.found in {self.claimed, "passed"})
 
 
@@ -64,7 +79,9 @@ class Audit:
         return not self.problems and all(finding.holds for finding in self.findings)
 
 
-def verify_export(out: Path, workers: int = 1, observer: Observer | None = None) -> Audit:
+def verify_export(
+    out: Path, workers: int = 1, observer: Observer | None = None, arm64: Parts | None = None
+) -> Audit:
     """Hash every file the manifest lists, then run every artifact again on the inputs kept in OUT.
 
     Every figure in the manifest is found again, or named as one that OUT cannot prove.
@@ -75,6 +92,7 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
         out: A folder that `export` made.
         workers: Artifacts checked at the same time, each in a process of its own.
         observer: Told at every step.
+        arm64: QEMU and its programs, to run every artifact on emulated Arm too; None leaves that out.
 
     Raises:
         VerificationError: OUT has no manifest that can be read, or no evidence.
@@ -90,8 +108,10 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
     )
     wrong = _audit_hashes(out, listed)
     checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
+    on_arm = _audit_on_arm(out, listed, wrong, workers, arm64) if arm64 and not problems else {}
+    findings = (_audit_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file)
     return Audit(
-        findings=tuple(_audit_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file),
+        findings=tuple(replace(finding, arm64=on_arm.get(finding.name)) for finding in findings),
         selected=listed.selected,
         problems=(
             *problems,
@@ -99,7 +119,7 @@ def verify_export(out: Path, workers: int = 1, observer: Observer | None = None)
             *claims.claims_of_artifacts(listed, checked),
         ),
         facts=(claims.extent_of_claims(listed), *claims.claim_of_limits(listed)),
-        unproven=claims.unproven_claims(listed),
+        unproven=claims.unproven_claims(listed, emulated=bool(on_arm)),
     )
 
 
@@ -200,6 +220,21 @@ def _audit_artifacts(
             return pool.run(work, on_event, on_outcome)
 
         return verify_files(out, files, expected, run, cache.Cache(None))
+
+
+def _audit_on_arm(
+    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, ready: Parts
+) -> Mapping[str, Emulation]:
+    """Run the artifacts on the emulated target. Artifact name -> result."""
+    files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
+    target = targets.get_target(listed.target.name)
+    allowed = rights.rights_to_verify(out, ready.folder)
+    with held.held_scratch("verify") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
+
+        def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
+            return pool.run(work, None, on_outcome)
+
+        return emulation.emulate(out, files, listed.limits, target, ready, run, cache.Cache(None))
 
 
 def _audit_finding(

@@ -324,8 +324,13 @@ def extent_of_claims(listed: schema.Manifest) -> str:
     return f"Compared on {listed.evidence.count} samples ({listed.evidence.kind}) and {edges} edge inputs."
 
 
-def unproven_claims(listed: schema.Manifest) -> tuple[str, ...]:
-    """List the manifest's fields that nothing in OUT can prove: only a signature vouches for them."""
+def unproven_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[str, ...]:
+    """List the manifest's fields that nothing in OUT can prove: only a signature vouches for them.
+
+    Args:
+        listed: The manifest.
+        emulated: Whether the artifacts were run on emulated Arm again.
+    """
     fields = [*ALWAYS_UNPROVEN, *(name for name in SOMETIMES_UNPROVEN if getattr(listed, name))]
     if listed.page_sha256 is None:
         fields.append(PAGE)
@@ -333,6 +338,8 @@ def unproven_claims(listed: schema.Manifest) -> tuple[str, ...]:
         fields.append("host_latency")
     if any(a.device_latencies or a.device_latency for a in listed.artifacts):
         fields.append("device_latencies")
+    if any(a.arm64_emulated for a in listed.artifacts) and not emulated:
+        fields.append("arm64_emulated")
     if listed.accuracy is not None or listed.task_accuracy is not None:
         fields.append("the labels of accuracy")
     if any(a.verification and a.status not in SHIPPABLE for a in listed.artifacts):

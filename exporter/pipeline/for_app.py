@@ -63,7 +63,7 @@ def check(
             raise UsageError(f"{path} is no file.", "Give a library (.so), an AAR or an APK.")
     with (
         held.held_scratch("for-app") as folder,
-        WorkerPool(workers, folder / "log", rights.to_read((out, *paths))) as pool,
+        WorkerPool(workers, folder / "log", rights.rights_to_read((out, *paths))) as pool,
     ):
         needs = _needs(out, artifacts, pool)
         wanted = libraries.wanted_names([item for item in needs.values() if isinstance(item, Needs)])

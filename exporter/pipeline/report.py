@@ -21,7 +21,7 @@ from exporter.files import (
 from exporter.pipeline import results, verify
 from exporter.pipeline.context import Context, Source
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.records import Artifact, Latency, Report, Status
+from exporter.records import SHIPPABLE, Artifact, Emulation, Latency, Report, Status
 from exporter.verify import select
 
 if TYPE_CHECKING:
@@ -45,12 +45,21 @@ def report_rows(
     built: Sequence[results.BuildResult],
     checked: Mapping[str, CheckedArtifactResult],
     latencies: Mapping[str, Latency],
+    emulations: Mapping[str, Emulation],
 ) -> tuple[Artifact, ...]:
     """Make a row of the manifest for every variant that was to be made."""
-    return tuple(
+    rows = (
         _report_row(context, item, checked.get(item.variant.name), latencies.get(item.variant.name))
         for item in built
     )
+    return tuple(_on_arm(row, emulations.get(row.variant.name)) for row in rows)
+
+
+def _on_arm(row: Artifact, result: Emulation | None) -> Artifact:
+    """Add what an artifact computed on emulated Arm; one that is wrong there does not pass."""
+    if result and row.status in SHIPPABLE and result.status == "failed":
+        return replace(row, arm64=result, status=result.status, reason=result.reason)
+    return replace(row, arm64=result)
 
 
 def _report_row(

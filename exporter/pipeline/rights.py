@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exporter.config.request import ModelRequest, Request
+from exporter.emulated import parts
 from exporter.files import file_size_bytes
+from exporter.pipeline.cache import default_cache_root
 from exporter.pipeline.workers.pool import JobRights
 from exporter.sandbox import Confinement, confinement_memory, confinement_seconds
 from exporter.staging import Staging
@@ -31,6 +33,7 @@ def rights_to_export(request: Request, folders: Staging) -> JobRights:
                 *_rights_to_places(*_rights_to_inputs(request)),
                 *_rights_to_places(*data),
                 *_rights_to_places(*listed),
+                *_rights_to_arm_programs(),
             ),
             writes=(folders.work.resolve(), folders.out.resolve()),
             forks=True,
@@ -39,6 +42,12 @@ def rights_to_export(request: Request, folders: Staging) -> JobRights:
         ),
         own_code=rights_of_own_code(request),
     )
+
+
+def _rights_to_arm_programs() -> tuple[Path, ...]:
+    """Return the folder of the programs that run artifacts on emulated Arm; nothing where there are none."""
+    ready = parts.ready(default_cache_root())
+    return (ready.folder.resolve(),) if ready else ()
 
 
 def rights_to_inspect(request: ModelRequest) -> JobRights:
@@ -55,13 +64,14 @@ def rights_to_inspect(request: ModelRequest) -> JobRights:
     )
 
 
-def rights_to_verify(out: Path) -> JobRights:
-    """Rights of the jobs that run the artifacts of a folder: they write nothing."""
+def rights_to_verify(out: Path, *more: Path) -> JobRights:
+    """Rights of the jobs that run the artifacts of a folder, and may read more: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    return JobRights(Confinement(reads=(out.resolve(),), memory_bytes=confinement_memory(sum(sizes))))
+    reads = tuple(path.resolve() for path in (out, *more))
+    return JobRights(Confinement(reads=reads, memory_bytes=confinement_memory(sum(sizes))))
 
 
-def to_read(paths: Sequence[Path]) -> JobRights:
+def rights_to_read(paths: Sequence[Path]) -> JobRights:
     """Rights of the jobs that read files of unknown origin and run nothing: they write nothing.
 
     Args:

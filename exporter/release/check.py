@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import files, held
+from exporter.emulated.parts import Parts
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
@@ -52,6 +53,7 @@ def check_release(
     workers: int = 1,
     observer: Observer | None = None,
     wanted: CheckedIdentity = ANY,
+    arm64: Parts | None = None,
 ) -> Audit:
     """Verify an export's folder, a release's folder or its zip: signature, hashes, manifest, numerics.
 
@@ -63,15 +65,16 @@ def check_release(
         workers: Artifacts run at the same time.
         observer: Called at every step.
         wanted: The expected release: an older one is signed, too.
+        arm64: QEMU and its programs, to run the artifacts on emulated Arm too.
 
     Raises:
         VerificationError: It is nothing of the kind, a hostile archive, or its signature is invalid.
     """
     if path.is_file():
-        return _check_release_zip(path, key, workers, observer, wanted)
+        return _check_release_zip(path, key, workers, observer, wanted, arm64)
     if is_release_to_check(path):
-        return _check_release_folder(path, key, workers, observer, wanted)
-    return _check_export_folder(path, key, workers, observer, wanted)
+        return _check_release_folder(path, key, workers, observer, wanted, arm64)
+    return _check_export_folder(path, key, workers, observer, wanted, arm64)
 
 
 @contextlib.contextmanager
@@ -103,7 +106,12 @@ def is_release_to_check(path: Path) -> bool:
 
 
 def _check_export_folder(
-    out: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
+    out: Path,
+    key: Path | None,
+    workers: int,
+    observer: Observer | None,
+    wanted: CheckedIdentity,
+    arm64: Parts | None,
 ) -> Audit:
     """Verify OUT, or an unpacked release's zip."""
     if key:
@@ -116,14 +124,19 @@ def _check_export_folder(
 
     release = manifest.load_manifest(out / files.MANIFEST).release
     if release or (out / sums.FILE).exists():
-        return _check_unpacked_zip(out, workers, observer, wanted)
+        return _check_unpacked_zip(out, workers, observer, wanted, arm64)
     if wrong := wanted.problems(release):
         return Audit((), None, wrong)
-    return audit.verify_export(out, workers, observer)
+    return audit.verify_export(out, workers, observer, arm64)
 
 
 def _check_release_zip(
-    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
+    path: Path,
+    key: Path | None,
+    workers: int,
+    observer: Observer | None,
+    wanted: CheckedIdentity,
+    arm64: Parts | None,
 ) -> Audit:
     signature = next((p for p in _checked_signature_places(path) if p.exists()), None)
     if key:
@@ -133,7 +146,7 @@ def _check_release_zip(
         inside = scratch / "zip"
         inside.mkdir()
         archive.unpack_zip(path, inside)
-        audited = _check_unpacked_zip(inside, workers, observer, wanted, path.name)
+        audited = _check_unpacked_zip(inside, workers, observer, wanted, arm64, path.name)
         return replace(audited, facts=(*audited.facts, statement))
 
 
@@ -150,7 +163,12 @@ def _check_signed(key: Path | None, signed: bool) -> str:
 
 
 def _check_unpacked_zip(
-    inside: Path, workers: int, observer: Observer | None, wanted: CheckedIdentity, file: str = ""
+    inside: Path,
+    workers: int,
+    observer: Observer | None,
+    wanted: CheckedIdentity,
+    arm64: Parts | None,
+    file: str = "",
 ) -> Audit:
     """Verify an unpacked zip.
 
@@ -159,6 +177,7 @@ def _check_unpacked_zip(
         workers: Artifacts run at the same time.
         observer: Called at every step.
         wanted: The expected release.
+        arm64: QEMU and its programs, or None.
         file: The zip's name, which must be that of the release in it; empty when it is unknown.
     """
     from exporter.report import manifest
@@ -176,7 +195,7 @@ def _check_unpacked_zip(
     )
     if wrong:
         return Audit((), None, wrong, facts)
-    audited = audit.verify_export(inside, workers, observer)
+    audited = audit.verify_export(inside, workers, observer, arm64)
     return replace(audited, facts=(*facts, *audited.facts))
 
 
@@ -188,7 +207,12 @@ def _check_release_name(release: Release, file: str) -> tuple[str, ...]:
 
 
 def _check_release_folder(
-    path: Path, key: Path | None, workers: int, observer: Observer | None, wanted: CheckedIdentity
+    path: Path,
+    key: Path | None,
+    workers: int,
+    observer: Observer | None,
+    wanted: CheckedIdentity,
+    arm64: Parts | None,
 ) -> Audit:
     wrong = sums.sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
@@ -207,7 +231,7 @@ def _check_release_folder(
         archive.unpack_zip(zipped, inside)
         if problems := _check_contradictions(path, inside, scratch):
             return Audit((), None, problems)
-        audited = _check_unpacked_zip(inside, workers, observer, wanted, zipped.name)
+        audited = _check_unpacked_zip(inside, workers, observer, wanted, arm64, zipped.name)
         return replace(audited, facts=(*audited.facts, _check_signed(key, signed)))
 
 

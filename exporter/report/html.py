@@ -12,6 +12,7 @@ from exporter.records import (
     Artifact,
     Comparison,
     DeviceLatency,
+    Emulation,
     Report,
     Status,
     TaskAccuracy,
@@ -310,6 +311,7 @@ def _html_artifact_row(artifact: Artifact, report: Report) -> Row:
             ("Agreement", text.percent_text(comparison.agreement if comparison else None)),
             ("≤ 8-bit weights", text.percent_text(text.quantized_share_text(artifact))),
             ("Delegated", text.percent_text(structure.delegated_fraction if structure else None)),
+            *((("arm64 (emulated)", _html_on_arm(artifact)),) if _html_shows_arm(report) else ()),
             ("Size", text.scaled_text(artifact.size_bytes, "B")),
             ("Host p50", text.milliseconds_text(latency.p50_ms if latency else None)),
             ("Host p90", text.milliseconds_text(latency.p90_ms if latency else None)),
@@ -317,6 +319,23 @@ def _html_artifact_row(artifact: Artifact, report: Report) -> Row:
         facts=_html_artifact_facts(artifact),
         notes=artifact.notes,
     )
+
+
+def _html_shows_arm(report: Report) -> bool:
+    return any(artifact.arm64 for artifact in report.artifacts)
+
+
+def _html_on_arm(artifact: Artifact) -> str:
+    return text.STATUS_WORDS[artifact.arm64.status] if artifact.arm64 else text.NONE
+
+
+def _html_emulation(result: Emulation | None) -> str:
+    """Return what an artifact computed on emulated Arm, in words; empty where it was not emulated."""
+    if result is None:
+        return ""
+    figures = f"max error {text.sig3_text(result.max_error)}, {text.decibels_text(result.sqnr_db)}"
+    difference = f"differs from this host's outputs by {text.sig3_text(result.difference)} of their scale"
+    return f"{result.runtime} on {result.core}: {figures}, {result.samples} inputs; {difference}"
 
 
 def _html_artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
@@ -333,6 +352,7 @@ def _html_artifact_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
             ("On edge inputs", _html_comparison(verdict.edge)),
             ("Against its own quantised program", _html_comparison(verdict.lowering)),
         ]
+    facts.append(("On emulated arm64", _html_emulation(artifact.arm64)))
     if structure:
         weights = ", ".join(
             f"{text.scaled_text(n, '')} {dtype}" for dtype, n in sorted(structure.weight_elements.items())

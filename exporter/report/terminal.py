@@ -25,6 +25,10 @@ RIGHT = "acc.\n%"
 """Share of labelled samples whose label came first. The column exists only when there are labels."""
 
 
+ARM = "arm64\n(emul.)"
+"""What the artifact's outputs on emulated Arm are. The column exists only where some were emulated."""
+
+
 def print_terminal_report(report: Report, console: Console) -> None:
     """Print the artifacts, the choice with its reason, what did not pass and why, and the warnings."""
     _print_terminal_line(
@@ -55,16 +59,25 @@ def _terminal_table(report: Report) -> Table:
     table.add_column("\nartifact", overflow="fold")
     table.add_column("\nas")
     table.add_column("\nstatus", no_wrap=True)
-    for name in (*NUMBERS, *_labelled_column(report)):
+    on_arm = any(artifact.arm64 for artifact in report.artifacts)
+    for name in (*NUMBERS, *_labelled_column(report), *((ARM,) if on_arm else ())):
         table.add_column(name, justify="right")
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
         cells = (
             *_terminal_cells(artifact),
             *((_terminal_right_aligned(artifact),) if _labelled_column(report) else ()),
+            *((_terminal_on_arm(artifact),) if on_arm else ()),
         )
         table.add_row(*cells, style="bold" if chosen else None)
     return table
+
+
+def _terminal_on_arm(artifact: Artifact) -> Text:
+    from rich.text import Text
+
+    result = artifact.arm64
+    return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
 
 
 def _labelled_column(report: Report) -> tuple[str, ...]:

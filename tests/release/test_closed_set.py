@@ -42,7 +42,7 @@ def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
     seen: list[Path] = []
 
-    def pretend(out: Path, workers: int = 1, observer: object = None) -> Audit:
+    def pretend(out: Path, workers: int = 1, observer: object = None, arm64: object = None) -> Audit:
         seen.append(out)
         return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
 

@@ -10,10 +10,11 @@ from exporter.report.terminal import STYLES
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from exporter.cli.doctor.findings import Finding
     from exporter.config.targets import Target
-    from exporter.pipeline.audit import Audit
+    from exporter.pipeline.audit import Audit, AuditFinding
     from exporter.pipeline.inspect import Inspection
 
 CONTENTS_SHOWN = 12
@@ -57,7 +58,9 @@ def print_audit(audit: Audit, console: Console) -> None:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for heading in ("artifact", "claimed", "now", "max error", ""):
+    on_arm = any(finding.arm64 for finding in audit.findings)
+    headings = ("artifact", "claimed", "now", "max error", *(["arm64 (emulated)"] if on_arm else []), "")
+    for heading in headings:
         table.add_column(heading, overflow="fold")
     for finding in audit.findings:
         table.add_row(
@@ -65,7 +68,8 @@ def print_audit(audit: Audit, console: Console) -> None:
             text.STATUS_WORDS[finding.claimed],
             Text(text.STATUS_WORDS[finding.found], STYLES[finding.found]),
             text.sig3_text(finding.max_error),
-            Text("" if finding.found == "passed" else finding.reason),
+            *([_on_arm(finding)] if on_arm else []),
+            Text(_reason(finding)),
         )
     if audit.findings:
         console.print(table)
@@ -77,6 +81,20 @@ def print_audit(audit: Audit, console: Console) -> None:
         console.print(Text(problem, "red"))
     verdict = "Every claim holds." if audit.holds else "Some of its claims do not hold."
     console.print(Text(verdict, "bold green" if audit.holds else "bold red"))
+
+
+def _on_arm(finding: AuditFinding) -> Text:
+    from rich.text import Text
+
+    result = finding.arm64
+    return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
+
+
+def _reason(finding: AuditFinding) -> str:
+    """Return why an artifact is not what is claimed, here or on emulated Arm."""
+    if finding.found != "passed":
+        return finding.reason
+    return finding.arm64.reason if finding.arm64 else ""
 
 
 def print_targets(targets: Iterable[Target], console: Console) -> None:

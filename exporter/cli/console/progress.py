@@ -15,6 +15,7 @@ STAGES = {
     "read": "reading the checkpoint",
     "build": "building",
     "verify": "verifying",
+    "arm64": "running on emulated Arm",
     "measure": "timing on this host",
     "search": "searching mixed precision",
     "sweep": "measuring int8 against calibration samples",

@@ -22,6 +22,7 @@ from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, FrameworkCheck, run_framework_check
 from exporter.config import packaged
 from exporter.data import demo
+from exporter.emulated import parts
 from exporter.errors import MissingDependencyError
 from exporter.pipeline import cache
 
@@ -45,6 +46,7 @@ def examine_machine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
         _examine_python(),
         *(_examine_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
         *_examine_runtimes(probes),
+        _examine_arm64(),
         *_examine_processor(),
         *_examine_samples(),
         *phone.examine_phone_tools(),
@@ -169,6 +171,17 @@ def _examine_operators(probe: FrameworkCheck) -> Finding:
     detail = "does not load with this torch; stand-ins are declared (classification, segmentation unaffected)"
     fix = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
     return Finding(title, "limited", detail, fix)
+
+
+def _examine_arm64() -> Finding:
+    title = "Arm kernels, emulated"
+    if command := parts.missing():
+        detail = "artifacts run on this machine's kernels only: no QEMU, or no Arm cross compiler"
+        return Finding(title, "limited", detail, command)
+    if not parts.ready(cache.default_cache_root()):
+        detail = "QEMU and the Arm compiler are here; the programs are not prepared"
+        return Finding(title, "limited", detail, parts.PREPARE)
+    return Finding(title, "ok", f"ready: exports run on them, too; ExecuTorch {parts.EXECUTORCH}")
 
 
 def _examine_processor() -> tuple[Finding, ...]:

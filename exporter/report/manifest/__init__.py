@@ -211,6 +211,7 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
         },
         "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
         "task_accuracy": artifact.task_accuracy and task_accuracy.dump(artifact.task_accuracy),
+        "arm64_emulated": asdict(artifact.arm64) if artifact.arm64 else None,
         "notes": artifact.notes,
         "source_line": artifact.source_line,
         "build_seconds": artifact.build_seconds,

@@ -76,6 +76,7 @@ def _restore_artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact
         device_latencies=row.measured_on(),
         accuracy=row.accuracy.record() if row.accuracy else None,
         task_accuracy=row.task_accuracy.record() if row.task_accuracy else None,
+        arm64=row.arm64_emulated,
     )
 
 

@@ -17,6 +17,7 @@ from exporter.records import (
     BudgetVerdict,
     Count,
     DataKind,
+    Emulation,
     FormatName,
     Latency,
     Limits,
@@ -154,6 +155,8 @@ class Artifact(Part):
     """On samples labelled with classes."""
     task_accuracy: TaskAccuracy | None = None
     """On samples labelled for another task."""
+    arm64_emulated: Emulation | None = None
+    """What it computed on emulated Arm kernels; null where it was not emulated. Never a time."""
     notes: tuple[str, ...] = ()
     source_line: str | None = None
     build_seconds: float = 0.0
@@ -165,6 +168,8 @@ class Artifact(Part):
             raise ValueError("file, size_bytes and sha256 must be given together or all be null")
         if self.status in {"passed", "inconclusive"} and not (all(known) and self.verification):
             raise ValueError(f"{self.status} without a file and its verification")
+        if self.status == "passed" and self.arm64_emulated and self.arm64_emulated.status == "failed":
+            raise ValueError("passed, but failed on emulated Arm")
         return self
 
     def measured_on(self) -> tuple[DeviceLatency, ...]:

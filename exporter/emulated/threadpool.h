@@ -1,0 +1,16 @@
+// The part of ExecuTorch's executorch/extension/threadpool/threadpool.h that
+// android_harness/runner/backend_executorch.cc calls. The wheels' libraries have the functions, but no header.
+#pragma once
+
+#include <cstdint>
+
+namespace executorch::extension::threadpool {
+
+class ThreadPool {
+ public:
+  bool _unsafe_reset_threadpool(uint32_t threads);
+};
+
+ThreadPool* get_threadpool();
+
+}  // namespace executorch::extension::threadpool

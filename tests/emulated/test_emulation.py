@@ -1,0 +1,221 @@
+"""Tests of judging what artifacts compute on emulated Arm: with planted answers, and with QEMU itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from exporter.cli.app import app
+from exporter.config.targets import get_target
+from exporter.emulated import parts
+from exporter.emulated import run as emulated
+from exporter.emulated.parts import Parts
+from exporter.errors import LoweringError, MissingDependencyError
+from exporter.formats import FORMATS, VARIANTS
+from exporter.pipeline import audit, emulation
+from exporter.records import Array, Emulation, Limits, Sample
+from exporter.report import manifest
+from tests.exports import exported
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+PHONE = get_target("865")
+
+
+def on_planted_arm(name: str, change: Callable[[Array], Array]) -> Emulation:
+    """Judge an artifact whose outputs on Arm are this machine's, changed."""
+    out, _ = exported("cnn")
+    variant = VARIANTS[name]
+    path = out / f"{name}{variant.suffix}"
+
+    def run(*arguments: Any) -> emulated.Emulated:
+        samples: list[Sample] = arguments[5]
+        here, _ = FORMATS[variant.format].load(path, variant, 1)
+        answers = tuple(tuple(change(array) for array in here(sample)) for sample in samples)
+        return emulated.Emulated("onnxruntime 1.32.0", answers)
+
+    with mock.patch.object(emulated, "run", run):
+        nothing = Parts(Path(), Path())
+        return emulation.emulate_artifact(
+            path, variant, out / "verification.npz", Limits(), PHONE, nothing, Path()
+        )
+
+
+class TestPlantedFaults:
+    """Artifacts that are right here and wrong on Arm."""
+
+    @pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "onnx-int8", "executorch-xnnpack-int8"])
+    def test_equal_outputs_pass(self, name: str) -> None:
+        """What computes the same on Arm passes, and the difference is zero."""
+        result = on_planted_arm(name, lambda array: array)
+        assert (result.status, result.reason, result.difference) == ("passed", "", 0)
+        assert (result.core, result.samples) == ("cortex-a76", emulation.SAMPLES)
+        assert result.max_error is not None
+
+    @pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "onnx-int8", "executorch-xnnpack-int8"])
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            lambda a: np.clip(a, a.min() / 4, a.max() / 4),
+            lambda a: np.full_like(a, np.nan),
+            np.zeros_like,
+            lambda a: a[..., ::-1].copy(),
+        ],
+        ids=["saturated", "NaN", "zeros", "reversed"],
+    )
+    def test_a_library_that_computes_something_else_fails(
+        self, name: str, fault: Callable[[Array], Array]
+    ) -> None:
+        """A kernel that saturates, or gives other values, is found, and the reason says where."""
+        result = on_planted_arm(name, fault)
+        assert result.status == "failed"
+        assert "mulated Arm" in result.reason
+
+    @pytest.mark.parametrize("name", ["onnx-int8", "executorch-xnnpack-int8"])
+    def test_a_difference_within_the_precisions_own_limits_fails(self, name: str) -> None:
+        """The same file may not differ from this machine by more than rounding, however loose int8 is."""
+        noise = np.random.default_rng(1)
+
+        def noisy(array: Array) -> Array:
+            values = array + 0.04 * np.abs(array).max() * noise.standard_normal(array.shape)
+            return np.asarray(values, array.dtype)
+
+        result = on_planted_arm(name, noisy)
+        assert result.status == "failed"
+        assert "different outputs from the same file" in result.reason
+
+    def test_a_crash_on_arm_fails(self) -> None:
+        """A runtime that crashes there is a failure with its reason."""
+        with mock.patch.object(emulated, "run", side_effect=LoweringError("the runtime crashes")):
+            out, _ = exported("cnn")
+            result = emulation.emulate_artifact(
+                out / "onnx-fp32.onnx", VARIANTS["onnx-fp32"], out / "verification.npz", Limits(), PHONE,
+                Parts(Path(), Path()), Path(),
+            )  # fmt: skip
+        assert (result.status, result.reason) == ("failed", "On emulated Arm, the runtime crashes")
+
+
+KEPT = ("executorch-xnnpack-int8", "executorch-vulkan-fp16", "onnx-fp32", "ort-int8")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A whole export, of which four artifacts are left."""
+    folder = tmp_path / "out"
+    shutil.copytree(exported("cnn")[0], folder)
+    listed = json.loads((folder / "manifest.json").read_text())
+    listed["artifacts"] = [a for a in listed["artifacts"] if a["name"] in KEPT]
+    listed["selected"], listed["page_sha256"] = None, None
+    (folder / "manifest.json").write_text(json.dumps(listed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """The real programs, compiled now with the wheels of the package index."""
+    if command := parts.missing():
+        pytest.skip(f"missing: {command}")
+    try:
+        return parts.prepare(tmp_path_factory.mktemp("arm"))
+    except MissingDependencyError as error:
+        if "while downloading" not in error.message:
+            raise
+        pytest.skip(str(error))
+
+
+class TestQemu:
+    """The real thing: the phone's kernels under QEMU."""
+
+    def test_every_artifact_with_an_arm_library_runs_there(self, out: Path, ready: Parts) -> None:
+        """ExecuTorch's and ONNX Runtime's files pass; Vulkan's has no Arm library."""
+        findings = {f.name: f for f in audit.verify_export(out, 2, arm64=ready).findings}
+        results = {name: finding.arm64 for name, finding in findings.items()}
+        assert results.pop("executorch-vulkan-fp16") is None
+        for name, result in results.items():
+            assert result is not None
+            assert (result.status, result.reason) == ("passed", ""), name
+            assert result.runtime.startswith("executorch 1." if name.startswith("exec") else "onnxruntime 1.")
+            assert findings[name].holds
+
+    def test_no_python_and_no_torch_is_in_the_root(self, ready: Parts) -> None:
+        """The emulated program sees the C library, the runtimes, and nothing of this machine's Python."""
+        root = parts.root_for(PHONE, ready)
+        names = {path.name for path in (root / "lib").iterdir()}
+        assert names == set(parts.SYSTEM_LIBRARIES)
+        libraries = [path.name for path in (ready.folder / "lib").iterdir()]
+        assert all(name.startswith(("libexecutorch", "libonnxruntime")) for name in libraries)
+
+    def test_a_saturating_library_is_caught(self, out: Path, ready: Parts, tmp_path: Path) -> None:
+        """A claim that passed here does not hold where the Arm kernels saturate."""
+        folder = tmp_path / "parts"
+        shutil.copytree(ready.folder, folder, ignore=shutil.ignore_patterns("include"))
+        saturate = folder / "saturate.py"
+        saturate.write_text(SATURATE)
+        qemu = folder / "qemu"
+        qemu.write_text(f'#!/bin/sh\n"{ready.qemu}" "$@" && exec python3 "{saturate}" "$8"\n')
+        qemu.chmod(0o755)
+        audited = audit.verify_export(out, 2, arm64=Parts(qemu, folder))
+        wrong = {f.name for f in audited.findings if f.arm64 and f.arm64.status == "failed"}
+        assert wrong == set(KEPT) - {"executorch-vulkan-fp16"}
+        assert not audited.holds
+
+    def test_the_command_shows_a_column(
+        self, out: Path, ready: Parts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`verify --on arm64` prints what each artifact did there, and --json has it."""
+        monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(ready.folder.parents[1]))
+        result = CliRunner().invoke(app, ["verify", str(out), "--on", "arm64"], env={"COLUMNS": "140"})
+        assert "arm64 (emulated)" in " ".join(result.stdout.split())
+        assert result.stdout.count("passed") >= 2 * 3
+
+
+SATURATE = """
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = 0
+while at < len(data):
+    (count,) = struct.unpack_from("<I", data, at)
+    at += 4
+    for _ in range(count):
+        kind, rank = struct.unpack_from("<II", data, at)
+        shape = struct.unpack_from(f"<{rank}q", data, at + 8)
+        at += 8 + 8 * rank
+        size = 1
+        for length in shape:
+            size *= length
+        values = struct.unpack_from(f"<{size}f", data, at)
+        most = max(map(abs, values)) / 4
+        struct.pack_into(f"<{size}f", data, at, *(max(-most, min(most, v)) for v in values))
+        at += 4 * size
+open(sys.argv[1], "wb").write(data)
+"""
+"""Limits every output to a quarter of its range, as a kernel that saturates does."""
+
+
+def test_the_manifest_keeps_the_result(tmp_path: Path) -> None:
+    """What was emulated is written and read back, and a passed artifact that failed on Arm is refused."""
+    from dataclasses import replace
+
+    from exporter.errors import VerificationError
+
+    _, report = exported("cnn")
+    passed = Emulation("passed", "", "onnxruntime 1.32.0", "cortex-a76", 2, 1e-6, 120.0, 1e-7)
+    rows = tuple(replace(a, arm64=passed) if a.status == "passed" else a for a in report.artifacts)
+    path = tmp_path / "manifest.json"
+    path.write_text(manifest.dump_manifest(replace(report, artifacts=rows)))
+    listed = manifest.load_manifest(path)
+    assert {a.arm64_emulated for a in listed.artifacts if a.status == "passed"} == {passed}
+    text = json.loads(path.read_text())
+    for row in text["artifacts"]:
+        if row["arm64_emulated"]:
+            row["arm64_emulated"]["status"] = "failed"
+    path.write_text(json.dumps(text))
+    with pytest.raises(VerificationError):
+        manifest.load_manifest(path)
