@@ -484,11 +484,20 @@ def test_shapes_are_kept_where_they_change() -> None:
 
 
 def latency(verdict: str, p90_ms: float = 10.0, **more: Any) -> DeviceLatency:
-    values: dict[str, Any] = {f.name: None for f in fields(DeviceLatency)}
-    values |= {
-        "evidence": "measured", "verdict": verdict, "p90_ms": p90_ms, "p90_ci_ms": (p90_ms - 1, p90_ms + 1),
-        "flags": (), "device": {"soc": "SM8250"}, "problem": "", "budget_ms": 15.0,
-    }  # fmt: skip
+    """Return a steady phone's latency, with all the evidence that a PASS needs."""
+    values: dict[str, Any] = {
+        "evidence": "measured",
+        "device": {"soc": "SM8250"},
+        "p50_ms": p90_ms,
+        "p90_ms": p90_ms,
+        "p90_ci_ms": (p90_ms - 1, p90_ms + 1),
+        "launches": 100,
+        "samples": 100_000,
+        "flags": (),
+        "max_error": None,
+        "verdict": verdict,
+        "budget_ms": 15.0,
+    }
     return DeviceLatency(**(values | more))
 
 
@@ -503,6 +512,9 @@ def latency(verdict: str, p90_ms: float = 10.0, **more: Any) -> DeviceLatency:
         ({"flags": ("throttled",)}, 100.0, "inconclusive"),
         ({"flags": ("throttled",)}, 1.0, "fail"),
         ({"device": {}}, 100.0, "inconclusive"),
+        ({"exceeded": ("peak memory",)}, 100.0, "fail"),
+        ({"launches": 1}, 100.0, "inconclusive"),
+        ({"samples": 1}, 100.0, "inconclusive"),
         ({"evidence": "simulated"}, 100.0, "not_measured"),
     ],
 )
@@ -563,3 +575,24 @@ def test_a_front_is_sorted_by_latency_and_then_by_quality() -> None:
 
     slow, fast, beaten, small = point(3.0, 40.0), point(1.0, 20.0), point(2.0, 15.0), point(1.0, 10.0, 5)
     assert pareto.pareto_front([small, slow, fast, beaten]) == [fast, small, slow]
+
+
+def test_an_artifacts_outputs_are_stacked_as_the_models() -> None:
+    """No calls make empty stacks; another number or size of outputs is said with the call that gave it."""
+    y = np.ones((2, 3, 4), np.float32)
+    empty, said = reference_io.stack_like_reference([], (y,))
+    assert [(a.shape, a.dtype.name) for a in empty] == [((0, 3, 4), "float32")]
+    assert said == ""
+    stacked, said = reference_io.stack_like_reference([(y[0],), (y[1],)], (y,))
+    assert (stacked[0].tolist(), said) == (y.tolist(), "")
+    assert reference_io.stack_like_reference([(y[0], y[0])], (y,)) == (
+        (),
+        "It has 2 outputs, the model has 1.",
+    )
+    _, said = reference_io.stack_like_reference([(y[0],), (y[1, :2],)], (y,), names=("scores",))
+    assert said == "Its output scores has shape [2, 4] on sample 1, the model's has [3, 4]."
+    _, said = reference_io.stack_like_reference([(y[0, :2],)], (y,), edges=("zeros",))
+    assert said == "Its output 0 has shape [2, 4] on the edge input 'zeros', the model's has [3, 4]."
+    shapes = (np.array([[2, 4], [3, 4]]),)
+    stacked, said = reference_io.stack_like_reference([(y[0, :2],), (y[1],)], (y,), shapes)
+    assert (stacked[0][0, 2].tolist(), stacked[0].shape, said) == ([0, 0, 0, 0], (2, 3, 4), "")

@@ -86,6 +86,19 @@ def test_each_class_has_scores_of_its_own_where_there_are_several() -> None:
     assert measure("boxes", joint, shifted).detail.startswith("0 kept, 2 lost, 2 new")
 
 
+@pytest.mark.parametrize(
+    ("across", "down", "kept"), [(3.0, 0.0, 1), (3.6, 0.0, 0), (0.0, 3.0, 1), (0.0, 3.6, 0)]
+)
+def test_centres_and_sizes_become_corners(across: float, down: float, kept: int) -> None:
+    """A box of ten pixels overlaps one that is moved by a third of them by a half, whichever way."""
+    y = np.zeros((1, 1, 5, 8))
+    y[..., 0] = np.array([30, 20, 10, 10, 0.9])
+    moved = y.copy()
+    moved[0, 0, :2, 0] += across, down
+    detail = measure("boxes", outputs(y, size=(3, 64, 64)), moved).detail
+    assert detail.startswith(f"{kept} kept, {1 - kept} lost, {1 - kept} new")
+
+
 def test_categories_are_labels_too_and_no_classes_are_one_class() -> None:
     """A third output is found by its name; without it, places alone count."""
     named = outputs(FIVE, SCORES, LABELS, names=("boxes", "scores", "categories"))
@@ -220,6 +233,7 @@ JOINT = np.concatenate([np.full((2, 1, 4, 9), 3.0), np.full((2, 1, 1, 9), 0.5)],
 RECOGNISED: dict[str, tuple[MeasuredOutputs, str]] = {
     "boxes and scores": (outputs(FIVE, SCORES, names=("boxes", "scores")), "boxes"),
     "boxes and logits": (outputs(FIVE, SCORES, names=("pred_boxes", "pred_logits")), "boxes"),
+    "boxes and scores without a batch": (outputs(FIVE[0], SCORES[0], names=("boxes", "scores")), "boxes"),
     "boxes of five numbers": (
         outputs(np.zeros((2, 1, 9, 5)), np.zeros((2, 1, 9)), names=("boxes", "scores")),
         "",
