@@ -1,7 +1,8 @@
 """Counts right artifacts that verification fails: `python -m benchmarks.false_failures [NAME ...]`.
 
-Every network of the zoo goes through capture, reference, each format's fp32 file and verification, in this
-process. A format that cannot express a network is no false failure; a file that fails is: all are right.
+Every network of the zoo goes through capture, reference, its files in float32, float16 and int8, and
+verification, in this process. A format that cannot express a network is no false failure; a file that fails
+is, unless `RIGHTLY` says why it must. `tests/test_zoo.py` runs the same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,21 @@ VARIANTS = ("onnx-fp32", "onnx-fp16", "executorch-xnnpack-fp32", "torchscript-li
 SAMPLES = 12
 """That many samples verify, and as many others calibrate."""
 
+RIGHTLY: dict[tuple[str, str], str] = {
+    ("regression with an offset", "onnx-fp16"): "dB SQNR",  # float16 ends at 65504, the output is 101325
+    ("regression with an offset", "onnx-int8"): "different value(s)",  # a step of 400 for 600 of variation
+    ("in place", "onnx-int8"): "dB SQNR",  # the network is not trained, and loses that much
+    ("squeeze and excite", "onnx-int8"): "is clipped",
+    ("old weight norm", "onnx-int8"): "is clipped",
+    ("conv3d", "executorch-xnnpack-fp32"): "Expect input tensor to be 3-D or 4-D",
+    ("sorted scores", "executorch-xnnpack-fp32"): "kernel 'aten::sort.values' not found",
+}
+"""Network and variant -> words of the reason why it fails, where the file is wrong or does not run."""
+KNOWN: dict[tuple[str, str], str] = {
+    ("spectral norm", "executorch-xnnpack-fp32"): "weights are missing",
+}
+"""The same where the file is right: a weight that is computed from others is not counted in it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -37,7 +53,8 @@ class Row:
     @property
     def is_false_failure(self) -> bool:
         """Tell whether a right file failed, or a network that can be exported was refused."""
-        return self.status in ("failed", "refused")
+        rightly = RIGHTLY.get((self.network, self.variant), "")
+        return self.status in ("failed", "refused") and not (rightly and rightly in self.reason)
 
 
 def rows(names: Sequence[str], variants: Sequence[str] = VARIANTS) -> Iterator[Row]:

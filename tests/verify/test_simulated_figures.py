@@ -117,7 +117,7 @@ def test_few_samples_and_values_widen_the_limits(samples: int, values: int) -> N
     assert MultipleLimits.of(samples, values) == MultipleLimits(
         max(2.0, math.sqrt(ratio_by_chance(max(samples * values, 2), 1))),
         max(0.5, 1.5 * few, few * math.sqrt(2 * noise_by_chance(values, 1))),
-        max(0.5, 2 * few, few * math.sqrt(2 * noise_by_chance(1, 1) / values)),
+        max(0.5, 2 * few, few * math.sqrt(6 * noise_by_chance(1, 1) / values)),
     )
 
 

@@ -28,6 +28,7 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
 
     proto = onnx.load_model_from_string(model)
     proto.graph.ClearField("value_info")  # the converter takes constants that are listed here for values
+    _compute_constant_outputs(proto.graph)
     operators = [*DEFAULT_OP_BLOCK_LIST, *half.FLOAT32]
     names = _onnx_names_not_float16(proto.graph, frozenset(DEFAULT_OP_BLOCK_LIST))
     _own_float16_constants(proto.graph, names)
@@ -40,6 +41,19 @@ def onnx_float16_model(model: bytes) -> tuple[bytes, str]:
     result = onnx_ir.to_proto(joined)
     result.graph.ClearField("value_info")  # the inferred types have served
     return finish_onnx_export(onnx_ir.from_proto(result)), _onnx_float16_note(proto.graph, names)
+
+
+def _compute_constant_outputs(graph: onnx.GraphProto) -> None:
+    """Give outputs that are stored constants a node of their own: the converter casts them under one name."""
+    from onnx import helper
+
+    outputs = {value.name for value in graph.output}
+    for tensor in graph.initializer:
+        if (name := tensor.name) in outputs:
+            tensor.name = f"{name}_constant"
+            for node in graph.node:
+                node.input[:] = [tensor.name if i == name else i for i in node.input]
+            graph.node.append(helper.make_node("Identity", [tensor.name], [name]))
 
 
 def _onnx_float16_note(graph: onnx.GraphProto, names: frozenset[str]) -> str:
