@@ -93,7 +93,7 @@ class Checkpoint:
     sha256: str
     kind: str
     """state_dict, container, lightning, safetensors, torchscript, exported_program, pickled_module,
-    distributed, or pretrained (a folder with its network's settings)."""
+    distributed, ultralytics, or pretrained (a folder with its network's settings)."""
     tensors: Mapping[str, torch.Tensor] | None
     """Name in the file -> tensor; `readings` says how a network may call them."""
     module: torch.nn.Module | None = None

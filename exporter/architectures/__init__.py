@@ -21,6 +21,7 @@ from exporter.architectures import (
     self_contained,
     timm_networks,
     torchvision,
+    ultralytics_networks,
     weights,
 )
 from exporter.architectures.built import Built, literals_for_building
@@ -77,6 +78,12 @@ def build_architecture(
         built = _pretrained(
             checkpoint, arch, arch_args, input_shapes, ignore_keys, weights_from_arch, part, trust
         )
+    elif arch is None and not part and ultralytics_networks.matches(checkpoint):
+        if arch_args or weights_from_arch:
+            option = "--arch-arg" if arch_args else "--weights-from-arch"
+            raise UsageError(f"{option} has no effect: the file says how its network is made.")
+        readings = _architecture_readings(checkpoint, ignore_keys)
+        built = ultralytics_networks.build(checkpoint, readings, input_shapes)
     elif part:
         raise UsageError(f"--part {part} is for networks of transformers, from a folder with a config.json.")
     else:

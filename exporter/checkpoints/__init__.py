@@ -22,6 +22,7 @@ from exporter.checkpoints import (
     safetensors,
     state_dict,
     torchscript,
+    ultralytics_file,
 )
 from exporter.checkpoints.archive import DAMAGED
 from exporter.checkpoints.contents import printable_content
@@ -50,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "torchscript": Kind(torchscript.is_torchscript, torchscript.read_torchscript),
     "safetensors": Kind(safetensors.is_safetensors, safetensors.read_safetensors),
     "lightning": Kind(lightning.is_lightning, lightning.read_lightning),
+    "ultralytics": Kind(ultralytics_file.is_ultralytics_file, ultralytics_file.read_ultralytics_file),
     "pickled_module": Kind(pickled_module.is_pickled_module, pickled_module.read_pickled_module),
     "container": Kind(container.is_container, container.read_container),
     "state_dict": Kind(state_dict.is_state_dict, state_dict.read_state_dict),

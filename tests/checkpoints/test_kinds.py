@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,7 @@ def test_every_kind_is_tested() -> None:
         "pickled_module",
         "container",
         "lightning",
+        "ultralytics",  # in tests/architectures/test_ultralytics.py, and below without the package
     }
     assert set(KINDS) == tested
 
@@ -261,3 +264,38 @@ def test_the_real_mobilenet(tmp_path: Path) -> None:
     path = Path(package.__file__).parent / "weights" / "mobilenet_v2-b0353104.pth"
     expected = torch.load(path, weights_only=True)
     assert same(dict(expected), checkpoints.read_checkpoint(path))
+
+
+class _DetectionModel(torch.nn.Module):
+    """Stands for Ultralytics' class, which need not be installed to be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+        self.register_buffer("grid", torch.ones(2), persistent=False)
+        self.yaml = {"nc": 2, "backbone": [[-1, 1, "Conv", [4, 3, 1]]], "head": []}
+        self.names = {0: "cat", 1: "dog"}
+
+
+def test_an_ultralytics_file_is_read_layer_by_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors, description and each layer's settings are read; what state_dict leaves out is left out."""
+    module = types.ModuleType("ultralytics.nn.tasks")
+    kind = type("DetectionModel", (_DetectionModel,), {"__module__": "ultralytics.nn.tasks"})
+    module.DetectionModel = kind  # type: ignore[attr-defined]
+    for name in ("ultralytics", "ultralytics.nn"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "ultralytics.nn.tasks", module)
+    network = kind()
+    torch.save({"model": network, "ema": None, "train_args": {"imgsz": 320}}, tmp_path / "best.pt")
+    monkeypatch.undo()
+    checkpoint = checkpoints.read_checkpoint(tmp_path / "best.pt")
+    assert checkpoint.kind == "ultralytics"
+    assert checkpoint.tensors is not None
+    assert checkpoint.tensors.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        assert torch.equal(checkpoint.tensors[name], value)
+    assert checkpoint.settings["class"] == "DetectionModel"
+    assert checkpoint.settings["yaml"] == network.yaml
+    assert checkpoint.settings["args"] == {"imgsz": 320}
+    assert checkpoint.settings["layers"]["model.0"]["padding"] == (0, 0)
+    assert checkpoint.settings["layers"]["model.1"]["eps"] == 1e-5

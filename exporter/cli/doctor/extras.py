@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, Extra] = {
     "tensorboard": Extra("for `nightly --tensorboard`", ("tensorboardX",)),
     "transformers": Extra("for Hugging Face folders", ("transformers",)),
     "timm": Extra("for networks of timm", ("timm",)),
+    "ultralytics": Extra("for networks of Ultralytics (AGPL-3.0)", ("ultralytics",)),
     "release": Extra(
         "for `release`, and for signatures in `verify`",
         ("cyclonedx-python-lib", "jsonschema", "model-signing", "pyOpenSSL"),

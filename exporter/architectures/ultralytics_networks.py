@@ -1,0 +1,239 @@
+"""Build the networks of Ultralytics from the description in the file, with their package (AGPL-3.0).
+
+The description is code to the package: it looks names up and evaluates an activation. So only names of layers
+pass, and afterwards every layer is compared with what the file says of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exporter.architectures import families, index, loading
+from exporter.architectures.built import Built, Photo
+from exporter.architectures.weights import Weights
+from exporter.checkpoints.ultralytics_file import KIND
+from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Checkpoint, Preprocessing, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "ultralytics/"
+LICENCE = "Its licence is AGPL-3.0: read it before you ship."
+CLASSES = ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "ClassificationModel")
+"""The networks that are built from their description alone."""
+ACTIVATION = re.compile(r"(?:torch\.)?nn\.([A-Z]\w*)\((?:\w+=(?:True|False|[\d.]+)(?:, ?)?)*\)")
+FREE = (
+    "training",
+    "export",
+    "format",
+    "dynamic",
+    "inplace",
+    "shape",
+    "np",
+    "i",
+    "f",
+    "type",
+    "nc",
+    "task",
+    "fp16",
+)
+"""Settings of a layer that change with its use, not with what it computes."""
+SIDE = 640
+MAX_SIDE = 8192
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Tell whether the checkpoint is one of Ultralytics."""
+    return checkpoint.kind == KIND
+
+
+def build(checkpoint: Checkpoint, readings: Sequence[Weights], asked: tuple[TensorSpec, ...]) -> Built:
+    """Build the network, load the weights, and set it up for export: raw boxes and scores, without NMS.
+
+    Args:
+        checkpoint: What the file says of the network.
+        readings: The tensors by the names to try.
+        asked: The user's shape of the photos.
+
+    Raises:
+        ArchitectureError: The network is of another kind, or is not what the file says.
+        MissingDependencyError: ultralytics is not installed.
+    """
+    settings = checkpoint.settings
+    name = settings["class"]
+    if name not in CLASSES:
+        raise ArchitectureError(
+            f"The file holds a {index.printable_index_key(name)} of Ultralytics, not one of "
+            f"{', '.join(CLASSES)}.",
+            "Export TorchScript with `yolo export`, or pass --trust if you trust whoever made the file.",
+        )
+    # The package writes a settings file when it is imported.
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
+    os.environ["YOLO_OFFLINE"] = "true"
+    package = families.package("ultralytics", f"The network {PREFIX}{name}", LICENCE)
+    module = _made(name, settings["yaml"])
+    notes = loading.load_weights(module, readings, PREFIX + name)
+    if differences := list(_differences(module, settings["layers"])):
+        raise ArchitectureError(
+            f"ultralytics {package.__version__} builds another network than the file holds: "
+            f"{'; '.join(differences[:3])}.",
+            "Install the version that the file was made with, or pass --trust if you trust whoever made it.",
+        )
+    head = module.model[-1]
+    head.export, head.dynamic = True, False
+    spec = _photos(settings, module, asked)
+    _run_once(module, spec)
+    made = f"built by ultralytics {package.__version__} (AGPL-3.0) from the file's own description"
+    return Built(
+        module=module,
+        architecture=PREFIX + name,
+        notes=(*notes, made, "every layer is what the file says", *_said(name, head)),
+        photo=_photo(spec, name),
+        labels=_labels(settings["names"]) if name == "ClassificationModel" else (),
+        inputs=(spec,),
+    )
+
+
+def _made(name: str, described: Mapping[str, Any]) -> Any:
+    from ultralytics.nn import tasks
+
+    _check(described, tasks)
+    description = copy.deepcopy(dict(described))
+    try:
+        return getattr(tasks, name)(
+            cfg=description, ch=int(described.get("channels", 3)), nc=described.get("nc"), verbose=False
+        ).eval()
+    except Exception as error:
+        raise ArchitectureError(
+            f"ultralytics cannot build the network that the file describes: {str(error)[:200]}."
+        ) from error
+
+
+def _check(described: Mapping[str, Any], tasks: Any) -> None:
+    """Refuse a description that names anything but layers.
+
+    Raises:
+        ArchitectureError: It does.
+    """
+    import torch
+
+    activation = described.get("activation")
+    if activation is not None:
+        match = ACTIVATION.fullmatch(activation) if isinstance(activation, str) else None
+        if match is None or not _is_layer(getattr(torch.nn, match[1], None)):
+            raise ArchitectureError(
+                f"The activation {index.printable_index_key(str(activation))!r} is no layer of torch.nn."
+            )
+    for row in (*_rows(described.get("backbone")), *_rows(described.get("head"))):
+        name = row[2] if len(row) == 4 else None
+        plain = isinstance(name, str) and name.removeprefix("nn.").isidentifier()
+        layer = None
+        if isinstance(name, str) and plain:
+            place = torch.nn if name.startswith("nn.") else tasks
+            layer = getattr(place, name.removeprefix("nn."), None)
+        own = getattr(layer, "__module__", "").startswith(("ultralytics.nn.modules.", "torch.nn.modules."))
+        if not _is_layer(layer) or not own or name == "TorchVision":
+            raise ArchitectureError(
+                f"The description names {index.printable_index_key(str(name))!r}, which is no layer."
+            )
+
+
+def _rows(part: object) -> list[list[Any]]:
+    rows = part if isinstance(part, list) else []
+    return [row if isinstance(row, list) else [] for row in rows]
+
+
+def _is_layer(value: object) -> bool:
+    import torch
+
+    return isinstance(value, type) and issubclass(value, torch.nn.Module)
+
+
+def _differences(module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say each layer whose class or settings are not those of the file.
+
+    Strides, paddings, activations and deviations leave no trace in tensors, but they do here.
+    """
+    own = dict(module.named_modules(remove_duplicate=False))
+    for path in own.keys() - layers.keys():
+        yield f"the file has no layer {path}"
+    for path, said in layers.items():
+        layer = own.get(path)
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        if layer is None or kind.rpartition(".")[2] != str(said["class"]).rpartition(".")[2]:
+            yield f"{path} is {index.printable_index_key(str(said['class']))}, not {kind}"
+            continue
+        for key, value in said.items():
+            built = getattr(layer, key, None)
+            comparable = type(built) is type(value) or (
+                type(built) in (int, float) and type(value) in (int, float)
+            )
+            if path and key != "class" and key not in FREE and comparable and built != value:
+                said_value = index.printable_index_key(str(value))
+                yield f"{path}.{index.printable_index_key(key)} is {said_value}, not {built}"
+
+
+def _photos(settings: Mapping[str, Any], module: Any, asked: tuple[TensorSpec, ...]) -> TensorSpec:
+    """Return the input: the user's shape, or the size of the training."""
+    if len(asked) > 1 or (asked and len(asked[0].shape) != 4):
+        raise UsageError(
+            "The network takes one input of photos.",
+            "Give `--input-shape 1x3x640x640`.",
+            code="EM-INPUT-SHAPE",
+        )
+    if asked:
+        return TensorSpec("images", asked[0].shape)
+    size = settings["args"].get("imgsz", SIDE)
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    fits = len(sides) == 2 and all(type(side) is int and 0 < side <= MAX_SIDE for side in sides)
+    height, width = sides if fits else (SIDE, SIDE)
+    return TensorSpec("images", (1, int(settings["yaml"].get("channels", 3)), height, width))
+
+
+def _run_once(module: torch.nn.Module, spec: TensorSpec) -> None:
+    """Call the network, which lays out its grid of boxes for the size: later calls change nothing."""
+    import torch
+
+    with torch.no_grad():
+        try:
+            module(torch.zeros(spec.shape))
+        except Exception as error:
+            raise UsageError(
+                f"The network does not run on {list(spec.shape)}: {str(error)[:200]}",
+                "Give sides that are multiples of 32: `--input-shape 1x3x640x640`.",
+                code="EM-INPUT-SHAPE",
+            ) from error
+
+
+def _said(name: str, head: Any) -> tuple[str, ...]:
+    if name == "ClassificationModel":
+        return ()
+    if getattr(head, "end2end", False):
+        return ("the output has a row per box: corners, score and class; the head chooses them without NMS",)
+    return (
+        "the output has a column per box: centre and size in pixels, a score per class, then what the "
+        "task adds; overlapping boxes are not removed (no NMS), which the app does",
+    )
+
+
+def _photo(spec: TensorSpec, name: str) -> Photo | None:
+    channels, height, width = spec.shape[1:]
+    if channels not in (1, 3):
+        return None
+    zeros, ones = (0.0,) * channels, (1.0,) * channels
+    record = Preprocessing(max(height, width), (height, width), zeros, ones)
+    padded = (
+        "" if name == "ClassificationModel" else "; Ultralytics pads photos with grey where they are cut here"
+    )
+    return Photo(record, channels, f"photos are scaled to 0..1{padded}")
+
+
+def _labels(names: object) -> tuple[str, ...]:
+    values = list(names.values()) if isinstance(names, dict) else names
+    return tuple(map(str, values)) if isinstance(values, list) else ()
