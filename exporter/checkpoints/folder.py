@@ -163,9 +163,13 @@ def _texts(values: Any) -> bool:
 
 def _file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     with opened_source(path) as source:
-        for kind in (safetensors, container, state_dict):
-            if kind.matches(source):
-                checkpoint = kind.read(source, False)
+        for is_kind, read_kind in (
+            (safetensors.is_safetensors, safetensors.read_safetensors),
+            (container.is_container, container.read_container),
+            (state_dict.is_state_dict, state_dict.read_state_dict),
+        ):
+            if is_kind(source):
+                checkpoint = read_kind(source, False)
                 return dict(checkpoint.tensors or {}), checkpoint.notes
         raise CheckpointError(f"{path} {source.nature()}, expected the weights.", "Save the folder again.")
 
