@@ -341,9 +341,9 @@ def test_bench_on_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """The real runner exits with 19, outputs match, labels appear everywhere, and OUT still verifies."""
     build = pytest.importorskip("android_harness.build")
     try:
-        build.find_runner("host", "executorch")
+        build.find_built_runner("host", "executorch")
     except harness.SetupError:
-        build.build("host")
+        build.build_runners("host")
     out = tmp_path / "out"
     shutil.copytree(exports.exported("cnn")[0], out)
     name = "executorch-xnnpack-fp32"
