@@ -250,7 +250,7 @@ class MixedPoint:
 
     variant: str
     """"executorch-xnnpack-mixed"; that of the int8 artifact where nothing is kept in float."""
-    kept: tuple[str, ...]
+    float_ops: tuple[str, ...]
     """`OperatorCost.name` of the operators in float."""
     sqnr_db: float
     """On the verification inputs, against the float64 model."""

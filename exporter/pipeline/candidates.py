@@ -29,7 +29,7 @@ Measurer = Callable[[Path, Variant], Latency | None]
 class MixedCandidate:
     """One way to keep operators in float, as artifacts of the mixed variants that need one."""
 
-    kept: tuple[str, ...]
+    float_ops: tuple[str, ...]
     folder: Path
     built: tuple[results.BuildResult, ...]
     checked: Mapping[str, CheckedArtifactResult]
@@ -96,7 +96,7 @@ class CandidateJudge:
         checked: Mapping[str, CheckedArtifactResult],
         latencies: Mapping[str, Latency],
         answers: predictions.ArtifactPredictions,
-        kept: tuple[str, ...],
+        float_ops: tuple[str, ...],
     ) -> tuple[MixedPoint, ...]:
         """Return the points of every artifact that ran and was timed."""
         drops = predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
@@ -109,7 +109,7 @@ class CandidateJudge:
             points.append(
                 MixedPoint(
                     variant=name,
-                    kept=kept,
+                    float_ops=float_ops,
                     sqnr_db=verdict.comparison.sqnr_db,
                     agreement=verdict.comparison.agreement,
                     p50_ms=latencies[name].p50_ms,
@@ -186,7 +186,7 @@ def make_candidate(
     judge: CandidateJudge,
     variants: Sequence[Variant],
     existing: predictions.ArtifactPredictions,
-    kept: tuple[str, ...],
+    float_ops: tuple[str, ...],
     number: int,
 ) -> MixedCandidate:
     """Make the candidate's artifacts in a folder of its own; verify, time and evaluate them.
@@ -195,30 +195,30 @@ def make_candidate(
         judge: The judge of the search.
         variants: The mixed variants that still need an artifact.
         existing: Predictions of int8 and float32 for the labelled samples.
-        kept: Names of the operators in float.
+        float_ops: Names of the operators in float.
         number: The candidate's number.
     """
     context = judge.context
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
     shutil.copy2(context.evidence, folder)
-    built = _built_candidate(judge, variants, kept, folder)
+    built = _built_candidate(judge, variants, float_ops, folder)
     expected = verify.expected_by_verify(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
     checked = verify.verify_files(folder, files_made, expected, context.run_silently, context.cache)
     latencies = judge.latencies(folder, built, checked)
     answers = judge.answers(folder, built, checked, existing)
-    points = judge.points(folder, built, checked, latencies, answers, kept)
-    return MixedCandidate(kept, folder, built, checked, latencies, points, answers)
+    points = judge.points(folder, built, checked, latencies, answers, float_ops)
+    return MixedCandidate(float_ops, folder, built, checked, latencies, points, answers)
 
 
 def _built_candidate(
-    judge: CandidateJudge, variants: Sequence[Variant], kept: tuple[str, ...], folder: Path
+    judge: CandidateJudge, variants: Sequence[Variant], float_ops: tuple[str, ...], folder: Path
 ) -> tuple[results.BuildResult, ...]:
     """Return the artifacts, from the cache where it has them."""
     context = judge.context
     names = tuple(variant.name for variant in variants)
-    arguments = (context.folders.work, kept, names, folder, judge.source.facts.preprocessing)
+    arguments = (context.folders.work, float_ops, names, folder, judge.source.facts.preprocessing)
     prepare = Job(folder.name, mix_candidate, arguments, preload=int8.QUANTIZERS)
     steps = [
         build.artifact_build_step(
@@ -227,7 +227,7 @@ def _built_candidate(
             variant,
             prepare,
             folders=(folder, folder),
-            key=lambda key: cache.cache_key(key, kept),
+            key=lambda key: cache.cache_key(key, float_ops),
             extra_files=(files.lowering_file("mixed", variant.name),),
         )
         for variant in variants
@@ -260,7 +260,7 @@ def list_mixed_candidates(work: Path) -> tuple[SearchedMix, ...]:
 
 def mix_candidate(
     work: Path,
-    kept: tuple[str, ...],
+    float_ops: tuple[str, ...],
     names: tuple[str, ...],
     folder: Path,
     preprocessing: Preprocessing | None,
@@ -269,7 +269,7 @@ def mix_candidate(
 
     Args:
         work: Of the run.
-        kept: Names of the operators.
+        float_ops: Names of the operators.
         names: Of the artifacts that are made from it.
         folder: What `build` and `verify` need lands here.
         preprocessing: How photos become the model's input, where they do.
@@ -279,7 +279,7 @@ def mix_candidate(
     from exporter.verify import reference_io
 
     quantized = int8.load_int8(work)
-    module = mixed.keep_mixed_float(quantized.module, quantized.float_weights, kept)
+    module = mixed.keep_mixed_float(quantized.module, quantized.float_weights, float_ops)
     int8.save_int8(replace(quantized, module=module), folder)
     save_program(load_program(work), folder)
     lowering = int8_lowering(

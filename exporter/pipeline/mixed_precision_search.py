@@ -136,7 +136,7 @@ def _search_candidates(
             context.observer(
                 Event("search", _search_so_far((*int8, *_searched_points(tried))), number, len(mixes))
             )
-            tried.append(candidates.make_candidate(judge, missing, existing, mix.kept, number))
+            tried.append(candidates.make_candidate(judge, missing, existing, mix.float_ops, number))
     except (LoweringError, WorkerError) as error:
         return tried, str(error).rstrip(".")
     except KeyboardInterrupt:
@@ -239,7 +239,7 @@ def _search_so_far(points: Sequence[MixedPoint]) -> str:
     """Describe the front in words, runtime by runtime: how many operators in float, dB, ms."""
     fronts = {name: pareto.pareto_front(own) for name, own in pareto.pareto_series(points).items()}
     words = {
-        name: ", ".join(f"{len(p.kept)} in float {p.sqnr_db:.1f} dB {p.p50_ms:.3g} ms" for p in front)
+        name: ", ".join(f"{len(p.float_ops)} in float {p.sqnr_db:.1f} dB {p.p50_ms:.3g} ms" for p in front)
         for name, front in fronts.items()
     }
     return "; ".join(f"{name}: {line}" for name, line in words.items()) or "nothing was measured yet"
@@ -270,6 +270,6 @@ def _unmet_by_search(request: Request, name: str, best: MixedCandidate | None, w
         reached += f" and loses {point.drop:.2g} points" if lost else " and does not run on labelled samples"
     return (
         f"The search did not reach {_wanted_by_search(request)} for {name}: "
-        f"the best keeps {len(point.kept)} operators in float and {reached}."
+        f"the best keeps {len(point.float_ops)} operators in float and {reached}."
         f"{f' It ended early: {why}.' if why else ''}"
     )

@@ -43,7 +43,7 @@ class SearchedActivation:
 class SearchedMix:
     """A candidate: the operators to keep in float."""
 
-    kept: tuple[str, ...]
+    float_ops: tuple[str, ...]
     gain_db: float
     """The SQNR gain over all-int8 if weights were not rounded; the real gain is less."""
 

@@ -101,7 +101,7 @@ def _mark_quality_point(axes: Axes, point: MixedPoint, colour: str, marker: str,
 
 def _name_quality_point(axes: Axes, point: MixedPoint, *, left: bool) -> None:
     """Write how many operators a point keeps in float; left of the point for every second runtime."""
-    words = f"+{len(point.kept)}" if point.kept else "int8"
+    words = f"+{len(point.float_ops)}" if point.float_ops else "int8"
     axes.annotate(
         f"{words}, chosen" if point.chosen else words,
         (point.p50_ms, point.sqnr_db),

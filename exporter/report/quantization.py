@@ -72,7 +72,7 @@ def _quantization_cost(cost: OperatorCost) -> Cost:
 
 
 def _quantization_point(point: MixedPoint, layers: dict[str, str], labelled: bool) -> Point:
-    in_float = list(dict.fromkeys(layers.get(name, name) for name in point.kept))
+    in_float = list(dict.fromkeys(layers.get(name, name) for name in point.float_ops))
     return Point(
         variant=point.variant,
         # The search's own limits: an int8 artifact that does not meet them may have passed.
@@ -83,7 +83,7 @@ def _quantization_point(point: MixedPoint, layers: dict[str, str], labelled: boo
         + (f" and {len(in_float) - LAYERS} more" if len(in_float) > LAYERS else ""),
         more=", ".join(in_float) if len(in_float) > LAYERS else "",
         cells=(
-            ("In float", str(len(point.kept))),
+            ("In float", str(len(point.float_ops))),
             ("SQNR", text.decibels_text(point.sqnr_db)),
             ("Agreement", text.percent_text(point.agreement)),
             *([("Top-1 lost", text.points_text(point.drop))] * labelled),

@@ -55,7 +55,7 @@ def test_the_first_candidate_that_is_good_enough_is_emitted(tmp_path: Path) -> N
     chosen = [point for point in report.mixed_points if point.chosen]
     assert {point.variant for point in chosen} == set(FORMATS[2:])
     assert all(point.passed and point.sqnr_db >= 33.0 for point in chosen)
-    assert [p.kept for p in report.mixed_points if p.variant == "onnx-int8"] == [()]
+    assert [p.float_ops for p in report.mixed_points if p.variant == "onnx-int8"] == [()]
     assert timed == [p.variant for p in report.mixed_points]
     assert [p.p50_ms for p in report.mixed_points] == [*range(1, len(timed) + 1)]
     latency = mixed["onnx-mixed"].latency
@@ -192,7 +192,7 @@ def test_a_point_is_its_files() -> None:
     assert [p.drop for p in labelled().result.points] == pytest.approx([drop_of(file) for file in files])
     assert [p.size_bytes for p in labelled().result.points] == [file.stat().st_size for file in files]
     assert (out / "onnx-mixed.onnx").read_bytes() == files[2].read_bytes()
-    none, few, most = (set(p.kept) for p in labelled().result.points)
+    none, few, most = (set(p.float_ops) for p in labelled().result.points)
     assert none < few < most < {"conv2d", "conv2d_1", "conv2d_2", "add", "mean", "linear"}
 
 

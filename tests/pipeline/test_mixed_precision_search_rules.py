@@ -106,7 +106,9 @@ class Search:
                 times[number],
                 self.context.request,
             )
-            return replace(result, kept=kept, points=tuple(replace(p, kept=kept) for p in result.points))
+            return replace(
+                result, float_ops=kept, points=tuple(replace(p, float_ops=kept) for p in result.points)
+            )
 
         patch.setattr(candidates, "make_candidate", make)
         patch.setattr(candidates, "mixes_for_candidates", lambda *_: MIXES)
@@ -120,7 +122,7 @@ class Search:
 
 
 def chosen(result: SearchResult) -> set[tuple[str, ...]]:
-    return {point.kept for point in result.points if point.chosen}
+    return {point.float_ops for point in result.points if point.chosen}
 
 
 def test_the_first_that_is_good_enough_is_kept_where_the_next_is_slower(
@@ -164,7 +166,7 @@ def test_each_runtime_has_the_first_that_is_good_enough_there(
     search = Search(tmp_path, monkeypatch, [(23.0, 30.0), (23.5, 50.0), (24.0, 50.0)])
     result = search.run()
     assert search.asked == [NAMES, NAMES, NAMES[:1]]
-    assert [(point.variant, len(point.kept)) for point in result.points if point.chosen] == [
+    assert [(point.variant, len(point.float_ops)) for point in result.points if point.chosen] == [
         (NAMES[1], 1),
         (NAMES[0], 3),
     ]
@@ -223,7 +225,7 @@ def test_out_of_reach_the_most_exact_is_kept(tmp_path: Path, monkeypatch: pytest
     """The best of each runtime is emitted, wherever it is in the order; a warning says what it reaches."""
     search = Search(tmp_path, monkeypatch, [(23.1, 20.0), (23.5, 23.0), (23.2, 22.0)])
     result = search.run()
-    assert search.made == [mix.kept for mix in MIXES]
+    assert search.made == [mix.float_ops for mix in MIXES]
     assert chosen(result) == {("a", "b")}
     first, second = result.warnings
     assert "did not reach 24 dB and the agreement limit for executorch-xnnpack-mixed:" in first

@@ -67,7 +67,7 @@ def test_candidates_follow_from_what_rounding_rows_costs() -> None:
     }
     in_float: list[tuple[str, ...]] = [
         (),
-        *(mix.kept for mix in search.search_candidates(activations, prices)),
+        *(mix.float_ops for mix in search.search_candidates(activations, prices)),
     ]
     assert len(in_float) > 1
     held_out = calls("loud_tokens", 1400, 16)

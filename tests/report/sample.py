@@ -177,7 +177,7 @@ def mixed_points() -> tuple[MixedPoint, ...]:
             points.append(
                 MixedPoint(
                     variant=f"{runtime}-mixed" if count else f"{runtime}-int8",
-                    kept=tuple(cost.name for cost in costliest[:count]),
+                    float_ops=tuple(cost.name for cost in costliest[:count]),
                     sqnr_db=db + 0.4 * (runtime == "onnx"),
                     agreement=share,
                     p50_ms=start_ms * slower,

@@ -77,7 +77,8 @@ def dump_manifest(report: Report) -> str:
             "export_budget_ms": report.export_budget_ms,
             "operator_costs": [_manifest_cost(cost) for cost in report.operator_costs],
             "mixed_points": [
-                asdict(point) | _manifest_decibels(point.sqnr_db) for point in report.mixed_points
+                asdict(point) | _manifest_decibels(point.sqnr_db) | {"kept": point.float_ops}
+                for point in report.mixed_points
             ],
         }
     )

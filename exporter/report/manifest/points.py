@@ -41,7 +41,7 @@ class OperatorCost(Decibels):
 
 
 class MixedPoint(Decibels):
-    """The fields of `records.MixedPoint`."""
+    """The fields of `records.MixedPoint`; `float_ops` is called `kept`, as in the first manifests."""
 
     variant: Name
     kept: Annotated[tuple[Words, ...], Field(max_length=MOST)]
@@ -55,7 +55,7 @@ class MixedPoint(Decibels):
     def record(self) -> MixedPointRecord:
         return MixedPointRecord(
             variant=self.variant,
-            kept=self.kept,
+            float_ops=self.kept,
             sqnr_db=self.decibels(),
             agreement=self.agreement,
             p50_ms=self.p50_ms,
