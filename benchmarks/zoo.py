@@ -234,7 +234,8 @@ ZOO: dict[str, Subject] = {
         (SMALL,),
     ),
     "instance norm": Subject(
-        lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU()), (SMALL,)
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU()),
+        (floats(1, 3, 16, 16),),  # of a flat picture it would show rounding alone
     ),
     "layer norm": Subject(
         lambda: nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 2)), (ROWS,)
