@@ -253,7 +253,7 @@ class MixedPoint:
     float_ops: tuple[str, ...]
     """`OperatorCost.name` of the operators in float."""
     sqnr_db: float
-    """On the verification inputs, against the float64 model."""
+    """On the scenes that choose, against the float64 model."""
     agreement: float | None
     p50_ms: float
     """Median latency, on this host unless a device measured."""

@@ -52,7 +52,7 @@ def quantize(captured: Captured, calibration: Sequence[Sample], folder: Path) ->
     refuse_mostly_float(captured.program, quantized.module, Limits().min_quantized_weights)
     samples = reference_io.load_reference(folder / EVIDENCE).samples()
     data = Data(tuple(calibration), tuple(samples), "arrays")
-    lowering = int8_lowering(int8.int8_runner(quantized.module), data, _edges(captured, samples))
+    lowering = int8_lowering(int8.int8_runner(quantized.module), data.verification, _edges(captured, samples))
     reference_io.save_reference_lowering(lowering, folder / LOWERING)
     int8.save_int8(quantized, folder)
     return replace(captured, program=int8.load_int8_program(folder))

@@ -92,7 +92,7 @@ def export_command(
     ] = False,
     min_sqnr: Annotated[
         float,
-        typer.Option(min=0, max=200, help="SQNR in dB that --search must reach on verification inputs."),
+        typer.Option(min=0, max=200, help="SQNR in dB that --search must reach on the scenes it chooses by."),
     ] = 24.0,
     time_limit: Annotated[
         float,

@@ -67,7 +67,7 @@ class Request(ModelRequest):
     search: bool = False
     """Whether to search for operators to keep in float, which gives artifacts of precision "mixed"."""
     min_sqnr_db: float = 24.0
-    """The SQNR that `search` must reach on the verification inputs, in addition to int8's agreement."""
+    """The SQNR that `search` must reach on the scenes that choose, in addition to int8's agreement."""
     time_limit_s: float = 600.0
     """Seconds after which `search` starts no further candidate."""
     calibration_sweep: bool = False

@@ -17,7 +17,7 @@ from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import BuildResult, load_data_result
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.records import QUANTIZED, Preprocessing, Variant
+from exporter.records import QUANTIZED, Preprocessing, Purpose, Variant
 
 if TYPE_CHECKING:
     from exporter.records import Captured
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def build_reference(work: Path, target: Path, preprocessing: Preprocessing | None) -> tuple[str, ...]:
-    """Run the float64 model on every verification input into `target`; returns notes on how."""
+def build_reference(
+    work: Path, target: Path, preprocessing: Preprocessing | None, purpose: Purpose = "verification"
+) -> tuple[str, ...]:
+    """Run the float64 model on every input that serves `purpose` into `target`; returns notes on how."""
     from exporter import data
     from exporter.capture import program
     from exporter.capture.reference import run_reference
@@ -34,9 +36,8 @@ def build_reference(work: Path, target: Path, preprocessing: Preprocessing | Non
 
     captured, samples = program.load_program(work), load_data_result(work)
     edges = data.edge_inputs(captured.inputs, preprocessing, samples.verification[0], samples.calibration)
-    evidence, notes = run_reference(
-        captured, samples.verification, edges, samples.scene_of.get("verification", ())
-    )
+    inputs = samples.choice if purpose == "choice" else samples.verification
+    evidence, notes = run_reference(captured, inputs, edges, samples.scene_of.get(purpose, ()))
     reference_io.save_reference(evidence, target)
     return notes
 

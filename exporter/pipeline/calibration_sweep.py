@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.formats import FORMATS
-from exporter.pipeline import cache
+from exporter.pipeline import cache, choice
 from exporter.pipeline.context import TORCH, Context, Source
 from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import ExtraResults, load_data_result
@@ -20,7 +20,7 @@ def calibration_sweep(context: Context, source: Source) -> ExtraResults:
     job = Job(
         "calibration samples",
         measure_calibration_sweep,
-        (context.folders.work, context.evidence),
+        (context.folders.work, choice.make_choice_evidence(context, source)),
         preload=(*TORCH, *FORMATS["executorch"].PRELOAD),
     )
     step = Step(
@@ -46,7 +46,7 @@ def measure_calibration_sweep(work: Path, evidence_path: Path) -> tuple[CurvePoi
 
     Args:
         work: Holds the captured model and the data.
-        evidence_path: Verification inputs and the float64 model's outputs.
+        evidence_path: Inputs that choose, and the float64 model's outputs.
 
     Raises:
         LoweringError: There is no program to quantise.

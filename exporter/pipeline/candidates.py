@@ -11,7 +11,7 @@ from typing import cast
 
 from exporter import files
 from exporter.config.request import Request
-from exporter.pipeline import build, cache, int8, predictions, read, results, verify
+from exporter.pipeline import build, cache, choice, int8, predictions, read, results, verify
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.int8 import edges_for_int8, int8_lowering
 from exporter.pipeline.measure import File, measure_beside, measure_together
@@ -19,7 +19,7 @@ from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.quantize.search import SearchedMix
-from exporter.records import Latency, MixedPoint, Preprocessing, Variant, Verdict
+from exporter.records import SHIPPABLE, Latency, MixedPoint, Preprocessing, Variant, Verdict
 
 Measurer = Callable[[Path, Variant], Latency | None]
 """Times a file in the runtime that the search is for; None where it cannot."""
@@ -151,7 +151,7 @@ def is_candidate_good_enough(request: Request, verdict: Verdict, drop: float | N
         drop: Points of top-1 that it lost on the labelled samples; None where it gave no answers.
     """
     comparison = verdict.comparison
-    if verdict.status != "passed" or comparison is None:
+    if verdict.status not in SHIPPABLE or comparison is None:
         return False
     agrees = comparison.agreement is None or comparison.agreement >= request.limits.int8_min_agreement
     return comparison.sqnr_db >= request.min_sqnr_db and agrees and excess_of_candidate(request, drop) <= 0
@@ -201,7 +201,7 @@ def make_candidate(
     context = judge.context
     folder = context.folders.work / f"mixed-{number}"
     folder.mkdir()
-    shutil.copy2(context.evidence, folder)
+    shutil.copy2(choice.make_choice_evidence(context, judge.source), folder)
     built = _built_candidate(judge, variants, float_ops, folder)
     expected = verify.expected_by_verify(context, judge.source)
     files_made = [(item.variant, item.file) for item in built if item.file]
@@ -228,7 +228,7 @@ def _built_candidate(
             prepare,
             folders=(folder, folder),
             key=lambda key: cache.cache_key(key, float_ops),
-            extra_files=(files.lowering_file("mixed", variant.name),),
+            extra_files=(files.lowering_file("mixed", variant.name), final_lowering_file(variant.name)),
         )
         for variant in variants
     ]
@@ -258,6 +258,11 @@ def list_mixed_candidates(work: Path) -> tuple[SearchedMix, ...]:
     return search.search_candidates(activations, prices)
 
 
+def final_lowering_file(name: str) -> str:
+    """Return where a candidate's folder has the program's outputs on the scenes that judge it if chosen."""
+    return f"final-{files.lowering_file('mixed', name)}"
+
+
 def mix_candidate(
     work: Path,
     float_ops: tuple[str, ...],
@@ -282,8 +287,11 @@ def mix_candidate(
     module = mixed.keep_mixed_float(quantized.module, quantized.float_weights, float_ops)
     int8.save_int8(replace(quantized, module=module), folder)
     save_program(load_program(work), folder)
-    lowering = int8_lowering(
-        int8.int8_runner(module), results.load_data_result(work), edges_for_int8(work, preprocessing)
+    data, edges = results.load_data_result(work), edges_for_int8(work, preprocessing)
+    to_choose, to_judge = (
+        int8_lowering(int8.int8_runner(module), samples, edges)
+        for samples in (data.choice, data.verification)
     )
     for name in names:
-        reference_io.save_reference_lowering(lowering, folder / files.lowering_file("mixed", name))
+        reference_io.save_reference_lowering(to_choose, folder / files.lowering_file("mixed", name))
+        reference_io.save_reference_lowering(to_judge, folder / final_lowering_file(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-    from exporter.data import Data
     from exporter.verify.reference_io import Lowering
 
 QUANTIZERS = (
@@ -166,7 +165,9 @@ def judge_int8(work: Path, target: Path, preprocessing: Preprocessing | None) ->
     from exporter.verify import reference_io
 
     quantized, data = int8.load_int8(work), results.load_data_result(work)
-    lowering = int8_lowering(int8.int8_runner(quantized.module), data, edges_for_int8(work, preprocessing))
+    lowering = int8_lowering(
+        int8.int8_runner(quantized.module), data.verification, edges_for_int8(work, preprocessing)
+    )
     reference_io.save_reference_lowering(lowering, target)
     samples = [int8.int8_tensors(sample) for sample in data.calibration]
     return QuantizationResult(
@@ -183,12 +184,11 @@ def edges_for_int8(work: Path, preprocessing: Preprocessing | None) -> Mapping[s
     return edge_inputs(load_program(work).inputs, preprocessing, data.verification[0], data.calibration)
 
 
-def int8_lowering(program: Runner, data: Data, edges: Mapping[str, Sample]) -> Lowering:
-    """Run a quantised program on the verification inputs and, where it accepts them, on edge inputs."""
+def int8_lowering(program: Runner, samples: Sequence[Sample], edges: Mapping[str, Sample]) -> Lowering:
+    """Run a quantised program on samples and, where it accepts them, on edge inputs."""
     from exporter.verify.compare import compare_sqnr_db
     from exporter.verify.reference_io import Lowering, stack_reference
 
-    samples = data.verification
     outputs = stack_reference([program(sample) for sample in samples])
     on_edges: dict[str, Sample] = {}
     for name, edge in edges.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from exporter import files
 from exporter.config.request import Request
 from exporter.errors import LoweringError, WorkerError
-from exporter.pipeline import candidates, predictions, results
+from exporter.pipeline import candidates, choice, predictions, results, verify
 from exporter.pipeline.candidates import CandidateJudge, Measurer, MixedCandidate, excess_of_candidate
 from exporter.pipeline.context import Context, Event, Source
 from exporter.pipeline.measure import File
@@ -83,12 +83,13 @@ def search_mixed_precision(
     )
     for name, candidate in best.items():
         _emit_searched(context, candidate, name)
+    checked_again = _judge_chosen(judge, best)
     tried_points = [
         replace(p, chosen=best.get(p.variant) is candidate) for candidate in tried for p in candidate.points
     ]
     return SearchResult(
         tuple(candidate.artifact(name) for name, candidate in best.items()),
-        {name: candidate.checked[name] for name, candidate in best.items()},
+        checked_again,
         (*int8, *tried_points),
         warnings,
         predictions.merged_predictions(
@@ -109,7 +110,9 @@ def _int8_before_search(
     existing = judge.answers(out, whole, checked, predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
-    return existing, judge.points(out, whole, checked, latencies, existing, ())
+    ran = predictions.runnable_for_predictions(whole, checked)
+    by_choice = {**checked, **choice.check_int8_for_choice(judge.context, judge.source, ran)}
+    return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 
 
 def _search_candidates(
@@ -231,8 +234,24 @@ def _best_searched(request: Request, tried: Sequence[MixedCandidate], name: str)
 
 
 def _emit_searched(context: Context, best: MixedCandidate, name: str) -> None:
-    for file in (str(best.artifact(name).file), files.lowering_file("mixed", name)):
-        shutil.copy2(best.folder / file, context.folders.out / file)
+    out = context.folders.out
+    shutil.copy2(best.folder / str(best.artifact(name).file), out)
+    shutil.copy2(best.folder / candidates.final_lowering_file(name), out / files.lowering_file("mixed", name))
+
+
+def _judge_chosen(
+    judge: CandidateJudge, best: Mapping[str, MixedCandidate]
+) -> Mapping[str, CheckedArtifactResult]:
+    """Judge the chosen artifacts on scenes that did not choose them; by name."""
+    context = judge.context
+    artifacts = [candidate.artifact(name) for name, candidate in best.items()]
+    return verify.verify_files(
+        context.folders.out,
+        [(item.variant, str(item.file)) for item in artifacts],
+        verify.expected_by_verify(context, judge.source),
+        context.run_silently,
+        context.cache,
+    )
 
 
 def _search_so_far(points: Sequence[MixedPoint]) -> str:

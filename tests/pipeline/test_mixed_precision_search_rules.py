@@ -13,7 +13,7 @@ import pytest
 from exporter.config.request import Request
 from exporter.errors import LoweringError
 from exporter.formats import VARIANTS
-from exporter.pipeline import candidates, mixed_precision_search, predictions, results
+from exporter.pipeline import candidates, choice, mixed_precision_search, predictions, results
 from exporter.pipeline.candidates import CandidateJudge, MixedCandidate, is_candidate_good_enough
 from exporter.pipeline.context import Event
 from exporter.pipeline.measure import File
@@ -57,7 +57,8 @@ def candidate(
         built.append(results.BuildResult(VARIANTS[name], file))
         passed = is_candidate_good_enough(request, verdict(sqnr_db, status=status), drop)
         points.append(MixedPoint(name, (), sqnr_db, 1.0, milliseconds, 9, passed, drop=drop))
-        (folder / f"{name}.lowering.npz").write_text(f"lowering of {folder.name}")
+        (folder / f"{name}.lowering.npz").write_text("on the scenes that choose")
+        (folder / candidates.final_lowering_file(name)).write_text(f"lowering of {folder.name}")
     checked = {name: CheckedArtifactResult(None, verdict(30.0)) for name in NAMES}
     latencies = {name: Latency(milliseconds, milliseconds, 20, 1) for name in NAMES}
     answers = predictions.ArtifactPredictions({name: RankedResult(((int(folder.name),),)) for name in NAMES})
@@ -112,6 +113,12 @@ class Search:
 
         patch.setattr(candidates, "make_candidate", make)
         patch.setattr(candidates, "mixes_for_candidates", lambda *_: MIXES)
+        patch.setattr(choice, "check_int8_for_choice", lambda *_: {})  # as on the scenes that judge it
+        patch.setattr(
+            mixed_precision_search,
+            "_judge_chosen",
+            lambda _, best: {name: found.checked[name] for name, found in best.items()},
+        )
         patch.setattr(CandidateJudge, "beside_int8", lambda _, files: (None,) * len(files))
 
     def run(self) -> SearchResult:
