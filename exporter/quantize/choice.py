@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, fx
 
 from exporter.quantize import ranges, sensitivity
+from exporter.quantize.graphs import other_graph_samples
 from exporter.records import decibels
 
 Way = Literal["static", "dynamic", "weights only"]
@@ -39,8 +40,7 @@ class Choice(NamedTuple):
 
 def samples_for_choice(samples: Sequence[tuple[Tensor, ...]]) -> Sequence[tuple[Tensor, ...]]:
     """Return the calibration samples to compare on: those not used for ranges and weights, if any exist."""
-    step = -(-len(samples) // ranges.MOST_SAMPLES)
-    return samples[1::step] if step > 1 else samples
+    return other_graph_samples(samples, ranges.MOST_SAMPLES)
 
 
 def sqnr_for_choice(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -109,8 +111,26 @@ class GraphWalk(fx.Interpreter):
 
 
 def spread_graph_samples(samples: Sequence[T], most: int) -> Sequence[T]:
-    """Return at most `most` samples, evenly spread over all of them."""
-    return samples[:: -(-len(samples) // most)]
+    """Return at most `most` samples, one at random from each of as many equal parts.
+
+    Crops come photo by photo, again and again: every fourth of eight photos' crops shows two photos.
+    """
+    return [samples[place] for place in _places(len(samples), most)]
+
+
+def other_graph_samples(samples: Sequence[T], most: int) -> Sequence[T]:
+    """Return as many of the samples that `spread_graph_samples` leaves out; all if it leaves none."""
+    places = set(_places(len(samples), most))
+    rest = [sample for place, sample in enumerate(samples) if place not in places]
+    return spread_graph_samples(rest, most) if rest else samples
+
+
+def _places(count: int, most: int) -> list[int]:
+    if count <= most:
+        return list(range(count))
+    places = random.Random(0)
+    edges = [count * part // most for part in range(most + 1)]
+    return [places.randrange(low, high) for low, high in itertools.pairwise(edges)]
 
 
 def graph_outputs(result: Any) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize.equalise import HEADROOM, MOST, equalise_channels
+from exporter.quantize.equalise import HEADROOM, MOST, STRENGTH, equalise_channels
 
 REACH = torch.tensor([4.0, 2.0, 0.5, 1e-4])
 """The largest value of each channel of the first convolution on an image of ones."""
@@ -80,3 +80,61 @@ def test_channels_that_something_else_depends_on_stay(net: nn.Module) -> None:
     module, actual, expected = equalised(net)
     torch.testing.assert_close(module.get_parameter("writer.weight").detach().flatten(), REACH)
     torch.testing.assert_close(actual, expected)
+
+
+class Dense(Pair):
+    """The reader is a dense convolution, whose weights share a scale among what they read."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__(activation)
+        self.reader = nn.Conv2d(4, 3, 1)
+
+
+class Residual(nn.Module):
+    """Two convolutions write into one sum, which a convolution in the middle and one at the end read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer, self.middle = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1)
+        self.activation, self.second = nn.ReLU(), nn.Conv2d(4, 4, 1)
+        self.reader = nn.Conv2d(4, 2, 1)
+        with torch.no_grad():
+            self.writer.weight.copy_(REACH.reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.writer(x)
+        return self.reader(y + self.second(self.activation(self.middle(y))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("activation", "factors"),
+    [
+        (nn.Identity(), [1.0, 2.0**0.5, 8.0**0.5, MOST]),
+        (nn.ReLU(), [1.0, 2.0**0.5, 8.0**0.5, MOST]),
+        (nn.ReLU6(), [1.0, 2.0**0.5, 8.0**0.5, MOST]),
+    ],
+)
+def test_channels_go_half_way_before_a_dense_convolution(activation: nn.Module, factors: list[float]) -> None:
+    """A channel grows by the root of what would let it reach as far as the furthest; the outputs stay."""
+    assert STRENGTH == 0.5
+    module, actual, expected = equalised(Dense(activation))
+    weight = module.get_parameter("writer.weight").detach().flatten()
+    torch.testing.assert_close(weight / REACH, torch.tensor(factors))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_tensors_that_are_added_share_their_factors() -> None:
+    """Both writers of a sum grow alike, both readers shrink alike, and the outputs stay."""
+    torch.manual_seed(0)
+    net = Residual()
+    module, actual, expected = equalised(net)
+    first, second, reader = (
+        module.get_parameter(f"{name}.weight").detach() / net.get_parameter(f"{name}.weight").detach()
+        for name in ("writer", "second", "reader")
+    )
+    grown = first.flatten()
+    assert grown.max() > 1.5 * grown.min()
+    for column in second.reshape(4, 4).T:  # each is divided by a factor of the tensor in the middle
+        torch.testing.assert_close(column / column[0], grown / grown[0])
+    torch.testing.assert_close(reader.reshape(2, 4) * grown, torch.ones(2, 4))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
