@@ -72,13 +72,13 @@ class Judged:
 
 def read_views(folder: Path, views: int) -> Views:
     """Read every photo of a folder: the whole, then crops."""
-    read, _, problems = photos.read_distinct(photos.find(folder), 1000, HOW, 3)
+    read, _, problems = photos.read_distinct_photos(photos.find_photos(folder), 1000, HOW, 3)
     for problem in problems:
         print(problem, file=sys.stderr)
     grouping = scenes.group_photos(read)
     images, owner = [], []
     for place, photo in enumerate(read):
-        crops = photos.crops(photo, HOW, np.random.default_rng(place))
+        crops = photos.photo_crops(photo, HOW, np.random.default_rng(place))
         images += [photo.whole, *itertools.islice(crops, views - 1)]
         owner += [grouping.scenes[place]] * views
     return Views(np.stack(images), tuple(owner))
@@ -107,7 +107,7 @@ def write_ours(module: torch.nn.Module, calibration: tuple[Sample, ...], variant
     from exporter.records import Captured, TensorSpec
 
     example = alternatives.tensors(calibration[0])
-    program = int8.quantize(torch.export.export(module, example), calibration).program()
+    program = int8.quantize_int8(torch.export.export(module, example), calibration).program()
     inputs, outputs = (TensorSpec("input", (1, 3, 224, 224)),), (TensorSpec("output", (1, 1000)),)
     captured = Captured(module, program, "", example, inputs, outputs)
     FORMATS[VARIANTS[variant].format].emit(captured, VARIANTS[variant], folder)
