@@ -44,6 +44,7 @@ BOUND_ROOM_DB = 3.0
 ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
 """Fields that nothing in OUT can prove, in every manifest."""
 SOMETIMES_UNPROVEN = (
+    "export_budget_ms",
     "task",
     "preprocessing",
     "labels",

@@ -169,7 +169,10 @@ def test_sha256_is_hashlibs(size: int, tmp_path: Path) -> None:
 
 
 def test_int8_products_are_summed_exactly(tmp_path: Path) -> None:
-    """Without VNNI, two products of 255 and 127 do not fit into the 16 bits that x86-64 sums them in."""
+    """The runner sums exactly, also without VNNI.
+
+    Two products of 255 and 127 do not fit into the 16 bits in which x86-64 would sum them.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     weights = numpy_helper.from_array(np.full((64, 3), 127, np.int8), "w")

@@ -131,7 +131,7 @@ def test_damaged_launches_are_measured_again(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_here_does_not_stop_the_measurement(tmp_path: Path) -> None:
-    """Without room for saved launches the session is complete all the same."""
+    """The session needs no room for saved launches: it is complete all the same."""
     (tmp_path / "saved").write_text("a file in place of the folder")
     results, _ = measured(tmp_path, HostDevice())
     assert all(isinstance(result, Session) for result in results)

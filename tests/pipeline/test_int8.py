@@ -31,7 +31,7 @@ def prepared(name: str, work: Path) -> Path:
 def test_weights_that_stay_in_float_are_no_int8(
     name: str, share: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where no layer at all can be quantised; the message says how much and what reads the weights."""
+    """The refusal says how many weights stay in float32, and what reads them."""
     samples = tuple(ZOO[name].samples(4))
     monkeypatch.setattr(results, "load_data_result", lambda _: Data(samples, samples, "arrays"))
     with pytest.raises(LoweringError, match=f"would leave {share} of the weights in float32"):
