@@ -130,7 +130,8 @@ def _check(described: Mapping[str, Any], tasks: Any) -> None:
             raise ArchitectureError(
                 f"The activation {index.printable_index_key(str(activation))!r} is no layer of torch.nn."
             )
-    for row in (*_rows(described.get("backbone")), *_rows(described.get("head"))):
+    rows = [row for part in ("backbone", "head") for row in _rows(part, described.get(part))]
+    for row in rows:
         name = row[2] if len(row) == 4 else None
         plain = isinstance(name, str) and name.removeprefix("nn.").isidentifier()
         layer = None
@@ -144,9 +145,15 @@ def _check(described: Mapping[str, Any], tasks: Any) -> None:
             )
 
 
-def _rows(part: object) -> list[list[Any]]:
-    rows = part if isinstance(part, list) else []
-    return [row if isinstance(row, list) else [] for row in rows]
+def _rows(name: str, part: object) -> list[list[Any]]:
+    """Return the rows of a part; the package would also build from a tuple, so nothing else passes unseen.
+
+    Raises:
+        ArchitectureError: The part is no list of lists.
+    """
+    if not isinstance(part, list) or not all(isinstance(row, list) for row in part):
+        raise ArchitectureError(f"The description's {name} is no list of layers.")
+    return part
 
 
 def _is_layer(value: object) -> bool:

@@ -128,6 +128,16 @@ def _function(module: Any) -> None:
     module.yaml["backbone"][0][2] = "attempt_load_weights"
 
 
+def _function_in_a_tuple(module: Any) -> None:
+    """Call a function of the package that unpickles a file."""
+    row = (-1, 1, "torch_safe_load", ["'planted.pt'"])
+    module.yaml["backbone"], module.yaml["head"] = (row,), (tuple(module.yaml["head"][-1]),)
+
+
+def _row_in_a_tuple(module: Any) -> None:
+    module.yaml["head"][0] = tuple(module.yaml["head"][0])
+
+
 def _download(module: Any) -> None:
     module.yaml["backbone"][0][2] = "TorchVision"
 
@@ -138,6 +148,8 @@ def _download(module: Any) -> None:
         (_activation, "is no layer"),
         (_function, "is no layer"),
         (_download, "is no layer"),
+        (_function_in_a_tuple, "backbone is no list of layers"),
+        (_row_in_a_tuple, "head is no list of layers"),
     ],
 )
 def test_a_description_names_layers_only(
@@ -145,6 +157,7 @@ def test_a_description_names_layers_only(
 ) -> None:
     """What the package would evaluate or call is refused before it sees the description."""
     path = saved(tmp_path, network(tmp_path), change)
+    torch.save(Planted(tmp_path / "ran"), tmp_path / "planted.pt")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ArchitectureError, match=words):
         read(path)
