@@ -57,6 +57,9 @@ LABELS: Mapping[TaskName, LabelFormat] = {
 }
 """Task -> its labels' reader, the surest to recognise first."""
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What reading raises where a label is of another type, too large, or names what no file can be called."""
+
 
 def task_of(source: Path, model: Model, named: TaskName) -> TaskName:
     """Return the task whose labels `source` holds; "" for classes, which `exporter.data.labelled` reads.
@@ -79,7 +82,7 @@ def _task_of_arrays(source: Path, model: Model) -> TaskName:
     labels = arrays.get(npz.LABELS)
     if "boxes" in arrays:
         return "boxes"
-    if labels is None or (labels.dtype.kind in "iu" and labels.ndim == 1):
+    if labels is None or (labels.dtype.kind in "iu" and labels.ndim < 2):
         return ""
     if labels.dtype.kind in "iu":
         maps = labels.ndim >= 3 or any(len(spec.shape) == 4 for spec in model.outputs)
@@ -99,9 +102,10 @@ def find(source: Path, model: Model, task: TaskName) -> Labelled:
     reader = LABELS[task]
     if not source.exists():
         raise CalibrationError(f"--eval: {source} does not exist; expected {reader.EXPECTED}.")
-    if source.suffix.lower() == ".npz":
-        try:
+    try:
+        if source.suffix.lower() == ".npz":
             return truths_and_rows(task, source, model, reader.from_arrays)
-        except ValueError as error:
-            raise unusable(task, f"{source.name}: {error}", reader.EXPECTED) from None
-    return reader.read(source, model)
+        return reader.read(source, model)
+    except UNREADABLE as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise unusable(task, f"{source.name}: {str(reason)[:200]}", reader.EXPECTED) from error

@@ -27,6 +27,8 @@ EXPECTED = (
     "a COCO JSON with a `bbox` per annotation, a folder in YOLO's layout (images/*.jpg, labels/*.txt with "
     "`class x y width height` in shares of the photo), or an .npz with `boxes` and `labels`"
 )
+MOST_BYTES = 16 << 20
+"""A larger text file is no photo's boxes."""
 CUT = 0.25
 """A box of which the crop leaves a smaller share does not count, neither when found nor when missed."""
 
@@ -47,6 +49,8 @@ def _label_folder(source: Path) -> Path | None:
 
 def _is_yolo(path: Path) -> bool:
     try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return False
         lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
         return bool(lines) and all(len(line) >= 5 and line[0].isdecimal() for line in lines)
     except (OSError, UnicodeDecodeError):
@@ -134,6 +138,8 @@ def _yolo_rows(path: Path) -> Array:
     except ValueError as error:
         raise unusable("boxes", f"{path}: {error}", EXPECTED) from None
     rows = rows.reshape(-1, 5)
+    if not np.isfinite(rows).all():
+        raise unusable("boxes", f"{path} holds a number that is not finite", EXPECTED)
     if len(rows) and (rows[:, 1:].min() < 0 or rows[:, 1:].max() > 1):
         raise unusable("boxes", f"{path} holds {rows[:, 1:].max():g}", EXPECTED)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,9 @@ EXPECTED = (
     "with `labels` [samples], the identity's number"
 )
 
+MOST_CHARACTERS = 1 << 16
+"""No more of a table's first line is read to recognise it."""
+
 
 def recognises(source: Path) -> bool:
     """Take a table of pairs. Folders of photos are classes unless `--task embeddings` says otherwise."""
@@ -34,7 +38,7 @@ def recognises(source: Path) -> bool:
         return False
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            names = stream.readline().strip().replace("\t", ",").split(",")
+            names = stream.readline(MOST_CHARACTERS).strip().replace("\t", ",").split(",")
             return {"file", "other", "similarity"} <= set(names)
     except (OSError, UnicodeDecodeError):
         return False
@@ -66,13 +70,22 @@ def _pairs(source: Path, path: Path, model: Model) -> Labelled:
     try:
         names = sorted({str(row[key]) for row in rows for key in ("file", "other")})
         places = {name: number for number, name in enumerate(names)}
-        listed = [(places[r["file"]], places[r["other"]], float(r["similarity"])) for r in rows]
+        listed = [(places[r["file"]], places[r["other"]], _finite(r["similarity"])) for r in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise unusable("embeddings", f"{path.name} has a row without a usable {error}", EXPECTED) from None
-    others = [[pair[1:] for pair in listed if pair[0] == number] for number in range(len(names))]
+    others: list[list[tuple[int, float]]] = [[] for _ in names]
+    for number, other, similarity in listed:
+        others[number].append((other, similarity))
     labels = [{"class": np.array(NONE), "pairs": np.array(own).reshape(-1, 2)} for own in others]
     photos_of = [listed_file("embeddings", path, name, EXPECTED) for name in names]
     return photo_samples("embeddings", source, model, list(zip(photos_of, labels, strict=True)))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"similarity, {text!r:.40}")
+    return value
 
 
 def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:

@@ -57,7 +57,7 @@ def partners(
     Raises:
         CalibrationError: One has none.
     """
-    names = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+    names = {path.stem: path for path in _child_files(folder, suffixes)}
     if missing := [path.name for path in paths if path.stem not in names]:
         raise unusable(task, f"{folder} holds nothing for {some(missing)}", expected)
     return [names[path.stem] for path in paths]
@@ -205,6 +205,8 @@ def _delimiter(path: Path) -> str:
 
 def _text(task: TaskName, path: Path, expected: str) -> str:
     try:
+        if not path.is_file():
+            raise unusable(task, f"{path} is no file", expected)
         if path.stat().st_size > MOST_BYTES:
             raise unusable(task, f"{path} is larger than {MOST_BYTES:,} bytes", expected)
         return path.read_text(encoding="utf-8-sig")
@@ -244,8 +246,13 @@ def single(source: Path, *suffixes: str) -> Path | None:
         return source if source.suffix.lower() in suffixes else None
     if not source.is_dir():
         return None
-    candidates = [path for path in sorted(source.iterdir()) if path.suffix.lower() in suffixes]
+    candidates = _child_files(source, suffixes)
     return candidates[0] if len(candidates) == 1 else None
+
+
+def _child_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return a folder's files with one of the suffixes; a pipe, which would block for ever, is none."""
+    return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and p.is_file()]
 
 
 def some(names: Sequence[str]) -> str:

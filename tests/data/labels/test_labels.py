@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable, Mapping
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -410,3 +414,125 @@ def test_what_cannot_be_used_is_refused_with_what_is_expected(fault: str, tmp_pa
         find(make(tmp_path), outputs, task)
     assert caught.value.exit_code == 11
     assert "expected" in caught.value.message
+
+
+def _content(**changes: Any) -> str:
+    return json.dumps({"images": [IMAGE], "annotations": [LABEL], "categories": [], **changes})
+
+
+IMAGE = {"id": 1, "file_name": "p0.jpg"}
+LABEL = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "keypoints": [1, 1, 2]}
+HUGE = 10**400
+HOSTILE: Mapping[str, tuple[TaskName, tuple[TensorSpec, ...], str, str]] = {
+    "a category that is text": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(annotations=[{**LABEL, "category_id": "x"}]),
+    ),
+    "a category without end": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(annotations=[{**LABEL, "category_id": float("inf")}]),
+    ),
+    "categories that are a number": ("boxes", BOXES, "a.json", _content(categories=5)),
+    "a category that is a number": ("boxes", BOXES, "a.json", _content(categories=[5])),
+    "an image's id that is a list": ("boxes", BOXES, "a.json", _content(images=[{**IMAGE, "id": [1]}])),
+    "an annotation's image that is a list": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(annotations=[{**LABEL, "image_id": []}]),
+    ),
+    "a box of huge numbers": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(annotations=[{**LABEL, "bbox": [HUGE] * 4}]),
+    ),
+    "a name with a NUL": ("boxes", BOXES, "a.json", _content(images=[{**IMAGE, "file_name": "a\0.jpg"}])),
+    "a name without end": ("boxes", BOXES, "a.json", _content(images=[{**IMAGE, "file_name": "a" * 99_999}])),
+    "a name of half a character": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(images=[{**IMAGE, "file_name": "\ud800"}]),
+    ),
+    "a name that leads out": (
+        "boxes",
+        BOXES,
+        "a.json",
+        _content(images=[{**IMAGE, "file_name": "/etc/passwd"}]),
+    ),
+    "keypoints that are a number": (
+        "keypoints",
+        PAIR,
+        "a.json",
+        _content(annotations=[{**LABEL, "keypoints": 5}]),
+    ),
+    "an area that is huge": ("keypoints", PAIR, "a.json", _content(annotations=[{**LABEL, "area": HUGE}])),
+    "a class without end": ("boxes", BOXES, "p0.txt", "9" * 5000 + " 0 0 1 1"),
+    "a place that is no number": ("boxes", BOXES, "p0.txt", "0 nan nan nan nan"),
+    "a huge number": ("regression", PAIR, "a.jsonl", f'{{"file": "p0.jpg", "x": {HUGE}, "y": 1}}'),
+    "a token without end": ("sequences", STEPS, "a.jsonl", '{"file": "p0.jpg", "tokens": [Infinity]}'),
+    "a huge token": ("sequences", STEPS, "a.jsonl", f'{{"file": "p0.jpg", "tokens": [{10**30}]}}'),
+    "a similarity that is no number": (
+        "embeddings",
+        PAIR,
+        "a.csv",
+        "file,other,similarity\np0.jpg,p1.jpg,nan",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_hostile_labels_are_refused_in_one_message(attack: str, tmp_path: Path) -> None:
+    """A label of another type, without bounds or with a name of no file is an error about the data."""
+    task, outputs, name, content = HOSTILE[attack]
+    photos(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CalibrationError) as caught:
+        find(tmp_path, outputs, task)
+    assert caught.value.code == "EM-LABELS"
+    assert len(caught.value.message) < 1300
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "name"),
+    [
+        ("boxes", BOXES, "a.json"),
+        ("boxes", BOXES, "p0.txt"),
+        ("regression", PAIR, "a.csv"),
+        ("embeddings", PAIR, "a.tsv"),
+        ("masks", MAP, "masks/p0.png"),
+    ],
+)
+def test_a_pipe_among_labels_blocks_nothing(
+    task: TaskName, outputs: tuple[TensorSpec, ...], name: str, tmp_path: Path
+) -> None:
+    """A named pipe is no file of labels: opening it would wait for ever."""
+    photos(tmp_path / "images", 1)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with _watched(tmp_path / name), pytest.raises(CalibrationError):
+        find(tmp_path, outputs, task)
+
+
+@contextmanager
+def _watched(pipe: Path) -> Iterator[None]:
+    """Fail instead of hanging where the block opens a pipe: a writer comes after five seconds."""
+    opened = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(OSError):
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            opened.set()
+
+    timer = threading.Timer(5, write)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    assert not opened.is_set()
