@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoints import container, contents, prefixes, safetensors, state_dict
 from exporter.checkpoints.archive import DAMAGED
-from exporter.checkpoints.source import UNCHANGED, opened_source
+from exporter.checkpoints.source import UNCHANGED, check_regular_source, opened_source
 from exporter.errors import CheckpointError, DamagedFileError
 from exporter.files import digest_file_or_folder
 from exporter.records import Checkpoint
@@ -110,6 +110,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def _json(path: Path) -> Any:
+    check_regular_source(path)
     with path.open("rb") as file:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import wave
@@ -205,6 +206,42 @@ def test_a_folders_own_code_needs_trust(tmp_path: Path) -> None:
     with pytest.raises(CodeInFileError, match="--trust"):
         read(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_a_part_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package would ask on the terminal whether to run it, and people say yes."""
+    path, _ = saved(tmp_path, "BertForSequenceClassification", TEXT)
+    code = {
+        "auto_map": {"AutoModel": "code.Mine"},
+        "_name_or_path": str(path),
+        "model_type": "clip_text_model",
+    }
+    edited(
+        path,
+        architectures=["VisionEncoderDecoderModel"],
+        model_type="vision-encoder-decoder",
+        encoder={**code, "model_type": "siglip_text_model"},
+        decoder={**code, "auto_map": {"AutoModelForCausalLM": "code.Mine"}},
+    )
+    (path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ArchitectureError):
+        read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("classes", [[5], {"a": 1}, 7, "BertModel", [["BertModel"]]])
+def test_class_names_of_another_type_name_no_class(tmp_path: Path, classes: object) -> None:
+    """The model_type decides where architectures is no list of names."""
+    path, _ = saved(tmp_path, "BertModel", TEXT)
+    edited(path, architectures=classes)
+    assert read(path).architecture == "transformers/BertModel"
+
+
+def test_a_pipe_as_settings_blocks_nothing(tmp_path: Path) -> None:
+    """A folder whose config.json is a named pipe is no folder of a network."""
+    os.mkfifo(tmp_path / "config.json")
+    assert folder.located(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["pipeline", "AutoModel", "BertConfig", "__doc__", "os.system", "Absent"])

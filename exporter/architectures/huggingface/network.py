@@ -27,9 +27,12 @@ ATTENTION = "eager"
 """The attention that is exported: plain matrix products, in every graph and every format the same."""
 FETCHING = (
     "fusion_config", "distributed_config", "adapter_kwargs", "trust_remote_code", "use_kernels",
-    "kernel_config", "attn_implementation", "experts_implementation",
+    "kernel_config", "attn_implementation", "experts_implementation", "auto_map",
 )  # fmt: skip
-"""Settings that say how a network is loaded or run, not what it computes: left out."""
+"""Settings that say how a network is loaded or run, not what it computes: left out.
+
+transformers asks on the terminal whether it may run the code that a part's `auto_map` names.
+"""
 OFF: Mapping[str, Any] = {
     "use_cache": False,
     "return_dict": True,
@@ -108,8 +111,9 @@ def load(checkpoint: Checkpoint, weights: Weights, wanted: str = "", trust: bool
 
 def _class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust: bool) -> Any:
     config = checkpoint.settings[CONFIG]
-    classes = config.get("architectures") or []
-    name = wanted or (classes[0] if classes else "")
+    classes = config.get("architectures")
+    first = classes[0] if isinstance(classes, list) and classes else ""
+    name = wanted or (first if isinstance(first, str) else "")
     own = config.get("auto_map") if isinstance(config.get("auto_map"), dict) else {}
     if not name:
         return _base_class(transformers, config)
@@ -167,7 +171,7 @@ def _base_class(transformers: ModuleType, config: Mapping[str, Any]) -> Any:
 
 def _settings(kind: Any, config: Mapping[str, Any]) -> Any:
     """Make the class's config from the file's settings."""
-    plain = {key: value for key, value in config.items() if not key.startswith("_") and key not in FETCHING}
+    plain = _plain_settings(config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -183,6 +187,16 @@ def _settings(kind: Any, config: Mapping[str, Any]) -> Any:
             "Name the class that was trained: --arch transformers/CLASS.",
         )
     return settings
+
+
+def _plain_settings(value: Any) -> Any:
+    """Leave out, in the settings of all parts, what fetches something or names code."""
+    if isinstance(value, list):
+        return [_plain_settings(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    own = {key: item for key, item in value.items() if not key.startswith("_") and key not in FETCHING}
+    return {key: _plain_settings(item) for key, item in own.items()}
 
 
 def _filled(
