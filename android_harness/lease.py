@@ -40,7 +40,7 @@ alone() {
     done
 }
 """
-"""Lets one of these scripts at a time read and write the lease; one that was killed delays others by 6 s."""
+"""A shell function: one script at a time reads and writes the lease. A killed one delays others by 6 s."""
 ACQUIRE = (
     ALONE
     + r"""
@@ -86,7 +86,7 @@ class Lease:
     renewed_at: float = 0.0
 
     def acquire(self) -> str:
-        """Take or renew the lease; return who holds it otherwise, or an empty text.
+        """Take or renew the lease. Return an empty text, or who else holds it.
 
         Raises:
             DeviceError: The device does not answer, or its folder cannot be written.

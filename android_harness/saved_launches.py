@@ -19,7 +19,7 @@ from typing import Any
 from android_harness.records import BenchConfig, BenchTask, Clock, Identity, Launch, Sample, Session, State
 
 MAX_AGE_S = 6 * 3600.0
-"""Launches of an older run are not continued: the phone is another one by then."""
+"""Launches of an older run are not continued: the phone's state has changed by then."""
 STATE = "state.json"
 MEASURING = ("launches", "min_iterations", "min_seconds", "max_seconds", "threads", "affinity", "app_like")
 """The fields of `BenchConfig` that decide how a launch is measured."""
@@ -27,7 +27,7 @@ MEASURING = ("launches", "min_iterations", "min_seconds", "max_seconds", "thread
 
 @dataclass(frozen=True)
 class Saved:
-    """What a killed run had measured of an artifact."""
+    """The finished launches of a killed run for one artifact, and the state before them."""
 
     before: State
     started_at: str
@@ -60,7 +60,7 @@ def folder(root: Path, task: BenchTask, identity: Identity, config: BenchConfig,
 
 
 def begin(path: Path, before: State, started_at: str) -> None:
-    """Begin a new session in a folder. A disk that is full only costs the way back."""
+    """Begin a new session in a folder. A full disk is no error: the run cannot be continued then."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)

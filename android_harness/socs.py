@@ -86,7 +86,7 @@ UNKNOWN = "unknown SoC"
 
 
 def named(text: str) -> str:
-    """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; else empty."""
+    """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; "" without one."""
     upper = text.strip().upper()
     if upper in ALIASES:
         return ALIASES[upper]

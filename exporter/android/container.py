@@ -32,7 +32,7 @@ UNREADABLE = (
 
 
 def read(path: Path, wanted: Collection[str] = ()) -> Container:
-    """Read a library, an AAR or an APK; what is wrong with it is in the record.
+    """Read a library, an AAR or an APK; the record's `problem` says what is wrong with it.
 
     Args:
         path: The file.

@@ -121,7 +121,7 @@ def _onnxruntime(artifact: str, needs: Needs, library: Library) -> Answer:
 
 
 def _has(operator: Operator, library: Library, package: OnnxruntimePackage | None) -> bool:
-    """Return whether a library names an operator, and its version has the kernel; or both for its body."""
+    """Return whether a library names an operator and its version has the kernel, or both for its body."""
     named = operator.name in library.names or operator.name in library.tails
     if named and (package is None or package.has_kernel(operator)):
         return True

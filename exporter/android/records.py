@@ -107,14 +107,14 @@ class Answer:
     problems: tuple[str, ...] = ()
     """Why it does not load."""
     unknown: tuple[str, ...] = ()
-    """What its own file and the library's cannot tell."""
+    """What neither the artifact's file nor the library's tells."""
     since: str = ""
     """The oldest described version of the package that loads it; empty where none does, or for files."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The whole answer of `verify --for-app`."""
+    """The answers of `verify --for-app` for all artifacts."""
 
     answers: tuple[Answer, ...]
     containers: tuple[Container, ...] = ()
@@ -125,5 +125,5 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Every artifact loads, and nothing is wrong with a library. What is unknown is no yes."""
+        """Whether every artifact loads for certain, and nothing is wrong with a library."""
         return bool(self.answers) and not self.problems and all(a.loads == "yes" for a in self.answers)

@@ -1,4 +1,4 @@
-"""Build timm's networks: those that a file or folder names, and those that `--arch timm/NAME` does.
+"""Build timm's networks: those that a file or folder names, and those that `--arch timm/NAME` names.
 
 timm's folders and checkpoints say which network they hold. Its data config is the preprocessing of photos.
 """

@@ -119,7 +119,7 @@ def _check(described: Mapping[str, Any], tasks: Any) -> None:
     """Refuse a description that names anything but layers.
 
     Raises:
-        ArchitectureError: It does.
+        ArchitectureError: The description names something else.
     """
     import torch
 
@@ -163,9 +163,9 @@ def _is_layer(value: object) -> bool:
 
 
 def _differences(module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Say each layer whose class or settings are not those of the file.
+    """Yield a sentence for each layer whose class or settings differ from the file's.
 
-    Strides, paddings, activations and deviations leave no trace in tensors, but they do here.
+    Strides, paddings, activations and epsilons leave no trace in tensors; this comparison finds them.
     """
     own = dict(module.named_modules(remove_duplicate=False))
     for path in own.keys() - layers.keys():

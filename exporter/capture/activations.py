@@ -1,7 +1,7 @@
 """Finds the outputs of activations that rest near zero: embeddings after a ReLU or a SiLU.
 
-A unit of such an output that never fires varies by next to nothing, and is no less of a kind with the others.
-Its values cannot tell it from a score beside boxes in pixels; the graph can.
+A unit of such an output that never fires hardly varies, and that is no fault. Its values look like those of a
+score beside boxes in pixels; the graph tells the two apart.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _computed(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
         return bool(operands) and _rests(operands[0], known)
     if operator in _JOINS:
         return bool(operands) and all(_rests(operand, known) for operand in operands)
-    if operator == "mul":  # a gate keeps what rests at rest; x * sigmoid(x) is SiLU
+    if operator == "mul":  # a gated activation still rests near zero; x * sigmoid(x) is SiLU
         return _is_gated_by_itself(operands) or any(_rests(operand, known) for operand in operands)
     return False
 

@@ -90,7 +90,7 @@ def _layers(network: Inert) -> Iterator[tuple[str, Inert]]:
     """Yield each layer with its path in the network, the network itself first.
 
     Raises:
-        CheckpointError: There are too many, or they are nested without end.
+        CheckpointError: There are too many layers, or they are nested without end.
     """
     waiting: list[tuple[str, Inert, int]] = [("", network, 0)]
     count = 0

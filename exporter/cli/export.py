@@ -132,7 +132,7 @@ def export_command(
         str,
         typer.Option(
             metavar="NAME",
-            help="What the model is for, whose measure every artifact must meet: boxes, masks, keypoints, "
+            help="The model's task, whose measure every artifact must then meet: boxes, masks, keypoints, "
             "images, embeddings, sequences, regression.",
         ),
     ] = "",
@@ -166,7 +166,8 @@ def export_command(
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
-            "--allow-inconclusive", help="Allow an artifact to be chosen that too few scenes prove."
+            "--allow-inconclusive",
+            help="Allow an artifact to be chosen whose scenes are too few to prove it.",
         ),
     ] = False,
     allow_synthetic: Annotated[
@@ -204,7 +205,7 @@ def export_command(
 
     Exit codes: 0 something was chosen, 2 usage, 3 unreadable checkpoint, 4 unknown network, 5 the network
     does not run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable
-    calibration or labelled data, 130 interrupted.
+    calibration or labelled data, 18 too few scenes to prove an artifact, 130 interrupted.
     """
     model = model_request(
         checkpoint,

@@ -46,7 +46,10 @@ def release(
     ] = False,
     allow_inconclusive: Annotated[
         bool,
-        typer.Option("--allow-inconclusive", help="Release what too few scenes prove; the bundle says so."),
+        typer.Option(
+            "--allow-inconclusive",
+            help="Release an artifact whose scenes are too few to prove it; the bundle says so.",
+        ),
     ] = False,
     allow_unverified: Annotated[
         str | None,

@@ -3,7 +3,8 @@
 SIFT keypoints of two pictures are matched (Lowe, IJCV 60, 2004), and the matches must agree on one shift,
 turn and scale (RANSAC). Of about 1,000 pairs of 45 different photos none agrees on more than 3 places. Crops
 of 85, 70, 55 and 40 % of a side, half of them mirrored, brightness changed and saved as JPEG, were found in
-100, 99, 99 and 91 % of the cases. Where a picture has hardly any texture, small grey copies are compared.
+100, 99, 99 and 91 % of the cases; of 53 pictures, 26 of them no photos, in 98, 96, 94 and 89 %. Where a
+picture has hardly any texture, small grey copies are compared.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SMALLEST = 32
 THUMBNAIL = 24
 """Pixels of either side of the small grey copy."""
 SHIFT = 4
-"""Pixels of it that two copies may be shifted against each other, either way."""
+"""Pixels of the grey copy that two copies may be shifted against each other, either way."""
 WINDOW = THUMBNAIL - 2 * SHIFT
 MIN_CORRELATION = 0.92
 """Windows of two copies that correlate so are alike: different photos reach 0.73, random blobs 0.84."""
@@ -53,7 +54,7 @@ class Features:
     descriptors: Array
     """float32 [keypoints, 128]: unit vectors (RootSIFT)."""
     area: float
-    """The picture's, in square pixels."""
+    """The picture's area in square pixels."""
     windows: Array
     """float32 [shifts, 16 * 16]: windows of the small grey copy, the middle one in the middle; greys less
     their plane, of unit length, or zeros where nothing is left."""

@@ -1,8 +1,8 @@
 """Groups samples into scenes, and gives every scene one purpose.
 
 A scene is all that shows the same thing: near-duplicates, crops and edits of one picture, frames of one
-video, near copies of a row. Samples of one scene say the same about a quantised model, so that a scene never
-serves two purposes, and counts as one witness.
+video, near copies of a row. Samples of one scene say the same about a quantised model. So a scene serves one
+purpose only, and the bounds of verification count scenes, not samples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Grouping:
     scenes: tuple[int, ...]
     """Number of each sample's scene, in order of appearance from 0."""
     reasons: Mapping[int, str]
-    """Scene -> what joined its samples; only scenes with several."""
+    """Scene -> what joined its samples. Scenes of a single sample are left out."""
 
     @property
     def count(self) -> int:
@@ -94,7 +94,7 @@ def split(grouping: Grouping, choosing: bool, most: int) -> dict[Purpose, tuple[
     """Give every scene one purpose, in their order: calibration, choice, verification.
 
     Args:
-        grouping: Of at least two scenes.
+        grouping: The scenes, at least two.
         choosing: Whether candidates will be chosen among, which needs scenes of its own. With two scenes
             only, those of calibration choose: verification still judges on its own.
         most: The most samples of a purpose.
@@ -138,9 +138,9 @@ def listed(grouping: Grouping, used: Mapping[int, Purpose], names: Sequence[str]
     """Return the scenes of several samples, with their samples' names and their purpose.
 
     Args:
-        grouping: Of the photos or rows.
-        used: Position -> purpose, of those that serve any.
-        names: Of all.
+        grouping: The scenes of the photos or rows.
+        used: Position -> purpose, of those that have one.
+        names: The names of all.
     """
     purposes = {grouping.scenes[i]: purpose for i, purpose in used.items()}
     return tuple(

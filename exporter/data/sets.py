@@ -1,4 +1,4 @@
-"""The samples of a run, by what they serve for."""
+"""The samples of a run, by their purpose."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Data:
     origins: Mapping[bytes, Origin] = field(default_factory=dict)
     """Digest of a picture or row -> its origin, for all that serve any purpose."""
     choice: tuple[Sample, ...] = ()
-    """For choosing among candidates; empty when nothing is chosen."""
+    """The samples that candidates are chosen by; empty when nothing is chosen."""
     scene_of: Mapping[Purpose, tuple[int, ...]] = field(default_factory=dict)
     """Number of the scene of each sample that serves a purpose."""
     scenes: Scenes = field(default_factory=Scenes)
@@ -77,7 +77,7 @@ def scene_fields(
     """Return `Data.scene_of` and `Data.scenes`.
 
     Args:
-        grouping: Of the photos or rows.
+        grouping: The scenes of the photos or rows.
         names: Their names.
         owners: Purpose -> for each of its samples, the photos or rows that it shows.
     """

@@ -1,1 +1,1 @@
-"""Runs artifacts on the phone's own CPU kernels, emulated by QEMU. What it takes says nothing about time."""
+"""Runs artifacts on the phone's own CPU kernels, emulated by QEMU. Durations say nothing about a phone's."""

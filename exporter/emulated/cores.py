@@ -29,7 +29,7 @@ PARTS: Mapping[str, tuple[int, int]] = {
 }
 """Core -> implementer and part, as in Linux' arch/arm64/include/asm/cputype.h."""
 UNKNOWN_PART = (IMPLEMENTER_ARM, 0xD03)
-"""The Cortex-A53's."""
+"""The part of a Cortex-A53, for cores that `PARTS` does not list."""
 FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
 ARMV82_FEATURES = f"{FEATURES} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 ARMV86_FEATURES = f"{ARMV82_FEATURES} i8mm bf16"

@@ -27,7 +27,7 @@ from exporter.errors import MissingDependencyError
 HERE = Path(__file__).parent
 RUNNER = Path(android_harness.__file__).parent / "runner"
 FORMAT = 1
-"""Incremented when `_make` makes other things."""
+"""Incremented whenever `_make` writes other files."""
 EXECUTORCH = "1.5.1"
 """The first version whose wheels have the runtime as libraries of its own; it reads the programs of 1.4."""
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
@@ -50,7 +50,7 @@ DOWNLOAD_S = 900.0
 
 @dataclass(frozen=True)
 class Parts:
-    """All that emulation needs, ready to run."""
+    """QEMU and the prepared programs."""
 
     qemu: Path
     folder: Path
@@ -122,7 +122,7 @@ def _folder(cache: Path) -> Path:
 
 
 def _key() -> str:
-    """Return what tells one preparation from another: the versions and the sources."""
+    """Return a digest of the versions and the sources, which identifies a preparation."""
     digest = hashlib.sha256(f"{FORMAT} {EXECUTORCH} {_onnxruntime_version()}".encode())
     sources = [HERE / name for name in ("main.cc", "onnxruntime_c_api.h", "threadpool.h")]
     sources += [RUNNER / name for name in (*COMMON, *(f"backend_{name}.cc" for name in BACKENDS))]

@@ -97,7 +97,7 @@ def _decoded(data: bytes, samples: int) -> Iterator[Sample]:
 
 
 class _Reader:
-    """Reads an answer; a program that a file took over may answer anything."""
+    """Reads an answer and checks it: a hostile artifact may have taken the program over."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

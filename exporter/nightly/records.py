@@ -1,6 +1,6 @@
 """The records of a night. They are frozen; each follows from the ones before it.
 
-Config -> Night -> Exported -> `measuring.Found`, which is filled as devices end -> Row -> Result
+Config -> Night -> Exported -> `measuring.Measurements`, which is filled as devices end -> Row -> Result
 """
 
 from __future__ import annotations

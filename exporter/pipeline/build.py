@@ -46,7 +46,7 @@ def build_variants(work: Path, variants: tuple[Variant, ...], directory: Path) -
     """Make the variants of one group, one after the other, in `directory`.
 
     Args:
-        work: Holds what `capture_model` wrote, and `quantize_model` where the group is quantised.
+        work: Holds what `read_and_capture` wrote, and `quantize_to_int8` where the group is quantised.
         variants: They share intermediate results within this process.
         directory: Where the artifacts go.
     """

@@ -1,4 +1,4 @@
-"""Evidence that a search chooses by: of scenes that neither calibrate nor judge what was chosen."""
+"""The evidence that a search chooses by. Its scenes neither calibrate nor judge what was chosen."""
 
 from __future__ import annotations
 

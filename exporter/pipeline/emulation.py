@@ -81,13 +81,13 @@ def emulate_artifact(
     )
     if verdict.status == "failed":
         return replace(result, reason=f"On emulated Arm: {verdict.reason}")
-    # So few samples may decide nothing. Where they are equal to this machine's, its verdict on all is Arm's.
+    # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
     difference, problem = _from_host(path, variant, samples, outputs, evidence, limits)
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
 
 
 def _first(evidence: ReferenceIO) -> ReferenceIO:
-    """Keep the first samples, and no edge inputs: these prove the file, not the kernels."""
+    """Keep the first samples, and no edge inputs: edge inputs test the file, not the kernels."""
     count = SAMPLES
     return replace(
         evidence,
@@ -115,7 +115,7 @@ def _from_host(
 ) -> tuple[float | None, str]:
     """Return how far Arm's outputs are from this machine's kernels', and why that is too far.
 
-    Both are the same file: float32 may differ by what rounding does, and a narrower precision by what its
+    Both ran the same file: float32 may differ by what rounding does, and a narrower precision by what its
     lowering may.
     """
     from exporter.formats import FORMATS

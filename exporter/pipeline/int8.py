@@ -106,7 +106,7 @@ def quantize_to_int8(work: Path, least: float) -> None:
     """Quantise the captured program; the result, which every int8 artifact is made from, lands in `work`.
 
     Args:
-        work: Holds what `capture_model` wrote.
+        work: Holds what `read_and_capture` wrote.
         least: The share of the weights that an int8 artifact must have in 8 bits.
 
     Raises:

@@ -107,7 +107,7 @@ class CheckResult:
 
 
 def load_data_result(work: Path) -> Data:
-    """Read what `capture_model` wrote."""
+    """Read what `read_and_capture` wrote."""
     data: Data = pickle.loads((work / DATA).read_bytes())  # our own file, in our own folder
     return data
 

@@ -41,7 +41,7 @@ class ReleaseRequest:
     artifacts: tuple[str, ...] = ()
     allow_unmeasured: bool = False
     allow_inconclusive: bool = False
-    """Whether to release what too few scenes prove."""
+    """Whether to release an artifact whose scenes are too few to prove it."""
     allow_unverified: tuple[str, ...] = ()
     allow_wrong_on: tuple[str, ...] = ()
     """Serials of devices on which the artifact may compute something else."""
@@ -225,7 +225,7 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
 
 
 def _inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
-    """Return the bundle's sentence about an artifact that too few scenes prove.
+    """Return the bundle's sentence about an artifact whose scenes are too few to prove it.
 
     Raises:
         ReleaseError: The user did not allow it.

@@ -1,6 +1,6 @@
-"""Intervals of agreement and SQNR over scenes: what the figures of few witnesses say about others. Pure.
+"""Bounds of agreement and SQNR over scenes: what the figures of few scenes say about others. Pure.
 
-A scene is one witness, whatever the number of its crops. Both bounds are one-sided 95 %: a lower bound
+A scene counts once, whatever the number of its crops. Both bounds are one-sided 95 %: a lower bound
 promises too much once in twenty times.
 
 Agreement is a share of successes in clusters: beta-binomial. Its overdispersion is estimated by the variance
@@ -54,7 +54,7 @@ def effective(shares: Array, answers: int, scenes: Array) -> float:
 
     _, group = np.unique(scenes, return_inverse=True)
     sizes = np.bincount(group).astype(np.float64)
-    witnesses = float(sizes.sum() ** 2 / (sizes**2).sum())  # scenes, were they of equal size
+    witnesses = float(sizes.sum() ** 2 / (sizes**2).sum())  # that many scenes of equal size say as much
     most = witnesses * answers / (1 + WITHIN * (answers - 1))
     estimate, count = float(shares.mean()), len(sizes)
     if count < 2:

@@ -1,6 +1,6 @@
 """`--search`: mixed artifacts that are real, verified, timed by whoever measures, run on labelled samples.
 
-What is tried and kept is asked of made-up candidates in `test_searching_rules`.
+What is tried and kept is asked of made-up candidates in `test_mixed_precision_search_rules`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def build(
 
     Raises:
         ArchitectureError: The weights are not those of the network that the config names.
-        UsageError: The network has no such part, or several and none is named.
+        UsageError: The network has no such part, or it has several and the user named none.
     """
     loaded = network.load(checkpoint, weights, wanted, trust)
     make = _part_of(loaded, part)
@@ -108,7 +108,7 @@ def _part_of(loaded: Loaded, part: str) -> Maker:
     """Choose what is exported.
 
     Raises:
-        UsageError: The network has no such part, or has parts that an app runs apart and none is named.
+        UsageError: The network has no such part, or an app runs its parts separately and the user named none.
     """
     parts: dict[str, Maker] = {}
     if hasattr(loaded.network, "get_text_features") and hasattr(loaded.network, "get_image_features"):

@@ -85,7 +85,7 @@ def asked_for(
 
 
 def _typed(spec: TensorSpec, default: TensorSpec | None) -> TensorSpec:
-    """Give an input its own type where the user states none: float32 is what an unstated one means."""
+    """Give an input its own type where the user states none; a shape without a type is read as float32."""
     whole = spec.name in WHOLE_NUMBERS or (default is not None and default.dtype == "int64")
     return replace(spec, dtype="int64") if whole and spec.dtype == "float32" else spec
 
@@ -153,7 +153,7 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 
 def of_sound(settings: Settings, network: Any, name: str) -> tuple[TensorSpec, ...]:
-    """Return the inputs of a network of sound: samples of a recording, or its spectrogram."""
+    """Return the inputs of an audio network: samples of a recording, or its spectrogram."""
     if name == "input_features":
         bins = int(settings.get("num_mel_bins", 80))
         frames = int(settings.get("max_source_positions", 1500)) * 2
@@ -170,7 +170,7 @@ def of_sound(settings: Settings, network: Any, name: str) -> tuple[TensorSpec, .
 
 
 def codes(specs: Sequence[TensorSpec], settings: Settings) -> dict[str, Codes]:
-    """Return the legal values of the inputs of whole numbers."""
+    """Return the legal values of the integer inputs."""
     count = int(settings.get("vocab_size", 2))
     first = next((settings.get(key) for key in ("bos_token_id", "cls_token_id") if settings.get(key)), None)
     last = settings.get("eos_token_id") or settings.get("sep_token_id")

@@ -58,7 +58,7 @@ def library(subject: str) -> ModuleType:
     """Import transformers so that it never reaches for the network.
 
     Raises:
-        MissingDependencyError: It is not installed.
+        MissingDependencyError: transformers is not installed.
     """
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -225,7 +225,7 @@ def _filled(
 
 
 def _attention(kind: Any) -> str | None:
-    """Name the attention to ask for: networks without any refuse to be asked."""
+    """Return the attention to ask for; None for a network that takes no such argument."""
     return (
         ATTENTION
         if getattr(kind, "_supports_sdpa", False) or getattr(kind, "_supports_attention_backend", 0)
@@ -239,7 +239,7 @@ def _checked(
     """Refuse weights that leave a tensor of the network random, or that are not all used.
 
     Raises:
-        ArchitectureError: They are another network's.
+        ArchitectureError: The weights are another network's.
     """
     if missing or (extra and not asked):
         own = {key: tuple(value.shape) for key, value in network.state_dict().items()}

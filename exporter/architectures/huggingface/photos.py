@@ -54,7 +54,7 @@ def input_size(processor: Any) -> tuple[int, int] | None:
 
 
 def preprocessing(processor: Any, size: tuple[int, int], channels: int) -> tuple[Preprocessing | None, str]:
-    """Return the record for photos of `size` (height, width), and a note; None where it is not the same.
+    """Return the record for photos of `size` (height, width), and a note; None where the inputs differ.
 
     Args:
         processor: The folder's image processor; None where there is none.
@@ -92,7 +92,7 @@ def _record(settings: Mapping[str, Any], size: tuple[int, int], channels: int) -
 
 
 def _resize(settings: Mapping[str, Any], size: tuple[int, int]) -> tuple[int | None, bool]:
-    """Return the side that photos are resized to, and whether both sides are; None where neither."""
+    """Return the side that photos are resized to (None without a resize), and whether both sides get it."""
     wanted = settings.get("size")
     if not settings.get("do_resize") or not isinstance(wanted, Mapping):
         return None, False

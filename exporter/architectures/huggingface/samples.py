@@ -32,7 +32,7 @@ TEXT_HELP = 'Give a .txt with a text per line, or a .jsonl with an object per li
 
 
 class Reader:
-    """Reads calibration data of the folder's own kind. Made where the network is built, used once."""
+    """Reads texts or recordings as calibration data. It is made where the network is built, and used once."""
 
     def __init__(self, folder: Path, codes: Mapping[str, Codes], trust: bool) -> None:
         """Keep what is needed to load the tokenizer or the feature extractor.
@@ -181,7 +181,7 @@ def _spread(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, 
 
 
 def _lines(source: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield each text, and the text that goes with it or None."""
+    """Yield each text with its second text, or with None."""
     if source.stat().st_size > MAX_TEXT_BYTES:
         raise CalibrationError(f"{source} is larger than {MAX_TEXT_BYTES} bytes.", "Give a part of it.")
     try:

@@ -26,7 +26,7 @@ class LabelFormat(Protocol):
     """What a source of such labels is, for messages."""
 
     def recognises(self, source: Path) -> bool:
-        """Return whether a file or folder can hold nothing else."""
+        """Return whether a file or folder can only hold labels of this task."""
         ...
 
     def read(self, source: Path, model: Model) -> Labelled:
@@ -41,7 +41,7 @@ class LabelFormat(Protocol):
         """Return a label per sample from the arrays of an `.npz`.
 
         Raises:
-            ValueError: What was seen, and what was expected.
+            ValueError: The arrays are not such labels; the text says what was seen and expected.
         """
         ...
 
@@ -97,7 +97,7 @@ def find(source: Path, model: Model, task: TaskName) -> Labelled:
     """Read the labelled samples of a task.
 
     Raises:
-        CalibrationError: They cannot be used: what was seen, what was expected, what to try.
+        CalibrationError: The samples cannot be used; the message says what was seen and expected.
     """
     reader = LABELS[task]
     if not source.exists():

@@ -34,7 +34,7 @@ CUT = 0.25
 
 
 def recognises(source: Path) -> bool:
-    """Take COCO's JSON with boxes, and folders of photos with a text file each."""
+    """Return whether this is COCO's JSON with boxes, or a folder of photos with a text file each."""
     return coco.holds(source, "bbox") or _label_folder(source) is not None
 
 

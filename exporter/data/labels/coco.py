@@ -35,7 +35,7 @@ def read(task: TaskName, source: Path) -> dict[str, Any]:
     """Return the JSON's content, checked as far as its readers rely on.
 
     Raises:
-        CalibrationError: It is not COCO's.
+        CalibrationError: The file is not COCO's JSON.
     """
     path = find(source)
     if path is None:
@@ -76,7 +76,7 @@ def classes(content: Mapping[str, Any], model: Model, count: int | None) -> tupl
         count: Number of classes that it gives scores for; None where it gives class numbers.
 
     Raises:
-        CalibrationError: Nothing fits.
+        CalibrationError: None of these rules fits.
     """
     used = {int(annotation["category_id"]) for annotation in content["annotations"]}
     names = {int(c["id"]): str(c.get("name", "")) for c in content.get("categories", ())}

@@ -32,7 +32,7 @@ MOST_CHARACTERS = 1 << 16
 
 
 def recognises(source: Path) -> bool:
-    """Take a table of pairs. Folders of photos are classes unless `--task embeddings` says otherwise."""
+    """Return whether this is a table of pairs. Folders of photos are classes without `--task`."""
     path = single(source, ".csv", ".tsv")
     if path is None:
         return False

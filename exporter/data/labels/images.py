@@ -18,7 +18,7 @@ FOLDER = "targets"
 
 
 def recognises(source: Path) -> bool:
-    """Take a folder with images/ and targets/."""
+    """Return whether this is a folder with images/ and targets/."""
     return (source / FOLDER).is_dir() and (source / "images").is_dir()
 
 
@@ -44,7 +44,7 @@ def image_output(model: Model) -> TensorSpec:
     """Return the output that is an image.
 
     Raises:
-        CalibrationError: There is none.
+        CalibrationError: The model has no such output.
     """
     for spec in model.outputs:
         if len(spec.shape) == 4 and spec.shape[1] in {1, 3} and spec.dtype.startswith("float"):

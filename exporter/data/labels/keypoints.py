@@ -29,7 +29,7 @@ EXPECTED = (
 
 
 def recognises(source: Path) -> bool:
-    """Take COCO's JSON with keypoints."""
+    """Return whether this is COCO's JSON with keypoints."""
     return coco.holds(source, "keypoints")
 
 

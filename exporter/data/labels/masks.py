@@ -26,7 +26,7 @@ FOLDERS = ("masks", "annotations", "SegmentationClass")
 
 
 def recognises(source: Path) -> bool:
-    """Take a folder with images/ and masks/, or with a .png beside each .jpg."""
+    """Return whether this is a folder with images/ and masks/, or with a .png beside each .jpg."""
     return source.is_dir() and (_mask_folder(source) is not None or bool(_beside(source)))
 
 

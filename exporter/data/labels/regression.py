@@ -29,7 +29,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 def recognises(source: Path) -> bool:
-    """Take a table of numbers."""
+    """Return whether this is a table of numbers."""
     path = single(source, *SUFFIXES)
     if path is None:
         return False

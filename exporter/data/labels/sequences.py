@@ -30,7 +30,7 @@ SPACE = "<space>"
 
 
 def recognises(source: Path) -> bool:
-    """Take a table with text or tokens."""
+    """Return whether this is a table with text or tokens."""
     path = single(source, *SUFFIXES)
     if path is None:
         return False

@@ -26,7 +26,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Model:
-    """What labels must fit."""
+    """The model that labels must fit."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -36,7 +36,7 @@ class Model:
 
 
 def unusable(task: TaskName, seen: str, expected: str, hint: str = "") -> CalibrationError:
-    """Return the error of labels that are not a task's."""
+    """Return the error for labels that do not fit the task."""
     return CalibrationError(
         f"--eval: {seen}; expected {expected}.",
         hint or f"Labels of other tasks are read with another --task; this one is {task}.",
@@ -55,7 +55,7 @@ def partners(
     """Return, for each photo, the file of the same name in another folder.
 
     Raises:
-        CalibrationError: One has none.
+        CalibrationError: A photo has no such file.
     """
     names = {path.stem: path for path in _child_files(folder, suffixes)}
     if missing := [path.name for path in paths if path.stem not in names]:
@@ -171,7 +171,7 @@ def read_json(task: TaskName, path: Path, expected: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        CalibrationError: It is none.
+        CalibrationError: The file is not JSON.
     """
     try:
         return json.loads(_text(task, path, expected))
@@ -183,7 +183,7 @@ def read_table(task: TaskName, path: Path, expected: str) -> list[dict[str, str]
     """Read a `.csv` or `.tsv` with a line of names, or a `.jsonl`, as rows by name.
 
     Raises:
-        CalibrationError: It is none of these, or a row lacks `file`.
+        CalibrationError: The file is none of these, or a row lacks `file`.
     """
     content = _text(task, path, expected)
     try:

@@ -1,6 +1,6 @@
 """Runs jobs in processes of their own: a framework that crashes takes down one job, not the export.
 
-Each slot has a server process (`serving`) that imports frameworks once and forks a child for every job:
+Each slot has a server process (`server.py`) that imports frameworks once and forks a child for every job:
 children start at once, cannot disturb each other, and give their memory back. What frameworks print goes to
 the log file.
 """

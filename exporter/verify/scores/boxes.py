@@ -41,7 +41,7 @@ def detections(view: View) -> Detections:
     """Read the outputs: boxes and scores apart, or one tensor of coordinates and a score per class.
 
     Raises:
-        ValueError: They are neither.
+        ValueError: The outputs are neither.
     """
     boxes, scores = view.find("box"), view.find(*SCORES)
     if boxes is not None and scores is not None and boxes != scores:

@@ -114,7 +114,7 @@ def check_reference(task: TaskName, accuracy: TaskAccuracy) -> None:
     """Refuse labels by which float32 itself is no better than chance: nothing could be lost.
 
     Raises:
-        CalibrationError: They say nothing about this model.
+        CalibrationError: The labels say nothing about this model.
     """
     score = deciding(accuracy)
     measure = MEASURES[score.name]

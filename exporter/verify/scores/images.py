@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio of images against the ones that they should be."""
+"""Peak signal-to-noise ratio of images against their targets."""
 
 from __future__ import annotations
 

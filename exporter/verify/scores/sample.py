@@ -1,4 +1,4 @@
-"""What every task's score is given and gives."""
+"""The records that the scores of all tasks share."""
 
 from __future__ import annotations
 
