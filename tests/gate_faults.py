@@ -320,10 +320,16 @@ GATE_FAULTS: tuple[GateFault, ...] = (
         ("lowering",),
     ),
     GateFault(
+        "an activation range made four times as large",
+        "onnx-int8",
+        edit_onnx("onnx-int8", lambda g: scales(g, 4)),
+        ("lowering",),
+    ),
+    GateFault(
         "an activation range doubled",
         "onnx-int8",
         edit_onnx("onnx-int8", lambda g: scales(g, 2)),
-        ("lowering",),
+        ("edges",),
     ),
     GateFault(
         "zero points moved", "onnx-int8", edit_onnx("onnx-int8", lambda g: zero_points(g, 9)), ("lowering",)

@@ -149,7 +149,7 @@ class TestExitCodes:
     ) -> None:
         """Wrong outputs fail, however fast they are."""
         assert run(out, monkeypatch, {"R58N": {"ms": FAST, "scale": -1.0}}) == 17
-        reason = f"{CHOSEN}: It reaches -6.0 dB SQNR"
+        reason = f"{CHOSEN}: Its error is louder than its output (-6.0 dB SQNR)"
         assert reason in capsys.readouterr().out
         assert "-6.0 dB SQNR" in row(manifest.load_manifest(out / "manifest.json")).problem
 

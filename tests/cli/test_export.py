@@ -44,7 +44,7 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
 
 
 def test_the_harness_exit_codes_are_its_own() -> None:
-    """A number has one meaning in both packages; 1 is an unexpected error."""
+    """A number has one meaning in both packages: 18 is inconclusive, 1 is an unexpected error."""
     ours = {
         c.exit_code
         for c in vars(errors).values()
@@ -53,7 +53,8 @@ def test_the_harness_exit_codes_are_its_own() -> None:
     kinds = [c for c in vars(harness).values() if isinstance(c, type) and issubclass(c, harness.HarnessError)]
     theirs = {c.exit_code for c in kinds} - {1} | set(device.EXIT_CODES.values()) - {0}
     assert theirs == {13, 14, 15, 16, 17, 18, 19, 20}
-    assert not (ours | {errors.INTERRUPTED_EXIT_CODE}) & theirs
+    assert (ours | {errors.INTERRUPTED_EXIT_CODE}) & theirs == {harness.INCONCLUSIVE_EXIT_CODE}
+    assert errors.InconclusiveError.exit_code == harness.INCONCLUSIVE_EXIT_CODE
 
 
 def test_help_answers_quickly_and_imports_no_framework() -> None:

@@ -352,7 +352,7 @@ def test_a_killed_runner(phones: tuple[TestDevice, ...], tmp_path: Path) -> None
     phones[0].misbehave("killed_runner", after_s=0.2)
     tasks, program = sleeper(tmp_path, 1.0)
     outcomes = benched(tasks, SICK, WELL, stand_in=program)
-    assert "the runner was killed (exit code 137), probably for lack of memory" in failure(outcomes[SICK])
+    assert "the runner was killed, probably for lack of memory (exit code 137)" in failure(outcomes[SICK])
     session(outcomes[WELL])
 
 

@@ -77,7 +77,7 @@ def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net
     lean = quantize_int8(program, samples(net, 0, 4)).module
     everything = annotate.static_quantizer()
     everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
-    monkeypatch.setattr(annotate, "static_quantizer", lambda: everything)
+    monkeypatch.setattr(annotate, "static_quantizer", lambda *_: everything)
     assert lean.code == quantize_int8(program, samples(net, 0, 4)).module.code
 
 
