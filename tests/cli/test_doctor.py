@@ -262,7 +262,6 @@ def test_what_a_phone_takes_is_optional_and_has_a_fix() -> None:
     assert {title: finding.fix.split(",")[0] for title, finding in by_title.items()} == {
         "adb": "apt-get install adb",
         "adbutils": "pip install 'export-mobile[android]'",
-        "scipy": "pip install 'export-mobile[android]'",
         "cmake": "pip install 'export-mobile[android]'",
         "Android NDK": "Unzip r26 or newer from https://developer.android.com/ndk/downloads",
         "Runner, android-arm64": ("export-mobile runner build --for android-arm64 --executorch FOLDER"),

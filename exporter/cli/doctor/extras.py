@@ -23,9 +23,7 @@ class Extra:
 
 
 EXTRAS: Mapping[str, Extra] = {
-    "history": Extra(
-        "to remember measurements, and for nights", ("sqlalchemy", "alembic", "ruptures", "scipy")
-    ),
+    "history": Extra("to remember measurements, and for nights", ("sqlalchemy", "alembic", "ruptures")),
     "postgresql": Extra("for a history that several hosts share", ("psycopg",)),
     "parquet": Extra("for `history export FILE.parquet`", ("pyarrow",)),
     "tensorboard": Extra("for `nightly --tensorboard`", ("tensorboardX",)),

@@ -13,7 +13,7 @@ from typing import get_args
 from exporter.cli.doctor.findings import Finding
 
 EXTRA = "pip install 'export-mobile[android]'"
-PACKAGES = ("adbutils", "scipy")
+PACKAGES = ("adbutils",)
 TOOLCHAIN = "build/cmake/android.toolchain.cmake"
 LEAST_NDK = 26
 NDK_FIX = (
