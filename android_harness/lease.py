@@ -7,6 +7,7 @@ ends at its deadline, at a restart of the phone, and when a later run on the sam
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import hashlib
@@ -14,6 +15,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -108,8 +110,7 @@ class Lease:
             return ""
         if completed.exit_code == TAKEN:
             left, _, holder = completed.stdout.strip().partition(" ")
-            words = "".join(c if c.isprintable() else " " for c in holder)[:200]
-            return f"{words or 'another run'}, at most {left[:12]} s more"
+            return f"{_printable(holder) or 'another run'}, at most {left[:12]} s more"
         reason = completed.stderr.strip()[:300] or f"exit code {completed.exit_code}"
         raise DeviceError(f"{self.device.serial}: its lease cannot be written: {reason}")
 
@@ -201,12 +202,20 @@ def label() -> str:
 
 
 def _folder() -> Path:
-    """Return the folder of locks, which all users of this computer share."""
+    """Return the folder of locks, which all users of this computer share.
+
+    Raises:
+        OSError: It cannot be made, or is a link: one of another user may lead to a folder of this user.
+    """
     chosen = os.environ.get("EXPORT_MOBILE_STATE")
     folder = Path(chosen) / "leases" if chosen else Path(tempfile.gettempdir()) / "export-mobile-leases"
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):  # another user's
-        folder.chmod(0o1777)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # another user's
+            os.fchmod(handle, 0o1777)
+    finally:
+        os.close(handle)
     return folder
 
 
@@ -235,7 +244,7 @@ def _lock(serial: str) -> tuple[int | None, str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
+        holder = _printable(os.pread(lock, 300, 0).decode(errors="replace").strip())
         os.close(lock)
         return None, holder or "another run on this computer"
     with contextlib.suppress(OSError):
@@ -244,13 +253,28 @@ def _lock(serial: str) -> tuple[int | None, str]:
     return lock, ""
 
 
+def _printable(text: str) -> str:
+    """Return a text that anyone on the phone or computer may have written, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)[:200]
+
+
 def _open(path: Path) -> int:
+    """Open a lock; it will be written to, so it must not be another file under a lock's name.
+
+    Raises:
+        OSError: It cannot be opened, or is a link.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(path, flags)
     except FileNotFoundError:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = os.open(path, flags | os.O_CREAT, 0o666)
         os.fchmod(lock, 0o666)
-        return lock
+    status = os.fstat(lock)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(lock)
+        raise OSError(errno.ELOOP, "no file of its own", str(path))
+    return lock
 
 
 def _close(lock: int | None) -> None:

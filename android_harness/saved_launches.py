@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +97,7 @@ def load(path: Path) -> Saved | None:
         while (path / f"canary-{len(canary)}.json").is_file() and len(canary) <= len(launches):
             canary.append(tuple(json.loads((path / f"canary-{len(canary)}.json").read_text())))
         return Saved(_state(state["before"]), state["started_at"], tuple(canary), tuple(launches))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -199,3 +199,51 @@ def test_every_request_to_end_cleans_up(
     assert all(phone.kills)
     assert not (tmp_path / "phone" / "lease").exists()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_a_link_in_place_of_a_lock_is_not_written(
+    link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All users may write to the folder of locks: another may plant a link to a file of this user's."""
+    monkeypatch.setenv("EXPORT_MOBILE_STATE", str(tmp_path / "state"))
+    with held(Phone(tmp_path / "phone")):
+        (lock,) = (tmp_path / "state" / "leases").iterdir()
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    lock.unlink()
+    if link == "hard":
+        lock.hardlink_to(precious)
+    else:
+        lock.symlink_to(precious)
+    with held(Phone(tmp_path / "phone")):
+        pass
+    assert precious.read_text() == "mine"
+
+
+def test_a_link_in_place_of_the_folder_of_locks_changes_no_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever makes the shared folder first must not open a folder of another user's to everybody."""
+    monkeypatch.delenv("EXPORT_MOBILE_STATE", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (tmp_path / "export-mobile-leases").symlink_to(home)
+    with held(Phone(tmp_path / "phone")):
+        pass
+    assert home.stat().st_mode & 0o7777 == 0o700
+    assert not list(home.iterdir())
+
+
+def test_what_another_user_wrote_into_a_lock_is_printable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the run that holds a phone reaches the terminal without control codes."""
+    monkeypatch.setenv("EXPORT_MOBILE_STATE", str(tmp_path / "state"))
+    with held(Phone(tmp_path / "a")):
+        (lock,) = (tmp_path / "state" / "leases").iterdir()
+        lock.write_text("\x1b]0;mine\x07 of eve")
+        with pytest.raises(NotReadyError) as caught:
+            held(Phone(tmp_path / "a")).__enter__()
+    assert caught.value.message == "R58N is in use:  ]0;mine  of eve."

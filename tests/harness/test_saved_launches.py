@@ -122,11 +122,15 @@ def test_an_old_run_is_not_continued(tmp_path: Path) -> None:
     assert len(measured(tmp_path, HostDevice())[1]) == 6
 
 
-def test_damaged_launches_are_measured_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("0.json", b"{"), ("0.json", b"[]"), ("0.npz", b"PK\x03\x04"), ("state.json", b"[1]")],
+)
+def test_damaged_launches_are_measured_again(name: str, content: bytes, tmp_path: Path) -> None:
     """What cannot be read counts for nothing, and stops nothing."""
     killed(tmp_path, "run", 3)
-    for path in (tmp_path / "saved").rglob("0.json"):
-        path.write_text("{")
+    for path in (tmp_path / "saved").rglob(name):
+        path.write_bytes(content)
     assert len(measured(tmp_path, HostDevice())[1]) == 6
 
 
