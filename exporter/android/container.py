@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
 import zlib
@@ -26,7 +27,8 @@ MIN_SDK = re.compile(r"android:minSdkVersion\s*=\s*[\"'](\d{1,3})[\"']")
 MAX_MANIFEST_BYTES = 1 << 20
 LOCAL_HEADER_BYTES = 30
 UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, NotImplementedError,
+    RuntimeError,
 )  # fmt: skip
 """What reading a damaged archive raises."""
 

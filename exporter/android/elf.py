@@ -27,8 +27,11 @@ WIDE_ABIS = (ABI, "x86_64")
 """The 64-bit ABIs: only their libraries must be aligned to 16 KB."""
 SEGMENTS = 200
 """The most segments of a library; real ones have about ten."""
-TEXT = re.compile(rb"\0?[A-Za-z0-9_.:]{2,}+(?=\0)")
-"""A text that ends like a name; with the NUL before it where it is a whole text."""
+TEXT = re.compile(rb"(?:\0|(?<![A-Za-z0-9_.:]))[A-Za-z0-9_.:]{2,}+(?=\0)")
+"""A text that ends like a name; with the NUL before it where it is a whole text.
+
+No match begins within a text: a library that is one long text would take time in proportion to its square.
+"""
 IDENTIFIER = re.compile(rb"(?<![A-Za-z0-9])ET[0-9]{2}(?=\0)")
 VERSION = re.compile(rb"(?<![0-9.])1\.[0-9]{2}\.[0-9]{1,2}(?=\0)")
 """ONNX Runtime's version, as `OrtGetVersionString` returns it."""

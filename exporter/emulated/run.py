@@ -116,7 +116,10 @@ class _Reader:
         if any(length < 0 for length in shape):
             raise LoweringError("the emulated program's answer is damaged")
         values = self._take(math.prod(shape) * kind.itemsize)
-        return np.frombuffer(values, kind).reshape(shape).copy()
+        try:
+            return np.frombuffer(values, kind).reshape(shape).copy()
+        except ValueError:  # no values, in a shape that numpy cannot count
+            raise LoweringError("the emulated program's answer is damaged") from None
 
     def _take(self, size: int) -> bytes:
         part = self._data[self._at : self._at + size]

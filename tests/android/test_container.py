@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_LZMA, ZipFile
 
 import pytest
 
@@ -79,6 +79,17 @@ def test_an_archive_that_is_cut_short_has_a_problem(tmp_path: Path, cut: int) ->
     """A damaged archive is a problem of that file, not an exception."""
     path = libraries.archive(tmp_path / "a.aar", {"jni/arm64-v8a/liba.so": GOOD})
     path.write_bytes(path.read_bytes()[:-cut])
+    assert "cannot be read" in container.read(path).problem
+
+
+def test_damage_in_any_compression_is_a_problem(tmp_path: Path) -> None:
+    """Zip archives may be packed by LZMA, whose errors are of a kind of their own."""
+    path = tmp_path / "a.aar"
+    with ZipFile(path, "w", ZIP_LZMA) as archive:
+        archive.writestr("jni/arm64-v8a/liba.so", GOOD)
+    data = path.read_bytes()
+    at = data.index(b"liba.so") + len(b"liba.so") + 4
+    path.write_bytes(data[:at] + b"\xff" * 5 + data[at + 5 :])
     assert "cannot be read" in container.read(path).problem
 
 

@@ -45,6 +45,12 @@ def test_a_name_at_the_end_of_another_is_a_tail() -> None:
     assert library.tails == {"MatMul"}
 
 
+def test_a_library_of_one_long_text_takes_no_more_time_than_another() -> None:
+    """A name is looked for once in every text, not once at each of its characters."""
+    names, tails = elf._names(b"A" * (1 << 20) + b"\x01\0aten::add.out\0", ["aten::add.out"])
+    assert (names, tails) == (frozenset({"aten::add.out"}), frozenset())
+
+
 def test_a_name_of_writable_data_is_not_registered() -> None:
     """Only constants count."""
     data = libraries.executorch(["aten::add.out"])

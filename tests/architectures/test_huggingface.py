@@ -18,6 +18,7 @@ import torch
 
 from exporter import checkpoints, data
 from exporter.architectures import build_architecture, families
+from exporter.architectures.huggingface import samples as huggingface_samples
 from exporter.capture import program
 from exporter.checkpoints import folder
 from exporter.data import photos, synthetic
@@ -410,6 +411,35 @@ def test_a_tokenizer_of_another_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     with pytest.raises(CalibrationError, match="knows 5"):
         data.load_data(tmp_path / "texts.txt", model.inputs, None, 8, codes=model.codes, reader=model.reader)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"text": "\\ud800"}'),
+        ("a.txt", b"\xff"),
+        ("a.jsonl", b"[" * 99_999),
+        ("a.wav", b"RIFF\xff\xff\xff\xffWAVEfmt \xff\xff\xff\x7f"),
+    ],
+)
+def test_hostile_texts_are_refused_in_one_message(tmp_path: Path, name: str, content: bytes) -> None:
+    """What the tokenizer, the JSON or the WAV reader raises is an error about the data."""
+    path, _ = saved(tmp_path, "BertForSequenceClassification", TEXT)
+    model = read(with_tokenizer(path))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CalibrationError):
+        data.load_data(tmp_path / name, model.inputs, None, 8, codes=model.codes, reader=model.reader)
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_recording_that_was_cut_ends_with_its_last_whole_sample(tmp_path: Path, cut: int) -> None:
+    """A recorder that was stopped leaves half a sample at the end."""
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((2, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(4 * 100))
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[:-cut])
+    assert huggingface_samples._samples(tmp_path / "a.wav", 8000).shape == (99,)
 
 
 def test_texts_without_a_tokenizer_are_refused(tmp_path: Path) -> None:

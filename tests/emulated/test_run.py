@@ -72,6 +72,14 @@ def test_no_answer_takes_memory_or_raises_anything_else(data: bytes) -> None:
         return
 
 
+@pytest.mark.parametrize("shape", [(0, 2**62), (0, 2**62, 2**62), (2**62, 2**62, 2**62, 0)])
+def test_a_huge_shape_without_values_is_refused(shape: tuple[int, ...]) -> None:
+    """It needs no bytes, and numpy cannot make it."""
+    answer = struct.pack("<III", 1, 0, len(shape)) + struct.pack(f"<{len(shape)}q", *shape)
+    with pytest.raises(LoweringError, match="damaged"):
+        list(run._decoded(answer, 1))
+
+
 def test_a_huge_shape_is_refused() -> None:
     """A shape whose product overflows needs more bytes than there are."""
     answer = struct.pack("<III", 1, 0, 3) + struct.pack("<3q", 2**62, 2**62, 2**62)

@@ -54,11 +54,21 @@ class Reader:
         Raises:
             CalibrationError: The data cannot be used, or not by these inputs.
         """
-        if source.suffix.lower() in TEXTS and source.is_file():
-            return self._texts(source, inputs, count)
-        sounds = sorted(source.glob("*.wav")) if source.is_dir() else []
-        if sounds or (source.suffix.lower() == ".wav" and source.is_file()):
-            return self._sounds(sounds or [source], inputs, count)
+        sounds = sorted(p for p in source.glob("*.wav") if p.is_file()) if source.is_dir() else []
+        try:
+            if source.suffix.lower() in TEXTS and source.is_file():
+                return self._texts(source, inputs, count)
+            if sounds or (source.suffix.lower() == ".wav" and source.is_file()):
+                return self._sounds(sounds or [source], inputs, count)
+        except CalibrationError:
+            raise
+        except Exception as error:  # the folder's tokenizer or extractor raises whatever it likes
+            first = str(error).strip().splitlines()[:1]
+            raise CalibrationError(
+                f"{source} cannot be read as the network's inputs: {type(error).__name__}: "
+                f"{''.join(first)[:200]}",
+                "Give an .npz file with an array per input.",
+            ) from error
         return None
 
     def _texts(
@@ -234,7 +244,7 @@ def _samples(path: Path, rate: int) -> Array:
         with wave.open(str(path), "rb") as file:
             width, channels, own = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(min(file.getnframes(), MAX_SOUND_BYTES // max(1, width * channels)))
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:
         raise CalibrationError(f"{path} is no WAV file with plain samples: {error}.") from error
     if own != rate:
         raise CalibrationError(
@@ -243,6 +253,7 @@ def _samples(path: Path, rate: int) -> Array:
         )
     if width not in (2, 4):
         raise CalibrationError(f"{path} has {8 * width} bits a sample, expected 16 or 32.")
+    data = data[: len(data) - len(data) % (width * channels)]  # the last sample of a file that was cut
     flat = np.frombuffer(data, "<i2" if width == 2 else "<i4").astype(np.float32) / float(
         1 << (8 * width - 1)
     )
