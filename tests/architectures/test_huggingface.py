@@ -349,18 +349,25 @@ def _plain() -> Any:
     return Image.linear_gradient("L").resize((57, 91)).convert("RGB")
 
 
+VIT: Mapping[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+
+
 @pytest.mark.parametrize(
     "processor",
     [
         {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 32}, "crop_size": 32},
-        {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 1},
+        {**VIT, "resample": 1},
         {"image_processor_type": "NobodysProcessor"},
+        {**VIT, "size": 0},
+        {**VIT, "rescale_factor": "x"},
+        {**VIT, "rescale_factor": [1]},
+        {**VIT, "image_mean": 10**400},
     ],
 )
 def test_a_processor_with_other_steps_gives_no_preprocessing(
     tmp_path: Path, processor: Mapping[str, Any]
 ) -> None:
-    """Swapped channels and unknown ways to resize are not passed off as ours."""
+    """Swapped channels, unknown ways to resize and settings of another type are not passed off as ours."""
     path, _ = saved(tmp_path, "ViTForImageClassification", PHOTO)
     edited(path, "preprocessor_config.json", **processor)
     model = read(path)

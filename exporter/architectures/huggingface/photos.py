@@ -64,8 +64,12 @@ def preprocessing(processor: Any, size: tuple[int, int], channels: int) -> tuple
     if processor is None:
         return None, "the folder has no image processor that can be read: give --preprocess, --mean and --std"
     name = type(processor).__name__
-    record = _record(processor.to_dict(), size, channels)
-    if record is None or not all(_equal(processor, record, wanted) for wanted in _even_sizes(record)):
+    try:
+        record = _record(processor.to_dict(), size, channels)
+        same = record is not None and all(_equal(processor, record, wanted) for wanted in _even_sizes(record))
+    except (ArithmeticError, MemoryError, TypeError, ValueError):  # settings that are no numbers or too large
+        record, same = None, False
+    if record is None or not same:
         return None, (
             f"{name} prepares photos in steps that are not known here: calibrate with arrays that it made, "
             "or give --preprocess, --mean and --std"
