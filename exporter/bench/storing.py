@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from exporter.bench import outputs
 from exporter.config import targets
 from exporter.errors import OutputError
-from exporter.files import DEVICE, MANIFEST, digest_file
+from exporter.files import DEVICE, MANIFEST, digest_file, file_inside
 from exporter.pipeline.report import write_report
 from exporter.records import Artifact, DeviceLatency, Report
 from exporter.verify import budget, select
@@ -98,10 +98,11 @@ def store(
 
     Raises:
         OutputError: OUT cannot be written, or holds another export by now.
-        VerificationError: There is no valid manifest.
+        VerificationError: There is no valid manifest, or the folder of raw samples leads out of OUT.
     """
     with _locked(out):
         current = _current(out, report)
+        _check_samples_folders(out, current)
         latencies = tuple((session.task.name, keep(out, session, latency)) for session, latency in sessions)
         by_artifact: dict[str, list[DeviceLatency]] = {}
         for artifact, latency in latencies:
@@ -148,6 +149,16 @@ def _current(out: Path, report: Report) -> Report:
             "Run the bench again.",
         )
     return current
+
+
+def _check_samples_folders(out: Path, report: Report) -> None:
+    """Refuse links in place of folders whose files are written and deleted: OUT may come from elsewhere.
+
+    Raises:
+        VerificationError: One leads out of OUT.
+    """
+    for folder in {DEVICE, *(str(Path(name).parent) for name in report.evidence_files)}:
+        file_inside(out, folder)
 
 
 def _bytes_of(report: Report) -> dict[str, str | None]:

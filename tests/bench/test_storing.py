@@ -14,7 +14,7 @@ import pytest
 from android_harness import provenance, stats
 from android_harness.records import Latency, Session
 from exporter import bench, files
-from exporter.errors import OutputError
+from exporter.errors import OutputError, VerificationError
 from exporter.pipeline import claims
 from exporter.records import DeviceLatency
 from exporter.release import intact
@@ -149,3 +149,14 @@ def test_replaced_samples_are_deleted(out: Path) -> None:
     bench.store(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
     listed = {item.samples_file for item in latencies(out).values()}
     assert {f"device/{path.name}" for path in (out / "device").iterdir()} == listed
+
+
+def test_a_link_in_place_of_the_folder_of_samples_is_refused(out: Path) -> None:
+    """An export from elsewhere may hold a link: nothing is written or deleted where it leads."""
+    elsewhere = out.parent / "elsewhere"
+    (out / "device").rename(elsewhere)
+    (out / "device").symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    with pytest.raises(VerificationError, match="leads out of"):
+        bench.store(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
+    assert sorted(elsewhere.iterdir()) == before != []
