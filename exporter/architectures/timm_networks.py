@@ -195,13 +195,16 @@ def _photo(
     own = getattr(module, "pretrained_cfg", {})
     said = checkpoint.settings.get(ARGUMENTS, {})
     trained = {key: said[key] for key in DATA_OPTIONS if said.get(key) is not None}
-    config = timm.data.resolve_data_config(
-        trained, pretrained_cfg=stored if isinstance(stored, dict) else own, model=module
-    )
     source = "the folder's config.json" if isinstance(stored, dict) else f"timm's default weights of {name}"
     if trained:
         source += f", with {', '.join(sorted(trained))} as the checkpoint says"
-    record = preprocessing(config)
+    try:
+        config = timm.data.resolve_data_config(
+            trained, pretrained_cfg=stored if isinstance(stored, dict) else own, model=module
+        )
+        record = preprocessing(config)
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # settings of another type
+        record = None
     if record is None:
         return None, (f"{source} prepares photos in steps that are not known here: give --preprocess",)
     fixed = bool(own.get("fixed_input_size")) and record.crop[0] == record.crop[1]
@@ -222,6 +225,8 @@ def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
     if mode == "center" and height != width:
         return None
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    if not all(map(math.isfinite, (*mean, *std))) or min(height, width, *std) <= 0:
+        return None
     return Preprocessing(resize, (height, width), mean, std, interpolation, mode == "squash")
 
 

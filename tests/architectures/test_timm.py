@@ -20,7 +20,7 @@ from exporter.architectures import build_architecture, families
 from exporter.checkpoints import folder
 from exporter.data import photos
 from exporter.errors import ArchitectureError, MissingDependencyError, UsageError
-from exporter.records import Model
+from exporter.records import Model, TensorSpec
 
 SMALL = "test_efficientnet"
 
@@ -97,6 +97,21 @@ def test_a_hub_folder_is_enough(tmp_path: Path, member: str) -> None:
     transform = timm().data.create_transform(**timm().data.resolve_data_config(config))
     ours = photos.preprocess_photo(image, model.preprocessing)
     assert np.abs(transform(image).numpy() - ours).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"input_size": 5}, {"input_size": [3, 0, 0]}, {"mean": "x"}, {"std": [0, 0, 0]}, {"crop_pct": [1]}],
+)
+def test_preprocessing_of_another_type_is_none(tmp_path: Path, changes: Mapping[str, Any]) -> None:
+    """The network is built; how its photos are prepared is the user's to say."""
+    save(tmp_path, network(num_classes=3))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"] |= changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = read(tmp_path, input_shapes=(TensorSpec("", (1, 3, 160, 160)),))
+    assert model.preprocessing is None
+    assert any("give --preprocess" in note for note in model.notes)
 
 
 def save(path: Path, own: Any) -> None:
