@@ -194,9 +194,16 @@ class TestTheCache:
         assert unclocked(second) == unclocked(first)
         assert manifest.load_manifest(tmp_path / "out" / "manifest.json").selected == first.selected
 
-    @pytest.mark.parametrize(
-        "change", [{"budget_ms": 3.0}, {"allow_synthetic": True}, {"formats": ("onnx-fp32",)}, {"jobs": 1}]
-    )
+    def test_fewer_formats_are_only_timed_again(
+        self, squeezenet: tuple[Path, dict[str, Any], Report], jobs: Spy, tmp_path: Path
+    ) -> None:
+        """Latencies are compared with those of the same run, so another set of files is timed together."""
+        checkpoint, options, _ = squeezenet
+        jobs.labels.clear()
+        export(checkpoint, out=tmp_path / "out", **options | {"formats": ("onnx-fp32",)})
+        assert jobs.labels == ["onnx latencies"]
+
+    @pytest.mark.parametrize("change", [{"budget_ms": 3.0}, {"allow_synthetic": True}, {"jobs": 1}])
     def test_what_changes_no_result_still_hits(
         self,
         squeezenet: tuple[Path, dict[str, Any], Report],
