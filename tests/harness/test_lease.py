@@ -184,7 +184,9 @@ def test_every_request_to_end_cleans_up(
     """After Ctrl-C, SIGTERM and SIGHUP the runner is ended, and the lease released."""
     phone = Watched(tmp_path / "phone")
     phone.kills = []
-    waited, before = all_devices._all_devices_done, signal.getsignal(number)
+    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    inherited = signal.signal(number, before)  # `nohup` has its children ignore SIGHUP
+    waited = all_devices._all_devices_done
 
     def interrupted(futures: object) -> bool:
         if list((tmp_path / "phone").glob("programs/*/log")):
@@ -198,7 +200,7 @@ def test_every_request_to_end_cleans_up(
     assert phone.kills
     assert all(phone.kills)
     assert not (tmp_path / "phone" / "lease").exists()
-    assert signal.getsignal(number) is before
+    assert signal.signal(number, inherited) is before
 
 
 @pytest.mark.parametrize("link", ["symbolic", "hard"])

@@ -79,7 +79,9 @@ class Trainer:
         self.captures, self._change = 0, change
         patch.setattr(read, "read_and_capture", self.capture)
 
-    def capture(self, request: ModelRequest, work: Path, calibration_digest: str) -> results.ReadResult:
+    def capture(
+        self, request: ModelRequest, work: Path, calibration_digest: str, choosing: bool
+    ) -> results.ReadResult:
         self.captures += 1
         if self.captures == 1:
             self._change(request.checkpoint)
