@@ -7,6 +7,7 @@ gives each sample a label: arrays by name, in pixels of the model's input, which
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -57,7 +58,9 @@ LABELS: Mapping[TaskName, LabelFormat] = {
 }
 """Task -> its labels' reader, the surest to recognise first."""
 
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, zipfile.BadZipFile,
+)  # fmt: skip
 """What reading raises where a label is of another type, too large, or names what no file can be called."""
 
 
@@ -100,8 +103,9 @@ def find(source: Path, model: Model, task: TaskName) -> Labelled:
         CalibrationError: The samples cannot be used; the message says what was seen and expected.
     """
     reader = LABELS[task]
-    if not source.exists():
-        raise CalibrationError(f"--eval: {source} does not exist; expected {reader.EXPECTED}.")
+    if not (source.is_file() or source.is_dir()):
+        seen = "is neither a file nor a folder" if source.exists() else "does not exist"
+        raise CalibrationError(f"--eval: {source} {seen}; expected {reader.EXPECTED}.")
     try:
         if source.suffix.lower() == ".npz":
             return truths_and_rows(task, source, model, reader.from_arrays)

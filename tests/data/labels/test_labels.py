@@ -519,6 +519,22 @@ def test_a_pipe_among_labels_blocks_nothing(
         find(tmp_path, outputs, task)
 
 
+@pytest.mark.parametrize("task", labels.LABELS)
+def test_a_pipe_as_labels_blocks_nothing(task: TaskName, tmp_path: Path) -> None:
+    """Also where `--task` says what it holds, and its name that it is an archive."""
+    os.mkfifo(tmp_path / "a.npz")
+    with _watched(tmp_path / "a.npz"), pytest.raises(CalibrationError, match="neither a file nor a folder"):
+        find(tmp_path / "a.npz", PAIR, task)
+
+
+def test_an_input_that_is_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    """Whatever its suffix says, numpy opens it as an .npz."""
+    (tmp_path / "a.npy").write_bytes(b"PK\x03\x04")
+    (tmp_path / "a.csv").write_text("file,x,y\na.npy,1,2\n")
+    with pytest.raises(CalibrationError):
+        find(tmp_path / "a.csv", PAIR, "regression")
+
+
 @contextmanager
 def _watched(pipe: Path) -> Iterator[None]:
     """Fail instead of hanging where the block opens a pipe: a writer comes after five seconds."""
