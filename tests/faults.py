@@ -68,10 +68,10 @@ def weights(graph: Any, change: Callable[[np.ndarray], np.ndarray], index: int =
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
 
 
-def scales(graph: Any, factor: float) -> None:
-    """Multiply the first per-tensor scale."""
-    names = {n.input[1] for n in graph.node if n.op_type == "QuantizeLinear"}
-    tensor = next(t for t in graph.initializer if t.name in names)
+def scales(graph: Any, factor: float, index: int = 0) -> None:
+    """Multiply the per-tensor scale of the index-th activation; the first is the input's."""
+    names = [n.input[1] for n in graph.node if n.op_type == "QuantizeLinear"]
+    tensor = next(t for t in graph.initializer if t.name == names[index])
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
 
 

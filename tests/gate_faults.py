@@ -322,11 +322,11 @@ GATE_FAULTS: tuple[GateFault, ...] = (
     GateFault(
         "an activation range made four times as large",
         "onnx-int8",
-        edit_onnx("onnx-int8", lambda g: scales(g, 4)),
+        edit_onnx("onnx-int8", lambda g: scales(g, 4, 1)),
         ("lowering",),
     ),
     GateFault(
-        "an activation range doubled",
+        "the input's range doubled",
         "onnx-int8",
         edit_onnx("onnx-int8", lambda g: scales(g, 2)),
         ("edges",),
