@@ -521,7 +521,7 @@ def test_a_pipe_among_labels_blocks_nothing(
 
 @pytest.mark.parametrize("task", labels.LABELS)
 def test_a_pipe_as_labels_blocks_nothing(task: TaskName, tmp_path: Path) -> None:
-    """Also where `--task` says what it holds, and its name that it is an archive."""
+    """A named pipe is refused at once, whatever its name and `--task` say that it holds."""
     os.mkfifo(tmp_path / "a.npz")
     with _watched(tmp_path / "a.npz"), pytest.raises(CalibrationError, match="neither a file nor a folder"):
         find(tmp_path / "a.npz", PAIR, task)
