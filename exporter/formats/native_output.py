@@ -25,15 +25,8 @@ def explain_by_native_output() -> Iterator[None]:
     Raises:
         LoweringError: Instead of the exception: its message, and the runtime's own line.
     """
-    with _collect_native_output() as output:
-        try:
-            yield
-        except Exception as error:
-            original = error
-        else:
-            return
-        line = lowering_error_in(output())
-    _raise_with_native_output(original, line)
+    with _explain_by_output(lambda _: True):
+        yield
 
 
 @contextmanager
@@ -42,6 +35,13 @@ def explain_by_compiler_output() -> Iterator[None]:
 
     A framework's Python code warns of much on standard error that is no cause of anything.
     """
+    with _explain_by_output(_is_output_of_program):
+        yield
+
+
+@contextmanager
+def _explain_by_output(is_explained: Callable[[Exception], bool]) -> Iterator[None]:
+    """Let the exceptions that `is_explained` accepts say what was printed meanwhile."""
     with _collect_native_output() as output:
         try:
             yield
@@ -49,7 +49,7 @@ def explain_by_compiler_output() -> Iterator[None]:
             original = error
         else:
             return
-        line = lowering_error_in(output()) if _is_output_of_program(original) else ""
+        line = lowering_error_in(output()) if is_explained(original) else ""
     _raise_with_native_output(original, line)
 
 
