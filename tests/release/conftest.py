@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.pipeline import audit
+from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import bundle
 from exporter.release.plan import ReleaseRequest
 from tests.release import outs
@@ -60,3 +62,16 @@ def _signed(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]) -
 def signed(_signed: Path, tmp_path: Path) -> Path:
     """Copy a signed release with an Android library and a Swift package; tests may damage it."""
     return Path(shutil.copytree(_signed, tmp_path / "signed"))
+
+
+@pytest.fixture
+def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
+    seen: list[Path] = []
+
+    def pretend(out: Path, workers: int = 1, observer: object = None, arm64: object = None) -> Audit:
+        seen.append(out)
+        return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
+
+    monkeypatch.setattr(audit, "verify_export", pretend)
+    return seen

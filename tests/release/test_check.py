@@ -13,27 +13,13 @@ from typing import Any
 import pytest
 
 from exporter.errors import ExportError, UsageError, VerificationError
-from exporter.pipeline import audit
-from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import check, sign, sums
 from exporter.release import zip as archive
 from tests.release.forging import forged, library, repacked, resummed
 
+pytestmark = pytest.mark.usefixtures("numerics")
 Keys = tuple[Path, Path]
 TITLE = "It is net 1.4.0 of com.example."
-
-
-@pytest.fixture(autouse=True)
-def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
-    seen: list[Path] = []
-
-    def pretend(out: Path, workers: int = 1, observer: object = None, arm64: object = None) -> Audit:
-        seen.append(out)
-        return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
-
-    monkeypatch.setattr(audit, "verify_export", pretend)
-    return seen
 
 
 def holds(path: Path, key: Path | None = None) -> bool:

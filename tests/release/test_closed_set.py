@@ -14,8 +14,6 @@ from typer.testing import CliRunner
 
 from exporter.cli.app import app
 from exporter.errors import VerificationError
-from exporter.pipeline import audit
-from exporter.pipeline.audit import Audit, AuditFinding
 from exporter.release import bundle, check, sums
 from exporter.release.check import CheckedIdentity
 from exporter.release.plan import ReleaseRequest
@@ -33,21 +31,9 @@ from tests.release.forging import (
     with_code,
 )
 
+pytestmark = pytest.mark.usefixtures("numerics")
 Keys = tuple[Path, Path]
 SIGNATURE = f"{TITLE}.zip.sig"
-
-
-@pytest.fixture(autouse=True)
-def numerics(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Record the folders whose artifacts would run; made-up artifacts cannot, and "pass"."""
-    seen: list[Path] = []
-
-    def pretend(out: Path, workers: int = 1, observer: object = None, arm64: object = None) -> Audit:
-        seen.append(out)
-        return Audit((AuditFinding("onnx-fp32", "passed", "passed", ""),), "onnx-fp32", ())
-
-    monkeypatch.setattr(audit, "verify_export", pretend)
-    return seen
 
 
 def complaints(path: Path, key: Path | None = None, wanted: CheckedIdentity = check.ANY) -> str:
