@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from exporter.pipeline.context import Observer
     from exporter.report.manifest.schema import Release
 
+Verify = Callable[[Path], Audit]
+"""Verifies an export's folder, as `audit.verify_export`."""
 NOT_CHECKED = "Its signature was not checked: give --key with the public key."
 UNSIGNED = "It is not signed."
 
@@ -70,11 +73,12 @@ def check_release(
     Raises:
         VerificationError: It is nothing of the kind, a hostile archive, or its signature is invalid.
     """
+    verify = functools.partial(audit.verify_export, workers=workers, observer=observer, arm64=arm64)
     if path.is_file():
-        return _check_release_zip(path, key, workers, observer, wanted, arm64)
+        return _check_release_zip(path, key, verify, wanted)
     if is_release_to_check(path):
-        return _check_release_folder(path, key, workers, observer, wanted, arm64)
-    return _check_export_folder(path, key, workers, observer, wanted, arm64)
+        return _check_release_folder(path, key, verify, wanted)
+    return _check_export_folder(path, key, verify, wanted)
 
 
 @contextlib.contextmanager
@@ -88,10 +92,7 @@ def opened(path: Path) -> Iterator[Path]:
     if zipped.is_dir():
         yield zipped
         return
-    with held.held_scratch("verify") as scratch:
-        inside = scratch / "zip"
-        inside.mkdir()
-        archive.unpack_zip(zipped, inside)
+    with archive.unpacked_zip(zipped) as inside:
         if wrong := sums.sums_problems(inside):
             raise VerificationError(wrong[0], code="EM-CHANGED")
         yield inside
@@ -108,10 +109,8 @@ def is_release_to_check(path: Path) -> bool:
 def _check_export_folder(
     out: Path,
     key: Path | None,
-    workers: int,
-    observer: Observer | None,
+    verify: Verify,
     wanted: CheckedIdentity,
-    arm64: Parts | None,
 ) -> Audit:
     """Verify OUT, or an unpacked release's zip."""
     if key:
@@ -124,29 +123,24 @@ def _check_export_folder(
 
     release = manifest.load_manifest(out / files.MANIFEST).release
     if release or (out / sums.FILE).exists():
-        return _check_unpacked_zip(out, workers, observer, wanted, arm64)
+        return _check_unpacked_zip(out, verify, wanted)
     if wrong := wanted.problems(release):
         return Audit((), None, wrong)
-    return audit.verify_export(out, workers, observer, arm64)
+    return verify(out)
 
 
 def _check_release_zip(
     path: Path,
     key: Path | None,
-    workers: int,
-    observer: Observer | None,
+    verify: Verify,
     wanted: CheckedIdentity,
-    arm64: Parts | None,
 ) -> Audit:
     signature = next((p for p in _checked_signature_places(path) if p.exists()), None)
     if key:
         sign.check_signature(path, signature or path.with_name(f"{path.name}.sig"), key)
     statement = _check_signed(key, signature is not None)
-    with held.held_scratch("verify") as scratch:
-        inside = scratch / "zip"
-        inside.mkdir()
-        archive.unpack_zip(path, inside)
-        audited = _check_unpacked_zip(inside, workers, observer, wanted, arm64, path.name)
+    with archive.unpacked_zip(path) as inside:
+        audited = _check_unpacked_zip(inside, verify, wanted, path.name)
         return replace(audited, facts=(*audited.facts, statement))
 
 
@@ -164,20 +158,16 @@ def _check_signed(key: Path | None, signed: bool) -> str:
 
 def _check_unpacked_zip(
     inside: Path,
-    workers: int,
-    observer: Observer | None,
+    verify: Verify,
     wanted: CheckedIdentity,
-    arm64: Parts | None,
     file: str = "",
 ) -> Audit:
     """Verify an unpacked zip.
 
     Args:
         inside: The unpacked zip.
-        workers: Artifacts run at the same time.
-        observer: Called at every step.
+        verify: Verifies the export in it.
         wanted: The expected release.
-        arm64: QEMU and its programs, or None.
         file: The zip's name, which must be that of the release in it; empty when it is unknown.
     """
     from exporter.report import manifest
@@ -195,7 +185,7 @@ def _check_unpacked_zip(
     )
     if wrong:
         return Audit((), None, wrong, facts)
-    audited = audit.verify_export(inside, workers, observer, arm64)
+    audited = verify(inside)
     return replace(audited, facts=(*facts, *audited.facts))
 
 
@@ -209,10 +199,8 @@ def _check_release_name(release: Release, file: str) -> tuple[str, ...]:
 def _check_release_folder(
     path: Path,
     key: Path | None,
-    workers: int,
-    observer: Observer | None,
+    verify: Verify,
     wanted: CheckedIdentity,
-    arm64: Parts | None,
 ) -> Audit:
     wrong = sums.sums_problems(path, without=(sign.FOLDER,))
     signatures = path / sign.FOLDER
@@ -225,13 +213,10 @@ def _check_release_folder(
     if key:
         sign.check_signature(path, signatures / sign.BUNDLE, key)
         sign.check_signature(zipped, signatures / f"{zipped.name}.sig", key)
-    with held.held_scratch("verify") as scratch:
-        inside = scratch / "zip"
-        inside.mkdir()
-        archive.unpack_zip(zipped, inside)
-        if problems := _check_contradictions(path, inside, scratch):
+    with archive.unpacked_zip(zipped) as inside:
+        if problems := _check_contradictions(path, inside):
             return Audit((), None, problems)
-        audited = _check_unpacked_zip(inside, workers, observer, wanted, arm64, zipped.name)
+        audited = _check_unpacked_zip(inside, verify, wanted, zipped.name)
         return replace(audited, facts=(*audited.facts, _check_signed(key, signed)))
 
 
@@ -262,7 +247,7 @@ def zip_of_checked_folder(directory: Path) -> Path:
     return zips[0]
 
 
-def _check_contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str, ...]:
+def _check_contradictions(path: Path, inside: Path) -> tuple[str, ...]:
     """List where a release's folder contradicts the manifest in its zip."""
     from exporter.report import manifest
 
@@ -271,6 +256,7 @@ def _check_contradictions(path: Path, inside: Path, scratch: Path) -> tuple[str,
     listed = manifest.load_manifest(inside / files.MANIFEST)
     if listed.release is None:
         return ()  # the zip's own check says so
-    return listing.listing_problems_in_folder(
-        listed.release, path, sign.FOLDER
-    ) or libraries.library_problems(path, listed, listed.release, scratch)
+    if wrong := listing.listing_problems_in_folder(listed.release, path, sign.FOLDER):
+        return wrong
+    with held.held_scratch("libraries") as scratch:
+        return libraries.library_problems(path, listed, listed.release, scratch)

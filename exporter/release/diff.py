@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from exporter import files, held
+from exporter import files
 from exporter.release import check
 from exporter.release import zip as archive
 from exporter.report import manifest
@@ -98,10 +98,7 @@ def read_for_diff(path: Path) -> Manifest:
         path = check.zip_of_checked_folder(path)
     if not path.is_file():
         return manifest.load_manifest(path / files.MANIFEST)
-    with held.held_scratch("diff") as scratch:
-        inside = scratch / "zip"
-        inside.mkdir()
-        archive.unpack_zip(path, inside)
+    with archive.unpacked_zip(path) as inside:
         return manifest.load_manifest(inside / files.MANIFEST)
 
 

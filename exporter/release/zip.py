@@ -6,14 +6,16 @@ stored file, and an archive that must be stored cannot be a bomb.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exporter import held
 from exporter.errors import VerificationError
 from exporter.files import duplicate_files, expanding_files, strange_file
 
@@ -41,6 +43,20 @@ def write_zip(path: Path, files: Mapping[str, Content], date: datetime) -> None:
             entry.file_size = content.stat().st_size
             with content.open("rb") as source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target, BLOCK)
+
+
+@contextlib.contextmanager
+def unpacked_zip(path: Path) -> Iterator[Path]:
+    """Unpack an archive into a temporary folder, which is gone after the block.
+
+    Raises:
+        VerificationError: As `unpack_zip`.
+    """
+    with held.held_scratch("unpack") as scratch:
+        inside = scratch / "zip"
+        inside.mkdir()
+        unpack_zip(path, inside)
+        yield inside
 
 
 def folder_for_zip(directory: Path, prefix: str = "") -> dict[str, Path]:
