@@ -8,9 +8,9 @@ gives each sample a label: arrays by name, in pixels of the model's input, which
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from exporter.data import npz
 from exporter.data.labelled import Labelled
@@ -20,41 +20,32 @@ from exporter.errors import CalibrationError
 from exporter.records import Array, TaskName
 
 
-class LabelFormat(Protocol):
-    """A module that reads one task's labels."""
+@dataclass(frozen=True)
+class LabelFormat:
+    """How the labels of one task are recognised and read."""
 
-    EXPECTED: str
+    expected: str
     """What a source of such labels is, for messages."""
-
-    def recognises(self, source: Path) -> bool:
-        """Return whether a file or folder can only hold labels of this task."""
-        ...
-
-    def read(self, source: Path, model: Model) -> Labelled:
-        """Read a file or folder.
-
-        Raises:
-            CalibrationError: It holds no such labels, or they do not fit the model.
-        """
-        ...
-
-    def from_arrays(self, arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
-        """Return a label per sample from the arrays of an `.npz`.
-
-        Raises:
-            ValueError: The arrays are not such labels; the text says what was seen and expected.
-        """
-        ...
+    recognises: Callable[[Path], bool]
+    """Tells whether a file or folder can only hold labels of this task."""
+    read: Callable[[Path, Model], Labelled]
+    """Reads a file or folder. Raises CalibrationError where it holds no such labels, or they do not fit."""
+    from_arrays: Callable[[Arrays, Model], list[Mapping[str, Array]]]
+    """Returns a label per sample from the arrays of an `.npz`. Raises ValueError with what was seen."""
 
 
 LABELS: Mapping[TaskName, LabelFormat] = {
-    "keypoints": keypoints,
-    "boxes": boxes,
-    "masks": masks,
-    "images": images,
-    "sequences": sequences,
-    "regression": regression,
-    "embeddings": embeddings,
+    "keypoints": LabelFormat(keypoints.EXPECTED, keypoints.recognises, keypoints.read, keypoints.from_arrays),
+    "boxes": LabelFormat(boxes.EXPECTED, boxes.recognises, boxes.read, boxes.from_arrays),
+    "masks": LabelFormat(masks.EXPECTED, masks.recognises, masks.read, masks.from_arrays),
+    "images": LabelFormat(images.EXPECTED, images.recognises, images.read, images.from_arrays),
+    "sequences": LabelFormat(sequences.EXPECTED, sequences.recognises, sequences.read, sequences.from_arrays),
+    "regression": LabelFormat(
+        regression.EXPECTED, regression.recognises, regression.read, regression.from_arrays
+    ),
+    "embeddings": LabelFormat(
+        embeddings.EXPECTED, embeddings.recognises, embeddings.read, embeddings.from_arrays
+    ),
 }
 """Task -> its labels' reader, the surest to recognise first."""
 
@@ -105,11 +96,11 @@ def find(source: Path, model: Model, task: TaskName) -> Labelled:
     reader = LABELS[task]
     if not (source.is_file() or source.is_dir()):
         seen = "is neither a file nor a folder" if source.exists() else "does not exist"
-        raise CalibrationError(f"--eval: {source} {seen}; expected {reader.EXPECTED}.")
+        raise CalibrationError(f"--eval: {source} {seen}; expected {reader.expected}.")
     try:
         if source.suffix.lower() == ".npz":
             return truths_and_rows(task, source, model, reader.from_arrays)
         return reader.read(source, model)
     except UNREADABLE as error:
         reason = error if isinstance(error, ValueError) else repr(error)
-        raise unusable(task, f"{source.name}: {str(reason)[:200]}", reader.EXPECTED) from error
+        raise unusable(task, f"{source.name}: {str(reason)[:200]}", reader.expected) from error

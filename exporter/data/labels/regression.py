@@ -14,9 +14,9 @@ from exporter.data.labels.source import (
     Arrays,
     Model,
     file_samples,
+    find_table,
+    is_table,
     listed_file,
-    read_table,
-    single,
     unusable,
 )
 from exporter.records import Array
@@ -25,27 +25,16 @@ EXPECTED = (
     "a .csv, .tsv or .jsonl with `file` (a photo or .npy beside it) and a column for each number that the "
     "model gives, in its order, or an .npz with `labels` [samples, numbers]"
 )
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 def recognises(source: Path) -> bool:
     """Return whether this is a table of numbers."""
-    path = single(source, *SUFFIXES)
-    if path is None:
-        return False
-    try:
-        rows = read_table("regression", path, EXPECTED)
-        return all(_numbers(path, row) for row in rows)
-    except Exception:  # the reader of the task that is chosen says what is wrong with it
-        return False
+    return is_table("regression", source, EXPECTED, lambda path, row: bool(_numbers(path, row)))
 
 
 def read(source: Path, model: Model) -> Labelled:
     """Read the table; every column but `file` is a number that the model predicts."""
-    path = single(source, *SUFFIXES)
-    if path is None:
-        raise unusable("regression", f"{source} is no table and holds not exactly one", EXPECTED)
-    rows = read_table("regression", path, EXPECTED)
+    path, rows = find_table("regression", source, EXPECTED)
     pairs = []
     for row in rows:
         numbers = np.array(_numbers(path, row))

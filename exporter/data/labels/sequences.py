@@ -13,9 +13,9 @@ from exporter.data.labels.source import (
     Arrays,
     Model,
     file_samples,
+    find_table,
+    is_table,
     listed_file,
-    read_table,
-    single,
     unusable,
 )
 from exporter.records import Array
@@ -25,28 +25,17 @@ EXPECTED = (
     "an .npz with `labels` [samples, most] of token numbers, -1 after the end"
 )
 TOKENS_FILE = "tokens.txt"
-SUFFIXES = (".jsonl", ".csv", ".tsv")
 SPACE = "<space>"
 
 
 def recognises(source: Path) -> bool:
     """Return whether this is a table with text or tokens."""
-    path = single(source, *SUFFIXES)
-    if path is None:
-        return False
-    try:
-        rows = read_table("sequences", path, EXPECTED)
-    except Exception:  # the reader of the task that is chosen says what is wrong with it
-        return False
-    return all("text" in row or "tokens" in row for row in rows)
+    return is_table("sequences", source, EXPECTED, lambda _, row: "text" in row or "tokens" in row)
 
 
 def read(source: Path, model: Model) -> Labelled:
     """Read the table. Text needs the tokens' names: `tokens.txt` beside it, or the model's own labels."""
-    path = single(source, *SUFFIXES)
-    if path is None:
-        raise unusable("sequences", f"{source} is no table and holds not exactly one", EXPECTED)
-    rows = read_table("sequences", path, EXPECTED)
+    path, rows = find_table("sequences", source, EXPECTED)
     numbers = _token_numbers(path.parent / TOKENS_FILE, model)
     sequences = [_tokens(path, row, numbers) for row in rows]
     files = [listed_file("sequences", path, str(row["file"]), EXPECTED) for row in rows]

@@ -22,6 +22,8 @@ Label = Mapping[str, Array]
 MOST_BYTES = 2**30
 """A larger file of labels is not read."""
 SHOWN = 3
+TABLES = (".csv", ".tsv", ".jsonl")
+"""Suffixes of tables with a file in every row."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,29 @@ def read_table(task: TaskName, path: Path, expected: str) -> list[dict[str, str]
         seen = f"columns {sorted(map(str, rows[0]))}" if rows and isinstance(rows[0], dict) else "no rows"
         raise unusable(task, f"{path} holds {seen}, and not in every row a `file`", expected)
     return rows
+
+
+def find_table(task: TaskName, source: Path, expected: str) -> tuple[Path, list[dict[str, str]]]:
+    """Return the table that `source` is or holds, and its rows.
+
+    Raises:
+        CalibrationError: There is no table or more than one, or it cannot be read.
+    """
+    path = single(source, *TABLES)
+    if path is None:
+        raise unusable(task, f"{source} is no table and holds not exactly one", expected)
+    return path, read_table(task, path, expected)
+
+
+def is_table(
+    task: TaskName, source: Path, expected: str, is_label: Callable[[Path, Mapping[str, Any]], bool]
+) -> bool:
+    """Tell whether `source` is or holds one table, and every row of it is a label of the task."""
+    try:
+        path, rows = find_table(task, source, expected)
+        return all(is_label(path, row) for row in rows)
+    except Exception:  # the reader of the task that is chosen says what is wrong with it
+        return False
 
 
 def _delimiter(path: Path) -> str:

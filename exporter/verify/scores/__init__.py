@@ -7,31 +7,29 @@ weight is 1) and the bootstrap that gives its interval (`exporter.verify.scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from exporter.verify.scores import boxes, embeddings, images, keypoints, masks, regression, sequences
 from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
 
 
-class Scorer(Protocol):
-    """A module that scores one task."""
+@dataclass(frozen=True)
+class Scorer:
+    """How one task is scored."""
 
-    def rows(self, view: View, label: Label) -> Rows:
-        """Return what one sample contributes: table name -> rows of numbers."""
-        ...
-
-    def measures(self, tables: Tables, count: int) -> Measures:
-        """Return a function from the weights of `count` samples to the measures, the deciding one first."""
-        ...
+    rows: Callable[[View, Label], Rows]
+    """Returns what one sample contributes: table name -> rows of numbers."""
+    measures: Callable[[Tables, int], Measures]
+    """Returns a function from the weights of so many samples to the measures, the deciding one first."""
 
 
 SCORES: Mapping[str, Scorer] = {
-    "boxes": boxes,
-    "masks": masks,
-    "keypoints": keypoints,
-    "images": images,
-    "embeddings": embeddings,
-    "sequences": sequences,
-    "regression": regression,
+    "boxes": Scorer(boxes.rows, boxes.measures),
+    "masks": Scorer(masks.rows, masks.measures),
+    "keypoints": Scorer(keypoints.rows, keypoints.measures),
+    "images": Scorer(images.rows, images.measures),
+    "embeddings": Scorer(embeddings.rows, embeddings.measures),
+    "sequences": Scorer(sequences.rows, sequences.measures),
+    "regression": Scorer(regression.rows, regression.measures),
 }
