@@ -77,7 +77,7 @@ def connect_adb(name: str | None = None) -> AdbDevice:
         DeviceError: The device does not answer.
         SetupError: See `list_adb_devices`.
     """
-    device = _phone(name or os.environ.get("ANDROID_SERIAL") or None)
+    device = _adb_phone(name or os.environ.get("ANDROID_SERIAL") or None)
     completed = device.run("mkdir", "-p", device.root)
     if completed.exit_code:
         reason = completed.stderr.strip()[:300]
@@ -85,23 +85,23 @@ def connect_adb(name: str | None = None) -> AdbDevice:
     return device
 
 
-def _phone(name: str | None) -> AdbDevice:
+def _adb_phone(name: str | None) -> AdbDevice:
     entries = list_adb_devices()
     if name and NETWORK.fullmatch(name) and name not in {e.serial for e in entries if e.state == "device"}:
-        connect_address(name)
+        connect_adb_address(name)
         entries = list_adb_devices()
     usable = [AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
     if name is None and len(usable) > 1:
-        phones = physical.distinct(usable)
+        phones = physical.distinct_physical(usable)
         return phones[0] if len(phones) == 1 else AdbDevice(choose_adb_device(entries, None).serial)
     if name is not None and name not in {entry.serial for entry in entries}:
-        by_serial = {device.serial: device for device in physical.distinct(usable)}
+        by_serial = {device.serial: device for device in physical.distinct_physical(usable)}
         if name in by_serial:
             return by_serial[name]
-    return physical.distinct((AdbDevice(choose_adb_device(entries, name).serial),))[0]
+    return physical.distinct_physical((AdbDevice(choose_adb_device(entries, name).serial),))[0]
 
 
-def connect_address(address: str) -> None:
+def connect_adb_address(address: str) -> None:
     """Ask adb's server to connect to a phone in the network; what comes of it, the list of devices says."""
     client = _adb_client()
     client.start_adb_server_for_client()

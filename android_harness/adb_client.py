@@ -96,7 +96,7 @@ class _AdbClientConnection(AdbConnection):  # type: ignore[misc]  # adbutils is 
         return self._socket
 
 
-def server_address() -> tuple[str, int]:
+def adb_client_server_address() -> tuple[str, int]:
     """Return host and port of adb's server: ADB_SERVER_SOCKET's, else ANDROID_ADB_SERVER_PORT's.
 
     Raises:
@@ -115,7 +115,7 @@ def server_address() -> tuple[str, int]:
 
 
 class AdbClient(adbutils.AdbClient):  # type: ignore[misc]
-    """The adb server as one call uses it, at `server_address`.
+    """The adb server as one call uses it, at `adb_client_server_address`.
 
     Args:
         timeout_s: The deadline in seconds for everything that is done through this object.
@@ -123,7 +123,7 @@ class AdbClient(adbutils.AdbClient):  # type: ignore[misc]
     """
 
     def __init__(self, timeout_s: float, limit: int) -> None:
-        super().__init__(*server_address())
+        super().__init__(*adb_client_server_address())
         self.deadline = time.monotonic() + timeout_s
         self.limit = limit
 

@@ -97,7 +97,7 @@ def bench_all_devices(
     stop, owned = threading.Event(), Owned()
     stoppable = _stopping_all_devices(observer, stop)
     with (
-        _stop_on_signals(stop),
+        _stop_all_on_signals(stop),
         ThreadPoolExecutor(max(1, len(devices)), thread_name_prefix="device") as pool,
     ):
         futures = {
@@ -128,7 +128,7 @@ def bench_all_devices(
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+def _stop_all_on_signals(stop: threading.Event) -> Iterator[None]:
     """Set a flag on Ctrl-C, SIGTERM and SIGHUP: Python drops exceptions while a finaliser runs."""
     # Only the main thread gets signals, and a background job of a shell ignores some.
     main = threading.current_thread() is threading.main_thread()
@@ -234,7 +234,7 @@ def _outcome_of_all_devices(
             runners = programs(device, identity)
             results = bench.measure_bench(device, identity, runners, tasks, config, observer, measured, saved)
             return Outcome(HOST, identity, results)
-        with _leased(device, config, observer, stop, owned) as own:
+        with _leased_for_all_devices(device, config, observer, stop, owned) as own:
             with contextlib.suppress(DeviceError):
                 launch.kill_launched_runner(device)  # that a killed run left
             settings.recover_settings(device)
@@ -242,7 +242,7 @@ def _outcome_of_all_devices(
             _wake(device, observer)
             identity = identities.identify_device(device)
             runners = programs(device, identity)
-            renewing = _renewing(observer, own)
+            renewing = _renewing_for_all_devices(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
             with settings.changed_settings(device) as refused:
                 for problem in refused:
@@ -258,7 +258,7 @@ def _outcome_of_all_devices(
 
 
 @contextlib.contextmanager
-def _leased(
+def _leased_for_all_devices(
     device: Device, config: BenchConfig, observer: Observer, stop: threading.Event, owned: Owned
 ) -> Iterator[lease.Lease]:
     """Hold the phone, so that no other run uses it meanwhile."""
@@ -266,7 +266,7 @@ def _leased(
     def notify(holder: str, left_s: float) -> None:
         observer(device.serial, f"waiting at most {left_s:.0f} s for another run: {holder}")
 
-    with lease.held(device, config.wait_s, notify, _pausing(stop)) as own:
+    with lease.held_lease(device, config.wait_s, notify, _pausing_for_all_devices(stop)) as own:
         owned.add(device.serial)
         try:
             yield own
@@ -282,7 +282,7 @@ def _wake(device: Device, observer: Observer) -> None:
             device.run("input", "keyevent", "KEYCODE_WAKEUP", timeout_s=WAKE_S)
 
 
-def _renewing(observer: Observer, own: lease.Lease) -> Observer:
+def _renewing_for_all_devices(observer: Observer, own: lease.Lease) -> Observer:
     """Return an observer that also renews the lease, between launches and never during one."""
 
     def observe(serial: str, step: str) -> None:
@@ -292,7 +292,7 @@ def _renewing(observer: Observer, own: lease.Lease) -> Observer:
     return observe
 
 
-def _pausing(stop: threading.Event) -> Callable[[float], None]:
+def _pausing_for_all_devices(stop: threading.Event) -> Callable[[float], None]:
     def pause(seconds: float) -> None:
         if stop.wait(seconds):
             raise Stopped
@@ -311,7 +311,7 @@ def _wait_until_one_of_all_ready(
 ) -> None:
     need = sum(task.path.stat().st_size + _input_bytes_for_all_devices(task) for task in tasks)
 
-    baseline = idle.baseline(device.serial)
+    baseline = idle.idle_baseline(device.serial)
     celsius: list[float | None] = []
 
     def read() -> State:
@@ -327,9 +327,9 @@ def _wait_until_one_of_all_ready(
         observer(device.serial, f"waiting at most {left_s:.0f} s more for {names}")
 
     try:
-        readiness.wait_for_readiness(read, check, config.wait_s, notify, _pausing(stop))
+        readiness.wait_for_readiness(read, check, config.wait_s, notify, _pausing_for_all_devices(stop))
     finally:
-        idle.note(device.serial, celsius[-1] if celsius else None)
+        idle.note_idle_temperature(device.serial, celsius[-1] if celsius else None)
 
 
 def _input_bytes_for_all_devices(task: BenchTask) -> int:

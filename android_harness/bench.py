@@ -110,20 +110,20 @@ def measure_bench(
         prepared = PreparedDevice(
             device, files, config, (*identities.identity_watch_paths(identity), limits.SMAPS), Path(folder)
         )
-        progress = [_begun(prepared, identity, task, saved, observer) for task in tasks]
+        progress = [_begun_bench(prepared, identity, task, saved, observer) for task in tasks]
         _run_bench(prepared, identity, progress, observer, measured)
     return tuple(_finished_bench(entry, identity, config) for entry in progress)
 
 
-def _begun(
+def _begun_bench(
     prepared: PreparedDevice, identity: Identity, task: BenchTask, saved: Path | None, observer: Observer
 ) -> _TaskProgress:
     """Return the progress of a task: what an interrupted run had measured, or nothing yet."""
     if saved is None:
         return _TaskProgress(task)
     program = prepared.files.programs[task.backend]
-    path = saved_launches.folder(saved, task, identity, prepared.config, program)
-    before = saved_launches.load(path)
+    path = saved_launches.saved_launches_folder(saved, task, identity, prepared.config, program)
+    before = saved_launches.load_saved_launches(path)
     if before is None or not before.launches:
         return _TaskProgress(task, saved=path)
     count = f"{len(before.launches)} of {prepared.config.launches} launches"
@@ -150,12 +150,12 @@ def _run_bench(
     canary = _bench_canary(prepared, backend)
     for entry in progress:
         if entry.launches and len(entry.canary) == len(entry.launches):  # killed before its last canary
-            _add_canary(entry, canary)
+            _add_bench_canary(entry, canary)
     for index, entry in _bench_order(progress, launches):
         if entry.failure or index + 1 < len(entry.launches):
             continue
         if index < len(entry.launches):
-            _hand_on(prepared, identity, entry, measured)
+            _hand_on_bench(prepared, identity, entry, measured)
             continue
         observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
@@ -169,12 +169,14 @@ def _run_bench(
             entry.failure = error
             continue
         canary = _bench_canary(prepared, backend)
-        _add_canary(entry, canary)
+        _add_bench_canary(entry, canary)
         if entry.before is not None and entry.after is not None:
             measured(_bench_session(entry, entry.before, identity, prepared.config))
 
 
-def _hand_on(prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, measured: Measured) -> None:
+def _hand_on_bench(
+    prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, measured: Measured
+) -> None:
     """Hand on a session whose launches an interrupted run had all measured; else do nothing."""
     if len(entry.launches) < prepared.config.launches or entry.before is None:
         return
@@ -184,9 +186,9 @@ def _hand_on(prepared: PreparedDevice, identity: Identity, entry: _TaskProgress,
     measured(_bench_session(entry, entry.before, identity, prepared.config))
 
 
-def _add_canary(entry: _TaskProgress, canary: tuple[int, ...]) -> None:
+def _add_bench_canary(entry: _TaskProgress, canary: tuple[int, ...]) -> None:
     if entry.saved:
-        saved_launches.add_canary(entry.saved, len(entry.canary), canary)
+        saved_launches.save_launch_canary(entry.saved, len(entry.canary), canary)
     entry.canary.append(canary)
 
 
@@ -205,11 +207,11 @@ def _bench_step(
         entry.before = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
         entry.started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if entry.saved:
-            saved_launches.begin(entry.saved, entry.before, entry.started_at)
-        _add_canary(entry, canary)
+            saved_launches.begin_saved_launches(entry.saved, entry.before, entry.started_at)
+        _add_bench_canary(entry, canary)
     entry.launches.append(run_launch(prepared, entry.task, index))
     if entry.saved:
-        saved_launches.add(entry.saved, entry.launches[-1])
+        saved_launches.save_launch(entry.saved, entry.launches[-1])
     if index + 1 == prepared.config.launches:
         entry.after = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
 

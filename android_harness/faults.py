@@ -42,7 +42,7 @@ CODES: dict[int, tuple[str, str]] = {
 """Exit code of a shell -> cause, advice."""
 
 
-def explain(exit_code: int, stderr: str) -> tuple[str, str]:
+def explain_fault(exit_code: int, stderr: str) -> tuple[str, str]:
     """Return why a program ended and what to do about it; two empty texts where neither says so."""
     for pattern, cause, advice in CAUSES:
         if re.search(pattern, stderr, re.IGNORECASE):

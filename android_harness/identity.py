@@ -138,8 +138,8 @@ def identify_soc(
     platform = props.get("ro.board.platform", "")
     family = _family(platform)
     named = {
-        f"ro.soc.model is {model!r}": socs.named(model),
-        f"cpuinfo's Hardware is {hardware!r}": socs.named(hardware),
+        f"ro.soc.model is {model!r}": socs.soc_named(model),
+        f"cpuinfo's Hardware is {hardware!r}": socs.soc_named(hardware),
     }
     names = {name for name in named.values() if name}
     named[f"ro.board.platform is {platform!r}"] = " or ".join(family)
@@ -162,7 +162,7 @@ def _family(platform: str) -> tuple[str, ...]:
     """Return the SoCs that report a platform, the most likely first."""
     if platform in socs.SIBLINGS:
         return socs.SIBLINGS[platform]
-    name = next((s.name for s in SOCS if s.platform == platform), "") or socs.named(platform)
+    name = next((s.name for s in SOCS if s.platform == platform), "") or socs.soc_named(platform)
     return (name,) if name else ()
 
 

@@ -14,33 +14,33 @@ READINGS = 5
 MIN_READINGS = 3
 
 
-def note(serial: str, celsius: float | None) -> None:
+def note_idle_temperature(serial: str, celsius: float | None) -> None:
     """Remember the hottest CPU zone of an idle phone: one that was ready, or that waited in vain to cool."""
     if celsius is None:
         return
     with contextlib.suppress(OSError):
-        path = _path(serial)
+        path = _idle_path(serial)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([*_readings(serial), round(celsius, 1)][-READINGS:]))
+        path.write_text(json.dumps([*_idle_readings(serial), round(celsius, 1)][-READINGS:]))
 
 
-def baseline(serial: str) -> float | None:
+def idle_baseline(serial: str) -> float | None:
     """Return the median of the last readings; None while there are fewer than three.
 
     The median follows the season, and a single reading of a warm phone does not move it.
     """
-    readings = _readings(serial)
+    readings = _idle_readings(serial)
     return statistics.median(readings) if len(readings) >= MIN_READINGS else None
 
 
-def _readings(serial: str) -> list[float]:
+def _idle_readings(serial: str) -> list[float]:
     try:
-        values = json.loads(_path(serial).read_text())
+        values = json.loads(_idle_path(serial).read_text())
         return [float(value) for value in values][-READINGS:]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def _path(serial: str) -> Path:
+def _idle_path(serial: str) -> Path:
     digest = hashlib.sha256(serial.encode()).hexdigest()[:24]
-    return saved_launches.default_root().parent / "idle" / f"{digest}.json"
+    return saved_launches.saved_launches_root().parent / "idle" / f"{digest}.json"

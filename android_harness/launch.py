@@ -195,8 +195,8 @@ def _explain_failed_launch(
         failure = results.read_failure_result(_fetch_launch_json(prepared, result))
         raise DeviceError(f"{task.name}: {failure.kind}: {results.plain_result_text(failure.reason)}")
     message = results.plain_result_text(completed.stderr.strip().rpartition("\n")[2]) or "no error output"
-    cause, hint = faults.explain(completed.exit_code, completed.stderr)
-    kept = logcat.keep(prepared.device, task.name)
+    cause, hint = faults.explain_fault(completed.exit_code, completed.stderr)
+    kept = logcat.keep_logcat(prepared.device, task.name)
     raise DeviceError(
         f"{task.name}: the runner {cause} (exit code {completed.exit_code}): {message}"
         if cause

@@ -98,11 +98,11 @@ class Lease:
             "-c",
             ACQUIRE,
             "sh",
-            path_on(self.device),
+            lease_path_on(self.device),
             self.token,
             self.host,
             str(SECONDS),
-            label(),
+            lease_label(),
             timeout_s=SCRIPT_S,
         )
         if completed.exit_code == 0:
@@ -131,11 +131,13 @@ class Lease:
 
     def release(self) -> None:
         with contextlib.suppress(DeviceError):
-            self.device.run("sh", "-c", RELEASE, "sh", path_on(self.device), self.token, timeout_s=SCRIPT_S)
+            self.device.run(
+                "sh", "-c", RELEASE, "sh", lease_path_on(self.device), self.token, timeout_s=SCRIPT_S
+            )
 
 
 @contextlib.contextmanager
-def held(
+def held_lease(
     device: Device, wait_s: float, notify: Callable[[str, float], None], pause: Callable[[float], None]
 ) -> Iterator[Lease]:
     """Hold the phone until the block ends.
@@ -153,7 +155,7 @@ def held(
     left = wait_s
     with contextlib.ExitStack() as stack:
         while True:
-            holder, lease = _try(device, stack)
+            holder, lease = _try_lease(device, stack)
             if lease is not None:
                 stack.callback(lease.release)
                 break
@@ -170,29 +172,29 @@ def held(
         yield lease
 
 
-def _try(device: Device, stack: contextlib.ExitStack) -> tuple[str, Lease | None]:
+def _try_lease(device: Device, stack: contextlib.ExitStack) -> tuple[str, Lease | None]:
     """Take the lock and the lease; return who holds one of them, or the lease."""
-    lock, holder = _lock(device.serial)
+    lock, holder = _lock_lease(device.serial)
     if holder:
         return holder, None
-    lease = Lease(device, _host() if lock is not None else f"unlocked-{secrets.token_hex(4)}")
+    lease = Lease(device, _lease_host() if lock is not None else f"unlocked-{secrets.token_hex(4)}")
     try:
         holder = lease.acquire()
     except BaseException:
-        _close(lock)
+        _close_lease(lock)
         raise
     if holder:
-        _close(lock)
+        _close_lease(lock)
         return holder, None
-    stack.callback(_close, lock)
+    stack.callback(_close_lease, lock)
     return "", lease
 
 
-def path_on(device: Device) -> str:
+def lease_path_on(device: Device) -> str:
     return f"{device.root}/lease"
 
 
-def label() -> str:
+def lease_label() -> str:
     """Describe this run for people who find the phone in use."""
     try:
         user = getpass.getuser()
@@ -201,7 +203,7 @@ def label() -> str:
     return f"process {os.getpid()} of {user} on {platform.node()}"
 
 
-def _folder() -> Path:
+def _lease_folder() -> Path:
     """Return the folder of locks, which all users of this computer share.
 
     Raises:
@@ -219,9 +221,9 @@ def _folder() -> Path:
     return folder
 
 
-def _host() -> str:
+def _lease_host() -> str:
     """Return a name of the place where a lock excludes others: this folder on this computer."""
-    status = _folder().stat()
+    status = _lease_folder().stat()
     machine = platform.node()
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text()
@@ -229,7 +231,7 @@ def _host() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _lock(serial: str) -> tuple[int | None, str]:
+def _lock_lease(serial: str) -> tuple[int | None, str]:
     """Lock a phone on this computer.
 
     Returns:
@@ -238,7 +240,7 @@ def _lock(serial: str) -> tuple[int | None, str]:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", serial)[:60]
     digest = hashlib.sha256(serial.encode()).hexdigest()[:8]
     try:
-        lock = _open(_folder() / f"{name}-{digest}")
+        lock = _open_lease(_lease_folder() / f"{name}-{digest}")
     except OSError:
         return None, ""
     try:
@@ -249,7 +251,7 @@ def _lock(serial: str) -> tuple[int | None, str]:
         return None, holder or "another run on this computer"
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
-        os.pwrite(lock, label().encode(), 0)
+        os.pwrite(lock, lease_label().encode(), 0)
     return lock, ""
 
 
@@ -258,7 +260,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:200]
 
 
-def _open(path: Path) -> int:
+def _open_lease(path: Path) -> int:
     """Open a lock; it will be written to, so it must not be another file under a lock's name.
 
     Raises:
@@ -277,6 +279,6 @@ def _open(path: Path) -> int:
     return lock
 
 
-def _close(lock: int | None) -> None:
+def _close_lease(lock: int | None) -> None:
     if lock is not None:
         os.close(lock)

@@ -52,7 +52,7 @@ def list_device_report(entry: DeviceEntry, soc: str | None = None) -> DeviceRepo
             state,
             soc=soc,
             need_bytes=NEED_BYTES,
-            baseline_celsius=idle.baseline(physical.read(device).serial or entry.serial),
+            baseline_celsius=idle.idle_baseline(physical.read_physical(device).serial or entry.serial),
         ),
     )
 

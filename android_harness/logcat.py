@@ -17,19 +17,19 @@ KEPT = 50
 LOGCAT_S = 15.0
 
 
-def keep(device: Device, artifact: str) -> str:
+def keep_logcat(device: Device, artifact: str) -> str:
     """Save the last lines of logcat on this machine; return a sentence with the file, or an empty text."""
     if device.serial == HOST:
         return ""
     with contextlib.suppress(DeviceError, OSError):
         completed = device.run("logcat", "-d", "-t", str(LINES), timeout_s=LOGCAT_S)
         if completed.exit_code == 0 and completed.stdout.strip():
-            return f"The device's log is in {_write(device.serial, artifact, completed.stdout)}."
+            return f"The device's log is in {_write_logcat(device.serial, artifact, completed.stdout)}."
     return ""
 
 
-def _write(serial: str, artifact: str, text: str) -> Path:
-    folder = saved_launches.default_root().parent / "logcat"
+def _write_logcat(serial: str, artifact: str, text: str) -> Path:
+    folder = saved_launches.saved_launches_root().parent / "logcat"
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{time.strftime('%Y%m%d-%H%M%S')}-{artifact}-{serial}")[:150]
     path = folder / f"{name}.log"

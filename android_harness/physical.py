@@ -26,7 +26,7 @@ class Hardware:
     """The kernel's random id of this boot, which no two running phones share."""
 
 
-def read(device: Device) -> Hardware:
+def read_physical(device: Device) -> Hardware:
     """Return what identifies a phone; a phone that does not answer is known by its address only."""
     try:
         lines = device.run("sh", "-c", SCRIPT).stdout.splitlines()
@@ -37,7 +37,7 @@ def read(device: Device) -> Hardware:
     return Hardware(serials[0], values[2][:64]) if serials else Hardware()
 
 
-class Addressed(Device, Protocol):
+class AddressedPhysical(Device, Protocol):
     """A device that has an address in adb, and a serial of its own."""
 
     @property
@@ -48,16 +48,17 @@ class Addressed(Device, Protocol):
         """Return the same device under its own serial."""
 
 
-A = TypeVar("A", bound=Addressed)
+A = TypeVar("A", bound=AddressedPhysical)
 
 
-def distinct(devices: Sequence[A]) -> tuple[A, ...]:
+def distinct_physical(devices: Sequence[A]) -> tuple[A, ...]:
     """Return each phone once, under its own serial, with the best of its addresses (USB before a network).
 
     Two phones that report the same serial keep their addresses as names.
     """
     found = [
-        (device, read(device)) for device in sorted(devices, key=lambda device: over_network(device.address))
+        (device, read_physical(device))
+        for device in sorted(devices, key=lambda device: is_physical_over_network(device.address))
     ]
     phones: dict[tuple[str, str], A] = {}
     for device, hardware in found:
@@ -69,6 +70,6 @@ def distinct(devices: Sequence[A]) -> tuple[A, ...]:
     return tuple(sorted(phones.values(), key=lambda device: device.serial))
 
 
-def over_network(address: str) -> bool:
+def is_physical_over_network(address: str) -> bool:
     """Return whether an address in adb belongs to a network connection."""
     return re.search(r":\d+$|\._adb-tls-connect\._tcp\.?$", address) is not None

@@ -56,8 +56,8 @@ def latency_with_provenance(
         "figures": replace(figures, flags=(*figures.flags, *_uncertain_provenance(session, check))),
         "max_error": check.max_error,
         "problem": check.problem,
-        "exceeded": limits.exceeded(session.config, figures),
-        "peak_pss_bytes": limits.peak_pss_bytes(session),
+        "exceeded": limits.exceeded_limits(session.config, figures),
+        "peak_pss_bytes": limits.peak_pss_bytes_for_limit(session),
         "started_at": session.started_at,
     }
     if session.identity.serial == HOST:

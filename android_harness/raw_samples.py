@@ -8,7 +8,7 @@ from pathlib import Path
 from android_harness.records import Session
 
 
-def text(session: Session) -> str:
+def raw_samples_text(session: Session) -> str:
     """Return the raw samples as JSON lines: a header and a line for each launch."""
     config, identity = session.config, session.identity
     header = {
@@ -27,19 +27,19 @@ def text(session: Session) -> str:
         "plan": vars(config),
         "canary_ns": list(session.canary_ns[0]) if session.canary_ns else [],
     }
-    rows = [header, *(_row(session, position) for position in range(len(session.launches)))]
+    rows = [header, *(_raw_samples_row(session, position) for position in range(len(session.launches)))]
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
 
-def write(session: Session, path: Path) -> None:
+def write_raw_samples(session: Session, path: Path) -> None:
     """Write the raw samples to a file, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.new")
-    aside.write_text(text(session), encoding="utf-8")
+    aside.write_text(raw_samples_text(session), encoding="utf-8")
     aside.replace(path)
 
 
-def _row(session: Session, position: int) -> dict[str, object]:
+def _raw_samples_row(session: Session, position: int) -> dict[str, object]:
     launch = session.launches[position]
     canary = session.canary_ns[position + 1] if position + 1 < len(session.canary_ns) else ()
     return {

@@ -15,7 +15,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
-class Resolved:
+class ResolvedDevices:
     """The devices that names stand for."""
 
     devices: Mapping[str, Device]
@@ -24,7 +24,7 @@ class Resolved:
     """Serial, or "all" -> why there is no device."""
 
 
-def resolve_devices(names: Sequence[str]) -> Resolved:
+def resolve_devices(names: Sequence[str]) -> ResolvedDevices:
     """Connect to every device that is named; "all" stands for every phone that adb lists.
 
     A phone that is named twice, by its serial and by an address, is there once.
@@ -46,18 +46,18 @@ def resolve_devices(names: Sequence[str]) -> Resolved:
                 names_of_devices.add(name)
         except HarnessError as error:
             errors[name] = error
-    return Resolved(
+    return ResolvedDevices(
         devices, {name: error for name, error in errors.items() if name not in {*devices, *names_of_devices}}
     )
 
 
-def _resolve_all_listed() -> Resolved:
+def _resolve_all_listed() -> ResolvedDevices:
     entries = adb.list_adb_devices()
     if not entries:
         raise NoDeviceError("adb lists no phone.", "See `export-mobile devices`.")
     usable = [adb.AdbDevice(entry.serial) for entry in entries if entry.state == "device"]
-    return Resolved(
-        {device.serial: device for device in physical.distinct(usable)},
+    return ResolvedDevices(
+        {device.serial: device for device in physical.distinct_physical(usable)},
         {
             entry.serial: NoDeviceError(
                 f"adb reports the state {entry.state!r}.", adb_state_advice(entry.state)

@@ -37,13 +37,15 @@ class Saved:
     launches: tuple[Launch, ...]
 
 
-def default_root() -> Path:
+def saved_launches_root() -> Path:
     """Return the folder of saved launches in `$EXPORT_MOBILE_STATE`, or in the user's state folder."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(os.environ.get("EXPORT_MOBILE_STATE") or Path(state) / "export-mobile") / "launches"
 
 
-def folder(root: Path, task: BenchTask, identity: Identity, config: BenchConfig, program: str) -> Path:
+def saved_launches_folder(
+    root: Path, task: BenchTask, identity: Identity, config: BenchConfig, program: str
+) -> Path:
     """Return the folder of one artifact's launches on one device.
 
     Args:
@@ -61,30 +63,34 @@ def folder(root: Path, task: BenchTask, identity: Identity, config: BenchConfig,
     return root / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def begin(path: Path, before: State, started_at: str) -> None:
+def begin_saved_launches(path: Path, before: State, started_at: str) -> None:
     """Begin a new session in a folder. A full disk is no error: the run cannot be continued then."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
-        _write(path / STATE, json.dumps({"before": asdict(before), "started_at": started_at}).encode())
+        _write_saved_launch(
+            path / STATE, json.dumps({"before": asdict(before), "started_at": started_at}).encode()
+        )
 
 
-def add(path: Path, launch: Launch) -> None:
+def save_launch(path: Path, launch: Launch) -> None:
     """Save a finished launch; it is complete on disk, or not there."""
     fields = {name: value for name, value in vars(launch).items() if name not in {"outputs", "clocks"}}
     clocks = [{"at_ns": clock.at_ns, "texts": dict(clock.texts)} for clock in launch.clocks]
     with contextlib.suppress(OSError):
-        _save_outputs(path / f"{launch.index}.npz", launch.outputs)
-        _write(path / f"{launch.index}.json", json.dumps({**fields, "clocks": clocks}, default=dict).encode())
+        _save_launch_outputs(path / f"{launch.index}.npz", launch.outputs)
+        _write_saved_launch(
+            path / f"{launch.index}.json", json.dumps({**fields, "clocks": clocks}, default=dict).encode()
+        )
 
 
-def add_canary(path: Path, position: int, durations_ns: tuple[int, ...]) -> None:
+def save_launch_canary(path: Path, position: int, durations_ns: tuple[int, ...]) -> None:
     """Save the canary's durations: position 0 is before the first launch, n after launch n - 1."""
     with contextlib.suppress(OSError):
-        _write(path / f"canary-{position}.json", json.dumps(durations_ns).encode())
+        _write_saved_launch(path / f"canary-{position}.json", json.dumps(durations_ns).encode())
 
 
-def load(path: Path) -> Saved | None:
+def load_saved_launches(path: Path) -> Saved | None:
     """Return what a killed run had measured; None if that is nothing, too old or unreadable."""
     try:
         if time.time() - (path / STATE).stat().st_mtime > MAX_AGE_S:
@@ -92,22 +98,24 @@ def load(path: Path) -> Saved | None:
         state = json.loads((path / STATE).read_text())
         launches: list[Launch] = []
         while (path / f"{len(launches)}.json").is_file():
-            launches.append(_launch(path, len(launches)))
+            launches.append(_saved_launch(path, len(launches)))
         canary: list[tuple[int, ...]] = []
         while (path / f"canary-{len(canary)}.json").is_file() and len(canary) <= len(launches):
             canary.append(tuple(json.loads((path / f"canary-{len(canary)}.json").read_text())))
-        return Saved(_state(state["before"]), state["started_at"], tuple(canary), tuple(launches))
+        return Saved(
+            _saved_launch_state(state["before"]), state["started_at"], tuple(canary), tuple(launches)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def discard(session: Session) -> None:
+def discard_saved_launches(session: Session) -> None:
     """Delete the saved launches of a session that is stored."""
     if session.saved is not None:
         shutil.rmtree(session.saved, ignore_errors=True)
 
 
-def prune(root: Path) -> None:
+def prune_saved_launches(root: Path) -> None:
     """Delete the launches of runs that are too old to be continued."""
     for path in root.glob("*"):
         with contextlib.suppress(OSError):
@@ -115,22 +123,22 @@ def prune(root: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _state(values: Mapping[str, Any]) -> State:
+def _saved_launch_state(values: Mapping[str, Any]) -> State:
     lists = {name: tuple(values[name]) for name in ("scaling_max_khz", "governors")}
     return State(**{**values, **lists})
 
 
-def _launch(path: Path, index: int) -> Launch:
+def _saved_launch(path: Path, index: int) -> Launch:
     values: dict[str, Any] = json.loads((path / f"{index}.json").read_text())
     clocks = tuple(Clock(clock["at_ns"], clock["texts"]) for clock in values.pop("clocks"))
     parts = tuple((implementer, part) for implementer, part in values.pop("parts"))
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return Launch(**fields, clocks=clocks, parts=parts, outputs=_load_outputs(path / f"{index}.npz"))
+    return Launch(**fields, clocks=clocks, parts=parts, outputs=_load_launch_outputs(path / f"{index}.npz"))
 
 
-def _save_outputs(path: Path, outputs: tuple[Sample, ...]) -> None:
+def _save_launch_outputs(path: Path, outputs: tuple[Sample, ...]) -> None:
     import numpy as np
 
     arrays = {
@@ -142,7 +150,7 @@ def _save_outputs(path: Path, outputs: tuple[Sample, ...]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _load_outputs(path: Path) -> tuple[Sample, ...]:
+def _load_launch_outputs(path: Path) -> tuple[Sample, ...]:
     import numpy as np
 
     samples: dict[int, dict[int, Any]] = {}
@@ -153,7 +161,7 @@ def _load_outputs(path: Path) -> tuple[Sample, ...]:
     return tuple(tuple(values[p] for p in sorted(values)) for _, values in sorted(samples.items()))
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_saved_launch(path: Path, content: bytes) -> None:
     aside = path.with_name(f"{path.name}.new")
     aside.write_bytes(content)
     aside.replace(path)

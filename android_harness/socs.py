@@ -85,7 +85,7 @@ UNKNOWN = "unknown SoC"
 """What a phone has whose sources name no SoC, or contradict each other."""
 
 
-def named(text: str) -> str:
+def soc_named(text: str) -> str:
     """Return the SoC that a text names: SM8250 for "Qualcomm Technologies, Inc SM8250_AC"; "" without one."""
     upper = text.strip().upper()
     if upper in ALIASES:

@@ -75,7 +75,7 @@ def read_views(folder: Path, views: int) -> Views:
     read, _, problems = photos.read_distinct_photos(photos.find_photos(folder), 1000, HOW, 3)
     for problem in problems:
         print(problem, file=sys.stderr)
-    grouping = scenes.group_photos(read)
+    grouping = scenes.group_photos_into_scenes(read)
     images, owner = [], []
     for place, photo in enumerate(read):
         crops = photos.photo_crops(photo, HOW, np.random.default_rng(place))

@@ -97,11 +97,11 @@ def write_text_file(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def keep_page(directory: Path) -> None:
+def keep_page_file(directory: Path) -> None:
     """Keep the page under another name while the page and the manifest that holds its hash are replaced."""
     page = directory / PAGE
     if page.is_file():
-        kept = _kept_page(directory, digest_file(page))
+        kept = _kept_page_file(directory, digest_file(page))
         kept.unlink(missing_ok=True)
         try:
             kept.hardlink_to(page)
@@ -109,13 +109,13 @@ def keep_page(directory: Path) -> None:
             shutil.copyfile(page, kept)
 
 
-def forget_pages(directory: Path) -> None:
-    """Remove the pages that `keep_page` kept, once the manifest is replaced."""
-    for kept in directory.glob(_kept_page(Path(), "*").name):
+def forget_page_files(directory: Path) -> None:
+    """Remove the pages that `keep_page_file` kept, once the manifest is replaced."""
+    for kept in directory.glob(_kept_page_file(Path(), "*").name):
         kept.unlink(missing_ok=True)
 
 
-def page_path(directory: Path, sha256: str | None) -> Path:
+def page_file_path(directory: Path, sha256: str | None) -> Path:
     """Return the page that a manifest describes.
 
     It is report.html, except after a bench was killed between page and manifest: then it is the kept page.
@@ -126,11 +126,11 @@ def page_path(directory: Path, sha256: str | None) -> Path:
     page = file_inside(directory, PAGE)
     if sha256 is None or (page.is_file() and digest_file(page) == sha256):
         return page
-    kept = file_inside(directory, _kept_page(Path(), sha256).name)
+    kept = file_inside(directory, _kept_page_file(Path(), sha256).name)
     return kept if kept.is_file() and digest_file(kept) == sha256 else page
 
 
-def _kept_page(directory: Path, sha256: str) -> Path:
+def _kept_page_file(directory: Path, sha256: str) -> Path:
     return directory / f".{PAGE}.kept-{sha256}"
 
 

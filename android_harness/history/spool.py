@@ -52,7 +52,7 @@ class Spool:
     def get(self, key: str) -> StoredSession | None:
         """Return the waiting session with this key, if there is one."""
         path = self._path(key)
-        return _read(path)[0] if path.is_file() else None
+        return _read_spool(path)[0] if path.is_file() else None
 
     def flush(self, history: History) -> int:
         """Move every session to the history; return how many there were.
@@ -62,7 +62,7 @@ class Spool:
         """
         moved = 0
         for path in sorted(self.folder.glob("*.json")):
-            session, samples = _read(path)
+            session, samples = _read_spool(path)
             history.add(session, samples)
             path.unlink()
             moved += 1
@@ -83,23 +83,25 @@ class Spool:
         return self.folder / f"{key}.json"
 
 
-def _read(path: Path) -> tuple[StoredSession, Samples]:
+def _read_spool(path: Path) -> tuple[StoredSession, Samples]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        return _session(content["session"]), packing.unpack_samples(base64.b64decode(content["samples"]))
+        return _spooled_session(content["session"]), packing.unpack_samples(
+            base64.b64decode(content["samples"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HistoryError(
             f"{path} is no session of a night: {error}.", "Move it away; the history does not have it."
         ) from error
 
 
-def _session(values: Mapping[str, Any]) -> StoredSession:
+def _spooled_session(values: Mapping[str, Any]) -> StoredSession:
     fields = {name: value for name, value in values.items() if name not in DERIVED}
-    fields |= {name: _moment(values[name]) for name in ("before", "after")}
+    fields |= {name: _spooled_moment(values[name]) for name in ("before", "after")}
     fields |= {"started_at": datetime.fromisoformat(values["started_at"]), "flags": tuple(values["flags"])}
     return StoredSession(**fields)
 
 
-def _moment(values: Mapping[str, Any]) -> Moment:
+def _spooled_moment(values: Mapping[str, Any]) -> Moment:
     lists = {name: tuple(values[name]) for name in ("scaling_max_khz", "governors")}
     return Moment(**{**values, **lists})

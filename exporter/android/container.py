@@ -33,7 +33,7 @@ UNREADABLE = (
 """What reading a damaged archive raises."""
 
 
-def read(path: Path, wanted: Collection[str] = ()) -> Container:
+def read_container_of_libraries(path: Path, wanted: Collection[str] = ()) -> Container:
     """Read a library, an AAR or an APK; the record's `problem` says what is wrong with it.
 
     Args:
@@ -47,24 +47,24 @@ def read(path: Path, wanted: Collection[str] = ()) -> Container:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
         if is_zip:
-            return _read_archive(path, size, wanted)
-        return Container(path.name, (elf.read(path.name, path.read_bytes(), wanted),))
+            return _read_container_archive(path, size, wanted)
+        return Container(path.name, (elf.read_elf(path.name, path.read_bytes(), wanted),))
     except UNREADABLE as error:
         return Container(path.name, (), problem=f"it cannot be read: {error}")
 
 
-def _read_archive(path: Path, size: int, wanted: Collection[str]) -> Container:
+def _read_container_archive(path: Path, size: int, wanted: Collection[str]) -> Container:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         libraries = [entry for entry in entries if LIBRARY.fullmatch(entry.filename)]
-        if problem := _refusal(entries, libraries, size):
+        if problem := _container_refusal(entries, libraries, size):
             return Container(path.name, (), problem=problem)
-        described = tuple(_libraries(archive, libraries, path, wanted))
-        problem = _missing(described)
-        return Container(path.name, described, _min_sdk(archive), problem)
+        described = tuple(_libraries_in_container(archive, libraries, path, wanted))
+        problem = _missing_in_container(described)
+        return Container(path.name, described, _min_sdk_of_container(archive), problem)
 
 
-def _refusal(entries: list[zipfile.ZipInfo], libraries: list[zipfile.ZipInfo], size: int) -> str:
+def _container_refusal(entries: list[zipfile.ZipInfo], libraries: list[zipfile.ZipInfo], size: int) -> str:
     """Return the first reason not to unpack the libraries; an empty string when there is none."""
     if len(entries) > MAX_ENTRIES:
         return f"it lists {len(entries)} files, expected at most {MAX_ENTRIES}"
@@ -77,7 +77,7 @@ def _refusal(entries: list[zipfile.ZipInfo], libraries: list[zipfile.ZipInfo], s
     return files.duplicate_files(libraries) or files.expanding_files(libraries, size, EXPANSION, SLACK_BYTES)
 
 
-def _libraries(
+def _libraries_in_container(
     archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], path: Path, wanted: Collection[str]
 ) -> Iterator[Library]:
     """Yield the libraries, one in memory at a time."""
@@ -87,10 +87,10 @@ def _libraries(
         with archive.open(entry) as stream:
             data = stream.read(entry.file_size + 1)  # zipfile compares length and CRC at the end
         name = f"{path.name}:{entry.filename}"
-        yield elf.read(name, data, wanted, match[1], _unaligned(archive, entry, path))
+        yield elf.read_elf(name, data, wanted, match[1], _unaligned_in_container(archive, entry, path))
 
 
-def _unaligned(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> int | None:
+def _unaligned_in_container(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> int | None:
     """Return where an APK stores a library uncompressed, if that is no multiple of 16 KB; else None.
 
     Android maps such a library from within the APK. An AAR's are packed again when the app is built.
@@ -105,14 +105,14 @@ def _unaligned(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> 
     return offset if offset % elf.PAGE_BYTES else None
 
 
-def _missing(libraries: tuple[Library, ...]) -> str:
+def _missing_in_container(libraries: tuple[Library, ...]) -> str:
     if not libraries:
         return "it holds no library (jni/ABI/*.so or lib/ABI/*.so)"
     abis = sorted({library.name.rsplit(":", 1)[1].split("/")[1] for library in libraries})
     return "" if elf.ABI in abis else f"it holds no {elf.ABI} library, only {', '.join(abis)}"
 
 
-def _min_sdk(archive: zipfile.ZipFile) -> int | None:
+def _min_sdk_of_container(archive: zipfile.ZipFile) -> int | None:
     """Return the minimum SDK that an AAR declares; None in an APK, whose manifest is binary."""
     try:
         entry = archive.getinfo(ANDROID_MANIFEST)

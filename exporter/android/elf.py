@@ -50,7 +50,7 @@ class Damaged(Exception):  # noqa: N818 - becomes the library's problem
     """The file is not a whole ELF library; the text says why."""
 
 
-def read(
+def read_elf(
     name: str,
     data: bytes,
     wanted: Collection[str] = (),
@@ -67,7 +67,7 @@ def read(
         unaligned_offset: See `Library`.
     """
     try:
-        return replace(_read(name, data, wanted, expected_abi), unaligned_offset=unaligned_offset)
+        return replace(_read_elf_file(name, data, wanted, expected_abi), unaligned_offset=unaligned_offset)
     except Damaged as error:
         problem = str(error)
     except Exception as error:  # pyelftools reads damaged tables until any of Python's errors
@@ -75,7 +75,7 @@ def read(
     return Library(name, problem=problem)
 
 
-def _read(name: str, data: bytes, wanted: Collection[str], expected_abi: str) -> Library:
+def _read_elf_file(name: str, data: bytes, wanted: Collection[str], expected_abi: str) -> Library:
     from elftools.elf.elffile import ELFFile
 
     if data[:4] != b"\x7fELF":
@@ -83,20 +83,20 @@ def _read(name: str, data: bytes, wanted: Collection[str], expected_abi: str) ->
     if len(data) < HEADER_BYTES:
         raise Damaged(f"it is cut short: it ends after {len(data)} bytes, within its header")
     elf = ELFFile(io.BytesIO(data))
-    _check_whole(elf, len(data))
-    segments = list(_segments(elf, "PT_LOAD"))
+    _check_elf_whole(elf, len(data))
+    segments = list(_elf_segments(elf, "PT_LOAD"))
     if not segments:
         raise Damaged("it has nothing to load")
     abi = ABIS.get(str(elf["e_machine"]), f"machine {elf['e_machine']}")
-    constants = b"\0".join((b"", *_constants(segments, data), b""))
-    api, ndk = _android_note(elf)
-    executorch = _is_executorch(constants, data)
-    onnx_runtime = ENTRY.encode() in data and _defines(elf, ENTRY)
-    names, tails = _names(constants, wanted if abi == ABI and (executorch or onnx_runtime) else ())
+    constants = b"\0".join((b"", *_elf_constants(segments, data), b""))
+    api, ndk = _elf_android_note(elf)
+    executorch = _is_elf_of_executorch(constants, data)
+    onnx_runtime = ENTRY.encode() in data and _elf_defines(elf, ENTRY)
+    names, tails = _elf_names(constants, wanted if abi == ABI and (executorch or onnx_runtime) else ())
     return Library(
         name,
         abi=abi,
-        page_bytes=min(_alignment(segment) for segment in segments),
+        page_bytes=min(_elf_alignment(segment) for segment in segments),
         min_sdk=api,
         ndk=ndk,
         executorch=executorch,
@@ -104,13 +104,13 @@ def _read(name: str, data: bytes, wanted: Collection[str], expected_abi: str) ->
         names=names,
         tails=tails,
         identifiers=tuple(sorted({match.decode() for match in IDENTIFIER.findall(constants)})),
-        version=_version(constants) if onnx_runtime else "",
+        version=_elf_version(constants) if onnx_runtime else "",
         reads_onnx=READS_ONNX in constants,
-        problem=_problem(elf, abi, expected_abi),
+        problem=_elf_problem(elf, abi, expected_abi),
     )
 
 
-def _check_whole(elf: ELFFile, size: int) -> None:
+def _check_elf_whole(elf: ELFFile, size: int) -> None:
     """Raise Damaged where a table or a segment lies beyond the file's end."""
     if elf.header["e_phnum"] > SEGMENTS:
         raise Damaged(f"it lists {elf.header['e_phnum']} segments")
@@ -124,21 +124,21 @@ def _check_whole(elf: ELFFile, size: int) -> None:
         raise Damaged(f"it is cut short: its tables need {max(ends)} bytes, it has {size}")
 
 
-def _constants(segments: list[Any], data: bytes) -> Iterator[bytes]:
+def _elf_constants(segments: list[Any], data: bytes) -> Iterator[bytes]:
     """Yield the bytes of the segments that are not writable: constants, and code where they share one."""
     for segment in segments:
         if not segment["p_flags"] & 2:
             yield data[segment["p_offset"] : segment["p_offset"] + segment["p_filesz"]]
 
 
-def _alignment(segment: Any) -> int:
+def _elf_alignment(segment: Any) -> int:
     """Return the largest page size for which the kernel can map a segment; pages are powers of two."""
     aligned: int = max(segment["p_align"], 1)
     shift = (segment["p_vaddr"] - segment["p_offset"]) % aligned
     return aligned if shift == 0 else shift & -shift
 
 
-def _names(constants: bytes, wanted: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _elf_names(constants: bytes, wanted: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the wanted names that are texts of their own, and those that are only the end of a text."""
     if not wanted:
         return frozenset(), frozenset()
@@ -149,31 +149,31 @@ def _names(constants: bytes, wanted: Collection[str]) -> tuple[frozenset[str], f
     return whole, frozenset(tails)
 
 
-def _is_executorch(constants: bytes, data: bytes) -> bool:
+def _is_elf_of_executorch(constants: bytes, data: bytes) -> bool:
     """Return whether a library is a part of ExecuTorch, or registers kernels or backends with it."""
     if IDENTIFIER.search(constants) or b"executorch" in constants:
         return True
     return bool(KERNEL.search(constants)) and not any(mark in data for mark in PYTORCH)
 
 
-def _defines(elf: ELFFile, symbol: str) -> bool:
+def _elf_defines(elf: ELFFile, symbol: str) -> bool:
     """Return whether a library exports a function, rather than calling that of another library."""
     return any(
         item.name == symbol and item["st_shndx"] != "SHN_UNDEF"
-        for segment in _segments(elf, "PT_DYNAMIC")
+        for segment in _elf_segments(elf, "PT_DYNAMIC")
         for item in segment.iter_symbols()
     )
 
 
-def _version(constants: bytes) -> str:
+def _elf_version(constants: bytes) -> str:
     """Return the one version that is in the library; empty where there is none, or several."""
     versions = {match.group().decode() for match in VERSION.finditer(constants)}
     return versions.pop() if len(versions) == 1 else ""
 
 
-def _android_note(elf: ELFFile) -> tuple[int | None, str]:
+def _elf_android_note(elf: ELFFile) -> tuple[int | None, str]:
     """Return the API level and the NDK's release of `.note.android.ident`; None and "" without it."""
-    for segment in _segments(elf, "PT_NOTE"):
+    for segment in _elf_segments(elf, "PT_NOTE"):
         for note in segment.iter_notes():
             if note["n_name"] == NOTE_ANDROID and note["n_descsz"] >= 4:
                 description = note["n_descdata"]
@@ -182,22 +182,22 @@ def _android_note(elf: ELFFile) -> tuple[int | None, str]:
     return None, ""
 
 
-def _problem(elf: ELFFile, abi: str, expected_abi: str) -> str:
+def _elf_problem(elf: ELFFile, abi: str, expected_abi: str) -> str:
     if elf["e_type"] != "ET_DYN":
         return f"it is no shared library, its ELF type is {elf['e_type']}"
     if abi != expected_abi:
         return f"it is built for {abi}, expected {expected_abi}"
-    if needed := sorted(set(_needed(elf)) & set(LINUX)):
+    if needed := sorted(set(_elf_needed(elf)) & set(LINUX)):
         return f"it is built for Linux, not for Android: it needs {', '.join(needed)}"
     return ""
 
 
-def _needed(elf: ELFFile) -> Iterator[str]:
+def _elf_needed(elf: ELFFile) -> Iterator[str]:
     """Yield the names of the libraries that this one is linked with."""
-    for segment in _segments(elf, "PT_DYNAMIC"):
+    for segment in _elf_segments(elf, "PT_DYNAMIC"):
         yield from (tag.needed for tag in segment.iter_tags() if tag.entry.d_tag == "DT_NEEDED")
 
 
-def _segments(elf: ELFFile, kind: str) -> Iterator[Any]:
+def _elf_segments(elf: ELFFile, kind: str) -> Iterator[Any]:
     """Yield the segments of one kind, each of pyelftools' class for it."""
     yield from (segment for segment in elf.iter_segments() if segment["p_type"] == kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from exporter.android import elf, packages
-from exporter.android.packages import OnnxruntimePackage, lacking, wrong_identifier
+from exporter.android.packages import OnnxruntimePackage, lacking_in_package, wrong_identifier_for_package
 from exporter.android.records import Answer, Container, Library, Loads, Needs, Operator
 
 NODES = ("XNNAdd", "XNNConv2d", "XNNFullyConnected")
@@ -17,21 +17,21 @@ NO_NODES = (
 )
 
 
-def wanted_names(all_needs: Collection[Needs]) -> frozenset[str]:
+def names_wanted_in_libraries(all_needs: Collection[Needs]) -> frozenset[str]:
     """Return the names to look for in libraries."""
     operators = (operator for needs in all_needs for operator in needs.operators)
-    names = {name for operator in operators for name in _names(operator)}
+    names = {name for operator in operators for name in _names_in_libraries(operator)}
     others = (name for needs in all_needs for name in (*needs.backends, *needs.delegate_operators))
     return frozenset({*names, *others, *NODES})
 
 
-def _names(operator: Operator) -> Iterator[str]:
+def _names_in_libraries(operator: Operator) -> Iterator[str]:
     yield operator.name
     for inner in operator.body:
-        yield from _names(inner)
+        yield from _names_in_libraries(inner)
 
 
-def problems(containers: Collection[Container], min_sdk: int | None) -> tuple[str, ...]:
+def problems_of_libraries(containers: Collection[Container], min_sdk: int | None) -> tuple[str, ...]:
     """Return what is wrong with the given files, whatever the artifact, one sentence each.
 
     Args:
@@ -44,11 +44,13 @@ def problems(containers: Collection[Container], min_sdk: int | None) -> tuple[st
             sentences.append(f"{container.name}: {container.problem.rstrip('.')}.")
         declared = container.min_sdk if min_sdk is None else min_sdk
         for library in container.libraries:
-            sentences += [f"{library.name}: {problem}." for problem in _library_problems(library, declared)]
+            sentences += [
+                f"{library.name}: {problem}." for problem in _problems_of_library(library, declared)
+            ]
     return tuple(sentences)
 
 
-def _library_problems(library: Library, min_sdk: int | None) -> Iterator[str]:
+def _problems_of_library(library: Library, min_sdk: int | None) -> Iterator[str]:
     if library.problem:
         yield library.problem
     if library.abi in elf.WIDE_ABIS and library.page_bytes < elf.PAGE_BYTES:
@@ -65,7 +67,7 @@ def _library_problems(library: Library, min_sdk: int | None) -> Iterator[str]:
         yield f"it is built for API level {library.min_sdk}, but the minimum SDK is {min_sdk}"
 
 
-def answer(artifact: str, needs: Needs, containers: Collection[Container]) -> Answer | None:
+def answer_for_libraries(artifact: str, needs: Needs, containers: Collection[Container]) -> Answer | None:
     """Return whether the given libraries load an artifact; None when none of them has its runtime."""
     usable = [
         library
@@ -75,13 +77,13 @@ def answer(artifact: str, needs: Needs, containers: Collection[Container]) -> An
     ]
     if needs.runtime == "ExecuTorch":
         parts = [library for library in usable if library.executorch]
-        return _executorch(artifact, needs, parts) if parts else None
+        return _executorch_libraries(artifact, needs, parts) if parts else None
     runtimes = [library for library in usable if library.onnx_runtime]
-    answers = [_onnxruntime(artifact, needs, library) for library in runtimes]
+    answers = [_onnxruntime_libraries(artifact, needs, library) for library in runtimes]
     return next((item for item in answers if item.loads != "yes"), answers[0] if answers else None)
 
 
-def _executorch(artifact: str, needs: Needs, parts: list[Library]) -> Answer:
+def _executorch_libraries(artifact: str, needs: Needs, parts: list[Library]) -> Answer:
     """Judge by names: kernels and backends are registered by name, from any of the libraries."""
     names = {name for part in parts for name in (*part.names, *part.tails)}
     identifiers = sorted({identifier for part in parts for identifier in part.identifiers})
@@ -89,19 +91,19 @@ def _executorch(artifact: str, needs: Needs, parts: list[Library]) -> Answer:
     nodes = needs.delegate_operators if known_nodes else ()
     operators = [operator.name for operator in needs.operators]
     wrong = (
-        *(wrong_identifier(needs.identifier, identifiers) if identifiers else ()),
-        *lacking("backend", [name for name in needs.backends if name not in names]),
-        *lacking("operator", [name for name in operators if name not in names]),
-        *lacking("XNNPACK operator", [name for name in nodes if name not in names]),
+        *(wrong_identifier_for_package(needs.identifier, identifiers) if identifiers else ()),
+        *lacking_in_package("backend", [name for name in needs.backends if name not in names]),
+        *lacking_in_package("operator", [name for name in operators if name not in names]),
+        *lacking_in_package("XNNPACK operator", [name for name in nodes if name not in names]),
     )
     unknown = () if known_nodes or not needs.delegate_operators else (NO_NODES,)
     place = ", ".join(part.name for part in parts)
     return Answer(artifact, place, "no" if wrong else "yes", wrong, unknown)
 
 
-def _onnxruntime(artifact: str, needs: Needs, library: Library) -> Answer:
+def _onnxruntime_libraries(artifact: str, needs: Needs, library: Library) -> Answer:
     """Judge by the library's version, by what that version registers, and by the names in the library."""
-    package, at_most = _package(library.version)
+    package, at_most = _package_of_libraries(library.version)
     wrong: list[str] = []
     unknown: list[str] = []
     if needs.ir_version and not library.reads_onnx:
@@ -110,8 +112,8 @@ def _onnxruntime(artifact: str, needs: Needs, library: Library) -> Answer:
         wrong += package.too_old(needs)
     if not package or at_most:
         unknown.append("it is not known which files this version reads")
-    missing = [operator.title for operator in needs.operators if not _has(operator, library, package)]
-    wrong += lacking("operator", missing)
+    missing = [operator.title for operator in needs.operators if not _library_has(operator, library, package)]
+    wrong += lacking_in_package("operator", missing)
     if not library.reads_onnx:
         hidden = [operator.title for operator in needs.operators if operator.name in library.tails]
         unknown += [f"{name} is only there as the end of a longer name" for name in hidden[: packages.SHOWN]]
@@ -120,15 +122,15 @@ def _onnxruntime(artifact: str, needs: Needs, library: Library) -> Answer:
     return Answer(artifact, f"{library.name}{version}", loads, tuple(wrong), tuple(unknown))
 
 
-def _has(operator: Operator, library: Library, package: OnnxruntimePackage | None) -> bool:
+def _library_has(operator: Operator, library: Library, package: OnnxruntimePackage | None) -> bool:
     """Return whether a library names an operator and its version has the kernel, or both for its body."""
     named = operator.name in library.names or operator.name in library.tails
     if named and (package is None or package.has_kernel(operator)):
         return True
-    return bool(operator.body) and all(_has(inner, library, package) for inner in operator.body)
+    return bool(operator.body) and all(_library_has(inner, library, package) for inner in operator.body)
 
 
-def _package(version: str) -> tuple[OnnxruntimePackage | None, bool]:
+def _package_of_libraries(version: str) -> tuple[OnnxruntimePackage | None, bool]:
     """Return the described package of the same minor version.
 
     For a newer version it is the newest that is described. For an older one it is the oldest, and the second
@@ -136,8 +138,8 @@ def _package(version: str) -> tuple[OnnxruntimePackage | None, bool]:
     """
     if not version:
         return None, False
-    known = packages.onnxruntime()
-    wanted = packages.numbers(version)[:2]
-    if wanted < packages.numbers(known[0].version)[:2]:
+    known = packages.onnxruntime_packages()
+    wanted = packages.package_version_numbers(version)[:2]
+    if wanted < packages.package_version_numbers(known[0].version)[:2]:
         return known[0], True
-    return [p for p in known if packages.numbers(p.version)[:2] <= wanted][-1], False
+    return [p for p in known if packages.package_version_numbers(p.version)[:2] <= wanted][-1], False

@@ -61,10 +61,12 @@ class ExecutorchPackage(Package):
         names = [operator.name for operator in needs.operators]
         nodes = needs.delegate_operators if XNNPACK in self.backends else ()
         return (
-            *wrong_identifier(needs.identifier, [self.identifier]),
-            *lacking("backend", [name for name in needs.backends if name not in self.backends]),
-            *lacking("operator", [name for name in names if name not in self.operators]),
-            *lacking("XNNPACK operator", [name for name in nodes if name not in self.delegate_operators]),
+            *wrong_identifier_for_package(needs.identifier, [self.identifier]),
+            *lacking_in_package("backend", [name for name in needs.backends if name not in self.backends]),
+            *lacking_in_package("operator", [name for name in names if name not in self.operators]),
+            *lacking_in_package(
+                "XNNPACK operator", [name for name in nodes if name not in self.delegate_operators]
+            ),
         )
 
 
@@ -83,7 +85,7 @@ class OnnxruntimePackage(Package):
 
     def lacks(self, needs: Needs) -> tuple[str, ...]:
         missing = [operator.title for operator in needs.operators if not self._provides(operator)]
-        return (*self.too_old(needs), *lacking("operator", missing))
+        return (*self.too_old(needs), *lacking_in_package("operator", missing))
 
     def too_old(self, needs: Needs) -> tuple[str, ...]:
         """Return which of a file's versions it does not read."""
@@ -116,14 +118,14 @@ class OnnxruntimePackage(Package):
         return bool(operator.body) and all(self._provides(inner) for inner in operator.body)
 
 
-def wrong_identifier(identifier: str, known: Collection[str]) -> list[str]:
+def wrong_identifier_for_package(identifier: str, known: Collection[str]) -> list[str]:
     """Return why a runtime of ExecuTorch does not read a program; nothing where it does."""
     if identifier in known:
         return []
     return [f"it reads programs {', '.join(known)}, this one is {identifier}"]
 
 
-def lacking(noun: str, missing: Sequence[str]) -> list[str]:
+def lacking_in_package(noun: str, missing: Sequence[str]) -> list[str]:
     """Return a sentence that lists missing names; none where nothing is missing."""
     if not missing:
         return []
@@ -133,7 +135,7 @@ def lacking(noun: str, missing: Sequence[str]) -> list[str]:
 
 
 @functools.cache
-def executorch(name: str) -> tuple[ExecutorchPackage, ...]:
+def executorch_packages(name: str) -> tuple[ExecutorchPackage, ...]:
     """Return the versions of a package of ExecuTorch, oldest first."""
     return tuple(
         ExecutorchPackage(
@@ -145,12 +147,12 @@ def executorch(name: str) -> tuple[ExecutorchPackage, ...]:
             frozenset(entry["operators"]),
             frozenset(entry["delegate_operators"]),
         )
-        for version, entry in _versions(name)
+        for version, entry in _package_versions(name)
     )
 
 
 @functools.cache
-def onnxruntime() -> tuple[OnnxruntimePackage, ...]:
+def onnxruntime_packages() -> tuple[OnnxruntimePackage, ...]:
     """Return the versions of ONNX Runtime's package, oldest first."""
     return tuple(
         OnnxruntimePackage(
@@ -162,20 +164,20 @@ def onnxruntime() -> tuple[OnnxruntimePackage, ...]:
             tuple(entry["ort_formats"]),
             entry["kernels"],
         )
-        for version, entry in _versions(ONNXRUNTIME)
+        for version, entry in _package_versions(ONNXRUNTIME)
     )
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def package_version_numbers(version: str) -> tuple[int, ...]:
     """Return a version as numbers, which sort in order."""
     return tuple(int(part) for part in version.split("."))
 
 
-def _versions(name: str) -> list[tuple[str, dict[str, Any]]]:
-    return sorted(_table()[name].items(), key=lambda item: numbers(item[0]))
+def _package_versions(name: str) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(_package_table()[name].items(), key=lambda item: package_version_numbers(item[0]))
 
 
 @functools.cache
-def _table() -> dict[str, dict[str, dict[str, Any]]]:
+def _package_table() -> dict[str, dict[str, dict[str, Any]]]:
     table: dict[str, dict[str, dict[str, Any]]] = json.loads(gzip.decompress(TABLE.read_bytes()))
     return table

@@ -9,7 +9,7 @@ from exporter.android.packages import Package
 from exporter.android.records import Answer, Needs
 
 
-def answer(artifact: str, needs: Needs, version: str) -> Answer:
+def answer_for_stock(artifact: str, needs: Needs, version: str) -> Answer:
     """Return whether the stock package loads an artifact, and since which version.
 
     Args:
@@ -18,26 +18,26 @@ def answer(artifact: str, needs: Needs, version: str) -> Answer:
         version: The version of the runtime that it was made with. Where the table lacks it, the newest before
             it is asked; where all are newer, the oldest.
     """
-    families: list[Sequence[Package]] = [packages.onnxruntime()]
+    families: list[Sequence[Package]] = [packages.onnxruntime_packages()]
     if needs.runtime == "ExecuTorch":
-        families = [packages.executorch(name) for name in packages.EXECUTORCH]
-    answers = [_of_family(artifact, needs, family, version) for family in families]
+        families = [packages.executorch_packages(name) for name in packages.EXECUTORCH]
+    answers = [_stock_of_family(artifact, needs, family, version) for family in families]
     return next((item for item in answers if item.loads == "yes"), answers[-1])
 
 
-def _of_family(artifact: str, needs: Needs, family: Sequence[Package], version: str) -> Answer:
+def _stock_of_family(artifact: str, needs: Needs, family: Sequence[Package], version: str) -> Answer:
     lacks = {package.version: package.lacks(needs) for package in family}
-    package = described(family, version)
+    package = described_stock(family, version)
     problems = lacks[package.version]
     since = next((name for name, reasons in lacks.items() if not reasons), "")
     return Answer(artifact, package.title, "no" if problems else "yes", problems, since=since)
 
 
-def described(family: Sequence[Package], version: str) -> Package:
+def described_stock(family: Sequence[Package], version: str) -> Package:
     """Return the package of a version, or the newest before it, or the oldest."""
     try:
-        wanted = packages.numbers(version)
+        wanted = packages.package_version_numbers(version)
     except ValueError:
         return family[-1]
-    before = [package for package in family if packages.numbers(package.version) <= wanted]
+    before = [package for package in family if packages.package_version_numbers(package.version) <= wanted]
     return before[-1] if before else family[0]

@@ -74,16 +74,16 @@ def build_architecture(
         ArchitectureError: No known network fits, or the named one does not.
         UsageError: An argument cannot be used.
     """
-    if huggingface.takes(checkpoint, arch):
+    if huggingface.is_built_by_huggingface(checkpoint, arch):
         built = _pretrained(
             checkpoint, arch, arch_args, input_shapes, ignore_keys, weights_from_arch, part, trust
         )
-    elif arch is None and not part and ultralytics_networks.matches(checkpoint):
+    elif arch is None and not part and ultralytics_networks.is_ultralytics_network(checkpoint):
         if arch_args or weights_from_arch:
             option = "--arch-arg" if arch_args else "--weights-from-arch"
             raise UsageError(f"{option} has no effect: the file says how its network is made.")
         readings = _architecture_readings(checkpoint, ignore_keys)
-        built = ultralytics_networks.build(checkpoint, readings, input_shapes)
+        built = ultralytics_networks.build_ultralytics_network(checkpoint, readings, input_shapes)
     elif part:
         raise UsageError(f"--part {part} is for networks of transformers, from a folder with a config.json.")
     else:
@@ -121,7 +121,7 @@ def _pretrained(
     if arch_args or weights_from_arch:
         option = "--arch-arg" if arch_args else "--weights-from-arch"
         raise UsageError(f"{option} has no effect: the folder's config.json says how the network is made.")
-    return huggingface.build(
+    return huggingface.build_huggingface(
         checkpoint,
         _architecture_readings(checkpoint, ignore_keys)[0],
         wanted=(arch or "").removeprefix(huggingface.PREFIX),
@@ -151,12 +151,12 @@ def _network_of_architecture(
             raise UsageError(f"{option} has no effect: the checkpoint brings its own network.")
         return self_contained.build_self_contained(checkpoint)
     readings = _architecture_readings(checkpoint, ignore_keys)
-    said = timm_networks.stated(checkpoint)
+    said = timm_networks.stated_timm_network(checkpoint)
     if arch is None and said is not None:
-        return timm_networks.by_name(said.name, readings, checkpoint, arguments, said)
+        return timm_networks.timm_network_by_name(said.name, readings, checkpoint, arguments, said)
     if arch is not None and arch.startswith(timm_networks.PREFIX):
         name = arch.removeprefix(timm_networks.PREFIX)
-        return timm_networks.by_name(name, readings, checkpoint, arguments)
+        return timm_networks.timm_network_by_name(name, readings, checkpoint, arguments)
     if arch is None:
         return torchvision.infer_torchvision(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):
@@ -200,6 +200,3 @@ def _lay_architecture_out_plainly(module: torch.nn.Module) -> None:
         # A size of 1 hides its stride from is_contiguous.
         if not tensor.is_sparse and tensor.stride() != plain.stride():
             tensor.data = plain.copy_(tensor)
-
-
-__all__ = ["build"]

@@ -12,7 +12,7 @@ from exporter.errors import MissingDependencyError
 from exporter.sandbox.confinement import READ_SECONDS
 
 
-def package(name: str, subject: str, licence: str = "") -> ModuleType:
+def import_family_package(name: str, subject: str, licence: str = "") -> ModuleType:
     """Import the package that builds a network.
 
     Args:

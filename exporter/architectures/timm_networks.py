@@ -43,7 +43,7 @@ INTERPOLATIONS: Mapping[str, Literal["nearest", "bilinear", "bicubic"]] = {
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedTimmNetwork:
     """What a checkpoint says about its network."""
 
     name: str
@@ -53,12 +53,12 @@ class Stated:
     """The arguments that cannot be used, though they may change what the network computes."""
 
 
-def stated(checkpoint: Checkpoint) -> Stated | None:
+def stated_timm_network(checkpoint: Checkpoint) -> StatedTimmNetwork | None:
     """Return the network that timm noted in the checkpoint; None where timm did not write it."""
     config = checkpoint.settings.get(CONFIG)
     if isinstance(config, dict) and isinstance(config.get("architecture"), str):
         named = {key: config[key] for key in ("num_classes", "global_pool") if key in config}
-        return _stated(config["architecture"], named, config.get("model_args"))
+        return _timm_network_with_arguments(config["architecture"], named, config.get("model_args"))
     said: dict[str, Any] = checkpoint.settings.get(ARGUMENTS, {})
     name = dict(checkpoint.stated_networks).get("arch")
     if name is None or said.get("model") != name or "version" not in dict(checkpoint.contents):
@@ -66,33 +66,33 @@ def stated(checkpoint: Checkpoint) -> Stated | None:
     named = {key: said[key] for key in TRAINING_ARGUMENTS if said.get(key) is not None}
     if said.get("gp") is not None:
         named["global_pool"] = said["gp"]
-    return _stated(name, named, said.get("model_kwargs"))
+    return _timm_network_with_arguments(name, named, said.get("model_kwargs"))
 
 
-def _stated(name: str, named: Mapping[str, Any], more: object) -> Stated:
+def _timm_network_with_arguments(name: str, named: Mapping[str, Any], more: object) -> StatedTimmNetwork:
     """Put the arguments together; those in `more` count where both have one."""
     listed = {**named, **more} if isinstance(more, dict) else dict(named)
     listed = {str(key): value for key, value in listed.items() if key not in NOT_ARGUMENTS}
-    usable = {key: value for key, value in listed.items() if _is_plain(value)}
+    usable = {key: value for key, value in listed.items() if _is_plain_for_timm(value)}
     doubts = [key for key in listed if key not in usable]
     if more and not isinstance(more, dict):
         doubts.append(f"model_kwargs: {more}")
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in usable.items()}
-    return Stated(name, arguments, tuple(doubts))
+    return StatedTimmNetwork(name, arguments, tuple(doubts))
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain_for_timm(value: object) -> bool:
     if isinstance(value, list | tuple):
         return len(value) <= 16 and all(isinstance(item, int | float | str) for item in value)
     return isinstance(value, int | float | str) or value is None
 
 
-def by_name(
+def timm_network_by_name(
     name: str,
     readings: Sequence[Weights],
     checkpoint: Checkpoint,
     arguments: Mapping[str, Any],
-    said: Stated | None = None,
+    said: StatedTimmNetwork | None = None,
 ) -> Built:
     """Build timm's network `name` and load the weights, strictly.
 
@@ -108,7 +108,7 @@ def by_name(
         ArchitectureError: The weights are another network's.
         MissingDependencyError: timm is not installed.
     """
-    timm = families.package("timm", f"The network {PREFIX}{index.printable_index_key(name)}")
+    timm = families.import_family_package("timm", f"The network {PREFIX}{index.printable_index_key(name)}")
     plain = name.partition(".")[0]
     full = name if name in timm.list_pretrained() else plain
     if not NAME.fullmatch(name) or not timm.is_model(plain):
@@ -120,16 +120,18 @@ def by_name(
             code="EM-ARCH",
         )
     known = {**(said.arguments if said else {}), **arguments}
-    module = _fitting(timm, full, readings[-1].shapes, known, set(known))
+    module = _fitting_timm_network(timm, full, readings[-1].shapes, known, set(known))
     notes = loading.load_weights(module, readings, PREFIX + plain)
     if said and said.arguments:
         listed = ", ".join(f"{key}={value!r}" for key, value in said.arguments.items())
         notes += (f"made with {index.printable_index_key(listed)}, as the checkpoint says",)
-    photo, more = _photo(timm, plain, module, checkpoint)
-    return Built(module, PREFIX + plain, (*notes, *more), photo, _labels(checkpoint), _doubts(said))
+    photo, more = _timm_photo(timm, plain, module, checkpoint)
+    return Built(
+        module, PREFIX + plain, (*notes, *more), photo, _timm_labels(checkpoint), _timm_network_doubts(said)
+    )
 
 
-def _doubts(said: Stated | None) -> tuple[str, ...]:
+def _timm_network_doubts(said: StatedTimmNetwork | None) -> tuple[str, ...]:
     """Warn about arguments of the training that the network could not be made with."""
     if said is None or not said.doubts:
         return ()
@@ -141,7 +143,7 @@ def _doubts(said: Stated | None) -> tuple[str, ...]:
     )
 
 
-def _fitting(
+def _fitting_timm_network(
     timm: ModuleType,
     name: str,
     shapes: Mapping[str, index.Shape],
@@ -149,30 +151,30 @@ def _fitting(
     given: set[str],
 ) -> torch.nn.Module:
     """Build the network for the weights' own number of classes and channels."""
-    module = _made(timm, name, arguments)
+    module = _made_timm_network(timm, name, arguments)
     config = getattr(module, "pretrained_cfg", {}) or {}
     inferred = {
         key: size
         for key, size in (
-            ("num_classes", _size(shapes, config.get("classifier"), 0)),
-            ("in_chans", _size(shapes, config.get("first_conv"), 1)),
+            ("num_classes", _timm_layer_size(shapes, config.get("classifier"), 0)),
+            ("in_chans", _timm_layer_size(shapes, config.get("first_conv"), 1)),
         )
         if size is not None and key not in given
     }
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     if not inferred or own == shapes:
         return module
-    return _made(timm, name, {**arguments, **inferred})
+    return _made_timm_network(timm, name, {**arguments, **inferred})
 
 
-def _size(shapes: Mapping[str, index.Shape], layer: Any, axis: int) -> int | None:
+def _timm_layer_size(shapes: Mapping[str, index.Shape], layer: Any, axis: int) -> int | None:
     """Return a size of a layer's weight; None where the file has no such layer."""
     layers = layer if isinstance(layer, list | tuple) else (layer,)
     shape = shapes.get(f"{layers[0]}.weight") if layers else None
     return shape[axis] if shape is not None and len(shape) > axis else None
 
 
-def _made(timm: ModuleType, name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
+def _made_timm_network(timm: ModuleType, name: str, arguments: Mapping[str, Any]) -> torch.nn.Module:
     for key in arguments:
         if key in NOT_ARGUMENTS:
             raise UsageError(f"--arch-arg {key} cannot be used: the weights come from the checkpoint.")
@@ -187,7 +189,7 @@ def _made(timm: ModuleType, name: str, arguments: Mapping[str, Any]) -> torch.nn
     return made
 
 
-def _photo(
+def _timm_photo(
     timm: ModuleType, name: str, module: torch.nn.Module, checkpoint: Checkpoint
 ) -> tuple[Photo | None, tuple[str, ...]]:
     """Return the photo that the network takes, by the config in the folder, or else by timm's own."""
@@ -202,19 +204,19 @@ def _photo(
         config = timm.data.resolve_data_config(
             trained, pretrained_cfg=stored if isinstance(stored, dict) else own, model=module
         )
-        record = preprocessing(config)
+        record = timm_preprocessing(config)
     except (ArithmeticError, LookupError, TypeError, ValueError):  # settings of another type
         record = None
     if record is None:
         return None, (f"{source} prepares photos in steps that are not known here: give --preprocess",)
     fixed = bool(own.get("fixed_input_size")) and record.crop[0] == record.crop[1]
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    channels = _size(shapes, own.get("first_conv"), 1) or int(config["input_size"][0])
+    channels = _timm_layer_size(shapes, own.get("first_conv"), 1) or int(config["input_size"][0])
     taken = Photo(record, channels, f"preprocessing is that of {source}", record.crop[0] if fixed else None)
     return taken, ()
 
 
-def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+def timm_preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
     """Turn timm's data config into our record; None where it cannot express the steps."""
     _, height, width = config["input_size"]
     interpolation = INTERPOLATIONS.get(str(config["interpolation"]))
@@ -230,7 +232,7 @@ def preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
     return Preprocessing(resize, (height, width), mean, std, interpolation, mode == "squash")
 
 
-def _labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+def _timm_labels(checkpoint: Checkpoint) -> tuple[str, ...]:
     config = checkpoint.settings.get(CONFIG, {})
     names = config.get("label_names")
     return tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else ()

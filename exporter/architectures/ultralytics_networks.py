@@ -48,12 +48,14 @@ SIDE = 640
 MAX_SIDE = 8192
 
 
-def matches(checkpoint: Checkpoint) -> bool:
+def is_ultralytics_network(checkpoint: Checkpoint) -> bool:
     """Tell whether the checkpoint is one of Ultralytics."""
     return checkpoint.kind == KIND
 
 
-def build(checkpoint: Checkpoint, readings: Sequence[Weights], asked: tuple[TensorSpec, ...]) -> Built:
+def build_ultralytics_network(
+    checkpoint: Checkpoint, readings: Sequence[Weights], asked: tuple[TensorSpec, ...]
+) -> Built:
     """Build the network, load the weights, and set it up for export: raw boxes and scores, without NMS.
 
     Args:
@@ -76,10 +78,10 @@ def build(checkpoint: Checkpoint, readings: Sequence[Weights], asked: tuple[Tens
     # The package writes a settings file when it is imported.
     os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
     os.environ["YOLO_OFFLINE"] = "true"
-    package = families.package("ultralytics", f"The network {PREFIX}{name}", LICENCE)
-    module = _made(name, settings["yaml"])
+    package = families.import_family_package("ultralytics", f"The network {PREFIX}{name}", LICENCE)
+    module = _made_ultralytics_network(name, settings["yaml"])
     notes = loading.load_weights(module, readings, PREFIX + name)
-    if differences := list(_differences(module, settings["layers"])):
+    if differences := list(_ultralytics_differences(module, settings["layers"])):
         raise ArchitectureError(
             f"ultralytics {package.__version__} builds another network than the file holds: "
             f"{'; '.join(differences[:3])}.",
@@ -87,23 +89,23 @@ def build(checkpoint: Checkpoint, readings: Sequence[Weights], asked: tuple[Tens
         )
     head = module.model[-1]
     head.export, head.dynamic = True, False
-    spec = _photos(settings, module, asked)
-    _run_once(module, spec)
+    spec = _ultralytics_photos(settings, module, asked)
+    _run_ultralytics_once(module, spec)
     made = f"built by ultralytics {package.__version__} (AGPL-3.0) from the file's own description"
     return Built(
         module=module,
         architecture=PREFIX + name,
-        notes=(*notes, made, "every layer is what the file says", *_said(name, head)),
-        photo=_photo(spec, name),
-        labels=_labels(settings["names"]) if name == "ClassificationModel" else (),
+        notes=(*notes, made, "every layer is what the file says", *_ultralytics_settings(name, head)),
+        photo=_ultralytics_photo(spec, name),
+        labels=_ultralytics_labels(settings["names"]) if name == "ClassificationModel" else (),
         inputs=(spec,),
     )
 
 
-def _made(name: str, described: Mapping[str, Any]) -> Any:
+def _made_ultralytics_network(name: str, described: Mapping[str, Any]) -> Any:
     from ultralytics.nn import tasks
 
-    _check(described, tasks)
+    _check_ultralytics_layers(described, tasks)
     description = copy.deepcopy(dict(described))
     try:
         return getattr(tasks, name)(
@@ -115,7 +117,7 @@ def _made(name: str, described: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check(described: Mapping[str, Any], tasks: Any) -> None:
+def _check_ultralytics_layers(described: Mapping[str, Any], tasks: Any) -> None:
     """Refuse a description that names anything but layers.
 
     Raises:
@@ -126,11 +128,11 @@ def _check(described: Mapping[str, Any], tasks: Any) -> None:
     activation = described.get("activation")
     if activation is not None:
         match = ACTIVATION.fullmatch(activation) if isinstance(activation, str) else None
-        if match is None or not _is_layer(getattr(torch.nn, match[1], None)):
+        if match is None or not _is_ultralytics_layer(getattr(torch.nn, match[1], None)):
             raise ArchitectureError(
                 f"The activation {index.printable_index_key(str(activation))!r} is no layer of torch.nn."
             )
-    rows = [row for part in ("backbone", "head") for row in _rows(part, described.get(part))]
+    rows = [row for part in ("backbone", "head") for row in _ultralytics_rows(part, described.get(part))]
     for row in rows:
         name = row[2] if len(row) == 4 else None
         plain = isinstance(name, str) and name.removeprefix("nn.").isidentifier()
@@ -139,13 +141,13 @@ def _check(described: Mapping[str, Any], tasks: Any) -> None:
             place = torch.nn if name.startswith("nn.") else tasks
             layer = getattr(place, name.removeprefix("nn."), None)
         own = getattr(layer, "__module__", "").startswith(("ultralytics.nn.modules.", "torch.nn.modules."))
-        if not _is_layer(layer) or not own or name == "TorchVision":
+        if not _is_ultralytics_layer(layer) or not own or name == "TorchVision":
             raise ArchitectureError(
                 f"The description names {index.printable_index_key(str(name))!r}, which is no layer."
             )
 
 
-def _rows(name: str, part: object) -> list[list[Any]]:
+def _ultralytics_rows(name: str, part: object) -> list[list[Any]]:
     """Return the rows of a part; the package would also build from a tuple, so nothing else passes unseen.
 
     Raises:
@@ -156,13 +158,15 @@ def _rows(name: str, part: object) -> list[list[Any]]:
     return part
 
 
-def _is_layer(value: object) -> bool:
+def _is_ultralytics_layer(value: object) -> bool:
     import torch
 
     return isinstance(value, type) and issubclass(value, torch.nn.Module)
 
 
-def _differences(module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _ultralytics_differences(
+    module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
     """Yield a sentence for each layer whose class or settings differ from the file's.
 
     Strides, paddings, activations and epsilons leave no trace in tensors; this comparison finds them.
@@ -186,7 +190,9 @@ def _differences(module: torch.nn.Module, layers: Mapping[str, Mapping[str, Any]
                 yield f"{path}.{index.printable_index_key(key)} is {said_value}, not {built}"
 
 
-def _photos(settings: Mapping[str, Any], module: Any, asked: tuple[TensorSpec, ...]) -> TensorSpec:
+def _ultralytics_photos(
+    settings: Mapping[str, Any], module: Any, asked: tuple[TensorSpec, ...]
+) -> TensorSpec:
     """Return the input: the user's shape, or the size of the training."""
     if len(asked) > 1 or (asked and len(asked[0].shape) != 4):
         raise UsageError(
@@ -203,7 +209,7 @@ def _photos(settings: Mapping[str, Any], module: Any, asked: tuple[TensorSpec, .
     return TensorSpec("images", (1, int(settings["yaml"].get("channels", 3)), height, width))
 
 
-def _run_once(module: torch.nn.Module, spec: TensorSpec) -> None:
+def _run_ultralytics_once(module: torch.nn.Module, spec: TensorSpec) -> None:
     """Call the network, which lays out its grid of boxes for the size: later calls change nothing."""
     import torch
 
@@ -218,7 +224,7 @@ def _run_once(module: torch.nn.Module, spec: TensorSpec) -> None:
             ) from error
 
 
-def _said(name: str, head: Any) -> tuple[str, ...]:
+def _ultralytics_settings(name: str, head: Any) -> tuple[str, ...]:
     if name == "ClassificationModel":
         return ()
     if getattr(head, "end2end", False):
@@ -229,7 +235,7 @@ def _said(name: str, head: Any) -> tuple[str, ...]:
     )
 
 
-def _photo(spec: TensorSpec, name: str) -> Photo | None:
+def _ultralytics_photo(spec: TensorSpec, name: str) -> Photo | None:
     channels, height, width = spec.shape[1:]
     if channels not in (1, 3):
         return None
@@ -241,6 +247,6 @@ def _photo(spec: TensorSpec, name: str) -> Photo | None:
     return Photo(record, channels, f"photos are scaled to 0..1{padded}")
 
 
-def _labels(names: object) -> tuple[str, ...]:
+def _ultralytics_labels(names: object) -> tuple[str, ...]:
     values = list(names.values()) if isinstance(names, dict) else names
     return tuple(map(str, values)) if isinstance(values, list) else ()

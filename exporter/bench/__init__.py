@@ -18,7 +18,7 @@ from exporter.bench.artifacts import (
     load_artifact_evidence,
     select_bench_artifacts,
 )
-from exporter.bench.storing import keep, store, updated
+from exporter.bench.storing import add_latencies_to_stored, keep_stored_samples, store_bench
 from exporter.errors import OutputError
 from exporter.files import MANIFEST
 from exporter.pipeline.context import Event, Observer
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from exporter.report.manifest.schema import Manifest
     from exporter.verify.reference_io import ReferenceIO
 
-__all__ = ["Benched", "bench", "connect", "judged", "keep", "read", "store", "updated"]
+__all__ = [
+    "Benched", "add_latencies_to_stored", "bench_export", "connect_for_bench", "keep_stored_samples",
+    "read_for_bench", "store_bench",
+]  # fmt: skip
 
 
 def read_for_bench(out: Path) -> tuple[Report, Manifest]:
@@ -117,7 +120,7 @@ def bench_export(
         plan,
         soc=budget.soc_of_budget(report.target_soc),
         observer=_bench_observer(observer, len(connected), len(chosen.artifacts), plan),
-        saved=saved_launches.default_root(),
+        saved=saved_launches.saved_launches_root(),
     )
     sessions, failures = _split_bench_outcomes(outcomes)
     if not sessions:
@@ -127,9 +130,9 @@ def bench_export(
         (session, judged_bench(session, artifacts[session.task.name], expected, listed.limits))
         for session in sessions
     ]
-    updated_report, latencies = store(out, report, judged_sessions, plan.budget_ms)
+    updated_report, latencies = store_bench(out, report, judged_sessions, plan.budget_ms)
     for session in sessions:
-        saved_launches.discard(session)
+        saved_launches.discard_saved_launches(session)
     problems = {where: str(error) for where, error in failures.items()}
     return Benched(updated_report, latencies, chosen.skipped, tuple(failures.values()), problems)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from android_harness.records import Latency, Session
 
 
-def updated(
+def add_latencies_to_stored(
     report: Report,
     latencies: Mapping[str, Sequence[DeviceLatency]],
     files: Mapping[str, str],
@@ -41,7 +41,7 @@ def updated(
         budget_ms: The budget of all verdicts, also of those on earlier measurements; becomes the report's.
     """
     rows = tuple(
-        _merged(artifact, latencies.get(artifact.variant.name, ()), budget_ms)
+        _merged_in_store(artifact, latencies.get(artifact.variant.name, ()), budget_ms)
         for artifact in report.artifacts
     )
     before = next((a for a in rows if a.variant.name == report.selected), None)
@@ -62,18 +62,20 @@ def updated(
         budget_ms=budget_ms,
         export_budget_ms=None if own_budget_ms == budget_ms else own_budget_ms,
         budget=budget.budget_verdict(chosen.device_latencies, budget_ms) if chosen else "not_measured",
-        evidence_files=_evidence_files(report, rows, files),
+        evidence_files=_evidence_files_to_store(report, rows, files),
     )
 
 
-def _merged(artifact: Artifact, latencies: Sequence[DeviceLatency], budget_ms: float) -> Artifact:
+def _merged_in_store(artifact: Artifact, latencies: Sequence[DeviceLatency], budget_ms: float) -> Artifact:
     again = {item.serial for item in latencies}
     others = tuple(item for item in artifact.device_latencies if item.serial not in again)
-    rows = tuple(budget.judged_again(item, budget_ms) for item in (*others, *latencies))
+    rows = tuple(budget.judged_by_other_budget(item, budget_ms) for item in (*others, *latencies))
     return replace(artifact, device_latencies=rows)
 
 
-def _evidence_files(report: Report, rows: Sequence[Artifact], files: Mapping[str, str]) -> dict[str, str]:
+def _evidence_files_to_store(
+    report: Report, rows: Sequence[Artifact], files: Mapping[str, str]
+) -> dict[str, str]:
     """Return the files that the manifest lists: raw samples only of latencies that it still holds."""
     named = {item.samples_file for row in rows for item in row.device_latencies}
     listed = {**report.evidence_files, **files}
@@ -82,7 +84,7 @@ def _evidence_files(report: Report, rows: Sequence[Artifact], files: Mapping[str
     }
 
 
-def store(
+def store_bench(
     out: Path, report: Report, sessions: Sequence[tuple[Session, Latency]], budget_ms: float
 ) -> tuple[Report, tuple[tuple[str, DeviceLatency], ...]]:
     """Write sessions into OUT: their raw samples, the page and the manifest.
@@ -100,31 +102,33 @@ def store(
         OutputError: OUT cannot be written, or holds another export by now.
         VerificationError: There is no valid manifest, or the folder of raw samples leads out of OUT.
     """
-    with _locked(out):
-        current = _current(out, report)
+    with _locked_storing(out):
+        current = _stored_report(out, report)
         _check_samples_folders(out, current)
-        latencies = tuple((session.task.name, keep(out, session, latency)) for session, latency in sessions)
+        latencies = tuple(
+            (session.task.name, keep_stored_samples(out, session, latency)) for session, latency in sessions
+        )
         by_artifact: dict[str, list[DeviceLatency]] = {}
         for artifact, latency in latencies:
             by_artifact.setdefault(artifact, []).append(latency)
         names = [str(latency.samples_file) for _, latency in latencies]
         files = {name: digest_file(out / name) for name in names}
-        new = updated(current, by_artifact, files, budget_ms)
+        new = add_latencies_to_stored(current, by_artifact, files, budget_ms)
         try:
             written = write_report(out, new)
         except OSError as error:
-            raise unwritable(out, error) from error
-        _forget_samples(out, current, written)
+            raise unwritable_store(out, error) from error
+        _forget_stored_samples(out, current, written)
     return written, latencies
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def _locked_storing(out: Path) -> Iterator[None]:
     """Let one process store at a time; the kernel releases the lock of a killed one."""
     try:
         folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise unwritable(out, error) from error
+        raise unwritable_store(out, error) from error
     try:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -133,7 +137,7 @@ def _locked(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _current(out: Path, report: Report) -> Report:
+def _stored_report(out: Path, report: Report) -> Report:
     """Return the report that OUT holds now, which another bench may have written since.
 
     Raises:
@@ -143,7 +147,7 @@ def _current(out: Path, report: Report) -> Report:
     from exporter.report.manifest import restore
 
     current = restore.restore_report(manifest.load_manifest(out / MANIFEST))
-    if _bytes_of(current) != _bytes_of(report):
+    if _stored_bytes(current) != _stored_bytes(report):
         raise OutputError(
             f"{out} was exported again while its artifacts were measured; the measurements are not its own.",
             "Run the bench again.",
@@ -161,17 +165,17 @@ def _check_samples_folders(out: Path, report: Report) -> None:
         file_inside(out, folder)
 
 
-def _bytes_of(report: Report) -> dict[str, str | None]:
+def _stored_bytes(report: Report) -> dict[str, str | None]:
     return {artifact.variant.name: artifact.sha256 for artifact in report.artifacts}
 
 
-def _forget_samples(out: Path, before: Report, after: Report) -> None:
+def _forget_stored_samples(out: Path, before: Report, after: Report) -> None:
     """Delete raw samples that the manifest has replaced by newer ones."""
     for name in before.evidence_files.keys() - after.evidence_files.keys():
         (out / name).unlink(missing_ok=True)
 
 
-def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
+def keep_stored_samples(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     """Write the raw samples into OUT under a name of their content, and return the manifest's latency.
 
     Raises:
@@ -180,15 +184,15 @@ def keep(out: Path, session: Session, latency: Latency) -> DeviceLatency:
     from android_harness import provenance, raw_samples
 
     record = provenance.provenance_to_manifest(latency)
-    content = raw_samples.text(session)
+    content = raw_samples.raw_samples_text(session)
     name = outputs.bench_samples_file(session.task.name, session.identity.serial, content)
     try:
-        raw_samples.write(session, out / name)
+        raw_samples.write_raw_samples(session, out / name)
     except OSError as error:
-        raise unwritable(out, error) from error
+        raise unwritable_store(out, error) from error
     durations = [launch.durations_ns for launch in session.launches]
     return outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
 
 
-def unwritable(out: Path, error: OSError) -> OutputError:
+def unwritable_store(out: Path, error: OSError) -> OutputError:
     return OutputError(f"{out} cannot be written: {error.strerror}.", "Check space and permissions.")

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-def _names(text: str) -> frozenset[str]:
+def _activation_names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_RESTS = _names("relu relu6 silu gelu hardswish mish softplus")
-_PASSES_ON = _names(
+_RESTS = _activation_names("relu relu6 silu gelu hardswish mish softplus")
+_PASSES_ON = _activation_names(
     "view reshape flatten unflatten permute transpose squeeze unsqueeze expand clone contiguous detach alias "
     "to _to_copy dropout slice select mean amax avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
     "adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d max_pool1d max_pool2d max_pool3d "
@@ -30,58 +30,61 @@ _JOINS = frozenset({"add", "cat", "stack"})
 """Operators whose result rests near zero where all of their operands do."""
 
 
-def resting_outputs(program: torch.export.ExportedProgram | None) -> tuple[bool, ...]:
+def outputs_of_resting_activations(program: torch.export.ExportedProgram | None) -> tuple[bool, ...]:
     """Tell for each output whether its units rest near zero, as an activation's do; empty without a graph."""
     if program is None:
         return ()
     nodes = {node.name: node for node in program.graph.output_node().all_input_nodes}
     names = [name for name in program.graph_signature.user_outputs if isinstance(name, str)]
-    return tuple(name in nodes and _rests(nodes[name], {}) for name in names)
+    return tuple(name in nodes and _activation_rests(nodes[name], {}) for name in names)
 
 
-def _rests(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
+def _activation_rests(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
     if node not in known:
-        known[node] = _computed(node, known)
+        known[node] = _computed_by_activation(node, known)
     return known[node]
 
 
-def _computed(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
+def _computed_by_activation(node: fx.Node, known: dict[fx.Node, bool]) -> bool:
     from torch.fx import Node
 
-    operator = _operator(node)
-    operands = [operand for operand in _flat(node.args) if isinstance(operand, Node)]
-    if operator in _RESTS or _is_clipped_from_zero(node, operator):
+    operator = _activation_operator(node)
+    operands = [operand for operand in _flat_activations(node.args) if isinstance(operand, Node)]
+    if operator in _RESTS or _is_activation_clipped_from_zero(node, operator):
         return True
     if operator in _PASSES_ON:
-        return bool(operands) and _rests(operands[0], known)
+        return bool(operands) and _activation_rests(operands[0], known)
     if operator in _JOINS:
-        return bool(operands) and all(_rests(operand, known) for operand in operands)
+        return bool(operands) and all(_activation_rests(operand, known) for operand in operands)
     if operator == "mul":  # a gated activation still rests near zero; x * sigmoid(x) is SiLU
-        return _is_gated_by_itself(operands) or any(_rests(operand, known) for operand in operands)
+        return _is_activation_gated_by_itself(operands) or any(
+            _activation_rests(operand, known) for operand in operands
+        )
     return False
 
 
-def _operator(node: fx.Node) -> str:
+def _activation_operator(node: fx.Node) -> str:
     if node.op != "call_function":
         return ""
     name = getattr(node.target, "__name__", str(node.target))
     return name.removeprefix("aten.").partition(".")[0].rstrip("_")
 
 
-def _flat(values: Iterable[object]) -> Iterator[object]:
+def _flat_activations(values: Iterable[object]) -> Iterator[object]:
     for value in values:
         if isinstance(value, (list, tuple)):
-            yield from _flat(value)
+            yield from _flat_activations(value)
         else:
             yield value
 
 
-def _is_clipped_from_zero(node: fx.Node, operator: str) -> bool:
+def _is_activation_clipped_from_zero(node: fx.Node, operator: str) -> bool:
     """Tell whether this is ReLU6, which `torch.export` writes as a hard tanh from 0."""
     return operator == "hardtanh" and len(node.args) > 1 and node.args[1] in (0, 0.0)
 
 
-def _is_gated_by_itself(operands: list[fx.Node]) -> bool:
+def _is_activation_gated_by_itself(operands: list[fx.Node]) -> bool:
     return any(
-        _operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands for gate in operands
+        _activation_operator(gate) in {"sigmoid", "hardsigmoid"} and gate.args[0] in operands
+        for gate in operands
     )

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from exporter.capture import rounding
-from exporter.capture.activations import resting_outputs
+from exporter.capture.activations import outputs_of_resting_activations
 from exporter.capture.calls import call_runner, copied_for_calls, first_line_of_call_error
 from exporter.errors import CaptureError
 from exporter.records import Captured, Runner, Sample
@@ -96,7 +96,7 @@ def run_reference(
         edge_shapes=edge_shapes,
         state=captured.state,
         output_names=tuple(spec.name for spec in captured.outputs),
-        resting=resting_outputs(captured.program),
+        resting=outputs_of_resting_activations(captured.program),
         scenes=_scenes_of(samples, all_samples, scenes),
     )
     return evidence, (*reason, *unequal, *refused, *_reference_floor_note(floor))

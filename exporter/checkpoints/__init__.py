@@ -33,7 +33,7 @@ from exporter.records import Checkpoint
 
 def is_folder(path: Path) -> bool:
     """Tell whether a path is a folder that is read as one checkpoint."""
-    return distributed.is_distributed(path) or folder.matches(path)
+    return distributed.is_distributed(path) or folder.is_checkpoint_folder(path)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def read_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     if distributed.is_distributed(path):
         with _explained_checkpoint_errors(path):
             return distributed.read_distributed(path)
-    if folder.matches(path):
+    if folder.is_checkpoint_folder(path):
         with _explained_checkpoint_errors(path):
-            return folder.read(path)
+            return folder.read_checkpoint_folder(path)
     if distributed.is_part_of_distributed(path):
         raise CheckpointError(
             f"{path} is one file of a distributed checkpoint.", f"Give the folder: {path.parent}."

@@ -42,7 +42,7 @@ MAX_JSON_BYTES = 64 << 20
 MAX_SHARDS = 10_000
 
 
-def located(path: Path) -> Path:
+def located_folder(path: Path) -> Path:
     """Return the folder that a path stands for; any other path is returned unchanged.
 
     Args:
@@ -53,14 +53,14 @@ def located(path: Path) -> Path:
         folder = path.parent if inside else path
         if inside and not (MEMBER.fullmatch(path.name) and path.is_file()):
             return path
-        if not names_network(_json(folder / CONFIG)):
+        if not folder_names_network(_folder_json(folder / CONFIG)):
             return path
         return folder if folder.name not in ("", "..") else folder.resolve()
     except (OSError, ValueError, CheckpointError):
         return path
 
 
-def names_network(config: object) -> bool:
+def folder_names_network(config: object) -> bool:
     """Tell whether the content of a config.json names a network of transformers or of timm."""
     if not isinstance(config, dict):
         return False
@@ -72,7 +72,7 @@ def names_network(config: object) -> bool:
     )
 
 
-def matches(folder: Path) -> bool:
+def is_checkpoint_folder(folder: Path) -> bool:
     """Tell whether a path is such a folder."""
     try:
         return folder.is_dir() and (folder / CONFIG).is_file()
@@ -80,20 +80,20 @@ def matches(folder: Path) -> bool:
         return False
 
 
-def read(folder: Path) -> Checkpoint:
+def read_checkpoint_folder(folder: Path) -> Checkpoint:
     """Read the settings and the weights of all files.
 
     Raises:
         CheckpointError: There are no weights, a file is missing or damaged, or something changed meanwhile.
     """
     sha256 = digest_file_or_folder(folder)
-    settings = {name: _json(folder / name) for name in SETTINGS if (folder / name).is_file()}
-    if not names_network(settings.get(CONFIG)):
+    settings = {name: _folder_json(folder / name) for name in SETTINGS if (folder / name).is_file()}
+    if not folder_names_network(settings.get(CONFIG)):
         raise CheckpointError(
             f"{folder / CONFIG} names no network: it has neither architectures, model_type nor architecture.",
             "Give the file with the weights, and --arch.",
         )
-    tensors, notes = _weights(folder)
+    tensors, notes = _folder_weights(folder)
     if digest_file_or_folder(folder) != sha256:
         raise CheckpointError(f"{folder} was changed while it was read.", UNCHANGED)
     return Checkpoint(
@@ -102,14 +102,14 @@ def read(folder: Path) -> Checkpoint:
         kind="pretrained",
         tensors=tensors,
         notes=notes,
-        contents=tuple(_described(settings, tensors)),
+        contents=tuple(_described_folder(settings, tensors)),
         readings=prefixes.prefix_readings(tensors),
-        stated_networks=tuple(_stated(settings[CONFIG])),
+        stated_networks=tuple(_stated_in_folder(settings[CONFIG])),
         settings=settings,
     )
 
 
-def _json(path: Path) -> Any:
+def _folder_json(path: Path) -> Any:
     check_regular_source(path)
     with path.open("rb") as file:
         data = file.read(MAX_JSON_BYTES + 1)
@@ -121,7 +121,7 @@ def _json(path: Path) -> Any:
         raise DamagedFileError(f"{path} is not JSON: {str(error)[:100]}.", DAMAGED) from error
 
 
-def _weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+def _folder_weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if name is None:
         raise CheckpointError(
@@ -130,16 +130,16 @@ def _weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
             code="EM-NO-WEIGHTS",
         )
     if not name.endswith(".json"):
-        return _file(folder / name)
-    listed = _json(folder / name)
+        return _folder_file(folder / name)
+    listed = _folder_json(folder / name)
     places = listed.get("weight_map") if isinstance(listed, dict) else None
-    files = _shards(folder / name, places)
+    files = _folder_shards(folder / name, places)
     tensors: dict[str, torch.Tensor] = {}
     notes: list[str] = [f"put together from {len(files)} files, as {name} lists them"]
     for file in files:
         if not (folder / file).is_file():
             raise DamagedFileError(f"There is no {folder / file}, which {name} lists.", "Copy all files.")
-        more, said = _file(folder / file)
+        more, said = _folder_file(folder / file)
         if repeated := sorted(tensors.keys() & more.keys()):
             raise DamagedFileError(f"Two files hold the tensor {repeated[0]!r}.", DAMAGED)
         tensors |= more
@@ -150,19 +150,21 @@ def _weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     return tensors, tuple(notes)
 
 
-def _shards(index: Path, places: object) -> list[str]:
+def _folder_shards(index: Path, places: object) -> list[str]:
     """Return the names of the files with the weights, which must lie in the index's own folder."""
-    names = sorted(set(places.values())) if isinstance(places, dict) and _texts(places.values()) else []
+    names = (
+        sorted(set(places.values())) if isinstance(places, dict) and _folder_texts(places.values()) else []
+    )
     if not names or len(names) > MAX_SHARDS or not all(Path(name).name == name for name in names):
         raise DamagedFileError(f"{index} does not list the files of the weights.", DAMAGED)
     return names
 
 
-def _texts(values: Any) -> bool:
+def _folder_texts(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+def _folder_file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     with opened_source(path) as source:
         for is_kind, read_kind in (
             (safetensors.is_safetensors, safetensors.read_safetensors),
@@ -175,7 +177,9 @@ def _file(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
         raise CheckpointError(f"{path} {source.nature()}, expected the weights.", "Save the folder again.")
 
 
-def _described(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+def _described_folder(
+    settings: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, str]]:
     for name, content in settings.items():
         for key, value in content.items() if isinstance(content, dict) else ():
             yield f"{name}: {contents.printable_content(str(key))}", contents.describe_content(value)
@@ -184,7 +188,7 @@ def _described(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> It
         yield contents.printable_content(key), f"tensor {kind} {list(tensor.shape)}"
 
 
-def _stated(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _stated_in_folder(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     classes = config.get("architectures")
     for key, value in (
         *(("architectures", name) for name in (classes if isinstance(classes, list) else ())),

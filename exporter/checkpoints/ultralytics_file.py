@@ -32,10 +32,10 @@ MAX_DEPTH = 32
 
 def is_ultralytics_file(source: CheckpointSource) -> bool:
     """Tell whether there is a network of Ultralytics with its description."""
-    return _network(source) is not None
+    return _network_of_ultralytics_file(source) is not None
 
 
-def _network(source: CheckpointSource) -> tuple[str, Inert] | None:
+def _network_of_ultralytics_file(source: CheckpointSource) -> tuple[str, Inert] | None:
     root = source.pickled.root if source.pickled is not None else None
     entries = root if isinstance(root, dict) else {}
     for key in PLACES:
@@ -54,7 +54,7 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
     if trust:
         return pickled_module.read_pickled_module(source, trust)
     assert source.pickled is not None
-    located = _network(source)
+    located = _network_of_ultralytics_file(source)
     assert located is not None
     key, network = located
     described = network.state["yaml"]
@@ -62,9 +62,9 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
         raise CheckpointError(f"{source.path}: the network's description holds more than numbers and text.")
     declared: dict[str, AnyTensor] = {}
     layers: dict[str, dict[str, Any]] = {}
-    for path, layer in _layers(network):
-        declared |= _tensors(path, layer)
-        layers[path] = {"class": layer.name, **_numbers(layer)}
+    for path, layer in _ultralytics_file_layers(network):
+        declared |= _ultralytics_file_tensors(path, layer)
+        layers[path] = {"class": layer.name, **_ultralytics_file_numbers(layer)}
     loaded, converted = tensors.load_tensors(declared, source.pickled, source.size_bytes)
     arguments = source.pickled.root.get("train_args")
     names = network.state.get("names")
@@ -86,7 +86,7 @@ def read_ultralytics_file(source: CheckpointSource, trust: bool) -> Checkpoint:
     )
 
 
-def _layers(network: Inert) -> Iterator[tuple[str, Inert]]:
+def _ultralytics_file_layers(network: Inert) -> Iterator[tuple[str, Inert]]:
     """Yield each layer with its path in the network, the network itself first.
 
     Raises:
@@ -106,7 +106,7 @@ def _layers(network: Inert) -> Iterator[tuple[str, Inert]]:
                 waiting.append((f"{path}.{name}" if path else name, child, depth + 1))
 
 
-def _tensors(path: str, layer: Inert) -> dict[str, AnyTensor]:
+def _ultralytics_file_tensors(path: str, layer: Inert) -> dict[str, AnyTensor]:
     """Return the tensors that the layer's state_dict would hold."""
     hidden = layer.state.get("_non_persistent_buffers_set") or ()
     declared = {}
@@ -118,7 +118,7 @@ def _tensors(path: str, layer: Inert) -> dict[str, AnyTensor]:
     return declared
 
 
-def _numbers(layer: Inert) -> dict[str, Any]:
+def _ultralytics_file_numbers(layer: Inert) -> dict[str, Any]:
     """Return the layer's own settings that are numbers, text or tuples of them."""
     return {
         key: value

@@ -268,7 +268,7 @@ def export_command(
         card = cards.load_card(checkpoint)
         request = cards.merged_with_card(card, request, _given_export_fields(context))
         required = required or card.require
-    request = replace(request, checkpoint=folder.located(request.checkpoint))
+    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     _check_export_options(context, request, bench)
     _export_and_print(request, required, as_json, last=not bench)
     if bench:

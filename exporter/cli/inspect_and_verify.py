@@ -32,7 +32,7 @@ from exporter.cli.export import model_request
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from exporter.emulated.parts import Parts
+    from exporter.emulated.parts import EmulatedParts
 
 
 @app.command()
@@ -164,15 +164,15 @@ def verify(
         )
 
 
-def _arm_programs() -> Parts:
+def _arm_programs() -> EmulatedParts:
     """Return QEMU and the programs that it runs, prepared in the cache the first time."""
     from exporter.emulated import parts
     from exporter.pipeline import cache
 
     cache.check_cache_private(cache.default_cache_root())
-    if not parts.ready(cache.default_cache_root()):
+    if not parts.ready_emulated_parts(cache.default_cache_root()):
         typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
-    return parts.prepare(cache.default_cache_root())
+    return parts.prepare_emulated_parts(cache.default_cache_root())
 
 
 def _verify_for_app(
@@ -180,18 +180,18 @@ def _verify_for_app(
 ) -> None:
     """Print whether the artifacts load in an app, and end with 9 when one does not, or may not."""
     from exporter import pipeline
-    from exporter.cli.console.for_app import print_check
+    from exporter.cli.console.for_app import print_for_app
     from exporter.pipeline import for_app
     from exporter.release import check
 
-    with check.opened(out) as folder:
-        answer = for_app.check(
+    with check.opened_to_check(out) as folder:
+        answer = for_app.check_for_app(
             folder, libraries, artifacts, min_sdk, jobs or pipeline.pipeline_worker_count()
         )
     if as_json:
         typer.echo(json.dumps({"holds": answer.holds} | asdict(answer), indent=2, default=sorted))
     else:
-        print_check(answer, app_console())
+        print_for_app(answer, app_console())
     if not answer.holds:
         raise VerificationError(
             "An artifact does not load, or it is not certain that it does.",

@@ -11,13 +11,13 @@ import numpy as np
 from exporter import files
 from exporter.data import photo_sets, photos, rows, scenes
 from exporter.data.edges import edge_inputs
-from exporter.data.photo_sets import photo_input
-from exporter.data.rows import digest as row_digest
-from exporter.data.sets import Data, Origin, scene_fields
+from exporter.data.photo_sets import photo_set_input
+from exporter.data.rows import row_digest as row_digest
+from exporter.data.sets import Data, Origin, scene_fields_of_sets
 from exporter.errors import CalibrationError
 from exporter.records import Codes, Preprocessing, Purpose, SampleReader, TensorSpec
 
-__all__ = ["Data", "Origin", "edge_inputs", "load", "photo_input", "row_digest"]
+__all__ = ["Data", "Origin", "edge_inputs", "load_data", "photo_set_input", "row_digest"]
 
 SYNTHETIC_WARNING = (
     "No --calibration given: int8 is calibrated on synthetic inputs, and is not selected unless asked for. "
@@ -62,9 +62,9 @@ def load_data(
             "Give the folder that save_pretrained wrote, or an .npz of arrays.",
         )
     if source.is_dir():
-        return photo_sets.load(source, inputs, preprocessing, count, seed, choosing)
+        return photo_sets.load_photo_sets(source, inputs, preprocessing, count, seed, choosing)
     if source.suffix.lower() == ".npz" and source.is_file():
-        return rows.load(source, inputs, count, choosing)
+        return rows.load_rows(source, inputs, count, choosing)
     seen = "is neither" if source.exists() else "does not exist"
     raise CalibrationError(
         f"Calibration data: {source} {seen}; expected a folder of photos or an .npz file of arrays."
@@ -102,7 +102,7 @@ def _synthetic_data(
         "verification": [[i] for i in range(count, 2 * count)],
     }
     names = [f"synthetic {i}" for i in range(len(samples))]
-    scene_of, counts = scene_fields(scenes.apart(len(samples)), names, owners)
+    scene_of, counts = scene_fields_of_sets(scenes.scenes_apart(len(samples)), names, owners)
     return Data(
         tuple(samples[:count]),
         tuple(samples[count : 2 * count]),

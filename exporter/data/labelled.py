@@ -154,7 +154,7 @@ def _labelled_photos(
     names: Sequence[str],
     classes: int,
 ) -> Labelled:
-    _, how = data.photo_input(source, inputs, preprocessing)
+    _, how = data.photo_set_input(source, inputs, preprocessing)
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise CalibrationError(

@@ -46,7 +46,7 @@ MIN_CORRELATION = 0.92
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class LocalFeatures:
     """The keypoints of a picture."""
 
     points: Array
@@ -65,7 +65,7 @@ class Features:
         return middle
 
 
-def describe(picture: Image.Image) -> Features:
+def describe_local_features(picture: Image.Image) -> LocalFeatures:
     """Find the keypoints of a picture."""
     import cv2
     from PIL import Image as Images
@@ -80,10 +80,10 @@ def describe(picture: Image.Image) -> Features:
     points = np.array([keypoints[i].pt for i in strongest], np.float32).reshape(-1, 2)
     rows = np.zeros((0, 128), np.float32) if descriptors is None else descriptors[strongest]
     unit: Array = np.sqrt(rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-6))
-    return Features(points, unit, float(size[0] * size[1]), _windows(picture))
+    return LocalFeatures(points, unit, float(size[0] * size[1]), _local_feature_windows(picture))
 
 
-def as_picture(channels: Array) -> Image.Image:
+def picture_for_local_features(channels: Array) -> Image.Image:
     """Return a picture of an array [channels, height, width], its values spread over the greys."""
     from PIL import Image as Images
 
@@ -92,7 +92,7 @@ def as_picture(channels: Array) -> Image.Image:
     return Images.fromarray(np.uint8(255 * (values - low) / max(high - low, 1e-30)))
 
 
-def _windows(picture: Image.Image) -> Array:
+def _local_feature_windows(picture: Image.Image) -> Array:
     greys = np.asarray(picture.convert("L").resize((THUMBNAIL, THUMBNAIL)), np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(greys, (WINDOW, WINDOW)).reshape(-1, WINDOW**2)
     rows, columns = np.divmod(np.arange(WINDOW**2), WINDOW)
@@ -103,16 +103,16 @@ def _windows(picture: Image.Image) -> Array:
     return unit.astype(np.float32)
 
 
-def _mirrored(features: Features) -> Features:
+def _mirrored_local_features(features: LocalFeatures) -> LocalFeatures:
     """Return the keypoints of the mirrored picture; SIFT's histograms only change their order."""
     opposite = (-np.arange(8)) % 8
     turned: Array = features.descriptors.reshape(-1, 4, 4, 8)[:, ::-1][..., opposite].reshape(-1, 128)
     points = features.points * np.array([-1, 1], np.float32)
     windows = features.windows.reshape(-1, WINDOW, WINDOW)[..., ::-1].reshape(-1, WINDOW**2)
-    return Features(points, np.ascontiguousarray(turned), features.area, windows)
+    return LocalFeatures(points, np.ascontiguousarray(turned), features.area, windows)
 
 
-def pairs(pictures: Sequence[Features]) -> Iterator[tuple[int, int]]:
+def pairs_by_local_features(pictures: Sequence[LocalFeatures]) -> Iterator[tuple[int, int]]:
     """Yield the positions of every two pictures that show the same scene."""
     import cv2
 
@@ -120,21 +120,23 @@ def pairs(pictures: Sequence[Features]) -> Iterator[tuple[int, int]]:
     cv2.setNumThreads(1)  # a pair is too little work to share
     try:
         for i, picture in enumerate(pictures):
-            either = picture, _mirrored(picture)
+            either = picture, _mirrored_local_features(picture)
             others = range(i + 1, len(pictures))
-            yield from ((i, j) for j in others if any(_alike(one, pictures[j]) for one in either))
+            yield from (
+                (i, j) for j in others if any(_are_local_features_alike(one, pictures[j]) for one in either)
+            )
     finally:
         cv2.setNumThreads(threads)
 
 
-def _alike(picture: Features, other: Features) -> bool:
+def _are_local_features_alike(picture: LocalFeatures, other: LocalFeatures) -> bool:
     if max((picture.windows @ other.middle).max(), (other.windows @ picture.middle).max()) >= MIN_CORRELATION:
         return True
-    here, there = _matches(picture.descriptors, other.descriptors)
-    return len(here) >= MIN_MATCHES and _agree(picture, other, here, there)
+    here, there = _local_feature_matches(picture.descriptors, other.descriptors)
+    return len(here) >= MIN_MATCHES and _local_features_agree(picture, other, here, there)
 
 
-def _matches(descriptors: Array, others: Array) -> tuple[Array, Array]:
+def _local_feature_matches(descriptors: Array, others: Array) -> tuple[Array, Array]:
     """Return where descriptors are each other's best match, clearly before the second best."""
     if len(descriptors) < MIN_MATCHES or len(others) < MIN_MATCHES:
         return np.zeros(0, int), np.zeros(0, int)
@@ -149,7 +151,7 @@ def _matches(descriptors: Array, others: Array) -> tuple[Array, Array]:
     return rows[clear], best[rows[clear]]
 
 
-def _agree(picture: Features, other: Features, here: Array, there: Array) -> bool:
+def _local_features_agree(picture: LocalFeatures, other: LocalFeatures, here: Array, there: Array) -> bool:
     """Tell whether enough matches agree on one shift, turn and scale."""
     import cv2
 
@@ -164,9 +166,12 @@ def _agree(picture: Features, other: Features, here: Array, there: Array) -> boo
     both = (from_points[kept], to_points[kept])
     if min(len({tuple(cell) for cell in points // CELL}) for points in both) < MIN_MATCHES:
         return False
-    covers = (_span(points) / features.area for points, features in zip(both, (picture, other), strict=True))
+    covers = (
+        _local_feature_span(points) / features.area
+        for points, features in zip(both, (picture, other), strict=True)
+    )
     return max(covers) >= MIN_COVER
 
 
-def _span(points: Array) -> float:
+def _local_feature_span(points: Array) -> float:
     return float(np.prod(points.max(axis=0) - points.min(axis=0)))

@@ -27,19 +27,19 @@ FEWEST = 4
 """Rows from which distances tell anything."""
 
 
-def pairs(rows: Sequence[Sample]) -> Iterator[tuple[int, int]]:
+def pairs_of_near_copies(rows: Sequence[Sample]) -> Iterator[tuple[int, int]]:
     """Yield the positions of every two rows that are near copies."""
     if len(rows) < FEWEST:
         return
-    distances = _distances(rows)
+    distances = _near_copy_distances(rows)
     away = np.sort(distances, axis=1)[:, 1:]
     k = max(1, len(rows) // NEIGHBOURS)
-    near = SHARE * float(np.median(away[:, k - 1])) * (1 / k) ** (1 / _directions(distances))
+    near = SHARE * float(np.median(away[:, k - 1])) * (1 / k) ** (1 / _near_copy_directions(distances))
     for i, j in zip(*np.nonzero(np.triu(distances <= near, 1)), strict=True):
         yield int(i), int(j)
 
 
-def _distances(rows: Sequence[Sample]) -> Array:
+def _near_copy_distances(rows: Sequence[Sample]) -> Array:
     """Return the distance of every two rows, over all inputs by their number of values.
 
     Each input counts by its own typical distance. Of whole numbers, which may be names of words, the share of
@@ -48,7 +48,7 @@ def _distances(rows: Sequence[Sample]) -> Array:
     squares, values = np.zeros((len(rows), len(rows))), 0
     for arrays in zip(*rows, strict=True):
         step = -(-arrays[0].size // MOST_VALUES)
-        own = _input_distances(np.stack([array.reshape(-1)[::step] for array in arrays]))
+        own = _near_copy_input_distances(np.stack([array.reshape(-1)[::step] for array in arrays]))
         typical = float(np.median(own[~np.eye(len(rows), dtype=bool)]))
         if typical > 0:
             squares += arrays[0].size * own / typical
@@ -57,7 +57,7 @@ def _distances(rows: Sequence[Sample]) -> Array:
     return result
 
 
-def _input_distances(stacked: Array) -> Array:
+def _near_copy_input_distances(stacked: Array) -> Array:
     """Return the squared distances of one input's rows."""
     if stacked.dtype.kind != "f":
         return np.array([(stacked != row).mean(axis=1) for row in stacked])
@@ -68,7 +68,7 @@ def _input_distances(stacked: Array) -> Array:
     return squares
 
 
-def _directions(distances: Array) -> float:
+def _near_copy_directions(distances: Array) -> float:
     """Return how many directions the rows spread in: the participation ratio of principal components."""
     count = len(distances)
     centre = np.eye(count) - 1 / count

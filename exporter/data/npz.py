@@ -26,7 +26,7 @@ def read_npz(path: Path, inputs: tuple[TensorSpec, ...]) -> tuple[list[Sample], 
     Raises:
         CalibrationError: What was seen in the file, and what was expected.
     """
-    arrays = load(path)
+    arrays = load_npz(path)
     names = _match_npz(path, arrays, inputs)
     columns = [_npz_rows(path, name, arrays[name], spec) for name, spec in zip(names, inputs, strict=True)]
     counts = {name: len(column) for name, column in zip(names, columns, strict=True)}
@@ -52,7 +52,7 @@ def read_npz_labels(path: Path) -> Array:
     Raises:
         CalibrationError: It is missing, or does not hold whole numbers.
     """
-    array = load(path).get(LABELS)
+    array = load_npz(path).get(LABELS)
     if array is None:
         raise CalibrationError(
             f"{path.name} holds no array {LABELS!r}.",
@@ -68,7 +68,7 @@ def read_npz_labels(path: Path) -> Array:
     return array.astype(np.int64).reshape(-1)
 
 
-def input_row(path: Path, spec: TensorSpec) -> Array:
+def read_npz_input_row(path: Path, spec: TensorSpec) -> Array:
     """Read one input from a `.npy` file; a batch axis of one may be left out.
 
     Raises:
@@ -82,7 +82,7 @@ def input_row(path: Path, spec: TensorSpec) -> Array:
     return row
 
 
-def load(path: Path) -> dict[str, Array]:
+def load_npz(path: Path) -> dict[str, Array]:
     """Read every array of a `.npz`.
 
     Raises:

@@ -10,7 +10,16 @@ import numpy as np
 
 from exporter.data import photos, scenes
 from exporter.data.edges import is_edge_photo
-from exporter.data.sets import MORE, Data, Origin, copied, flat, grouped_note, scene_fields, several
+from exporter.data.sets import (
+    MORE,
+    Data,
+    Origin,
+    copied_in_sets,
+    flat_sets,
+    note_on_grouped_sets,
+    scene_fields_of_sets,
+    several_scenes_in_sets,
+)
 from exporter.errors import CalibrationError
 from exporter.records import Array, Preprocessing, Purpose, Sample, TensorSpec
 
@@ -21,7 +30,7 @@ TITLES: dict[Purpose, str] = {
 }
 
 
-def load(
+def load_photo_sets(
     source: Path,
     inputs: tuple[TensorSpec, ...],
     preprocessing: Preprocessing | None,
@@ -34,7 +43,7 @@ def load(
     Raises:
         CalibrationError: The model takes no photos, or the folder holds fewer than two scenes.
     """
-    spec, how = photo_input(source, inputs, preprocessing)
+    spec, how = photo_set_input(source, inputs, preprocessing)
     batch, channels = spec.shape[:2]
     paths = photos.find_photos(source)
     each = count * batch
@@ -48,18 +57,20 @@ def load(
             code="EM-FEW-SAMPLES",
         )
     names = [photo.name for photo in distinct]
-    grouping = several(scenes.group_photos(distinct), str(source), names)
-    parts = scenes.split(grouping, choosing, each)
+    grouping = several_scenes_in_sets(scenes.group_photos_into_scenes(distinct), str(source), names)
+    parts = scenes.split_scenes(grouping, choosing, each)
     views = {
-        purpose: _views(distinct, _of_whole_batches(part, batch), each, how, seed + index)
+        purpose: _photo_set_views(
+            distinct, _photo_sets_of_whole_batches(part, batch), each, how, seed + index
+        )
         for index, (purpose, part) in enumerate(parts.items())
     }
     owners = {
         purpose: [shown[i : i + batch] for i in range(0, len(shown), batch)]
         for purpose, (shown, _) in views.items()
     }
-    samples = {purpose: _as_samples(images, spec) for purpose, (_, images) in views.items()}
-    scene_of, counts = scene_fields(grouping, names, owners)
+    samples = {purpose: _photo_set_samples(images, spec) for purpose, (_, images) in views.items()}
+    scene_of, counts = scene_fields_of_sets(grouping, names, owners)
     constant = [photo.name for photo in distinct if photo.contrast < photos.MIN_CONTRAST]
     return Data(
         samples["calibration"],
@@ -67,10 +78,18 @@ def load(
         "photos",
         (
             *notes,
-            *grouped_note(grouping, names),
-            *(_describe(TITLES[p], [names[i] for i in part], each) for p, part in parts.items() if part),
+            *note_on_grouped_sets(grouping, names),
+            *(
+                _describe_photo_sets(TITLES[p], [names[i] for i in part], each)
+                for p, part in parts.items()
+                if part
+            ),
         ),
-        (*problems, *flat(constant, len(distinct), "photos"), *copied(len(notes), len(distinct), wanted)),
+        (
+            *problems,
+            *flat_sets(constant, len(distinct), "photos"),
+            *copied_in_sets(len(notes), len(distinct), wanted),
+        ),
         {photo.digest: Origin(photo.name, photo.size) for photo in distinct},
         samples["choice"],
         scene_of,
@@ -78,7 +97,7 @@ def load(
     )
 
 
-def photo_input(
+def photo_set_input(
     source: Path, inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None
 ) -> tuple[TensorSpec, Preprocessing]:
     """Check that photos can be this model's input at all."""
@@ -113,12 +132,12 @@ def photo_input(
     return spec, preprocessing
 
 
-def _of_whole_batches(part: Sequence[int], batch: int) -> Sequence[int]:
+def _photo_sets_of_whole_batches(part: Sequence[int], batch: int) -> Sequence[int]:
     """Leave out the photos after the last whole batch, so that the same ones share a batch in every round."""
     return part[: len(part) - len(part) % batch] if len(part) >= batch else part
 
 
-def _views(
+def _photo_set_views(
     distinct: Sequence[photos.Photo], part: Sequence[int], wanted: int, how: Preprocessing, seed: int
 ) -> tuple[list[int], list[Array]]:
     """Return which photo each of `wanted` images shows, and the images: the photos, then crops of each."""
@@ -131,12 +150,12 @@ def _views(
     return shown, [*images, *(next(crops[i]) for i in shown[len(part) :])]
 
 
-def _as_samples(images: list[Array], spec: TensorSpec) -> tuple[Sample, ...]:
+def _photo_set_samples(images: list[Array], spec: TensorSpec) -> tuple[Sample, ...]:
     batch = spec.shape[0]
     return tuple((np.stack(images[i : i + batch]),) for i in range(0, len(images), batch))
 
 
-def _describe(purpose: str, names: Sequence[str], images: int) -> str:
+def _describe_photo_sets(purpose: str, names: Sequence[str], images: int) -> str:
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     crops = f" and {images - len(names)} crops of them" if images > len(names) else ""
     return f"{purpose}: {min(len(names), images)} photo(s){crops} ({shown})."

@@ -158,21 +158,23 @@ def photo_sizes(path: Path) -> set[tuple[int, int]]:
         return set()
 
 
-def placed(
+def placed_photo_size(
     path: Path, preprocessing: Preprocessing
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Return a photo's width and height once decoded, and its `placement`; None when it cannot be decoded."""
+    """Return a photo's width and height once decoded, and its placement; None when it cannot be decoded."""
     try:
         size = _decode_photo(path).size
     except _UnusablePhoto:
         return None
-    return (size, *placement(size, preprocessing))
+    return (size, *photo_placement(size, preprocessing))
 
 
-def placement(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+def photo_placement(
+    size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and height that a photo is resized to, and the left and top edge of the crop in that."""
     resized = _resized_photo_size(size, preprocessing)
-    return resized, _crop_corner(resized, preprocessing.crop)
+    return resized, _photo_crop_corner(resized, preprocessing.crop)
 
 
 def _photo_content(image: Image.Image) -> bytes:
@@ -315,11 +317,11 @@ def _resize_photo(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
 
 def _center_crop_photo(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
     """Cut the middle; what sticks out of the image is black, as in torchvision."""
-    left, top = _crop_corner(image.size, crop)
+    left, top = _photo_crop_corner(image.size, crop)
     return image.crop((left, top, left + crop[1], top + crop[0]))
 
 
-def _crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+def _photo_crop_corner(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
     """Return the left and top edge of the crop; negative where it sticks out of the image."""
     height, width = crop
     padded_width, padded_height = max(width, size[0]), max(height, size[1])

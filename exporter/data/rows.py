@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from exporter.data import npz, scenes
-from exporter.data.sets import MORE, Data, Origin, copied, flat, grouped_note, scene_fields, several
+from exporter.data.sets import (
+    MORE,
+    Data,
+    Origin,
+    copied_in_sets,
+    flat_sets,
+    note_on_grouped_sets,
+    scene_fields_of_sets,
+    several_scenes_in_sets,
+)
 from exporter.errors import CalibrationError
 from exporter.records import Sample, TensorSpec
 
@@ -21,7 +30,7 @@ MIN_ROW_CONTRAST = 0.05
 For photos the same line is drawn at 5 of a typical 50 to 60 greys, see `photos.MIN_CONTRAST`."""
 
 
-def load(source: Path, inputs: tuple[TensorSpec, ...], count: int, choosing: bool) -> Data:
+def load_rows(source: Path, inputs: tuple[TensorSpec, ...], count: int, choosing: bool) -> Data:
     """Get up to `count` rows for each purpose; see `exporter.data.load_data`.
 
     Raises:
@@ -37,7 +46,7 @@ def split(source: Path, rows: Sequence[Sample], notes: tuple[str, ...], count: i
         CalibrationError: They are of fewer than two scenes.
     """
     # Before they are split: a copy would count twice in the ranges, or verify what calibrated.
-    distinct = _distinct(rows)
+    distinct = _distinct_rows(rows)
     if len(distinct) < 2:
         raise CalibrationError(
             f"{source.name} holds {len(rows)} sample(s), {len(distinct)} of them different: "
@@ -48,45 +57,51 @@ def split(source: Path, rows: Sequence[Sample], notes: tuple[str, ...], count: i
     copies = len(rows) - len(distinct)
     if copies:
         notes += (f"Left out {copies} sample(s) equal to an earlier one.",)
-    used = _of_both_halves(distinct, count, choosing)
+    used = _rows_of_both_halves(distinct, count, choosing)
     names = [f"row {index}" for index, _ in used]
-    grouping = several(scenes.group_rows([row for _, row in used]), source.name, names)
-    parts = scenes.split(grouping, choosing, count)
-    scene_of, counts = scene_fields(grouping, names, {p: [[i] for i in part] for p, part in parts.items()})
+    grouping = several_scenes_in_sets(
+        scenes.group_rows_into_scenes([row for _, row in used]), source.name, names
+    )
+    parts = scenes.split_scenes(grouping, choosing, count)
+    scene_of, counts = scene_fields_of_sets(
+        grouping, names, {p: [[i] for i in part] for p, part in parts.items()}
+    )
     samples = {purpose: tuple(used[i][1] for i in part) for purpose, part in parts.items()}
     return Data(
         samples["calibration"],
         samples["verification"],
         "arrays",
-        (*notes, *grouped_note(grouping, names)),
+        (*notes, *note_on_grouped_sets(grouping, names)),
         (
-            *_too_few(len(samples["calibration"]), count),
+            *_too_few_rows(len(samples["calibration"]), count),
             *_flat_rows(used),
-            *copied(copies, len(distinct), 2 * count),
+            *copied_in_sets(copies, len(distinct), 2 * count),
         ),
-        {digest(row): Origin(name) for name, (_, row) in zip(names, used, strict=True)},
+        {row_digest(row): Origin(name) for name, (_, row) in zip(names, used, strict=True)},
         samples["choice"],
         scene_of,
         counts,
     )
 
 
-def digest(row: Sample) -> bytes:
+def row_digest(row: Sample) -> bytes:
     """Hash a sample's values: equal rows have equal hashes."""
     return hashlib.sha256(b"".join(array.tobytes() for array in row)).digest()
 
 
-def _of_both_halves(rows: list[tuple[int, Sample]], count: int, choosing: bool) -> list[tuple[int, Sample]]:
+def _rows_of_both_halves(
+    rows: list[tuple[int, Sample]], count: int, choosing: bool
+) -> list[tuple[int, Sample]]:
     """Return no more rows than can serve, the first ones of either half."""
     middle = (len(rows) + 1) // 2
     return [*rows[:middle][:count], *rows[middle:][: 2 * count if choosing else count]]
 
 
-def _distinct(rows: Sequence[Sample]) -> list[tuple[int, Sample]]:
+def _distinct_rows(rows: Sequence[Sample]) -> list[tuple[int, Sample]]:
     """Return each row's number in the file and the row, without those equal to an earlier one."""
     first: dict[bytes, tuple[int, Sample]] = {}
     for index, row in enumerate(rows):
-        first.setdefault(digest(row), (index, row))
+        first.setdefault(row_digest(row), (index, row))
     return list(first.values())
 
 
@@ -101,10 +116,10 @@ def _flat_rows(rows: Sequence[tuple[int, Sample]]) -> tuple[str, ...]:
         for index, row in rows
         if all(float(row[i].std()) < MIN_ROW_CONTRAST * overall[i] for i in places)
     ]
-    return flat(constant, len(rows), "rows")
+    return flat_sets(constant, len(rows), "rows")
 
 
-def _too_few(have: int, count: int) -> tuple[str, ...]:
+def _too_few_rows(have: int, count: int) -> tuple[str, ...]:
     if have >= min(count, 16):
         return ()
     return (f"Only {have} calibration sample(s): int8 ranges come out too narrow. Give 16 or more.",)

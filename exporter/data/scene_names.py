@@ -31,17 +31,17 @@ FEW = 10
 MANY_NAMES = 3
 
 
-def sources(paths: Sequence[PurePath]) -> list[str]:
+def scene_name_sources(paths: Sequence[PurePath]) -> list[str]:
     """Return the source that each file's name gives; a file that gives none is its own."""
     stems = [path.stem.lower() for path in paths]
-    numbered, known = _of_few(paths, stems), frozenset(stems)
+    numbered, known = _scene_names_of_few(paths, stems), frozenset(stems)
     return [
-        f"{path.parent}/{_source(stem, known) or numbered.get((str(path.parent), stem), stem)}"
+        f"{path.parent}/{_scene_name_source(stem, known) or numbered.get((str(path.parent), stem), stem)}"
         for path, stem in zip(paths, stems, strict=True)
     ]
 
 
-def _source(stem: str, known: Collection[str]) -> str:
+def _scene_name_source(stem: str, known: Collection[str]) -> str:
     """Return what is left of a name without what marks it as a piece; empty when nothing marks it.
 
     `known` are all names: "cat (1)" is a copy only beside "cat", as some programs number photos so.
@@ -49,7 +49,7 @@ def _source(stem: str, known: Collection[str]) -> str:
     if alone := _ALONE.match(stem):
         return alone[1]
     rest = stem
-    while shorter := _shortened(rest, known):
+    while shorter := _shortened_scene_name(rest, known):
         rest = shorter
     if video := _VIDEO.match(rest):
         return video[1]
@@ -59,7 +59,7 @@ def _source(stem: str, known: Collection[str]) -> str:
     return rest if rest != stem else ""
 
 
-def _shortened(name: str, known: Collection[str]) -> str:
+def _shortened_scene_name(name: str, known: Collection[str]) -> str:
     """Return a name without its last mark; empty when it has none."""
     if (piece := _SUFFIX.match(name)) and piece[1]:
         return piece[1].rstrip(" _.-")
@@ -67,7 +67,7 @@ def _shortened(name: str, known: Collection[str]) -> str:
     return copy[1] if copy and copy[1] in known else ""
 
 
-def _of_few(paths: Sequence[PurePath], stems: Sequence[str]) -> Mapping[tuple[str, str], str]:
+def _scene_names_of_few(paths: Sequence[PurePath], stems: Sequence[str]) -> Mapping[tuple[str, str], str]:
     """Return (folder, stem) -> name, in folders that hold a few numbered files of each of several names."""
     folders: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for path, stem in zip(paths, stems, strict=True):
@@ -76,12 +76,12 @@ def _of_few(paths: Sequence[PurePath], stems: Sequence[str]) -> Mapping[tuple[st
     return {
         (folder, stem): name
         for folder, names in folders.items()
-        if _are_sources(names)
+        if _are_scene_name_sources(names)
         for name, members in names.items()
         for stem in members
     }
 
 
-def _are_sources(names: Mapping[str, Sequence[str]]) -> bool:
+def _are_scene_name_sources(names: Mapping[str, Sequence[str]]) -> bool:
     several = [members for members in names.values() if len(members) > 1]
     return len(several) >= MANY_NAMES and max(map(len, several)) <= FEW

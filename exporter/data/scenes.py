@@ -26,7 +26,7 @@ CHOICE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Grouping:
+class SceneGrouping:
     """The scene of every sample."""
 
     scenes: tuple[int, ...]
@@ -39,38 +39,47 @@ class Grouping:
         return len(set(self.scenes))
 
 
-def group_photos(photos: Sequence[Photo]) -> Grouping:
+def group_photos_into_scenes(photos: Sequence[Photo]) -> SceneGrouping:
     """Group photos by their files' names and by their content."""
     by_name: dict[str, int] = {}
-    sources = scene_names.sources([photo.path for photo in photos])
+    sources = scene_names.scene_name_sources([photo.path for photo in photos])
     names = [(by_name.setdefault(source, i), i) for i, source in enumerate(sources)]
-    pixels = local_features.pairs([local_features.describe(photo.reduced) for photo in photos])
-    return _grouping(len(photos), {NAMES: (pair for pair in names if pair[0] != pair[1]), PIXELS: pixels})
+    pixels = local_features.pairs_by_local_features(
+        [local_features.describe_local_features(photo.reduced) for photo in photos]
+    )
+    return _group_scenes(len(photos), {NAMES: (pair for pair in names if pair[0] != pair[1]), PIXELS: pixels})
 
 
-def group_rows(rows: Sequence[Sample]) -> Grouping:
+def group_rows_into_scenes(rows: Sequence[Sample]) -> SceneGrouping:
     """Group array rows by their distance and, where they are pictures, by their content."""
-    return _grouping(
-        len(rows), {VALUES: near_copies.pairs(rows), PIXELS: local_features.pairs(_pictures(rows))}
+    return _group_scenes(
+        len(rows),
+        {
+            VALUES: near_copies.pairs_of_near_copies(rows),
+            PIXELS: local_features.pairs_by_local_features(_pictures_for_scenes(rows)),
+        },
     )
 
 
-def apart(count: int) -> Grouping:
+def scenes_apart(count: int) -> SceneGrouping:
     """Return a grouping in which every sample is a scene of its own."""
-    return Grouping(tuple(range(count)), {})
+    return SceneGrouping(tuple(range(count)), {})
 
 
-def _pictures(rows: Sequence[Sample]) -> list[local_features.Features]:
+def _pictures_for_scenes(rows: Sequence[Sample]) -> list[local_features.LocalFeatures]:
     """Return the features of rows that are one picture each; none of other rows."""
     shape = rows[0][0].shape if rows else ()
     if len(shape) != 4 or shape[:2] not in {(1, 1), (1, 3)} or min(shape[2:]) < local_features.SMALLEST:
         return []
     if rows[0][0].dtype.kind != "f":
         return []
-    return [local_features.describe(local_features.as_picture(row[0][0])) for row in rows]
+    return [
+        local_features.describe_local_features(local_features.picture_for_local_features(row[0][0]))
+        for row in rows
+    ]
 
 
-def _grouping(count: int, joins: Mapping[str, Iterable[tuple[int, int]]]) -> Grouping:
+def _group_scenes(count: int, joins: Mapping[str, Iterable[tuple[int, int]]]) -> SceneGrouping:
     """Join samples into scenes; a scene's reason is what joined them, in the order of `joins`."""
     first = list(range(count))
     causes: dict[int, list[str]] = defaultdict(list)
@@ -87,10 +96,10 @@ def _grouping(count: int, joins: Mapping[str, Iterable[tuple[int, int]]]) -> Gro
             causes[one] = list(dict.fromkeys([*causes[one], *causes.pop(other, []), reason]))
     numbers: dict[int, int] = {}
     scenes = tuple(numbers.setdefault(find(i), len(numbers)) for i in range(count))
-    return Grouping(scenes, {numbers[root]: " and ".join(why) for root, why in causes.items() if why})
+    return SceneGrouping(scenes, {numbers[root]: " and ".join(why) for root, why in causes.items() if why})
 
 
-def split(grouping: Grouping, choosing: bool, most: int) -> dict[Purpose, tuple[int, ...]]:
+def split_scenes(grouping: SceneGrouping, choosing: bool, most: int) -> dict[Purpose, tuple[int, ...]]:
     """Give every scene one purpose, in their order: calibration, choice, verification.
 
     Args:
@@ -118,7 +127,7 @@ def split(grouping: Grouping, choosing: bool, most: int) -> dict[Purpose, tuple[
     }
 
 
-def _of_scenes(grouping: Grouping, wanted: range) -> tuple[int, ...]:
+def _of_scenes(grouping: SceneGrouping, wanted: range) -> tuple[int, ...]:
     members: dict[int, list[int]] = defaultdict(list)
     for position, scene in enumerate(grouping.scenes):
         if scene in wanted:
@@ -127,14 +136,16 @@ def _of_scenes(grouping: Grouping, wanted: range) -> tuple[int, ...]:
     return tuple(position for positions in rounds for position in positions if position is not None)
 
 
-def of_samples(shown: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def scenes_of_samples(shown: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Return each sample's scene, of the scenes that it shows; samples that share one are of one scene."""
     first: dict[int, int] = {}
     pairs = [(first.setdefault(scene, i), i) for i, scenes in enumerate(shown) for scene in scenes]
-    return _grouping(len(shown), {"": [pair for pair in pairs if pair[0] != pair[1]]}).scenes
+    return _group_scenes(len(shown), {"": [pair for pair in pairs if pair[0] != pair[1]]}).scenes
 
 
-def listed(grouping: Grouping, used: Mapping[int, Purpose], names: Sequence[str]) -> tuple[Scene, ...]:
+def listed_scenes(
+    grouping: SceneGrouping, used: Mapping[int, Purpose], names: Sequence[str]
+) -> tuple[Scene, ...]:
     """Return the scenes of several samples, with their samples' names and their purpose.
 
     Args:

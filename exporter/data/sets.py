@@ -39,7 +39,9 @@ class Data:
     scenes: Scenes = field(default_factory=Scenes)
 
 
-def several(grouping: scenes.Grouping, source: str, names: Sequence[str]) -> scenes.Grouping:
+def several_scenes_in_sets(
+    grouping: scenes.SceneGrouping, source: str, names: Sequence[str]
+) -> scenes.SceneGrouping:
     """Return the grouping unless all is one scene.
 
     Raises:
@@ -48,14 +50,15 @@ def several(grouping: scenes.Grouping, source: str, names: Sequence[str]) -> sce
     if grouping.count > 1:
         return grouping
     raise CalibrationError(
-        f"All {len(names)} samples of {source} are of one scene (by {grouping.reasons[0]}): {_shown(names)}. "
+        f"All {len(names)} samples of {source} are of one scene (by {grouping.reasons[0]}): "
+        f"{_shown_sets(names)}. "
         "Calibration and verification each need their own.",
         f"Give samples of at least two different scenes; {MORE}.",
         code="EM-FEW-SAMPLES",
     )
 
 
-def grouped_note(grouping: scenes.Grouping, names: Sequence[str]) -> tuple[str, ...]:
+def note_on_grouped_sets(grouping: scenes.SceneGrouping, names: Sequence[str]) -> tuple[str, ...]:
     """Return a note on the scenes of several samples; empty without any."""
     if not grouping.reasons:
         return ()
@@ -63,16 +66,16 @@ def grouped_note(grouping: scenes.Grouping, names: Sequence[str]) -> tuple[str, 
     members = [name for name, scene in zip(names, grouping.scenes, strict=True) if scene == largest]
     return (
         f"{len(names)} samples are {grouping.count} scenes; a scene serves one purpose. The largest: "
-        f"{_shown(members)} (by {grouping.reasons[largest]}).",
+        f"{_shown_sets(members)} (by {grouping.reasons[largest]}).",
     )
 
 
-def _shown(names: Sequence[str]) -> str:
+def _shown_sets(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def scene_fields(
-    grouping: scenes.Grouping, names: Sequence[str], owners: Mapping[Purpose, Sequence[Sequence[int]]]
+def scene_fields_of_sets(
+    grouping: scenes.SceneGrouping, names: Sequence[str], owners: Mapping[Purpose, Sequence[Sequence[int]]]
 ) -> tuple[Mapping[Purpose, tuple[int, ...]], Scenes]:
     """Return `Data.scene_of` and `Data.scenes`.
 
@@ -82,15 +85,15 @@ def scene_fields(
         owners: Purpose -> for each of its samples, the photos or rows that it shows.
     """
     scene_of = {
-        purpose: scenes.of_samples([[grouping.scenes[i] for i in shown] for shown in samples])
+        purpose: scenes.scenes_of_samples([[grouping.scenes[i] for i in shown] for shown in samples])
         for purpose, samples in owners.items()
     }
     counts = {purpose: len(set(numbers)) for purpose, numbers in scene_of.items()}
     used = {i: purpose for purpose, samples in owners.items() for shown in samples for i in shown}
-    return scene_of, Scenes(**counts, groups=scenes.listed(grouping, used, names))
+    return scene_of, Scenes(**counts, groups=scenes.listed_scenes(grouping, used, names))
 
 
-def copied(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
+def copied_in_sets(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
     """Warn when copies leave fewer different samples than were asked for."""
     if not copies or distinct >= wanted:
         return ()
@@ -100,7 +103,7 @@ def copied(copies: int, distinct: int, wanted: int) -> tuple[str, ...]:
     )
 
 
-def flat(names: Sequence[str], total: int, kind: str) -> tuple[str, ...]:
+def flat_sets(names: Sequence[str], total: int, kind: str) -> tuple[str, ...]:
     """Warn about samples that hardly vary."""
     if not names:
         return ()

@@ -35,25 +35,27 @@ ARMV82_FEATURES = f"{FEATURES} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp
 ARMV86_FEATURES = f"{ARMV82_FEATURES} i8mm bf16"
 
 
-def core(target: Target) -> str:
+def emulated_core(target: Target) -> str:
     """Return the value of QEMU's -cpu for a target."""
     if "i8mm" in target.instruction_sets:
         return ARMV86_CORE
     return ARMV82_CORE if "dotprod" in target.instruction_sets else OLDEST_CORE
 
 
-def name(target: Target) -> str:
+def emulated_core_name(target: Target) -> str:
     """Return the emulated core's name for people."""
-    return core(target).partition(",")[0]
+    return emulated_core(target).partition(",")[0]
 
 
-def files(target: Target) -> Mapping[str, str]:
+def emulated_core_files(target: Target) -> Mapping[str, str]:
     """Return the files of /proc and /sys by which runtimes count and recognise cores: path -> text."""
     clusters = [(c.core, c.max_mhz or 2000) for c in reversed(target.clusters) for _ in range(c.count)]
     cores = clusters or [("", 2000)] * 4
     last = len(cores) - 1
     texts = {
-        "proc/cpuinfo": "\n".join(_cpuinfo(i, core_name, target) for i, (core_name, _) in enumerate(cores)),
+        "proc/cpuinfo": "\n".join(
+            _emulated_core_cpuinfo(i, core_name, target) for i, (core_name, _) in enumerate(cores)
+        ),
         "sys/devices/system/cpu/kernel_max": f"{last}\n",
         **{f"sys/devices/system/cpu/{n}": f"0-{last}\n" for n in ("possible", "present", "online")},
     }
@@ -67,7 +69,7 @@ def files(target: Target) -> Mapping[str, str]:
     return texts
 
 
-def _cpuinfo(index: int, core_name: str, target: Target) -> str:
+def _emulated_core_cpuinfo(index: int, core_name: str, target: Target) -> str:
     implementer, part = PARTS.get(core_name, UNKNOWN_PART)
     features = FEATURES
     if "dotprod" in target.instruction_sets:

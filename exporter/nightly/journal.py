@@ -74,7 +74,7 @@ def begin_journal(out: Path, hours: float, fresh: bool, now: datetime | None = N
     last = unfinished[-1] if unfinished else None
     if last and not fresh and now - night_began(last) < timedelta(hours=hours):
         abandoned = tuple(folder.name for folder in unfinished[:-1])
-        return Night(last.name, last, resumed=True, host=host(last), abandoned=abandoned)
+        return Night(last.name, last, resumed=True, host=journal_host(last), abandoned=abandoned)
     night = _new_journal(out, now)
     return replace(night, abandoned=tuple(folder.name for folder in unfinished))
 
@@ -92,7 +92,7 @@ def _new_journal(out: Path, now: datetime) -> Night:
     return Night(folder.name, folder, resumed=False, host=platform.node())
 
 
-def host(folder: Path) -> str:
+def journal_host(folder: Path) -> str:
     """Return the name that the machine had when a night began."""
     try:
         return (folder / HOST).read_text(encoding="utf-8")

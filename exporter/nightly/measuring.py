@@ -163,7 +163,7 @@ def _measure_group(stage: Stage, group: MeasuringGroup, attempt: int, only: Coll
             observer=_measuring_observer(stage.observer, group),
             measured=partial(_store_measured, stage, group, attempt),
             finished=partial(_record_measuring_end, stage, group, attempt, names),
-            saved=saved_launches.default_root(),
+            saved=saved_launches.saved_launches_root(),
         )
 
 
@@ -235,7 +235,7 @@ def _keep_measured(
     _update_measured_export(stage, group, [(session, latency) for _, session, latency in benched])
     for cell, session, latency in benched:
         _remember_measured(stage, group, cell, session, latency, attempt)
-        saved_launches.discard(session)
+        saved_launches.discard_saved_launches(session)
 
 
 def _update_measured_export(
@@ -245,7 +245,7 @@ def _update_measured_export(
     if not benched:
         return
     try:
-        group.report, _ = bench.store(group.folder, group.report, benched, group.report.own_budget_ms)
+        group.report, _ = bench.store_bench(group.folder, group.report, benched, group.report.own_budget_ms)
     except ExportError as error:
         stage.measurements.failures[group.model, group.report.target_name, "", ""] = str(error)
 

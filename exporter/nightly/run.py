@@ -142,7 +142,7 @@ def _close_abandoned_run(memory: History, night: Night) -> None:
 
     for name in night.abandoned:
         folder = night.folder.parent / name
-        host, at = journal.host(folder), journal.night_began(folder)
+        host, at = journal.journal_host(folder), journal.night_began(folder)
         gap_key = history_record_key("gap", host, name, "abandoned")
         memory.add_gap(Gap(gap_key, name, host, at, "The night was interrupted and never finished."))
         judging.mark_unjudged(memory, name)

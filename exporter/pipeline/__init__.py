@@ -72,7 +72,7 @@ def run_pipeline(
     request: Request, observer: Observer | None = None, measure: Measurer | None = None
 ) -> Report:
     """Run an export for a request that is already complete."""
-    request = replace(request, checkpoint=folder.located(request.checkpoint))
+    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
     _check_pipeline_source(request.checkpoint)
@@ -114,7 +114,7 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         with clock("measure"):  # again, as what is chosen is chosen by comparison
             timed = measure_artifacts(context, built, checked)
     with clock("arm64"):
-        emulations = emulation.in_export(context, built)
+        emulations = emulation.emulation_in_export(context, built)
     extras = results.ExtraResults()
     artifacts = report_rows(context, built, checked, timed, emulations)
     if context.request.calibration_sweep:

@@ -70,7 +70,7 @@ def add_accuracy(
         context, source, labels, context.folders.out, ran, context.run, existing
     )
     if labels.task:
-        return _task_accurate(context, labels, answers, artifacts, extras)
+        return _add_task_accuracy(context, labels, answers, artifacts, extras)
     evaluated = _evaluated_accuracy(context, labels, answers)
     rows = judge_accuracy(artifacts, evaluated)
     unsure = accuracy_doubt(rows, evaluated.evaluation)
@@ -78,7 +78,7 @@ def add_accuracy(
     return rows, replace(extras, evaluation=evaluated.evaluation, warnings=warnings)
 
 
-def _task_accurate(
+def _add_task_accuracy(
     context: Context,
     labels: results.LabelsResult,
     answers: predictions.ArtifactPredictions,
@@ -90,12 +90,14 @@ def _task_accurate(
 
     arrays = predictions.prediction_arrays(labels, answers)
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
-    scored = task_accuracy.accuracies(arrays, labels.task, predictions.FLOAT)
+    scored = task_accuracy.task_accuracies(arrays, labels.task, predictions.FLOAT)
     floats = scored.pop(predictions.FLOAT)
     limit, unread = context.request.max_drop, len(labels.labels) - floats.count
-    evaluation = TaskEvaluation(labels.task, labels.kind, limit, floats, (*labels.notes, *_unread(unread)))
-    rows = tuple(task_accuracy.judged(a, scored, answers.failures, limit) for a in artifacts)
-    unsure = compare.doubt(
+    evaluation = TaskEvaluation(
+        labels.task, labels.kind, limit, floats, (*labels.notes, *_accuracy_of_unread(unread))
+    )
+    rows = tuple(task_accuracy.judged_task_accuracy(a, scored, answers.failures, limit) for a in artifacts)
+    unsure = compare.score_doubt(
         {a.variant.name: a.task_accuracy for a in rows if a.task_accuracy and a.variant.precision != "fp32"},
         limit,
     )
@@ -103,7 +105,7 @@ def _task_accurate(
     return rows, replace(extras, task_evaluation=evaluation, warnings=warnings)
 
 
-def _unread(count: int) -> tuple[str, ...]:
+def _accuracy_of_unread(count: int) -> tuple[str, ...]:
     return (f"{count} labelled photo(s) cannot be decoded and do not count.",) if count else ()
 
 
@@ -116,7 +118,7 @@ def _evaluated_accuracy(
     np.savez_compressed(context.folders.out / PREDICTIONS, **arrays)  # type: ignore[arg-type]
     counts = predictions.counted_predictions(arrays, labels.classes)
     floats = counts.pop(predictions.FLOAT)
-    notes = (*labels.notes, *_unread(len(labels.labels) - floats.count))
+    notes = (*labels.notes, *_accuracy_of_unread(len(labels.labels) - floats.count))
     evaluation = Evaluation(labels.kind, labels.classes, context.request.max_drop, floats, notes)
     return EvaluatedAccuracy(evaluation, counts, answers.failures)
 

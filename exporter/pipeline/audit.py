@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exporter import held
 from exporter.config import targets
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.files import (
     EVIDENCE,
     MANIFEST,
@@ -80,7 +80,7 @@ class Audit:
 
 
 def verify_export(
-    out: Path, workers: int = 1, observer: Observer | None = None, arm64: Parts | None = None
+    out: Path, workers: int = 1, observer: Observer | None = None, arm64: EmulatedParts | None = None
 ) -> Audit:
     """Hash every file the manifest lists, then run every artifact again on the inputs kept in OUT.
 
@@ -161,7 +161,7 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
     if not (out / PREDICTIONS).is_file():
         return [f"{PREDICTIONS} is missing: the accuracy cannot be counted again."]
     if listed.task_accuracy is not None:
-        return _score_problems(out, listed, listed.task_accuracy)
+        return _audit_scores(out, listed, listed.task_accuracy)
     assert listed.accuracy is not None
     claimed = {a.name: a.accuracy.record() for a in listed.artifacts if a.accuracy}
     claimed[predictions.FLOAT] = listed.accuracy.float32.record()
@@ -173,15 +173,15 @@ def _audit_accuracy(out: Path, listed: Manifest) -> list[str]:
     ]
 
 
-def _score_problems(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> list[str]:
+def _audit_scores(out: Path, listed: Manifest, evaluation: TaskEvaluation) -> list[str]:
     """Return where the manifest's measures of a task differ from those of the rows in OUT."""
     claimed = {a.name: a.task_accuracy.record() for a in listed.artifacts if a.task_accuracy}
     claimed[predictions.FLOAT] = evaluation.float32.record()
-    computed = task_accuracy.read(out / PREDICTIONS, evaluation.task, predictions.FLOAT)
+    computed = task_accuracy.read_task_accuracy(out / PREDICTIONS, evaluation.task, predictions.FLOAT)
     return [
         f"The {evaluation.task} measures of {name} are not what {PREDICTIONS} gives."
         for name, accuracy in claimed.items()
-        if name not in computed or not task_accuracy.equal(computed[name], accuracy)
+        if name not in computed or not task_accuracy.equal_task_accuracy(computed[name], accuracy)
     ]
 
 
@@ -223,7 +223,7 @@ def _audit_artifacts(
 
 
 def _audit_on_arm(
-    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, ready: Parts
+    out: Path, listed: Manifest, wrong: Mapping[str, str], workers: int, ready: EmulatedParts
 ) -> Mapping[str, Emulation]:
     """Run the artifacts on the emulated target. Artifact name -> result."""
     files = [(a.variant(), a.file) for a in listed.artifacts if a.file and a.name not in wrong]
@@ -234,7 +234,7 @@ def _audit_on_arm(
         def run(_: str, work: Sequence[Job], on_outcome: Callable[[JobOutcome], None]) -> list[JobOutcome]:
             return pool.run(work, None, on_outcome)
 
-        return emulation.emulate(out, files, listed.limits, target, ready, run, cache.Cache(None))
+        return emulation.emulate_artifacts(out, files, listed.limits, target, ready, run, cache.Cache(None))
 
 
 def _audit_finding(

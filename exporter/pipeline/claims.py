@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from exporter.config import targets
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, PAGE, digest_file, file_inside, file_size_bytes, lowering_file, page_path
+from exporter.files import (
+    EVIDENCE,
+    PAGE,
+    digest_file,
+    file_inside,
+    file_size_bytes,
+    lowering_file,
+    page_file_path,
+)
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import (
     QUANTIZED,
@@ -128,7 +136,7 @@ def claims_of_files(out: Path, listed: schema.Manifest) -> list[str]:
 def _claimed_page(out: Path, listed: schema.Manifest) -> list[str]:
     if listed.page_sha256 is None:
         return []
-    path = page_path(out, listed.page_sha256)
+    path = page_file_path(out, listed.page_sha256)
     if not path.is_file():
         return [f"{PAGE} is missing."]
     if digest_file(path) != listed.page_sha256:

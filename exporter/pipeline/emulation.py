@@ -15,7 +15,7 @@ from exporter import sandbox
 from exporter.config.targets import Target
 from exporter.emulated import cores, parts
 from exporter.emulated import run as emulated
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError
 from exporter.files import EVIDENCE, digest_file_or_folder
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key, default_cache_root
@@ -41,7 +41,7 @@ def emulate_artifact(
     evidence_path: Path,
     limits: Limits,
     target: Target,
-    ready: Parts,
+    ready: EmulatedParts,
     root: Path,
 ) -> Emulation:
     """Run one artifact on the emulated target and on this machine, and compare both with the reference.
@@ -57,14 +57,16 @@ def emulate_artifact(
         ready: QEMU and the programs.
         root: What the emulated program sees as /.
     """
-    evidence = _first(reference_io.load_reference(evidence_path))
+    evidence = _first_samples_for_emulation(reference_io.load_reference(evidence_path))
     samples = evidence.samples()
-    blank = Emulation("failed", "", "", cores.name(target), len(samples))
+    blank = Emulation("failed", "", "", cores.emulated_core_name(target), len(samples))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         backend = BACKENDS[variant.backend]
         try:
-            answer = emulated.run(ready, root, cores.core(target), backend, path, samples, scratch)
+            answer = emulated.run_emulated(
+                ready, root, cores.emulated_core(target), backend, path, samples, scratch
+            )
         except LoweringError as error:
             return replace(blank, reason=f"On emulated Arm, {error.cause}")
     sandbox.tighten_sandbox()
@@ -76,17 +78,17 @@ def emulate_artifact(
     figures = verdict.comparison
     result = replace(
         blank,
-        max_error=_finite(figures.max_error) if figures else None,
-        sqnr_db=_finite(figures.sqnr_db) if figures else None,
+        max_error=_finite_emulation(figures.max_error) if figures else None,
+        sqnr_db=_finite_emulation(figures.sqnr_db) if figures else None,
     )
     if verdict.status == "failed":
         return replace(result, reason=f"On emulated Arm: {verdict.reason}")
     # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
-    difference, problem = _from_host(path, variant, samples, outputs, evidence, limits)
+    difference, problem = _emulation_from_host(path, variant, samples, outputs, evidence, limits)
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
 
 
-def _first(evidence: ReferenceIO) -> ReferenceIO:
+def _first_samples_for_emulation(evidence: ReferenceIO) -> ReferenceIO:
     """Keep the first samples, and no edge inputs: edge inputs test the file, not the kernels."""
     count = SAMPLES
     return replace(
@@ -101,11 +103,11 @@ def _first(evidence: ReferenceIO) -> ReferenceIO:
     )
 
 
-def _finite(value: float) -> float | None:
+def _finite_emulation(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _from_host(
+def _emulation_from_host(
     path: Path,
     variant: Variant,
     samples: Sequence[Sample],
@@ -139,15 +141,15 @@ def _from_host(
         wrong = noise < least
         told = f"{noise:.1f} dB, expected at least {least:.0f} dB"
     reason = f"Emulated Arm and this machine compute different outputs from the same file: {told}."
-    return _finite(worst), reason if wrong else ""
+    return _finite_emulation(worst), reason if wrong else ""
 
 
-def emulate(
+def emulate_artifacts(
     folder: Path,
     files: Sequence[tuple[Variant, str]],
     limits: Limits,
     target: Target,
-    ready: Parts,
+    ready: EmulatedParts,
     run: Run,
     cache: Cache,
 ) -> Mapping[str, Emulation]:
@@ -162,18 +164,18 @@ def emulate(
         run: Runs the jobs; they must be allowed to read the programs.
         cache: Where the results of unchanged files are kept.
     """
-    root = parts.root_for(target, ready)
+    root = parts.root_of_emulated_parts(target, ready)
     chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
     steps = [
         Step(
             "arm64",
             cache_key(
-                cache_toolchain_key(), variant, limits, cores.core(target), ready.folder.name,
+                cache_toolchain_key(), variant, limits, cores.emulated_core(target), ready.folder.name,
                 digest_file_or_folder(folder / file), digest_file_or_folder(folder / EVIDENCE),
             ),
             Emulation,
-            functools.partial(_job, folder, variant, file, (limits, target, ready, root)),
-            failed=functools.partial(_crashed, target),
+            functools.partial(_emulation_job, folder, variant, file, (limits, target, ready, root)),
+            failed=functools.partial(_crashed_emulation, target),
         )
         for variant, file in chosen
     ]  # fmt: skip
@@ -181,18 +183,20 @@ def emulate(
     return {variant.name: item for (variant, _), item in zip(chosen, results, strict=True)}
 
 
-def in_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
+def emulation_in_export(context: Context, built: Sequence[BuildResult]) -> Mapping[str, Emulation]:
     """Emulate what an export built, where the programs are prepared and the target is an Android phone."""
-    ready = parts.ready(default_cache_root())
+    ready = parts.ready_emulated_parts(default_cache_root())
     if not ready or not context.request.verify or "coreml-fp16" in context.target.runnable:
         return {}
     files = [(item.variant, item.file) for item in built if item.file]
     limits = context.request.limits
-    return emulate(context.folders.out, files, limits, context.target, ready, context.run, context.cache)
+    return emulate_artifacts(
+        context.folders.out, files, limits, context.target, ready, context.run, context.cache
+    )
 
 
-def _job(
-    folder: Path, variant: Variant, file: str, rest: tuple[Limits, Target, Parts, Path], _: object
+def _emulation_job(
+    folder: Path, variant: Variant, file: str, rest: tuple[Limits, Target, EmulatedParts, Path], _: object
 ) -> Job:
     return Job(
         f"{variant.name} on Arm",
@@ -206,5 +210,5 @@ def _job(
     )
 
 
-def _crashed(target: Target, error: Exception) -> Emulation:
-    return Emulation("failed", f"On emulated Arm: {error}", "", cores.name(target), SAMPLES)
+def _crashed_emulation(target: Target, error: Exception) -> Emulation:
+    return Emulation("failed", f"On emulated Arm: {error}", "", cores.emulated_core_name(target), SAMPLES)

@@ -38,7 +38,7 @@ READ_SECONDS = 120.0
 """Bound on the wall time of reading one library, AAR or APK."""
 
 
-def check(
+def check_for_app(
     out: Path, paths: Sequence[Path], names: Sequence[str] = (), min_sdk: int | None = None, workers: int = 1
 ) -> Check:
     """Answer for the stock Android packages, or for the given libraries. Nothing is run or loaded.
@@ -57,7 +57,7 @@ def check(
     from exporter.report import manifest
 
     listed = manifest.load_manifest(out / MANIFEST)
-    artifacts = _chosen(listed, names)
+    artifacts = _chosen_for_app(listed, names)
     for path in paths:
         if not path.is_file():
             raise UsageError(f"{path} is no file.", "Give a library (.so), an AAR or an APK.")
@@ -65,19 +65,24 @@ def check(
         held.held_scratch("for-app") as folder,
         WorkerPool(workers, folder / "log", rights.rights_to_read((out, *paths))) as pool,
     ):
-        needs = _needs(out, artifacts, pool)
-        wanted = libraries.wanted_names([item for item in needs.values() if isinstance(item, Needs)])
-        containers = _containers(paths, wanted, pool)
-    answers = [_answer(listed, artifact, needs[artifact.name], containers) for artifact in artifacts]
+        needs = _needs_for_app(out, artifacts, pool)
+        wanted = libraries.names_wanted_in_libraries(
+            [item for item in needs.values() if isinstance(item, Needs)]
+        )
+        containers = _containers_for_app(paths, wanted, pool)
+    answers = [_answer_for_app(listed, artifact, needs[artifact.name], containers) for artifact in artifacts]
     return Check(
         tuple(answer for answer in answers if answer),
         containers,
-        (*libraries.problems(containers, min_sdk), *_unanswered(listed, artifacts, answers, names)),
+        (
+            *libraries.problems_of_libraries(containers, min_sdk),
+            *_unanswered_for_app(listed, artifacts, answers, names),
+        ),
         (*UNKNOWN, *(UNKNOWN_OF_LIBRARIES if paths else UNKNOWN_OF_STOCK)),
     )
 
 
-def _chosen(listed: Manifest, names: Sequence[str]) -> list[Artifact]:
+def _chosen_for_app(listed: Manifest, names: Sequence[str]) -> list[Artifact]:
     """Return the artifacts to ask about.
 
     Raises:
@@ -94,15 +99,15 @@ def _chosen(listed: Manifest, names: Sequence[str]) -> list[Artifact]:
     return chosen
 
 
-def read_needs(path: Path, format_name: FormatName) -> Needs:
+def read_needs_for_app(path: Path, format_name: FormatName) -> Needs:
     """Read what an artifact needs, in this process."""
     from exporter.formats.executorch import needs as executorch
     from exporter.formats.onnx import needs as onnx
 
-    return executorch.needs(path) if format_name == "executorch" else onnx.needs(path)
+    return executorch.executorch_needs(path) if format_name == "executorch" else onnx.onnx_needs(path)
 
 
-def _needs(out: Path, artifacts: Sequence[Artifact], pool: WorkerPool) -> Mapping[str, Needs | str]:
+def _needs_for_app(out: Path, artifacts: Sequence[Artifact], pool: WorkerPool) -> Mapping[str, Needs | str]:
     """Return each artifact's needs, or why they cannot be read.
 
     Raises:
@@ -117,27 +122,35 @@ def _needs(out: Path, artifacts: Sequence[Artifact], pool: WorkerPool) -> Mappin
     jobs = [
         Job(
             artifact.name,
-            read_needs,
+            read_needs_for_app,
             (file_inside(out, str(artifact.file)).resolve(), artifact.format),
             read_only=True,
             scratch=True,
         )
         for artifact in artifacts
     ]
-    return {outcome.job.label: _value(outcome) for outcome in pool.run(jobs)}
+    return {outcome.job.label: _value_for_app(outcome) for outcome in pool.run(jobs)}
 
 
-def _value(outcome: JobOutcome) -> Needs | str:
+def _value_for_app(outcome: JobOutcome) -> Needs | str:
     if isinstance(outcome.error, LoweringError):
         return f"it cannot be read: {outcome.error.cause}"
     needs: Needs = outcome.result()
     return needs
 
 
-def _containers(paths: Sequence[Path], wanted: Collection[str], pool: WorkerPool) -> tuple[Container, ...]:
+def _containers_for_app(
+    paths: Sequence[Path], wanted: Collection[str], pool: WorkerPool
+) -> tuple[Container, ...]:
     """Read the given files; one that kills its process, or takes too much, is a problem of that file."""
     jobs = [
-        Job(path.name, container.read, (path.resolve(), wanted), read_only=True, seconds=READ_SECONDS)
+        Job(
+            path.name,
+            container.read_container_of_libraries,
+            (path.resolve(), wanted),
+            read_only=True,
+            seconds=READ_SECONDS,
+        )
         for path in paths
     ]
     return tuple(
@@ -148,18 +161,18 @@ def _containers(paths: Sequence[Path], wanted: Collection[str], pool: WorkerPool
     )
 
 
-def _answer(
+def _answer_for_app(
     listed: Manifest, artifact: Artifact, needs: Needs | str, containers: Sequence[Container]
 ) -> Answer | None:
     """Return the answer for one artifact; None when the given libraries do not have its runtime."""
     if isinstance(needs, str):
         return Answer(artifact.name, "", "no", (needs,))
     if containers:
-        return libraries.answer(artifact.name, needs, containers)
-    return stock.answer(artifact.name, needs, listed.tool.get(RUNTIMES[artifact.format], ""))
+        return libraries.answer_for_libraries(artifact.name, needs, containers)
+    return stock.answer_for_stock(artifact.name, needs, listed.tool.get(RUNTIMES[artifact.format], ""))
 
 
-def _unanswered(
+def _unanswered_for_app(
     listed: Manifest,
     artifacts: Sequence[Artifact],
     answers: Sequence[Answer | None],

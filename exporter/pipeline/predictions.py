@@ -133,8 +133,8 @@ def _check_predictions_read(floats: Answer, task: TaskName, max_drop: float) -> 
     if read == 0:
         raise CalibrationError("--eval: none of its photos can be decoded.")
     if isinstance(floats, results.ScoredRows):
-        compare.check_enough(read)
-        compare.check_reference(task, task_accuracy.plain(task, floats))
+        compare.check_enough_scores(read)
+        compare.check_reference_scores(task, task_accuracy.plain_task_accuracy(task, floats))
     else:
         accuracy.check_enough_for_accuracy(read, max_drop)
 
@@ -166,7 +166,7 @@ def _float_prediction_job(context: Context, source: Source, labels: LabelsResult
     work, outputs = context.folders.work, source.facts.outputs
     if labels.task:
         arguments = (work, LABELLED, outputs)
-        return Job(FLOAT, task_accuracy.score_float, arguments, preload=TORCH, cost_s=8)
+        return Job(FLOAT, task_accuracy.float_task_accuracy, arguments, preload=TORCH, cost_s=8)
     output = labelled.labelled_output_index(source.facts.outputs)
     return Job(FLOAT, predict_float, (context.folders.work, output), preload=TORCH, cost_s=8)
 
@@ -178,7 +178,7 @@ def _prediction_job(
     file = (folder / str(built.file), built.variant, work)
     return Job(
         built.variant.name,
-        task_accuracy.score_artifact if labels.task else predict_artifact,
+        task_accuracy.artifact_task_accuracy if labels.task else predict_artifact,
         (*file, LABELLED, outputs) if labels.task else (*file, labelled.labelled_output_index(outputs)),
         preload=preload_of_context(built.variant),
         cost_s=built.variant.cost_s,
@@ -189,7 +189,7 @@ def _prediction_job(
 def prediction_arrays(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, Array]:
     """Return labels and predictions by name, as they are stored and counted."""
     if labels.task:
-        return task_accuracy.arrays(
+        return task_accuracy.task_accuracy_arrays(
             {name: rows for name, rows in answers.ranked.items() if isinstance(rows, results.ScoredRows)}
         )
     ranked = {name: a.array() for name, a in answers.ranked.items() if isinstance(a, results.RankedResult)}
@@ -209,8 +209,8 @@ def counted_predictions(stored: Mapping[str, object], classes: int) -> dict[str,
 def drops_of_predictions(labels: results.LabelsResult, answers: ArtifactPredictions) -> dict[str, float]:
     """Return artifact name -> points of top-1, or of the task's measure, that it lost against float32."""
     if labels.task:
-        scored = task_accuracy.accuracies(prediction_arrays(labels, answers), labels.task, FLOAT)
-        lost = {name: compare.deciding(own).lost for name, own in scored.items() if name != FLOAT}
+        scored = task_accuracy.task_accuracies(prediction_arrays(labels, answers), labels.task, FLOAT)
+        lost = {name: compare.deciding_score(own).lost for name, own in scored.items() if name != FLOAT}
         # A loss that is no number is none that may be weighed: the artifact has given no usable answer.
         return {name: loss for name, loss in lost.items() if math.isfinite(loss)}
     counts = counted_predictions(prediction_arrays(labels, answers), labels.classes)
@@ -252,10 +252,10 @@ def find_labelled_for_predictions(
     from exporter.verify import accuracy
 
     model = Model(facts.inputs, facts.outputs, facts.preprocessing, facts.labels)
-    chosen = labels.task_of(evaluation, model, task)
+    chosen = labels.task_of_labels(evaluation, model, task)
     if chosen:
-        labelled_samples = labels.find(evaluation, model, chosen)
-        compare.check_enough(len(labelled_samples.truths))
+        labelled_samples = labels.find_labels(evaluation, model, chosen)
+        compare.check_enough_scores(len(labelled_samples.truths))
     else:
         labelled_samples = labelled.find_labelled(
             evaluation, facts.inputs, facts.outputs, facts.preprocessing, facts.labels

@@ -14,8 +14,8 @@ from exporter.files import (
     PAGE,
     digest_file,
     digest_file_or_folder,
-    forget_pages,
-    keep_page,
+    forget_page_files,
+    keep_page_file,
     write_text_file,
 )
 from exporter.pipeline import results, verify
@@ -186,11 +186,11 @@ def write_report(folder: Path, report: Report) -> Report:
     from exporter.report import manifest
 
     page = render_report_page(folder, report)
-    keep_page(folder)
+    keep_page_file(folder)
     write_text_file(folder / PAGE, page)
     written = replace(report, page_sha256=digest_file(folder / PAGE))
     write_text_file(folder / MANIFEST, manifest.dump_manifest(written))
-    forget_pages(folder)
+    forget_page_files(folder)
     return written
 
 

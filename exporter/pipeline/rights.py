@@ -26,7 +26,7 @@ def rights_of_own_code(request: ModelRequest) -> bool:
 def rights_to_export(request: Request, folders: Staging) -> JobRights:
     """Rights of an export's jobs: they read the checkpoint and the data, and change the run's own folders."""
     data = filter(None, (request.calibration, request.evaluation))
-    listed = _listed(request.evaluation) if request.evaluation else ()
+    listed = _folders_listed_for_rights(request.evaluation) if request.evaluation else ()
     return JobRights(
         Confinement(
             reads=(
@@ -46,7 +46,7 @@ def rights_to_export(request: Request, folders: Staging) -> JobRights:
 
 def _rights_to_arm_programs() -> tuple[Path, ...]:
     """Return the folder of the programs that run artifacts on emulated Arm; nothing where there are none."""
-    ready = parts.ready(default_cache_root())
+    ready = parts.ready_emulated_parts(default_cache_root())
     return (ready.folder.resolve(),) if ready else ()
 
 
@@ -82,11 +82,15 @@ def rights_to_read(paths: Sequence[Path]) -> JobRights:
     return JobRights(Confinement(reads=reads, memory_bytes=confinement_memory(sizes)))
 
 
-def _listed(evaluation: Path) -> tuple[Path, ...]:
+def _folders_listed_for_rights(evaluation: Path) -> tuple[Path, ...]:
     """Return the folders of the photos that a file of labels names."""
-    from exporter.data.labels.source import listing, read_folders
+    from exporter.data.labels.source import folders_of_label_source, is_label_source_listing
 
-    return tuple(filter(Path.is_dir, read_folders(evaluation))) if listing(evaluation) else ()
+    return (
+        tuple(filter(Path.is_dir, folders_of_label_source(evaluation)))
+        if is_label_source_listing(evaluation)
+        else ()
+    )
 
 
 def _rights_to_inputs(request: ModelRequest) -> tuple[Path, ...]:

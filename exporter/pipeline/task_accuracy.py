@@ -13,7 +13,7 @@ from exporter.errors import VerificationError
 from exporter.pipeline.results import ScoredRows
 from exporter.records import Array, Artifact, Runner, Sample, TaskAccuracy, TaskName, TensorSpec, Variant
 from exporter.verify.scores import SCORES, compare
-from exporter.verify.scores.sample import View
+from exporter.verify.scores.sample import ScoredSample
 
 MOST = 10_000_000
 """A file that claims more samples is not one of ours."""
@@ -21,7 +21,7 @@ COUNT = "count"
 """The name of the array that holds the number of samples, in the file of all rows."""
 
 
-def score_float(work: Path, labelled: str, outputs: Sequence[TensorSpec]) -> ScoredRows:
+def float_task_accuracy(work: Path, labelled: str, outputs: Sequence[TensorSpec]) -> ScoredRows:
     """Score the captured model in eager float32.
 
     Args:
@@ -32,26 +32,26 @@ def score_float(work: Path, labelled: str, outputs: Sequence[TensorSpec]) -> Sco
     from exporter.capture import program
     from exporter.capture.calls import call_runner
 
-    return _scored(call_runner(program.load_program(work).module), work / labelled, outputs)
+    return _scored_task_accuracy(call_runner(program.load_program(work).module), work / labelled, outputs)
 
 
-def score_artifact(
+def artifact_task_accuracy(
     path: Path, variant: Variant, work: Path, labelled: str, outputs: Sequence[TensorSpec]
 ) -> ScoredRows:
     """Score the written file in its own runtime."""
     from exporter.formats import FORMATS
 
     run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return _scored(run, work / labelled, outputs)
+    return _scored_task_accuracy(run, work / labelled, outputs)
 
 
-def _scored(run: Runner, path: Path, outputs: Sequence[TensorSpec]) -> ScoredRows:
+def _scored_task_accuracy(run: Runner, path: Path, outputs: Sequence[TensorSpec]) -> ScoredRows:
     samples = pickle.loads(path.read_bytes())  # our own file, in our own folder
     scorer, names = SCORES[samples.task], [spec.name for spec in outputs]
     tables: dict[str, list[tuple[float, ...]]] = {}
     number = place = 0
     for sample, read in samples.batches():
-        views = _views(run(sample), names, sample, len(read))
+        views = _task_accuracy_views(run(sample), names, sample, len(read))
         for view, usable in zip(views, read, strict=True):
             if place < len(samples.truths) and usable:
                 for name, rows in scorer.rows(view, samples.truths[place]).items():
@@ -62,32 +62,34 @@ def _scored(run: Runner, path: Path, outputs: Sequence[TensorSpec]) -> ScoredRow
     return ScoredRows(number, {name: tuple(rows) for name, rows in tables.items()})
 
 
-def _views(outputs: Sequence[Array], names: Sequence[str], sample: Sample, batch: int) -> list[View]:
+def _task_accuracy_views(
+    outputs: Sequence[Array], names: Sequence[str], sample: Sample, batch: int
+) -> list[ScoredSample]:
     """Split the outputs of one call into those of its samples."""
     size = (sample[0].shape[2], sample[0].shape[3]) if sample[0].ndim == 4 else (1, 1)
     if batch == 1:
-        return [View(names, outputs, size)]
+        return [ScoredSample(names, outputs, size)]
     if any(y.shape[:1] != (batch,) for y in outputs):
         shapes = ", ".join(f"{list(y.shape)}" for y in outputs)
         raise ValueError(f"outputs {shapes} cannot be split into the {batch} samples of a call")
-    return [View(names, [y[i : i + 1] for y in outputs], size) for i in range(batch)]
+    return [ScoredSample(names, [y[i : i + 1] for y in outputs], size) for i in range(batch)]
 
 
-def arrays(scored: Mapping[str, ScoredRows]) -> dict[str, Array]:
+def task_accuracy_arrays(scored: Mapping[str, ScoredRows]) -> dict[str, Array]:
     """Return the rows of every model by name, as they are stored and scored again."""
     stored: dict[str, Array] = {}
     for name, rows in scored.items():
         stored[f"{name}/{COUNT}"] = np.array(rows.count)
-        stored |= {f"{name}/{table}": _table(own) for table, own in rows.tables.items()}
+        stored |= {f"{name}/{table}": _task_accuracy_table(own) for table, own in rows.tables.items()}
     return stored
 
 
-def _table(rows: Sequence[Sequence[float]]) -> Array:
+def _task_accuracy_table(rows: Sequence[Sequence[float]]) -> Array:
     return np.array(rows, np.float64) if rows else np.zeros((0, 16))
 
 
-def accuracies(stored: Mapping[str, object], task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
-    """Return name -> measures of every model in `arrays`, the reference among them."""
+def task_accuracies(stored: Mapping[str, object], task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
+    """Return name -> measures of every model in `task_accuracy_arrays`, the reference among them."""
     models: dict[str, dict[str, Array]] = {}
     for key, array in stored.items():
         name, _, table = key.rpartition("/")
@@ -95,28 +97,28 @@ def accuracies(stored: Mapping[str, object], task: TaskName, reference: str) -> 
     scored = {name: compare.Scored(int(tables.pop(COUNT)), tables) for name, tables in models.items()}
     if not 0 < scored[reference].count <= MOST or len({own.count for own in scored.values()}) > 1:
         raise ValueError(f"counts of samples: {sorted({own.count for own in scored.values()})}")
-    return compare.compared(task, scored[reference], scored)
+    return compare.compare_scores(task, scored[reference], scored)
 
 
-def plain(task: TaskName, rows: ScoredRows) -> TaskAccuracy:
+def plain_task_accuracy(task: TaskName, rows: ScoredRows) -> TaskAccuracy:
     """Return one model's measures without anything to compare them with."""
-    tables = {name: _table(own) for name, own in rows.tables.items()}
-    return compare.plain(task, compare.Scored(rows.count, tables))
+    tables = {name: _task_accuracy_table(own) for name, own in rows.tables.items()}
+    return compare.plain_scores(task, compare.Scored(rows.count, tables))
 
 
-def judged(
+def judged_task_accuracy(
     artifact: Artifact, scored: Mapping[str, TaskAccuracy], failures: Mapping[str, str], max_drop: float
 ) -> Artifact:
     """Return the artifact with its measures; one that passed fails when it lost too much."""
     own, reason = scored.get(artifact.variant.name), failures.get(artifact.variant.name, "")
     if own is not None:
-        reason = compare.reason(own, max_drop)
+        reason = compare.score_reason(own, max_drop)
     artifact = replace(artifact, task_accuracy=own)
     failed = artifact.status == "passed" and reason
     return replace(artifact, status="failed", reason=reason) if failed else artifact
 
 
-def equal(one: TaskAccuracy, other: TaskAccuracy) -> bool:
+def equal_task_accuracy(one: TaskAccuracy, other: TaskAccuracy) -> bool:
     """Tell whether two records have the same figures, up to the last digits; NaN equals NaN."""
     if one.count != other.count or [s.name for s in one.scores] != [s.name for s in other.scores]:
         return False
@@ -124,7 +126,7 @@ def equal(one: TaskAccuracy, other: TaskAccuracy) -> bool:
     return bool(np.allclose(mine, theirs, rtol=1e-9, atol=1e-9, equal_nan=True))
 
 
-def read(path: Path, task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
+def read_task_accuracy(path: Path, task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
     """Score again the rows in the file of OUT.
 
     Raises:
@@ -134,6 +136,6 @@ def read(path: Path, task: TaskName, reference: str) -> dict[str, TaskAccuracy]:
 
     stored = reference_io.read_reference_arrays(path)
     try:
-        return accuracies(stored, task, reference)
+        return task_accuracies(stored, task, reference)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise VerificationError(f"{path.name} holds no scores of labelled samples: {error!r}.") from None

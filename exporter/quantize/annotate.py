@@ -13,7 +13,7 @@ EPS = 2**-12
 """The smallest scale; XNNPACK's quantiser uses the same."""
 
 
-def static_quantizer(in_float: Collection[str] = ()) -> Any:
+def annotating_static_quantizer(in_float: Collection[str] = ()) -> Any:
     """Return ExecuTorch's quantiser, per output channel, with ranges chosen by `ranges`.
 
     Args:
@@ -26,12 +26,12 @@ def static_quantizer(in_float: Collection[str] = ()) -> Any:
 
     from exporter.quantize.ranges import RangeObserver
 
-    class Fused(_with_integers()):  # type: ignore[misc]
+    class Fused(_annotate_with_integers()):  # type: ignore[misc]
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
             _leave_float(annotated, in_float)
             _annotate_after_activations(annotated)
-            _leave_integers(annotated)
+            _leave_integers_unannotated(annotated)
             return annotated
 
     fused = Fused()
@@ -43,25 +43,27 @@ def static_quantizer(in_float: Collection[str] = ()) -> Any:
     return fused.set_global(replace(config, input_activation=activation, output_activation=activation))
 
 
-def dynamic_quantizer() -> Any:
+def annotating_dynamic_quantizer() -> Any:
     """Return ExecuTorch's quantiser for linear layers alone: activations at run time, weights per channel."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
 
     from exporter.quantize.graphs import aten
 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    return _with_integers()().set_operator_type(aten.linear.default, config)
+    return _annotate_with_integers()().set_operator_type(aten.linear.default, config)
 
 
-def _with_integers() -> Any:
+def _annotate_with_integers() -> Any:
     """Return ExecuTorch's quantiser as a class that leaves arithmetic on integers as it is."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
     class WithIntegers(XNNPACKQuantizer):  # type: ignore[misc]
         def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
-            arguments = {node: node.args for node in model.graph.nodes if _is_not_floating(model, node)}
+            arguments = {
+                node: node.args for node in model.graph.nodes if _is_annotated_not_floating(model, node)
+            }
             transformed: torch.fx.GraphModule = super().transform_for_annotation(model)
-            _restore(transformed, arguments)
+            _restore_annotated(transformed, arguments)
             return transformed
 
     return WithIntegers
@@ -97,7 +99,9 @@ def _leave_float(model: torch.fx.GraphModule, names: Collection[str]) -> None:
             node.meta.pop(Q_ANNOTATION_KEY, None)
 
 
-def _restore(model: torch.fx.GraphModule, arguments: Mapping[torch.fx.Node, tuple[Any, ...]]) -> None:
+def _restore_annotated(
+    model: torch.fx.GraphModule, arguments: Mapping[torch.fx.Node, tuple[Any, ...]]
+) -> None:
     """Give operators on integers their numbers back, which ExecuTorch made float tensors of.
 
     `arange(8) + 0` would become float, and no table can be indexed with it.
@@ -108,7 +112,7 @@ def _restore(model: torch.fx.GraphModule, arguments: Mapping[torch.fx.Node, tupl
     model.recompile()
 
 
-def _leave_integers(model: torch.fx.GraphModule) -> None:
+def _leave_integers_unannotated(model: torch.fx.GraphModule) -> None:
     """Remove annotations of tensors that are not floating-point, such as positions that index a table.
 
     ExecuTorch's quantiser asks for the type of an operator's inputs, not of its output.
@@ -119,14 +123,16 @@ def _leave_integers(model: torch.fx.GraphModule) -> None:
         annotation = node.meta.get(Q_ANNOTATION_KEY)
         if annotation is None:
             continue
-        if _is_not_floating(model, node):
+        if _is_annotated_not_floating(model, node):
             del node.meta[Q_ANNOTATION_KEY]
             continue
-        for source in [source for source in annotation.input_qspec_map if _is_not_floating(model, source)]:
+        for source in [
+            source for source in annotation.input_qspec_map if _is_annotated_not_floating(model, source)
+        ]:
             del annotation.input_qspec_map[source]
 
 
-def _is_not_floating(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
+def _is_annotated_not_floating(model: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
     from exporter.quantize.graphs import graph_attribute
 
     value = graph_attribute(model, str(node.target)) if node.op == "get_attr" else node.meta.get("val")

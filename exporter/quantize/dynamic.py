@@ -52,7 +52,7 @@ def quantize_dynamic(
 
     from exporter.quantize import annotate, rounding
 
-    prepared = prepare_pt2e(module, annotate.dynamic_quantizer())
+    prepared = prepare_pt2e(module, annotate.annotating_dynamic_quantizer())
     with torch.no_grad():
         prepared(*samples[0])
     weights = rounding.weights_before_rounding(prepared)

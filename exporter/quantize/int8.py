@@ -89,7 +89,7 @@ def quantize_int8_static(
     module = copy.deepcopy(program.module())
     norms.fold_norms(module)
     equalise.equalise_channels(module, samples)
-    prepared = prepare_pt2e(module, annotate.static_quantizer(tails.float_tail(module, samples)))
+    prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(tails.float_tail(module, samples)))
     with torch.no_grad():
         for sample in samples:
             prepared(*sample)

@@ -28,16 +28,16 @@ def float_tail(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) ->
         module: A float module from `torch.export`.
         samples: One call of the model each.
     """
-    layers = _before_layers(module)
+    layers = _before_layers_of_tail(module)
     joins = [node for node in module.graph.nodes if node.target is aten.cat.default and node not in layers]
     names: set[str] = set()
-    for node, ratio in _ratios(module, joins, samples).items():
+    for node, ratio in _tail_ratios(module, joins, samples).items():
         if ratio > RATIO:
-            names |= {behind.name for behind in _behind(node)}
+            names |= {behind.name for behind in _behind_float_tail(node)}
     return frozenset(names)
 
 
-def _before_layers(module: fx.GraphModule) -> set[fx.Node]:
+def _before_layers_of_tail(module: fx.GraphModule) -> set[fx.Node]:
     """Return every node that a layer with weights depends on."""
     before: set[fx.Node] = set()
     for node in reversed(module.graph.nodes):
@@ -46,7 +46,7 @@ def _before_layers(module: fx.GraphModule) -> set[fx.Node]:
     return before
 
 
-def _behind(start: fx.Node) -> set[fx.Node]:
+def _behind_float_tail(start: fx.Node) -> set[fx.Node]:
     behind: set[fx.Node] = set()
     left = [start]
     while left:
@@ -57,7 +57,7 @@ def _behind(start: fx.Node) -> set[fx.Node]:
     return behind
 
 
-def _ratios(
+def _tail_ratios(
     module: fx.GraphModule, joins: Sequence[fx.Node], samples: Sequence[tuple[Tensor, ...]]
 ) -> dict[fx.Node, float]:
     """Return how many times as far the furthest part of each concatenation reaches as the nearest."""

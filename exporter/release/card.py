@@ -38,7 +38,7 @@ def write_model_card(plan: Plan) -> bytes:
                 "not counted" if listed.source.flops is None else text.scaled_text(listed.source.flops, ""),
             ),
             ("checkpoint", f"{listed.source.file}, {listed.source.kind}, sha256 {listed.source.sha256}"),
-            ("target", f"{listed.target.name} ({listed.target.soc}), {_budget(listed)}"),
+            ("target", f"{listed.target.name} ({listed.target.soc}), {_card_budget(listed)}"),
             *(("input", text.tensor_text(spec)) for spec in listed.inputs),
             *(("output", text.tensor_text(spec)) for spec in listed.outputs),
             ("preprocessing", text.preprocessing_text(listed.preprocessing)),
@@ -56,7 +56,7 @@ def write_model_card(plan: Plan) -> bytes:
     return ("\n".join(lines).rstrip() + "\n").encode()
 
 
-def _budget(listed: Manifest) -> str:
+def _card_budget(listed: Manifest) -> str:
     own_ms = listed.export_budget_ms
     beside = f" (the export's own is {own_ms:g} ms)" if own_ms is not None else ""
     return f"budget {listed.budget_ms:g} ms{beside}"

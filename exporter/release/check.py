@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter import files, held
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit
@@ -56,7 +56,7 @@ def check_release(
     workers: int = 1,
     observer: Observer | None = None,
     wanted: CheckedIdentity = ANY,
-    arm64: Parts | None = None,
+    arm64: EmulatedParts | None = None,
 ) -> Audit:
     """Verify an export's folder, a release's folder or its zip: signature, hashes, manifest, numerics.
 
@@ -82,7 +82,7 @@ def check_release(
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Path]:
+def opened_to_check(path: Path) -> Iterator[Path]:
     """Give the folder with the manifest: OUT itself, or a release's zip unpacked for as long as the block.
 
     Raises:

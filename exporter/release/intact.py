@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter import files
 from exporter.errors import VerificationError
-from exporter.files import EVIDENCE, file_inside, page_path
+from exporter.files import EVIDENCE, file_inside, page_file_path
 from exporter.report.manifest.schema import Manifest
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -40,7 +40,7 @@ def check_intact(out: Path, manifest: Manifest) -> None:
                 "Export it again.",
                 code="EM-CHANGED",
             )
-    page = page_path(out, manifest.page_sha256)
+    page = page_file_path(out, manifest.page_sha256)
     if not page.is_file():
         raise VerificationError(f"{page} is missing.", "Export it again.", code="EM-CHANGED")
     if manifest.page_sha256 is not None and files.digest_file(page) != manifest.page_sha256:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOST = "host"
 
 
-def sentences(
+def override_sentences(
     request: ReleaseRequest, listed: Manifest, chosen: Sequence[Artifact], labels: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return a sentence for every override: wrong outputs on a device, and another budget than the export's.
@@ -35,10 +35,10 @@ def sentences(
     if unknown:
         devices = ", ".join(labels) or "none"
         raise UsageError(f"--allow-wrong-on {unknown[0]!a}: no such device in OUT.", f"It has: {devices}.")
-    return (*_wrong(request, chosen, labels), *_budget(listed))
+    return (*_wrong_without_override(request, chosen, labels), *_budget_override(listed))
 
 
-def allowed(request: ReleaseRequest, artifact: Artifact) -> tuple[DeviceLatency, ...]:
+def allowed_by_overrides(request: ReleaseRequest, artifact: Artifact) -> tuple[DeviceLatency, ...]:
     """Return an artifact's latencies, without the problem where the user allows wrong outputs."""
     return tuple(
         replace(item, problem="") if item.serial in request.allow_wrong_on else item
@@ -46,12 +46,14 @@ def allowed(request: ReleaseRequest, artifact: Artifact) -> tuple[DeviceLatency,
     )
 
 
-def _wrong(request: ReleaseRequest, chosen: Sequence[Artifact], labels: Mapping[str, str]) -> Iterator[str]:
+def _wrong_without_override(
+    request: ReleaseRequest, chosen: Sequence[Artifact], labels: Mapping[str, str]
+) -> Iterator[str]:
     for artifact in chosen:
         for item in artifact.measured_on():
             if not item.problem:
                 continue
-            if not _is_allowed(request, item):
+            if not _is_allowed_by_override(request, item):
                 raise ReleaseError(
                     f"{artifact.name} computes something else on {item.serial}: {item.problem}",
                     f"Find the cause, then measure it there again: export-mobile bench {request.out} "
@@ -63,13 +65,13 @@ def _wrong(request: ReleaseRequest, chosen: Sequence[Artifact], labels: Mapping[
             )
 
 
-def _is_allowed(request: ReleaseRequest, latency: DeviceLatency) -> bool:
+def _is_allowed_by_override(request: ReleaseRequest, latency: DeviceLatency) -> bool:
     """Tell whether the user accepts this device's outputs; --allow-unmeasured accepts only this machine's."""
     unmeasured = request.allow_unmeasured and latency.evidence == HOST
     return latency.serial in request.allow_wrong_on or unmeasured
 
 
-def _budget(listed: Manifest) -> Iterator[str]:
+def _budget_override(listed: Manifest) -> Iterator[str]:
     own_ms = listed.export_budget_ms
     if own_ms is not None:
         yield (

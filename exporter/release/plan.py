@@ -123,7 +123,7 @@ def plan_release(request: ReleaseRequest) -> Plan:
         _planned_unverified(artifact, request) for artifact in chosen if artifact.status != "passed"
     )
     labels = serials.serial_labels(listed)
-    overridden = overrides.sentences(request, listed, chosen, labels)
+    overridden = overrides.override_sentences(request, listed, chosen, labels)
     not_measured = _planned_unmeasured(request, listed, chosen)
     name = request.name or _planned_name(listed)
     statements = {"not_measured": not_measured, "not_verified": not_verified, "overridden": overridden}
@@ -254,14 +254,14 @@ def _planned_unmeasured(
     target = {target.name: target for target in targets.TARGETS}.get(listed.target.name)
     words = []
     for artifact in chosen:
-        verdict = budget.budget_verdict(overrides.allowed(request, artifact), listed.budget_ms)
+        verdict = budget.budget_verdict(overrides.allowed_by_overrides(request, artifact), listed.budget_ms)
         if verdict == "pass" or (target and artifact.name not in target.runnable):
             continue
         sentence = BUDGET_WORDS[verdict].format(
             name=artifact.name,
             budget=listed.budget_ms,
             target=listed.target.name,
-            seen=_seen(artifact, listed.budget_ms),
+            seen=_planned_interval(artifact, listed.budget_ms),
         )
         if verdict == "fail":
             raise ReleaseError(
@@ -279,7 +279,7 @@ def _planned_unmeasured(
     return tuple(words)
 
 
-def _seen(artifact: Artifact, budget_ms: float) -> str:
+def _planned_interval(artifact: Artifact, budget_ms: float) -> str:
     """Return the interval of the device that counts, with its serial, for a refusal."""
     counts = budget.worst_for_budget(artifact.measured_on(), budget_ms)
     if counts is None:

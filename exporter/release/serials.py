@@ -63,7 +63,7 @@ def hide_serials(
 
 def page_without_serials(out: Path, renames: Mapping[str, str], sha256: str | None = None) -> bytes:
     """Return OUT's report page, which has this hash in the manifest, rendered again if it names a device."""
-    written = files.page_path(out, sha256).read_bytes()
+    written = files.page_file_path(out, sha256).read_bytes()
     text = html.unescape(written.decode("utf-8", "replace"))
     if not any(serial in text for serial in renames):
         return written

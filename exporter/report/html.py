@@ -229,7 +229,7 @@ def _html_device_row(name: str, latency: DeviceLatency) -> DeviceRow:
 def _html_accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
     """Return (name, css, cells): float32 first, then every artifact evaluated on labelled samples."""
     if report.task_evaluation:
-        return _score_rows(report, report.task_evaluation)
+        return _html_score_rows(report, report.task_evaluation)
     if report.evaluation is None:
         return ()
     floats = (
@@ -243,7 +243,7 @@ def _html_accuracy_rows(report: Report) -> tuple[tuple[str, str, tuple[tuple[str
     )
 
 
-def _score_rows(
+def _html_score_rows(
     report: Report, evaluation: TaskEvaluation
 ) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
     """Return rows as `_html_accuracy_rows` does, for a task's measures."""
@@ -255,18 +255,18 @@ def _score_rows(
     return (
         ("float32", "", tuple(floats)),
         *(
-            (a.variant.name, a.status.replace("_", "-"), _score_cells(a.task_accuracy))
+            (a.variant.name, a.status.replace("_", "-"), _html_score_cells(a.task_accuracy))
             for a in report.artifacts
             if a.task_accuracy
         ),
     )
 
 
-def _score_cells(accuracy: TaskAccuracy) -> tuple[tuple[str, str], ...]:
+def _html_score_cells(accuracy: TaskAccuracy) -> tuple[tuple[str, str], ...]:
     return tuple(
         cell
         for score in accuracy.scores
-        for cell in ((score.name, f"{score.value:.4g}"), (f"{score.name} lost", text.lost(score)))
+        for cell in ((score.name, f"{score.value:.4g}"), (f"{score.name} lost", text.lost_text(score)))
     )
 
 

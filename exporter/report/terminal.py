@@ -40,7 +40,7 @@ def print_terminal_report(report: Report, console: Console) -> None:
     if report.evaluation:
         _print_terminal_line(console, text.labelled_text(report.evaluation))
     if report.task_evaluation:
-        _print_terminal_line(console, text.scored(report.task_evaluation))
+        _print_terminal_line(console, text.scored_text(report.task_evaluation))
     if report.calibration_sweep:
         _print_terminal_line(console, calibration_sweep.sweep_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
@@ -60,13 +60,13 @@ def _terminal_table(report: Report) -> Table:
     table.add_column("\nas")
     table.add_column("\nstatus", no_wrap=True)
     on_arm = any(artifact.arm64 for artifact in report.artifacts)
-    for name in (*NUMBERS, *_labelled_column(report), *((ARM,) if on_arm else ())):
+    for name in (*NUMBERS, *_terminal_labelled_column(report), *((ARM,) if on_arm else ())):
         table.add_column(name, justify="right")
     for artifact in report.artifacts:
         chosen = artifact.variant.name == report.selected
         cells = (
             *_terminal_cells(artifact),
-            *((_terminal_right_aligned(artifact),) if _labelled_column(report) else ()),
+            *((_terminal_right_aligned(artifact),) if _terminal_labelled_column(report) else ()),
             *((_terminal_on_arm(artifact),) if on_arm else ()),
         )
         table.add_row(*cells, style="bold" if chosen else None)
@@ -80,7 +80,7 @@ def _terminal_on_arm(artifact: Artifact) -> Text:
     return Text(text.STATUS_WORDS[result.status], STYLES[result.status]) if result else Text(text.NONE)
 
 
-def _labelled_column(report: Report) -> tuple[str, ...]:
+def _terminal_labelled_column(report: Report) -> tuple[str, ...]:
     """Return the name of the column for labelled samples: a share, or the task's deciding measure."""
     if report.task_evaluation:
         name = report.task_evaluation.reference.scores[0].name

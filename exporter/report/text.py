@@ -268,21 +268,22 @@ def labelled_text(evaluation: Evaluation) -> str:
     )
 
 
-def scored(evaluation: TaskEvaluation) -> str:
+def scored_text(evaluation: TaskEvaluation) -> str:
     """Describe float32's measures on labelled samples of a task."""
     reference = evaluation.reference
     first, *others = reference.scores
     more = "".join(f", {score.name} {score.value:.4g}" for score in others)
     return (
         f"Float32 has {first.name} {first.value:.4g}{more} on {reference.count} labelled {evaluation.kind} "
-        f"({evaluation.task}); {evaluation.max_drop:g} {compare.unit(first)} of {first.name} may be lost."
+        f"({evaluation.task}); {evaluation.max_drop:g} {compare.score_unit(first)} of {first.name} may be "
+        "lost."
     )
 
 
-def lost(score: Score) -> str:
+def lost_text(score: Score) -> str:
     """Format how much worse a measure is than float32's, with its unit and 95 % interval."""
     low, high = score.interval
-    return f"{score.lost:.3g} {compare.unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
+    return f"{score.lost:.3g} {compare.score_unit(score)}".strip() + f" ({low:.2g} to {high:.2g})"
 
 
 def share_text(right: int, measured: Accuracy) -> str:

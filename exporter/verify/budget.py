@@ -19,7 +19,7 @@ COVERAGE, COVERAGE_IF_SPREAD = 92, 87
 that differ by 3 %."""
 
 
-def judged(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
+def judged_by_budget(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     """Judge a device's kept interval against a budget, whatever budget it was measured for.
 
     Only a real phone has a verdict. Wrong outputs fail every budget, and an interval that lies wholly above
@@ -61,23 +61,25 @@ def missing_evidence(latency: DeviceLatency) -> str:
     return ""
 
 
-def judged_again(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
+def judged_by_other_budget(latency: DeviceLatency, budget_ms: float) -> DeviceLatency:
     """Return the latency with its verdict on another budget."""
-    return replace(latency, verdict=judged(latency, budget_ms), budget_ms=budget_ms)
+    return replace(latency, verdict=judged_by_budget(latency, budget_ms), budget_ms=budget_ms)
 
 
 def worst_for_budget(latencies: Sequence[DeviceLatency], budget_ms: float) -> DeviceLatency | None:
     """Return the latency that counts: the worst verdict on this budget, then the slowest."""
-    return max(latencies, key=lambda item: (BADNESS[judged(item, budget_ms)], item.p90_ms), default=None)
+    return max(
+        latencies, key=lambda item: (BADNESS[judged_by_budget(item, budget_ms)], item.p90_ms), default=None
+    )
 
 
 def budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     """Return whether the budget is met; "not_measured" without a real phone, always."""
     counts = worst_for_budget(latencies, budget_ms)
-    return judged(counts, budget_ms) if counts else "not_measured"
+    return judged_by_budget(counts, budget_ms) if counts else "not_measured"
 
 
-def recorded_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
+def recorded_budget_verdict(latencies: Sequence[DeviceLatency], budget_ms: float) -> BudgetVerdict:
     """Return the worst verdict that was recorded for this budget, as an earlier manifest states it."""
     verdicts = (item.verdict for item in latencies if item.budget_ms in {None, budget_ms})
     return max(verdicts, key=lambda verdict: BADNESS[verdict], default="not_measured")

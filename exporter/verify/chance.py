@@ -28,7 +28,7 @@ def ratio_by_chance(samples: int, channels: int) -> float:
     return math.exp(_chance_quantile(channels) * spread)
 
 
-def quiet_margin(samples: int, channels: int) -> float:
+def quiet_by_chance(samples: int, channels: int) -> float:
     """Return how many times less than expected the quietest of alike channels varies, in amplitude.
 
     Its variation's energy is a chi-squared variable; this is the quantile of its lower tail, by the first

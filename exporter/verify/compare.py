@@ -38,7 +38,7 @@ def compare_sqnr_db(reference: Array, actual: Array) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def typical_sqnr_db(reference: Array, actual: Array) -> float:
+def compare_typical_sqnr_db(reference: Array, actual: Array) -> float:
     """Return the SQNR as it is with the median channel's noise in every channel of the third axis.
 
     A few channels that are wrong do not lower it, so that they cannot lower what they are judged by.
@@ -140,14 +140,14 @@ def compare_outputs(
         scenes=len(np.unique(scenes)),
         sqnr_bounds_db=_lowest([_sqnr_bounds(y, a, scenes) for y, a, _ in triples]),
         agreement_bounds=_lowest(
-            [intervals.agreement(by_sample, number, scenes) for by_sample, number in answers]
+            [intervals.agreement_interval(by_sample, number, scenes) for by_sample, number in answers]
         ),
     )
 
 
 def _sqnr_bounds(reference: Array, actual: Array, scenes: Array) -> Bounds:
     y, a = (_wide_to_compare(array).reshape(len(array), -1) for array in (reference, actual))
-    return intervals.sqnr_db((np.abs(y) ** 2).sum(axis=1), (np.abs(a - y) ** 2).sum(axis=1), scenes)
+    return intervals.sqnr_db_interval((np.abs(y) ** 2).sum(axis=1), (np.abs(a - y) ** 2).sum(axis=1), scenes)
 
 
 def _lowest(bounds: Sequence[Bounds]) -> Bounds | None:

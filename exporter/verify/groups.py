@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.chance import quiet_margin
+from exporter.verify.chance import quiet_by_chance
 
 GAP = 4.0
 """Sorted by their ranges, channels whose range is so many times smaller than the next belong elsewhere. What
@@ -42,8 +42,8 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
         A group number for each channel.
     """
     numbers = _groups_by_range(high - low, samples)
-    _join(numbers, high - low, idle)
-    probabilities = _probabilities(low, high)
+    _join_groups(numbers, high - low, idle)
+    probabilities = _probability_groups(low, high)
     pure = [n for n in np.unique(numbers) if probabilities[numbers == n].all()]
     scores = np.isin(numbers, pure)
     if scores.sum() > FEW_PROBABILITIES:
@@ -55,14 +55,14 @@ def group_channels(low: Array, high: Array, samples: int, idle: Array) -> Array:
     return numbers
 
 
-def _probabilities(low: Array, high: Array) -> Array:
+def _probability_groups(low: Array, high: Array) -> Array:
     within: Array = (low >= 0) & (high <= 1)
     return within
 
 
-def rare_classes(low: Array, high: Array) -> Array:
+def rare_classes_of_groups(low: Array, high: Array) -> Array:
     """Return which channels are scores of one kind whose range is but a few steps of the largest score's."""
-    probabilities, ranges = _probabilities(low, high), high - low
+    probabilities, ranges = _probability_groups(low, high), high - low
     if probabilities.sum() <= FEW_PROBABILITIES:
         return np.zeros(len(low), bool)
     rare: Array = probabilities & (ranges * RARE <= ranges[probabilities].max())
@@ -71,7 +71,7 @@ def rare_classes(low: Array, high: Array) -> Array:
 
 def _groups_by_range(ranges: Array, samples: int) -> Array:
     """Number the groups by range alone; the group of the largest ranges is first."""
-    luck = quiet_margin(samples, len(ranges))
+    luck = quiet_by_chance(samples, len(ranges))
     gap, reach = GAP * math.sqrt(luck), max(REACH, GAP * luck)
     order = np.argsort(-ranges, kind="stable")
     smaller = ranges[order[1:]] * gap < ranges[order[:-1]]
@@ -86,7 +86,7 @@ def _groups_by_range(ranges: Array, samples: int) -> Array:
     return numbers
 
 
-def _join(numbers: Array, ranges: Array, idle: Array) -> None:
+def _join_groups(numbers: Array, ranges: Array, idle: Array) -> None:
     """Move idle channels, where they are few, into the largest group."""
     largest = np.bincount(numbers).argmax()
     below = (numbers != largest) & (ranges < np.median(ranges[numbers == largest]))

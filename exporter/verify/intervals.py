@@ -36,7 +36,7 @@ SPREAD_DB = 3.0
 MOST_SCENES = 100_000
 
 
-def agreement(shares: Array, answers: int, scenes: Array) -> Bounds:
+def agreement_interval(shares: Array, answers: int, scenes: Array) -> Bounds:
     """Return the bounds of a share of right answers.
 
     Args:
@@ -45,10 +45,10 @@ def agreement(shares: Array, answers: int, scenes: Array) -> Bounds:
         scenes: [samples] number of each sample's scene.
     """
     estimate = float(shares.mean())
-    return binomial(estimate, effective(shares, answers, scenes))
+    return binomial_interval(estimate, effective_count_for_interval(shares, answers, scenes))
 
 
-def effective(shares: Array, answers: int, scenes: Array) -> float:
+def effective_count_for_interval(shares: Array, answers: int, scenes: Array) -> float:
     """Return how many independent answers the samples are worth."""
     from scipy import special
 
@@ -67,7 +67,7 @@ def effective(shares: Array, answers: int, scenes: Array) -> float:
     return min(most, float(estimate * (1 - estimate) / variance * (normal / student) ** 2))
 
 
-def binomial(estimate: float, answers: float) -> Bounds:
+def binomial_interval(estimate: float, answers: float) -> Bounds:
     """Return Clopper and Pearson's bounds of a share of so many independent answers."""
     from scipy import special
 
@@ -78,7 +78,7 @@ def binomial(estimate: float, answers: float) -> Bounds:
     return low, high
 
 
-def sqnr_db(signal: Array, noise: Array, scenes: Array) -> Bounds:
+def sqnr_db_interval(signal: Array, noise: Array, scenes: Array) -> Bounds:
     """Return the bounds of the signal-to-noise ratio in decibels.
 
     Args:
@@ -104,34 +104,34 @@ def sqnr_db(signal: Array, noise: Array, scenes: Array) -> Bounds:
     return estimate - half, estimate + half
 
 
-def scenes_for_share(estimate: float, limit: float, scenes: int, bounds: Bounds) -> int | None:
+def scenes_for_share_interval(estimate: float, limit: float, scenes: int, bounds: Bounds) -> int | None:
     """Return how many scenes in all would decide whether a share reaches a limit; None when none would.
 
     The scenes to come are taken to be like those seen: so many independent answers each.
     """
     if estimate == limit or not scenes:
         return None
-    each = _answers_of(estimate, bounds) / scenes
+    each = _answers_of_interval(estimate, bounds) / scenes
     count = scenes
     while count <= MOST_SCENES:
-        low, high = binomial(estimate, each * count)
+        low, high = binomial_interval(estimate, each * count)
         if low >= limit or high < limit:
             return count
         count = max(count + 1, math.floor(1.01 * count))
     return None
 
 
-def _answers_of(estimate: float, bounds: Bounds) -> float:
+def _answers_of_interval(estimate: float, bounds: Bounds) -> float:
     """Return the number of independent answers whose bounds these are."""
     few, many = 0.1, 1e7
     for _ in range(60):
         middle = math.sqrt(few * many)
-        low, high = binomial(estimate, middle)
+        low, high = binomial_interval(estimate, middle)
         few, many = (middle, many) if high - low > bounds[1] - bounds[0] else (few, middle)
     return many
 
 
-def scenes_for_decibels(estimate: float, limit: float, scenes: int, bounds: Bounds) -> int | None:
+def scenes_for_decibel_interval(estimate: float, limit: float, scenes: int, bounds: Bounds) -> int | None:
     """Return how many scenes in all would decide whether an SQNR reaches a limit; None when none would.
 
     The interval narrows with the root of the number of scenes.

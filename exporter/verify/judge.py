@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.records import Array, Comparison, Limits, Precision, Variant, Verdict, WorstChannel
-from exporter.verify.compare import compare_not_finite, compare_outputs, typical_sqnr_db
+from exporter.verify.compare import compare_not_finite, compare_outputs, compare_typical_sqnr_db
 from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
 from exporter.verify.gates import task as task_gate
@@ -139,17 +139,17 @@ def _judged_worst_channel(
 ) -> WorstChannel | None:
     if comparison.problem or compare_not_finite("", evidence.reference):
         return None
-    allowed = judged_tolerance(precision, comparison, limits, _typical(evidence.reference, outputs))
+    allowed = judged_tolerance(precision, comparison, limits, _judged_typical(evidence.reference, outputs))
     names = evidence.output_names
     return worst_channel(
         evidence.reference, outputs, evidence.eager_errors, allowed, names, labels, evidence.resting
     )
 
 
-def _typical(reference: Stacks, outputs: Stacks) -> float:
+def _judged_typical(reference: Stacks, outputs: Stacks) -> float:
     """Return the worst float output's SQNR, as its median channel has it."""
     floats = [(y, a) for y, a in zip(reference, outputs, strict=True) if not is_discrete(y)]
-    return min((typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
+    return min((compare_typical_sqnr_db(y, a) for y, a in floats), default=math.inf)
 
 
 def judged_tolerance(
@@ -197,12 +197,12 @@ def judged_ties(evidence: ReferenceIO, limits: Limits, precision: Precision) -> 
     )
     apart = HALF_STEP if precision == "fp16" else 0.0
     return tuple(
-        max(limits.fp32_floor_factor * float(np.max(error, initial=0.0)), apart * _scale(y))
+        max(limits.fp32_floor_factor * float(np.max(error, initial=0.0)), apart * _judged_scale(y))
         for error, y in zip(errors, evidence.reference, strict=True)
     )
 
 
-def _scale(output: Array) -> float:
+def _judged_scale(output: Array) -> float:
     return 0.0 if is_discrete(output) else float(np.abs(output).max(initial=0.0))
 
 

@@ -48,7 +48,7 @@ def tolerated_energy(channels: Channels, tolerance: Tolerance, coarse: Array) ->
             the others excuses it.
     """
     own = _own_tolerance(channels, tolerance) * channels.variation
-    by_own = own * _chance(channels) * _tolerance_between_channels(channels)
+    by_own = own * _tolerance_by_chance(channels) * _tolerance_between_channels(channels)
     by_noise = _tolerated_noise(channels, tolerance)
     still = np.maximum((tolerance.constant * channels.scale) ** 2, by_noise)
     varying = np.where(coarse, own, np.maximum(by_own, by_noise))
@@ -56,7 +56,7 @@ def tolerated_energy(channels: Channels, tolerance: Tolerance, coarse: Array) ->
     return np.maximum(limits, _tolerated_floor(channels, tolerance))
 
 
-def may_be_coarse(channels: Channels, tolerance: Tolerance) -> Array:
+def tolerance_of_coarse(channels: Channels, tolerance: Tolerance) -> Array:
     """Return which channels are further off than the precision may cost, before any margin."""
     own = _own_tolerance(channels, tolerance) * channels.variation
     loud: Array = ~channels.constant & ~channels.small_by_nature & (channels.error > own)
@@ -77,21 +77,21 @@ def _tolerated_share(sqnr_db: float) -> float:
     return float(10 ** (-sqnr_db / 10))
 
 
-def _chance(channels: Channels) -> Array:
+def _tolerance_by_chance(channels: Channels) -> Array:
     """Return what chance makes of the noise and, where no group excuses it, of the variation."""
     counts = channels.samples, channels.error.size
-    excused = _has_others(channels) & ~channels.small_by_nature
+    excused = _has_others_to_tolerate(channels) & ~channels.small_by_nature
     chance: Array = np.where(excused, noise_by_chance(*counts), ratio_by_chance(*counts))
     return chance
 
 
 def _tolerance_between_channels(channels: Channels) -> Array:
     """Return by how much alike channels may differ; a channel that is alone has no others to differ from."""
-    unlike: Array = np.where(_has_others(channels), UNLIKE, 1.0)
+    unlike: Array = np.where(_has_others_to_tolerate(channels), UNLIKE, 1.0)
     return unlike
 
 
-def _has_others(channels: Channels) -> Array:
+def _has_others_to_tolerate(channels: Channels) -> Array:
     """Return which channels have others in their group."""
     _, group, sizes = np.unique(channels.groups, return_inverse=True, return_counts=True)
     others: Array = sizes[group] > 1

@@ -11,7 +11,7 @@ import numpy as np
 from exporter.records import Array, WorstChannel
 from exporter.verify.channels import Channels, measure_channels
 from exporter.verify.reference_io import Stacks, named_reference_output
-from exporter.verify.tolerance import Tolerance, dead_beyond_tolerance, may_be_coarse, tolerated_energy
+from exporter.verify.tolerance import Tolerance, dead_beyond_tolerance, tolerance_of_coarse, tolerated_energy
 
 FEW_VALUES = 16
 """This many different values, or fewer, are few where the reference has several times as many."""
@@ -91,9 +91,9 @@ def worst_channel(
 
 
 def _worst_of_axis(channels: Channels, tolerance: Tolerance, y: Array, a: Array) -> Iterator[_WorstPlace]:
-    coarse = may_be_coarse(channels, tolerance)
+    coarse = tolerance_of_coarse(channels, tolerance)
     for i in map(int, np.flatnonzero(coarse)):
-        coarse[i] = _is_coarse(_worst_values(y, channels.axis, i), _worst_values(a, channels.axis, i))
+        coarse[i] = _is_worst_coarse(_worst_values(y, channels.axis, i), _worst_values(a, channels.axis, i))
     limits, stopped = (
         tolerated_energy(channels, tolerance, coarse),
         dead_beyond_tolerance(channels, tolerance),
@@ -106,7 +106,7 @@ def _worst_of_axis(channels: Channels, tolerance: Tolerance, y: Array, a: Array)
         yield _WorstPlace(channels, index, float(excess[index]), bool(stopped[index]), wrong)
 
 
-def _is_coarse(y: Array, a: Array) -> bool:
+def _is_worst_coarse(y: Array, a: Array) -> bool:
     """Return whether so few values are left of a channel that its steps can be counted."""
     if len(np.unique(a[:COUNTED])) > MOST_STEPS:
         return False

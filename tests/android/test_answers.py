@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from exporter.android import elf, packages, stock
-from exporter.android.libraries import answer, problems, wanted_names
+from exporter.android.libraries import answer_for_libraries, names_wanted_in_libraries, problems_of_libraries
 from exporter.android.records import Check, Container, Needs, Operator
 from tests.android import libraries
 
@@ -30,8 +30,10 @@ ORT = replace(ONNX, ir_version=0, opsets=(), ort_format=6)
 
 def given(needs: Needs, *files: bytes) -> Container:
     """Return a container of libraries, read for an artifact."""
-    wanted = wanted_names([needs])
-    return Container("app.aar", tuple(elf.read(f"lib{i}.so", data, wanted) for i, data in enumerate(files)))
+    wanted = names_wanted_in_libraries([needs])
+    return Container(
+        "app.aar", tuple(elf.read_elf(f"lib{i}.so", data, wanted) for i, data in enumerate(files))
+    )
 
 
 def executorch(
@@ -49,14 +51,16 @@ class TestStockPackages:
     @pytest.mark.parametrize("needs", [PTE, ONNX, ORT])
     def test_a_usual_artifact_loads(self, needs: Needs) -> None:
         """The answer names the package and the oldest version that loads the artifact."""
-        item = stock.answer("a", needs, "1.32.0" if needs.runtime == "ONNX Runtime" else "1.4.1")
+        item = stock.answer_for_stock("a", needs, "1.32.0" if needs.runtime == "ONNX Runtime" else "1.4.1")
         assert (item.loads, item.problems) == ("yes", ())
         assert item.place in {"executorch-android 1.4.1", "onnxruntime-android 1.32.0"}
         assert item.since in {"1.0.1", "1.19.2"}
 
     def test_vulkan_needs_the_package_with_vulkan(self) -> None:
         """The smallest package that has everything is named."""
-        item = stock.answer("a", replace(PTE, backends=("VulkanBackend",), delegate_operators=()), "1.4.1")
+        item = stock.answer_for_stock(
+            "a", replace(PTE, backends=("VulkanBackend",), delegate_operators=()), "1.4.1"
+        )
         assert (item.loads, item.place) == ("yes", "executorch-android-vulkan 1.4.1")
 
     @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ class TestStockPackages:
     )
     def test_what_is_missing_is_named(self, needs: Needs, problem: str) -> None:
         """An operator, a backend or a version that no package has is named."""
-        item = stock.answer("a", needs, "")
+        item = stock.answer_for_stock("a", needs, "")
         assert item.loads == "no"
         assert item.since == ""
         assert problem in "; ".join(item.problems)
@@ -85,25 +89,26 @@ class TestStockPackages:
         """ONNX defines some operators by others: a runtime without a kernel calls these."""
         known, unknown = Operator("Relu", "", 14), Operator("Nope")
         assert (
-            stock.answer("a", replace(ONNX, operators=(Operator("F", "", 1, (known,)),)), "").loads == "yes"
+            stock.answer_for_stock("a", replace(ONNX, operators=(Operator("F", "", 1, (known,)),)), "").loads
+            == "yes"
         )
         mixed = Operator("F", "", 1, (known, unknown))
-        assert stock.answer("a", replace(ONNX, operators=(mixed,)), "").loads == "no"
+        assert stock.answer_for_stock("a", replace(ONNX, operators=(mixed,)), "").loads == "no"
 
     def test_the_version_of_the_export_is_asked(self) -> None:
         """A version that the table lacks is answered by the newest before it."""
-        known = packages.onnxruntime()
-        assert stock.described(known, "1.23.5").version == "1.23.2"
-        assert stock.described(known, "99.0").version == known[-1].version
-        assert stock.described(known, "0.1").version == known[0].version
+        known = packages.onnxruntime_packages()
+        assert stock.described_stock(known, "1.23.5").version == "1.23.2"
+        assert stock.described_stock(known, "99.0").version == known[-1].version
+        assert stock.described_stock(known, "0.1").version == known[0].version
 
     def test_an_older_package_may_lack_what_a_newer_one_has(self) -> None:
         """`since` is the oldest package that loads the file: the newer opset needs the newer runtime."""
-        oldest, newest = packages.onnxruntime()[0], packages.onnxruntime()[-1]
+        oldest, newest = packages.onnxruntime_packages()[0], packages.onnxruntime_packages()[-1]
         newer = replace(ONNX, operators=(Operator("Relu", "", 14),), opsets=(("", newest.opset),))
-        item = stock.answer("a", newer, newest.version)
+        item = stock.answer_for_stock("a", newer, newest.version)
         assert item.loads == "yes"
-        assert packages.numbers(item.since) > packages.numbers(oldest.version)
+        assert packages.package_version_numbers(item.since) > packages.package_version_numbers(oldest.version)
 
 
 class TestLibraries:
@@ -112,7 +117,7 @@ class TestLibraries:
     def test_kernels_and_backends_may_be_in_several_libraries(self) -> None:
         """Libraries of one app register with one runtime."""
         parts = executorch(backends=(), nodes=()), executorch(operators=())
-        item = answer("a", PTE, [given(PTE, *parts)])
+        item = answer_for_libraries("a", PTE, [given(PTE, *parts)])
         assert item is not None
         assert (item.loads, item.problems, item.unknown) == ("yes", (), ())
 
@@ -128,14 +133,14 @@ class TestLibraries:
     )
     def test_what_executorch_lacks_is_named(self, library: bytes, problem: str) -> None:
         """A missing kernel, backend or node, and an older runtime, each keep the file from loading."""
-        item = answer("a", PTE, [given(PTE, library)])
+        item = answer_for_libraries("a", PTE, [given(PTE, library)])
         assert item is not None
         assert (item.loads, item.problems) == ("no", (problem,))
 
     @pytest.mark.parametrize("needs", [ONNX, ORT])
     def test_onnx_runtime_loads_the_usual_files(self, needs: Needs) -> None:
         """Its version and the names in it are enough."""
-        item = answer("a", needs, [given(needs, libraries.onnxruntime(["Conv", "QGemm"]))])
+        item = answer_for_libraries("a", needs, [given(needs, libraries.onnxruntime(["Conv", "QGemm"]))])
         assert item is not None
         assert (item.loads, item.place) == ("yes", "lib0.so (1.32.0)")
 
@@ -164,7 +169,7 @@ class TestLibraries:
     )
     def test_what_onnx_runtime_lacks_is_named(self, needs: Needs, library: bytes, problem: str) -> None:
         """A missing operator, a minimal build and a version that is too old are each found."""
-        item = answer("a", needs, [given(needs, library)])
+        item = answer_for_libraries("a", needs, [given(needs, library)])
         assert item is not None
         assert item.loads == "no"
         assert any(problem in reason for reason in item.problems)
@@ -172,7 +177,9 @@ class TestLibraries:
     @pytest.mark.parametrize("version", ["", "1.15.0"])
     def test_a_version_that_is_not_described_is_no_yes(self, version: str) -> None:
         """What it reads is not known, so the answer is not certain."""
-        item = answer("a", ONNX, [given(ONNX, libraries.onnxruntime(["Conv", "QGemm"], version))])
+        item = answer_for_libraries(
+            "a", ONNX, [given(ONNX, libraries.onnxruntime(["Conv", "QGemm"], version))]
+        )
         assert item is not None
         assert item.loads == "unknown"
 
@@ -180,18 +187,18 @@ class TestLibraries:
         """A minimal build may have the longer operator only."""
         needs = replace(ORT, operators=(Operator("Conv", "", 11),))
         library = libraries.onnxruntime(["FusedConv"], reads_onnx=False)
-        item = answer("a", needs, [given(needs, library)])
+        item = answer_for_libraries("a", needs, [given(needs, library)])
         assert item is not None
         assert item.loads == "unknown"
 
     def test_a_library_of_another_runtime_gives_no_answer(self) -> None:
         """ONNX Runtime cannot load a program of ExecuTorch."""
-        assert answer("a", PTE, [given(PTE, libraries.onnxruntime(["Conv"]))]) is None
+        assert answer_for_libraries("a", PTE, [given(PTE, libraries.onnxruntime(["Conv"]))]) is None
 
     def test_a_library_with_a_problem_gives_no_answer(self) -> None:
         """A phone does not load it."""
         broken = executorch()[:-1]
-        assert answer("a", PTE, [given(PTE, broken)]) is None
+        assert answer_for_libraries("a", PTE, [given(PTE, broken)]) is None
 
 
 class TestProblems:
@@ -209,23 +216,26 @@ class TestProblems:
     )
     def test_a_fault_is_named(self, library: bytes, problem: str) -> None:
         """4 KB pages, another ABI, a file that is cut short and a newer Android are each found."""
-        (sentence,) = problems([given(PTE, library)], min_sdk=24)
+        (sentence,) = problems_of_libraries([given(PTE, library)], min_sdk=24)
         assert problem in sentence
 
     def test_a_good_library_has_none(self) -> None:
         """A library without the NDK's note is no fault: its API level is only unknown."""
-        assert problems([given(PTE, libraries.library([]), libraries.library([], api=None))], 24) == ()
+        assert (
+            problems_of_libraries([given(PTE, libraries.library([]), libraries.library([], api=None))], 24)
+            == ()
+        )
 
     def test_the_archive_s_own_minimum_sdk_counts(self) -> None:
         """An AAR that promises an older Android than its library was built for breaks there."""
         container = replace(given(PTE, libraries.library([], api=26)), min_sdk=21)
-        assert "but the minimum SDK is 21" in problems([container], None)[0]
-        assert problems([container], 26) == ()
+        assert "but the minimum SDK is 21" in problems_of_libraries([container], None)[0]
+        assert problems_of_libraries([container], 26) == ()
 
 
 def test_only_a_yes_for_all_holds() -> None:
     """What is not certain, and no answer at all, do not hold."""
-    item = stock.answer("a", ONNX, "1.32.0")
+    item = stock.answer_for_stock("a", ONNX, "1.32.0")
     assert Check((item,)).holds
     assert not Check(()).holds
     assert not Check((item, replace(item, loads="unknown"))).holds

@@ -75,7 +75,7 @@ NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[TensorSpec, ...]]] = {
 
 @cache
 def transformers() -> Any:
-    library = families.package("transformers", "a test")
+    library = families.import_family_package("transformers", "a test")
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library
@@ -141,8 +141,8 @@ def test_any_file_stands_for_its_folder(tmp_path: Path, member: str, options: Ma
     """The folder, its config, its weights, their index and one shard all give the same network."""
     path, own = saved(tmp_path, "BertForSequenceClassification", TEXT, **options)
     assert (path / member).exists()
-    assert folder.located(path / member) == path
-    model = read(folder.located(path / member))
+    assert folder.located_folder(path / member) == path
+    model = read(folder.located_folder(path / member))
     assert model.parameters == sum(p.numel() for p in own.parameters())
 
 
@@ -152,8 +152,8 @@ def test_files_beside_no_network_stand_for_themselves(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"lr": 0.1}')
     (tmp_path / "other.pt").write_bytes(b"x")
     for name in ("model.safetensors", "config.json", "other.pt", "absent.bin"):
-        assert folder.located(tmp_path / name) == tmp_path / name
-    assert folder.located(tmp_path) == tmp_path
+        assert folder.located_folder(tmp_path / name) == tmp_path / name
+    assert folder.located_folder(tmp_path) == tmp_path
 
 
 def test_a_pickle_of_weights_is_read_without_running_it(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_class_names_of_another_type_name_no_class(tmp_path: Path, classes: obje
 def test_a_pipe_as_settings_blocks_nothing(tmp_path: Path) -> None:
     """A folder whose config.json is a named pipe is no folder of a network."""
     os.mkfifo(tmp_path / "config.json")
-    assert folder.located(tmp_path) == tmp_path
+    assert folder.located_folder(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["pipeline", "AutoModel", "BertConfig", "__doc__", "os.system", "Absent"])
@@ -446,7 +446,7 @@ def test_a_recording_that_was_cut_ends_with_its_last_whole_sample(tmp_path: Path
         file.writeframes(bytes(4 * 100))
     whole = (tmp_path / "a.wav").read_bytes()
     (tmp_path / "a.wav").write_bytes(whole[:-cut])
-    assert huggingface_samples._samples(tmp_path / "a.wav", 8000).shape == (99,)
+    assert huggingface_samples._sound_samples(tmp_path / "a.wav", 8000).shape == (99,)
 
 
 def test_texts_without_a_tokenizer_are_refused(tmp_path: Path) -> None:

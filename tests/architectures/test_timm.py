@@ -27,7 +27,7 @@ SMALL = "test_efficientnet"
 
 @cache
 def timm() -> Any:
-    return families.package("timm", "a test")
+    return families.import_family_package("timm", "a test")
 
 
 def network(name: str = SMALL, **arguments: Any) -> Any:
@@ -51,7 +51,7 @@ def trained(tmp_path: Path, own: Any, name: str = SMALL, **args: Any) -> Path:
 
 
 def read(path: Path, **options: Any) -> Model:
-    return build_architecture(checkpoints.read_checkpoint(folder.located(path)), **options)
+    return build_architecture(checkpoints.read_checkpoint(folder.located_folder(path)), **options)
 
 
 def check_equal(model: Model, own: Any) -> None:

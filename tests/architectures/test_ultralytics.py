@@ -25,7 +25,7 @@ pytest.importorskip("ultralytics", reason="the extra ultralytics (AGPL-3.0) is n
 @cache
 def tasks(folder: str) -> Any:
     os.environ.setdefault("YOLO_CONFIG_DIR", folder)
-    families.package("ultralytics", "a test")
+    families.import_family_package("ultralytics", "a test")
     from ultralytics.nn import tasks
 
     return tasks

@@ -52,7 +52,7 @@ NEAR = latency(15.0, verdict="inconclusive")
 def measured(**latencies: DeviceLatency) -> Report:
     """Return the sample export with latencies, by artifact (dashes as underscores)."""
     by_name = {name.replace("_", "-"): (item,) for name, item in latencies.items()}
-    return bench.updated(sample.report(), by_name, {}, 15.0)
+    return bench.add_latencies_to_stored(sample.report(), by_name, {}, 15.0)
 
 
 def written(report: Report, folder: Path) -> Report:
@@ -166,7 +166,7 @@ class TestVerdict:
         """Other devices' latencies stay."""
         once = measured(executorch_xnnpack_int8=SLOW)
         name = "executorch-xnnpack-int8"
-        again = bench.updated(once, {name: (latency(), SIMULATED)}, {}, 15.0)
+        again = bench.add_latencies_to_stored(once, {name: (latency(), SIMULATED)}, {}, 15.0)
         row = next(a for a in again.artifacts if a.variant.name == name)
         assert row.device_latencies == (latency(), SIMULATED)
         assert again.budget == "pass"
@@ -190,7 +190,7 @@ class TestChoice:
     def test_one_that_was_not_measured_leaves_the_choice(self) -> None:
         """The choice stays, but its reason no longer says that no device measured it."""
         report = replace(sample.report(), selection_reason=f"Fastest here; {select.UNMEASURED}.")
-        now = bench.updated(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
+        now = bench.add_latencies_to_stored(report, {"executorch-xnnpack-int8": (latency(),)}, {}, 15.0)
         assert now.selected == report.selected
         assert "a device measured it (12 ms p90)" in now.selection_reason
 

@@ -46,7 +46,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lambda _, report: f"{text.budget_text(report)} {text.text_rows_of_devices(report)}",
     )
     folder = outs.write(tmp_path / "out", outs.report())
-    bench.store(folder, bench.read_for_bench(folder)[0], [benched("FIRST")], 15.0)
+    bench.store_bench(folder, bench.read_for_bench(folder)[0], [benched("FIRST")], 15.0)
     return folder
 
 
@@ -66,8 +66,8 @@ def problems(out: Path) -> list[str]:
 @pytest.mark.parametrize("budget_ms", [15.0, 40.0, 5.0])
 def test_every_devices_last_measurement_stays(out: Path, budget_ms: float) -> None:
     """Another budget replaces no measurement: it judges all of them again."""
-    report, _ = bench.store(out, bench.read_for_bench(out)[0], [benched("SLOW", ms=20.0)], 15.0)
-    bench.store(out, report, [benched("SECOND")], budget_ms)
+    report, _ = bench.store_bench(out, bench.read_for_bench(out)[0], [benched("SLOW", ms=20.0)], 15.0)
+    bench.store_bench(out, report, [benched("SECOND")], budget_ms)
     stored = latencies(out)
     assert set(stored) == {"FIRST", "SLOW", "SECOND"}
     assert {item.budget_ms for item in stored.values()} == {budget_ms}
@@ -77,11 +77,11 @@ def test_every_devices_last_measurement_stays(out: Path, budget_ms: float) -> No
 
 def test_the_next_bench_without_a_budget_uses_the_exports_own(out: Path) -> None:
     """A raised budget is shown beside the export's own, and ends with the next bench."""
-    report, _ = bench.store(out, bench.read_for_bench(out)[0], [benched("SECOND")], 40.0)
+    report, _ = bench.store_bench(out, bench.read_for_bench(out)[0], [benched("SECOND")], 40.0)
     assert (report.budget_ms, report.own_budget_ms) == (40.0, 15.0)
     assert bench.read_for_bench(out)[0].own_budget_ms == 15.0
     assert "Budget 40.0 ms (the export's own is 15.0 ms)" in (out / "report.html").read_text()
-    report, _ = bench.store(out, report, [benched("SECOND")], report.own_budget_ms)
+    report, _ = bench.store_bench(out, report, [benched("SECOND")], report.own_budget_ms)
     assert (report.budget_ms, report.export_budget_ms) == (15.0, None)
 
 
@@ -89,7 +89,7 @@ def test_two_benches_that_began_with_the_same_manifest_lose_nothing(out: Path) -
     """Each adds its results to what the manifest holds by then."""
     report, _ = bench.read_for_bench(out)
     threads = [
-        threading.Thread(target=bench.store, args=(out, report, [benched(f"PHONE{index}")], 15.0))
+        threading.Thread(target=bench.store_bench, args=(out, report, [benched(f"PHONE{index}")], 15.0))
         for index in range(4)
     ]
     for thread in threads:
@@ -104,8 +104,9 @@ def test_results_of_other_files_are_refused(out: Path) -> None:
     """A new export in the meantime gets no figures of the artifacts before it."""
     report, _ = bench.read_for_bench(out)
     first = replace(report.artifacts[0], sha256="0" * 64)
+    changed = replace(report, artifacts=(first, *report.artifacts[1:]))
     with pytest.raises(OutputError, match="exported again"):
-        bench.store(out, replace(report, artifacts=(first, *report.artifacts[1:])), [benched("X")], 15.0)
+        bench.store_bench(out, changed, [benched("X")], 15.0)
 
 
 def killed_after(steps: int, out: Path) -> int:
@@ -127,7 +128,7 @@ def killed_after(steps: int, out: Path) -> int:
 
     for name in ("replace", "unlink", "write_text", "hardlink_to"):
         setattr(Path, name, counted(getattr(Path, name)))
-    bench.store(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0), benched("NEW")], 15.0)
+    bench.store_bench(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0), benched("NEW")], 15.0)
     os._exit(0)
 
 
@@ -138,7 +139,7 @@ def test_a_kill_at_any_moment_leaves_out_valid(
     """After kill -9 at any change of a file, every file is the one that the manifest lists."""
     assert os.WTERMSIG(killed_after(steps, out)) == signal.SIGKILL
     assert problems(out) == []
-    bench.store(out, bench.read_for_bench(out)[0], [benched("AFTER")], 15.0)
+    bench.store_bench(out, bench.read_for_bench(out)[0], [benched("AFTER")], 15.0)
     assert {"FIRST", "AFTER"} <= set(latencies(out))
     assert problems(out) == []
     assert list(out.glob(".report.html.kept-*")) == []
@@ -146,7 +147,7 @@ def test_a_kill_at_any_moment_leaves_out_valid(
 
 def test_replaced_samples_are_deleted(out: Path) -> None:
     """The folder of raw samples holds those of the manifest only."""
-    bench.store(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
+    bench.store_bench(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
     listed = {item.samples_file for item in latencies(out).values()}
     assert {f"device/{path.name}" for path in (out / "device").iterdir()} == listed
 
@@ -158,5 +159,5 @@ def test_a_link_in_place_of_the_folder_of_samples_is_refused(out: Path) -> None:
     (out / "device").symlink_to(elsewhere)
     before = sorted(elsewhere.iterdir())
     with pytest.raises(VerificationError, match="leads out of"):
-        bench.store(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
+        bench.store_bench(out, bench.read_for_bench(out)[0], [benched("FIRST", ms=9.0)], 15.0)
     assert sorted(elsewhere.iterdir()) == before != []

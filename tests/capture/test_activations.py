@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.zoo import Does
-from exporter.capture.activations import resting_outputs
+from exporter.capture.activations import outputs_of_resting_activations
 
 IMAGE = torch.rand(1, 3, 8, 8)
 
@@ -19,7 +19,7 @@ def resting(forward: Callable[..., object]) -> tuple[bool, ...]:
     """Export a convolution and what is made of its result."""
     conv, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
     net = Does(lambda net, x: forward(net.conv(x), net.other(x)), conv=conv, other=other)
-    return resting_outputs(torch.export.export(net.eval(), (IMAGE,)))
+    return outputs_of_resting_activations(torch.export.export(net.eval(), (IMAGE,)))
 
 
 RESTING: dict[str, Callable[..., object]] = {
@@ -65,4 +65,4 @@ def test_other_outputs_do_not_rest(name: str) -> None:
 def test_every_output_has_its_own() -> None:
     """In the order of the outputs; a model without a graph has none."""
     assert resting(lambda a, b: (a, b.relu(), a.relu())) == (False, True, True)
-    assert resting_outputs(None) == ()
+    assert outputs_of_resting_activations(None) == ()

@@ -4,13 +4,13 @@ from pathlib import PurePath
 
 import pytest
 
-from exporter.data.scene_names import sources
+from exporter.data.scene_names import scene_name_sources
 
 
 def groups(*names: str) -> list[list[str]]:
     """Return the names by source, in order of appearance."""
     members: dict[str, list[str]] = {}
-    for source, name in zip(sources([PurePath(name) for name in names]), names, strict=True):
+    for source, name in zip(scene_name_sources([PurePath(name) for name in names]), names, strict=True):
         members.setdefault(source, []).append(name)
     return list(members.values())
 

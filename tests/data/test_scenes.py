@@ -42,15 +42,25 @@ def sibling(photo: Image.Image, share: float, seed: int) -> Image.Image:
 
 def test_different_photos_are_different_scenes(photos: dict[str, Image.Image]) -> None:
     """No two photos of different things are joined, whatever their number of keypoints."""
-    assert list(local_features.pairs([local_features.describe(p) for p in photos.values()])) == []
+    assert (
+        list(
+            local_features.pairs_by_local_features(
+                [local_features.describe_local_features(p) for p in photos.values()]
+            )
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8, 0.6, 0.45])
 def test_pieces_of_a_photo_are_its_scene(photos: dict[str, Image.Image], share: float) -> None:
     """Crops, mirrored and brightened ones too, are joined with their photo."""
     for seed, photo in enumerate(photos.values()):
-        both = [local_features.describe(picture) for picture in (photo, sibling(photo, share, seed))]
-        assert list(local_features.pairs(both)) == [(0, 1)]
+        both = [
+            local_features.describe_local_features(picture)
+            for picture in (photo, sibling(photo, share, seed))
+        ]
+        assert list(local_features.pairs_by_local_features(both)) == [(0, 1)]
 
 
 def test_a_mark_in_a_corner_joins_nothing(photos: dict[str, Image.Image]) -> None:
@@ -60,8 +70,8 @@ def test_a_mark_in_a_corner_joins_nothing(photos: dict[str, Image.Image]) -> Non
     for photo in itertools.islice(photos.values(), 4):
         copy = photo.resize((400, 300))
         copy.paste(logo, (340, 260))
-        marked.append(local_features.describe(copy))
-    assert list(local_features.pairs(marked)) == []
+        marked.append(local_features.describe_local_features(copy))
+    assert list(local_features.pairs_by_local_features(marked)) == []
 
 
 def test_pieces_never_serve_two_purposes(photos: dict[str, Image.Image], tmp_path: Path) -> None:
@@ -124,7 +134,7 @@ def test_independent_rows_are_scenes_of_their_own(kind: str) -> None:
         "rising": np.cumsum(generator.normal(size=(64, 200)), axis=1),
         "two classes": generator.normal(size=(64, 30)) + 3 * generator.integers(0, 2, (64, 1)),
     }[kind]
-    assert list(near_copies.pairs([(row,) for row in rows])) == []
+    assert list(near_copies.pairs_of_near_copies([(row,) for row in rows])) == []
 
 
 def test_words_count_by_how_many_differ() -> None:
@@ -134,14 +144,14 @@ def test_words_count_by_how_many_differ() -> None:
     edited = sentences.copy()
     edited[:, 3] = generator.integers(0, 50_000, 8)
     rows = [(row,) for row in (*sentences, *edited)]
-    assert sorted(near_copies.pairs(rows)) == [(i, i + 8) for i in range(8)]
+    assert sorted(near_copies.pairs_of_near_copies(rows)) == [(i, i + 8) for i in range(8)]
 
 
 @pytest.mark.parametrize("choosing", [False, True])
 @pytest.mark.parametrize("count", range(2, 30))
 def test_every_scene_serves_one_purpose(count: int, choosing: bool) -> None:
     """All scenes serve, in their order; with two scenes only, those that calibrate choose."""
-    parts = scenes.split(scenes.apart(count), choosing, 100)
+    parts = scenes.split_scenes(scenes.scenes_apart(count), choosing, 100)
     verification = set(parts["verification"])
     assert verification
     assert parts["calibration"]
@@ -153,4 +163,4 @@ def test_every_scene_serves_one_purpose(count: int, choosing: bool) -> None:
 
 def test_a_batch_that_shares_a_photo_is_the_same_scene() -> None:
     """Calls whose batches share a scene are one witness."""
-    assert scenes.of_samples([[0, 1], [2, 3], [1, 4], [5, 6]]) == (0, 1, 0, 2)
+    assert scenes.scenes_of_samples([[0, 1], [2, 3], [1, 4], [5, 6]]) == (0, 1, 0, 2)

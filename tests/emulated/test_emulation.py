@@ -17,7 +17,7 @@ from exporter.cli.app import app
 from exporter.config.targets import get_target
 from exporter.emulated import parts
 from exporter.emulated import run as emulated
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError, MissingDependencyError
 from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import audit, emulation
@@ -35,14 +35,14 @@ def on_planted_arm(name: str, change: Callable[[Array], Array]) -> Emulation:
     variant = VARIANTS[name]
     path = out / f"{name}{variant.suffix}"
 
-    def run(*arguments: Any) -> emulated.Emulated:
+    def run(*arguments: Any) -> emulated.EmulatedRun:
         samples: list[Sample] = arguments[5]
         here, _ = FORMATS[variant.format].load(path, variant, 1)
         answers = tuple(tuple(change(array) for array in here(sample)) for sample in samples)
-        return emulated.Emulated("onnxruntime 1.32.0", answers)
+        return emulated.EmulatedRun("onnxruntime 1.32.0", answers)
 
-    with mock.patch.object(emulated, "run", run):
-        nothing = Parts(Path(), Path())
+    with mock.patch.object(emulated, "run_emulated", run):
+        nothing = EmulatedParts(Path(), Path())
         return emulation.emulate_artifact(
             path, variant, out / "verification.npz", Limits(), PHONE, nothing, Path()
         )
@@ -93,11 +93,11 @@ class TestPlantedFaults:
 
     def test_a_crash_on_arm_fails(self) -> None:
         """A runtime that crashes there is a failure with its reason."""
-        with mock.patch.object(emulated, "run", side_effect=LoweringError("the runtime crashes")):
+        with mock.patch.object(emulated, "run_emulated", side_effect=LoweringError("the runtime crashes")):
             out, _ = exported("cnn")
             result = emulation.emulate_artifact(
                 out / "onnx-fp32.onnx", VARIANTS["onnx-fp32"], out / "verification.npz", Limits(), PHONE,
-                Parts(Path(), Path()), Path(),
+                EmulatedParts(Path(), Path()), Path(),
             )  # fmt: skip
         assert (result.status, result.reason) == ("failed", "On emulated Arm, the runtime crashes")
 
@@ -118,12 +118,12 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def ready(tmp_path_factory: pytest.TempPathFactory) -> EmulatedParts:
     """The real programs, compiled now with the wheels of the package index."""
-    if command := parts.missing():
+    if command := parts.missing_emulated_parts():
         pytest.skip(f"missing: {command}")
     try:
-        return parts.prepare(tmp_path_factory.mktemp("arm"))
+        return parts.prepare_emulated_parts(tmp_path_factory.mktemp("arm"))
     except MissingDependencyError as error:
         if "while downloading" not in error.message:
             raise
@@ -133,7 +133,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 class TestQemu:
     """The real thing: the phone's kernels under QEMU."""
 
-    def test_every_artifact_with_an_arm_library_runs_there(self, out: Path, ready: Parts) -> None:
+    def test_every_artifact_with_an_arm_library_runs_there(self, out: Path, ready: EmulatedParts) -> None:
         """ExecuTorch's and ONNX Runtime's files pass; Vulkan's has no Arm library."""
         findings = {f.name: f for f in audit.verify_export(out, 2, arm64=ready).findings}
         results = {name: finding.arm64 for name, finding in findings.items()}
@@ -144,15 +144,15 @@ class TestQemu:
             assert result.runtime.startswith("executorch 1." if name.startswith("exec") else "onnxruntime 1.")
             assert findings[name].holds
 
-    def test_no_python_and_no_torch_is_in_the_root(self, ready: Parts) -> None:
+    def test_no_python_and_no_torch_is_in_the_root(self, ready: EmulatedParts) -> None:
         """The emulated program sees the C library, the runtimes, and nothing of this machine's Python."""
-        root = parts.root_for(PHONE, ready)
+        root = parts.root_of_emulated_parts(PHONE, ready)
         names = {path.name for path in (root / "lib").iterdir()}
         assert names == set(parts.SYSTEM_LIBRARIES)
         libraries = [path.name for path in (ready.folder / "lib").iterdir()]
         assert all(name.startswith(("libexecutorch", "libonnxruntime")) for name in libraries)
 
-    def test_a_saturating_library_is_caught(self, out: Path, ready: Parts, tmp_path: Path) -> None:
+    def test_a_saturating_library_is_caught(self, out: Path, ready: EmulatedParts, tmp_path: Path) -> None:
         """A claim that passed here does not hold where the Arm kernels saturate."""
         folder = tmp_path / "parts"
         shutil.copytree(ready.folder, folder, ignore=shutil.ignore_patterns("include"))
@@ -161,13 +161,13 @@ class TestQemu:
         qemu = folder / "qemu"
         qemu.write_text(f'#!/bin/sh\n"{ready.qemu}" "$@" && exec python3 "{saturate}" "$8"\n')
         qemu.chmod(0o755)
-        audited = audit.verify_export(out, 2, arm64=Parts(qemu, folder))
+        audited = audit.verify_export(out, 2, arm64=EmulatedParts(qemu, folder))
         wrong = {f.name for f in audited.findings if f.arm64 and f.arm64.status == "failed"}
         assert wrong == set(KEPT) - {"executorch-vulkan-fp16"}
         assert not audited.holds
 
     def test_the_command_shows_a_column(
-        self, out: Path, ready: Parts, monkeypatch: pytest.MonkeyPatch
+        self, out: Path, ready: EmulatedParts, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`verify --on arm64` prints what each artifact did there, and --json has it."""
         monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(ready.folder.parents[1]))

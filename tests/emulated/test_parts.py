@@ -24,15 +24,15 @@ def test_every_target_has_a_core_with_its_instructions(target: object) -> None:
     expected = cores.OLDEST_CORE
     if "dotprod" in target.instruction_sets:
         expected = cores.ARMV86_CORE if "i8mm" in target.instruction_sets else cores.ARMV82_CORE
-    assert cores.core(target) == expected
-    features = cores.files(target)["proc/cpuinfo"]
+    assert cores.emulated_core(target) == expected
+    features = cores.emulated_core_files(target)["proc/cpuinfo"]
     assert ("asimddp" in features) == ("dotprod" in target.instruction_sets)
     assert ("i8mm" in features) == ("i8mm" in target.instruction_sets)
 
 
 def test_the_865_is_recognised_by_its_cores() -> None:
     """Its files list four small and four large cores, with their clocks."""
-    texts = cores.files(get_target("865"))
+    texts = cores.emulated_core_files(get_target("865"))
     assert re.findall(r"CPU part\t: (\w+)", texts["proc/cpuinfo"]) == ["0xd05"] * 4 + ["0xd0d"] * 4
     assert texts["sys/devices/system/cpu/possible"] == "0-7\n"
     assert texts["sys/devices/system/cpu/cpu7/cpufreq/cpuinfo_max_freq"] == "2842000\n"
@@ -47,22 +47,22 @@ def test_a_missing_program_is_named_with_the_command(
         monkeypatch.setattr(parts, "QEMU", ("no-such-program",))
     else:
         monkeypatch.setattr(parts, "COMPILER", "no-such-program")
-    assert parts.missing() == parts.PACKAGES
-    assert parts.ready(tmp_path) is None
+    assert parts.missing_emulated_parts() == parts.PACKAGES
+    assert parts.ready_emulated_parts(tmp_path) is None
     with pytest.raises(MissingDependencyError, match="QEMU and an Arm cross compiler") as raised:
-        parts.prepare(tmp_path)
+        parts.prepare_emulated_parts(tmp_path)
     assert "apt install" in raised.value.hint
 
 
 def test_a_failed_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a preparation is none."""
-    monkeypatch.setattr(parts, "missing", lambda: "")
+    monkeypatch.setattr(parts, "missing_emulated_parts", lambda: "")
     monkeypatch.setattr(parts, "SYSTEM_LIBRARIES", ())
     monkeypatch.setattr(parts, "EXECUTORCH", "0.0.0.none")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(MissingDependencyError, match="while downloading the Arm wheels"):
-        parts.prepare(tmp_path)
-    assert parts.ready(tmp_path) is None
+        parts.prepare_emulated_parts(tmp_path)
+    assert parts.ready_emulated_parts(tmp_path) is None
 
 
 def test_every_function_that_the_runner_calls_is_declared() -> None:

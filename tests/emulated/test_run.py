@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.emulated import run
-from exporter.emulated.parts import Parts
+from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError
 
 SAMPLES = [
@@ -20,18 +20,18 @@ SAMPLES = [
 ]
 
 
-def program(folder: Path, script: str) -> Parts:
+def program(folder: Path, script: str) -> EmulatedParts:
     """Return parts whose QEMU is a shell script; its arguments are those of QEMU."""
     (folder / "bin").mkdir()
     qemu = folder / "qemu"
     qemu.write_text(f"#!/bin/sh\n{script}\n")
     qemu.chmod(0o755)
-    return Parts(qemu, folder)
+    return EmulatedParts(qemu, folder)
 
 
-def run_with(folder: Path, script: str) -> run.Emulated:
+def run_with(folder: Path, script: str) -> run.EmulatedRun:
     parts = program(folder, script)
-    return run.run(parts, folder, "cortex-a76", "onnxruntime", folder / "model", SAMPLES, folder)
+    return run.run_emulated(parts, folder, "cortex-a76", "onnxruntime", folder / "model", SAMPLES, folder)
 
 
 def test_samples_come_back_as_they_went(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_what_goes_wrong_is_told(tmp_path: Path, script: str, words: str) -> Non
 def test_no_answer_takes_memory_or_raises_anything_else(data: bytes) -> None:
     """Sizes are compared with what is there before anything is made of them."""
     try:
-        list(run._decoded(data, 2))
+        list(run._decoded_emulated_run(data, 2))
     except LoweringError:
         return
 
@@ -77,11 +77,11 @@ def test_a_huge_shape_without_values_is_refused(shape: tuple[int, ...]) -> None:
     """It needs no bytes, and numpy cannot make it."""
     answer = struct.pack("<III", 1, 0, len(shape)) + struct.pack(f"<{len(shape)}q", *shape)
     with pytest.raises(LoweringError, match="damaged"):
-        list(run._decoded(answer, 1))
+        list(run._decoded_emulated_run(answer, 1))
 
 
 def test_a_huge_shape_is_refused() -> None:
     """A shape whose product overflows needs more bytes than there are."""
     answer = struct.pack("<III", 1, 0, 3) + struct.pack("<3q", 2**62, 2**62, 2**62)
     with pytest.raises(LoweringError, match="cut short"):
-        list(run._decoded(answer, 1))
+        list(run._decoded_emulated_run(answer, 1))

@@ -184,7 +184,7 @@ def test_undelegated_work_is_counted(tmp_path: Path, net: str) -> None:
 def _kernel_macs(path: Path) -> int:
     from exporter.formats.executorch import pte
 
-    plan = pte.read_program(path.read_bytes()).program.execution_plan[0]
+    plan = pte.read_pte_program(path.read_bytes()).program.execution_plan[0]
     return sum(work.macs for _, work in pte._pte_kernels(plan))
 
 
@@ -195,7 +195,7 @@ def test_delegated_work_is_the_models(emitted: Emitted, net: str, precision: str
     """The multiplications read from a delegate's own graph are the model's, by hand."""
     from exporter.formats.executorch import pte
 
-    program = pte.read_program(emitted[net, precision].path.read_bytes()).program
+    program = pte.read_pte_program(emitted[net, precision].path.read_bytes()).program
     graphs = pte._pte_delegate_graphs(program.execution_plan[0], program)
     assert sum(graph.work.macs for graph in graphs) == MACS[net]
 
@@ -304,7 +304,7 @@ def test_mobilenet_is_int8_through_and_through(tmp_path: Path) -> None:
     assert structure.quantized_weight_fraction == 1.0
     assert sum(structure.weight_elements.values()) == sum(p.numel() for p in net.parameters() if p.dim() >= 2)
     assert structure.delegated_fraction == 1.0
-    program = pte.read_program(emission.path.read_bytes()).program
+    program = pte.read_pte_program(emission.path.read_bytes()).program
     graphs: list[delegates.DelegateGraph] = list(pte._pte_delegate_graphs(program.execution_plan[0], program))
     assert sum(graph.work.macs for graph in graphs) == 300_774_272
     run, _ = executorch.load(emission.path, VARIANTS["int8"], threads=2)

@@ -163,7 +163,7 @@ def test_a_session_that_cannot_be_stored_is_not_the_devices_fault(tmp_path: Path
 def test_samples_are_json_lines(tmp_path: Path) -> None:
     """The file has a header and a line with every duration for each launch; no temporary file remains."""
     session = sessions.session()
-    raw_samples.write(session, tmp_path / "device" / "a.jsonl")
+    raw_samples.write_raw_samples(session, tmp_path / "device" / "a.jsonl")
     header, *rows = map(json.loads, (tmp_path / "device" / "a.jsonl").read_text().splitlines())
     assert header["artifact"] == "model.onnx"
     assert [row["durations_ns"] for row in rows] == [list(launch.durations_ns) for launch in session.launches]

@@ -35,7 +35,7 @@ def held(
     phone: HostDevice, wait_s: float = 0.0, waits: list[str] | None = None
 ) -> AbstractContextManager[Lease]:
     noted = [] if waits is None else waits
-    return lease.held(phone, wait_s, lambda holder, left: noted.append(holder), lambda seconds: None)
+    return lease.held_lease(phone, wait_s, lambda holder, left: noted.append(holder), lambda seconds: None)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lease:
     """Return a lease that a run on another computer holds on the phone."""
     stranger = Lease(Phone(tmp_path), "farm-2")
     with monkeypatch.context() as there:
-        there.setattr(lease, "label", lambda: "process 7 of eve on farm-2")
+        there.setattr(lease, "lease_label", lambda: "process 7 of eve on farm-2")
         assert stranger.acquire() == ""
     return stranger
 
@@ -70,7 +70,9 @@ def test_a_run_on_another_computer_is_refused(tmp_path: Path) -> None:
 
 def test_the_wait_ends_when_the_phone_is_free(tmp_path: Path, elsewhere: Lease) -> None:
     """A second run goes on as soon as the first has released the phone."""
-    with lease.held(Phone(tmp_path), 60.0, lambda holder, left: elsewhere.release(), lambda seconds: None):
+    with lease.held_lease(
+        Phone(tmp_path), 60.0, lambda holder, left: elsewhere.release(), lambda seconds: None
+    ):
         assert elsewhere.acquire().startswith(f"process {os.getpid()}")
 
 

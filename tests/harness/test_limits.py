@@ -56,9 +56,10 @@ def test_the_highest_pss_is_recorded() -> None:
     text = "00400000-7ff r--p [rollup]\nRss:  900 kB\nPss:   {} kB\nPss_Anon: 9999 kB\n"
     clocks = tuple(Clock(at, {limits.SMAPS: text.format(at)}) for at in (100, 300, 200))
     assert (
-        limits.peak_pss_bytes(sessions.session(launches=(sessions.launch(0, clocks=clocks),))) == 300 * 1024
+        limits.peak_pss_bytes_for_limit(sessions.session(launches=(sessions.launch(0, clocks=clocks),)))
+        == 300 * 1024
     )
-    assert limits.peak_pss_bytes(sessions.session()) is None
+    assert limits.peak_pss_bytes_for_limit(sessions.session()) is None
 
 
 @pytest.mark.parametrize(

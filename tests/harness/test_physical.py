@@ -31,7 +31,7 @@ def phones(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
     monkeypatch.setattr(
         adb, "list_adb_devices", lambda: tuple(DeviceEntry(a, "device") for a in sorted(listed))
     )
-    monkeypatch.setattr(adb, "connect_address", lambda address: None)
+    monkeypatch.setattr(adb, "connect_adb_address", lambda address: None)
     return listed
 
 
@@ -80,7 +80,7 @@ def test_two_phones_with_one_serial_stay_two(phones: dict[str, tuple[str, str]])
 
 def test_a_phone_that_does_not_answer_keeps_its_address(phones: dict[str, tuple[str, str]]) -> None:
     """What is wrong with it is told when it is used."""
-    assert physical.read(AdbDevice("X")) == physical.Hardware()
+    assert physical.read_physical(AdbDevice("X")) == physical.Hardware()
 
 
 def test_android_serial_names_the_phone(
@@ -104,7 +104,7 @@ def test_an_address_that_adb_has_forgotten_is_connected_to(
     def connect(address: str) -> None:
         phones[address] = ("R58N", "boot-1")
 
-    monkeypatch.setattr(adb, "connect_address", connect)
+    monkeypatch.setattr(adb, "connect_adb_address", connect)
     assert resolve_devices([WIFI]).devices["R58N"].serial == "R58N"
 
 
@@ -128,7 +128,7 @@ def test_the_server_is_the_one_that_adb_uses(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert adb_client.server_address() == expected
+    assert adb_client.adb_client_server_address() == expected
     assert (adb_client.AdbClient(1.0, 1).host, adb_client.AdbClient(1.0, 1).port) == expected
 
 

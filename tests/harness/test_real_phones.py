@@ -138,18 +138,18 @@ def test_a_phones_own_idle_temperature_is_its_baseline() -> None:
     """After three idle readings the limit is 5 °C above their median, and follows the season."""
     state = replace(sessions.state(), celsius={"cpu-1-0-usr": 38.0})
     for celsius in (28.0, 28.4):
-        idle.note("R58N", celsius)
-    assert idle.baseline("R58N") is None
-    idle.note("R58N", 60.0)
-    assert idle.baseline("R58N") == 28.4
-    assert idle.baseline("OTHER") is None
+        idle.note_idle_temperature("R58N", celsius)
+    assert idle.idle_baseline("R58N") is None
+    idle.note_idle_temperature("R58N", 60.0)
+    assert idle.idle_baseline("R58N") == 28.4
+    assert idle.idle_baseline("OTHER") is None
     gates = readiness.readiness_gates(
-        who(), state, soc=None, need_bytes=0, baseline_celsius=idle.baseline("R58N")
+        who(), state, soc=None, need_bytes=0, baseline_celsius=idle.idle_baseline("R58N")
     )
     assert [gate.name for gate in readiness.unmet_readiness(gates)] == ["cpu temperature"]
     for celsius in (36.0, 36.0, 36.0):
-        idle.note("R58N", celsius)
-    assert idle.baseline("R58N") == 36.0
+        idle.note_idle_temperature("R58N", celsius)
+    assert idle.idle_baseline("R58N") == 36.0
 
 
 class Xiaomi(HostDevice):
@@ -239,10 +239,10 @@ def test_the_devices_log_is_kept_with_a_failure(tmp_path: Path) -> None:
             assert argv[0] == "logcat"
             return Completed(0, "E lowmemorykiller: Kill 'runner'\n", "")
 
-    sentence = logcat.keep(Logging(tmp_path), "onnx-fp32")
+    sentence = logcat.keep_logcat(Logging(tmp_path), "onnx-fp32")
     path = Path(sentence.removeprefix("The device's log is in ").removesuffix("."))
     assert "lowmemorykiller" in path.read_text()
-    assert logcat.keep(HostDevice(), "onnx-fp32") == ""
+    assert logcat.keep_logcat(HostDevice(), "onnx-fp32") == ""
 
 
 def test_old_files_on_the_phone_are_deleted(tmp_path: Path) -> None:
@@ -276,5 +276,5 @@ def test_old_files_on_the_phone_are_deleted(tmp_path: Path) -> None:
 
 def test_a_crash_is_explained_by_its_exit_code() -> None:
     """What no table explains stays with its own words."""
-    assert faults.explain(3, "anything") == ("", "")
-    assert "SIGABRT" in faults.explain(134, "")[0]
+    assert faults.explain_fault(3, "anything") == ("", "")
+    assert "SIGABRT" in faults.explain_fault(134, "")[0]

@@ -176,7 +176,7 @@ class TestRealArtifacts:
     def test_all_android_artifacts_load_in_the_stock_packages(self) -> None:
         """Each is answered, and Vulkan's takes the package with Vulkan."""
         out, report = exported("cnn")
-        check = for_app.check(out, [])
+        check = for_app.check_for_app(out, [])
         assert check.holds, check
         places = {answer.artifact: answer.place for answer in check.answers}
         assert places["executorch-vulkan-fp16"].startswith("executorch-android-vulkan ")
@@ -191,18 +191,18 @@ class TestRealArtifacts:
         """It loads with everything; without one operator, backend or XNNPACK node it does not."""
         out, _ = exported("cnn")
         name = "executorch-xnnpack-int8"
-        needs = executorch_needs.needs(out / f"{name}.pte")
+        needs = executorch_needs.executorch_needs(out / f"{name}.pte")
         whole = _registering(needs)
         for label, data in (("whole", whole), ("lacking", _registering(needs, without=missing))):
             (tmp_path / f"lib{label}.so").write_bytes(data)
-        (good,) = for_app.check(out, [tmp_path / "libwhole.so"], [name]).answers
-        (bad,) = for_app.check(out, [tmp_path / "liblacking.so"], [name]).answers
+        (good,) = for_app.check_for_app(out, [tmp_path / "libwhole.so"], [name]).answers
+        (bad,) = for_app.check_for_app(out, [tmp_path / "liblacking.so"], [name]).answers
         assert (good.loads, bad.loads) == ("yes", "no")
 
     @pytest.mark.parametrize("name", ["onnx-int8.onnx", "ort-int8.ort"])
     def test_operators_carry_their_versions(self, name: str) -> None:
         """The stock package has the kernels at exactly these versions: the file runs in it here."""
-        needs = onnx_needs.needs(exported("cnn")[0] / name)
+        needs = onnx_needs.onnx_needs(exported("cnn")[0] / name)
         assert needs.operators
         assert all(operator.version > 0 for operator in needs.operators)
         assert bool(needs.ort_format) == name.endswith(".ort")
@@ -219,7 +219,7 @@ class TestRealArtifacts:
                 row |= {"sha256": files.digest_file(path), "size_bytes": 5000}
 
         edit(out, update)
-        (answer,) = for_app.check(out, [], ["executorch-xnnpack-fp32"]).answers
+        (answer,) = for_app.check_for_app(out, [], ["executorch-xnnpack-fp32"]).answers
         assert isinstance(answer, Answer)
         assert answer.loads == "no"
         assert "damaged" in answer.problems[0]

@@ -24,7 +24,7 @@ from exporter.pipeline.audit import verify_export
 from exporter.records import Artifact, Preprocessing, TaskName
 from exporter.report.html import render_html
 from exporter.report.manifest import load_manifest, restore
-from exporter.verify.scores.sample import View
+from exporter.verify.scores.sample import ScoredSample
 from exporter.verify.tasks.sequences import joined_sequence
 from tests import task_nets
 from tests.data.test_data import picture
@@ -268,9 +268,9 @@ def test_the_view_of_a_batch_is_split() -> None:
     from exporter.pipeline import task_accuracy
 
     sample = (np.zeros((2, 3, 8, 8), np.float32),)
-    views = task_accuracy._views([np.arange(6.0).reshape(2, 3)], ["y"], sample, 2)
+    views = task_accuracy._task_accuracy_views([np.arange(6.0).reshape(2, 3)], ["y"], sample, 2)
     assert [view.outputs[0].tolist() for view in views] == [[[0, 1, 2]], [[3, 4, 5]]]
-    assert isinstance(views[0], View)
+    assert isinstance(views[0], ScoredSample)
     assert views[0].size == (8, 8)
     with pytest.raises(ValueError, match="cannot be split"):
-        task_accuracy._views([np.zeros(3)], ["y"], sample, 2)
+        task_accuracy._task_accuracy_views([np.zeros(3)], ["y"], sample, 2)

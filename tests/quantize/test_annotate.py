@@ -66,6 +66,6 @@ def test_numbers_beside_floats_are_still_quantised() -> None:
             return x + 1
 
     program = torch.export.export(Shifted().eval(), (torch.zeros(1, 8),))
-    model = annotate.static_quantizer().transform_for_annotation(program.module())
+    model = annotate.annotating_static_quantizer().transform_for_annotation(program.module())
     add = next(node for node in model.graph.nodes if node.target is torch.ops.aten.add.Tensor)
     assert [argument.op for argument in add.args] == ["placeholder", "get_attr"]

@@ -75,9 +75,9 @@ def test_patterns_left_out_quantize_nothing(monkeypatch: pytest.MonkeyPatch, net
     program = captured(net).program
     assert program is not None
     lean = quantize_int8(program, samples(net, 0, 4)).module
-    everything = annotate.static_quantizer()
+    everything = annotate.annotating_static_quantizer()
     everything.SUPPORTED_PATTERNS = XNNPACKQuantizer.SUPPORTED_PATTERNS
-    monkeypatch.setattr(annotate, "static_quantizer", lambda *_: everything)
+    monkeypatch.setattr(annotate, "annotating_static_quantizer", lambda *_: everything)
     assert lean.code == quantize_int8(program, samples(net, 0, 4)).module.code
 
 

@@ -39,7 +39,7 @@ def measured(out: Path, artifact: str, serial: str, **identity: Any) -> Any:
     latency = provenance.latency_with_provenance(
         session, stats.stats_figures(session), provenance.ProvenanceCheck(1e-6, ""), 15.0
     )
-    return bench.keep(out, session, latency)
+    return bench.keep_stored_samples(out, session, latency)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference_io.save_reference_lowering(reference_io.Lowering(reference, 40.0), out / LOWERING)
     files = {name: digest_file(out / name) for name in (*names, LOWERING)}
     listed = restore.restore_report(manifest.load_manifest(out / "manifest.json"))
-    report.write_report(out, bench.updated(listed, latencies, files, 15.0))
+    report.write_report(out, bench.add_latencies_to_stored(listed, latencies, files, 15.0))
     return out
 
 

@@ -137,7 +137,7 @@ def test_few_values_of_many_are_counted(steps: int, values: int, coarse: bool) -
     """At most four are left of twice as many and eight or more."""
     y = (np.arange(1000) % values).astype(float)[:, None]
     a = (np.arange(1000) % steps).astype(float)[:, None]
-    assert worst._is_coarse(y, a) is coarse
+    assert worst._is_worst_coarse(y, a) is coarse
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from exporter.verify.compare import (
     compare_outputs,
     compare_repeats,
     compare_sqnr_db,
-    typical_sqnr_db,
+    compare_typical_sqnr_db,
 )
 from exporter.verify.discrete import DiscreteOutput, compare_discrete
 from exporter.verify.gates import edges, whole
@@ -101,12 +101,12 @@ def test_the_median_channel_decides_the_typical_sqnr() -> None:
     """One of four channels is wrong by its own size; the second of the sorted others counts."""
     y = np.full((2, 1, 4, 5), 2.0)
     a = y + np.array([0.0, 0.02, 0.2, 2.0])[:, None]
-    assert typical_sqnr_db(y, a) == pytest.approx(40.0)
+    assert compare_typical_sqnr_db(y, a) == pytest.approx(40.0)
     assert compare_sqnr_db(y, a) == pytest.approx(10 * math.log10(16 / (4.0404)))
-    assert typical_sqnr_db(y[:, :, 0], a[:, :, 2]) == compare_sqnr_db(y[:, :, 0], a[:, :, 2])
-    assert typical_sqnr_db(y, y) == math.inf
-    assert typical_sqnr_db(0 * y, a) == -math.inf
-    assert typical_sqnr_db(np.zeros((0, 1, 4)), np.zeros((0, 1, 4))) == math.inf
+    assert compare_typical_sqnr_db(y[:, :, 0], a[:, :, 2]) == compare_sqnr_db(y[:, :, 0], a[:, :, 2])
+    assert compare_typical_sqnr_db(y, y) == math.inf
+    assert compare_typical_sqnr_db(0 * y, a) == -math.inf
+    assert compare_typical_sqnr_db(np.zeros((0, 1, 4)), np.zeros((0, 1, 4))) == math.inf
 
 
 def test_imaginary_parts_are_compared() -> None:
@@ -521,8 +521,8 @@ def latency(verdict: str, p90_ms: float = 10.0, **more: Any) -> DeviceLatency:
 def test_a_budget_is_judged_by_the_interval(more: dict[str, Any], budget_ms: float, verdict: str) -> None:
     """Its whole interval must lie on one side, on a steady phone whose SoC is known."""
     own = latency("fail", **more)
-    assert budget.judged(own, budget_ms) == verdict
-    again = budget.judged_again(own, budget_ms)
+    assert budget.judged_by_budget(own, budget_ms) == verdict
+    again = budget.judged_by_other_budget(own, budget_ms)
     assert (again.verdict, again.budget_ms) == (verdict, budget_ms)
 
 
@@ -536,9 +536,9 @@ def test_the_worst_verdict_counts_and_then_the_slowest() -> None:
     assert budget.budget_verdict([simulated], 20.0) == budget.budget_verdict([], 20.0) == "not_measured"
     assert budget.budget_verdict([fast, slow], 20.0) == "pass"
     recorded = [replace(fast, budget_ms=None), replace(slow, verdict="fail", budget_ms=7.0)]
-    assert budget.recorded_verdict(recorded, 15.0) == "pass"
-    assert budget.recorded_verdict(recorded, 7.0) == "fail"
-    assert budget.recorded_verdict([], 7.0) == "not_measured"
+    assert budget.recorded_budget_verdict(recorded, 15.0) == "pass"
+    assert budget.recorded_budget_verdict(recorded, 7.0) == "fail"
+    assert budget.recorded_budget_verdict([], 7.0) == "not_measured"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_the_bounds_of_agreement_hold(count: int, crops: int, share: float, corr
         size = 1 / correlation - 1 if correlation else 1e6
         own = generator.beta(share * size, (1 - share) * size, count)
         right = (generator.random((count, crops)) < own[:, None]).astype(float).ravel()
-        low, high = intervals.agreement(right, 1, scenes)
+        low, high = intervals.agreement_interval(right, 1, scenes)
         low_misses += low > share
         high_misses += high < share
     assert max(low_misses, high_misses) <= 0.075 * TRIALS  # one in twenty, and the draws' own noise
@@ -40,7 +40,7 @@ def test_the_lower_bound_of_the_sqnr_holds(count: int, spread_db: float, most: f
     misses = 0
     for _ in range(TRIALS):
         noise = 0.01 * np.exp(decibel * spread_db * generator.normal(size=count))
-        low, _ = intervals.sqnr_db(np.ones(count), noise, np.arange(count))
+        low, _ = intervals.sqnr_db_interval(np.ones(count), noise, np.arange(count))
         misses += low > 20 - 10 * (decibel * spread_db) ** 2 / 2 / math.log(10)
     assert misses <= most * TRIALS
 
@@ -50,14 +50,14 @@ def test_scenes_without_an_error_prove_what_their_number_allows(scenes: int, low
     """Five scenes prove 55 %, fifty-nine 95 %; crops of them add nothing."""
     for crops in (1, 8):
         of = np.repeat(np.arange(scenes), crops)
-        assert intervals.agreement(np.ones(len(of)), 1, of) == pytest.approx((low, 1.0), abs=1e-3)
+        assert intervals.agreement_interval(np.ones(len(of)), 1, of) == pytest.approx((low, 1.0), abs=1e-3)
 
 
 def test_scenes_are_witnesses_and_crops_are_not() -> None:
     """The same crops prove less as crops of few scenes."""
     shares = np.tile([1.0, 1, 1, 1, 1, 1, 1, 0], 8)
-    alone = intervals.agreement(shares, 1, np.arange(64))
-    together = intervals.agreement(shares, 1, np.repeat(np.arange(8), 8))
+    alone = intervals.agreement_interval(shares, 1, np.arange(64))
+    together = intervals.agreement_interval(shares, 1, np.repeat(np.arange(8), 8))
     assert together[0] < alone[0]
     assert together[1] > alone[1]
 
@@ -65,11 +65,13 @@ def test_scenes_are_witnesses_and_crops_are_not() -> None:
 def test_masks_say_more_than_classes() -> None:
     """A call that gives thousands of answers is worth several, not thousands."""
     shares = np.full(8, 1.0)
-    assert intervals.effective(shares, 50_000, np.arange(8)) == pytest.approx(160, rel=0.01)
+    assert intervals.effective_count_for_interval(shares, 50_000, np.arange(8)) == pytest.approx(
+        160, rel=0.01
+    )
 
 
 def signal(count: int, noise: Array) -> tuple[float, float]:
-    return intervals.sqnr_db(np.ones(count), noise, np.arange(count))
+    return intervals.sqnr_db_interval(np.ones(count), noise, np.arange(count))
 
 
 @pytest.mark.parametrize(("scenes", "half"), [(1, 38.1), (2, 6.45), (5, 1.54), (16, 0.397), (64, 0.0937)])
@@ -98,22 +100,22 @@ def test_noise_in_one_scene_alone_bounds_both_sides() -> None:
 def test_as_many_scenes_as_are_said_decide_on_a_share(estimate: float, limit: float) -> None:
     """The bounds of a share leave the limit out with the number that is named, and not before."""
     scenes = 20
-    bounds = intervals.binomial(estimate, scenes)
-    needed = intervals.scenes_for_share(estimate, limit, scenes, bounds)
+    bounds = intervals.binomial_interval(estimate, scenes)
+    needed = intervals.scenes_for_share_interval(estimate, limit, scenes, bounds)
     assert needed is not None
-    low, high = intervals.binomial(estimate, needed)
+    low, high = intervals.binomial_interval(estimate, needed)
     assert low >= limit or high < limit
-    low, high = intervals.binomial(estimate, max(scenes, 0.98 * needed - 1))
+    low, high = intervals.binomial_interval(estimate, max(scenes, 0.98 * needed - 1))
     assert low < limit <= high or needed == scenes
 
 
 def test_the_limit_itself_is_never_decided() -> None:
     """No number of scenes tells a share, or an SQNR, from the limit that it is at."""
-    assert intervals.scenes_for_share(0.95, 0.95, 20, intervals.binomial(0.95, 20)) is None
-    assert intervals.scenes_for_decibels(20.0, 20.0, 20, (18.0, 22.0)) is None
+    assert intervals.scenes_for_share_interval(0.95, 0.95, 20, intervals.binomial_interval(0.95, 20)) is None
+    assert intervals.scenes_for_decibel_interval(20.0, 20.0, 20, (18.0, 22.0)) is None
 
 
 def test_the_interval_narrows_with_the_root_of_the_scenes() -> None:
     """Half the distance to the limit needs four times the scenes."""
-    assert intervals.scenes_for_decibels(21.0, 20.0, 16, (19.0, 23.0)) == 64
-    assert intervals.scenes_for_decibels(22.0, 20.0, 16, (20.0, 24.0)) == 16
+    assert intervals.scenes_for_decibel_interval(21.0, 20.0, 16, (19.0, 23.0)) == 64
+    assert intervals.scenes_for_decibel_interval(22.0, 20.0, 16, (20.0, 24.0)) == 16

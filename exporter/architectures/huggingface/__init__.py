@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.architectures.built import Built, Photo
 from exporter.architectures.huggingface import inputs, network, photos, samples
-from exporter.architectures.huggingface.inputs import Settings
-from exporter.architectures.huggingface.network import PREFIX, Loaded
+from exporter.architectures.huggingface.inputs import InputSettings
+from exporter.architectures.huggingface.network import PREFIX as PREFIX
+from exporter.architectures.huggingface.network import LoadedNetwork
 from exporter.architectures.weights import Weights
 from exporter.checkpoints.folder import CONFIG
 from exporter.errors import UsageError
@@ -22,7 +23,6 @@ from exporter.records import Checkpoint, TensorSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PREFIX", "build", "takes"]
 
 SOUND = ("input_values", "input_features")
 POOLINGS = {
@@ -32,7 +32,7 @@ POOLINGS = {
 }
 
 
-def takes(checkpoint: Checkpoint, arch: str | None) -> bool:
+def is_built_by_huggingface(checkpoint: Checkpoint, arch: str | None) -> bool:
     """Tell whether the network is built here: from such a folder, unless another network is named.
 
     Raises:
@@ -50,16 +50,16 @@ def takes(checkpoint: Checkpoint, arch: str | None) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class HuggingfacePart:
     """What is exported of a network: the module to call, and its inputs."""
 
     module: torch.nn.Module
     inputs: tuple[TensorSpec, ...]
-    settings: Settings
+    settings: InputSettings
     notes: tuple[str, ...] = ()
 
 
-def build(
+def build_huggingface(
     checkpoint: Checkpoint,
     weights: Weights,
     *,
@@ -84,27 +84,27 @@ def build(
         ArchitectureError: The weights are not those of the network that the config names.
         UsageError: The network has no such part, or it has several and the user named none.
     """
-    loaded = network.load(checkpoint, weights, wanted, trust)
-    make = _part_of(loaded, part)
+    loaded = network.load_network(checkpoint, weights, wanted, trust)
+    make = _huggingface_part(loaded, part)
     made = make(loaded, checkpoint, asked, arguments)
-    photo, notes = _photo(loaded, checkpoint, made)
-    codes = inputs.codes(made.inputs, made.settings)
+    photo, notes = _huggingface_photo(loaded, checkpoint, made)
+    codes = inputs.input_codes(made.inputs, made.settings)
     return Built(
         module=made.module.eval(),
         architecture=loaded.title + (f":{part}" if part else ""),
         notes=(*loaded.notes, *made.notes, *notes),
         photo=photo,
-        labels=_labels(loaded) if photo or not made.notes else (),
+        labels=_huggingface_labels(loaded) if photo or not made.notes else (),
         inputs=made.inputs,
         codes=codes,
-        reader=samples.Reader(checkpoint.path, codes, trust),
+        reader=samples.SampleReader(checkpoint.path, codes, trust),
     )
 
 
-Maker = Callable[[Loaded, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], Part]
+Maker = Callable[[LoadedNetwork, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], HuggingfacePart]
 
 
-def _part_of(loaded: Loaded, part: str) -> Maker:
+def _huggingface_part(loaded: LoadedNetwork, part: str) -> Maker:
     """Choose what is exported.
 
     Raises:
@@ -112,11 +112,11 @@ def _part_of(loaded: Loaded, part: str) -> Maker:
     """
     parts: dict[str, Maker] = {}
     if hasattr(loaded.network, "get_text_features") and hasattr(loaded.network, "get_image_features"):
-        parts = {"text": _text_tower, "vision": _vision_tower}
+        parts = {"text": _huggingface_text_tower, "vision": _huggingface_vision_tower}
     elif getattr(loaded.network.config, "is_encoder_decoder", False):
-        parts = {"encoder": _encoder, "decoder": _decoder}
+        parts = {"encoder": _huggingface_encoder, "decoder": _huggingface_decoder}
     if part in parts or (not part and not parts):
-        return parts.get(part, _whole)
+        return parts.get(part, _whole_huggingface)
     if not parts:
         raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
     names = " and ".join(parts)
@@ -127,30 +127,30 @@ def _part_of(loaded: Loaded, part: str) -> Maker:
     )
 
 
-def _settings(checkpoint: Checkpoint, config: Any) -> Settings:
+def _huggingface_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:
     def content(name: str) -> Mapping[str, Any]:
         value = checkpoint.settings.get(name)
         return value if isinstance(value, dict) else {}
 
     processor = content("preprocessor_config.json") or content("processor_config.json")
     longest = content("sentence_bert_config.json").get("max_seq_length")
-    return Settings(
+    return InputSettings(
         config, processor, content("tokenizer_config.json"), longest if isinstance(longest, int) else None
     )
 
 
-def _default_inputs(
-    module: Any, settings: Settings, checkpoint: Checkpoint, name: str
+def _huggingface_default_inputs(
+    module: Any, settings: InputSettings, checkpoint: Checkpoint, name: str
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs of a network by the name of its main one."""
-    from exporter.architectures.huggingface.modules import position_table
+    from exporter.architectures.huggingface.modules import position_table_of_module
 
     if name == "pixel_values":
-        return _photo_inputs(settings, checkpoint)
+        return _huggingface_photo_inputs(settings, checkpoint)
     if name in SOUND:
-        return inputs.of_sound(settings, module, name)
+        return inputs.sound_inputs(settings, module, name)
     if name == "input_ids":
-        return inputs.of_text(settings, module.forward, position_table(module))
+        return inputs.text_inputs(settings, module.forward, position_table_of_module(module))
     raise UsageError(
         f"The network's main input is {name}, whose shape nothing says.",
         f"Give it: `--input-shape {name}=1x16x64`.",
@@ -158,44 +158,46 @@ def _default_inputs(
     )
 
 
-def _photo_inputs(settings: Settings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
-    processor = photos.load(network.library(checkpoint.path.name), checkpoint.path)
-    size = photos.input_size(processor) if processor is not None else None
-    height, width = size or inputs.photo_size(settings)
+def _huggingface_photo_inputs(settings: InputSettings, checkpoint: Checkpoint) -> tuple[TensorSpec, ...]:
+    processor = photos.load_photo_processor(network.network_library(checkpoint.path.name), checkpoint.path)
+    size = photos.size_of_processed_photo(processor) if processor is not None else None
+    height, width = size or inputs.photo_input_size(settings)
     return (TensorSpec("pixel_values", (1, int(settings.get("num_channels", 3)), height, width)),)
 
 
-def _whole(
-    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
-) -> Part:
-    from exporter.architectures.huggingface.modules import ByName
+def _whole_huggingface(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.modules import ModuleByName
 
     own = loaded.network
-    settings = _settings(checkpoint, own.config)
+    settings = _huggingface_settings(checkpoint, own.config)
     name = str(getattr(own, "main_input_name", "input_ids"))
     named = bool(asked) and all(spec.name for spec in asked)
     default = (
         ()
         if named and name not in {spec.name for spec in asked}
-        else _default(own, settings, checkpoint, name, asked)
+        else _default_huggingface(own, settings, checkpoint, name, asked)
     )
-    specs = inputs.asked_for(asked, own.forward, default)
-    module = ByName(own, tuple(spec.name for spec in specs), {**_call_settings(own.forward), **arguments})
-    return _pooled(module, checkpoint, Part(module, specs, settings))
+    specs = inputs.asked_inputs(asked, own.forward, default)
+    module = ModuleByName(
+        own, tuple(spec.name for spec in specs), {**_huggingface_call_settings(own.forward), **arguments}
+    )
+    return _pooled_huggingface(module, checkpoint, HuggingfacePart(module, specs, settings))
 
 
-def _default(
-    own: Any, settings: Settings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
+def _default_huggingface(
+    own: Any, settings: InputSettings, checkpoint: Checkpoint, name: str, asked: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     try:
-        return _default_inputs(own, settings, checkpoint, name)
+        return _huggingface_default_inputs(own, settings, checkpoint, name)
     except UsageError:
         if not asked:
             raise
         return tuple(TensorSpec(spec.name or name, spec.shape, spec.dtype) for spec in asked)
 
 
-def _call_settings(forward: Any) -> dict[str, Any]:
+def _huggingface_call_settings(forward: Any) -> dict[str, Any]:
     """Return the settings of every call that forward takes by name."""
     import inspect
 
@@ -203,27 +205,27 @@ def _call_settings(forward: Any) -> dict[str, Any]:
     return {key: value for key, value in (("use_cache", False), ("return_dict", True)) if key in taken}
 
 
-def _pooled(module: Any, checkpoint: Checkpoint, part: Part) -> Part:
+def _pooled_huggingface(module: Any, checkpoint: Checkpoint, part: HuggingfacePart) -> HuggingfacePart:
     """Add the pooling of a sentence-transformers folder, as its modules.json lists it."""
-    from exporter.architectures.huggingface.modules import Sentence
+    from exporter.architectures.huggingface.modules import SentenceModule
 
     listed = checkpoint.settings.get("modules.json")
     if not isinstance(listed, list):
         return part
     kinds = [str(item.get("type", "")).rpartition(".")[2] for item in listed if isinstance(item, dict)]
-    pooling = _pooling(checkpoint.settings.get("1_Pooling/config.json"))
+    pooling = _huggingface_pooling(checkpoint.settings.get("1_Pooling/config.json"))
     plain = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Normalize"}
     if not plain or pooling is None or "attention_mask" not in module.input_names:
         note = (
             f"modules.json lists {', '.join(kinds)}: only the first is exported, and the app does the others"
         )
-        return Part(module, part.inputs, part.settings, (note,))
+        return HuggingfacePart(module, part.inputs, part.settings, (note,))
     normalize = "Normalize" in kinds
     note = f"the output is the sentence's embedding: {pooling} pooling" + (", length 1" if normalize else "")
-    return Part(Sentence(module, pooling, normalize), part.inputs, part.settings, (note,))
+    return HuggingfacePart(SentenceModule(module, pooling, normalize), part.inputs, part.settings, (note,))
 
 
-def _pooling(config: object) -> str | None:
+def _huggingface_pooling(config: object) -> str | None:
     """Return the one way of pooling; None where there are several or another one."""
     if not isinstance(config, dict):
         return None
@@ -233,53 +235,57 @@ def _pooling(config: object) -> str | None:
     return POOLINGS.get(chosen[0]) if len(chosen) == 1 else None
 
 
-def _text_tower(
-    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
-) -> Part:
-    from exporter.architectures.huggingface.modules import Projected, position_table
+def _huggingface_text_tower(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.modules import ProjectedModule, position_table_of_module
 
     own = loaded.network
-    settings = _settings(checkpoint, own.config.get_text_config())
-    default = inputs.of_text(settings, own.get_text_features, position_table(own.text_model))
-    specs = inputs.asked_for(asked, own.get_text_features, default)
-    module = Projected(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
-    return Part(module, specs, settings, ("the text tower is exported, with its projection",))
+    settings = _huggingface_settings(checkpoint, own.config.get_text_config())
+    default = inputs.text_inputs(settings, own.get_text_features, position_table_of_module(own.text_model))
+    specs = inputs.asked_inputs(asked, own.get_text_features, default)
+    module = ProjectedModule(own, tuple(s.name for s in specs), arguments, "get_text_features", "text_embeds")
+    return HuggingfacePart(module, specs, settings, ("the text tower is exported, with its projection",))
 
 
-def _vision_tower(
-    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
-) -> Part:
-    from exporter.architectures.huggingface.modules import Projected
+def _huggingface_vision_tower(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.modules import ProjectedModule
 
     own = loaded.network
-    settings = _settings(checkpoint, own.config.vision_config)
-    specs = inputs.asked_for(asked, own.get_image_features, _photo_inputs(settings, checkpoint))
-    module = Projected(own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds")
-    return Part(module, specs, settings, ("the image tower is exported, with its projection",))
+    settings = _huggingface_settings(checkpoint, own.config.vision_config)
+    specs = inputs.asked_inputs(
+        asked, own.get_image_features, _huggingface_photo_inputs(settings, checkpoint)
+    )
+    module = ProjectedModule(
+        own, tuple(s.name for s in specs), arguments, "get_image_features", "image_embeds"
+    )
+    return HuggingfacePart(module, specs, settings, ("the image tower is exported, with its projection",))
 
 
-def _encoder(
-    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
-) -> Part:
-    from exporter.architectures.huggingface.modules import ByName
+def _huggingface_encoder(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.modules import ModuleByName
 
     own = loaded.network.get_encoder()
-    settings = _settings(checkpoint, loaded.network.config)
-    default = _default_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
-    specs = inputs.asked_for(asked, own.forward, default)
+    settings = _huggingface_settings(checkpoint, loaded.network.config)
+    default = _huggingface_default_inputs(own, settings, checkpoint, str(loaded.network.main_input_name))
+    specs = inputs.asked_inputs(asked, own.forward, default)
     names = tuple(spec.name for spec in specs)
-    module = ByName(own, names, {**_call_settings(own.forward), **arguments})
-    return Part(module, specs, settings, ("the encoder is exported",))
+    module = ModuleByName(own, names, {**_huggingface_call_settings(own.forward), **arguments})
+    return HuggingfacePart(module, specs, settings, ("the encoder is exported",))
 
 
-def _decoder(
-    loaded: Loaded, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
-) -> Part:
-    from exporter.architectures.huggingface.modules import Decoder
+def _huggingface_decoder(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, asked: tuple[TensorSpec, ...], arguments: Mapping[str, Any]
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.modules import DecoderModule
 
-    encoder = _encoder(loaded, checkpoint, (), {})
-    states = _encoded(encoder)
-    specs = [inputs.hidden(states)]
+    encoder = _huggingface_encoder(loaded, checkpoint, (), {})
+    states = _huggingface_encoded_shape(encoder)
+    specs = [inputs.hidden_input(states)]
     if any(spec.name == "attention_mask" for spec in encoder.inputs):
         specs.append(TensorSpec("attention_mask", tuple(states[:2]), "int64"))
     length = min(inputs.SHORT_TEXT, int(encoder.settings.get("max_target_positions", inputs.SHORT_TEXT)))
@@ -293,31 +299,33 @@ def _decoder(
         specs = [TensorSpec(s.name, by_name.get(s.name, s).shape, s.dtype) for s in specs]
     names = tuple(spec.name for spec in specs)
     own = loaded.network
-    module = Decoder(own, names, {**_call_settings(own.forward), **arguments})
+    module = DecoderModule(own, names, {**_huggingface_call_settings(own.forward), **arguments})
     note = f"the decoder is exported: {specs[-1].shape[1]} tokens at once, without a cache"
-    return Part(module, tuple(specs), encoder.settings, (note,))
+    return HuggingfacePart(module, tuple(specs), encoder.settings, (note,))
 
 
-def _encoded(encoder: Part) -> tuple[int, ...]:
+def _huggingface_encoded_shape(encoder: HuggingfacePart) -> tuple[int, ...]:
     """Return the shape of what the encoder returns for its inputs."""
     import torch
 
     with torch.no_grad():
-        outputs = encoder.module.eval()(*inputs.example(encoder.inputs))
+        outputs = encoder.module.eval()(*inputs.example_inputs(encoder.inputs))
     return tuple(outputs["last_hidden_state"].shape)
 
 
-def _photo(loaded: Loaded, checkpoint: Checkpoint, part: Part) -> tuple[Photo | None, tuple[str, ...]]:
+def _huggingface_photo(
+    loaded: LoadedNetwork, checkpoint: Checkpoint, part: HuggingfacePart
+) -> tuple[Photo | None, tuple[str, ...]]:
     """Return the photo that the part takes, where its only input is one."""
     if len(part.inputs) != 1 or part.inputs[0].name != "pixel_values" or len(part.inputs[0].shape) != 4:
         return None, ()
     _, channels, height, width = part.inputs[0].shape
-    processor = photos.load(network.library(checkpoint.path.name), checkpoint.path)
-    record, note = photos.preprocessing(processor, (height, width), channels)
+    processor = photos.load_photo_processor(network.network_library(checkpoint.path.name), checkpoint.path)
+    record, note = photos.photo_preprocessing(processor, (height, width), channels)
     return (None, (note,)) if record is None else (Photo(record, channels, note), ())
 
 
-def _labels(loaded: Loaded) -> tuple[str, ...]:
+def _huggingface_labels(loaded: LoadedNetwork) -> tuple[str, ...]:
     """Return the names of the classes; none where the config only numbers them."""
     names = getattr(loaded.network.config, "id2label", None) or {}
     if (

@@ -31,7 +31,7 @@ FREE = 10**6
 
 
 @dataclass(frozen=True)
-class Settings:
+class InputSettings:
     """What the folder's files say about the inputs."""
 
     config: Any
@@ -49,7 +49,7 @@ class Settings:
         return default if value is None else value
 
 
-def asked_for(
+def asked_inputs(
     asked: tuple[TensorSpec, ...], forward: Any, default: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     """Return the inputs: the user's where they are named, else the default ones in the user's sizes.
@@ -65,7 +65,7 @@ def asked_for(
     if not asked:
         return default
     if len(asked) == len(default) and not any(spec.name for spec in asked):
-        return tuple(_typed(replace(a, name=d.name), d) for a, d in zip(asked, default, strict=True))
+        return tuple(_typed_input(replace(a, name=d.name), d) for a, d in zip(asked, default, strict=True))
     if len(asked) == 1 and not asked[0].name:
         same = {len(spec.shape) for spec in default} == {len(asked[0].shape)}
         if same:
@@ -80,17 +80,19 @@ def asked_for(
         )
     known = {spec.name: spec for spec in default}
     return tuple(
-        _typed(spec, known.get(spec.name)) for spec in sorted(asked, key=lambda s: names.index(s.name))
+        _typed_input(spec, known.get(spec.name)) for spec in sorted(asked, key=lambda s: names.index(s.name))
     )
 
 
-def _typed(spec: TensorSpec, default: TensorSpec | None) -> TensorSpec:
+def _typed_input(spec: TensorSpec, default: TensorSpec | None) -> TensorSpec:
     """Give an input its own type where the user states none; a shape without a type is read as float32."""
     whole = spec.name in WHOLE_NUMBERS or (default is not None and default.dtype == "int64")
     return replace(spec, dtype="int64") if whole and spec.dtype == "float32" else spec
 
 
-def of_text(settings: Settings, forward: Any, positions: tuple[int, int] | None) -> tuple[TensorSpec, ...]:
+def text_inputs(
+    settings: InputSettings, forward: Any, positions: tuple[int, int] | None
+) -> tuple[TensorSpec, ...]:
     """Return the inputs of a text network: tokens, their mask, and segments where it was trained with them.
 
     Args:
@@ -99,7 +101,7 @@ def of_text(settings: Settings, forward: Any, positions: tuple[int, int] | None)
         positions: (rows, padding row) of the table of positions.
     """
     taken = inspect.signature(forward).parameters
-    shape = (1, text_length(settings, positions))
+    shape = (1, text_input_length(settings, positions))
     names = ["input_ids"]
     if "attention_mask" in taken:
         names.append("attention_mask")
@@ -108,7 +110,7 @@ def of_text(settings: Settings, forward: Any, positions: tuple[int, int] | None)
     return tuple(TensorSpec(name, shape, "int64") for name in names)
 
 
-def text_length(settings: Settings, positions: tuple[int, int] | None) -> int:
+def text_input_length(settings: InputSettings, positions: tuple[int, int] | None) -> int:
     """Return the number of tokens: what the settings allow, up to `LENGTH`."""
     limits = [LENGTH, settings.sentence_length, settings.tokenizer.get("model_max_length")]
     limits.append(settings.get("max_position_embeddings"))
@@ -118,7 +120,7 @@ def text_length(settings: Settings, positions: tuple[int, int] | None) -> int:
     return int(min(limit for limit in limits if isinstance(limit, int | float) and 0 < limit < FREE))
 
 
-def photo_size(settings: Settings) -> tuple[int, int]:
+def photo_input_size(settings: InputSettings) -> tuple[int, int]:
     """Return (height, width) of the photo.
 
     Raises:
@@ -130,7 +132,7 @@ def photo_size(settings: Settings) -> tuple[int, int]:
     ]
     places += [settings.get("image_size"), processor.get("size"), settings.get("input_size")]
     for place in places:
-        if size := _size(place):
+        if size := _input_size(place):
             return size
     raise UsageError(
         "The folder does not say how large the network's photos are.",
@@ -139,7 +141,7 @@ def photo_size(settings: Settings) -> tuple[int, int]:
     )
 
 
-def _size(value: Any) -> tuple[int, int] | None:
+def _input_size(value: Any) -> tuple[int, int] | None:
     if isinstance(value, Mapping):
         sides = (value.get("height"), value.get("width"))
         if sides == (None, None):
@@ -152,7 +154,7 @@ def _size(value: Any) -> tuple[int, int] | None:
     return (whole[0], whole[1]) if len(whole) == len(sides) == 2 else None
 
 
-def of_sound(settings: Settings, network: Any, name: str) -> tuple[TensorSpec, ...]:
+def sound_inputs(settings: InputSettings, network: Any, name: str) -> tuple[TensorSpec, ...]:
     """Return the inputs of an audio network: samples of a recording, or its spectrogram."""
     if name == "input_features":
         bins = int(settings.get("num_mel_bins", 80))
@@ -169,19 +171,23 @@ def of_sound(settings: Settings, network: Any, name: str) -> tuple[TensorSpec, .
     return tuple(specs)
 
 
-def codes(specs: Sequence[TensorSpec], settings: Settings) -> dict[str, Codes]:
+def input_codes(specs: Sequence[TensorSpec], settings: InputSettings) -> dict[str, Codes]:
     """Return the legal values of the integer inputs."""
     count = int(settings.get("vocab_size", 2))
     first = next((settings.get(key) for key in ("bos_token_id", "cls_token_id") if settings.get(key)), None)
     last = settings.get("eos_token_id") or settings.get("sep_token_id")
     padding = settings.get("pad_token_id", 0)
     tokens = Codes(
-        "tokens", count, padding if _is_code(padding, count) else 0, _code(first, count), _code(last, count)
+        "tokens",
+        count,
+        padding if _is_input_code(padding, count) else 0,
+        _input_code(first, count),
+        _input_code(last, count),
     )
     known = {
         "input_ids": tokens,
         "decoder_input_ids": replace(
-            tokens, first=_code(settings.get("decoder_start_token_id"), count), last=None
+            tokens, first=_input_code(settings.get("decoder_start_token_id"), count), last=None
         ),
         "attention_mask": Codes("mask"),
         "token_type_ids": Codes("segments", max(2, int(settings.get("type_vocab_size", 2)))),
@@ -189,20 +195,20 @@ def codes(specs: Sequence[TensorSpec], settings: Settings) -> dict[str, Codes]:
     return {spec.name: known[spec.name] for spec in specs if spec.name in known and spec.dtype != "float32"}
 
 
-def _is_code(value: Any, count: int) -> bool:
+def _is_input_code(value: Any, count: int) -> bool:
     return type(value) is int and 0 <= value < count
 
 
-def _code(value: Any, count: int) -> int | None:
-    return value if _is_code(value, count) else None
+def _input_code(value: Any, count: int) -> int | None:
+    return value if _is_input_code(value, count) else None
 
 
-def hidden(shape: Sequence[int], name: str = "encoder_hidden_states") -> TensorSpec:
+def hidden_input(shape: Sequence[int], name: str = "encoder_hidden_states") -> TensorSpec:
     """Return the decoder's first input: what the encoder returns."""
     return TensorSpec(name, tuple(shape))
 
 
-def example(specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
+def example_inputs(specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
     """Make tensors of these shapes that every network takes: ones for whole numbers, zeros for others."""
     import torch
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class ByName(nn.Module):
+class ModuleByName(nn.Module):
     """Calls a network with its inputs by name, and returns those of its outputs that are tensors."""
 
     def __init__(
@@ -47,7 +47,7 @@ class ByName(nn.Module):
         return getattr(self.network, self.method)(**named, **self.settings)
 
 
-class Projected(ByName):
+class ProjectedModule(ModuleByName):
     """Returns an embedding of a two-tower network: the pooled output of one of its methods."""
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class Projected(ByName):
         return {self.output: outputs if isinstance(outputs, Tensor) else outputs.pooler_output}
 
 
-class Decoder(ByName):
+class DecoderModule(ModuleByName):
     """Calls an encoder-decoder network on the encoder's output, which is its first input."""
 
     def call(self, *inputs: Tensor) -> Any:
@@ -67,10 +67,10 @@ class Decoder(ByName):
         return {key: value for key, value in outputs.items() if not key.startswith("encoder_")}
 
 
-class Sentence(nn.Module):
+class SentenceModule(nn.Module):
     """Pools a text network's last hidden states into one vector, as sentence-transformers does."""
 
-    def __init__(self, network: ByName, pooling: str, normalize: bool) -> None:
+    def __init__(self, network: ModuleByName, pooling: str, normalize: bool) -> None:
         """Wrap a network.
 
         Args:
@@ -96,7 +96,7 @@ class Sentence(nn.Module):
         return {"sentence_embedding": nn.functional.normalize(vector, dim=1) if self.normalize else vector}
 
 
-def position_table(network: nn.Module) -> tuple[int, int] | None:
+def position_table_of_module(network: nn.Module) -> tuple[int, int] | None:
     """Return (rows, padding row or -1) of the first table of position embeddings; None without one."""
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.rpartition(".")[2] in (

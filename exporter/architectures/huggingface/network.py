@@ -45,7 +45,7 @@ OFF: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedNetwork:
     """A network of transformers with its weights."""
 
     network: Any
@@ -54,7 +54,7 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def library(subject: str) -> ModuleType:
+def network_library(subject: str) -> ModuleType:
     """Import transformers so that it never reaches for the network.
 
     Raises:
@@ -62,13 +62,15 @@ def library(subject: str) -> ModuleType:
     """
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers = families.package("transformers", subject)
+    transformers = families.import_family_package("transformers", subject)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
-def load(checkpoint: Checkpoint, weights: Weights, wanted: str = "", trust: bool = False) -> Loaded:
+def load_network(
+    checkpoint: Checkpoint, weights: Weights, wanted: str = "", trust: bool = False
+) -> LoadedNetwork:
     """Build the class that the config names, and load the weights as `from_pretrained` does.
 
     Args:
@@ -88,36 +90,38 @@ def load(checkpoint: Checkpoint, weights: Weights, wanted: str = "", trust: bool
             "The weights are quantised (quantization_config in config.json).",
             "Give the float checkpoint from before quantisation: int8 and int4 are made here.",
         )
-    transformers = library(f"{checkpoint.path.name}")
-    kind = _class(transformers, checkpoint, wanted, trust)
-    settings = _settings(kind, config)
-    network, info = _filled(kind, settings, dict(weights.tensors), {})
+    transformers = network_library(f"{checkpoint.path.name}")
+    kind = _network_class(transformers, checkpoint, wanted, trust)
+    settings = _network_settings(kind, config)
+    network, info = _filled_network_settings(kind, settings, dict(weights.tensors), {})
     missing = sorted(info["missing_keys"])
     notes = [f"the network is {kind.__name__} of transformers {transformers.__version__}, as {CONFIG} says"]
     if wanted:
         notes = [f"the network is {kind.__name__} of transformers {transformers.__version__}, as asked"]
     if missing and all(key.split(".")[0] == "pooler" for key in missing):
-        network, info = _filled(kind, settings, dict(weights.tensors), {"add_pooling_layer": False})
+        network, info = _filled_network_settings(
+            kind, settings, dict(weights.tensors), {"add_pooling_layer": False}
+        )
         missing = sorted(info["missing_keys"])
         notes.append("built without its pooler, which the weights lack")
     title = f"{PREFIX}{kind.__name__}"
-    notes += _checked(title, network, weights, missing, sorted(info["unexpected_keys"]), bool(wanted))
-    _switch_off(network)
+    notes += _checked_network(title, network, weights, missing, sorted(info["unexpected_keys"]), bool(wanted))
+    _switch_off_in_network(network)
     notes.append(
         f"use_cache=False, return_dict=True, {ATTENTION} attention: outputs are plain tensors by name"
     )
-    return Loaded(network, title, (*weights.notes, *notes))
+    return LoadedNetwork(network, title, (*weights.notes, *notes))
 
 
-def _class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust: bool) -> Any:
+def _network_class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust: bool) -> Any:
     config = checkpoint.settings[CONFIG]
     classes = config.get("architectures")
     first = classes[0] if isinstance(classes, list) and classes else ""
     name = wanted or (first if isinstance(first, str) else "")
     own = config.get("auto_map") if isinstance(config.get("auto_map"), dict) else {}
     if not name:
-        return _base_class(transformers, config)
-    if kind := _of_library(transformers, name):
+        return _base_network_class(transformers, config)
+    if kind := _network_of_library(transformers, name):
         return kind
     place = next((text for text in own.values() if isinstance(text, str) and text.endswith(f".{name}")), None)
     if place is None:
@@ -142,7 +146,7 @@ def _class(transformers: ModuleType, checkpoint: Checkpoint, wanted: str, trust:
     return get_class_from_dynamic_module(place, str(checkpoint.path.resolve()), local_files_only=True)
 
 
-def _of_library(transformers: ModuleType, name: str) -> Any | None:
+def _network_of_library(transformers: ModuleType, name: str) -> Any | None:
     """Return transformers' own network of that name."""
     if not name.isidentifier() or name.startswith("_"):
         return None
@@ -154,12 +158,12 @@ def _of_library(transformers: ModuleType, name: str) -> Any | None:
     return kind if is_network and getattr(kind, "config_class", None) is not None else None
 
 
-def _base_class(transformers: ModuleType, config: Mapping[str, Any]) -> Any:
+def _base_network_class(transformers: ModuleType, config: Mapping[str, Any]) -> Any:
     """Return the network without a head of the config's model_type, where no class is named."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     name = MODEL_MAPPING_NAMES.get(str(config.get("model_type")))
-    kind = _of_library(transformers, name) if isinstance(name, str) else None
+    kind = _network_of_library(transformers, name) if isinstance(name, str) else None
     if kind is None:
         raise ArchitectureError(
             f"{CONFIG} names no class (architectures), and transformers has none for the model_type "
@@ -169,15 +173,15 @@ def _base_class(transformers: ModuleType, config: Mapping[str, Any]) -> Any:
     return kind
 
 
-def _settings(kind: Any, config: Mapping[str, Any]) -> Any:
+def _network_settings(kind: Any, config: Mapping[str, Any]) -> Any:
     """Make the class's config from the file's settings."""
-    plain = _plain_settings(config)
+    plain = _plain_network_settings(config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             settings = kind.config_class.from_dict({**plain, **OFF})
     except Exception as error:
-        raise ArchitectureError(f"transformers refuses {CONFIG}: {_words(error)}.") from error
+        raise ArchitectureError(f"transformers refuses {CONFIG}: {_network_words(error)}.") from error
     expected = getattr(kind.config_class, "model_type", "")
     stated = config.get("model_type", expected)
     if stated and expected and stated != expected:
@@ -189,17 +193,17 @@ def _settings(kind: Any, config: Mapping[str, Any]) -> Any:
     return settings
 
 
-def _plain_settings(value: Any) -> Any:
+def _plain_network_settings(value: Any) -> Any:
     """Leave out, in the settings of all parts, what fetches something or names code."""
     if isinstance(value, list):
-        return [_plain_settings(item) for item in value]
+        return [_plain_network_settings(item) for item in value]
     if not isinstance(value, Mapping):
         return value
     own = {key: item for key, item in value.items() if not key.startswith("_") and key not in FETCHING}
-    return {key: _plain_settings(item) for key, item in own.items()}
+    return {key: _plain_network_settings(item) for key, item in own.items()}
 
 
-def _filled(
+def _filled_network_settings(
     kind: Any, settings: Any, tensors: dict[str, torch.Tensor], arguments: Mapping[str, Any]
 ) -> tuple[Any, Mapping[str, Any]]:
     import torch
@@ -212,19 +216,19 @@ def _filled(
                 config=settings,
                 state_dict=tensors,
                 dtype=torch.float32,
-                attn_implementation=_attention(kind),
+                attn_implementation=_network_attention(kind),
                 output_loading_info=True,
                 local_files_only=True,
                 **arguments,
             )
     except Exception as error:
         raise ArchitectureError(
-            f"{kind.__name__} cannot be built from {CONFIG} with these weights: {_words(error)}."
+            f"{kind.__name__} cannot be built from {CONFIG} with these weights: {_network_words(error)}."
         ) from error
     return network, info
 
 
-def _attention(kind: Any) -> str | None:
+def _network_attention(kind: Any) -> str | None:
     """Return the attention to ask for; None for a network that takes no such argument."""
     return (
         ATTENTION
@@ -233,7 +237,7 @@ def _attention(kind: Any) -> str | None:
     )
 
 
-def _checked(
+def _checked_network(
     title: str, network: Any, weights: Weights, missing: list[str], extra: list[str], asked: bool
 ) -> list[str]:
     """Refuse weights that leave a tensor of the network random, or that are not all used.
@@ -268,7 +272,7 @@ def _checked(
     return notes
 
 
-def _switch_off(network: Any) -> None:
+def _switch_off_in_network(network: Any) -> None:
     """Set what `OFF` says in the configs of all parts: composite networks have one each."""
     for module in network.modules():
         settings = getattr(module, "config", None)
@@ -277,6 +281,6 @@ def _switch_off(network: Any) -> None:
                 setattr(settings, key, False)
 
 
-def _words(error: Exception) -> str:
+def _network_words(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return index.printable_index_key(lines[0]).rstrip(".") if lines else type(error).__name__

@@ -31,7 +31,7 @@ MAX_SOUND_BYTES = 1 << 30
 TEXT_HELP = 'Give a .txt with a text per line, or a .jsonl with an object per line: {"text": …}.'
 
 
-class Reader:
+class SampleReader:
     """Reads texts or recordings as calibration data. It is made where the network is built, and used once."""
 
     def __init__(self, folder: Path, codes: Mapping[str, Codes], trust: bool) -> None:
@@ -82,7 +82,7 @@ class Reader:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             notes.append(f"the tokenizer has no padding: {tokenizer.eos_token!r} is used")
-        pairs = _spread(list(_lines(source)), count)
+        pairs = _spread_samples(list(_sample_lines(source)), count)
         samples = [self._tokens(tokenizer, pair, inputs, source) for pair in pairs]
         notes.append(f"{len(samples)} texts of {source.name} are calibration and verification data")
         return samples, tuple(notes)
@@ -137,7 +137,7 @@ class Reader:
         rate = int(getattr(extractor, "sampling_rate", 16000))
         samples = [
             self._sound(extractor, piece, rate, inputs, path)
-            for path, piece in _pieces(paths, rate, spec, count)
+            for path, piece in _sample_pieces(paths, rate, spec, count)
         ]
         return samples, (
             f"{len(samples)} pieces of {len(paths)} recordings are calibration and verification data",
@@ -167,7 +167,7 @@ class Reader:
                 f"Save it beside the network ({noun.replace(' ', '_')}.save_pretrained(FOLDER)), or give an "
                 ".npz file with an array per input.",
             )
-        transformers = network.library(f"The {noun} of {self.folder.name}")
+        transformers = network.network_library(f"The {noun} of {self.folder.name}")
         try:
             return getattr(transformers, kind).from_pretrained(
                 str(self.folder.resolve()), local_files_only=True, trust_remote_code=self.trust, **options
@@ -180,7 +180,7 @@ class Reader:
             ) from error
 
 
-def _spread(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, str | None]]:
+def _spread_samples(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, str | None]]:
     """Return `count` of the texts at equal distances, so that a few stand for all."""
     distinct = list(dict.fromkeys(pairs))
     return (
@@ -190,7 +190,7 @@ def _spread(pairs: list[tuple[str, str | None]], count: int) -> list[tuple[str, 
     )
 
 
-def _lines(source: Path) -> Iterator[tuple[str, str | None]]:
+def _sample_lines(source: Path) -> Iterator[tuple[str, str | None]]:
     """Yield each text with its second text, or with None."""
     if source.stat().st_size > MAX_TEXT_BYTES:
         raise CalibrationError(f"{source} is larger than {MAX_TEXT_BYTES} bytes.", "Give a part of it.")
@@ -200,12 +200,16 @@ def _lines(source: Path) -> Iterator[tuple[str, str | None]]:
                 if number > MAX_LINES:
                     return
                 if text := line.strip()[:MAX_CHARACTERS]:
-                    yield _parsed(text, number, source) if source.suffix.lower() == ".jsonl" else (text, None)
+                    yield (
+                        _parsed_sample(text, number, source)
+                        if source.suffix.lower() == ".jsonl"
+                        else (text, None)
+                    )
     except UnicodeDecodeError as error:
         raise CalibrationError(f"{source} is not text in UTF-8.", TEXT_HELP) from error
 
 
-def _parsed(line: str, number: int, source: Path) -> tuple[str, str | None]:
+def _parsed_sample(line: str, number: int, source: Path) -> tuple[str, str | None]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -224,10 +228,12 @@ def _parsed(line: str, number: int, source: Path) -> tuple[str, str | None]:
     return texts[first], texts[second] if second else None
 
 
-def _pieces(paths: list[Path], rate: int, spec: TensorSpec, count: int) -> Iterator[tuple[Path, Array]]:
+def _sample_pieces(
+    paths: list[Path], rate: int, spec: TensorSpec, count: int
+) -> Iterator[tuple[Path, Array]]:
     """Yield pieces of the recordings that are as long as the input, the first of every recording first."""
     length = spec.shape[1] if len(spec.shape) == 2 else 30 * rate
-    recordings = [(path, _samples(path, rate)) for path in paths[:count]]
+    recordings = [(path, _sound_samples(path, rate)) for path in paths[:count]]
     most = max(-(-len(samples) // length) for _, samples in recordings)
     made = 0
     for index in range(most):
@@ -238,7 +244,7 @@ def _pieces(paths: list[Path], rate: int, spec: TensorSpec, count: int) -> Itera
                 yield path, piece
 
 
-def _samples(path: Path, rate: int) -> Array:
+def _sound_samples(path: Path, rate: int) -> Array:
     """Return a recording as float32 from -1 to 1, its channels averaged."""
     try:
         with wave.open(str(path), "rb") as file:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 WORDS = {"yes": ("yes", "green"), "no": ("no", "red"), "unknown": ("not certain", "yellow")}
 
 
-def print_check(check: Check, console: Console) -> None:
+def print_for_app(check: Check, console: Console) -> None:
     """Print a line per artifact, a line per given library, what is wrong, and what files cannot tell."""
     from rich.text import Text
 
-    console.print(_answers(check))
+    console.print(_print_for_app_answers(check))
     if any(container.libraries for container in check.containers):
         console.print()
-        console.print(_libraries(check))
+        console.print(_print_for_app_libraries(check))
     for problem in check.problems:
         console.print(Text(problem, "red"))
     console.print(Text(f"Not known from files: {'; '.join(check.unknown)}.", "dim"))
@@ -30,11 +30,11 @@ def print_check(check: Check, console: Console) -> None:
     console.print(Text(verdict, "bold green" if check.holds else "bold red"))
 
 
-def _answers(check: Check) -> Table:
+def _print_for_app_answers(check: Check) -> Table:
     from rich.text import Text
 
     stock = not check.containers
-    table = _table("artifact", "in", "loads", *(["since"] if stock else []), "")
+    table = _for_app_table("artifact", "in", "loads", *(["since"] if stock else []), "")
     for answer in check.answers:
         word, style = WORDS[answer.loads]
         reasons = "; ".join((*answer.problems, *answer.unknown))
@@ -43,10 +43,10 @@ def _answers(check: Check) -> Table:
     return table
 
 
-def _libraries(check: Check) -> Table:
+def _print_for_app_libraries(check: Check) -> Table:
     from rich.text import Text
 
-    table = _table("library", "ABI", "pages", "API", "NDK", "runtime")
+    table = _for_app_table("library", "ABI", "pages", "API", "NDK", "runtime")
     for library in (item for container in check.containers for item in container.libraries):
         pages = f"{library.page_bytes // 1024} KB" if library.page_bytes else "?"
         table.add_row(
@@ -55,18 +55,18 @@ def _libraries(check: Check) -> Table:
             Text(pages, "" if library.page_bytes >= PAGE_BYTES else "red"),
             Text(str(library.min_sdk or "?")),
             Text(library.ndk or "?"),
-            Text(_runtime(library)),
+            Text(_for_app_runtime(library)),
         )
     return table
 
 
-def _runtime(library: Library) -> str:
+def _for_app_runtime(library: Library) -> str:
     names = ["ExecuTorch"] if library.executorch else []
     names += [f"ONNX Runtime {library.version}".strip()] if library.onnx_runtime else []
     return ", ".join(names)
 
 
-def _table(*headings: str) -> Table:
+def _for_app_table(*headings: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

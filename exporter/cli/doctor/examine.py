@@ -175,10 +175,10 @@ def _examine_operators(probe: FrameworkCheck) -> Finding:
 
 def _examine_arm64() -> Finding:
     title = "Arm kernels, emulated"
-    if command := parts.missing():
+    if command := parts.missing_emulated_parts():
         detail = "artifacts run on this machine's kernels only: no QEMU, or no Arm cross compiler"
         return Finding(title, "limited", detail, command)
-    if not parts.ready(cache.default_cache_root()):
+    if not parts.ready_emulated_parts(cache.default_cache_root()):
         detail = "QEMU and the Arm compiler are here; the programs are not prepared"
         return Finding(title, "limited", detail, parts.PREPARE)
     return Finding(title, "ok", f"ready: exports run on them, too; ExecuTorch {parts.EXECUTORCH}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from exporter.data import npz
 from exporter.data.labelled import Labelled
 from exporter.data.labels import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.data.labels.source import Arrays, Model, truths_and_rows, unusable
+from exporter.data.labels.source import Arrays, Model, truths_of_label_source, unusable_labels
 from exporter.errors import CalibrationError
 from exporter.records import Array, TaskName
 
@@ -35,16 +35,34 @@ class LabelFormat:
 
 
 LABELS: Mapping[TaskName, LabelFormat] = {
-    "keypoints": LabelFormat(keypoints.EXPECTED, keypoints.recognises, keypoints.read, keypoints.from_arrays),
-    "boxes": LabelFormat(boxes.EXPECTED, boxes.recognises, boxes.read, boxes.from_arrays),
-    "masks": LabelFormat(masks.EXPECTED, masks.recognises, masks.read, masks.from_arrays),
-    "images": LabelFormat(images.EXPECTED, images.recognises, images.read, images.from_arrays),
-    "sequences": LabelFormat(sequences.EXPECTED, sequences.recognises, sequences.read, sequences.from_arrays),
+    "keypoints": LabelFormat(
+        keypoints.EXPECTED,
+        keypoints.recognises_keypoints,
+        keypoints.read_keypoints,
+        keypoints.keypoints_from_arrays,
+    ),
+    "boxes": LabelFormat(boxes.EXPECTED, boxes.recognises_boxes, boxes.read_boxes, boxes.boxes_from_arrays),
+    "masks": LabelFormat(masks.EXPECTED, masks.recognises_masks, masks.read_masks, masks.masks_from_arrays),
+    "images": LabelFormat(
+        images.EXPECTED, images.recognises_images, images.read_image_labels, images.images_from_arrays
+    ),
+    "sequences": LabelFormat(
+        sequences.EXPECTED,
+        sequences.recognises_sequences,
+        sequences.read_sequences,
+        sequences.sequences_from_arrays,
+    ),
     "regression": LabelFormat(
-        regression.EXPECTED, regression.recognises, regression.read, regression.from_arrays
+        regression.EXPECTED,
+        regression.recognises_regression,
+        regression.read_regression,
+        regression.regression_from_arrays,
     ),
     "embeddings": LabelFormat(
-        embeddings.EXPECTED, embeddings.recognises, embeddings.read, embeddings.from_arrays
+        embeddings.EXPECTED,
+        embeddings.recognises_embeddings,
+        embeddings.read_embeddings,
+        embeddings.embeddings_from_arrays,
     ),
 }
 """Task -> its labels' reader, the surest to recognise first."""
@@ -55,7 +73,7 @@ UNREADABLE = (
 """What reading raises where a label is of another type, too large, or names what no file can be called."""
 
 
-def task_of(source: Path, model: Model, named: TaskName) -> TaskName:
+def task_of_labels(source: Path, model: Model, named: TaskName) -> TaskName:
     """Return the task whose labels `source` holds; "" for classes, which `exporter.data.labelled` reads.
 
     Args:
@@ -66,13 +84,13 @@ def task_of(source: Path, model: Model, named: TaskName) -> TaskName:
     if named:
         return named
     if source.suffix.lower() == ".npz" and source.is_file():
-        return _task_of_arrays(source, model)
+        return _task_of_label_arrays(source, model)
     return next((task for task, reader in LABELS.items() if reader.recognises(source)), "")
 
 
-def _task_of_arrays(source: Path, model: Model) -> TaskName:
+def _task_of_label_arrays(source: Path, model: Model) -> TaskName:
     """Tell a task by the names and shapes of the arrays; class numbers, one a sample, are classes."""
-    arrays = npz.load(source)
+    arrays = npz.load_npz(source)
     labels = arrays.get(npz.LABELS)
     if "boxes" in arrays:
         return "boxes"
@@ -87,7 +105,7 @@ def _task_of_arrays(source: Path, model: Model) -> TaskName:
     return "keypoints" if labels.ndim == 3 and labels.shape[2] == 3 else "regression"
 
 
-def find(source: Path, model: Model, task: TaskName) -> Labelled:
+def find_labels(source: Path, model: Model, task: TaskName) -> Labelled:
     """Read the labelled samples of a task.
 
     Raises:
@@ -99,8 +117,8 @@ def find(source: Path, model: Model, task: TaskName) -> Labelled:
         raise CalibrationError(f"--eval: {source} {seen}; expected {reader.expected}.")
     try:
         if source.suffix.lower() == ".npz":
-            return truths_and_rows(task, source, model, reader.from_arrays)
+            return truths_of_label_source(task, source, model, reader.from_arrays)
         return reader.read(source, model)
     except UNREADABLE as error:
         reason = error if isinstance(error, ValueError) else repr(error)
-        raise unusable(task, f"{source.name}: {str(reason)[:200]}", reader.expected) from error
+        raise unusable_labels(task, f"{source.name}: {str(reason)[:200]}", reader.expected) from error

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.data import photo_input
+from exporter.data import photo_set_input
 from exporter.data.labelled import Labelled
 from exporter.data.labels import coco
 from exporter.data.labels.source import (
     Arrays,
     Model,
     Placement,
-    child_images,
-    listed_file,
-    photo_samples,
-    placement,
-    unusable,
+    label_placement,
+    label_source_file,
+    label_source_images,
+    label_source_photos,
+    unusable_labels,
 )
 from exporter.records import Array, Preprocessing
 from exporter.verify.tasks.boxes import SCORES
@@ -33,21 +33,23 @@ CUT = 0.25
 """A box of which the crop leaves a smaller share does not count, neither when found nor when missed."""
 
 
-def recognises(source: Path) -> bool:
+def recognises_boxes(source: Path) -> bool:
     """Return whether this is COCO's JSON with boxes, or a folder of photos with a text file each."""
-    return coco.holds(source, "bbox") or _label_folder(source) is not None
+    return coco.coco_holds(source, "bbox") or _box_label_folder(source) is not None
 
 
-def _label_folder(source: Path) -> Path | None:
+def _box_label_folder(source: Path) -> Path | None:
     if not source.is_dir():
         return None
     for folder in (source / "labels", source):
-        if folder.is_dir() and any(path.suffix == ".txt" and _is_yolo(path) for path in folder.iterdir()):
+        if folder.is_dir() and any(
+            path.suffix == ".txt" and _is_yolo_boxes(path) for path in folder.iterdir()
+        ):
             return folder
     return None
 
 
-def _is_yolo(path: Path) -> bool:
+def _is_yolo_boxes(path: Path) -> bool:
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             return False
@@ -57,18 +59,20 @@ def _is_yolo(path: Path) -> bool:
         return False
 
 
-def read(source: Path, model: Model) -> Labelled:
+def read_boxes(source: Path, model: Model) -> Labelled:
     """Read COCO's JSON or YOLO's folder; boxes become corners in pixels of the input."""
-    photo_input(source, model.inputs, model.preprocessing)
-    if coco.find(source) is not None:
-        return _coco(source, model)
-    folder = _label_folder(source)
+    photo_set_input(source, model.inputs, model.preprocessing)
+    if coco.find_coco(source) is not None:
+        return _coco_boxes(source, model)
+    folder = _box_label_folder(source)
     if folder is None:
-        raise unusable("boxes", f"{source} holds neither one JSON file nor text files of boxes", EXPECTED)
-    return _yolo(source, folder, model)
+        raise unusable_labels(
+            "boxes", f"{source} holds neither one JSON file nor text files of boxes", EXPECTED
+        )
+    return _yolo_boxes(source, folder, model)
 
 
-def class_count(model: Model) -> int | None:
+def box_class_count(model: Model) -> int | None:
     """Return how many classes the model gives scores for; None where it gives class numbers."""
     for spec in model.outputs:
         if any(word in spec.name.lower() for word in ("label", "categor")):
@@ -80,77 +84,94 @@ def class_count(model: Model) -> int | None:
     return min(joint.shape[1:]) - 4 if joint is not None and len(model.outputs) == 1 else None
 
 
-def _coco(source: Path, model: Model) -> Labelled:
-    content = coco.read("boxes", source)
-    path = coco.find(source)
+def _coco_boxes(source: Path, model: Model) -> Labelled:
+    content = coco.read_coco("boxes", source)
+    path = coco.find_coco(source)
     assert path is not None
-    numbers, note = coco.classes(content, model, class_count(model))
-    annotations = coco.by_image(content)
+    numbers, note = coco.coco_classes(content, model, box_class_count(model))
+    annotations = coco.coco_by_image(content)
     pairs = []
     for image in content["images"]:
-        photo = listed_file("boxes", path, str(image["file_name"]), EXPECTED)
+        photo = label_source_file("boxes", path, str(image["file_name"]), EXPECTED)
         own = annotations.get(image["id"], [])
         try:
             boxes = np.array([a["bbox"] for a in own], np.float64).reshape(-1, 4)
             crowd = np.array([bool(a.get("iscrowd", 0)) for a in own], bool)
             known = np.array([numbers[int(a["category_id"])] for a in own], np.int64)
         except (KeyError, TypeError, ValueError) as error:
-            raise unusable("boxes", f"an annotation of image {image['id']} lacks {error}", EXPECTED) from None
+            raise unusable_labels(
+                "boxes", f"an annotation of image {image['id']} lacks {error}", EXPECTED
+            ) from None
         boxes[:, 2:] += boxes[:, :2]
-        pairs.append((photo, _label(placement(photo, _how(model)), boxes, known, crowd, model)))
-    return photo_samples("boxes", source, model, pairs, (f"Labels: {note}",))
+        pairs.append(
+            (
+                photo,
+                _box_label(
+                    label_placement(photo, _how_boxes_are_labelled(model)),
+                    boxes,
+                    known,
+                    crowd,
+                    model,
+                ),
+            )
+        )
+    return label_source_photos("boxes", source, model, pairs, (f"Labels: {note}",))
 
 
-def _yolo(source: Path, folder: Path, model: Model) -> Labelled:
-    paths = child_images(source)
+def _yolo_boxes(source: Path, folder: Path, model: Model) -> Labelled:
+    paths = label_source_images(source)
     pairs = []
     for path in paths:
         text = folder / f"{path.stem}.txt"
-        rows = _yolo_rows(text) if text.is_file() else np.zeros((0, 5))
-        count = class_count(model)
+        rows = _yolo_box_rows(text) if text.is_file() else np.zeros((0, 5))
+        count = box_class_count(model)
         if count is not None and len(rows) and rows[:, 0].max() >= count:
-            raise unusable(
+            raise unusable_labels(
                 "boxes", f"{text.name} has class {int(rows[:, 0].max())}, the model {count}", EXPECTED
             )
-        where = placement(path, _how(model))
+        where = label_placement(path, _how_boxes_are_labelled(model))
         corners = np.concatenate([rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], axis=1)
         if where is not None:
-            corners = corners * _photo_size(where, path, model)
+            corners = corners * _photo_size_for_boxes(where, path, model)
         crowd = np.zeros(len(rows), bool)
-        pairs.append((path, _label(where, corners, rows[:, 0].astype(np.int64), crowd, model)))
-    stray = sorted({t.stem for t in folder.glob("*.txt") if _is_yolo(t)} - {path.stem for path in paths})
+        pairs.append((path, _box_label(where, corners, rows[:, 0].astype(np.int64), crowd, model)))
+    stray = sorted(
+        {t.stem for t in folder.glob("*.txt") if _is_yolo_boxes(t)} - {path.stem for path in paths}
+    )
     if stray:
-        raise unusable("boxes", f"{folder} holds {stray[0]}.txt without its photo", EXPECTED)
-    return photo_samples("boxes", source, model, pairs, ("Labels: class numbers of YOLO's text files.",))
+        raise unusable_labels("boxes", f"{folder} holds {stray[0]}.txt without its photo", EXPECTED)
+    return label_source_photos(
+        "boxes", source, model, pairs, ("Labels: class numbers of YOLO's text files.",)
+    )
 
 
-def _photo_size(where: Placement, path: Path, model: Model) -> Array:
+def _photo_size_for_boxes(where: Placement, path: Path, model: Model) -> Array:
     from exporter.data import photos
 
-    sizes = photos.placed(path, _how(model))
+    sizes = photos.placed_photo_size(path, _how_boxes_are_labelled(model))
     assert sizes is not None
     return np.array([*sizes[0], *sizes[0]], np.float64)
 
 
-def _yolo_rows(path: Path) -> Array:
+def _yolo_box_rows(path: Path) -> Array:
     try:
         rows = np.array([line.split()[:5] for line in path.read_text().splitlines() if line.strip()], float)
     except ValueError as error:
-        raise unusable("boxes", f"{path}: {error}", EXPECTED) from None
+        raise unusable_labels("boxes", f"{path}: {error}", EXPECTED) from None
     rows = rows.reshape(-1, 5)
     if not np.isfinite(rows).all():
-        raise unusable("boxes", f"{path} holds a number that is not finite", EXPECTED)
+        raise unusable_labels("boxes", f"{path} holds a number that is not finite", EXPECTED)
     if len(rows) and (rows[:, 1:].min() < 0 or rows[:, 1:].max() > 1):
-        raise unusable("boxes", f"{path} holds {rows[:, 1:].max():g}", EXPECTED)
+        raise unusable_labels("boxes", f"{path} holds {rows[:, 1:].max():g}", EXPECTED)
     return rows
 
 
-def _how(model: Model) -> Preprocessing:
+def _how_boxes_are_labelled(model: Model) -> Preprocessing:
     assert model.preprocessing is not None
     return model.preprocessing
 
 
-def _label(
+def _box_label(
     where: Placement | None, boxes: Array, classes: Array, crowd: Array, model: Model
 ) -> Mapping[str, Array]:
     """Move boxes into the input and cut them at its edges; what the crop nearly removes is ignored."""
@@ -159,17 +180,17 @@ def _label(
     moved = where.points(boxes.reshape(-1, 2)).reshape(-1, 4)
     height, width = model.inputs[0].shape[2:]
     inside = np.clip(moved, 0, [width, height, width, height])
-    kept = _areas(inside) > 0
-    ignored = crowd | (_areas(inside) < CUT * _areas(moved))
+    kept = _box_areas(inside) > 0
+    ignored = crowd | (_box_areas(inside) < CUT * _box_areas(moved))
     return {"boxes": inside[kept], "classes": classes[kept], "ignored": ignored[kept]}
 
 
-def _areas(boxes: Array) -> Array:
+def _box_areas(boxes: Array) -> Array:
     areas: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return areas
 
 
-def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+def boxes_from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
     """Read `boxes` [samples, most, 4], corners in pixels of the input, and `labels` [samples, most].
 
     A label of -1 fills the rows of samples with fewer boxes.
@@ -179,12 +200,12 @@ def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
         raise ValueError("it holds no `boxes` [samples, most, 4] and `labels` [samples, most]")
     if labels.shape != boxes.shape[:2] or labels.dtype.kind not in "iu":
         raise ValueError(f"`labels` is {labels.dtype} {list(labels.shape)}")
-    count = class_count(model)
+    count = box_class_count(model)
     if count is not None and labels.size and labels.max() >= count:
         raise ValueError(f"`labels` has class {int(labels.max())}, the model {count} classes")
-    return [_row(own, numbers) for own, numbers in zip(boxes.astype(np.float64), labels, strict=True)]
+    return [_box_row(own, numbers) for own, numbers in zip(boxes.astype(np.float64), labels, strict=True)]
 
 
-def _row(boxes: Array, numbers: Array) -> Mapping[str, Array]:
+def _box_row(boxes: Array, numbers: Array) -> Mapping[str, Array]:
     there = numbers >= 0
     return {"boxes": boxes[there], "classes": numbers[there], "ignored": np.zeros(int(there.sum()), bool)}

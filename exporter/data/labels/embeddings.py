@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.data import photo_input, photos
+from exporter.data import photo_set_input, photos
 from exporter.data.labelled import Labelled
 from exporter.data.labels.source import (
     Arrays,
     Model,
-    listed_file,
-    photo_samples,
-    read_table,
-    single,
-    unusable,
+    label_source_file,
+    label_source_photos,
+    read_label_source_table,
+    single_label_source,
+    unusable_labels,
 )
 from exporter.records import Array
 from exporter.verify.scores.embeddings import NONE
@@ -31,9 +31,9 @@ MOST_CHARACTERS = 1 << 16
 """No more of a table's first line is read to recognise it."""
 
 
-def recognises(source: Path) -> bool:
+def recognises_embeddings(source: Path) -> bool:
     """Return whether this is a table of pairs. Folders of photos are classes without `--task`."""
-    path = single(source, ".csv", ".tsv")
+    path = single_label_source(source, ".csv", ".tsv")
     if path is None:
         return False
     try:
@@ -44,41 +44,43 @@ def recognises(source: Path) -> bool:
         return False
 
 
-def read(source: Path, model: Model) -> Labelled:
+def read_embeddings(source: Path, model: Model) -> Labelled:
     """Read folders of identities, or a table of pairs."""
-    photo_input(source, model.inputs, model.preprocessing)
-    path = single(source, ".csv", ".tsv")
-    return _pairs(source, path, model) if path is not None else _folders(source, model)
+    photo_set_input(source, model.inputs, model.preprocessing)
+    path = single_label_source(source, ".csv", ".tsv")
+    return _embedding_pairs(source, path, model) if path is not None else _embedding_folders(source, model)
 
 
-def _folders(source: Path, model: Model) -> Labelled:
+def _embedding_folders(source: Path, model: Model) -> Labelled:
     if not source.is_dir():
-        raise unusable("embeddings", f"{source} is no folder and no table", EXPECTED)
+        raise unusable_labels("embeddings", f"{source} is no folder and no table", EXPECTED)
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [(path, number) for number, folder in enumerate(folders) for path in photos.find_photos(folder)]
     alone = [folder.name for i, folder in enumerate(folders) if sum(n == i for _, n in found) < 2]
     if len(folders) < 2 or len(alone) == len(folders):
         seen = f"{source} holds {len(folders)} folders, {len(alone)} of them with fewer than two photos"
-        raise unusable("embeddings", seen, EXPECTED)
+        raise unusable_labels("embeddings", seen, EXPECTED)
     pairs = [(path, {"class": np.array(number)}) for path, number in found]
     note = f"{len(alone)} identities with a single photo only serve as others." if alone else ""
-    return photo_samples("embeddings", source, model, pairs, (note,) if note else ())
+    return label_source_photos("embeddings", source, model, pairs, (note,) if note else ())
 
 
-def _pairs(source: Path, path: Path, model: Model) -> Labelled:
-    rows = read_table("embeddings", path, EXPECTED)
+def _embedding_pairs(source: Path, path: Path, model: Model) -> Labelled:
+    rows = read_label_source_table("embeddings", path, EXPECTED)
     try:
         names = sorted({str(row[key]) for row in rows for key in ("file", "other")})
         places = {name: number for number, name in enumerate(names)}
         listed = [(places[r["file"]], places[r["other"]], _finite(r["similarity"])) for r in rows]
     except (KeyError, TypeError, ValueError) as error:
-        raise unusable("embeddings", f"{path.name} has a row without a usable {error}", EXPECTED) from None
+        raise unusable_labels(
+            "embeddings", f"{path.name} has a row without a usable {error}", EXPECTED
+        ) from None
     others: list[list[tuple[int, float]]] = [[] for _ in names]
     for number, other, similarity in listed:
         others[number].append((other, similarity))
     labels = [{"class": np.array(NONE), "pairs": np.array(own).reshape(-1, 2)} for own in others]
-    photos_of = [listed_file("embeddings", path, name, EXPECTED) for name in names]
-    return photo_samples("embeddings", source, model, list(zip(photos_of, labels, strict=True)))
+    photos_of = [label_source_file("embeddings", path, name, EXPECTED) for name in names]
+    return label_source_photos("embeddings", source, model, list(zip(photos_of, labels, strict=True)))
 
 
 def _finite(text: str) -> float:
@@ -88,7 +90,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+def embeddings_from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
     """Read `labels` [samples], the identity's number."""
     labels = arrays.get("labels")
     if labels is None or labels.dtype.kind not in "iu" or labels.ndim != 1:

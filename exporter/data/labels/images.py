@@ -8,39 +8,46 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.data import photo_input, photos
+from exporter.data import photo_set_input, photos
 from exporter.data.labelled import Labelled
-from exporter.data.labels.source import Arrays, Model, child_images, partners, photo_samples, unusable
+from exporter.data.labels.source import (
+    Arrays,
+    Model,
+    label_source_images,
+    label_source_partners,
+    label_source_photos,
+    unusable_labels,
+)
 from exporter.records import Array, Preprocessing, TensorSpec
 
 EXPECTED = "photos in images/ with the wanted image of the same name in targets/, or an .npz with `labels`"
 FOLDER = "targets"
 
 
-def recognises(source: Path) -> bool:
+def recognises_images(source: Path) -> bool:
     """Return whether this is a folder with images/ and targets/."""
     return (source / FOLDER).is_dir() and (source / "images").is_dir()
 
 
-def read(source: Path, model: Model) -> Labelled:
+def read_image_labels(source: Path, model: Model) -> Labelled:
     """Read a target per photo; it is resized and cropped as its photo is, at the output's size."""
-    if not recognises(source):
-        raise unusable("images", f"{source} has no images/ and {FOLDER}/", EXPECTED)
-    _, how = photo_input(source, model.inputs, model.preprocessing)
-    spec = image_output(model)
-    paths = child_images(source)
-    targets = partners("images", paths, source / FOLDER, tuple(photos.SUFFIXES), EXPECTED)
-    how = enlarged(how, spec)
+    if not recognises_images(source):
+        raise unusable_labels("images", f"{source} has no images/ and {FOLDER}/", EXPECTED)
+    _, how = photo_set_input(source, model.inputs, model.preprocessing)
+    spec = output_for_image_labels(model)
+    paths = label_source_images(source)
+    targets = label_source_partners("images", paths, source / FOLDER, tuple(photos.SUFFIXES), EXPECTED)
+    how = enlarged_image_labels(how, spec)
     pairs = []
     for photo, target in zip(paths, targets, strict=True):
         image = photos.read_whole_photo(target, how, spec.shape[1])
         if image is None:
-            raise unusable("images", f"{target} cannot be decoded", EXPECTED)
+            raise unusable_labels("images", f"{target} cannot be decoded", EXPECTED)
         pairs.append((photo, {"image": image.astype(np.float64)}))
-    return photo_samples("images", source, model, pairs)
+    return label_source_photos("images", source, model, pairs)
 
 
-def image_output(model: Model) -> TensorSpec:
+def output_for_image_labels(model: Model) -> TensorSpec:
     """Return the output that is an image.
 
     Raises:
@@ -50,10 +57,10 @@ def image_output(model: Model) -> TensorSpec:
         if len(spec.shape) == 4 and spec.shape[1] in {1, 3} and spec.dtype.startswith("float"):
             return spec
     shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in model.outputs)
-    raise unusable("images", f"the model's outputs are {shapes}", "one of [N, 1 or 3, height, width]")
+    raise unusable_labels("images", f"the model's outputs are {shapes}", "one of [N, 1 or 3, height, width]")
 
 
-def enlarged(how: Preprocessing, spec: TensorSpec) -> Preprocessing:
+def enlarged_image_labels(how: Preprocessing, spec: TensorSpec) -> Preprocessing:
     """Return the preprocessing that makes a target of the output's size, with pixels from 0 to 1."""
     factor = spec.shape[2] / how.crop[0]
     channels = spec.shape[1]
@@ -67,7 +74,7 @@ def enlarged(how: Preprocessing, spec: TensorSpec) -> Preprocessing:
     )
 
 
-def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+def images_from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
     """Read `labels` [samples, channels, height, width]: numbers from 0 to 1, or bytes."""
     labels = arrays.get("labels")
     if labels is None or labels.ndim != 4:

@@ -13,11 +13,11 @@ from exporter.data.labelled import Labelled
 from exporter.data.labels.source import (
     Arrays,
     Model,
-    file_samples,
-    find_table,
-    is_table,
-    listed_file,
-    unusable,
+    find_label_table,
+    is_label_table,
+    label_source_file,
+    label_source_files,
+    unusable_labels,
 )
 from exporter.records import Array
 
@@ -27,34 +27,36 @@ EXPECTED = (
 )
 
 
-def recognises(source: Path) -> bool:
+def recognises_regression(source: Path) -> bool:
     """Return whether this is a table of numbers."""
-    return is_table("regression", source, EXPECTED, lambda path, row: bool(_numbers(path, row)))
+    return is_label_table(
+        "regression", source, EXPECTED, lambda path, row: bool(_regression_numbers(path, row))
+    )
 
 
-def read(source: Path, model: Model) -> Labelled:
+def read_regression(source: Path, model: Model) -> Labelled:
     """Read the table; every column but `file` is a number that the model predicts."""
-    path, rows = find_table("regression", source, EXPECTED)
+    path, rows = find_label_table("regression", source, EXPECTED)
     pairs = []
     for row in rows:
-        numbers = np.array(_numbers(path, row))
-        if fault := _fault(numbers, model):
-            raise unusable("regression", f"{path.name}, {row['file']}: {fault}", EXPECTED)
-        photo = listed_file("regression", path, str(row["file"]), EXPECTED)
+        numbers = np.array(_regression_numbers(path, row))
+        if fault := _regression_fault(numbers, model):
+            raise unusable_labels("regression", f"{path.name}, {row['file']}: {fault}", EXPECTED)
+        photo = label_source_file("regression", path, str(row["file"]), EXPECTED)
         pairs.append((photo, {"numbers": numbers}))
-    return file_samples("regression", source, model, pairs)
+    return label_source_files("regression", source, model, pairs)
 
 
-def _numbers(path: Path, row: Mapping[str, Any]) -> list[float]:
+def _regression_numbers(path: Path, row: Mapping[str, Any]) -> list[float]:
     values = [value for name, value in row.items() if name != "file"]
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     try:
         return [float(item) for item in flat]
     except (TypeError, ValueError):
-        raise unusable("regression", f"{path.name}, {row['file']}: {flat!r:.80}", EXPECTED) from None
+        raise unusable_labels("regression", f"{path.name}, {row['file']}: {flat!r:.80}", EXPECTED) from None
 
 
-def _fault(numbers: Array, model: Model) -> str:
+def _regression_fault(numbers: Array, model: Model) -> str:
     spec = next((spec for spec in model.outputs if spec.dtype.startswith("float")), None)
     count = math.prod(spec.shape[1:]) if spec else 0
     if numbers.size != count:
@@ -62,13 +64,13 @@ def _fault(numbers: Array, model: Model) -> str:
     return "" if np.isfinite(numbers).all() else "a number that is not finite"
 
 
-def from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
+def regression_from_arrays(arrays: Arrays, model: Model) -> list[Mapping[str, Array]]:
     """Read `labels` [samples, numbers], or [samples] for a single number."""
     labels = arrays.get("labels")
     if labels is None or labels.ndim == 0:
         raise ValueError("it holds no `labels` [samples, numbers]")
     rows = labels.reshape(len(labels), -1).astype(np.float64)
-    if len(rows) and (fault := _fault(rows[0], model)):
+    if len(rows) and (fault := _regression_fault(rows[0], model)):
         raise ValueError(f"`labels` has {fault} a sample")
     if not np.isfinite(rows).all():
         raise ValueError("`labels` has a number that is not finite")

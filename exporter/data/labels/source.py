@@ -37,7 +37,7 @@ class Model:
     """Its class names or tokens, where it has them."""
 
 
-def unusable(task: TaskName, seen: str, expected: str, hint: str = "") -> CalibrationError:
+def unusable_labels(task: TaskName, seen: str, expected: str, hint: str = "") -> CalibrationError:
     """Return the error for labels that do not fit the task."""
     return CalibrationError(
         f"--eval: {seen}; expected {expected}.",
@@ -46,12 +46,12 @@ def unusable(task: TaskName, seen: str, expected: str, hint: str = "") -> Calibr
     )
 
 
-def child_images(source: Path) -> list[Path]:
+def label_source_images(source: Path) -> list[Path]:
     """Return the photos of a folder's `images/`, or of the folder itself."""
     return photos.find_photos(source / "images" if (source / "images").is_dir() else source)
 
 
-def partners(
+def label_source_partners(
     task: TaskName, paths: Sequence[Path], folder: Path, suffixes: Sequence[str], expected: str
 ) -> list[Path]:
     """Return, for each photo, the file of the same name in another folder.
@@ -61,11 +61,11 @@ def partners(
     """
     names = {path.stem: path for path in _child_files(folder, suffixes)}
     if missing := [path.name for path in paths if path.stem not in names]:
-        raise unusable(task, f"{folder} holds nothing for {some(missing)}", expected)
+        raise unusable_labels(task, f"{folder} holds nothing for {some_label_names(missing)}", expected)
     return [names[path.stem] for path in paths]
 
 
-def photo_samples(
+def label_source_photos(
     task: TaskName, source: Path, model: Model, pairs: Sequence[tuple[Path, Label]], notes: Sequence[str] = ()
 ) -> Labelled:
     """Make labelled samples of photos.
@@ -73,7 +73,7 @@ def photo_samples(
     Raises:
         CalibrationError: The model takes no photos, or there are none.
     """
-    _, how = data.photo_input(source, model.inputs, model.preprocessing)
+    _, how = data.photo_set_input(source, model.inputs, model.preprocessing)
     paths = tuple(path for path, _ in pairs)
     return Labelled(
         "photos",
@@ -89,7 +89,7 @@ def photo_samples(
     )
 
 
-def file_samples(
+def label_source_files(
     task: TaskName, source: Path, model: Model, pairs: Sequence[tuple[Path, Label]], notes: Sequence[str] = ()
 ) -> Labelled:
     """Make labelled samples of photos, or of `.npy` files with an input each.
@@ -98,33 +98,33 @@ def file_samples(
         CalibrationError: A file is neither, or does not fit the model.
     """
     if not all(path.suffix.lower() == ".npy" for path, _ in pairs):
-        return photo_samples(task, source, model, pairs, notes)
+        return label_source_photos(task, source, model, pairs, notes)
     if len(model.inputs) != 1 or model.inputs[0].shape[:1] != (1,):
-        raise unusable(
+        raise unusable_labels(
             task,
             f"{source} lists .npy files, but the model has {len(model.inputs)} input(s) in batches",
             "a model with one input and a batch of 1, or an .npz file with an array per input",
         )
     digests = tuple(files.digest_file_or_folder(path) for path, _ in pairs)
-    rows = tuple((npz.input_row(path, model.inputs[0]),) for path, _ in pairs)
-    return _of_rows(task, model, rows, [label for _, label in pairs], tuple(notes), digests)
+    rows = tuple((npz.read_npz_input_row(path, model.inputs[0]),) for path, _ in pairs)
+    return _label_source_of_rows(task, model, rows, [label for _, label in pairs], tuple(notes), digests)
 
 
-def truths_and_rows(
+def truths_of_label_source(
     task: TaskName, source: Path, model: Model, label: Callable[[Arrays, Model], list[Label]]
 ) -> Labelled:
     """Make labelled samples of an `.npz`: an array per input, and the task's labels beside them."""
     digest = files.digest_file(source)
     rows, _ = npz.read_npz(source, model.inputs)
-    truths = label(npz.load(source), model)
+    truths = label(npz.load_npz(source), model)
     data.check_data_unchanged(source, digest)
     batch = model.inputs[0].shape[0] if model.inputs[0].shape else 1
     if len(truths) != len(rows) * batch:
         raise ValueError(f"it holds {len(truths)} labels for {len(rows) * batch} samples")
-    return _of_rows(task, model, tuple(rows), truths, (), (digest,))
+    return _label_source_of_rows(task, model, tuple(rows), truths, (), (digest,))
 
 
-def _of_rows(
+def _label_source_of_rows(
     task: TaskName,
     model: Model,
     rows: tuple[Sample, ...],
@@ -160,112 +160,112 @@ class Placement:
         return moved
 
 
-def placement(path: Path, preprocessing: Preprocessing) -> Placement | None:
+def label_placement(path: Path, preprocessing: Preprocessing) -> Placement | None:
     """Return where a photo's pixels are in the input; None when it cannot be decoded."""
-    sizes = photos.placed(path, preprocessing)
+    sizes = photos.placed_photo_size(path, preprocessing)
     if sizes is None:
         return None
     (width, height), (wide, high), offset = sizes
     return Placement((wide / width, high / height), offset)
 
 
-def read_json(task: TaskName, path: Path, expected: str) -> Any:
+def read_label_source_json(task: TaskName, path: Path, expected: str) -> Any:
     """Read a JSON file.
 
     Raises:
         CalibrationError: The file is not JSON.
     """
     try:
-        return json.loads(_text(task, path, expected))
+        return json.loads(_label_source_text(task, path, expected))
     except (ValueError, RecursionError) as error:
-        raise unusable(task, f"{path} is not JSON: {str(error)[:120]}", expected) from None
+        raise unusable_labels(task, f"{path} is not JSON: {str(error)[:120]}", expected) from None
 
 
-def read_table(task: TaskName, path: Path, expected: str) -> list[dict[str, str]]:
+def read_label_source_table(task: TaskName, path: Path, expected: str) -> list[dict[str, str]]:
     """Read a `.csv` or `.tsv` with a line of names, or a `.jsonl`, as rows by name.
 
     Raises:
         CalibrationError: The file is none of these, or a row lacks `file`.
     """
-    content = _text(task, path, expected)
+    content = _label_source_text(task, path, expected)
     try:
         if path.suffix.lower() == ".jsonl":
             rows = [json.loads(line) for line in content.splitlines() if line.strip()]
         else:
-            rows = list(csv.DictReader(content.splitlines(), delimiter=_delimiter(path)))
+            rows = list(csv.DictReader(content.splitlines(), delimiter=_label_source_delimiter(path)))
     except (ValueError, csv.Error, RecursionError) as error:
-        raise unusable(task, f"{path} cannot be read: {str(error)[:120]}", expected) from None
+        raise unusable_labels(task, f"{path} cannot be read: {str(error)[:120]}", expected) from None
     if not rows or not all(isinstance(row, dict) and row.get("file") for row in rows):
         seen = f"columns {sorted(map(str, rows[0]))}" if rows and isinstance(rows[0], dict) else "no rows"
-        raise unusable(task, f"{path} holds {seen}, and not in every row a `file`", expected)
+        raise unusable_labels(task, f"{path} holds {seen}, and not in every row a `file`", expected)
     return rows
 
 
-def find_table(task: TaskName, source: Path, expected: str) -> tuple[Path, list[dict[str, str]]]:
+def find_label_table(task: TaskName, source: Path, expected: str) -> tuple[Path, list[dict[str, str]]]:
     """Return the table that `source` is or holds, and its rows.
 
     Raises:
         CalibrationError: There is no table or more than one, or it cannot be read.
     """
-    path = single(source, *TABLES)
+    path = single_label_source(source, *TABLES)
     if path is None:
-        raise unusable(task, f"{source} is no table and holds not exactly one", expected)
-    return path, read_table(task, path, expected)
+        raise unusable_labels(task, f"{source} is no table and holds not exactly one", expected)
+    return path, read_label_source_table(task, path, expected)
 
 
-def is_table(
+def is_label_table(
     task: TaskName, source: Path, expected: str, is_label: Callable[[Path, Mapping[str, Any]], bool]
 ) -> bool:
     """Tell whether `source` is or holds one table, and every row of it is a label of the task."""
     try:
-        path, rows = find_table(task, source, expected)
+        path, rows = find_label_table(task, source, expected)
         return all(is_label(path, row) for row in rows)
     except Exception:  # the reader of the task that is chosen says what is wrong with it
         return False
 
 
-def _delimiter(path: Path) -> str:
+def _label_source_delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _text(task: TaskName, path: Path, expected: str) -> str:
+def _label_source_text(task: TaskName, path: Path, expected: str) -> str:
     try:
         if not path.is_file():
-            raise unusable(task, f"{path} is no file", expected)
+            raise unusable_labels(task, f"{path} is no file", expected)
         if path.stat().st_size > MOST_BYTES:
-            raise unusable(task, f"{path} is larger than {MOST_BYTES:,} bytes", expected)
+            raise unusable_labels(task, f"{path} is larger than {MOST_BYTES:,} bytes", expected)
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise unusable(task, f"{path} cannot be read: {error}", expected) from None
+        raise unusable_labels(task, f"{path} cannot be read: {error}", expected) from None
 
 
-def listed_file(task: TaskName, source: Path, name: str, expected: str) -> Path:
+def label_source_file(task: TaskName, source: Path, name: str, expected: str) -> Path:
     """Return the file that a table or JSON names, beside it or in `images/` beside it.
 
     Raises:
         CalibrationError: It does not exist, or lies outside the folder.
     """
-    folders = read_folders(source)
+    folders = folders_of_label_source(source)
     for folder in (folders[0], folders[0] / "images", *folders[1:]):
         path = folder / name
         if any(path.resolve().is_relative_to(allowed) for allowed in folders) and path.is_file():
             return path
     seen = f"{source.name} names {name!r}, which is not beside it, in images/ or in ../images/"
-    raise unusable(task, seen, expected)
+    raise unusable_labels(task, seen, expected)
 
 
-def read_folders(source: Path) -> tuple[Path, ...]:
+def folders_of_label_source(source: Path) -> tuple[Path, ...]:
     """Return the folders that a table or JSON may name files in: its own, and `images/` beside that."""
     root = source.parent.resolve()
     return root, (root.parent / "images").resolve()
 
 
-def listing(source: Path) -> bool:
+def is_label_source_listing(source: Path) -> bool:
     """Tell whether `source` is a file that names other files, which must be readable with it."""
     return source.suffix.lower() in {".json", ".jsonl", ".csv", ".tsv"}
 
 
-def single(source: Path, *suffixes: str) -> Path | None:
+def single_label_source(source: Path, *suffixes: str) -> Path | None:
     """Return `source`, or the only file of a folder, that has one of the suffixes; None if there is none."""
     if source.is_file():
         return source if source.suffix.lower() in suffixes else None
@@ -280,7 +280,7 @@ def _child_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and p.is_file()]
 
 
-def some(names: Sequence[str]) -> str:
+def some_label_names(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:SHOWN]) + (
         f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     )

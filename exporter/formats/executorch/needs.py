@@ -9,7 +9,7 @@ from exporter.android.records import Needs, Operator
 from exporter.capture.lowering_errors import shorten_lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.executorch.delegates import read_delegate
-from exporter.formats.executorch.pte import MAGIC, read_program
+from exporter.formats.executorch.pte import MAGIC, read_pte_program
 
 if TYPE_CHECKING:
     from executorch.exir.schema import BackendDelegate, Program
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 XNNPACK = "XnnpackBackend"
 
 
-def needs(path: Path) -> Needs:
+def executorch_needs(path: Path) -> Needs:
     """Read the needs of all methods of a `.pte`.
 
     Raises:
@@ -27,7 +27,7 @@ def needs(path: Path) -> Needs:
     if data[4:6] != MAGIC:
         raise LoweringError(f"{path.name} is not an ExecuTorch program")
     try:
-        program = read_program(data).program
+        program = read_pte_program(data).program
         delegates = [delegate for plan in program.execution_plan for delegate in plan.delegates]
         operators = {
             f"{operator.name}.{operator.overload}" if operator.overload else operator.name
@@ -38,7 +38,7 @@ def needs(path: Path) -> Needs:
             runtime="ExecuTorch",
             operators=tuple(Operator(name) for name in sorted(operators)),
             backends=tuple(sorted({delegate.id for delegate in delegates})),
-            delegate_operators=tuple(sorted(_nodes(program, delegates))),
+            delegate_operators=tuple(sorted(_executorch_needs_of_nodes(program, delegates))),
             identifier=data[4:8].decode("ascii", "replace"),
         )
     except LoweringError:
@@ -47,7 +47,7 @@ def needs(path: Path) -> Needs:
         raise LoweringError(f"{path.name} is damaged: {shorten_lowering_error(error)}") from error
 
 
-def _nodes(program: Program, delegates: list[BackendDelegate]) -> set[str]:
+def _executorch_needs_of_nodes(program: Program, delegates: list[BackendDelegate]) -> set[str]:
     """Return the kinds of nodes in XNNPACK's graphs."""
     return {
         kind

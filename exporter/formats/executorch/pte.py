@@ -57,7 +57,7 @@ def read_pte(path: Path, variant: Variant) -> Structure:
         raise LoweringError(f"{path.name} is damaged: {shorten_lowering_error(error)}") from error
 
 
-def read_program(data: bytes) -> PTEFile:
+def read_pte_program(data: bytes) -> PTEFile:
     """Parse the bytes of a `.pte`."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
@@ -65,7 +65,7 @@ def read_program(data: bytes) -> PTEFile:
 
 
 def _pte_structure(data: bytes) -> Structure:
-    file = read_program(data)
+    file = read_pte_program(data)
     plan = next(plan for plan in file.program.execution_plan if plan.name == "forward")
     kernels = list(_pte_kernels(plan))
     graphs = list(_pte_delegate_graphs(plan, file.program))

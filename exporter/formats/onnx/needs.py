@@ -15,22 +15,26 @@ MAX_DEPTH = 8
 """The deepest nesting of functions whose bodies call functions."""
 
 
-def needs(path: Path) -> Needs:
+def onnx_needs(path: Path) -> Needs:
     """Read the needs of a file.
 
     Raises:
         LoweringError: It is not a whole, well-formed file of its format.
     """
-    return _of_ort(path) if path.suffix == ".ort" else _of_onnx(path)
+    return _needs_of_ort(path) if path.suffix == ".ort" else _needs_of_onnx(path)
 
 
-def _of_onnx(path: Path) -> Needs:
+def _needs_of_onnx(path: Path) -> Needs:
     import onnx
 
     onnx_file.read_onnx_file(path)  # refuses what is not whole, valid and self-contained
     model = onnx.load_model_from_string(path.read_bytes())
-    opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
-    operators = {_operator(node, opsets) for graph in onnx_file.graphs(model) for node in graph.node}
+    opsets = {_needed_onnx_domain(entry.domain): entry.version for entry in model.opset_import}
+    operators = {
+        _needed_onnx_operator(node, opsets)
+        for graph in onnx_file.onnx_file_graphs(model)
+        for node in graph.node
+    }
     return Needs(
         runtime="ONNX Runtime",
         operators=tuple(sorted(operators, key=lambda operator: operator.title)),
@@ -39,10 +43,10 @@ def _of_onnx(path: Path) -> Needs:
     )
 
 
-def _of_ort(path: Path) -> Needs:
+def _needs_of_ort(path: Path) -> Needs:
     ort_file.read_ort_file(path)
-    nodes, layout = ort_file.operators(path.read_bytes())
-    operators = {Operator(name, _domain(domain), version) for name, domain, version in nodes}
+    nodes, layout = ort_file.ort_file_operators(path.read_bytes())
+    operators = {Operator(name, _needed_onnx_domain(domain), version) for name, domain, version in nodes}
     return Needs(
         runtime="ONNX Runtime",
         operators=tuple(sorted(operators, key=lambda operator: operator.title)),
@@ -50,26 +54,30 @@ def _of_ort(path: Path) -> Needs:
     )
 
 
-def _domain(name: str) -> str:
+def _needed_onnx_domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _operator(node: onnx.NodeProto, opsets: dict[str, int], depth: int = MAX_DEPTH) -> Operator:
+def _needed_onnx_operator(node: onnx.NodeProto, opsets: dict[str, int], depth: int = MAX_DEPTH) -> Operator:
     """Describe a node; ONNX defines some operators as functions, whose bodies a runtime can call instead."""
-    domain = _domain(node.domain)
-    schema = _schema(node.op_type, domain, opsets.get(domain, 0))
+    domain = _needed_onnx_domain(node.domain)
+    schema = _needed_onnx_schema(node.op_type, domain, opsets.get(domain, 0))
     if schema is None:  # ONNX Runtime's own operators have one version
         return Operator(node.op_type, domain, 1 if domain else 0)
     body: tuple[Operator, ...] = ()
     if schema.has_function and depth:
-        inner = {_domain(entry.domain): entry.version for entry in schema.function_body.opset_import}
+        inner = {
+            _needed_onnx_domain(entry.domain): entry.version for entry in schema.function_body.opset_import
+        }
         body = tuple(
-            dict.fromkeys(_operator(n, opsets | inner, depth - 1) for n in schema.function_body.node)
+            dict.fromkeys(
+                _needed_onnx_operator(n, opsets | inner, depth - 1) for n in schema.function_body.node
+            )
         )
     return Operator(node.op_type, domain, schema.since_version, body)
 
 
-def _schema(name: str, domain: str, opset: int) -> Any:
+def _needed_onnx_schema(name: str, domain: str, opset: int) -> Any:
     import onnx
 
     try:

@@ -47,7 +47,7 @@ def _refuse_onnx_external_data(model: onnx.ModelProto) -> None:
     # Such a reference may name any file of this machine.
     from onnx.external_data_helper import uses_external_data
 
-    for graph in graphs(model):
+    for graph in onnx_file_graphs(model):
         sparse = [t for s in graph.sparse_initializer for t in (s.values, s.indices)]
         for tensor in (*graph.initializer, *sparse, *_onnx_file_attribute_tensors(graph.node)):
             if uses_external_data(tensor):
@@ -56,7 +56,7 @@ def _refuse_onnx_external_data(model: onnx.ModelProto) -> None:
                 )
 
 
-def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+def onnx_file_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """Yield the main graph and all graphs within it.
 
     Raises:
@@ -81,7 +81,7 @@ def _onnx_file_attribute_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[on
 
 
 def _onnx_file_contents(model: onnx.ModelProto) -> Contents:
-    all_graphs = list(graphs(model))
+    all_graphs = list(onnx_file_graphs(model))
     tensors = {t.name: _stored_in_onnx_file(t) for graph in all_graphs for t in graph.initializer}
     return Contents(
         inputs=tuple(_onnx_file_spec(v) for v in model.graph.input if v.name not in tensors),

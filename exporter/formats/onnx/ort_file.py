@@ -35,7 +35,7 @@ def read_ort_file(path: Path) -> Contents:
         raise LoweringError(f"It is not a whole ORT-format model: {error}") from error
 
 
-def operators(data: bytes) -> tuple[set[tuple[str, str, int]], int]:
+def ort_file_operators(data: bytes) -> tuple[set[tuple[str, str, int]], int]:
     """Return each operator's name, domain and version, and the version of the file's layout.
 
     Raises:

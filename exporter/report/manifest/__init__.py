@@ -56,7 +56,8 @@ def dump_manifest(report: Report) -> str:
             "limits": asdict(report.limits),
             "task": report.task,
             "accuracy": accuracy.dump_accuracy_evaluation(report.evaluation) if report.evaluation else None,
-            "task_accuracy": report.task_evaluation and task_accuracy.dump_evaluation(report.task_evaluation),
+            "task_accuracy": report.task_evaluation
+            and task_accuracy.dump_task_accuracy_evaluation(report.task_evaluation),
             "calibration_sweep": [
                 {
                     "count": point.count,
@@ -211,7 +212,7 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
             "operators": _sorted_manifest_counts(structure.operators),
         },
         "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
-        "task_accuracy": artifact.task_accuracy and task_accuracy.dump(artifact.task_accuracy),
+        "task_accuracy": artifact.task_accuracy and task_accuracy.dump_task_accuracy(artifact.task_accuracy),
         "arm64_emulated": asdict(artifact.arm64) if artifact.arm64 else None,
         "notes": artifact.notes,
         "source_line": artifact.source_line,

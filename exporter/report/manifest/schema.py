@@ -36,8 +36,13 @@ from exporter.report.manifest.latencies import DeviceLatency
 from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
 from exporter.report.manifest.task_accuracy import TaskAccuracy, TaskEvaluation
-from exporter.report.manifest.task_accuracy import contradiction as contradiction_of_scores
-from exporter.verify.budget import budget_contradiction, budget_verdict, recorded_verdict, worst_for_budget
+from exporter.report.manifest.task_accuracy import task_accuracy_contradiction as contradiction_of_scores
+from exporter.verify.budget import (
+    budget_contradiction,
+    budget_verdict,
+    recorded_budget_verdict,
+    worst_for_budget,
+)
 
 SCHEMA_VERSION = 1
 MAX_ARTIFACTS = 1000
@@ -312,7 +317,7 @@ class Manifest(Part):
                 raise ValueError(f"{artifact.name}: device_latency is not the one that counts")
         latencies = next((a.measured_on() for a in self.artifacts if a.name == self.selected), ())
         expected = budget_verdict(latencies, self.budget_ms)
-        if self.verdict.budget not in {expected, recorded_verdict(latencies, self.budget_ms)}:
+        if self.verdict.budget not in {expected, recorded_budget_verdict(latencies, self.budget_ms)}:
             raise ValueError(
                 f"verdict.budget is {self.verdict.budget}, but the selected artifact's is {expected}"
             )

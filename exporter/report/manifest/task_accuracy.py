@@ -63,7 +63,7 @@ class TaskEvaluation(Part):
         return TaskEvaluationRecord(self.task, self.kind, self.max_drop, self.float32.record(), self.notes)
 
 
-def contradiction(status: str, own: TaskAccuracy, evaluation: TaskEvaluation | None) -> str:
+def task_accuracy_contradiction(status: str, own: TaskAccuracy, evaluation: TaskEvaluation | None) -> str:
     """Return why an artifact's measures cannot be true; empty when they can."""
     if evaluation is None or own.count != evaluation.float32.count:
         return "measures on other samples than float32's"
@@ -84,11 +84,11 @@ def contradiction(status: str, own: TaskAccuracy, evaluation: TaskEvaluation | N
     return ""
 
 
-def dump(record: TaskAccuracyRecord) -> dict[str, Any]:
-    return {"count": record.count, "scores": [_score(score) for score in record.scores]}
+def dump_task_accuracy(record: TaskAccuracyRecord) -> dict[str, Any]:
+    return {"count": record.count, "scores": [_dump_task_score(score) for score in record.scores]}
 
 
-def _score(score: ScoreRecord) -> dict[str, Any]:
+def _dump_task_score(score: ScoreRecord) -> dict[str, Any]:
     finite = all(map(math.isfinite, score.interval))
     return {
         "name": score.name,
@@ -99,11 +99,11 @@ def _score(score: ScoreRecord) -> dict[str, Any]:
     }
 
 
-def dump_evaluation(evaluation: TaskEvaluationRecord) -> dict[str, Any]:
+def dump_task_accuracy_evaluation(evaluation: TaskEvaluationRecord) -> dict[str, Any]:
     return {
         "task": evaluation.task,
         "kind": evaluation.kind,
         "max_drop": evaluation.max_drop,
-        "float32": dump(evaluation.reference),
+        "float32": dump_task_accuracy(evaluation.reference),
         "notes": evaluation.notes,
     }

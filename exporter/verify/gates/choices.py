@@ -25,7 +25,7 @@ def _choices_gate_reason(observation: Observation, choices: DiscreteOutput) -> s
             return ""
         return f"Its {name} differs in {choices.different} of {choices.values} values ({choices.first})."
     limit = observation.limits["min_agreement"]
-    bounds = intervals.agreement(
+    bounds = intervals.agreement_interval(
         choices.shares,
         observation.evidence.reference[choices.output][0].size,
         observation.evidence.scene_of,

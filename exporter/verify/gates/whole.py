@@ -126,13 +126,13 @@ def _more(observation: Observation) -> str:
     needed = []
     if comparison.sqnr_bounds_db is not None:
         needed.append(
-            intervals.scenes_for_decibels(
+            intervals.scenes_for_decibel_interval(
                 comparison.sqnr_db, limits["min_sqnr_db"], comparison.scenes, comparison.sqnr_bounds_db
             )
         )
     if comparison.agreement is not None and comparison.agreement_bounds is not None:
         needed.append(
-            intervals.scenes_for_share(
+            intervals.scenes_for_share_interval(
                 comparison.agreement,
                 limits["min_agreement"],
                 comparison.scenes,

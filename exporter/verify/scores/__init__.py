@@ -11,25 +11,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from exporter.verify.scores import boxes, embeddings, images, keypoints, masks, regression, sequences
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 
 
 @dataclass(frozen=True)
 class Scorer:
     """How one task is scored."""
 
-    rows: Callable[[View, Label], Rows]
+    rows: Callable[[ScoredSample, Label], Rows]
     """Returns what one sample contributes: table name -> rows of numbers."""
     measures: Callable[[Tables, int], Measures]
     """Returns a function from the weights of so many samples to the measures, the deciding one first."""
 
 
 SCORES: Mapping[str, Scorer] = {
-    "boxes": Scorer(boxes.rows, boxes.measures),
-    "masks": Scorer(masks.rows, masks.measures),
-    "keypoints": Scorer(keypoints.rows, keypoints.measures),
-    "images": Scorer(images.rows, images.measures),
-    "embeddings": Scorer(embeddings.rows, embeddings.measures),
-    "sequences": Scorer(sequences.rows, sequences.measures),
-    "regression": Scorer(regression.rows, regression.measures),
+    "boxes": Scorer(boxes.score_boxes, boxes.measures_of_boxes),
+    "masks": Scorer(masks.score_masks, masks.measures_of_masks),
+    "keypoints": Scorer(keypoints.score_keypoints, keypoints.measures_of_keypoints),
+    "images": Scorer(images.score_images, images.measures_of_images),
+    "embeddings": Scorer(embeddings.score_embeddings, embeddings.measures_of_embeddings),
+    "sequences": Scorer(sequences.score_sequences, sequences.measures_of_sequences),
+    "regression": Scorer(regression.score_regression, regression.measures_of_regression),
 }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 from exporter.verify.tasks.boxes import SCORES
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -23,21 +23,21 @@ Detections = tuple[Array, Array, Array]
 """Corners in pixels [n, 4], scores [n], classes [n]."""
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_boxes(view: ScoredSample, label: Label) -> Rows:
     """Return each detection (class, score, a flag per threshold) and each object (class) of one image."""
-    corners, scores, classes = detections(view)
+    corners, scores, classes = scored_boxes(view)
     found = []
     for number in np.unique(classes):
         order = np.flatnonzero(classes == number)
         order = order[np.argsort(-scores[order], kind="stable")][:MOST]
         own = label["classes"] == number
-        flags = _match(corners[order], label["boxes"][own], label["ignored"][own].astype(bool))
+        flags = _match_scored_boxes(corners[order], label["boxes"][own], label["ignored"][own].astype(bool))
         found += [[float(number), float(scores[i]), *flags[row]] for row, i in enumerate(order)]
     objects = label["classes"][~label["ignored"].astype(bool)]
     return {"detections": found, "objects": [[float(number)] for number in objects]}
 
 
-def detections(view: View) -> Detections:
+def scored_boxes(view: ScoredSample) -> Detections:
     """Read the outputs: boxes and scores apart, or one tensor of coordinates and a score per class.
 
     Raises:
@@ -45,25 +45,25 @@ def detections(view: View) -> Detections:
     """
     boxes, scores = view.find("box"), view.find(*SCORES)
     if boxes is not None and scores is not None and boxes != scores:
-        return _pair(view, boxes, scores)
+        return _scored_box_pair(view, boxes, scores)
     y = view.first_float(3)[0]
     y = y.T if y.shape[0] < y.shape[1] else y
     if y.shape[1] < 5:
         raise ValueError(f"an output of shape {list(y.shape)} holds no four coordinates and scores")
-    corners = _corners(_pixels(y[:, :4], view.size))
+    corners = _scored_box_corners(_scored_box_pixels(y[:, :4], view.size))
     best, classes = y[:, 4:].max(axis=1), y[:, 4:].argmax(axis=1)
     keep = np.flatnonzero(best >= LEAST)
-    keep = keep[_suppress(corners[keep], best[keep], classes[keep])]
+    keep = keep[_suppress_scored_boxes(corners[keep], best[keep], classes[keep])]
     return corners[keep], best[keep], classes[keep]
 
 
-def _pair(view: View, boxes: int, scores: int) -> Detections:
+def _scored_box_pair(view: ScoredSample, boxes: int, scores: int) -> Detections:
     corners = view.outputs[boxes].astype(np.float64).reshape(-1, 4)
     values = view.outputs[scores].astype(np.float64).reshape(len(corners), -1)
-    corners = _pixels(corners, view.size)
+    corners = _scored_box_pixels(corners, view.size)
     # A box whose second corner lies before its first is a centre and a size.
     if len(corners) and (corners[:, 2:] < corners[:, :2]).any(axis=1).mean() > 0.01:
-        corners = _corners(corners)
+        corners = _scored_box_corners(corners)
     labels = view.find("label", "categor")
     if values.shape[1] > 1:
         if values.min() < 0 or values.max() > 1:
@@ -74,34 +74,34 @@ def _pair(view: View, boxes: int, scores: int) -> Detections:
     return corners, values[:, 0], classes.astype(int)
 
 
-def _pixels(corners: Array, size: tuple[int, int]) -> Array:
+def _scored_box_pixels(corners: Array, size: tuple[int, int]) -> Array:
     if len(corners) and corners.max() <= NORMALISED:
         return corners * np.array([size[1], size[0], size[1], size[0]], np.float64)
     return corners
 
 
-def _corners(boxes: Array) -> Array:
+def _scored_box_corners(boxes: Array) -> Array:
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _suppress(corners: Array, scores: Array, classes: Array) -> Array:
+def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Array:
     """Return the detections that no surer one of their class overlaps by more than `SUPPRESSED`."""
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while len(order):
         first, order = order[0], order[1:]
         kept.append(int(first))
-        overlaps = overlap(corners[first][None], corners[order])[0]
+        overlaps = scored_box_overlap(corners[first][None], corners[order])[0]
         order = order[(overlaps <= SUPPRESSED) | (classes[order] != classes[first])]
     return np.array(kept, int)
 
 
-def _match(corners: Array, objects: Array, ignored: Array) -> Array:
+def _match_scored_boxes(corners: Array, objects: Array, ignored: Array) -> Array:
     """Give each detection, the surest first, a flag per threshold: 1 right, 0 wrong, -1 not counted."""
     flags = np.zeros((len(corners), len(THRESHOLDS)))
-    overlaps = overlap(corners, objects[~ignored])
-    crowds = overlap(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
+    overlaps = scored_box_overlap(corners, objects[~ignored])
+    crowds = scored_box_overlap(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
     for column, threshold in enumerate(THRESHOLDS):
         free = overlaps.copy()
         for row in range(len(corners)):
@@ -114,7 +114,7 @@ def _match(corners: Array, objects: Array, ignored: Array) -> Array:
     return flags
 
 
-def overlap(left: Array, right: Array, crowd: bool = False) -> Array:
+def scored_box_overlap(left: Array, right: Array, crowd: bool = False) -> Array:
     """Return intersection over union of all pairs; of a crowd's region, over the left box's own area."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:], right[None, :, 2:])
@@ -126,7 +126,7 @@ def overlap(left: Array, right: Array, crowd: bool = False) -> Array:
     return shares
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_boxes(tables: Tables, count: int) -> Measures:
     """Return mAP@0.5:0.95 and mAP@0.5, averaged over the classes that the labels hold."""
     found, objects = tables["detections"], tables["objects"]
     found = found[np.argsort(-found[:, 2], kind="stable")]
@@ -137,7 +137,7 @@ def measures(tables: Tables, count: int) -> Measures:
 
     def value(weights: Array) -> Mapping[str, float]:
         precisions = [
-            _precisions(own, weights, float(weights[samples].sum()))
+            _box_precisions(own, weights, float(weights[samples].sum()))
             for own, samples in classes.values()
             if weights[samples].any()
         ]
@@ -147,7 +147,7 @@ def measures(tables: Tables, count: int) -> Measures:
     return value
 
 
-def _precisions(found: Array, weights: Array, objects: float) -> Array:
+def _box_precisions(found: Array, weights: Array, objects: float) -> Array:
     """Return one class's average precision per threshold: precision at 101 recalls, made to fall."""
     flags, weight = found[:, 3:], weights[found[:, 0].astype(int)][:, None]
     right, wrong = (np.cumsum(weight * (flags == flag), axis=0) for flag in (1, 0))

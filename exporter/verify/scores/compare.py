@@ -61,7 +61,9 @@ class Scored:
     tables: Tables
 
 
-def compared(task: TaskName, reference: Scored, models: Mapping[str, Scored]) -> dict[str, TaskAccuracy]:
+def compare_scores(
+    task: TaskName, reference: Scored, models: Mapping[str, Scored]
+) -> dict[str, TaskAccuracy]:
     """Return each model's measures, and what they lost against float32 with 95 % intervals.
 
     Args:
@@ -69,24 +71,27 @@ def compared(task: TaskName, reference: Scored, models: Mapping[str, Scored]) ->
         reference: Float32's rows.
         models: Name -> rows on the same samples.
     """
-    floats = _values(task, reference)
-    return {name: _accuracy(_values(task, scored), floats, scored.count) for name, scored in models.items()}
+    floats = _score_values(task, reference)
+    return {
+        name: _score_accuracy(_score_values(task, scored), floats, scored.count)
+        for name, scored in models.items()
+    }
 
 
-def plain(task: TaskName, scored: Scored) -> TaskAccuracy:
+def plain_scores(task: TaskName, scored: Scored) -> TaskAccuracy:
     """Return one model's measures without anything to compare them with."""
     values = SCORES[task].measures(scored.tables, scored.count)(np.ones(scored.count))
     return TaskAccuracy(scored.count, tuple(Score(name, value) for name, value in values.items()))
 
 
-def _values(task: TaskName, scored: Scored) -> dict[str, Array]:
+def _score_values(task: TaskName, scored: Scored) -> dict[str, Array]:
     """Return measure -> its value for every draw; the first is of the samples as they are."""
     measures = SCORES[task].measures(scored.tables, scored.count)
-    rows = [measures(weights) for weights in _draws(scored.count)]
+    rows = [measures(weights) for weights in _score_draws(scored.count)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _draws(count: int) -> Iterator[Array]:
+def _score_draws(count: int) -> Iterator[Array]:
     """Yield how often each sample counts: once at first, then as drawn with replacement."""
     yield np.ones(count)
     generator = np.random.default_rng(SEED)
@@ -94,7 +99,7 @@ def _draws(count: int) -> Iterator[Array]:
         yield np.bincount(generator.integers(0, count, count), minlength=count).astype(float)
 
 
-def _accuracy(values: Mapping[str, Array], floats: Mapping[str, Array], count: int) -> TaskAccuracy:
+def _score_accuracy(values: Mapping[str, Array], floats: Mapping[str, Array], count: int) -> TaskAccuracy:
     scores = []
     for name, own in values.items():
         factor = MEASURES[name].better * (100 if MEASURES[name].unit == "points" else 1)
@@ -105,18 +110,18 @@ def _accuracy(values: Mapping[str, Array], floats: Mapping[str, Array], count: i
     return TaskAccuracy(count, tuple(scores))
 
 
-def deciding(accuracy: TaskAccuracy) -> Score:
+def deciding_score(accuracy: TaskAccuracy) -> Score:
     """Return the measure that the gate looks at: the first."""
     return accuracy.scores[0]
 
 
-def check_reference(task: TaskName, accuracy: TaskAccuracy) -> None:
+def check_reference_scores(task: TaskName, accuracy: TaskAccuracy) -> None:
     """Refuse labels by which float32 itself is no better than chance: nothing could be lost.
 
     Raises:
         CalibrationError: The labels say nothing about this model.
     """
-    score = deciding(accuracy)
+    score = deciding_score(accuracy)
     measure = MEASURES[score.name]
     if not math.isfinite(score.value) or measure.better * (score.value - measure.chance) <= 0:
         raise CalibrationError(
@@ -128,7 +133,7 @@ def check_reference(task: TaskName, accuracy: TaskAccuracy) -> None:
         )
 
 
-def check_enough(count: int) -> None:
+def check_enough_scores(count: int) -> None:
     """Refuse so few samples that their draws give no interval.
 
     Raises:
@@ -142,39 +147,40 @@ def check_enough(count: int) -> None:
         )
 
 
-def reason(accuracy: TaskAccuracy, max_drop: float) -> str:
+def score_reason(accuracy: TaskAccuracy, max_drop: float) -> str:
     """Return why an artifact fails on labelled samples; an empty string when it does not."""
-    score = deciding(accuracy)
+    score = deciding_score(accuracy)
     if math.isfinite(score.value) and score.lost <= max_drop:
         return ""
     return (
-        f"Its {score.name} is {score.value:.4g}, {score.lost:.3g} {unit(score)} worse than float32's on "
-        f"{accuracy.count} labelled samples (95 % interval {_range(score)}); {max_drop:g} may be lost."
+        f"Its {score.name} is {score.value:.4g}, {score.lost:.3g} {score_unit(score)} worse than float32's "
+        f"on {accuracy.count} labelled samples (95 % interval {_score_range(score)}); "
+        f"{max_drop:g} may be lost."
     )
 
 
-def doubt(accuracies: Mapping[str, TaskAccuracy], max_drop: float) -> str:
+def score_doubt(accuracies: Mapping[str, TaskAccuracy], max_drop: float) -> str:
     """Return a sentence on artifacts whose loss is uncertain; empty without any."""
     unsure = {
-        name: deciding(accuracy)
+        name: deciding_score(accuracy)
         for name, accuracy in accuracies.items()
-        if deciding(accuracy).interval[0] < max_drop < deciding(accuracy).interval[1]
+        if deciding_score(accuracy).interval[0] < max_drop < deciding_score(accuracy).interval[1]
     }
     if not unsure:
         return ""
     first = next(iter(unsure.values()))
     count = accuracies[next(iter(unsure))].count
-    shown = ", ".join(f"{name} {score.lost:.2g} ({_range(score)})" for name, score in unsure.items())
+    shown = ", ".join(f"{name} {score.lost:.2g} ({_score_range(score)})" for name, score in unsure.items())
     return (
-        f"{count} labelled samples cannot tell for certain if more than {max_drop:g} {unit(first)} of "
+        f"{count} labelled samples cannot tell for certain if more than {max_drop:g} {score_unit(first)} of "
         f"{first.name} are lost; the measured loss and its 95 % interval: {shown}. More samples narrow it."
     )
 
 
-def unit(score: Score) -> str:
+def score_unit(score: Score) -> str:
     """Return the unit of what a measure lost."""
     return MEASURES[score.name].unit
 
 
-def _range(score: Score) -> str:
+def _score_range(score: Score) -> str:
     return f"{score.interval[0]:.2g} to {score.interval[1]:.2g}"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 
 NONE = -1
 """The class of a sample that belongs to pairs."""
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_embeddings(view: ScoredSample, label: Label) -> Rows:
     """Return the class and the vector, of length one; and the sample's pairs (other sample, similarity)."""
     index = view.find("embed")
     vector = (view.first_float() if index is None else view.outputs[index].astype(np.float64)).reshape(-1)
@@ -22,7 +22,7 @@ def rows(view: View, label: Label) -> Rows:
     return {"vectors": [[float(label["class"]), *map(float, vector)]], "pairs": pairs}
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_embeddings(tables: Tables, count: int) -> Measures:
     """Return the rank agreement (Spearman's) where there are pairs, else recall@1."""
     samples = tables["vectors"][:, 0].astype(int)
     vectors, classes = np.zeros((count, tables["vectors"].shape[1] - 2)), np.full(count, NONE)
@@ -34,10 +34,14 @@ def measures(tables: Tables, count: int) -> Measures:
 
         def agreement(weights: Array) -> Mapping[str, float]:
             times = weights[left].astype(int)
-            return {"rank agreement": _spearman(np.repeat(cosines, times), np.repeat(pairs[:, 2], times))}
+            return {
+                "rank agreement": _embedding_spearman(
+                    np.repeat(cosines, times), np.repeat(pairs[:, 2], times)
+                )
+            }
 
         return agreement
-    nearest = _nearest(vectors)
+    nearest = _nearest_scored_embeddings(vectors)
     there = np.array([(classes == own).sum() > 1 for own in classes], float)
     hits = (classes[nearest] == classes) * there
 
@@ -48,20 +52,20 @@ def measures(tables: Tables, count: int) -> Measures:
     return recall
 
 
-def _nearest(vectors: Array) -> Array:
+def _nearest_scored_embeddings(vectors: Array) -> Array:
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     nearest: Array = cosines.argmax(axis=1)
     return nearest
 
 
-def _spearman(left: Array, right: Array) -> float:
+def _embedding_spearman(left: Array, right: Array) -> float:
     if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
         return float("nan")
-    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+    return float(np.corrcoef(_embedding_score_ranks(left), _embedding_score_ranks(right))[0, 1])
 
 
-def _ranks(values: Array) -> Array:
+def _embedding_score_ranks(values: Array) -> Array:
     """Return the rank of each value; equal values share the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 from exporter.verify.tasks.images import RANGES
 
 BEST_DB = 100.0
 """What an equal image is said to reach: no file holds an infinity."""
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_images(view: ScoredSample, label: Label) -> Rows:
     """Return the mean squared error of pixels from 0 to 1, for each range that the output's may have."""
     wanted = label["image"]
     given = view.first_float(3)
@@ -26,7 +26,7 @@ def rows(view: View, label: Label) -> Rows:
     }
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_images(tables: Tables, count: int) -> Measures:
     """Return the mean PSNR, in the range of pixels that fits all samples best."""
     errors = tables["errors"][:, 1:]
     errors = errors[:, errors.sum(axis=0).argmin()]

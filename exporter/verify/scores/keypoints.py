@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View, ratio
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables, ratio_of_sample_scores
 from exporter.verify.tasks.keypoints import NAMES
 
 NEAR = 0.05
@@ -18,10 +18,10 @@ SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87,
 OTHER_SIGMA = 0.05
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_keypoints(view: ScoredSample, label: Label) -> Rows:
     """Return (found) for every labelled point, and (similarity) for the object."""
     wanted, visible = label["points"][:, :2], label["points"][:, 2] > 0
-    y = points(view)
+    y = scored_keypoints(view)
     if y.shape != wanted.shape:
         raise ValueError(f"the model gives {len(y)} points, the label {len(wanted)}")
     squares = ((y - wanted) ** 2).sum(axis=1)[visible]
@@ -31,7 +31,7 @@ def rows(view: View, label: Label) -> Rows:
     return {"points": [[float(n)] for n in near], "objects": [[float(np.exp(-exponents).mean())]]}
 
 
-def points(view: View) -> Array:
+def scored_keypoints(view: ScoredSample) -> Array:
     """Return [points, 2]: x and y in pixels of the input, from coordinates or from the peaks of heatmaps."""
     index = view.find(*NAMES)
     y = view.first_float(2) if index is None else view.outputs[index].astype(np.float64)
@@ -47,9 +47,9 @@ def points(view: View) -> Array:
     return places * np.array([width, height]) if places.max() <= NORMALISED else places
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_keypoints(tables: Tables, count: int) -> Measures:
     """Return PCK and the mean OKS."""
-    found, similar = (ratio(tables, name, 0, None, count) for name in ("points", "objects"))
+    found, similar = (ratio_of_sample_scores(tables, name, 0, None, count) for name in ("points", "objects"))
 
     def value(weights: Array) -> Mapping[str, float]:
         return {f"PCK@{NEAR}": found(weights), "OKS": similar(weights)}

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 
 IGNORED = 255
 """Pixels of this class do not count, as in Pascal VOC and Cityscapes."""
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_masks(view: ScoredSample, label: Label) -> Rows:
     """Return (class, pixels shared, pixels of either) for every class of the label or the prediction."""
-    predicted = classes(view)
-    wanted = _resampled(label["mask"], predicted.shape)
+    predicted = scored_mask_classes(view)
+    wanted = _resampled_scored_mask(label["mask"], predicted.shape)
     counts = wanted != IGNORED
     table = []
     for number in np.union1d(np.unique(wanted[counts]), np.unique(predicted[counts])):
@@ -25,7 +25,7 @@ def rows(view: View, label: Label) -> Rows:
     return {"classes": table}
 
 
-def classes(view: View) -> Array:
+def scored_mask_classes(view: ScoredSample) -> Array:
     """Return a class per pixel: the likeliest, the sign of a single score, or the numbers themselves."""
     index = view.find("mask", "segm")
     named = view.outputs[index] if index is not None and view.outputs[index].ndim >= 3 else None
@@ -41,14 +41,14 @@ def classes(view: View) -> Array:
     return (y.reshape(y.shape[-2:]) > middle).astype(np.int64)
 
 
-def _resampled(mask: Array, shape: tuple[int, ...]) -> Array:
+def _resampled_scored_mask(mask: Array, shape: tuple[int, ...]) -> Array:
     """Return the mask at the output's resolution, each pixel from the nearest one."""
     places = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, mask.shape, strict=True)]
     nearest: Array = mask[np.ix_(*places)]
     return nearest
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_masks(tables: Tables, count: int) -> Measures:
     """Return mIoU, over the classes of the labels or the predictions."""
     table = tables["classes"]
     numbers, columns = np.unique(table[:, 1], return_inverse=True)

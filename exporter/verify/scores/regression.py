@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_regression(view: ScoredSample, label: Label) -> Rows:
     """Return the predicted numbers, then the labelled ones."""
     wanted = label["numbers"].reshape(-1)
     given = view.first_float().reshape(-1)
@@ -19,7 +19,7 @@ def rows(view: View, label: Label) -> Rows:
     return {"numbers": [[*map(float, given), *map(float, wanted)]]}
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_regression(tables: Tables, count: int) -> Measures:
     """Return R² and MAE, both averaged over the numbers of a sample."""
     table = tables["numbers"][:, 1:]
     width = table.shape[1] // 2

@@ -18,7 +18,7 @@ Measures = Callable[[Array], Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ScoredSample:
     """One model's outputs on one sample."""
 
     names: Sequence[str]
@@ -44,7 +44,9 @@ class View:
         raise ValueError(f"no output can be read as this task's: {shapes}")
 
 
-def ratio(tables: Tables, name: str, above: int, below: int | None, count: int) -> Callable[[Array], float]:
+def ratio_of_sample_scores(
+    tables: Tables, name: str, above: int, below: int | None, count: int
+) -> Callable[[Array], float]:
     """Return a function: the weighted sum of one column over that of another, or over the rows' weights."""
     table = tables[name]
     samples = table[:, 0].astype(int)

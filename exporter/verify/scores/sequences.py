@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from exporter.records import Array
-from exporter.verify.scores.sample import Label, Measures, Rows, Tables, View, ratio
+from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables, ratio_of_sample_scores
 from exporter.verify.tasks.sequences import NAMES, joined_sequence
 
 
-def rows(view: View, label: Label) -> Rows:
+def score_sequences(view: ScoredSample, label: Label) -> Rows:
     """Return (edits, tokens of the label, tokens right in place, whole sequence right)."""
     wanted = [int(token) for token in label["tokens"]]
-    steps = tokens(view)
+    steps = scored_sequence_tokens(view)
     aligned = bool(label["aligned"])
     given = [int(token) for token in steps] if aligned else joined_sequence(steps)
     right = sum(a == b for a, b in zip(given, wanted, strict=False)) if aligned else 0
     table = "aligned" if aligned else "joined"
-    return {table: [[float(edits(given, wanted)), len(wanted), float(right), float(given == wanted)]]}
+    return {
+        table: [[float(sequence_edits(given, wanted)), len(wanted), float(right), float(given == wanted)]]
+    }
 
 
-def tokens(view: View) -> Array:
+def scored_sequence_tokens(view: ScoredSample) -> Array:
     """Return the token of every step: the likeliest one, or the numbers themselves."""
     index = view.find(*NAMES)
     if index is None:
@@ -34,7 +36,7 @@ def tokens(view: View) -> Array:
     return likeliest
 
 
-def edits(given: Sequence[int], wanted: Sequence[int]) -> int:
+def sequence_edits(given: Sequence[int], wanted: Sequence[int]) -> int:
     """Return how many tokens must be added, removed or replaced (Levenshtein's distance)."""
     previous = list(range(len(wanted) + 1))
     for i, left in enumerate(given, 1):
@@ -45,12 +47,15 @@ def edits(given: Sequence[int], wanted: Sequence[int]) -> int:
     return previous[-1]
 
 
-def measures(tables: Tables, count: int) -> Measures:
+def measures_of_sequences(tables: Tables, count: int) -> Measures:
     """Return the share of tokens in place for labels as long as the output; the error rate otherwise."""
     aligned = bool(len(tables.get("aligned", ())))
     name = "aligned" if aligned else "joined"
-    error, whole = ratio(tables, name, 0, 1, count), ratio(tables, name, 3, None, count)
-    right = ratio(tables, name, 2, 1, count)
+    error, whole = (
+        ratio_of_sample_scores(tables, name, 0, 1, count),
+        ratio_of_sample_scores(tables, name, 3, None, count),
+    )
+    right = ratio_of_sample_scores(tables, name, 2, 1, count)
 
     def value(weights: Array) -> Mapping[str, float]:
         first = {"token accuracy": right(weights)} if aligned else {"CER": error(weights)}

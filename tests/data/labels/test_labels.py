@@ -40,7 +40,7 @@ def find(
     names: tuple[str, ...] = (),
 ) -> Labelled:
     model = Model(INPUT, outputs, how, names)
-    return labels.find(source, model, labels.task_of(source, model, task))
+    return labels.find_labels(source, model, labels.task_of_labels(source, model, task))
 
 
 def photos(folder: Path, count: int = 3, size: tuple[int, int] = (64, 32), suffix: str = ".jpg") -> Path:
@@ -242,7 +242,7 @@ def test_embeddings_have_a_folder_per_identity_or_pairs(tmp_path: Path) -> None:
     for name in ("anna", "ben"):
         photos(tmp_path / "people" / name, 2)
     wide = (TensorSpec("y", (1, 128)),)
-    assert labels.task_of(tmp_path / "people", Model(INPUT, wide, SQUARE), "") == ""
+    assert labels.task_of_labels(tmp_path / "people", Model(INPUT, wide, SQUARE), "") == ""
     found = find(tmp_path / "people", wide, "embeddings")
     assert [int(truth["class"]) for truth in found.truths] == [0, 0, 1, 1]
     photos(tmp_path / "pairs")

@@ -23,7 +23,7 @@ def compared(noise: float, count: int = 200) -> TaskAccuracy:
     wanted = generator.normal(size=count)
     floats = wanted + generator.normal(0, 0.1, count)
     own = floats + generator.normal(0, noise, count)
-    return compare.compared("regression", numbers(floats, wanted), {"a": numbers(own, wanted)})["a"]
+    return compare.compare_scores("regression", numbers(floats, wanted), {"a": numbers(own, wanted)})["a"]
 
 
 def test_the_same_answers_lose_nothing() -> None:
@@ -47,13 +47,13 @@ def test_the_interval_covers_the_true_loss_as_often_as_it_says() -> None:
     generator = np.random.default_rng(1)
     wanted = generator.normal(size=40 * 80)
     floats, own = (wanted + generator.normal(0, s, len(wanted)) for s in (0.3, 0.4))
-    whole = compare.compared("regression", numbers(floats, wanted), {"a": numbers(own, wanted)})["a"].scores[
-        0
-    ]
+    whole = compare.compare_scores("regression", numbers(floats, wanted), {"a": numbers(own, wanted)})[
+        "a"
+    ].scores[0]
     held = 0
     for part in np.split(np.arange(len(wanted)), 40):
         pair = numbers(floats[part], wanted[part]), numbers(own[part], wanted[part])
-        low, high = compare.compared("regression", pair[0], {"a": pair[1]})["a"].scores[0].interval
+        low, high = compare.compare_scores("regression", pair[0], {"a": pair[1]})["a"].scores[0].interval
         held += low <= whole.lost <= high
     assert held >= 33
 
@@ -69,7 +69,7 @@ def hits(shares: Mapping[str, float]) -> dict[str, Scored]:
 def test_a_larger_error_rate_is_a_loss() -> None:
     """A measure whose smaller values are better loses by growing."""
     scored = hits({"float32": 0.1, "worse": 0.4})
-    lost = compare.compared("sequences", scored["float32"], scored)["worse"].scores[0]
+    lost = compare.compare_scores("sequences", scored["float32"], scored)["worse"].scores[0]
     assert lost.name == "CER"
     assert lost.lost == pytest.approx(30.0)
 
@@ -78,7 +78,7 @@ def test_a_larger_error_rate_is_a_loss() -> None:
 def test_the_measured_loss_decides(lost: float, fails: bool) -> None:
     """A figure that is not a number fails as well."""
     score = Score("mIoU", 0.7 if lost == lost else lost, lost, (0.0, 2.0))
-    reason = compare.reason(TaskAccuracy(50, (score,)), 1.0)
+    reason = compare.score_reason(TaskAccuracy(50, (score,)), 1.0)
     assert bool(reason) is fails
     if lost == 1.01:
         assert reason == (
@@ -90,9 +90,9 @@ def test_the_measured_loss_decides(lost: float, fails: bool) -> None:
 def test_a_limit_within_the_interval_is_said() -> None:
     """More samples might decide otherwise; a limit outside is certain."""
     accuracy = TaskAccuracy(50, (Score("PSNR", 30.0, 0.9, (0.5, 1.5)),))
-    assert "50 labelled samples cannot tell" in compare.doubt({"a": accuracy}, 1.0)
-    assert "dB of PSNR" in compare.doubt({"a": accuracy}, 1.0)
-    assert compare.doubt({"a": accuracy}, 2.0) == compare.doubt({"a": accuracy}, 0.4) == ""
+    assert "50 labelled samples cannot tell" in compare.score_doubt({"a": accuracy}, 1.0)
+    assert "dB of PSNR" in compare.score_doubt({"a": accuracy}, 1.0)
+    assert compare.score_doubt({"a": accuracy}, 2.0) == compare.score_doubt({"a": accuracy}, 0.4) == ""
 
 
 CHANCE: dict[TaskName, Score] = {
@@ -108,17 +108,17 @@ CHANCE: dict[TaskName, Score] = {
 def test_labels_that_float32_itself_does_not_meet_are_refused(task: TaskName) -> None:
     """Every artifact would pass with nothing to lose."""
     with pytest.raises(CalibrationError, match="no better than chance") as caught:
-        compare.check_reference(task, TaskAccuracy(50, (CHANCE[task],)))
+        compare.check_reference_scores(task, TaskAccuracy(50, (CHANCE[task],)))
     assert caught.value.code == "EM-LABELS"
-    compare.check_reference("sequences", TaskAccuracy(50, (Score("CER", 0.9),)))
-    compare.check_reference("regression", TaskAccuracy(50, (Score("R2", 0.1),)))
+    compare.check_reference_scores("sequences", TaskAccuracy(50, (Score("CER", 0.9),)))
+    compare.check_reference_scores("regression", TaskAccuracy(50, (Score("R2", 0.1),)))
 
 
 def test_a_few_samples_are_refused() -> None:
     """Ten is the least."""
-    compare.check_enough(10)
+    compare.check_enough_scores(10)
     with pytest.raises(CalibrationError, match="9 labelled") as caught:
-        compare.check_enough(9)
+        compare.check_enough_scores(9)
     assert caught.value.code == "EM-FEW-SAMPLES"
 
 

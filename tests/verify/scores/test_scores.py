@@ -14,10 +14,10 @@ from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 
 from exporter.records import Array, TaskName
 from exporter.verify.scores import SCORES
-from exporter.verify.scores.sample import Label, Tables, View
+from exporter.verify.scores.sample import Label, ScoredSample, Tables
 
 
-def tables(task: TaskName, samples: Sequence[tuple[View, Label]]) -> Tables:
+def tables(task: TaskName, samples: Sequence[tuple[ScoredSample, Label]]) -> Tables:
     """Return the rows of all samples, as an export collects them."""
     collected: dict[str, list[list[float]]] = {}
     for number, (view, label) in enumerate(samples):
@@ -27,23 +27,23 @@ def tables(task: TaskName, samples: Sequence[tuple[View, Label]]) -> Tables:
 
 
 def measured(
-    task: TaskName, samples: Sequence[tuple[View, Label]], weights: Array | None = None
+    task: TaskName, samples: Sequence[tuple[ScoredSample, Label]], weights: Array | None = None
 ) -> Mapping[str, float]:
     measures = SCORES[task].measures(tables(task, samples), len(samples))
     return measures(np.ones(len(samples)) if weights is None else weights)
 
 
-def view(*outputs: Array, names: Sequence[str] = ("y",), size: tuple[int, int] = (64, 64)) -> View:
-    return View(names, outputs, size)
+def view(*outputs: Array, names: Sequence[str] = ("y",), size: tuple[int, int] = (64, 64)) -> ScoredSample:
+    return ScoredSample(names, outputs, size)
 
 
 # Boxes: pycocotools decides.
 
 
-def scene(seed: int, images: int = 12) -> list[tuple[View, Label]]:
+def scene(seed: int, images: int = 12) -> list[tuple[ScoredSample, Label]]:
     """Make detections near, far from and on top of each other, of three classes, and some crowds."""
     generator = np.random.default_rng(seed)
-    samples: list[tuple[View, Label]] = []
+    samples: list[tuple[ScoredSample, Label]] = []
     for _ in range(images):
         count = int(generator.integers(0, 6))
         corners = generator.uniform(0, 40, (count, 2))
@@ -62,7 +62,7 @@ def scene(seed: int, images: int = 12) -> list[tuple[View, Label]]:
     return samples
 
 
-def by_pycocotools(samples: Sequence[tuple[View, Label]]) -> tuple[float, float]:
+def by_pycocotools(samples: Sequence[tuple[ScoredSample, Label]]) -> tuple[float, float]:
     """Return mAP@0.5:0.95 and mAP@0.5 as COCO's own program computes them."""
     annotations: list[dict[str, object]] = []
     results: list[dict[str, object]] = []
@@ -115,7 +115,7 @@ def test_a_sample_that_is_drawn_twice_counts_twice() -> None:
 
 TRUTH = {"boxes": np.array([[8.0, 8, 24, 24]]), "classes": np.array([1]), "ignored": np.zeros(1, bool)}
 PAIR = ("boxes", "scores")
-FORMS: dict[str, View] = {
+FORMS: dict[str, ScoredSample] = {
     "corners in pixels": view(np.array([[8.0, 8, 24, 24]]), np.array([[0.1, 0.9]]), names=PAIR),
     "centre and size, as shares": view(
         np.array([[16.0, 16, 16, 16], [60.0, 60, 3, 3]]) / 64,
@@ -219,7 +219,7 @@ def test_edits_are_levenshteins(given: str, wanted: str, edits: int) -> None:
     """Additions, removals and replacements count one each."""
     from exporter.verify.scores import sequences
 
-    assert sequences.edits([*map(ord, given)], [*map(ord, wanted)]) == edits
+    assert sequences.sequence_edits([*map(ord, given)], [*map(ord, wanted)]) == edits
 
 
 def test_labels_as_long_as_the_output_are_compared_in_place() -> None:
