@@ -45,6 +45,7 @@ def run_emulated(
     model: Path,
     samples: Sequence[Sample],
     scratch: Path,
+    options: Sequence[str] = (),
 ) -> EmulatedRun:
     """Run an artifact on samples.
 
@@ -56,6 +57,7 @@ def run_emulated(
         model: The artifact.
         samples: The inputs of each call.
         scratch: A folder for both files.
+        options: Further options of QEMU.
 
     Raises:
         LoweringError: The runtime refuses the artifact or crashes; or its answer is damaged.
@@ -64,7 +66,7 @@ def run_emulated(
     inputs.write_bytes(_encoded_for_emulated_run(samples))
     program = parts.folder / "bin" / f"runner-{backend}"
     done = subprocess.run(
-        [parts.qemu, "-L", root, "-cpu", core, program, model, inputs, outputs],
+        [parts.qemu, "-L", root, "-cpu", core, *options, program, model, inputs, outputs],
         capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode < 0 or done.returncode >= SIGNALS:
