@@ -44,6 +44,7 @@ The package root re-exports the public names and has no tier: nothing inside the
 MAX_TIERS = 9
 
 TORCH_AT_THE_TOP = {
+    "exporter.architectures.detector_heads",
     "exporter.architectures.huggingface.modules",
     "exporter.capture.calls",
     "exporter.capture.digest",

@@ -21,6 +21,7 @@ from exporter.architectures import (
     self_contained,
     timm_networks,
     torchvision,
+    torchvision_detectors,
     ultralytics_networks,
     weights,
 )
@@ -157,6 +158,12 @@ def _network_of_architecture(
     if arch is not None and arch.startswith(timm_networks.PREFIX):
         name = arch.removeprefix(timm_networks.PREFIX)
         return timm_networks.timm_network_by_name(name, readings, checkpoint, arguments)
+    is_named = arch is not None and arch.startswith(torchvision.PREFIX)
+    if (arch is None or is_named) and torchvision_detectors.is_torchvision_detector(readings):
+        name = (arch or "").removeprefix(torchvision.PREFIX)
+        built = torchvision_detectors.torchvision_detector(readings, checkpoint.sha256, size, name)
+        if built is not None:
+            return built
     if arch is None:
         return torchvision.infer_torchvision(readings, checkpoint, arguments, size)
     if arch.startswith(torchvision.PREFIX):

@@ -1,0 +1,239 @@
+"""Recognise torchvision's detectors by their tensors, and build them up to their boxes and scores.
+
+What follows in torchvision (thresholds, non-maximum suppression) gives as many boxes as it likes, which no
+format for phones expresses: it is left to the app, and docs/guides/detectors.md has it in three languages.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from exporter.architectures import index, loading, skeleton
+from exporter.architectures.built import Built, Photo
+from exporter.architectures.weights import Weights
+from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "torchvision/"
+SIGNS = (
+    ("keypointrcnn", "roi_heads.keypoint_predictor."),
+    ("maskrcnn", "roi_heads.mask_predictor."),
+    ("fasterrcnn", "roi_heads.box_predictor."),
+    ("fcos", "head.regression_head.bbox_ctrness."),
+    ("retinanet", "head.classification_head.cls_logits."),
+    ("ssdlite", "head.classification_head.module_list.0.0."),
+    ("ssd300", "head.classification_head.module_list."),
+)
+"""Beginning of the names of detectors -> of those of their tensors; the first that the file has counts."""
+TWO_STAGES = ("keypointrcnn", "maskrcnn", "fasterrcnn")
+CLASSES = 91
+"""Classes of COCO's networks, with one for the background."""
+MULTIPLE = 32
+"""Sides of the input of a network with a feature pyramid: torchvision pads photos up to this."""
+
+
+@dataclass(frozen=True)
+class KnownDetector:
+    """A detector of torchvision that has exactly the file's tensors."""
+
+    name: str
+    classes: int
+    full_tail: bool = False
+    """Whether SSDLite's last layers have their full width, as with a backbone that was trained before."""
+
+
+def is_torchvision_detector(readings: Sequence[Weights]) -> bool:
+    """Tell whether the tensors have names as torchvision's detectors have them."""
+    return any(_detector_kind(weights) for weights in readings)
+
+
+def _detector_kind(weights: Weights) -> str:
+    """Return the beginning of the names of the detectors that the tensors may be; empty for others."""
+    return next((kind for kind, sign in SIGNS if any(key.startswith(sign) for key in weights.tensors)), "")
+
+
+def torchvision_detector(
+    readings: Sequence[Weights], sha256: str, size: tuple[int, int] | None, name: str = ""
+) -> Built | None:
+    """Build the detector with exactly these tensors; None where torchvision has none.
+
+    Args:
+        readings: The file's tensors by the names to try.
+        sha256: The file's hash, which tells torchvision's own files.
+        size: (height, width) of the input, where the user gave it.
+        name: The network that the user named; empty tries all.
+
+    Raises:
+        ArchitectureError: It is a detector of two stages, whose second one has as many inputs as the first
+            finds.
+        UsageError: The input's size does not suit the network.
+    """
+    for weights in readings:
+        for known in _known_detectors(weights, name):
+            return _built_detector(known, weights, sha256, size)
+    return None
+
+
+def _known_detectors(weights: Weights, wanted: str) -> Iterator[KnownDetector]:
+    """Yield the detectors of torchvision that have exactly these tensors."""
+    shapes = {key: shape for key, shape in weights.shapes.items() if not key.endswith(index.OPTIONAL_SUFFIX)}
+    kind = _detector_kind(weights)
+    for name in detector_names():
+        if wanted not in ("", name) or not kind or not name.startswith(kind):
+            continue
+        for full_tail in (False, True) if name.startswith("ssdlite") else (False,):
+            first = _detector_shapes(KnownDetector(name, CLASSES, full_tail))
+            if first.keys() == shapes.keys() and _differ_in_heads_only(first, shapes):
+                known = KnownDetector(name, _detector_classes(name, full_tail, first, shapes), full_tail)
+                if known.classes > 0 and _detector_shapes(known) == shapes:
+                    yield known
+
+
+def _differ_in_heads_only(first: Mapping[str, index.Shape], second: Mapping[str, index.Shape]) -> bool:
+    return all("head" in key or shape == second[key] for key, shape in first.items())
+
+
+def detector_names() -> list[str]:
+    """List torchvision's detectors."""
+    skeleton.skeleton_builders()
+    from torchvision import models
+
+    return list(models.list_models(models.detection))
+
+
+def _detector_shapes(known: KnownDetector) -> dict[str, index.Shape]:
+    state = _constructed_detector(known).state_dict()
+    return {
+        key: tuple(tensor.shape) for key, tensor in state.items() if not key.endswith(index.OPTIONAL_SUFFIX)
+    }
+
+
+def _detector_classes(
+    name: str, full_tail: bool, first: Mapping[str, index.Shape], shapes: Mapping[str, index.Shape]
+) -> int:
+    """Return the number of classes that the tensors' sizes follow from; 0 where they follow from none."""
+    second = _detector_shapes(KnownDetector(name, CLASSES + 1, full_tail))
+    for key, shape in first.items():
+        step = second[key][0] - shape[0] if shape else 0
+        if step:
+            classes, rest = divmod(shapes[key][0] - shape[0] + CLASSES * step, step)
+            return 0 if rest else classes
+    return 0
+
+
+def _constructed_detector(known: KnownDetector) -> Any:
+    """Construct a detector without drawing weights; torchvision's own choices that need some are replaced."""
+    from torchvision.models.detection import _utils, ssdlite
+
+    backbone: Any = ssdlite.mobilenet_v3_large
+    widths: Any = _utils.retrieve_out_channels
+
+    def with_tail(**options: Any) -> Any:
+        # torchvision widens these layers only where it also downloads weights for them.
+        return backbone(**{**options, "reduced_tail": not known.full_tail})
+
+    def widths_on_meta(network: torch.nn.Module, size: tuple[int, int]) -> Any:
+        return widths(copy.deepcopy(network).to("meta"), size)
+
+    with (
+        mock.patch.object(ssdlite, "mobilenet_v3_large", with_tail),
+        mock.patch.object(_utils, "retrieve_out_channels", widths_on_meta),
+    ):
+        return skeleton.construct_skeleton(known.name, {"num_classes": known.classes})
+
+
+def _built_detector(
+    known: KnownDetector, weights: Weights, sha256: str, size: tuple[int, int] | None
+) -> Built:
+    from exporter.architectures.detector_heads import DetectorHeads
+
+    title = PREFIX + known.name
+    if known.name.startswith(TWO_STAGES):
+        raise ArchitectureError(
+            f"The file holds {title}, a detector of two stages: the second one runs once for every box that "
+            "the first finds, as often as that may be, which no format for phones expresses.",
+            "Train a detector of one stage (ssdlite320_mobilenet_v3_large, retinanet_resnet50_fpn_v2, "
+            "fcos_resnet50_fpn), or write the part that you need as a function: --arch mypkg.nets:make_net.",
+            code="EM-TWO-STAGES",
+        )
+    network = _constructed_detector(known)
+    notes = loading.load_weights(network, (weights,), title, assign=True)
+    published = published_detector(known.name, sha256)
+    if (
+        published is not None
+        and str(published).endswith("COCO_V1")
+        and known.name == "retinanet_resnet50_fpn"
+    ):
+        _set_detector_epsilon(network, 0.0)
+    photo = _detector_photo(network.transform, size)
+    height, width = photo.preprocessing.crop
+    if network.transform.fixed_size is None:
+        _check_detector_size(title, height, width)
+    module = DetectorHeads(network, (height, width))
+    settings = (
+        f"score_threshold={network.score_thresh:g}, iou_threshold={network.nms_thresh:g}, "
+        f"candidates={network.topk_candidates}, detections={network.detections_per_img}"
+    )
+    return Built(
+        module=module,
+        architecture=title,
+        notes=(
+            f"{len(weights.tensors)} tensors match {title} with {known.classes} classes exactly",
+            *notes,
+            f"the outputs are {module.rows} boxes as corners in pixels, and a score for each class"
+            + (", without the background's" if module.has_background else ""),
+            f"the app does the rest, with {settings}: docs/guides/detectors.md has it in Python, Kotlin and "
+            "Swift",
+        ),
+        photo=photo,
+    )
+
+
+def published_detector(name: str, sha256: str) -> Any | None:
+    """Return torchvision's own weights that the file is, by its hash; None for another file."""
+    from torchvision import models
+
+    every = models.get_model_weights(name)
+    return next((w for w in every if sha256.startswith(w.url.rpartition("-")[2].removesuffix(".pth"))), None)
+
+
+def _set_detector_epsilon(network: torch.nn.Module, epsilon: float) -> None:
+    """Set what batch norms add to variances: torchvision's first weights were trained with another one."""
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = epsilon
+
+
+def _detector_photo(transform: Any, size: tuple[int, int] | None) -> Photo:
+    """Return the photo that the detector takes, from its own transform."""
+    fixed = transform.fixed_size  # (width, height)
+    short = int(transform.min_size[-1])
+    own = (int(fixed[1]), int(fixed[0])) if fixed else (short, short)
+    height, width = size or own
+    preprocessing = Preprocessing(
+        resize=max(height, width),
+        crop=(height, width),
+        mean=tuple(float(value) for value in transform.image_mean),
+        std=tuple(float(value) for value in transform.image_std),
+        squash=True,
+    )
+    source = "preprocessing is that of torchvision's detector, with both sides resized to the input's"
+    return Photo(preprocessing, 3, source)
+
+
+def _check_detector_size(title: str, height: int, width: int) -> None:
+    if height % MULTIPLE or width % MULTIPLE:
+        raise UsageError(
+            f"{title} takes photos whose sides are multiples of {MULTIPLE}, not {height}x{width}.",
+            "Give such a size: --input-shape 1x3x640x640.",
+            code="EM-INPUT-SHAPE",
+        )

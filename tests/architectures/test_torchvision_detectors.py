@@ -1,0 +1,169 @@
+"""torchvision's detectors: known by their tensors, exported up to boxes and scores, finished in the app."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.architectures import build_architecture, loading, skeleton
+from exporter.architectures.detector_heads import DetectorHeads
+from exporter.architectures.torchvision_detectors import KnownDetector, published_detector
+from exporter.checkpoints import read_checkpoint
+from exporter.errors import ArchitectureError, UsageError
+from exporter.records import Checkpoint, TensorSpec
+
+PAGE = Path(__file__).parents[2] / "docs/guides/detectors.md"
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def tail() -> Callable[..., list[tuple[float, int, Any]]]:
+    """Return the page's Python function."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(code, names)  # the page's own code, which its readers paste
+    function: Callable[..., list[tuple[float, int, Any]]] = names["detections"]
+    return function
+
+
+@pytest.fixture
+def suppression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give torchvision a plain NMS, as its own operators may not load beside this torch."""
+    skeleton.skeleton_builders()
+    from torchvision.ops import boxes as torchvision_boxes
+
+    def suppress(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+        order, kept = scores.argsort(descending=True, stable=True), []
+        while len(order):
+            kept.append(order[0])
+            overlap = torchvision_boxes.box_iou(boxes[order[:1]], boxes[order[1:]])[0]
+            order = order[1:][~(overlap > threshold)]  # as NaN of empty boxes
+        return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.int64)
+
+    monkeypatch.setattr(torchvision_boxes, "nms", suppress)
+
+
+class Pyramid(torch.nn.Module):
+    """A backbone with two levels."""
+
+    def __init__(self, out_channels: int | list[int] = 32) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.first = torch.nn.Conv2d(3, 32, 3, stride=8, padding=1)
+        self.second = torch.nn.Conv2d(32, 32, 3, stride=2, padding=1)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        first = self.first(image).relu()
+        return {"0": first, "1": self.second(first).relu()}
+
+
+def make_detector(kind: str) -> Any:
+    """Make a small detector of torchvision with weights that find something."""
+    skeleton.skeleton_builders()
+    from torchvision.models.detection import fcos, retinanet, ssd
+    from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+
+    torch.manual_seed(3)
+    options = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3, "score_thresh": 0.2}
+    sides: dict[str, Any] = {"min_size": SIZE[0], "max_size": max(SIZE)}
+    if kind == "ssd":
+        boxes = DefaultBoxGenerator([[2], [2, 3]])
+        network: Any = ssd.SSD(Pyramid([32, 32]), boxes, SIZE[::-1], 4, **options)
+    elif kind == "retinanet":
+        anchors = AnchorGenerator(((16, 24), (32, 48)), ((0.5, 1.0),) * 2)
+        network = retinanet.RetinaNet(Pyramid(), 4, anchor_generator=anchors, **options, **sides)
+    else:
+        anchors = AnchorGenerator(((8,), (16,)), ((1.0,),) * 2)
+        network = fcos.FCOS(Pyramid(), 4, anchor_generator=anchors, **options, **sides)
+    for name, parameter in network.head.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.08 if name.endswith("weight") else 0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", ["ssd", "retinanet", "fcos"])
+def test_boxes_scores_and_the_page_s_function_are_torchvision_s_detections(
+    kind: str, tail: Callable[..., list[tuple[float, int, Any]]], suppression: None
+) -> None:
+    """A detector's exported outputs, through the page's function, give the detections of torchvision."""
+    network = make_detector(kind)
+    photo = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        (expected,) = network([photo[0]])
+        outputs = DetectorHeads(network, SIZE)(photo)
+    actual = tail(
+        outputs["boxes"][0].numpy(),
+        outputs["scores"][0].numpy(),
+        network.score_thresh,
+        network.nms_thresh,
+        network.topk_candidates,
+        network.detections_per_img,
+    )
+    first_label = 1 if kind == "ssd" else 0
+    assert len(actual) == len(expected["scores"]) > 3
+    assert np.allclose([score for score, _, _ in actual], expected["scores"], atol=1e-6)
+    assert [column + first_label for _, column, _ in actual] == expected["labels"].tolist()
+    assert np.allclose([box for _, _, box in actual], expected["boxes"], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save an SSDLite with six classes, wrapped as in data-parallel training."""
+    from exporter.architectures import torchvision_detectors
+
+    torch.manual_seed(0)
+    known = KnownDetector("ssdlite320_mobilenet_v3_large", 6, full_tail=True)
+    network = torchvision_detectors._constructed_detector(known).to_empty(device="cpu")
+    state = {f"module.{key}": torch.full(value.shape, 0.01) for key, value in network.state_dict().items()}
+    path = tmp_path_factory.mktemp("ssdlite") / "model.pth"
+    torch.save(state, path)
+    return path
+
+
+def test_an_ssdlite_is_recognised_with_its_classes(ssdlite: Path) -> None:
+    """An SSDLite with a full tail and six classes is built from its state_dict alone."""
+    model = build_architecture(read_checkpoint(ssdlite))
+    assert model.architecture == "torchvision/ssdlite320_mobilenet_v3_large"
+    assert model.inputs == (TensorSpec("image", (1, 3, 320, 320)),)
+    assert model.preprocessing is not None
+    assert (model.preprocessing.mean, model.preprocessing.squash) == ((0.5, 0.5, 0.5), True)
+    outputs = model.module(torch.rand(1, 3, 320, 320))
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        "boxes": (1, 3234, 4),
+        "scores": (1, 3234, 5),
+    }
+    assert any("score_threshold=0.001, iou_threshold=0.55" in note for note in model.notes)
+
+
+def checkpoint_of_detector(name: str, classes: int) -> Checkpoint:
+    """Return a checkpoint with a detector's tensors, which nothing reads the values of."""
+    network = skeleton.construct_skeleton(name, {"num_classes": classes})
+    return Checkpoint(Path("detector.pth"), "0" * 64, "state_dict", network.state_dict())
+
+
+def test_a_detector_of_two_stages_is_refused_by_its_name() -> None:
+    """Faster R-CNN is recognised, and refused with the reason."""
+    with pytest.raises(ArchitectureError, match=r"fasterrcnn_mobilenet_v3_large.*two stages"):
+        build_architecture(checkpoint_of_detector("fasterrcnn_mobilenet_v3_large_320_fpn", 3))
+
+
+def test_a_pyramid_takes_multiples_of_32_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RetinaNet on a size that torchvision would pad is refused before anything runs."""
+    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: ())
+    with pytest.raises(UsageError, match="multiples of 32"):
+        build_architecture(
+            checkpoint_of_detector("retinanet_resnet50_fpn_v2", 7),
+            input_shapes=(TensorSpec("", (1, 3, 100, 128)),),
+        )
+
+
+def test_torchvision_s_own_file_is_known_by_its_hash() -> None:
+    """The hash in the published name tells torchvision's own weights, whose epsilon differs."""
+    weights = published_detector("retinanet_resnet50_fpn", "eeacb38b" + "0" * 56)
+    assert str(weights).endswith("COCO_V1")
+    assert published_detector("retinanet_resnet50_fpn", "0" * 64) is None
