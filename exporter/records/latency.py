@@ -1,0 +1,93 @@
+"""How long calls take: on this host, on devices and under emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Len
+
+from exporter.records.values import Count, Milliseconds, Positive
+from exporter.records.verdict import Status
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds on this host: never a phone's."""
+
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    samples: Count
+    threads: Annotated[int, Ge(1)]
+    samples_ns: tuple[Count, ...] = ()
+
+
+BudgetVerdict = Literal["pass", "fail", "inconclusive", "not_measured"]
+DeviceEvidence = Literal["measured", "simulated", "host"]
+Launch = tuple[Milliseconds, Milliseconds, Milliseconds, Milliseconds, Milliseconds]
+"""p5, p25, p50, p75 and p95 of the calls of one launch."""
+
+
+@dataclass(frozen=True)
+class DeviceLatency:
+    """What one device said about one artifact, as the harness judged it. Milliseconds."""
+
+    evidence: DeviceEvidence
+    device: Mapping[str, Any]
+    """Serial, model, SoC, Android version, fingerprint, runtime, runner, power, clocks, …"""
+    p50_ms: Milliseconds
+    p90_ms: Milliseconds
+    p90_ci_ms: tuple[Milliseconds, Milliseconds]
+    """95 % interval of p90, launches being the sampling unit."""
+    launches: Annotated[int, Ge(1)]
+    samples: Annotated[int, Ge(1)]
+    flags: tuple[str, ...]
+    """Signs of instability, "name: what was seen"; empty for a stable run."""
+    max_error: Annotated[float, Ge(0)] | None
+    verdict: BudgetVerdict
+    budget_ms: Positive | None = None
+    """What it was judged against; None: the export's own."""
+    p95_ms: Milliseconds | None = None
+    p99_ms: Milliseconds | None = None
+    max_ms: Milliseconds | None = None
+    mad_ms: Milliseconds | None = None
+    first_ms: Milliseconds | None = None
+    load_ms: Milliseconds | None = None
+    peak_bytes: Count | None = None
+    peak_pss_bytes: Count | None = None
+    """The highest PSS between timed calls: the runner's own memory and its share of what others use too."""
+    problem: str = ""
+    """Why the device's outputs are not the model's; empty when they are."""
+    exceeded: tuple[str, ...] = ()
+    """Limits of `bench` that the artifact exceeded (memory, load, first call), a sentence each."""
+    why: tuple[str, ...] = ()
+    """What a real phone would have shown in place of a simulated one."""
+    started_at: str = ""
+    samples_file: str | None = None
+    """The raw samples, a JSON line per launch, in OUT."""
+    launch_ms: Annotated[tuple[Launch, ...], Len(max_length=10_000)] = ()
+    """For the report's plot."""
+
+    @property
+    def serial(self) -> str:
+        return str(self.device.get("serial", ""))
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """The outputs of an artifact on a phone's CPU kernels under emulation, judged. It is never a time."""
+
+    status: Status
+    reason: str
+    """Why it did not pass; empty when it did."""
+    runtime: str
+    """"executorch 1.5.1": the Arm library that executed it; empty where none did."""
+    core: str
+    """The emulated processor, as QEMU calls it."""
+    samples: Count
+    max_error: float | None = None
+    """As `Comparison.max_error`; None where nothing could be compared, or it is not finite."""
+    sqnr_db: float | None = None
+    difference: float | None = None
+    """The largest difference from the same file's outputs on this machine, as a share of their scale."""

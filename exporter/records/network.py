@@ -1,0 +1,154 @@
+"""What a checkpoint holds, and the network that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from exporter.records.values import Count, Positive, Sample, Side
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model."""
+
+    name: str
+    shape: tuple[Count, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the model's input.
+
+    The shorter side is resized to `resize` pixels (both sides when `squash`), the centre `crop` (height,
+    width) is cut, values are scaled to 0..1 (unless `scale` is 255), then `(x - mean) / std` per channel.
+    """
+
+    resize: Side = 256
+    crop: tuple[Side, Side] = (224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    squash: bool = False
+    scale: Positive = 1.0
+    """The value white has before normalisation: 1.0, or 255.0 for models trained on raw bytes."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to name a checkpoint's tensors: as stored, or without what wrappers put before the names."""
+
+    names: Mapping[str, str]
+    """Name as the network may have it -> name in the file."""
+    notes: tuple[str, ...] = ()
+    """What was done to the names, and what is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file holds, read without running anything in it.
+
+    Exactly one of `tensors` (weights only) and `module` (weights and network in one) is set.
+    """
+
+    path: Path
+    sha256: str
+    kind: str
+    """state_dict, container, lightning, safetensors, torchscript, exported_program, pickled_module,
+    distributed, ultralytics, or pretrained (a folder with its network's settings)."""
+    tensors: Mapping[str, torch.Tensor] | None
+    """Name in the file -> tensor; `readings` says how a network may call them."""
+    module: torch.nn.Module | None = None
+    """For self-contained kinds: runs under eager PyTorch (a ScriptModule, a GraphModule, or a module)."""
+    example: tuple[torch.Tensor, ...] | None = None
+    """Example inputs, where the file carries them (`torch.export`)."""
+    notes: tuple[str, ...] = ()
+    """What was found, chosen and left out, a sentence each: shown to the user."""
+    contents: tuple[tuple[str, str], ...] = ()
+    """Everything at the top of the file, (key, short description), for `inspect`."""
+    readings: tuple[Reading, ...] = ()
+    """Names to try in this order, the stored ones first; empty: only the stored ones."""
+    layer_versions: Mapping[str, Mapping[str, Any]] | None = None
+    """Layer's name in the file -> what PyTorch noted of its format (`state_dict()._metadata`): load hooks ask
+    for its version. None where the file has no such notes."""
+    extra_state: Mapping[str, Any] = field(default_factory=dict)
+    """What layers save beside tensors (`get_extra_state`), where it is plain values; by stored name."""
+    stated_networks: tuple[tuple[str, str], ...] = ()
+    """(where it stands in the file, what it says) of each text that seems to name the network."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Name of each JSON file beside the weights, such as config.json -> its content; under "args"
+    what the training program was called with."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The legal values of an input of whole numbers."""
+
+    kind: Literal["tokens", "mask", "segments"]
+    """Tokens are codes of a vocabulary, a mask is 1 up to a length and then 0, segments are 0 and then 1."""
+    count: int = 2
+    """Codes are from 0 to `count` - 1."""
+    padding: int = 0
+    """The token behind the text's end."""
+    first: int | None = None
+    """The token that begins every text, where there is one."""
+    last: int | None = None
+    """The token that ends every text, where there is one."""
+
+
+SampleReader: TypeAlias = (
+    "Callable[[Path, tuple[TensorSpec, ...], int], tuple[list[Sample], tuple[str, ...]] | None]"
+)
+"""Reads up to so many samples from a file or folder of the model's own kind (texts, recordings), with notes;
+None where it is of another kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its trained weights, in eval mode, float32, on the CPU."""
+
+    module: torch.nn.Module
+    architecture: str
+    """"torchvision/mobilenet_v2", "mypkg.nets:make_net", or the self-contained kind's own name."""
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    """None when the inputs are not photos, or no preprocessing is known."""
+    parameters: int
+    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the weights cannot prove about the network."""
+    codes: Mapping[str, Codes] = field(default_factory=dict)
+    """Name of an input -> its legal values, for inputs of whole numbers where they are known."""
+    reader: SampleReader | None = None
+    """Reads calibration data through the checkpoint's own tokenizer or feature extractor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A model made ready for the formats. Lives inside one worker process."""
+
+    module: torch.nn.Module
+    """Eval, float32. Called with `example`, returns a tensor or a tuple of tensors."""
+    program: torch.export.ExportedProgram | None
+    """The same network as a graph; None when it has control flow that `torch.export` cannot keep."""
+    program_error: str
+    """Why `program` is None, in torch's words; else empty."""
+    example: tuple[torch.Tensor, ...]
+    """Contiguous example inputs, taken from real data where there is some."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    torchscript: Literal["auto", "trace", "script"] = "auto"
+    """How TorchScript is made: "auto" traces, and scripts where a trace would lose control flow."""
+    program_source: str | None = None
+    """`file:line` of the user's code that `torch.export` could not follow, where known."""
+    state: tuple[str, ...] = ()
+    """Buffers and attributes through which a call changes the next call's outputs."""
+    variable: tuple[str, ...] = ()
+    """Names of the outputs whose sizes depend on the inputs' values, as the graph tells."""
