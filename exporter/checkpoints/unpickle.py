@@ -1,4 +1,4 @@
-"""An unpickler that imports nothing and calls nothing but the stand-ins in `values.ALLOWED`.
+"""An unpickler that imports nothing and calls nothing but the stand-ins in `allowed.ALLOWED`.
 
 It is Python's own pure-Python unpickler with every opcode that looks a name up, calls, or changes an object
 overridden. The C one would allocate whatever memo index or buffer length a hostile file declares.
@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from exporter.checkpoints.allowed import ALLOWED
 from exporter.checkpoints.values import (
-    ALLOWED,
     ArrayRef,
     DType,
     Foreign,

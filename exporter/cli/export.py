@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -27,14 +26,13 @@ from exporter.cli.app import (
     Trust,
     WeightsFromArch,
     app,
-    app_console,
-    watch_command,
 )
 from exporter.cli.device import Device, run_bench
+from exporter.cli.export_report import print_export_report
 from exporter.config import options
 from exporter.config.request import ModelRequest, Request
-from exporter.errors import InconclusiveError, NothingPassedError, RequirementError, UsageError
-from exporter.records import Report, TaskName
+from exporter.errors import UsageError
+from exporter.records import TaskName
 
 CARD_SUFFIX = ".toml"
 RENAMED = "--calibration-curve is now --calibration-sweep; the old name goes with the next version."
@@ -220,24 +218,13 @@ def export_command(
         preprocess,
         mean,
         std,
-    )
-    request = Request(
-        checkpoint=model.checkpoint,
-        trust=model.trust,
-        arch=model.arch,
-        arch_args=model.arch_args,
-        part=model.part,
-        ignore_keys=model.ignore_keys,
-        weights_from_arch=model.weights_from_arch,
-        expect=model.expect,
-        input_shapes=model.input_shapes,
-        preprocess=model.preprocess,
-        mean=model.mean,
-        std=model.std,
         calibration=calibration,
         samples=samples,
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
         state=options.parse_choice_option("--state", state, ("kept", "explicit")),
+    )
+    request = Request(
+        **vars(model),
         target=target,
         out=out,
         formats=options.parse_names_option(formats),
@@ -270,7 +257,7 @@ def export_command(
         required = required or card.require
     request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     _check_export_options(context, request, bench)
-    _export_and_print(request, required, as_json, last=not bench)
+    print_export_report(request, required, as_json, last=not bench)
     if bench:
         run_bench(request.destination, tuple(device or ()), None, False, budget, {}, as_json)
 
@@ -299,42 +286,6 @@ def _is_export_option_given(context: typer.Context, option: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _export_and_print(request: Request, require: Sequence[str], as_json: bool, last: bool) -> None:
-    from exporter import pipeline
-    from exporter.pipeline import variants
-    from exporter.report import manifest, terminal
-
-    variants.check_required_variants(request, require)
-    with watch_command(as_json) as observer:
-        report = pipeline.run_pipeline(request, observer)
-    if as_json and last:  # one document: the bench prints the manifest it completes
-        typer.echo(manifest.dump_manifest(report))
-    elif not as_json:
-        terminal.print_terminal_report(report, app_console())
-        app_console().print(f"[dim]Everything is in[/dim] {request.destination}", highlight=False)
-    _refuse_unshippable_export(report, require, request.allow_inconclusive)
-
-
-def _refuse_unshippable_export(report: Report, require: Sequence[str], allow_inconclusive: bool) -> None:
-    for name in require:
-        matching = [
-            a for a in report.artifacts if name in (a.variant.format, a.variant.precision, a.variant.name)
-        ]
-        statuses = ", ".join(f"{a.variant.name} {a.status}" for a in matching)
-        seen = {a.status for a in matching}
-        if "passed" in seen or (allow_inconclusive and "inconclusive" in seen):
-            continue
-        if "inconclusive" in seen:
-            raise InconclusiveError(
-                f"--require {name}: too few scenes were seen to decide ({statuses}).", "The report says why."
-            )
-        raise RequirementError(f"--require {name}: none passed ({statuses}).", "The report says why.")
-    if report.selected is None and report.numerics == "inconclusive":
-        raise InconclusiveError(f"Nothing can be shipped. {report.selection_reason}")
-    if report.selected is None:
-        raise NothingPassedError(f"Nothing can be shipped. {report.selection_reason}")
-
-
 def model_request(
     checkpoint: Path,
     trust: bool,
@@ -348,8 +299,12 @@ def model_request(
     preprocess: str | None,
     mean: str | None,
     std: str | None,
+    **others: Any,
 ) -> ModelRequest:
-    """Build the part of the request that `export` and `inspect` share: the checkpoint and its inputs."""
+    """Build the part of the request that `export` and `inspect` share: the checkpoint and its inputs.
+
+    `others` are further fields of the record, which only `export` has options for.
+    """
     return ModelRequest(
         checkpoint=checkpoint,
         trust=trust,
@@ -363,4 +318,5 @@ def model_request(
         preprocess=preprocess,
         mean=options.parse_numbers_option("--mean", mean),
         std=options.parse_numbers_option("--std", std),
+        **others,
     )

@@ -24,6 +24,7 @@ from exporter.pipeline import (
     cache,
     claims,
     emulation,
+    figure_claims,
     predictions,
     results,
     rights,
@@ -102,9 +103,7 @@ def verify_export(
     listed = manifest.load_manifest(out / MANIFEST)
     problems = _audit_evidence(out, listed)
     problems += (
-        [*claims.claims_of_readable_evidence(out, listed), *_audit_accuracy(out, listed)]
-        if not problems
-        else []
+        [*claims.claims_of_evidence(out, listed), *_audit_accuracy(out, listed)] if not problems else []
     )
     wrong = _audit_hashes(out, listed)
     checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
@@ -116,7 +115,7 @@ def verify_export(
         problems=(
             *problems,
             *claims.claims_of_files(out, listed),
-            *claims.claims_of_artifacts(listed, checked),
+            *figure_claims.figure_claims_of_artifacts(listed, checked),
         ),
         facts=(claims.extent_of_claims(listed), *claims.claim_of_limits(listed)),
         unproven=claims.unproven_claims(listed, emulated=bool(on_arm)),

@@ -1,15 +1,13 @@
-"""Compares what a manifest claims with what is computed again from OUT, and lists what OUT cannot prove.
+"""Compare what a manifest claims of its evidence, files and choice with OUT, and list what OUT cannot prove.
 
-Figures are compared with some room: the same file on another processor rounds differently. A figure that
-is claimed to be better than it is fails, and so does one that is merely different.
+`figure_claims` compares the artifacts' figures.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,31 +22,18 @@ from exporter.files import (
     lowering_file,
     page_file_path,
 )
-from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import (
     QUANTIZED,
     SHIPPABLE,
-    Bounds,
-    Comparison,
     Limits,
-    Structure,
-    TaskMeasure,
-    WorstChannel,
 )
-from exporter.report.manifest import MOST_DB, restore
+from exporter.report.manifest import restore
 from exporter.verify import reference_io, select
 
 if TYPE_CHECKING:
     from exporter.report.manifest import schema
     from exporter.verify.reference_io import ReferenceIO
 
-ROOM = 0.25
-"""Share by which an error may differ: about 2 dB."""
-ROUNDING = 1e-5
-"""Errors below this share of the output's scale are float32's own rounding, which no two processors share."""
-AGREEMENT_ROOM = 0.05
-BOUND_ROOM_DB = 3.0
-"""Decibels by which a bound of an SQNR may differ."""
 ALWAYS_UNPROVEN = ("source", "tool", "calibration", "evidence.kind", "build_seconds", "seconds")
 """Fields that nothing in OUT can prove, in every manifest."""
 SOMETIMES_UNPROVEN = (
@@ -67,11 +52,14 @@ SOMETIMES_UNPROVEN = (
 
 
 def claims_of_evidence(out: Path, listed: schema.Manifest) -> list[str]:
-    """List where the evidence differs from the manifest, a sentence each; its hash is right already.
+    """List where the evidence differs from the manifest or cannot be read, a sentence each."""
+    try:
+        return _claims_of_readable_evidence(out, listed)
+    except VerificationError as error:
+        return [error.message]
 
-    Raises:
-        VerificationError: It cannot be read.
-    """
+
+def _claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
     evidence = reference_io.load_reference(file_inside(out, EVIDENCE))
     problems = _claimed_counts(evidence, listed) + _claimed_shapes(evidence, listed)
     if listed.evidence.floor is None or not math.isclose(listed.evidence.floor, evidence.floor, rel_tol=1e-6):
@@ -174,147 +162,6 @@ def _claimed_choice(listed: schema.Manifest) -> list[str]:
     return problems
 
 
-def claims_of_artifacts(listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]) -> list[str]:
-    """List where a figure of an artifact that passed differs from the computed one, a sentence each."""
-    problems = []
-    for row in listed.artifacts:
-        computed = checked.get(row.name)
-        if row.status not in SHIPPABLE or row.verification is None or computed is None:
-            continue
-        problems += _claimed_figures(row, computed)
-        if computed.structure is not None:
-            problems += _claimed_structure(row, computed.structure)
-    return problems
-
-
-def _claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> list[str]:
-    claimed, verdict = row.verification, computed.verdict
-    assert claimed is not None
-    if verdict.comparison is None:
-        return []  # it did not run: its own finding says so
-    problems = _claimed_limits(row.name, claimed.limits, verdict.limits)
-    for part, figures, comparison in (
-        ("verification", claimed, verdict.comparison),
-        ("verification.edge", claimed.edge, verdict.edge),
-        ("verification.lowering", claimed.lowering, verdict.lowering),
-    ):
-        problems += _claimed_comparison(f"{row.name}: {part}", figures, comparison)
-    problems += _claimed_task(f"{row.name}: verification.task", claimed.task, verdict.task)
-    return problems + _claimed_channel(row.name, claimed.worst_channel, verdict.worst_channel)
-
-
-def _claimed_limits(name: str, claimed: Mapping[str, float], computed: Mapping[str, float]) -> list[str]:
-    return [
-        f"{name}: limits.{key} is {claimed.get(key)}, it follows to be {computed.get(key)}."
-        for key in sorted(claimed.keys() | computed.keys())
-        if not math.isclose(claimed.get(key, math.nan), computed.get(key, math.nan), rel_tol=1e-6)
-    ]
-
-
-def _claimed_comparison(where: str, claimed: schema.Figures | None, computed: Comparison | None) -> list[str]:
-    if claimed is None or computed is None:
-        both = claimed is None and computed is None
-        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
-    read = restore.restore_comparison(claimed)
-    if read is None:
-        return [f"{where} has no figures."]
-    pairs: tuple[tuple[str, object, object, bool], ...] = (
-        ("samples", read.samples, computed.samples, read.samples == computed.samples),
-        ("max_error", read.max_error, computed.max_error, _is_claim_near(read.max_error, computed.max_error)),
-        (
-            "sqnr_db",
-            read.sqnr_db,
-            computed.sqnr_db,
-            _is_claim_near(_claimed_noise(read.sqnr_db), _claimed_noise(computed.sqnr_db)),
-        ),
-        (
-            "top1_agreement",
-            read.agreement,
-            computed.agreement,
-            _claims_agree(read.agreement, computed.agreement),
-        ),
-    )
-    if read.scenes:  # manifests of older versions count none
-        pairs += (
-            ("scenes", read.scenes, computed.scenes, read.scenes == computed.scenes),
-            (
-                "sqnr_bounds_db",
-                read.sqnr_bounds_db,
-                computed.sqnr_bounds_db,
-                _bounds_near(read.sqnr_bounds_db, computed.sqnr_bounds_db, BOUND_ROOM_DB),
-            ),
-            (
-                "agreement_bounds",
-                read.agreement_bounds,
-                computed.agreement_bounds,
-                _bounds_near(read.agreement_bounds, computed.agreement_bounds, AGREEMENT_ROOM),
-            ),
-        )
-    return [f"{where}.{name} is {a}, found now: {b}." for name, a, b, same in pairs if not same]
-
-
-def _bounds_near(claimed: Bounds | None, computed: Bounds | None, room: float) -> bool:
-    if claimed is None or computed is None:
-        return claimed is computed
-    finite = [min(max(bound, -MOST_DB), MOST_DB) for bound in computed]
-    return all(abs(a - b) <= room for a, b in zip(claimed, finite, strict=True))
-
-
-def _claimed_task(where: str, claimed: TaskMeasure | None, computed: TaskMeasure | None) -> list[str]:
-    if claimed is None or computed is None:
-        both = claimed is None and computed is None
-        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
-    same = replace(claimed, value=computed.value, detail=computed.detail) == computed
-    if same and _is_claim_near(claimed.value, computed.value):
-        return []
-    return [f"{where} is {claimed.name} {claimed.value:g}, found now: {computed.name} {computed.value:g}."]
-
-
-def _claimed_channel(name: str, claimed: WorstChannel | None, computed: WorstChannel | None) -> list[str]:
-    """Compare the worst channel's figure; which channel it is may change with rounding."""
-    where = f"{name}: verification.worst_channel"
-    if claimed is None or computed is None:
-        both = claimed is None and computed is None
-        return [] if both else [f"{where} is {'missing' if computed else 'made up'}."]
-    if _is_claim_near(_claimed_noise(claimed.sqnr_db), _claimed_noise(computed.sqnr_db)):
-        return []
-    return [f"{where}.sqnr_db is {claimed.sqnr_db:g}, found now: {computed.sqnr_db:g}."]
-
-
-def _claimed_noise(sqnr_db: float) -> float:
-    """Return the noise as a share of the signal, which is near 0 for nearly equal outputs."""
-    return 10.0 ** (-min(max(sqnr_db, -300.0), 300.0) / 20) if not math.isnan(sqnr_db) else math.nan
-
-
-def _is_claim_near(claimed: float, computed: float) -> bool:
-    if not (math.isfinite(claimed) and math.isfinite(computed)):
-        return str(claimed) == str(computed)
-    return abs(claimed - computed) <= max(ROOM * max(abs(claimed), abs(computed)), ROUNDING)
-
-
-def _claims_agree(claimed: float | None, computed: float | None) -> bool:
-    if claimed is None or computed is None:
-        return claimed is computed
-    return abs(claimed - computed) <= AGREEMENT_ROOM
-
-
-def _claimed_structure(row: schema.Artifact, structure: Structure) -> list[str]:
-    expected: dict[str, object] = {
-        "quantized_weight_fraction": structure.quantized_weight_fraction,
-        "delegated_fraction": structure.delegated_fraction,
-    }
-    claimed: dict[str, object] = {name: getattr(row, name) for name in expected}
-    if row.structure is not None:
-        parts = ("weight_bytes", "weight_elements", "operators")
-        claimed |= {f"structure.{name}": getattr(row.structure, name) for name in parts}
-        expected |= {f"structure.{name}": getattr(structure, name) for name in parts}
-    return [
-        f"{row.name}: {name} is {str(claimed[name])[:80]}, the file has {str(value)[:80]}."
-        for name, value in expected.items()
-        if claimed[name] != value
-    ]
-
-
 def claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
     """Return a sentence when the artifacts had other limits than the usual ones."""
     usual, applied = asdict(Limits()), asdict(listed.limits)
@@ -354,11 +201,3 @@ def unproven_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[st
     if any(a.verification and a.status not in SHIPPABLE for a in listed.artifacts):
         fields.append("figures of what did not pass")
     return tuple(fields)
-
-
-def claims_of_readable_evidence(out: Path, listed: schema.Manifest) -> list[str]:
-    """Do the same as `claims_of_evidence`, with unreadable evidence as a problem of its own."""
-    try:
-        return claims_of_evidence(out, listed)
-    except VerificationError as error:
-        return [error.message]

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from exporter.cli.console import listings
 from exporter.files import digest_file
-from exporter.pipeline import audit, claims
+from exporter.pipeline import audit, claims, figure_claims
 from exporter.pipeline.audit import Audit
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import Report
@@ -79,9 +79,9 @@ def problems(folder: Path) -> str:
     listed = manifest.load_manifest(folder / "manifest.json")
     problems = [
         *audit._audit_evidence(folder, listed),
-        *claims.claims_of_readable_evidence(folder, listed),
+        *claims.claims_of_evidence(folder, listed),
         *claims.claims_of_files(folder, listed),
-        *claims.claims_of_artifacts(listed, checked()),
+        *figure_claims.figure_claims_of_artifacts(listed, checked()),
     ]
     return " ".join(problems)
 
