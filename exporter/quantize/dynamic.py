@@ -50,13 +50,14 @@ def quantize_dynamic(
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, rounding
+    from exporter.quantize import annotate, recurrent, rounding
 
     prepared = prepare_pt2e(module, annotate.annotating_dynamic_quantizer())
     with torch.no_grad():
         prepared(*samples[0])
     weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
+    recurrent.quantize_recurrent_weights(converted)
     # The integers are shared with the copy, so that rounding them there, on what rows give, rounds them here.
     rounding.improve_rounding(dynamic_by_rows(converted), weights, samples)
     return converted, weights

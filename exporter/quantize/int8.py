@@ -84,7 +84,7 @@ def quantize_int8_static(
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, equalise, movement, norms, ranges, rounding, tails
+    from exporter.quantize import annotate, equalise, movement, norms, ranges, recurrent, rounding, tails
 
     module = copy.deepcopy(program.module())
     norms.fold_norms(module)
@@ -97,6 +97,7 @@ def quantize_int8_static(
     weights = rounding.weights_before_rounding(prepared)
     converted = convert_pt2e(prepared)
     movement.share_quantisation_of_movement(converted)
+    recurrent.quantize_recurrent_weights(converted)
     rounding.improve_rounding(converted, weights, samples)
     return Int8Program(converted, program.example_inputs[0], weights)
 

@@ -33,12 +33,12 @@ def quantize_weights_only(
     rounding.improve_rounding(copied, weights, samples)
     for node in list(copied.graph.nodes):
         if node.target is aten.linear.default and node.args[1].target is DEQUANTIZE_CHANNELS:
-            _part_bias_of_weights_only(copied.graph, node)
+            part_bias_of_weights_only(copied.graph, node)
     copied.recompile()
     return copied
 
 
-def _part_bias_of_weights_only(graph: fx.Graph, layer: fx.Node) -> None:
+def part_bias_of_weights_only(graph: fx.Graph, layer: fx.Node) -> None:
     x, weight, *bias = layer.args
     if not bias or bias[0] is None:
         return

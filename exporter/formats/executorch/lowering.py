@@ -8,6 +8,7 @@ from exporter.errors import LoweringError
 from exporter.formats.executorch import weights_only
 from exporter.formats.executorch.naming import with_usable_naming
 from exporter.formats.executorch.prelu import with_prelu_on_images_only
+from exporter.formats.executorch.recurrent import with_recurrent_steps
 from exporter.formats.executorch.savings import savings_in_compiler
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def lower_to_executorch(program: torch.export.ExportedProgram, backend: str) -> 
     _check_lowering_layout(program)
     with savings_in_compiler():
         edge = to_edge_transform_and_lower(
-            with_usable_naming(with_prelu_on_images_only(program)),
+            with_usable_naming(with_prelu_on_images_only(with_recurrent_steps(program))),
             partitioner=[_lowering_partitioner(backend)],
         )
         return edge.to_executorch(_lowering_config(edge.exported_program()))

@@ -14,6 +14,7 @@ import numpy as np
 
 from exporter.errors import LoweringError
 from exporter.formats.onnx.export import export_to_onnx, finish_onnx_export
+from exporter.formats.onnx.recurrent import order_recurrent_rows
 from exporter.formats.onnx.rows import quantise_rows
 from exporter.formats.onnx.weights_only import write_onnx_weights_only
 from exporter.records import Array, Captured
@@ -49,6 +50,7 @@ def quantized_onnx_model(captured: Captured) -> bytes:
     proto = onnx.load_model_from_string(finish_onnx_export(translated))
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
+    order_recurrent_rows(proto)
     _part_quantized_weights(proto, constants)
     if not fixed:
         write_onnx_weights_only(proto)

@@ -1,0 +1,103 @@
+"""Stores the int8 weights of LSTM and GRU in the order in which ONNX reads them.
+
+PyTorch orders a layer's gates unlike ONNX, and its translation slices and joins the dequantised weights anew
+at every call. Rows keep their integers and scales wherever they go, so they are put in order here, once:
+
+    int8 [directions * gates, inputs] -> DequantizeLinear by row -> Reshape [directions, gates, inputs]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from exporter.records import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+RECURRENT = ("LSTM", "GRU")
+WEIGHTS = (1, 2)
+"""The inputs of both that are weights: [directions, gates, inputs]."""
+
+
+class _Rows(NamedTuple):
+    """Rows of weights, and the scale of each."""
+
+    steps: Array
+    scales: Array
+
+
+def order_recurrent_rows(proto: onnx.ModelProto) -> None:
+    """Put the rows of dequantised recurrent weights in order, in place; others are left alone."""
+    import onnx
+
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        for place in WEIGHTS if node.op_type in RECURRENT else ():
+            rows = _recurrent_rows(node.input[place], makers, constants)
+            if rows is not None:
+                directions = _directions(node)
+                node.input[place] = _stored_recurrent_rows(
+                    proto, f"{node.output[0]}:{place}", rows, directions
+                )
+
+
+def _directions(node: onnx.NodeProto) -> int:
+    attributes = {attribute.name: attribute.s for attribute in node.attribute}
+    return 2 if attributes.get("direction") == b"bidirectional" else 1
+
+
+def _recurrent_rows(
+    name: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, Array]
+) -> _Rows | None:
+    """Follow the rows back to their integers; None where anything but slices and joins is on the way."""
+    node = makers.get(name)
+    if node is None:
+        return None
+    if node.op_type == "DequantizeLinear":
+        steps, scales = (constants.get(source) for source in node.input[:2])
+        fits = (
+            steps is not None and scales is not None and steps.ndim == 2 and scales.shape == steps.shape[:1]
+        )
+        return _Rows(steps, scales) if fits and steps is not None and scales is not None else None
+    parts = [_recurrent_rows(source, makers, constants) for source in _recurrent_sources(node)]
+    rows = [part for part in parts if part is not None]
+    if not rows or len(rows) < len(parts):
+        return None
+    if node.op_type == "Slice":
+        bounds = [constants.get(source) for source in node.input[1:]]
+        if any(bound is None for bound in bounds) or len(bounds) != 3 or int(bounds[2][0]) != 0:  # type: ignore[index]
+            return None
+        begin, end = (int(bound[0]) for bound in bounds[:2])  # type: ignore[index]
+        return _Rows(rows[0].steps[begin:end], rows[0].scales[begin:end])
+    return _Rows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def _recurrent_sources(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs whose rows an operator passes on; none for operators that may change them."""
+    if node.op_type in ("Slice", "Unsqueeze"):
+        return [node.input[0]]
+    return list(node.input) if node.op_type == "Concat" else []
+
+
+def _stored_recurrent_rows(proto: onnx.ModelProto, stem: str, rows: _Rows, directions: int) -> str:
+    import onnx
+
+    shape = np.array((directions, -1, rows.steps.shape[1]), np.int64)
+    # Names hold colons, which no name of PyTorch's does.
+    values = {"steps": rows.steps, "scales": rows.scales, "zeros": np.zeros(len(rows.scales), np.int8)}
+    for name, value in {**values, "shape": shape}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, f"{stem}:{name}"))
+    proto.graph.node.extend(
+        [
+            onnx.helper.make_node(
+                "DequantizeLinear", [f"{stem}:{name}" for name in values], [f"{stem}:rows"], axis=0
+            ),
+            onnx.helper.make_node("Reshape", [f"{stem}:rows", f"{stem}:shape"], [f"{stem}:weights"]),
+        ]
+    )
+    return f"{stem}:weights"
