@@ -7,46 +7,52 @@ scenes at random, and eight views of each calibrate every method. Each file runs
 views of every scene that was not drawn, and on every photo of `--photos`, which nothing is calibrated on. A
 view is no witness of its own: the interval is a bootstrap over scenes, 95 %, over all draws.
 
-Outputs are kept in `--work`, by method, samples, code and packages: a second run takes seconds.
+The result of each draw and method is one file in `--work`, under a key of its samples, code and packages. A
+run that was stopped goes on where it was; `--show` prints the tables of what is there and makes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import itertools
+import json
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import alternatives, measure, subjects, tables
+from benchmarks import alternatives, measure, subjects, tables, unseen_files
+from benchmarks.unseen_files import METHODS, MIXED, OURS, Job
 from exporter.data import photos, scenes
-from exporter.formats import FORMATS, VARIANTS
 from exporter.pipeline import cache
 from exporter.records import Array, Preprocessing, Sample
 
-if TYPE_CHECKING:
-    import torch
-
 HOW = Preprocessing()
 VIEWS, JUDGED_VIEWS = 8, 2
-OURS = {"ours (ExecuTorch)": "executorch-xnnpack-int8", "ours (ONNX Runtime)": "onnx-int8"}
-THEIRS = (
-    "XNNPACKQuantizer",
-    "quantize_static MinMax",
-    "quantize_static percentile",
-    "NNCF fast",
-    "NNCF full",
-)
 RESAMPLES = 2000
+HEADINGS = (
+    "method",
+    "SQNR dB",
+    "draws",
+    "95 % over scenes",
+    "same top class %",
+    "draws",
+    "95 % over scenes",
+    "ours wins : loses",
+    "s",
+    "latency / int8",
+)
+"""The columns of a table; `s` is from the float model to the outputs, with other work on the machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +66,7 @@ class Views:
         return tuple((image[None],) for image in self.images)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Judged:
     """A file's error on the views of one scene: energies and equal top classes."""
 
@@ -68,6 +74,40 @@ class Judged:
     signal: float
     same: int
     views: int
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A method's result on one draw of calibration scenes."""
+
+    number: int
+    seconds: float
+    size_bytes: int
+    latency_ratio: float
+    own: dict[int, Judged]
+    """Scene -> error, of the scenes that were not drawn."""
+    given: dict[int, Judged]
+    """Scene -> error, of `--photos`."""
+
+    def errors(self, given: bool) -> dict[int, Judged]:
+        return self.given if given else self.own
+
+    def write(self, path: Path) -> None:
+        """Write the result so that a killed run leaves none half-written."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps(asdict(self)))
+        aside.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Draw | None:
+        """Return a written result; None where there is none."""
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text())
+        for name in ("own", "given"):
+            record[name] = {int(scene): Judged(**error) for scene, error in record[name].items()}
+        return cls(**record)
 
 
 def read_views(folder: Path, views: int) -> Views:
@@ -97,64 +137,6 @@ def draw(views: Views, number: int, count: int) -> tuple[Views, Views]:
         Views(views.images[rows], tuple(of[rows].tolist())) for rows in (inside, ~inside & firsts)
     )
     return calibration, unseen
-
-
-def write_ours(module: torch.nn.Module, calibration: tuple[Sample, ...], variant: str, folder: Path) -> Path:
-    """Quantise by our recipe, and lower for a runtime."""
-    import torch
-
-    from exporter.quantize import int8
-    from exporter.records import Captured, TensorSpec
-
-    example = alternatives.tensors(calibration[0])
-    program = int8.quantize_int8(torch.export.export(module, example), calibration).program()
-    inputs, outputs = (TensorSpec("input", (1, 3, 224, 224)),), (TensorSpec("output", (1, 1000)),)
-    captured = Captured(module, program, "", example, inputs, outputs)
-    FORMATS[VARIANTS[variant].format].emit(captured, VARIANTS[variant], folder)
-    return folder / (variant + VARIANTS[variant].suffix)
-
-
-def outputs_of(
-    name: str,
-    subject: subjects.Subject,
-    calibration: tuple[Sample, ...],
-    judged: tuple[Sample, ...],
-    work: Path,
-) -> Array:
-    """Quantise by a method and return its file's outputs; in a process of its own."""
-    import torch
-
-    torch.manual_seed(0)
-    folder = work / name.replace(" ", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    method = next((m for m in alternatives.METHODS if m.name == name), None)
-    variant = VARIANTS[method.variant if method else OURS[name]]
-    if method is None:
-        path = write_ours(subject.load(), calibration, OURS[name], folder)
-    else:
-        path = folder / f"file{variant.suffix}"
-        alternatives.quantise(method, subject.load, calibration, subject.kind, path)
-    run, _ = FORMATS[variant.format].load(path, variant, 1)
-    return np.concatenate([run(sample)[0] for sample in judged])
-
-
-def float_outputs(subject: subjects.Subject, judged: tuple[Sample, ...]) -> Array:
-    """Return the float model's outputs."""
-    import torch
-
-    module = subject.load()
-    with torch.no_grad():
-        return np.concatenate([module(*alternatives.tensors(sample)).numpy() for sample in judged])
-
-
-def kept(path: Path, key: str, make: Callable[[], Array]) -> Array:
-    """Return an array from the work folder, or make and keep it."""
-    file = path / f"{key}.npy"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, make())
-    array: Array = np.load(file)
-    return array
 
 
 def judge(expected: Array, actual: Array, owner: Sequence[int]) -> dict[int, Judged]:
@@ -203,25 +185,28 @@ def row(name: str, draws: Sequence[dict[int, Judged]], first: Sequence[dict[int,
         f"{of_draws[:, 1].mean():.1f}",
         f"{of_draws[:, 1].min():.1f} to {of_draws[:, 1].max():.1f}",
         f"{low:.1f} to {high:.1f}",
-        "" if draws is first else f"{wins} : {len(draws) - wins}",
+        "" if draws == first else f"{wins} : {len(draws) - wins}",
     ]
 
 
-def show(title: str, judged: dict[str, list[dict[int, Judged]]], console: Console) -> None:
-    headings = (
-        "method",
-        "SQNR dB",
-        "draws",
-        "95 % over scenes",
-        "same top class %",
-        "draws",
-        "95 % over scenes",
-    )
-    table = Table(*headings, "ours wins : loses", title=title)
-    first = next(iter(judged.values()))
+def table_of_draws(title: str, judged: Mapping[str, Sequence[Draw]], given: bool) -> Table:
+    """Return the table of our files and the others', of the views that were not drawn or of `--photos`.
+
+    A method is shown on the draws that the first method has, too.
+    """
+    table = Table(title=title, box=box.MARKDOWN, title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, no_wrap=heading == HEADINGS[0])
+    first = {draw.number: draw.errors(given) for draw in next(iter(judged.values()))}
     for name, draws in judged.items():
-        table.add_row(*row(name, draws, first))
-    console.print(table)
+        shared = [draw for draw in draws if draw.number in first]
+        if not shared:
+            continue
+        seconds = f"{np.median([draw.seconds for draw in shared]):.0f}"
+        ratio = f"{np.median([draw.latency_ratio for draw in shared]):.2f}" if name in MIXED else ""
+        errors = [draw.errors(given) for draw in shared]
+        table.add_row(*row(name, errors, [first[draw.number] for draw in shared]), seconds, ratio)
+    return table
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -234,64 +219,90 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, help="more photos to judge on")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--scenes", type=int, default=8, help="scenes of a draw, %(default)s")
-    parser.add_argument("--methods", default=",".join((*OURS, *THEIRS)), help="of %(default)s")
+    parser.add_argument("--methods", default=",".join(METHODS), help="of %(default)s")
     parser.add_argument("--work", type=Path, default=Path("build/unseen"), help="folder, %(default)s")
+    parser.add_argument("--show", action="store_true", help="print what is done, and make nothing")
     options = parser.parse_args(given)
-    if unknown := set(options.methods.split(",")) - {*OURS, *THEIRS}:
+    if unknown := set(options.methods.split(",")) - set(METHODS):
         parser.error(f"--methods: {', '.join(sorted(unknown))} unknown")
     return options
 
 
 def main(given: Sequence[str] | None = None) -> int:
     options = arguments(sys.argv[1:] if given is None else given)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     subject = subjects.prepare(subjects.MOBILENET, options.work / "models")
     source = read_views(options.source or subject.calibration, VIEWS)
     others = read_views(options.photos, 1) if options.photos else Views(source.images[:0], ())
-    own: dict[str, list[dict[int, Judged]]] = {name: [] for name in options.methods.split(",")}
-    given_photos: dict[str, list[dict[int, Judged]]] = {name: [] for name in own}
-    for number, name in itertools.product(range(options.draws), own):
+    names = options.methods.split(",")
+    judged: dict[str, list[Draw]] = {name: [] for name in names}
+    for number, name in itertools.product(range(options.draws), names):
         calibration, unseen = draw(source, number, options.scenes)
-        samples = (*unseen.samples(), *others.samples())
-        code = _code() if name in OURS else Path(alternatives.__file__).read_text()
-        data = [
-            calibration.images.tobytes().hex(),
-            unseen.images.tobytes().hex(),
-            others.images.tobytes().hex(),
-        ]
-        key = cache.cache_key(*data, tables.versions())
-        expected = kept(options.work / "float", key, partial(float_outputs, subject, samples))
-        actual = kept(
-            options.work / name.replace(" ", "-"),
-            cache.cache_key(key, code),
-            partial(_apart, name, subject, calibration.samples(), samples, options.work),
+        record = (
+            options.work / "results" / f"{_slug(name)}-{number}-{_key(name, calibration, unseen, others)}"
         )
-        split = len(unseen.images)
-        own[name].append(judge(expected[:split], actual[:split], unseen.scene))
-        given_photos[name].append(judge(expected[split:], actual[split:], others.scene))
-        db, same = figures(list(own[name][-1].values()))
-        console.print(f"[dim]draw {number}, {name}: {db:.1f} dB, {same:.1f} %[/dim]", highlight=False)
-    show(f"Unseen scenes of {options.source or 'the demo'}", own, console)
-    if options.photos:
-        show(f"Photos of {options.photos}", given_photos, console)
+        made = Draw.read(record)
+        if made is None and not options.show:
+            try:
+                made = make_draw(name, number, subject, (calibration, unseen, others), options.work)
+            except Exception as error:  # whatever another library says of a model is a result
+                console.print(f"draw {number}, {name}: {type(error).__name__}: {error}"[:300], markup=False)
+                continue
+            made.write(record)
+        if made is not None:
+            judged[name].append(made)
+            db, same = figures(list(made.own.values()))
+            console.print(f"draw {number}, {name}: {db:.1f} dB, {same:.1f} %", highlight=False)
+    judged = {name: draws for name, draws in judged.items() if draws}
+    if judged:
+        console.print(table_of_draws(f"Unseen scenes of {options.source or 'the demo'}", judged, False))
+    if judged and options.photos:
+        console.print(table_of_draws(f"Photos of {options.photos}", judged, True))
     return 0
 
 
+def make_draw(
+    name: str, number: int, subject: subjects.Subject, views: tuple[Views, Views, Views], work: Path
+) -> Draw:
+    """Make a method's file and judge it, in a process of its own.
+
+    Args:
+        name: The method.
+        number: The number of the draw.
+        subject: The network.
+        views: Those to calibrate with, those that were not drawn, and those of `--photos`.
+        work: The work folder.
+    """
+    calibration, unseen, others = views
+    samples = (*unseen.samples(), *others.samples())
+    job = Job(name, calibration.samples(), calibration.scene, samples)
+    began = time.monotonic()
+    with ProcessPoolExecutor(1, get_context("spawn"), measure.log_to, (str(work / "log.txt"),)) as pool:
+        arguments = (subject, job, work / "files" / _slug(name))
+        result = pool.submit(unseen_files.unseen_file_result, *arguments).result()
+        seconds = time.monotonic() - began
+        expected = pool.submit(unseen_files.float_outputs, subject, samples).result()
+    split = len(unseen.images)
+    own = judge(expected[:split], result.outputs[:split], unseen.scene)
+    given = judge(expected[split:], result.outputs[split:], others.scene)
+    return Draw(number, seconds, result.size_bytes, result.latency_ratio, own, given)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _key(name: str, *views: Views) -> str:
+    """Hash what a result depends on: the samples, the code and the packages."""
+    code = _code() if name in (*OURS, *MIXED) else Path(alternatives.__file__).read_text()
+    arrays = [hashlib.sha256(part.images.tobytes()).hexdigest() for part in views]
+    return cache.cache_key(name, arrays, code, tables.versions())[:16] + ".json"
+
+
+@functools.cache
 def _code() -> str:
     folder = Path(scenes.__file__).parents[1] / "quantize"
     return "".join(path.read_text() for path in sorted(folder.glob("*.py")))  # what our files depend on
-
-
-def _apart(
-    name: str,
-    subject: subjects.Subject,
-    calibration: tuple[Sample, ...],
-    judged: tuple[Sample, ...],
-    work: Path,
-) -> Array:
-    log = str(work / "log.txt")
-    with ProcessPoolExecutor(1, get_context("spawn"), measure.log_to, (log,)) as pool:
-        return pool.submit(outputs_of, name, subject, calibration, judged, work / "files").result()
 
 
 if __name__ == "__main__":

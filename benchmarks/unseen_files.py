@@ -1,0 +1,149 @@
+"""Write the files that `benchmarks.unseen_scenes` compares: ours, mixed and the alternatives.
+
+Ours is made as in an export, but all its calibration views are chosen by the benchmark. A mixed file is made
+as `--search` makes one, without its timing of candidates: of the draw's scenes, the last two choose, and
+the rest calibrate. The first candidate that reaches `ENOUGH_DB` on the two is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import alternatives, pairing, subjects
+from exporter.formats import FORMATS, VARIANTS
+from exporter.records import Array, Captured, Sample, TensorSpec, Variant
+
+if TYPE_CHECKING:
+    import torch
+
+    from exporter.quantize.int8 import Int8Program
+
+OURS = {"ours (ExecuTorch)": "executorch-xnnpack-int8", "ours (ONNX Runtime)": "onnx-int8"}
+MIXED = {"ours mixed (ExecuTorch)": "executorch-xnnpack-mixed", "ours mixed (ONNX Runtime)": "onnx-mixed"}
+THEIRS = (
+    "XNNPACKQuantizer",
+    "quantize_static MinMax",
+    "quantize_static percentile",
+    "NNCF fast",
+    "NNCF full",
+)
+METHODS = (*OURS, *MIXED, *THEIRS)
+
+ENOUGH_DB = 24.0
+"""The SQNR that a mixed file must have on the scenes that choose it; `--min-sqnr`'s default."""
+CHOOSING_SCENES = 2
+TIMED_PAIRS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One file to make and to run."""
+
+    method: str
+    calibration: tuple[Sample, ...]
+    scenes: tuple[int, ...]
+    """The scene of each calibration sample."""
+    judged: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FileResult:
+    """The outputs of a file, and what it costs."""
+
+    outputs: Array
+    size_bytes: int
+    latency_ratio: float = 1.0
+    """A mixed file's latency against the int8 file of the same program, in interleaved pairs, one thread."""
+
+
+def unseen_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
+    """Make a method's file and run it on the judged samples."""
+    import torch
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    if job.method in MIXED:
+        return _mixed_file_result(subject, job, folder)
+    if job.method in OURS:
+        variant = VARIANTS[OURS[job.method]]
+        program = _int8_program_of_file(subject, job.calibration)
+        path = _emit_file(subject, program.program(), variant, folder)
+    else:
+        method = next(m for m in alternatives.METHODS if m.name == job.method)
+        variant = VARIANTS[method.variant]
+        path = folder / f"file{variant.suffix}"
+        alternatives.quantise(method, subject.load, job.calibration, subject.kind, path)
+    return FileResult(_file_outputs(path, variant, job.judged), path.stat().st_size)
+
+
+def float_outputs(subject: subjects.Subject, judged: Sequence[Sample]) -> Array:
+    """Return the float model's outputs."""
+    import torch
+
+    module = subject.load()
+    with torch.no_grad():
+        return np.concatenate([module(*alternatives.tensors(sample)).numpy() for sample in judged])
+
+
+def split_choosing_scenes(job: Job) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Return the samples that calibrate a mixed file, and those that choose it; they share no scene."""
+    choosing = set(sorted(set(job.scenes))[-CHOOSING_SCENES:])
+    rows = list(zip(job.calibration, job.scenes, strict=True))
+    calibrate = tuple(sample for sample, scene in rows if scene not in choosing)
+    return calibrate, tuple(sample for sample, scene in rows if scene in choosing)
+
+
+def _mixed_file_result(subject: subjects.Subject, job: Job, folder: Path) -> FileResult:
+    from exporter.quantize import choice, int8, mixed, search, sensitivity
+
+    calibrate, choose = split_choosing_scenes(job)
+    program = _int8_program_of_file(subject, calibrate)
+    samples = [int8.int8_tensors(sample) for sample in calibrate]
+    choosing = [int8.int8_tensors(sample) for sample in choose]
+    expected = sensitivity.run_for_sensitivity(subject.load(), choosing)  # type: ignore[arg-type]
+    activations, prices = search.measure_for_search(program.module, program.float_weights, samples)
+    module = program.module
+    for mix in search.search_candidates(activations, prices):
+        module = mixed.keep_mixed_float(program.module, program.float_weights, mix.float_ops)
+        if choice.sqnr_for_choice(expected, module, choosing) >= ENOUGH_DB:
+            break
+    variant = VARIANTS[MIXED[job.method]]
+    path = _emit_file(subject, replace(program, module=module).program(), variant, folder)
+    whole = VARIANTS[variant.name.replace("mixed", "int8")]
+    other = _emit_file(subject, program.program(), whole, folder)
+    ratio = _file_latency_ratio(path, variant, other, whole, job.judged[0])
+    return FileResult(_file_outputs(path, variant, job.judged), path.stat().st_size, ratio)
+
+
+def _file_latency_ratio(path: Path, variant: Variant, other: Path, whole: Variant, sample: Sample) -> float:
+    runs = [FORMATS[v.format].load(p, v, 1)[0] for p, v in ((path, variant), (other, whole))]
+    return pairing.compare(lambda: runs[0](sample), lambda: runs[1](sample), TIMED_PAIRS, 1).ratio
+
+
+def _int8_program_of_file(subject: subjects.Subject, calibration: tuple[Sample, ...]) -> Int8Program:
+    import torch
+
+    from exporter.quantize import int8
+
+    example = alternatives.tensors(calibration[0])
+    return int8.quantize_int8(torch.export.export(subject.load(), example), calibration)
+
+
+def _emit_file(
+    subject: subjects.Subject, program: torch.export.ExportedProgram, variant: Variant, folder: Path
+) -> Path:
+    """Lower a program for a runtime."""
+    inputs, outputs = (TensorSpec("input", (1, 3, 224, 224)),), (TensorSpec("output", (1, 1000)),)
+    captured = Captured(subject.load(), program, "", program.example_inputs[0], inputs, outputs)
+    FORMATS[variant.format].emit(captured, variant, folder)
+    return folder / (variant.name + variant.suffix)
+
+
+def _file_outputs(path: Path, variant: Variant, judged: Sequence[Sample]) -> Array:
+    run, _ = FORMATS[variant.format].load(path, variant, 1)
+    return np.concatenate([run(sample)[0] for sample in judged])
