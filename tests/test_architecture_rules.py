@@ -68,6 +68,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.norms",
     "exporter.quantize.probes",
     "exporter.quantize.ranges",
+    "exporter.quantize.recurrent",
     "exporter.quantize.rounding",
     "exporter.quantize.sensitivity",
     "exporter.quantize.tails",

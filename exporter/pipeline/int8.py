@@ -154,7 +154,7 @@ def refuse_mostly_float(program: ExportedProgram, quantized: GraphModule, least:
         return
     readers = ", ".join(sorted(counts))
     raise LoweringError(
-        f"int8 would leave {share:.0%} of the weights in float32: embeddings, and recurrent layers other than "
+        f"int8 would leave {share:.0%} of the weights in float32: embeddings, and recurrent layers but for "
         f"LSTM and GRU, are not quantised. (The weights are read by {readers}.) A lower --limits "
         "min_quantized_weights allows it"
     )
