@@ -64,8 +64,9 @@ def round_recurrent_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _recurrent_weights(module: fx.GraphModule, layer: fx.Node) -> Iterator[fx.Node]:
     """Yield the stored weights that a layer reads; its biases are vectors, and small."""
     for source in layer.args[WEIGHTS]:  # type: ignore[union-attr]
-        stored = isinstance(source, fx.Node) and source.op == "get_attr"
-        if stored and graph_attribute(module, str(source.target)).dim() == 2:
+        if not isinstance(source, fx.Node) or source.op != "get_attr":
+            continue
+        if graph_attribute(module, str(source.target)).dim() == 2:
             yield source
 
 

@@ -25,7 +25,7 @@ def with_recurrent_steps(program: torch.export.ExportedProgram) -> torch.export.
 
     if not recurrent.has_recurrent_weights(program.graph_module):
         return program
-    steps = get_decompositions(list(recurrent.RECURRENT))  # type: ignore[arg-type]
+    steps = get_decompositions(list(recurrent.RECURRENT))
     module: torch.fx.GraphModule = program.run_decompositions(steps).module()
     for node in list(module.graph.nodes):
         if node.target is not aten.linear.default or node.args[1].target is not DEQUANTIZE_CHANNELS:

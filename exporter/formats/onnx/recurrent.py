@@ -8,7 +8,7 @@ at every call. Rows keep their integers and scales wherever they go, so they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ def order_recurrent_rows(proto: onnx.ModelProto) -> None:
 
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
-    for node in proto.graph.node:
+    for node in list(proto.graph.node):
         for place in WEIGHTS if node.op_type in RECURRENT else ():
             rows = _recurrent_rows(node.input[place], makers, constants)
             if rows is not None:
@@ -56,25 +56,30 @@ def _recurrent_rows(
 ) -> _Rows | None:
     """Follow the rows back to their integers; None where anything but slices and joins is on the way."""
     node = makers.get(name)
-    if node is None:
-        return None
-    if node.op_type == "DequantizeLinear":
-        steps, scales = (constants.get(source) for source in node.input[:2])
-        fits = (
-            steps is not None and scales is not None and steps.ndim == 2 and scales.shape == steps.shape[:1]
-        )
-        return _Rows(steps, scales) if fits and steps is not None and scales is not None else None
+    if node is None or node.op_type == "DequantizeLinear":
+        return None if node is None else _dequantized_recurrent_rows(node, constants)
     parts = [_recurrent_rows(source, makers, constants) for source in _recurrent_sources(node)]
     rows = [part for part in parts if part is not None]
     if not rows or len(rows) < len(parts):
         return None
     if node.op_type == "Slice":
-        bounds = [constants.get(source) for source in node.input[1:]]
-        if any(bound is None for bound in bounds) or len(bounds) != 3 or int(bounds[2][0]) != 0:  # type: ignore[index]
-            return None
-        begin, end = (int(bound[0]) for bound in bounds[:2])  # type: ignore[index]
-        return _Rows(rows[0].steps[begin:end], rows[0].scales[begin:end])
+        return _sliced_recurrent_rows(rows[0], [constants.get(source) for source in node.input[1:]])
     return _Rows(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def _dequantized_recurrent_rows(node: onnx.NodeProto, constants: Mapping[str, Array]) -> _Rows | None:
+    steps, scales = (constants.get(source) for source in node.input[:2])
+    if steps is None or scales is None or steps.ndim != 2 or scales.shape != steps.shape[:1]:
+        return None
+    return _Rows(steps, scales)
+
+
+def _sliced_recurrent_rows(rows: _Rows, bounds: Sequence[Array | None]) -> _Rows | None:
+    """Return the rows of a Slice, whose bounds are its first place, its end and its axis."""
+    known = [int(bound[0]) for bound in bounds if bound is not None]
+    if len(known) != 3 or len(bounds) != 3 or known[2] != 0:
+        return None
+    return _Rows(rows.steps[known[0] : known[1]], rows.scales[known[0] : known[1]])
 
 
 def _recurrent_sources(node: onnx.NodeProto) -> list[str]:
