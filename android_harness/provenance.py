@@ -26,7 +26,6 @@ from android_harness.records import (
 )
 
 MIN_LAUNCHES_TO_PASS, MIN_CALLS_TO_PASS = 4, 200
-MAX_SPREAD_TO_PASS, MIN_LAUNCHES_IF_SPREAD = 0.02, 10
 """The evidence that a PASS needs: docs/explanation/measurement-protocol.md, section 4.5."""
 
 
@@ -140,11 +139,8 @@ def verdict_by_provenance(latency: Latency) -> Verdict:
 
 
 def _is_enough_to_pass(latency: MeasuredLatency) -> bool:
-    """Return whether there are enough launches and calls: more where the launches differ."""
     figures = latency.figures
-    differ = latency.device["launch_spread"] > MAX_SPREAD_TO_PASS
-    launches = MIN_LAUNCHES_IF_SPREAD if differ else MIN_LAUNCHES_TO_PASS
-    return figures.launches >= launches and figures.samples >= MIN_CALLS_TO_PASS
+    return figures.launches >= MIN_LAUNCHES_TO_PASS and figures.samples >= MIN_CALLS_TO_PASS
 
 
 def provenance_to_manifest(latency: Latency) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _html_row_coverage(latency: DeviceLatency) -> str:
     """Return how far the interval can be trusted, by simulated sessions with as many launches."""
     return (
         f"{latency.launches} launches that differ by {budget.spread(latency):.1%}; such an interval holds "
-        f"the true p90 in at least {budget.coverage(latency)} of 100 sessions (95 is the aim)"
+        f"the true p90 in at least {budget.COVERAGE} of 100 simulated sessions"
     )
 
 

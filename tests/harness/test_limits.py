@@ -70,12 +70,12 @@ def test_the_highest_pss_is_recorded() -> None:
         (3, 300, 0.0, "inconclusive"),
         (4, 50, 0.0, "pass"),
         (4, 49, 0.0, "inconclusive"),
-        (5, 300, 0.03, "inconclusive"),
-        (10, 300, 0.03, "pass"),
+        (4, 300, 0.16, "inconclusive"),
+        (8, 300, 0.16, "pass"),
     ],
 )
 def test_a_pass_needs_enough_evidence(launches: int, calls: int, between: float, verdict: str) -> None:
-    """Few launches or calls decide nothing, nor do few launches that differ."""
+    """Few launches or calls decide nothing, nor do few launches whose differences widen the interval."""
     made = tuple(
         sessions.launch(index, sessions.durations(index, count=calls, ms=8.0 * (1 + between * (-1) ** index)))
         for index in range(launches)
@@ -85,7 +85,7 @@ def test_a_pass_needs_enough_evidence(launches: int, calls: int, between: float,
     latency = latency_of(sessions.session(launches=made, config=config, canary_ns=canary))
     assert latency.figures.flags == ()
     assert provenance.verdict_by_provenance(latency) == verdict
-    assert latency.device["launch_spread"] == pytest.approx(between, abs=0.01)
+    assert latency.device["launch_spread"] == pytest.approx(between, abs=0.03)
 
 
 def test_more_evidence_never_makes_a_fail_a_pass() -> None:

@@ -131,9 +131,10 @@ def test_a_verdict_needs_the_interval_clear_of_the_budget(
     assert stats.stats_verdict(interval, 15.0) == expected
 
 
-@pytest.mark.parametrize(("launches", "between"), [(3, 0.003), (3, 0.03), (5, 0.003), (5, 0.03)])
+@pytest.mark.parametrize("launches", [2, 3, 5, 10])
+@pytest.mark.parametrize("between", [0.003, 0.03, 0.1])
 def test_the_interval_holds_the_true_p90(launches: int, between: float) -> None:
-    """It does so in at least 90 % of 150 simulated sessions (fewer than 85 % would be a 3 sigma event)."""
+    """It does so in at least 95 % of 300 simulated sessions (fewer than 91 % would be a 3 sigma event)."""
     rng = np.random.default_rng(7)
 
     def draw(count: int, calls: int) -> Any:
@@ -141,10 +142,17 @@ def test_the_interval_holds_the_true_p90(launches: int, between: float) -> None:
         return effects * (1 + 0.01 * rng.gamma(2.0, 0.7, (count, calls)))
 
     truth = float(np.percentile(draw(200_000, 1), 90))
-    intervals = [stats.p90_interval_stats(tuple(draw(launches, 40))) for _ in range(150)]
-    assert sum(low <= truth <= high for low, high in intervals) >= 0.85 * 150
+    intervals = [stats.p90_interval_stats(tuple(draw(launches, 40))) for _ in range(300)]
+    assert sum(low <= truth <= high for low, high in intervals) >= 0.91 * 300
+
+
+def test_the_interval_holds_its_own_figure() -> None:
+    """A long launch that differs may pull the pooled p90 beyond what the launches' mean suggests."""
+    launches = (*(np.full(50, 10.0) for _ in range(9)), np.full(50_000, 10.001))
+    low, high = stats.p90_interval_stats(launches)
+    assert low <= float(np.percentile(np.concatenate(launches), 90)) <= high
 
 
 def test_the_same_samples_have_the_same_interval() -> None:
-    """The bootstrap's seed is fixed."""
+    """Nothing is drawn at random."""
     assert stats.stats_figures(sessions.session()) == stats.stats_figures(sessions.session())
