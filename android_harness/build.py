@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-from android_harness import runtimes
+from android_harness import runtimes, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
 from android_harness.runtimes import Observer
@@ -28,10 +28,8 @@ BUILD_S = 1800.0
 
 
 def build_cache_root() -> Path:
-    """Return the folder of runners in `$EXPORT_MOBILE_CACHE`, or in the user's cache folder."""
-    if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
-        return Path(chosen) / "runner"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "export-mobile" / "runner"
+    """Return the folder of built runners in the cache."""
+    return wheels.cache_root() / "runner"
 
 
 def build_runners(
@@ -43,13 +41,15 @@ def build_runners(
     ndk: Path | None = None,
     observer: Observer = lambda line: None,
 ) -> tuple[Path, ...]:
-    """Build a runner for each given runtime and, on the host, for each installed runtime.
+    """Build a runner for each given runtime and, on Linux, for each runtime of the unpacked wheels.
+
+    Nothing is downloaded.
 
     Args:
         target: The system that the runner is for.
         onnxruntime: A release archive's folder, an unzipped Android AAR, or a Debian root's `usr`.
         executorch: An install tree of ExecuTorch, built from source for the target.
-        torch: LibTorch for the target.
+        torch: LibTorch for the target; on the host, that of this Python's torch if None.
         ndk: The Android NDK; `$ANDROID_NDK_HOME` if None.
         observer: Called with a line for each step.
 
@@ -60,14 +60,22 @@ def build_runners(
         SetupError: The build needs something that is missing, or the compiler failed.
     """
     options = runtimes.runtime_options(target, onnxruntime, executorch, torch, observer)
+    folder = build_with_options(target, options, ndk, observer)
+    _remember_build(target, folder.name)
+    return _built_runners(folder)
+
+
+def build_with_options(
+    target: Build, options: Mapping[str, str], ndk: Path | None = None, observer: Observer = lambda line: None
+) -> Path:
+    """Build the runners for CMake's definitions unless they are built, and return the folder of the build."""
     environment = _build_environment(target, ndk)
     key = _build_key(target, options, environment.get("ANDROID_NDK_HOME", ""))
     folder = build_cache_root() / target / key
     with _locked_build(folder):
         if not (folder / "complete").is_file():
             _compile_build(target, folder, {**options, "RUNNER_BUILD": key[:12]}, environment, observer)
-    _remember_build(target, key)
-    return _built_runners(folder)
+    return folder
 
 
 @contextlib.contextmanager
@@ -103,7 +111,8 @@ def built_libraries(target: Build) -> tuple[Path, ...]:
 
 
 def _how_to_build(target: Build, backend: Backend) -> str:
-    option = "" if target == "host" else f" --{backend.replace('torchscript', 'torch')} FOLDER"
+    from_wheels = target == "host" or (target == "linux-arm64" and backend != "torchscript")
+    option = "" if from_wheels else f" --{backend.replace('torchscript', 'torch')} FOLDER"
     return f"Build it: export-mobile runner build --for {target}{option}"
 
 
@@ -129,18 +138,19 @@ def _remember_build(target: Build, key: str) -> None:
 
 def _last_build_file(target: Build) -> Path:
     """Return the file that names the last build; each state of the sources has its own."""
-    return build_cache_root() / target / f"current-{_digest_of_build_sources()[:12]}"
+    return build_cache_root() / target / f"current-{digest_of_build_sources()[:12]}"
 
 
-def _digest_of_build_sources() -> str:
+def digest_of_build_sources() -> str:
+    """Return a digest of the runner's sources."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in SOURCES.iterdir() if p.is_file()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(p for p in SOURCES.rglob("*") if p.is_file()):
+        digest.update(str(path.relative_to(SOURCES)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def _build_key(target: Build, options: Mapping[str, str], ndk: str) -> str:
-    text = json.dumps([target, sorted(options.items()), ndk, _digest_of_build_sources()])
+    text = json.dumps([target, sorted(options.items()), ndk, digest_of_build_sources()])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -173,7 +183,7 @@ def _compile_build(
 ) -> None:
     cmake = shutil.which("cmake", path=environment["PATH"])
     if cmake is None:
-        raise SetupError("cmake is not installed.", "Install it: pip install 'export-mobile[android]'")
+        raise SetupError("cmake is not installed.", f"Install it: {runtimes.EXTRA}")
     if target == "linux-arm64" and shutil.which("aarch64-linux-gnu-g++", path=environment["PATH"]) is None:
         raise SetupError(
             "aarch64-linux-gnu-g++ is not installed.", "Debian: apt install g++-aarch64-linux-gnu"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import stat
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -121,6 +123,41 @@ def check_result_outputs(result: Result, task: BenchTask, folder: str) -> None:
         > MAX_OUTPUT_BYTES
     ):
         raise DeviceError(f"{task.name}: the outputs are larger than {MAX_OUTPUT_BYTES >> 20} MB.")
+
+
+def read_output_files(path: Path, task: BenchTask, folder: Path) -> tuple[str, tuple[Sample, ...]]:
+    """Return the runtime and the outputs of a runner that ran on this machine for its outputs only.
+
+    Args:
+        path: The runner's result.
+        task: What it ran.
+        folder: The folder of its outputs.
+
+    Raises:
+        DeviceError: It failed, or left something else than it says.
+    """
+    result = _parsed_result(_read_own_file(path, MAX_RESULT_BYTES), Result)
+    if result.failure:
+        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    check_result_outputs(result, task, str(folder))
+    return plain_result_text(result.runtime), tuple(
+        tuple(
+            result_to_array(tensor, _read_own_file(Path(tensor.file), expected_result_bytes(tensor)))
+            for tensor in sample
+        )
+        for sample in result.outputs
+    )
+
+
+def _read_own_file(path: Path, most: int) -> bytes:
+    """Read a plain file of at most a number of bytes: a model may have taken its runner over."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise NoResult(f"{path.name} is no plain file of at most {most} bytes.")
+        return path.read_bytes()
+    except OSError as error:
+        raise NoResult(f"The runner left no {path.name}: {error.strerror}.") from None
 
 
 def expected_result_bytes(tensor: Tensor) -> int:

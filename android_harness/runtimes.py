@@ -3,54 +3,66 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sysconfig
+import platform
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
+from android_harness import wheels
 from android_harness.errors import SetupError
 from android_harness.records import Build
 
 Observer = Callable[[str], None]
-HEADER = "onnxruntime_c_api.h"
-DEBIAN_HEADERS = Path("/usr/include/onnxruntime")
+EXTRA = "pip install 'export-mobile[android]'"
 
 
 def runtime_options(
     target: Build, onnxruntime: Path | None, executorch: Path | None, torch: Path | None, observer: Observer
 ) -> dict[str, str]:
-    """Return CMake's definitions for the given runtimes and, on the host, for those of this Python.
+    """Return CMake's definitions for the given runtimes and, where wheels run, for those of the wheels.
 
     Raises:
         SetupError: There is no runtime, or a folder does not contain one.
     """
     definitions = _given_runtime(onnxruntime, executorch, torch)
-    if target == "host":
-        definitions = _host_runtimes(observer) | definitions
-    if not any(name.endswith(("_ROOT", "_LIBRARY")) for name in definitions):
-        raise SetupError(
-            f"There is nothing to build for {target}: no runtime was given.",
+    if target == "android-arm64":
+        hint = (
             "Give --onnxruntime FOLDER (an unzipped Android AAR or a release archive), "
-            "--executorch FOLDER (an install tree built from its source) or --torch FOLDER.",
-            code="EM-RUNNER-BUILD",
+            "--executorch FOLDER (an install tree built from its source) or --torch FOLDER."
         )
-    return definitions
+    else:
+        machine = wheel_machine(target)
+        hint = f"{wheels.fetch_hint(machine)}  (or give --onnxruntime, --executorch or --torch FOLDER)"
+        definitions = wheel_runtimes(machine, observer) | definitions
+    if target == "host":
+        definitions = _host_torch(observer) | definitions
+    if not definitions:
+        raise SetupError(
+            f"There is nothing to build for {target}: no runtime was given.", hint, code="EM-RUNNER-BUILD"
+        )
+    return definitions | {"NLOHMANN_JSON_ROOT": str(json_headers())}
+
+
+def wheel_machine(target: Build) -> str:
+    """Return the machine whose wheels a target runs."""
+    return platform.machine() if target == "host" else wheels.ARM64
 
 
 def _given_runtime(onnxruntime: Path | None, executorch: Path | None, torch: Path | None) -> dict[str, str]:
-    roots = {"ONNXRUNTIME_ROOT": onnxruntime, "EXECUTORCH_ROOT": executorch, "TORCH_ROOT": torch}
     definitions = {}
-    for name, folder in roots.items():
+    for name, folder in {"EXECUTORCH_ROOT": executorch, "TORCH_ROOT": torch}.items():
         if folder is not None:
             _expect_runtime_folder(folder)
             definitions[name] = str(folder.resolve())
-    if onnxruntime is not None and not any(onnxruntime.rglob(HEADER)):
-        raise SetupError(
-            f"{onnxruntime} does not contain {HEADER}.",
-            "Give the unzipped onnxruntime-android AAR or a release archive (include/ and lib/).",
-            code="EM-RUNNER-BUILD",
-        )
+    if onnxruntime is not None:
+        _expect_runtime_folder(onnxruntime)
+        library = wheels.find_onnxruntime_library(onnxruntime.resolve())
+        if library is None:
+            raise SetupError(
+                f"{onnxruntime} does not contain libonnxruntime.so.",
+                "Give the unzipped onnxruntime-android AAR or a release archive (with lib/).",
+                code="EM-RUNNER-BUILD",
+            )
+        definitions["ONNXRUNTIME_LIBRARY"] = str(library)
     return definitions
 
 
@@ -61,32 +73,41 @@ def _expect_runtime_folder(folder: Path) -> None:
         )
 
 
-def _host_runtimes(observer: Observer) -> dict[str, str]:
-    """Return the definitions for the runtimes in this Python's packages."""
-    definitions = {}
+def wheel_runtimes(machine: str, observer: Observer = lambda line: None) -> dict[str, str]:
+    """Return the definitions for the unpacked wheels, or none; the observer then gets their command."""
+    folder = wheels.find_wheels(machine)
+    if folder is None:
+        observer(
+            "The runners of ExecuTorch and ONNX Runtime are not built from wheels: these are missing. "
+            + wheels.fetch_hint(machine)
+        )
+        return {}
+    return {
+        "EXECUTORCH_ROOT": str(folder / "executorch"),
+        "EXECUTORCH_VERSION": wheels.EXECUTORCH,
+        "ONNXRUNTIME_LIBRARY": str(wheels.find_onnxruntime_library(folder)),
+    }
+
+
+def _host_torch(observer: Observer) -> dict[str, str]:
+    """Return the definition for the LibTorch in this Python's torch: no library of its own can be had."""
     if torch := _runtime_package("torch"):
-        definitions["TORCH_ROOT"] = str(torch)
-    python = _runtime_python_library()
-    if torch and (executorch := _runtime_package("executorch")) and python:
-        version = metadata.version("executorch")
-        definitions |= {"EXECUTORCH_ROOT": str(executorch), "EXECUTORCH_VERSION": version}
-        definitions["PYTHON_LIBRARY"] = str(python)
-    elif torch:
-        observer("The ExecuTorch runner is skipped: it needs the executorch package and libpython.so.")
-    return definitions | _host_onnxruntime_runtime(observer)
-
-
-def _host_onnxruntime_runtime(observer: Observer) -> dict[str, str]:
-    package = _runtime_package("onnxruntime")
-    built = sorted((package / "capi").glob("libonnxruntime.so.*")) if package else []
-    headers = Path(os.environ.get("ONNXRUNTIME_INCLUDE", DEBIAN_HEADERS))
-    if built and (headers / HEADER).is_file():
-        return {"ONNXRUNTIME_INCLUDE": str(headers), "ONNXRUNTIME_LIBRARY": str(built[-1])}
-    observer(
-        f"The ONNX Runtime runner is skipped: there is no {HEADER} in {headers}. Install "
-        "libonnxruntime-dev (Debian 13) or set ONNXRUNTIME_INCLUDE to a release archive's include folder."
-    )
+        return {"TORCH_ROOT": str(torch)}
+    observer("The TorchScript runner is not built: it is linked with LibTorch. Bring it: pip install torch")
     return {}
+
+
+def json_headers() -> Path:
+    """Return the folder that holds nlohmann/json.hpp.
+
+    Raises:
+        SetupError: The package is not installed.
+    """
+    package = _runtime_package("nlohmann_json")
+    folder = package / "include" if package else None
+    if folder is None or not (folder / "nlohmann/json.hpp").is_file():
+        raise SetupError("The headers of nlohmann-json are not installed.", f"Install them: {EXTRA}")
+    return folder
 
 
 def _runtime_package(name: str) -> Path | None:
@@ -94,9 +115,3 @@ def _runtime_package(name: str) -> Path | None:
     spec = importlib.util.find_spec(name)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0]) if folders else None
-
-
-def _runtime_python_library() -> Path | None:
-    folder, name = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")
-    path = Path(str(folder)) / str(name)
-    return path if path.is_file() and ".so" in path.name else None

@@ -186,7 +186,9 @@ TALK_TO_DEVICES = {
     "exporter.cli.doctor.phone",
     "exporter.bench.artifacts",
     "exporter.emulated.parts",
+    "exporter.emulated.run",
 }
+"""Emulation runs the harness' runner, and no device."""
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -19,8 +19,8 @@ namespace {
 
 constexpr int64_t kMostCanaries = 100'000;
 constexpr const char* kUsage =
-    "usage: runner run JOB.json | runner canary CALLS RESULT.json [AFFINITY] | runner --version | "
-    "runner sha256 FILE";
+    "usage: runner run JOB.json | runner outputs JOB.json | runner canary CALLS RESULT.json [AFFINITY] | "
+    "runner --version | runner sha256 FILE";
 
 std::vector<Sample> read_samples(const Job& job) {
   std::vector<Sample> samples;
@@ -53,13 +53,22 @@ std::vector<TensorFile> write_outputs(const Sample& outputs, const std::string& 
   return files;
 }
 
+// A hint that processors ignore, for emulators: they may count what is executed between two of them.
+void mark() {
+#ifdef __aarch64__
+  asm volatile("hint #100" ::: "memory");
+#endif
+}
+
 // Runs after the timed calls in the same process, so that the checked outputs are those of the measured model.
 std::vector<std::vector<TensorFile>> answer_all(Backend& backend, const std::vector<Sample>& samples,
                                                 const Job& job) {
   std::vector<std::vector<TensorFile>> outputs;
   for (size_t i = 0; i < samples.size(); ++i) {
     backend.set_inputs(samples[i]);
+    mark();
     backend.run();
+    mark();
     outputs.push_back(write_outputs(backend.outputs(), job.outputs + "/" + std::to_string(i) + "-"));
   }
   return outputs;
@@ -75,6 +84,17 @@ nlohmann::json run_job(const Job& job) {
   backend->load(job.model, job.threads);
   Measured measured{backend->runtime(), now_ns() - began, {}, {}};
   measured.timings = measure(*backend, samples, job);
+  measured.outputs = answer_all(*backend, samples, job);
+  return result_json(measured);
+}
+
+// Only computes the outputs, for processors that are too slow or not real enough to be timed.
+nlohmann::json outputs_of_job(const Job& job) {
+  check_model(job);
+  const std::vector<Sample> samples = read_samples(job);
+  const auto backend = make_backend();
+  backend->load(job.model, job.threads);
+  Measured measured{backend->runtime(), 0, {}, {}};
   measured.outputs = answer_all(*backend, samples, job);
   return result_json(measured);
 }
@@ -99,12 +119,13 @@ int report(const Failure& failure, const std::string& result) {
   return failure.exit_code();
 }
 
-int run(const std::string& path) {
+template <typename Work>
+int run(const std::string& path, Work work) {
   const nlohmann::json text = translated([&] { return read_json(path); });
   const bool answerable = text.contains("result") && text.at("result").is_string();
   const std::string result = answerable ? text.at("result").get<std::string>() : "";
   try {
-    write_json(result, translated([&] { return run_job(parse_job(text)); }));
+    write_json(result, translated([&] { return work(parse_job(text)); }));
     return 0;
   } catch (const Failure& failure) {
     return report(failure, result);
@@ -136,7 +157,8 @@ int canary(const std::vector<std::string>& arguments) {
 
 int dispatch(const std::vector<std::string>& arguments) {
   const std::string command = arguments.empty() ? "" : arguments[0];
-  if (command == "run" && arguments.size() == 2) return run(arguments[1]);
+  if (command == "run" && arguments.size() == 2) return run(arguments[1], run_job);
+  if (command == "outputs" && arguments.size() == 2) return run(arguments[1], outputs_of_job);
   if (command == "canary" && (arguments.size() == 3 || arguments.size() == 4)) return canary(arguments);
   if (command == "sha256" && arguments.size() == 2) {
     return std::printf("%s\n", sha256_of_file(arguments[1]).c_str()), 0;

@@ -1,35 +1,30 @@
 # The targets onnxruntime_runtime, executorch_runtime and torchscript_runtime, where their roots are given.
 
-# --- ONNX Runtime: headers and one library, wherever a distribution keeps them.
-if(ONNXRUNTIME_ROOT)
-  find_path(ONNXRUNTIME_FOUND_INCLUDE onnxruntime_c_api.h
-    PATHS ${ONNXRUNTIME_ROOT}/include ${ONNXRUNTIME_ROOT}/include/onnxruntime ${ONNXRUNTIME_ROOT}/headers
-    NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH REQUIRED)
-  find_library(ONNXRUNTIME_FOUND_LIBRARY onnxruntime
-    PATHS ${ONNXRUNTIME_ROOT}/lib ${ONNXRUNTIME_ROOT}/jni/arm64-v8a ${ONNXRUNTIME_ROOT}/lib/aarch64-linux-gnu
-    NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH REQUIRED)
-else()
-  set(ONNXRUNTIME_FOUND_INCLUDE ${ONNXRUNTIME_INCLUDE})
-  set(ONNXRUNTIME_FOUND_LIBRARY ${ONNXRUNTIME_LIBRARY})
-endif()
-if(ONNXRUNTIME_FOUND_INCLUDE AND ONNXRUNTIME_FOUND_LIBRARY)
-  # The loader asks for the library by its SONAME, which is not what a wheel or an AAR calls the file.
-  execute_process(COMMAND ${CMAKE_READELF} -d ${ONNXRUNTIME_FOUND_LIBRARY} OUTPUT_VARIABLE dynamic ERROR_QUIET)
+# Puts a shared library beside the runners under the name that the loader asks for, its SONAME, which is not
+# always what a wheel or an AAR calls the file. `result` becomes its new path.
+function(put_beside library result)
+  execute_process(COMMAND ${CMAKE_READELF} -d ${library} OUTPUT_VARIABLE dynamic ERROR_QUIET)
   string(REGEX MATCH "SONAME[^\\[]*\\[([^]/]+)\\]" found "${dynamic}")
   if(NOT found)
-    message(FATAL_ERROR "${ONNXRUNTIME_FOUND_LIBRARY} is no shared library with a SONAME")
+    message(FATAL_ERROR "${library} is no shared library with a SONAME")
   endif()
-  set(ONNXRUNTIME_BESIDE ${CMAKE_BINARY_DIR}/bin/${CMAKE_MATCH_1})
+  set(beside ${CMAKE_BINARY_DIR}/bin/${CMAKE_MATCH_1})
   if(CMAKE_CROSSCOMPILING)
-    configure_file(${ONNXRUNTIME_FOUND_LIBRARY} ${ONNXRUNTIME_BESIDE} COPYONLY)  # it is pushed with the runner
+    configure_file(${library} ${beside} COPYONLY)  # it is pushed with the runner
   else()
     file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
-    file(CREATE_LINK ${ONNXRUNTIME_FOUND_LIBRARY} ${ONNXRUNTIME_BESIDE} SYMBOLIC)
+    file(CREATE_LINK ${library} ${beside} SYMBOLIC)
   endif()
+  set(${result} ${beside} PARENT_SCOPE)
+endfunction()
+
+# --- ONNX Runtime: one library; the part of its interface that is called is in onnxruntime/.
+if(ONNXRUNTIME_LIBRARY)
+  put_beside(${ONNXRUNTIME_LIBRARY} library)
   add_library(onnxruntime_library SHARED IMPORTED)
-  set_target_properties(onnxruntime_library PROPERTIES IMPORTED_LOCATION ${ONNXRUNTIME_BESIDE})
+  set_target_properties(onnxruntime_library PROPERTIES IMPORTED_LOCATION ${library})
   add_library(onnxruntime_runtime INTERFACE)
-  target_include_directories(onnxruntime_runtime SYSTEM INTERFACE ${ONNXRUNTIME_FOUND_INCLUDE})
+  target_include_directories(onnxruntime_runtime SYSTEM INTERFACE ${CMAKE_CURRENT_SOURCE_DIR}/onnxruntime)
   target_link_libraries(onnxruntime_runtime INTERFACE onnxruntime_library)
   if(CMAKE_CROSSCOMPILING)
     # What the library itself needs is the device's business.
@@ -49,23 +44,18 @@ if(TORCH_ROOT)
 endif()
 
 # --- ExecuTorch
-file(GLOB EXECUTORCH_WHEEL_LIBRARY ${EXECUTORCH_ROOT}/extension/pybindings/_portable_lib*.so)
-if(EXECUTORCH_ROOT AND EXECUTORCH_WHEEL_LIBRARY)
-  # The wheel has no library of the runtime alone: its Python module holds it and needs Python and torch.
-  # It lacks one header that its own include; torch's wheel has it, beside others that clash with ExecuTorch's.
-  file(COPY ${TORCH_ROOT}/include/pthreadpool.h DESTINATION ${CMAKE_BINARY_DIR}/pthreadpool)
+if(EXECUTORCH_ROOT AND EXISTS ${EXECUTORCH_ROOT}/lib/libexecutorch_kernels_optimized.so)
+  # A wheel: shared libraries, and headers but for one, of which the part that is called is in executorch/.
+  # The libraries register their kernels when they are loaded; nothing names them.
   add_library(executorch_runtime INTERFACE)
   target_include_directories(executorch_runtime SYSTEM INTERFACE ${EXECUTORCH_ROOT}/include
-    ${CMAKE_BINARY_DIR}/pthreadpool
-    ${EXECUTORCH_ROOT}/include/executorch/runtime/core/portable_type/c10)
-  target_link_directories(executorch_runtime INTERFACE ${TORCH_ROOT}/lib)
-  target_link_libraries(executorch_runtime INTERFACE ${EXECUTORCH_WHEEL_LIBRARY}
-    ${EXECUTORCH_ROOT}/backends/qualcomm/libqnn_executorch_backend.so
-    torch_python torch torch_cpu c10 ${PYTHON_LIBRARY})
-  cmake_path(GET PYTHON_LIBRARY PARENT_PATH PYTHON_LIBRARY_FOLDER)
-  target_link_options(executorch_runtime INTERFACE "LINKER:-rpath,${TORCH_ROOT}/lib"
-    "LINKER:-rpath,${EXECUTORCH_ROOT}/extension/pybindings" "LINKER:-rpath,${EXECUTORCH_ROOT}/backends/qualcomm"
-    "LINKER:-rpath,${PYTHON_LIBRARY_FOLDER}" "LINKER:--allow-shlib-undefined")
+    ${EXECUTORCH_ROOT}/include/executorch/runtime/core/portable_type/c10
+    ${CMAKE_CURRENT_SOURCE_DIR}/executorch)
+  target_link_options(executorch_runtime INTERFACE "LINKER:--no-as-needed" "LINKER:--allow-shlib-undefined")
+  foreach(part "" _threadpool _kernels_optimized _kernels_quantized _backend_xnnpack)
+    put_beside(${EXECUTORCH_ROOT}/lib/libexecutorch${part}.so library)
+    target_link_libraries(executorch_runtime INTERFACE ${library})
+  endforeach()
 elseif(EXECUTORCH_ROOT)
   find_package(executorch CONFIG REQUIRED PATHS ${EXECUTORCH_ROOT} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
   add_library(executorch_runtime INTERFACE)
@@ -84,4 +74,6 @@ endif()
 if(TARGET executorch_runtime)
   target_compile_definitions(executorch_runtime INTERFACE C10_USING_CUSTOM_GENERATED_MACROS
     EXECUTORCH_VERSION="${EXECUTORCH_VERSION}")
+elseif(EXECUTORCH_ROOT)
+  message(FATAL_ERROR "${EXECUTORCH_ROOT} holds no ExecuTorch")
 endif()

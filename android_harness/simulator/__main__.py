@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 
-from android_harness.errors import HarnessError
+from android_harness import build
+from android_harness.errors import HarnessError, SetupError
+from android_harness.records import Backend, Build
 from android_harness.simulator import device, server
 from android_harness.simulator.device import SimulatedDevice
-from android_harness.simulator.soc import ARCHS, SOCS
+from android_harness.simulator.soc import ARCHS, SOCS, Arch
 
 ADB_PORT = 5037
+BACKENDS: tuple[Backend, ...] = ("executorch", "onnxruntime")
 NOTICE = "Simulated: nothing timed on these devices is a measurement of a phone."
 
 
@@ -54,13 +57,33 @@ def _simulator_up(options: argparse.Namespace) -> None:
         if (running.arch, running.soc) == (options.arch, options.soc)
     ]
     while len(devices) < options.count:
-        devices.append(device.start_simulated_device(options.arch, options.soc, attached=False))
+        devices.append(
+            device.start_simulated_device(options.arch, options.soc, attached=False, observer=_tell)
+        )
     for simulated in devices[: options.count]:
         if options.misbehave:
             simulated.misbehave(options.misbehave)
         server.connect_to_server(simulated.address, _simulator_server_port())
         print(simulated.address)  # noqa: T201
-    print(NOTICE, file=sys.stderr)  # noqa: T201
+    _tell(NOTICE)
+    for hint in _missing_runners(options.arch):
+        _tell(hint)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _missing_runners(arch: Arch) -> list[str]:
+    """Return what `bench` lacks on these devices, with the command that brings it."""
+    target: Build = "linux-arm64" if arch == "aarch64" else "host"
+    hints = []
+    for backend in BACKENDS:
+        try:
+            build.find_built_runner(target, backend)
+        except SetupError as error:
+            hints.append(f"{error.message} {error.hint}")
+    return hints
 
 
 def _simulator_down() -> None:

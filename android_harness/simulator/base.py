@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def missing_for_base() -> str:
     if os.geteuid() != 0:
         return "simulated devices need root (namespaces, overlayfs)"
     packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
-    return f"simulated devices need the Debian packages: {' '.join(packages)}" if packages else ""
+    return f"simulated devices need programs; Debian: apt install {' '.join(packages)}" if packages else ""
 
 
 def base_cache_folder() -> Path:
@@ -43,8 +43,10 @@ def base_cache_folder() -> Path:
     return Path(chosen) if chosen else user_cache / "export-mobile" / "simulator"
 
 
-def base_root() -> Path:
+def base_root(observer: Callable[[str], None] = lambda line: None) -> Path:
     """Return the base; if it does not exist, make it in about a minute and a half.
+
+    The observer is called with a line for each step of making it.
 
     It also contains ONNX Runtime for arm64: headers in usr/include/onnxruntime, the library in
     usr/lib/aarch64-linux-gnu/libonnxruntime.so.
@@ -58,7 +60,7 @@ def base_root() -> Path:
             raise SetupError(f"{reason[0].upper()}{reason[1:]}.")
         with _locked_base(base_cache_folder()):
             if not base.exists():
-                _make_base(base)
+                _make_base(base, observer)
     return base
 
 
@@ -70,12 +72,14 @@ def _locked_base(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make_base(base: Path) -> None:
+def _make_base(base: Path, observer: Callable[[str], None]) -> None:
     for leftover in base.parent.glob("making-*"):
         shutil.rmtree(leftover)
     aside = Path(tempfile.mkdtemp(prefix="making-", dir=base.parent))
     try:
         aside.chmod(0o755)
+        observer(f"Making the devices' Debian root in {base}, once: 1 to 2 minutes")
+        observer(f"Installing Debian {RELEASE} and adbd (debootstrap)")
         _run_for_base("debootstrap", "--variant=minbase", "--include=adbd", RELEASE, str(aside))
         shutil.copy("/etc/resolv.conf", aside / "etc/resolv.conf")
         for command in (
@@ -84,6 +88,7 @@ def _make_base(base: Path) -> None:
             ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "libonnxruntime-dev:arm64"),
             ("apt-get", "clean"),
         ):
+            observer(f"In the root: {' '.join(command)}")
             _run_for_base("chroot", str(aside), *command)
         aside.rename(base)
     finally:

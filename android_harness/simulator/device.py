@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,11 @@ class SimulatedDevice:
 
 
 def start_simulated_device(
-    arch: Arch = "x86_64", soc: Soc = "snapdragon865", *, attached: bool = True
+    arch: Arch = "x86_64",
+    soc: Soc = "snapdragon865",
+    *,
+    attached: bool = True,
+    observer: Callable[[str], None] = lambda line: None,
 ) -> SimulatedDevice:
     """Start a device and wait until its adbd answers, about half a second once the base exists.
 
@@ -99,11 +103,13 @@ def start_simulated_device(
         arch: The programs that it runs: the host's, or arm64 programs through qemu.
         soc: The SoC that it imitates.
         attached: Whether it ends with the calling process; otherwise only `down` ends it.
+        observer: Called with a line for each slow step.
 
     Raises:
         SetupError: A requirement is missing, or it did not start.
     """
-    root = base.base_root()
+    root = base.base_root(observer)
+    observer("Starting a device")
     if arch == "aarch64":
         _emulate_arm64_device()
     name = f"sim-{secrets.token_hex(4)}"
@@ -164,13 +170,8 @@ def _write_simulated_device_files(folder: Path, arch: Arch) -> None:
 
 
 def _python_paths_of_simulated_device() -> list[str]:
-    """Return where the host has the runtimes that its build of the runner is linked with."""
-    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    library = Path(sysconfig.get_config_var("LIBDIR") or "/") / (
-        sysconfig.get_config_var("INSTSONAME") or "-"
-    )
-    # Only the file: the folder may be /usr/lib, where the device has its own C library.
-    return sorted(packages) + ([str(library)] if library.is_file() and ".so" in library.name else [])
+    """Return where the host has LibTorch, which its build of the runner is linked with."""
+    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def _start_keeper_of_device(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -245,7 +246,9 @@ def _emulate_arm64_device() -> None:
         return
     qemu = shutil.which("qemu-aarch64-static")
     if not qemu:
-        raise SetupError("Emulating arm64 needs the Debian packages qemu-user-static and binfmt-support.")
+        raise SetupError(
+            "Emulating arm64 needs QEMU and binfmt.", "Debian: apt install qemu-user-static binfmt-support"
+        )
     magic = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
     mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
     if EMULATOR.exists():

@@ -1,31 +1,34 @@
 """Runs an artifact under QEMU, in a confined process: samples go in, outputs come back, nothing is timed.
 
-Both files are little-endian. The inputs begin with the number of samples. Then, as in the outputs, there is
-for each sample the number of tensors, and for each tensor its type's place in `DTYPES`, its rank, its shape
-and its values.
+The program is the runner that phones get, told to compute outputs only.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from android_harness import results
+from android_harness.errors import DeviceError
+from android_harness.protocol import Job, Tensor, Timed
+from android_harness.records import Backend, BenchTask
 from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError
+from exporter.files import digest_file
 from exporter.records import Array, Sample
 
-DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
-"""In the order of android_harness/runner/tensor.h."""
-MAX_RANK = 16
-MAX_TENSORS = 1000
+BACKENDS: Mapping[str, Backend] = {
+    "xnnpack": "executorch",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-mobile": "onnxruntime",
+}
+"""Backend of a variant -> the runner that runs it."""
 SIGNALS = 128
+UNTIMED = Timed(min_calls=0, min_ns=0, max_ns=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +59,20 @@ def run_emulated(
         backend: "executorch" or "onnxruntime".
         model: The artifact.
         samples: The inputs of each call.
-        scratch: A folder for both files.
+        scratch: A folder for the job, its inputs and its outputs.
         options: Further options of QEMU.
 
     Raises:
         LoweringError: The runtime refuses the artifact or crashes; or its answer is damaged.
     """
-    inputs, outputs = scratch / "inputs.bin", scratch / "outputs.bin"
-    inputs.write_bytes(_encoded_for_emulated_run(samples))
+    (known,) = {name for name in BACKENDS.values() if name == backend}
+    task = BenchTask(model.name, model, digest_file(model), known, tuple(samples))
+    (scratch / "outputs").mkdir(exist_ok=True)
+    (scratch / "result.json").unlink(missing_ok=True)
+    (scratch / "job.json").write_text(_job_for_emulated_run(task, scratch).model_dump_json())
     program = parts.folder / "bin" / f"runner-{backend}"
     done = subprocess.run(
-        [parts.qemu, "-L", root, "-cpu", core, *options, program, model, inputs, outputs],
+        [parts.qemu, "-L", root, "-cpu", core, *options, program, "outputs", scratch / "job.json"],
         capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode < 0 or done.returncode >= SIGNALS:
@@ -76,65 +82,35 @@ def run_emulated(
         )
     if done.returncode:
         raise LoweringError(_last_of_emulated_run(done.stderr) or f"the program ended with {done.returncode}")
-    return EmulatedRun(
-        done.stdout.strip()[:100], tuple(_decoded_emulated_run(outputs.read_bytes(), len(samples)))
+    try:
+        runtime, outputs = results.read_output_files(scratch / "result.json", task, scratch / "outputs")
+    except DeviceError as error:
+        raise LoweringError(f"the emulated program's answer is damaged: {error.message}") from None
+    return EmulatedRun(runtime[:100], outputs)
+
+
+def _job_for_emulated_run(task: BenchTask, scratch: Path) -> Job:
+    samples = tuple(
+        tuple(_input_for_emulated_run(scratch / f"{i}-{j}.in", array) for j, array in enumerate(sample))
+        for i, sample in enumerate(task.samples)
     )
+    return Job(
+        backend=task.backend,
+        model=str(task.path),
+        sha256=task.sha256,
+        threads=1,
+        samples=samples,
+        timed=UNTIMED,
+        outputs=str(scratch / "outputs"),
+        result=str(scratch / "result.json"),
+    )
+
+
+def _input_for_emulated_run(path: Path, array: Array) -> Tensor:
+    path.write_bytes(np.ascontiguousarray(array).tobytes())
+    return Tensor.model_validate({"file": str(path), "dtype": array.dtype.name, "shape": array.shape})
 
 
 def _last_of_emulated_run(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
-
-
-def _encoded_for_emulated_run(samples: Sequence[Sample]) -> bytes:
-    stream = io.BytesIO()
-    stream.write(struct.pack("<I", len(samples)))
-    for sample in samples:
-        stream.write(struct.pack("<I", len(sample)))
-        for array in sample:
-            values = np.ascontiguousarray(array)
-            header = struct.pack("<II", DTYPES.index(values.dtype.name), values.ndim)
-            stream.write(header + struct.pack(f"<{values.ndim}q", *array.shape) + values.tobytes())
-    return stream.getvalue()
-
-
-def _decoded_emulated_run(data: bytes, samples: int) -> Iterator[Sample]:
-    reader = _EmulatedRunReader(data)
-    for _ in range(samples):
-        count = reader.number("<I")
-        if count > MAX_TENSORS:
-            raise LoweringError("the emulated program's answer is damaged")
-        yield tuple(reader.array() for _ in range(count))
-
-
-class _EmulatedRunReader:
-    """Reads an answer and checks it: a hostile artifact may have taken the program over."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def number(self, code: str) -> int:
-        (value,) = struct.unpack(code, self._take(struct.calcsize(code)))
-        return int(value)
-
-    def array(self) -> Array:
-        dtype, rank = self.number("<I"), self.number("<I")
-        if dtype >= len(DTYPES) or rank > MAX_RANK:
-            raise LoweringError("the emulated program's answer is damaged")
-        shape = tuple(self.number("<q") for _ in range(rank))
-        kind = np.dtype(DTYPES[dtype])
-        if any(length < 0 for length in shape):
-            raise LoweringError("the emulated program's answer is damaged")
-        values = self._take(math.prod(shape) * kind.itemsize)
-        try:
-            return np.frombuffer(values, kind).reshape(shape).copy()
-        except ValueError:  # no values, in a shape that numpy cannot count
-            raise LoweringError("the emulated program's answer is damaged") from None
-
-    def _take(self, size: int) -> bytes:
-        part = self._data[self._at : self._at + size]
-        if len(part) != size:
-            raise LoweringError("the emulated program's answer is cut short")
-        self._at += size
-        return part

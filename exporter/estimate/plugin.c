@@ -38,7 +38,7 @@ struct block {
 static struct block* blocks;
 static char path[4096];
 
-enum { kMark = 0xD5032C9F, kMostCalls = 64 };  // "hint #100"; exporter/emulated/main.cc
+enum { kMark = 0xD5032C9F, kMostCalls = 64 };  // "hint #100"; android_harness/runner/main.cc
 static uint64_t sums_at_mark[2 * kMostCalls][CLASSES];
 static int marks;
 

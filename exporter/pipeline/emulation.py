@@ -29,8 +29,6 @@ from exporter.verify.reference_io import ReferenceIO
 
 SAMPLES = 2
 """The first verification samples, which are run: an emulated call takes seconds."""
-BACKENDS = {"xnnpack": "executorch", "onnxruntime": "onnxruntime", "onnxruntime-mobile": "onnxruntime"}
-"""Backend of a variant -> the program that runs it."""
 SECONDS = 1200.0
 """Bound on the wall time of one artifact."""
 
@@ -62,7 +60,7 @@ def emulate_artifact(
     blank = Emulation("failed", "", "", cores.emulated_core_name(target), len(samples))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        backend = BACKENDS[variant.backend]
+        backend = emulated.BACKENDS[variant.backend]
         try:
             answer = emulated.run_emulated(
                 ready, root, cores.emulated_core(target), backend, path, samples, scratch
@@ -165,7 +163,7 @@ def emulate_artifacts(
         cache: Where the results of unchanged files are kept.
     """
     root = parts.root_of_emulated_parts(target, ready)
-    chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
+    chosen = [(variant, file) for variant, file in files if variant.backend in emulated.BACKENDS]
     steps = [
         Step(
             "arm64",

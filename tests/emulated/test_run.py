@@ -1,13 +1,15 @@
-"""Tests of exchanging samples with the emulated program, whose answer may be anything."""
+"""Tests of exchanging samples with the emulated runner, whose answer may be anything."""
 
 from __future__ import annotations
 
-import struct
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.emulated import run
@@ -18,26 +20,47 @@ SAMPLES = [
     (np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.array([True, False])),
     (np.full((1, 2, 3), -1, np.float32), np.array([False, False])),
 ]
-
-
-def program(folder: Path, script: str) -> EmulatedParts:
-    """Return parts whose QEMU is a shell script; its arguments are those of QEMU."""
-    (folder / "bin").mkdir()
-    qemu = folder / "qemu"
-    qemu.write_text(f"#!/bin/sh\n{script}\n")
-    qemu.chmod(0o755)
-    return EmulatedParts(qemu, folder)
+BASE = {
+    "protocol": 1,
+    "machine": "aarch64",
+    "parts": [],
+    "runtime": "onnxruntime 1.32.0",
+    "runner": {
+        "version": "1", "os": "linux", "arch": "aarch64", "android_api": 0, "compiler": "", "backends": []
+    },
+}  # fmt: skip
+ECHO = f"""
+import json, shutil, sys
+job = json.load(open(sys.argv[-1]))
+assert sys.argv[-2] == "outputs"
+outputs = []
+for i, sample in enumerate(job["samples"]):
+    outputs.append([])
+    for j, tensor in enumerate(sample):
+        file = f"{{job['outputs']}}/{{i}}-{{j}}.bin"
+        shutil.copy(tensor["file"], file)
+        outputs[-1].append({{**tensor, "file": file}})
+result = {{**{BASE!r}, "outputs": outputs}}
+"""
+WRITE = "\njson.dump(result, open(job['result'], 'w'))\n"
 
 
 def run_with(folder: Path, script: str) -> run.EmulatedRun:
-    parts = program(folder, script)
-    return run.run_emulated(parts, folder, "cortex-a76", "onnxruntime", folder / "model", SAMPLES, folder)
+    """Run with a QEMU that is a Python script; its arguments are those of QEMU."""
+    qemu, model = folder / "qemu", folder / "model"
+    qemu.write_text(f"#!{sys.executable}\n{script}\n")
+    qemu.chmod(0o755)
+    model.write_text("a model")
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return run.run_emulated(
+        EmulatedParts(qemu, folder), folder, "cortex-a76", "onnxruntime", model, SAMPLES, scratch
+    )
 
 
 def test_samples_come_back_as_they_went(tmp_path: Path) -> None:
     """A program that returns its inputs returns every type and shape."""
-    # $7 and $8 are the files of inputs and outputs; an answer has no number of samples.
-    answer = run_with(tmp_path, 'tail -c +5 "$7" > "$8"; echo onnxruntime 1.32.0')
+    answer = run_with(tmp_path, ECHO + WRITE)
     assert answer.runtime == "onnxruntime 1.32.0"
     for given_sample, returned in zip(SAMPLES, answer.outputs, strict=True):
         for expected, array in zip(given_sample, returned, strict=True):
@@ -48,40 +71,42 @@ def test_samples_come_back_as_they_went(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("echo Input 0 cannot be float32 >&2; exit 24", "Input 0 cannot be float32"),
-        ("kill -ILL $$", "crashes on an emulated cortex-a76"),
-        ("exit 132", "crashes on an emulated cortex-a76"),
-        (': > "$8"', "cut short"),
-        ('head -c 20 "$7" > "$8"', "cut short"),
-        (r"""printf '\377\377\377\377' > "$8" """, "damaged"),
+        ("import sys; print('input: Input 0 cannot be', file=sys.stderr); sys.exit(24)", "Input 0 cannot be"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes on an emulated cortex-a76"),
+        ("import sys; sys.exit(132)", "crashes on an emulated cortex-a76"),
+        ("", "left no result.json"),
+        (ECHO + "open(job['result'], 'w')", "malformed"),
+        (ECHO + "result['outputs'].pop()" + WRITE, "1 outputs for 2 samples"),
+        (ECHO + "result['outputs'][0][0]['file'] = '/etc/passwd'" + WRITE, "not its own"),
+        (ECHO + "result['outputs'][0][0]['shape'] = [2**62, 2**62]" + WRITE, "larger than"),
+        (ECHO + "open(result['outputs'][0][0]['file'], 'a').write('more')" + WRITE, "no plain file"),
+        (ECHO + "open(result['outputs'][0][0]['file'], 'w')" + WRITE, "does not fit its shape"),
+        (
+            ECHO + "import os; f = result['outputs'][1][0]['file']; os.unlink(f); os.mkfifo(f)" + WRITE,
+            "no plain file",
+        ),
+        (
+            ECHO + "import os; os.symlink('/dev/zero', job['result'])",
+            "no plain file",
+        ),
     ],
-    ids=["refused", "signal", "crash of the guest", "empty", "cut", "too many tensors"],
-)
+    ids=[
+        "refused", "signal", "crash of the guest", "nothing", "empty", "a sample too few", "another file",
+        "huge shape", "too long", "too short", "pipe", "link",
+    ],
+)  # fmt: skip
 def test_what_goes_wrong_is_told(tmp_path: Path, script: str, words: str) -> None:
     """A refusal, a crash, and an answer that is no answer each have a reason."""
     with pytest.raises(LoweringError, match=words):
         run_with(tmp_path, script)
 
 
-@given(st.binary(max_size=200))
-def test_no_answer_takes_memory_or_raises_anything_else(data: bytes) -> None:
-    """Sizes are compared with what is there before anything is made of them."""
-    try:
-        list(run._decoded_emulated_run(data, 2))
-    except LoweringError:
-        return
-
-
-@pytest.mark.parametrize("shape", [(0, 2**62), (0, 2**62, 2**62), (2**62, 2**62, 2**62, 0)])
-def test_a_huge_shape_without_values_is_refused(shape: tuple[int, ...]) -> None:
-    """It needs no bytes, and numpy cannot make it."""
-    answer = struct.pack("<III", 1, 0, len(shape)) + struct.pack(f"<{len(shape)}q", *shape)
-    with pytest.raises(LoweringError, match="damaged"):
-        list(run._decoded_emulated_run(answer, 1))
-
-
-def test_a_huge_shape_is_refused() -> None:
-    """A shape whose product overflows needs more bytes than there are."""
-    answer = struct.pack("<III", 1, 0, 3) + struct.pack("<3q", 2**62, 2**62, 2**62)
-    with pytest.raises(LoweringError, match="cut short"):
-        list(run._decoded_emulated_run(answer, 1))
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3)))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_answer_raises_anything_else(tmp_path_factory: pytest.TempPathFactory, outputs: Any) -> None:
+    """Whatever the list of outputs holds, the error is one of lowering."""
+    folder = tmp_path_factory.mktemp("answer")
+    text = json.dumps(json.dumps({**BASE, "outputs": outputs}))
+    script = f"import json, sys\nopen(json.load(open(sys.argv[-1]))['result'], 'w').write({text})"
+    with pytest.raises(LoweringError):
+        run_with(folder, script)

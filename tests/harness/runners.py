@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from android_harness import build, protocol
+from android_harness import build, protocol, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Backend, Build
 from android_harness.simulator import base
@@ -41,27 +41,33 @@ def simulator_root() -> Path:
     return base.base_root()
 
 
+def _fetched_wheels(machine: str) -> None:
+    """Bring the wheels that runners are linked with; skip the test without the package index."""
+    try:
+        wheels.fetch_wheels(machine)
+    except SetupError as error:
+        pytest.skip(str(error))
+
+
 @functools.cache
 def host_build() -> tuple[Path, ...]:
-    if "ONNXRUNTIME_INCLUDE" not in os.environ and (_base_exists() or not base.missing_for_base()):
-        os.environ["ONNXRUNTIME_INCLUDE"] = str(base.base_root() / "usr/include/onnxruntime")
+    _fetched_wheels(platform.machine())
     return build.build_runners("host")
 
 
 @functools.cache
 def arm64_build() -> tuple[Path, ...]:
-    """Build the runner for arm64 Linux with the ONNX Runtime of the simulated devices' Debian."""
+    """Build the runners for arm64 Linux with the libraries of the wheels."""
     if not shutil.which("aarch64-linux-gnu-g++"):
         pytest.skip("there is no aarch64-linux-gnu-g++")
-    return build.build_runners("linux-arm64", onnxruntime=simulator_root() / "usr")
+    _fetched_wheels(wheels.ARM64)
+    return build.build_runners("linux-arm64")
 
 
 def host_runner(backend: Backend) -> Path:
-    """Return this machine's runner; skip the test if a runtime's headers are missing."""
-    for path in host_build():
-        if path.name == f"runner-{backend}":
-            return path
-    pytest.skip(f"no {backend} runner here: ONNX Runtime's headers or libpython.so are missing")
+    """Return this machine's runner."""
+    (path,) = (path for path in host_build() if path.name == f"runner-{backend}")
+    return path
 
 
 def find(target: Build, backend: Backend) -> Path | SetupError:
@@ -154,13 +160,13 @@ def job(backend: Backend, where: Path, path: Path | None = None) -> dict[str, An
     ).model_dump(mode="json")
 
 
-def run(runner: Path, values: dict[str, Any], where: Path, *before: str) -> Ran:
-    """Run `before runner run JOB.json`."""
+def run(runner: Path, values: dict[str, Any], where: Path, *before: str, command: str = "run") -> Ran:
+    """Run `before runner command JOB.json`."""
     import json
 
     (where / "job.json").write_text(json.dumps(values))
     done = subprocess.run(
-        [*before, str(runner), "run", str(where / "job.json")],
+        [*before, str(runner), command, str(where / "job.json")],
         capture_output=True,
         text=True,
         timeout=120,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from android_harness import build
+from android_harness import build, runtimes, wheels
 from android_harness.errors import SetupError
 from android_harness.records import Build
+from android_harness.simulator import base
 from tests.harness import runners
 
 RECORD = """
@@ -33,8 +35,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _aar(folder: Path) -> Path:
-    (folder / "headers").mkdir(parents=True)
-    (folder / "headers/onnxruntime_c_api.h").touch()
+    (folder / "jni/arm64-v8a").mkdir(parents=True)
+    (folder / "jni/arm64-v8a/libonnxruntime.so").write_text("no library")
     return folder
 
 
@@ -50,17 +52,72 @@ def test_wrong_ndk(tmp_path: Path) -> None:
         build.build_runners("android-arm64", onnxruntime=_aar(tmp_path / "aar"), ndk=tmp_path / "nothing")
 
 
-def test_no_headers(tmp_path: Path) -> None:
-    """A folder without ONNX Runtime's headers is refused before anything is compiled."""
-    with pytest.raises(SetupError, match=r"does not contain onnxruntime_c_api\.h"):
+def test_no_library(tmp_path: Path) -> None:
+    """A folder without ONNX Runtime's library is refused before anything is compiled."""
+    with pytest.raises(SetupError, match=r"does not contain libonnxruntime\.so"):
         build.build_runners("linux-arm64", onnxruntime=tmp_path)
 
 
-@pytest.mark.parametrize("target", ["android-arm64", "linux-arm64"])
-def test_nothing_to_build(target: Build) -> None:
-    """A device's runner needs at least one runtime."""
-    with pytest.raises(SetupError, match="nothing to build"):
+@pytest.mark.parametrize(
+    ("target", "hint"), [("android-arm64", "--onnxruntime FOLDER"), ("linux-arm64", "pip install .*aarch64")]
+)
+def test_nothing_to_build(target: Build, hint: str) -> None:
+    """A device's runner needs at least one runtime; the message has the command that brings one."""
+    with pytest.raises(SetupError, match=f"nothing to build.*\n*.*{hint}"):
         build.build_runners(target)
+
+
+class TestMissingParts:
+    """What a build lacks is named with the command that brings it, and nothing is downloaded."""
+
+    @pytest.fixture(autouse=True)
+    def without(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Fail at every download, and pretend that no package is installed."""
+        monkeypatch.setattr(runtimes, "_runtime_package", lambda name: None)
+        monkeypatch.setattr(wheels, "_run_pip", lambda command: pytest.fail("downloads"))
+
+    def test_no_package_at_all(self) -> None:
+        """The host without torch and wheels gets a line for each, with its command."""
+        lines: list[str] = []
+        with pytest.raises(SetupError, match=r"pip install .*executorch==1\.5\.1"):
+            build.build_runners("host", observer=lines.append)
+        assert [
+            bool(re.search(r"(Bring|Install) them?: pip install|Bring it: pip", line)) for line in lines
+        ] == [
+            True,
+            True,
+        ]
+
+    def test_no_json_headers(self, tmp_path: Path) -> None:
+        """The headers of nlohmann-json come with the extra."""
+        with pytest.raises(SetupError, match=r"nlohmann-json.*pip install 'export-mobile\[android\]'"):
+            build.build_runners("linux-arm64", onnxruntime=_aar(tmp_path / "aar"))
+
+    def test_the_command_brings_what_is_looked_for(self) -> None:
+        """The command tells pip to unpack into the folder where the build looks."""
+        command = wheels.fetch_command("aarch64")
+        assert f"--target={wheels.wheels_folder('aarch64')}" in command
+        assert wheels.find_wheels("aarch64") is None
+        folder = wheels.wheels_folder("aarch64")
+        for name in (
+            "executorch/lib/libexecutorch.so",
+            f"executorch-{wheels.EXECUTORCH}.dist-info/RECORD",
+            "onnxruntime/capi/libonnxruntime.so.1.32.0",
+        ):
+            assert wheels.find_wheels("aarch64") is None, "an interrupted pip leaves nothing that counts"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        assert wheels.find_wheels("aarch64") == folder
+
+
+def test_a_failed_download_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has pip's own words, and nothing half-unpacked stays."""
+    monkeypatch.setattr(wheels, "EXECUTORCH", "0.0.0.none")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(SetupError, match=r"could not be downloaded: .*executorch"):
+        wheels.fetch_wheels("aarch64")
+    left = [path.suffix for path in wheels.wheels_folder("aarch64").parent.iterdir()]
+    assert left == [".lock"]
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
@@ -112,8 +169,6 @@ def test_the_second_build_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_compiler_said(tmp_path: Path) -> None:
     """The error of a failed build names the log with the compiler's output."""
     aar = _aar(tmp_path / "aar")
-    (aar / "lib").mkdir()
-    (aar / "lib/libonnxruntime.so").write_text("no library")
     with pytest.raises(SetupError, match=r"did not build: .* The complete output is in .*configure\.log"):
         build.build_runners("linux-arm64", onnxruntime=aar)
 
@@ -124,3 +179,38 @@ def test_android_programs_fit_pages_of_16_kb() -> None:
     (android,) = (preset for preset in presets if preset["name"] == "android-arm64")
     assert android["cacheVariables"]["ANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES"] == "ON"
     assert "max-page-size=16384" in (build.SOURCES / "CMakeLists.txt").read_text()
+
+
+OWN_HEADERS = build.SOURCES / "onnxruntime"
+
+
+def test_every_function_that_the_runner_calls_is_declared() -> None:
+    """A function that the device runner begins to call needs its place in our header."""
+    called = set(re.findall(r"api_->(\w+)", (build.SOURCES / "backend_onnxruntime.cc").read_text()))
+    header = (OWN_HEADERS / "onnxruntime_c_api.h").read_text()
+    assert called <= set(re.findall(r"\(\*(\w+)\)", header))
+
+
+HEADERS = base.base_cache_folder() / f"{base.RELEASE}-{base.FORMAT}" / "usr/include/onnxruntime"
+
+
+@pytest.mark.skipif(not HEADERS.exists(), reason="the simulator's root, which has the headers, is not made")
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_the_places_of_onnx_runtimes_functions_are_its_own(tmp_path: Path) -> None:
+    """Every function that our header declares is where ONNX Runtime's own header has it."""
+    header = (OWN_HEADERS / "onnxruntime_c_api.h").read_text()
+    table = header[header.index("typedef struct OrtApi {") : header.index("} OrtApi;")]
+    names = re.findall(r"\(\*(\w+)\)", table)
+    assert len(names) > 20
+    lines = "".join(f'std::printf("%zu ", offsetof(OrtApi, {name}));' for name in names)
+    source = tmp_path / "places.cc"
+    source.write_text(
+        f'#include <cstddef>\n#include <cstdio>\n#include "onnxruntime_c_api.h"\nint main() {{ {lines} }}\n'
+    )
+    places = []
+    for folder in (OWN_HEADERS, HEADERS):
+        built = tmp_path / folder.name
+        command = ["g++", "-Wno-invalid-offsetof", f"-I{folder}", str(source), "-o", str(built)]
+        subprocess.run(command, check=True)
+        places.append(subprocess.run([str(built)], check=True, capture_output=True, text=True).stdout)
+    assert places[0] == places[1]

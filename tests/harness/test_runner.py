@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from android_harness import build, protocol
+from android_harness import protocol
 from android_harness.records import Backend
+from exporter.config.targets import get_target
+from exporter.emulated import parts
 from tests.harness import runners
 
 pytestmark = pytest.mark.slow
@@ -225,14 +228,28 @@ def test_bad_usage(arguments: list[str]) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 21
 
 
-def test_arm64(tmp_path: Path) -> None:
-    """The cross-built runner gives the same outputs under emulation, and reports arm64."""
-    root = runners.simulator_root()
-    (runner,) = build.build_runners("linux-arm64", onnxruntime=root / "usr")
-    assert [path.name for path in build.built_libraries("linux-arm64")] == ["libonnxruntime.so.1.21"]
-    values = runners.job("onnxruntime", tmp_path)
-    ran = runners.run(runner, values, tmp_path, "qemu-aarch64-static", "-L", str(root))
+@pytest.mark.parametrize("backend", ["executorch", "onnxruntime"])
+@pytest.mark.parametrize("command", ["run", "outputs"])
+def test_arm64(tmp_path: Path, backend: Backend, command: str) -> None:
+    """The cross-built runners give the same outputs under emulation, and report arm64."""
+    runner = next(path for path in runners.arm64_build() if path.name == f"runner-{backend}")
+    root = parts.root_of_emulated_parts(
+        get_target("865"), parts.prepare_emulated_parts(runners.folder() / "arm")
+    )
+    values = runners.job(backend, tmp_path)
+    wrapper = ("qemu-aarch64-static", "-cpu", "cortex-a76", "-L", str(root))
+    ran = runners.run(runner, values, tmp_path, *wrapper, command=command)
     assert ran.code == 0, ran.stderr
     assert ran.result is not None
     assert (ran.result.machine, ran.result.runner.arch) == ("aarch64", "aarch64")
+    assert bool(ran.result.durations_ns) == (command == "run")
     _check_outputs(ran.result)
+
+
+@pytest.mark.parametrize("backend", ["executorch", "onnxruntime"])
+def test_only_the_torchscript_runner_is_linked_with_torch(backend: Backend) -> None:
+    """The runners of ExecuTorch and ONNX Runtime need neither torch nor Python."""
+    binary = runners.host_runner(backend)
+    listed = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=True).stdout
+    assert "not found" not in listed
+    assert not re.search(r"libtorch|libc10|libpython", listed), listed

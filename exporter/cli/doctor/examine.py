@@ -181,7 +181,7 @@ def _examine_arm64() -> Finding:
     if not parts.ready_emulated_parts(cache.default_cache_root()):
         detail = "QEMU and the Arm compiler are here; the programs are not prepared"
         return Finding(title, "limited", detail, parts.PREPARE)
-    return Finding(title, "ok", f"ready: exports run on them, too; ExecuTorch {parts.EXECUTORCH}")
+    return Finding(title, "ok", f"ready: exports run on them, too; {parts.RUNTIME}")
 
 
 def _examine_processor() -> tuple[Finding, ...]:

@@ -1,5 +1,5 @@
-// The part of ExecuTorch's executorch/extension/threadpool/threadpool.h that
-// android_harness/runner/backend_executorch.cc calls. The wheels' libraries have the functions, but no header.
+// The part of ExecuTorch's executorch/extension/threadpool/threadpool.h that backend_executorch.cc calls. The
+// wheels' libraries have the functions; their own header includes one that the wheels lack.
 #pragma once
 
 #include <cstdint>
