@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,12 @@ from exporter.capture.lowering_errors import is_lowering_error_of_user
 LOW, HIGH = 2.0**-24, 1 - 2.0**-24
 """The quantiles at both ends: the least that float32 tells from 0 and from 1."""
 LEVELS = (LOW, *(eighth / 8 for eighth in range(1, 8)), HIGH)
+UNWRITTEN = frozenset(
+    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+)
+"""Operators that give memory as it is, with whatever an earlier call left there."""
+UNWRITTEN_TRIALS = 3
+"""Patterns that are tried where a network takes fresh memory and draws nothing: most write to it at once."""
 FARTHEST_NORMAL = 8.0
 """How many standard deviations from the mean the ends of a normal distribution are."""
 
@@ -101,8 +107,11 @@ class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.pattern = pattern
         self.draws: list[Draw] = []
+        self.unwritten: list[Draw] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, torch._ops.OpOverload) and func._opname in UNWRITTEN:
+            return self._leave_unwritten(func, func(*args, **(kwargs or {})))
         if not isinstance(func, torch._ops.OpOverload) or not operator_draws(func, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
         values = _draw_arguments(func, args, kwargs or {})
@@ -112,6 +121,18 @@ class ForcedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._force(func._opname.rstrip("_"), values, result)
         self.draws.append(_caller_of_draw(draw_name(func)))
         return result
+
+    def _leave_unwritten(self, operator: torch._ops.OpOverload, memory: Tensor) -> Tensor:
+        """Fill fresh memory with a pattern that no two calls share; whole numbers below 100, and NaN."""
+        quantiles = self.pattern(len(self.unwritten), memory.numel()).reshape(memory.shape)
+        if memory.is_floating_point():
+            memory.copy_(torch.where(quantiles >= HIGH, math.nan, quantiles))
+        else:
+            memory.copy_(100 * quantiles)
+        self.unwritten.append(
+            replace(_caller_of_draw(draw_name(operator)), action="reads memory that nothing has written")
+        )
+        return memory
 
     def _force(self, operator: str, values: dict[str, Any], result: Any) -> None:
         distribution = DISTRIBUTIONS.get(operator.removesuffix("_like"))

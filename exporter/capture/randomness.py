@@ -23,7 +23,13 @@ from torch import Tensor, nn
 from exporter.capture import generators
 from exporter.capture.calls import call_array, call_leaves, call_network, copied_for_calls
 from exporter.capture.clocks import replaced_clocks
-from exporter.capture.forced_draws import Draw, ForcedDraws, draw_patterns, operator_draws
+from exporter.capture.forced_draws import (
+    UNWRITTEN_TRIALS,
+    Draw,
+    ForcedDraws,
+    draw_patterns,
+    operator_draws,
+)
 from exporter.capture.forced_draws import draw_name as operator_name
 from exporter.capture.generators import generator_fingerprint, own_generators
 from exporter.capture.lowering_errors import is_lowering_error_of_user, lowering_error_source_in_text
@@ -100,7 +106,7 @@ def _where_random(source: str | None) -> str:
 def _torch_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | None:
     """Find the first random operator, where the outputs depend on the values that such operators draw."""
     first: list[Any] | None = None
-    for pattern in draw_patterns():
+    for trial, pattern in enumerate(draw_patterns()):
         mode, fresh = (
             ForcedDraws(pattern),
             copied_for_calls(module),
@@ -113,12 +119,12 @@ def _torch_randomness(module: nn.Module, inputs: Sequence[Tensor]) -> Draw | Non
             # Some operators allow no mode; but a call that raises for some values only depends on them.
             if first is None:
                 continue
-            return mode.draws[0] if mode.draws else None
-        if not mode.draws:
-            return None
+            return next(iter((*mode.draws, *mode.unwritten)), None)
         first = first or outputs
         if not same_outputs_for_state(first, outputs):
-            return mode.draws[0]
+            return next(iter((*mode.draws, *mode.unwritten)), None)
+        if not mode.draws and (not mode.unwritten or trial + 1 >= UNWRITTEN_TRIALS):
+            return None
     return None
 
 

@@ -324,7 +324,36 @@ class Reseeds(nn.Module):
         return x + float(self.generator.normal())
 
 
+def written(x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    out[:, :2], out[:, 2:] = x[:, 2:], x[:, :2]
+    return out
+
+
+UNWRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "empty": lambda x: x + torch.empty(4),
+    "empty_like, times zero": lambda x: x + 0 * torch.empty_like(x),
+    "new_empty, of which a half is written": lambda x: (e := x.new_empty(1, 4), e[:, :2].fill_(1), x + e)[2],
+    "empty_strided": lambda x: x * torch.empty_strided((1, 4), (4, 1)),
+    "empty, whole numbers": lambda x: x + torch.empty(4, dtype=torch.int64),
+}
+
+
+@pytest.mark.parametrize("case", UNWRITTEN)
+def test_memory_that_nothing_has_written_is_refused(case: str) -> None:
+    """What an earlier call left in memory is no part of a network, be it zeros most of the time."""
+    then = UNWRITTEN[case]
+    with pytest.raises(
+        CaptureError, match=r"reads memory that nothing has written in forward: aten.*empty"
+    ) as e:
+        randomness.check_randomness(Does(then).eval(), [torch.ones(1, 4)])
+    assert e.value.code == "EM-RANDOM"
+    assert f"{Path(__file__)}:{then.__code__.co_firstlineno}" in e.value.message
+
+
 QUIET: dict[str, Callable[[Tensor], Tensor]] = {
+    "memory that is filled": lambda x: x + torch.empty(4).fill_(2.0),
+    "memory that is written in parts": written,
     "dropout in eval mode": nn.Dropout(0.5),
     "functional.dropout switched off": lambda x: functional.dropout(x, 0.5, training=False),
     "dropout of nothing": lambda x: functional.dropout(x, 0.0, training=True),
