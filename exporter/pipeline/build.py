@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,19 @@ from exporter.pipeline.read import ensure_model_read
 from exporter.pipeline.results import BuildResult, load_data_result
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.records import QUANTIZED, Preprocessing, Purpose, Variant
+from exporter.records import QUANTIZED, FormatName, Preprocessing, Purpose, Variant
 
 if TYPE_CHECKING:
     from exporter.records import Captured
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+GIVES_COMPLEX: Mapping[FormatName, bool] = {
+    "torchscript": True,
+    "onnx": False,  # torch.onnx writes a real tensor with one axis more: another output than the model's
+    "coreml": False,
+    "executorch": False,  # its Core ATen operators take no complex tensors
+}
+"""Whether a format's files can give complex outputs."""
 
 
 def build_reference(
@@ -70,6 +77,7 @@ def _build_variant(captured: Captured, variant: Variant, directory: Path) -> Bui
     started = time.monotonic()
     try:
         refuse_to_build_state(captured, variant)
+        refuse_to_build_complex(captured, variant)
         with explain_by_compiler_output():
             emission = FORMATS[variant.format].emit(captured, variant, directory)
     except OSError as error:
@@ -113,6 +121,20 @@ def refuse_to_build_state(captured: Captured, variant: Variant) -> None:
         )
     if variant.precision != "fp32":
         raise LoweringError(f"state is kept in fp32 files only, and forward changes {names}: {way_out}")
+
+
+def refuse_to_build_complex(captured: Captured, variant: Variant) -> None:
+    """Refuse a format that has no complex outputs for a network that gives them.
+
+    Raises:
+        LoweringError: The outputs' names, and the way out.
+    """
+    names = ", ".join(spec.name for spec in captured.outputs if spec.dtype.startswith("complex"))
+    if names and not GIVES_COMPLEX[variant.format]:
+        raise LoweringError(
+            f"{variant.format} files have no complex outputs, but {names} is complex: return "
+            "torch.view_as_real(...) of it, whose last axis is the real and the imaginary part"
+        )
 
 
 def _variant_not_built(variant: Variant, cause: LoweringError, started: float) -> BuildResult:
