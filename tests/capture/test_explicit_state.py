@@ -90,3 +90,33 @@ def test_a_state_that_grows_is_refused() -> None:
     with pytest.raises(CaptureError, match=r"\[1, 4\] to \[2, 4\]") as caught:
         explicit_state.make_state_explicit(grows, samples(), samples())
     assert caught.value.code == "EM-STATE"
+
+
+class Deep(nn.Module):
+    """A network whose submodules keep a buffer, a buffer that is not saved, a parameter and a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Module()
+        self.inner.register_buffer("saved", torch.zeros(2))
+        self.inner.register_buffer("scratch", torch.zeros(2), persistent=False)
+        self.inner.weight = nn.Parameter(torch.zeros(2))
+        self.past = [torch.zeros(2)]
+        self.table = {"a": torch.zeros(2)}
+
+
+@pytest.mark.parametrize("path", ["inner.saved", "inner.scratch", "inner.weight", "past.0", "table.a"])
+def test_a_released_state_belongs_to_the_network_no_longer(path: str) -> None:
+    """Afterwards any tensor may be put in its place, and the network's own state does not list it."""
+    net = Deep()
+    others = {name for name, _ in (*net.named_buffers(), *net.named_parameters())} - {path}
+    saved = set(net.state_dict()) - {path}
+    explicit_state._release_explicit_state(net, path)
+    assert {name for name, _ in (*net.named_buffers(), *net.named_parameters())} == others
+    assert set(net.state_dict()) == saved
+    assert net.inner._non_persistent_buffers_set == ({"scratch"} - {path.removeprefix("inner.")})
+    with pytest.raises(CaptureError, match=rf"{path} holds no tensor"):
+        explicit_state._explicit_state_tensor(net, path)
+    value = torch.ones(2)
+    explicit_state._put_explicit_state(net, path, value)
+    assert explicit_state._explicit_state_tensor(net, path) is value

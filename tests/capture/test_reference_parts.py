@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from exporter.capture import reference
 from exporter.capture.digest import UnknownValueError, _Digest
@@ -93,7 +95,101 @@ def test_no_samples_have_the_shape_of_one() -> None:
     assert empty.dtype == np.int32
 
 
+def test_scenes_follow_the_samples_that_are_left() -> None:
+    """The scene of a sample that was left out goes with it; without scenes there are none."""
+    samples = [one(i) for i in range(4)]
+    (scenes,) = reference._scenes_of([samples[1], samples[3]], samples, [7, 7, 8, 9])
+    assert scenes.tolist() == [7, 9]
+    assert scenes.dtype == np.int64
+    assert reference._scenes_of(samples, samples, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "sizes", "trials"), [((), (2, 2), 0), ((), (2, 3), 5), (("picked",), (2, 2), 5)]
+)
+def test_sizes_are_tried_with_different_roundings(
+    variable: tuple[str, ...], sizes: tuple[int, int], trials: int
+) -> None:
+    """Where sizes depend on the data, or are seen to differ, five networks are rounded differently."""
+    captured: Any = SimpleNamespace(variable=variable, inputs=(TensorSpec("x", (1,)),))
+    networks = reference._reference_size_trials(captured, [(np.zeros(size),) for size in sizes])
+    assert [network.seed for network in networks] == list(range(trials))
+    assert not any(network.widen for network in networks)
+
+
+class Above(nn.Module):
+    """Returns the values of its input above a half: as many as there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("limit", torch.tensor(0.5))
+
+    limit: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[x > self.limit]
+
+
+def test_an_edge_whose_size_rounding_decides_is_left_out() -> None:
+    """Values at the limit itself are above it in some roundings; the clear edge input stays."""
+    captured: Any = SimpleNamespace(module=Above(), inputs=(TensorSpec("x", (1, 8)),), variable=("y",))
+    exact, single = (reference._ReferenceNetwork(captured, widen) for widen in (True, False))
+    edges = {
+        "at the limit": (np.full((1, 8), 0.5, np.float32),),
+        "clear": (np.arange(8, dtype=np.float32)[None],),
+    }
+    trials = reference._reference_size_trials(captured, [])
+    expected, actual, notes = reference._reference_on_edges(exact, single, edges, trials)
+    assert list(expected) == ["clear"]
+    assert [outputs[0].tolist() for outputs in actual] == [list(range(1, 8))]
+    assert len(notes) == 1
+    assert "'at the limit' is left out: rounding alone" in notes[0]
+    assert list(reference._reference_on_edges(exact, single, edges)[0]) == list(edges)
+
+
+class Way(enum.Enum):
+    """Values of a constant."""
+
+    NEAR = 1
+    FAR = 2
+
+
+class OtherWay(enum.Enum):
+    """The same name in another class."""
+
+    NEAR = 1
+
+
+def symbols() -> list[torch.SymInt]:
+    """Make two sizes that depend on the data."""
+    sizes = ShapeEnv()
+    return [sizes.create_unbacked_symint() for _ in range(2)]
+
+
+FIRST, SECOND = symbols()
+SPECTRUM = torch.full((2,), 1j)
+QUANTIZED = [torch.quantize_per_tensor(torch.ones(2), step, 0, torch.quint8) for step in (0.1, 0.2)]
+SCRIPT, OTHER_SCRIPT = (torch.jit.script(nn.LeakyReLU(slope)) for slope in (0.1, 0.2))
 VALUES: Sequence[tuple[Any, Any, bool]] = [
+    (Way.NEAR, Way.NEAR, True),
+    (Way.NEAR, Way.FAR, False),
+    (Way.NEAR, OtherWay.NEAR, False),
+    (FIRST, FIRST, True),
+    (FIRST, SECOND, False),
+    (SCRIPT, SCRIPT, True),
+    (SCRIPT, OTHER_SCRIPT, False),
+    (torch.relu, torch.nn.functional.relu, False),
+    (torch.ops.aten.relu.default, torch.ops.aten.relu_.default, False),
+    (None, False, False),
+    (0.0, -0.0, False),
+    (b"a", "a", False),
+    (torch.Size([1]), (1,), False),
+    (torch.strided, torch.sparse_coo, False),
+    (torch.zeros(2).requires_grad_(), torch.zeros(2), True),
+    (SPECTRUM.conj(), SPECTRUM.conj().resolve_conj(), True),
+    (SPECTRUM.conj(), SPECTRUM, False),
+    (QUANTIZED[0], QUANTIZED[1], False),
+    ({"a": (1, {"b": Way.NEAR})}, {"a": (1, {"b": Way.FAR})}, False),
     (1, 1, True),
     (1, 2, False),
     (1, 1.0, False),
@@ -203,3 +299,16 @@ def test_what_a_graph_names_by_a_path_counts(operation: str) -> None:
 
     assert hashed(0.1) == hashed(0.1)
     assert hashed(0.1) != hashed(0.2)
+
+
+def test_what_cannot_be_saved_has_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script, or a tensor of a kind of its own, that cannot be saved is unknown."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("not to be saved")
+
+    monkeypatch.setattr(torch.jit, "save", refuse)
+    monkeypatch.setattr(torch, "save", refuse)
+    for value in (SCRIPT, QUANTIZED[0]):
+        with pytest.raises(UnknownValueError, match="not to be saved"):
+            _Digest().add(value)

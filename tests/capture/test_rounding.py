@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporter.capture import program
+from exporter.capture import calls, other_ties, program, rounding
 from exporter.capture.reference import run_reference
 from exporter.records import Model, Sample, TensorSpec
 from exporter.verify import reference_io
@@ -114,3 +115,51 @@ def test_a_model_that_refuses_nudged_inputs_has_a_reference() -> None:
     evidence = reference(Refuses(), samples, {"black": (np.zeros((1, 1, 8, 8), np.float32),)})
     assert evidence.eager_errors[0].dtype == bool
     assert not evidence.eager_errors[0].all()
+
+
+def test_nudges_follow_from_their_seed() -> None:
+    """The same seed changes weights and inputs alike; another seed changes both otherwise."""
+    sample = (np.ones((1, 4), np.float32), np.arange(3))
+
+    def nudged(seed: int) -> tuple[Sample, Tensor]:
+        module = nn.Linear(4, 2)
+        nn.init.ones_(module.weight)
+        run = rounding.rounding_runner(module, lambda _: lambda inputs: inputs, seed)
+        return run(sample), module.weight.detach()
+
+    (first, weight), (again, same), (other, another) = nudged(1), nudged(1), nudged(2)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert torch.equal(weight, same)
+    assert not np.array_equal(first[0], other[0])
+    assert not torch.equal(weight, another)
+    assert first[0].dtype == np.float32
+    assert 0 < np.abs(first[0] - 1).max() < 1e-5
+    assert 0 < (weight - 1).abs().max() < 1e-5
+    assert first[1] is sample[1]
+
+
+def test_ties_are_resolved_from_both_ends() -> None:
+    """Two runs take the first and the last of equal values; a network without top-k has no such runs."""
+
+    def runs(net: nn.Module) -> list[reference_io.Stacks]:
+        samples = [(np.zeros((1, 6), np.float32),), (np.ones((1, 6), np.float32),)]
+        return rounding.nudged_rounding(net, copy.deepcopy, calls.call_runner, samples)
+
+    class Top(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.topk(x, 2).indices
+
+    *nudged, first, last = runs(Top())
+    assert len(nudged) == rounding.TRIALS
+    assert first[0].tolist() == [[[0, 1]]] * 2
+    assert last[0].tolist() == [[[5, 4]]] * 2
+    assert len(runs(nn.ReLU())) == rounding.TRIALS
+
+
+def test_other_operators_are_left_alone() -> None:
+    """An operator without ties keeps its keywords, and a scalar its order."""
+    with other_ties.TiesFromOneEnd(last=True) as mode:
+        assert torch.ones(2).sum(dtype=torch.float64).dtype == torch.float64
+        assert torch.full((2,), 3, dtype=torch.int64).dtype == torch.int64
+        assert torch.sort(torch.tensor(1.0)).indices.item() == 0
+    assert not mode.used

@@ -100,6 +100,22 @@ def test_the_worst_channel_is_named_with_its_figures() -> None:
     assert worst.worst_channel((y,), (y,), (), LOOSE) is None
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_dead_channel_is_named_before_a_louder_one(outputs: int) -> None:
+    """A channel that stands still comes first, in its own axis and among the outputs."""
+    generator = np.random.default_rng(4)
+    y = generator.normal(size=(64, 1, 3))
+    dead, loud = y.copy(), y.copy()
+    dead[..., 1] = 0.5
+    loud[..., 0] += 1000 * generator.normal(size=(64, 1))
+    both = np.concatenate([loud[..., :1], dead[..., 1:]], axis=2)
+    reference, actual = ((y,), (both,)) if outputs == 1 else ((y, y), (loud, dead))
+    own = worst.worst_channel(reference, actual, (), LOOSE)
+    assert own is not None
+    assert own.channel == f"output{outputs - 1}[..., 1]"
+    assert "is dead: it varies by" in own.fault
+
+
 @pytest.mark.parametrize(
     ("shape", "axis", "name"),
     [

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 
 from exporter.records import Array, TaskName
-from exporter.verify.scores import SCORES
+from exporter.verify.scores import SCORES, boxes, keypoints, masks
 from exporter.verify.scores.sample import Label, ScoredSample, Tables
 
 
@@ -290,3 +290,70 @@ def test_outputs_that_are_not_the_tasks_are_named(task: TaskName) -> None:
     }
     with pytest.raises(ValueError, match=r"shape|gives"):
         SCORES[task].rows(view(np.zeros((1, 2, 2, 2))), label)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_suppression_keeps_the_surest_of_each_class(seed: int) -> None:
+    """What is kept equals a search over all pairs; of equal scores the first comes first."""
+    generator = np.random.default_rng(seed)
+    corners = generator.integers(0, 6, (40, 2)).astype(float)
+    corners = np.concatenate([corners, corners + generator.integers(5, 9, (40, 2))], axis=1)
+    scores, classes = generator.integers(1, 8, 40) / 8, generator.integers(0, 2, 40)
+    expected: list[int] = []
+    for i in sorted(range(40), key=lambda number: (-scores[number], number)):
+        overlaps = [
+            boxes.scored_box_overlap(corners[[i]], corners[[j]])[0, 0]
+            for j in expected
+            if classes[i] == classes[j]
+        ]
+        if all(overlap <= boxes.SUPPRESSED for overlap in overlaps):
+            expected.append(i)
+    assert boxes._suppress_scored_boxes(corners, scores, classes).tolist() == expected
+
+
+def test_a_box_that_overlaps_by_the_limit_itself_stays() -> None:
+    """Seven tenths are shared; a little more is too much, but not with a box of another class."""
+    corners = np.array([[0.0, 0, 10, 10], [0, 0, 7, 10], [0, 0, 7.1, 10], [0, 0, 10, 10]])
+    scores, classes = np.array([3.0, 2, 1, 0]), np.array([0, 0, 0, 1])
+    assert boxes._suppress_scored_boxes(corners, scores, classes).tolist() == [0, 1, 3]
+
+
+def test_empty_corners_are_no_centres() -> None:
+    """Padding of zeros has no size; it does not turn corners into centres and sizes."""
+    given = np.zeros((50, 4))
+    given[0] = [8, 8, 24, 24]
+    scores = np.zeros((50, 2))
+    scores[0] = [0.1, 0.9]
+    read, values, classes = boxes.scored_boxes(view(given, scores, names=PAIR))
+    assert read[0].tolist() == [8, 8, 24, 24]
+    assert values[0] == 0.9
+    assert classes[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (np.array([[2.0, 8, 32, 16]]), [[2, 8], [32, 16]]),
+        (np.array([[[2.0, 8], [32, 16]]]), [[2, 8], [32, 16]]),
+        (np.array([[[2.0, 8, 0.9], [32, 16, 0.8]]]), [[2, 8], [32, 16]]),
+        (np.array([[0.5, 0.25, 1.0, 2.0]]), [[32, 16], [64, 128]]),
+        (np.array([[0.5, 0.25, 1.0, 2.1]]), [[0.5, 0.25], [1.0, 2.1]]),
+    ],
+)
+def test_points_are_read_in_their_usual_forms(output: Array, expected: list[list[float]]) -> None:
+    """Lists of numbers, pairs and triples; up to two they are shares of the input's sides."""
+    assert keypoints.scored_keypoints(view(output)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "inside"),
+    [
+        ([0.0, 0.5, 0.6, 1.0], [0, 0, 1, 1]),
+        ([-1.0, 0.0, 0.1, 0.6], [0, 0, 1, 1]),
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+    ],
+)
+def test_a_single_score_a_pixel_is_a_mask(values: list[float], inside: list[int]) -> None:
+    """Probabilities are inside above a half, others above zero; whole numbers are classes themselves."""
+    mask = masks.scored_mask_classes(view(np.array(values).reshape(1, 1, 2, 2)))
+    assert mask.reshape(-1).tolist() == inside
