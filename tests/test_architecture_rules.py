@@ -57,6 +57,7 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.randomness",
     "exporter.capture.reference",
     "exporter.capture.state",
+    "exporter.formats.coreai.float16",
     "exporter.formats.simulation",
     "exporter.quantize.choice",
     "exporter.quantize.dynamic",
@@ -77,6 +78,8 @@ TORCH_AT_THE_TOP = {
 }
 """Modules that only worker processes import."""
 FRAMEWORKS = {
+    "coreai",
+    "coreai_torch",
     "coremltools",
     "executorch",
     "matplotlib",
@@ -102,7 +105,9 @@ def is_for_types(node: ast.AST) -> bool:
 def walk(node: ast.AST, functions: bool = True) -> Iterator[ast.AST]:
     """Yield the nodes that run below a node; `functions=False` yields only those that run on import."""
     for child in ast.iter_child_nodes(node):
-        if is_for_types(child) or (not functions and isinstance(child, ast.FunctionDef | ast.Lambda)):
+        if is_for_types(child) or (
+            not functions and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        ):
             continue
         yield child
         yield from walk(child, functions)

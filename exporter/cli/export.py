@@ -113,7 +113,8 @@ def export_command(
         str,
         typer.Option(
             metavar="A,B",
-            help="Formats to emit: executorch, torchscript, onnx, coreml. The target's when left out.",
+            help="Formats to emit: executorch, torchscript, onnx, coreml, coreai; `default` stands for the "
+            "target's, which are made when left out.",
         ),
     ] = "",
     precisions: Annotated[

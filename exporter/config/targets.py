@@ -47,6 +47,8 @@ class Target:
     why_not: Mapping[str, str] = field(hash=False)
     """Variant or stack -> why the target does not run it, or why it is not emitted."""
     aliases: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
+    """Names of the variants that are emitted only where `--formats` names them: they need an extra."""
 
 
 ON_XNNPACK = ("executorch-xnnpack-int8", "executorch-xnnpack-mixed", "executorch-xnnpack-fp32")
@@ -56,11 +58,15 @@ ON_ONNXRUNTIME = ("ort-int8", "onnx-int8", "onnx-mixed", "onnx-fp16", "ort-fp32"
 # Last: PyTorch Mobile "is no longer actively supported" (docs.pytorch.org, mobile_optimizer).
 ON_LITE = ("torchscript-lite-fp32",)
 ON_COREML = ("coreml-fp16", "coreml-w8", "coreml-w4")
+ON_COREAI = ("coreai-fp16", "coreai-fp32")
 
 ON_ANDROID = ON_XNNPACK + ON_VULKAN + ON_ONNXRUNTIME + ON_LITE
 ON_CPU = ON_XNNPACK + ON_ONNXRUNTIME + ON_LITE
 
-NO_COREML = dict.fromkeys(ON_COREML, "Core ML runs on Apple devices only; made for the iPhone build")
+NO_COREML = {
+    **dict.fromkeys(ON_COREML, "Core ML runs on Apple devices only; made for the iPhone build"),
+    **dict.fromkeys(ON_COREAI, "Core AI runs on Apple devices only; made for the iPhone build"),
+}
 # developer.android.com/ndk/guides/neuralnetworks/migration-guide
 NO_NNAPI = {"nnapi": "Android's Neural Networks API is deprecated since Android 15"}
 V66 = (
@@ -102,6 +108,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 650",
         npu="Hexagon 698 (v66)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**NO_COREML, **NO_NNAPI, **NO_NPU_ON_865},
         aliases=("kona",),
@@ -120,6 +127,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 660",
         npu="Hexagon 780 (v68)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**_npu_not_emitted_on_target("v68"), "litert-qnn": "LiteRT's QNN list starts at SM8450"},
         aliases=("lahaina",),
@@ -138,6 +146,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 730",
         npu="Hexagon (v69)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**_npu_not_emitted_on_target("v69"), "sve": NO_SVE},
         aliases=("taro",),
@@ -157,6 +166,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 740",
         npu="Hexagon (v73)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**_npu_not_emitted_on_target("v73"), "sve": NO_SVE},
         aliases=("kalama",),
@@ -176,6 +186,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 750",
         npu="Hexagon (v75)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**_npu_not_emitted_on_target("v75"), "sve": NO_SVE},
         aliases=("pineapple",),
@@ -190,6 +201,7 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 830",
         npu="Hexagon (v79)",
         variants=ON_ANDROID + ON_COREML,
+        on_request=ON_COREAI,
         runnable=ON_ANDROID,
         why_not={**_npu_not_emitted_on_target("v79"), "sve": NO_SVE},
     ),
@@ -203,7 +215,8 @@ TARGETS: tuple[Target, ...] = (
         gpu="Apple, 4 or 5 cores",
         npu="Apple Neural Engine, 16 cores",
         variants=ON_COREML + ON_CPU,
-        runnable=ON_COREML + ON_CPU,
+        on_request=ON_COREAI,
+        runnable=ON_COREML + ON_COREAI + ON_CPU,
         why_not={
             # registry.khronos.org/vulkan/site/guide/latest/platforms.html
             "executorch-vulkan-fp16": "iOS has no Vulkan, and ExecuTorch's backend is for Android GPUs",

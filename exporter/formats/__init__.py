@@ -5,14 +5,17 @@ To add one, write a module with the six names of `Format` and add a line to the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import exporter.formats.coreai as coreai
 import exporter.formats.coreml as coreml
 import exporter.formats.executorch as executorch
 import exporter.formats.onnx as onnx
 import exporter.formats.torchscript as torchscript
-from exporter.records import Captured, Emission, Runner, Structure, Variant
+from exporter.records import Captured, Emission, FormatName, Runner, Structure, Variant
 
 
 class Format(Protocol):
@@ -56,6 +59,33 @@ FORMATS: dict[str, Format] = {
     "torchscript": torchscript,
     "onnx": onnx,
     "coreml": coreml,
+    "coreai": coreai,
 }
 
 VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v in module.VARIANTS}
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How artifacts are verified whose runtime on this machine only stands in for the phone's.
+
+    Such a runtime takes seconds a call. It is run on the first verification samples, the edge inputs, and on
+    one sample again. No time is measured with it, and no labelled sample is run.
+    """
+
+    samples: int
+    writes: bool = False
+    """Whether the runtime compiles the artifact into the temporary folder when it loads it."""
+    reads: tuple[Path, ...] = ()
+    """What the runtime reads beside the artifact."""
+    seconds: float = 900.0
+    """Bound on the wall time of one artifact's verification."""
+
+
+STANDS: Mapping[FormatName, Stand] = {
+    # Swift's thread pool looks at its threads in /proc/THREAD, and ends the process where it cannot.
+    "coreai": Stand(samples=4, writes=True, reads=(Path("/proc"),)),
+}
+"""Format -> how its stand-in is used; formats that are not here run in the runtime that a phone has."""
+EXTRAS: Mapping[FormatName, tuple[str, tuple[str, ...]]] = {"coreai": ("coreai", ("coreai", "coreai_torch"))}
+"""Format -> the extra that makes it, and the modules that the extra brings."""

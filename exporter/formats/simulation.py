@@ -93,7 +93,7 @@ class HalfSimulation(fx.Interpreter):
         super().__init__(module)
         self._weights = weights
         self._rounded: dict[int, Tensor] = {}
-        self._float32 = _simulated_float32_nodes(module.graph)
+        self._float32 = simulated_float32_nodes(module.graph)
         self._fused = _simulated_fused_nodes(module.graph)
 
     def run_node(self, n: fx.Node) -> Any:
@@ -129,7 +129,8 @@ def _simulate_half_constant(value: Any) -> Any:
     return value if rounded == 0 else rounded
 
 
-def _simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+def simulated_float32_nodes(graph: fx.Graph) -> frozenset[fx.Node]:
+    """Return the nodes of a captured graph that a half-precision artifact computes in float32."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
     nodes = [
         half.HalfNode(

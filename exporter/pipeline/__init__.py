@@ -33,7 +33,7 @@ from exporter.pipeline.candidates import Measurer
 from exporter.pipeline.context import Context, Event, Observer
 from exporter.pipeline.measure import measure_artifacts
 from exporter.pipeline.report import make_report, report_rows, save_report_outputs, write_report
-from exporter.pipeline.variants import plan_variants
+from exporter.pipeline.variants import check_variant_extras, plan_variants
 from exporter.pipeline.workers.pool import WorkerPool
 from exporter.records import Report
 
@@ -75,6 +75,7 @@ def run_pipeline(
     request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     target = targets.get_target(request.target)
     variants = plan_variants(target, request.formats, request.precisions, request.search)
+    check_variant_extras(variants)
     _check_pipeline_source(request.checkpoint)
     _check_pipeline_verified(request)
     if request.cache:

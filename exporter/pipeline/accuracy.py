@@ -65,7 +65,7 @@ def add_accuracy(
 
     Artifacts with `existing` predictions are not run again.
     """
-    ran = predictions.runnable_for_predictions(built, checked)
+    ran = results.built_and_run_here(built, checked)
     answers = predictions.predictions_of_artifacts(
         context, source, labels, context.folders.out, ran, context.run, existing
     )

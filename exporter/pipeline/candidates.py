@@ -84,7 +84,7 @@ class CandidateJudge:
         """Add the predictions of the artifacts in `folder` to `existing`; none without labelled samples."""
         if self.labels is None:
             return existing
-        ran = predictions.runnable_for_predictions(built, checked)
+        ran = results.built_and_run_here(built, checked)
         return predictions.predictions_of_artifacts(
             self.context, self.source, self.labels, folder, ran, self.context.run_silently, existing
         )
@@ -101,7 +101,7 @@ class CandidateJudge:
         """Return the points of every artifact that ran and was timed."""
         drops = predictions.drops_of_predictions(self.labels, answers) if self.labels else {}
         points = []
-        for item in predictions.runnable_for_predictions(built, checked):
+        for item in results.built_and_run_here(built, checked):
             name = item.variant.name
             verdict, drop = checked[name].verdict, drops.get(name)
             if verdict.comparison is None or name not in latencies:
@@ -126,7 +126,7 @@ class CandidateJudge:
         """Time the artifacts in `folder` that ran; by name, without those that cannot be timed."""
         latencies = {
             item.variant.name: self._time(folder / str(item.file), item.variant)
-            for item in predictions.runnable_for_predictions(built, checked)
+            for item in results.built_and_run_here(built, checked)
         }
         return {name: latency for name, latency in latencies.items() if latency is not None}
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from exporter import sandbox
 from exporter.config.targets import Target
 from exporter.emulated import cores, parts
@@ -55,7 +53,9 @@ def emulate_artifact(
         ready: QEMU and the programs.
         root: What the emulated program sees as /.
     """
-    evidence = _first_samples_for_emulation(reference_io.load_reference(evidence_path))
+    whole = reference_io.load_reference(evidence_path)
+    # No edge inputs: these test the file, not the kernels.
+    evidence = replace(reference_io.first_of_reference(whole, SAMPLES), edge_names=(), edge_floors=())
     samples = evidence.samples()
     blank = Emulation("failed", "", "", cores.emulated_core_name(target), len(samples))
     with tempfile.TemporaryDirectory() as name:
@@ -84,21 +84,6 @@ def emulate_artifact(
     # So few samples may be inconclusive. Where Arm's outputs equal this machine's, its verdict holds.
     difference, problem = _emulation_from_host(path, variant, samples, outputs, evidence, limits)
     return replace(result, status="failed" if problem else "passed", reason=problem, difference=difference)
-
-
-def _first_samples_for_emulation(evidence: ReferenceIO) -> ReferenceIO:
-    """Keep the first samples, and no edge inputs: edge inputs test the file, not the kernels."""
-    count = SAMPLES
-    return replace(
-        evidence,
-        inputs=tuple(a[:count] for a in evidence.inputs),
-        reference=tuple(a[:count] for a in evidence.reference),
-        shapes=tuple(a[:count] for a in evidence.shapes),
-        scenes=tuple(a[:count] for a in evidence.scenes),
-        eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
-        edge_names=(),
-        edge_floors=(),
-    )
 
 
 def _finite_emulation(value: float) -> float | None:

@@ -110,7 +110,7 @@ def _int8_before_search(
     existing = judge.answers(out, whole, checked, predictions.ArtifactPredictions())
     if judge.measure is not None:
         latencies = judge.latencies(out, whole, checked)
-    ran = predictions.runnable_for_predictions(whole, checked)
+    ran = results.built_and_run_here(whole, checked)
     by_choice = {**checked, **choice.check_int8_for_choice(judge.context, judge.source, ran)}
     return existing, judge.points(out, whole, by_choice, latencies, existing, ())
 

@@ -17,7 +17,7 @@ from exporter.errors import CalibrationError
 from exporter.pipeline import cache, results, task_accuracy
 from exporter.pipeline.context import TORCH, Context, Run, Source, preload_of_context
 from exporter.pipeline.read import ensure_model_read
-from exporter.pipeline.results import CheckedArtifactResult, LabelsResult, RankedResult, ReadResult
+from exporter.pipeline.results import LabelsResult, RankedResult, ReadResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
 from exporter.records import Accuracy, Array, Sample, TaskName, Variant
@@ -49,13 +49,6 @@ def merged_predictions(
         ranked |= {name: answers.ranked[name]} if name in answers.ranked else {}
         failures |= {name: answers.failures[name]} if name in answers.failures else {}
     return ArtifactPredictions(ranked, failures)
-
-
-def runnable_for_predictions(
-    built: Sequence[results.BuildResult], checked: Mapping[str, CheckedArtifactResult]
-) -> tuple[results.BuildResult, ...]:
-    """Return the artifacts that were made and ran here when they were verified."""
-    return tuple(b for b in built if b.file and checked[b.variant.name].verdict.comparison is not None)
 
 
 def predictions_of_artifacts(

@@ -38,6 +38,8 @@ TOOLS = (
     "coremltools",
     "numpy",
 )
+TOOLS_OF_EXTRAS = {"coreai": "coreai-core"}
+"""Format -> the package that makes it, where it is no dependency: listed where the format was made."""
 
 
 def report_rows(
@@ -96,6 +98,11 @@ def _report_row(
     )
 
 
+def _report_tools(rows: Sequence[Artifact]) -> tuple[str, ...]:
+    made = {row.variant.format for row in rows}
+    return ("export-mobile", *TOOLS, *(TOOLS_OF_EXTRAS[name] for name in sorted(made & set(TOOLS_OF_EXTRAS))))
+
+
 def make_report(
     context: Context,
     source: Source,
@@ -136,7 +143,7 @@ def make_report(
         selection_reason=choice.reason,
         numerics=_report_numerics(rows, choice.name, request.verify),
         budget="not_measured",
-        tools={name.replace("-", "_"): metadata.version(name) for name in ("export-mobile", *TOOLS)},
+        tools={name.replace("-", "_"): metadata.version(name) for name in _report_tools(rows)},
         notes=facts.notes,
         warnings=(*facts.warnings, *extras.warnings),
         not_offered=target.why_not,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -161,3 +162,18 @@ class CheckedArtifactResult:
     verdict: Verdict
     outputs: tuple[float, ...] = ()
     """Some output values, for the report's histogram."""
+
+
+def built_and_run_here(
+    built: Sequence[BuildResult], checked: Mapping[str, CheckedArtifactResult]
+) -> tuple[BuildResult, ...]:
+    """Return the artifacts that ran on this machine in the runtime that a phone has."""
+    from exporter.formats import STANDS
+
+    return tuple(
+        b
+        for b in built
+        if b.file
+        and checked[b.variant.name].verdict.comparison is not None
+        and b.variant.format not in STANDS
+    )

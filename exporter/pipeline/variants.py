@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 
 from exporter.config import targets
 from exporter.config.request import Request
-from exporter.errors import UsageError
+from exporter.errors import MissingDependencyError, UsageError
 from exporter.records import Variant
+
+DEFAULT = "default"
+"""The word of `--formats` for every format that is made when the option is left out."""
 
 
 def plan_variants(
@@ -20,16 +24,20 @@ def plan_variants(
     """
     from exporter.formats import VARIANTS
 
-    offered = [VARIANTS[name] for name in target.variants if search or VARIANTS[name].precision != "mixed"]
+    offered = [
+        VARIANTS[name]
+        for name in (*target.variants, *target.on_request)
+        if search or VARIANTS[name].precision != "mixed"
+    ]
     if "mixed" in precisions and not search:
         raise UsageError("Precision mixed is what --search looks for.", "Give --search.")
-    _check_variant_names("--formats", formats, {v.format for v in VARIANTS.values()} | set(VARIANTS))
+    known = {v.format for v in VARIANTS.values()} | set(VARIANTS) | {DEFAULT}
+    _check_variant_names("--formats", formats, known)
     _check_variant_names("--precisions", precisions, {v.precision for v in VARIANTS.values()})
     chosen = tuple(
         v
         for v in offered
-        if (not formats or v.format in formats or v.name in formats)
-        and (not precisions or v.precision in precisions)
+        if _is_variant_named(v, target, formats) and (not precisions or v.precision in precisions)
     )
     if not chosen:
         raise UsageError(
@@ -44,6 +52,32 @@ def plan_variants(
             f"It offers: {mixed or 'none'}.",
         )
     return chosen
+
+
+def _is_variant_named(variant: Variant, target: targets.Target, formats: Sequence[str]) -> bool:
+    """Tell whether `--formats` asks for a variant; DEFAULT stands for what is made when it is left out."""
+    if variant.name in target.variants and (not formats or DEFAULT in formats):
+        return True
+    return variant.format in formats or variant.name in formats
+
+
+def check_variant_extras(variants: Sequence[Variant]) -> None:
+    """Refuse variants whose extra is not installed; imports nothing.
+
+    Raises:
+        MissingDependencyError: The extra, and the command that installs it.
+    """
+    from exporter.formats import EXTRAS
+
+    for format_name in dict.fromkeys(v.format for v in variants if v.format in EXTRAS):
+        extra, modules = EXTRAS[format_name]
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MissingDependencyError(
+                f"--formats {format_name} needs the packages of the {extra} extra: {', '.join(missing)} is "
+                "not installed.",
+                f"Run `pip install 'export-mobile[{extra}]'`.",
+            )
 
 
 def check_required_variants(request: Request, required: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ def verify_artifact(
 
     A file that crashes its runtime kills only the process this runs in.
     """
-    from exporter.formats import FORMATS
+    from exporter.formats import FORMATS, STANDS
     from exporter.verify import contract, reference_io, simulation_io
 
     module = FORMATS[variant.format]
@@ -51,7 +51,9 @@ def verify_artifact(
         structure = module.structure(path, variant)
     except LoweringError as error:
         return CheckResult(None, _verified_as_failed(f"It cannot be read: {error.cause}"))
-    evidence = reference_io.load_reference(evidence_path)
+    stand = STANDS.get(variant.format)
+    samples = stand.samples if stand else None
+    evidence = reference_io.first_of_reference(reference_io.load_reference(evidence_path), samples)
     problem = contract.check_structure_by_contract(
         structure,
         variant,
@@ -63,7 +65,8 @@ def verify_artifact(
     )
     if problem:
         return CheckResult(structure, _verified_as_failed(problem))
-    sandbox.tighten_sandbox()  # to read a file may take other programs, to run it does not
+    # To read a file may take other programs, to run it does not.
+    sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
@@ -72,13 +75,19 @@ def verify_artifact(
         return CheckResult(structure, _verified_as_failed(f"Its runtime refuses it: {error}"))
     lowering = reference_io.load_reference_lowering(lowering_path) if lowering_path else None
     simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
+    if stand:
+        lowering = lowering and replace(lowering, outputs=reference_io.first_rows(lowering.outputs, samples))
+        simulation = simulation and replace(
+            simulation, outputs=reference_io.first_rows(simulation.outputs, samples)
+        )
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""
         return module.load(path, variant, 1)[0] if evidence.state else run
 
     try:
-        outputs = _VerifiedOutputs.collect(run, fresh, evidence, [spec.name for spec in expected.outputs])
+        names = [spec.name for spec in expected.outputs]
+        outputs = _VerifiedOutputs.collect(run, fresh, evidence, names, 1 if stand else REPEATED)
     except Exception as error:
         return CheckResult(
             structure, _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime)
@@ -111,7 +120,12 @@ class _VerifiedOutputs:
 
     @classmethod
     def collect(
-        cls, run: Runner, fresh: Callable[[], Runner], evidence: ReferenceIO, names: Sequence[str]
+        cls,
+        run: Runner,
+        fresh: Callable[[], Runner],
+        evidence: ReferenceIO,
+        names: Sequence[str],
+        repeats: int = REPEATED,
     ) -> _VerifiedOutputs:
         """Run an artifact on the samples, on the edges, and on some samples again.
 
@@ -120,6 +134,7 @@ class _VerifiedOutputs:
             fresh: Gives it as it was loaded, before each further sequence of calls.
             evidence: What it is run on.
             names: Of the model's outputs.
+            repeats: Samples that are run a second time.
 
         Raises:
             Exception: Whatever its runtime raises.
@@ -132,7 +147,7 @@ class _VerifiedOutputs:
         on_edges = [run(edge) for edge in edges]
         run = fresh()
         # In reverse: nothing may be carried over, unless the model itself carries it from call to call.
-        order = range(REPEATED) if evidence.state else reversed(range(REPEATED))
+        order = range(repeats) if evidence.state else reversed(range(repeats))
         repeated = {i: run(samples[i]) for i in order if i < len(samples)}
         again = [repeated[i] for i in sorted(repeated)]
         stacked, problem = stack_like_reference(given, evidence.reference, evidence.shapes, names)
@@ -169,7 +184,9 @@ def _verify_outputs(
         expected.task,
     )
     if verdict.status in SHIPPABLE and (
-        problem := compare_repeats(tuple(a[:REPEATED] for a in outputs.samples), outputs.again)
+        problem := compare_repeats(
+            tuple(a[: len(b)] for a, b in zip(outputs.samples, outputs.again, strict=True)), outputs.again
+        )
     ):
         return replace(verdict, status="failed", reason=problem)
     return verdict
@@ -234,6 +251,9 @@ def verify_files(
 def _verify_job(
     folder: Path, variant: Variant, file: str, expected: results.ExpectedResult, _: object
 ) -> Job:
+    from exporter.formats import STANDS
+
+    stand = STANDS.get(variant.format)
     lowering, simulation = _programs_to_verify(folder, variant)
     arguments = (
         folder / file,
@@ -251,7 +271,8 @@ def _verify_job(
         cost_s=variant.cost_s,
         read_only=True,
         scratch=True,
-        seconds=confinement_seconds(file_size_bytes(folder / file)),
+        seconds=stand.seconds if stand else confinement_seconds(file_size_bytes(folder / file)),
+        reads=stand.reads if stand else (),
     )
 
 

@@ -52,11 +52,16 @@ _entered: Confinement | None = None
 """What this process is confined to."""
 
 
-def tighten_sandbox() -> None:
-    """From here on write nothing and start nothing, where this process is confined at all."""
+def tighten_sandbox(writes: bool = False) -> None:
+    """From here on start nothing, and write nothing, where this process is confined at all.
+
+    Args:
+        writes: Whether it goes on writing where it may, as runtimes do that compile what they load.
+    """
     if _entered is not None:
         visible = (*_entered.reads, *_entered.writes)
-        enter_sandbox(replace(_entered, reads=visible, writes=(), forks=False, programs=False))
+        changed = _entered.writes if writes else ()
+        enter_sandbox(replace(_entered, reads=visible, writes=changed, forks=False, programs=False))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +163,23 @@ def stack_like_reference(
                 )
     largest = [whole.shape[1:] for whole in reference]
     return stack_reference([padded_reference(call, largest) for call in outputs]), ""
+
+
+def first_rows(stacks: Stacks, count: int | None) -> Stacks:
+    """Return the first entries of each stack; all where `count` is None."""
+    return tuple(stack[:count] for stack in stacks)
+
+
+def first_of_reference(evidence: ReferenceIO, count: int | None) -> ReferenceIO:
+    """Return the evidence of the first samples alone, with every edge input; all where `count` is None."""
+    return replace(
+        evidence,
+        inputs=first_rows(evidence.inputs, count),
+        reference=first_rows(evidence.reference, count),
+        shapes=first_rows(evidence.shapes, count),
+        scenes=first_rows(evidence.scenes, count),
+        eager_errors=tuple(a[:count] if a.dtype == np.bool_ else a for a in evidence.eager_errors),
+    )
 
 
 def unstack_reference(stacks: Stacks) -> list[Sample]:

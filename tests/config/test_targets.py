@@ -23,21 +23,22 @@ def test_variants_exist(target: Target) -> None:
     """Every variant a target names is one that some format makes."""
     from exporter.formats import VARIANTS
 
-    assert set(target.variants) <= set(VARIANTS)
+    assert {*target.variants, *target.on_request} <= set(VARIANTS)
+    assert not set(target.variants) & set(target.on_request)
 
 
 @every_target
 def test_runnable_is_part_of_variants(target: Target) -> None:
     """Only what is emitted can be selected, and something always can."""
     assert target.runnable
-    assert set(target.runnable) <= set(target.variants)
+    assert set(target.runnable) <= {*target.variants, *target.on_request}
     assert len(set(target.variants)) == len(target.variants)
 
 
 @every_target
 def test_what_is_not_runnable_has_a_reason(target: Target) -> None:
     """A variant that is emitted but may not be selected says why."""
-    assert set(target.variants) - set(target.runnable) <= set(target.why_not)
+    assert {*target.variants, *target.on_request} - set(target.runnable) <= set(target.why_not)
 
 
 @every_target

@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, Extra] = {
     "transformers": Extra("for Hugging Face folders", ("transformers",)),
     "timm": Extra("for networks of timm", ("timm",)),
     "ultralytics": Extra("for networks of Ultralytics (AGPL-3.0)", ("ultralytics",)),
+    "coreai": Extra("for `--formats coreai`", ("coreai-core", "coreai-torch")),
     "release": Extra(
         "for `release`, and for signatures in `verify`",
         ("cyclonedx-python-lib", "jsonschema", "model-signing", "pyOpenSSL"),

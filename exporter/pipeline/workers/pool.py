@@ -49,6 +49,8 @@ class Job:
     """A read-only job may write to a folder of its own and start programs, until it tightens its sandbox."""
     seconds: float | None = None
     """Bound on its wall time, in place of the confinement's."""
+    reads: tuple[Path, ...] = ()
+    """Files and folders that it may read beside what the pool's other jobs may."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class JobRights:
             )
         elif self.own_code:
             confinement = None
+        if confinement is not None and job.reads:
+            confinement = replace(confinement, reads=(*confinement.reads, *job.reads))
         if confinement is not None and job.seconds is not None:
             confinement = replace(confinement, seconds=job.seconds)
         return ServerRequest(
