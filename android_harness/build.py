@@ -103,13 +103,6 @@ def find_built_runner(target: Build, backend: Backend) -> Path:
     return runner
 
 
-def built_libraries(target: Build) -> tuple[Path, ...]:
-    """Return the shared libraries that a target's runners need next to them; none on the host."""
-    if target == "host":
-        return ()
-    return tuple(sorted(p for p in (_last_build_folder(target) / "bin").glob("*.so*") if p.is_file()))
-
-
 def _how_to_build(target: Build, backend: Backend) -> str:
     from_wheels = target == "host" or (target == "linux-arm64" and backend != "torchscript")
     option = "" if from_wheels else f" --{backend.replace('torchscript', 'torch')} FOLDER"

@@ -7,7 +7,7 @@ docs/explanation/measurement-protocol.md, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from android_harness import parse
 from android_harness.errors import NotReadyError
@@ -45,17 +45,54 @@ def readiness_gates(
     """
     return (
         *((_soc_readiness(identity, soc),) if soc else ()),
-        _boot_gate(state.boot_completed),
-        _screen_gate(state.awake),
+        _flag_readiness(
+            "boot",
+            state.boot_completed,
+            {True: "completed", False: "not completed"},
+            "Wait until Android has started; unlock the phone if it asks for its PIN.",
+        ),
+        _flag_readiness(
+            "screen",
+            state.awake,
+            {True: "on", False: "dark"},
+            "Wake the phone: in its sleep it turns cores off.",
+        ),
         _battery_readiness(state.battery_percent),
-        _battery_heat_readiness(state.battery_celsius),
+        _heat_readiness(
+            "battery temperature",
+            state.battery_celsius,
+            MAX_BATTERY_CELSIUS,
+            "Let the phone cool down, out of its case.",
+        ),
         _thermal_status_readiness(state.thermal_status),
-        _override_readiness(state.thermal_overridden),
-        _cpu_heat_readiness(parse.parse_hottest_cpu(state.celsius), baseline_celsius),
+        _flag_readiness(
+            "thermal override",
+            state.thermal_overridden,
+            {False: "not overridden", True: "overridden"},
+            "Run `adb shell cmd thermalservice reset`.",
+            passing=False,
+        ),
+        _heat_readiness(
+            "cpu temperature",
+            parse.parse_hottest_cpu(state.celsius),
+            MAX_CPU_CELSIUS if baseline_celsius is None else baseline_celsius + MAX_ABOVE_BASELINE,
+            "Let the phone cool down, with its screen off.",
+        ),
         _load_readiness(state.load1, identity),
-        _saver_readiness(state.power_saver),
-        _space_readiness(state.free_bytes, need_bytes),
-        _memory_readiness(state.available_memory_bytes),
+        _flag_readiness(
+            "power saver",
+            state.power_saver,
+            {False: "off", True: "on"},
+            "Turn battery saver off (Settings > Battery).",
+            passing=False,
+        ),
+        _at_least_readiness("free space", state.free_bytes, need_bytes, "Free some space on the phone."),
+        _at_least_readiness(
+            "free memory",
+            state.available_memory_bytes,
+            MIN_MEMORY_BYTES,
+            "Close apps or restart the phone.",
+        ),
     )
 
 
@@ -72,24 +109,13 @@ def _soc_readiness(identity: Identity, soc: str) -> Gate:
     )
 
 
-def _boot_gate(completed: bool | None) -> Gate:
-    return Gate(
-        name="boot",
-        ok=completed is not False,
-        seen=UNREADABLE if completed is None else "completed" if completed else "not completed",
-        expected="completed",
-        fix="Wait until Android has started; unlock the phone if it asks for its PIN.",
-    )
-
-
-def _screen_gate(awake: bool | None) -> Gate:
-    return Gate(
-        name="screen",
-        ok=awake is not False,
-        seen=UNREADABLE if awake is None else "on" if awake else "dark",
-        expected="on",
-        fix="Wake the phone: in its sleep it turns cores off.",
-    )
+def _flag_readiness(
+    name: str, value: bool | None, words: Mapping[bool, str], fix: str, passing: bool = True
+) -> Gate:
+    """Return the gate of a condition that is met or not; the first of the words is of the met one."""
+    met, expected = next(iter(words.items()))
+    seen = UNREADABLE if value is None else words[value]
+    return Gate(name, value in (None, met), seen, expected, fix, passing)
 
 
 def _battery_readiness(percent: int | None) -> Gate:
@@ -101,17 +127,6 @@ def _battery_readiness(percent: int | None) -> Gate:
         fix="Charge the phone.",
         passing=False,
     )
-
-
-def _battery_heat_readiness(celsius: float | None) -> Gate:
-    return _heat_readiness(
-        "battery temperature", celsius, MAX_BATTERY_CELSIUS, "Let the phone cool down, out of its case."
-    )
-
-
-def _cpu_heat_readiness(celsius: float | None, baseline: float | None) -> Gate:
-    limit = MAX_CPU_CELSIUS if baseline is None else baseline + MAX_ABOVE_BASELINE
-    return _heat_readiness("cpu temperature", celsius, limit, "Let the phone cool down, with its screen off.")
 
 
 def _heat_readiness(name: str, celsius: float | None, limit: float, fix: str) -> Gate:
@@ -135,17 +150,6 @@ def _thermal_status_readiness(status: int | None) -> Gate:
     )
 
 
-def _override_readiness(overridden: bool | None) -> Gate:
-    return Gate(
-        name="thermal override",
-        ok=not overridden,
-        seen=UNREADABLE if overridden is None else "overridden" if overridden else "not overridden",
-        expected="not overridden",
-        fix="Run `adb shell cmd thermalservice reset`.",
-        passing=False,
-    )
-
-
 def _load_readiness(load: float | None, identity: Identity) -> Gate:
     limit = max(len(identity.parts), sum(len(c.cores) for c in identity.clusters), MIN_CORES)
     return Gate(
@@ -155,25 +159,6 @@ def _load_readiness(load: float | None, identity: Identity) -> Gate:
         expected=f"at most {limit} (one per core)",
         fix="Close apps and wait until updates and indexing are done.",
     )
-
-
-def _saver_readiness(saver: bool | None) -> Gate:
-    return Gate(
-        name="power saver",
-        ok=not saver,
-        seen=UNREADABLE if saver is None else "on" if saver else "off",
-        expected="off",
-        fix="Turn battery saver off (Settings > Battery).",
-        passing=False,
-    )
-
-
-def _space_readiness(free: int | None, need: int) -> Gate:
-    return _at_least_readiness("free space", free, need, "Free some space on the phone.")
-
-
-def _memory_readiness(available: int | None) -> Gate:
-    return _at_least_readiness("free memory", available, MIN_MEMORY_BYTES, "Close apps or restart the phone.")
 
 
 def _at_least_readiness(name: str, value: int | None, least: int, fix: str) -> Gate:

@@ -65,6 +65,7 @@ def saved_launches_folder(
 
 def begin_saved_launches(path: Path, before: State, started_at: str) -> None:
     """Begin a new session in a folder. A full disk is no error: the run cannot be continued then."""
+    _prune_saved_launches(path.parent)
     with contextlib.suppress(OSError):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -115,7 +116,7 @@ def discard_saved_launches(session: Session) -> None:
         shutil.rmtree(session.saved, ignore_errors=True)
 
 
-def prune_saved_launches(root: Path) -> None:
+def _prune_saved_launches(root: Path) -> None:
     """Delete the launches of runs that are too old to be continued."""
     for path in root.glob("*"):
         with contextlib.suppress(OSError):

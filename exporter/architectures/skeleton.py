@@ -50,16 +50,6 @@ def untrained_skeleton_arguments(name: str, builder: Callable[..., torch.nn.Modu
     return arguments
 
 
-def first_convolution_of_skeleton(module: torch.nn.Module) -> tuple[str, torch.nn.Conv2d] | None:
-    """Return the stem: the first convolution that reads a three-channel image."""
-    import torch
-
-    for name, child in module.named_modules():
-        if isinstance(child, torch.nn.Conv2d) and child.in_channels == 3:
-            return name, child
-    return None
-
-
 def replace_stem_of_skeleton(module: torch.nn.Module, name: str, channels: int) -> None:
     """Swap the convolution `name` for one of the same kind that reads `channels` channels."""
     import torch

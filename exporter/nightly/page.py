@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from exporter.nightly import plots, summary
 from exporter.nightly.records import WORDS, WORST_FIRST, Change, NightResult, NightRow, State
 from exporter.nightly.views import NightView
-from exporter.report import text
+from exporter.report import templates, text
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from android_harness.history.records import Gap
     from android_harness.regressions.records import Change as Step
 
@@ -71,7 +68,7 @@ def render_night_page(result: NightResult, views: Sequence[NightView], gaps: Seq
         (row for row in result.rows if row.state in NEWS), key=lambda row: WORST_FIRST.index(row.state)
     )
     return (
-        _night_page_environment()
+        templates.template_environment("exporter.nightly", "exporter.report")
         .get_template("nightly.html.j2")
         .render(
             result=result,
@@ -94,19 +91,6 @@ def render_night_page(result: NightResult, views: Sequence[NightView], gaps: Seq
             gaps=gaps,
             text=text,
         )
-    )
-
-
-@cache
-def _night_page_environment() -> Environment:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=ChoiceLoader([PackageLoader("exporter.nightly", "."), PackageLoader("exporter.report", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

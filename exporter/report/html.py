@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from exporter.records import (
     Artifact,
     Report,
 )
-from exporter.report import html_rows, plots, quantization, snippets, text
+from exporter.report import html_rows, plots, quantization, snippets, templates, text
 from exporter.verify import budget, calibration_sweep
 
 if TYPE_CHECKING:
     import numpy as np
-    from jinja2 import Environment
 
 
 def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
@@ -31,7 +29,7 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
     """
     chosen = text.choice_text(report)
     return (
-        _html_environment()
+        templates.template_environment("exporter.report")
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -55,19 +53,6 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             facts=_html_facts(report),
             snippets=snippets.make_snippets(report),
         )
-    )
-
-
-@cache
-def _html_environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("exporter.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

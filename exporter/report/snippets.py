@@ -8,14 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 from exporter.records import Artifact, Preprocessing, Report, TensorSpec
-from exporter.report import text
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from exporter.report import templates, text
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,8 @@ def _make_snippet(
         return None
     taken: set[str] = set()
     code = (
-        _snippet_environment()
+        # The page escapes this program text as a whole.
+        templates.template_environment("exporter.report", autoescape=False)
         .get_template(template)
         .render(
             file=artifact.file,
@@ -157,17 +153,3 @@ def _snippet_string(name: str, escape: str) -> str:
     codes = (int.from_bytes(units[i : i + 2]) for i in range(0, len(units), 2))
     plain = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:")
     return '"' + "".join(chr(c) if c in plain else escape.format(c) for c in codes) + '"'
-
-
-@cache
-def _snippet_environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # This is program text: the page escapes it as a whole.
-    return Environment(
-        loader=PackageLoader("exporter.report", "."),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

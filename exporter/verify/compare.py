@@ -59,8 +59,8 @@ def _wide_to_compare(array: Array) -> Array:
     return wide
 
 
-def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> float | None:
-    """Return the share of samples whose largest class is right; None where the output has no classes.
+def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Array | None:
+    """Return each sample's share of right classes, [N]; None where the output has no classes.
 
     Classes that are equally large in the artifact share one sample's answer, so that no tie is won by luck.
     An axis whose channels are unlike each other (boxes and scores) holds no classes.
@@ -70,17 +70,11 @@ def compare_agreement(reference: Array, actual: Array, tied: float = 0.0) -> flo
         actual: The same shape.
         tied: Reference scores that differ by this or less are equally right.
     """
-    shares = agreement_shares(reference, actual, tied)
-    return None if shares is None else float(shares.mean())
-
-
-def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Array | None:
-    """Return each sample's share of right classes, [N]; None where the output has no classes."""
     if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
         return None
     if _compares_unlike_channels(reference):
         return None
-    return np.array([_compare_agreement(y, a, tied) for y, a in zip(reference, actual, strict=True)])
+    return np.array([_agreement_share(y, a, tied) for y, a in zip(reference, actual, strict=True)])
 
 
 def _compares_unlike_channels(reference: Array) -> bool:
@@ -91,7 +85,7 @@ def _compares_unlike_channels(reference: Array) -> bool:
     return len(np.unique(groups)) > 1
 
 
-def _compare_agreement(y: Array, a: Array, tied: float) -> float:
+def _agreement_share(y: Array, a: Array, tied: float) -> float:
     right = y >= y.max(axis=1, keepdims=True) - tied
     answered = a >= a.max(axis=1, keepdims=True)
     return float(((right & answered).sum(axis=1) / answered.sum(axis=1)).mean())

@@ -106,9 +106,9 @@ def _patterns(name: str, options: dict[str, bool], classes: int) -> dict[str, li
     _mark(patterns, shapes(name, **options, num_classes=classes + 1), "classes")
     if name.startswith("vit_"):
         _mark(patterns, shapes(name, **options, num_classes=classes, image_size=448), "positions")
-    stem = skeleton.first_convolution_of_skeleton(module)
-    assert stem is not None, f"{name} has no convolution over three channels"
-    patterns[f"{stem[0]}.weight"][1] = "channels"
+    layers = module.named_modules()
+    stem = next(key for key, layer in layers if getattr(layer, "in_channels", None) == 3)
+    patterns[f"{stem}.weight"][1] = "channels"
     return patterns
 
 

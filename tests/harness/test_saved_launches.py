@@ -139,3 +139,14 @@ def test_a_full_disk_here_does_not_stop_the_measurement(tmp_path: Path) -> None:
     (tmp_path / "saved").write_text("a file in place of the folder")
     results, _ = measured(tmp_path, HostDevice())
     assert all(isinstance(result, Session) for result in results)
+
+
+def test_launches_that_are_too_old_are_deleted_when_others_begin(tmp_path: Path) -> None:
+    """Every run that is killed would leave its launches behind for ever."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+    before = time.time() - saved_launches.MAX_AGE_S - 1
+    os.utime(old, (before, before))
+    saved_launches.begin_saved_launches(tmp_path / "run", sessions.state(), "2026-01-01T00:00:00+00:00")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "run"]

@@ -23,7 +23,7 @@ from exporter.records import (
 )
 from exporter.verify import accuracy, budget, discrete, judge, pareto, reference_io, ties
 from exporter.verify.compare import (
-    compare_agreement,
+    agreement_shares,
     compare_max_error,
     compare_outputs,
     compare_repeats,
@@ -120,10 +120,10 @@ def test_answers_may_differ_by_ties_only() -> None:
     """Scores that rounding holds equal are both right; two equal answers share a sample."""
     y = np.array([[[1.0, 0.95, 0.0]]] * 3)
     a = np.array([[[0.9, 1.0, 0.0]], [[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]])
-    assert compare_agreement(y, a) == pytest.approx((0 + 0.5 + 0) / 3)
-    assert compare_agreement(y, a, tied=0.05 + 1e-12) == pytest.approx(2 / 3)
-    assert compare_agreement(y[:, :, :1], a[:, :, :1]) is None
-    assert compare_agreement(y.astype(int), a.astype(int)) is None
+    assert agreement_shares(y, a) == pytest.approx([0, 0.5, 0])
+    assert agreement_shares(y, a, tied=0.05 + 1e-12) == pytest.approx([1, 1, 0])
+    assert agreement_shares(y[:, :, :1], a[:, :, :1]) is None
+    assert agreement_shares(y.astype(int), a.astype(int)) is None
 
 
 def test_whole_outputs_give_the_figures_where_there_are_no_floats() -> None:

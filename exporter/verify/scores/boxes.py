@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
-from exporter.verify.tasks.boxes import SCORES
+from exporter.verify.tasks.boxes import SCORES, box_overlap
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -92,7 +92,7 @@ def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Arr
     while len(order):
         first, order = order[0], order[1:]
         kept.append(int(first))
-        overlaps = scored_box_overlap(corners[first][None], corners[order])[0]
+        overlaps = box_overlap(corners[first][None], corners[order])[0]
         order = order[(overlaps <= SUPPRESSED) | (classes[order] != classes[first])]
     return np.array(kept, int)
 
@@ -100,8 +100,8 @@ def _suppress_scored_boxes(corners: Array, scores: Array, classes: Array) -> Arr
 def _match_scored_boxes(corners: Array, objects: Array, ignored: Array) -> Array:
     """Give each detection, the surest first, a flag per threshold: 1 right, 0 wrong, -1 not counted."""
     flags = np.zeros((len(corners), len(THRESHOLDS)))
-    overlaps = scored_box_overlap(corners, objects[~ignored])
-    crowds = scored_box_overlap(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
+    overlaps = box_overlap(corners, objects[~ignored])
+    crowds = box_overlap(corners, objects[ignored], crowd=True).max(axis=1, initial=0.0)
     for column, threshold in enumerate(THRESHOLDS):
         free = overlaps.copy()
         for row in range(len(corners)):
@@ -112,18 +112,6 @@ def _match_scored_boxes(corners: Array, objects: Array, ignored: Array) -> Array
             elif crowds[row] >= threshold:
                 flags[row, column] = -1
     return flags
-
-
-def scored_box_overlap(left: Array, right: Array, crowd: bool = False) -> Array:
-    """Return intersection over union of all pairs; of a crowd's region, over the left box's own area."""
-    low = np.maximum(left[:, None, :2], right[None, :, :2])
-    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(np.maximum(b[:, 2:] - b[:, :2], 0), axis=-1) for b in (left, right)]
-    whole = np.broadcast_to(areas[0][:, None], shared.shape)
-    union = whole if crowd else whole + areas[1][None] - shared
-    shares: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return shares
 
 
 def measures_of_boxes(tables: Tables, count: int) -> Measures:

@@ -8,6 +8,7 @@ import numpy as np
 
 from exporter.records import Array
 from exporter.verify.scores.sample import Label, Measures, Rows, ScoredSample, Tables
+from exporter.verify.tasks.embeddings import nearest_embeddings
 
 NONE = -1
 """The class of a sample that belongs to pairs."""
@@ -41,7 +42,7 @@ def measures_of_embeddings(tables: Tables, count: int) -> Measures:
             }
 
         return agreement
-    nearest = _nearest_scored_embeddings(vectors)
+    nearest = nearest_embeddings(vectors)
     there = np.array([(classes == own).sum() > 1 for own in classes], float)
     hits = (classes[nearest] == classes) * there
 
@@ -52,22 +53,9 @@ def measures_of_embeddings(tables: Tables, count: int) -> Measures:
     return recall
 
 
-def _nearest_scored_embeddings(vectors: Array) -> Array:
-    cosines = vectors @ vectors.T
-    np.fill_diagonal(cosines, -np.inf)
-    nearest: Array = cosines.argmax(axis=1)
-    return nearest
-
-
 def _embedding_spearman(left: Array, right: Array) -> float:
     if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
         return float("nan")
-    return float(np.corrcoef(_embedding_score_ranks(left), _embedding_score_ranks(right))[0, 1])
+    from scipy.stats import rankdata
 
-
-def _embedding_score_ranks(values: Array) -> Array:
-    """Return the rank of each value; equal values share the mean of their ranks."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means: Array = (ends - (counts - 1) / 2)[places]
-    return means
+    return float(np.corrcoef(rankdata(left), rankdata(right))[0, 1])

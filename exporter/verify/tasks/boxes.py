@@ -130,12 +130,13 @@ def _confident_boxes(detections: Detections, sample: int, threshold: float) -> A
     return sure
 
 
-def box_overlap(left: Array, right: Array) -> Array:
-    """Return intersection over union of every box of `left` with every box of `right`, as [left, right]."""
+def box_overlap(left: Array, right: Array, crowd: bool = False) -> Array:
+    """Return intersection over union of all pairs; of a crowd's region, over the left box's own area."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:], right[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=-1)
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=-1) for boxes in (left, right)]
-    union = areas[0][:, None] + areas[1][None] - shared
+    whole = np.broadcast_to(areas[0][:, None], shared.shape)
+    union = whole if crowd else whole + areas[1][None] - shared
     shares: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return shares

@@ -34,7 +34,7 @@ def measure_embeddings(outputs: MeasuredOutputs) -> TaskMeasure | None:
         _unit_embeddings(merged_to_measure(stack[index])) for stack in (outputs.reference, outputs.actual)
     )
     value = float((y * a).sum(axis=1).min())
-    ranks = float((_nearest_embeddings(y, y) == _nearest_embeddings(a, a)).mean()) if len(y) > 2 else 1.0
+    ranks = float((nearest_embeddings(y) == nearest_embeddings(a)).mean()) if len(y) > 2 else 1.0
     limit = outputs.limit(EXACT, LOSSY)
     detail = f"of the worst sample; {ranks:.1%} keep their nearest neighbour"
     return TaskMeasure("embeddings", "cosine", value, "", limit, value >= limit, detail)
@@ -46,8 +46,9 @@ def _unit_embeddings(vectors: Array) -> Array:
     return unit
 
 
-def _nearest_embeddings(these: Array, those: Array) -> Array:
-    cosines = these @ those.T
+def nearest_embeddings(vectors: Array) -> Array:
+    """Return the index of the other vector, all of length one, that is nearest to each."""
+    cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -np.inf)
     nearest: Array = cosines.argmax(axis=1)
     return nearest
