@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def main() -> None:
             if outcome.figure != "handled":
                 print(f"seed {given.seed}, file {index}, {kind}: {outcome.figure}: {outcome.detail}")
                 _keep(place, given.keep, f"{given.seed}-{index}-{kind}")
-            hostile.remove(place)
+            shutil.rmtree(place, ignore_errors=True)
     print(f"\n{given.count} files, seed {given.seed}: " + ", ".join(f"{n} {k}" for k, n in kinds.items()))
     for figure in FIGURES:
         print(f"{figure:<12} {counts[figure]:>6}")

@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import random
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -18,38 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+
+from tests.checkpoints.makers import net
 
 Attempt = Callable[[], object]
 Maker = Callable[[random.Random, Path, Path], Attempt]
 
 
-class Net(nn.Module):
-    """The network inside every file that is then spoilt."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3)
-        self.norm = nn.BatchNorm2d(2)
-        self.head = nn.Linear(2, 3)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.norm(self.conv(image)).relu().mean((2, 3)))  # type: ignore[no-any-return]
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@functools.cache
-def _net() -> Net:
-    return Net().eval()
-
-
 @functools.cache
 def _saved(legacy: bool) -> bytes:
     buffer = io.BytesIO()
-    value = {"state_dict": _net().state_dict(), "epoch": 3, "args": {"arch": "resnet18"}}
+    value = {"state_dict": net().state_dict(), "epoch": 3, "args": {"arch": "resnet18"}}
     torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
 
@@ -58,7 +36,7 @@ def _saved(legacy: bool) -> bytes:
 def _scripted() -> bytes:
     buffer = io.BytesIO()
     script: Any = torch.jit.script
-    torch.jit.save(script(_net()), buffer)
+    torch.jit.save(script(net()), buffer)
     return buffer.getvalue()
 
 
@@ -67,7 +45,7 @@ def _program() -> bytes:
     buffer = io.BytesIO()
     batch = torch.export.Dim("batch", min=1, max=8)
     example = torch.zeros(2, 1, 6, 6)
-    torch.export.save(torch.export.export(_net(), (example,), dynamic_shapes=({0: batch},)), buffer)
+    torch.export.save(torch.export.export(net(), (example,), dynamic_shapes=({0: batch},)), buffer)
     return buffer.getvalue()
 
 
@@ -75,7 +53,7 @@ def _program() -> bytes:
 def _tensors() -> bytes:
     from safetensors.torch import save
 
-    return save({name: tensor.contiguous() for name, tensor in _net().state_dict().items()})
+    return save({name: tensor.contiguous() for name, tensor in net().state_dict().items()})
 
 
 # --- What is done to bytes -------------------------------------------------------------------------------
@@ -247,7 +225,7 @@ class Pickled:
         self.maker = maker
 
     def value(self) -> object:
-        weights = dict(_net().state_dict())
+        weights = dict(net().state_dict())
         match self.maker.randrange(9):
             case 0:
                 return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from unittest import mock
 
 import hypothesis
 import pytest
@@ -31,6 +32,16 @@ def warm_workers() -> Iterator[None]:
     """Import the frameworks once for all exports of a test process."""
     with pool.keep_pool_warm():
         yield
+
+
+@pytest.fixture(scope="module")
+def audits_share_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Import the frameworks once for all audits of a module."""
+    with pool.WorkerPool(2, tmp_path_factory.mktemp("workers") / "log") as workers:
+        shared = mock.MagicMock()
+        shared.return_value.__enter__.return_value = workers
+        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
+            yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -42,3 +44,15 @@ class Determinant(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         volume = torch.det(image[:, 0, :3, 2:5])
         return self.layer(image.flatten(1)) + volume[:, None]  # type: ignore[no-any-return]
+
+
+class Does(nn.Module):
+    """A linear layer, and a function after it."""
+
+    def __init__(self, then: Callable[[Tensor], Tensor], width: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.then = nn.Linear(width, width), then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.layer(x))

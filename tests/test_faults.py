@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from exporter.pipeline.audit import Audit, AuditFinding, verify_export
-from exporter.pipeline.workers.pool import WorkerPool
 from tests.exports import exported
 from tests.faults import FAULTS, Fault, rehash
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.xdist_group("faults"), pytest.mark.usefixtures("audits_share_workers"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def good() -> Path:
     return exported("cnn")[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Share worker processes between audits, so that frameworks are imported once."""
-    with WorkerPool(2, tmp_path_factory.mktemp("workers") / "log") as pool:
-        shared = mock.MagicMock()
-        shared.return_value.__enter__.return_value = pool
-        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
-            yield
 
 
 def finding(audit: Audit, name: str) -> AuditFinding:

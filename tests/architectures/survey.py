@@ -35,30 +35,19 @@ def survey() -> dict[str, Any]:
     builders = skeleton.skeleton_builders()
     import torchvision
 
-    records = [record for name in classifiers() for record in _records(name, builders, "classification")]
-    records += [record for name in segmenters() for record in _records(name, builders, "segmentation")]
+    records = [record for name in names() for record in _records(name, builders, "classification")]
+    records += [
+        record for name in names("segmentation") for record in _records(name, builders, "segmentation")
+    ]
     return {"torchvision": torchvision.__version__.split("+")[0], "entries": records}
 
 
-def classifiers() -> list[str]:
+def names(module: str = "") -> list[str]:
+    """Return the networks of a module of torchvision's models; of models itself without a name."""
     skeleton.skeleton_builders()
     from torchvision import models
 
-    return list(models.list_models(models))
-
-
-def segmenters() -> list[str]:
-    skeleton.skeleton_builders()
-    from torchvision import models
-
-    return list(models.list_models(models.segmentation))
-
-
-def quantizable() -> list[str]:
-    skeleton.skeleton_builders()
-    from torchvision import models
-
-    return list(models.list_models(models.quantization))
+    return list(models.list_models(getattr(models, module) if module else models))
 
 
 def _records(

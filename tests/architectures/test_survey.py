@@ -25,8 +25,8 @@ def test_every_builder_is_indexed() -> None:
     """All of torchvision's classifiers, segmenters and quantisable networks are in the index."""
     names = {entry.name for entry in index.index_entries()}
     twins = {entry.quantizable for entry in index.index_entries() if entry.quantizable}
-    assert names == set(survey.classifiers()) | set(survey.segmenters())
-    assert twins == set(survey.quantizable())
+    assert names == set(survey.names()) | set(survey.names("segmentation"))
+    assert twins == set(survey.names("quantization"))
 
 
 @pytest.mark.parametrize(

@@ -183,11 +183,7 @@ class InsistsOnFloat32(nn.Module):
         return self.layer(x.float())  # type: ignore[no-any-return]
 
 
-class ReturnsFloat32(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 3)
-
+class ReturnsFloat32(InsistsOnFloat32):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x).float()  # type: ignore[no-any-return]
 

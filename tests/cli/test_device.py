@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +20,10 @@ from android_harness.records import BenchConfig, BenchTask, Launch, Session
 from exporter import bench
 from exporter.cli import main
 from exporter.cli.console import bench as tables
-from exporter.files import EVIDENCE
 from exporter.pipeline.audit import verify_export
 from exporter.records import DeviceLatency
 from exporter.report import manifest, text
 from exporter.report.manifest.schema import Manifest
-from exporter.verify import reference_io
 from tests import exports
 from tests.bench.test_bench import HOST, NEAR, SIMULATED, SLOW, latency, measured
 from tests.harness import sessions
@@ -37,27 +34,8 @@ CHOSEN = "executorch-xnnpack-int8"
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """Make an export whose artifacts are one word each; nothing here runs them."""
-    random = np.random.default_rng(1)
-    reference = random.normal(0, 1, (4, 1, 10))
-    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
-    edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    reference_io.save_reference(
-        reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64"), tmp_path / EVIDENCE
-    )
-    report = sample.report()
-    rows = []
-    for row in report.artifacts:
-        if row.file:
-            (tmp_path / row.file).write_text("artifact")
-        rows.append(replace(row, sha256=digest(tmp_path / row.file) if row.file else None))
-    written = replace(report, artifacts=tuple(rows), evidence_files={EVIDENCE: digest(tmp_path / EVIDENCE)})
-    (tmp_path / "manifest.json").write_text(manifest.dump_manifest(written))
-    return tmp_path
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    sample.export(tmp_path / "out")
+    return tmp_path / "out"
 
 
 def phone(

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from exporter.capture.lowering_errors import lowering_error, lowering_error_in
 from exporter.errors import LoweringError
 from exporter.formats.native_output import explain_by_compiler_output, explain_by_native_output
 from tests import proof
+from tests.odd_nets import Does
 
 XNNPACK = """[cpuinfo_utils.cpp:87] Failed to open midr file /sys/devices/soc0/image_version
 [threadpool.cpp:66] Resetting threadpool to 1 threads.
@@ -106,16 +107,6 @@ def test_exceptions_that_cause_each_other_are_read_once(link: str) -> None:
     assert expected in lowering_error(second).cause
 
 
-class Does(nn.Module):
-    def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer, self.then = nn.Linear(6, 6), then
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.then(self.layer(x))
-
-
 @pytest.mark.parametrize(
     ("then", "words"),
     [
@@ -128,7 +119,7 @@ def test_executorch_says_why(then: Callable[[Tensor], Tensor], words: str, tmp_p
     """Which kernel is missing, and which argument it does not take."""
     generator = np.random.default_rng(0)
     samples = [(generator.normal(size=(1, 6)).astype(np.float32),) for _ in range(4)]
-    captured = proof.capture(Does(then), samples, tmp_path)
+    captured = proof.capture(Does(then, 6), samples, tmp_path)
     verdict = proof.prove(captured, "executorch-xnnpack-fp32", tmp_path)
     assert verdict.status == "failed"
     assert re.search(words, str(verdict.reason))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from android_harness import all_devices, build, history
@@ -19,16 +17,14 @@ from android_harness.errors import HarnessError
 from android_harness.history.records import Filter, Gap, StoredSession
 from android_harness.records import BenchConfig, BenchTask, Session
 from exporter import bench
-from exporter.files import EVIDENCE
 from exporter.nightly import config, devices, exporting, page, run, views
 from exporter.nightly.devices import DevicePool
 from exporter.nightly.records import NightRow
 from exporter.records import Report
 from exporter.report import manifest
-from exporter.verify import reference_io
 from tests.cli.test_device import phone
 from tests.harness import sessions
-from tests.report import sample
+from tests.report.sample import export as export
 
 FAST, OVER, CLOSE = 8.0, 20.0, 15.0
 ARTIFACT = "executorch-xnnpack-int8"
@@ -40,33 +36,9 @@ class Killed(BaseException):
     """Ends a night as SIGKILL would, as far as the code can tell: only `finally` runs after it."""
 
 
-def export(folder: Path, change: Callable[[Report], Report] = lambda report: report) -> None:
-    """Make an export whose artifacts are one word each; nothing here runs them."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    reference = random.normal(0, 1, (4, 1, 10))
-    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
-    edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
-    evidence = reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
-    reference_io.save_reference(evidence, folder / EVIDENCE)
-    report = change(sample.report())
-    rows = []
-    for row in report.artifacts:
-        if row.file:
-            (folder / row.file).write_text(f"artifact of {folder.name}")
-        rows.append(replace(row, sha256=digest(folder / row.file) if row.file else None))
-    files = {EVIDENCE: digest(folder / EVIDENCE)}
-    written = replace(report, artifacts=tuple(rows), evidence_files=files)
-    (folder / "manifest.json").write_text(manifest.dump_manifest(written))
-
-
 def only(report: Report, *names: str) -> Report:
     """Return a change that leaves only these artifacts."""
     return replace(report, artifacts=tuple(a for a in report.artifacts if a.variant.name in names))
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -16,7 +15,6 @@ from exporter.errors import VerificationError
 from exporter.pipeline import audit
 from exporter.pipeline.audit import Audit, AuditFinding, verify_export
 from exporter.pipeline.context import Event
-from exporter.pipeline.workers.pool import WorkerPool
 from exporter.report import manifest
 from tests.exports import exported
 from tests.faults import edit_manifest, edit_onnx, rehash, swap, weights
@@ -34,16 +32,6 @@ def out(tmp_path: Path) -> Path:
     shutil.copytree(exported("cnn")[0], folder)
     edit_manifest(keep_three)(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All audits share their worker processes: frameworks are imported once."""
-    with WorkerPool(1, tmp_path_factory.mktemp("workers") / "log") as workers:
-        shared = mock.MagicMock()
-        shared.return_value.__enter__.return_value = workers
-        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
-            yield
 
 
 def keep_three(manifest: dict[str, Any]) -> None:
@@ -97,7 +85,7 @@ class TestFromFilesAlone:
         assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
         assert (seen[-1].done, seen[-1].total) == (3, 3)
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_a_failure_claims_nothing(self, out: Path) -> None:
         """What is known to be wrong and says so is no lie."""
         spoil(out)
@@ -106,7 +94,7 @@ class TestFromFilesAlone:
         assert finding(audit, "onnx-fp16").found == "failed"
         assert audit.holds
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_a_failure_edited_to_passed_is_found(self, out: Path) -> None:
         """The manifest's word counts for nothing."""
         spoil(out)
@@ -116,7 +104,7 @@ class TestFromFilesAlone:
         assert not finding(audit, "onnx-fp16").holds
         assert finding(audit, "onnx-fp32").holds
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_what_could_not_run_edited_to_passed_is_found(self, out: Path) -> None:
         """Not proven is not passed."""
         claim("coreml-fp16", "passed")(out)
@@ -127,7 +115,7 @@ class TestFromFilesAlone:
         )
         assert not audit.holds
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_more_than_was_claimed_holds(self, out: Path) -> None:
         """Exported where its runtime was missing, verified where it is not."""
         claim("onnx-fp16", "not_run")(out)
@@ -135,7 +123,7 @@ class TestFromFilesAlone:
         assert finding(audit, "onnx-fp16").found == "passed"
         assert audit.holds
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_the_manifests_limits_are_applied(self, out: Path) -> None:
         """Tighter ones than the artifact reaches make it fail."""
         edit_manifest(lambda manifest: manifest["limits"].update(fp16_min_sqnr_db=200.0))(out)
@@ -143,7 +131,7 @@ class TestFromFilesAlone:
         assert "the limit is 200 dB" in finding(audit, "onnx-fp16").reason
         assert not audit.holds
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_another_models_interface_is_found(self, out: Path) -> None:
         """Inputs and outputs are the manifest's: code is generated from them."""
         edit_manifest(lambda manifest: manifest["outputs"][0].update(shape=[1, 11]))(out)
@@ -151,7 +139,7 @@ class TestFromFilesAlone:
         assert finding(audit, "onnx-fp32").found == "failed"
         assert "output shapes" in finding(audit, "onnx-fp32").reason
 
-    @pytest.mark.usefixtures("pool")
+    @pytest.mark.usefixtures("audits_share_workers")
     def test_the_command_line_says_it_in_its_exit_code(
         self, out: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -47,12 +47,8 @@ class Tied(nn.Module):
         return self.second(self.conv(self.first(self.conv(x.flatten(2))).relu()))  # type: ignore[no-any-return]
 
 
-class Plain(nn.Module):
+class Plain(Both):
     """The norm can be folded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x)).relu()  # type: ignore[no-any-return]

@@ -40,14 +40,15 @@ def changes(sessions: Sequence[StoredSession]) -> tuple[Change, ...]:
     )
 
 
-def test_a_step_is_found_where_it_is() -> None:
-    """A step of a tenth is found in noise of a percent."""
-    assert change_points(levels((20, 8.0), (20, 8.8))) == (20,)
-
-
-def test_several_steps_are_found() -> None:
-    """Steps up and down are found."""
-    assert change_points(levels((20, 8.0), (15, 8.8), (15, 7.5))) == (20, 35)
+@pytest.mark.parametrize(
+    ("parts", "nights"),
+    [(((20, 8.0), (20, 8.8)), (20,)), (((20, 8.0), (15, 8.8), (15, 7.5)), (20, 35))],
+)
+def test_steps_are_found_where_they_are(
+    parts: tuple[tuple[int, float], ...], nights: tuple[int, ...]
+) -> None:
+    """Steps of a tenth, up and down, are found in noise of a percent."""
+    assert change_points(levels(*parts)) == nights
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -193,15 +194,14 @@ def test_a_little_explains_nothing(name: str) -> None:
     assert changes(sessions)[0].causes == (NO_CAUSE,)
 
 
-def test_a_change_three_nights_before_is_no_cause() -> None:
-    """A change-point is misplaced by one night at most."""
-    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 17, source_sha256="2" * 64))
-    assert change.causes == (NO_CAUSE,)
-
-
-def test_without_a_cause_it_is_unexplained() -> None:
-    """An unknown cause is reported as such, not guessed."""
-    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 20))
+@pytest.mark.parametrize(
+    ("night", "after"),
+    [(17, {"source_sha256": "2" * 64}), (8, {"source_sha256": "2" * 64}), (20, {})],
+    ids=["a change three nights before", "a change weeks away", "no change at all"],
+)
+def test_what_was_not_new_that_night_is_no_cause(night: int, after: dict[str, Any]) -> None:
+    """A change-point is misplaced by one night at most, and an unknown cause is not guessed."""
+    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), night, **after))
     assert change.causes == (NO_CAUSE,)
 
 
@@ -220,12 +220,6 @@ def test_a_cause_one_night_away_is_named() -> None:
     """Noise may move a change-point by one night."""
     (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 19, source_sha256="2" * 64))
     assert [cause.kind for cause in change.causes] == ["model"]
-
-
-def test_a_change_weeks_away_is_no_cause() -> None:
-    """Otherwise every update would explain every step."""
-    (change,) = changes(series(levels((20, 8.0), (20, 8.8)), 8, source_sha256="2" * 64))
-    assert change.causes == (NO_CAUSE,)
 
 
 def test_a_device_that_says_nothing_explains_nothing() -> None:

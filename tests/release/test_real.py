@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from exporter.cli import main
-from exporter.pipeline.workers.pool import WorkerPool
 from exporter.release import sums
 from exporter.release import zip as archive
 from tests.exports import exported
 from tests.faults import edit_onnx, rehash, swap, weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.xdist_group("faults"), pytest.mark.usefixtures("audits_share_workers"),
+]  # fmt: skip
 Keys = tuple[Path, Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Share worker processes between verifications, so that frameworks are imported once."""
-    with WorkerPool(1, tmp_path_factory.mktemp("workers") / "log") as workers:
-        shared = mock.MagicMock()
-        shared.return_value.__enter__.return_value = workers
-        with mock.patch("exporter.pipeline.audit.WorkerPool", shared):
-            yield
 
 
 def ends(code: int, *arguments: object) -> None:

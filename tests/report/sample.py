@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from exporter.files import EVIDENCE, digest_file
 from exporter.records import (
     Accuracy,
     Artifact,
@@ -28,6 +31,8 @@ from exporter.records import (
     Variant,
     Verdict,
 )
+from exporter.report import manifest
+from exporter.verify import reference_io
 
 INPUTS = (TensorSpec("x", (1, 3, 224, 224)),)
 OUTPUTS = (TensorSpec("logits", (1, 1000)),)
@@ -272,3 +277,23 @@ def outputs() -> dict[str, np.ndarray]:
         "executorch-xnnpack-int8": reference + random.normal(0, 0.17, reference.size),
         "onnx-int8": reference * 0.8 + random.normal(0, 0.5, reference.size),
     }
+
+
+def export(folder: Path, change: Callable[[Report], Report] = lambda report: report) -> None:
+    """Make an export whose artifacts are one word each; nothing here runs them."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    reference = random.normal(0, 1, (4, 1, 10))
+    inputs = random.normal(0, 1, (4, 1, 3)).astype(np.float32)
+    edge = (inputs[:1],), (reference[:1] * 0,), ("zeros",)
+    evidence = reference_io.ReferenceIO((inputs,), (reference,), *edge, 1e-7, 1e-7, "float64")
+    reference_io.save_reference(evidence, folder / EVIDENCE)
+    made = change(report())
+    rows = []
+    for row in made.artifacts:
+        if row.file:
+            (folder / row.file).write_text(f"artifact of {folder.name}")
+        rows.append(replace(row, sha256=digest_file(folder / row.file) if row.file else None))
+    files = {EVIDENCE: digest_file(folder / EVIDENCE)}
+    written = replace(made, artifacts=tuple(rows), evidence_files=files)
+    (folder / "manifest.json").write_text(manifest.dump_manifest(written))
