@@ -15,6 +15,7 @@ from sklearn.metrics import jaccard_score, mean_absolute_error, r2_score
 from exporter.records import Array, TaskName
 from exporter.verify.scores import SCORES, boxes, keypoints, masks
 from exporter.verify.scores.sample import Label, ScoredSample, Tables
+from exporter.verify.tasks.boxes import box_overlap
 
 
 def tables(task: TaskName, samples: Sequence[tuple[ScoredSample, Label]]) -> Tables:
@@ -302,9 +303,7 @@ def test_suppression_keeps_the_surest_of_each_class(seed: int) -> None:
     expected: list[int] = []
     for i in sorted(range(40), key=lambda number: (-scores[number], number)):
         overlaps = [
-            boxes.scored_box_overlap(corners[[i]], corners[[j]])[0, 0]
-            for j in expected
-            if classes[i] == classes[j]
+            box_overlap(corners[[i]], corners[[j]])[0, 0] for j in expected if classes[i] == classes[j]
         ]
         if all(overlap <= boxes.SUPPRESSED for overlap in overlaps):
             expected.append(i)
