@@ -2,6 +2,7 @@
 
 ExportError                       1  something unexpected; `--debug` shows where
 ├── UsageError                    2  the command line or an argument is wrong
+│   └── SeveralPartsError            the network has several parts, and none was named
 ├── CheckpointError               3  the checkpoint cannot be read, or not safely
 │   ├── DamagedFileError             cut short, or not what its own header promises
 │   ├── BoundsError                  reading it would take too much time or memory
@@ -74,6 +75,23 @@ class ExportError(Exception):
 class UsageError(ExportError):
     exit_code = 2
     code = "EM-USAGE"
+
+
+class SeveralPartsError(UsageError):
+    """The network has several parts, and no single one was asked for.
+
+    Args:
+        message: The parts.
+        hint: The way to choose.
+        parts: Their names where all are wanted; empty where one was named that it does not have.
+    """
+
+    code = "EM-SEVERAL-PARTS"
+
+    def __init__(self, message: str, hint: str = "", parts: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, parts)
+        self.parts = parts
 
 
 class CheckpointError(ExportError):

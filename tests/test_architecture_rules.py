@@ -45,6 +45,7 @@ MAX_TIERS = 9
 
 TORCH_AT_THE_TOP = {
     "exporter.architectures.detector_heads",
+    "exporter.architectures.huggingface.cached_modules",
     "exporter.architectures.huggingface.modules",
     "exporter.capture.calls",
     "exporter.capture.digest",

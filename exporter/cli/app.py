@@ -100,7 +100,8 @@ Part = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Export one part of a network of several: encoder, decoder, text or vision. All when left out.",
+        help="Export one part of a network of several, or some (A,B): encoder, decoder, text, vision; "
+        "prefill, decode of a language model. All, verified together, when left out.",
     ),
 ]
 IgnoreKey = Annotated[

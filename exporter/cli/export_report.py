@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import typer
 
+from exporter.cli import parts_export
 from exporter.cli.app import (
     app_console,
     watch_command,
 )
 from exporter.config.request import Request
-from exporter.errors import InconclusiveError, NothingPassedError, RequirementError
+from exporter.errors import InconclusiveError, NothingPassedError, RequirementError, SeveralPartsError
 from exporter.records import Report
 
 
@@ -21,8 +22,17 @@ def print_export_report(request: Request, require: Sequence[str], as_json: bool,
     from exporter.report import manifest, terminal
 
     variants.check_required_variants(request, require)
+    names = tuple(request.part.split(",")) if "," in request.part else ()
     with watch_command(as_json) as observer:
-        report = pipeline.run_pipeline(request, observer)
+        try:
+            report = None if names else pipeline.run_pipeline(request, observer)
+        except SeveralPartsError as error:
+            if not (error.parts and last):
+                raise
+            report, names = None, error.parts
+        if report is None:
+            parts_export.export_and_print_parts(request, names, require, as_json, observer)
+            return
     if as_json and last:  # one document: the bench prints the manifest it completes
         typer.echo(manifest.dump_manifest(report))
     elif not as_json:

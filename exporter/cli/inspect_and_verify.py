@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -139,6 +139,7 @@ def verify(
     """
     from exporter import pipeline
     from exporter.cli.console import listings
+    from exporter.pipeline.parts import load_parts
     from exporter.release import check
 
     if for_app:
@@ -148,6 +149,9 @@ def verify(
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
     arm64 = _arm_programs() if on else None
     wanted = check.CheckedIdentity(expect_name, expect_version)
+    if listed := load_parts(out):
+        _verify_parts(out, listed, jobs or pipeline.pipeline_worker_count(), arm64, as_json)
+        return
     with watch_command(as_json) as observer:
         audit = check.check_release(
             out, key, jobs or pipeline.pipeline_worker_count(), observer, wanted, arm64
@@ -162,6 +166,34 @@ def verify(
             "Export it again, or get the release again.",
             code="EM-CHANGED",
         )
+
+
+def _verify_parts(
+    out: Path, listed: dict[str, tuple[Path, str]], jobs: int, arm64: EmulatedParts | None, as_json: bool
+) -> None:
+    """Verify the export of every part, and the chosen files beside them."""
+    from exporter.cli.console import listings
+    from exporter.release import check
+
+    audits = {}
+    with watch_command(as_json) as observer:
+        for name, (folder, problem) in listed.items():
+            audit = check.check_release(folder, None, jobs, observer, arm64=arm64)
+            more = (problem,) if problem else ()
+            audits[name] = replace(audit, problems=(*audit.problems, *more))
+    holds = all(audit.holds for audit in audits.values())
+    if as_json:
+        records = {name: {"holds": audit.holds} | asdict(audit) for name, audit in audits.items()}
+        typer.echo(json.dumps({"holds": holds, "parts": records}, indent=2))
+    else:
+        for name, audit in audits.items():
+            app_console().print(f"[bold]{name}[/bold]")
+            listings.print_audit(audit, app_console())
+        app_console().print(
+            "What the parts compute together needs the checkpoint: export again.", style="dim"
+        )
+    if not holds:
+        raise VerificationError(f"{out} does not match its manifests.", "Export it again.", code="EM-CHANGED")
 
 
 def _arm_programs() -> EmulatedParts:

@@ -64,6 +64,20 @@ def rights_to_inspect(request: ModelRequest) -> JobRights:
     )
 
 
+def rights_to_run_parts(request: ModelRequest, out: Path) -> JobRights:
+    """Rights of the job that runs a network's parts together: it writes nothing."""
+    size = 2 * _size_for_rights(request.checkpoint)
+    return JobRights(
+        Confinement(
+            reads=_rights_to_places(*_rights_to_inputs(request), out),
+            forks=True,
+            seconds=confinement_seconds(size),
+            memory_bytes=confinement_memory(size),
+        ),
+        own_code=rights_of_own_code(request),
+    )
+
+
 def rights_to_verify(out: Path, *more: Path) -> JobRights:
     """Rights of the jobs that run the artifacts of a folder, and may read more: they write nothing."""
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]

@@ -5,25 +5,28 @@ The folder's config.json says which class is built and with which numbers, so no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures.built import Built, Photo
-from exporter.architectures.huggingface import inputs, network, photos, samples
+from exporter.architectures.huggingface import cached, inputs, network, photos, samples
 from exporter.architectures.huggingface.inputs import InputSettings
 from exporter.architectures.huggingface.network import PREFIX as PREFIX
 from exporter.architectures.huggingface.network import LoadedNetwork
-from exporter.architectures.weights import Weights
+from exporter.architectures.weights import Weights, weight_readings
 from exporter.checkpoints.folder import CONFIG
-from exporter.errors import UsageError
+from exporter.errors import SeveralPartsError, UsageError
 from exporter.records import Checkpoint, TensorSpec
 
 if TYPE_CHECKING:
     import torch
 
 
+NOT_WRITING = ("Classification", "QuestionAnswering")
+"""Ends of names of networks that have a decoder and write no text."""
 SOUND = ("input_values", "input_features")
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -75,7 +78,7 @@ def build_huggingface(
         checkpoint: The folder.
         weights: The folder's tensors, by their stored names.
         wanted: The class that the user named; empty takes the config's.
-        part: "encoder", "decoder", "text" or "vision"; empty is the whole network.
+        part: "encoder", "decoder", "text", "vision", "prefill" or "decode"; empty is the whole network.
         asked: The user's shapes of the inputs.
         arguments: Values of further arguments of forward.
         trust: Whether the folder's own code may run.
@@ -88,7 +91,7 @@ def build_huggingface(
     make = _huggingface_part(loaded, part)
     made = make(loaded, checkpoint, asked, arguments)
     photo, notes = _huggingface_photo(loaded, checkpoint, made)
-    codes = inputs.input_codes(made.inputs, made.settings)
+    codes = inputs.input_codes(made.inputs, made.settings) | cached.cached_codes(made.inputs)
     return Built(
         module=made.module.eval(),
         architecture=loaded.title + (f":{part}" if part else ""),
@@ -101,6 +104,13 @@ def build_huggingface(
     )
 
 
+def whole_of_checkpoint(checkpoint: Checkpoint, arch: str, ignore_keys: tuple[str, ...], trust: bool) -> Any:
+    """Return the network of a folder as transformers has it, to compare its parts with."""
+    weights = weight_readings(checkpoint, ignore_keys)[0]
+    loaded = network.load_network(checkpoint, weights, arch.removeprefix(network.PREFIX), trust)
+    return loaded.network.eval()
+
+
 Maker = Callable[[LoadedNetwork, Checkpoint, tuple[TensorSpec, ...], Mapping[str, Any]], HuggingfacePart]
 
 
@@ -110,21 +120,57 @@ def _huggingface_part(loaded: LoadedNetwork, part: str) -> Maker:
     Raises:
         UsageError: The network has no such part, or an app runs its parts separately and the user named none.
     """
-    parts: dict[str, Maker] = {}
-    if hasattr(loaded.network, "get_text_features") and hasattr(loaded.network, "get_image_features"):
-        parts = {"text": _huggingface_text_tower, "vision": _huggingface_vision_tower}
-    elif getattr(loaded.network.config, "is_encoder_decoder", False):
-        parts = {"encoder": _huggingface_encoder, "decoder": _huggingface_decoder}
-    if part in parts or (not part and not parts):
-        return parts.get(part, _whole_huggingface)
+    parts, may_be_whole = _huggingface_parts(loaded.network)
+    if part in parts:
+        return parts[part]
+    if not part and (may_be_whole or not parts):
+        return _whole_huggingface
     if not parts:
         raise UsageError(f"--part {part}: {loaded.title} is one network, without parts.", "Leave --part out.")
     names = " and ".join(parts)
-    raise UsageError(
+    raise SeveralPartsError(
         f"{loaded.title} has the parts {names}, which an app runs one at a time"
         + (f"; it has no {part}." if part else "."),
-        f"Choose one for each export: --part {next(iter(parts))}.",
+        f"Choose one (--part {next(iter(parts))}), or several (--part {','.join(parts)}).",
+        () if part else tuple(parts),
     )
+
+
+def _huggingface_parts(own: Any) -> tuple[dict[str, Maker], bool]:
+    """Return the parts of a network by name, and whether it can be exported whole, too."""
+    import inspect
+
+    if hasattr(own, "get_text_features") and hasattr(own, "get_image_features"):
+        return {"text": _huggingface_text_tower, "vision": _huggingface_vision_tower}, False
+    taken = inspect.signature(own.forward).parameters
+    writes = "decoder_input_ids" in taken and not type(own).__name__.endswith(NOT_WRITING)
+    if writes and getattr(own.config, "is_encoder_decoder", False):
+        return {"encoder": _huggingface_encoder, "decoder": _huggingface_decoder}, False
+    if cached.is_generating_network(own):
+        makers = {name: functools.partial(_huggingface_cached, part=name) for name in cached.PARTS}
+        return dict(makers), True
+    return {}, False
+
+
+def _huggingface_cached(
+    loaded: LoadedNetwork,
+    checkpoint: Checkpoint,
+    asked: tuple[TensorSpec, ...],
+    arguments: Mapping[str, Any],
+    part: str,
+) -> HuggingfacePart:
+    from exporter.architectures.huggingface.cached_modules import CachedModule
+
+    settings = _huggingface_settings(checkpoint, loaded.network.config)
+    specs = cached.cached_inputs(loaded.network, settings, part)
+    module = CachedModule(loaded.network)
+    tokens, slots = specs[0].shape[1], specs[2].shape[2]
+    specs = inputs.asked_inputs(asked, module.forward, specs)
+    note = (
+        f"{part}: {tokens} token{'s' if tokens > 1 else ''} a call, a cache of {slots}, which the app hands "
+        "on from call to call; behind a short prompt any token will do"
+    )
+    return HuggingfacePart(module, specs, settings, (note,))
 
 
 def _huggingface_settings(checkpoint: Checkpoint, config: Any) -> InputSettings:

@@ -1,0 +1,57 @@
+"""Parts of a language model that generates text: one reads the prompt, one adds a token at a time.
+
+Both are the same network with a cache of keys and values outside: the app hands each call what the last one
+returned. The cache has a fixed size, and a position behind the last token is never looked at, so a prompt may
+be shorter than the part that reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.architectures.huggingface import inputs
+from exporter.records import Codes, TensorSpec
+
+PROMPT = 64
+"""Tokens of the prompt that are read at once, where the network has as many positions."""
+SLOTS = 256
+"""Tokens that the cache holds, where the network has as many positions."""
+PREFILL, DECODE = PARTS = "prefill", "decode"
+
+
+def is_generating_network(network: Any) -> bool:
+    """Tell whether a network of transformers writes text with a cache that can be kept outside."""
+    import inspect
+
+    taken = inspect.signature(network.forward).parameters
+    return (
+        network.get_output_embeddings() is not None
+        and not getattr(network.config, "is_encoder_decoder", False)
+        and {"input_ids", "attention_mask", "position_ids"} <= set(taken)
+        and bool({"cache", "past_key_values"} & set(taken))
+        and type(network).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    )
+
+
+def cached_inputs(network: Any, settings: inputs.InputSettings, part: str) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a part: tokens, the position of the first one, and the cache."""
+    slots = min(SLOTS, int(settings.get("max_position_embeddings", SLOTS)))
+    config = network.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = (int(config.num_hidden_layers), int(heads), slots, int(width))
+    tokens = 1 if part == DECODE else min(PROMPT, slots // 2)
+    return (
+        TensorSpec("input_ids", (1, tokens), "int64"),
+        TensorSpec("position", (1,), "int64"),
+        TensorSpec("keys", cache),
+        TensorSpec("values", cache),
+    )
+
+
+def cached_codes(specs: tuple[TensorSpec, ...]) -> dict[str, Codes]:
+    """Return the legal positions: the tokens of a call must fit into the cache."""
+    shapes = {spec.name: spec.shape for spec in specs}
+    if not {"position", "keys"} <= set(shapes):
+        return {}
+    return {"position": Codes("tokens", shapes["keys"][2] - shapes["input_ids"][1] + 1)}

@@ -1,0 +1,279 @@
+"""Exports the parts of one network, each into a folder of its own, and verifies them together.
+
+OUT/PART is an ordinary export. OUT/parts.json lists the parts, what they compute together in each variant,
+and the variant that is chosen for all of them; its files are OUT/PART.pte, OUT/PART.onnx, …
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter import held, pipeline
+from exporter.checkpoints import folder
+from exporter.config import targets
+from exporter.config.request import Request
+from exporter.errors import OutputError, UsageError, VerificationError
+from exporter.files import EVIDENCE, MANIFEST, digest_file, digest_file_or_folder, write_text_file
+from exporter.pipeline import rights
+from exporter.pipeline.context import TORCH, Observer
+from exporter.pipeline.workers.pool import Job, WorkerPool
+from exporter.records import QUANTIZED, Artifact, Report, Variant
+from exporter.staging import check_empty_before_staging
+from exporter.verify.together import TogetherVerdict, judge_outputs_together, judge_tokens_together
+
+if TYPE_CHECKING:
+    from exporter.architectures.huggingface.chains import Call, Samples
+
+PARTS = "parts.json"
+SAMPLES = 8
+"""Samples that all parts run on together."""
+
+
+@dataclass(frozen=True)
+class PartsExport:
+    """What became of the parts of one network."""
+
+    reports: Mapping[str, Report]
+    """Part -> its own report."""
+    together: tuple[TogetherVerdict, ...]
+    """A verdict for each variant that passed in every part."""
+    selected: str | None
+    """The variant of all parts that is chosen; None where none passed together."""
+    files: Mapping[str, str]
+    """Part -> its file in OUT."""
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """Where a part's artifacts and inputs are."""
+
+    name: str
+    folder: Path
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+
+def export_parts(request: Request, names: Sequence[str], observer: Observer | None = None) -> PartsExport:
+    """Export several parts of a network, and verify them together.
+
+    Args:
+        request: The request for the whole. Where the calibration folder has an item named like a part
+            (DIR/text.txt, DIR/vision/), that calibrates the part.
+        names: The parts.
+        observer: Called at every step.
+
+    Raises:
+        UsageError: An option works on one network only.
+        ExportError: As an export of one part.
+    """
+    if request.evaluation or request.input_shapes:
+        option = "--eval" if request.evaluation else "--input-shape"
+        raise UsageError(f"{option} is for one part.", f"Give --part {names[0]}, and export each.")
+    request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
+    out = request.destination
+    check_empty_before_staging(out, request.force)
+    reports = {
+        name: pipeline.run_pipeline(
+            replace(
+                request,
+                part=name,
+                out=out / name,
+                calibration=calibration_of_part(request.calibration, name),
+            ),
+            observer,
+        )
+        for name in names
+    }
+    together = _parts_together(request, reports) if request.verify else ()
+    passed = [verdict for verdict in together if verdict.status == "passed"]
+    ranked = sorted(passed, key=lambda verdict: verdict.latency_ms or float("inf"))
+    selected = next(
+        (verdict.name for verdict in ranked if _may_select_parts(request, reports, verdict)), None
+    )
+    files = _copied_parts(out, reports, selected) if selected else {}
+    result = PartsExport(reports, together, selected, files)
+    write_text_file(out / PARTS, json.dumps(_parts_record(out, result), indent=2) + "\n")
+    return result
+
+
+def calibration_of_part(calibration: Path | None, part: str) -> Path | None:
+    """Return the item of the calibration folder that is named like the part; the whole without one."""
+    if calibration is None or not calibration.is_dir():
+        return calibration
+    own = sorted(path for path in calibration.iterdir() if path.stem == part)
+    return own[0] if own else calibration
+
+
+def _parts_together(request: Request, reports: Mapping[str, Report]) -> tuple[TogetherVerdict, ...]:
+    """Run the variants that passed in every part one after the other, in a confined process."""
+    variants = _common_variants(reports)
+    if not variants:
+        return ()
+    places = tuple(
+        PartFiles(
+            name,
+            request.destination / name,
+            tuple(spec.name for spec in report.inputs),
+            tuple(spec.name for spec in report.outputs),
+        )
+        for name, report in reports.items()
+    )
+    job = Job("the parts together", judge_parts, (request, places, variants), preload=TORCH)
+    allowed = rights.rights_to_run_parts(request, request.destination)
+    with held.held_scratch("parts") as scratch, WorkerPool(1, scratch / "log", allowed) as pool:
+        (outcome,) = pool.run([job])
+    verdicts: tuple[TogetherVerdict, ...] = outcome.result()
+    return tuple(replace(v, latency_ms=_sum_of_medians(reports, v.name)) for v in verdicts)
+
+
+def _common_variants(reports: Mapping[str, Report]) -> tuple[Variant, ...]:
+    """List the variants that passed in every part."""
+    passed = [
+        {a.variant.name: a.variant for a in report.artifacts if a.status == "passed"}
+        for report in reports.values()
+    ]
+    return tuple(passed[0][name] for name in passed[0] if all(name in names for names in passed))
+
+
+def judge_parts(
+    request: Request, places: Sequence[PartFiles], variants: Sequence[Variant]
+) -> tuple[TogetherVerdict, ...]:
+    """Run the whole network, and each variant's parts, on the inputs that the parts were verified on."""
+    from exporter.architectures.huggingface import whole_of_checkpoint
+    from exporter.architectures.huggingface.chains import CHAINS
+    from exporter.pipeline.read import read_checkpoint
+    from exporter.verify.reference_io import load_reference
+
+    chain = CHAINS[frozenset(place.name for place in places)]
+    samples: dict[str, Samples] = {
+        place.name: [
+            dict(zip(place.input_names, sample, strict=True))
+            for sample in load_reference(place.folder / EVIDENCE).samples()[:SAMPLES]
+        ]
+        for place in places
+    }
+    whole = whole_of_checkpoint(
+        read_checkpoint(request), request.arch or "", request.ignore_keys, request.trust
+    )
+    expected = chain.expected(whole, samples)
+    verdicts = []
+    for variant in variants:
+        actual = chain.actual({place.name: _call_of_part(place, variant) for place in places}, samples)
+        verdicts.append(
+            judge_tokens_together(variant.name, [list(t) for t in expected], [list(t) for t in actual])
+            if chain.tokens
+            else _judge_stacked(request, variant, chain.title, expected, actual)
+        )
+    return tuple(verdicts)
+
+
+def _judge_stacked(
+    request: Request, variant: Variant, title: str, expected: Sequence[Any], actual: Sequence[Any]
+) -> TogetherVerdict:
+    import numpy as np
+
+    whole, parts = (np.stack([np.asarray(item, np.float64) for item in x]) for x in (expected, actual))
+    return judge_outputs_together(variant.name, variant.precision, title, whole, parts, request.limits)
+
+
+def _call_of_part(place: PartFiles, variant: Variant) -> Call:
+    from exporter.formats import FORMATS
+
+    path = place.folder / f"{variant.name}{variant.suffix}"
+    run, _ = FORMATS[variant.format].load(path, variant, 1)
+
+    def call(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        outputs = run(tuple(given[name] for name in place.input_names))
+        return dict(zip(place.output_names, outputs, strict=True))
+
+    return call
+
+
+def _sum_of_medians(reports: Mapping[str, Report], variant: str) -> float | None:
+    rows = [_row_of_part(report, variant) for report in reports.values()]
+    if any(row.latency is None for row in rows):
+        return None
+    return round(sum(row.latency.p50_ms for row in rows if row.latency), 4)
+
+
+def _row_of_part(report: Report, variant: str) -> Artifact:
+    return next(row for row in report.artifacts if row.variant.name == variant)
+
+
+def _may_select_parts(request: Request, reports: Mapping[str, Report], verdict: TogetherVerdict) -> bool:
+    """Tell whether the target runs the variant, and it was not calibrated on synthetic inputs unasked."""
+    if verdict.name not in targets.get_target(request.target).runnable:
+        return False
+    rows = [(report, _row_of_part(report, verdict.name)) for report in reports.values()]
+    return request.allow_synthetic or not any(
+        row.variant.precision in QUANTIZED and report.calibration_kind == "synthetic" for report, row in rows
+    )
+
+
+def _copied_parts(out: Path, reports: Mapping[str, Report], selected: str) -> dict[str, str]:
+    """Copy the chosen file of each part to OUT, under the part's name."""
+    files = {}
+    for name, report in reports.items():
+        row = _row_of_part(report, selected)
+        assert row.file is not None, "a passed artifact has a file"
+        source, target = out / name / row.file, out / f"{name}{row.variant.suffix}"
+        try:
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, target)
+        except OSError as error:
+            raise OutputError(f"{target} cannot be written: {error.strerror}.", "Free some space.") from error
+        files[name] = target.name
+    return files
+
+
+def _parts_record(out: Path, result: PartsExport) -> dict[str, Any]:
+    parts = [
+        {
+            "name": name,
+            "folder": name,
+            "manifest_sha256": digest_file(out / name / MANIFEST),
+            "selected": report.selected,
+            "file": result.files.get(name),
+            "sha256": digest_file_or_folder(out / result.files[name]) if name in result.files else None,
+        }
+        for name, report in result.reports.items()
+    ]
+    return {
+        "schema_version": 1,
+        "parts": parts,
+        "together": [asdict(verdict) for verdict in result.together],
+        "selected": result.selected,
+    }
+
+
+def load_parts(out: Path) -> dict[str, tuple[Path, str]]:
+    """Return part -> its folder and what is wrong with its files, from OUT/parts.json; empty without one.
+
+    Raises:
+        VerificationError: parts.json is damaged.
+    """
+    if not (out / PARTS).is_file():
+        return {}
+    try:
+        listed = json.loads((out / PARTS).read_text())["parts"]
+        return {str(entry["name"]): _checked_part(out, entry) for entry in listed}
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise VerificationError(f"{out / PARTS} is damaged.", "Export again.") from error
+
+
+def _checked_part(out: Path, entry: Mapping[str, Any]) -> tuple[Path, str]:
+    folder, file = str(entry["folder"]), entry["file"]
+    if Path(folder).name != folder or (file is not None and Path(file).name != file):
+        raise ValueError("a place outside OUT")
+    if digest_file(out / folder / MANIFEST) != entry["manifest_sha256"]:
+        return out / folder, "Its manifest is not the one that was exported."
+    if file is not None and digest_file_or_folder(out / file) != entry["sha256"]:
+        return out / folder, f"{file} is not the file that was exported (its sha256 differs)."
+    return out / folder, ""

@@ -1,0 +1,122 @@
+"""Networks of several parts: an app's chain of the parts computes what the whole network computes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.architectures.huggingface import chains
+from exporter.architectures.huggingface.chains import CHAINS, Call, Samples
+from exporter.errors import SeveralPartsError, UsageError
+from exporter.records import Array, Codes, Model
+from tests.architectures.test_huggingface import CLIP, GPT2, T5, calls, read, saved
+
+LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA |= {"intermediate_size": 64, "vocab_size": 200, "max_position_embeddings": 48}
+NETWORKS: Mapping[str, tuple[Mapping[str, Any], tuple[str, str]]] = {
+    "CLIPModel": (CLIP, ("text", "vision")),
+    "T5ForConditionalGeneration": (T5, ("encoder", "decoder")),
+    "GPT2LMHeadModel": (GPT2, ("prefill", "decode")),
+    "LlamaForCausalLM": (LLAMA, ("prefill", "decode")),
+}
+
+
+@pytest.fixture(autouse=True)
+def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let language models write a few tokens only."""
+    monkeypatch.setattr(chains, "STEPS", 12)
+
+
+def call_of(model: Model) -> Call:
+    """Return a part as a chain calls it, run by eager PyTorch."""
+
+    def call(given: Mapping[str, Array]) -> Mapping[str, Array]:
+        with torch.no_grad():
+            outputs = model.module(*(torch.from_numpy(given[spec.name]) for spec in model.inputs))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return call
+
+
+def samples_of(model: Model) -> Samples:
+    """Return synthetic inputs of a part by name."""
+    names = [spec.name for spec in model.inputs]
+    return [dict(zip(names, (t.numpy() for t in call), strict=True)) for call in calls(model)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_parts_make_the_whole(tmp_path: Path, name: str) -> None:
+    """The chain of the parts returns what transformers' whole network returns."""
+    settings, names = NETWORKS[name]
+    path, own = saved(tmp_path, name, settings)
+    parts = {part: read(path, part=part) for part in names}
+    samples = {part: samples_of(model) for part, model in parts.items()}
+    chain = CHAINS[frozenset(names)]
+    expected = chain.expected(own, samples)
+    actual = chain.actual({part: call_of(model) for part, model in parts.items()}, samples)
+    assert len(expected) == len(actual) >= 2
+    for one, other in zip(expected, actual, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_a_cache_of_the_wrong_call_writes_other_tokens(tmp_path: Path) -> None:
+    """Where the second part forgets the cache, the tokens differ: the comparison sees it."""
+    settings, names = NETWORKS["LlamaForCausalLM"]
+    path, own = saved(tmp_path, "LlamaForCausalLM", settings)
+    parts = {part: read(path, part=part) for part in names}
+    samples = {part: samples_of(model) for part, model in parts.items()}
+    decode = call_of(parts["decode"])
+
+    def forgetful(given: Mapping[str, Array]) -> Mapping[str, Array]:
+        return decode({**given, "keys": 0 * given["keys"], "values": 0 * given["values"]})
+
+    chain = CHAINS[frozenset(names)]
+    actual = chain.actual({"prefill": call_of(parts["prefill"]), "decode": forgetful}, samples)
+    expected = chain.expected(own, samples)
+    assert any(list(one) != list(other) for one, other in zip(expected, actual, strict=True))
+
+
+def test_the_cache_fits_the_network(tmp_path: Path) -> None:
+    """Slots, heads and legal positions follow from the settings; a prompt takes half of the slots."""
+    path, _ = saved(tmp_path, "LlamaForCausalLM", LLAMA)
+    prefill = read(path, part="prefill")
+    assert {spec.name: spec.shape for spec in prefill.inputs} == {
+        "input_ids": (1, 24),
+        "position": (1,),
+        "keys": (2, 2, 48, 8),
+        "values": (2, 2, 48, 8),
+    }
+    assert prefill.codes["position"] == Codes("tokens", 25)
+    assert [spec.name for spec in read(path).inputs] == ["input_ids", "attention_mask"]
+
+
+def test_several_parts_are_named_to_the_caller(tmp_path: Path) -> None:
+    """The refusal carries the parts, also out of a worker; that of a wrong name carries none."""
+    path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
+    with pytest.raises(SeveralPartsError) as caught:
+        read(path)
+    assert pickle.loads(pickle.dumps(caught.value)).parts == ("encoder", "decoder")
+    with pytest.raises(SeveralPartsError, match="it has no text") as caught:
+        read(path, part="text")
+    assert caught.value.parts == ()
+
+
+def test_a_detector_with_an_encoder_is_one_network(tmp_path: Path) -> None:
+    """DETR has an encoder and a decoder inside, and is exported whole."""
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4}
+    backbone |= {"layer_type": "basic", "out_features": ["stage4"]}
+    settings: dict[str, Any] = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    settings |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "use_timm_backbone": False}
+    settings |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    from tests.architectures.test_huggingface import transformers
+
+    settings["backbone_config"] = transformers().ResNetConfig.from_dict(backbone)
+    path, _ = saved(tmp_path, "DetrForObjectDetection", settings)
+    with pytest.raises(UsageError, match="without parts"):
+        read(path, part="encoder")

@@ -1,0 +1,57 @@
+"""Several parts of a network in one export: a folder each, and what they compute together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.cli import main
+from exporter.pipeline.parts import calibration_of_part, load_parts
+from tests.architectures.test_huggingface import T5, saved
+
+ONE_FORMAT = ["--formats", "onnx", "--precisions", "fp32", "--samples", "2", "--no-cache"]
+
+
+def test_calibration_data_may_lie_apart(tmp_path: Path) -> None:
+    """An item named like a part calibrates it; without one, the folder calibrates all."""
+    (tmp_path / "text.jsonl").touch()
+    (tmp_path / "vision").mkdir()
+    assert calibration_of_part(tmp_path, "text") == tmp_path / "text.jsonl"
+    assert calibration_of_part(tmp_path, "vision") == tmp_path / "vision"
+    assert calibration_of_part(tmp_path, "decoder") == tmp_path
+    assert calibration_of_part(tmp_path / "text.jsonl", "vision") == tmp_path / "text.jsonl"
+    assert calibration_of_part(None, "text") is None
+
+
+def ends_with(arguments: list[str]) -> int | str | None:
+    """Run the command line, and return its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+@pytest.mark.slow
+def test_an_encoder_and_a_decoder_are_one_export(tmp_path: Path) -> None:
+    """One command makes both, runs them together, and puts a file of each in OUT; `verify` sees a change."""
+    path, _ = saved(tmp_path, "T5ForConditionalGeneration", T5)
+    out = tmp_path / "out"
+    command = [str(path), "--target", "snapdragon865", "-o", str(out), *ONE_FORMAT]
+    assert ends_with(command) == 0
+    listed = json.loads((out / "parts.json").read_text())
+    assert [part["name"] for part in listed["parts"]] == ["encoder", "decoder"]
+    assert {verdict["name"]: verdict["status"] for verdict in listed["together"]} == {
+        "onnx-fp32": "passed",
+        "ort-fp32": "passed",
+    }
+    for part in listed["parts"]:
+        chosen = json.loads((out / part["folder"] / "manifest.json").read_text())["artifacts"]
+        assert part["sha256"] in {artifact["sha256"] for artifact in chosen}
+        assert (out / part["file"]).name in ("encoder.onnx", "decoder.onnx", "encoder.ort", "decoder.ort")
+    assert load_parts(out) == {name: (out / name, "") for name in ("encoder", "decoder")}
+    assert ends_with(["verify", str(out), "--jobs", "1"]) == 0
+    file = out / listed["parts"][0]["file"]
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert "is not the file" in load_parts(out)["encoder"][1]
+    assert ends_with(["verify", str(out), "--jobs", "1"]) == 9
