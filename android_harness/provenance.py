@@ -125,7 +125,7 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
 def verdict_by_provenance(latency: Latency) -> Verdict:
     """Judge a latency against its budget; only a measured latency has a verdict.
 
-    Wrong outputs fail at any speed, and so does an interval that lies wholly above the budget. An unstable or
+    Wrong outputs fail at any speed, and so does an interval that is wholly above the budget. An unstable or
     unchecked session never passes.
     """
     if not isinstance(latency, MeasuredLatency):

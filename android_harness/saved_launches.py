@@ -1,4 +1,4 @@
-"""Save every finished launch on this machine, so that a killed measurement goes on where it stopped.
+"""Save every finished launch on this machine, so that a killed measurement continues where it stopped.
 
 A folder belongs to one artifact, device, runner and configuration. It is deleted once the session is stored.
 """

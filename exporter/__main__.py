@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 def _leave_current_directory() -> None:
-    """Python puts the current folder first on the path for -m: nothing that lies there may be imported.
+    """Python puts the current folder first on the path for -m: nothing in it may be imported.
 
-    Where the package itself lies there, it comes last, after the installed packages.
+    Where the package itself is there, it comes last, after the installed packages.
     """
     here = {"", str(Path.cwd())}
     sys.path[:] = [entry for entry in sys.path if entry not in here]

@@ -113,7 +113,7 @@ def publish_staged(stage: Staging, destination: Path, force: bool = False, advic
     """Put the finished files in OUT's place, by one rename.
 
     With `force`, the files of an earlier export (those its manifest lists) are then deleted; whatever else
-    lies in OUT stays, and a file in the way that is not an earlier export's is refused.
+    is in OUT stays, and a file in the way that is not an earlier export's is refused.
 
     Raises:
         OutputError: OUT cannot be written, another run has published there, or a file of the user's is in
@@ -170,15 +170,15 @@ def _check_nothing_in_way_of_staged(new: Path, destination: Path) -> None:
 
 
 def _take_earlier_staging_apart(earlier: Path, destination: Path) -> None:
-    """Delete an export that was replaced, and move what else lies beside it into OUT.
+    """Delete an export that was replaced, and move the other files in it into OUT.
 
-    The manifest goes last: it says what may be deleted, also to a run that goes on where this one is killed.
+    The manifest goes last: it says what may be deleted, also to a run after this one was killed.
     """
     ours = _files_of_earlier_export(earlier)
     for name in sorted(ours - {MANIFEST}):
         _remove_staged(earlier / name)
     if any(name.startswith(f"{DEVICE}/") for name in ours):
-        with contextlib.suppress(OSError):  # stays when something of the user's lies in it
+        with contextlib.suppress(OSError):  # stays when it holds files of the user's
             (earlier / DEVICE).rmdir()
     if others := sorted(path for path in earlier.iterdir() if path.name not in ours):
         destination.mkdir(exist_ok=True)

@@ -111,7 +111,7 @@ def _read_elf_file(name: str, data: bytes, wanted: Collection[str], expected_abi
 
 
 def _check_elf_whole(elf: ELFFile, size: int) -> None:
-    """Raise Damaged where a table or a segment lies beyond the file's end."""
+    """Raise Damaged where a table or a segment is beyond the file's end."""
     if elf.header["e_phnum"] > SEGMENTS:
         raise Damaged(f"it lists {elf.header['e_phnum']} segments")
     ends = [

@@ -1,6 +1,6 @@
 """A folder of `torch.distributed.checkpoint` (DCP): all ranks' shards, put together without a process group.
 
-`.metadata` is a pickle that says which tensors there are and where each shard lies; a `.distcp` file is a row
+`.metadata` is a pickle that says which tensors there are and where each shard is; a `.distcp` file is a row
 of small `torch.save` archives. Both are read with the restricted unpickler: nothing in them runs.
 """
 

@@ -151,7 +151,7 @@ def _folder_weights(folder: Path) -> tuple[dict[str, torch.Tensor], tuple[str, .
 
 
 def _folder_shards(index: Path, places: object) -> list[str]:
-    """Return the names of the files with the weights, which must lie in the index's own folder."""
+    """Return the names of the files with the weights, which must be in the index's own folder."""
     names = (
         sorted(set(places.values())) if isinstance(places, dict) and _folder_texts(places.values()) else []
     )

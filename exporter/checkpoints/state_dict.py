@@ -8,7 +8,7 @@ from exporter.records import Checkpoint
 
 
 def is_state_dict(source: CheckpointSource) -> bool:
-    """Tell whether the tensors lie at the top of what `torch.save` was given."""
+    """Tell whether the tensors are at the top of what `torch.save` was given."""
     return source.pickled is not None and any(
         not c.path for c in choose.weights_to_choose(source.pickled.root)
     )

@@ -91,7 +91,7 @@ class _TorchfileUnpickler(RestrictedUnpickler):
 def _torchfile_offsets(
     file: BinaryIO, size_bytes: int, keys: object, storages: dict[str, Storage]
 ) -> dict[str, int]:
-    """Where each storage's first byte lies: after an 8-byte element count each, in the order of `keys`."""
+    """Return each storage's offset: after an 8-byte element count each, in the order of `keys`."""
     if not isinstance(keys, list) or not all(str(key) in storages for key in keys):
         raise DamagedFileError("The file lists storages that none of its tensors uses.", DAMAGED)
     offsets: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """A `.pt` of Ultralytics: a pickled module, whose tensors and settings are read without running its code.
 
-The restricted unpickler leaves every layer as an inert object. Its tensors lie in `_parameters` and
+The restricted unpickler leaves every layer as an inert object. Its tensors are in `_parameters` and
 `_buffers`, and the description that the network was built from in `yaml`.
 """
 
@@ -25,7 +25,7 @@ from exporter.records import Checkpoint
 KIND = "ultralytics"
 TASKS = "ultralytics.nn.tasks."
 PLACES = ("ema", "model")
-"""The keys under which a network may lie; averaged weights come first."""
+"""The keys under which a network may be stored; averaged weights come first."""
 MAX_LAYERS = 20_000
 MAX_DEPTH = 32
 

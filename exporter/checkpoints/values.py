@@ -33,7 +33,7 @@ class DType:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where a tensor's bytes lie: `numel` elements of `dtype`, of which the first `start` are skipped."""
+    """Where a tensor's bytes are: `numel` elements of `dtype`, of which the first `start` are skipped."""
 
     key: str
     dtype: str
@@ -119,7 +119,7 @@ def layer_versions_value(value: object) -> dict[str, dict[str, Any]] | None:
     if not isinstance(listed, dict):
         return None
     if sum(len(noted) for noted in listed.values() if isinstance(noted, dict)) > MAX_NOTES:
-        return None  # nobody's: PyTorch notes one version per layer
+        return None  # not PyTorch's, which notes one version per layer
     return {
         layer: {key: item for key, item in noted.items() if isinstance(key, str) and is_plain_value(item)}
         for layer, noted in listed.items()
@@ -154,7 +154,7 @@ def is_tensor_value(value: object) -> bool:
 
 
 def is_module_value(value: object) -> bool:
-    """Tell whether an inert object was an `nn.Module`, told by the state it was given."""
+    """Tell whether an inert object was an `nn.Module`, judging by the state it was given."""
     return (
         isinstance(value, Inert)
         and isinstance(value.state, dict)

@@ -80,19 +80,20 @@ Checkpoint = Annotated[
         help="The trained checkpoint in any format, a folder of save_pretrained, or a model card (.toml).",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Unpickle whole modules and run a folder's own code: this runs any code that CKPT names.",
+        help="Unpickle whole modules and run a folder's own code. This runs any code in CKPT.",
     ),
 ]
 Arch = Annotated[
     str | None,
     typer.Option(
-        help="torchvision/NAME, timm/NAME, transformers/CLASS or mypkg.nets:make_net. Inferred when left out."
+        help="The network: torchvision/NAME, timm/NAME, transformers/CLASS or mypkg.nets:make_net. "
+        "Inferred when left out."
     ),
 ]
 ArchArg = Annotated[list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; repeatable.")]
@@ -100,14 +101,14 @@ Part = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Export one part of a network of several, or some (A,B): encoder, decoder, text, vision; "
-        "prefill, decode of a language model. All, verified together, when left out.",
+        help="Export only some parts (A,B) of a network: encoder, decoder, text, vision; prefill, decode "
+        "of a language model. All parts, verified together, when left out.",
     ),
 ]
 IgnoreKey = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="PATTERN", help="Ignore the file's tensors of this name, such as head.*; repeatable."
+        metavar="PATTERN", help="Leave out the file's tensors of this name, such as head.*; repeatable."
     ),
 ]
 WeightsFromArch = Annotated[
@@ -127,14 +128,20 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SHAPE",
-        help="1x3x224x224 or name=1x16:int64; once per input, in order. Inferred when left out.",
+        help="Shape of an input: 1x3x224x224 or name=1x16:int64; once per input, in order. "
+        "Inferred when left out.",
     ),
 ]
 Preprocess = Annotated[
-    str | None, typer.Option(help="imagenet, unit (0..1), symmetric (-1..1) or bytes (0..255).")
+    str | None,
+    typer.Option(
+        help="Pixel range of the input: imagenet, unit (0..1), symmetric (-1..1) or bytes (0..255)."
+    ),
 ]
-Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Per-channel mean, for white = 1.")]
-Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Per-channel standard deviation.")]
+Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Mean of each channel, with white as 1.")]
+Std = Annotated[
+    str | None, typer.Option(metavar="S,S,S", help="Standard deviation of each channel, with white as 1.")
+]
 
 
 @app.callback(invoke_without_command=True)

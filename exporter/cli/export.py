@@ -60,8 +60,8 @@ def export_command(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of photos, or .npz of arrays. Half of the scenes calibrate, half verify (with "
-            "--search some choose); near-duplicates, crops and frames of one film are one scene."
+            help="Folder of photos, or .npz of arrays. Half of the scenes calibrate int8, the others verify "
+            "(with --search, some choose). Near-duplicates, crops and frames of one film are one scene."
         ),
     ] = None,
     evaluation: Annotated[
@@ -152,13 +152,15 @@ def export_command(
     torchscript: Annotated[
         str,
         typer.Option(
-            help="auto, trace or script. auto traces, and scripts where tracing would lose control flow."
+            help="How TorchScript is made: auto, trace or script. auto traces, and scripts where tracing "
+            "would lose control flow."
         ),
     ] = "auto",
     state: Annotated[
         str,
         typer.Option(
-            help="kept in the file, where forward changes buffers; or explicit: inputs and outputs."
+            help="Where buffers that forward changes are: kept in the file, or explicit as further inputs "
+            "and outputs."
         ),
     ] = "kept",
     trust: Trust = False,
@@ -166,7 +168,7 @@ def export_command(
         bool,
         typer.Option(
             "--allow-inconclusive",
-            help="Allow an artifact to be chosen whose scenes are too few to prove it.",
+            help="Allow an artifact to be chosen although too few scenes prove it.",
         ),
     ] = False,
     allow_synthetic: Annotated[
@@ -192,7 +194,9 @@ def export_command(
     ] = 0,
     bench: Annotated[
         bool,
-        typer.Option("--bench", help="Then measure the chosen artifact on a phone; exits as bench does."),
+        typer.Option(
+            "--bench", help="Then measure the chosen artifact on a phone; the exit code is that of bench."
+        ),
     ] = False,
     device: Device = None,
     as_json: Json = False,

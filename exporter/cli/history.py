@@ -57,7 +57,7 @@ def opened_history(location: str | None) -> History:
 def list_history_command(
     wanted: filters.Wanted,
     history: Location = None,
-    newest: Annotated[int, typer.Option(min=1, help="How many sessions to list at most.")] = LISTED,
+    newest: Annotated[int, typer.Option(min=1, help="Number of sessions to list at most.")] = LISTED,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -133,13 +133,15 @@ def prune_history_command(
     keep_days: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Keep sessions of the last N days; 0 keeps none for their age."
+            min=0, metavar="N", help="Keep sessions of the last N days; with 0, age keeps no session."
         ),
     ] = None,
     keep_newest: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Keep the last N sessions of every line; 0 keeps none for their place."
+            min=0,
+            metavar="N",
+            help="Keep the last N sessions of every series; with 0, their number keeps none.",
         ),
     ] = None,
     samples_only: Annotated[
@@ -154,7 +156,7 @@ def prune_history_command(
 ) -> None:
     """Delete old sessions, except baselines of newer ones. Without --yes, only reports what would go.
 
-    A session stays if any of the rules keeps it. A line is one artifact of one model on one device.
+    A session stays if any of the rules keeps it. A series is one artifact of one model on one device.
     """
     from android_harness.history import pruning
     from android_harness.history.records import history_record_as_json as plain
@@ -175,7 +177,7 @@ def prune_history_command(
 def accept_session_command(
     key: Key, history: Location = None, as_json: Json = False, debug: Debug = False
 ) -> None:
-    """Accept a level as the new normal: the baseline of KEY's line starts at this session.
+    """Accept a level as the new normal: the baseline of KEY's series starts at this session.
 
     Regressed sessions are excluded from baselines, so every later night is a regression too until you fix it
     or accept it.

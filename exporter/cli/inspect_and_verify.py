@@ -88,7 +88,10 @@ def verify(
         typer.Argument(metavar="OUT", help="The folder of an export or a release, or a release's zip."),
     ],
     key: Annotated[
-        Path | None, typer.Option(metavar="PUB", help="The signer's public key; its signature must be valid.")
+        Path | None,
+        typer.Option(
+            metavar="PUB", help="The signer's public key; the release must have its valid signature."
+        ),
     ] = None,
     expect_name: Annotated[
         str, typer.Option(metavar="NAME", help="Refuse a release of any other model.")
@@ -96,7 +99,8 @@ def verify(
     expect_version: Annotated[
         str,
         typer.Option(
-            metavar="VERSION", help="Refuse a release of any other version; an older one is signed, too."
+            metavar="VERSION",
+            help="Refuse any other version: the signature of an older release is valid, too.",
         ),
     ] = "",
     jobs: Annotated[
@@ -127,7 +131,8 @@ def verify(
         typer.Option(metavar="NAME", help="With --for-app: ask only about this artifact; repeatable."),
     ] = None,
     min_sdk: Annotated[
-        int | None, typer.Option(min=1, help="With --for-app: the app's minimum SDK, to compare with.")
+        int | None,
+        typer.Option(min=1, help="With --for-app: the app's minSdk, which the libraries must not exceed."),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -37,36 +37,40 @@ def release(
         Path | None,
         typer.Option(
             metavar="TOML",
-            help="The model's card, as nightly and export-mobile CARD read it; included unchanged.",
+            help="The model card to include, unchanged: the .toml that export-mobile and nightly take.",
         ),
     ] = None,
     allow_unmeasured: Annotated[
         bool,
-        typer.Option("--allow-unmeasured", help="Release what no phone has measured; the bundle says so."),
+        typer.Option(
+            "--allow-unmeasured", help="Release artifacts that no phone has measured; the release records it."
+        ),
     ] = False,
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
             "--allow-inconclusive",
-            help="Release an artifact whose scenes are too few to prove it; the bundle says so.",
+            help="Release an artifact although too few scenes were seen to prove it; the release records it.",
         ),
     ] = False,
     allow_unverified: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Also release these artifacts, which could not run here (Core ML); the bundle says so.",
+            help="Also release these artifacts, which could not run here (Core ML); the release records it.",
         ),
     ] = None,
     allow_wrong_on: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DEVICE",
-            help="Release although this device (its serial, or host) computes something else; repeatable. "
-            "The bundle says so.",
+            help="Release although outputs on this device (its serial, or host) were wrong; repeatable. "
+            "The release records it.",
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Build it twice and refuse any difference.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Build the release twice and refuse any difference.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -1,5 +1,5 @@
 """Export, measure, store, judge and report models x targets x devices, every night.
 
 `run` is the table of contents. Measurements are stored in the history and nowhere else: a night that was
-killed goes on from there.
+killed continues from there.
 """

@@ -43,7 +43,7 @@ def _export_cell(card: Card, target: str, night: Night, observer: Observer) -> E
         report = _export_of_earlier_start(folder) or _make_night_export(card, target, folder, observer)
     except ExportError as error:
         return Exported(card.name, target, None, None, str(error), card.require)
-    except Exception as error:  # whatever it is, the other models' work goes on
+    except Exception as error:  # whatever it is, the other models' work continues
         return Exported(card.name, target, None, None, unexpected_export_error(error), card.require)
     return Exported(card.name, target, folder, report, require=card.require)
 

@@ -117,7 +117,7 @@ def _rights_to_places(*paths: Path) -> tuple[Path, ...]:
 
 
 def _places_behind_rights(path: Path) -> Iterator[Path]:
-    """Where a file or a folder really lies, and where the links in the folder lead."""
+    """Where a file or a folder really is, and where the links in the folder lead."""
     yield path.resolve()
     for folder, folders, names in os.walk(path):
         inside = (Path(folder) / name for name in (*folders, *names))

@@ -232,7 +232,7 @@ def verify_files(
     run: Run,
     cache: Cache,
 ) -> Mapping[str, CheckedArtifactResult]:
-    """Verify files from what lies in their folder alone; findings for unchanged ones come from the cache."""
+    """Verify files from their folder alone; findings for unchanged ones come from the cache."""
     steps = [
         Step(
             "verdict",
@@ -283,7 +283,7 @@ def _verify_key(folder: Path, variant: Variant, file: str, expected: results.Exp
 
 
 def _programs_to_verify(folder: Path, variant: Variant) -> tuple[Path, Path]:
-    """Return where the outputs of its quantised program, and of its simulation, would lie."""
+    """Return where the outputs of its quantised program, and of its simulation, would be."""
     names = lowering_file(variant.precision, variant.name), simulation_file(variant.precision)
     return folder / names[0], folder / names[1]
 

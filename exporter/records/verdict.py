@@ -49,7 +49,7 @@ class Comparison:
     problem: str = ""
     """Why the figures mean nothing (NaN, constant output, wrong shape, …); empty when they do."""
     scenes: int = 0
-    """The samples' scenes: each is one witness. 0 where they were not counted (edge inputs)."""
+    """The number of the samples' scenes. 0 where they were not counted (edge inputs)."""
     sqnr_bounds_db: Bounds | None = None
     """None where scenes were not counted, or there are no float outputs."""
     agreement_bounds: Bounds | None = None
@@ -73,7 +73,7 @@ class WorstChannel:
 
 
 TaskName = Literal["", "boxes", "masks", "keypoints", "images", "embeddings", "sequences", "regression"]
-"""What a model is for; empty where nobody said it. `exporter.verify.tasks` measures each."""
+"""What a model is for; empty where the user did not say. `exporter.verify.tasks` measures each."""
 
 
 @dataclass(frozen=True)

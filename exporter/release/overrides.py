@@ -1,4 +1,4 @@
-"""Say what a release ships although a device or the export's own budget speaks against it."""
+"""List what a release ships although a device's outputs or the export's own budget speak against it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def override_sentences(
 
     Raises:
         UsageError: `allow_wrong_on` names a device that measured nothing of OUT.
-        ReleaseError: An artifact computes something else on a device that is not named.
+        ReleaseError: An artifact gives wrong outputs on a device that is not named.
     """
     unknown = [name for name in request.allow_wrong_on if name not in {HOST, *labels}]
     if unknown:
@@ -55,12 +55,12 @@ def _wrong_without_override(
                 continue
             if not _is_allowed_by_override(request, item):
                 raise ReleaseError(
-                    f"{artifact.name} computes something else on {item.serial}: {item.problem}",
+                    f"{artifact.name} gives wrong outputs on {item.serial}: {item.problem}",
                     f"Find the cause, then measure it there again: export-mobile bench {request.out} "
                     f"--device {item.serial}.",
                     code="EM-WRONG-ON-DEVICE",
                 )
-            yield f"{artifact.name} computes something else on {labels.get(item.serial, item.serial)}: " + (
+            yield f"{artifact.name} gives wrong outputs on {labels.get(item.serial, item.serial)}: " + (
                 item.problem
             )
 

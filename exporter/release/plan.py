@@ -44,7 +44,7 @@ class ReleaseRequest:
     """Whether to release an artifact whose scenes are too few to prove it."""
     allow_unverified: tuple[str, ...] = ()
     allow_wrong_on: tuple[str, ...] = ()
-    """Serials of devices on which the artifact may compute something else."""
+    """Serials of devices on which the artifact may give wrong outputs."""
     licence: Path | None = None
     card: Path | None = None
     """The model's card (`exporter.config.cards`) to include."""
@@ -113,7 +113,7 @@ def plan_release(request: ReleaseRequest) -> Plan:
     Raises:
         UsageError: A name, version, file or artifact is invalid.
         VerificationError: OUT differs from its manifest.
-        ReleaseError: An artifact did not pass, computes something else on a device, is over budget, or is
+        ReleaseError: An artifact did not pass, gives wrong outputs on a device, is over budget, or is
             unmeasured, and that is not allowed.
     """
     _check_planned_words(request)

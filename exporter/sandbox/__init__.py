@@ -56,7 +56,7 @@ def tighten_sandbox(writes: bool = False) -> None:
     """From here on start nothing, and write nothing, where this process is confined at all.
 
     Args:
-        writes: Whether it goes on writing where it may, as runtimes do that compile what they load.
+        writes: Whether it keeps writing where it may, as runtimes do that compile what they load.
     """
     if _entered is not None:
         visible = (*_entered.reads, *_entered.writes)

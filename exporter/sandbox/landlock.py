@@ -29,7 +29,7 @@ _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
     "/etc/localtime", "/opt/homebrew", "/nix/store",
 )  # fmt: skip
-"""Where interpreters, shared libraries and their data lie."""
+"""Where interpreters, shared libraries and their data are."""
 _MACHINE = (
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys/vm",
     "/proc/sys/kernel", "/proc/mounts", "/proc/filesystems", "/sys/devices/system", "/sys/fs/cgroup",

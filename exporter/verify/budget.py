@@ -19,7 +19,7 @@ COVERAGE = 95
 def judged_by_budget(latency: DeviceLatency, budget_ms: float) -> BudgetVerdict:
     """Judge a device's kept interval against a budget, whatever budget it was measured for.
 
-    Only a real phone has a verdict. Wrong outputs fail every budget, and an interval that lies wholly above
+    Only a real phone has a verdict. Wrong outputs fail every budget, and an interval that is wholly above
     the budget fails also in an unstable session.
     """
     if latency.evidence != "measured":

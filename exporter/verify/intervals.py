@@ -54,8 +54,8 @@ def effective_count_for_interval(shares: Array, answers: int, scenes: Array) -> 
 
     _, group = np.unique(scenes, return_inverse=True)
     sizes = np.bincount(group).astype(np.float64)
-    witnesses = float(sizes.sum() ** 2 / (sizes**2).sum())  # that many scenes of equal size say as much
-    most = witnesses * answers / (1 + WITHIN * (answers - 1))
+    scenes_worth = float(sizes.sum() ** 2 / (sizes**2).sum())  # that many scenes of equal size say as much
+    most = scenes_worth * answers / (1 + WITHIN * (answers - 1))
     estimate, count = float(shares.mean()), len(sizes)
     if count < 2:
         return most

@@ -67,8 +67,8 @@ def select_measured(
         allow_inconclusive: Choose what too few scenes were seen of to pass it, too.
 
     Returns:
-        None while a candidate was not measured, or the candidates share no real phone. What computes
-        something else on the device comes last.
+        None while a candidate was not measured, or the candidates share no real phone. What gives
+        wrong outputs on the device comes last.
     """
     candidates = [
         a
@@ -86,7 +86,7 @@ def select_measured(
     wrong, p90_ms = ranks[best]
     if wrong:
         return Selected(
-            best, "Every passed artifact computes something else on the device; nothing is fit to ship."
+            best, "Every passed artifact gives wrong outputs on the device; nothing is fit to ship."
         )
     phones = "the device" if len(shared) == 1 else f"the slowest of {len(shared)} devices"
     return Selected(

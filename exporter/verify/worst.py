@@ -23,7 +23,7 @@ FEWEST_VALUES = 8
 COUNTED = 256
 """Samples whose values are counted first: most channels have enough of them there."""
 CLIPPED_SHARE = 0.02
-"""A channel is clipped when this share of its values is its extreme one, and the reference goes on."""
+"""A channel is clipped when this share of its values is its extreme one, and the reference goes further."""
 BOUND_DB = 300.0
 """Stands for infinite ratios, which a manifest cannot hold."""
 

@@ -42,7 +42,7 @@ def test_wrong_outputs_on_any_device_block(serial: str, budget_ms: float, tmp_pa
     evidence: Any = "simulated" if serial.startswith("emulator") else "measured"
     wrong = on(serial, problem=NINE_DB, verdict="fail", evidence=evidence)
     wanted = request(tmp_path, wrong, on("OTHER"), budget_ms=budget_ms)
-    with pytest.raises(ReleaseError, match=f"something else on {serial}: It reaches 9.0 dB") as caught:
+    with pytest.raises(ReleaseError, match=f"wrong outputs on {serial}: It reaches 9.0 dB") as caught:
         plan_release(replace(wanted, allow_unmeasured=True))
     assert caught.value.code == "EM-WRONG-ON-DEVICE"
 
@@ -59,7 +59,7 @@ def test_a_named_device_is_on_the_bundles_face(tmp_path: Path) -> None:
     made = bundle.release_bundle(replace(wanted, allow_wrong_on=("R58N",))).directory
     for name in FACE:
         text = (made / name).read_text().replace("\\", "")
-        assert f"onnx-fp32 computes something else on device-1: {NINE_DB}" in text
+        assert f"onnx-fp32 gives wrong outputs on device-1: {NINE_DB}" in text
         assert "R58N" not in text
 
 
@@ -99,10 +99,10 @@ def test_wrong_outputs_on_this_machine_are_told(tmp_path: Path) -> None:
     """--allow-unmeasured releases what no phone measured, and says what the host's bench saw."""
     wrong = replace(on("host", problem=NINE_DB, verdict="not_measured"), evidence="host")
     wanted = request(tmp_path, wrong)
-    with pytest.raises(ReleaseError, match="something else on host"):
+    with pytest.raises(ReleaseError, match="wrong outputs on host"):
         plan_release(wanted)
     allowed = plan_release(replace(wanted, allow_unmeasured=True))
-    assert allowed.overridden == (f"onnx-fp32 computes something else on host: {NINE_DB}",)
+    assert allowed.overridden == (f"onnx-fp32 gives wrong outputs on host: {NINE_DB}",)
     assert json.loads(allowed.text)["release"]["overridden"] == list(allowed.overridden)
 
 

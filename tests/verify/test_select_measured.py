@@ -77,7 +77,7 @@ def test_wrong_outputs_on_the_phone_come_last() -> None:
     choice = select_measured([wrong], RUNNABLE, False, False)
     assert choice is not None
     assert choice.name == INT8.name
-    assert choice.reason.startswith("Every passed artifact computes something else on the device")
+    assert choice.reason.startswith("Every passed artifact gives wrong outputs on the device")
 
 
 def test_a_remark_on_a_choice_gives_what_a_device_measured() -> None:

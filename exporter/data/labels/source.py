@@ -243,7 +243,7 @@ def label_source_file(task: TaskName, source: Path, name: str, expected: str) ->
     """Return the file that a table or JSON names, beside it or in `images/` beside it.
 
     Raises:
-        CalibrationError: It does not exist, or lies outside the folder.
+        CalibrationError: It does not exist, or is outside the folder.
     """
     folders = folders_of_label_source(source)
     for folder in (folders[0], folders[0] / "images", *folders[1:]):

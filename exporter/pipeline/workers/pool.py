@@ -164,7 +164,7 @@ class WorkerPool:
         except KeyboardInterrupt:
             queue.clear()
             for slot in self._slots:
-                slot.close()  # what runs is given up; a caller who goes on gets new servers
+                slot.close()  # what runs is given up; a caller that continues gets new servers
             raise
         return [outcomes[job] for job in jobs]
 

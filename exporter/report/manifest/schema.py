@@ -113,7 +113,7 @@ class Figures(Part):
     sqnr_db: float | None
     top1_agreement: Fraction | None
     scenes: Count = 0
-    """The number of scenes, which are the witnesses; 0 where they do not count (edge inputs)."""
+    """The number of scenes; 0 where they do not count (edge inputs)."""
     sqnr_bounds_db: tuple[Bound, Bound] | None = None
     """The lower and the upper bound of the SQNR over scenes, each one-sided 95 %."""
     agreement_bounds: tuple[Fraction, Fraction] | None = None

@@ -20,7 +20,7 @@ HALF_MIN_DB = 20.0
 """float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
 SINGLE_DB = 10.0
 """A quantised artifact may be so much further from its program than on average: an edge is a single input,
-and off the calibrated range more values lie on a rounding tie."""
+and off the calibrated range more values are on a rounding tie."""
 NOISE_FACTOR = 4.0
 """An error's energy on a single input, against what the limit allows on average over the real ones."""
 

@@ -61,7 +61,7 @@ def _scored_box_pair(view: ScoredSample, boxes: int, scores: int) -> Detections:
     corners = view.outputs[boxes].astype(np.float64).reshape(-1, 4)
     values = view.outputs[scores].astype(np.float64).reshape(len(corners), -1)
     corners = _scored_box_pixels(corners, view.size)
-    # A box whose second corner lies before its first is a centre and a size.
+    # A box whose second corner is before its first is a centre and a size.
     if len(corners) and (corners[:, 2:] < corners[:, :2]).any(axis=1).mean() > 0.01:
         corners = _scored_box_corners(corners)
     labels = view.find("label", "categor")

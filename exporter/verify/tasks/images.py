@@ -1,4 +1,4 @@
-"""Images to make or mend: the peak signal-to-noise ratio."""
+"""The measure of networks that make or repair images: the peak signal-to-noise ratio."""
 
 from __future__ import annotations
 
