@@ -87,6 +87,7 @@ FRAMEWORKS = {
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "onnxruntime_qnn",
     "onnxscript",
     "torch",
     "torchao",

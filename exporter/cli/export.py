@@ -113,8 +113,8 @@ def export_command(
         str,
         typer.Option(
             metavar="A,B",
-            help="Formats to emit: executorch, torchscript, onnx, coreml, coreai; `default` stands for the "
-            "target's, which are made when left out.",
+            help="Formats to emit: executorch, torchscript, onnx, coreml, coreai, onnx-qnn; `default` "
+            "stands for the target's, which are made when left out.",
         ),
     ] = "",
     precisions: Annotated[

@@ -84,10 +84,12 @@ NO_NPU_ON_865 = {
 NO_SVE = "the CPU features listed are those every phone with this chip shows; SVE is not among them"
 
 
-def _npu_not_emitted_on_target(hexagon: str) -> Mapping[str, str]:
-    """Say why a Snapdragon with a supported NPU gets no NPU artifact."""
-    reason = f"Hexagon {hexagon} is supported by it, but export-mobile does not emit QNN binaries yet"
-    return {**NO_COREML, **NO_NNAPI, "executorch-qnn": reason, "onnxruntime-qnn": reason}
+ONE_NPU_STACK = "the NPU is reached through ONNX Runtime's QNN provider: --formats onnx-qnn"
+
+
+def _on_npu(hexagon: str) -> tuple[str, ...]:
+    """Return the variants for a generation of the NPU."""
+    return (f"onnx-qnn-{hexagon}-int8",)
 
 
 ARMV82 = ("asimd", "fp16", "dotprod")
@@ -127,9 +129,14 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 660",
         npu="Hexagon 780 (v68)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=ON_COREAI,
-        runnable=ON_ANDROID,
-        why_not={**_npu_not_emitted_on_target("v68"), "litert-qnn": "LiteRT's QNN list starts at SM8450"},
+        on_request=_on_npu("v68") + ON_COREAI,
+        runnable=_on_npu("v68") + ON_ANDROID,
+        why_not={
+            **NO_COREML,
+            **NO_NNAPI,
+            "executorch-qnn": ONE_NPU_STACK,
+            "litert-qnn": "LiteRT's QNN list starts at SM8450",
+        },
         aliases=("lahaina",),
     ),
     Target(
@@ -146,9 +153,9 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 730",
         npu="Hexagon (v69)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=ON_COREAI,
-        runnable=ON_ANDROID,
-        why_not={**_npu_not_emitted_on_target("v69"), "sve": NO_SVE},
+        on_request=_on_npu("v69") + ON_COREAI,
+        runnable=_on_npu("v69") + ON_ANDROID,
+        why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("taro",),
     ),
     Target(
@@ -166,9 +173,9 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 740",
         npu="Hexagon (v73)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=ON_COREAI,
-        runnable=ON_ANDROID,
-        why_not={**_npu_not_emitted_on_target("v73"), "sve": NO_SVE},
+        on_request=_on_npu("v73") + ON_COREAI,
+        runnable=_on_npu("v73") + ON_ANDROID,
+        why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("kalama",),
     ),
     Target(
@@ -186,9 +193,9 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 750",
         npu="Hexagon (v75)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=ON_COREAI,
-        runnable=ON_ANDROID,
-        why_not={**_npu_not_emitted_on_target("v75"), "sve": NO_SVE},
+        on_request=_on_npu("v75") + ON_COREAI,
+        runnable=_on_npu("v75") + ON_ANDROID,
+        why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
         aliases=("pineapple",),
     ),
     Target(
@@ -201,9 +208,9 @@ TARGETS: tuple[Target, ...] = (
         gpu="Adreno 830",
         npu="Hexagon (v79)",
         variants=ON_ANDROID + ON_COREML,
-        on_request=ON_COREAI,
-        runnable=ON_ANDROID,
-        why_not={**_npu_not_emitted_on_target("v79"), "sve": NO_SVE},
+        on_request=_on_npu("v79") + ON_COREAI,
+        runnable=_on_npu("v79") + ON_ANDROID,
+        why_not={**NO_COREML, **NO_NNAPI, "executorch-qnn": ONE_NPU_STACK, "sve": NO_SVE},
     ),
     Target(
         name="iphone",

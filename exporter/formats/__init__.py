@@ -14,6 +14,7 @@ import exporter.formats.coreai as coreai
 import exporter.formats.coreml as coreml
 import exporter.formats.executorch as executorch
 import exporter.formats.onnx as onnx
+import exporter.formats.qnn as qnn
 import exporter.formats.torchscript as torchscript
 from exporter.records import Captured, Emission, FormatName, Runner, Structure, Variant
 
@@ -60,6 +61,7 @@ FORMATS: dict[str, Format] = {
     "onnx": onnx,
     "coreml": coreml,
     "coreai": coreai,
+    "onnx-qnn": qnn,
 }
 
 VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v in module.VARIANTS}
@@ -69,11 +71,12 @@ VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v i
 class Stand:
     """How artifacts are verified whose runtime on this machine only stands in for the phone's.
 
-    Such a runtime takes seconds a call. It is run on the first verification samples, the edge inputs, and on
-    one sample again. No time is measured with it, and no labelled sample is run.
+    Such a runtime may take seconds a call. It is run on the first verification samples, the edge inputs, and
+    on one sample again. No time is measured with it, and no labelled sample is run.
     """
 
-    samples: int
+    samples: int | None
+    """The number of verification samples that are run; None for all."""
     writes: bool = False
     """Whether the runtime compiles the artifact into the temporary folder when it loads it."""
     reads: tuple[Path, ...] = ()
@@ -85,7 +88,11 @@ class Stand:
 STANDS: Mapping[FormatName, Stand] = {
     # Swift's thread pool looks at its threads in /proc/THREAD, and ends the process where it cannot.
     "coreai": Stand(samples=4, writes=True, reads=(Path("/proc"),)),
+    "onnx-qnn": Stand(samples=None),
 }
 """Format -> how its stand-in is used; formats that are not here run in the runtime that a phone has."""
-EXTRAS: Mapping[FormatName, tuple[str, tuple[str, ...]]] = {"coreai": ("coreai", ("coreai", "coreai_torch"))}
+EXTRAS: Mapping[FormatName, tuple[str, tuple[str, ...]]] = {
+    "coreai": ("coreai", ("coreai", "coreai_torch")),
+    "onnx-qnn": ("qnn", ("onnxruntime_qnn",)),
+}
 """Format -> the extra that makes it, and the modules that the extra brings."""

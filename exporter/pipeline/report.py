@@ -38,7 +38,7 @@ TOOLS = (
     "coremltools",
     "numpy",
 )
-TOOLS_OF_EXTRAS = {"coreai": "coreai-core"}
+TOOLS_OF_EXTRAS = {"coreai": "coreai-core", "onnx-qnn": "onnxruntime-qnn"}
 """Format -> the package that makes it, where it is no dependency: listed where the format was made."""
 
 

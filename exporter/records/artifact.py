@@ -15,7 +15,9 @@ QUANTIZED: tuple[Precision, ...] = ("int8", "mixed")
 """Precisions whose program is quantised before any format lowers it."""
 SIMULATED: tuple[Precision, ...] = ("fp16", "w8", "w4")
 """Their cost is simulated from the float program; quantised ones have a program of their own."""
-FormatName = Literal["executorch", "torchscript", "onnx", "coreml", "coreai"]
+FormatName = Literal["executorch", "torchscript", "onnx", "coreml", "coreai", "onnx-qnn"]
+FOLDERS: frozenset[FormatName] = frozenset({"coreml", "coreai", "onnx-qnn"})
+"""Formats whose artifacts are folders."""
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,12 @@ def _planned_name(listed: Manifest) -> str:
     return name if NAME.fullmatch(name) else "model"
 
 
+BY_NAME_ONLY: Mapping[str, str] = {
+    "onnx-qnn": "Qualcomm's compiler wrote a part of it, and Qualcomm's licence decides who may pass that on"
+}
+"""Format -> why its artifacts enter a release only where the user names them."""
+
+
 def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact, ...]:
     rows = {artifact.name: artifact for artifact in listed.artifacts}
     unknown = [n for n in (*request.artifacts, *request.allow_unverified) if n not in rows]
@@ -199,6 +205,12 @@ def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact
             raise ReleaseError(
                 f"Nothing in {request.out} can be shipped. {listed.selection_reason}".strip(),
                 "report.html says what did not pass, and why.",
+            )
+        if rows[listed.selected].format in BY_NAME_ONLY:
+            raise ReleaseError(
+                f"{listed.selected} is not released unasked: {BY_NAME_ONLY[rows[listed.selected].format]}.",
+                f"If you may pass it on, give --artifacts {listed.selected}.",
+                code="EM-LICENCE-OF-TOOL",
             )
         names = [listed.selected]
         names += [a.name for a in listed.artifacts if a.format == "coreml" and a.status == "passed"][:1]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import VerificationError
-from exporter.records import TensorSpec
+from exporter.records import FOLDERS, TensorSpec
 from exporter.release import extra
 from exporter.release.plan import Plan
 from exporter.report.manifest.schema import Artifact
@@ -119,7 +119,7 @@ def _sbom_file(artifact: Artifact) -> Component:
 
     properties = {"status": artifact.status, "precision": artifact.precision, "backend": artifact.backend}
     # A folder's digest is over its sorted relative paths and contents: no file's hash, so not among hashes.
-    folder = artifact.format == "coreml"
+    folder = artifact.format in FOLDERS
     if folder:
         properties["sha256-of-folder"] = str(artifact.sha256)
     hashes = [] if folder else [HashType(alg=HashAlgorithm.SHA_256, content=str(artifact.sha256))]

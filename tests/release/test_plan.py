@@ -194,3 +194,19 @@ def test_the_bundles_manifest_keeps_every_field(request_: ReleaseRequest) -> Non
     release = plan_release(request_)
     assert json.loads(release.text)["later"] == {"a": 1}
     assert release.manifest == manifest.parse_manifest(release.text.encode(), Path("manifest.json"))
+
+
+def test_what_a_foreign_compiler_wrote_goes_in_only_by_name(tmp_path: Path) -> None:
+    """The choice alone does not release it: its licence is the user's to answer for."""
+    report = outs.report("pass")
+    rows = tuple(
+        replace(a, variant=replace(a.variant, format="onnx-qnn")) if a.variant.name == "onnx-fp32" else a
+        for a in report.artifacts
+    )
+    request = ReleaseRequest(
+        outs.write(tmp_path / "out", replace(report, artifacts=rows)), "1.0", tmp_path / "x"
+    )
+    with pytest.raises(ReleaseError, match="licence") as refusal:
+        plan_release(request)
+    assert refusal.value.code == "EM-LICENCE-OF-TOOL"
+    assert names(replace(request, artifacts=("onnx-fp32",))) == ["onnx-fp32"]

@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, Extra] = {
     "timm": Extra("for networks of timm", ("timm",)),
     "ultralytics": Extra("for networks of Ultralytics (AGPL-3.0)", ("ultralytics",)),
     "coreai": Extra("for `--formats coreai`", ("coreai-core", "coreai-torch")),
+    "qnn": Extra("for `--formats onnx-qnn` (Qualcomm's licence)", ("onnxruntime-qnn",)),
     "release": Extra(
         "for `release`, and for signatures in `verify`",
         ("cyclonedx-python-lib", "jsonschema", "model-signing", "pyOpenSSL"),
