@@ -205,3 +205,50 @@ def _inputs(source: Path) -> list[str]:
     graph = onnx.load(source, load_external_data=False).graph
     constants = {item.name for item in graph.initializer}
     return [item.name for item in graph.input if item.name not in constants]
+
+
+def describe_network(path: Path, narrow: bool) -> dict[str, int]:
+    """Return FLOPs, bytes of weights, and how many convolutions and matrix products a float32 file has."""
+    import onnx
+    from onnx import numpy_helper, shape_inference
+
+    graph = shape_inference.infer_shapes(onnx.load(path)).graph
+    weights = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    values = (*graph.value_info, *graph.output, *graph.input)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    shapes |= {name: list(array.shape) for name, array in weights.items()}
+    heavy = [node for node in graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+    return {
+        "flops": sum(_flops(node, shapes) for node in heavy),
+        "weight_bytes": sum(array.nbytes for array in weights.values()) // (4 if narrow else 1),
+        "kernels": len(heavy),
+    }
+
+
+def _flops(node: Any, shapes: Mapping[str, list[int]]) -> int:
+    """Return twice the multiply-accumulates: for each output value, one for each input value it sums."""
+    second = shapes[node.input[1]]
+    outputs = int(np.prod(shapes[node.output[0]]))
+    if node.op_type == "Conv":
+        return 2 * outputs * int(np.prod(second[1:]))
+    turned = any(item.name == "transB" and item.i for item in node.attribute)
+    return 2 * outputs * (second[-1] if turned else second[-2])
+
+
+def time_network(path: Path, sample: np.ndarray, seconds: float = 1.0) -> float:
+    """Return the fastest call on one thread of this host, in milliseconds."""
+    import time
+
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: sample}
+    session.run(None, feed)
+    best, end = float("inf"), time.monotonic() + seconds
+    while time.monotonic() < end:
+        begin = time.perf_counter()
+        session.run(None, feed)
+        best = min(best, time.perf_counter() - begin)
+    return 1000 * best

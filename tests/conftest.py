@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from unittest import mock
@@ -14,6 +15,7 @@ from exporter.pipeline.workers import pool
 
 def pytest_configure() -> None:
     """Take Ctrl-C, which a shell has its background jobs and their children ignore; be patient."""
+    os.environ.setdefault("EXPORT_MOBILE_ESTIMATE", "0")  # a test that wants estimates asks for them
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # An example may take long on a busy machine. What CI sets stays: the same examples every time.

@@ -59,7 +59,6 @@ TORCH_AT_THE_TOP = {
     "exporter.capture.reference",
     "exporter.capture.state",
     "exporter.formats.coreai.float16",
-    "exporter.formats.lookalikes",
     "exporter.formats.simulation",
     "exporter.quantize.choice",
     "exporter.quantize.dynamic",

@@ -18,6 +18,7 @@ ORDER = (
     "history",
     "release",
     "verify",
+    "estimate",
     "diff",
     "inspect",
     "devices",

@@ -192,6 +192,14 @@ def export_command(
         int,
         typer.Option(min=0, help="Runtime threads when timing; 0 uses one per core, at most 4."),
     ] = 0,
+    estimate: Annotated[
+        bool | None,
+        typer.Option(
+            "--estimate/--no-estimate",
+            help="Estimate latencies on the phone's CPU, and choose by them. Done for a Snapdragon when left "
+            "out; instructions are counted where the command estimate has prepared that.",
+        ),
+    ] = None,
     bench: Annotated[
         bool,
         typer.Option(
@@ -250,6 +258,7 @@ def export_command(
         force=force,
         jobs=jobs,
         threads=threads,
+        estimate=estimate,
     )
     if calibration_curve:
         typer.echo(RENAMED, err=True)

@@ -152,7 +152,7 @@ def verify(
         return
     if libraries or artifact or min_sdk is not None:
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
-    arm64 = _arm_programs() if on else None
+    arm64 = prepared_arm_programs() if on else None
     wanted = check.CheckedIdentity(expect_name, expect_version)
     if listed := load_parts(out):
         _verify_parts(out, listed, jobs or pipeline.pipeline_worker_count(), arm64, as_json)
@@ -201,7 +201,7 @@ def _verify_parts(
         raise VerificationError(f"{out} does not match its manifests.", "Export it again.", code="EM-CHANGED")
 
 
-def _arm_programs() -> EmulatedParts:
+def prepared_arm_programs() -> EmulatedParts:
     """Return QEMU and the programs that it runs, prepared in the cache the first time."""
     from exporter.emulated import parts
     from exporter.pipeline import cache

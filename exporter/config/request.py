@@ -83,6 +83,9 @@ class Request(ModelRequest):
     """Worker processes; 0 uses one per core, at most 4."""
     threads: int = 0
     """Threads that a runtime uses while it is timed; 0 uses one per core, at most 4."""
+    estimate: bool | None = None
+    """Whether to estimate latencies on the phone's CPU; None does for a Snapdragon, unless the environment
+    variable EXPORT_MOBILE_ESTIMATE is "0"."""
 
     @property
     def choosing(self) -> bool:

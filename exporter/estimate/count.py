@@ -1,7 +1,7 @@
 """Counts what one inference of an artifact executes, by class of instruction, under QEMU.
 
-The program marks where calls begin and end. What is counted is the mean of the calls after the first two, so
-that neither start-up nor the first calls' preparations are in it. The count is the same in every run.
+The program marks where calls begin and end. What is counted is the mean of the calls after the first, so
+that neither start-up nor what the first call prepares is in it. The count is the same in every run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from exporter.errors import LoweringError
 from exporter.estimate.plugin import Plugin
 from exporter.records import Sample
 
-CALLS, SETTLED = 4, 2
-"""How many calls a run makes, and how many of these prepare the others."""
+CALLS, SETTLED = 2, 1
+"""How many calls a run makes, and how many of these prepare the rest."""
 
 
 @dataclass(frozen=True)

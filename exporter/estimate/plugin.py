@@ -40,11 +40,11 @@ def missing_for_plugin() -> str:
     return "" if qemu and _compiler() and _takes_plugins(Path(qemu)) else PACKAGES
 
 
-def make_plugin(cache: Path) -> Plugin:
+def make_plugin(folder: Path) -> Plugin:
     """Return the plugin; compile it the first time.
 
     Args:
-        cache: The folder of the build cache.
+        folder: Where the library is kept.
 
     Raises:
         MissingDependencyError: QEMU or a compiler is missing, or the compiler refuses the source.
@@ -58,7 +58,7 @@ def make_plugin(cache: Path) -> Plugin:
     qemu = Path(str(shutil.which(QEMU)))
     version = 2 if _qemu_major(qemu) >= FIRST_WITH_VERSION_2 else 1
     key = hashlib.sha256(SOURCE.read_bytes() + bytes([version])).hexdigest()[:24]
-    library = cache / "arm64" / f"count-{key}.so"
+    library = folder / f"count-{key}.so"
     if not library.is_file():
         library.parent.mkdir(parents=True, exist_ok=True)
         _compile_plugin(library, version)

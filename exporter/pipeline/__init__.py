@@ -23,6 +23,7 @@ from exporter.pipeline import (
     cache,
     calibration_sweep,
     emulation,
+    estimates,
     mixed_precision_search,
     read,
     results,
@@ -118,6 +119,8 @@ def _pipeline_stages(context: Context, measure: Measurer | None) -> Report:
         emulations = emulation.emulation_in_export(context, built)
     extras = results.ExtraResults()
     artifacts = report_rows(context, built, checked, timed, emulations)
+    with clock("estimate"):
+        artifacts = estimates.estimates_in_export(context, built, artifacts, model.facts.flops)
     if context.request.calibration_sweep:
         with clock("sweep"):
             extras = calibration_sweep.calibration_sweep(context, model)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Le, Len
 
 from exporter.records.values import Count, Milliseconds, Positive
 from exporter.records.verdict import Status
@@ -72,6 +72,26 @@ class DeviceLatency:
     @property
     def serial(self) -> str:
         return str(self.device.get("serial", ""))
+
+
+@dataclass(frozen=True)
+class EstimatedLatency:
+    """What an artifact is expected to take on the target's CPU: calculated, so it never meets a budget."""
+
+    threads: Annotated[int, Ge(1)]
+    p50_ms: Milliseconds
+    low_ms: Milliseconds
+    high_ms: Milliseconds
+    """The interval's ends."""
+    coverage: Annotated[float, Ge(0), Le(1)]
+    """The share of cases that the interval is meant to hold."""
+    basis: Literal["counts", "graph"]
+    """Counted instructions of the runtime's Arm kernels, or only FLOPs and weights of the graph."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """What bounds it (arithmetic, loads, other instructions, starting threads) -> share of the time."""
+    notes: tuple[str, ...] = ()
+    """Why the interval is wider than that of published latencies, a sentence each."""
+    evidence: Literal["estimated"] = "estimated"
 
 
 @dataclass(frozen=True)

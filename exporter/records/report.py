@@ -8,7 +8,13 @@ from typing import Literal
 
 from exporter.records.accuracy import Accuracy, Evaluation, TaskAccuracy, TaskEvaluation
 from exporter.records.artifact import Structure, Variant
-from exporter.records.latency import BudgetVerdict, DeviceLatency, Emulation, Latency
+from exporter.records.latency import (
+    BudgetVerdict,
+    DeviceLatency,
+    Emulation,
+    EstimatedLatency,
+    Latency,
+)
 from exporter.records.network import Preprocessing, TensorSpec
 from exporter.records.values import Count, decibels
 from exporter.records.verdict import Limits, Status, TaskName, Verdict
@@ -87,6 +93,8 @@ class Artifact:
     """On samples labelled for another task, where there are some and it ran here."""
     arm64: Emulation | None = None
     """None where it was not emulated."""
+    estimates: tuple[EstimatedLatency, ...] = ()
+    """On one and on four threads of the target's CPU; empty where nothing can be estimated."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from exporter.records import (
     TaskEvaluation,
 )
 from exporter.report import flags, text
-from exporter.verify import accuracy, budget
+from exporter.verify import accuracy, budget, estimates
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,7 @@ def html_row_of_artifact(artifact: Artifact, report: Report) -> Row:
             ("Delegated", text.percent_text(structure.delegated_fraction if structure else None)),
             *((("arm64 (emulated)", _html_row_on_arm(artifact)),) if _html_rows_show_arm(report) else ()),
             ("Size", text.scaled_text(artifact.size_bytes, "B")),
+            *((("Estimated", _html_row_estimate(artifact)),) if _html_rows_show_estimates(report) else ()),
             ("Host p50", text.milliseconds_text(latency.p50_ms if latency else None)),
             ("Host p90", text.milliseconds_text(latency.p90_ms if latency else None)),
         ),
@@ -220,6 +221,27 @@ def _html_rows_show_arm(report: Report) -> bool:
 
 def _html_row_on_arm(artifact: Artifact) -> str:
     return text.STATUS_WORDS[artifact.arm64.status] if artifact.arm64 else text.NONE
+
+
+def _html_rows_show_estimates(report: Report) -> bool:
+    return any(artifact.estimates for artifact in report.artifacts)
+
+
+def _html_row_estimate(artifact: Artifact) -> str:
+    best = estimates.best_estimate(artifact)
+    return estimates.estimate_text(best) if best else text.NONE
+
+
+def _html_row_estimates(artifact: Artifact) -> list[tuple[str, str]]:
+    """Return a fact for each number of threads: the interval, what it follows from, what bounds it."""
+    bases = {"counts": "counted instructions", "graph": "FLOPs and weights"}
+    return [
+        (
+            f"Estimated on {item.threads} {'thread' if item.threads == 1 else 'threads'}",
+            f"{estimates.estimate_text(item)}, from {bases[item.basis]}; {estimates.estimate_bound(item)}",
+        )
+        for item in artifact.estimates
+    ]
 
 
 def _html_row_emulation(result: Emulation | None) -> str:
@@ -245,7 +267,7 @@ def _html_row_facts(artifact: Artifact) -> tuple[tuple[str, str], ...]:
             ("On edge inputs", _html_row_comparison(verdict.edge)),
             ("Against its own quantised program", _html_row_comparison(verdict.lowering)),
         ]
-    facts.append(("On emulated arm64", _html_row_emulation(artifact.arm64)))
+    facts += [("On emulated arm64", _html_row_emulation(artifact.arm64)), *_html_row_estimates(artifact)]
     if structure:
         weights = ", ".join(
             f"{text.scaled_text(n, '')} {dtype}" for dtype, n in sorted(structure.weight_elements.items())

@@ -44,6 +44,8 @@ def print_terminal_report(report: Report, console: Console) -> None:
     if report.calibration_sweep:
         _print_terminal_line(console, calibration_sweep.sweep_sentence(report.calibration_sweep))
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
+    if line := text.estimate_line(report):
+        _print_terminal_line(console, line)
     if hint := quantization.quantization_hint(report):
         _print_terminal_line(console, hint)
     _print_terminal_reasons(report, console)

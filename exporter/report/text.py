@@ -24,7 +24,7 @@ from exporter.records import (
     TensorSpec,
     WorstChannel,
 )
-from exporter.verify import accuracy
+from exporter.verify import accuracy, estimates
 from exporter.verify.scores import compare
 
 STATUS_WORDS: dict[Status, str] = {
@@ -288,3 +288,28 @@ def lost_text(score: Score) -> str:
 
 def share_text(right: int, measured: Accuracy) -> str:
     return f"{100 * right / measured.count:.1f} %"
+
+
+def estimate_line(report: Report) -> str:
+    """Return the chosen artifact's estimate and its words on the budget; empty where there is none."""
+    chosen = choice_text(report)
+    estimate = chosen and estimates.best_estimate(chosen)
+    if not estimate:
+        return ""
+    threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
+    verdict = estimates.estimate_verdict(estimate, report.budget_ms)
+    return (
+        f"On {report.target_name}'s CPU, {threads}: {estimates.estimate_text(estimate)}: {verdict} "
+        f"{milliseconds_text(report.budget_ms)}; only a phone's measurement meets a budget."
+    )
+
+
+def estimate_notes(report: Report) -> tuple[str, ...]:
+    """Return why estimates are uncertain, and how often their intervals are meant to hold; once each."""
+    every = [item for artifact in report.artifacts for item in artifact.estimates]
+    notes = dict.fromkeys(note for item in every for note in item.notes)
+    if not every:
+        return ()
+    low, high = (f(item.coverage for item in every) for f in (min, max))
+    shares = f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
+    return (f"The intervals are meant to hold in {shares} of cases.", *notes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.records import QUANTIZED, SHIPPABLE, Artifact, Status
+from exporter.verify import estimates
 
 UNMEASURED = "no device has measured it"
 
@@ -25,7 +26,9 @@ def select_artifact(
     allow_synthetic: bool,
     allow_inconclusive: bool = False,
 ) -> Selected:
-    """Choose the fastest passed artifact that the target can run.
+    """Choose the fastest passed artifact that the target can run: by estimates, else by this host's latency.
+
+    Where there are estimates, what has none (a GPU's artifact) is not chosen: nothing tells its latency.
 
     Args:
         artifacts: All artifacts that were made, judged and timed.
@@ -40,7 +43,8 @@ def select_artifact(
     candidates = [a for a in passed if a not in doubtful]
     if not candidates:
         return Selected(None, _why_nothing_selected(artifacts, runnable, doubtful))
-    best = min(candidates, key=lambda a: _rank_to_select(a, runnable))
+    estimated = [a for a in candidates if a.estimates]
+    best = min(estimated or candidates, key=lambda a: _rank_to_select(a, runnable))
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     unproven = "; too few scenes prove it" if best.status == "inconclusive" else ""
     return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}.")
@@ -121,12 +125,15 @@ def _selected_on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
 
 
 def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
-    """Rank measured artifacts by their median; the target's own preference decides what was not measured."""
-    latency = artifact.latency.p50_ms if artifact.latency else float("inf")
+    """Rank by the estimated or the host's median; the target's own preference decides what has neither."""
+    median = estimates.best_estimate(artifact) or artifact.latency
+    latency = median.p50_ms if median else float("inf")
     return latency, list(runnable).index(artifact.variant.name)
 
 
 def _why_selected(best: Artifact, candidates: Sequence[Artifact]) -> str:
+    if best.estimates:
+        return f"{estimates.estimate_choice_reason(best, candidates)}; {UNMEASURED}"
     if best.latency is None:
         return f"The target's first choice of {len(candidates)} passed artifacts; none was timed"
     return (

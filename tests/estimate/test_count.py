@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -68,10 +71,17 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Plugin:
 
 
 def counted(folder: Path, plugin: Plugin, kernel: str, times: int = 1) -> Counts:
-    """Count a call that executes a kernel so often."""
-    parts = program_with(folder, kernel)
-    (folder / "model").write_text(str(times))
-    return count.count_instructions(parts, plugin, folder, CORE, "onnxruntime", folder / "model", (), folder)
+    """Count a call that executes a kernel so often: the program stands in for a runtime's runner."""
+    program = program_with(folder, kernel)
+
+    def run(*arguments: Any) -> None:
+        given, samples, options = arguments[0], arguments[5], arguments[7]
+        command = [given.qemu, "-cpu", CORE, *options, program, str(times), str(len(samples))]
+        subprocess.run(command, check=True, timeout=120)
+
+    with mock.patch.object(emulated, "run_emulated", run):
+        nothing = EmulatedParts(Path(), folder)
+        return count.count_instructions(nothing, plugin, folder, CORE, "onnxruntime", folder, (), folder)
 
 
 def test_each_instruction_is_of_its_class(tmp_path: Path, plugin: Plugin) -> None:
@@ -115,7 +125,7 @@ def test_a_kernel_that_runs_twice_counts_twice(tmp_path: Path, plugin: Plugin) -
 
 @pytest.mark.parametrize("text", ["", "fma 3\n", "fma dot\n1 2\n", "x"])
 def test_other_answers_are_refused(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no count of four calls is an error, and never zero."""
+    """What is no count of every call is an error, and never zero."""
     library = tmp_path / "plugin.so"
 
     def run(*arguments: object) -> None:

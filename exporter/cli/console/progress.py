@@ -16,6 +16,7 @@ STAGES = {
     "build": "building",
     "verify": "verifying",
     "arm64": "running on emulated Arm",
+    "estimate": "estimating the phone's latency",
     "measure": "timing on this host",
     "search": "searching mixed precision",
     "sweep": "measuring int8 against calibration samples",

@@ -24,6 +24,7 @@ from exporter.config import packaged
 from exporter.data import demo
 from exporter.emulated import parts
 from exporter.errors import MissingDependencyError
+from exporter.estimate import plugin
 from exporter.pipeline import cache
 
 LEAST_MEMORY_BYTES = 4 * 2**30
@@ -47,6 +48,7 @@ def examine_machine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
         *(_examine_package(name, requirements.get(name, ""), probes[name]) for name in IMPORTS),
         *_examine_runtimes(probes),
         _examine_arm64(),
+        _examine_counting(),
         *_examine_processor(),
         *_examine_samples(),
         *phone.examine_phone_tools(),
@@ -182,6 +184,14 @@ def _examine_arm64() -> Finding:
         detail = "QEMU and the Arm compiler are here; the programs are not prepared"
         return Finding(title, "limited", detail, parts.PREPARE)
     return Finding(title, "ok", f"ready: exports run on them, too; {parts.RUNTIME}")
+
+
+def _examine_counting() -> Finding:
+    title = "Instruction counts"
+    if command := plugin.missing_for_plugin():
+        detail = "estimates follow from FLOPs: no dynamically linked QEMU, or no C compiler"
+        return Finding(title, "limited", detail, command)
+    return Finding(title, "ok", "QEMU takes the plugin: estimates follow from counted instructions")
 
 
 def _examine_processor() -> tuple[Finding, ...]:

@@ -214,6 +214,7 @@ def _manifest_artifact(artifact: Artifact, budget_ms: float) -> dict[str, Any]:
         "accuracy": accuracy.dump_accuracy(artifact.accuracy) if artifact.accuracy else None,
         "task_accuracy": artifact.task_accuracy and task_accuracy.dump_task_accuracy(artifact.task_accuracy),
         "arm64_emulated": asdict(artifact.arm64) if artifact.arm64 else None,
+        "estimated_latencies": [asdict(item) for item in artifact.estimates],
         "notes": artifact.notes,
         "source_line": artifact.source_line,
         "build_seconds": artifact.build_seconds,

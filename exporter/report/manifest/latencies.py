@@ -1,4 +1,4 @@
-"""Check a device's latency in `manifest.json` beyond the types of its fields."""
+"""Check a device's and an estimated latency in `manifest.json` beyond the types of its fields."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from exporter.records import DeviceLatency as DeviceLatencyRecord
+from exporter.records import EstimatedLatency as EstimatedLatencyRecord
 from exporter.report.manifest.parts import Part, check_file_name_part
 
 
@@ -34,6 +35,18 @@ def _check_latency_claim(latency: DeviceLatencyRecord) -> DeviceLatencyRecord:
 
 
 DeviceLatency = Annotated[DeviceLatencyRecord, AfterValidator(_check_latency_claim)]
+
+
+def _check_estimate(estimate: EstimatedLatencyRecord) -> EstimatedLatencyRecord:
+    """Refuse an estimate outside its own interval."""
+    if not estimate.low_ms <= estimate.p50_ms <= estimate.high_ms:
+        raise ValueError("low_ms, p50_ms and high_ms are not in order")
+    if any(not 0 <= share <= 1 for share in estimate.shares.values()):
+        raise ValueError("a share of the time is not between 0 and 1")
+    return estimate
+
+
+EstimatedLatency = Annotated[EstimatedLatencyRecord, AfterValidator(_check_estimate)]
 
 
 class _Holder(Part):

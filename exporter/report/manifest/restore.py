@@ -77,6 +77,7 @@ def _restore_artifact(row: schema.Artifact, listed: schema.Manifest) -> Artifact
         accuracy=row.accuracy.record() if row.accuracy else None,
         task_accuracy=row.task_accuracy.record() if row.task_accuracy else None,
         arm64=row.arm64_emulated,
+        estimates=row.estimated_latencies,
     )
 
 

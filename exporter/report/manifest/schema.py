@@ -32,7 +32,7 @@ from exporter.records import (
 )
 from exporter.records import CurvePoint as CurvePointRecord
 from exporter.report.manifest.accuracy import Accuracy, Evaluation
-from exporter.report.manifest.latencies import DeviceLatency
+from exporter.report.manifest.latencies import DeviceLatency, EstimatedLatency
 from exporter.report.manifest.parts import FileName, Fraction, Name, Part, Sha256, Tensor
 from exporter.report.manifest.points import MixedPoints, OperatorCosts
 from exporter.report.manifest.task_accuracy import TaskAccuracy, TaskEvaluation
@@ -162,6 +162,8 @@ class Artifact(Part):
     """On samples labelled for another task."""
     arm64_emulated: Emulation | None = None
     """What it computed on emulated Arm kernels; null where it was not emulated. Never a time."""
+    estimated_latencies: tuple[EstimatedLatency, ...] = ()
+    """What it is expected to take on the target's CPU. Calculated: no budget is met or missed by it."""
     notes: tuple[str, ...] = ()
     source_line: str | None = None
     build_seconds: float = 0.0

@@ -1,0 +1,344 @@
+"""Judge the estimates of latencies by published ones, and fit their parameters.
+
+python -m benchmarks.estimate ROWS.csv ... [--counts FILE] [--fit]
+
+Every row is predicted by a fit that never saw its model, then by one that never saw its source. Beside stand
+the predictions of FLOPs alone and of this host's latency, each with the one factor that fits the other rows
+best. Counting takes about a minute for a MobileNetV2 and is kept in --counts. --fit writes
+exporter/estimate/parameters.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import estimate_fit, estimate_nets, estimate_rows
+from benchmarks.estimate_fit import Subject
+from benchmarks.estimate_rows import Row
+from exporter.emulated import cores, parts
+from exporter.estimate import count, model, parameters
+from exporter.estimate import plugin as counting
+from exporter.estimate.count import Counts
+from exporter.estimate.model import Work
+from exporter.estimate.parameters import Fit, Parameters, Spread
+from exporter.pipeline.cache import default_cache_root
+
+SHORT_OPERATOR_MS = 0.5
+"""Single operators below are judged apart: their published latencies are mostly noise."""
+CAVEATS = {
+    "executorch": "No latency of ExecuTorch on a Snapdragon 865 is published: its costs are those of ONNX "
+    "Runtime, and the interval carries the 41 % by which runtimes differ.",
+    "torchscript": "Nothing is counted for PyTorch Mobile: FLOPs and weights of 169 networks on a Pixel 4 "
+    "are fitted.",
+    "int8": "The published int8 latencies state no threads and are taken as of four; one thread follows from "
+    "the published speedups.",
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A row with what it was predicted as by fits that had not seen it."""
+
+    row: Row
+    predicted_ms: float
+    flops_ms: float
+    host_ms: float | None
+
+    @property
+    def miss(self) -> float:
+        return math.log(self.row.latency_ms / self.predicted_ms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="+", type=Path, help="CSV files of published latencies")
+    parser.add_argument(
+        "--counts", type=Path, default=Path("estimate-counts.json"), help="where counts are kept"
+    )
+    parser.add_argument(
+        "--counted", action="store_true", help="count nothing; leave out what was not counted"
+    )
+    parser.add_argument("--fit", action="store_true", help="write exporter/estimate/parameters.json")
+    options = parser.parse_args()
+    rows = estimate_rows.read_rows(options.rows)
+    works, hosts = gathered_works(rows, options.counts, options.counted)
+    subjects = [Subject(row, works[key]) for row in rows if (key := _key(row)) in works]
+    print(f"{len(subjects)} of {len(rows)} rows have a network and counts.\n")
+    groups = {
+        name: [s for s in subjects if _group(s.row) == name]
+        for name in dict.fromkeys(_group(s.row) for s in subjects)
+    }
+    speedups = {name: _published_speedup(options.rows, name, groups[name]) for name in groups}
+    groups = {name: [s for s in group if s.row.threads in model.THREADS] for name, group in groups.items()}
+    judged = {}
+    for split, label in (("model", "one model"), ("source", "one source")):
+        print(f"Leaving out {label} at a time:")
+        judged[split] = {name: judge_group(groups[name], speedups[name], hosts, split) for name in groups}
+        print_errors(judged[split], judged["model"])
+    print("Rows that contradict each other:")
+    for line in estimate_rows.contradictions(rows):
+        print(f"  {line}")
+    print("\nWhole models, predicted without their own rows:")
+    print_residuals(judged["model"])
+    if options.fit:
+        write_parameters(groups, speedups, judged["model"])
+
+
+def _key(row: Row) -> str:
+    return f"{row.model.removeprefix('op:')}|{row.precision}|{row.runtime}"
+
+
+def _group(row: Row) -> str:
+    return f"{row.runtime} {row.precision}"
+
+
+def _published_speedup(paths: Sequence[Path], name: str, group: Sequence[Subject]) -> float:
+    """Return the median speedup of four threads that the rows' runtime, or all runtimes, reach."""
+    by_model: dict[str, dict[int, float]] = {}
+    for s in group:
+        by_model.setdefault(s.row.model, {})[s.row.threads] = s.row.latency_ms
+    threes = [cell[1] / cell[3] for cell in by_model.values() if {1, 3} <= set(cell)]
+    if threes:
+        fastest, big = 2.842, 2.419  # three threads ran on the three big cores; four have the fastest one too
+        return statistics.median(threes) * (fastest + 3 * big) / (3 * big)
+    cited = [path for path in paths if "qed-usc" not in path.name]
+    precision = "int8" if "int8" in name else "fp"
+    return statistics.median(estimate_rows.scalings(cited, precision) or [2.3])
+
+
+def gathered_works(
+    rows: Sequence[Row], kept: Path, counted: bool = False
+) -> tuple[dict[str, Work], dict[str, float]]:
+    """Count what has not been counted yet, and time it on this host; return both by row's key."""
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    works, hosts = {}, {}
+    for row in {_key(row): row for row in rows}.values():
+        key = _key(row)
+        if row.flops:
+            works[key] = Work(None, int(row.flops), int(row.weight_bytes), 0)
+            continue
+        if key not in known and counted:
+            continue
+        if key not in known:
+            begin = time.monotonic()
+            known[key] = _counted(row)
+            kept.write_text(json.dumps(known, indent=1))
+            print(f"counted {key} in {time.monotonic() - begin:.0f} s", flush=True)
+        item = known[key]
+        works[key] = Work(Counts(**item["counts"]), item["flops"], item["weight_bytes"], item["kernels"])
+        hosts[key] = item["host_ms"]
+    return works, hosts
+
+
+def _counted(row: Row) -> dict[str, object]:
+    cache = default_cache_root()
+    ready = parts.prepare_emulated_parts(cache)
+    plugin = counting.make_plugin(ready.folder)
+    target = estimate_fit.REFERENCE
+    root = parts.root_of_emulated_parts(target, ready)
+    with tempfile.TemporaryDirectory() as name:
+        path, shape = estimate_nets.write_network(row.model, row.precision, Path(name))
+        sample = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        counts = count.count_instructions(
+            ready, plugin, root, cores.emulated_core(target), "onnxruntime", path, (sample,), Path(name)
+        )
+        return {
+            "counts": asdict(counts),
+            **estimate_nets.describe_network(
+                path.with_name(path.name.replace("-int8", "-fp32")), row.precision == "int8"
+            ),
+            "host_ms": estimate_nets.time_network(path, sample),
+        }
+
+
+def judge_group(
+    group: Sequence[Subject], speedup: float, hosts: Mapping[str, float], split: str
+) -> list[Judged]:
+    """Predict every row of one runtime and precision by fits without its model, or without its source."""
+
+    def part(subject: Subject) -> str:
+        return subject.row.model if split == "model" else subject.row.source.split()[0]
+
+    judged = []
+    for value in dict.fromkeys(part(s) for s in group):
+        rest = [s for s in group if part(s) != value]
+        if len(rest) < 3:
+            continue
+        fit = estimate_fit.fit_runtime(rest, speedup)
+        flops = _one_factor(rest, lambda s: float(s.work.flops))
+        host = _one_factor(rest, lambda s: hosts.get(_key(s.row), 0.0))
+        for s in group:
+            if part(s) == value:
+                host_ms = hosts.get(_key(s.row))
+                judged.append(
+                    Judged(
+                        s.row,
+                        estimate_fit.predicted_ms(s, fit, counted=s.work.counts is not None),
+                        flops(s.row.threads) * max(s.work.flops, 1),
+                        host(s.row.threads) * host_ms if host_ms else None,
+                    )
+                )
+    return judged
+
+
+def _one_factor(rest: Sequence[Subject], size: Callable[[Subject], float]) -> Callable[[int], float]:
+    """Return, for a number of threads, the factor from a size to a latency that fits the other rows best."""
+
+    def factor(threads: int) -> float:
+        same = [s for s in rest if s.row.threads == threads] or rest
+        ratios = [math.log(s.row.latency_ms / size(s)) for s in same if size(s) > 0]
+        return math.exp(statistics.median(ratios)) if ratios else 0.0
+
+    return factor
+
+
+def _kinds(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+    """Split rows into whole models by threads, operators, and short operators."""
+    kinds: dict[str, list[Judged]] = {}
+    for item in judged:
+        row = item.row
+        name = f"whole models, {row.threads} threads".replace("1 threads", "1 thread")
+        if not row.whole:
+            name = "operators, 1 thread" if row.latency_ms >= SHORT_OPERATOR_MS else "operators under 0.5 ms"
+        kinds.setdefault(name, []).append(item)
+    return kinds
+
+
+def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, Sequence[Judged]]) -> None:
+    """Print a Markdown table: error of estimates and of both baselines, and the intervals' coverage."""
+    print("\n| runtime, precision | rows | n | mean error | median | FLOPs only | host latency | covered |")
+    print("|---|---|---|---|---|---|---|---|")
+    for group, judged in groups.items():
+        for kind, items in _kinds(judged).items():
+            errors = [_error(item.predicted_ms, item) for item in items]
+            mean, median = statistics.mean(errors), statistics.median(errors)
+            flops = statistics.mean(_error(item.flops_ms, item) for item in items)
+            hosts = [_error(item.host_ms, item) for item in items if item.host_ms]
+            host = f"{statistics.mean(hosts):.0%}" if hosts else ""
+            covered = f"{_coverage(items, by_model[group]):.0%}" if items[0].row.whole else ""
+            print(
+                f"| {group} | {kind} | {len(items)} | {mean:.0%} | {median:.0%} | {flops:.0%} | {host} "
+                f"| {covered} |"
+            )
+    print()
+
+
+def _error(predicted_ms: float, item: Judged) -> float:
+    return abs(predicted_ms / item.row.latency_ms - 1)
+
+
+def _coverage(items: Sequence[Judged], calibration: Sequence[Judged]) -> float:
+    """Return the share of rows within intervals that follow from the other models' misses."""
+    held = []
+    for item in items:
+        others = [j.miss for j in calibration if j.row.whole and j.row.model != item.row.model]
+        if others:
+            held.append(abs(item.miss) <= math.log(estimate_fit.conformal_factor(others).factor) + 1e-9)
+    return statistics.mean(held) if held else math.nan
+
+
+def print_residuals(groups: Mapping[str, Sequence[Judged]]) -> None:
+    """Print every whole model of the counted runtimes: published, predicted and the error."""
+    print("\n| model | precision | threads | published | estimated | error |\n|---|---|---|---|---|---|")
+    for judged in groups.values():
+        for item in judged:
+            if item.row.whole and not item.row.flops:
+                row, error = item.row, item.predicted_ms / item.row.latency_ms - 1
+                print(
+                    f"| {row.model} | {row.precision} | {row.threads} | {row.latency_ms:g} ms "
+                    f"| {item.predicted_ms:.3g} ms | {error:+.0%} |"
+                )
+
+
+def write_parameters(
+    groups: Mapping[str, Sequence[Subject]],
+    speedups: Mapping[str, float],
+    judged: Mapping[str, Sequence[Judged]],
+) -> None:
+    """Fit all rows and write the parameters with their intervals."""
+    fits = {}
+    for name, group in groups.items():
+        runtime, precision = name.split()
+        caveat = CAVEATS.get(runtime, "") or CAVEATS.get(precision, "")
+        fit = estimate_fit.fit_runtime(group, speedups[name], caveat)
+        spread = estimate_fit.conformal_factor([j.miss for j in judged[name] if j.row.whole])
+        graph = _graph_spread(group, speedups[name])
+        both = spread if any(s.work.counts for s in group) else graph
+        fits[name] = replace(fit, spread=_by_threads(both, group), graph_spread=_by_threads(graph, group))
+        if runtime == "onnxruntime":
+            fits[f"executorch {precision}"] = _of_another_runtime(fits[name])
+    fitted = Parameters(estimate_fit.CORE, estimate_fit.MHZ, fits, PROVENANCE)
+    parameters.FILE.write_text(json.dumps(_rounded(asdict(fitted)), indent=2) + "\n")
+    print(f"\nWrote {parameters.FILE}.")
+
+
+PROVENANCE = (
+    "Single operators and whole models of ONNX Runtime in float32 on an unpinned Redmi K30S Ultra ("
+    "Snapdragon 865): github.com/alsj213/arm-inference-benchmark.",
+    "int8 models of ONNX Runtime 1.23 on Qualcomm AI Hub's QCS8250 proxy (perf.yaml of its repositories).",
+    "Networks of PyTorch Mobile on a Pixel 4 (Snapdragon 855): github.com/qed-usc/mobile-ml-benchmark, MIT "
+    "licence.",
+    "Speedups of four threads: ncnn's and PaddleClas' published tables for Snapdragons 855 and 865.",
+)
+
+
+def _graph_spread(group: Sequence[Subject], speedup: float) -> Spread:
+    """Return the interval of estimates by the graph, from rows predicted without their own model."""
+    misses = []
+    for value in dict.fromkeys(s.row.model for s in group):
+        rest = [s for s in group if s.row.model != value]
+        fit = estimate_fit.fit_runtime(rest, speedup)
+        for s in group:
+            if (
+                s.row.model == value
+                and s.work.flops
+                and (s.row.whole or s.row.latency_ms >= SHORT_OPERATOR_MS)
+            ):
+                misses.append(math.log(s.row.latency_ms / estimate_fit.predicted_ms(s, fit, counted=False)))
+    return estimate_fit.conformal_factor(misses)
+
+
+def _by_threads(spread: Spread, group: Sequence[Subject]) -> dict[str, Spread]:
+    """Return the interval by threads; one without rows is wider by as much as published speedups differ."""
+    seen = {s.row.threads if s.row.threads != 3 else 4 for s in group if s.row.whole}
+    return {
+        str(threads): spread if threads in seen else estimate_fit.wider(spread, SPEEDUPS_DIFFER)
+        for threads in (1, 4)
+    }
+
+
+SPEEDUPS_DIFFER = 1.25
+"""Nine of ten published speedups of four threads lie within this factor of their median."""
+
+
+def _of_another_runtime(fit: Fit) -> Fit:
+    def wide(spreads: Mapping[str, Spread]) -> dict[str, Spread]:
+        return {key: estimate_fit.wider(s, estimate_fit.CROSS_RUNTIME) for key, s in spreads.items()}
+
+    return replace(
+        fit, spread=wide(fit.spread), graph_spread=wide(fit.graph_spread), caveat=CAVEATS["executorch"]
+    )
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Fit the costs of instruction classes to published latencies. `benchmarks/estimate.py` is the program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize
+
+from benchmarks.estimate_rows import Row
+from exporter.config.targets import get_target
+from exporter.estimate import model
+from exporter.estimate.count import Counts
+from exporter.estimate.parameters import Fit, Parameters, Scaling, Spread
+from exporter.records import Precision
+
+REFERENCE = get_target("snapdragon865")
+CORE, MHZ = "Cortex-A77", 2842
+SHORT_MS = 0.3
+"""Rows below weigh as if they were so long: they are noisy."""
+COVERAGE = 0.9
+CROSS_RUNTIME = 1.41
+"""One runtime's latency predicted from another's on the same phone misses by 41 % in the mean."""
+PRIOR = 0.5
+"""How loosely the speedup of whole models is tied to the published speedups of all runtimes."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A row, and what its network executes."""
+
+    row: Row
+    work: model.Work
+
+
+def fit_runtime(subjects: Sequence[Subject], speedup: float, caveat: str = "") -> Fit:
+    """Fit one runtime and precision; the intervals are set later.
+
+    Args:
+        subjects: Its rows.
+        speedup: The published median speedup of four threads.
+        caveat: What the rows cannot tell.
+    """
+    counted = [s for s in subjects if s.work.counts]
+    alone = [s for s in counted if s.row.threads == 1]
+    if alone:
+        cycles, call_ms = _costs(alone, 1.0)
+        scaling = _scaling([s for s in counted if s.row.threads == 4], cycles, call_ms, speedup)
+    else:
+        cycles, call_ms = _costs(counted, speedup)
+        scaling = Scaling(speedup, 0.0)
+    whole = [s.row.latency_ms for s in subjects if s.row.whole] or [0.0]
+    others = [_other_share(s.work, cycles) for s in counted if s.row.whole]
+    seen = (min(whole), max(whole))
+    graph = _graph_costs(subjects, scaling)
+    return Fit(cycles, call_ms, scaling, {}, graph, {}, seen, max(others, default=1.0), caveat)
+
+
+def _other_share(work: model.Work, cycles: Mapping[str, float]) -> float:
+    """Return the share of other instructions in a model's time."""
+    counts = work.counts
+    assert counts is not None
+    others = (counts.simd + counts.scalar + counts.branch) * cycles["other"]
+    return others / (MHZ * 1e3) / _one_thread_ms(work, cycles)
+
+
+def _costs(subjects: Sequence[Subject], speedup: float) -> tuple[dict[str, float], float]:
+    """Fit nonnegative cycles of each class, and what a call costs; relative errors count."""
+    if not subjects:
+        return dict.fromkeys(("fma", "dot", "other", "load", "store"), 0.0), 0.0
+    narrow = any(s.work.counts and s.work.counts.dot for s in subjects)
+    columns = [_columns(s.work.counts, narrow) for s in subjects if s.work.counts]
+    latencies = np.array([s.row.latency_ms for s in subjects])
+    matrix = np.array(columns) / (MHZ * 1e3) / speedup
+    # A call's constant cost is read from single operators: whole models have too few rows for it.
+    constant = np.ones((len(subjects), 0 if narrow else 1))
+    weights = 1 / np.maximum(latencies, SHORT_MS)
+    solved, _ = optimize.nnls(np.hstack([matrix, constant]) * weights[:, None], latencies * weights)
+    if narrow:
+        dot, other = (float(value) for value in solved)
+        return {"fma": dot, "dot": dot, "other": other, "load": other, "store": other}, 0.0
+    fma, load, store, other, call = (float(value) for value in solved)
+    return {"fma": fma, "dot": fma, "other": other, "load": load, "store": store}, call
+
+
+def _columns(counts: Counts, narrow: bool) -> list[float]:
+    others = counts.simd + counts.scalar + counts.branch
+    if narrow:
+        return [counts.dot + 2 * counts.matrix + counts.fma, others + counts.load + counts.store]
+    return [counts.fma, counts.load, counts.store, others]
+
+
+def _scaling(
+    subjects: Sequence[Subject], cycles: Mapping[str, float], call_ms: float, speedup: float
+) -> Scaling:
+    """Fit the speedup and each kernel's cost of starting threads; with few rows, the speedup stays near."""
+    if not subjects:
+        return Scaling(speedup, 0.0)
+    times = np.array([_one_thread_ms(s.work, cycles) for s in subjects])
+    kernels = np.array([s.work.kernels for s in subjects])
+    latencies = np.array([s.row.latency_ms for s in subjects])
+
+    def misses(values: np.ndarray) -> np.ndarray:
+        predicted = times / math.exp(values[0]) + values[1] * kernels + call_ms
+        return np.append(np.log(predicted / latencies), (values[0] - math.log(speedup)) / PRIOR)
+
+    solved = optimize.least_squares(misses, [math.log(speedup), 0.01], bounds=([0, 0], [math.log(3.4), 1])).x
+    return Scaling(float(math.exp(solved[0])), float(solved[1]))
+
+
+def _one_thread_ms(work: model.Work, cycles: Mapping[str, float]) -> float:
+    counts = work.counts
+    assert counts is not None
+    others = counts.simd + counts.scalar + counts.branch
+    sums = {
+        "fma": counts.fma, "dot": counts.dot + 2 * counts.matrix, "other": others, "load": counts.load,
+        "store": counts.store,
+    }  # fmt: skip
+    return sum(cycles[name] * value for name, value in sums.items()) / (MHZ * 1e3)
+
+
+def _graph_costs(subjects: Sequence[Subject], scaling: Scaling) -> dict[str, float]:
+    """Fit cycles of a FLOP and of a byte of weights, for machines that cannot count."""
+    some = [s for s in subjects if s.work.flops]
+    factors = np.array([1.0 if s.row.threads == 1 else 1 / scaling.speedup for s in some])
+    matrix = np.array([[s.work.flops, s.work.weight_bytes] for s in some]) / (MHZ * 1e3) * factors[:, None]
+    latencies = np.array([s.row.latency_ms for s in some])
+    weights = 1 / np.maximum(latencies, SHORT_MS)
+    (flop, byte), _ = optimize.nnls(matrix * weights[:, None], latencies * weights)
+    return {"flop": float(flop), "byte": float(byte)}
+
+
+def predicted_ms(subject: Subject, fit: Fit, counted: bool = True) -> float:
+    """Predict a row with a fit, by its counts or by its graph."""
+    work = (
+        subject.work
+        if counted
+        else model.Work(None, subject.work.flops, subject.work.weight_bytes, subject.work.kernels)
+    )
+    blank = {str(threads): Spread(1.0, 0.0, 0) for threads in (1, 4)}
+    whole = replace(fit, spread=blank, graph_spread=blank)
+    precision: Precision = "int8" if subject.row.precision == "int8" else "fp32"
+    parameters = Parameters(CORE, MHZ, {}, ())
+    return model.estimate_latency(work, REFERENCE, parameters, whole, precision, subject.row.threads).p50_ms
+
+
+def conformal_factor(misses: Sequence[float], coverage: float = COVERAGE) -> Spread:
+    """Return the interval that holds a new case in `coverage` of cases, by split conformal prediction.
+
+    Args:
+        misses: Logarithms of published / predicted, each predicted without its own model.
+        coverage: What is asked for; with few rows the largest miss counts, and promises less.
+    """
+    sizes = sorted(abs(miss) for miss in misses)
+    rank = math.ceil((len(sizes) + 1) * coverage)
+    if rank <= len(sizes):
+        return Spread(math.exp(sizes[rank - 1]), coverage, len(sizes))
+    return Spread(math.exp(sizes[-1]), len(sizes) / (len(sizes) + 1), len(sizes))
+
+
+def wider(spread: Spread, more: float) -> Spread:
+    """Return an interval that carries another, independent miss too."""
+    factor = math.exp(math.hypot(math.log(spread.factor), math.log(more)))
+    return Spread(factor, spread.coverage, spread.rows)

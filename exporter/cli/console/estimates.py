@@ -1,0 +1,67 @@
+"""Print estimated latencies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from exporter.estimate import plugin
+from exporter.report import text
+from exporter.verify import estimates
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from exporter.records import Report
+
+
+def print_estimates(report: Report, console: Console) -> None:
+    """Print a line per artifact and number of threads, the choice, and why intervals are wide."""
+    from rich.table import Table
+
+    from exporter.report.terminal import plain_terminal_text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading in ("artifact", "threads", "p50", f"against {report.budget_ms:g} ms", "bound by"):
+        table.add_column(heading, overflow="fold")
+    for artifact in report.artifacts:
+        for estimate in artifact.estimates:
+            cells = (
+                artifact.variant.name,
+                str(estimate.threads),
+                estimates.estimate_text(estimate),
+                estimates.estimate_verdict(estimate, report.budget_ms),
+                estimates.estimate_bound(estimate),
+            )
+            table.add_row(*map(plain_terminal_text, cells))
+    console.print(table)
+    for line in estimate_remarks(report):
+        console.print(plain_terminal_text(line, "dim"))
+    chosen = text.choice_text(report)
+    if chosen:
+        console.print(plain_terminal_text(f"Ship {chosen.file}. {report.selection_reason}", "bold"))
+
+
+def estimate_remarks(report: Report) -> tuple[str, ...]:
+    """Return what has no estimate, and what makes intervals wide, a sentence each."""
+    remarks = text.estimate_notes(report)
+    by_graph = any(item.basis == "graph" for a in report.artifacts for item in a.estimates)
+    if by_graph and (command := plugin.missing_for_plugin()):
+        remarks = (*remarks, f"To count what artifacts execute, install QEMU: {command}.")
+    return remarks
+
+
+def estimates_as_json(report: Report) -> dict[str, Any]:
+    """Return the estimates by artifact, each with its verdict in words."""
+    return {
+        "budget_ms": report.budget_ms,
+        "selected": report.selected,
+        "selection_reason": report.selection_reason,
+        "artifacts": {
+            artifact.variant.name: [
+                asdict(item) | {"verdict": estimates.estimate_verdict(item, report.budget_ms)}
+                for item in artifact.estimates
+            ]
+            for artifact in report.artifacts
+        },
+    }

@@ -1,0 +1,47 @@
+"""The command that estimates latencies: it changes the report of an export, and measures nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.app import Debug, Json, app, app_console, watch_command
+from exporter.cli.inspect_and_verify import prepared_arm_programs
+
+
+@app.command()
+def estimate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of an export.")],
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4.")
+    ] = 0,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Count again, and keep no counts in the build cache.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Estimate every CPU artifact's latency on the target Snapdragon, and choose by it. Nothing is measured.
+
+    Counts what each artifact executes in its Arm library under QEMU; the first time, this downloads and
+    compiles the programs. Where QEMU is missing, the estimate follows from FLOPs and is less certain.
+    """
+    from exporter import pipeline
+    from exporter.cli.console import estimates as printed
+    from exporter.emulated import parts
+    from exporter.estimate import plugin
+    from exporter.pipeline import estimates
+
+    if not plugin.missing_for_plugin() and not parts.missing_emulated_parts():
+        prepared_arm_programs()
+    with watch_command(as_json) as observer:
+        report = estimates.estimate_export(
+            out, jobs or pipeline.pipeline_worker_count(), observer, cached=not no_cache
+        )
+    if as_json:
+        typer.echo(json.dumps(printed.estimates_as_json(report), indent=2))
+    else:
+        printed.print_estimates(report, app_console())

@@ -1,0 +1,73 @@
+"""The fitted parameters: data with their provenance, written by `python -m benchmarks.estimate --fit`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = Path(__file__).with_name("parameters.json")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Four threads take less time than one by this."""
+
+    speedup: float
+    """The kernels' time is divided by this."""
+    kernel_ms: float
+    """What starting the threads costs, for each convolution or matrix product."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The interval around an estimate: from p50 / factor to p50 * factor."""
+
+    factor: float
+    coverage: float
+    """The share of cases that the interval is meant to hold, by conformal prediction."""
+    rows: int
+    """How many published latencies it follows from."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The costs of one runtime and precision on the reference core."""
+
+    cycles: Mapping[str, float]
+    """Class -> cycles of one instruction: fma, dot, other, load, store."""
+    call_ms: float
+    """What every call costs besides."""
+    scaling: Scaling
+    spread: Mapping[str, Spread]
+    """Number of threads -> interval."""
+    graph: Mapping[str, float]
+    """For a machine without QEMU: cycles of a "flop" and of a "byte" of weights."""
+    graph_spread: Mapping[str, Spread]
+    seen_ms: tuple[float, float]
+    """The shortest and the longest whole model among the rows."""
+    most_other: float
+    """The largest share of other instructions among the rows' models: more is an unseen kind of operator."""
+    caveat: str
+    """What these rows cannot tell, a sentence; empty where the rows are of this runtime and precision."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything that is fitted, for the core of the published latencies."""
+
+    core: str
+    mhz: int
+    fits: Mapping[str, Fit]
+    """"onnxruntime fp32" -> its fit."""
+    provenance: tuple[str, ...]
+
+
+@functools.cache
+def load_parameters(path: Path = FILE) -> Parameters:
+    """Read the parameters of the package."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Parameters).validate_python(json.loads(path.read_text()))

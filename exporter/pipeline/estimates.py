@@ -1,0 +1,268 @@
+"""Estimates latencies on a Snapdragon's CPU from what artifacts execute. Nothing is measured."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from exporter import held
+from exporter.config import targets
+from exporter.config.targets import Target
+from exporter.emulated import cores, parts
+from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.run import BACKENDS
+from exporter.errors import LoweringError, MissingDependencyError, UsageError, VerificationError
+from exporter.estimate import count, model, parameters
+from exporter.estimate import plugin as counting
+from exporter.estimate.count import Counts
+from exporter.estimate.plugin import Plugin
+from exporter.files import EVIDENCE, MANIFEST, digest_file_or_folder, file_inside
+from exporter.pipeline import rights
+from exporter.pipeline.cache import Cache, cache_key, default_cache_root
+from exporter.pipeline.context import Context, Event, Observer, Run
+from exporter.pipeline.emulation import SECONDS
+from exporter.pipeline.report import write_report
+from exporter.pipeline.results import BuildResult
+from exporter.pipeline.steps import Step, cached_steps
+from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
+from exporter.records import QUANTIZED, SHIPPABLE, Artifact, EstimatedLatency, Report, Variant
+from exporter.verify import budget, reference_io, select
+
+FORMAT = 1
+"""Incremented whenever counts of the same artifact change."""
+RUNTIMES = {**BACKENDS, "lite": "torchscript"}
+"""Backend of a variant -> the runtime whose costs are fitted. GPUs and NPUs are missing: no estimate."""
+SWITCH = "EXPORT_MOBILE_ESTIMATE"
+"""Environment variable: "0" leaves estimates out of exports that do not ask for them."""
+
+
+def estimates_wanted(asked: bool | None, target: Target) -> bool:
+    """Tell whether an export estimates: it was asked to, or it was not asked and the target allows it."""
+    if not model.supports_estimate(target):
+        return False
+    return os.environ.get(SWITCH, "1") != "0" if asked is None else asked
+
+
+def counting_parts(cache: Path) -> tuple[EmulatedParts, Plugin] | None:
+    """Return what counts instructions, if the Arm programs are prepared and QEMU takes plugins; else None."""
+    ready = parts.ready_emulated_parts(cache)
+    if not ready or counting.missing_for_plugin():
+        return None
+    try:
+        return ready, counting.make_plugin(ready.folder)
+    except (MissingDependencyError, OSError):
+        return None
+
+
+def count_artifact(
+    path: Path,
+    variant: Variant,
+    evidence_path: Path,
+    target: Target,
+    ready: EmulatedParts,
+    plugin: Plugin,
+    root: Path,
+) -> Counts:
+    """Count one inference of an artifact on the first verification sample, in a confined process."""
+    sample = reference_io.load_reference(evidence_path).samples()[0]
+    core, backend = cores.emulated_core(target), BACKENDS[variant.backend]
+    with tempfile.TemporaryDirectory() as name:
+        return count.count_instructions(ready, plugin, root, core, backend, path, sample, Path(name))
+
+
+def count_artifacts(
+    folder: Path,
+    files: Sequence[tuple[Variant, str]],
+    target: Target,
+    tools: tuple[EmulatedParts, Plugin],
+    run: Run,
+    cache: Cache,
+) -> Mapping[str, Counts]:
+    """Count every artifact that has an Arm library. Variant name -> counts; what crashes there is left out.
+
+    Args:
+        folder: OUT.
+        files: The artifacts and their files in OUT.
+        target: The phone.
+        tools: What `counting_parts` returns.
+        run: Runs the jobs; they must be allowed to read the programs.
+        cache: Where the counts of unchanged files are kept.
+    """
+    ready, plugin = tools
+    root = parts.root_of_emulated_parts(target, ready)
+    chosen = [(variant, file) for variant, file in files if variant.backend in BACKENDS]
+    steps = [
+        Step(
+            "counts",
+            cache_key(
+                "counts", FORMAT, variant.backend, cores.emulated_core(target), ready.folder.name,
+                plugin.library.name, digest_file_or_folder(folder / file),
+                digest_file_or_folder(folder / EVIDENCE),
+            ),
+            Counts,
+            functools.partial(_count_job, folder, variant, file, (target, ready, plugin, root)),
+            failed=_not_counted,
+        )
+        for variant, file in chosen
+    ]  # fmt: skip
+    results: list[Counts | None] = cached_steps(run, cache, "estimate", steps)
+    pairs = zip(chosen, results, strict=True)
+    return {variant.name: counts for (variant, _), counts in pairs if counts is not None}
+
+
+def _count_job(
+    folder: Path, variant: Variant, file: str, rest: tuple[Target, EmulatedParts, Plugin, Path], _: object
+) -> Job:
+    return Job(
+        f"counting {variant.name}",
+        count_artifact,
+        (folder / file, variant, folder / EVIDENCE, *rest),
+        cost_s=30.0,
+        read_only=True,
+        scratch=True,
+        seconds=SECONDS,
+    )
+
+
+def _not_counted(error: Exception) -> None:
+    """Leave an artifact without counts: its emulation says why it does not run."""
+    if not isinstance(error, LoweringError | OSError):
+        return
+
+
+def add_estimates(
+    rows: Sequence[Artifact], counts: Mapping[str, Counts], target: Target, flops: int | None
+) -> tuple[Artifact, ...]:
+    """Add the estimates of every shippable artifact that a CPU runs.
+
+    Args:
+        rows: The artifacts.
+        counts: Artifact name -> what it executes; what is missing is estimated from the graph.
+        target: The phone.
+        flops: FLOPs of one inference; None leaves what was not counted without an estimate.
+    """
+    kernels = max((model.count_kernels(r.structure.operators) for r in rows if r.structure), default=0)
+    return tuple(
+        replace(row, estimates=_estimates(row, counts.get(row.variant.name), target, flops, kernels))
+        for row in rows
+    )
+
+
+def _estimates(
+    row: Artifact, counts: Counts | None, target: Target, flops: int | None, kernels: int
+) -> tuple[EstimatedLatency, ...]:
+    runtime = RUNTIMES.get(row.variant.backend)
+    fitted = parameters.load_parameters()
+    fit = model.fit_for(fitted, runtime, row.variant.precision) if runtime else None
+    if not fit or not row.structure or row.status not in SHIPPABLE or row.variant.name not in target.runnable:
+        return ()
+    if counts is None and flops is None:
+        return ()
+    own = model.count_kernels(row.structure.operators) or kernels
+    work = model.Work(counts, flops or 0, row.structure.weight_bytes, own)
+    return tuple(
+        model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
+        for threads in model.THREADS
+    )
+
+
+def estimates_in_export(
+    context: Context, built: Sequence[BuildResult], rows: Sequence[Artifact], flops: int | None
+) -> tuple[Artifact, ...]:
+    """Add estimates to an export's rows; count only where the programs are prepared already."""
+    if not estimates_wanted(context.request.estimate, context.target):
+        return tuple(rows)
+    tools = counting_parts(default_cache_root()) if context.request.verify else None
+    files = [(item.variant, item.file) for item in built if item.file]
+    counts = (
+        count_artifacts(context.folders.out, files, context.target, tools, context.run, context.cache)
+        if tools
+        else {}
+    )
+    return add_estimates(rows, counts, context.target, flops)
+
+
+def estimate_export(
+    out: Path, workers: int = 1, observer: Observer | None = None, cached: bool = True
+) -> Report:
+    """Estimate the artifacts of an export, choose again unless a phone has measured, and write OUT's report.
+
+    Args:
+        out: A folder that `export` made.
+        workers: Artifacts counted at the same time, each in a process of its own.
+        observer: Told at every step.
+        cached: Keep counts in the build cache, and take them from there.
+
+    Raises:
+        UsageError: The target is no Snapdragon.
+        VerificationError: OUT has no valid manifest, or a file is not the one that was exported.
+    """
+    from exporter.report import manifest
+    from exporter.report.manifest import restore
+
+    report = restore.restore_report(manifest.load_manifest(out / MANIFEST))
+    target = targets.get_target(report.target_name)
+    if not model.supports_estimate(target):
+        raise UsageError(
+            f"{target.title} has no estimate: only Snapdragons have.",
+            "Export for one, as --target snapdragon865.",
+        )
+    files = [(row.variant, row.file) for row in report.artifacts if row.file and row.status in SHIPPABLE]
+    for row in report.artifacts:
+        if row.file and digest_file_or_folder(file_inside(out, row.file)) != row.sha256:
+            raise VerificationError(f"{row.file} is not the file that was exported.", code="EM-CHANGED")
+    tools = counting_parts(default_cache_root()) if (out / EVIDENCE).is_file() else None
+    counts: Mapping[str, Counts] = {}
+    if tools:
+        allowed = rights.rights_to_verify(out, tools[0].folder)
+        kept = Cache(default_cache_root() if cached else None)
+        with held.held_scratch("estimate") as folder, WorkerPool(workers, folder / "log", allowed) as pool:
+            run = functools.partial(_observed_run, pool, observer or (lambda _: None))
+            counts = count_artifacts(out, files, target, tools, run, kept)
+    rows = add_estimates(report.artifacts, counts, target, report.flops)
+    estimated = _chosen_by_estimate(replace(report, artifacts=rows), target)
+    return write_report(out, estimated)
+
+
+def _observed_run(
+    pool: WorkerPool,
+    observer: Observer,
+    stage: str,
+    work: Sequence[Job],
+    on_outcome: Callable[[JobOutcome], None],
+) -> list[JobOutcome]:
+    """Run jobs and tell each one's start and end."""
+    done = 0
+
+    def on_event(kind: str, job: Job) -> None:
+        nonlocal done
+        done += kind == "end"
+        observer(Event(stage, job.label, done, len(work)))
+
+    return pool.run(work, on_event, on_outcome)
+
+
+def _chosen_by_estimate(report: Report, target: Target) -> Report:
+    """Choose again; what a phone has measured stays chosen."""
+    before = next((row for row in report.artifacts if row.variant.name == report.selected), None)
+    if before is None or any(item.evidence == "measured" for item in before.device_latencies):
+        return report
+    choice = select.select_artifact(
+        report.artifacts,
+        target.runnable,
+        synthetic=report.calibration_kind == "synthetic",
+        allow_synthetic=before.variant.precision in QUANTIZED,
+        allow_inconclusive=before.status == "inconclusive",
+    )
+    chosen = next(row for row in report.artifacts if row.variant.name == choice.name)
+    return replace(
+        report,
+        selected=choice.name,
+        selection_reason=choice.reason,
+        numerics=chosen.status,
+        budget=budget.budget_verdict(chosen.device_latencies, report.budget_ms),
+    )

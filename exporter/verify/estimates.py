@@ -1,0 +1,63 @@
+"""Reads estimated latencies: verdicts in words of their own, and the choice among estimates. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from exporter.records import Artifact, EstimatedLatency
+
+EstimateVerdict = Literal["estimated within", "estimated over", "uncertain"]
+
+
+def best_estimate(artifact: Artifact) -> EstimatedLatency | None:
+    """Return the estimate on the number of threads that is faster; None without any."""
+    return min(artifact.estimates, key=lambda item: item.p50_ms, default=None)
+
+
+def estimate_verdict(estimate: EstimatedLatency, budget_ms: float) -> EstimateVerdict:
+    """Compare an estimate's whole interval with a budget, which only measurements meet or miss."""
+    if estimate.high_ms < budget_ms:
+        return "estimated within"
+    return "estimated over" if estimate.low_ms > budget_ms else "uncertain"
+
+
+def estimate_overlap(first: EstimatedLatency, second: EstimatedLatency) -> float:
+    """Return which share of the narrower of two intervals lies in the other: 0 where they are apart."""
+    low, high = max(first.low_ms, second.low_ms), min(first.high_ms, second.high_ms)
+    narrower = min(first.high_ms - first.low_ms, second.high_ms - second.low_ms)
+    if narrower <= 0:
+        return float(low <= high)
+    return max(0.0, high - low) / narrower
+
+
+def estimate_text(estimate: EstimatedLatency) -> str:
+    """Format an estimate: "9.1 ms, 7.4 to 11.2 (estimated)"."""
+    p50, low, high = (f"{value:.3g}" for value in (estimate.p50_ms, estimate.low_ms, estimate.high_ms))
+    return f"{p50} ms, {low} to {high} (estimated)"
+
+
+def estimate_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> str:
+    """Say why an artifact is chosen by its estimate, and by how much the next one's interval overlaps."""
+    estimate = best_estimate(best)
+    assert estimate is not None
+    others = [(item, other) for item in candidates if item is not best and (other := best_estimate(item))]
+    threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
+    reason = (
+        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, {threads}) of "
+        f"{len(others) + 1} passed artifacts that the target runs"
+    )
+    if others:
+        second, other = min(others, key=lambda pair: pair[1].p50_ms)
+        share = estimate_overlap(estimate, other)
+        name = f"{second.variant.name} ({other.p50_ms:.3g} ms)"
+        reason += f"; its interval overlaps by {share:.0%} with that of {name}"
+    if left := len(candidates) - len(others) - 1:
+        reason += f"; {left} without an estimate {'was' if left == 1 else 'were'} left out"
+    return reason
+
+
+def estimate_bound(estimate: EstimatedLatency) -> str:
+    """Return what takes most of the time, with its share: "arithmetic 55 %, loads 30 %"."""
+    largest = sorted(estimate.shares.items(), key=lambda item: -item[1])[:2]
+    return ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in largest)

@@ -1,0 +1,126 @@
+"""Tests of estimating an export: with planted counts, without QEMU, and in an export of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from exporter.cli.app import app
+from exporter.config.targets import get_target
+from exporter.emulated.parts import EmulatedParts
+from exporter.errors import VerificationError
+from exporter.estimate.count import Counts
+from exporter.estimate.plugin import PACKAGES, Plugin
+from exporter.files import MANIFEST
+from exporter.pipeline import estimates
+from exporter.records import Report
+from tests.exports import exported
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
+COUNTS = Counts(fma=70_000_000, dot=0, simd=9_000_000, scalar=3_000_000, branch=9_000_000, load=20_000_000)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    shutil.copytree(exported("cnn")[0], folder)
+    return folder
+
+
+def estimated(out: Path, monkeypatch: pytest.MonkeyPatch, counts: Mapping[str, Counts] | None) -> Report:
+    """Estimate with these counts; None is a machine without QEMU."""
+    tools = (EmulatedParts(Path(), out), Plugin(Path(), Path())) if counts is not None else None
+    monkeypatch.setattr(estimates, "counting_parts", lambda _: tools)
+    monkeypatch.setattr(estimates, "count_artifacts", lambda *_: counts)
+    return estimates.estimate_export(out)
+
+
+def latencies(report: Report) -> dict[str, float]:
+    """Return artifact name -> estimated median on one thread."""
+    return {a.variant.name: a.estimates[0].p50_ms for a in report.artifacts if a.estimates}
+
+
+def test_every_cpu_artifact_is_estimated_and_no_other(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU artifacts and those of another system have no figure; the choice follows the estimates."""
+    report = estimated(out, monkeypatch, dict.fromkeys(("onnx-fp32", "executorch-xnnpack-fp32"), COUNTS))
+    names = {a.variant.name for a in report.artifacts if a.status == "passed"}
+    assert set(latencies(report)) == {
+        name for name in names if not name.startswith(("coreml", "executorch-vulkan"))
+    }
+    best = min(latencies(report), key=lambda name: min(e.p50_ms for e in rows(report)[name]))
+    assert report.selected == best
+    assert "by estimate" in report.selection_reason
+    assert report.budget == "not_measured"
+
+
+def rows(report: Report) -> dict[str, Any]:
+    return {a.variant.name: a.estimates for a in report.artifacts if a.estimates}
+
+
+def test_a_planted_wrong_count_changes_the_estimate(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that runs twice shows in its own artifact, and in no other."""
+    twice = Counts(*(2 * value for value in astuple(COUNTS)))
+    once = latencies(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))
+    wrong = latencies(estimated(out, monkeypatch, {"onnx-fp32": twice}))
+    assert wrong["onnx-fp32"] == pytest.approx(2 * once["onnx-fp32"], rel=0.01)
+    assert {n: v for n, v in wrong.items() if n != "onnx-fp32"} == {
+        n: v for n, v in once.items() if n != "onnx-fp32"
+    }
+
+
+def test_without_qemu_the_graph_is_used_and_it_is_said(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is there, wider and marked, and the packages are named."""
+    counted = rows(estimated(out, monkeypatch, {"onnx-fp32": COUNTS}))["onnx-fp32"][0]
+    monkeypatch.setattr(estimates, "counting_parts", lambda _: None)
+    monkeypatch.setenv("PATH", str(out))
+    result = CliRunner().invoke(app, ["estimate", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "(estimated)" in result.stdout
+    assert " ".join(f"install QEMU: {PACKAGES}".split()) in " ".join(result.stdout.split())
+    listed = json.loads((out / MANIFEST).read_text())
+    graph = next(a for a in listed["artifacts"] if a["name"] == "onnx-fp32")["estimated_latencies"][0]
+    assert (graph["evidence"], graph["basis"]) == ("estimated", "graph")
+    assert graph["high_ms"] / graph["low_ms"] > counted.high_ms / counted.low_ms
+    assert any("Nothing was counted" in note for note in graph["notes"])
+
+
+def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts read the verdict beside each figure."""
+    monkeypatch.setattr(estimates, "counting_parts", lambda _: None)
+    answer = json.loads(CliRunner().invoke(app, ["estimate", str(out), "--json"]).stdout)
+    verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
+    assert verdicts <= {"estimated within", "estimated over", "uncertain"}
+    assert verdicts
+
+
+def test_a_changed_file_is_refused(out: Path) -> None:
+    """An estimate of another file than the verified one would mislead."""
+    with (out / "onnx-fp32.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(VerificationError, match=r"onnx-fp32\.onnx is not the file"):
+        estimates.estimate_export(out)
+
+
+@pytest.mark.parametrize(
+    ("asked", "switch", "target", "wanted"),
+    [
+        (None, "1", "865", True),
+        (None, "0", "865", False),
+        (True, "0", "865", True),
+        (False, "1", "865", False),
+        (True, "1", "iphone", False),
+    ],
+)
+def test_when_an_export_estimates(
+    asked: bool | None, switch: str, target: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option comes before the environment, and only Snapdragons have estimates."""
+    monkeypatch.setenv(estimates.SWITCH, switch)
+    assert estimates.estimates_wanted(asked, get_target(target)) is wanted
