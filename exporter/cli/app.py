@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -74,75 +73,8 @@ app = Application(
     ),
 )
 
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(
-        metavar="CKPT",
-        help="The trained checkpoint in any format, a folder of save_pretrained, or a model card (.toml).",
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        help="Unpickle whole modules and run a folder's own code. This runs any code in CKPT.",
-    ),
-]
-Arch = Annotated[
-    str | None,
-    typer.Option(
-        help="The network: torchvision/NAME, timm/NAME, transformers/CLASS or mypkg.nets:make_net. "
-        "Inferred when left out."
-    ),
-]
-ArchArg = Annotated[list[str] | None, typer.Option(metavar="K=V", help="An argument for --arch; repeatable.")]
-Part = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Export only some parts (A,B) of a network: encoder, decoder, text, vision; prefill, decode "
-        "of a language model. All parts, verified together, when left out.",
-    ),
-]
-IgnoreKey = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN", help="Leave out the file's tensors of this name, such as head.*; repeatable."
-    ),
-]
-WeightsFromArch = Annotated[
-    bool,
-    typer.Option(
-        "--weights-from-arch", help="Keep the weights that --arch's function creates where CKPT has none."
-    ),
-]
-Expect = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PHOTO=CLASS",
-        help="Require the network to give this photo this class, a number or a label; repeatable.",
-    ),
-]
-InputShape = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SHAPE",
-        help="Shape of an input: 1x3x224x224 or name=1x16:int64; once per input, in order. "
-        "Inferred when left out.",
-    ),
-]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        help="Pixel range of the input: imagenet, unit (0..1), symmetric (-1..1) or bytes (0..255)."
-    ),
-]
-Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Mean of each channel, with white as 1.")]
-Std = Annotated[
-    str | None, typer.Option(metavar="S,S,S", help="Standard deviation of each channel, with white as 1.")
-]
 
 
 @app.callback(invoke_without_command=True)

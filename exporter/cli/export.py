@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from exporter.checkpoints import folder
-from exporter.cli.app import (
-    DEFAULT_COMMAND,
-    Arch,
-    ArchArg,
-    Checkpoint,
-    Debug,
-    Expect,
-    IgnoreKey,
-    InputShape,
-    Json,
-    Mean,
-    Part,
-    Preprocess,
-    Std,
-    Trust,
-    WeightsFromArch,
-    app,
-)
+from exporter.cli.app import DEFAULT_COMMAND, Debug, Json, app
 from exporter.cli.device import Device, run_bench
 from exporter.cli.export_report import print_export_report
+from exporter.cli.model_options import model_command
 from exporter.config import options
 from exporter.config.request import ModelRequest, Request
 from exporter.errors import UsageError
@@ -48,9 +32,10 @@ OPTION_OF = {
 
 
 @app.command(DEFAULT_COMMAND)
+@model_command
 def export_command(
     context: typer.Context,
-    checkpoint: Checkpoint,
+    *,
     target: Annotated[
         str, typer.Option("--target", "-t", help="The phone to export for; export-mobile targets lists them.")
     ],
@@ -139,16 +124,7 @@ def export_command(
         str, typer.Option(metavar="K=V,…", help="Change verification limits, such as int8_min_sqnr_db=15.")
     ] = "",
     budget: Annotated[float, typer.Option(min=0.001, help="Latency budget on the device in ms.")] = 15.0,
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
-    part: Part = "",
-    ignore_key: IgnoreKey = None,
-    weights_from_arch: WeightsFromArch = False,
-    expect: Expect = None,
-    input_shape: InputShape = None,
-    preprocess: Preprocess = None,
-    mean: Mean = None,
-    std: Std = None,
+    model: ModelRequest,
     torchscript: Annotated[
         str,
         typer.Option(
@@ -163,7 +139,6 @@ def export_command(
             "and outputs."
         ),
     ] = "kept",
-    trust: Trust = False,
     allow_inconclusive: Annotated[
         bool,
         typer.Option(
@@ -218,19 +193,8 @@ def export_command(
     does not run, 6 nothing passed, 7 a --require did not pass, 8 OUT cannot be written, 11 unusable
     calibration or labelled data, 18 too few scenes to prove an artifact, 130 interrupted.
     """
-    model = model_request(
-        checkpoint,
-        trust,
-        arch,
-        arch_arg,
-        part,
-        ignore_key,
-        weights_from_arch,
-        expect,
-        input_shape,
-        preprocess,
-        mean,
-        std,
+    model = replace(
+        model,
         calibration=calibration,
         samples=samples,
         torchscript=options.parse_choice_option("--torchscript", torchscript, ("auto", "trace", "script")),
@@ -263,10 +227,10 @@ def export_command(
     if calibration_curve:
         typer.echo(RENAMED, err=True)
     required = options.parse_names_option(require)
-    if checkpoint.suffix == CARD_SUFFIX:
+    if model.checkpoint.suffix == CARD_SUFFIX:
         from exporter.config import cards
 
-        card = cards.load_card(checkpoint)
+        card = cards.load_card(model.checkpoint)
         request = cards.merged_with_card(card, request, _given_export_fields(context))
         required = required or card.require
     request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
@@ -298,39 +262,3 @@ def _given_export_fields(context: typer.Context) -> set[str]:
 def _is_export_option_given(context: typer.Context, option: str) -> bool:
     source = context.get_parameter_source(option)
     return source is not None and source.name != "DEFAULT"
-
-
-def model_request(
-    checkpoint: Path,
-    trust: bool,
-    arch: str | None,
-    arch_arg: list[str] | None,
-    part: str,
-    ignore_key: list[str] | None,
-    weights_from_arch: bool,
-    expect: list[str] | None,
-    input_shape: list[str] | None,
-    preprocess: str | None,
-    mean: str | None,
-    std: str | None,
-    **others: Any,
-) -> ModelRequest:
-    """Build the part of the request that `export` and `inspect` share: the checkpoint and its inputs.
-
-    `others` are further fields of the record, which only `export` has options for.
-    """
-    return ModelRequest(
-        checkpoint=checkpoint,
-        trust=trust,
-        arch=arch,
-        arch_args=options.parse_pairs_option("--arch-arg", arch_arg or []),
-        part=part,
-        ignore_keys=tuple(ignore_key or ()),
-        weights_from_arch=weights_from_arch,
-        expect=options.parse_pairs_option("--expect", expect or []),
-        input_shapes=options.parse_shapes_option(input_shape or []),
-        preprocess=preprocess,
-        mean=options.parse_numbers_option("--mean", mean),
-        std=options.parse_numbers_option("--std", std),
-        **others,
-    )

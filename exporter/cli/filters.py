@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, TypeAlias, get_args
 
 import typer
 
 from android_harness import records
 from android_harness.history.records import Filter
+from exporter.cli.composed import composed_command
 from exporter.config import options
 
 Model = Annotated[str | None, typer.Option(help="Only sessions of this model card.")]
@@ -75,20 +73,5 @@ def _filter_time(option: str, words: str | None) -> datetime | None:
     return options.parse_time_option(option, words) if words else None
 
 
-def filtered_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `filter_from_options`, and pass it the resulting filter as `wanted`.
-
-    Typer reads a function's signature, so the signature is changed.
-    """
-    ours = inspect.signature(filter_from_options, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True).parameters
-    both = [*ours.values(), *(parameter for name, parameter in own.items() if name != "wanted")]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        wanted = filter_from_options(**{name: given.pop(name) for name in ours})
-        command(wanted=wanted, **given)
-
-    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in both]
-    run.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    return run
+filtered_command = composed_command("wanted", filter_from_options)
+"""Gives a command these options, and passes it the filter as `wanted`."""

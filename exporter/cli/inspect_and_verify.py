@@ -9,26 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exporter.cli.app import (
-    Arch,
-    ArchArg,
-    Checkpoint,
-    Debug,
-    Expect,
-    IgnoreKey,
-    InputShape,
-    Json,
-    Mean,
-    Part,
-    Preprocess,
-    Std,
-    Trust,
-    WeightsFromArch,
-    app,
-    app_console,
-    watch_command,
-)
-from exporter.cli.export import model_request
+from exporter.cli.app import Debug, Json, app, app_console, watch_command
+from exporter.cli.model_options import model_command
+from exporter.config.request import ModelRequest
 from exporter.errors import ArchitectureError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -36,49 +19,21 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def inspect(
-    checkpoint: Checkpoint,
-    arch: Arch = None,
-    arch_arg: ArchArg = None,
-    part: Part = "",
-    ignore_key: IgnoreKey = None,
-    weights_from_arch: WeightsFromArch = False,
-    expect: Expect = None,
-    input_shape: InputShape = None,
-    preprocess: Preprocess = None,
-    mean: Mean = None,
-    std: Std = None,
-    trust: Trust = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+@model_command
+def inspect(model: ModelRequest, as_json: Json = False, debug: Debug = False) -> None:
     """Describe CKPT: its contents, its network and how it was identified, parameters, FLOPs, inputs."""
     from exporter.cli.console import listings
     from exporter.pipeline.inspect import inspect_checkpoint
 
-    request = model_request(
-        checkpoint,
-        trust,
-        arch,
-        arch_arg,
-        part,
-        ignore_key,
-        weights_from_arch,
-        expect,
-        input_shape,
-        preprocess,
-        mean,
-        std,
-    )
-    inspection = inspect_checkpoint(request)
+    inspection = inspect_checkpoint(model)
     if as_json:
         typer.echo(json.dumps(asdict(inspection), indent=2))
     else:
         listings.print_inspection(inspection, app_console())
     if inspection.architecture is None:
-        if arch is None:
+        if model.arch is None:
             raise ArchitectureError("No known network fits the weights.", "Name it with --arch.")
-        raise ArchitectureError(f"The weights do not fit {arch}.", "The row `network` shows why.")
+        raise ArchitectureError(f"The weights do not fit {model.arch}.", "The row `network` shows why.")
 
 
 @app.command()
