@@ -30,6 +30,7 @@ CLASSES = ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel", "Clas
 ACTIVATION = re.compile(r"(?:torch\.)?nn\.([A-Z]\w*)\((?:\w+=(?:True|False|[\d.]+)(?:, ?)?)*\)")
 FREE = (
     "training",
+    "momentum",
     "export",
     "format",
     "dynamic",

@@ -110,6 +110,15 @@ def test_a_layer_that_tensors_cannot_tell_is_refused(tmp_path: Path, change: Cal
         read(path)
 
 
+def _other_momentum(module: Any) -> None:
+    module.model[1].bn.momentum = 0.5
+
+
+def test_a_setting_of_training_alone_refuses_nothing(tmp_path: Path) -> None:
+    """The momentum of batch norm changes nothing that the trained network computes."""
+    assert read(saved(tmp_path, network(tmp_path), _other_momentum)).parameters > 0
+
+
 class Planted:
     """Runs a command when it is unpickled."""
 
