@@ -90,7 +90,8 @@ def unsigned_quantized(model: bytes) -> bytes:
             continue
         if constants[node.input[1]].size != 1:
             continue
-        for place in (2, 0) if node.input[0] in constants else (2,):
+        stored = constants.get(node.input[0])  # a quantiser's constant is in float, and stays as it is
+        for place in (2, 0) if stored is not None and stored.dtype == np.int8 else (2,):
             name = f"{node.input[place]}_unsigned"
             if name not in constants:
                 constants[name] = (constants[node.input[place]].astype(np.int16) + 128).astype(np.uint8)
