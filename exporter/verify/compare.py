@@ -70,7 +70,7 @@ def agreement_shares(reference: Array, actual: Array, tied: float = 0.0) -> Arra
         actual: The same shape.
         tied: Reference scores that differ by this or less are equally right.
     """
-    if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f":
+    if reference.ndim < 3 or reference.shape[2] < 2 or reference.dtype.kind != "f" or not reference.size:
         return None
     if _compares_unlike_channels(reference):
         return None

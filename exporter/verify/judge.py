@@ -234,10 +234,8 @@ def _judge_edges(
 def _judge_edge(
     evidence: ReferenceIO, actual: Stacks, index: int, tolerances: tuple[float, ...]
 ) -> Comparison:
-    reference, unstable = (
-        _judged_row(evidence.edge_reference, index),
-        _judged_row(evidence.edge_unstable, index),
-    )
+    reference = _judged_row(evidence.edge_reference, index)
+    unstable = edges.edge_unstable_rows(evidence, index)
     return compare_outputs(reference, _judged_row(actual, index), unstable, tolerances)
 
 

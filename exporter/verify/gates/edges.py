@@ -14,7 +14,7 @@ import numpy as np
 from exporter.records import Array, Limits
 from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.observation import Observation
-from exporter.verify.reference_io import ReferenceIO
+from exporter.verify.reference_io import ReferenceIO, Stacks
 
 HALF_MIN_DB = 20.0
 """float16 has no range to be calibrated: far from the real inputs it loses some bits to large values only."""
@@ -32,6 +32,17 @@ def edges_gate_limits(evidence: ReferenceIO, limits: Limits) -> dict[str, float]
         name: max(limits.fp32_max_error, limits.fp32_floor_factor * max(floor, evidence.floor))
         for name, floor in zip(evidence.edge_names, floors, strict=True)
     }
+
+
+def edge_unstable_rows(evidence: ReferenceIO, index: int) -> Stacks:
+    """Return which values of one edge input rounding decides.
+
+    The errors of floats are those of all edge inputs together: they have no row, a number's not even an axis.
+    """
+    return tuple(
+        stack[index : index + 1] if is_discrete(y) else stack
+        for y, stack in zip(evidence.edge_reference, evidence.edge_unstable, strict=False)
+    )
 
 
 def edges_gate(observation: Observation) -> str:
@@ -64,10 +75,11 @@ def _edges_gate_fp32_reason(name: str, error: float, limit: float) -> str:
 def _edges_gate_choice_reason(observation: Observation, index: int, name: str) -> str:
     """Return a reason when a class number, mask or index differs that rounding does not decide."""
     evidence = observation.evidence
-    reference, outputs, unstable = (
+    reference, outputs = (
         tuple(stack[index : index + 1] for stack in stacks)
-        for stacks in (evidence.edge_reference, observation.edge_ordered, evidence.edge_unstable)
+        for stacks in (evidence.edge_reference, observation.edge_ordered)
     )
+    unstable = edge_unstable_rows(evidence, index)
     for choices in compare_discrete(reference, outputs, unstable, observation.tied_within):
         if choices.different:
             output = observation.output_name(choices.output)
@@ -106,6 +118,8 @@ def _edges_gate_lossy_reason(observation: Observation, index: int, name: str) ->
 
 
 def _edges_gate_energy(array: Array) -> float:
+    if not array.size:
+        return 0.0
     return float((np.abs(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)) ** 2).mean())
 
 
