@@ -15,11 +15,8 @@ NEED_BYTES = 256 << 20
 MAX_THREADS = 32
 
 
-def list_device_reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
+def list_device_reports() -> tuple[DeviceReport, ...]:
     """Examine all devices at once, so that one that hangs delays only itself.
-
-    Args:
-        soc: The required SoC, such as "SM8250"; None for any.
 
     Returns:
         A report for each device, in the order of serials, including unusable devices.
@@ -30,10 +27,10 @@ def list_device_reports(soc: str | None = None) -> tuple[DeviceReport, ...]:
     """
     entries = adb.list_adb_devices()
     with ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="device") as pool:
-        return tuple(pool.map(lambda entry: list_device_report(entry, soc), entries))
+        return tuple(pool.map(_list_device_report, entries))
 
 
-def list_device_report(entry: DeviceEntry, soc: str | None = None) -> DeviceReport:
+def _list_device_report(entry: DeviceEntry) -> DeviceReport:
     """Return the report of one device. A problem becomes an unmet gate, never an exception."""
     if entry.state != "device":
         return _list_unusable_device(entry, entry.state, adb_state_advice(entry.state))
@@ -50,7 +47,7 @@ def list_device_report(entry: DeviceEntry, soc: str | None = None) -> DeviceRepo
         readiness_gates(
             who,
             state,
-            soc=soc,
+            soc=None,
             need_bytes=NEED_BYTES,
             baseline_celsius=idle.idle_baseline(physical.read_physical(device).serial or entry.serial),
         ),

@@ -83,12 +83,11 @@ def _causes_of_changes(
     return causes_of_change(old, new) if old and new else (NO_CAUSE,)
 
 
-def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[int, ...]:
+def change_points(values: Sequence[float]) -> tuple[int, ...]:
     """Return the index of the first value of each new level.
 
     Args:
         values: Positive values in order of time; fewer than six have no change-point.
-        penalty: A higher penalty finds fewer change-points.
     """
     import math
 
@@ -101,7 +100,7 @@ def change_points(values: Sequence[float], penalty: float = PENALTY) -> tuple[in
     noise = max(noise_between_changes(logs), MIN_NOISE)
     scaled = changes_without_outliers(logs, OUTLIER * noise) / noise
     engine = KernelCPD(kernel="linear", min_size=MIN_SESSIONS).fit(scaled.reshape(-1, 1))
-    places = [int(place) for place in engine.predict(pen=penalty * math.log(len(values)))[:-1]]
+    places = [int(place) for place in engine.predict(pen=PENALTY * math.log(len(values)))[:-1]]
     return changes_without_small_steps(logs, places)
 
 

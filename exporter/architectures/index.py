@@ -171,10 +171,10 @@ def identify_in_index(shapes: Mapping[str, Shape]) -> tuple[IndexEntry, IndexCom
     return None
 
 
-def near_misses_in_index(shapes: Mapping[str, Shape], count: int = 3) -> tuple[IndexComparison, ...]:
-    """Rank the networks that share tensors with these weights, the nearest first."""
+def near_misses_in_index(shapes: Mapping[str, Shape]) -> tuple[IndexComparison, ...]:
+    """Return the three networks that share most tensors with these weights, the nearest first."""
     ranked = sorted((entry.compare(shapes) for entry in index_entries()), key=lambda c: -c.likeness)
-    return tuple(comparison for comparison in ranked[:count] if comparison.matched)
+    return tuple(comparison for comparison in ranked[:3] if comparison.matched)
 
 
 def named_in_index(name: str) -> tuple[IndexEntry, ...]:

@@ -39,8 +39,8 @@ def _check_sums_entry(path: Path, name: str) -> None:
         raise VerificationError(f"{plain} is an empty folder; it is not part of the release.")
 
 
-def write_sums(directory: Path, without: Collection[str] = ()) -> None:
-    (directory / FILE).write_bytes(sums_text(directory, without).encode())
+def write_sums(directory: Path) -> None:
+    (directory / FILE).write_bytes(sums_text(directory).encode())
 
 
 def sums_problems(directory: Path, without: Collection[str] = ()) -> tuple[str, ...]:

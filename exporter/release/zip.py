@@ -59,10 +59,10 @@ def unpacked_zip(path: Path) -> Iterator[Path]:
         yield inside
 
 
-def folder_for_zip(directory: Path, prefix: str = "") -> dict[str, Path]:
-    """Return every file below a folder, its name after `prefix`, for `write_zip`."""
+def folder_for_zip(directory: Path) -> dict[str, Path]:
+    """Return every file below a folder, for `write_zip`."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
-    return {f"{prefix}{p.relative_to(directory).as_posix()}": p for p in files}
+    return {p.relative_to(directory).as_posix(): p for p in files}
 
 
 def unpack_zip(path: Path, into: Path) -> None:

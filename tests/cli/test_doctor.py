@@ -35,7 +35,7 @@ HEALTHY = {
 def healthy(monkeypatch: pytest.MonkeyPatch) -> dict[str, FrameworkCheck]:
     """Return the answers of a machine where everything works."""
     answers = {name: HEALTHY.get(name, FrameworkCheck({})) for name in framework_checks.IMPORTS}
-    monkeypatch.setattr(examine, "run_framework_check", lambda name, _timeout: answers[name])
+    monkeypatch.setattr(examine, "run_framework_check", answers.__getitem__)
     return answers
 
 
@@ -119,7 +119,7 @@ def test_examining_imports_no_framework(
     for name in framework_checks.IMPORTS:
         monkeypatch.setitem(sys.modules, name, None)  # importing it would raise
     importlib.reload(examine)
-    monkeypatch.setattr(examine, "run_framework_check", lambda name, _timeout: healthy[name])
+    monkeypatch.setattr(examine, "run_framework_check", healthy.__getitem__)
     assert findings()["torch"].state == "ok"
 
 

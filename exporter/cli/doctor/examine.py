@@ -19,7 +19,7 @@ from pathlib import Path
 from exporter import sandbox
 from exporter.cli.doctor import extras, phone
 from exporter.cli.doctor.findings import Finding
-from exporter.cli.doctor.framework_checks import IMPORTS, TIMEOUT_S, FrameworkCheck, run_framework_check
+from exporter.cli.doctor.framework_checks import IMPORTS, FrameworkCheck, run_framework_check
 from exporter.config import packaged
 from exporter.data import demo
 from exporter.emulated import parts
@@ -32,16 +32,10 @@ LEAST_MEMORY_BYTES = 4 * 2**30
 LEAST_DISK_BYTES = 2**30
 
 
-def examine_machine(timeout_s: float = TIMEOUT_S) -> tuple[Finding, ...]:
-    """Look at everything an export or a phone needs; imports no framework into this process.
-
-    Args:
-        timeout_s: Deadline for each framework's probe, in seconds.
-    """
+def examine_machine() -> tuple[Finding, ...]:
+    """Look at everything an export or a phone needs; imports no framework into this process."""
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        probes = dict(
-            zip(IMPORTS, pool.map(lambda name: run_framework_check(name, timeout_s), IMPORTS), strict=True)
-        )
+        probes = dict(zip(IMPORTS, pool.map(run_framework_check, IMPORTS), strict=True))
     requirements = _examined_requirements()
     return (
         _examine_python(),

@@ -50,7 +50,7 @@ def measure_sequences(outputs: MeasuredOutputs) -> TaskMeasure | None:
     return TaskMeasure("sequences", "equal tokens", value, "", limit, value >= limit, detail)
 
 
-def joined_sequence(tokens: Array, blank: int = 0) -> list[int]:
-    """Return what CTC makes of the steps: repeated tokens once, without blanks."""
+def joined_sequence(tokens: Array) -> list[int]:
+    """Return what CTC makes of the steps: repeated tokens once, without blanks (token 0)."""
     repeated = np.concatenate([[False], tokens[1:] == tokens[:-1]])
-    return [int(token) for token in tokens[~repeated] if token != blank]
+    return [int(token) for token in tokens[~repeated] if token]
