@@ -1,0 +1,39 @@
+"""The reference interpreter: computes a written Core ML package on any machine, as its program says.
+
+It shows what the file means: its weights, its graph, its types. It is not Core ML: how Core ML's compiler
+fuses operators, and how the Neural Engine and the GPU sum and round, only a Mac or an iPhone can show.
+
+Every operator computes in float32 on the values that it is given, sums in float32, and its result is rounded
+once to the type that the program declares. So float16 loses what storing in float16 loses, and overflows
+where it would; what hardware loses by summing in float16 is not seen.
+
+One file for each family of operators; `table.py` lists them by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.formats.coreml.interpreter.program import Program
+from exporter.formats.coreml.package import coremltools_quietly, read_package
+from exporter.records import Array, Runner, Sample
+
+__all__ = ["load_interpreter"]
+
+
+def load_interpreter(path: Path) -> tuple[Runner, str]:
+    """Read a package to run it.
+
+    Returns:
+        The runner, and "reference interpreter, coremltools VERSION".
+
+    Raises:
+        UnknownOperator: It has an operator that the interpreter does not compute.
+        LoweringError: It is not a whole package.
+    """
+    program = Program(read_package(path))
+
+    def run(sample: Sample) -> tuple[Array, ...]:
+        return program.run(sample)
+
+    return run, f"reference interpreter, coremltools {coremltools_quietly().__version__}"

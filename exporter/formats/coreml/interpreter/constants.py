@@ -1,0 +1,83 @@
+"""Compressed constants: palettes, integers with scales, and sparse tensors, decoded as the program says.
+
+coremltools decodes them itself (`materialized_val_inference`); the interpreter does not use it, so that a
+fault in what packed the weights is not repeated by what unpacks them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.formats.coreml.interpreter.call import Call
+from exporter.records import Array
+
+
+def constant_from_scale(call: Call) -> Array:
+    """Decode `constexpr_affine_dequantize`: scale * (stored - zero point), for each index of one axis."""
+    stored = call.array("quantized_data")
+    shape = [1] * stored.ndim
+    shape[call.integer("axis")] = -1
+    scale, zero = (call.array(name).reshape(-1) for name in ("scale", "zero_point"))
+    scale, zero = (a.reshape(shape) if a.size > 1 else a for a in (scale, zero))
+    exact = scale.astype(np.float32) * (stored.astype(np.float32) - zero.astype(np.float32))
+    return exact.reshape(stored.shape).astype(scale.dtype)
+
+
+def constant_from_palette(call: Call) -> Array:
+    """Decode `constexpr_lut_to_dense`: packed positions in one palette (iOS 16), or unpacked in many (iOS 18)."""
+    palette, positions = call.array("lut"), call.array("indices")
+    if palette.ndim > 1:
+        return _constant_from_palettes(call, palette, positions)
+    shape = call.integers("shape")
+    bits = max((palette.size - 1).bit_length(), 1)
+    unpacked = _constant_unpacked(positions, bits, int(np.prod(shape)))
+    return palette[unpacked].reshape(shape)
+
+
+def _constant_unpacked(packed: Array, bits: int, count: int) -> Array:
+    """Return `count` numbers of so many bits, lowest bits first."""
+    flat = np.unpackbits(packed.view(np.uint8), bitorder="little")[: bits * count].reshape(count, bits)
+    return (flat.astype(np.int64) << np.arange(bits)).sum(axis=1)
+
+
+def _constant_from_palettes(call: Call, palettes: Array, positions: Array) -> Array:
+    """Look up scalars in a palette of its own for each block of the tensor."""
+    if palettes.shape[-1] != 1 or palettes.ndim != positions.ndim + 2:
+        raise call.refuse("palettes of vectors")
+    blocks = palettes.shape[:-2]
+    owner = np.ix_(*(np.arange(size) * count // size for size, count in zip(positions.shape, blocks, strict=True)))
+    return np.asarray(palettes[..., 0][(*np.broadcast_arrays(*owner), positions.astype(np.int64))])
+
+
+def constant_from_blocks(call: Call) -> Array:
+    """Decode `constexpr_blockwise_shift_scale`: scale * (stored - offset), for each block."""
+    stored, scale = call.array("data"), call.array("scale")
+    exact = stored.astype(np.float32)
+    if call.has("offset"):
+        exact = exact - _constant_spread(call.array("offset"), stored.shape).astype(np.float32)
+    return (exact * _constant_spread(scale, stored.shape).astype(np.float32)).astype(scale.dtype)
+
+
+def _constant_spread(blocks: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat a value for each block to the whole tensor's shape."""
+    for axis, (size, count) in enumerate(zip(shape, blocks.shape, strict=True)):
+        blocks = np.repeat(blocks, size // count, axis)
+    return blocks
+
+
+def constant_from_sparse(call: Call) -> Array:
+    """Decode `constexpr_sparse_to_dense`: values where the mask is set, else 0."""
+    values, mask = call.array("nonzero_data"), call.array("mask")
+    if call.has("shape"):
+        shape = call.integers("shape")
+        mask = np.unpackbits(mask.view(np.uint8), bitorder="little")[: int(np.prod(shape))].reshape(shape)
+    dense = np.zeros(mask.shape, values.dtype)
+    dense[mask.astype(bool)] = values
+    return dense
+
+
+def constant_cast(call: Call) -> Array:
+    """Decode `constexpr_cast`, which only makes float32 of float16."""
+    if call.text("output_dtype") != "fp32":
+        raise call.refuse(f"output_dtype {call.text('output_dtype')!a}")
+    return call.array("source_val").astype(np.float32)
