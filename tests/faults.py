@@ -400,8 +400,20 @@ FAULTS = (
         "calls itself int8",
     ),
     Fault("int8 named fp32 (ORT)", "ort-fp32", replaced_by("ort-fp32", "ort-int8"), "calls itself fp32"),
-    Fault("fp16 named 4-bit", "coreml-w4", replaced_by("coreml-w4", "coreml-fp16"), "calls itself w4"),
-    Fault("8-bit named 4-bit", "coreml-w4", replaced_by("coreml-w4", "coreml-w8"), "calls itself w4"),
+    Fault(
+        "fp16 named 4-bit",
+        "coreml-w4",
+        replaced_by("coreml-w4", "coreml-fp16"),
+        "calls itself w4",
+        network="two_in_two_out",
+    ),
+    Fault(
+        "8-bit named 4-bit",
+        "coreml-w4",
+        replaced_by("coreml-w4", "coreml-w8"),
+        "calls itself w4",
+        network="two_in_two_out",
+    ),
     Fault(
         "an activation range cut in half",
         "onnx-int8",

@@ -5,6 +5,7 @@ To add one, write a module with the six names of `Format` and add a line to the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import exporter.formats.executorch as executorch
 import exporter.formats.onnx as onnx
 import exporter.formats.qnn as qnn
 import exporter.formats.torchscript as torchscript
-from exporter.records import Captured, Emission, FormatName, Runner, Structure, Variant
+from exporter.records import Captured, Emission, Executor, FormatName, Runner, Structure, Variant
 
 
 class Format(Protocol):
@@ -41,6 +42,8 @@ class Format(Protocol):
     def load(self, path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         """Load the written file in its own runtime; returns the runner and "runtime version".
 
+        Where this machine has no such runtime, `format_executor` says what executes it instead.
+
         Raises:
             CannotRunHere: This machine has no runtime for it; the message says why.
         """
@@ -63,6 +66,12 @@ FORMATS: dict[str, Format] = {
     "coreai": coreai,
     "onnx-qnn": qnn,
 }
+
+
+def format_executor(name: FormatName) -> Executor:
+    """Return what `load` executes files of a format with on this machine."""
+    return "reference interpreter" if name == "coreml" and sys.platform != "darwin" else "runtime"
+
 
 VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v in module.VARIANTS}
 

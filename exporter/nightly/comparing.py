@@ -80,7 +80,7 @@ def _compare_whole_exports(old: Report, new: Report) -> Iterator[tuple[str, bool
 
 def _compare_artifacts(old: Artifact, new: Artifact) -> Iterator[tuple[str, bool]]:
     if old.status != new.status:
-        was, now = text.STATUS_WORDS[old.status], text.STATUS_WORDS[new.status]
+        was, now = (text.status_text(a.status, a.executor) for a in (old, new))
         yield f"{now}, {was} before. {text.reason_text(new)}".strip(), old.status == "passed"
     if old.size_bytes and new.size_bytes and abs(new.size_bytes / old.size_bytes - 1) > LIMITS.size_share:
         words = f"{text.scaled_text(new.size_bytes, 'B')}, {text.scaled_text(old.size_bytes, 'B')} before"

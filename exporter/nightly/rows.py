@@ -109,7 +109,9 @@ def _rows_of_export(item: Exported, old: Report | None) -> Iterator[NightRow]:
 def _row_of_not_passed(item: Exported, artifact: Artifact, passed_before: bool) -> NightRow:
     """Return the row of an artifact that did not pass; it is skipped where it cannot run on this machine."""
     cell = (item.model, item.target, artifact.variant.name, "")
-    words = f"{text.STATUS_WORDS[artifact.status].capitalize()}: {text.reason_text(artifact)}"
+    words = (
+        f"{text.status_text(artifact.status, artifact.executor).capitalize()}: {text.reason_text(artifact)}"
+    )
     if artifact.status == "not_run":
         return NightRow(*cell, "skipped", words)
     if passed_before:

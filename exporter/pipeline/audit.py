@@ -34,7 +34,7 @@ from exporter.pipeline.context import Event, Observer
 from exporter.pipeline.results import CheckedArtifactResult
 from exporter.pipeline.verify import verify_files
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
-from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Status
+from exporter.records import QUANTIZED, SHIPPABLE, Emulation, Executor, Status
 
 if TYPE_CHECKING:
     from exporter.report.manifest.schema import Artifact as ArtifactPart
@@ -55,11 +55,23 @@ class AuditFinding:
     max_error: float | None = None
     arm64: Emulation | None = None
     """What it computed on emulated Arm; None where that was not asked for, or has no library for Arm."""
+    claimed_by: Executor = "runtime"
+    """What executed it when it was exported."""
+    found_by: Executor = "runtime"
+    """What executed it now."""
+
+    @property
+    def is_shown_by_less(self) -> bool:
+        """Tell whether its runtime passed it, and only the reference interpreter could be asked now."""
+        claimed = self.claimed in SHIPPABLE and self.claimed_by == "runtime"
+        return claimed and self.found_by != "runtime"
 
     @property
     def holds(self) -> bool:
         """The claim is true: what passed passed again. A failure claims nothing."""
         if self.claimed in SHIPPABLE and self.arm64 and self.arm64.status == "failed":
+            return False
+        if self.is_shown_by_less:
             return False
         return self.intact and (self.claimed == "failed" or self.found in {self.claimed, "passed"})
 
@@ -108,7 +120,7 @@ def verify_export(
     wrong = _audit_hashes(out, listed)
     checked = {} if problems else _audit_artifacts(out, listed, wrong, workers, observer or (lambda _: None))
     on_arm = _audit_on_arm(out, listed, wrong, workers, arm64) if arm64 and not problems else {}
-    findings = (_audit_finding(a.name, a.status, wrong, checked) for a in listed.artifacts if a.file)
+    findings = (_audit_finding(a, wrong, checked) for a in listed.artifacts if a.file)
     return Audit(
         findings=tuple(replace(finding, arm64=on_arm.get(finding.name)) for finding in findings),
         selected=listed.selected,
@@ -237,12 +249,24 @@ def _audit_on_arm(
 
 
 def _audit_finding(
-    name: str, claimed: Status, wrong: Mapping[str, str], checked: Mapping[str, CheckedArtifactResult]
+    artifact: ArtifactPart, wrong: Mapping[str, str], checked: Mapping[str, CheckedArtifactResult]
 ) -> AuditFinding:
+    name, claimed = artifact.name, artifact.status
     if name in wrong:
         return AuditFinding(name, claimed, "failed", wrong[name], intact=False)
     if name not in checked:
         return AuditFinding(name, claimed, "not_run", "The evidence cannot be used.")
     verdict = checked[name].verdict
     error = verdict.comparison.max_error if verdict.comparison else None
-    return AuditFinding(name, claimed, verdict.status, verdict.reason or "", max_error=error)
+    finding = AuditFinding(
+        name,
+        claimed,
+        verdict.status,
+        verdict.reason or "",
+        max_error=error,
+        claimed_by=artifact.executor,
+        found_by=verdict.executor,
+    )
+    if finding.is_shown_by_less and not finding.reason:
+        return replace(finding, reason=f"Its runtime passed it; here only the {verdict.executor} can run it.")
+    return finding

@@ -60,6 +60,8 @@ def _claimed_figures(row: schema.Artifact, computed: CheckedArtifactResult) -> l
     assert claimed is not None
     if verdict.comparison is None:
         return []  # it did not run: its own finding says so
+    if verdict.executor != claimed.executor:
+        return []  # they round differently: the finding says which of the two is the stronger proof
     problems = _claimed_figure_limits(row.name, claimed.limits, verdict.limits)
     for part, figures, comparison in (
         ("verification", claimed, verdict.comparison),

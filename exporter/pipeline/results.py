@@ -175,5 +175,6 @@ def built_and_run_here(
         for b in built
         if b.file
         and checked[b.variant.name].verdict.comparison is not None
+        and checked[b.variant.name].verdict.executor == "runtime"
         and b.variant.format not in STANDS
     )

@@ -19,7 +19,7 @@ from exporter.pipeline.context import Context, Run, Source, preload_of_context
 from exporter.pipeline.results import CheckedArtifactResult, CheckResult, ExpectedResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.records import SHIPPABLE, Array, Runner, Variant, Verdict
+from exporter.records import SHIPPABLE, Array, Executor, Runner, Variant, Verdict
 from exporter.sandbox import confinement_seconds
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def verify_artifact(
 
     A file that crashes its runtime kills only the process this runs in.
     """
-    from exporter.formats import FORMATS, STANDS
+    from exporter.formats import FORMATS, STANDS, format_executor
     from exporter.verify import contract, reference_io, simulation_io
 
     module = FORMATS[variant.format]
@@ -67,6 +67,7 @@ def verify_artifact(
         return CheckResult(structure, _verified_as_failed(problem))
     # To read a file may take other programs, to run it does not.
     sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
+    executor = format_executor(variant.format)
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
@@ -88,16 +89,19 @@ def verify_artifact(
     try:
         names = [spec.name for spec in expected.outputs]
         outputs = _VerifiedOutputs.collect(run, fresh, evidence, names, 1 if stand else REPEATED)
+    except CannotRunHere as error:
+        return CheckResult(structure, Verdict("not_run", _verified_without_run(error), runtime, None))
     except Exception as error:
         return CheckResult(
-            structure, _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime)
+            structure,
+            _verified_as_failed(f"It does not run on the model's inputs: {error}", runtime, executor),
         )
     problem = outputs.problem or contract.check_outputs_by_contract(
         outputs.samples, expected.outputs, variant.format
     )
     if problem:
-        return CheckResult(structure, _verified_as_failed(problem, runtime))
-    verdict = _verify_outputs(variant, runtime, evidence, outputs, lowering, simulation, expected)
+        return CheckResult(structure, _verified_as_failed(problem, runtime, executor))
+    verdict = _verify_outputs(variant, runtime, evidence, outputs, lowering, simulation, expected, executor)
     return CheckResult(structure, verdict, verified_histogram_values(outputs.samples[0]))
 
 
@@ -167,6 +171,7 @@ def _verify_outputs(
     lowering: Lowering | None,
     simulation: Simulation | None,
     expected: ExpectedResult,
+    executor: Executor,
 ) -> Verdict:
     from exporter.verify.compare import compare_repeats
     from exporter.verify.judge import judge_artifact
@@ -182,6 +187,7 @@ def _verify_outputs(
         expected.labels,
         simulation,
         expected.task,
+        executor,
     )
     if verdict.status in SHIPPABLE and (
         problem := compare_repeats(
@@ -196,8 +202,8 @@ def _verified_without_run(why: CannotRunHere) -> str:
     return f"{str(why).rstrip('.')}. Its structure was checked."
 
 
-def _verified_as_failed(reason: str, runtime: str = "") -> Verdict:
-    return Verdict("failed", reason, runtime, None)
+def _verified_as_failed(reason: str, runtime: str = "", executor: Executor = "runtime") -> Verdict:
+    return Verdict("failed", reason, runtime, None, executor=executor)
 
 
 def verify_built(

@@ -17,7 +17,7 @@ from exporter.records.latency import (
 )
 from exporter.records.network import Preprocessing, TensorSpec
 from exporter.records.values import Count, decibels
-from exporter.records.verdict import Limits, Status, TaskName, Verdict
+from exporter.records.verdict import Executor, Limits, Status, TaskName, Verdict
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ class Artifact:
     """None where it was not emulated."""
     estimates: tuple[EstimatedLatency, ...] = ()
     """On one and on four threads of the target's CPU; empty where nothing can be estimated."""
+
+    @property
+    def executor(self) -> Executor:
+        """Return what executed it; "runtime" also where nothing did."""
+        return self.verdict.executor if self.verdict else "runtime"
 
 
 @dataclass(frozen=True)

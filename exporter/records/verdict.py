@@ -14,6 +14,11 @@ SHIPPABLE: frozenset[Status] = frozenset({"passed", "inconclusive"})
 """Statuses of artifacts that may be shipped; `inconclusive` only when that is allowed."""
 
 
+Executor = Literal["runtime", "reference interpreter"]
+"""What executed an artifact to verify it: its own runtime; or an interpreter of ours, which computes what the
+file says where that runtime does not exist. That is a rung below: it shows nothing of the runtime itself."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """When an artifact counts as equal. Change with `--limits key=value,…`.
@@ -110,3 +115,4 @@ class Verdict:
     """None where no channel has an error, or nothing could be compared."""
     task: TaskMeasure | None = None
     """None where no task was named and the outputs do not say which it is."""
+    executor: Executor = "runtime"

@@ -82,7 +82,7 @@ def _card_row(artifact: Artifact) -> tuple[str, ...]:
     return (
         artifact.name,
         artifact.precision,
-        text.STATUS_WORDS[artifact.status],
+        text.status_text(artifact.status, artifact.executor),
         text.sig3_text(verification.max_error if verification else None),
         text.decibels_text(verification.sqnr_db if verification else None),
         text.percent_text(verification.top1_agreement if verification else None),
@@ -154,7 +154,7 @@ ZIP = """\
 def card_readme_of_zip(plan: Plan) -> bytes:
     """Write the README of the zip: its files."""
     rows = [
-        f"| `{a.file}` | {a.format}, {a.precision}, {text.STATUS_WORDS[a.status]} |"
+        f"| `{a.file}` | {a.format}, {a.precision}, {text.status_text(a.status, a.executor)} |"
         for a in plan.manifest.artifacts
     ]
     lines = [f"# {plan.title}", "", *_card_warnings(plan), "| | |", "|---|---|", *rows, ZIP]

@@ -17,7 +17,7 @@ from exporter.errors import ReleaseError, UsageError
 from exporter.files import EVIDENCE
 from exporter.records import SHIPPABLE, BudgetVerdict
 from exporter.release import clock, intact, overrides, serials
-from exporter.report import manifest
+from exporter.report import manifest, text
 from exporter.report.manifest.schema import Artifact, Manifest
 from exporter.verify import budget
 
@@ -120,7 +120,9 @@ def plan_release(request: ReleaseRequest) -> Plan:
     listed = manifest.load_manifest(request.out / files.MANIFEST)
     chosen = _plan_artifacts(request, listed)
     not_verified = tuple(
-        _planned_unverified(artifact, request) for artifact in chosen if artifact.status != "passed"
+        _planned_unverified(artifact, request)
+        for artifact in chosen
+        if artifact.status != "passed" or artifact.executor != "runtime"
     )
     labels = serials.serial_labels(listed)
     overridden = overrides.override_sentences(request, listed, chosen, labels)
@@ -213,7 +215,11 @@ def _plan_artifacts(request: ReleaseRequest, listed: Manifest) -> tuple[Artifact
                 code="EM-LICENCE-OF-TOOL",
             )
         names = [listed.selected]
-        names += [a.name for a in listed.artifacts if a.format == "coreml" and a.status == "passed"][:1]
+        names += [
+            a.name
+            for a in listed.artifacts
+            if a.format == "coreml" and a.status == "passed" and a.executor == "runtime"
+        ][:1]
     return tuple(rows[n] for n in dict.fromkeys((*names, *request.allow_unverified)))
 
 
@@ -223,6 +229,8 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
     Raises:
         ReleaseError: It failed, or the user did not allow it.
     """
+    if artifact.status in SHIPPABLE and artifact.executor != "runtime":
+        return _planned_by_interpreter(artifact, request)
     if artifact.status == "inconclusive":
         return _inconclusive(artifact, request)
     if artifact.status != "not_run" or not artifact.file:
@@ -234,6 +242,20 @@ def _planned_unverified(artifact: Artifact, request: ReleaseRequest) -> str:
             code="EM-UNVERIFIED",
         )
     return f"{artifact.name} was never executed, so nothing proves it. {artifact.reason}"
+
+
+def _planned_by_interpreter(artifact: Artifact, request: ReleaseRequest) -> str:
+    """Return the bundle's sentence about an artifact that its own runtime never executed.
+
+    Raises:
+        ReleaseError: The user did not allow it.
+    """
+    sentence = f"{artifact.name} was executed by the {artifact.executor} only, never by its own runtime."
+    if artifact.name not in request.allow_unverified:
+        raise ReleaseError(sentence, "Export where it can run.", code="EM-UNVERIFIED")
+    if artifact.status == "inconclusive":
+        return f"{sentence} {_inconclusive(artifact, request)}"
+    return sentence
 
 
 def _inconclusive(artifact: Artifact, request: ReleaseRequest) -> str:
@@ -312,7 +334,7 @@ def _planned_left_out(
         words.append(
             f"{first.name} is left out: {first.reason or first.status}"
             if first.status == "not_run"
-            else f"{first.name} is left out: it is {first.status}."
+            else f"{first.name} is left out: it is {text.status_text(first.status, first.executor)}."
         )
     if request.licence is None:
         words.append("No licence is included: give --license FILE.")

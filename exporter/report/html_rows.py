@@ -194,7 +194,7 @@ def html_row_of_artifact(artifact: Artifact, report: Report) -> Row:
     return Row(
         name=artifact.variant.name,
         css=artifact.status.replace("_", "-"),
-        status=text.STATUS_WORDS[artifact.status],
+        status=text.status_text(artifact.status, artifact.executor),
         chosen=artifact.variant.name == report.selected,
         reason=text.reason_text(artifact),
         precision=artifact.variant.precision,

@@ -105,7 +105,9 @@ def _make_snippet(
             library=libraries.asset if table is ANDROID else libraries.module,
         )
     )
-    return Snippet(TITLES[template], artifact.file, text.STATUS_WORDS[artifact.status], code.strip())
+    return Snippet(
+        TITLES[template], artifact.file, text.status_text(artifact.status, artifact.executor), code.strip()
+    )
 
 
 def _snippet_tensors(report: Report, artifact: Artifact) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:

@@ -46,6 +46,8 @@ def print_terminal_report(report: Report, console: Console) -> None:
     _print_terminal_line(console, f"{text.budget_text(report)}. Latencies are this host's, not a phone's.")
     if line := text.estimate_line(report):
         _print_terminal_line(console, line)
+    if interpreted := text.executor_text(report.artifacts):
+        _print_terminal_line(console, interpreted)
     if hint := quantization.quantization_hint(report):
         _print_terminal_line(console, hint)
     _print_terminal_reasons(report, console)
@@ -108,7 +110,7 @@ def _terminal_cells(artifact: Artifact) -> tuple[Text, ...]:
     return (
         plain_terminal_text(artifact.variant.name),
         Text(artifact.variant.precision),
-        Text(text.STATUS_WORDS[artifact.status], STYLES[artifact.status]),
+        Text(text.status_text(artifact.status, artifact.executor, short=True), STYLES[artifact.status]),
         Text(text.sig3_text(comparison.max_error if comparison else None)),
         Text(text.sig3_text(comparison.sqnr_db if comparison else None)),
         Text(_terminal_hundredths(comparison.agreement if comparison else None)),

@@ -13,6 +13,7 @@ from exporter.records import (
     Comparison,
     DeviceLatency,
     Evaluation,
+    Executor,
     Preprocessing,
     Purpose,
     Report,
@@ -34,6 +35,8 @@ STATUS_WORDS: dict[Status, str] = {
     "not_run": "not run",
     "error": "error",
 }
+SHORT_EXECUTOR = "ref."
+"""Stands for "reference interpreter" where there is no room."""
 BUDGET_WORDS = {
     "pass": "within budget on the device",
     "fail": "over budget on the device",
@@ -59,6 +62,23 @@ POWER = {
     "unknown": "",
 }
 NONE = "\N{EN DASH}"
+
+
+def status_text(status: Status, executor: Executor = "runtime", short: bool = False) -> str:
+    """Return a status in words, with what executed the artifact where that was not its own runtime."""
+    words = STATUS_WORDS[status]
+    return words if executor == "runtime" else f"{words} ({SHORT_EXECUTOR if short else executor})"
+
+
+def executor_text(artifacts: Iterable[Artifact]) -> str:
+    """Say what a status by the reference interpreter shows; an empty string where no artifact has one."""
+    names = [a.variant.name for a in artifacts if a.executor == "reference interpreter"]
+    if not names:
+        return ""
+    return (
+        f"({SHORT_EXECUTOR}) The reference interpreter executed {', '.join(names)}, not Core ML: it computes "
+        "what the file says. What Core ML, the GPU and the Neural Engine make of it, only a Mac can show."
+    )
 
 
 def sig3_text(value: float | None) -> str:

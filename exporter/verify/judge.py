@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.records import Array, Comparison, Limits, Precision, Variant, Verdict, WorstChannel
+from exporter.records import Array, Comparison, Executor, Limits, Precision, Variant, Verdict, WorstChannel
 from exporter.verify.compare import compare_not_finite, compare_outputs, compare_typical_sqnr_db
 from exporter.verify.discrete import compare_discrete, is_discrete
 from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
@@ -54,6 +54,7 @@ def judge_artifact(
     labels: Sequence[str] = (),
     simulation: Simulation | None = None,
     task: str = "",
+    executor: Executor = "runtime",
 ) -> Verdict:
     """Compare an artifact's outputs with the float64 model's.
 
@@ -68,6 +69,7 @@ def judge_artifact(
         labels: Of the model's classes, where they have names.
         simulation: What its precision makes of the model, where that was simulated.
         task: The model's, where the user named it; empty leaves it to the outputs.
+        executor: What executed the artifact.
 
     Returns:
         PASSED, FAILED or, when the scenes are too few to tell, INCONCLUSIVE, with every figure.
@@ -105,6 +107,7 @@ def judge_artifact(
             ),
             task,
         ),
+        executor=executor,
         task_named=task,
         limits=applied,
     )
@@ -121,6 +124,7 @@ def judge_artifact(
         limits=observation.limits,
         worst_channel=observation.worst_channel,
         task=observation.task,
+        executor=executor,
     )
 
 

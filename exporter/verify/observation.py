@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from exporter.records import Comparison, Precision, TaskMeasure, Variant, WorstChannel
+from exporter.records import Comparison, Executor, Precision, TaskMeasure, Variant, WorstChannel
 from exporter.verify.discrete import DiscreteOutput
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
 from exporter.verify.simulation_io import Simulation
@@ -40,6 +40,7 @@ class Observation:
     """Each output that is not a float."""
     worst_channel: WorstChannel | None = None
     task: TaskMeasure | None = None
+    executor: Executor = "runtime"
     task_named: str = ""
     """The task that the user named; empty when the outputs alone said it."""
     limits: dict[str, float] = field(default_factory=dict)

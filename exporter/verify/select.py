@@ -47,7 +47,8 @@ def select_artifact(
     best = min(estimated or candidates, key=lambda a: _rank_to_select(a, runnable))
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     unproven = "; too few scenes prove it" if best.status == "inconclusive" else ""
-    return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}.")
+    less = f"; only the {best.executor} executed it" if best.executor != "runtime" else ""
+    return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}{less}.")
 
 
 def _accepted(allow_inconclusive: bool) -> frozenset[Status]:
@@ -124,11 +125,14 @@ def _selected_on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
     }
 
 
-def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[float, int]:
-    """Rank by the estimated or the host's median; the target's own preference decides what has neither."""
+def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[bool, float, int]:
+    """Rank by the estimated or the host's median; the target's own preference decides what has neither.
+
+    What only the reference interpreter executed comes after everything that its own runtime did.
+    """
     median = estimates.best_estimate(artifact) or artifact.latency
     latency = median.p50_ms if median else float("inf")
-    return latency, list(runnable).index(artifact.variant.name)
+    return artifact.executor != "runtime", latency, list(runnable).index(artifact.variant.name)
 
 
 def _why_selected(best: Artifact, candidates: Sequence[Artifact]) -> str:

@@ -17,9 +17,10 @@ from exporter.capture.program import program_matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
 from exporter.formats.coreml.convert import convert_to_coreml
+from exporter.formats.coreml.interpreter import program, table
 from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read_package, write_package
 from exporter.records import Captured, TensorSpec, Variant
-from tests.nets import NETS, captured
+from tests.nets import NETS, captured, samples
 
 VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreml.VARIANTS}
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")
@@ -205,9 +206,25 @@ def test_nothing_to_compress(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
-def test_it_cannot_run_here(packages: dict[str, Path]) -> None:
-    """The artifact does not run except on macOS, and the reason says so."""
-    with pytest.raises(CannotRunHere, match="macOS"):
+@pytest.mark.parametrize(("precision", "limit_db"), [("fp16", 50), ("w8", 30), ("w4", 10)])
+def test_the_interpreter_runs_it_here(precision: str, limit_db: float, packages: dict[str, Path]) -> None:
+    """Off a Mac the reference interpreter computes the network, as well as the stored weights allow."""
+    net = captured("attention")
+    run, runtime = coreml.load(packages[precision], VARIANTS[precision], 1)
+    assert runtime.startswith("reference interpreter")
+    rows = samples("attention", 1400, 8)
+    exact = np.concatenate([net.module(*map(torch.from_numpy, row)).detach().numpy() for row in rows])
+    actual = np.concatenate([run(row)[0] for row in rows])
+    assert 10 * np.log10((exact**2).sum() / ((actual - exact) ** 2).sum()) > limit_db
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
+def test_an_operator_that_the_interpreter_does_not_know(
+    packages: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package does not run here, and the reason names the operator."""
+    monkeypatch.setattr(program, "OPERATORS", {n: f for n, f in table.OPERATORS.items() if n != "layer_norm"})
+    with pytest.raises(CannotRunHere, match=r"macOS and iOS only.*operator layer_norm"):
         coreml.load(packages["fp16"], VARIANTS["fp16"], 1)
 
 

@@ -78,8 +78,9 @@ class TestFromFilesAlone:
         assert {f.name: f.found for f in audit.findings} == {
             "onnx-fp32": "passed",
             "onnx-fp16": "passed",
-            "coreml-fp16": "not_run",
+            "coreml-fp16": "passed",
         }
+        assert finding(audit, "coreml-fp16").found_by == "reference interpreter"
         assert 0 < (finding(audit, "onnx-fp32").max_error or 0) < 1e-5
         assert not (tmp_path / "cache").exists()
         assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
@@ -105,14 +106,14 @@ class TestFromFilesAlone:
         assert finding(audit, "onnx-fp32").holds
 
     @pytest.mark.usefixtures("audits_share_workers")
-    def test_what_could_not_run_edited_to_passed_is_found(self, out: Path) -> None:
-        """Not proven is not passed."""
-        claim("coreml-fp16", "passed")(out)
+    def test_an_interpreter_edited_to_the_runtime_is_found(self, out: Path) -> None:
+        """What the reference interpreter passed was not passed by Core ML."""
+        edit_manifest(lambda listed: listed["artifacts"][-1]["verification"].update(executor="runtime"))(out)
         audit = verify_export(out)
-        assert (finding(audit, "coreml-fp16").claimed, finding(audit, "coreml-fp16").found) == (
-            "passed",
-            "not_run",
-        )
+        coreml = finding(audit, "coreml-fp16")
+        assert (coreml.claimed, coreml.claimed_by) == (coreml.found, "runtime")
+        assert (coreml.holds, coreml.found_by) == (False, "reference interpreter")
+        assert "only the reference interpreter can run it" in coreml.reason
         assert not audit.holds
 
     @pytest.mark.usefixtures("audits_share_workers")

@@ -104,6 +104,32 @@ def test_what_was_never_run_goes_in_only_by_name(request_: ReleaseRequest) -> No
     assert release.manifest.selected == "onnx-fp32"
 
 
+def interpreted(out: Path, status: str = "passed") -> None:
+    """Let OUT's Core ML artifact have passed by the reference interpreter."""
+
+    def change(listed: Any) -> None:
+        rows = {row["name"]: row for row in listed["artifacts"]}
+        figures = dict(rows["onnx-fp32"]["verification"], executor="reference interpreter")
+        rows["coreml-fp16"].update(status=status, reason=None, verification=figures)
+
+    outs.edit(out, change)
+
+
+def test_what_only_the_interpreter_executed_goes_in_only_by_name(request_: ReleaseRequest) -> None:
+    """It needs the user's consent like what never ran, and the bundle says what executed it."""
+    interpreted(request_.out)
+    assert names(request_) == ["onnx-fp32"]
+    remarks = plan_release(request_).remarks
+    assert any("coreml-fp16 is left out: it is passed (reference interpreter)" in words for words in remarks)
+    with pytest.raises(ReleaseError, match="executed by the reference interpreter only"):
+        plan_release(replace(request_, artifacts=("coreml-fp16",)))
+    release = plan_release(replace(request_, allow_unverified=("coreml-fp16",)))
+    assert release.not_verified == (
+        "coreml-fp16 was executed by the reference interpreter only, never by its own runtime.",
+    )
+    assert release.manifest.artifacts[1].executor == "reference interpreter"
+
+
 def test_an_unverified_artifact_alone_claims_nothing(request_: ReleaseRequest) -> None:
     """The manifest has no selection and no verdict."""
     request = replace(request_, artifacts=("coreml-fp16",), allow_unverified=("coreml-fp16",))

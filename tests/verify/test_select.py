@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.records import Artifact, Latency, Status, Variant
+from exporter.records import Artifact, Latency, Status, Variant, Verdict
 from exporter.verify.select import select_artifact
 from tests.variants import FP16, FP32, INT8
 
@@ -42,6 +42,16 @@ def test_what_too_few_scenes_prove_is_chosen_only_when_asked() -> None:
     nothing = select_artifact(rows[1:], RUNNABLE, False, False)
     assert nothing.name is None
     assert "--allow-inconclusive" in nothing.reason
+
+
+def test_what_only_the_interpreter_executed_comes_last() -> None:
+    """What its own runtime executed is chosen before it, however slow; else the reason says so."""
+    verdict = Verdict("passed", None, "", None, executor="reference interpreter")
+    interpreted = replace(artifact(FP16, None), verdict=verdict)
+    assert select_artifact([interpreted, artifact(FP32, 900)], RUNNABLE, False, False).name == FP32.name
+    choice = select_artifact([interpreted], RUNNABLE, False, False)
+    assert choice.name == FP16.name
+    assert "only the reference interpreter executed it" in choice.reason
 
 
 def test_what_the_target_cannot_run_is_never_chosen() -> None:

@@ -65,8 +65,8 @@ def print_audit(audit: Audit, console: Console) -> None:
     for finding in audit.findings:
         table.add_row(
             Text(finding.name),
-            text.STATUS_WORDS[finding.claimed],
-            Text(text.STATUS_WORDS[finding.found], STYLES[finding.found]),
+            text.status_text(finding.claimed, finding.claimed_by),
+            Text(text.status_text(finding.found, finding.found_by), STYLES[finding.found]),
             text.sig3_text(finding.max_error),
             *([_on_arm(finding)] if on_arm else []),
             Text(_reason(finding)),
@@ -92,7 +92,7 @@ def _on_arm(finding: AuditFinding) -> Text:
 
 def _reason(finding: AuditFinding) -> str:
     """Return why an artifact is not what is claimed, here or on emulated Arm."""
-    if finding.found != "passed":
+    if finding.found != "passed" or finding.is_shown_by_less:
         return finding.reason
     return finding.arm64.reason if finding.arm64 else ""
 

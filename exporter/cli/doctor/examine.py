@@ -152,9 +152,7 @@ def _examine_coreml(probe: FrameworkCheck) -> Finding:
         return _unprobed_finding(title, "coremltools", probe)
     if platform.system() == "Darwin":
         return Finding(title, "ok", f"executes here (macOS {platform.mac_ver()[0]})")
-    detail = (
-        f"needs macOS, this is {platform.system()}: packages are made and checked structurally, but not_run"
-    )
+    detail = f"needs macOS, this is {platform.system()}: the reference interpreter verifies packages instead"
     return Finding(title, "limited", detail, "Run `export-mobile verify OUT` on a Mac.")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.capture.lowering_errors import lowering_error, shorten_lowering_error
-from exporter.errors import CannotRunHere, LoweringError
+from exporter.errors import LoweringError
 from exporter.formats.coreml.compress import compress_program
 from exporter.formats.coreml.contents import package_contents as structure
 from exporter.formats.coreml.convert import convert_to_coreml
@@ -61,7 +61,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
 
 
 def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
-    """Load a package in Core ML itself, on a Mac.
+    """Load a package in Core ML itself on a Mac, and in the reference interpreter elsewhere.
 
     Args:
         path: The written folder.
@@ -69,12 +69,14 @@ def load(path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         threads: Unused: Core ML chooses cores, GPU and Neural Engine itself.
 
     Raises:
-        CannotRunHere: This is not macOS.
-        LoweringError: Core ML refuses the package.
+        CannotRunHere: This is not macOS, and the interpreter does not know an operator of the package.
+        LoweringError: Core ML refuses the package, or it is damaged.
     """
-    if sys.platform != "darwin":
-        raise CannotRunHere("Core ML executes on macOS and iOS only.")
-    return _load_coreml_on_mac(path, variant)
+    if sys.platform == "darwin":
+        return _load_coreml_on_mac(path, variant)
+    from exporter.formats.coreml.interpreter import load_interpreter
+
+    return load_interpreter(path)
 
 
 def _load_coreml_on_mac(path: Path, variant: Variant) -> tuple[Runner, str]:

@@ -66,9 +66,9 @@ def load_program_to_compress(package: Package) -> Any:
 
 
 def operations_to_compress(program: Any) -> list[Any]:
-    """List all operators of a program, in order; those of nested blocks after their own."""
+    """List all operators of a program, or of one function; those of nested blocks after their own."""
     collected = []
-    blocks = list(program.functions.values())
+    blocks = list(program.functions.values()) if hasattr(program, "functions") else [program]
     while blocks:
         for operation in blocks.pop(0).operations:
             collected.append(operation)

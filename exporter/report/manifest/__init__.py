@@ -229,6 +229,7 @@ def _sorted_manifest_counts(counts: Mapping[str, int]) -> dict[str, int]:
 def _manifest_verification(verdict: Verdict) -> dict[str, Any]:
     return {
         "runtime": verdict.runtime,
+        "executor": verdict.executor,
         **_manifest_figures(verdict.comparison or Comparison(0, math.nan, math.nan, None, NOTHING_COMPARED)),
         "limits": dict(verdict.limits),
         "edge": verdict.edge and _manifest_figures(verdict.edge),

@@ -108,6 +108,7 @@ def _restore_verdict(row: schema.Artifact) -> Verdict | None:
         limits=figures.limits,
         worst_channel=figures.worst_channel,
         task=figures.task,
+        executor=figures.executor,
     )
 
 

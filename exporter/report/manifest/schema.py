@@ -18,6 +18,7 @@ from exporter.records import (
     Count,
     DataKind,
     Emulation,
+    Executor,
     FormatName,
     Latency,
     Limits,
@@ -123,6 +124,8 @@ class Figures(Part):
 
 class Verification(Figures):
     runtime: str
+    executor: Executor = "runtime"
+    """"reference interpreter" where our interpreter executed the file, not its own runtime."""
     limits: dict[str, float]
     edge: Figures | None = None
     lowering: Figures | None = None
@@ -177,7 +180,14 @@ class Artifact(Part):
             raise ValueError(f"{self.status} without a file and its verification")
         if self.status == "passed" and self.arm64_emulated and self.arm64_emulated.status == "failed":
             raise ValueError("passed, but failed on emulated Arm")
+        if self.executor != "runtime" and self.host_latency:
+            raise ValueError(f"a host latency, but executed by the {self.executor}")
         return self
+
+    @property
+    def executor(self) -> Executor:
+        """Return what executed it; "runtime" also where nothing did."""
+        return self.verification.executor if self.verification else "runtime"
 
     def measured_on(self) -> tuple[DeviceLatency, ...]:
         """Return every device's latency. A manifest may also hold `device_latency` alone."""

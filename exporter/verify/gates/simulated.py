@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.records import Array, Variant
+from exporter.records import Array
 from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.observation import Observation
 from exporter.verify.reference_io import Stacks
@@ -42,7 +42,8 @@ SHARE = 0.9
 few of them, here and there in others."""
 SUMS_IN_HALF = frozenset({"coreml", "vulkan"})
 SUMS_MARGIN = 4.0
-"""Times more for backends that may sum in float16, which the simulation does in float32."""
+"""Times more for backends that may sum in float16, which the simulation does in float32. The reference
+interpreter sums in float32, too."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def simulated_gate(observation: Observation) -> str:
     """Fail an output further from the model's than its precision costs in a simulation."""
     if observation.simulation is None:
         return ""
-    margin = _simulated_margin(observation.variant)
+    margin = _simulated_margin(observation)
     for index, multiples in simulated_figures(observation).items():
         if reason := _simulated_reason(multiples, margin):
             return (
@@ -97,8 +98,9 @@ def simulated_gate(observation: Observation) -> str:
     return _simulated_edge_reason(observation, margin)
 
 
-def _simulated_margin(variant: Variant) -> float:
-    return SUMS_MARGIN if variant.backend in SUMS_IN_HALF else 1.0
+def _simulated_margin(observation: Observation) -> float:
+    sums_in_half = observation.variant.backend in SUMS_IN_HALF and observation.executor == "runtime"
+    return SUMS_MARGIN if sums_in_half else 1.0
 
 
 def simulated_limit_db(observation: Observation) -> dict[str, float]:
@@ -107,7 +109,7 @@ def simulated_limit_db(observation: Observation) -> dict[str, float]:
     if not by_output:
         return {}
     simulated = min(f.simulated_db for f in by_output.values())
-    margin = _simulated_margin(observation.variant)
+    margin = _simulated_margin(observation)
     least = min(f.simulated_db - 20 * math.log10(f.limits.noise * margin) for f in by_output.values())
     return {"simulated_sqnr_db": simulated, "min_sqnr_db_from_simulation": least}
 

@@ -31,7 +31,7 @@ def load_interpreter(path: Path) -> tuple[Runner, str]:
         UnknownOperator: It has an operator that the interpreter does not compute.
         LoweringError: It is not a whole package.
     """
-    program = Program(read_package(path))
+    program = Program.of_package(read_package(path))
 
     def run(sample: Sample) -> tuple[Array, ...]:
         return program.run(sample)

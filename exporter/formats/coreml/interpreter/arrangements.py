@@ -61,6 +61,27 @@ def arrange_crop(call: Call) -> Array:
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
+def arrange_concatenation(call: Call) -> Array:
+    """Compute `concat`, one after the other or in turns. coremltools' own inference knows no turns."""
+    values, axis = call.members("values"), call.integer("axis")
+    if not call.flag("interleave"):
+        return np.concatenate(values, axis)
+    axis %= values[0].ndim
+    shape = list(values[0].shape)
+    shape[axis] *= len(values)
+    return np.stack(values, axis + 1).reshape(shape)
+
+
+def arrange_reversed_sequences(call: Call) -> Array:
+    """Compute `reverse_sequence`: the first values of each sample, as many as its length says."""
+    x = call.array("x").copy()
+    along, across = (call.integer(name) % x.ndim for name in ("seq_axis", "batch_axis"))
+    rows = np.moveaxis(x, (across, along), (0, 1))
+    for row, length in zip(rows, call.integers("lengths"), strict=True):
+        row[:length] = row[:length][::-1].copy()
+    return x
+
+
 def arrange_reshape_like(call: Call) -> Array:
     """Compute `reshape_like`: to sizes of other tensors."""
     shape: list[int] = []

@@ -1,4 +1,4 @@
-"""One call of a MIL operator: its name and its arguments, in the types that the operators' functions compute in."""
+"""One call of a MIL operator: its name, and its arguments in the types that functions compute in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class UnknownOperator(CannotRunHere):
     def __init__(self, operator: str, detail: str = "") -> None:
         where = f"{operator} ({detail})" if detail else operator
         super().__init__(
-            f"Core ML executes on macOS and iOS only, and the reference interpreter does not know the operator {where}"
+            "Core ML executes on macOS and iOS only, and the reference interpreter does not know "
+            f"the operator {where}"
         )
         self.operator = operator
 
@@ -52,11 +53,11 @@ class Call:
         """Return an argument as it is stored.
 
         Raises:
-            ValueError: It is no array.
+            TypeError: It is no array.
         """
         value = self.arguments.get(name)
         if not isinstance(value, np.ndarray):
-            raise ValueError(f"{self.operator} has no array {name}")
+            raise TypeError(f"{self.operator} has no array {name}")
         return value
 
     def tensor(self, name: str) -> Tensor:
@@ -71,7 +72,7 @@ class Call:
         """Return the members of a tuple argument."""
         values = self.arguments.get(name)
         if not isinstance(values, tuple | list):
-            raise ValueError(f"{self.operator} has no tuple {name}")
+            raise TypeError(f"{self.operator} has no tuple {name}")
         return tuple(values)
 
     def integers(self, name: str, default: Sequence[int] = ()) -> list[int]:

@@ -24,20 +24,20 @@ def constant_from_scale(call: Call) -> Array:
 
 
 def constant_from_palette(call: Call) -> Array:
-    """Decode `constexpr_lut_to_dense`: packed positions in one palette (iOS 16), or unpacked in many (iOS 18)."""
+    """Decode `constexpr_lut_to_dense`: positions in one palette, or (from iOS 18 on) in many."""
     palette, positions = call.array("lut"), call.array("indices")
     if palette.ndim > 1:
         return _constant_from_palettes(call, palette, positions)
     shape = call.integers("shape")
     bits = max((palette.size - 1).bit_length(), 1)
     unpacked = _constant_unpacked(positions, bits, int(np.prod(shape)))
-    return palette[unpacked].reshape(shape)
+    return np.asarray(palette[unpacked].reshape(shape))
 
 
 def _constant_unpacked(packed: Array, bits: int, count: int) -> Array:
     """Return `count` numbers of so many bits, lowest bits first."""
     flat = np.unpackbits(packed.view(np.uint8), bitorder="little")[: bits * count].reshape(count, bits)
-    return (flat.astype(np.int64) << np.arange(bits)).sum(axis=1)
+    return np.asarray((flat.astype(np.int64) << np.arange(bits)).sum(axis=1))
 
 
 def _constant_from_palettes(call: Call, palettes: Array, positions: Array) -> Array:
@@ -45,7 +45,9 @@ def _constant_from_palettes(call: Call, palettes: Array, positions: Array) -> Ar
     if palettes.shape[-1] != 1 or palettes.ndim != positions.ndim + 2:
         raise call.refuse("palettes of vectors")
     blocks = palettes.shape[:-2]
-    owner = np.ix_(*(np.arange(size) * count // size for size, count in zip(positions.shape, blocks, strict=True)))
+    owner = np.ix_(
+        *(np.arange(size) * count // size for size, count in zip(positions.shape, blocks, strict=True))
+    )
     return np.asarray(palettes[..., 0][(*np.broadcast_arrays(*owner), positions.astype(np.int64))])
 
 

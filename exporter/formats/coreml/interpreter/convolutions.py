@@ -69,9 +69,7 @@ def transposed_convolution(call: Call) -> Tensor:
     x, weight = call.tensor("x"), call.tensor("weight")
     rank = x.dim() - 2
     strides, dilations = call.integers("strides", [1] * rank), call.integers("dilations", [1] * rank)
-    whole = _TRANSPOSED[rank](
-        x, weight, None, strides, 0, 0, call.integer("groups", 1), dilations
-    )
+    whole = _TRANSPOSED[rank](x, weight, None, strides, 0, 0, call.integer("groups", 1), dilations)
     first, sizes = _cut_of_convolution(call, x.shape[2:], whole.shape[2:], strides)
     for axis, (begin, size) in enumerate(zip(first, sizes, strict=True), start=2):
         missing = max(begin + size - whole.shape[axis], 0)

@@ -35,7 +35,9 @@ def index_gather(call: Call) -> Array:
 
 def index_gather_along(call: Call) -> Array:
     """Compute `gather_along_axis`."""
-    return np.take_along_axis(call.array("x"), call.array("indices").astype(np.int64), call.integer("axis", 0))
+    return np.take_along_axis(
+        call.array("x"), call.array("indices").astype(np.int64), call.integer("axis", 0)
+    )
 
 
 def index_gather_many(call: Call) -> Array:

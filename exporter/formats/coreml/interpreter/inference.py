@@ -1,8 +1,8 @@
 """Operators that coremltools itself computes: its value inference on constants, given values of a run.
 
 Only operators that move values, make shapes or count are computed so. Some others of its inferences are wrong
-(`scatter_along_axis` ignores its mode, an exclusive `cumsum` raises) or sum in float16, and have functions of
-their own.
+(`scatter_along_axis` ignores its mode, `concat` its `interleave`, an exclusive `cumsum` raises) or sum in
+float16, and have functions of their own.
 """
 
 from __future__ import annotations
@@ -93,5 +93,5 @@ def _inference_input(value: Value, var: Any) -> Any:
 
 
 def _inference_scalar(value: Array) -> Any:
-    """coremltools holds scalars as NumPy's scalars, not as arrays without dimensions."""
+    """Coremltools holds scalars as NumPy's scalars, not as arrays without dimensions."""
     return value[()] if value.ndim == 0 else value

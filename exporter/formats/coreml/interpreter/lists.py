@@ -48,7 +48,7 @@ def list_scattered(call: Call) -> list[Any]:
 def _list_of(call: Call) -> list[Any]:
     value = call.arguments.get("ls")
     if not isinstance(value, list):
-        raise ValueError(f"{call.operator} has no list")
+        raise TypeError(f"{call.operator} has no list")
     return value
 
 

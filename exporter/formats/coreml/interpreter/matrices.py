@@ -34,4 +34,5 @@ def matrix_attention(call: Call) -> Tensor:
     mask = call.optional("attn_mask")
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1) @ value
+    attended: Tensor = scores.softmax(-1) @ value
+    return attended

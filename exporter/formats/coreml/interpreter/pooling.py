@@ -1,4 +1,4 @@
-"""Pooling. Windows begin at multiples of the stride; the last ones may reach over the padding (`ceil_mode`)."""
+"""Pooling. With `ceil_mode`, the last windows may reach over the padding."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _Pooling:
 
     def sums(self, x: Tensor) -> Tensor:
         """Sum each window of a tensor that is padded already."""
-        pool: Callable[..., Tensor] = functional.avg_pool2d if len(self.kernel) == 2 else functional.avg_pool3d
+        pool: Callable[..., Tensor] = (
+            functional.avg_pool2d if len(self.kernel) == 2 else functional.avg_pool3d
+        )
         return pool(x, self.kernel, self.strides, divisor_override=1)
 
 
@@ -87,9 +89,7 @@ def average_pooling(call: Call) -> Tensor:
 def largest_pooling(call: Call) -> Tensor:
     """Compute `max_pool`; padding is never the largest."""
     pooling = _Pooling.of(call)
-    pool: Callable[..., Tensor] = (
-        functional.max_pool2d if len(pooling.kernel) == 2 else functional.max_pool3d
-    )
+    pool: Callable[..., Tensor] = functional.max_pool2d if len(pooling.kernel) == 2 else functional.max_pool3d
     return _pooling_result(call, pool(pooling.padded(pooling.x, -math.inf), pooling.kernel, pooling.strides))
 
 

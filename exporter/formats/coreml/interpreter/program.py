@@ -1,4 +1,4 @@
-"""Runs a MIL program operator by operator, and rounds every operator's result to the type that it declares."""
+"""Runs a MIL program operator by operator, and rounds every result to the type that it declares."""
 
 from __future__ import annotations
 
@@ -29,25 +29,40 @@ _DTYPES = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.floa
 class Program:
     """The main function of a package, ready to run. Nothing is kept from run to run."""
 
-    def __init__(self, package: Package) -> None:
-        """Read a package and decode its compressed constants.
+    def __init__(self, function: Any, inputs: Sequence[str], outputs: Sequence[Any]) -> None:
+        """Take a function of coremltools' in-memory program.
+
+        Args:
+            function: It has `operations`, and `inputs` by name.
+            inputs: The names of its inputs, in the order in which `run` takes them.
+            outputs: The variables that `run` returns.
 
         Raises:
             UnknownOperator: It has an operator that the interpreter does not compute.
-            LoweringError: It has no function "main" whose inputs and outputs are the described ones.
         """
-        program = load_program_to_compress(package)
-        check_program_operators(program)
-        self._function = program.functions["main"]
+        check_program_operators(function)
+        self._function, self._inputs, self._outputs = function, tuple(inputs), tuple(outputs)
         self._constants: dict[int, Value] = {}
         self._count = 0
-        self.inputs = tuple(feature.name for feature in package.spec.description.input)
-        self.outputs = tuple(feature.name for feature in package.spec.description.output)
-        names = {variable.name: variable for variable in self._function.outputs}
-        if set(self.inputs) != set(self._function.inputs) or not set(self.outputs) <= set(names):
+        self._last_uses = last_uses_in_program(function.operations, outputs)
+
+    @classmethod
+    def of_package(cls, package: Package) -> Program:
+        """Read the main function of a package.
+
+        Raises:
+            UnknownOperator: It has an operator that the interpreter does not compute.
+            LoweringError: Its description names other inputs or outputs than the function has.
+        """
+        function = load_program_to_compress(package).functions["main"]
+        inputs, outputs = (
+            [feature.name for feature in features]
+            for features in (package.spec.description.input, package.spec.description.output)
+        )
+        variables = {variable.name: variable for variable in function.outputs}
+        if set(inputs) != set(function.inputs) or not set(outputs) <= set(variables):
             raise LoweringError("Its description names other inputs or outputs than its program has.")
-        self._results = [names[name] for name in self.outputs]
-        self._last_uses = last_uses_in_program(self._function.operations, self._results)
+        return cls(function, inputs, [variables[name] for name in outputs])
 
     def run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Compute the outputs, in the order of the description.
@@ -61,14 +76,16 @@ class Program:
         """
         self._count = 0
         values: dict[int, Value] = {}
-        for name, array in zip(self.inputs, arrays, strict=True):
+        for name, array in zip(self._inputs, arrays, strict=True):
             variable = self._function.inputs[name]
-            values[id(variable)] = np.ascontiguousarray(array).astype(program_dtype(variable)).reshape(array.shape)
+            values[id(variable)] = (
+                np.ascontiguousarray(array).astype(program_dtype(variable)).reshape(array.shape)
+            )
         for index, operation in enumerate(self._function.operations):
             self._run_operation(operation, values)
             for key in self._last_uses.get(index, ()):
                 values.pop(key, None)
-        return tuple(np.asarray(self._value(variable, values)) for variable in self._results)
+        return tuple(np.asarray(self._value(variable, values)) for variable in self._outputs)
 
     def _run_operation(self, operation: Any, values: dict[int, Value]) -> None:
         if all(variable.val is not None or id(variable) in self._constants for variable in operation.outputs):
@@ -78,7 +95,7 @@ class Program:
             raise ValueError(f"it takes more than {MAX_OPERATORS} operators: a loop does not end")
         arguments = {name: self._argument(given, values) for name, given in operation.inputs.items()}
         if operation.op_type in CONTROL_FLOW:
-            results = self._run_blocks(operation, arguments, values)
+            results: Sequence[Value | Tensor] = self._run_blocks(operation, arguments, values)
         else:
             results = _compute_in_program(operation, arguments)
         keep = self._constants if operation.op_type.startswith("constexpr_") else values
@@ -122,13 +139,13 @@ class Program:
         return self._constants[key]
 
 
-def check_program_operators(program: Any) -> None:
-    """Refuse a program with an operator that is not in the table.
+def check_program_operators(function: Any) -> None:
+    """Refuse a function with an operator that is not in the table, also in nested blocks.
 
     Raises:
         UnknownOperator: It names the operator.
     """
-    for operation in operations_to_compress(program):
+    for operation in operations_to_compress(function):
         known = operation.op_type in OPERATORS or operation.op_type in ("const", *CONTROL_FLOW)
         if not known:
             raise UnknownOperator(operation.op_type)
@@ -161,7 +178,8 @@ def program_dtype(variable: Any) -> np.dtype[Any]:
     """Return the dtype that a variable is declared with, as NumPy's."""
     from coremltools.converters.mil.mil import types
 
-    return np.dtype(types.nptype_from_builtin(variable.dtype))
+    dtype: np.dtype[Any] = np.dtype(types.nptype_from_builtin(variable.dtype))
+    return dtype
 
 
 def _constant_of_program(variable: Any) -> Value:
@@ -171,13 +189,15 @@ def _constant_of_program(variable: Any) -> Value:
 
 def _declared_in_program(variable: Any) -> tuple[int | None, ...]:
     """Return the sizes that coremltools infers; None for one that depends on values."""
+    from coremltools.converters.mil.mil import types
+
+    if types.is_list(variable.sym_type):
+        return ()
     return tuple(int(size) if isinstance(size, int | np.integer) else None for size in variable.shape)
 
 
 def _compute_in_program(operation: Any, arguments: Mapping[str, Value]) -> Sequence[Value | Tensor]:
-    shapes = [
-        _declared_in_program(variable) if hasattr(variable, "shape") else () for variable in operation.outputs
-    ]
+    shapes = [_declared_in_program(variable) for variable in operation.outputs]
     if any(None not in shape and prod(filter(None, shape)) > MAX_ELEMENTS for shape in shapes):
         raise ValueError(f"{operation.op_type} ({operation.name}) makes more than {MAX_ELEMENTS} values")
     try:

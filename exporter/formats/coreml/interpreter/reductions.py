@@ -75,5 +75,7 @@ def reduction_cumulative(call: Call) -> Tensor:
     sums = x.cumsum(axis)
     sums = sums - x if call.flag("exclusive") and not x.is_floating_point() else sums
     if call.flag("exclusive") and x.is_floating_point():
-        sums = torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), sums.narrow(axis, 0, x.shape[axis] - 1)], axis)
+        sums = torch.cat(
+            [torch.zeros_like(x.narrow(axis, 0, 1)), sums.narrow(axis, 0, x.shape[axis] - 1)], axis
+        )
     return sums.flip(axis) if call.flag("reverse") else sums

@@ -167,7 +167,9 @@ def resize_at_coordinates(call: Call) -> Tensor:
     """Compute `resample`: values of a picture at given coordinates (x, y)."""
     padding, coordinates = call.text("padding_mode"), call.text("coordinates_mode")
     if padding not in _PADDINGS or (padding == "constant" and call.number("padding_value", 0.0) != 0):
-        raise call.refuse(f"padding_mode {padding!a} with padding_value {call.number('padding_value', 0.0):g}")
+        raise call.refuse(
+            f"padding_mode {padding!a} with padding_value {call.number('padding_value', 0.0):g}"
+        )
     x, points = call.tensor("x"), call.tensor("coordinates").float()
     mode, aligned = _PADDINGS[padding]
     sizes = torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float32)
