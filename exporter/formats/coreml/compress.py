@@ -55,11 +55,18 @@ def compress_program(package: Package, precision: str) -> tuple[Package, str]:
     return compressed, note
 
 
-def load_program_to_compress(package: Package) -> Any:
-    """Read a package into coremltools' in-memory program, which infers every shape anew."""
+def load_program_to_compress(package: Package, weights: Path | None = None) -> Any:
+    """Read a package into coremltools' in-memory program, which infers every shape anew.
+
+    Args:
+        package: A package before it is written, or after it is read.
+        weights: The folder of its weight file, where it has one already; else a temporary one is written.
+    """
     coremltools_quietly()
     from coremltools.converters.mil.frontend.milproto.load import load
 
+    if weights is not None:
+        return load(package.spec, package.spec.specificationVersion, str(weights))
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "weight.bin").write_bytes(package.weights)
         return load(package.spec, package.spec.specificationVersion, directory)

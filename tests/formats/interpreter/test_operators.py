@@ -426,7 +426,7 @@ def test_bilinear_resizing(size: tuple[int, int], mode: str, aligned: bool) -> N
 @pytest.mark.parametrize("factors", [(2, 3), (1.5, 1.25), (0.5, 0.75)])
 @pytest.mark.parametrize("aligned", [False, True])
 def test_upsampling(factors: tuple[float, float], aligned: bool) -> None:
-    """By factors, whole or not."""
+    """Pictures grow or shrink by factors, whole or not."""
     given = {
         name: np.float32(factor)
         for name, factor in zip(("scale_factor_height", "scale_factor_width"), factors, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,11 @@ def test_a_description_of_other_outputs_is_refused(tmp_path: Path) -> None:
     write_package(package, tmp_path / "other" / "p.mlpackage")
     with pytest.raises(LoweringError, match="other inputs or outputs"):
         load_interpreter(tmp_path / "other" / "p.mlpackage")
+
+
+def test_loading_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A confined process that runs a package has no folder to write to."""
+    x = numbers(2, 3)
+    path = written(tmp_path, x)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert load_interpreter(path)[0]((x,))[0].shape == (2, 50)

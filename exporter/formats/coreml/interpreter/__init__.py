@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.formats.coreml.interpreter.program import Program
-from exporter.formats.coreml.package import coremltools_quietly, read_package
+from exporter.formats.coreml.package import WEIGHTS, coremltools_quietly, read_package
 from exporter.records import Array, Runner, Sample
 
 __all__ = ["load_interpreter"]
@@ -31,7 +31,7 @@ def load_interpreter(path: Path) -> tuple[Runner, str]:
         UnknownOperator: It has an operator that the interpreter does not compute.
         LoweringError: It is not a whole package.
     """
-    program = Program.of_package(read_package(path))
+    program = Program.of_package(read_package(path), path / WEIGHTS.parent)
 
     def run(sample: Sample) -> tuple[Array, ...]:
         return program.run(sample)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,18 @@ class Program:
         self._last_uses = last_uses_in_program(function.operations, outputs)
 
     @classmethod
-    def of_package(cls, package: Package) -> Program:
-        """Read the main function of a package.
+    def of_package(cls, package: Package, weights: Path) -> Program:
+        """Read the main function of a package. Nothing is written: a confined process may not.
+
+        Args:
+            package: What was read from it.
+            weights: The folder of its weight file.
 
         Raises:
             UnknownOperator: It has an operator that the interpreter does not compute.
             LoweringError: Its description names other inputs or outputs than the function has.
         """
-        function = load_program_to_compress(package).functions["main"]
+        function = load_program_to_compress(package, weights).functions["main"]
         inputs, outputs = (
             [feature.name for feature in features]
             for features in (package.spec.description.input, package.spec.description.output)
