@@ -117,6 +117,13 @@ def bench(
     first_budget: Annotated[
         float | None, typer.Option(min=0.001, help="Limit of the first call in ms; none when left out.")
     ] = None,
+    learn: Annotated[
+        bool,
+        typer.Option(
+            "--learn",
+            help="Keep how far the phone is from the estimates, which corrects later ones for its chip.",
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -144,7 +151,7 @@ def bench(
         "load_budget_ms": load_budget,
         "first_budget_ms": first_budget,
     }
-    run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json)
+    run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json, learn)
 
 
 def run_bench(
@@ -155,6 +162,7 @@ def run_bench(
     budget: float | None,
     settings: dict[str, object],
     as_json: bool,
+    learn: bool = False,
 ) -> None:
     """Measure, print the results, and exit with the verdict's code."""
     from exporter import bench as harness
@@ -169,6 +177,11 @@ def run_bench(
             settings=settings,
             observer=observer,
         )
+    if learn:
+        from exporter.pipeline import estimates
+
+        count = estimates.learn_anchors(benched.report, benched.latencies)
+        typer.echo(f"Learned from {count} of {len(benched.latencies)} measurements.", err=True)
     if as_json:
         from exporter.report import manifest
 

@@ -45,6 +45,8 @@ OTHER_CORE_FACTOR = 1.25
 """A chip without rows: predicting one from another's rows misses by 8.5 to 10.7 % in the mean, anchored."""
 UNSEEN_FACTOR = 1.4
 """A model unlike every published one, in its latency or its operators, is an extrapolation."""
+MUCH_MORE = 1.5
+"""By this factor a share of other instructions must exceed the rows' to count as unseen: they are few."""
 KERNELS = ("conv", "gemm", "matmul", "linear", "fully_connected", "fullyconnected", "addmm", "bmm", "mm")
 BOUND = {
     "vectors": "arithmetic",
@@ -130,7 +132,7 @@ def _unseen(p50: float, shares: Mapping[str, float], fit: Fit) -> tuple[str, ...
     low, high = fit.seen_ms
     if not low / 2 <= p50 <= high * 2:
         notes.append(f"The published models take {low:.3g} to {high:.3g} ms; this one is far outside.")
-    if shares.get(BOUND["other"], 0.0) > fit.most_other:
+    if shares.get(BOUND["other"], 0.0) > MUCH_MORE * fit.most_other:
         notes.append("No published model spends so much of its time on operators without matrix products.")
     return tuple(notes)
 

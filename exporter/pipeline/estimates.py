@@ -16,7 +16,7 @@ from exporter.emulated import cores, parts
 from exporter.emulated.parts import EmulatedParts
 from exporter.emulated.run import BACKENDS
 from exporter.errors import LoweringError, MissingDependencyError, UsageError, VerificationError
-from exporter.estimate import count, model, parameters
+from exporter.estimate import anchors, count, model, parameters
 from exporter.estimate import plugin as counting
 from exporter.estimate.count import Counts
 from exporter.estimate.plugin import Plugin
@@ -29,7 +29,7 @@ from exporter.pipeline.report import write_report
 from exporter.pipeline.results import BuildResult
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job, JobOutcome, WorkerPool
-from exporter.records import QUANTIZED, SHIPPABLE, Artifact, EstimatedLatency, Report, Variant
+from exporter.records import QUANTIZED, SHIPPABLE, Artifact, DeviceLatency, EstimatedLatency, Report, Variant
 from exporter.verify import budget, reference_io, select
 
 FORMAT = 1
@@ -158,16 +158,45 @@ def _estimates(
     runtime = RUNTIMES.get(row.variant.backend)
     fitted = parameters.load_parameters()
     fit = model.fit_for(fitted, runtime, row.variant.precision) if runtime else None
-    if not fit or not row.structure or row.status not in SHIPPABLE or row.variant.name not in target.runnable:
+    if (
+        not runtime
+        or not fit
+        or not row.structure
+        or row.status not in SHIPPABLE
+        or row.variant.name not in target.runnable
+    ):
         return ()
     if counts is None and flops is None:
         return ()
     own = model.count_kernels(row.structure.operators) or kernels
     work = model.Work(counts, flops or 0, row.structure.weight_bytes, own)
-    return tuple(
+    learned = anchors.read_anchors()
+    estimated = (
         model.estimate_latency(work, target, fitted, fit, row.variant.precision, threads)
         for threads in model.THREADS
     )
+    return tuple(
+        anchors.anchored_estimate(item, learned, target.soc, runtime, row.variant.precision)
+        for item in estimated
+    )
+
+
+def learn_anchors(report: Report, latencies: Sequence[tuple[str, DeviceLatency]]) -> int:
+    """Keep how far real phones' measurements were from their estimates; return how many were kept."""
+    rows = {row.variant.name: row for row in report.artifacts}
+    kept = []
+    for name, latency in latencies:
+        row = rows[name]
+        learned = anchors.ratio_of_anchor(latency, row.estimates)
+        runtime = RUNTIMES.get(row.variant.backend)
+        if learned and runtime:
+            threads, ratio = learned
+            soc = str(latency.device.get("soc", ""))
+            precision, digest = row.variant.precision, row.sha256 or ""
+            kept.append(anchors.Anchor(soc, latency.serial, runtime, precision, threads, digest, ratio))
+    if kept:
+        anchors.keep_anchors(kept)
+    return len(kept)
 
 
 def estimates_in_export(

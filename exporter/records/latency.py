@@ -91,6 +91,8 @@ class EstimatedLatency:
     """What bounds it (arithmetic, loads, other instructions, starting threads) -> share of the time."""
     notes: tuple[str, ...] = ()
     """Why the interval is wider than that of published latencies, a sentence each."""
+    anchor: Positive = 1.0
+    """The correction by a phone's own measurements that is in it; 1 without any."""
     evidence: Literal["estimated"] = "estimated"
 
 

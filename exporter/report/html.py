@@ -28,6 +28,7 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
         HTML text; the same for the same arguments, byte for byte.
     """
     chosen = text.choice_text(report)
+    estimated = {row.variant.name: row.estimates for row in report.artifacts}
     return (
         templates.template_environment("exporter.report")
         .get_template("report.html.j2")
@@ -39,7 +40,7 @@ def render_html(report: Report, outputs: Mapping[str, np.ndarray]) -> str:
             steps=_html_steps(report),
             rows=[html_rows.html_row_of_artifact(artifact, report) for artifact in report.artifacts],
             device_rows=[
-                html_rows.html_row_of_device(name, latency)
+                html_rows.html_row_of_device(name, latency, estimated.get(name, ()))
                 for name, latency in text.text_rows_of_devices(report)
             ],
             no_phone=[

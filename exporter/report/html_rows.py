@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.records import (
@@ -10,6 +11,7 @@ from exporter.records import (
     Comparison,
     DeviceLatency,
     Emulation,
+    EstimatedLatency,
     Report,
     Status,
     TaskAccuracy,
@@ -68,7 +70,10 @@ def _html_row_missing(latency: DeviceLatency) -> str:
     return f"{missing}." if missing and latency.evidence == "measured" else ""
 
 
-def html_row_of_device(name: str, latency: DeviceLatency) -> DeviceRow:
+def html_row_of_device(
+    name: str, latency: DeviceLatency, estimated: Sequence[EstimatedLatency] = ()
+) -> DeviceRow:
+    """Make the row of a device's latency, compared with the artifact's estimates."""
     facts = (
         *(
             (text.property_label_text(key), text.device_property_text(value))
@@ -77,6 +82,7 @@ def html_row_of_device(name: str, latency: DeviceLatency) -> DeviceRow:
         ),
         ("Judged against", text.milliseconds_text(latency.budget_ms) if latency.budget_ms else ""),
         ("Interval", _html_row_coverage(latency)),
+        ("Beside its estimate", estimates.estimate_compared(latency, estimated)),
         ("First call", text.milliseconds_text(latency.first_ms)),
         ("Load", text.milliseconds_text(latency.load_ms)),
         ("Peak memory", text.scaled_text(latency.peak_bytes, "B")),

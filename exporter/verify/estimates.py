@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from exporter.records import Artifact, EstimatedLatency
+from exporter.records import Artifact, DeviceLatency, EstimatedLatency
 
 EstimateVerdict = Literal["estimated within", "estimated over", "uncertain"]
 
@@ -61,3 +61,19 @@ def estimate_bound(estimate: EstimatedLatency) -> str:
     """Return what takes most of the time, with its share: "arithmetic 55 %, loads 30 %"."""
     largest = sorted(estimate.shares.items(), key=lambda item: -item[1])[:2]
     return ", ".join(f"{name} {share:.0%}".replace("%", " %") for name, share in largest)
+
+
+def estimate_compared(latency: DeviceLatency, estimates: Sequence[EstimatedLatency]) -> str:
+    """Compare a real phone's measurement with the estimate on as many threads; empty where there is none."""
+    same = [item for item in estimates if item.threads == latency.device.get("threads")]
+    if latency.evidence != "measured" or not same:
+        return ""
+    estimate = same[0]
+    inside = estimate.low_ms <= latency.p50_ms <= estimate.high_ms
+    change = latency.p50_ms / estimate.p50_ms - 1 if estimate.p50_ms else 0.0
+    direction = "more" if change >= 0 else "less"
+    interval = estimate_text(estimate).removesuffix(" (estimated)")
+    return (
+        f"measured {latency.p50_ms:.3g} ms p50, {abs(change):.0%} {direction} than the estimate of {interval}"
+        f", {'inside' if inside else 'outside'} its interval"
+    )

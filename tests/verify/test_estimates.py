@@ -91,3 +91,14 @@ def test_the_overlap_is_a_share_of_the_narrower_interval(
 ) -> None:
     """Equal intervals overlap wholly, distant ones not at all."""
     assert estimates.estimate_overlap(estimate(*first), estimate(*second)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "words"), [(9, "12% more than the estimate"), (7, "12% less"), (20, "outside its interval")]
+)
+def test_a_measurement_is_compared_with_its_estimate(p50_ms: float, words: str) -> None:
+    """The sentence has the difference and whether the interval held it."""
+    latency = replace(measured(p50_ms), device={"serial": "phone", "soc": "SM8250", "threads": 4})
+    assert words in estimates.estimate_compared(latency, [estimate(8, threads=1), estimate(8)])
+    assert not estimates.estimate_compared(replace(latency, evidence="simulated"), [estimate(8)])
+    assert not estimates.estimate_compared(latency, [estimate(8, threads=1)])

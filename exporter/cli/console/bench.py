@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.records import BudgetVerdict, DeviceEvidence, DeviceLatency, Report
 from exporter.report import flags, text
 from exporter.report.terminal import plain_terminal_text
+from exporter.verify import estimates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,10 @@ def print_bench(
     """
     for serial in dict.fromkeys(item.serial for _, item in measured):
         _print_bench_device([(name, item) for name, item in measured if item.serial == serial], console)
+    rows = {row.variant.name: row for row in report.artifacts}
+    for name, item in measured:
+        if name in rows and (words := estimates.estimate_compared(item, rows[name].estimates)):
+            console.print(plain_terminal_text(f"{name}: {words}."))
     for name, why in problems.items():
         console.print(plain_terminal_text(f"{name}: {why}", "red"))
     for name, why in skipped.items():
