@@ -25,6 +25,7 @@ from exporter.architectures import (
     ultralytics_networks,
     weights,
 )
+from exporter.architectures import input_values as input_values_of_network
 from exporter.architectures.built import Built, literals_for_building
 from exporter.architectures.weights import Weights
 from exporter.errors import UsageError
@@ -46,6 +47,7 @@ def build_architecture(
     whole: Preprocessing | None = None,
     labels: tuple[str, ...] = (),
     ignore_keys: tuple[str, ...] = (),
+    input_values: Mapping[str, str] = MappingProxyType({}),
     weights_from_arch: bool = False,
     part: str = "",
     trust: bool = False,
@@ -64,6 +66,7 @@ def build_architecture(
         whole: The whole preprocessing, which replaces the three before.
         labels: Labels of the classes, which replace the known ones.
         ignore_keys: Patterns of tensors in the file to leave out, such as `head.*`.
+        input_values: Values of inputs that are no tensors, as text, parsed as Python literals where possible.
         weights_from_arch: Keep the weights that `arch`'s function creates where the file has none.
         part: The part of a network of several to export: encoder, decoder, text or vision.
         trust: Whether code in the checkpoint's folder may run.
@@ -91,6 +94,10 @@ def build_architecture(
         built = _network_of_architecture(
             checkpoint, arch, arch_args, _architecture_size(input_shapes), ignore_keys, weights_from_arch
         )
+    if input_values:
+        module = input_values_of_network.with_input_values(built.module, literals_for_building(input_values))
+        fixed = ", ".join(f"{name}={value}" for name, value in input_values.items())
+        built = replace(built, module=module, notes=(*built.notes, f"constants, as asked: {fixed}"))
     module = _ready_architecture(built.module)
     specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes)
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)

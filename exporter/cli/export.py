@@ -25,6 +25,7 @@ OPTION_OF = {
     "budget_ms": "budget",
     "cache": "no_cache",
     "ignore_keys": "ignore_key",
+    "input_values": "input_value",
     "input_shapes": "input_shape",
     "verify": "no_verify",
 }

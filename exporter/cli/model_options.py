@@ -68,6 +68,13 @@ InputShape = Annotated[
         "Inferred when left out.",
     ),
 ]
+InputValue = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Value of an input that is a number, a flag or a text, such as sr=16000; repeatable.",
+    ),
+]
 Preprocess = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +96,7 @@ def model_from_options(
     weights_from_arch: WeightsFromArch = False,
     expect: Expect = None,
     input_shape: InputShape = None,
+    input_value: InputValue = None,
     preprocess: Preprocess = None,
     mean: Mean = None,
     std: Std = None,
@@ -109,6 +117,7 @@ def model_from_options(
         weights_from_arch=weights_from_arch,
         expect=options.parse_pairs_option("--expect", expect or []),
         input_shapes=options.parse_shapes_option(input_shape or []),
+        input_values=options.parse_pairs_option("--input-value", input_value or []),
         preprocess=preprocess,
         mean=options.parse_numbers_option("--mean", mean),
         std=options.parse_numbers_option("--std", std),

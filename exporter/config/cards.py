@@ -50,6 +50,8 @@ class ArchitectureTable(Table):
     part: Text | None = None
     """The part of a network of several to export, as for `--part`."""
     arguments: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    input_values: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Values of inputs that are no tensors, as for `--input-value`."""
     weights_from_arch: bool = False
     """Whether to keep the function's own weights where the file has none, as `--weights-from-arch` does."""
     expect: dict[Text, str | int] = Field(default_factory=dict)
@@ -205,6 +207,7 @@ CARD_FIELDS = frozenset(
         "formats",
         "ignore_keys",
         "input_shapes",
+        "input_values",
         "labels",
         "limits",
         "max_drop",
@@ -255,6 +258,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         arch=listed.architecture.name,
         part=listed.architecture.part or "",
         arch_args=tuple((key, str(value)) for key, value in listed.architecture.arguments.items()),
+        input_values=tuple((key, str(value)) for key, value in listed.architecture.input_values.items()),
         input_shapes=tuple(TensorSpec(item.name, item.shape, item.dtype) for item in listed.inputs),
         preprocess=shown.preset if shown else None,
         mean=shown.mean if shown and not whole else None,

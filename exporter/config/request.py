@@ -29,6 +29,8 @@ class ModelRequest:
     """(photo, number or label of its class): what the network must predict before anything is built."""
     input_shapes: tuple[TensorSpec, ...] = ()
     """Shapes of the inputs; an empty name is matched by position."""
+    input_values: tuple[tuple[str, str], ...] = ()
+    """Values of inputs that are Python numbers, flags or texts; they become constants."""
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -48,6 +48,7 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         whole=request.preprocessing,
         labels=request.labels,
         ignore_keys=request.ignore_keys,
+        input_values=dict(request.input_values),
         weights_from_arch=request.weights_from_arch,
         part=request.part,
         trust=request.trust,
