@@ -227,7 +227,8 @@ def print_errors(groups: Mapping[str, Sequence[Judged]], by_model: Mapping[str, 
             flops = statistics.mean(_error(item.flops_ms, item) for item in items)
             hosts = [_error(item.host_ms, item) for item in items if item.host_ms]
             host = f"{statistics.mean(hosts):.0%}" if hosts else ""
-            covered = f"{_coverage(items, by_model[group]):.0%}" if items[0].row.whole else ""
+            share = _coverage(items, by_model[group]) if items[0].row.whole else math.nan
+            covered = "" if math.isnan(share) else f"{share:.0%}"
             print(
                 f"| {group} | {kind} | {len(items)} | {mean:.0%} | {median:.0%} | {flops:.0%} | {host} "
                 f"| {covered} |"
