@@ -86,6 +86,7 @@ TORCH_AT_THE_TOP = {
     "exporter.quantize.ranges",
     "exporter.quantize.recurrent",
     "exporter.quantize.rounding",
+    "exporter.quantize.spread",
     "exporter.quantize.sensitivity",
     "exporter.quantize.tails",
     "exporter.quantize.weights_only",

@@ -3,7 +3,8 @@
 One scale serves all channels of an activation, so the channel that reaches furthest decides how coarsely the
 others are rounded. A channel can be multiplied by any positive factor where it is written, and divided where
 it is read (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019).
-Here the factors follow from real activations, not from weights.
+Here the factors follow from real activations, not from weights, and from how far batch norms say that
+channels reach on other inputs (`spread`).
 
 A depthwise convolution has a scale for each of these channels, so dividing there costs nothing, and each
 channel gets the whole range. A dense one shares a scale among what it reads: small columns of its weights are
@@ -16,7 +17,7 @@ largest value seen, times `HEADROOM`, meets it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor, fx
 
 from exporter.quantize import graphs
 from exporter.quantize.graphs import GraphWalk, aten, graph_attribute
+from exporter.quantize.spread import ChannelSpread, reach_by_spread, spread_of_tensor
 
 MOST = 16.0
 """The largest factor: channels that are nearly unused stay small."""
@@ -55,15 +57,24 @@ class _Group:
         return min((_clamp_to_equalise(t) or 0.0 for t in self.tensors), default=float("inf"))
 
 
-def equalise_channels(module: fx.GraphModule, samples: Sequence[tuple[Tensor, ...]]) -> None:
+def equalise_channels(
+    module: fx.GraphModule,
+    samples: Sequence[tuple[Tensor, ...]],
+    spreads: Mapping[str, ChannelSpread] | None = None,
+) -> None:
     """Scale channels in place; the module computes the same.
 
     Args:
         module: A float module from `torch.export`, its batch norms folded; its weights are its own.
         samples: One call of the model each.
+        spreads: The spread of convolutions' channels, from the batch norms before they were folded.
     """
     groups = list(_groups(module))
-    reach = _reach_to_equalise(module, [tensor for group in groups for tensor in group.rounded()], samples)
+    tensors = [tensor for group in groups for tensor in group.rounded()]
+    reach = {
+        tensor: _reach_beyond_samples(tensor, seen, spreads or {})
+        for tensor, seen in _reach_to_equalise(module, tensors, samples).items()
+    }
     with torch.no_grad():
         for group in groups:
             dense = any(not _is_depthwise_to_equalise(module, reader) for reader in group.readers)
@@ -169,6 +180,14 @@ def _reach_to_equalise(
         for sample in samples if wanted else ():
             GraphWalk(module, look).run(*sample)
     return reaches
+
+
+def _reach_beyond_samples(tensor: fx.Node, seen: Tensor, spreads: Mapping[str, ChannelSpread]) -> Tensor:
+    """Return how far channels may reach on other inputs; no further than a clamp lets them."""
+    spread = spread_of_tensor(tensor, spreads)
+    if spread is None:
+        return seen
+    return reach_by_spread(tensor, seen, spread).clamp_max(_clamp_to_equalise(tensor) or float("inf"))
 
 
 def _equalising_factor(reaches: Sequence[Tensor], clamp: float, strength: float) -> Tensor:

@@ -84,11 +84,22 @@ def quantize_int8_static(
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from exporter.quantize import annotate, equalise, movement, norms, ranges, recurrent, rounding, tails
+    from exporter.quantize import (
+        annotate,
+        equalise,
+        movement,
+        norms,
+        ranges,
+        recurrent,
+        rounding,
+        spread,
+        tails,
+    )
 
     module = copy.deepcopy(program.module())
+    spreads = spread.spread_of_norms(module)
     norms.fold_norms(module)
-    equalise.equalise_channels(module, samples)
+    equalise.equalise_channels(module, samples, spreads)
     prepared = prepare_pt2e(module, annotate.annotating_static_quantizer(tails.float_tail(module, samples)))
     with torch.no_grad():
         for sample in samples:
