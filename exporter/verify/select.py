@@ -46,7 +46,8 @@ def select_artifact(
     estimated = [a for a in candidates if a.estimates]
     best = min(estimated or candidates, key=lambda a: _rank_to_select(a, runnable))
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
-    unproven = "; too few scenes prove it" if best.status == "inconclusive" else ""
+    proven = best.status != "inconclusive"
+    unproven = "" if proven else "; too few scenes were seen to prove it, which was allowed"
     less = f"; only the {best.executor} executed it" if best.executor != "runtime" else ""
     return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}{less}.")
 
