@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from exporter.quantize import equalise, norms, spread
+from exporter.quantize import equalise, graphs, norms, spread
 from exporter.quantize.spread import ChannelSpread
 
 CHANNELS = 6
@@ -47,6 +47,12 @@ def equalised(net: nn.Module, informed: bool) -> fx.GraphModule:
     return module
 
 
+def writer_factors(net: nn.Module) -> Tensor:
+    """Return by what the channels of the first convolution, which copies its input, were multiplied."""
+    weight = graphs.graph_attribute(equalised(net, True), "writer.weight")
+    return weight.detach().flatten(1).sum(1)
+
+
 @pytest.mark.parametrize("groups", [1, CHANNELS])
 def test_a_channel_that_calibration_left_idle_is_not_clipped(groups: int) -> None:
     """A clamp cuts nothing off on an image that excites it; without the norm's word it does."""
@@ -60,15 +66,14 @@ def test_a_channel_that_calibration_left_idle_is_not_clipped(groups: int) -> Non
 @pytest.mark.parametrize("activation", [nn.ReLU6(), nn.ReLU(), nn.Identity()])
 def test_an_idle_channel_gets_the_factor_of_a_used_one(activation: nn.Module) -> None:
     """Its weights grow as little as those of channels that calibration shows whole."""
-    weight = equalised(Net(activation, nn.BatchNorm2d(CHANNELS), CHANNELS), True).writer.weight
-    factors = weight.detach().flatten(1).sum(1)
+    factors = writer_factors(Net(activation, nn.BatchNorm2d(CHANNELS), CHANNELS))
     assert factors.max() / factors.min() < 1.3
 
 
 def test_a_channel_without_a_norm_reaches_as_far_as_was_seen() -> None:
     """Where nothing is known of the training data, calibration decides."""
-    weight = equalised(Net(nn.ReLU(), nn.Identity(), CHANNELS), True).writer.weight
-    assert weight.detach()[-1].sum() / weight.detach()[2].sum() == pytest.approx(equalise.MOST)
+    factors = writer_factors(Net(nn.ReLU(), nn.Identity(), CHANNELS))
+    assert factors[-1] / factors[2] == pytest.approx(equalise.MOST)
 
 
 def test_a_sum_spreads_as_its_terms_do() -> None:
