@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor, fx
 
-from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, aten, copied_graph, rounded_graph_tensor
+from exporter.quantize.graphs import DEQUANTIZE_DYNAMIC, aten, copied_graph, rounded_graph_tensor
 
 LOW, HIGH = -128, 127
 
@@ -65,7 +65,7 @@ def quantize_dynamic(
 
 def is_dynamic(module: fx.GraphModule) -> bool:
     """Return whether a program chooses ranges at run time."""
-    return any(node.target is DEQUANTIZE_AS_IT_RUNS for node in module.graph.nodes)
+    return any(node.target is DEQUANTIZE_DYNAMIC for node in module.graph.nodes)
 
 
 def dynamic_by_rows(module: fx.GraphModule) -> fx.GraphModule:
@@ -96,7 +96,7 @@ def _dynamic_rounded(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     return [
         (node, source)
         for node in module.graph.nodes
-        if node.target is DEQUANTIZE_AS_IT_RUNS and (source := rounded_graph_tensor(node)) is not None
+        if node.target is DEQUANTIZE_DYNAMIC and (source := rounded_graph_tensor(node)) is not None
     ]
 
 

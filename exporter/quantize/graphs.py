@@ -17,10 +17,10 @@ T = TypeVar("T")
 aten = torch.ops.aten
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-QUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
-DEQUANTIZE_AS_IT_RUNS = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
+QUANTIZE_DYNAMIC = torch.ops.quantized_decomposed.quantize_per_tensor.tensor
+DEQUANTIZE_DYNAMIC = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
 """The dequantiser of dynamic quantisation, whose range is chosen at run time (see `dynamic`)."""
-QUANTIZER_OF = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_AS_IT_RUNS: QUANTIZE_AS_IT_RUNS}
+QUANTIZER_OF = {DEQUANTIZE: QUANTIZE, DEQUANTIZE_DYNAMIC: QUANTIZE_DYNAMIC}
 """A tensor's dequantiser -> its quantiser."""
 DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)

@@ -146,8 +146,8 @@ def _run_for_search(
 
     from exporter.quantize.dynamic import dynamic_rounded_rows
     from exporter.quantize.graphs import (
-        DEQUANTIZE_AS_IT_RUNS,
         DEQUANTIZE_CHANNELS,
+        DEQUANTIZE_DYNAMIC,
         GraphWalk,
         graph_outputs,
         rounded_graph_tensor,
@@ -156,7 +156,7 @@ def _run_for_search(
     def around(walk: GraphWalk, node: fx.Node) -> Any | None:
         if (source := rounded_graph_tensor(node)) is not None and source is not rounded:
             return walk.env[source]
-        if node.target is DEQUANTIZE_AS_IT_RUNS:
+        if node.target is DEQUANTIZE_DYNAMIC:
             return dynamic_rounded_rows(walk.env[source])  # type: ignore[index] # it has a source
         if node.target is DEQUANTIZE_CHANNELS:
             return next((weights[user.name] for user in node.users if user.name in weights), None)

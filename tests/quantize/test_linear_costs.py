@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exporter.quantize import dynamic, search, sensitivity
-from exporter.quantize.graphs import DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS
+from exporter.quantize.graphs import DEQUANTIZE_CHANNELS, DEQUANTIZE_DYNAMIC
 from exporter.quantize.int8 import int8_tensors
 from exporter.quantize.mixed import keep_mixed_float, mixed_operators
 from tests.nets import quantized, samples, trained
@@ -24,7 +24,7 @@ def calls(net: str, first: int = 0, count: int = 8) -> Sequence[tuple[torch.Tens
 
 
 def dequantisers(module: torch.fx.GraphModule) -> int:
-    return sum(n.target in (DEQUANTIZE_AS_IT_RUNS, DEQUANTIZE_CHANNELS) for n in module.graph.nodes)
+    return sum(n.target in (DEQUANTIZE_DYNAMIC, DEQUANTIZE_CHANNELS) for n in module.graph.nodes)
 
 
 @pytest.mark.parametrize("net", NETS)
