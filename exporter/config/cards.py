@@ -19,7 +19,7 @@ from exporter.config.packaged import PackagedFile, find_packaged
 from exporter.config.request import Request
 from exporter.config.toml_file import Table
 from exporter.errors import CalibrationError, CheckpointError, UsageError
-from exporter.records import DTYPE_PATTERN, Limits, Preprocessing, TaskName, TensorSpec
+from exporter.records import DTYPE_PATTERN, About, Limits, Preprocessing, TaskName, TensorSpec
 
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=65536)]
@@ -149,6 +149,10 @@ class CardFile(Table):
     """The model's name in every table and trend; the file's name when left out."""
     description: Text = ""
     licence: Text = ""
+    author: Text = ""
+    """Who made the model, as Core ML packages say it."""
+    version: Text = ""
+    """The version of the model, as Core ML packages say it."""
     labels: Text | Annotated[tuple[Text, ...], Field(max_length=MAX_LABELS)] | None = None
     """The labels of the classes, in order: a list, or a text file with one per line."""
     budget_ms: Positive = Request.budget_ms
@@ -195,6 +199,7 @@ def load_card(path: Path) -> Card:
 
 CARD_FIELDS = frozenset(
     {
+        "about",
         "allow_inconclusive",
         "allow_synthetic",
         "arch",
@@ -267,6 +272,7 @@ def card_request(card: Card, target: str, out: Path | None = None) -> Request:
         calibration=_card_data(card, "calibration", listed.calibration),
         samples=listed.calibration.samples if listed.calibration else Request.samples,
         labels=card_labels(card),
+        about=About(listed.description, listed.author, listed.licence, listed.version),
         formats=listed.artifacts.formats,
         precisions=listed.artifacts.precisions,
         torchscript=listed.artifacts.torchscript,

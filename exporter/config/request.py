@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from exporter.records import Limits, Preprocessing, TaskName, TensorSpec
+from exporter.records import About, Limits, Preprocessing, TaskName, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class ModelRequest:
     """Every step from a photo to the input, from a model card; replaces the three fields above."""
     labels: tuple[str, ...] = ()
     """Labels of the classes, in order; empty keeps those that the architecture knows."""
+    about: About = field(default_factory=About)
+    """What Core ML packages tell people; labels and preparation come from the model."""
     calibration: Path | None = None
     """A folder of photos or an .npz of arrays; None uses synthetic inputs."""
     samples: int = 64

@@ -258,5 +258,6 @@ def _built_artifact_key(context: Context, source: Source, variant: Variant) -> s
         facts.inputs,
         facts.outputs,
         request.torchscript,
+        (request.about, facts.labels, facts.preprocessing) if variant.format == "coreml" else (),
         data,
     )

@@ -16,7 +16,8 @@ from exporter.pipeline.results import DATA, ReadResult
 from exporter.pipeline.rights import rights_of_own_code
 from exporter.pipeline.steps import Step, cached_steps
 from exporter.pipeline.workers.pool import Job
-from exporter.records import TensorSpec
+from exporter.records import About, TensorSpec
+from exporter.report.text import preprocessing_text
 from exporter.sandbox import confinement_seconds, limit_seconds_anew
 from exporter.sandbox.confinement import RUN_SECONDS
 
@@ -102,7 +103,7 @@ def read_and_capture(
         model, samples.verification[0], request.torchscript, samples.verification[1:]
     )
     limit_seconds_anew(RUN_SECONDS)
-    program.save_program(captured, work)
+    program.save_program(replace(captured, about=about_model(request, model)), work)
     (work / DATA).write_bytes(pickle.dumps(samples))
     return ReadResult(
         source_sha256=checkpoint.sha256,
@@ -123,6 +124,12 @@ def read_and_capture(
         warnings=(*model.warnings, *samples.warnings),
         digest=program.program_digest(captured),
     )
+
+
+def about_model(request: ModelRequest, model: Model) -> About:
+    """Return what the user said about the model, with its labels and how a photo becomes its input."""
+    prepared = preprocessing_text(model.preprocessing) if model.preprocessing else ""
+    return replace(request.about, labels=model.labels, preparation=prepared)
 
 
 def read_flops(module: torch.nn.Module, inputs: tuple[TensorSpec, ...]) -> int | None:

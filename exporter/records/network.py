@@ -130,6 +130,20 @@ class Model:
     """Reads calibration data through the checkpoint's own tokenizer or feature extractor."""
 
 
+@dataclass(frozen=True)
+class About:
+    """What a file tells people about its model. An empty text leaves a line out."""
+
+    description: str = ""
+    author: str = ""
+    licence: str = ""
+    version: str = ""
+    labels: tuple[str, ...] = ()
+    """Labels of the classes, in order."""
+    preparation: str = ""
+    """How a photo becomes the input."""
+
+
 @dataclass(frozen=True, eq=False)
 class Captured:
     """A model made ready for the formats. Lives inside one worker process."""
@@ -152,3 +166,5 @@ class Captured:
     """Buffers and attributes through which a call changes the next call's outputs."""
     variable: tuple[str, ...] = ()
     """Names of the outputs whose sizes depend on the inputs' values, as the graph tells."""
+    about: About = About()
+    """What files that have room for it tell people."""

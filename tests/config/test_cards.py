@@ -15,7 +15,7 @@ from exporter.config import cards
 from exporter.config.request import Request
 from exporter.data.demo import CHECKPOINT_SHA256
 from exporter.errors import CalibrationError, CheckpointError, MissingDependencyError, UsageError
-from exporter.records import Preprocessing, TensorSpec
+from exporter.records import About, Preprocessing, TensorSpec
 from exporter.report import manifest
 from tests import exports
 
@@ -239,3 +239,16 @@ def test_an_option_that_was_given_beats_the_card_and_a_default_does_not(tmp_path
     assert (request.formats, request.budget_ms) == (("coreml",), 7.5)
     assert (request.target, request.force, request.out) == ("snapdragon888", True, Path("net-snapdragon888"))
     assert request.checkpoint == tmp_path / "net.pth"
+
+
+def test_what_packages_tell_people_comes_from_the_card(tmp_path: Path) -> None:
+    """Description, author, licence and version of a card reach the request."""
+    weights = tmp_path / "net.pt"
+    weights.write_bytes(b"weights")
+    path = tmp_path / "net.toml"
+    path.write_text(
+        'description = "Counts birds"\nauthor = "The lab"\nlicence = "MIT"\nversion = "3"\n'
+        f'[checkpoint]\npath = "net.pt"\nsha256 = "{hashlib.sha256(b"weights").hexdigest()}"\n'
+    )
+    about = cards.card_request(cards.load_card(path), "snapdragon888").about
+    assert about == About("Counts birds", "The lab", "MIT", "3")

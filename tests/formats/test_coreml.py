@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from exporter.capture.program import program_matrix_weights
 from exporter.errors import CannotRunHere, LoweringError
 from exporter.formats.coreml.compress import load_program_to_compress, operations_to_compress
 from exporter.formats.coreml.convert import convert_to_coreml
+from exporter.formats.coreml.description import check_package_description
 from exporter.formats.coreml.interpreter import program, table
 from exporter.formats.coreml.package import NAMES_KEY, coremltools_quietly, read_package, write_package
-from exporter.records import Captured, TensorSpec, Variant
+from exporter.records import About, Captured, TensorSpec, Variant
 from tests.nets import NETS, captured, samples
 
 VARIANTS: dict[str, Variant] = {variant.precision: variant for variant in coreml.VARIANTS}
@@ -313,3 +315,51 @@ def test_damage_is_found(fault: Callable[[Path], None], package: Path) -> None:
     fault(package)
     with pytest.raises(LoweringError, match=FAULTS[fault]):
         coreml.structure(package, VARIANTS["w8"])
+
+
+ABOUT = About(
+    "Tells digits apart", "The lab", "BSD-3-Clause", "2.1", tuple("0123456789"), "values 0 to 1, 8 x 8 pixels"
+)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "w8"])
+def test_a_package_tells_people_about_its_model(precision: str, tmp_path: Path) -> None:
+    """Author, licence, version, labels and preparation are in the written file, compressed or not."""
+    net = dataclasses.replace(captured("cnn"), about=ABOUT)
+    path = coreml.emit(net, VARIANTS[precision], tmp_path).path
+    description = read_package(path).spec.description
+    metadata = description.metadata
+    assert (metadata.shortDescription, metadata.author) == ("Tells digits apart", "The lab")
+    assert (metadata.license, metadata.versionString) == ("BSD-3-Clause", "2.1")
+    assert json.loads(metadata.userDefined["classes"]) == list("0123456789")
+    assert "values 0 to 1" in description.input[0].shortDescription
+    assert "Scores of 10 classes" in description.output[0].shortDescription
+    contents = coreml.structure(path, VARIANTS[precision])
+    assert (contents.inputs, contents.outputs) == (net.inputs, net.outputs)
+
+
+def test_labels_of_other_outputs_are_left_out(tmp_path: Path) -> None:
+    """Labels are for an output that has a score for each; nothing said leaves no text."""
+    net = dataclasses.replace(captured("cnn"), about=About(labels=("cat", "dog")))
+    metadata = read_package(coreml.emit(net, VARIANTS["fp16"], tmp_path).path).spec.description.metadata
+    assert "classes" not in metadata.userDefined
+    assert (metadata.author, metadata.license, metadata.versionString) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda description: setattr(description.metadata, "author", "Another"),
+        lambda description: description.metadata.userDefined.update(classes="[]"),
+        lambda description: description.metadata.userDefined.pop("classes"),
+        lambda description: setattr(description.input[0], "shortDescription", ""),
+    ],
+)
+def test_texts_that_are_not_the_models_are_refused(change: Callable[[Any], object], tmp_path: Path) -> None:
+    """What was read back must be what was to be written."""
+    net = dataclasses.replace(captured("cnn"), about=ABOUT)
+    spec = read_package(coreml.emit(net, VARIANTS["fp16"], tmp_path).path).spec
+    check_package_description(spec, net)
+    change(spec.description)
+    with pytest.raises(LoweringError, match="the model"):
+        check_package_description(spec, net)

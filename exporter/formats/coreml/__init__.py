@@ -11,7 +11,8 @@ from exporter.errors import LoweringError
 from exporter.formats.coreml.compress import compress_program
 from exporter.formats.coreml.contents import package_contents as structure
 from exporter.formats.coreml.convert import convert_to_coreml
-from exporter.formats.coreml.package import write_package
+from exporter.formats.coreml.description import check_package_description
+from exporter.formats.coreml.package import read_package, write_package
 from exporter.records import Array, Captured, Emission, Precision, Runner, Sample, Variant
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def emit(captured: Captured, variant: Variant, directory: Path) -> Emission:
             package, note = compress_program(package, variant.precision)
             notes = (*notes, note)
         write_package(package, path)
+        check_package_description(read_package(path).spec, captured)
     except LoweringError:
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
+from exporter.formats.coreml.description import describe_package
 from exporter.formats.coreml.float16 import coreml_float16_precision
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
@@ -71,6 +72,7 @@ def _convert_captured(
     if names != outputs:
         raise LoweringError(f"Core ML gives the outputs as {names}, the model as {outputs}.")
     _keep_converted_names(package.spec, captured)
+    describe_package(package.spec, captured)
     return package, _convert_notes(captured, [*inputs, *outputs])
 
 
