@@ -15,6 +15,7 @@ from exporter.capture.lowering_errors import lowering_error
 from exporter.errors import LoweringError
 from exporter.formats.coreml.description import describe_package
 from exporter.formats.coreml.float16 import coreml_float16_precision
+from exporter.formats.coreml.graph import convertible_graph
 from exporter.formats.coreml.package import NAMES_KEY, WEIGHTS, Package, coremltools_quietly
 from exporter.formats.torchscript.scripting import trace_instead_of_scripting
 from exporter.records import Captured, TensorSpec
@@ -100,7 +101,7 @@ def _convert_from_trace(captured: Captured, names: list[str], outputs: list[Any]
 
 def _convert_from_program(program: torch.export.ExportedProgram, outputs: list[Any]) -> Package:
     return convert_to_package(
-        program.run_decompositions({}), outputs=outputs, compute_precision=coreml_float16_precision()
+        convertible_graph(program), outputs=outputs, compute_precision=coreml_float16_precision()
     )
 
 

@@ -1,0 +1,47 @@
+"""Rewrites what coremltools' reader of exported programs would convert to something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+FILLS = {"aten.zeros_like": 0, "aten.ones_like": 1, "aten.full_like": None, "aten.new_full": None}
+"""Operators that fill a tensor like another one -> the value; None where the second (third) argument is."""
+
+
+def convertible_graph(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Decompose a program, and give tensors that are filled like another one their own type.
+
+    coremltools takes the other's type: the float mask that attention makes of a boolean one would be boolean,
+    and mean the contrary.
+    """
+    import torch
+
+    program = program.run_decompositions({})
+    for node in program.graph.nodes:
+        name = str(node.target).removesuffix(".default")
+        if node.op != "call_function" or name not in FILLS or not _fills_another_type(node):
+            continue
+        filled = node.meta["val"]
+        value = _value_of_fill(node, name)
+        number: Any = float(value) if filled.dtype.is_floating_point else int(value)
+        node.target = torch.ops.aten.full.default
+        node.args, node.kwargs = (list(filled.shape), number), {"dtype": filled.dtype}
+    program.graph_module.recompile()
+    return program
+
+
+def _fills_another_type(node: Any) -> bool:
+    """Tell whether a fill has another type than the tensor it is like, and sizes that are known."""
+    source, filled = node.args[0].meta.get("val"), node.meta.get("val")
+    if source is None or filled is None or source.dtype == filled.dtype:
+        return False
+    return str(filled.dtype) != "torch.bool" and all(isinstance(size, int) for size in filled.shape)
+
+
+def _value_of_fill(node: Any, name: str) -> Any:
+    if FILLS[name] is not None:
+        return FILLS[name]
+    return node.args[2 if name == "aten.new_full" else 1]
