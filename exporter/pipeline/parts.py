@@ -77,6 +77,7 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     request = replace(request, checkpoint=folder.located_folder(request.checkpoint))
     out = request.destination
     check_empty_before_staging(out, request.force)
+    remove_earlier_parts(out)
     reports = {
         name: pipeline.run_pipeline(
             replace(
@@ -99,6 +100,23 @@ def export_parts(request: Request, names: Sequence[str], observer: Observer | No
     result = PartsExport(reports, together, selected, files)
     write_text_file(out / PARTS, json.dumps(_parts_record(out, result), indent=2) + "\n")
     return result
+
+
+def remove_earlier_parts(out: Path) -> None:
+    """Delete parts.json of an earlier export in OUT, and the files that it lists: they are no longer its."""
+    try:
+        entries = json.loads((out / PARTS).read_text())["parts"]
+        names = [e["file"] for e in entries if e["file"] and Path(e["file"]).stem == e["name"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        names = []
+    for name in [*names, PARTS]:
+        path = out / name
+        if Path(name).name != name or path.is_symlink():
+            continue
+        if path.suffix == ".mlpackage" and path.is_dir():
+            shutil.rmtree(path)
+        elif not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def calibration_of_part(calibration: Path | None, part: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.cli import main
-from exporter.pipeline.parts import calibration_of_part, load_parts
+from exporter.pipeline.parts import calibration_of_part, load_parts, remove_earlier_parts
 from tests.architectures.test_huggingface import T5, saved
 
 ONE_FORMAT = ["--formats", "onnx", "--precisions", "fp32", "--samples", "2", "--no-cache"]
@@ -23,6 +23,23 @@ def test_calibration_data_may_lie_apart(tmp_path: Path) -> None:
     assert calibration_of_part(tmp_path, "decoder") == tmp_path
     assert calibration_of_part(tmp_path / "text.jsonl", "vision") == tmp_path / "text.jsonl"
     assert calibration_of_part(None, "text") is None
+
+
+def test_what_an_earlier_export_listed_goes_and_nothing_else(tmp_path: Path) -> None:
+    """A file of replaced parts must not look like the new export's; the user's own files stay."""
+    for name in ("encoder.pte", "decoder.pte", "notes.txt"):
+        (tmp_path / name).touch()
+    outside = tmp_path / "elsewhere" / "kept.pte"
+    outside.parent.mkdir()
+    outside.touch()
+    listed = ["encoder.pte", "decoder.pte", "elsewhere/kept.pte", "notes.txt", None]
+    parts = [{"name": (file or "vision").split(".")[0], "file": file} for file in listed]
+    parts[3]["name"] = "text"
+    (tmp_path / "parts.json").write_text(json.dumps({"parts": parts}))
+    remove_earlier_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "notes.txt"]
+    assert outside.exists()
+    remove_earlier_parts(tmp_path)
 
 
 def ends_with(arguments: list[str]) -> int | str | None:
