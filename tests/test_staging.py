@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter import held, staging
-from exporter.errors import OutputError
+from exporter.errors import OutputError, SeveralPartsError
 from exporter.files import MANIFEST, write_text_file
 
 
@@ -383,3 +383,16 @@ class TestKilled:
             export_to(out, force=True)
         assert [p.name for p in out.iterdir()] == ["mine.txt"]
         assert generation(next(out.parent.glob(".out.partial-*/earlier"))) == "old"
+
+
+def test_a_network_of_several_parts_leaves_no_log(tmp_path: Path) -> None:
+    """The run that finds the parts did not fail: nothing of it stays beside OUT."""
+
+    def find_parts() -> None:
+        with staging.staging(tmp_path / "out", False) as stage:
+            stage.log.write_text("what torch printed")
+            raise SeveralPartsError("It has parts.", "", ("encoder", "decoder"))
+
+    with pytest.raises(SeveralPartsError):
+        find_parts()
+    assert list(tmp_path.iterdir()) == []

@@ -56,6 +56,7 @@ def test_an_encoder_and_a_decoder_are_one_export(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [str(path), "--target", "snapdragon865", "-o", str(out), *ONE_FORMAT]
     assert ends_with(command) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["T5ForConditionalGeneration", "out"]
     listed = json.loads((out / "parts.json").read_text())
     assert [part["name"] for part in listed["parts"]] == ["encoder", "decoder"]
     assert {verdict["name"]: verdict["status"] for verdict in listed["together"]} == {
