@@ -1,0 +1,79 @@
+"""The table of families is made from what exports wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.families import __main__ as program
+from benchmarks.families.made import TRANSFORMERS, pretrained_folder
+from benchmarks.families.packages import PACKAGED
+from benchmarks.families.table import FAMILIES, TRAINED, Family
+
+SHOWN = ("export-mobile net.pth --target snapdragon865", "onnx-fp32")
+
+
+def family_of(path: Path) -> Family:
+    return Family("A network, classifier", TRAINED, "a package", lambda _: path)
+
+
+def write_manifest(out: Path, status: str, reason: str | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    artifact = {"name": "onnx-fp32", "status": status, "reason": reason}
+    (out / "manifest.json").write_text(json.dumps({"artifacts": [artifact]}))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        ("passed", None, (("onnx-fp32",), ())),
+        ("failed", "12 dB", ((), (("onnx-fp32: failed", "12 dB"),))),
+    ],
+)
+def test_a_row_says_what_the_manifest_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    reason: str | None,
+    expected: tuple[Any, Any],
+) -> None:
+    """Passed artifacts, the others with their reasons, and the command without this machine's paths."""
+    monkeypatch.setitem(FAMILIES, "net", family_of(tmp_path / "net.pth"))
+
+    def export(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        write_manifest(Path(command[command.index("-o") + 1]), status, reason)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("subprocess.run", export)
+    row = program.run_family("net", tmp_path, tmp_path)
+    assert (row.passed, row.others) == expected
+    assert row.command == SHOWN[0]
+    page = program.markdown_of_families([row])
+    assert SHOWN[0] in page
+    assert (reason or "Passed: onnx-fp32") in page
+    assert str(tmp_path) not in page
+
+
+def test_a_refusal_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing was built, the row has the message."""
+    monkeypatch.setitem(FAMILIES, "net", family_of(tmp_path / "net.pth"))
+    refused = subprocess.CompletedProcess([], 4, "", "[ 0.1 s] reading\nexport-mobile: No known network.\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: refused)
+    row = program.run_family("net", tmp_path, tmp_path)
+    assert row.refusal == "export-mobile: No known network."
+    assert "refused" in program.markdown_of_families([row])
+
+
+def test_every_family_has_a_source(tmp_path: Path) -> None:
+    """Trained networks come from pinned packages; a made one is saved as its users do."""
+    trained = {family.source for family in FAMILIES.values() if family.weights == TRAINED}
+    assert trained == {packaged.requirement for packaged in PACKAGED.values()}
+    assert all("==" in source for source in trained)
+    assert len(trained) >= 8
+    folder = pretrained_folder("BertForTokenClassification", tmp_path / "bert")
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["BertForTokenClassification"]
+    assert set(TRANSFORMERS) >= {"CLIPModel", "WhisperForConditionalGeneration", "LlamaForCausalLM"}
