@@ -194,6 +194,8 @@ def unproven_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[st
         fields.append("host_latency")
     if any(a.device_latencies or a.device_latency for a in listed.artifacts):
         fields.append("device_latencies")
+    if any(a.estimated_latencies for a in listed.artifacts):
+        fields.append("estimated_latencies")
     if any(a.arm64_emulated for a in listed.artifacts) and not emulated:
         fields.append("arm64_emulated")
     if listed.accuracy is not None or listed.task_accuracy is not None:

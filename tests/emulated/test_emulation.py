@@ -19,8 +19,9 @@ from exporter.emulated import parts
 from exporter.emulated import run as emulated
 from exporter.emulated.parts import EmulatedParts
 from exporter.errors import LoweringError, MissingDependencyError
+from exporter.estimate import plugin
 from exporter.formats import FORMATS, VARIANTS
-from exporter.pipeline import audit, emulation
+from exporter.pipeline import audit, emulation, estimates
 from exporter.records import Array, Emulation, Limits, Sample
 from exporter.report import manifest
 from tests.exports import exported
@@ -143,6 +144,23 @@ class TestQemu:
             assert (result.status, result.reason) == ("passed", ""), name
             assert result.runtime.startswith("executorch 1." if name.startswith("exec") else "onnxruntime 1.")
             assert findings[name].holds
+
+    def test_what_artifacts_execute_is_counted_alike_every_time(
+        self, out: Path, ready: EmulatedParts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A whole estimate counts in the confined processes, and a second one gives the same figures."""
+        if command := plugin.missing_for_plugin():
+            pytest.skip(f"missing: {command}")
+        tools = ready, plugin.make_plugin(ready.folder)
+        monkeypatch.setattr(estimates, "counting_parts", lambda _: tools)
+        first, second = (
+            {a.variant.name: a.estimates for a in estimates.estimate_export(out, 2, cached=False).artifacts}
+            for _ in range(2)
+        )
+        assert first == second
+        for name in ("executorch-xnnpack-int8", "onnx-fp32", "ort-int8"):
+            assert [item.basis for item in first[name]] == ["counts", "counts"]
+        assert first["executorch-vulkan-fp16"] == ()
 
     def test_no_python_and_no_torch_is_in_the_root(self, ready: EmulatedParts) -> None:
         """The emulated program sees the C library, the runtimes, and nothing of this machine's Python."""

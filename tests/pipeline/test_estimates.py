@@ -19,8 +19,9 @@ from exporter.errors import VerificationError
 from exporter.estimate.count import Counts
 from exporter.estimate.plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
-from exporter.pipeline import estimates
+from exporter.pipeline import claims, estimates
 from exporter.records import Report
+from exporter.report import manifest
 from tests.exports import exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
@@ -98,6 +99,17 @@ def test_json_has_the_words_on_the_budget(out: Path, monkeypatch: pytest.MonkeyP
     verdicts = {item["verdict"] for items in answer["artifacts"].values() for item in items}
     assert verdicts <= {"estimated within", "estimated over", "uncertain"}
     assert verdicts
+
+
+def test_verify_says_that_nothing_in_out_proves_an_estimate(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who edits an estimate edits the choice: only a signature vouches for both."""
+    before = manifest.load_manifest(out / MANIFEST)
+    estimated(out, monkeypatch, {})
+    after = manifest.load_manifest(out / MANIFEST)
+    assert "estimated_latencies" not in claims.unproven_claims(before)
+    assert "estimated_latencies" in claims.unproven_claims(after)
 
 
 def test_a_changed_file_is_refused(out: Path) -> None:
