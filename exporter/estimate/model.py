@@ -46,7 +46,7 @@ OTHER_CORE_FACTOR = 1.25
 UNSEEN_FACTOR = 1.4
 """A model unlike every published one, in its latency or its operators, is an extrapolation."""
 MUCH_MORE = 1.5
-"""By this factor a share of other instructions must exceed the rows' to count as unseen: they are few."""
+"""The factor by which a share of other instructions must exceed the rows' to count as unseen."""
 KERNELS = ("conv", "gemm", "matmul", "linear", "fully_connected", "fullyconnected", "addmm", "bmm", "mm")
 BOUND = {
     "vectors": "arithmetic",
