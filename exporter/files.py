@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import shutil
 import stat
@@ -196,3 +197,12 @@ def strange_file(entry: zipfile.ZipInfo) -> str:
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR} or ((kind == stat.S_IFDIR) != name.endswith("/") and kind):
         return f"{name!a} is a link or a device, not a file"
     return f"{name!a} is encrypted" if entry.flag_bits & ENCRYPTED else ""
+
+
+def default_cache_root() -> Path:
+    """Return `$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
+    if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
+        return Path(chosen)
+    user = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has an empty or relative path ignored.
+    return (user if user.is_absolute() else Path.home() / ".cache") / "export-mobile"

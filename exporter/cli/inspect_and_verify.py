@@ -62,12 +62,13 @@ def verify(
         int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 uses one per core, at most 4.")
     ] = 0,
     on: Annotated[
-        Literal["arm64"] | None,
+        Literal["arm64", "vulkan"] | None,
         typer.Option(
             "--on",
-            metavar="arm64",
-            help="Also run every artifact in its Arm library, on the target's core emulated by QEMU. "
-            "The first time, this downloads and compiles the programs.",
+            metavar="arm64|vulkan",
+            help="Also run every artifact in its Arm library, on the target's core emulated by QEMU; or "
+            "run Vulkan artifacts on Mesa's software driver. The first time, this downloads and compiles "
+            "the programs.",
         ),
     ] = None,
     for_app: Annotated[
@@ -107,7 +108,9 @@ def verify(
         return
     if libraries or artifact or min_sdk is not None:
         raise UsageError("LIBRARY, --artifact and --min-sdk go with --for-app.", "Add --for-app.")
-    arm64 = prepared_arm_programs() if on else None
+    arm64 = prepared_arm_programs() if on == "arm64" else None
+    if on == "vulkan":
+        prepare_software_vulkan()
     wanted = check.CheckedIdentity(expect_name, expect_version)
     if listed := load_parts(out):
         _verify_parts(out, listed, jobs or pipeline.pipeline_worker_count(), arm64, as_json)
@@ -165,6 +168,17 @@ def prepared_arm_programs() -> EmulatedParts:
     if not parts.ready_emulated_parts(cache.default_cache_root()):
         typer.echo("Preparing the Arm programs: two wheels are downloaded, once.", err=True)
     return parts.prepare_emulated_parts(cache.default_cache_root())
+
+
+def prepare_software_vulkan() -> None:
+    """Prepare what runs Vulkan artifacts, in the cache; from then on exports and `verify` use it."""
+    from exporter.emulated.vulkan import parts
+    from exporter.pipeline import cache
+
+    cache.check_cache_private(cache.default_cache_root())
+    if not parts.ready_vulkan_parts(cache.default_cache_root()):
+        typer.echo("Preparing Vulkan's software runtime: an npm package is downloaded, once.", err=True)
+    parts.prepare_vulkan_parts(cache.default_cache_root())
 
 
 def _verify_for_app(

@@ -42,7 +42,7 @@ class Format(Protocol):
     def load(self, path: Path, variant: Variant, threads: int) -> tuple[Runner, str]:
         """Load the written file in its own runtime; returns the runner and "runtime version".
 
-        Where this machine has no such runtime, `format_executor` says what executes it instead.
+        Where this machine has no such runtime, `variant_executor` says what executes it instead.
 
         Raises:
             CannotRunHere: This machine has no runtime for it; the message says why.
@@ -68,11 +68,6 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def format_executor(name: FormatName) -> Executor:
-    """Return what `load` executes files of a format with on this machine."""
-    return "reference interpreter" if name == "coreml" and sys.platform != "darwin" else "runtime"
-
-
 VARIANTS: dict[str, Variant] = {v.name: v for module in FORMATS.values() for v in module.VARIANTS}
 
 
@@ -84,6 +79,7 @@ class Stand:
     on one sample again. No time is measured with it, and no labelled sample is run.
     """
 
+    executor: Executor
     samples: int | None
     """The number of verification samples that are run; None for all."""
     writes: bool = False
@@ -94,12 +90,29 @@ class Stand:
     """Bound on the wall time of one artifact's verification."""
 
 
-STANDS: Mapping[FormatName, Stand] = {
+STANDS: Mapping[str, Stand] = {
     # Swift's thread pool looks at its threads in /proc/THREAD, and ends the process where it cannot.
-    "coreai": Stand(samples=4, writes=True, reads=(Path("/proc"),)),
-    "onnx-qnn": Stand(samples=None),
+    "coreai": Stand("CPU runtime", samples=4, writes=True, reads=(Path("/proc"),)),
+    "htp": Stand("NPU simulator", samples=None),
+    "vulkan": Stand("software driver", samples=4, writes=True),
 }
-"""Format -> how its stand-in is used; formats that are not here run in the runtime that a phone has."""
+"""Backend, without its generation -> how its stand-in is used; the others run in the runtime of a phone."""
+
+
+def stand_for(variant: Variant) -> Stand | None:
+    """Return how the stand-in for a variant's runtime is used; None where the runtime itself runs here."""
+    backend = variant.backend.partition("-")[0]
+    return None if backend == "coreai" and sys.platform == "darwin" else STANDS.get(backend)
+
+
+def variant_executor(variant: Variant) -> Executor:
+    """Return what `load` executes files of a variant with on this machine."""
+    if variant.format == "coreml" and sys.platform != "darwin":
+        return "reference interpreter"
+    stand = stand_for(variant)
+    return stand.executor if stand else "runtime"
+
+
 EXTRAS: Mapping[FormatName, tuple[str, tuple[str, ...]]] = {
     "coreai": ("coreai", ("coreai", "coreai_torch")),
     "onnx-qnn": ("qnn", ("onnxruntime_qnn",)),

@@ -62,7 +62,7 @@ class AuditFinding:
 
     @property
     def is_shown_by_less(self) -> bool:
-        """Tell whether its runtime passed it, and only the reference interpreter could be asked now."""
+        """Tell whether its runtime passed it, and only a stand-in for it could be asked now."""
         claimed = self.claimed in SHIPPABLE and self.claimed_by == "runtime"
         return claimed and self.found_by != "runtime"
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from exporter import held
 from exporter.errors import UsageError
+from exporter.files import default_cache_root as default_cache_root
 from exporter.files import digest_file_or_folder
 
 RECORD = "record.json"
@@ -32,15 +33,6 @@ LIMIT_BYTES = 10 * 1024**3
 """The default size limit; `$EXPORT_MOBILE_CACHE_GB` changes it."""
 WRITING = ".writing-"
 OTHERS_MAY_WRITE = 0o022
-
-
-def default_cache_root() -> Path:
-    """Return `$EXPORT_MOBILE_CACHE`, else `export-mobile` in the user's cache folder."""
-    if chosen := os.environ.get("EXPORT_MOBILE_CACHE"):
-        return Path(chosen)
-    user = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification has an empty or relative path ignored.
-    return (user if user.is_absolute() else Path.home() / ".cache") / "export-mobile"
 
 
 def check_cache_private(root: Path) -> None:

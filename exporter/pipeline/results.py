@@ -168,13 +168,10 @@ def built_and_run_here(
     built: Sequence[BuildResult], checked: Mapping[str, CheckedArtifactResult]
 ) -> tuple[BuildResult, ...]:
     """Return the artifacts that ran on this machine in the runtime that a phone has."""
-    from exporter.formats import STANDS
-
     return tuple(
         b
         for b in built
         if b.file
         and checked[b.variant.name].verdict.comparison is not None
         and checked[b.variant.name].verdict.executor == "runtime"
-        and b.variant.format not in STANDS
     )

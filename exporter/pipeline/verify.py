@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter import sandbox
+from exporter.emulated.vulkan.parts import ready_vulkan_parts
 from exporter.errors import CannotRunHere, LoweringError
-from exporter.files import EVIDENCE, digest_file_or_folder, file_size_bytes, lowering_file, simulation_file
+from exporter.files import (
+    EVIDENCE,
+    default_cache_root,
+    digest_file_or_folder,
+    file_size_bytes,
+    lowering_file,
+    simulation_file,
+)
 from exporter.pipeline import results
 from exporter.pipeline.cache import Cache, cache_key, cache_toolchain_key
 from exporter.pipeline.context import Context, Run, Source, preload_of_context
@@ -43,7 +51,7 @@ def verify_artifact(
 
     A file that crashes its runtime kills only the process this runs in.
     """
-    from exporter.formats import FORMATS, STANDS, format_executor
+    from exporter.formats import FORMATS, stand_for, variant_executor
     from exporter.verify import contract, reference_io, simulation_io
 
     module = FORMATS[variant.format]
@@ -51,7 +59,7 @@ def verify_artifact(
         structure = module.structure(path, variant)
     except LoweringError as error:
         return CheckResult(None, _verified_as_failed(f"It cannot be read: {error.cause}"))
-    stand = STANDS.get(variant.format)
+    stand = stand_for(variant)
     samples = stand.samples if stand else None
     evidence = reference_io.first_of_reference(reference_io.load_reference(evidence_path), samples)
     problem = contract.check_structure_by_contract(
@@ -67,7 +75,7 @@ def verify_artifact(
         return CheckResult(structure, _verified_as_failed(problem))
     # To read a file may take other programs, to run it does not.
     sandbox.tighten_sandbox(writes=stand is not None and stand.writes)
-    executor = format_executor(variant.format)
+    executor = variant_executor(variant)
     try:
         run, runtime = module.load(path, variant, 1)
     except CannotRunHere as error:
@@ -257,9 +265,9 @@ def verify_files(
 def _verify_job(
     folder: Path, variant: Variant, file: str, expected: results.ExpectedResult, _: object
 ) -> Job:
-    from exporter.formats import STANDS
+    from exporter.formats import stand_for
 
-    stand = STANDS.get(variant.format)
+    stand = stand_for(variant)
     lowering, simulation = _programs_to_verify(folder, variant)
     arguments = (
         folder / file,
@@ -278,14 +286,21 @@ def _verify_job(
         read_only=True,
         scratch=True,
         seconds=stand.seconds if stand else confinement_seconds(file_size_bytes(folder / file)),
-        reads=stand.reads if stand else (),
+        reads=(*stand.reads, *_vulkan_parts(variant)) if stand else (),
     )
 
 
 def _verify_key(folder: Path, variant: Variant, file: str, expected: results.ExpectedResult) -> str:
     paths = (folder / file, folder / EVIDENCE, *_programs_to_verify(folder, variant))
     digests = [digest_file_or_folder(path) for path in paths if path.exists()]
-    return cache_key(cache_toolchain_key(), variant, digests, expected)
+    stand_in = [path.name for path in _vulkan_parts(variant)]
+    return cache_key(cache_toolchain_key(), variant, digests, expected, stand_in)
+
+
+def _vulkan_parts(variant: Variant) -> tuple[Path, ...]:
+    """Return the folder of the libraries that run a Vulkan artifact here; nothing where there are none."""
+    ready = ready_vulkan_parts(default_cache_root()) if variant.backend == "vulkan" else None
+    return (ready.resolve(),) if ready else ()
 
 
 def _programs_to_verify(folder: Path, variant: Variant) -> tuple[Path, Path]:

@@ -14,9 +14,10 @@ SHIPPABLE: frozenset[Status] = frozenset({"passed", "inconclusive"})
 """Statuses of artifacts that may be shipped; `inconclusive` only when that is allowed."""
 
 
-Executor = Literal["runtime", "reference interpreter"]
+Executor = Literal["runtime", "reference interpreter", "CPU runtime", "NPU simulator", "software driver"]
 """What executed an artifact to verify it: its own runtime; or an interpreter of ours, which computes what the
-file says where that runtime does not exist. That is a rung below: it shows nothing of the runtime itself."""
+file says where that runtime does not exist; or, of the maker's, a runtime for the CPU (Core AI), a simulator
+(Hexagon) or a software driver (Vulkan). Those are a rung below: they show nothing of the hardware itself."""
 
 
 @dataclass(frozen=True)

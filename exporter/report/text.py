@@ -35,8 +35,23 @@ STATUS_WORDS: dict[Status, str] = {
     "not_run": "not run",
     "error": "error",
 }
-SHORT_EXECUTOR = "ref."
-"""Stands for "reference interpreter" where there is no room."""
+SHORT_EXECUTOR: Mapping[Executor, str] = {
+    "reference interpreter": "ref.",
+    "CPU runtime": "CPU",
+    "NPU simulator": "sim.",
+    "software driver": "soft.",
+}
+"""What stands for an executor where there is no room."""
+EXECUTED_BY: Mapping[Executor, str] = {
+    "reference interpreter": "The reference interpreter executed {names}, not Core ML: it computes what the "
+    "file says. What Core ML, the GPU and the Neural Engine make of it, only a Mac can show.",
+    "CPU runtime": "Apple's runtime for the CPU executed {names}. What iOS makes of it on the GPU and the "
+    "Neural Engine, only a Mac or an iPhone can show.",
+    "NPU simulator": "Qualcomm's simulator executed {names}. Whether a phone's driver takes it, and how fast "
+    "it is, only a phone can show.",
+    "software driver": "Mesa's software driver executed {names}. What a phone's GPU and its driver compute, "
+    "only a phone can show.",
+}
 BUDGET_WORDS = {
     "pass": "within budget on the device",
     "fail": "over budget on the device",
@@ -67,18 +82,17 @@ NONE = "\N{EN DASH}"
 def status_text(status: Status, executor: Executor = "runtime", short: bool = False) -> str:
     """Return a status in words, with what executed the artifact where that was not its own runtime."""
     words = STATUS_WORDS[status]
-    return words if executor == "runtime" else f"{words} ({SHORT_EXECUTOR if short else executor})"
+    return words if executor == "runtime" else f"{words} ({SHORT_EXECUTOR[executor] if short else executor})"
 
 
 def executor_text(artifacts: Iterable[Artifact]) -> str:
-    """Say what a status by the reference interpreter shows; an empty string where no artifact has one."""
-    names = [a.variant.name for a in artifacts if a.executor == "reference interpreter"]
-    if not names:
-        return ""
-    return (
-        f"({SHORT_EXECUTOR}) The reference interpreter executed {', '.join(names)}, not Core ML: it computes "
-        "what the file says. What Core ML, the GPU and the Neural Engine make of it, only a Mac can show."
-    )
+    """Say what a status by another executor shows; an empty string where every runtime executed its own."""
+    texts = []
+    for executor, words in EXECUTED_BY.items():
+        names = [a.variant.name for a in artifacts if a.executor == executor]
+        if names:
+            texts.append(f"({SHORT_EXECUTOR[executor]}) {words.format(names=', '.join(names))}")
+    return " ".join(texts)
 
 
 def sig3_text(value: float | None) -> str:

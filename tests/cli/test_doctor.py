@@ -21,6 +21,7 @@ from exporter.cli.doctor.findings import Finding
 from exporter.cli.doctor.framework_checks import FrameworkCheck
 from exporter.config import packaged
 from exporter.data import demo
+from exporter.emulated.vulkan import parts as vulkan_parts
 from exporter.sandbox import SandboxSupport
 
 HEALTHY = {
@@ -362,3 +363,22 @@ def test_the_sandbox_is_named(
     finding = examine._examine_sandbox()
     assert (finding.what, finding.state) == ("Sandbox", state)
     assert words in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("missing", "ready", "state", "words"),
+    [
+        ("apt install npm", None, "limited", "apt install npm"),
+        ("", None, "limited", "export-mobile verify OUT --on vulkan"),
+        ("", Path("folder"), "ok", "react-native-executorch"),
+    ],
+)
+def test_what_vulkan_needs_to_be_executed(
+    missing: str, ready: Path | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finding says which command comes next, and by what artifacts are executed in the end."""
+    monkeypatch.setattr(vulkan_parts, "missing_vulkan_parts", lambda: missing)
+    monkeypatch.setattr(vulkan_parts, "ready_vulkan_parts", lambda cache: ready)
+    finding = examine._examine_vulkan(FrameworkCheck({"backends": ["XnnpackBackend"]}))
+    assert finding.state == state
+    assert words in f"{finding.detail} {finding.fix}"

@@ -23,6 +23,7 @@ from exporter.cli.doctor.framework_checks import IMPORTS, FrameworkCheck, run_fr
 from exporter.config import packaged
 from exporter.data import demo
 from exporter.emulated import parts
+from exporter.emulated.vulkan import parts as vulkan_parts
 from exporter.errors import MissingDependencyError
 from exporter.estimate import plugin
 from exporter.pipeline import cache
@@ -117,8 +118,15 @@ def _examine_vulkan(probe: FrameworkCheck) -> Finding:
     title = "ExecuTorch Vulkan runtime"
     if "VulkanBackend" in probe.answer.get("backends", ()):
         return Finding(title, "ok", "registered; needs a Vulkan 1.1 driver to execute")
-    detail = "not in this ExecuTorch build: Vulkan artifacts are made and checked structurally, but not_run"
-    return Finding(title, "limited", detail, "Run them on an Android phone.")
+    if command := vulkan_parts.missing_vulkan_parts():
+        detail = "not in this ExecuTorch build, and no software runtime: Vulkan artifacts are not_run"
+        return Finding(title, "limited", detail, command)
+    if not vulkan_parts.ready_vulkan_parts(cache.default_cache_root()):
+        detail = (
+            "Mesa's software driver is here, ExecuTorch for it is not prepared: Vulkan artifacts are not_run"
+        )
+        return Finding(title, "limited", detail, vulkan_parts.PREPARE)
+    return Finding(title, "ok", f"executes on Mesa's software driver: {vulkan_parts.PACKAGE}")
 
 
 def _examine_onnxruntime(probe: FrameworkCheck) -> Finding:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.capture.lowering_errors import lowering_error
+from exporter.emulated.vulkan.parts import ready_vulkan_parts
+from exporter.emulated.vulkan.run import load_on_software_vulkan
 from exporter.errors import CannotRunHere, LoweringError
+from exporter.files import default_cache_root
 from exporter.formats.native_output import explain_by_native_output
 from exporter.records import Array, Runner, Sample, Variant
 
@@ -39,6 +42,9 @@ def load_in_executorch_runtime(path: Path, variant: Variant, threads: int) -> tu
     runtime = Runtime.get()
     backend = RUNTIME_BACKENDS[variant.backend]
     if not runtime.backend_registry.is_available(backend):
+        if variant.backend == "vulkan" and (folder := ready_vulkan_parts(default_cache_root())):
+            _check_whole_for_runtime(path)
+            return load_on_software_vulkan(path, folder)
         raise CannotRunHere(
             f"ExecuTorch {version}'s Python runtime has no {backend}: it runs on the device only"
         )
@@ -83,3 +89,18 @@ def _set_runtime_threads(threads: int) -> None:
     # Replacing the pool leaves loaded methods with a dangling one, so never without need.
     if portable_lib._threadpool_get_thread_count() != threads:
         portable_lib._unsafe_reset_threadpool(threads)
+
+
+def _check_whole_for_runtime(path: Path) -> None:
+    """Refuse a damaged file, which another build of the runtime may trust.
+
+    Raises:
+        LoweringError: Its tables are not consistent.
+    """
+    from executorch.runtime import Runtime, Verification
+
+    try:
+        with explain_by_native_output():
+            Runtime.get().load_program(path.read_bytes(), verification=Verification.InternalConsistency)
+    except RuntimeError as error:
+        raise lowering_error(error) from error

@@ -125,7 +125,7 @@ class Figures(Part):
 class Verification(Figures):
     runtime: str
     executor: Executor = "runtime"
-    """"reference interpreter" where our interpreter executed the file, not its own runtime."""
+    """Something else than "runtime" where that could not execute the file here (`records.Executor`)."""
     limits: dict[str, float]
     edge: Figures | None = None
     lowering: Figures | None = None
