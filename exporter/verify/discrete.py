@@ -79,7 +79,7 @@ def _compare_discrete(
         unstable=int(shaky.sum()),
         different=int(wrong.sum()),
         first=_first_discrete(wrong, y, a),
-        lost=_lost_discrete_class(y, a, wrong, ~shaky),
+        lost=_lost_discrete_class(y, wrong, ~shaky),
         shares=1 - _by_sample(wrong) / np.maximum(_by_sample(~shaky), 1),
     )
 
@@ -141,7 +141,7 @@ def _first_discrete(wrong: Array, y: Array, a: Array) -> str:
     return f"input {place[0]}: {a[place]} instead of {y[place]}"
 
 
-def _lost_discrete_class(y: Array, a: Array, wrong: Array, compared: Array) -> str:
+def _lost_discrete_class(y: Array, wrong: Array, compared: Array) -> str:
     classes, counts = np.unique(y[compared], return_counts=True)
     if len(classes) > MAX_CLASSES:
         return ""

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from exporter.records import Array
 from exporter.verify import intervals
@@ -119,3 +120,30 @@ def test_the_interval_narrows_with_the_root_of_the_scenes() -> None:
     """Half the distance to the limit needs four times the scenes."""
     assert intervals.scenes_for_decibel_interval(21.0, 20.0, 16, (19.0, 23.0)) == 64
     assert intervals.scenes_for_decibel_interval(22.0, 20.0, 16, (20.0, 24.0)) == 16
+
+
+@pytest.mark.parametrize(("right", "scenes"), [(8, 10), (1, 10), (19, 20), (3, 5)])
+def test_single_answers_are_worth_one_less_than_their_number(right: int, scenes: int) -> None:
+    """Their spread is a binomial's, whatever the share; few scenes lose by Student's factor as well."""
+    shares = (np.arange(scenes) < right).astype(float)
+    factor = (special.ndtri(intervals.CONFIDENCE) / special.stdtrit(scenes - 1, intervals.CONFIDENCE)) ** 2
+    worth = intervals.effective_count_for_interval(shares, 1, np.arange(scenes))
+    assert worth == pytest.approx((scenes - 1) * factor)
+
+
+@pytest.mark.parametrize(
+    ("shares", "scenes", "answers", "worth"),
+    [
+        ([1.0, 1.0, 1.0], [0, 1, 2], 1, 3.0),
+        ([0.0, 0.0, 0.0], [0, 1, 2], 1, 3.0),
+        ([1.0, 0.0], [4, 4], 1, 1.0),
+        ([1.0, 1.0, 1.0, 1.0], [0, 0, 0, 1], 1, 1.6),
+        ([0.5, 0.5], [0, 1], 1, 2.0),
+    ],
+)
+def test_answers_that_do_not_differ_are_worth_their_scenes(
+    shares: list[float], scenes: list[int], answers: int, worth: float
+) -> None:
+    """Scenes of unequal size are worth fewer of equal size; one scene is one witness."""
+    counted = intervals.effective_count_for_interval(np.array(shares), answers, np.array(scenes))
+    assert counted == pytest.approx(worth)
