@@ -21,8 +21,10 @@ from tests.faults import (
     Damage,
     after_output,
     before_input,
+    cut_in_half,
     edit_onnx,
     file_of,
+    in_package,
     patched,
     scales,
     swap,
@@ -290,6 +292,73 @@ def _rows(edits: dict[str, Edit], artifacts: Sequence[str], *gates: str) -> Iter
             yield GateFault(name, artifact, edit_onnx(artifact, edit), gates)
 
 
+COREML = ("coreml-fp16", "coreml-w8", "coreml-w4")
+
+
+def in_model(name: str, change: Callable[[Any], None]) -> Damage:
+    """Change the description and program of a Core ML package."""
+
+    def damage(out: Path) -> None:
+        from coremltools.proto import Model_pb2
+
+        path = next(file_of(out, name).rglob("model.mlmodel"))
+        model = Model_pb2.Model()
+        model.ParseFromString(path.read_bytes())
+        change(model)
+        path.write_bytes(model.SerializeToString())
+
+    return damage
+
+
+def _renamed(features: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        features(model.description)[0].name = "another"
+
+    return change
+
+
+def _reshaped(features: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        features(model.description)[0].type.multiArrayType.shape[-1] += 1
+
+    return change
+
+
+def _doubled(features: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Add a feature that the model does not have."""
+
+    def change(model: Any) -> None:
+        listed = features(model.description)
+        listed.add().CopyFrom(listed[0])
+        listed[-1].name = "more"
+
+    return change
+
+
+def _retyped(features: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        kind = features(model.description)[0].type.multiArrayType
+        kind.dataType = kind.INT32
+
+    return change
+
+
+IN_COREML: dict[str, dict[str, Callable[[Any], None]]] = {
+    CONTRACT: {
+        "a reshaped input": _reshaped(lambda described: described.input),
+        "a retyped input": _retyped(lambda described: described.input),
+        "a retyped output": _retyped(lambda described: described.output),
+    },
+    FILE: {
+        f"{what} {side}": change(features)
+        for side, features in (("input", lambda d: d.input), ("output", lambda d: d.output))
+        for what, change in (("a renamed", _renamed), ("a further", _doubled))
+    }
+    | {"a reshaped output": _reshaped(lambda described: described.output)},
+}
+"""What finds it -> changes of a Core ML model's description, which its program then contradicts."""
+
+
 GATE_FAULTS: tuple[GateFault, ...] = (
     *_rows(GROSS, FLOAT, "whole"),
     *_rows(GROSS, ("onnx-int8",), "lowering"),
@@ -356,5 +425,15 @@ GATE_FAULTS: tuple[GateFault, ...] = (
             "executorch-vulkan-fp16",
             "torchscript-lite-fp32",
         )
+    ),
+    *(
+        GateFault(name, "coreml-fp16", in_model("coreml-fp16", change), (gate,))
+        for gate, changes in IN_COREML.items()
+        for name, change in changes.items()
+    ),
+    *(
+        GateFault(name, artifact, in_package(artifact, change), (FILE,))
+        for name, change in {"weights cut in half": cut_in_half, "weights gone": Path.unlink}.items()
+        for artifact in COREML
     ),
 )

@@ -56,7 +56,7 @@ def test_an_undamaged_file_passes_every_gate(artifact: str, good: Path) -> None:
     """Otherwise no fault below would prove anything."""
     failing, reason = verified(good, artifact)
     assert failing == set(), reason
-    assert reason == "" or "vulkan" in artifact  # which runs nowhere here
+    assert reason == "" or "vulkan" in artifact or "coreml" in artifact  # which run nowhere here
 
 
 @pytest.mark.parametrize("fault", GATE_FAULTS, ids=lambda fault: fault.title)
@@ -72,8 +72,8 @@ def test_the_gate_for_it_finds_a_planted_fault(fault: GateFault, good: Path, tmp
 
 
 def test_there_are_more_than_100_faults_over_all_formats() -> None:
-    """No two alike; every format that runs here, and every precision that is made, has some."""
+    """No two alike; every format has some."""
     assert len({fault.title for fault in GATE_FAULTS}) == len(GATE_FAULTS) > 100
     variants = [VARIANTS[fault.artifact] for fault in GATE_FAULTS]
-    assert {v.format for v in variants} == {"executorch", "onnx", "torchscript"}
+    assert {v.format for v in variants} == {"executorch", "onnx", "torchscript", "coreml"}
     assert {"fp32", "fp16", "int8"} <= {v.precision for v in variants}

@@ -52,6 +52,7 @@ def package_contents(path: Path, variant: Variant) -> Structure:
 
 def _package_features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     description = spec.description
+    _check_package_names(spec)
     metadata = description.metadata.userDefined
     names = json.loads(metadata[NAMES_KEY]) if NAMES_KEY in metadata else {}
     inputs, outputs = (
@@ -62,6 +63,19 @@ def _package_features(spec: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSp
         for key, features in (("inputs", description.input), ("outputs", description.output))
     )
     return inputs, outputs
+
+
+def _check_package_names(spec: Any) -> None:
+    """Check that the description, by whose names an app asks, names what the program has."""
+    main = spec.mlProgram.functions["main"]
+    computed = [value.name for value in main.inputs], main.block_specializations[main.opset].outputs
+    described = spec.description.input, spec.description.output
+    for kind, features, values in zip(("inputs", "outputs"), described, computed, strict=True):
+        names = [feature.name for feature in features]
+        if sorted(names) != sorted(values):
+            raise LoweringError(
+                f"Its description names the {kind} {', '.join(names)}, its program {', '.join(values)}."
+            )
 
 
 def _package_feature(feature: Any, name: str) -> TensorSpec:
