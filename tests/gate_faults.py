@@ -292,6 +292,10 @@ def _rows(edits: dict[str, Edit], artifacts: Sequence[str], *gates: str) -> Iter
             yield GateFault(name, artifact, edit_onnx(artifact, edit), gates)
 
 
+WEIGHT_FILES: dict[str, Callable[[Path], None]] = {
+    "weights cut in half": cut_in_half,
+    "weights gone": Path.unlink,
+}
 COREML = ("coreml-fp16", "coreml-w8", "coreml-w4")
 
 
@@ -433,7 +437,7 @@ GATE_FAULTS: tuple[GateFault, ...] = (
     ),
     *(
         GateFault(name, artifact, in_package(artifact, change), (FILE,))
-        for name, change in {"weights cut in half": cut_in_half, "weights gone": Path.unlink}.items()
+        for name, change in WEIGHT_FILES.items()
         for artifact in COREML
     ),
 )
