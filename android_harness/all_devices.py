@@ -244,7 +244,7 @@ def _outcome_of_all_devices(
             runners = programs(device, identity)
             renewing = _renewing_for_all_devices(observer, own)
             _wait_until_one_of_all_ready(device, identity, tasks, config, soc, renewing, stop)
-            with settings.changed_settings(device) as refused:
+            with settings.changed_settings(device, _settings_for_all_devices(config)) as refused:
                 for problem in refused:
                     observer(device.serial, f"{problem} The phone is measured all the same.")
                 results = bench.measure_bench(
@@ -255,6 +255,11 @@ def _outcome_of_all_devices(
         raise refused.reason from None
     except Exception as error:  # even an unexpected one: the other devices continue
         return Outcome(device.serial, identity, error=error)
+
+
+def _settings_for_all_devices(config: BenchConfig) -> Mapping[tuple[str, str], str]:
+    """Return the settings to change: an app finds the brightness as the user likes it, and a lit screen."""
+    return settings.STAY_ON if config.app_like else settings.WANTED
 
 
 @contextlib.contextmanager

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from android_harness import energy, limits, saved_launches
 from android_harness import identity as identities
-from android_harness import limits, saved_launches
 from android_harness.errors import DeviceError, Disconnected, HarnessError
 from android_harness.launch import (
     DeviceLost,
     PreparedDevice,
     cores_for_launch,
     launch_canary,
+    profile_operators,
     repeated_for_launch,
     run_launch,
 )
@@ -28,6 +29,7 @@ from android_harness.records import (
     Device,
     Identity,
     Launch,
+    OperatorTime,
     Session,
     State,
 )
@@ -59,6 +61,7 @@ class _TaskProgress:
     started_at: str = ""
     launches: list[Launch] = field(default_factory=list)
     canary: list[tuple[int, ...]] = field(default_factory=list)
+    operators: tuple[OperatorTime, ...] = ()
     failure: HarnessError | None = None
     saved: Path | None = None
     """The folder that keeps the launches; None keeps none."""
@@ -108,7 +111,11 @@ def measure_bench(
         runners = runners_to_push(tasks, programs)
         files = repeated_for_launch(device, lambda: push_files(device, tasks, runners, Path(folder)))
         prepared = PreparedDevice(
-            device, files, config, (*identities.identity_watch_paths(identity), limits.SMAPS), Path(folder)
+            device,
+            files,
+            config,
+            (*identities.identity_watch_paths(identity), limits.SMAPS, *energy.ENERGY_FILES),
+            Path(folder),
         )
         progress = [_begun_bench(prepared, identity, task, saved, observer) for task in tasks]
         _run_bench(prepared, identity, progress, observer, measured)
@@ -155,11 +162,11 @@ def _run_bench(
         if entry.failure or index + 1 < len(entry.launches):
             continue
         if index < len(entry.launches):
-            _hand_on_bench(prepared, identity, entry, measured)
+            _hand_on_bench(prepared, identity, entry, observer, measured)
             continue
         observer(serial, f"{entry.task.name}: launch {index + 1} of {launches}")
         try:
-            _bench_step(prepared, identity, entry, index, canary)
+            _bench_step(prepared, identity, entry, index, canary, observer)
         except DeviceLost as error:
             for other in progress:
                 if other.after is None:
@@ -175,14 +182,16 @@ def _run_bench(
 
 
 def _hand_on_bench(
-    prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, measured: Measured
+    prepared: PreparedDevice,
+    identity: Identity,
+    entry: _TaskProgress,
+    observer: Observer,
+    measured: Measured,
 ) -> None:
     """Hand on a session whose launches an interrupted run had all measured; else do nothing."""
     if len(entry.launches) < prepared.config.launches or entry.before is None:
         return
-    entry.after = repeated_for_launch(
-        prepared.device, lambda: identities.read_identified_state(prepared.device, identity)
-    )
+    _end_bench(prepared, identity, entry, observer)
     measured(_bench_session(entry, entry.before, identity, prepared.config))
 
 
@@ -200,7 +209,12 @@ def _bench_order(progress: Sequence[_TaskProgress], launches: int) -> Iterator[t
 
 
 def _bench_step(
-    prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, index: int, canary: tuple[int, ...]
+    prepared: PreparedDevice,
+    identity: Identity,
+    entry: _TaskProgress,
+    index: int,
+    canary: tuple[int, ...],
+    observer: Observer,
 ) -> None:
     device = prepared.device
     if index == 0:
@@ -213,7 +227,21 @@ def _bench_step(
     if entry.saved:
         saved_launches.save_launch(entry.saved, entry.launches[-1])
     if index + 1 == prepared.config.launches:
-        entry.after = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
+        _end_bench(prepared, identity, entry, observer)
+
+
+def _end_bench(
+    prepared: PreparedDevice, identity: Identity, entry: _TaskProgress, observer: Observer
+) -> None:
+    """Read the state after the last launch, and then time the operators if that is asked for."""
+    device = prepared.device
+    entry.after = repeated_for_launch(device, lambda: identities.read_identified_state(device, identity))
+    if prepared.config.profile:
+        observer(device.serial, f"{entry.task.name}: timing its operators")
+        try:
+            entry.operators = profile_operators(prepared, entry.task)
+        except DeviceError as error:
+            observer(device.serial, f"{entry.task.name}: its operators were not timed: {error.message}")
 
 
 def _bench_canary(prepared: PreparedDevice, backend: Backend) -> tuple[int, ...]:
@@ -241,6 +269,7 @@ def _bench_session(entry: _TaskProgress, before: State, identity: Identity, conf
         started_at=entry.started_at,
         config=config,
         saved=entry.saved,
+        operators=entry.operators,
         cut_off=entry.failure.message if entry.failure else "",
     )
 

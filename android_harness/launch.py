@@ -15,7 +15,16 @@ from android_harness import faults, logcat, parse, results
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
 from android_harness.push import DeviceFiles, run_for_push
-from android_harness.records import Backend, BenchConfig, BenchTask, Completed, Device, Launch, Sample
+from android_harness.records import (
+    Backend,
+    BenchConfig,
+    BenchTask,
+    Completed,
+    Device,
+    Launch,
+    OperatorTime,
+    Sample,
+)
 
 T = TypeVar("T")
 MAX_REPEATS = 2
@@ -23,6 +32,7 @@ LOAD_S = 60.0
 """Time for loading, the first call, the warm-up and the outputs, in addition to the timed calls."""
 CANARY_CALLS = 30
 CANARY_S = 60.0
+PROFILE_S = 300.0
 START = """
 echo $$ > "$1" && LD_LIBRARY_PATH="$2" && export LD_LIBRARY_PATH && shift 2 && exec "$@"
 """
@@ -139,6 +149,26 @@ def _run_and_fetch_launch(prepared: PreparedDevice, task: BenchTask, base: str) 
     if completed.exit_code:
         _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
     return results.read_result(_fetch_launch_json(prepared, f"{base}/result.json"), task), elapsed_ns
+
+
+def profile_operators(prepared: PreparedDevice, task: BenchTask) -> tuple[OperatorTime, ...]:
+    """Run the runner once with its runtime's profiler, and return the time of each operator in a call.
+
+    Raises:
+        DeviceError: It failed, its runtime has no profiler, or its result is impossible.
+    """
+    device, base = prepared.device, f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
+    try:
+        run_for_push(device, "mkdir", "-p", f"{base}/outputs")
+        _send_launch_job(prepared, _launch_job(prepared, task, base).model_dump_json(), f"{base}/job.json")
+        program = prepared.files.programs[task.backend]
+        completed = _start_launch(device, PROFILE_S, program, "profile", f"{base}/job.json")
+        if completed.exit_code:
+            _explain_failed_launch(prepared, task, completed, f"{base}/result.json")
+        return results.read_profile_result(_fetch_launch_json(prepared, f"{base}/result.json"), task)
+    finally:
+        with contextlib.suppress(DeviceError):
+            device.run("rm", "-rf", base)
 
 
 def _launch_job(prepared: PreparedDevice, task: BenchTask, base: str) -> Job:

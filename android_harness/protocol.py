@@ -13,6 +13,9 @@ PROTOCOL = 1
 NANOSECONDS = 10**9
 MAX_CALLS = 10_000_000
 MAX_TENSORS = 4096
+MAX_OPERATORS = 20_000
+PROFILED_CALLS = 20
+"""Calls of `runner profile`: kProfiledCalls in main.cc."""
 
 Count = Annotated[int, Field(ge=0)]
 Nanoseconds = Annotated[int, Field(ge=0)]
@@ -63,7 +66,8 @@ class Job(Message):
     backend: Literal["executorch", "onnxruntime", "torchscript"]
     model: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    threads: Annotated[int, Field(ge=1, le=64)]
+    threads: Annotated[int, Field(ge=0, le=64)]
+    """0 leaves their number to the runtime."""
     affinity: Annotated[str, Field(pattern=r"^[0-9a-f]{0,16}$")] = ""
     samples: tuple[tuple[Tensor, ...], ...]
     warmup: Warmup = Warmup()
@@ -100,6 +104,14 @@ class Failure(Message):
     reason: Text
 
 
+class Operator(Message):
+    """An operator as the runtime names it, and its executions in a profile."""
+
+    name: Text
+    kind: Text
+    durations_ns: Annotated[tuple[Nanoseconds, ...], Field(max_length=MAX_TENSORS)]
+
+
 class Result(Message):
     """The result of a job, renamed into place when complete. It holds either a `failure` or figures."""
 
@@ -121,6 +133,8 @@ class Result(Message):
     peak_bytes: Count | None = None
     cores_allowed: Text = ""
     outputs: Annotated[tuple[tuple[Tensor, ...], ...], Field(max_length=MAX_TENSORS)] = ()
+    operators: Annotated[tuple[Operator, ...], Field(max_length=MAX_OPERATORS)] = ()
+    """Of `runner profile JOB.json` only."""
 
 
 class Canary(Message):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from android_harness import clocks, limits, socs, stats
+from android_harness import clocks, energy, limits, socs, stats
 from android_harness.identity import ARM_IMPLEMENTERS
 from android_harness.records import (
     HOST,
@@ -27,6 +27,9 @@ from android_harness.records import (
 
 MIN_LAUNCHES_TO_PASS, MIN_CALLS_TO_PASS = 4, 200
 """The evidence that a PASS needs: docs/explanation/measurement-protocol.md, section 4.5."""
+
+
+APP_LIKE = "shell, as an app runs"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def latency_with_provenance(
         check: The comparison of the session's outputs.
         budget_ms: The budget of a measured latency.
     """
+    energy_mj, energy_problem = energy.energy_per_call(session)
     common: dict[str, Any] = {
         "artifact": session.task.name,
         "device": _device_of_provenance(session),
@@ -57,6 +61,9 @@ def latency_with_provenance(
         "problem": check.problem,
         "exceeded": limits.exceeded_limits(session.config, figures),
         "peak_pss_bytes": limits.peak_pss_bytes_for_limit(session),
+        "energy_mj": energy_mj,
+        "energy_problem": energy_problem,
+        "operators": session.operators,
         "started_at": session.started_at,
     }
     if session.identity.serial == HOST:
@@ -112,7 +119,8 @@ def _device_of_provenance(session: Session) -> dict[str, Any]:
         "runtime": first.runtime if first else "",
         "runner": dict(first.runner) if first else {},
         "power": session.before.plugged,
-        "context": "shell",  # an app may be scheduled differently, especially with several threads
+        # An app may be scheduled differently, especially with several threads.
+        "context": APP_LIKE if session.config.app_like else "shell",
         "launch_spread": round(stats.launch_spread(session), 5),
         "clock_state": clocks.clock_state(session),
         "governors": list(session.before.governors),
@@ -157,6 +165,9 @@ def provenance_to_manifest(latency: Latency) -> dict[str, Any]:
         "problem": latency.problem,
         "exceeded": list(latency.exceeded),
         "peak_pss_bytes": latency.peak_pss_bytes,
+        "energy_mj": latency.energy_mj,
+        "energy_problem": latency.energy_problem,
+        "operators": [asdict(operator) for operator in latency.operators],
         "started_at": latency.started_at,
     }
 

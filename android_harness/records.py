@@ -199,6 +199,7 @@ class BenchConfig:
     max_seconds: float = 24.0
     """Maximum timed seconds per launch."""
     threads: int = 4
+    """0 leaves their number to the runtime."""
     affinity: str = ""
     """Hexadecimal mask of the cores to use ("f0": the big cores of an 865); empty: the system decides."""
     memory_budget_bytes: int | None = None
@@ -207,6 +208,10 @@ class BenchConfig:
     """Limit of the median load time; None for none."""
     first_budget_ms: float | None = None
     """Limit of the median first call; None for none."""
+    app_like: bool = False
+    """Measure as an app runs: the runtime chooses its threads, any core, and brightness stays as it is."""
+    profile: bool = False
+    """Time each operator after the launches, in a process of its own."""
     wait_s: float = 300.0
     """Longest wait for gates that may pass by themselves."""
 
@@ -254,6 +259,15 @@ class Launch(LaunchSamples):
     """(implementer, part) of every core, as the runner read /proc/cpuinfo."""
 
 
+@dataclass(frozen=True)
+class OperatorTime:
+    """The time of one operator in a call, as its runtime's profiler gives it."""
+
+    name: str
+    kind: str
+    ms: float
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
     """The raw evidence of one device about one artifact, before any judgement."""
@@ -271,6 +285,8 @@ class Session:
     """The configuration that the launches are judged by."""
     saved: Path | None = None
     """The folder of this machine that holds the launches until the session is stored; None if none does."""
+    operators: tuple[OperatorTime, ...] = ()
+    """Of a profile after the launches; empty without one."""
     cut_off: str = ""
     """Why launches or the state after them are missing; empty if the session is complete."""
 
@@ -318,6 +334,11 @@ class _Latency:
     exceeded: tuple[str, ...]
     """Limits of memory, load or first call that were exceeded, a sentence each."""
     peak_pss_bytes: int | None
+    energy_mj: float | None
+    """Energy of a call, of the whole phone; None where the battery's counters cannot tell."""
+    energy_problem: str
+    """Why there is none; empty if there is."""
+    operators: tuple[OperatorTime, ...]
     started_at: str
     evidence: ClassVar[Provenance]
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from android_harness.errors import DeviceError
-from android_harness.protocol import Canary, Failure, Result, Tensor
-from android_harness.records import Array, BenchTask, Clock, Launch, Sample
+from android_harness.protocol import PROFILED_CALLS, Canary, Failure, Operator, Result, Tensor
+from android_harness.records import Array, BenchTask, Clock, Launch, OperatorTime, Sample
 
 M = TypeVar("M", bound=BaseModel)
 MAX_RESULT_BYTES = 256 << 20
@@ -67,6 +67,27 @@ def read_result(raw: bytes, task: BenchTask) -> Result:
     if problem:
         raise DeviceError(f"{task.name}: the runner's result is impossible: {problem}.")
     return result
+
+
+def read_profile_result(raw: bytes, task: BenchTask) -> tuple[OperatorTime, ...]:
+    """Return the mean time of each operator in a call, without the first call.
+
+    Raises:
+        DeviceError: The runner failed, or its times are impossible.
+    """
+    result = _parsed_result(raw, Result)
+    if result.failure:
+        raise DeviceError(f"{task.name}: {result.failure.kind}: {plain_result_text(result.failure.reason)}")
+    if not result.operators:
+        raise DeviceError(f"{task.name}: the runtime's profile is empty.")
+    return tuple(_operator_of_result(operator) for operator in result.operators)
+
+
+def _operator_of_result(operator: Operator) -> OperatorTime:
+    """Return an operator's time in a call; several of one name (in two delegates) are one."""
+    first = len(operator.durations_ns) // PROFILED_CALLS
+    ms = sum(operator.durations_ns[first:]) / (PROFILED_CALLS - 1) / 1e6
+    return OperatorTime(plain_result_text(operator.name), plain_result_text(operator.kind), ms)
 
 
 def _result_problem(result: Result, task: BenchTask) -> str:

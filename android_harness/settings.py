@@ -25,9 +25,11 @@ from android_harness.records import Completed, Device
 SETTING_S = 10.0
 SYNC_S = 30.0
 MAX_JOURNAL = 1 << 16
+STAY_ON: Mapping[tuple[str, str], str] = MappingProxyType({("global", "stay_on_while_plugged_in"): "7"})
+"""On any charger: a sleeping phone turns cores off."""
 WANTED: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("global", "stay_on_while_plugged_in"): "7",  # on any charger: a sleeping phone turns cores off
+        **STAY_ON,
         ("system", "screen_brightness_mode"): "0",
         ("system", "screen_brightness"): "1",
     }

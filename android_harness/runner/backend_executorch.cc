@@ -2,7 +2,9 @@
 #include <executorch/runtime/core/data_loader.h>
 #include <executorch/runtime/executor/memory_manager.h>
 #include <executorch/runtime/executor/method.h>
+#include <executorch/runtime/core/event_tracer.h>
 #include <executorch/runtime/executor/program.h>
+#include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 
 #include <fcntl.h>
@@ -15,6 +17,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <optional>
 
 #include "backend.h"
@@ -125,14 +128,92 @@ void copy_in_order(const executorch::aten::Tensor& from, Tensor& to) {
   }
 }
 
+constexpr std::string_view kOperatorCall = "OPERATOR_CALL", kDelegateCall = "DELEGATE_CALL";
+
+// Receives the events that ExecuTorch's ETDump is made of, and sums them at once. A delegate reports its own
+// operators by name, in the runtime's ticks; what is not delegated is known by its place in the program.
+class OperatorTimes final : public et::EventTracer {
+ public:
+  std::vector<Operator> take() { return std::move(all_); }
+
+  et::EventTracerEntry start_profiling(const char* name, et::ChainID, et::DebugHandle handle) override {
+    et::EventTracerEntry entry{};
+    const bool counted = name && name == kOperatorCall;
+    entry.event_id = counted ? 1 : 0;
+    entry.debug_handle = handle == et::kUnsetDebugHandle ? debug_handle_ : handle;
+    entry.start_time = et_pal_current_ticks();
+    return entry;
+  }
+  void end_profiling(et::EventTracerEntry entry) override {
+    if (!entry.event_id) return;
+    const std::string name = "instruction " + std::to_string(entry.debug_handle);
+    add(name, "portable or optimised operator", entry.start_time, et_pal_current_ticks());
+  }
+  et::EventTracerEntry start_profiling_delegate(const char* name, et::DelegateDebugIntId id) override {
+    et::EventTracerEntry entry{};
+    entry.event_id = static_cast<int64_t>(names_.size());
+    names_.push_back(name ? name : std::to_string(id));
+    entry.start_time = et_pal_current_ticks();
+    return entry;
+  }
+  void end_profiling_delegate(et::EventTracerEntry entry, const void*, size_t) override {
+    const std::string& name = names_.at(static_cast<size_t>(entry.event_id));
+    add(name, name, entry.start_time, et_pal_current_ticks());
+  }
+  void log_profiling_delegate(const char* name, et::DelegateDebugIntId id, et_timestamp_t start,
+                              et_timestamp_t end, const void*, size_t) override {
+    const std::string words = name ? name : std::to_string(id);
+    add(words, words.substr(0, words.rfind(" #")), start, end);
+  }
+
+  void create_event_block(const char*) override {}
+  void track_allocation(et::AllocatorID, size_t) override {}
+  et::AllocatorID track_allocator(const char*) override { return 0; }
+  et::Result<bool> log_evalue(const et::EValue&, et::LoggedEValueType) override { return true; }
+  et::Result<bool> log_intermediate_output_delegate(const char*, et::DelegateDebugIntId,
+                                                    const executorch::aten::Tensor&) override {
+    return true;
+  }
+  et::Result<bool> log_intermediate_output_delegate(
+      const char*, et::DelegateDebugIntId, const et::ArrayRef<executorch::aten::Tensor>) override {
+    return true;
+  }
+  et::Result<bool> log_intermediate_output_delegate(const char*, et::DelegateDebugIntId,
+                                                    const int&) override {
+    return true;
+  }
+  et::Result<bool> log_intermediate_output_delegate(const char*, et::DelegateDebugIntId,
+                                                    const bool&) override {
+    return true;
+  }
+  et::Result<bool> log_intermediate_output_delegate(const char*, et::DelegateDebugIntId,
+                                                    const double&) override {
+    return true;
+  }
+  void set_delegation_intermediate_output_filter(et::EventTracerFilterBase*) override {}
+
+ private:
+  void add(const std::string& name, const std::string& kind, et_timestamp_t start, et_timestamp_t end) {
+    const auto ratio = et_pal_ticks_to_ns_multiplier();
+    const auto ns = static_cast<int64_t>((end - start) * ratio.numerator / ratio.denominator);
+    const auto [place, first] = places_.emplace(name, all_.size());
+    if (first) all_.push_back({name, kind, {}});
+    all_[place->second].durations_ns.push_back(ns);
+  }
+
+  std::vector<Operator> all_;
+  std::map<std::string, size_t> places_;
+  std::vector<std::string> names_;
+};
+
 class ExecuTorch final : public Backend {
  public:
   ExecuTorch() { et::runtime_init(); }
 
   std::string runtime() const override { return "executorch " EXECUTORCH_VERSION; }
 
-  void load(const std::string& model, int threads) override {
-    if (!executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
+  void load(const std::string& model, int threads, const std::string& profile) override {
+    if (threads && !executorch::extension::threadpool::get_threadpool()->_unsafe_reset_threadpool(
             static_cast<uint32_t>(threads))) {
       throw Failure(Kind::unsupported, "ExecuTorch refused the number of threads");
     }
@@ -141,7 +222,8 @@ class ExecuTorch final : public Backend {
     program_.emplace(value_of(et::Program::load(&*file_), kind, model + " is no ExecuTorch program"));
     const auto meta = value_of(program_->method_meta("forward"), kind, model + " has no method forward");
     plan_memory(meta);
-    method_.emplace(value_of(program_->load_method("forward", &*manager_), kind, model + " cannot be loaded"));
+    if (!profile.empty()) tracer_.emplace();
+    method_.emplace(value_of(program_->load_method("forward", &*manager_, tracer_ ? &*tracer_ : nullptr), kind, model + " cannot be loaded"));
   }
 
   void set_inputs(const Sample& sample) override {
@@ -168,6 +250,8 @@ class ExecuTorch final : public Backend {
     }
     return sample;
   }
+
+  std::vector<Operator> operators() override { return tracer_->take(); }
 
  private:
   void plan_memory(const et::MethodMeta& meta) {
@@ -204,6 +288,7 @@ class ExecuTorch final : public Backend {
   std::vector<et::Span<uint8_t>> spans_;
   std::optional<et::HierarchicalAllocator> planned_;
   std::optional<et::MemoryManager> manager_;
+  std::optional<OperatorTimes> tracer_;
   std::optional<et::Method> method_;  // last, so that it is destroyed before what it points to
 };
 

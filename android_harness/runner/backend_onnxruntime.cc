@@ -1,8 +1,11 @@
 #include <array>
 #include <cstring>
+#include <fstream>
+#include <map>
 
 #include "backend.h"
 #include "failure.h"
+#include "nlohmann/json.hpp"
 #include "onnxruntime_c_api.h"
 
 namespace runner {
@@ -25,6 +28,8 @@ constexpr std::array<Row, 9> kTypes{{{Dtype::float32, ONNX_TENSOR_ELEMENT_DATA_T
                                      {Dtype::int8, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
                                      {Dtype::uint8, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
                                      {Dtype::boolean, ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL}}};
+
+constexpr std::string_view kKernelTime = "_kernel_time";
 
 ONNXTensorElementDataType type_of(Dtype dtype) { return kTypes[static_cast<size_t>(dtype)].type; }
 
@@ -54,7 +59,7 @@ class OnnxRuntime final : public Backend {
     return std::string("onnxruntime ") + OrtGetApiBase()->GetVersionString();
   }
 
-  void load(const std::string& model, int threads) override {
+  void load(const std::string& model, int threads, const std::string& profile) override {
     const auto kind = Kind::model;
     check(api_->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "runner", &env_), kind);
     check(api_->CreateSessionOptions(&options_), kind);
@@ -62,6 +67,7 @@ class OnnxRuntime final : public Backend {
     // Without VNNI, x86-64 sums int8 products in 16 bits and saturates: exact sums, as in the verification.
     // With VNNI and on Arm this changes nothing.
     check(api_->AddSessionConfigEntry(options_, "session.x64quantprecision", "1"), kind);
+    if (!profile.empty()) check(api_->EnableProfiling(options_, profile.c_str()), kind);
     check(api_->CreateSession(env_, model.c_str(), options_, &session_), kind);
     check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory_), kind);
     input_names_ = names(true);
@@ -93,7 +99,37 @@ class OnnxRuntime final : public Backend {
     return sample;
   }
 
+  // The profiler writes whole microseconds as a JSON list of events, one for each execution of a node.
+  std::vector<Operator> operators() override {
+    const std::string path = end_profile();
+    std::ifstream stream(path);
+    const auto events = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
+    std::remove(path.c_str());
+    if (!events.is_array()) throw Failure(Kind::run, "ONNX Runtime wrote no profile");
+    std::vector<Operator> all;
+    std::map<std::string, size_t> places;
+    for (const auto& event : events) {
+      std::string name = event.value("name", "");
+      if (event.value("cat", "") != "Node" || !name.ends_with(kKernelTime)) continue;
+      name.resize(name.size() - kKernelTime.size());
+      const auto [place, first] = places.emplace(name, all.size());
+      if (first) all.push_back({name, event.at("args").value("op_name", ""), {}});
+      all[place->second].durations_ns.push_back(event.value("dur", int64_t{0}) * 1000);
+    }
+    return all;
+  }
+
  private:
+  std::string end_profile() {
+    char* name = nullptr;
+    OrtAllocator* allocator = nullptr;
+    check(api_->GetAllocatorWithDefaultOptions(&allocator), Kind::run);
+    check(api_->SessionEndProfiling(session_, allocator, &name), Kind::run);
+    const std::string path = name;
+    check(api_->AllocatorFree(allocator, name), Kind::run);
+    return path;
+  }
+
   void check(OrtStatus* status, Kind kind) const {
     if (!status) return;
     const std::string words = api_->GetErrorMessage(status);

@@ -63,8 +63,8 @@ class TorchScript final : public Backend {
  public:
   std::string runtime() const override { return "torch " TORCH_VERSION; }
 
-  void load(const std::string& model, int threads) override {
-    at::set_num_threads(threads);
+  void load(const std::string& model, int threads, const std::string&) override {
+    if (threads) at::set_num_threads(threads);
     try {
       module_ = torch::jit::_load_for_mobile(model);
       forward_.emplace(module_.get_method("forward"));

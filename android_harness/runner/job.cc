@@ -105,7 +105,7 @@ std::vector<std::string> watched(const json& value) {
 
 int threads(const json& object) {
   const int64_t wanted = count(object, "threads");
-  if (wanted < 1 || wanted > kMostThreads) refuse("threads is not within 1 to 64");
+  if (wanted > kMostThreads) refuse("threads is not within 0 to 64");
   return static_cast<int>(wanted);
 }
 

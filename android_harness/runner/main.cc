@@ -18,9 +18,10 @@ namespace runner {
 namespace {
 
 constexpr int64_t kMostCanaries = 100'000;
+constexpr size_t kProfiledCalls = 20;
 constexpr const char* kUsage =
-    "usage: runner run JOB.json | runner outputs JOB.json | runner canary CALLS RESULT.json [AFFINITY] | "
-    "runner --version | runner sha256 FILE";
+    "usage: runner run JOB.json | runner outputs JOB.json | runner profile JOB.json | "
+    "runner canary CALLS RESULT.json [AFFINITY] | runner --version | runner sha256 FILE";
 
 std::vector<Sample> read_samples(const Job& job) {
   std::vector<Sample> samples;
@@ -81,8 +82,8 @@ nlohmann::json run_job(const Job& job) {
   const std::vector<Sample> samples = read_samples(job);
   const auto backend = make_backend();
   const int64_t began = now_ns();
-  backend->load(job.model, job.threads);
-  Measured measured{backend->runtime(), now_ns() - began, {}, {}};
+  backend->load(job.model, job.threads, "");
+  Measured measured{backend->runtime(), now_ns() - began, {}, {}, {}};
   measured.timings = measure(*backend, samples, job);
   measured.outputs = answer_all(*backend, samples, job);
   return result_json(measured);
@@ -93,10 +94,24 @@ nlohmann::json outputs_of_job(const Job& job) {
   check_model(job);
   const std::vector<Sample> samples = read_samples(job);
   const auto backend = make_backend();
-  backend->load(job.model, job.threads);
-  Measured measured{backend->runtime(), 0, {}, {}};
+  backend->load(job.model, job.threads, "");
+  Measured measured{backend->runtime(), 0, {}, {}, {}};
   measured.outputs = answer_all(*backend, samples, job);
   return result_json(measured);
+}
+
+// Times operators, in a process of its own: a runtime that does so is slower.
+nlohmann::json profile_of_job(const Job& job) {
+  check_model(job);
+  set_affinity(job.affinity);
+  const std::vector<Sample> samples = read_samples(job);
+  const auto backend = make_backend();
+  backend->load(job.model, job.threads, job.outputs + "/profile");
+  for (size_t call = 0; call < kProfiledCalls; ++call) {
+    backend->set_inputs(samples[call % samples.size()]);
+    backend->run();
+  }
+  return profile_json({backend->runtime(), 0, {}, {}, backend->operators()});
 }
 
 // Turns every exception into a Failure.
@@ -159,6 +174,7 @@ int dispatch(const std::vector<std::string>& arguments) {
   const std::string command = arguments.empty() ? "" : arguments[0];
   if (command == "run" && arguments.size() == 2) return run(arguments[1], run_job);
   if (command == "outputs" && arguments.size() == 2) return run(arguments[1], outputs_of_job);
+  if (command == "profile" && arguments.size() == 2) return run(arguments[1], profile_of_job);
   if (command == "canary" && (arguments.size() == 3 || arguments.size() == 4)) return canary(arguments);
   if (command == "sha256" && arguments.size() == 2) {
     return std::printf("%s\n", sha256_of_file(arguments[1]).c_str()), 0;

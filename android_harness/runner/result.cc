@@ -102,6 +102,16 @@ json result_json(const Measured& measured) {
   return value;
 }
 
+json profile_json(const Measured& measured) {
+  json value = base();
+  value["runtime"] = measured.runtime;
+  value["operators"] = json::array();
+  for (const Operator& one : measured.operators) {
+    value["operators"].push_back({{"name", one.name}, {"kind", one.kind}, {"durations_ns", one.durations_ns}});
+  }
+  return value;
+}
+
 json failure_json(const Failure& failure) {
   json value = base();
   const std::string reason = std::string(failure.what()).substr(0, kMostText);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "backend.h"
 #include "failure.h"
 #include "nlohmann/json.hpp"
 #include "tensor.h"
@@ -16,12 +17,14 @@ struct Measured {
   int64_t load_ns;
   Timings timings;
   std::vector<std::vector<TensorFile>> outputs;
+  std::vector<Operator> operators;
 };
 
 // The Runner of protocol.py, fixed when this program was compiled.
 nlohmann::json runner_json();
 
 nlohmann::json result_json(const Measured& measured);
+nlohmann::json profile_json(const Measured& measured);
 nlohmann::json failure_json(const Failure& failure);
 nlohmann::json canary_json(const std::vector<int64_t>& durations_ns);
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,9 @@ def read_for_bench(out: Path) -> tuple[Report, Manifest]:
 
 LAUNCH = re.compile(r": launch \d+ of \d+$")
 """The harness' message that a process starts."""
+
+
+APP_LIKE = ", as an app runs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,15 +117,22 @@ def bench_export(
     connected = connect_for_bench(names)
     if every:
         chosen = artifacts_without_unbuilt(chosen, all(device.serial == "host" for device in connected))
-    outcomes = all_devices.bench_all_devices(
-        connected,
-        bench_tasks_of_artifacts(out, chosen.artifacts, expected),
-        plan,
-        soc=budget.soc_of_budget(report.target_soc),
-        observer=_bench_observer(observer, len(connected), len(chosen.artifacts), plan),
-        saved=saved_launches.saved_launches_root(),
-    )
-    sessions, failures = _split_bench_outcomes(outcomes)
+    sessions: list[Session] = []
+    failures: dict[str, HarnessError] = {}
+    for config in _bench_configs(plan):
+        outcomes = all_devices.bench_all_devices(
+            connected,
+            bench_tasks_of_artifacts(out, chosen.artifacts, expected),
+            config,
+            soc=budget.soc_of_budget(report.target_soc),
+            observer=_bench_observer(observer, len(connected), len(chosen.artifacts), config),
+            saved=saved_launches.saved_launches_root(),
+        )
+        finished, failed = _split_bench_outcomes(outcomes)
+        sessions += finished
+        failures |= {
+            f"{where}{APP_LIKE if config.app_like else ''}": error for where, error in failed.items()
+        }
     if not sessions:
         raise next(iter(failures.values()))
     artifacts = {row.variant.name: row for row in chosen.artifacts}
@@ -135,6 +145,14 @@ def bench_export(
         saved_launches.discard_saved_launches(session)
     problems = {where: str(error) for where, error in failures.items()}
     return Benched(updated_report, latencies, chosen.skipped, tuple(failures.values()), problems)
+
+
+def _bench_configs(plan: BenchConfig) -> tuple[BenchConfig, ...]:
+    """Return what is measured: with the threads and cores of the plan and, if asked for, as an app runs."""
+    pinned = replace(plan, app_like=False)
+    if not plan.app_like:
+        return (pinned,)
+    return pinned, replace(plan, threads=0, affinity="", profile=False)
 
 
 def _bench_observer(

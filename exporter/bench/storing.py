@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.bench import outputs
+from exporter.bench import operators, outputs
 from exporter.config import targets
 from exporter.errors import OutputError
 from exporter.files import DEVICE, MANIFEST, digest_file, file_inside
 from exporter.pipeline.report import write_report
-from exporter.records import Artifact, DeviceLatency, Report
+from exporter.records import Artifact, DeviceLatency, OperatorTime, Report
 from exporter.verify import budget, select
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def add_latencies_to_stored(
 
 
 def _merged_in_store(artifact: Artifact, latencies: Sequence[DeviceLatency], budget_ms: float) -> Artifact:
-    again = {item.serial for item in latencies}
-    others = tuple(item for item in artifact.device_latencies if item.serial not in again)
+    again = {(item.serial, item.app_like) for item in latencies}
+    others = tuple(item for item in artifact.device_latencies if (item.serial, item.app_like) not in again)
     rows = tuple(budget.judged_by_other_budget(item, budget_ms) for item in (*others, *latencies))
     return replace(artifact, device_latencies=rows)
 
@@ -190,6 +190,9 @@ def keep_stored_samples(out: Path, session: Session, latency: Latency) -> Device
         raw_samples.write_raw_samples(session, out / name)
     except OSError as error:
         raise unwritable_store(out, error) from error
+    record["operators"] = operators.name_operator_modules(
+        [OperatorTime(**item) for item in record["operators"]], out, session.task.path
+    )
     durations = [launch.durations_ns for launch in session.launches]
     return outputs.record_of_bench_outputs(record, durations, session.config.budget_ms, name)
 

@@ -124,6 +124,14 @@ def bench(
             help="Keep how far the phone is from the estimates, which corrects later ones for its chip.",
         ),
     ] = False,
+    app_like: Annotated[
+        bool,
+        typer.Option("--app-like", help="Measure once more as an app runs: the runtime's threads, any core."),
+    ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Also time each operator, in a run of its own, and sum by module."),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -150,6 +158,8 @@ def bench(
         "memory_budget_bytes": None if memory_budget is None else round(memory_budget * 1e6),
         "load_budget_ms": load_budget,
         "first_budget_ms": first_budget,
+        "app_like": app_like,
+        "profile": profile,
     }
     run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json, learn)
 

@@ -30,6 +30,18 @@ Launch = tuple[Milliseconds, Milliseconds, Milliseconds, Milliseconds, Milliseco
 
 
 @dataclass(frozen=True)
+class OperatorTime:
+    """The time of one operator in a call, by its runtime's profiler."""
+
+    name: str
+    kind: str
+    """As the runtime calls it: "Conv", "Convolution (NHWC, F32) IGEMM"."""
+    ms: Annotated[float, Ge(0)]
+    module: str = ""
+    """The model's module that it computes; empty where that is not known."""
+
+
+@dataclass(frozen=True)
 class DeviceLatency:
     """What one device said about one artifact, as the harness judged it. Milliseconds."""
 
@@ -57,6 +69,12 @@ class DeviceLatency:
     peak_bytes: Count | None = None
     peak_pss_bytes: Count | None = None
     """The highest PSS between timed calls: the runner's own memory and its share of what others use too."""
+    energy_mj: Annotated[float, Ge(0)] | None = None
+    """Energy of a call, of the whole phone; None where the battery's counters cannot tell."""
+    energy_problem: str = ""
+    """Why there is none."""
+    operators: Annotated[tuple[OperatorTime, ...], Len(max_length=20_000)] = ()
+    """The time of each operator, from a run with the runtime's profiler (`bench --profile`)."""
     problem: str = ""
     """Why the device's outputs are not the model's; empty when they are."""
     exceeded: tuple[str, ...] = ()
@@ -72,6 +90,11 @@ class DeviceLatency:
     @property
     def serial(self) -> str:
         return str(self.device.get("serial", ""))
+
+    @property
+    def app_like(self) -> bool:
+        """Whether it was measured as an app runs, by `bench --app-like`."""
+        return "app" in str(self.device.get("context", ""))
 
 
 @dataclass(frozen=True)

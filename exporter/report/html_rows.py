@@ -12,6 +12,7 @@ from exporter.records import (
     DeviceLatency,
     Emulation,
     EstimatedLatency,
+    OperatorTime,
     Report,
     Status,
     TaskAccuracy,
@@ -54,6 +55,8 @@ LOST = ("Points lost", "95 % interval of it", "Lost, gained")
 """Columns of an artifact's accuracy against float32, on labelled samples."""
 
 
+SHOWN = 12
+"""Modules and kinds of operators that a page lists."""
 VERDICT_CSS = {"pass": "passed", "fail": "failed", "inconclusive": "not-run", "not_measured": "not-run"}
 
 
@@ -68,6 +71,35 @@ def _html_row_coverage(latency: DeviceLatency) -> str:
 def _html_row_missing(latency: DeviceLatency) -> str:
     missing = budget.missing_evidence(latency)
     return f"{missing}." if missing and latency.evidence == "measured" else ""
+
+
+def _html_row_energy(latency: DeviceLatency) -> str:
+    if latency.energy_mj is not None:
+        return f"{text.sig3_text(latency.energy_mj)} mJ, of the whole phone"
+    return f"not known: {latency.energy_problem}" if latency.energy_problem else ""
+
+
+def _html_row_sums(operators: Sequence[OperatorTime], by: str) -> tuple[tuple[str, float, float], ...]:
+    """Return (module or kind, ms, share of all), the slowest first."""
+    sums: dict[str, float] = {}
+    for operator in operators:
+        name = getattr(operator, by)
+        sums[name] = sums.get(name, 0.0) + operator.ms
+    whole = sum(sums.values()) or 1.0
+    return tuple((name, ms, ms / whole) for name, ms in sorted(sums.items(), key=lambda item: -item[1]))
+
+
+def _html_row_operators(latency: DeviceLatency, by: str) -> str:
+    """Return the slowest modules or kinds of a profile, which is a run of its own."""
+    sums = _html_row_sums(latency.operators, by)
+    if not any(name for name, _, _ in sums):
+        return "not known: the runtime's operators do not match the model's layers" if sums else ""
+    parts = [
+        f"{name or 'before the first layer'} {ms:.3g} ms ({share:.0%})" for name, ms, share in sums[:SHOWN]
+    ]
+    if rest := sums[SHOWN:]:
+        parts.append(f"{len(rest)} more {sum(ms for _, ms, _ in rest):.3g} ms")
+    return "; ".join(parts)
 
 
 def html_row_of_device(
@@ -88,11 +120,14 @@ def html_row_of_device(
         ("Peak memory", text.scaled_text(latency.peak_bytes, "B")),
         ("Peak PSS", text.scaled_text(latency.peak_pss_bytes, "B")),
         ("Largest error", text.sig3_text(latency.max_error)),
+        ("Energy of a call", _html_row_energy(latency)),
+        ("Time by module", _html_row_operators(latency, "module")),
+        ("Time by operator", _html_row_operators(latency, "kind")),
         ("Started", latency.started_at),
         ("Raw samples", latency.samples_file or ""),
     )
     return DeviceRow(
-        name=name,
+        name=f"{name}, as an app runs" if latency.app_like else name,
         evidence=text.EVIDENCE_WORDS[latency.evidence],
         css=VERDICT_CSS[latency.verdict],
         verdict=text.VERDICT_WORDS[latency.verdict],

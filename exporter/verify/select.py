@@ -118,11 +118,11 @@ def selection_remark(reason: str, chosen: Artifact | None) -> str:
 
 
 def _selected_on_phones(artifact: Artifact) -> dict[str, tuple[bool, float]]:
-    """Return serial -> whether the outputs were wrong, and p90; for real phones only."""
+    """Return serial -> whether the outputs were wrong, and p90; for real phones and pinned threads only."""
     return {
         latency.serial: (bool(latency.problem), latency.p90_ms)
         for latency in artifact.device_latencies
-        if latency.evidence == "measured"
+        if latency.evidence == "measured" and not latency.app_like
     }
 
 

@@ -75,6 +75,22 @@ def test_every_devices_last_measurement_stays(out: Path, budget_ms: float) -> No
     assert stored["FIRST"].verdict == ("fail" if budget_ms == 5.0 else "pass")
 
 
+def test_both_figures_of_a_phone_stay(out: Path) -> None:
+    """What was measured as an app runs is a row of its own, and replaces only its like."""
+    stored = bench.read_for_bench(out)[0]
+    for ms in (30.0, 20.0):
+        session, _ = benched("FIRST", ms=ms)
+        session = replace(session, config=replace(session.config, app_like=True, threads=0, affinity=""))
+        check = provenance.ProvenanceCheck(1e-6, "")
+        latency = provenance.latency_with_provenance(session, stats.stats_figures(session), check, 15.0)
+        stored, _ = bench.store_bench(out, stored, [(session, latency)], 15.0)
+    rows = [item for row in stored.artifacts for item in row.device_latencies]
+    assert [(item.serial, item.app_like) for item in rows] == [("FIRST", False), ("FIRST", True)]
+    assert rows[1].p50_ms == pytest.approx(20, rel=0.05)
+    assert stored.budget == "fail", "the slower of both decides"
+    assert not problems(out)
+
+
 def test_the_next_bench_without_a_budget_uses_the_exports_own(out: Path) -> None:
     """A raised budget is shown beside the export's own, and ends with the next bench."""
     report, _ = bench.store_bench(out, bench.read_for_bench(out)[0], [benched("SECOND")], 40.0)

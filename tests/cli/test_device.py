@@ -23,6 +23,7 @@ from exporter.cli.console import bench as tables
 from exporter.pipeline.audit import verify_export
 from exporter.records import DeviceLatency
 from exporter.report import manifest, text
+from exporter.report.manifest import restore
 from exporter.report.manifest.schema import Manifest
 from tests import exports
 from tests.bench.test_bench import HOST, NEAR, SIMULATED, SLOW, latency, measured
@@ -168,6 +169,19 @@ class TestExitCodes:
         assert run(out, monkeypatch, {"a": gone}) == 15
         assert not (out / "report.html").exists()
         assert (out / "manifest.json").read_bytes() == before
+
+    def test_both_figures_are_side_by_side(
+        self, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """`--app-like` measures twice, and each figure is named, in the terminal and on the page."""
+        arguments = ("--app-like", "--threads", "2", "--affinity", "f0", "--profile")
+        assert run(out, monkeypatch, {"A": {"ms": FAST}}, *arguments) == 0
+        rows = restore.restore_report(manifest.load_manifest(out / "manifest.json")).artifacts
+        items = [item for row in rows for item in row.device_latencies]
+        assert [(item.app_like, item.device["threads"]) for item in items] == [(False, 2), (True, 0)]
+        shown = [line for line in capsys.readouterr().out.splitlines() if "8.0" in line and "PASS" in line]
+        assert ["as an app" in line for line in shown] == [False, True]
+        assert "as an app runs" in (out / "report.html").read_text()
 
     @pytest.mark.parametrize("launches", ["0", "2"])
     def test_an_interval_takes_three_launches(self, launches: str, out: Path) -> None:

@@ -168,3 +168,9 @@ def test_samples_are_json_lines(tmp_path: Path) -> None:
     assert header["artifact"] == "model.onnx"
     assert [row["durations_ns"] for row in rows] == [list(launch.durations_ns) for launch in session.launches]
     assert [path.name for path in (tmp_path / "device").iterdir()] == ["a.jsonl"]
+
+
+def test_brightness_stays_as_the_user_likes_it_for_an_app() -> None:
+    """As an app runs, only the screen is kept on; otherwise it is also dimmed."""
+    keys = [set(all_devices._settings_for_all_devices(BenchConfig(app_like=like))) for like in (True, False)]
+    assert keys[0] == {("global", "stay_on_while_plugged_in")} < keys[1]

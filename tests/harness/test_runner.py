@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from android_harness import protocol
-from android_harness.records import Backend
+from android_harness import protocol, results
+from android_harness.records import Backend, BenchTask
 from exporter.config.targets import get_target
 from exporter.emulated import parts
 from tests.harness import runners
@@ -253,3 +253,43 @@ def test_only_the_torchscript_runner_is_linked_with_torch(backend: Backend) -> N
     listed = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=True).stdout
     assert "not found" not in listed
     assert not re.search(r"libtorch|libc10|libpython", listed), listed
+
+
+KINDS = {"onnxruntime": {"MatMul", "Relu", "Sub"}, "executorch": {"portable or"}}
+"""The tiny ExecuTorch program delegates nothing."""
+
+
+@pytest.mark.parametrize("backend", ["executorch", "onnxruntime"])
+@pytest.mark.parametrize("threads", [0, 1])
+def test_operators_are_timed(backend: Backend, threads: int, tmp_path: Path) -> None:
+    """Each operator has a duration for every profiled call, with any number of threads."""
+    values = runners.job(backend, tmp_path) | {"threads": threads}
+    ran = runners.run(runners.host_runner(backend), values, tmp_path, command="profile")
+    assert ran.code == 0, ran.stderr
+    assert ran.result is not None
+    assert not ran.result.durations_ns, "a profiled call is no measured call"
+    assert {len(item.durations_ns) % protocol.PROFILED_CALLS for item in ran.result.operators} == {0}
+    kinds = {item.kind for item in ran.result.operators}
+    assert any(kind.startswith(known) for known in KINDS[backend] for kind in kinds), kinds
+    assert not [*tmp_path.glob("profile*")], "the profiler's own file is deleted"
+    raw = (tmp_path / "result.json").read_bytes()
+    task = BenchTask("tiny", tmp_path, "", backend, ())
+    assert len(results.read_profile_result(raw, task)) == len(ran.result.operators)
+
+
+def test_a_runtime_without_a_profiler_says_so(tmp_path: Path) -> None:
+    """LibTorch's lite interpreter does not time its operators; the launches are not affected."""
+    values = runners.job("torchscript", tmp_path)
+    ran = runners.run(runners.host_runner("torchscript"), values, tmp_path, command="profile")
+    assert ran.code == 28
+    assert "does not time its operators" in ran.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_number_of_threads_is_the_runtimes_own(backend: Backend, tmp_path: Path) -> None:
+    """0 threads runs, as in an app that sets none."""
+    values = runners.job(backend, tmp_path) | {"threads": 0}
+    ran = runners.run(runners.host_runner(backend), values, tmp_path)
+    assert ran.code == 0, ran.stderr
+    assert ran.result is not None
+    _check_outputs(ran.result)

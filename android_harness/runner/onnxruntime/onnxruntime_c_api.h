@@ -52,7 +52,9 @@ typedef struct OrtApi {
   OrtStatus* (*Run)(OrtSession*, const OrtRunOptions*, const char* const*, const OrtValue* const*, size_t,
                     const char* const*, size_t, OrtValue**);
   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions**);
-  OrtGap gap11[13];
+  OrtGap gap11[3];
+  OrtStatus* (*EnableProfiling)(OrtSessionOptions*, const char*);
+  OrtGap gap15[9];
   OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions*, int);
   OrtGap gap25[5];
   OrtStatus* (*SessionGetInputCount)(const OrtSession*, size_t*);
@@ -91,7 +93,9 @@ typedef struct OrtApi {
   void (*ReleaseTypeInfo)(OrtTypeInfo*);
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);
   void (*ReleaseSessionOptions)(OrtSessionOptions*);
-  OrtGap gap101[29];
+  OrtGap gap101[9];
+  OrtStatus* (*SessionEndProfiling)(OrtSession*, OrtAllocator*, char**);
+  OrtGap gap111[19];
   OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions*, const char*, const char*);
 } OrtApi;
 

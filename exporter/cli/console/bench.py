@@ -99,7 +99,7 @@ def _bench_table(measured: Sequence[tuple[str, DeviceLatency]]) -> Table:
     table.add_column("\nverdict", no_wrap=True)
     for artifact, item in measured:
         table.add_row(
-            plain_terminal_text(artifact),
+            plain_terminal_text(f"{artifact}, as an app" if item.app_like else artifact),
             text.sig3_text(item.p50_ms),
             text.sig3_text(item.p90_ms),
             f"{text.sig3_text(item.p90_ci_ms[0])} to {text.sig3_text(item.p90_ci_ms[1])}",
