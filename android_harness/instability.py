@@ -33,8 +33,14 @@ def find_instability(session: Session) -> tuple[str, ...]:
         _spread_instability,
         _canary_instability,
         _completeness_instability,
+        _tracing_instability,
     )
     return tuple(flag for check in checks for flag in check(session))
+
+
+def _tracing_instability(session: Session) -> Iterator[str]:
+    if session.config.trace:
+        yield "trace: the launches were traced, which takes processor time"
 
 
 def _thermal_instability(session: Session) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from android_harness import faults, logcat, parse, results
+from android_harness import faults, logcat, parse, results, trace
 from android_harness.errors import DeviceError, Disconnected
 from android_harness.protocol import NANOSECONDS, Job, Result, Timed
 from android_harness.push import DeviceFiles, run_for_push
@@ -105,7 +105,10 @@ def run_launch(prepared: PreparedDevice, task: BenchTask, index: int) -> Launch:
     # A new name, so that no old result is mistaken for this one.
     base = f"{prepared.device.root}/jobs/{secrets.token_hex(8)}"
     try:
-        with _naming(task.name, index + 1):
+        with (
+            _naming(task.name, index + 1),
+            trace.traced_launch(prepared.device, task.name, prepared.config.trace),
+        ):
             result, elapsed_ns = repeated_for_launch(
                 prepared.device, lambda: _run_and_fetch_launch(prepared, task, base)
             )

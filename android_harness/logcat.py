@@ -24,16 +24,21 @@ def keep_logcat(device: Device, artifact: str) -> str:
     with contextlib.suppress(DeviceError, OSError):
         completed = device.run("logcat", "-d", "-t", str(LINES), timeout_s=LOGCAT_S)
         if completed.exit_code == 0 and completed.stdout.strip():
-            return f"The device's log is in {_write_logcat(device.serial, artifact, completed.stdout)}."
+            path = failure_file(device.serial, artifact, "log")
+            path.write_text(completed.stdout, encoding="utf-8")
+            return f"The device's log is in {path}."
     return ""
 
 
-def _write_logcat(serial: str, artifact: str, text: str) -> Path:
+def failure_file(serial: str, artifact: str, suffix: str) -> Path:
+    """Return the path of a new file that is kept with a failure; delete the oldest of its kind.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     folder = saved_launches.saved_launches_root().parent / "logcat"
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{time.strftime('%Y%m%d-%H%M%S')}-{artifact}-{serial}")[:150]
-    path = folder / f"{name}.log"
-    path.write_text(text, encoding="utf-8")
-    for old in sorted(folder.glob("*.log"))[:-KEPT]:
+    for old in sorted(folder.glob(f"*.{suffix}"))[: -KEPT + 1]:
         old.unlink(missing_ok=True)
-    return path
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{time.strftime('%Y%m%d-%H%M%S')}-{artifact}-{serial}")[:150]
+    return folder / f"{name}.{suffix}"

@@ -134,7 +134,7 @@ class Result(Message):
     cores_allowed: Text = ""
     outputs: Annotated[tuple[tuple[Tensor, ...], ...], Field(max_length=MAX_TENSORS)] = ()
     operators: Annotated[tuple[Operator, ...], Field(max_length=MAX_OPERATORS)] = ()
-    """Of `runner profile JOB.json` only."""
+    """Only `runner profile JOB.json` returns them."""
 
 
 class Canary(Message):

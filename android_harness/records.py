@@ -212,6 +212,8 @@ class BenchConfig:
     """Measure as an app runs: the runtime chooses its threads, any core, and brightness stays as it is."""
     profile: bool = False
     """Time each operator after the launches, in a process of its own."""
+    trace: bool = False
+    """Record a Perfetto trace of each launch, and keep it where the launch fails. It slows calls down."""
     wait_s: float = 300.0
     """Longest wait for gates that may pass by themselves."""
 
@@ -286,7 +288,7 @@ class Session:
     saved: Path | None = None
     """The folder of this machine that holds the launches until the session is stored; None if none does."""
     operators: tuple[OperatorTime, ...] = ()
-    """Of a profile after the launches; empty without one."""
+    """A profile after the launches; empty without one."""
     cut_off: str = ""
     """Why launches or the state after them are missing; empty if the session is complete."""
 

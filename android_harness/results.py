@@ -84,7 +84,7 @@ def read_profile_result(raw: bytes, task: BenchTask) -> tuple[OperatorTime, ...]
 
 
 def _operator_of_result(operator: Operator) -> OperatorTime:
-    """Return an operator's time in a call; several of one name (in two delegates) are one."""
+    """Return an operator's time in a call; one may be executed several times in it."""
     first = len(operator.durations_ns) // PROFILED_CALLS
     ms = sum(operator.durations_ns[first:]) / (PROFILED_CALLS - 1) / 1e6
     return OperatorTime(plain_result_text(operator.name), plain_result_text(operator.kind), ms)

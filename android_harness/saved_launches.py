@@ -23,7 +23,16 @@ from android_harness.records import BenchConfig, BenchTask, Clock, Identity, Lau
 MAX_AGE_S = 6 * 3600.0
 """Launches of an older run are not continued: the phone's state has changed by then."""
 STATE = "state.json"
-MEASURING = ("launches", "min_iterations", "min_seconds", "max_seconds", "threads", "affinity", "app_like")
+MEASURING = (
+    "launches",
+    "min_iterations",
+    "min_seconds",
+    "max_seconds",
+    "threads",
+    "affinity",
+    "app_like",
+    "trace",
+)
 """The fields of `BenchConfig` that decide how a launch is measured."""
 
 

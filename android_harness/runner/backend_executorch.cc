@@ -17,7 +17,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <optional>
 
 #include "backend.h"
@@ -128,7 +127,7 @@ void copy_in_order(const executorch::aten::Tensor& from, Tensor& to) {
   }
 }
 
-constexpr std::string_view kOperatorCall = "OPERATOR_CALL", kDelegateCall = "DELEGATE_CALL";
+constexpr std::string_view kOperatorCall = "OPERATOR_CALL";
 
 // Receives the events that ExecuTorch's ETDump is made of, and sums them at once. A delegate reports its own
 // operators by name, in the runtime's ticks; what is not delegated is known by its place in the program.
@@ -152,7 +151,7 @@ class OperatorTimes final : public et::EventTracer {
   et::EventTracerEntry start_profiling_delegate(const char* name, et::DelegateDebugIntId id) override {
     et::EventTracerEntry entry{};
     entry.event_id = static_cast<int64_t>(names_.size());
-    names_.push_back(name ? name : std::to_string(id));
+    names_.emplace_back(name ? name : std::to_string(id));
     entry.start_time = et_pal_current_ticks();
     return entry;
   }
@@ -166,7 +165,7 @@ class OperatorTimes final : public et::EventTracer {
     add(words, words.substr(0, words.rfind(" #")), start, end);
   }
 
-  void create_event_block(const char*) override {}
+  void create_event_block(const char*) override { position_ = 0; }  // a call begins
   void track_allocation(et::AllocatorID, size_t) override {}
   et::AllocatorID track_allocator(const char*) override { return 0; }
   et::Result<bool> log_evalue(const et::EValue&, et::LoggedEValueType) override { return true; }
@@ -196,13 +195,14 @@ class OperatorTimes final : public et::EventTracer {
   void add(const std::string& name, const std::string& kind, et_timestamp_t start, et_timestamp_t end) {
     const auto ratio = et_pal_ticks_to_ns_multiplier();
     const auto ns = static_cast<int64_t>((end - start) * ratio.numerator / ratio.denominator);
-    const auto [place, first] = places_.emplace(name, all_.size());
-    if (first) all_.push_back({name, kind, {}});
-    all_[place->second].durations_ns.push_back(ns);
+    // Delegates number their operators apart, so that names repeat within a call; the order does not change.
+    const size_t place = position_++;
+    if (place >= all_.size()) all_.push_back({name, kind, {}});
+    all_[place].durations_ns.push_back(ns);
   }
 
   std::vector<Operator> all_;
-  std::map<std::string, size_t> places_;
+  size_t position_ = 0;
   std::vector<std::string> names_;
 };
 

@@ -128,6 +128,10 @@ def bench(
         bool,
         typer.Option("--app-like", help="Measure once more as an app runs: the runtime's threads, any core."),
     ] = False,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Keep a Perfetto trace with a failure. Traced launches never pass."),
+    ] = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="Also time each operator, in a run of its own, and sum by module."),
@@ -160,6 +164,7 @@ def bench(
         "first_budget_ms": first_budget,
         "app_like": app_like,
         "profile": profile,
+        "trace": trace,
     }
     run_bench(out, tuple(device or ()), artifact, every, budget, settings, as_json, learn)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from android_harness import protocol, results
+from android_harness.records import BenchTask
 from exporter.bench import operators
 from exporter.records import OperatorTime
 from exporter.report import html
 from tests.bench.test_bench import latency, measured
 from tests.exports import exported
+from tests.harness import runners
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
 STEM = ["", "stem.0", "depthwise.0", "pointwise.0", "head"]
 
 
@@ -81,3 +85,19 @@ def test_the_page_sums_by_module_and_by_operator() -> None:
     assert "Conv 7 ms (88%)" in page
     unknown = latency(operators=(OperatorTime("x", "Conv", 1.0),))
     assert "do not match the model" in html.render_html(measured(executorch_xnnpack_int8=unknown), {})
+
+
+def test_two_delegates_operators_of_one_name_are_two(tmp_path: Path) -> None:
+    """XNNPACK numbers operators in each delegate apart: every layer has a row of its own."""
+    out, _ = exported("cnn")
+    values = runners.job("executorch", tmp_path, out / "executorch-xnnpack-fp32.pte")
+    (tmp_path / "image").write_bytes(np.zeros((1, 1, 8, 8), np.float32).tobytes())
+    values["samples"] = [[{"file": str(tmp_path / "image"), "dtype": "float32", "shape": [1, 1, 8, 8]}]]
+    ran = runners.run(runners.host_runner("executorch"), values, tmp_path, command="profile")
+    assert ran.result is not None, ran.stderr
+    assert {len(item.durations_ns) for item in ran.result.operators} == {protocol.PROFILED_CALLS}
+    task = BenchTask("cnn", tmp_path, "", "executorch", ())
+    times = results.read_profile_result((tmp_path / "result.json").read_bytes(), task)
+    rows = [OperatorTime(item.name, item.kind, item.ms) for item in times]
+    modules = [item.module for item in operators.name_operator_modules(rows, out, out / "x.pte")]
+    assert dict.fromkeys(filter(None, modules)).keys() == {"stem.0", "depthwise.0", "pointwise.0", "head"}
