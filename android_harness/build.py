@@ -103,6 +103,11 @@ def find_built_runner(target: Build, backend: Backend) -> Path:
     return runner
 
 
+def has_built_vulkan(target: Build) -> bool:
+    """Return whether the ExecuTorch runner that was built last for a target has the Vulkan backend."""
+    return (_last_build_folder(target) / "bin" / "vulkan").is_file()
+
+
 def _how_to_build(target: Build, backend: Backend) -> str:
     from_wheels = target == "host" or (target == "linux-arm64" and backend != "torchscript")
     option = "" if from_wheels else f" --{backend.replace('torchscript', 'torch')} FOLDER"

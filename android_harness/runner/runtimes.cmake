@@ -59,11 +59,14 @@ if(EXECUTORCH_ROOT AND EXISTS ${EXECUTORCH_ROOT}/lib/libexecutorch_kernels_optim
 elseif(EXECUTORCH_ROOT)
   find_package(executorch CONFIG REQUIRED PATHS ${EXECUTORCH_ROOT} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
   add_library(executorch_runtime INTERFACE)
-  foreach(library executorch xnnpack_backend extension_threadpool quantized_ops_lib)
+  foreach(library executorch xnnpack_backend vulkan_backend extension_threadpool quantized_ops_lib)
     if(TARGET ${library})
       target_link_libraries(executorch_runtime INTERFACE ${library})
     endif()
   endforeach()
+  if(TARGET vulkan_backend)
+    file(WRITE ${CMAKE_BINARY_DIR}/bin/vulkan "")  # android_harness/build.py looks for it
+  endif()
   # Both register the portable operators; the optimised ones fall back to the portable ones themselves.
   if(TARGET optimized_native_cpu_ops_lib)
     target_link_libraries(executorch_runtime INTERFACE optimized_native_cpu_ops_lib)

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 BACKENDS: Mapping[tuple[str, str], Backend] = {
     ("executorch", "xnnpack"): "executorch",
+    ("executorch", "vulkan"): "executorch",
     ("onnx", "onnxruntime"): "onnxruntime",
     ("onnx", "onnxruntime-mobile"): "onnxruntime",
     ("torchscript", "lite"): "torchscript",
 }
 """(format, backend) -> the runner's backend that executes it."""
+NO_VULKAN = (
+    "no ExecuTorch runner has the Vulkan backend. Build ExecuTorch with -DEXECUTORCH_BUILD_VULKAN=ON, then "
+    "the runner: export-mobile runner build --for android-arm64 --executorch FOLDER"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,23 @@ def _why_not_bench_artifact(artifact: Artifact) -> str:
     """Return why the runner cannot measure it; an empty string when it can."""
     if _bench_artifact_key(artifact) not in BACKENDS:
         return f"the runner has no backend for {artifact.variant.format} on {artifact.variant.backend}"
-    return "" if artifact.status in SHIPPABLE else f"it is {artifact.status.replace('_', ' ')}, not passed"
+    if _needs_vulkan(artifact) and (why := _vulkan_not_built()):
+        return why
+    # A Vulkan artifact cannot run where it was exported: its outputs on the device are its first proof.
+    runs = artifact.status in SHIPPABLE or (_needs_vulkan(artifact) and artifact.status == "not_run")
+    return "" if runs else f"it is {artifact.status.replace('_', ' ')}, not passed"
+
+
+def _needs_vulkan(artifact: Artifact) -> bool:
+    return artifact.variant.backend == "vulkan"
+
+
+def _vulkan_not_built() -> str:
+    """Return why no device can run Vulkan; an empty string where a runner has it."""
+    from android_harness import build
+    from android_harness.records import Build
+
+    return "" if any(build.has_built_vulkan(target) for target in get_args(Build)) else NO_VULKAN
 
 
 def bench_tasks_of_artifacts(
@@ -134,21 +155,20 @@ def artifacts_without_unbuilt(chosen: ArtifactSelection, on_host: bool) -> Artif
         chosen: The artifacts to measure.
         on_host: Only this machine measures; else any build may be needed.
     """
-    missing = {
-        a.variant.name: why
-        for a in chosen.artifacts
-        if (why := _artifact_not_built(BACKENDS[_bench_artifact_key(a)], on_host))
-    }
+    missing = {a.variant.name: why for a in chosen.artifacts if (why := _artifact_not_built(a, on_host))}
     able = tuple(a for a in chosen.artifacts if a.variant.name not in missing)
     return ArtifactSelection(able, {**chosen.skipped, **missing}) if able else chosen
 
 
-def _artifact_not_built(backend: Backend, on_host: bool) -> str:
+def _artifact_not_built(artifact: Artifact, on_host: bool) -> str:
+    """Return why no runner executes it on these devices; an empty string where one may."""
     from android_harness import build
     from android_harness.errors import SetupError
     from android_harness.records import Build
 
-    why = ""
+    if on_host and _needs_vulkan(artifact) and not build.has_built_vulkan("host"):
+        return NO_VULKAN
+    why, backend = "", BACKENDS[_bench_artifact_key(artifact)]
     for platform in ("host",) if on_host else get_args(Build):
         try:
             build.find_built_runner(platform, backend)

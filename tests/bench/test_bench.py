@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from android_harness import build
 from android_harness import errors as harness
 from exporter import bench
 from exporter.bench import artifacts, outputs
@@ -212,6 +213,34 @@ class TestChoice:
 class TestSelection:
     """Options decide what is measured."""
 
+    @pytest.fixture(autouse=True)
+    def without_vulkan(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pretend that no runner has the Vulkan backend, whatever this machine has built."""
+        monkeypatch.setattr(build, "has_built_vulkan", lambda target: False)
+
+    def test_vulkan_is_measured_where_the_runner_has_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It did not run where it was exported: the device's outputs are its first proof."""
+        monkeypatch.setattr(build, "has_built_vulkan", lambda target: target == "android-arm64")
+        monkeypatch.setattr(build, "find_built_runner", lambda target, backend: Path("runner"))
+        name = "executorch-vulkan-fp16"
+        selection = artifacts.select_bench_artifacts(sample.report(), name)
+        assert [(a.variant.name, a.status) for a in selection.artifacts] == [(name, "not_run")]
+        everything = artifacts.select_bench_artifacts(sample.report(), every=True)
+        assert name not in artifacts.artifacts_without_unbuilt(everything, False).skipped
+        assert "Vulkan backend" in artifacts.artifacts_without_unbuilt(everything, True).skipped[name]
+
+    def test_the_marker_is_that_of_the_last_build(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """CMake leaves a file beside the runners that it links with Vulkan."""
+        monkeypatch.undo()
+        monkeypatch.setattr(build, "_last_build_folder", lambda target: tmp_path / target)
+        (tmp_path / "android-arm64/bin").mkdir(parents=True)
+        assert not build.has_built_vulkan("android-arm64")
+        (tmp_path / "android-arm64/bin/vulkan").touch()
+        assert build.has_built_vulkan("android-arm64")
+        assert "bin/vulkan" in (build.SOURCES / "runtimes.cmake").read_text()
+
     def test_the_chosen_one_by_default(self) -> None:
         """The default measures only the chosen artifact."""
         selection = artifacts.select_bench_artifacts(sample.report())
@@ -226,7 +255,7 @@ class TestSelection:
         """Every artifact is measured or skipped with a reason."""
         selection = artifacts.select_bench_artifacts(sample.report(), every=True)
         assert {a.variant.name for a in selection.artifacts} == set(TestChoice.RUNNABLE)
-        assert "no backend" in selection.skipped["executorch-vulkan-fp16"]
+        assert "-DEXECUTORCH_BUILD_VULKAN=ON" in selection.skipped["executorch-vulkan-fp16"]
         assert selection.skipped["onnx-int8"] == "it is failed, not passed"
         everything = {a.variant.name for a in sample.artifacts()}
         assert {a.variant.name for a in selection.artifacts} | set(selection.skipped) == everything
