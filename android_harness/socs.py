@@ -6,10 +6,10 @@ A phone names its SoC in `ro.soc.model` (since Android 12), in `ro.board.platfor
 
 Read for this table: the silicon table of https://github.com/woa-msmnile/woa-msmnile.github.io (folder
 ReferenceTables, commit 68388ac: SM7325 is yupik, SM7475 and SM8475 are of the family of SM8450, SM8350 is
-lahaina, SM8550 kalama, SM8650 pineapple), and Qualcomm's QnnTypes.h (SM8735 is a part number). The other rows
-follow the makers' naming (qualcomm.com, mediatek.com, semiconductor.samsung.com) and the platforms of Android's
-kernel trees, and were not looked up one by one. A wrong name shows up as "unknown SoC" or as another SoC than
-the target's, and nothing is measured for that target then.
+lahaina, SM8550 kalama, SM8650 pineapple), and Qualcomm's QnnTypes.h (SM8735 is a part number). The other
+rows follow the makers' naming (qualcomm.com, mediatek.com, semiconductor.samsung.com) and the platforms of
+Android's kernel trees, and were not looked up one by one. A wrong name shows up as "unknown SoC" or as
+another SoC than the target's, and nothing is measured for that target then.
 """
 
 from __future__ import annotations
