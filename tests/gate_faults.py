@@ -296,7 +296,7 @@ WEIGHT_FILES: dict[str, Callable[[Path], None]] = {
     "weights cut in half": cut_in_half,
     "weights gone": Path.unlink,
 }
-COREML = ("coreml-fp16", "coreml-w8", "coreml-w4")
+COREML = ("coreml-fp16", "coreml-w8")
 
 
 def in_model(name: str, change: Callable[[Any], None]) -> Damage:
