@@ -94,7 +94,7 @@ STANDS: Mapping[str, Stand] = {
     # Swift's thread pool looks at its threads in /proc/THREAD, and ends the process where it cannot.
     "coreai": Stand("CPU runtime", samples=4, writes=True, reads=(Path("/proc"),)),
     "htp": Stand("NPU simulator", samples=None),
-    "vulkan": Stand("software driver", samples=4, writes=True),
+    "vulkan": Stand("software driver", samples=8, writes=True),
 }
 """Backend, without its generation -> how its stand-in is used; the others run in the runtime of a phone."""
 
