@@ -45,6 +45,7 @@ OTHER_PROGRAMS = {
     "--editable",
     "--from",
     "--index-url",
+    "--markdown",
     "--models",
     "--no-compile",
     "--no-deps",
@@ -59,9 +60,11 @@ OTHER_PROGRAMS = {
     "--seed",
     "--sessions",
     "--shallow-submodules",
+    "--show",
     "--strict",
     "--target",
     "--user",
+    "--work",
 }
 """Options in these pages that belong to git, pip, CMake, systemd, MkDocs and the benchmarks."""
 

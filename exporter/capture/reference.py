@@ -86,10 +86,10 @@ def run_reference(
         edge_inputs=stack_reference(usable) if usable else _empty_reference(samples[0]),
         edge_reference=stack_reference(edge_outputs) if usable else _empty_reference(expected[0]),
         edge_names=tuple(edge_expected),
-        floor=min(floor, MAX_FLOOR),
-        edge_floor=min(max((f for f in edge_floors if math.isfinite(f)), default=0.0), MAX_FLOOR),
+        floor=_bounded_floor(floor),
+        edge_floor=_bounded_floor(max((f for f in edge_floors if math.isfinite(f)), default=0.0)),
         reference_dtype="float64" if exact.widen else "float32",
-        edge_floors=tuple(min(floor, MAX_FLOOR) for floor in edge_floors),
+        edge_floors=tuple(_bounded_floor(floor) for floor in edge_floors),
         eager_errors=rounding.rounding_errors(expected, actual, nudged),
         edge_unstable=rounding.rounding_errors(edge_outputs, edge_actual, edge_nudged) if usable else (),
         shapes=shapes,
@@ -274,8 +274,13 @@ def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> fl
     return max((compare_max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
 
 
+def _bounded_floor(floor: float) -> float:
+    """Return the floor, at most `MAX_FLOOR`. A reference with NaN has none; a gate refuses what it judges."""
+    return min(floor, MAX_FLOOR) if math.isfinite(floor) else MAX_FLOOR
+
+
 def _reference_floor_note(floor: float) -> tuple[str, ...]:
-    if floor <= MAX_FLOOR:
+    if floor <= MAX_FLOOR or not math.isfinite(floor):
         return ()
     return (
         f"Eager float32 itself is {floor:.1e} of the output's scale away from float64: the network is "
