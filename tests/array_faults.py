@@ -67,10 +67,17 @@ REFERENCES: dict[str, Array] = {
     "tokens": _random().integers(0, 30_000, (SAMPLES, 1, 8)),
     "flags": _random().random((SAMPLES, 1, 16)) > 0.5,
     "constant": np.full((SAMPLES, 1, 10), 0.7),
+    "alike": _random().normal(size=(SAMPLES, 1, 10)) * 3,
     "tiny": _random().normal(size=(SAMPLES, 1, 10)) * 1e-9,
     "broken": np.where(np.arange(10) == 3, np.nan, _random().normal(size=(SAMPLES, 1, 10))),
 }
 """Kind of output -> what the model gives, [samples, batch, …]."""
+
+OTHER_NETWORKS: dict[str, Array] = {
+    "alike": 1e-3 * np.random.default_rng(6).normal(size=(SAMPLES, 1, 10)),
+}
+"""Kind of output -> by how much a network that is easily mistaken for the model differs: half as much as
+half precision."""
 
 
 def at(index: int, factor: float, term: float = 0.0) -> Change:
@@ -89,6 +96,11 @@ def exchanged(first: int, second: int) -> Change:
         return y
 
     return change
+
+
+def other_network(share: float) -> Change:
+    """Add a share of the difference to another network: 1 is that network itself."""
+    return lambda y: y + share * OTHER_NETWORKS["alike"]
 
 
 def clipped(y: Array) -> Array:
@@ -172,6 +184,11 @@ ARRAY_FAULTS: tuple[ArrayFault, ...] = (
         ArrayFault(name, task, variant, change, "task", task)
         for name, (task, change) in TASK_FAULTS.items()
         for variant in _variants("onnx-fp32", "onnx-int8", "coreml-w8")
+    ),
+    *(
+        ArrayFault(f"{share:g} of another network", "alike", v, other_network(share), "lookalikes")
+        for share in (1.0, -1.0, 3.0)
+        for v in HALF
     ),
 )
 """Every planted fault, with the gate that must find it."""

@@ -10,7 +10,8 @@ import pytest
 from exporter.records import Array, Limits, Variant
 from exporter.verify import judge
 from exporter.verify.observation import Observation
-from tests.array_faults import ARRAY_FAULTS, REFERENCES, ArrayFault
+from exporter.verify.simulation_io import Simulation
+from tests.array_faults import ARRAY_FAULTS, OTHER_NETWORKS, REFERENCES, ArrayFault
 from tests.verify.observed import evidence, fp16, int8
 
 
@@ -28,6 +29,11 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
     reference = REFERENCES[fault.kind]
     given = evidence(reference, names=[fault.task or fault.kind])
     found: set[str] = set()
+    simulation = None
+    if fault.kind in OTHER_NETWORKS:
+        simulation = Simulation(
+            (fp16(reference),), {}, lookalikes={"a change": (OTHER_NETWORKS[fault.kind],)}
+        )
 
     def every_reason(observation: Observation) -> str:
         found.update(name for name, gate in judge.GATES.items() if gate(observation))
@@ -35,7 +41,15 @@ def failing(fault: ArrayFault, outputs: Array) -> set[str]:
 
     with mock.patch.object(judge, "first_judged_reason", every_reason):
         judge.judge_artifact(
-            fault.variant, "rt", given, (outputs,), given.edge_reference, None, Limits(), task=fault.task
+            fault.variant,
+            "rt",
+            given,
+            (outputs,),
+            given.edge_reference,
+            None,
+            Limits(),
+            simulation=simulation,
+            task=fault.task,
         )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from exporter.pipeline.workers.pool import Job
 from exporter.records import SIMULATED, Precision, Runner, Sample
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from exporter.records import Array
     from exporter.verify.reference_io import Stacks
 
 
@@ -89,9 +93,39 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
     )  # with the state that the model starts from
     edges = dict(zip(inputs.edge_names, inputs.edges(), strict=True))
     simulation_io.save_simulation(
-        simulation_io.Simulation(outputs, _simulated_edge_outputs(run, edges)), target
+        simulation_io.Simulation(
+            outputs,
+            _simulated_edge_outputs(run, edges),
+            lookalikes=_simulated_lookalikes(captured.program, inputs.samples()),
+        ),
+        target,
     )
     return ()
+
+
+def _simulated_lookalikes(program: ExportedProgram, samples: Sequence[Sample]) -> dict[str, Stacks]:
+    """Return by how much the outputs of similar networks differ from the program's."""
+    from exporter.formats import lookalikes
+    from exporter.verify.reference_io import stack_reference
+
+    runners = lookalikes.lookalike_runners(program)
+    if not runners:
+        return {}
+    own = lookalikes.module_runner(program.module())
+    expected = stack_reference([own(sample) for sample in samples])
+    others = {what: stack_reference([run(s) for s in samples]) for what, run in runners.items()}
+    return {
+        what: tuple(_simulated_difference(y, other) for y, other in zip(expected, stacks, strict=True))
+        for what, stacks in others.items()
+    }
+
+
+def _simulated_difference(expected: Array, other: Array) -> Array:
+    """Return nothing for an output that is compared by equality, or whose size differs."""
+    import numpy as np
+
+    comparable = expected.dtype.kind == "f" and expected.shape == other.shape
+    return other - expected if comparable else np.zeros(0)
 
 
 def _simulated_edge_outputs(run: Runner, edges: dict[str, Sample]) -> dict[str, Stacks]:

@@ -9,7 +9,7 @@ from exporter.records import Array, FormatName, Limits, Precision, Structure, Te
 from exporter.verify.reference_io import Stacks
 
 STORED_AS: Mapping[Precision, frozenset[str]] = {
-    "fp32": frozenset({"float32"}),
+    "fp32": frozenset({"float32", "complex64"}),
     "fp16": frozenset({"float16"}),
     "int8": frozenset({"int8", "uint8"}),
     "w8": frozenset({"int8", "uint8"}),

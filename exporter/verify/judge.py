@@ -15,7 +15,17 @@ import numpy as np
 from exporter.records import Array, Comparison, Executor, Limits, Precision, Variant, Verdict, WorstChannel
 from exporter.verify.compare import compare_not_finite, compare_outputs, compare_typical_sqnr_db
 from exporter.verify.discrete import compare_discrete, is_discrete
-from exporter.verify.gates import channels, choices, comparable, edges, lowering, reference, simulated, whole
+from exporter.verify.gates import (
+    channels,
+    choices,
+    comparable,
+    edges,
+    lookalikes,
+    lowering,
+    reference,
+    simulated,
+    whole,
+)
 from exporter.verify.gates import task as task_gate
 from exporter.verify.observation import Gate, Observation
 from exporter.verify.reference_io import Lowering, ReferenceIO, Stacks
@@ -35,6 +45,7 @@ GATES: Mapping[str, Gate] = {
     "channels": channels.channels_gate,
     "edges": edges.edges_gate,
     "simulated": simulated.simulated_gate,
+    "lookalikes": lookalikes.lookalikes_gate,
     "task": task_gate.task_gate,
 }
 """Name -> gate, in the order in which their reasons are useful: the first reason is shown."""

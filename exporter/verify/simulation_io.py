@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from exporter.errors import VerificationError
 from exporter.records import Array
 from exporter.verify.reference_io import Stacks, read_reference_arrays
+
+EDGE, LOOKALIKE = "edge/", "lookalike/"
+"""What the names of an edge input's, and of a similar network's, outputs begin with in the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +29,18 @@ class Simulation:
     edges: dict[str, Stacks]
     rounding_floor_db: float = math.inf
     """SQNR of the simulation against itself where other roundings change it (`Lowering`)."""
+    lookalikes: dict[str, Stacks] = field(default_factory=dict)
+    """What a network has that the model is easily mistaken for -> its outputs less the model's, both in full
+    precision, on the evidence's inputs."""
 
 
 def save_simulation(simulation: Simulation, path: Path) -> None:
     """Write a simulation as one compressed .npz without pickles."""
-    groups = {"outputs": simulation.outputs, **{f"edge/{n}": s for n, s in simulation.edges.items()}}
+    groups = {
+        "outputs": simulation.outputs,
+        **{f"{EDGE}{name}": stacks for name, stacks in simulation.edges.items()},
+        **{f"{LOOKALIKE}{name}": stacks for name, stacks in simulation.lookalikes.items()},
+    }
     stored = {f"{group}/{i}": array for group, stacks in groups.items() for i, array in enumerate(stacks)}
     with path.open("wb") as stream:
         np.savez_compressed(stream, **stored)  # type: ignore[arg-type]
@@ -51,10 +62,16 @@ def load_simulation(path: Path) -> Simulation:
             group.append(contents[key])
     if not groups.get("outputs"):
         raise VerificationError(f"{path.name} is not a simulation of this model.", "Export again.")
-    edges = {name.removeprefix("edge/"): tuple(s) for name, s in groups.items() if name != "outputs"}
-    return Simulation(tuple(groups["outputs"]), edges)
+    edges, lookalikes = (_simulation_groups(groups, prefix) for prefix in (EDGE, LOOKALIKE))
+    return Simulation(tuple(groups["outputs"]), edges, lookalikes=lookalikes)
+
+
+def _simulation_groups(groups: Mapping[str, Sequence[Array]], prefix: str) -> dict[str, Stacks]:
+    return {
+        name.removeprefix(prefix): tuple(arrays) for name, arrays in groups.items() if name.startswith(prefix)
+    }
 
 
 def _is_simulation_entry(key: str) -> bool:
     group, _, index = key.rpartition("/")
-    return index.isdecimal() and (group == "outputs" or group.startswith("edge/"))
+    return index.isdecimal() and (group == "outputs" or group.startswith((EDGE, LOOKALIKE)))

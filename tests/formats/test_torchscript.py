@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import exporter.formats.torchscript as torchscript
 from exporter.capture.calls import FlatCallOutputs
 from exporter.errors import LoweringError
-from exporter.records import Array, Captured, TensorSpec
+from exporter.records import Array, Captured, Limits, TensorSpec
+from exporter.verify.contract import check_structure_by_contract
 from tests.nets import NETS, captured, samples
 
 (VARIANT,) = torchscript.VARIANTS
@@ -285,3 +286,32 @@ def test_a_file_that_does_more_than_compute_is_neither_read_nor_run(
             refusing()
     assert [path.name for path in tmp_path.iterdir()] == ["net.ptl"]
     assert capfd.readouterr() == ("", "")
+
+
+class Fourier(nn.Module):
+    """A layer of complex weights between a Fourier transform and its inverse, and a complex output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(6, 6, dtype=torch.complex64))
+        self.register_buffer("phase", torch.polar(torch.ones(5), torch.arange(5.0)))
+
+    phase: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum = self.weight @ (torch.fft.rfft(x) * self.phase)
+        return torch.fft.irfft(spectrum), spectrum
+
+
+def test_complex_weights_and_outputs_are_kept(tmp_path: Path) -> None:
+    """A file of complex numbers can be read, is what it is called, and gives the network's outputs."""
+    net, x = Fourier().eval(), torch.randn(1, 6, 8)
+    path = torchscript.emit(capture(net, x), VARIANT, tmp_path).path
+    contents = torchscript.structure(path, VARIANT)
+    assert contents.weight_elements == {"complex64": 36}
+    assert (
+        check_structure_by_contract(contents, VARIANT, contents.inputs, contents.outputs, 36, Limits()) == ""
+    )
+    for ours, eager in zip(run(path, x.numpy()), net(x), strict=True):
+        np.testing.assert_allclose(ours, eager.detach().numpy(), atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 from exporter.records import Array, Limits, Variant, Verdict
 from exporter.verify.judge import judge_artifact
 from exporter.verify.reference_io import Lowering, ReferenceIO
+from exporter.verify.simulation_io import Simulation
 
 
 def evidence(
@@ -56,9 +57,12 @@ def judged(
     edges: Sequence[Array] | None = None,
     program: Lowering | None = None,
     labels: Sequence[str] = (),
+    simulation: Simulation | None = None,
 ) -> Verdict:
     edge_outputs = tuple(edges) if edges is not None else references.edge_reference
-    return judge_artifact(variant, "rt", references, outputs, edge_outputs, program, Limits(), labels)
+    return judge_artifact(
+        variant, "rt", references, outputs, edge_outputs, program, Limits(), labels, simulation
+    )
 
 
 def int8(array: Array, axis: int | None = None) -> Array:

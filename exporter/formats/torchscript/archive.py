@@ -30,6 +30,8 @@ _STORAGES: dict[str, tuple[str, int]] = {
     "HalfStorage": ("float16", 2),
     "BFloat16Storage": ("bfloat16", 2),
     "DoubleStorage": ("float64", 8),
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
     "LongStorage": ("int64", 8),
     "IntStorage": ("int32", 4),
     "ShortStorage": ("int16", 2),
