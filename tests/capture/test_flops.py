@@ -44,9 +44,14 @@ def test_torchscript_counts_the_same() -> None:
     assert flops.count_flops(torch.jit.script(net), example) == flops.count_flops(net, example) > 0
 
 
-def test_fast_attention_is_restored() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_fast_attention_is_restored(enabled: bool) -> None:
     """Counting leaves torch's global switches as they were, even when the network fails."""
     before = torch.backends.mha.get_fastpath_enabled()
-    with pytest.raises(RuntimeError):
-        flops.count_flops(nn.Linear(3, 5), (torch.rand(2, 4),))
-    assert torch.backends.mha.get_fastpath_enabled() is before
+    try:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        with pytest.raises(RuntimeError):
+            flops.count_flops(nn.Linear(3, 5), (torch.rand(2, 4),))
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

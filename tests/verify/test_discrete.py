@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from exporter.records import Array, Variant
+from exporter.verify.compare import compare_outputs
+from exporter.verify.discrete import compare_discrete
 from tests.variants import FP16, FP32, INT8
 from tests.verify.observed import evidence, judged
 
@@ -181,3 +183,20 @@ def test_another_kind_of_output_is_refused() -> None:
     """A mask that comes back as numbers is another output."""
     y = class_map() > 1
     assert "is int64, the model's is bool" in str(judged(FP32, evidence(y), y.astype(np.int64)).reason)
+
+
+def test_only_values_that_rounding_does_not_decide_make_an_error() -> None:
+    """The share of wrong values, and of right ones, is that of the compared values."""
+    y = class_map(4)
+    unstable = np.zeros(y.shape, bool)
+    unstable[:, :, :8] = True
+    a = np.where(unstable, (y + 1) % 4, y)
+    own = compare_outputs((y,), (a,), (unstable,))
+    assert (own.max_error, own.agreement) == (0.0, 1.0)
+    a[:, :, 8:12] = (y[:, :, 8:12] + 1) % 4
+    own = compare_outputs((y,), (a,), (unstable,))
+    assert (own.max_error, own.agreement) == pytest.approx((0.5, 0.5))
+    (entry,) = compare_discrete((y,), (a,), (unstable,))
+    assert (entry.values, entry.unstable, entry.different) == (512, 512, 256)
+    assert entry.shares.tolist() == [0.5] * 4
+    assert entry.share == 0.5

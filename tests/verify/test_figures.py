@@ -402,6 +402,49 @@ def test_lossy_limits_of_whole_outputs(
     assert whole.whole_gate(_Whole(precision, sqnr_db, agree)) == says  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("precision", "sqnr", "agree", "says"),
+    [
+        ("int8", (22.0, 18.0, 26.0), None, "22.0 dB SQNR (18.0 to 26.0); 20 dB or 90%"),
+        ("int8", (22.0, 20.0, 26.0), None, ""),
+        ("int8", (22.0, 18.0, 26.0), (0.95, 0.9, 1.0), ""),
+        ("int8", (15.0, 12.0, 18.0), (0.95, 0.8, 1.0), "(12.0 to 18.0) and 95.0% agreement (80.0 to"),
+        ("int8", (15.0, 12.0, 18.0), (0.5, 0.3, 0.7), ""),
+        ("fp16", (22.0, 18.0, 26.0), None, "22.0 dB SQNR (18.0 to 26.0); 20 dB and 90%"),
+        ("fp16", (22.0, 20.0, 26.0), (0.95, 0.8, 1.0), ""),
+        ("fp16", (22.0, 20.0, 26.0), (0.85, 0.8, 1.0), "85.0% agreement (80.0 to 100.0); 20 dB and 90%"),
+        ("fp16", (22.0, 18.0, 26.0), (0.5, 0.3, 0.7), ""),
+        ("fp32", (22.0, 18.0, 26.0), None, ""),
+    ],
+)  # fmt: skip
+def test_bounds_on_both_sides_of_a_limit_decide_nothing(
+    precision: str, sqnr: tuple[float, float, float], agree: tuple[float, float, float] | None, says: str
+) -> None:
+    """An artifact is in doubt when neither its lower bounds meet the limits nor its upper ones miss them."""
+    own = _Whole(precision, sqnr[0], agree[0] if agree else None)
+    own.comparison = replace(
+        own.comparison,
+        scenes=5,
+        sqnr_bounds_db=sqnr[1:],
+        agreement_bounds=agree[1:] if agree else None,
+    )
+    doubt = whole.doubt(own)  # type: ignore[arg-type]
+    assert says in doubt
+    assert bool(doubt) is bool(says)
+    assert not doubt or "scene" in doubt.partition("limit. ")[2] or "no number" in doubt
+
+
+def test_the_scenes_that_would_decide_are_said() -> None:
+    """The interval narrows with the root of their number; a figure at its limit is never decided."""
+    own = _Whole("int8", 22.0, None)
+    own.comparison = replace(own.comparison, scenes=5, sqnr_bounds_db=(18.0, 26.0))
+    assert whole.doubt(own).endswith("About 15 more scenes like these would decide.")  # type: ignore[arg-type]
+    own.comparison = replace(own.comparison, sqnr_db=20.0, sqnr_bounds_db=(16.0, 24.0))
+    assert "no number of scenes" in whole.doubt(own)  # type: ignore[arg-type]
+    own.comparison = replace(own.comparison, scenes=1, sqnr_db=22.0, sqnr_bounds_db=(19.5, 24.5))
+    assert whole.doubt(own).endswith("About 1 more scene like these would decide.")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("error", "fails"), [(1e-4, False), (1.01e-4, True)])
 def test_the_float32_limit_of_whole_outputs(error: float, fails: bool) -> None:
     """The limit itself is allowed; the channel's fault follows the reason, and never stands alone."""
@@ -499,6 +542,31 @@ def latency(verdict: str, p90_ms: float = 10.0, **more: Any) -> DeviceLatency:
         "budget_ms": 15.0,
     }
     return DeviceLatency(**(values | more))
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ({"launch_spread": 0.07}, 0.07),
+        ({"launch_spread": 1}, 1.0),
+        ({"launch_spread": "0.1"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_the_spread_of_launches_is_the_devices(device: dict[str, Any], expected: float) -> None:
+    """What is no number is no spread."""
+    assert budget.spread(latency("pass", device=device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("launches", "samples", "enough"), [(4, 200, True), (3, 200, False), (4, 199, False), (9, 9000, True)]
+)
+def test_a_pass_needs_launches_and_calls(launches: int, samples: int, enough: bool) -> None:
+    """Four launches and 200 calls; what is lacking is said in numbers."""
+    lacking = budget.missing_evidence(latency("pass", launches=launches, samples=samples))
+    assert lacking == (
+        "" if enough else f"{launches} launches with {samples} calls: a PASS needs 4 launches and 200 calls"
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,10 @@ def test_an_edge_input_is_judged_by_its_own_simulation() -> None:
     """The one that failed is named."""
     edges = EDGES + noise(8, 1e-3, EDGES.shape)
     assert reason(right(), edges) == ""
-    edges[1] += 0.05
-    assert "On the edge input 'saturated'" in reason(right(), edges)
+    for index, name in enumerate(NAMES):
+        wrong = edges.copy()
+        wrong[index] += 0.05
+        assert f"On the edge input '{name}'" in reason(right(), wrong)
 
 
 def test_a_choice_that_rounding_turns_in_one_sample_is_no_fault() -> None:
