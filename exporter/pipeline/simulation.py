@@ -96,14 +96,14 @@ def simulate_precision(work: Path, evidence: Path, target: Path, precision: Prec
         simulation_io.Simulation(
             outputs,
             _simulated_edge_outputs(run, edges),
-            lookalikes=_simulated_lookalikes(captured.program, inputs.samples()),
+            lookalikes=simulate_lookalikes(captured.program, inputs.samples()),
         ),
         target,
     )
     return ()
 
 
-def _simulated_lookalikes(program: ExportedProgram, samples: Sequence[Sample]) -> dict[str, Stacks]:
+def simulate_lookalikes(program: ExportedProgram, samples: Sequence[Sample]) -> dict[str, Stacks]:
     """Return by how much the outputs of similar networks differ from the program's."""
     from exporter.formats import lookalikes
     from exporter.verify.reference_io import stack_reference
