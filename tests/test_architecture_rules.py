@@ -73,6 +73,7 @@ TORCH_AT_THE_TOP = {
     "exporter.formats.coreml.interpreter.reductions",
     "exporter.formats.coreml.interpreter.resizing",
     "exporter.formats.coreml.interpreter.table",
+    "exporter.formats.lookalikes",
     "exporter.formats.simulation",
     "exporter.quantize.choice",
     "exporter.quantize.dynamic",
