@@ -270,8 +270,11 @@ def _nudged_reference(
 
 
 def _reference_floor(expected: Sequence[Sample], actual: Sequence[Sample]) -> float:
-    pairs = zip(stack_reference(expected), stack_reference(actual), strict=True)
-    return max((compare_max_error(y, a) for y, a in pairs if y.dtype.kind in "fc"), default=0.0)
+    stacks = zip(stack_reference(expected), stack_reference(actual), strict=True)
+    pairs = [(y, a) for y, a in stacks if y.dtype.kind in "fc"]
+    if not all(np.isfinite(array).all() for pair in pairs for array in pair):
+        return math.inf
+    return max((compare_max_error(y, a) for y, a in pairs), default=0.0)
 
 
 def _bounded_floor(floor: float) -> float:

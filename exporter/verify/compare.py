@@ -111,7 +111,12 @@ def compare_outputs(
         scenes: [N] number of each sample's scene; None leaves out the bounds.
     """
     samples = len(reference[0])
-    if problem := _compare_shapes(reference, actual) or compare_not_finite("The artifact", actual):
+    problem = (
+        _compare_shapes(reference, actual)
+        or compare_not_finite("The original model", reference)
+        or compare_not_finite("The artifact", actual)
+    )
+    if problem:
         return Comparison(samples, math.inf, -math.inf, None, problem)
     choices = compare_discrete(reference, actual, unstable, tolerances)
     allowed = tolerances or (0.0,) * len(reference)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter.capture import calls, program
-from exporter.capture.reference import run_reference
+from exporter.capture.reference import MAX_FLOOR, run_reference
 from exporter.errors import CaptureError
 from exporter.records import Captured, Model, Sample, TensorSpec
 from tests import nets
@@ -199,6 +199,27 @@ def test_a_model_that_insists_on_float32_is_judged_by_float32_and_says_so(net: n
     assert "not float64" in notes[0]
     with torch.no_grad():
         np.testing.assert_array_equal(evidence.reference[0][0], net(torch.from_numpy(inputs[0][0])).numpy())
+
+
+class DividesByZero(nn.Module):
+    """A network that gives NaN and Inf where its first input is negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) / (x[:, :1] > 0)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_gives_nan_on_some_samples_has_a_floor() -> None:
+    """Its error cannot be said; the evidence is whole, so that the gate of the reference can refuse it."""
+    inputs = [(np.array([[sign, 1, 2, 3]], np.float32),) for sign in (1, -1)]
+    captured = program.capture_program(model(DividesByZero(), (1, 4)), inputs[0])
+    evidence, notes = run_reference(captured, inputs, {})
+    assert not np.isfinite(evidence.reference[0]).all()
+    assert evidence.floor == MAX_FLOOR
+    assert not any("nan" in note for note in notes)
 
 
 def outputs_of(captured: Captured) -> tuple[np.ndarray, ...]:

@@ -72,3 +72,13 @@ def test_a_tiny_output_beside_a_large_one_is_fine() -> None:
 def test_an_untrained_or_broken_model_passes_nothing(reference: tuple[Array, ...], words: str) -> None:
     """Every comparison with it would hold."""
     assert words in str(judged(FP32, evidence(*reference), *reference).reason)
+
+
+@pytest.mark.parametrize("variant", [FP32, FP16, INT8])
+def test_a_model_that_gives_nan_is_named_before_the_artifact_that_repeats_it(variant: Variant) -> None:
+    """The artifact is right, but nothing can be compared: the model's own NaN is the reason."""
+    y = LOGITS.copy()
+    y[3, 0, 2:] = np.nan
+    verdict = judged(variant, evidence(y), y.astype(np.float32))
+    assert verdict.status == "failed"
+    assert str(verdict.reason).startswith("The original model gives NaN or Inf: 8 of 160 values")
