@@ -86,7 +86,7 @@ def verify_artifact(
     simulation = simulation_io.load_simulation(simulation_path) if simulation_path else None
     if stand:
         lowering = lowering and replace(lowering, outputs=reference_io.first_rows(lowering.outputs, samples))
-        simulation = None  # how far their sums in half precision may be from it was not measured
+        simulation = simulation and simulation_io.first_of_simulation(simulation, samples)
 
     def fresh() -> Runner:
         """The same file as it starts: with the state that it was written with."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from exporter.errors import VerificationError
 from exporter.records import Array
-from exporter.verify.reference_io import Stacks, read_reference_arrays
+from exporter.verify.reference_io import Stacks, first_rows, read_reference_arrays
 
 EDGE, LOOKALIKE = "edge/", "lookalike/"
 """What the names of an edge input's, and of a similar network's, outputs begin with in the file."""
@@ -32,6 +32,15 @@ class Simulation:
     lookalikes: dict[str, Stacks] = field(default_factory=dict)
     """What a network has that the model is easily mistaken for -> its outputs less the model's, both in full
     precision, on the evidence's inputs."""
+
+
+def first_of_simulation(simulation: Simulation, count: int | None) -> Simulation:
+    """Return the simulation of the first samples alone, with every edge input; all where `count` is None."""
+    return replace(
+        simulation,
+        outputs=first_rows(simulation.outputs, count),
+        lookalikes={name: first_rows(stacks, count) for name, stacks in simulation.lookalikes.items()},
+    )
 
 
 def save_simulation(simulation: Simulation, path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from exporter.records import Array
+from exporter.records.verdict import Executor
 from exporter.verify.chance import noise_by_chance, ratio_by_chance
 from exporter.verify.gates import simulated
 from exporter.verify.gates.simulated import MultipleLimits, SimulatedFigures
@@ -121,8 +122,9 @@ def test_few_samples_and_values_widen_the_limits(samples: int, values: int) -> N
     )
 
 
-def observation(y: Array, s: Array, a: Array, backend: str = "cpu") -> Any:
+def observation(y: Array, s: Array, a: Array, backend: str = "cpu", executor: Executor = "runtime") -> Any:
     return SimpleNamespace(
+        executor=executor,
         variant=replace(FP16, backend=backend),
         precision="fp16",
         evidence=SimpleNamespace(reference=(y,), edge_reference=(y[:0],)),
@@ -147,11 +149,21 @@ def test_only_what_can_be_judged_is() -> None:
     assert simulated.simulated_limit_db(observation(0 * y, s, s)) == {}
 
 
-@pytest.mark.parametrize(("backend", "margin"), [("cpu", 1.0), ("vulkan", 4.0), ("coreml", 4.0)])
-def test_the_least_sqnr_follows_from_the_simulation(backend: str, margin: float) -> None:
+@pytest.mark.parametrize(
+    ("backend", "executor", "margin"),
+    [
+        ("cpu", "runtime", 1.0),
+        ("vulkan", "runtime", 4.0),
+        ("vulkan", "software driver", 4.0),
+        ("coreml", "runtime", 4.0),
+        ("coreml", "reference interpreter", 1.0),
+        ("coreai", "CPU runtime", 4.0),
+    ],
+)
+def test_the_least_sqnr_follows_from_the_simulation(backend: str, executor: Executor, margin: float) -> None:
     """Twice the noise is 6 dB; four times as much for backends that may sum in float16."""
     y, s = (np.tile(array, (1, 50)) for array in outputs())
-    limits = simulated.simulated_limit_db(observation(y, s, s, backend))
+    limits = simulated.simulated_limit_db(observation(y, s, s, backend, executor))
     assert limits["simulated_sqnr_db"] == pytest.approx(
         simulated.simulated_figures(observation(y, s, s))[0].simulated_db
     )

@@ -40,10 +40,11 @@ SMALLEST = 2.0**-13
 SHARE = 0.9
 """Share of the samples that is judged, the best first: rounding turns a choice (an index, a threshold) in a
 few of them, here and there in others."""
-SUMS_IN_HALF = frozenset({"coreml", "vulkan"})
+SUMS_IN_HALF = frozenset({"coreml", "coreai", "vulkan"})
 SUMS_MARGIN = 4.0
-"""Times more for backends that may sum in float16, which the simulation does in float32. The reference
-interpreter sums in float32, too."""
+"""Times more for backends that may sum in float16, which the simulation does in float32. On MobileNetV2 a
+channel reaches 10.9 times in Core AI's CPU runtime and 7.8 on a software Vulkan driver; `CHANNEL` is 5. The
+reference interpreter sums in float32, too."""
 STORED_MARGIN = 3.0
 """Times more for compressed weights that the reference interpreter computes: they are stored with scales in
 float16, which the simulation has exact, and that error is the same for every input. Right ones need 1.9."""
@@ -104,7 +105,7 @@ def simulated_gate(observation: Observation) -> str:
 def _simulated_margin(observation: Observation) -> float:
     if observation.variant.backend not in SUMS_IN_HALF:
         return 1.0
-    if observation.executor == "runtime":
+    if observation.executor != "reference interpreter":
         return SUMS_MARGIN
     return 1.0 if observation.precision == "fp16" else STORED_MARGIN
 
