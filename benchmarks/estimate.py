@@ -321,7 +321,7 @@ def _by_threads(spread: Spread, group: Sequence[Subject]) -> dict[str, Spread]:
 
 
 SPEEDUPS_DIFFER = 1.25
-"""Nine of ten published speedups of four threads lie within this factor of their median."""
+"""How much wider the interval is for a number of threads without rows. A judgement, not a fit."""
 
 
 def _of_another_runtime(fit: Fit) -> Fit:

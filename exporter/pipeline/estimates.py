@@ -15,7 +15,7 @@ from exporter.config.targets import Target
 from exporter.emulated import cores, parts
 from exporter.emulated.parts import EmulatedParts
 from exporter.emulated.run import BACKENDS
-from exporter.errors import LoweringError, MissingDependencyError, UsageError, VerificationError
+from exporter.errors import MissingDependencyError, UsageError, VerificationError
 from exporter.estimate import anchors, count, model, parameters
 from exporter.estimate import plugin as counting
 from exporter.estimate.count import Counts
@@ -130,8 +130,6 @@ def _count_job(
 
 def _not_counted(error: Exception) -> None:
     """Leave an artifact without counts: its emulation says why it does not run."""
-    if not isinstance(error, LoweringError | OSError):
-        return
 
 
 def add_estimates(
