@@ -188,7 +188,7 @@ ARRAY_FAULTS: tuple[ArrayFault, ...] = (
     *(
         ArrayFault(f"{share:g} of another network", "alike", v, other_network(share), "lookalikes")
         for share in (1.0, -1.0, 3.0)
-        for v in HALF
+        for v in _variants("onnx-fp16")
     ),
 )
 """Every planted fault, with the gate that must find it."""

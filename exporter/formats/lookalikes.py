@@ -1,4 +1,4 @@
-"""Makes the networks that a model is easily mistaken for: GELU's other form, twice the epsilon in its norms.
+"""Makes the networks that a model is easily mistaken for: those with GELU's other form.
 
 A half-precision file of such a network is as near to the model as half precision itself takes any file. Its
 error has the direction of the difference between the two networks, though, and rounding has none: the gate
@@ -19,7 +19,6 @@ from exporter.records import Runner, Sample
 _OTHER_GELU = {"none": "tanh", "tanh": "none"}
 _CHANGES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "GELU in its other form (tanh for erf, or erf for tanh)": ("approximate", _OTHER_GELU.get),
-    "another epsilon in its norms": ("eps", lambda eps: 2 * eps if isinstance(eps, float) else None),
 }
 """What the other network has -> the argument of the operators that it changes, and the value given there.
 

@@ -28,6 +28,8 @@ GIVES_COMPLEX: Mapping[FormatName, bool] = {
     "onnx": False,  # torch.onnx writes a real tensor with one axis more: another output than the model's
     "coreml": False,
     "executorch": False,  # its Core ATen operators take no complex tensors
+    "coreai": False,
+    "onnx-qnn": False,
 }
 """Whether a format's files can give complex outputs."""
 

@@ -199,7 +199,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(file: str, out: Path) ->
 @pytest.mark.xdist_group("faults")
 def test_something_selected_that_did_not_pass_is_refused(out: Path) -> None:
     """The one to ship must be a passed one."""
-    edit_manifest(lambda manifest: manifest.update(selected="coreml-fp16"))(out)
+    edit_manifest(lambda manifest: manifest.update(selected="executorch-vulkan-fp16"))(out)
     with pytest.raises(VerificationError, match="not an artifact that passed"):
         verify_export(out)
 

@@ -102,9 +102,9 @@ class TestAFullExport:
                 assert artifact.verdict.lowering is not None
 
     def test_what_ran_was_timed(self, net: str) -> None:
-        """p90 is no smaller than p50, on as many threads as it says."""
+        """p90 is no smaller than p50; what only a stand-in for its runtime executed has no latency."""
         for artifact in exports.exported(net)[1].artifacts:
-            if artifact.status == "passed":
+            if artifact.status == "passed" and artifact.executor == "runtime":
                 assert artifact.latency is not None
                 assert 0 < artifact.latency.p50_ms <= artifact.latency.p90_ms
                 assert artifact.latency.samples >= 20

@@ -264,10 +264,11 @@ def test_the_users_own_network_is_found_last(littered: Path, monkeypatch: pytest
         run(littered.parent, Job("a", import_nets), JobRights(Confinement()))
 
 
-def test_rights_of_an_export(tmp_path: Path) -> None:
+def test_rights_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint and the data can be read, also where a link leads; only the run's folders change."""
     from exporter.staging import staging
 
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))  # programs for Arm are not prepared
     (tmp_path / "far").mkdir()
     photo = tmp_path / "far" / "photo.png"
     photo.touch()
@@ -282,8 +283,9 @@ def test_rights_of_an_export(tmp_path: Path) -> None:
     assert set(confinement.writes) == {folders.out, folders.work}
 
 
-def test_photos_that_labels_name_can_be_read(tmp_path: Path) -> None:
+def test_photos_that_labels_name_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A JSON or table of labels brings its folder along, and `images/` beside that; an .npz does not."""
+    monkeypatch.setenv("EXPORT_MOBILE_CACHE", str(tmp_path / "cache"))  # programs for Arm are not prepared
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "images").mkdir()
     labels = tmp_path / "coco" / "annotations" / "val.json"

