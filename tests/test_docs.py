@@ -410,7 +410,7 @@ def test_a_pages_commands_run(page: str, checkout: Path, environment: dict[str, 
 
 
 def _check_the_demo(listed: Manifest) -> None:
-    """fp32 is proven to 1e-5, int8 passes within the default limits."""
+    """fp32 is proven to 1e-5; five scenes cannot decide on int8, so that it is not chosen."""
     rows = {row.name: row for row in listed.artifacts}
     assert set(rows) == {v.name for v in variants.plan_variants(targets.get_target("snapdragon865"))}
     for row in rows.values():
@@ -420,7 +420,10 @@ def _check_the_demo(listed: Manifest) -> None:
             assert row.verification.max_error is not None
             assert row.verification.max_error <= 1e-5
         if row.precision == "int8":
-            assert row.status == "passed", row.reason
+            assert row.status in {"passed", "inconclusive"}, row.reason
+            assert row.verification is not None
+            assert row.verification.sqnr_db is not None
+            assert row.verification.sqnr_db > 20
             assert row.quantized_weight_fraction is not None
             assert row.quantized_weight_fraction > 0.99
     assert (listed.calibration.kind, listed.evidence.count) == ("photos", 64)

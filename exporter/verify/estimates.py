@@ -7,6 +7,8 @@ from typing import Literal
 
 from exporter.records import Artifact, DeviceLatency, EstimatedLatency
 
+TIED = 0.5
+"""Estimates of which one follows from FLOPs cannot be told apart from this share of the narrower interval."""
 EstimateVerdict = Literal["estimated within", "estimated over", "uncertain"]
 
 
@@ -37,15 +39,43 @@ def estimate_text(estimate: EstimatedLatency) -> str:
     return f"{p50} ms, {low} to {high} (estimated)"
 
 
+def tied_estimates(best: Artifact, estimated: Sequence[Artifact]) -> list[Artifact]:
+    """Return the artifacts whose estimates cannot be told from the best one's, and that one.
+
+    FLOPs are the network's: they do not tell what each runtime's kernels execute. Counted instructions do.
+    """
+    return [item for item in estimated if item is best or _is_tied(best, item)]
+
+
+def _is_tied(best: Artifact, item: Artifact) -> bool:
+    first, other = best_estimate(best), best_estimate(item)
+    if not first or not other or item.executor != best.executor:
+        return False
+    return "graph" in {first.basis, other.basis} and estimate_overlap(first, other) >= TIED
+
+
+def estimate_tie_reason(best: Artifact, tied: Sequence[Artifact]) -> str:
+    """Say why an artifact is chosen whose estimate cannot be told from others'."""
+    estimate = best_estimate(best)
+    assert estimate is not None
+    return (
+        f"The target's first choice of {len(tied)} passed artifacts whose estimates cannot be told apart "
+        f"({estimate_text(estimate)}, {_threads_text(estimate)}; without counted instructions)"
+    )
+
+
+def _threads_text(estimate: EstimatedLatency) -> str:
+    return "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
+
+
 def estimate_choice_reason(best: Artifact, candidates: Sequence[Artifact]) -> str:
     """Say why an artifact is chosen by its estimate, and by how much the next one's interval overlaps."""
     estimate = best_estimate(best)
     assert estimate is not None
     others = [(item, other) for item in candidates if item is not best and (other := best_estimate(item))]
-    threads = "1 thread" if estimate.threads == 1 else f"{estimate.threads} threads"
     reason = (
-        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, {threads}) of "
-        f"{len(others) + 1} passed artifacts that the target runs"
+        f"The fastest on the phone's CPU by estimate ({estimate_text(estimate)}, {_threads_text(estimate)}) "
+        f"of {len(others) + 1} passed artifacts that the target runs"
     )
     if others:
         second, other = min(others, key=lambda pair: pair[1].p50_ms)

@@ -29,6 +29,7 @@ def select_artifact(
     """Choose the fastest passed artifact that the target can run: by estimates, else by this host's latency.
 
     Where there are estimates, what has none (a GPU's artifact) is not chosen: nothing tells its latency.
+    Where estimates from FLOPs cannot be told apart, the target's preference decides.
 
     Args:
         artifacts: All artifacts that were made, judged and timed.
@@ -45,11 +46,13 @@ def select_artifact(
         return Selected(None, _why_nothing_selected(artifacts, runnable, doubtful))
     estimated = [a for a in candidates if a.estimates]
     best = min(estimated or candidates, key=lambda a: _rank_to_select(a, runnable))
+    tied = estimates.tied_estimates(best, estimated)
+    best = min(tied, key=lambda a: list(runnable).index(a.variant.name), default=best)
     left_out = "; what was calibrated on synthetic inputs was left out" if doubtful else ""
     proven = best.status != "inconclusive"
     unproven = "" if proven else "; too few scenes were seen to prove it, which was allowed"
     less = f"; only the {best.executor} executed it" if best.executor != "runtime" else ""
-    return Selected(best.variant.name, f"{_why_selected(best, candidates)}{left_out}{unproven}{less}.")
+    return Selected(best.variant.name, f"{_why_selected(best, candidates, tied)}{left_out}{unproven}{less}.")
 
 
 def _accepted(allow_inconclusive: bool) -> frozenset[Status]:
@@ -136,7 +139,9 @@ def _rank_to_select(artifact: Artifact, runnable: Sequence[str]) -> tuple[bool, 
     return artifact.executor != "runtime", latency, list(runnable).index(artifact.variant.name)
 
 
-def _why_selected(best: Artifact, candidates: Sequence[Artifact]) -> str:
+def _why_selected(best: Artifact, candidates: Sequence[Artifact], tied: Sequence[Artifact]) -> str:
+    if len(tied) > 1:
+        return f"{estimates.estimate_tie_reason(best, tied)}; {UNMEASURED}"
     if best.estimates:
         return f"{estimates.estimate_choice_reason(best, candidates)}; {UNMEASURED}"
     if best.latency is None:

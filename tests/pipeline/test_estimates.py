@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from exporter.cli.app import app
 from exporter.config.targets import get_target
 from exporter.emulated.parts import EmulatedParts
+from exporter.emulated.run import BACKENDS
 from exporter.errors import VerificationError
 from exporter.estimate.count import Counts
 from exporter.estimate.plugin import PACKAGES, Plugin
 from exporter.files import MANIFEST
+from exporter.formats import VARIANTS
 from exporter.pipeline import claims, estimates
 from exporter.records import Report
 from exporter.report import manifest
@@ -50,7 +52,8 @@ def latencies(report: Report) -> dict[str, float]:
 
 def test_every_cpu_artifact_is_estimated_and_no_other(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPU artifacts and those of another system have no figure; the choice follows the estimates."""
-    report = estimated(out, monkeypatch, dict.fromkeys(("onnx-fp32", "executorch-xnnpack-fp32"), COUNTS))
+    counted = [v.name for v in VARIANTS.values() if v.backend in BACKENDS]
+    report = estimated(out, monkeypatch, dict.fromkeys(counted, COUNTS))
     names = {a.variant.name for a in report.artifacts if a.status == "passed"}
     assert set(latencies(report)) == {
         name for name in names if not name.startswith(("coreml", "executorch-vulkan"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -14,8 +15,10 @@ VULKAN = replace(INT8, name="executorch-vulkan-fp16", backend="vulkan", precisio
 RUNNABLE = (VULKAN.name, INT8.name, FP32.name)
 
 
-def estimate(p50_ms: float, factor: float = 1.2, threads: int = 4) -> EstimatedLatency:
-    return EstimatedLatency(threads, p50_ms, p50_ms / factor, p50_ms * factor, 0.9, "counts")
+def estimate(
+    p50_ms: float, factor: float = 1.2, threads: int = 4, basis: Literal["counts", "graph"] = "counts"
+) -> EstimatedLatency:
+    return EstimatedLatency(threads, p50_ms, p50_ms / factor, p50_ms * factor, 0.9, basis)
 
 
 def artifact(variant: Variant, host_ms: float, *estimated: EstimatedLatency) -> Artifact:
@@ -69,6 +72,27 @@ def test_a_gpu_artifact_is_not_chosen_by_this_host() -> None:
     choice = select.select_artifact(rows, RUNNABLE, False, False)
     assert choice.name == INT8.name
     assert "1 without an estimate was left out" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp32", "chosen"),
+    [
+        (estimate(12, 4, basis="graph"), estimate(9, 2, basis="graph"), INT8),
+        (estimate(12, 1.5), estimate(9, 2, basis="graph"), INT8),
+        (estimate(40, 2, basis="graph"), estimate(9, 2, basis="graph"), FP32),
+        (estimate(9.5), estimate(9), FP32),
+    ],
+    ids=["both from FLOPs", "one from FLOPs", "far apart", "both counted"],
+)
+def test_the_targets_preference_decides_between_estimates_from_flops(
+    int8: EstimatedLatency, fp32: EstimatedLatency, chosen: Variant
+) -> None:
+    """FLOPs do not tell runtimes apart; counted instructions do, also where intervals overlap."""
+    choice = select.select_artifact(
+        [artifact(INT8, 1, int8), artifact(FP32, 1, fp32)], RUNNABLE, False, False
+    )
+    assert choice.name == chosen.name
+    assert ("2 passed artifacts whose estimates cannot be told apart" in choice.reason) == (chosen is INT8)
 
 
 def test_a_phone_overrules_the_estimate() -> None:
