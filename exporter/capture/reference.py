@@ -283,7 +283,7 @@ def _bounded_floor(floor: float) -> float:
 
 
 def _reference_floor_note(floor: float) -> tuple[str, ...]:
-    if floor <= MAX_FLOOR or not math.isfinite(floor):
+    if floor <= MAX_FLOOR:
         return ()
     return (
         f"Eager float32 itself is {floor:.1e} of the output's scale away from float64: the network is "
