@@ -6,18 +6,15 @@ copied to a folder of the cache. No torch and no Python is in it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from android_harness import build, runtimes, wheels
 from android_harness.errors import SetupError
 from exporter.config.targets import Target
-from exporter.emulated import cores
+from exporter.emulated import cores, prepared
 from exporter.errors import MissingDependencyError
 
 RUNTIME = f"ExecuTorch {wheels.EXECUTORCH}"
@@ -55,7 +52,7 @@ def missing_emulated_parts() -> str:
 def ready_emulated_parts(cache: Path) -> EmulatedParts | None:
     """Return the parts if the programs are prepared; downloads and compiles nothing."""
     qemu, folder = _emulated_parts_qemu(), _emulated_parts_folder(cache)
-    return EmulatedParts(qemu, folder) if qemu and (folder / "complete").is_file() else None
+    return EmulatedParts(qemu, folder) if qemu and prepared.is_prepared(folder) else None
 
 
 def prepare_emulated_parts(cache: Path) -> EmulatedParts:
@@ -76,9 +73,7 @@ def prepare_emulated_parts(cache: Path) -> EmulatedParts:
             code="EM-ARM64",
         )
     folder = _emulated_parts_folder(cache)
-    with _locked_emulated_parts(folder):
-        if not (folder / "complete").is_file():
-            _make_emulated_parts(folder)
+    prepared.prepare_once(folder, _make_emulated_parts)
     parts = ready_emulated_parts(cache)
     assert parts
     return parts
@@ -87,7 +82,7 @@ def prepare_emulated_parts(cache: Path) -> EmulatedParts:
 def root_of_emulated_parts(target: Target, parts: EmulatedParts) -> Path:
     """Return the root that emulated programs see, made once: the C library, and the target's processor."""
     root = parts.folder / "roots" / target.name
-    with _locked_emulated_parts(root):
+    with prepared.locked_preparation(root):
         if not root.exists():
             aside = root.with_name(f".{root.name}.making")
             shutil.rmtree(aside, ignore_errors=True)
@@ -115,16 +110,7 @@ def _emulated_parts_key() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-@contextmanager
-def _locked_emulated_parts(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _make_emulated_parts(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     (folder / "root" / "lib").mkdir(parents=True)
     for name in SYSTEM_LIBRARIES:
         shutil.copy(SYSTEM / name, folder / "root" / "lib" / name)
@@ -135,7 +121,6 @@ def _make_emulated_parts(folder: Path) -> None:
         raise MissingDependencyError(
             f"Preparing the emulation failed: {error.message}", error.hint, code="EM-ARM64"
         ) from error
-    (folder / "complete").touch()
 
 
 def _emulated_wheel_options() -> dict[str, str]:

@@ -6,7 +6,6 @@ The package is fetched once with npm and the stand-in is compiled, into a folder
 from __future__ import annotations
 
 import ctypes.util
-import fcntl
 import hashlib
 import os
 import platform
@@ -17,6 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from exporter.emulated import prepared
 from exporter.emulated.vulkan.bionic import SOURCE, VERSIONS, bionic_trampolines
 from exporter.errors import MissingDependencyError
 from exporter.files import digest_file
@@ -57,7 +57,7 @@ def software_driver() -> Path | None:
 def ready_vulkan_parts(cache: Path) -> Path | None:
     """Return the folder of the prepared libraries; None where there are none, or others may change them."""
     folder = _vulkan_parts_folder(cache)
-    if not software_driver() or not (folder / "complete").is_file():
+    if not software_driver() or not prepared.is_prepared(folder):
         return None
     status = folder.stat()
     return None if status.st_uid != os.getuid() or status.st_mode & OTHERS_MAY_WRITE else folder
@@ -81,11 +81,7 @@ def prepare_vulkan_parts(cache: Path) -> Path:
             code="EM-VULKAN",
         )
     folder = _vulkan_parts_folder(cache)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").is_file():
-            _make_vulkan_parts(folder)
+    prepared.prepare_once(folder, _make_vulkan_parts)
     return folder
 
 
@@ -96,7 +92,6 @@ def _vulkan_parts_folder(cache: Path) -> Path:
 
 
 def _make_vulkan_parts(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
@@ -104,7 +99,6 @@ def _make_vulkan_parts(folder: Path) -> None:
         shutil.copy(scratch / LIBRARY, folder / "libexecutorch_jni.so")
         _compile_bionic(folder, scratch)
         _compile_vulkan_runner(folder, scratch)
-    (folder / "complete").touch()
 
 
 def _fetched_vulkan_package(scratch: Path) -> Path:
