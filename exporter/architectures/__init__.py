@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def build_architecture(
     weights_from_arch: bool = False,
     part: str = "",
     trust: bool = False,
+    rows: Path | None = None,
 ) -> Model:
     """Make the network that a checkpoint belongs to, with its weights.
 
@@ -70,6 +72,7 @@ def build_architecture(
         weights_from_arch: Keep the weights that `arch`'s function creates where the file has none.
         part: The part of a network of several to export: encoder, decoder, text or vision.
         trust: Whether code in the checkpoint's folder may run.
+        rows: A `.npz` of calibration rows, which have the inputs' shapes where nothing else says them.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients; how it was inferred is in `notes`.
@@ -99,7 +102,7 @@ def build_architecture(
         fixed = ", ".join(f"{name}={value}" for name, value in input_values.items())
         built = replace(built, module=module, notes=(*built.notes, f"constants, as asked: {fixed}"))
     module = _ready_architecture(built.module)
-    specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes)
+    specs = built.inputs or inputs.resolve_inputs(module, built.photo, checkpoint.example, input_shapes, rows)
     wishes = preprocessing.PreprocessingWishes(preprocess, mean, std, whole)
     prepared, notes = preprocessing.resolve_preprocessing(built.photo, specs, wishes)
     return Model(

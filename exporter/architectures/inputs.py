@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.architectures.built import Photo
+from exporter.architectures.row_inputs import inputs_of_rows
 from exporter.errors import UsageError
 from exporter.records import TensorSpec
 
@@ -20,6 +22,7 @@ def resolve_inputs(
     photo: Photo | None,
     example: Sequence[torch.Tensor] | None,
     asked: tuple[TensorSpec, ...],
+    rows: Path | None = None,
 ) -> tuple[TensorSpec, ...]:
     """Settle name, shape and dtype of every input, in forward's order.
 
@@ -29,6 +32,7 @@ def resolve_inputs(
         photo: The photo that a known architecture takes.
         example: Example inputs from the checkpoint: the shapes that a `torch.export` program insists on.
         asked: The user's shapes, which override all others; an empty name is matched by position.
+        rows: A `.npz` of calibration rows, which have the shapes where nothing else says them.
 
     Raises:
         UsageError: The shapes are unknown, or those asked for do not fit this network.
@@ -39,7 +43,9 @@ def resolve_inputs(
     elif photo and not example:
         specs = (TensorSpec("", (1, photo.channels, *photo.preprocessing.crop)),)
     else:
-        specs = _inputs_from_example(example or _example_inputs(module), names)
+        given = example or _example_inputs(module)
+        inferred = inputs_of_rows(module, rows, names, required) if rows and not given else ()
+        specs = inferred or _inputs_from_example(given, names)
     _check_input_count(specs, names, required)
     if photo:
         _check_photo_input(specs, photo)
@@ -102,7 +108,8 @@ def _inputs_from_example(
         takes = f" It takes {', '.join(names)}." if names else ""
         raise UsageError(
             f"The network does not say what shape its input has.{takes}",
-            "Give --input-shape once per input, in order: `--input-shape 1,3,224,224`.",
+            "Give --input-shape once per input, in order: `--input-shape 1,3,224,224`, or rows that have the "
+            "shapes: `--calibration rows.npz`, with an array per input under its name.",
             code="EM-INPUT-SHAPE",
         )
     return tuple(TensorSpec("", tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in example)

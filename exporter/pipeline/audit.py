@@ -129,7 +129,7 @@ def verify_export(
             *claims.claims_of_files(out, listed),
             *figure_claims.figure_claims_of_artifacts(listed, checked),
         ),
-        facts=(claims.extent_of_claims(listed), *claims.claim_of_limits(listed)),
+        facts=(claims.extent_of_claims(listed, checked), *claims.claim_of_limits(listed)),
         unproven=claims.unproven_claims(listed, emulated=bool(on_arm)),
     )
 

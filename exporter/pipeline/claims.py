@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from exporter.files import (
     lowering_file,
     page_file_path,
 )
+from exporter.pipeline.results import CheckedArtifactResult
 from exporter.records import (
     QUANTIZED,
     SHIPPABLE,
@@ -173,11 +175,29 @@ def claim_of_limits(listed: schema.Manifest) -> tuple[str, ...]:
     return (f"Limits were changed: {', '.join(changed)}.",) if changed else ()
 
 
-def extent_of_claims(listed: schema.Manifest) -> str:
-    """Return a sentence on how much the artifacts were compared on."""
-    verified = [a.verification for a in listed.artifacts if a.verification]
-    edges = max((verification.edge.samples for verification in verified if verification.edge), default=0)
-    return f"Compared on {listed.evidence.count} samples ({listed.evidence.kind}) and {edges} edge inputs."
+def extent_of_claims(listed: schema.Manifest, checked: Mapping[str, CheckedArtifactResult]) -> str:
+    """Return a sentence on how many samples and edge inputs the artifacts ran on now.
+
+    Args:
+        listed: The manifest.
+        checked: Artifact name -> what it computed now. A runtime that stands in for a phone's runs fewer.
+    """
+    ran: dict[tuple[int, int], list[str]] = {}
+    for name, result in checked.items():
+        if comparison := result.verdict.comparison:
+            edges = result.verdict.edge.samples if result.verdict.edge else 0
+            ran.setdefault((comparison.samples, edges), []).append(name)
+    if not ran:
+        return "No artifact ran."
+    counts, *fewer = sorted(ran, reverse=True)
+    others = [f"{', '.join(ran[few])} on {_extent_counts(*few)}" for few in fewer]
+    whole = f"Compared on {_extent_counts(*counts, f' ({listed.evidence.kind})')}"
+    return f"{'; '.join([whole, *others])}."
+
+
+def _extent_counts(samples: int, edges: int, kind: str = "") -> str:
+    plural = ["" if count == 1 else "s" for count in (samples, edges)]
+    return f"{samples} sample{plural[0]}{kind} and {edges} edge input{plural[1]}"
 
 
 def unproven_claims(listed: schema.Manifest, emulated: bool = False) -> tuple[str, ...]:

@@ -53,7 +53,13 @@ def read_network(request: ModelRequest, checkpoint: Checkpoint) -> Model:
         weights_from_arch=request.weights_from_arch,
         part=request.part,
         trust=request.trust,
+        rows=_calibration_rows(request.calibration),
     )
+
+
+def _calibration_rows(calibration: Path | None) -> Path | None:
+    """Return the calibration data where it is a `.npz` of arrays."""
+    return calibration if calibration and calibration.suffix.lower() == ".npz" else None
 
 
 def read_and_capture(

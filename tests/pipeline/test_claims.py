@@ -18,7 +18,7 @@ from exporter.files import digest_file
 from exporter.pipeline import audit, claims, figure_claims
 from exporter.pipeline.audit import Audit
 from exporter.pipeline.results import CheckedArtifactResult
-from exporter.records import Report
+from exporter.records import Comparison, Report, Verdict
 from exporter.report import manifest
 from exporter.report.manifest import schema
 from exporter.verify import reference_io
@@ -266,13 +266,42 @@ def test_what_only_a_signature_can_prove_is_said_in_one_line(out: Path) -> None:
     names = claims.unproven_claims(listed)
     assert {"source", "tool", "calibration", "host_latency", "figures of what did not pass"} <= set(names)
     assert "report.html" not in names
-    facts = (claims.extent_of_claims(listed), *claims.claim_of_limits(listed))
+    facts = (claims.extent_of_claims(listed, {}), *claims.claim_of_limits(listed))
     console = Console(width=2000, record=True, force_terminal=False, quiet=False)
     listings.print_audit(Audit((), None, (), facts, names), console)
     lines = console.export_text().splitlines()
     assert sum("Only a signature can vouch for: source, tool" in line for line in lines) == 1
     assert any("Limits were changed: int8_min_sqnr_db 3 (usually 20)." in line for line in lines)
-    assert any("Compared on 20 samples (photos)" in line for line in lines)
+    assert any("No artifact ran." in line for line in lines)
+
+
+def ran(samples: int, edges: int) -> CheckedArtifactResult:
+    """Return the check of an artifact that ran on so many samples and edge inputs."""
+    comparison = Comparison(samples, 0.0, 99.0, None)
+    edge = Comparison(edges, 0.0, 99.0, None) if edges else None
+    return CheckedArtifactResult(None, Verdict("passed", None, "runtime 1", comparison, edge))
+
+
+NOT_RUN = CheckedArtifactResult(None, Verdict("not_run", "No runtime.", "", None))
+
+
+@pytest.mark.parametrize(
+    ("checked", "sentence"),
+    [
+        ({"a": ran(64, 8), "b": ran(64, 8)}, "Compared on 64 samples (photos) and 8 edge inputs."),
+        ({"v": ran(8, 6)}, "Compared on 8 samples (photos) and 6 edge inputs."),
+        ({"a": ran(64, 1), "v": ran(8, 1), "c": ran(1, 0), "d": ran(8, 1)},
+         "Compared on 64 samples (photos) and 1 edge input; v, d on 8 samples and 1 edge input; "
+         "c on 1 sample and 0 edge inputs."),
+        ({"v": ran(8, 6), "n": NOT_RUN}, "Compared on 8 samples (photos) and 6 edge inputs."),
+        ({"n": NOT_RUN}, "No artifact ran."),
+    ],
+)  # fmt: skip
+def test_the_extent_is_what_ran_now(
+    out: Path, checked: dict[str, CheckedArtifactResult], sentence: str
+) -> None:
+    """The sentence counts what the artifacts ran on now: a stand-in for a runtime runs fewer samples."""
+    assert claims.extent_of_claims(manifest.load_manifest(out / "manifest.json"), checked) == sentence
 
 
 def test_every_field_of_the_manifest_is_proven_or_named(out: Path) -> None:

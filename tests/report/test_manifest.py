@@ -174,6 +174,12 @@ def _drop(*route: Any) -> Callable[[Any], None]:
     return change
 
 
+def _rename_selected(content: Any, name: str) -> None:
+    """Call the chosen artifact, which passed, by another name."""
+    (row,) = [row for row in content["artifacts"] if row["name"] == content["selected"]]
+    row["name"] = content["selected"] = name
+
+
 A = ("artifacts", 0)
 SECOND = ("artifacts", 1)
 HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
@@ -208,6 +214,10 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
         r"inputs\[0\] is .*: dtype is 'object'",
     ),
     "a failed selection": (_set("selected", value="onnx-int8"), "not an artifact that passed"),
+    "a selection for another target": (
+        lambda content: _rename_selected(content, "coreml-int8"),
+        "'coreml-int8', which snapdragon865 does not run",
+    ),
     "an absent selection": (_set("selected", value="nothing"), "not an artifact that passed"),
     "a device figure": (_set(*A, "device_latency", value={"p50_ms": 1}), "device_latency"),
     "zero deviation": (_set("preprocessing", "std", value=[0.0, 1.0, 1.0]), r"preprocessing.std\[0\] is 0.0"),
@@ -223,6 +233,14 @@ def test_a_faulty_manifest_is_refused(fault: str, tmp_path: Path) -> None:
     change(content)
     with pytest.raises(VerificationError, match=expected):
         manifest.load_manifest(write(tmp_path, content))
+
+
+def test_a_selection_for_an_unknown_target_is_read(tmp_path: Path) -> None:
+    """Another version may know targets that this one does not."""
+    content = dumped()
+    content["target"]["name"] = "snapdragon999"
+    _rename_selected(content, "npu-int8")
+    assert manifest.load_manifest(write(tmp_path, content)).selected == "npu-int8"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, FailFast, Field, model_validator
 
+from exporter.config import targets
 from exporter.files import file_inside
 from exporter.records import (
     BudgetVerdict,
@@ -289,6 +290,9 @@ class Manifest(Part):
             passed |= {a.name for a in self.artifacts if a.status == "inconclusive"}
         if self.selected is not None and self.selected not in passed:
             raise ValueError(f"selected is {self.selected!r}, which is not an artifact that passed")
+        named = {target.name: target for target in targets.TARGETS}.get(self.target.name)
+        if self.release is None and named and self.selected not in {None, *named.runnable}:
+            raise ValueError(f"selected is {self.selected!r}, which {named.name} does not run")
         return self
 
     @model_validator(mode="after")
